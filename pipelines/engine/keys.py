@@ -1,0 +1,100 @@
+"""Hashes, and the view that lets a node read exactly the config in its key."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+class UndeclaredConfig(Exception):
+    """A node's code read a config value that is not in its key."""
+
+
+def canonical(value: Any) -> Any:
+    """Dataclasses and tuples to dicts and lists; refuses what JSON cannot say exactly."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): canonical(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [canonical(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} cannot be part of a key")
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{type(value).__name__} cannot be part of a key")
+
+
+def digest(*parts: Any) -> str:
+    """32 hex digits over canonical JSON: sorted keys, ints and floats distinct, floats by repr."""
+    text = json.dumps(
+        canonical(parts), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def lookup(root: Any, path: str) -> Any:
+    """The value at a dotted path through dataclasses and mappings."""
+    value = root
+    for i, part in enumerate(parts := path.split(".")):
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif dataclasses.is_dataclass(value) and hasattr(value, part):
+            value = getattr(value, part)
+        else:
+            raise ValueError(
+                f"no config {path!r}: nothing named {part!r} under {'.'.join(parts[:i]) or 'the root'}"
+            )
+    return value
+
+
+def leaves(value: Any, prefix: str) -> dict[str, Any]:
+    """Dotted path -> plain value, for every leaf under a config value; an empty container is a leaf."""
+    value = canonical(value)
+    if isinstance(value, dict) and value:
+        return {path: leaf for k, v in value.items() for path, leaf in leaves(v, f"{prefix}.{k}").items()}
+    return {prefix: value}
+
+
+class View:
+    """Attribute access to the declared paths of a config; `runtime` is always readable and never in a key."""
+
+    __slots__ = ("_declared", "_prefix", "_value")
+
+    def __init__(self, value: Any, declared: Iterable[str], prefix: str = ""):
+        object.__setattr__(self, "_value", value)
+        object.__setattr__(self, "_declared", tuple(declared))
+        object.__setattr__(self, "_prefix", prefix)
+
+    def __getattr__(self, name: str) -> Any:
+        path = f"{self._prefix}.{name}" if self._prefix else name
+        if name.startswith("__"):  # copy and pickle probe for these
+            raise AttributeError(name)
+        value = lookup(self._value, name)
+        allowed = (*self._declared, "runtime")
+        if any(path == d or path.startswith(f"{d}.") for d in allowed):
+            return value
+        if any(d.startswith(f"{path}.") for d in allowed):
+            return View(value, self._declared, path)
+        raise UndeclaredConfig(
+            f"config {path!r} is read but not declared (declared: {', '.join(self._declared) or 'nothing'}); "
+            "add it to the node's `config` in pipelines/graph.py"
+        )
+
+    __getitem__ = __getattr__  # a dict of settings, as in phases["warmup"]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"config is frozen: {name} cannot be set")
+
+    def __reduce__(self):
+        return (View, (self._value, self._declared, self._prefix))
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(name, old, new) for every entry that differs; absent = None."""
+    names = sorted({*old, *new})
+    return [(n, old.get(n), new.get(n)) for n in names if old.get(n) != new.get(n)]

@@ -1,0 +1,422 @@
+"""What would run and why: one static pass over the graph, from upstream content to keys to what the store holds.
+
+States: `cached`; `stale` with reasons; `pending` = an upstream runs first and may cut off; `pinned`.
+A node is planned alone, from the plans of the nodes it reads, so the runner asks again once those have run.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipelines.engine.fingerprint import Environment, Fingerprint, fingerprint, reasons, resolve
+from pipelines.engine.keys import View, digest, lookup
+from pipelines.engine.node import Graph, Node
+from pipelines.engine.packs import PackJob, UnitJob, seal
+from storage import locations
+from storage.families import Artifact, ManifestRow, read_manifest, read_pack_record
+from storage.files import Store
+
+REMEMBERED = 3  # manifests looked through for units to copy
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """A unit as the next node sees it: its content digest and pack, or open (known only after a run)."""
+
+    digest: str | None
+    pack: str = ""
+    row: Mapping[str, Any] | None = None
+
+
+@dataclass
+class NodePlan:
+    node: Node
+    state: str
+    reasons: list[str] = field(default_factory=list)
+    print: Fingerprint | None = None
+    key: str = ""
+    """The artifact's key, when every input is known."""
+    node_key: str = ""
+    artifact: Artifact | None = None
+    outlook: dict[str, Outlook] = field(default_factory=dict)
+    buckets: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    jobs: list[PackJob] = field(default_factory=list)
+    packs: list[str] = field(default_factory=list)
+    """keyed: every pack of the artifact, in order"""
+    inputs: dict[str, str] = field(default_factory=dict)
+    steps: int | None = None
+    previous: Artifact | None = None
+    """extendable: the artifact with the most steps below those asked for"""
+
+    @property
+    def settled(self) -> bool:
+        return self.artifact is not None
+
+
+@dataclass(frozen=True)
+class Options:
+    force: frozenset[str] = frozenset()
+    retry_rejected: bool = False
+    pins: Mapping[str, str] = field(default_factory=dict)
+    """Node -> artifact key it is frozen at."""
+
+
+class Planner:
+    def __init__(
+        self, graph: Graph, config: Any, store: Store, env: Environment, options: Options | None = None
+    ):
+        self.graph, self.config, self.store, self.env = graph, config, store, env
+        self.options = options or Options()
+
+    def plan(self, names: set[str] | None = None) -> dict[str, NodePlan]:
+        """Plan the whole graph, or some nodes with all that they need."""
+        plans: dict[str, NodePlan] = {}
+        for node in self.graph:
+            if names is None or node.name in names:
+                plans[node.name] = self.node(node, plans)
+        return plans
+
+    def node(self, node: Node, plans: Mapping[str, NodePlan]) -> NodePlan:
+        if node.name in self.options.pins:
+            return self._pinned(node, self.options.pins[node.name])
+        print_ = fingerprint(node, self.config, self.env)
+        plan = NodePlan(node, "stale", print=print_, node_key=self._accepted(node.name, print_.key))
+        for name in node.reads:
+            plan.buckets = plan.buckets or plans[name].buckets
+        if node.kind == "whole":
+            _Whole(self, plan, plans).fill()
+        else:
+            _Keyed(self, plan, plans).fill()
+        if plan.state == "cached" and node.name in self.options.force:
+            plan.state, plan.reasons, plan.artifact = "stale", ["forced"], None
+        return plan
+
+    # --- shared by whole and keyed ---
+    def memory(self, node: str) -> tuple[Fingerprint | None, dict[str, str]]:
+        """The key components and inputs of the node's latest finished run."""
+        known = self.store.list(locations.node_keys(node))
+        if not known:
+            return None, {}
+        latest = max(known, key=lambda e: (e.mtime, e.name))
+        record = self.store.read_json(f"{locations.node_keys(node)}/{latest.name}")
+        return Fingerprint(**record["fingerprint"]), record["inputs"]
+
+    def why(self, plan: NodePlan, inputs: Mapping[str, str]) -> list[str]:
+        """Reasons a node's key is new, from the difference to its latest run."""
+        old, old_inputs = self.memory(plan.node.name)
+        if old is None:
+            return ["never run"]
+        told = reasons(old, plan.print) if plan.print else []
+        if plan.print and plan.node_key != plan.print.key:  # this code was accepted as equal
+            told = [t for t in told if not t.startswith("code ")]
+        told += [
+            f"input {n} changed" for n, d in sorted(inputs.items()) if n in old_inputs and old_inputs[n] != d
+        ]
+        told += [f"input {n} is new" for n in sorted(inputs) if n not in old_inputs]
+        return told
+
+    def _accepted(self, node: str, key: str) -> str:
+        path = locations.accept(node, key)
+        return self.store.read_json(path)["as"] if self.store.exists(path) else key
+
+    def _pinned(self, node: Node, key: str) -> NodePlan:
+        artifact = read_whole(self.store, node.name, key)
+        if artifact is None:
+            raise ValueError(
+                f"the pinned {node.name} {key} is not in the store; pin again with `reenact pin`"
+            )
+        plan = NodePlan(node, "pinned", [f"pinned at {key[:8]}"], key=key, artifact=artifact)
+        _table(plan, artifact.path(f"{node.name}.parquet").read_bytes(), artifact)
+        return plan
+
+
+def _table(plan: NodePlan, data: bytes, artifact: Artifact | None) -> None:
+    """Units of a whole node that publishes a table of them (`<node>.parquet` with columns id and bucket)."""
+    rows = pq.read_table(io.BytesIO(data)).to_pylist()
+    plan.outlook = {row["id"]: Outlook(digest(row), row=row) for row in rows}
+    plan.buckets = {row["id"]: row["bucket"] for row in rows}
+
+
+def read_whole(store: Store, node: str, key: str, steps: int | None = None) -> Artifact | None:
+    """A whole node's published artifact, or None. A record whose files are gone counts as none."""
+    folder = locations.whole(node, key, steps)
+    if not store.exists(f"{folder}/record.json"):
+        return None
+    record = store.read_json(f"{folder}/record.json")
+    present = {e.name: e.size for e in store.list(folder)}
+    if any(present.get(name) != size for name, size in record["sizes"].items()):
+        return None
+    return Artifact(store, node, key, record["digest"], folder, tuple(sorted(record["sizes"])), steps)
+
+
+class _Whole:
+    """Plans a node with one key for all of its input."""
+
+    def __init__(self, planner: Planner, plan: NodePlan, plans: Mapping[str, NodePlan]):
+        self.planner, self.plan, self.plans = planner, plan, plans
+
+    def fill(self) -> None:
+        plan, node = self.plan, self.plan.node
+        waiting = [n for n in node.reads if not self.plans[n].settled]
+        known = {n: a.digest for n in node.reads if (a := self.plans[n].artifact)}
+        if waiting:
+            own = self.planner.why(plan, known)
+            plan.state = "stale" if own else "pending"
+            plan.reasons = [*own, f"after {', '.join(waiting)}" + ("" if own else " (may cut off)")]
+            return
+        plan.inputs = known
+        plan.key = digest("whole", node.name, plan.node_key, known)
+        plan.artifact = self._find()
+        if plan.artifact is not None:
+            plan.state = "cached"
+            if f"{node.name}.parquet" in plan.artifact.files:
+                _table(plan, plan.artifact.path(f"{node.name}.parquet").read_bytes(), plan.artifact)
+            return
+        plan.reasons = plan.reasons or self.planner.why(plan, known) or ["missing object"]
+        if node.eager:
+            self._look_ahead()
+
+    def _find(self) -> Artifact | None:
+        plan, node, store = self.plan, self.plan.node, self.planner.store
+        if node.extend is None:
+            return read_whole(store, node.name, plan.key)
+        plan.steps = int(lookup(self.planner.config, node.extend))
+        reached = sorted(
+            int(name.rpartition("-")[2])
+            for name in store.folders(locations.wholes(node.name))
+            if name.startswith(f"{plan.key}-")
+        )
+        for steps in [s for s in reached if s >= plan.steps]:
+            if (artifact := read_whole(store, node.name, plan.key, steps)) is not None:
+                return artifact
+        for steps in [s for s in reversed(reached) if s < plan.steps]:
+            if (artifact := read_whole(store, node.name, plan.key, steps)) is not None:
+                plan.previous = artifact
+                plan.reasons = [f"config {node.extend} {steps} -> {plan.steps} (continues)"]
+                break
+        return None
+
+    def _look_ahead(self) -> None:
+        """Run a cheap node now, publish nothing: only so that the plan behind it is exact."""
+        plan = self.plan
+        with tempfile.TemporaryDirectory() as folder:
+            context = LookAhead(
+                plan.node.name, View(self.planner.config, plan.node.config), Path(folder), self.plans
+            )
+            resolve(plan.node.run)(context)
+            table = Path(folder) / f"{plan.node.name}.parquet"
+            if table.exists():
+                _table(plan, table.read_bytes(), None)
+
+
+class LookAhead:
+    """The context of an eager node while planning: its figures go nowhere."""
+
+    key = scratch = ""
+    previous = None
+
+    def __init__(self, node: str, config: View, out: Path, plans: Mapping[str, NodePlan]):
+        self.node, self.config, self.out = node, config, out
+        self.inputs = {n: p.artifact for n, p in plans.items() if p.artifact}
+
+    def progress(self, done: int, total: int, note: str = "") -> None: ...
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None: ...
+
+    def params(self, values: Mapping[str, Any]) -> None: ...
+
+
+class _Keyed:
+    """Plans a node unit by unit and pack by pack."""
+
+    def __init__(self, planner: Planner, plan: NodePlan, plans: Mapping[str, NodePlan]):
+        self.planner, self.plan, self.plans = planner, plan, plans
+        self.store, self.node = planner.store, plan.node
+
+    def fill(self) -> None:
+        plan = self.plan
+        keys, open_units = self._unit_keys()
+        total = len(keys) + len(open_units)
+        if not total and not all(self.plans[n].settled or self.plans[n].outlook for n in self.node.reads):
+            waiting = [n for n in self.node.reads if not self.plans[n].settled]
+            plan.state, plan.reasons = "pending", [*self.planner.why(plan, {}), f"after {', '.join(waiting)}"]
+            return
+        groups = self._groups(keys)
+        pack_keys = {
+            digest("pack", self.node.name, sorted(keys[u] for u in units)): units for units in groups
+        }
+        plan.packs = sorted(pack_keys)
+        known = self._published(plan.packs, bool(open_units))
+        cached = {u: known[k] for u, k in keys.items() if self._usable(known.get(k))}
+        stale = [u for u in keys if u not in cached]
+        plan.outlook = {u: Outlook(r.digest, r.pack) for u, r in cached.items() if r.status == "ok"}
+        plan.outlook |= {u: Outlook(None) for u in [*stale, *open_units]}
+        plan.counts = {
+            "units": total, "cached": len(cached), "stale": len(stale), "pending": len(open_units),
+            "rejected": sum(r.status == "rejected" for r in cached.values()),
+        }  # fmt: skip
+        if not open_units and all(self.plans[n].settled for n in self.node.reads):
+            self._settle(keys, pack_keys, known)
+        self._explain(keys, stale, open_units)
+
+    def _unit_keys(self) -> tuple[dict[str, str], list[str]]:
+        """Unit -> key where every input is known; and the units still open."""
+        outlooks = {name: self.plans[name].outlook for name in self.node.reads}
+        shared = set.intersection(*(set(o) for o in outlooks.values())) if outlooks else set()
+        keys: dict[str, str] = {}
+        open_units: list[str] = []
+        for unit in sorted(shared):
+            parts = {n: self._input_digest(n, outlooks[n][unit]) for n in self.node.reads}
+            if None in parts.values():
+                open_units.append(unit)
+            else:
+                keys[unit] = digest("unit", self.plan.node_key, unit, parts)
+        return keys, open_units
+
+    def _input_digest(self, upstream: str, seen: Outlook) -> str | None:
+        """Of a table row only the fields read count; of samples, their content."""
+        if seen.row is not None:
+            return digest({f: seen.row[f] for f in self.node.reads[upstream]})
+        return seen.digest
+
+    def _groups(self, keys: Mapping[str, str]) -> list[list[str]]:
+        if self.node.pack == "unit":
+            return [[unit] for unit in keys]
+        groups: dict[int, list[str]] = {}
+        for unit in keys:
+            groups.setdefault(self.plan.buckets[unit], []).append(unit)
+        return list(groups.values())
+
+    @cached_property
+    def _files(self) -> set[str]:
+        return {e.name for e in self.store.list(locations.packs(self.node.name))}
+
+    def _present(self, pack: str) -> bool:
+        return f"{pack}.parquet" in self._files and f"{pack}.tar" in self._files
+
+    def _published(self, packs: list[str], partial: bool) -> dict[str, ManifestRow]:
+        """Unit key -> record, from this artifact's manifest if all its packs stand, else from older ones too."""
+        key = digest("artifact", self.node.name, packs)
+        if not partial and all(self._present(p) for p in packs):
+            if self.store.exists(locations.manifest(self.node.name, key)):
+                return {r.key: r for r in read_manifest(self.store, self.node.name, key)}
+            return {r.key: r for p in packs for r in self._pack_rows(p)}
+        manifests = sorted(
+            self.store.list(locations.manifests(self.node.name)), key=lambda e: (e.mtime, e.name)
+        )
+        rows: dict[str, ManifestRow] = {}
+        for entry in manifests[-REMEMBERED:]:
+            rows |= {
+                r.key: r
+                for r in read_manifest(self.store, self.node.name, entry.name.removesuffix(".parquet"))
+            }
+        sealed = {r.pack for r in rows.values()}
+        since = manifests[-1].mtime if manifests else 0.0
+        for entry in self.store.list(locations.packs(self.node.name)):  # left by a run that was killed
+            pack, _, kind = entry.name.rpartition(".")
+            if kind == "parquet" and pack not in sealed and (entry.mtime >= since or pack in packs):
+                rows |= {r.key: r for r in self._pack_rows(pack)}
+        return rows
+
+    def _pack_rows(self, pack: str) -> list[ManifestRow]:
+        return [ManifestRow.of(u, pack) for u in read_pack_record(self.store, self.node.name, pack)]
+
+    def _usable(self, row: ManifestRow | None) -> bool:
+        if row is None or not self._present(row.pack):
+            return False
+        return row.status == "ok" or not self.planner.options.retry_rejected
+
+    def _settle(
+        self, keys: Mapping[str, str], packs: Mapping[str, list[str]], known: Mapping[str, ManifestRow]
+    ) -> None:
+        """Every input is known: the artifact is there, or these packs have to be built."""
+        plan = self.plan
+        plan.key = digest("artifact", self.node.name, plan.packs)
+        plan.inputs = {n: a.digest for n in self.node.reads if (a := self.plans[n].artifact)}
+        forced = self.node.name in self.planner.options.force
+        for pack in plan.packs:
+            units = packs[pack]
+            if forced or not self._present(pack) or any(not self._usable(known.get(keys[u])) for u in units):
+                jobs = tuple(self._job(u, keys[u], None if forced else known.get(keys[u])) for u in units)
+                plan.jobs.append(PackJob(self.node.name, pack, jobs))
+        plan.jobs.sort(key=lambda j: (-j.computed, j.key))  # largest first: a short tail
+        if not plan.jobs and self.store.exists(locations.manifest(self.node.name, plan.key)):
+            plan.artifact = Artifact(
+                self.store, self.node.name, plan.key, seal(known[k] for k in keys.values()),
+            )  # fmt: skip
+            plan.state = "cached"
+
+    def _job(self, unit: str, key: str, row: ManifestRow | None) -> UnitJob:
+        rows: dict[str, Mapping[str, Any]] = {}
+        samples: dict[str, tuple[str, tuple[str, ...]]] = {}
+        for name, fields in self.node.reads.items():
+            seen = self.plans[name].outlook[unit]
+            if seen.row is not None:
+                rows[name] = {"id": unit} | {f: seen.row[f] for f in fields}
+            else:
+                samples[name] = (seen.pack, tuple(fields))
+        return UnitJob(unit, key, rows, samples, row.pack if row and self._usable(row) else None)
+
+    def _explain(self, keys: Mapping[str, str], stale: list[str], open_units: list[str]) -> None:
+        plan = self.plan
+        if plan.state == "cached":
+            return
+        told = self.planner.why(plan, {})
+        if stale and told != ["never run"]:
+            told += self._unit_reasons(keys, stale)
+        plan.reasons = told
+        if open_units:
+            waiting = [n for n in self.node.reads if self.plans[n].state not in ("cached", "pinned")]
+            plan.reasons.append(f"{len(open_units):,} after {', '.join(waiting)} (may cut off)")
+        if not stale and (open_units or not plan.key):
+            waiting = [n for n in self.node.reads if not self.plans[n].settled]
+            plan.state, plan.reasons = (
+                "pending",
+                plan.reasons or [f"after {', '.join(waiting)} (may cut off)"],
+            )
+        if not plan.reasons:
+            plan.reasons = ["packs to regroup" if plan.jobs else "not sealed"]
+
+    def _unit_reasons(self, keys: Mapping[str, str], stale: list[str]) -> list[str]:
+        """Of units stale under an unchanged node key: new ones, changed ones, lost ones."""
+        manifests = sorted(
+            self.store.list(locations.manifests(self.node.name)), key=lambda e: (e.mtime, e.name)
+        )
+        if not manifests:
+            return []
+        before = {
+            r.unit: r
+            for r in read_manifest(self.store, self.node.name, manifests[-1].name[: -len(".parquet")])
+        }
+        kinds = Counter(
+            "new" if unit not in before else "missing object" if before[unit].key == keys[unit] else "changed"
+            for unit in stale
+        )
+        if kinds["changed"] and self.planner.why(self.plan, {}):
+            del kinds["changed"]  # told by the key's own difference
+        return [f"{n:,} of {len(keys):,} units {kind}" for kind, n in kinds.items()]
+
+
+def describe(plans: Mapping[str, NodePlan], write: Callable[[str], None]) -> None:
+    """The plan as a table, one line a node."""
+    write(f"{'node':<24} {'state':<8} {'units':>7} {'cached':>7} {'stale':>6} {'after':>6}  reason")
+    for name, plan in plans.items():
+        numbers = [str(plan.counts.get(k, "-")) for k in ("units", "cached", "stale", "pending")]
+        first, *rest = plan.reasons or [""]
+        write(
+            f"{name:<24} {plan.state:<8} {numbers[0]:>7} {numbers[1]:>7} {numbers[2]:>6} {numbers[3]:>6}  {first}".rstrip()
+        )
+        for reason in rest[:6]:
+            write(f"{'':<64}{reason}")
+        if rest[6:]:
+            write(f"{'':<64}... and {len(rest) - 6} more (`reenact why {name}`)")

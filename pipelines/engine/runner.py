@@ -1,0 +1,300 @@
+"""Runs what the plan says: independent nodes side by side, each published before the next one looks at it."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pipelines.engine.fingerprint import entries, fingerprint, resolve
+from pipelines.engine.keys import View, digest
+from pipelines.engine.node import Node
+from pipelines.engine.packs import Executor, PackResult
+from pipelines.engine.plan import NodePlan, Planner
+from storage import leases, locations
+from storage.families import Artifact, ManifestRow, manifest_bytes, read_pack_record
+from storage.files import sha256_file
+
+Emit = Callable[[dict[str, Any]], Any]
+
+
+class TooManyRejects(RuntimeError):
+    """A node rejected a larger share of its units than allowed; what was computed is kept."""
+
+
+class Cancelled(RuntimeError):
+    """The run was interrupted; what was published stays."""
+
+
+@dataclass
+class Outcome:
+    """How a run ended: the final plan of every node that settled, and what failed or was left out."""
+
+    plans: dict[str, NodePlan] = field(default_factory=dict)
+    failed: dict[str, BaseException] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    executed: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        errors = [e for e in self.failed.values() if not isinstance(e, Cancelled)]
+        if any(isinstance(e, KeyboardInterrupt) for e in errors) or (self.failed and not errors):
+            return 130
+        if any(isinstance(e, TooManyRejects) for e in errors):
+            return 3
+        return 1 if errors else 0
+
+
+@dataclass
+class Runner:
+    planner: Planner
+    executor: Executor
+    run_id: str
+    emit: Emit = lambda event: None
+    keep_going: bool = False
+    max_rejected: float = 0.2
+    width: int = 4
+    cancel: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, names: set[str] | None = None) -> Outcome:
+        """Run the nodes named (all by default); each node needs the nodes it reads among them or cached."""
+        outcome = Outcome()
+        todo = [n for n in self.planner.graph if names is None or n.name in names]
+        pool = ThreadPoolExecutor(self.width, thread_name_prefix="node")
+        running: dict[Future[NodePlan], Node] = {}
+        try:
+            while todo or running:
+                for node in [n for n in todo if all(u in outcome.plans for u in n.reads)]:
+                    todo.remove(node)
+                    running[pool.submit(self._settle, node, dict(outcome.plans), outcome)] = node
+                if not running:
+                    break  # the rest waits for something that failed
+                done, _ = wait(running, return_when=FIRST_COMPLETED, timeout=0.5)
+                for future in done:
+                    self._collect(future, running.pop(future), outcome)
+                if outcome.failed and not self.keep_going:
+                    self.cancel.set()
+                    todo = []
+        except KeyboardInterrupt as interrupt:
+            self.cancel.set()
+            outcome.failed["(run)"] = interrupt
+        finally:
+            pool.shutdown(
+                wait=not isinstance(outcome.failed.get("(run)"), KeyboardInterrupt), cancel_futures=True
+            )
+        for node in [*todo, *running.values()]:
+            outcome.skipped[node.name] = "upstream failed" if outcome.failed else "not reached"
+        return outcome
+
+    def _collect(self, future: Future[NodePlan], node: Node, outcome: Outcome) -> None:
+        error = future.exception()
+        if error is None:
+            outcome.plans[node.name] = future.result()
+            return
+        outcome.failed[node.name] = error
+        status = "KILLED" if isinstance(error, Cancelled) else "FAILED"
+        detail = "".join(traceback.format_exception(error))
+        self.emit(
+            {
+                "type": "node_finished",
+                "node": node.name,
+                "status": status,
+                "error": str(error),
+                "detail": detail,
+            }
+        )
+
+    def _settle(self, node: Node, plans: dict[str, NodePlan], outcome: Outcome) -> NodePlan:
+        plan = self.planner.node(node, plans)
+        if plan.settled:
+            self.emit(_cached_event(plan))
+            return plan
+        if self.cancel.is_set():
+            raise Cancelled("interrupted before it started")
+        if node.exclusive:
+            wait_note = {"type": "progress", "node": node.name, "done": 0, "total": 0}
+            with leases.held(
+                self.planner.store, node.name, plan.key,
+                waiting=lambda holder: self.emit({**wait_note, "note": f"waiting for {holder}, which runs it"}),
+                give_up=self.cancel.is_set,
+            ) as waited:  # fmt: skip
+                if waited and (plan := self.planner.node(node, plans)).settled:
+                    self.emit(_cached_event(plan))
+                    return plan
+                return self._execute(plan, plans, outcome)
+        return self._execute(plan, plans, outcome)
+
+    def _execute(self, plan: NodePlan, plans: Mapping[str, NodePlan], outcome: Outcome) -> NodePlan:
+        node = plan.node
+        start = time.monotonic()
+        outcome.executed.append(node.name)
+        self.emit(self._started_event(plan, plans))
+        if node.kind == "keyed":
+            self._keyed(plan)
+        else:
+            self._whole(plan, plans)
+        self._remember(plan)
+        settled = self.planner_without_force().node(node, plans)
+        if not settled.settled:
+            raise RuntimeError(f"{node.name} was published but is not found again: {settled.reasons}")
+        seconds = time.monotonic() - start
+        self.emit(_finished_event(settled, seconds))
+        return settled
+
+    def planner_without_force(self) -> Planner:
+        planner = self.planner
+        options = replace(planner.options, force=frozenset(), retry_rejected=False)
+        return Planner(planner.graph, planner.config, planner.store, planner.env, options)
+
+    # --- keyed nodes ---
+    def _keyed(self, plan: NodePlan) -> None:
+        node, store = plan.node, self.planner.store
+        view = View(self.planner.config, node.config)
+        jobs = [replace(job, run=self.run_id) for job in plan.jobs]
+        total = sum(j.computed for j in jobs)
+        built: dict[str, PackResult] = {}
+        done = rejected = 0
+
+        def report() -> None:
+            self.emit(
+                {"type": "progress", "node": node.name, "done": done, "total": total, "rejected": rejected}
+            )
+
+        report()
+        for result in self.executor.build(node, jobs, view, store) if jobs else ():
+            built[result.key] = result
+            done += len(result.units) - result.copied
+            rejected += sum(u.status == "rejected" for u in result.units)
+            report()
+            if self.cancel.is_set():
+                raise Cancelled(f"interrupted with {done} of {total} units done; they are kept")
+        if missing := [job.key for job in jobs if job.key not in built]:
+            raise RuntimeError(
+                f"{node.name}: {len(missing)} of {len(jobs)} packs never came back, first {missing[0]}"
+            )
+        rows = [
+            ManifestRow.of(unit, pack)
+            for pack in plan.packs
+            for unit in (built[pack].units if pack in built else read_pack_record(store, node.name, pack))
+        ]
+        self._check_rejects(node, rows)
+        store.write(locations.manifest(node.name, plan.key), manifest_bytes(rows))
+
+    def _check_rejects(self, node: Node, rows: list[ManifestRow]) -> None:
+        bad = [r for r in rows if r.status == "rejected"]
+        if rows and len(bad) / len(rows) > self.max_rejected:
+            codes = ", ".join(sorted({f"{r.code} ({r.unit}: {r.reason})" for r in bad})[:3])
+            raise TooManyRejects(
+                f"{node.name}: {len(bad)} of {len(rows)} units rejected, more than the {self.max_rejected:.0%} allowed: "
+                f"{codes}; mend the data, or raise runtime.max_rejected (what was computed is kept)"
+            )
+
+    # --- whole nodes ---
+    def _whole(self, plan: NodePlan, plans: Mapping[str, NodePlan]) -> None:
+        node, store = plan.node, self.planner.store
+        with store.scratch() as folder:
+            out = folder / "out"
+            out.mkdir()
+            context = RunContext(self, plan, out, {n: a for n in node.reads if (a := plans[n].artifact)})
+            resolve(node.run)(context)
+            if self.cancel.is_set():
+                raise Cancelled("interrupted")
+            self._publish(plan, out)
+        if node.exclusive:
+            store.delete_tree(locations.work(node.name, plan.key))
+
+    def _publish(self, plan: NodePlan, out: Path) -> None:
+        node, store = plan.node, self.planner.store
+        files = sorted(p for p in out.rglob("*") if p.is_file())
+        if not files:
+            raise RuntimeError(f"{node.name} wrote no file into its output folder")
+        names = {str(p.relative_to(out)).replace("/", "-"): p for p in files}
+        sums = {name: sha256_file(p) for name, p in names.items()}
+        record = {
+            "node": node.name, "key": plan.key, "inputs": plan.inputs, "steps": plan.steps,
+            "digest": digest("whole", sums), "sha256": sums, "sizes": {n: p.stat().st_size for n, p in names.items()},
+        }  # fmt: skip
+        folder = locations.whole(node.name, plan.key, plan.steps)
+        for name, path in names.items():
+            store.put(path, f"{folder}/{name}")
+        store.write_json(f"{folder}/record.json", record)
+
+    # --- records ---
+    def _remember(self, plan: NodePlan) -> None:
+        """What the key was made of, so that a later plan can tell the difference. Code edited meanwhile is noticed."""
+        assert plan.print is not None
+        now = fingerprint(plan.node, self.planner.config, self.planner.env)
+        if now.key != plan.print.key:
+            self.emit(
+                {"type": "warning", "node": plan.node.name, "text": "its code or inputs changed while it ran"}
+            )
+        symbols = self.planner.env.code.closure(entries(plan.node))
+        record = {
+            "fingerprint": asdict(plan.print), "inputs": plan.inputs, "run_id": self.run_id,
+            "source": {name: s.text for name, s in symbols.items()},
+        }  # fmt: skip
+        self.planner.store.write_json(locations.node_key(plan.node.name, plan.print.key), record)
+
+    def _started_event(self, plan: NodePlan, plans: Mapping[str, NodePlan]) -> dict[str, Any]:
+        assert plan.print is not None
+        return {
+            "type": "node_started", "node": plan.node.name, "kind": plan.node.kind, "key": plan.key,
+            "node_key": plan.node_key, "reasons": plan.reasons, "params": plan.print.config,
+            "weights": plan.print.weights, "inputs": {n: _input_event(plans[n]) for n in plan.node.reads},
+            "counts": plan.counts,
+        }  # fmt: skip
+
+
+def _input_event(plan: NodePlan) -> dict[str, str]:
+    assert plan.artifact is not None
+    return {"key": plan.artifact.key, "digest": plan.artifact.digest}
+
+
+def _cached_event(plan: NodePlan) -> dict[str, Any]:
+    return {
+        "type": "node_cached",
+        "node": plan.node.name,
+        "key": plan.key,
+        "counts": plan.counts,
+        "state": plan.state,
+    }
+
+
+def _finished_event(plan: NodePlan, seconds: float) -> dict[str, Any]:
+    assert plan.artifact is not None
+    rejects: list[dict[str, str]] = []
+    if plan.node.kind == "keyed":
+        rejects = [{"unit": r.unit, "code": r.code, "reason": r.reason} for r in plan.artifact.manifest()
+                   if r.status == "rejected"]  # fmt: skip
+    return {
+        "type": "node_finished", "node": plan.node.name, "status": "FINISHED", "key": plan.key,
+        "digest": plan.artifact.digest, "seconds": seconds, "counts": plan.counts, "rejects": rejects,
+        "files": list(plan.artifact.files), "folder": plan.artifact.folder, "steps": plan.artifact.steps,
+    }  # fmt: skip
+
+
+class RunContext:
+    """What a whole node's function receives (`node.Context`)."""
+
+    def __init__(self, runner: Runner, plan: NodePlan, out: Path, inputs: Mapping[str, Artifact]):
+        self._runner = runner
+        self.node, self.key, self.out, self.inputs = plan.node.name, plan.key, out, inputs
+        self.config = View(runner.planner.config, plan.node.config)
+        self.scratch = runner.planner.store.uri_of(locations.work(plan.node.name, plan.key))
+        self.previous = plan.previous
+        self.resources = plan.node.resources
+        self.cancelled = runner.cancel.is_set
+
+    def progress(self, done: int, total: int, note: str = "") -> None:
+        self._runner.emit({"type": "progress", "node": self.node, "done": done, "total": total, "note": note})
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        self._runner.emit({"type": "metrics", "node": self.node, "values": dict(values), "step": step})
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        self._runner.emit({"type": "params", "node": self.node, "values": dict(values)})

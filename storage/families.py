@@ -1,0 +1,235 @@
+"""Reading what nodes published: pack records, manifests, families of shards, files of whole nodes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage import locations, shards
+from storage.files import Store
+from storage.shards import Member, Sample, SampleRecord
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnitRecord:
+    """One unit of a pack: what became of it. `seconds` is the only field that may differ between two builds."""
+
+    unit: str
+    key: str
+    status: str
+    """ok | rejected"""
+    code: str = ""
+    reason: str = ""
+    digest: str = ""
+    seconds: float = 0.0
+    samples: tuple[SampleRecord, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        return sum(m.size for s in self.samples for m in s.members)
+
+    @property
+    def frames(self) -> int:
+        return sum(s.frames for s in self.samples)
+
+
+_MEMBER = pa.struct([("field", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
+_SAMPLE = pa.struct([
+    ("key", pa.string()), ("digest", pa.string()), ("members", pa.list_(_MEMBER)),
+    ("frame_offsets", pa.list_(pa.int64())),
+])  # fmt: skip
+PACK_SCHEMA = pa.schema([
+    ("unit", pa.string()), ("key", pa.string()), ("status", pa.string()), ("code", pa.string()),
+    ("reason", pa.string()), ("digest", pa.string()), ("seconds", pa.float64()), ("samples", pa.list_(_SAMPLE)),
+])  # fmt: skip
+MANIFEST_SCHEMA = pa.schema([
+    ("unit", pa.string()), ("key", pa.string()), ("pack", pa.string()), ("status", pa.string()),
+    ("code", pa.string()), ("reason", pa.string()), ("digest", pa.string()), ("bytes", pa.int64()),
+    ("clips", pa.int64()), ("frames", pa.int64()), ("seconds", pa.float64()),
+])  # fmt: skip
+
+
+def _parquet(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), out, compression="zstd")
+    return out.getvalue()
+
+
+def pack_record_bytes(units: Iterable[UnitRecord]) -> bytes:
+    return _parquet([asdict(unit) for unit in units], PACK_SCHEMA)
+
+
+def read_pack_record(store: Store, node: str, key: str) -> list[UnitRecord]:
+    table = pq.read_table(io.BytesIO(store.read(locations.pack_record(node, key))), schema=PACK_SCHEMA)
+    return [
+        UnitRecord(**{**row, "samples": tuple(_sample_record(s) for s in row["samples"])})
+        for row in table.to_pylist()
+    ]
+
+
+def _sample_record(row: Mapping[str, Any]) -> SampleRecord:
+    members = tuple(Member(m["field"], m["offset"], m["size"]) for m in row["members"])
+    return SampleRecord(row["key"], row["digest"], members, tuple(row["frame_offsets"]))
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRow:
+    unit: str
+    key: str
+    pack: str
+    status: str
+    code: str
+    reason: str
+    digest: str
+    bytes: int
+    clips: int
+    frames: int
+    seconds: float
+
+    @staticmethod
+    def of(record: UnitRecord, pack: str) -> ManifestRow:
+        return ManifestRow(
+            record.unit, record.key, pack, record.status, record.code, record.reason, record.digest, record.bytes,
+            len(record.samples), record.frames, record.seconds,
+        )  # fmt: skip
+
+
+def manifest_bytes(rows: Iterable[ManifestRow]) -> bytes:
+    return _parquet([asdict(row) for row in sorted(rows, key=lambda r: r.unit)], MANIFEST_SCHEMA)
+
+
+def read_manifest(store: Store, node: str, key: str) -> list[ManifestRow]:
+    table = pq.read_table(io.BytesIO(store.read(locations.manifest(node, key))), schema=MANIFEST_SCHEMA)
+    return [ManifestRow(**row) for row in table.to_pylist()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    unit: str
+    pack: str
+    sample: SampleRecord
+
+
+class Family:
+    """All shards of one keyed node, readable by sample key in any process (pickles as store + node + key)."""
+
+    def __init__(self, store: Store, node: str, key: str):
+        self.store, self.node, self.key = store, node, key
+
+    def __reduce__(self):
+        return (Family, (self.store, self.node, self.key))
+
+    @cached_property
+    def _places(self) -> dict[str, _Place]:
+        rows = [row for row in read_manifest(self.store, self.node, self.key) if row.status == "ok"]
+        wanted = {row.unit for row in rows}
+        packs = sorted({row.pack for row in rows})
+        with ThreadPoolExecutor(8) as pool:
+            records = pool.map(lambda pack: read_pack_record(self.store, self.node, pack), packs)
+        places = {
+            sample.key: _Place(unit.unit, pack, sample)
+            for pack, units in zip(packs, records, strict=True)
+            for unit in units
+            if unit.unit in wanted
+            for sample in unit.samples
+        }
+        return dict(sorted(places.items()))
+
+    @property
+    def keys(self) -> list[str]:
+        return list(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def _place(self, key: str) -> _Place:
+        if key not in self._places:
+            raise ValueError(
+                f"{self.node}: no sample {key!r} among {len(self)}; it was rejected or never there"
+            )
+        return self._places[key]
+
+    def frames_of(self, key: str) -> int:
+        """Number of frames of a clip, from the index alone."""
+        return self._place(key).sample.frames
+
+    def recording_of(self, key: str) -> str:
+        return self._place(key).unit
+
+    def read(self, key: str, fields: Sequence[str] | None = None) -> Sample:
+        """A sample's fields (all by default), decoded: one range read a field."""
+        place = self._place(key)
+        return read_sample(self.store, self.node, place.pack, place.sample, fields)
+
+    def frames(self, key: str, indices: Sequence[int]) -> np.ndarray:
+        """Some frames of a clip -> (n,H,W,3) uint8 RGB: one small read and one JPEG decode each."""
+        place = self._place(key)
+        offsets = place.sample.frame_offsets
+        count = len(offsets) - 1
+        for i in indices:
+            if not 0 <= i < count:
+                raise ValueError(f"{key}: frame {i} asked for, the clip has {count}")
+        path = locations.pack(self.node, place.pack)
+        with self.store.fs.open_input_file(self.store.at(path)) as stream:
+            return np.stack([
+                shards.decode_jpg(stream.read_at(offsets[i + 1] - offsets[i], offsets[i])) for i in indices
+            ])  # fmt: skip
+
+    def shard_uris(self) -> list[str]:
+        """The shards in order, for plain `webdataset`."""
+        return [
+            self.store.uri_of(locations.pack(self.node, p))
+            for p in sorted({p.pack for p in self._places.values()})
+        ]
+
+
+def read_sample(
+    store: Store, node: str, pack: str, sample: SampleRecord, fields: Sequence[str] | None = None
+) -> Sample:
+    path = locations.pack(node, pack)
+    wanted = [m.field for m in sample.members] if fields is None else fields
+    with store.fs.open_input_file(store.at(path)) as stream:
+        read = {f: stream.read_at((m := sample.member(f)).size, m.offset) for f in wanted}
+    return {"__key__": sample.key} | {f: shards.decode(f, data) for f, data in read.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """What a node published, as the nodes that read it see it."""
+
+    store: Store
+    node: str
+    key: str
+    digest: str
+    """Of the content: two artifacts with equal digests are interchangeable, whatever code made them."""
+    folder: str = ""
+    """whole nodes: where the files are"""
+    files: tuple[str, ...] = ()
+    steps: int | None = None
+
+    def path(self, name: str) -> Path:
+        """A whole node's file, on this machine."""
+        if name not in self.files:
+            raise ValueError(f"{self.node} published no file {name!r}; it has {list(self.files)}")
+        return self.store.fetch(f"{self.folder}/{name}")
+
+    def uri(self, name: str = "") -> str:
+        return self.store.uri_of(f"{self.folder}/{name}" if name else self.folder)
+
+    def family(self) -> Family:
+        return Family(self.store, self.node, self.key)
+
+    def manifest(self) -> list[ManifestRow]:
+        return read_manifest(self.store, self.node, self.key)

