@@ -1,0 +1,3 @@
+"""The models by name: the package of each. `<package>.task` has `load_reenactor(path)` for inference."""
+
+MODELS: dict[str, str] = {"fsrt": "models.fsrt"}
