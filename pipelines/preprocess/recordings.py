@@ -1,0 +1,211 @@
+"""The table of recordings: what a source lists, with its split by identity and its bucket.
+
+A row of `recordings.parquet`: id, identity, split (train, test), bucket, source, uri, sha256, seed, spec,
+tracks. Rows of the source that cannot be used are listed in `rejects.parquet`: id, file, line, code,
+sentence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from pipelines.preprocess.sources import EXTERNAL, SOURCES, Listing
+from pipelines.preprocess.sources.files import reject
+from pipelines.preprocess.sources.folder import FolderConfig
+from pipelines.preprocess.sources.synthetic import SyntheticConfig
+from pipelines.preprocess.sources.voxceleb_csv import VoxcelebCsvConfig
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from pipelines.engine.node import Context
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    source: Literal["synthetic", "folder", "voxceleb_csv"] = "synthetic"
+    """Where the recordings come from; the settings of the others are not used."""
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    """Talking heads rendered by our own code."""
+    folder: FolderConfig = field(default_factory=FolderConfig)
+    """Any folder of videos."""
+    voxceleb_csv: VoxcelebCsvConfig = field(default_factory=VoxcelebCsvConfig)
+    """The published list of VoxCeleb tracks over a local mirror."""
+    test_fraction: float = 0.1
+    """Share of the identities held out for evaluation, where the source does not say; at least one if above
+    0."""
+    clips_per_shard: int = 16
+    """Recordings in a shard, at most on average: the count of shards is the power of two that comes near."""
+    limit: int | None = None
+    """Only so many recordings: an even sample that stays the same as the source grows little."""
+    sound: Literal["required", "optional"] = "required"
+    """required: a recording without sound is rejected; optional: it gets silence."""
+    pin: str | None = None
+    """Name of a frozen corpus version to use in place of what the source lists now."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.test_fraction < 1:
+            raise ValueError(
+                f"test_fraction {self.test_fraction}: expected a share from 0 up to, not including, 1"
+            )
+        if self.clips_per_shard < 1:
+            raise ValueError(f"clips_per_shard {self.clips_per_shard}: expected at least 1")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit {self.limit}: expected at least 1, or none")
+
+
+def external(config: Any) -> dict[str, str]:
+    """What the source reads outside the store -> {name: digest}, for the key of `recordings`."""
+    data = config.data
+    if data.source not in EXTERNAL:
+        return {}
+    return _load(EXTERNAL[data.source])(getattr(data, data.source))
+
+
+def list_recordings(ctx: Context) -> None:
+    """Whole node: the source's list, completed, checked and sorted, as two Parquet tables in ctx.out."""
+    import pyarrow.parquet as pq
+
+    data = ctx.config.data
+    rows, rejects = list_source(data)
+    recordings, rejected = _schemas()
+    pq.write_table(_table(rows, recordings), ctx.out / "recordings.parquet", compression="zstd")
+    pq.write_table(_table(rejects, rejected), ctx.out / "rejects.parquet", compression="zstd")
+    identities = {row["identity"]: row["split"] for row in rows}
+    ctx.metrics(
+        {
+            "recordings": len(rows),
+            "recordings_test": sum(row["split"] == "test" for row in rows),
+            "identities": len(identities),
+            "identities_test": sum(split == "test" for split in identities.values()),
+            "rejected_rows": len(rejects),
+        }
+    )
+
+
+def list_source(data: Any) -> Listing:
+    """The configured source -> complete rows sorted by id, and rejects."""
+    listed = _load(SOURCES[data.source])(getattr(data, data.source))
+    rows, rejects = without_repeats(listed if isinstance(listed, Listing) else Listing(listed, []))
+    if not rows:
+        raise ValueError(
+            f"data.source {data.source} lists no recordings ({len(rejects)} of its rows were rejected"
+            + (f", the first: {rejects[0]['sentence']})" if rejects else ")")
+        )
+    splits = split_identities(rows, data.test_fraction)
+    rows = [{**row, "split": splits[row["identity"]], "source": data.source} for row in rows]
+    if data.limit is not None:
+        rows = _sample(rows, data.limit)
+    count = bucket_count(len(rows), data.clips_per_shard)
+    rows = [{**row, "bucket": bucket_of(row["id"], count)} for row in rows]
+    return Listing(sorted(rows, key=lambda row: row["id"]), rejects)
+
+
+def split_identities(rows: Sequence[Mapping[str, Any]], test_fraction: float) -> dict[str, str]:
+    """identity -> train or test, from the identity alone, so that it stays as the corpus grows.
+
+    The source's word counts where it has one. Otherwise both splits get at least one of two or more
+    identities.
+    """
+    said: dict[str, str] = {}
+    for row in rows:
+        if said.get(row["identity"], "") != "test":
+            said[row["identity"]] = row["split"]
+    open_ones = sorted((identity for identity, split in said.items() if not split), key=_fraction)
+    splits = {i: s or ("test" if _fraction(i) < test_fraction else "train") for i, s in said.items()}
+    if len(open_ones) > 1 and len(open_ones) == len(said) and test_fraction > 0:
+        splits |= {open_ones[0]: "test", open_ones[-1]: "train"}
+    return splits
+
+
+def bucket_count(recordings: int, per_shard: int) -> int:
+    """The power of two nearest above recordings / per_shard: it changes only when the corpus doubles."""
+    wanted = max(1, -(-recordings // per_shard))
+    return 1 << (wanted - 1).bit_length()
+
+
+def bucket_of(id: str, count: int) -> int:
+    """Twice the count splits every bucket b in two: b and b + count."""
+    return int.from_bytes(hashlib.sha256(id.encode()).digest()[:8], "big") & (count - 1)
+
+
+def _fraction(text: str) -> float:
+    """A stable number in [0,1) for a name."""
+    return int.from_bytes(hashlib.sha256(f"split {text}".encode()).digest()[:6], "big") / 2**48
+
+
+def without_repeats(listed: Listing) -> Listing:
+    """Rows of an id that stands before become rejects."""
+    rows: dict[str, dict[str, Any]] = {}
+    rejects = list(listed.rejects)
+    for row in listed.rows:
+        if row["id"] in rows:
+            sentence = f"id {row['id']} is listed twice; the first is {rows[row['id']]['uri']!r}"
+            rejects.append(reject(row["id"], row["uri"], 0, "duplicate_id", sentence))
+        else:
+            rows[row["id"]] = row
+    return Listing(list(rows.values()), rejects)
+
+
+def _sample(rows: Sequence[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+    """The first `limit` in the order of a hash; if that leaves a split empty, its first takes the last
+    place."""
+    order = sorted(rows, key=lambda row: _fraction(row["id"]))
+    kept, rest = order[:limit], order[limit:]
+    for split in ("train", "test"):
+        spare = next((row for row in rest if row["split"] == split), None)
+        if limit > 1 and spare is not None and all(row["split"] != split for row in kept):
+            kept[-1] = spare
+    return kept
+
+
+def _load(name: str) -> Any:
+    module, function = name.split(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def _table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows -> Arrow by way of JSON: pyarrow's own converters import pandas, half a second of every plan."""
+    from pyarrow import json as arrow_json
+
+    names = schema.names
+    lines = [json.dumps({name: row[name] for name in names}) for row in rows] or ["{}"]
+    text = "\n".join(lines).encode()
+    table = arrow_json.read_json(
+        io.BytesIO(text),
+        arrow_json.ReadOptions(use_threads=False, block_size=len(text) + 1),
+        arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
+    )
+    return table.slice(0, len(rows))
+
+
+def _schemas() -> tuple[pa.Schema, pa.Schema]:
+    import pyarrow as pa
+
+    track = pa.struct(
+        [
+            ("start", pa.int32()),
+            ("end", pa.int32()),
+            ("fps", pa.float32()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("box", pa.list_(pa.float32())),
+        ]
+    )
+    texts = ("id", "identity", "split", "source", "uri", "sha256", "spec")
+    columns = [(name, pa.string()) for name in texts]
+    recordings = pa.schema(
+        [*columns, ("bucket", pa.int32()), ("seed", pa.int64()), ("tracks", pa.list_(track))]
+    )
+    return recordings, pa.schema(
+        [(name, pa.int64() if name == "line" else pa.string()) for name in _REJECT_COLUMNS]
+    )
+
+
+_REJECT_COLUMNS = ("id", "file", "line", "code", "sentence")

@@ -1,0 +1,128 @@
+"""Any folder of videos. Who is shown comes from the folders' names, or from a CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pipelines.preprocess.sources import Listing
+from pipelines.preprocess.sources.files import digests, safe_name, short_hash
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FolderConfig:
+    path: str = ""
+    """The folder; searched with all folders below it."""
+    extensions: tuple[str, ...] = (".mp4", ".mkv", ".webm", ".mov", ".avi")
+    """Which files are videos, by the end of their names; capitals count as small letters."""
+    identity: Literal["parent", "top", "file"] = "parent"
+    """Who is shown: the folder a file lies in, the first folder under `path`, or every file someone else. A
+    file that lies in `path` itself is always someone else."""
+    identities: str | None = None
+    """A CSV with columns file (relative to `path`) and identity, in place of the folders' names."""
+
+    def __post_init__(self) -> None:
+        bad = [e for e in self.extensions if not e.startswith(".") or e != e.lower()]
+        if bad or not self.extensions:
+            raise ValueError(
+                f"extensions {list(self.extensions)}: expected small letters with a dot, like '.mp4'"
+            )
+
+
+def recordings(config: FolderConfig) -> Listing:
+    """A row a video, sorted by its relative path."""
+    root = _root(config)
+    files = _videos(root, config)
+    hashes = digests(files)
+    names = {path: path.relative_to(root).as_posix() for path in files}
+    ids = _ids(names)
+    listed = _read_identities(Path(config.identities), set(names.values())) if config.identities else None
+    rows: list[dict[str, Any]] = []
+    for path in files:
+        identity = (
+            listed[names[path]] if listed is not None else _identity(names[path], config.identity, ids[path])
+        )
+        row = {"id": ids[path], "identity": identity, "uri": str(path.absolute()), "sha256": hashes[path]}
+        rows.append({**row, "split": "", "seed": 0, "spec": "", "tracks": []})
+    return Listing(rows, [])
+
+
+def external(config: FolderConfig) -> dict[str, str]:
+    """Relative name -> sha256 of every video, and of the CSV."""
+    root = _root(config)
+    files = _videos(root, config)
+    found = {path.relative_to(root).as_posix(): digest for path, digest in digests(files).items()}
+    if config.identities:
+        table = Path(config.identities)
+        found[f"identities:{table.name}"] = digests([table])[table]
+    return found
+
+
+def _root(config: FolderConfig) -> Path:
+    root = Path(config.path)
+    if not config.path or not root.is_dir():
+        raise ValueError(f"data.folder.path {config.path!r} is not a folder")
+    return root
+
+
+def _videos(root: Path, config: FolderConfig) -> list[Path]:
+    """Every video below root, sorted by relative path. A link may point anywhere inside root, and nowhere
+    else."""
+    inside = root.resolve()
+    found = []
+    for path in root.rglob("*"):
+        if path.suffix.lower() not in config.extensions or any(
+            p.startswith(".") for p in path.relative_to(root).parts
+        ):
+            continue
+        if not path.resolve().is_relative_to(inside):
+            raise ValueError(f"{path} is a link that leaves {root}; copy the video into the folder")
+        if path.is_file():
+            found.append(path)
+    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+
+
+def _ids(names: dict[Path, str]) -> dict[Path, str]:
+    """Relative path without its extension, made safe: ann/1.mp4 -> ann-1. Two that meet both get a hash of
+    the path."""
+    plain = {}
+    for path, name in names.items():
+        stem = name[: -len(path.suffix)].replace("/", "-")
+        plain[path] = safe_name(stem)
+    taken = Counter(plain.values())
+    return {p: i if taken[i] == 1 else f"{i}-{short_hash(names[p])}" for p, i in plain.items()}
+
+
+def _identity(name: str, rule: str, id: str) -> str:
+    folders = name.split("/")[:-1]
+    if rule == "file" or not folders:
+        return id
+    return safe_name(folders[-1] if rule == "parent" else folders[0])
+
+
+def _read_identities(table: Path, files: set[str]) -> dict[str, str]:
+    """The CSV -> {file: identity}. It must name every video once, and nothing else."""
+    found: dict[str, str] = {}
+    with table.open(newline="", encoding="utf-8-sig") as stream:
+        reader = csv.DictReader(stream)
+        missing = [c for c in ("file", "identity") if c not in (reader.fieldnames or [])]
+        if missing:
+            raise ValueError(
+                f"{table}: no column {', '.join(missing)}; found {', '.join(reader.fieldnames or [])}"
+            )
+        for row in reader:
+            where, name = f"{table}, line {reader.line_num}", row["file"] or ""
+            if name not in files:
+                raise ValueError(f"{where}: no video {name!r} in the folder")
+            if name in found:
+                raise ValueError(f"{where}: {name!r} is listed twice")
+            if not (row["identity"] or "").strip():
+                raise ValueError(f"{where}: {name!r} has no identity")
+            found[name] = safe_name(row["identity"].strip())
+    unlisted = sorted(files - set(found))
+    if unlisted:
+        raise ValueError(f"{table}: {len(unlisted)} videos have no line, the first is {unlisted[0]!r}")
+    return found

@@ -1,0 +1,114 @@
+import os
+
+import pytest
+
+from pipelines.preprocess.sources.files import digests, safe_name
+from pipelines.preprocess.sources.folder import FolderConfig, external, recordings
+
+
+@pytest.fixture
+def corpus(tmp_path, monkeypatch):
+    monkeypatch.setenv("REENACT_CACHE", str(tmp_path / "cache"))
+    root = tmp_path / "videos"
+    for name in ("ann/one.mp4", "ann/two.MP4", "bob b/one.mp4", "solo.mkv", "ann/notes.txt", ".trash/x.mp4"):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    return root
+
+
+def listed(root, **more):
+    return {row["id"]: row for row in recordings(FolderConfig(path=str(root), **more)).rows}
+
+
+def test_ids_come_from_the_relative_path_and_are_safe(corpus):
+    ids = set(listed(corpus))
+    assert {"ann-one", "ann-two", "solo"} < ids
+    assert len(ids) == 4
+    assert all(c.isalnum() or c in "_-" for i in ids for c in i)
+
+
+def test_identity_is_the_parent_folder_and_the_file_itself_at_the_top(corpus):
+    rows = listed(corpus)
+    assert rows["ann-one"]["identity"] == rows["ann-two"]["identity"] == "ann"
+    assert rows["solo"]["identity"] == "solo"
+
+
+def test_a_new_video_renames_no_other(corpus):
+    before = set(listed(corpus))
+    (corpus / "bob b" / "two.mp4").write_bytes(b"new")
+    assert before < set(listed(corpus))
+
+
+def test_equal_names_get_a_hash_of_their_path(corpus):
+    (corpus / "solo.mp4").write_bytes(b"other")
+    ids = [i for i in listed(corpus) if i.startswith("solo")]
+    assert len(ids) == 2
+    assert all(len(i) == len("solo-12345678") for i in ids)
+
+
+def test_changed_names_stay_apart():
+    assert safe_name("a b") != safe_name("a.b") != safe_name("a-b") == "a-b"
+
+
+def test_identities_come_from_the_csv(corpus, tmp_path):
+    table = tmp_path / "who.csv"
+    table.write_text("file,identity\nann/one.mp4,p1\nann/two.MP4,p2\nbob b/one.mp4,p1\nsolo.mkv,p3\n")
+    rows = listed(corpus, identities=str(table))
+    assert rows["ann-two"]["identity"] == "p2"
+    assert f"identities:{table.name}" in external(FolderConfig(path=str(corpus), identities=str(table)))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,who\nann/one.mp4,p1\n", "no column identity; found file, who"),
+        ("file,identity\nann/six.mp4,p1\n", "line 2: no video 'ann/six.mp4'"),
+        ("file,identity\nann/one.mp4,p1\nann/one.mp4,p2\n", "line 3: 'ann/one.mp4' is listed twice"),
+        ("file,identity\nann/one.mp4,\n", "line 2: 'ann/one.mp4' has no identity"),
+        ("file,identity\nann/one.mp4,p1\n", "3 videos have no line"),
+    ],
+)
+def test_a_wrong_csv_is_named_with_its_line(corpus, tmp_path, text, message):
+    table = tmp_path / "who.csv"
+    table.write_text(text)
+    with pytest.raises(ValueError, match=r"who\.csv") as caught:
+        listed(corpus, identities=str(table))
+    assert message in str(caught.value)
+
+
+def test_a_link_out_of_the_folder_is_refused(corpus, tmp_path):
+    (tmp_path / "secret.mp4").write_bytes(b"x")
+    os.symlink(tmp_path / "secret.mp4", corpus / "ann" / "link.mp4")
+    with pytest.raises(ValueError, match=r"link\.mp4 is a link that leaves"):
+        listed(corpus)
+
+
+def test_no_folder_is_one_sentence():
+    with pytest.raises(ValueError, match=r"data\.folder\.path '' is not a folder"):
+        recordings(FolderConfig())
+
+
+def test_external_names_every_video_by_content(corpus):
+    before = external(FolderConfig(path=str(corpus)))
+    assert set(before) == {"ann/one.mp4", "ann/two.MP4", "bob b/one.mp4", "solo.mkv"}
+    (corpus / "solo.mkv").write_bytes(b"changed content")
+    after = external(FolderConfig(path=str(corpus)))
+    assert {name for name in before if before[name] != after[name]} == {"solo.mkv"}
+
+
+def test_known_files_are_not_read_again(corpus):
+    path = corpus / "solo.mkv"
+    first = digests([path])[path]
+    stat = path.stat()
+    with path.open("r+b") as stream:  # same size, inode and time, other content: only reading would tell
+        stream.write(b"SOLO")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert digests([path])[path] == first
+
+
+def test_a_broken_cache_is_rebuilt(corpus, tmp_path):
+    path = corpus / "solo.mkv"
+    first = digests([path])
+    (tmp_path / "cache" / "digests.json").write_text("{ not json")
+    assert digests([path]) == first

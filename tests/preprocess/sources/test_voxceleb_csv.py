@@ -1,0 +1,104 @@
+import time
+
+import pytest
+
+from pipelines.preprocess.sources.voxceleb_csv import VoxcelebCsvConfig, external, recordings
+
+HEAD = "video_id,start,end,bbox,fps,width,height,partition,person_id\n"
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch):
+    monkeypatch.setenv("REENACT_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    (folder / "-aB_c.mp4").write_bytes(b"video")
+
+    def config(text):
+        (tmp_path / "meta.csv").write_text(text)
+        return VoxcelebCsvConfig(csv=str(tmp_path / "meta.csv"), mirror=str(folder))
+
+    return config
+
+
+def test_lines_of_a_video_become_the_tracks_of_one_recording(mirror):
+    lines = "-aB_c,300,400,10-20-110-120,25,640,360,train,id1\n-aB_c,0,100,5-6-105-106,25,640,360,train,id1\n"
+    (row,) = recordings(mirror(HEAD + lines)).rows
+    assert (row["id"], row["identity"], row["split"]) == ("-aB_c", "id1", "train")
+    assert [t["start"] for t in row["tracks"]] == [0, 300]
+    assert row["tracks"][0]["box"] == [5, 6, 105, 106]
+    assert row["uri"].endswith("mirror/-aB_c.mp4")
+
+
+def test_persons_of_one_video_are_recordings_of_their_own(mirror):
+    lines = "v,0,9,1-2-3-4,25,64,36,train,id1\nv,0,9,5-2-9-4,25,64,36,test,id2\n"
+    rows = recordings(mirror(HEAD + lines)).rows
+    assert [(r["id"], r["split"]) for r in rows] == [("v-id1", "train"), ("v-id2", "test")]
+
+
+def test_a_video_that_is_not_in_the_mirror_has_no_uri(mirror):
+    (row,) = recordings(mirror(HEAD + "gone,0,9,1-2-3-4,25,64,36,train,id1\n")).rows
+    assert row["uri"] == ""
+
+
+def test_crop_vox_names_are_read(mirror):
+    text = HEAD.replace(",person_id", "") + "v#id7,0,9,1-2-3-4,25,64,36,train\n"
+    (row,) = recordings(mirror(text)).rows
+    assert (row["id"], row["identity"]) == ("v", "id7")
+
+
+def test_a_box_that_ends_outside_the_frame_is_cut_there(mirror):
+    (row,) = recordings(mirror(HEAD + "v,0,9,1-2-30-50,25,64,36,train,id1\n")).rows
+    assert row["tracks"][0]["box"] == [1, 2, 30, 36]
+
+
+def test_a_person_in_both_partitions_goes_to_test(mirror):
+    same, other = "v,0,9,1-2-3-4,25,64,36,{},id1\n", "w,0,9,1-2-3-4,25,64,36,train,id1\n"
+    lines = same.format("train") + same.format("test") + other
+    assert {r["split"] for r in recordings(mirror(HEAD + lines)).rows} == {"test"}
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("v,0,9,1-2-3,25,64,36,train,id1", "malformed_box"),
+        ("v,0,9,30-2-3-4,25,64,36,train,id1", "malformed_box"),
+        ("v,0,9,70-2-900-4,25,64,36,train,id1", "malformed_box"),
+        ("../v,0,9,1-2-3-4,25,64,36,train,id1", "unsafe_id"),
+        ("v,0,9,1-2-3-4,25,64,36,train,a/b", "unsafe_id"),
+        ("v,x,9,1-2-3-4,25,64,36,train,id1", "malformed_row"),
+        ("v,9,9,1-2-3-4,25,64,36,train,id1", "malformed_row"),
+        ("v,0,9,1-2-3-4,25,64,36,dev,id1", "malformed_row"),
+        ("v,0,9,1-2-3-4", "malformed_row"),
+        ("ok,0,9,1-2-3-4,25,64,36,train,id1", "duplicate_row"),
+    ],
+)
+def test_a_bad_line_is_rejected_with_file_and_line(mirror, line, code):
+    listing = recordings(mirror(f"{HEAD}ok,0,9,1-2-3-4,25,64,36,train,id1\n{line}\n"))
+    (reject,) = listing.rejects
+    assert (reject["code"], reject["line"]) == (code, 3)
+    assert reject["file"].endswith("meta.csv")
+    assert [row["id"] for row in listing.rows] == ["ok"]
+
+
+def test_a_missing_column_is_named_with_those_found(mirror):
+    with pytest.raises(ValueError, match=r"meta\.csv: no column bbox; found video_id, start, end, box"):
+        recordings(mirror(HEAD.replace("bbox", "box") + "v,0,9,1-2-3-4,25,64,36,train,id1\n"))
+
+
+def test_external_changes_with_the_mirror(mirror, tmp_path):
+    config = mirror(HEAD)
+    before = external(config)
+    (tmp_path / "mirror" / "new.mp4").write_bytes(b"x")
+    after = external(config)
+    assert {name for name in before if before[name] != after[name]} == {"mirror"}
+
+
+def test_twenty_thousand_lines_load_in_two_seconds(mirror):
+    lines = [
+        f"v{i % 3442},{i},{i + 200},624-48-1018-553,25,1280,720,train,id{i % 435}\n" for i in range(20_075)
+    ]
+    config = mirror(HEAD + "".join(lines))
+    begin = time.process_time()
+    recordings(config)
+    assert time.process_time() - begin < 2

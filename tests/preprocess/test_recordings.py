@@ -1,0 +1,194 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.preprocess.recordings import (
+    DataConfig,
+    bucket_count,
+    bucket_of,
+    external,
+    list_recordings,
+    list_source,
+    split_identities,
+    without_repeats,
+)
+from pipelines.preprocess.sources import Listing
+from pipelines.preprocess.sources.folder import FolderConfig
+from pipelines.preprocess.sources.synthetic import SyntheticConfig
+from pipelines.preprocess.sources.voxceleb_csv import VoxcelebCsvConfig
+
+
+@pytest.fixture
+def corpus(tmp_path, monkeypatch):
+    monkeypatch.setenv("REENACT_CACHE", str(tmp_path / "cache"))
+    root = tmp_path / "videos"
+    for person in range(12):
+        for clip in range(3):
+            path = root / f"p{person:02d}" / f"{clip}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(f"{person} {clip}".encode())
+    return root
+
+
+def folder(root, **more):
+    return DataConfig(source="folder", folder=FolderConfig(path=str(root)), **more)
+
+
+def rows_of(identities, split=""):
+    return [{"identity": i, "split": split} for i in identities]
+
+
+def context(data, out: Path):
+    figures = {}
+    return SimpleNamespace(
+        config=SimpleNamespace(data=data), out=out, metrics=figures.update, figures=figures
+    )
+
+
+def test_table_has_a_row_a_recording_with_every_column(corpus, tmp_path):
+    ctx = context(folder(corpus), tmp_path)
+    list_recordings(ctx)
+    table = pq.read_table(tmp_path / "recordings.parquet")
+    assert set(table.column_names) == {
+        "id", "identity", "split", "bucket", "source", "uri", "sha256", "seed", "spec", "tracks",
+    }  # fmt: skip
+    assert table.column("id").to_pylist() == sorted(f"p{p:02d}-{c}" for p in range(12) for c in range(3))
+    assert ctx.figures["recordings"] == 36
+    assert pq.read_table(tmp_path / "rejects.parquet").num_rows == 0
+
+
+def test_table_is_the_same_bytes_twice(corpus, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        list_recordings(context(folder(corpus), tmp_path / name))
+    assert (tmp_path / "a/recordings.parquet").read_bytes() == (
+        tmp_path / "b/recordings.parquet"
+    ).read_bytes()
+
+
+def test_tracks_survive_the_table(tmp_path):
+    (tmp_path / "m.csv").write_text(
+        "video_id,start,end,bbox,fps,width,height,partition,person_id\nv,3,9,1-2-30-34,25,64,36,train,p\nw,x\n"
+    )
+    config = VoxcelebCsvConfig(csv=str(tmp_path / "m.csv"), mirror=str(tmp_path))
+    list_recordings(context(DataConfig(source="voxceleb_csv", voxceleb_csv=config), tmp_path))
+    (row,) = pq.read_table(tmp_path / "recordings.parquet").to_pylist()
+    assert row["tracks"] == [
+        {"start": 3, "end": 9, "fps": 25.0, "width": 64, "height": 36, "box": [1.0, 2.0, 30.0, 34.0]}
+    ]
+    (reject,) = pq.read_table(tmp_path / "rejects.parquet").to_pylist()
+    assert (reject["line"], reject["code"]) == (3, "malformed_row")
+
+
+def test_no_identity_is_in_both_splits(corpus):
+    rows = list_source(folder(corpus, test_fraction=0.3)).rows
+    splits = {s: {r["identity"] for r in rows if r["split"] == s} for s in ("train", "test")}
+    assert splits["train"]
+    assert splits["test"]
+    assert not splits["train"] & splits["test"]
+
+
+def test_splits_stay_when_identities_are_added():
+    few = split_identities(rows_of(f"p{i}" for i in range(40)), 0.2)
+    many = split_identities(rows_of(f"p{i}" for i in range(80)), 0.2)
+    assert {i: many[i] for i in few} == few
+    assert 0.1 < sum(s == "test" for s in many.values()) / 80 < 0.3
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.999])
+def test_two_identities_fill_both_splits(fraction):
+    assert sorted(split_identities(rows_of(["a", "b"]), fraction).values()) == ["test", "train"]
+
+
+def test_no_test_split_when_none_is_wanted():
+    assert set(split_identities(rows_of(["a", "b", "c"]), 0).values()) == {"train"}
+
+
+def test_the_word_of_the_source_counts():
+    rows = rows_of(["a", "b"], "train") + rows_of(["c"], "test")
+    assert split_identities(rows, 0.9) == {"a": "train", "b": "train", "c": "test"}
+
+
+def test_synthetic_rows_pass_through():
+    data = DataConfig(synthetic=SyntheticConfig(identities=3, test_identities=1, clips_per_identity=2))
+    rows = list_source(data).rows
+    assert [row["split"] for row in rows] == ["train"] * 4 + ["test"] * 2
+    assert all(row["spec"] and row["source"] == "synthetic" for row in rows)
+
+
+def test_a_new_video_moves_no_other_to_another_bucket(corpus):
+    data = folder(corpus, clips_per_shard=10)
+    before = {r["id"]: r["bucket"] for r in list_source(data).rows}
+    (corpus / "p00" / "new.mp4").write_bytes(b"new")
+    after = {r["id"]: r["bucket"] for r in list_source(data).rows}
+    assert {i: after[i] for i in before} == before
+
+
+def test_growth_splits_each_bucket_in_two():
+    ids = [f"r{i}" for i in range(200)]
+    assert all(bucket_of(i, 8) in (bucket_of(i, 4), bucket_of(i, 4) + 4) for i in ids)
+    assert {bucket_of(i, 8) for i in ids} == set(range(8))
+
+
+@pytest.mark.parametrize(("recordings", "count"), [(1, 1), (16, 1), (17, 2), (33, 4), (64, 4), (65, 8)])
+def test_bucket_count_is_a_power_of_two_that_keeps_shards_small(recordings, count):
+    assert bucket_count(recordings, 16) == count
+
+
+def test_limit_is_a_sample_that_keeps_both_splits(corpus):
+    rows = list_source(folder(corpus, limit=4, test_fraction=0.1)).rows
+    assert len(rows) == 4
+    assert {row["split"] for row in rows} == {"train", "test"}
+    more = list_source(folder(corpus, limit=8, test_fraction=0.1)).rows
+    assert len({row["id"] for row in rows} & {row["id"] for row in more}) >= 3
+
+
+def test_a_repeated_id_is_rejected_and_the_first_kept():
+    listing = without_repeats(Listing([{"id": "a", "uri": "x"}, {"id": "a", "uri": "y"}], []))
+    assert [row["uri"] for row in listing.rows] == ["x"]
+    assert [(r["id"], r["code"], r["file"]) for r in listing.rejects] == [("a", "duplicate_id", "y")]
+
+
+def test_an_empty_source_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"data\.source folder lists no recordings"):
+        list_source(folder(tmp_path))
+
+
+def test_external_is_the_folder_and_nothing_for_synthetic(corpus):
+    assert external(SimpleNamespace(data=DataConfig())) == {}
+    assert len(external(SimpleNamespace(data=folder(corpus)))) == 36
+
+
+@pytest.mark.parametrize("bad", [{"test_fraction": 1.0}, {"clips_per_shard": 0}, {"limit": 0}])
+def test_impossible_settings_are_refused(bad):
+    with pytest.raises(ValueError, match="expected"):
+        DataConfig(**bad)
+
+
+def test_listing_does_not_wait_for_pandas(tmp_path):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, pathlib, types; from pipelines.preprocess.recordings import DataConfig, list_recordings;"
+        "config = types.SimpleNamespace(data=DataConfig());"
+        f"ctx = types.SimpleNamespace(config=config, metrics=print, out=pathlib.Path({str(tmp_path)!r}));"
+        "list_recordings(ctx); print('pandas' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+    assert pq.read_table(tmp_path / "recordings.parquet").num_rows == 24
+
+
+def test_planning_imports_stay_light():
+    import subprocess
+    import sys
+
+    stages = ("recordings", "download", "clips", "keypoints", "fit3dmm", "speech")
+    modules = ", ".join(["sys", "models.perception", *(f"pipelines.preprocess.{stage}" for stage in stages)])
+    heavy = ("torch", "ray", "mlflow", "av", "dlib", "ffmpeg", "scipy", "pyarrow")
+    code = f"import {modules}; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
