@@ -1,0 +1,65 @@
+"""SSIM (Wang et al. 2004): Gaussian window of 11 taps, population covariance, per RGB channel, border of 5 px
+dropped.
+
+Equals scikit-image's structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+data_range=1). Other windows, grey conversion or [-1,1] images give other numbers, so the variant is in the
+name's record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.eval.metrics.metric import Metric, Sums, check_pair
+
+SIGMA = 1.5
+RADIUS = 5  # int(3.5 sigma + 0.5), scikit-image's truncation
+C1, C2 = 0.01**2, 0.03**2  # (K1 L)^2, (K2 L)^2 with data range L = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SsimSums(Sums):
+    total: float = 0.0
+
+
+def _blur(images: np.ndarray) -> np.ndarray:
+    """(H,W,C) -> (H-10,W-10,C): Gaussian means at the places where the whole window lies in the image."""
+    from scipy.ndimage import correlate1d
+
+    taps = np.exp(-0.5 * (np.arange(-RADIUS, RADIUS + 1) / SIGMA) ** 2)
+    taps /= taps.sum()
+    rows = correlate1d(images, taps, axis=0)[RADIUS:-RADIUS]
+    return correlate1d(rows, taps, axis=1)[:, RADIUS:-RADIUS]
+
+
+def ssim_frame(prediction: np.ndarray, target: np.ndarray) -> float:
+    """Two (H,W,3) float64 in [0,1] -> mean over channels and inner pixels."""
+    mean_p, mean_t = _blur(prediction), _blur(target)
+    var_p = _blur(prediction * prediction) - mean_p**2
+    var_t = _blur(target * target) - mean_t**2
+    covariance = _blur(prediction * target) - mean_p * mean_t
+    luminance = (2 * mean_p * mean_t + C1) / (mean_p**2 + mean_t**2 + C1)
+    structure = (2 * covariance + C2) / (var_p + var_t + C2)
+    return float((luminance * structure).mean())
+
+
+def update(prediction: np.ndarray, target: np.ndarray) -> SsimSums:
+    """Two (T,H,W,3) in [0,1], at least 11 px a side -> sums."""
+    check_pair(prediction, target)
+    if min(target.shape[1:3]) < 2 * RADIUS + 1:
+        raise ValueError(f"SSIM of {target.shape[1:3]} px frames: expected at least {2 * RADIUS + 1} a side")
+    pairs = zip(prediction, target, strict=True)
+    total = sum(ssim_frame(p.astype(np.float64), t.astype(np.float64)) for p, t in pairs)
+    return SsimSums(n=float(len(target)), total=total)
+
+
+def compute(sums: SsimSums) -> float:
+    return sums.total / sums.n if sums.n else float("nan")
+
+
+SSIM = Metric(
+    name="ssim", title="SSIM", variant="gauss11_rgb_crop", better="up", unit="", reads="frames",
+    state=SsimSums, update=update, compute=compute,
+)  # fmt: skip

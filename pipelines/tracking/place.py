@@ -1,0 +1,75 @@
+"""Where runs are tracked, and the server that shows them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.tracking.text import public
+
+STOP_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    uri: str
+    artifacts: str = ""
+    """Folder or URI of artifacts of a new experiment; empty = the server decides."""
+
+    @property
+    def served(self) -> bool:
+        return self.uri.startswith(("http://", "https://"))
+
+
+def place(store_root: str, tracking_uri: str = "") -> Place:
+    """MLFLOW_TRACKING_URI, else the setting, else sqlite and a folder in the store (or here, if that is
+    remote)."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri
+    if uri:
+        return Place(uri)
+    root = Path("." if "://" in store_root else store_root).absolute() / "mlflow"
+    return Place(f"sqlite:///{root / 'mlflow.db'}", str(root / "artifacts"))
+
+
+def ui_command(store_root: str, tracking_uri: str = "", port: int = 5000) -> list[str]:
+    """argv of the MLflow server of this store: one worker, this machine only."""
+    where = place(store_root, tracking_uri)
+    if where.served:
+        raise ValueError(f"runs are tracked by the server at {public(where.uri)}; open that address instead")
+    artifacts = ["--artifacts-destination", where.artifacts] if where.artifacts else []
+    return [
+        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", where.uri, *artifacts,
+        "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+    ]  # fmt: skip
+
+
+def serve(store_root: str, tracking_uri: str = "", port: int = 5000) -> int:
+    """Run the server until it ends or this process is told to (Ctrl-C, SIGTERM); the exit code."""
+    argv = ui_command(store_root, tracking_uri, port)
+    prepare(place(store_root, tracking_uri))
+    # Without the job executor the server is 2 processes and up in 6 s; with it 15 and 18 s.
+    env = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    server = subprocess.Popen(argv, env=env, start_new_session=True)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:  # the server has children of its own that would outlive it
+        signal.signal(signal.SIGTERM, before)
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(STOP_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+
+
+def prepare(where: Place) -> None:
+    if where.uri.startswith("sqlite:///"):
+        Path(where.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,61 @@
+"""What may be logged: values as text, within MLflow's limits and without secrets."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+MAX_PARAM, MAX_TAG = 6000, 8000  # characters; MLflow cuts longer ones with a warning
+
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
+
+
+def public(text: str) -> str:
+    """Text whose URIs have lost user, password, query and fragment: those may be secrets."""
+
+    def strip(match: re.Match[str]) -> str:
+        parts = urlsplit(match[0])
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    return _URI.sub(strip, text)
+
+
+def public_tree(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): public_tree(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [public_tree(v) for v in value]
+    return public(value) if isinstance(value, str) else value
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, str]:
+    """Nested mappings -> dotted path: text, fit for parameters. Lists are one value, as JSON."""
+    if isinstance(tree, Mapping) and (tree or not prefix):
+        return {
+            k: v
+            for name, part in tree.items()
+            for k, v in flatten(part, f"{prefix}.{name}".lstrip(".")).items()
+        }
+    text = tree if isinstance(tree, str) else json.dumps(tree, ensure_ascii=False, default=str)
+    return {name_of(prefix): cut(public(text), MAX_PARAM)}
+
+
+def name_of(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_\-. /:]", "_", text)[:250]
+
+
+def cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def tags_of(tags: Mapping[str, Any]) -> dict[str, str]:
+    return {name_of(name): cut(str(value), MAX_TAG) for name, value in tags.items() if value != ""}
+
+
+def yaml_of(tree: Any) -> str:
+    import yaml
+
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
