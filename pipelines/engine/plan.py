@@ -6,7 +6,6 @@ A node is planned alone, from the plans of the nodes it reads, so the runner ask
 
 from __future__ import annotations
 
-import io
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -15,14 +14,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from pipelines.engine.fingerprint import Environment, Fingerprint, fingerprint, reasons, resolve
 from pipelines.engine.keys import View, digest, lookup
 from pipelines.engine.node import Graph, Node
 from pipelines.engine.packs import PackJob, UnitJob, seal
 from storage import locations
-from storage.families import Artifact, ManifestRow, read_manifest, read_pack_record
+from storage.families import Artifact, ManifestRow, read_manifest, read_pack_record, read_parquet
 from storage.files import Store
 
 REMEMBERED = 3  # manifests looked through for units to copy
@@ -142,7 +139,7 @@ class Planner:
 
 def _table(plan: NodePlan, data: bytes, artifact: Artifact | None) -> None:
     """Units of a whole node that publishes a table of them (`<node>.parquet` with columns id and bucket)."""
-    rows = pq.read_table(io.BytesIO(data)).to_pylist()
+    rows = read_parquet(data).to_pylist()
     plan.outlook = {row["id"]: Outlook(digest(row), row=row) for row in rows}
     plan.buckets = {row["id"]: row["bucket"] for row in rows}
 
@@ -374,16 +371,14 @@ class _Keyed:
         told = self.planner.why(plan, {})
         if stale and told != ["never run"]:
             told += self._unit_reasons(keys, stale)
-        plan.reasons = told
+        plan.reasons = list(told)
         if open_units:
             waiting = [n for n in self.node.reads if self.plans[n].state not in ("cached", "pinned")]
             plan.reasons.append(f"{len(open_units):,} after {', '.join(waiting)} (may cut off)")
         if not stale and (open_units or not plan.key):
             waiting = [n for n in self.node.reads if not self.plans[n].settled]
-            plan.state, plan.reasons = (
-                "pending",
-                plan.reasons or [f"after {', '.join(waiting)} (may cut off)"],
-            )
+            plan.state = "stale" if told else "pending"
+            plan.reasons = plan.reasons or [f"after {', '.join(waiting)} (may cut off)"]
         if not plan.reasons:
             plan.reasons = ["packs to regroup" if plan.jobs else "not sealed"]
 

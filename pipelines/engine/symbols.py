@@ -5,7 +5,7 @@ docstrings and comments, so formatting never counts. Names are followed through 
 functions) and through annotations. A visited module's other top-level statements always count.
 
 Left out: `outside` packages (the engine itself), and lookup tables, i.e. constants that only map names to
-"module:symbol" text; a node names the entries it uses in its own declaration. Not seen: monkey-patching,
+"package.module" or "package.module:symbol" text; a node names the entries it uses in its own declaration. Not seen: monkey-patching,
 `getattr` by string, data files read by path (declare those as weights or inputs), C extensions.
 """
 
@@ -22,7 +22,7 @@ from typing import Any
 from pipelines.engine.keys import digest
 
 BODY = "<module>"
-_ENTRY = re.compile(r"[a-z_][\w.]*:\w+")
+_ENTRY = re.compile(r"[a-z_]\w*(\.\w+)+(:\w+)?")
 _BUILTINS = frozenset(dir(builtins))
 
 
