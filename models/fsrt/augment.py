@@ -1,0 +1,194 @@
+"""Random changes of FSRT's training images: drawn with numpy beside the reader, applied with torch on the
+device.
+
+Crops follow the authors' data rules: integer pixels of a 256 px frame, from the extents of the 68 landmarks.
+A crop is kept as (left, top, right, bottom) cut off each side, in shares of the side. Supplement 7.1.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Array = TypeVar("Array", np.ndarray, Tensor)
+
+FRAME = 256  # side of the frame on which crops are drawn
+FARTHEST = 2.0  # positional codes are unique on (-2,2)
+TRIES = 100
+
+# 68-point layout: what each index becomes when the picture is mirrored
+MIRROR = np.array([
+    *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
+    45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
+    54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65,
+])  # fmt: skip
+
+
+# --- frames and images --------------------------------------------------------------------------------------
+def to_images(frames: Tensor, side: int) -> Tensor:
+    """frames (B,n,S,S,3) uint8 -> (B,n,3,S',S') in [0,1]; frames larger than `side` are reduced to it."""
+    images = frames.permute(0, 1, 4, 2, 3).float() / 255
+    if images.shape[-1] > side:
+        reduced = F.interpolate(images.flatten(0, 1), (side, side), mode="bilinear", antialias=True)
+        images = reduced.unflatten(0, images.shape[:2])
+    return images
+
+
+def to_bytes(images: Tensor) -> np.ndarray:
+    """(...,3,H,W) in [0,1] -> (...,H,W,3) uint8"""
+    return (images.clamp(0, 1) * 255).round().byte().movedim(-3, -1).cpu().numpy()
+
+
+# --- crops --------------------------------------------------------------------------------------------------
+def _extents(landmarks: np.ndarray, margins: tuple[float, float, float, float]) -> list[int]:
+    """landmarks (...,2) on the 256 frame -> left, top, right, bottom of their box grown by shares of its
+    size.
+    """
+    points = landmarks.reshape(-1, 2)
+    low, high = np.rint(points.min(0)), np.rint(points.max(0))
+    size = high - low
+    left, top, right, bottom = margins
+    box = [low[0] - np.rint(left * size[0]), low[1] - np.rint(top * size[1]),
+           high[0] + np.rint(right * size[0]), high[1] + np.rint(bottom * size[1])]  # fmt: skip
+    return [int(np.clip(v, 0, FRAME - 1)) for v in box]
+
+
+def _up_to(rng: np.random.Generator, last: int) -> int:
+    return int(rng.integers(0, last + 1)) if last > 0 else 0
+
+
+def shares(cut: tuple[int, int, int, int], side: int) -> np.ndarray:
+    """Pixels cut off on the 256 frame -> shares of a frame of `side` pixels, rounded to its pixels."""
+    return (np.rint(np.array(cut) * (side / FRAME)) / side).astype(np.float32)
+
+
+def placement(crop: Array) -> tuple[Array, Array]:
+    """crop (...,4) -> scale, shift (...,2): a point k of the frame lies at (k + shift) * scale of the
+    crop.
+    """
+    left_top, right_bottom = crop[..., :2], crop[..., 2:]
+    return 1 / (1 - left_top - right_bottom), right_bottom - left_top
+
+
+def out_of_frame_crop(rng: np.random.Generator, landmarks: np.ndarray, side: int) -> np.ndarray:
+    """Crop around the sources' landmarks (S,68,2) on the 256 frame; driving keypoints may end up outside."""
+    left, top, right, bottom = _extents(landmarks, (0.2, 0.5, 0.2, 0.15))
+    for _ in range(TRIES):
+        cut = (
+            _up_to(rng, left - 1),
+            _up_to(rng, top - 1),
+            _up_to(rng, 254 - right),
+            _up_to(rng, 254 - bottom),
+        )
+        crop = shares(cut, side)
+        if crop[0] + crop[2] >= 1 or crop[1] + crop[3] >= 1:
+            continue
+        scale, shift = placement(crop)
+        if np.abs((np.array([[-1.0], [1.0]]) + shift) * scale).max() <= FARTHEST:
+            return crop
+    return np.zeros(4, np.float32)
+
+
+def expression_crop(rng: np.random.Generator, landmarks: np.ndarray, side: int) -> np.ndarray:
+    """Tight crop of the driving frame, landmarks (68,2): its box stays inside, its place in the frame is
+    lost.
+    """
+    left, top, right, bottom = _extents(landmarks, (0.0, 0.25, 0.0, 0.05))
+    cut = (_up_to(rng, left - 1), _up_to(rng, top - 1), _up_to(rng, 255 - right), _up_to(rng, 255 - bottom))
+    crop = shares(cut, side)
+    return crop if crop[0] + crop[2] < 1 and crop[1] + crop[3] < 1 else np.zeros(4, np.float32)
+
+
+def look(images: Tensor, crop: Tensor | None, size: int) -> Tensor:
+    """images (N,3,S,S), crop (N,4) or None -> (N,3,size,size), bilinear, without anti-aliasing as
+    published.
+    """
+    if crop is None:
+        if images.shape[-1] == size:
+            return images
+        return F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
+    centres = (torch.arange(size, dtype=images.dtype, device=images.device) + 0.5) / size
+    left, top, right, bottom = crop.to(images.dtype).unsqueeze(-1).unbind(1)  # (N,1) each
+    x = (left + centres * (1 - left - right)) * 2 - 1
+    y = (top + centres * (1 - top - bottom)) * 2 - 1
+    grid = torch.stack(torch.broadcast_tensors(x.unsqueeze(1), y.unsqueeze(2)), dim=-1)  # (N,size,size,2)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+# --- mirroring ----------------------------------------------------------------------------------------------
+def mirrored(frames: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """frames (n,S,S,3), landmarks (n,68,2) in pixels; left and right points change places."""
+    turned = landmarks[:, MIRROR].copy()
+    turned[..., 0] = frames.shape[2] - turned[..., 0]
+    return frames[:, :, ::-1], turned
+
+
+# --- colour -------------------------------------------------------------------------------------------------
+def draw_colours(rng: np.random.Generator, views: int, jitter: float, hue: float) -> np.ndarray:
+    """Per view: brightness, contrast, saturation, hue, and the order in which they apply -> (views,8)
+    float32.
+    """
+    factors = rng.uniform(1 - jitter, 1 + jitter, (views, 3))
+    shift = rng.uniform(-hue, hue, (views, 1))
+    order = np.argsort(rng.random((views, 4)), axis=1)
+    return np.concatenate([factors, shift, order], axis=1).astype(np.float32)
+
+
+def same_colours(views: int) -> np.ndarray:
+    """What draw_colours gives when nothing changes."""
+    return np.tile(np.array([1, 1, 1, 0, 0, 1, 2, 3], np.float32), (views, 1))
+
+
+def recolour(images: Tensor, colours: Tensor) -> Tensor:
+    """images (B,n,3,H,W) in [0,1], colours (B,8): one set for all n images of a sample, each step clamped to
+    [0,1].
+
+    The order of the four changes is that of the batch's first sample, so that each is one pass over the
+    batch.
+    """
+    changes = (_brightness, _contrast, _saturation, _hue)
+    for number in colours[0, 4:].int().tolist():
+        images = changes[number](images, colours[:, number].view(-1, 1, 1, 1, 1)).clamp_(0, 1)
+    return images
+
+
+def _brightness(images: Tensor, factor: Tensor) -> Tensor:
+    return images * factor
+
+
+def _grey(images: Tensor) -> Tensor:
+    weights = images.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    return (images * weights).sum(2, keepdim=True)
+
+
+def _contrast(images: Tensor, factor: Tensor) -> Tensor:
+    mean = _grey(images).mean((2, 3, 4), keepdim=True)
+    return mean + (images - mean) * factor
+
+
+def _saturation(images: Tensor, factor: Tensor) -> Tensor:
+    grey = _grey(images)
+    return grey + (images - grey) * factor
+
+
+def _hue(images: Tensor, shift: Tensor) -> Tensor:
+    """Turn the hue by `shift` turns, in HSV: value and chroma stay."""
+    red, green, blue = images.unbind(2)
+    value, _ = images.max(2)
+    chroma = value - images.min(2).values
+    safe = chroma.clamp_min(1e-8)
+    sector = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    turned = sector + shift.squeeze(2) * 6
+    channels = []
+    for start in (5.0, 3.0, 1.0):
+        k = (start + turned) % 6
+        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp(0, 1))
+    return torch.stack(channels, dim=2)

@@ -1,0 +1,55 @@
+"""FSRT's loss terms as pure functions of tensors (supplement 7.2; weights in phases.py).
+
+e = expression vectors. All run in float32 or better, whatever the precision of the net.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def precise(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def pixel(rendered: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference over all elements."""
+    return (precise(rendered) - precise(target)).square().mean()
+
+
+def invariance(source: Tensor, source_other: Tensor, driving: Tensor, driving_other: Tensor) -> Tensor:
+    """Two colour versions of a frame should give one expression: half the sum of the two mean squares."""
+    gaps = (precise(source) - precise(source_other)).square().mean()
+    return 0.5 * (gaps + (precise(driving) - precise(driving_other)).square().mean())
+
+
+def variance(e: Tensor) -> Tensor:
+    """e (N,E): hinge on the spread over the FEATURES of each vector (not VICReg's spread over the batch)."""
+    spread = (precise(e).var(dim=1) + 1e-4).sqrt()
+    return torch.relu(1 - spread).mean()
+
+
+def covariance(e: Tensor) -> Tensor:
+    """e (N,E): squared entries of the covariance over vectors, diagonal included, divided by E."""
+    e = precise(e)
+    centred = e - e.mean(dim=0)
+    cov = centred.T @ centred / (len(e) - 1)
+    return cov.square().sum() / e.shape[1]
+
+
+def position(keypoints: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute distance per coordinate, on the [-1,1] frame (distilled detector only)."""
+    return (precise(keypoints) - precise(target)).abs().mean()
+
+
+def heatmap_cross_entropy(heatmap: Tensor, target: Tensor, axis: Tensor, sigma: float) -> Tensor:
+    """heatmap (B,K,G,G) summing to 1 against a Gaussian round target (B,K,2): mean over keypoints, in nats.
+
+    Soft-argmax alone is satisfied by any blob with the right mean; the expression extractor reads features
+    under the heatmap, so the mass has to lie where the keypoint is.
+    """
+    line = torch.exp(-0.5 * ((axis - precise(target).unsqueeze(-1)) / sigma).square())  # (B,K,2,G)
+    line = line / line.sum(-1, keepdim=True).clamp_min(1e-12)
+    wanted = line[:, :, 1].unsqueeze(-1) * line[:, :, 0].unsqueeze(-2)  # y down the rows
+    return -(wanted * precise(heatmap).clamp_min(1e-12).log()).sum((2, 3)).mean()

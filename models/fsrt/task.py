@@ -1,0 +1,257 @@
+"""FSRT's training step: self-reenactment (supplement 7), and what inference loads.
+
+A sample is n+1 frames of one clip: n sources and a driving frame, which is also what the net must render.
+Every random number is drawn in `draw`, so the losses are a pure function of batch and weights. Legend: B
+samples, n sources, K keypoints, E expression size, P query pixels, S frame side, I image side, D detector
+side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.api import Batch, Clip, Sample
+from models.fsrt import augment, losses
+from models.fsrt.config import Architecture, Augment, Sampling
+from models.fsrt.network import Fsrt, pixel_grid
+from models.fsrt.reenact import load_reenactor
+
+__all__ = ["ReenactTask", "load_reenactor"]
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """The colour and crop versions of a sample's frames that one step looks at (1, 2, 3 = colour version)."""
+
+    sources: Tensor
+    """(B,n,3,I,I) version 1, cropped: what the encoder sees"""
+    target: Tensor
+    """(B,3,I,I) version 1 of the driving frame, cropped: what is rendered"""
+    sources1: Tensor
+    """(B,n,3,D,D) version 1, cropped, for detector and expression"""
+    sources2: Tensor
+    """(B,n,3,D,D) version 2, cropped"""
+    driving: Tensor
+    """(B,3,D,D) version 1 or 2, cropped"""
+    driving_tight: Tensor
+    """(B,3,D,D) version 3, tightly cropped from the whole frame"""
+    sources2_whole: Tensor
+    """(B,n,3,D,D) version 2, not cropped: keypoints come from here"""
+    driving2_whole: Tensor
+    """(B,3,D,D)"""
+    crop: Tensor
+    """(B,4) shares cut off: left, top, right, bottom"""
+    source_moved: Tensor
+    """(B,) bool: sources2_whole differs from sources2 and needs its own pass; the same for driving2_whole
+    below
+    """
+    driving_moved: Tensor
+    tight: Tensor
+    """(B,) bool: the decoder gets the expression of driving_tight, else of driving"""
+
+
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """What detector and extractor say about a step's frames."""
+
+    source_keypoints: Tensor  # (B,n,K,2)
+    driving_keypoints: Tensor  # (B,K,2)
+    sources1: Tensor  # (B,n,E)
+    sources2: Tensor  # (B,n,E)
+    driving: Tensor  # (B,E)
+    driving_tight: Tensor  # (B,E)
+
+
+class ReenactTask:
+    """Render the driving frame from the source, its keypoints and its expression. Detector frozen."""
+
+    def __init__(self, net: Architecture, sampling: Sampling, augment: Augment) -> None:
+        self.architecture, self.sampling, self.changes = net, sampling, augment
+        self.net = Fsrt(net)
+
+    # --- drawing: numpy, in the reader's threads ---
+    def draw(self, rng: np.random.Generator, clip: Clip, training: bool) -> Sample | None:
+        """n sources and a driving frame, with replacement as published; validation: the first n frames as
+        sources, one of the others as driving frame.
+        """
+        n = self.sampling.sources
+        if training:
+            indices = rng.integers(clip.length, size=n + 1).tolist()
+        else:
+            if clip.length <= n:
+                return None
+            indices = [
+                *range(n),
+                int(rng.integers(n, clip.length)),
+            ]  # never a source: that would score a copy
+        landmarks = clip.read("landmarks")[indices]
+        if not np.isfinite(landmarks).all():
+            return None
+        frames = clip.frames(indices)
+        side = frames.shape[1]
+        crop, tight = np.zeros(4, np.float32), np.zeros(4, np.float32)
+        colours = augment.same_colours(3)
+        if training:
+            if rng.random() < self.changes.flip:
+                frames, landmarks = augment.mirrored(frames, landmarks)
+            scaled = landmarks * (augment.FRAME / side)
+            if rng.random() < self.changes.out_of_frame:
+                crop = augment.out_of_frame_crop(rng, scaled[:n], side)
+            tight = augment.expression_crop(rng, scaled[n], side)
+            colours = augment.draw_colours(rng, 3, self.changes.jitter, self.changes.hue)
+        pixels = self.architecture.image_size**2
+        return {
+            "frames": np.ascontiguousarray(frames),
+            "crop": crop,
+            "tight_crop": tight,
+            "colours": colours,
+            "driving_version2": np.array(rng.random() < 0.5),
+            "tight": np.array(training and rng.random() < self.changes.cropped_expression),
+            "queries": rng.choice(pixels, self.sampling.queries, replace=False),
+        }
+
+    # --- one step, in the order of the authors' code ---
+    def views(self, batch: Batch) -> Views:
+        side, detector, n = (
+            self.architecture.image_size,
+            self.architecture.detector.size,
+            self.sampling.sources,
+        )
+        whole = augment.to_images(batch["frames"], max(side, detector))  # (B,n+1,3,S,S)
+        first = augment.recolour(whole, batch["colours"][:, 0])
+        second = augment.recolour(whole, batch["colours"][:, 1])
+        third = augment.recolour(whole[:, n:], batch["colours"][:, 2])
+        crop = batch["crop"]
+
+        def look(images: Tensor, crop: Tensor | None, size: int) -> Tensor:
+            each = None if crop is None else crop.repeat_interleave(images.shape[1], 0)
+            return augment.look(images.flatten(0, 1), each, size).unflatten(0, images.shape[:2])
+
+        shown = look(first, crop, side)
+        first = shown if side == detector else look(first, crop, detector)
+        second_whole = look(second, None, detector)
+        second = look(second, crop, detector)
+        use_second = batch["driving_version2"]
+        cropped = (crop != 0).any(1)
+        return Views(
+            sources=shown[:, :n],
+            target=shown[:, n],
+            sources1=first[:, :n],
+            sources2=second[:, :n],
+            driving=torch.where(use_second.view(-1, 1, 1, 1), second[:, n], first[:, n]),
+            driving_tight=look(third, batch["tight_crop"], detector)[:, 0],
+            sources2_whole=second_whole[:, :n],
+            driving2_whole=second_whole[:, n],
+            crop=crop,
+            source_moved=cropped,
+            driving_moved=cropped | ~use_second,
+            tight=batch["tight"],
+        )
+
+    def motion(self, views: Views) -> Motion:
+        """One detector pass over all frames whose expression is asked for, one over whole frames not yet
+        seen.
+        """
+        B, n = views.sources2.shape[:2]
+        frames = [
+            views.sources1.flatten(0, 1),
+            views.sources2.flatten(0, 1),
+            views.driving,
+            views.driving_tight,
+        ]
+        sizes = [len(part) for part in frames]
+        with torch.no_grad():
+            keypoints, features, heatmaps = self.net.kp_detector(torch.cat(frames))
+            _, of_sources, of_driving, _ = keypoints.split(sizes)
+            of_sources, of_driving = of_sources.clone(), of_driving.clone()
+            moved = views.source_moved.repeat_interleave(n)
+            others = torch.cat(
+                [views.sources2_whole.flatten(0, 1)[moved], views.driving2_whole[views.driving_moved]]
+            )
+            if len(others):
+                found, _, _ = self.net.kp_detector(others)
+                of_sources[moved], of_driving[views.driving_moved] = found.split(
+                    [int(moved.sum()), int(views.driving_moved.sum())]
+                )
+            scale, shift = (part.to(keypoints.dtype) for part in augment.placement(views.crop))
+        sources1, sources2, driving, tight = self.net.expression_encoder(features, heatmaps).split(sizes)
+        return Motion(
+            source_keypoints=(of_sources.unflatten(0, (B, n)) + shift[:, None, None]) * scale[:, None, None],
+            driving_keypoints=(of_driving + shift[:, None]) * scale[:, None],
+            sources1=sources1.unflatten(0, (B, n)),
+            sources2=sources2.unflatten(0, (B, n)),
+            driving=driving,
+            driving_tight=tight,
+        )
+
+    def encode(self, views: Views, motion: Motion) -> Tensor:
+        """-> z (B,n*T,D). The encoder's expression comes from the other colour version than its image."""
+        return self.net.encoder(views.sources, motion.source_keypoints, motion.sources2)
+
+    def terms(self, batch: Batch) -> Mapping[str, Callable[[], Tensor]]:
+        return self.step(self.views(batch), batch["queries"])
+
+    def step(self, views: Views, queries: Tensor) -> Mapping[str, Callable[[], Tensor]]:
+        """queries (B,P): flat pixel numbers of the target"""
+        motion = self.motion(views)
+        side = views.target.shape[-1]
+        grid = pixel_grid(side, side, views.target.dtype, views.target.device).flatten(0, 1)
+        expression = torch.where(views.tight.unsqueeze(1), motion.driving_tight, motion.driving)
+        z = self.encode(views, motion)
+        rendered = self.net.decoder(z, grid[queries], motion.driving_keypoints, expression)  # (B,P,3)
+        wanted = views.target.flatten(2).gather(2, queries.unsqueeze(1).expand(-1, 3, -1)).transpose(1, 2)
+        first = torch.cat([motion.sources1.flatten(0, 1), motion.driving])
+        second = torch.cat([motion.sources2.flatten(0, 1), motion.driving_tight])
+        return {
+            "pixel": lambda: losses.pixel(rendered, wanted),
+            "invariance": lambda: losses.invariance(
+                motion.sources1, motion.sources2, motion.driving, motion.driving_tight
+            ),
+            "variance": lambda: losses.variance(first) + losses.variance(second),
+            "covariance": lambda: losses.covariance(first) + losses.covariance(second),
+        }
+
+    # --- looking at it ---
+    def render(self, batch: Batch) -> tuple[Views, Tensor]:
+        """-> views and whole rendered images (B,3,I,I) in [0,1]"""
+        views = self.views(batch)
+        motion = self.motion(views)
+        z = self.encode(views, motion)
+        side = views.target.shape[-1]
+        image = self.net.decoder.image(z, side, motion.driving_keypoints, motion.driving)
+        return views, losses.precise(image).clamp(0, 1)
+
+    def scores(self, batch: Batch) -> dict[str, float]:
+        """Against the driving frame; `copy_` = the source frame in place of the rendered one."""
+        views, image = self.render(batch)
+        figures = {}
+        for prefix, picture in (("", image), ("copy_", views.sources[:, 0])):
+            gap = picture - views.target
+            figures[f"{prefix}l1"] = float(gap.abs().mean())
+            mse = gap.square().mean((1, 2, 3)).clamp_min(1e-10)
+            figures[f"{prefix}psnr"] = float((-10 * mse.log10()).mean())
+        return figures
+
+    def preview(self, batch: Batch) -> np.ndarray:
+        """source(s) | driving | rendered"""
+        views, image = self.render(batch)
+        return np.concatenate(
+            [
+                *augment.to_bytes(views.sources).swapaxes(0, 1),
+                augment.to_bytes(views.target),
+                augment.to_bytes(image),
+            ],
+            axis=2,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        return {"model": "fsrt", "architecture": asdict(self.architecture)}
+
+    def labels(self) -> dict[str, str]:
+        return {}  # what is not trained here keeps the label of the phase it came from

@@ -1,0 +1,165 @@
+"""Clips to batches: what a step sees is a pure function of (seed, step), whoever computes it and after any
+restart.
+
+Sample i of a phase: identity first (each pass over the identities in a fresh random order), then one of its
+clips, then whatever the task draws from it. Only the frames asked for are read.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from threading import Lock
+from typing import Any, Protocol
+
+import numpy as np
+
+from models.api import Sample, Task
+
+ORDER, DRAW = 0, 1  # what a random stream is for
+ATTEMPTS = 100
+FIELDS_KEPT = 2048  # whole small fields (landmarks: 54 KB for 100 frames) kept decoded
+
+
+class Family(Protocol):
+    """What is used of storage.families.Family."""
+
+    def frames_of(self, key: str) -> int: ...
+    def read(self, key: str, fields: Sequence[str] | None = None) -> dict[str, Any]: ...
+    def frames(self, key: str, indices: Sequence[int]) -> np.ndarray: ...
+
+
+class Corpus:
+    """Clips of one split and where their fields are read. Pickles; opens nothing before it is asked.
+
+    `fields`: field -> the family that holds it; `identities`: the clip keys of each identity, both sorted.
+    """
+
+    def __init__(
+        self, clips: Family, fields: Mapping[str, Family], identities: tuple[tuple[str, ...], ...]
+    ) -> None:
+        self.clips, self.fields, self.identities = clips, dict(fields), identities
+        self._kept: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        self._lock = Lock()
+
+    def __reduce__(self):
+        return (Corpus, (self.clips, self.fields, self.identities))
+
+    def read(self, key: str, name: str) -> Any:
+        """A whole field of a clip; small ones are read again and again, so the last ones stay decoded."""
+        with self._lock:
+            if (key, name) in self._kept:
+                self._kept.move_to_end((key, name))
+                return self._kept[key, name]
+        value = self.fields[name].read(key, [name])[name]
+        with self._lock:
+            self._kept[key, name] = value
+            while len(self._kept) > FIELDS_KEPT:
+                self._kept.popitem(last=False)
+        return value
+
+
+class CorpusClip:
+    """models.api.Clip over a corpus."""
+
+    def __init__(self, corpus: Corpus, key: str) -> None:
+        self.corpus, self.key = corpus, key
+        self.length = corpus.clips.frames_of(key)
+
+    def frames(self, indices: Sequence[int]) -> np.ndarray:
+        return self.corpus.clips.frames(self.key, indices)
+
+    def read(self, name: str) -> Any:
+        return self.corpus.read(self.key, name)
+
+
+@lru_cache(maxsize=8)
+def _order(seed: int, count: int, turn: int) -> np.ndarray:
+    return np.random.default_rng([seed, ORDER, turn]).permutation(count)
+
+
+def draw(task: Task, corpus: Corpus, seed: int, index: int, training: bool) -> tuple[str, Sample]:
+    """Sample number `index` -> the key of its clip, and its arrays."""
+    count = len(corpus.identities)
+    turn, place = divmod(index, count)
+    tried = []
+    for attempt in range(ATTEMPTS):
+        keys = corpus.identities[int(_order(seed, count, turn)[(place + attempt) % count])]
+        rng = np.random.default_rng([seed, DRAW, index, attempt])
+        clip = CorpusClip(corpus, keys[int(rng.integers(len(keys)))])
+        sample = task.draw(rng, clip, training)
+        if sample is not None:
+            return clip.key, sample
+        tried.append(clip.key)
+    raise ValueError(
+        f"no usable frames after {ATTEMPTS} tries, the last in {tried[-3:]}; look at their rejects"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The samples of one forward pass."""
+
+    keys: tuple[str, ...]
+    arrays: dict[str, np.ndarray]
+    """First dimension: samples."""
+
+
+def gather(drawn: Sequence[tuple[str, Sample]]) -> Chunk:
+    first = drawn[0][1]
+    arrays = {name: np.stack([sample[name] for _, sample in drawn]) for name in first}
+    return Chunk(tuple(key for key, _ in drawn), arrays)
+
+
+def chunk_indices(step: int, batch: int, chunk: int, rank: int, world: int) -> list[range]:
+    """Sample numbers of each forward pass of this worker at a step (steps count from 1)."""
+    first = (step - 1) * batch
+    starts = range(first, first + batch, chunk)
+    if len(starts) % world:
+        raise ValueError(
+            f"a batch of {batch} in chunks of {chunk} cannot be shared by {world} workers; "
+            f"set runtime.train_workers to a divisor of {len(starts)}, or the phase's chunk to a smaller size"
+        )
+    return [range(start, start + chunk) for start in starts[rank::world]]
+
+
+def prefetched(
+    make: Callable[[int], Chunk], wanted: Iterator[int], threads: int, ahead: int
+) -> Generator[Chunk]:
+    """make(i) for each i in order, computed by `threads` threads up to `ahead` items early."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="reader") as pool:
+        waiting: list[Future[Chunk]] = []
+        try:
+            for i in wanted:
+                waiting.append(pool.submit(make, i))
+                if len(waiting) > ahead:
+                    yield waiting.pop(0).result()
+            while waiting:
+                yield waiting.pop(0).result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def training_chunks(
+    task: Task,
+    corpus: Corpus,
+    seed: int,
+    steps: range,
+    batch: int,
+    chunk: int,
+    rank: int,
+    world: int,
+    threads: int,
+) -> Generator[Chunk]:
+    """Every chunk of this worker for these steps, in order: batch / chunk / world of them a step."""
+    offsets = [group.start for group in chunk_indices(1, batch, chunk, rank, world)]
+
+    def make(start: int) -> Chunk:
+        return gather([draw(task, corpus, seed, i, training=True) for i in range(start, start + chunk)])
+
+    starts = ((step - 1) * batch + offset for step in steps for offset in offsets)
+    return prefetched(make, starts, threads, ahead=2 * threads)

@@ -1,0 +1,291 @@
+"""Whole nodes `train.<model>.<phase>`: hand a phase to Ray Train's workers, follow it, publish what it made.
+
+Which task a phase runs, on which settings and fields, stands as text in the model's phases.py, and in the
+node's key through pipelines/graph.py. Artifact: model.safetensors (weights), state.safetensors (all that
+training on needs), metrics.jsonl (losses and scores, no timings), samples.png.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models import MODELS
+from models.api import Phase
+from pipelines.engine.fingerprint import resolve
+from storage import checkpoints
+from storage.checkpoints import StepCheckpoints
+from storage.files import Store
+
+if TYPE_CHECKING:
+    from pipelines.engine.node import Context
+    from pipelines.train.data import Corpus
+    from pipelines.train.loop import Job
+
+MODEL, STATE, LOG = "model.safetensors", "state.safetensors", "metrics.jsonl"
+POLL = 0.5  # seconds between two looks at the metric lines
+PATIENCE = 20.0  # seconds that workers get to stop at a step's end
+
+
+def train_phase(ctx: Context) -> None:
+    """Train the phase this node is named for to its step budget."""
+    from pipelines.train.data import chunk_indices
+    from pipelines.train.loop import Job
+
+    _, model, name = ctx.node.split(".")
+    declared = import_module(f"{MODELS[model]}.phases")
+    section, runtime = getattr(ctx.config, model), ctx.config.runtime
+    phase: Phase = section.phases[name]
+    settings = {path.rsplit(".", 1)[-1]: _setting(section, path) for path in declared.SETTINGS[name]}
+    seed, precision = settings.pop("seed"), settings.pop("precision")
+    chunk_indices(
+        1, phase.batch, phase.chunk_size, 0, max(1, runtime.train_workers)
+    )  # or it says what to change
+    train, held_out = corpora(ctx, declared.READS)
+    _bring_weights(ctx, phase, Store(ctx.scratch))
+    job = Job(
+        node=ctx.node,
+        phase=phase,
+        build=partial(resolve(declared.TASKS[name]), **settings),
+        train=train,
+        held_out=held_out,
+        seed=seed,
+        precision=precision,
+        scratch=ctx.scratch,
+        log_every=runtime.log_every,
+        checkpoint_every=runtime.checkpoint_every,
+        preview_every=runtime.preview_every,
+        threads=runtime.train_cpus,
+    )
+    if follow(ctx, job, partial(run_workers, ctx, job)):
+        publish(ctx, job)
+
+
+def _setting(section: Any, path: str) -> Any:
+    for part in path.split("."):
+        section = getattr(section, part)
+    return section
+
+
+# --- what goes in -------------------------------------------------------------------------------------------
+def _bring_weights(ctx: Context, phase: Phase, store: Store) -> None:
+    """Where every worker can reach them: the phase before, and an earlier, shorter run of this one."""
+    from pipelines.train.loop import METRICS, START, STOP, log_text
+
+    store.delete(STOP)
+    if phase.start_from and not store.exists(START):
+        model = ctx.node.rsplit(".", 1)[0]
+        _copy_in(ctx.inputs[f"{model}.{phase.start_from}"].path(MODEL), store, START)
+    if ctx.previous is not None:
+        _, about = checkpoints.load(path := ctx.previous.path(STATE))
+        newest = StepCheckpoints(ctx.scratch).newest(phase.steps)
+        if newest is None or newest < about["step"]:
+            lines = ctx.previous.path(LOG).read_text().splitlines()
+            store.write(METRICS, log_text({"speed": {}, **_split(json.loads(line))} for line in lines))
+            _copy_in(path, store, StepCheckpoints.name(about["step"]))
+
+
+def _split(line: dict[str, Any]) -> dict[str, Any]:
+    return {"step": line.pop("step"), "values": line}
+
+
+def _copy_in(path: Path, store: Store, name: str) -> None:
+    with store.scratch() as folder:
+        shutil.copyfile(path, folder / name)
+        store.put(folder / name, name)
+
+
+def corpora(ctx: Context, reads: Mapping[str, Sequence[str]]) -> tuple[Corpus, Corpus | None]:
+    """Clips that every family has, split as the recordings table says -> training, held out.
+
+    `reads`: node -> the fields read from it; the frames are those of `clips`.
+    """
+    import pyarrow.parquet as pq
+
+    from pipelines.train.data import Corpus
+
+    clips = ctx.inputs["clips"].family()
+    opened = {node: clips if node == "clips" else ctx.inputs[node].family() for node in reads}
+    families = {name: opened[node] for node, names in reads.items() for name in names if name != "frames"}
+    table = pq.read_table(
+        ctx.inputs["recordings"].path("recordings.parquet"), columns=["id", "identity", "split"]
+    )
+    known = {row["id"]: row for row in table.to_pylist()}
+    groups: dict[str, dict[str, list[str]]] = {"train": {}, "test": {}}
+    for key in clips.keys:
+        if all(key in family for family in opened.values()):
+            row = known[clips.recording_of(key)]
+            groups[row["split"]].setdefault(row["identity"], []).append(key)
+    made = {
+        split: Corpus(clips, families, tuple(tuple(sorted(keys)) for _, keys in sorted(group.items())))
+        for split, group in groups.items()
+    }
+    counts = {
+        split: {"identities": len(group), "clips": sum(map(len, group.values()))}
+        for split, group in groups.items()
+    }
+    ctx.params({f"data.{split}.{name}": n for split, count in counts.items() for name, n in count.items()})
+    if not groups["train"]:
+        raise ValueError(
+            f"{ctx.node}: no clip to train on; all were rejected, or all recordings are in the test split"
+        )
+    return made["train"], made["test"] if groups["test"] else None
+
+
+# --- running ------------------------------------------------------------------------------------------------
+def run_workers(ctx: Context, job: Job) -> None:
+    """Ray Train's worker group, or this process with runtime.train_workers 0. Returns when training has
+    ended.
+    """
+    os.environ.setdefault(
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5"
+    )  # its default makes every start 10 s longer
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from pipelines.train.loop import work
+
+    runtime = ctx.config.runtime
+    workers = runtime.train_workers
+    if workers:
+        _check_room(workers, runtime.train_cpus, runtime.use_gpu)
+    scaling = ScalingConfig(
+        num_workers=workers,
+        use_gpu=runtime.use_gpu,
+        resources_per_worker={"CPU": runtime.train_cpus} | ({"GPU": 1} if runtime.use_gpu else {}),
+    )
+    # Ray's own records of the run: only for its dashboard, resuming goes through the work folder's
+    # checkpoints.
+    place = RunConfig(name=f"{job.node}-{ctx.key[:16]}", storage_path=Store(ctx.scratch).uri_of("ray"))
+    trainer = TorchTrainer(
+        work,
+        train_loop_config={"job": job},
+        scaling_config=scaling,
+        run_config=place,
+        torch_config=TorchConfig(backend="nccl" if runtime.use_gpu else "gloo"),
+    )
+    trainer.fit()
+
+
+def _check_room(workers: int, cpus: int, use_gpu: bool) -> None:
+    """Ray would wait for ever for a worker that no machine can take."""
+    import ray
+
+    have = ray.cluster_resources()
+    for kind, needed in (("CPU", workers * cpus), ("GPU", workers if use_gpu else 0)):
+        if have.get(kind, 0) < needed:
+            raise ValueError(
+                f"{workers} training workers need {needed} {kind}, the cluster has {have.get(kind, 0):g}; "
+                "lower runtime.train_workers or runtime.train_cpus"
+            )
+
+
+def follow(ctx: Context, job: Job, run: Callable[[], None]) -> bool:
+    """Run in a thread and pass metric lines on as they appear -> False if cancelled, at the end of a step."""
+    from pipelines.train.loop import STOP
+
+    failures: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            run()
+        except BaseException as error:  # noqa: BLE001 (handed to the caller's thread)
+            failures.append(error)
+
+    store = Store(ctx.scratch)
+    lines = Lines(ctx, job, store)
+    thread = threading.Thread(target=guarded, name=job.node, daemon=True)
+    thread.start()
+    cancelled = getattr(ctx, "cancelled", lambda: False)
+    while thread.is_alive():
+        thread.join(POLL)
+        lines.forward()
+        if cancelled():
+            store.write(STOP, b"")
+            thread.join(PATIENCE)
+            return False
+    lines.forward()
+    if failures:
+        raise _plain(job, failures[0]) from failures[0]
+    return True
+
+
+def _plain(job: Job, error: BaseException) -> BaseException:
+    """The worker's own words in place of a pickled traceback in a traceback."""
+    workers = getattr(error, "worker_failures", None)
+    if workers:
+        rank, first = sorted(workers.items())[0]
+        cause = getattr(first, "cause", None) or first
+        return RuntimeError(f"{job.node}, worker {rank}: {type(cause).__name__}: {cause}")
+    return RuntimeError(f"{job.node}: {type(error).__name__}: {error}")
+
+
+class Lines:
+    """Metric lines forwarded to the run, each once."""
+
+    def __init__(self, ctx: Context, job: Job, store: Store) -> None:
+        self.ctx, self.job, self.store = ctx, job, store
+        self.size, self.step, self.seen = -1, 0, 0
+
+    def forward(self) -> None:
+        from pipelines.train.loop import METRICS, read_metrics
+
+        entries = {entry.name: entry.size for entry in self.store.list("")}
+        if entries.get(METRICS, -1) == self.size:
+            return
+        self.size = entries.get(METRICS, -1)
+        lines = read_metrics(self.store)
+        for line in lines[self.seen :]:
+            values = line["values"] | {f"speed/{name}": value for name, value in line["speed"].items()}
+            self.ctx.metrics(values, step=line["step"])
+            self.step = line["step"]
+        if len(lines) > self.seen:
+            note = ", ".join(f"{name} {value:.4g}" for name, value in shown(lines).items())
+            self.ctx.progress(self.step, self.job.phase.steps, note)
+        self.seen = len(lines)
+
+
+def shown(lines: list[dict[str, Any]]) -> dict[str, float]:
+    """The figures of a progress line: the last total loss, speed and held-out score."""
+    latest: dict[str, float] = {}
+    for line in lines:
+        latest |= line["values"] | line["speed"]
+    chosen = [n for n in latest if n in ("loss/total", "samples_per_second") or n.startswith("held_out/")]
+    return {name: latest[name] for name in chosen}
+
+
+# --- what comes out -----------------------------------------------------------------------------------------
+def publish(ctx: Context, job: Job) -> None:
+    """The last checkpoint and the logs -> the artifact's files, without anything that depends on the time of
+    day.
+    """
+    from pipelines.train.loop import SAMPLES, log_text, read_metrics
+
+    store, files = Store(ctx.scratch), StepCheckpoints(ctx.scratch)
+    if files.newest(job.phase.steps) != job.phase.steps:
+        raise RuntimeError(
+            f"{job.node} ended at step {files.newest(job.phase.steps)} of {job.phase.steps}; run again"
+        )
+    tensors, about = files.load(job.phase.steps)
+    checkpoints.save(ctx.out / STATE, tensors, about)
+    checkpoints.save(ctx.out / MODEL, published(tensors), about)
+    values = [{"step": line["step"], **line["values"]} for line in read_metrics(store)]
+    (ctx.out / LOG).write_bytes(log_text(values))
+    (ctx.out / SAMPLES).write_bytes(store.read(SAMPLES))
+    ctx.params({f"net.{part}": label for part, label in about["labels"].items()})
+    scores = [line for line in values if any(name.startswith("held_out/") for name in line)]
+    if scores:
+        ctx.metrics({f"final/{name}": v for name, v in scores[-1].items() if name.startswith("held_out/")})
+
+
+def published(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a training state, the weights to use: the running mean where there is one."""
+    net = {name.removeprefix("net."): t for name, t in tensors.items() if name.startswith("net.")}
+    return net | {name.removeprefix("ema."): t for name, t in tensors.items() if name.startswith("ema.")}

@@ -1,0 +1,75 @@
+"""Checkpoints: tensors and one JSON text in a safetensors file, so that loading one can never run code.
+
+Files are byte-deterministic: tensors in safetensors' own order, the JSON canonical and under one metadata key
+(several would be written in the order of a hash table).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from storage.files import Store
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ABOUT = "reenact"
+_STEP = re.compile(r"step-(\d{9})\.safetensors")
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write one file; not atomic, so write aside and publish through a store."""
+    from safetensors.torch import save_file
+
+    text = json.dumps(about, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    save_file(plain, path, metadata={ABOUT: text})
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """-> tensors by name on the CPU, and what `save` was told about them."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = (file.metadata() or {}).get(ABOUT)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    if about is None:
+        raise ValueError(f"{path} was not written here: its metadata has no {ABOUT!r}")
+    return tensors, json.loads(about)
+
+
+class StepCheckpoints:
+    """The states a training run can fall back to: one file per step in a work folder, the last few kept."""
+
+    def __init__(self, folder: str, keep: int = 2):
+        self.store, self.keep = Store(folder), keep
+
+    def steps(self) -> list[int]:
+        """Steps with a complete checkpoint, ascending: files appear whole (storage.files)."""
+        matches = (_STEP.fullmatch(entry.name) for entry in self.store.list(""))
+        return sorted(int(match[1]) for match in matches if match)
+
+    def newest(self, at_most: int) -> int | None:
+        """The last step no later than `at_most`."""
+        return max((step for step in self.steps() if step <= at_most), default=None)
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+        with self.store.scratch() as folder:
+            save(folder / "checkpoint", tensors, about)
+            self.store.put(folder / "checkpoint", self.name(step))
+        for old in [s for s in self.steps() if s < step][: -(self.keep - 1) or None]:
+            self.store.delete(self.name(old))
+
+    def load(self, step: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        return load(self.store.fetch(self.name(step)))
+
+    @staticmethod
+    def name(step: int) -> str:
+        return f"step-{step:09d}.safetensors"

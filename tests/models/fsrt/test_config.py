@@ -1,0 +1,60 @@
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from models.api import Optim, Phase
+from models.fsrt.config import Architecture, Augment, Detector, FsrtConfig, Sampling, tiny
+from models.fsrt.phases import PHASES, READS, SETTINGS, TASKS
+
+
+def test_importing_settings_loads_no_torch():
+    code = "import sys, models.fsrt.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_phase_says_what_it_runs_and_depends_on():
+    assert set(PHASES) == set(TASKS) == set(SETTINGS)
+    assert all(phase.start_from in (None, *PHASES) for phase in PHASES.values())
+    assert set(READS) == {"clips", "keypoints"}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Detector(size=100), "size 100: expected a multiple of 128"),
+        (lambda: Detector(temperature=0), "temperature 0"),
+        (lambda: Architecture(image_size=100), "image_size 100: expected a multiple of 8"),
+        (lambda: Architecture(render=(64, 0)), r"render \(64, 0\): expected 1 or more"),
+        (lambda: Sampling(queries=0), "0 queries"),
+        (lambda: Augment(flip=1.5), "flip 1.5: expected a probability"),
+        (
+            lambda: FsrtConfig(net=tiny(), sampling=Sampling(queries=5000)),
+            "queries 5000: .* only 4096 pixels",
+        ),
+        (lambda: FsrtConfig(phases={"warmup": PHASES["keypoints"]}), "phases.warmup.name 'keypoints'"),
+        (lambda: Optim(lr=0), "lr 0"),
+        (lambda: replace(PHASES["warmup"], chunk=7), "chunk 7 does not divide batch 24"),
+        (lambda: replace(PHASES["warmup"], train=()), "train is empty"),
+        (lambda: replace(PHASES["warmup"], losses={"pixel": 0.0}), "no loss has a weight above 0"),
+        (lambda: replace(PHASES["warmup"], ema=1.0), "ema 1.0"),
+        (lambda: Phase(name="x", steps=0, batch=1, train=("a",), losses={"a": 1}), "0 steps"),
+    ],
+)
+def test_impossible_values_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_loss_set_to_null_is_left_out():
+    phase = replace(PHASES["warmup"], losses={"pixel": 1.0, "variance": 0.0, "covariance": None})
+    assert phase.weights == {"pixel": 1.0, "variance": 0.0}
+
+
+def test_the_tiny_run_file_says_what_tiny_means(tmp_path):
+    from pipelines import config
+
+    run = tmp_path / "run.yaml"
+    run.write_text("use: [run/tiny]\n")
+    assert config.load(run).config.fsrt.net == tiny()

@@ -1,0 +1,164 @@
+"""Against figures of the official modules: parameter counts, state layout, outputs in float64, one training
+step.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from models.fsrt import losses
+from models.fsrt.config import Augment, Detector, Sampling, full, small_decoder
+from models.fsrt.keypoints import ExpressionExtractor, KeypointDetector
+from models.fsrt.network import Decoder, Encoder, pixel_grid, positional_code
+from models.fsrt.task import ReenactTask, Views
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_published_parameter_counts():
+    assert count(Encoder(full())) == 29_774_112
+    assert count(Decoder(full())) == 15_310_131
+    assert count(Decoder(small_decoder())) == 6_012_723
+    assert count(KeypointDetector(Detector())) == 14_146_728
+    assert count(ExpressionExtractor(full())) == 2_558_976
+
+
+@pytest.mark.parametrize("size", [128, 64])
+def test_parameter_counts_of_shorter_expressions(golden, size):
+    net, counts = replace(full(), expression_size=size), golden.figures["param_counts"]
+    assert count(Encoder(net)) == counts[f"encoder_e{size}"]
+    assert count(Decoder(net)) == counts[f"decoder_e{size}"]
+    assert count(ExpressionExtractor(net)) == counts[f"expression_encoder_e{size}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "build"),
+    [
+        ("keypoint_detector", lambda: KeypointDetector(Detector())),
+        ("expression_encoder", lambda: ExpressionExtractor(full())),
+        ("encoder_64_n1", lambda: Encoder(full())),
+        ("decoder_q128_z64", lambda: Decoder(full())),
+        ("small_decoder_q128_z64", lambda: Decoder(small_decoder())),
+    ],
+)
+def test_state_has_the_released_names_and_shapes(golden, name, build):
+    state = {key: list(tensor.shape) for key, tensor in build().state_dict().items()}
+    assert state == golden.figures["modules"][name]["state"]
+
+
+@torch.no_grad()
+def test_keypoint_detector(golden):
+    keypoints, features, heatmap = golden.fill(KeypointDetector(Detector()))(golden.img((2, 3, 256, 256), 0))
+    expected = golden.figures["modules"]["keypoint_detector"]["outputs"]
+    golden.check(keypoints, expected["keypoints"])
+    golden.check(features, expected["feature_map"])
+    golden.check(heatmap.unsqueeze(2), expected["heatmap"])
+
+
+@torch.no_grad()
+def test_expression_extractor(golden):
+    net = golden.fill(ExpressionExtractor(full()))
+    e = net(golden.vec((2, 35, 64, 64), 1), golden.hm((2, 10, 58, 58), 2))
+    golden.check(e, golden.figures["modules"]["expression_encoder"]["outputs"]["e"])
+
+
+@pytest.mark.parametrize(
+    ("name", "B", "S", "side"),
+    [
+        ("encoder_64_n1", 2, 1, 64),
+        ("encoder_64_n2", 1, 2, 64),
+        pytest.param("encoder_256_n1", 1, 1, 256, marks=pytest.mark.slow),
+    ],
+)
+@torch.no_grad()
+def test_encoder(golden, name, B, S, side):
+    net = golden.fill(Encoder(full()))
+    z = net(golden.img((B, S, 3, side, side), 3), golden.kpv((B, S, 10, 2), 4), golden.vec((B, S, 256), 5))
+    golden.check(z, golden.figures["modules"][name]["outputs"]["z"])
+
+
+@pytest.mark.parametrize(
+    ("name", "net", "B", "P", "T"),
+    [
+        ("decoder_q128_z64", full(), 2, 128, 64),
+        ("decoder_q512_z2048", full(), 1, 512, 2048),
+        ("small_decoder_q128_z64", small_decoder(), 2, 128, 64),
+    ],
+)
+@torch.no_grad()
+def test_decoder(golden, name, net, B, P, T):
+    pixels = pixel_grid(256, 256, torch.float64).flatten(0, 1)[(torch.arange(P) * 509) % 65_536]
+    decoder = golden.fill(Decoder(net))
+    rgb = decoder(golden.vec((B, T, 768), 7), pixels, golden.kpv((B, 10, 2), 6), golden.vec((B, 256), 8))
+    golden.check(rgb, golden.figures["modules"][name]["outputs"]["rgb"])
+
+
+def test_positional_codes(golden):
+    keypoints = (torch.arange(20, dtype=torch.float64) - 9.5) * 0.13
+    pixel = torch.tensor([0.3, -0.7], dtype=torch.float64)
+    codes = torch.cat([positional_code(keypoints, 4, -1), positional_code(pixel, 16, -1)])
+    expected = np.array(golden.figures["functions"]["positional_encoding"]["values_float64"], float)
+    np.testing.assert_allclose(codes.numpy(), expected, rtol=1e-8, atol=1e-9)
+
+
+def test_pixel_grid(golden):
+    grid, expected = pixel_grid(256, 256), golden.figures["functions"]["pixel_grid_256"]
+    for y, x in ((0, 0), (0, 1), (1, 0), (255, 255)):
+        assert grid[y, x].tolist() == [float(v) for v in expected[f"[{y},{x}]"]]
+
+
+def test_regularisers(golden):
+    expected = golden.figures["functions"]["stat_reg"]
+    first = golden.inp_u((6, 256), 20, -1.7, 1.7)
+    second = first + 0.1 * golden.inp_u((6, 256), 21, -1, 1)
+    found = [
+        losses.variance(first),
+        losses.variance(second),
+        losses.covariance(first),
+        losses.covariance(second),
+    ]
+    figures = [float(v) for v in (*expected["v1,v2"], *expected["c1,c2"])]
+    np.testing.assert_allclose([float(v) for v in found], figures, rtol=1e-9)
+
+
+def test_one_step_of_phase_one(golden):
+    """The official training step at 128 px: losses and gradient norms, with the crop and colour views
+    given.
+    """
+    task = ReenactTask(full(), Sampling(), Augment())
+    for part in task.net.children():
+        golden.fill(part)
+    task.net.kp_detector.requires_grad_(False)
+    scale = torch.tensor([[1.25, 1.1], [1, 1]], dtype=torch.float64)
+    shift = torch.tensor([[0.05, -0.1], [0, 0]], dtype=torch.float64)
+    crop = torch.cat([(1 - 1 / scale - shift) / 2, (1 - 1 / scale + shift) / 2], dim=1)
+    everywhere = torch.tensor([True, True])
+    views = Views(
+        sources=golden.img((2, 1, 3, 128, 128), 40),
+        target=golden.img((2, 3, 128, 128), 43),
+        sources1=golden.img((2, 1, 3, 128, 128), 40),
+        sources2=golden.img((2, 1, 3, 128, 128), 41),
+        driving=golden.img((2, 3, 128, 128), 44),
+        driving_tight=golden.img((2, 3, 128, 128), 46),
+        sources2_whole=golden.img((2, 1, 3, 128, 128), 42),
+        driving2_whole=golden.img((2, 3, 128, 128), 45),
+        crop=crop,
+        source_moved=everywhere,
+        driving_moved=everywhere,
+        tight=torch.tensor([False, True]),
+    )
+    terms = task.step(views, ((torch.arange(1024) * 37) % 16_384).expand(2, -1))
+    weights = {"pixel": 1.0, "invariance": 1.0, "variance": 0.2, "covariance": 1.0}
+    total = torch.stack([weight * terms[name]() for name, weight in weights.items()]).sum()
+    total.backward()
+    expected = golden.figures["train_step_phase1"]
+    # the official step keeps the crop's scale and shift in float32: a few 1e-9
+    assert total.item() == pytest.approx(float(expected["loss_total"]), rel=1e-8)
+    for part in ("encoder", "decoder", "expression_encoder"):
+        gradients = [p.grad for p in getattr(task.net, part).parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        assert norm.item() == pytest.approx(float(expected["grad_l2"][part]), rel=1e-7)

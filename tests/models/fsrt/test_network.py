@@ -1,0 +1,72 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from models.fsrt.network import Decoder, Encoder, constant_response, pixel_grid
+
+
+@pytest.fixture
+def scene(nano):
+    torch.manual_seed(0)
+    return {
+        "images": torch.rand(1, 2, 3, 16, 16, dtype=torch.float64),
+        "keypoints": torch.rand(1, 2, 10, 2, dtype=torch.float64) - 0.5,
+        "expression": torch.randn(1, 2, nano.expression_size, dtype=torch.float64),
+    }
+
+
+def test_constant_inputs_equal_a_convolution_over_constant_maps():
+    torch.manual_seed(0)
+    weight, constant = torch.randn(5, 7, 3, 3).double(), torch.randn(2, 7).double()
+    maps = constant[..., None, None].expand(-1, -1, 6, 4)
+    expected = F.conv2d(maps, weight, padding=1)
+    torch.testing.assert_close(constant_response(weight, constant, 6, 4), expected, rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_sources_see_each_other_only_when_encoded_jointly(nano, scene):
+    alone = {name: tensor[:, :1] for name, tensor in scene.items()}
+    for attention, equal in (("joint", False), ("per_image", True)):
+        torch.manual_seed(1)
+        encoder = Encoder(replace(nano, encoder_attention=attention)).double()
+        assert torch.allclose(encoder(**scene)[:, : nano.tokens], encoder(**alone), atol=1e-12) == equal
+
+
+@torch.no_grad()
+def test_the_order_of_sources_does_not_matter(nano, scene):
+    torch.manual_seed(1)
+    encoder, decoder = Encoder(nano).double(), Decoder(nano).double()
+    swapped = {name: tensor.flip(1) for name, tensor in scene.items()}
+    k, e = scene["keypoints"][:, 0], scene["expression"][:, 0]
+    images = [decoder.image(encoder(**s), 16, k, e) for s in (scene, swapped)]
+    torch.testing.assert_close(images[0], images[1], rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_chunks_of_pixels_and_frames_are_exact(nano):
+    torch.manual_seed(1)
+    decoder = Decoder(nano).double()
+    z = torch.randn(1, nano.tokens, nano.token_size, dtype=torch.float64)
+    k = torch.rand(5, 10, 2, dtype=torch.float64)
+    e = torch.randn(5, nano.expression_size, dtype=torch.float64)
+    pixels = pixel_grid(16, 16, torch.float64).flatten(0, 1)
+    whole = decoder(z.expand(5, -1, -1), pixels, k, e).transpose(1, 2).unflatten(2, (16, 16))
+    for most in (7, 256, 600, 10_000):  # less than a frame, a frame, two frames, all
+        video = decoder.video(decoder.keys_values(z), 16, k, e, most=most)
+        torch.testing.assert_close(video, whole, rtol=0, atol=1e-12)
+        image = decoder.image(z.expand(5, -1, -1), 16, k, e, most=most)
+        torch.testing.assert_close(image, whole, rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_balanced_weights_let_the_picture_through(nano):
+    def spread(initial: str) -> float:
+        torch.manual_seed(2)
+        encoder = Encoder(replace(nano, initial=initial))
+        images = torch.rand(8, 1, 3, 16, 16)
+        z = encoder(images, torch.zeros(8, 1, 10, 2), torch.zeros(8, 1, nano.expression_size))
+        return float(z.std(dim=0).mean())
+
+    assert spread("balanced") > 5 * spread("torch")

@@ -1,0 +1,153 @@
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+
+from models.fsrt.config import Augment, Sampling
+from models.fsrt.distil import GROUPS, KeypointTask, group_keypoints
+from models.fsrt.task import ReenactTask, load_reenactor
+
+
+def batch_of(task, clip, training: bool = True, size: int = 3) -> dict[str, torch.Tensor]:
+    samples = [task.draw(np.random.default_rng(i), clip, training) for i in range(size)]
+    return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
+
+
+@pytest.fixture
+def task(nano) -> ReenactTask:
+    torch.manual_seed(0)
+    task = ReenactTask(nano, Sampling(sources=2, queries=32), Augment())
+    task.net.eval()
+    return task
+
+
+def test_a_sample_reads_only_its_frames_and_depends_only_on_its_seed(task, clip):
+    first, again = (task.draw(np.random.default_rng(5), clip, True) for _ in range(2))
+    assert [len(asked) for asked in clip.asked] == [3, 3]  # two sources and the driving frame
+    assert all((first[name] == again[name]).all() for name in first)
+    other = task.draw(np.random.default_rng(6), clip, True)
+    assert any((first[name] != other[name]).any() for name in first)
+
+
+def test_frames_without_landmarks_are_not_used(task, nano, clip):
+    clip.landmarks[:] = np.nan
+    assert task.draw(np.random.default_rng(0), clip, True) is None
+    assert KeypointTask(nano.detector, Augment()).draw(np.random.default_rng(0), clip, True) is None
+    assert clip.asked == []  # nor decoded
+
+
+def test_validation_samples_start_from_the_first_frames_unchanged(task, clip):
+    sample = task.draw(np.random.default_rng(0), clip, False)
+    assert (sample["frames"][:2] == clip.images[:2]).all()
+    drivers = [task.draw(np.random.default_rng(i), clip, False)["frames"][2] for i in range(40)]
+    assert not any(
+        (frame == clip.images[i]).all() for frame in drivers for i in range(2)
+    )  # never a source itself
+    assert not sample["crop"].any()
+    assert not sample["tight_crop"].any()
+
+
+def test_a_step_gives_every_published_term(task, clip):
+    terms = task.terms(batch_of(task, clip))
+    assert set(terms) == {"pixel", "invariance", "variance", "covariance"}
+    assert all(torch.isfinite(term()) and term().ndim == 0 for term in terms.values())
+
+
+def test_gradient_reaches_everything_but_the_detector(task, clip):
+    task.net.requires_grad_(True)
+    terms = task.terms(batch_of(task, clip))
+    torch.stack([term() for term in terms.values()]).sum().backward()
+    assert all(p.grad is None for p in task.net.kp_detector.parameters())
+    for part in ("expression_encoder", "encoder", "decoder"):
+        assert all(p.grad is not None for p in getattr(task.net, part).parameters()), part
+
+
+def test_keypoints_of_uncropped_frames_are_not_computed_twice(task, clip):
+    """Skipping the second detector pass gives what running it would."""
+    batch = batch_of(task, clip, size=4)
+    views = task.views(batch)
+    motion = task.motion(views)
+    for i in range(4):
+        scale, shift = (
+            1 / (1 - batch["crop"][i, :2] - batch["crop"][i, 2:]),
+            batch["crop"][i, 2:] - batch["crop"][i, :2],
+        )
+        whole, _, _ = task.net.kp_detector(views.sources2_whole[i])
+        torch.testing.assert_close(motion.source_keypoints[i], (whole + shift) * scale, rtol=0, atol=1e-4)
+        whole, _, _ = task.net.kp_detector(views.driving2_whole[i : i + 1])
+        torch.testing.assert_close(motion.driving_keypoints[i], (whole[0] + shift) * scale, rtol=0, atol=1e-4)
+
+
+def test_the_target_is_the_driving_frame_at_the_queries(task, clip):
+    batch = batch_of(task, clip, training=False)
+    views = task.views(batch)
+    expected = torch.from_numpy(clip.images).permute(0, 3, 1, 2)
+    driving = batch["frames"][:, 2].permute(0, 3, 1, 2).float() / 255
+    small = torch.nn.functional.interpolate(driving, (16, 16), mode="bilinear", antialias=False)
+    assert expected.shape[1:] == (3, 64, 64)
+    torch.testing.assert_close(views.target, small, rtol=0, atol=1e-5)
+
+
+def test_scores_and_previews(task, nano, clip):
+    batch = batch_of(task, clip, training=False)
+    with torch.no_grad():
+        scores = task.scores(batch)
+        assert set(scores) == {"l1", "psnr", "copy_l1", "copy_psnr"}
+        assert task.preview(batch).shape == (3, 16, 4 * 16, 3)  # two sources, driving, rendered
+        detector = KeypointTask(nano.detector, Augment())
+        batch = batch_of(detector, clip, training=False)
+        assert detector.preview(batch).shape == (3, 64, 2 * 64, 3)
+        assert detector.scores(batch)["keypoint_error_percent"] > 0
+
+
+def test_distilled_keypoints_are_means_of_landmark_groups():
+    landmarks = np.random.default_rng(0).uniform(0, 100, (3, 68, 2))
+    keypoints = group_keypoints(landmarks, 100)
+    eye = list(range(36, 42))
+    assert eye in [list(group) for group in GROUPS]
+    expected = landmarks[:, eye].mean(1) / 50 - 1
+    np.testing.assert_allclose(keypoints[:, [list(g) for g in GROUPS].index(eye)], expected, rtol=1e-5)
+
+
+def test_the_distilled_detector_has_ten_keypoints(nano):
+    from dataclasses import replace
+
+    with pytest.raises(ValueError, match=r"keypoints 8: the distilled detector has 10"):
+        KeypointTask(replace(nano.detector, keypoints=8), Augment())
+
+
+@pytest.fixture
+def checkpoint(task, nano, tmp_path):
+    from safetensors.torch import save_file
+
+    about = {"labels": {"kp_detector": "distilled"}, "phase": "warmup", **task.describe()}
+    assert about["architecture"] == asdict(nano)
+    path = tmp_path / "model.safetensors"
+    save_file(task.net.state_dict(), path, metadata={"reenact": json.dumps(about)})
+    return path
+
+
+def test_inference_from_a_checkpoint(task, nano, clip, checkpoint):
+    reenactor = load_reenactor(checkpoint)
+    assert reenactor.architecture == nano
+    assert reenactor.labels == {"kp_detector": "distilled"}
+    video = reenactor.reenact(clip.images[0], clip.images[1:])
+    assert video.shape == (8, 16, 16, 3)
+    assert video.dtype == np.float32
+    assert 0 <= video.min() <= video.max() <= 1
+    chunked = reenactor.reenact(clip.images[0], clip.images[1:], queries=100)
+    np.testing.assert_allclose(chunked, video, atol=1e-5)
+    one = reenactor.reenact(clip.images[0], clip.images[4:5])  # a frame does not depend on its neighbours
+    np.testing.assert_allclose(one[0], video[3], atol=1e-5)
+
+
+def test_a_checkpoint_with_a_missing_tensor_is_refused(task, checkpoint):
+    from safetensors.torch import load_file, save_file
+
+    state, about = load_file(checkpoint), {"labels": {}, **task.describe()}
+    state.pop("decoder.render_mlp.0.weight")
+    save_file(state, checkpoint, metadata={"reenact": json.dumps(about)})
+    with pytest.raises(RuntimeError, match=r"decoder\.render_mlp\.0\.weight"):
+        load_reenactor(checkpoint)

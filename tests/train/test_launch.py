@@ -1,0 +1,165 @@
+"""Whole phases, in this process (Ray Train's local mode)."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from models.fsrt.task import ReenactTask
+from pipelines.train import loop
+from storage import checkpoints
+
+FILES = ("model.safetensors", "state.safetensors")
+
+
+def lines(context):
+    return [json.loads(line) for line in (context.out / "metrics.jsonl").read_text().splitlines()]
+
+
+def broken_at(monkeypatch, step: int, error: Exception) -> None:
+    """Let the training process die in the middle of a step."""
+    whole = loop.one_step
+
+    def one_step(job, state, objective, chunks, number, device):
+        if number == step:
+            raise error
+        whole(job, state, objective, chunks, number, device)
+
+    monkeypatch.setattr(loop, "one_step", one_step)
+
+
+def test_a_killed_run_ends_where_an_uninterrupted_one_does(lab, monkeypatch):
+    lab.keypoints()
+    straight = lab.run(lab.context("warmup", ema=0.5))
+    with monkeypatch.context() as patch:
+        broken_at(patch, 5, RuntimeError("power cut"))
+        with pytest.raises(RuntimeError, match="power cut"):
+            lab.run(lab.context("warmup", scratch="again", ema=0.5))
+    resumed = lab.context("warmup", scratch="again", ema=0.5)
+    assert loop.StepCheckpoints(resumed.scratch).newest(6) == 3
+    lab.run(resumed)
+    for name in (*FILES, "metrics.jsonl", "samples.png"):
+        assert (straight.out / name).read_bytes() == (resumed.out / name).read_bytes(), name
+
+
+def test_more_steps_continue_from_fewer(lab):
+    lab.keypoints()
+    straight = lab.run(lab.context("warmup", steps=6))
+    short = lab.run(lab.context("warmup", steps=3))
+    longer = lab.context("warmup", steps=6)
+    longer.previous = replace(lab.inputs["clips"], folder=short.out)
+    lab.run(longer)
+    for name in FILES:
+        assert (straight.out / name).read_bytes() == (longer.out / name).read_bytes(), name
+    assert lines(longer)[0]["step"] == 2  # the log goes on, too
+
+
+def test_what_a_phase_publishes(lab):
+    artifact = lab.keypoints()
+    state = load_file(artifact.path("model.safetensors"))
+    assert {name.split(".")[0] for name in state} == {"kp_detector"}
+    context = lab.run(lab.context("warmup"))
+    assert sorted(p.name for p in context.out.iterdir()) == sorted((*FILES, "metrics.jsonl", "samples.png"))
+    state, about = checkpoints.load(context.out / "model.safetensors")
+    assert (about["model"], about["phase"], about["step"]) == ("fsrt", "warmup", 6)
+    assert about["labels"] == {"kp_detector": "distilled"}
+    started = load_file(artifact.path("model.safetensors"))
+    frozen = {name: tensor for name, tensor in state.items() if name.startswith("kp_detector.")}
+    assert frozen.keys() == started.keys()
+    assert all(torch.equal(tensor, started[name]) for name, tensor in frozen.items())
+
+
+def test_the_running_mean_is_what_is_published(lab):
+    lab.keypoints()
+    context = lab.run(lab.context("warmup", ema=0.5))
+    state, model = (load_file(context.out / name) for name in (FILES[1], FILES[0]))
+    name = "encoder.per_patch_linear.weight"
+    assert torch.equal(model[name], state[f"ema.{name}"])
+    assert not torch.equal(model[name], state[f"net.{name}"])
+
+
+def test_figures_reach_the_run_as_they_appear(lab):
+    lab.keypoints()
+    context = lab.run(lab.context("warmup"))
+    by_step = {}
+    for step, values in context.seen["metrics"]:
+        by_step.setdefault(step, {}).update(values)
+    assert set(by_step) == {2, 3, 4, 6, None}
+    losses = {f"loss/{name}" for name in ("pixel", "invariance", "variance", "covariance", "total")}
+    assert losses | {"gradient_norm", "learning_rate", "speed/data_wait"} <= set(by_step[2])
+    assert {"held_out/l1", "held_out/psnr", "held_out/copy_psnr"} <= set(by_step[4])
+    assert "final/held_out/psnr" in by_step[None]
+    assert context.seen["progress"][-1][:2] == (6, 6)
+    assert {"net.kp_detector": "distilled"} in context.seen["params"]
+    assert not any(
+        "speed" in name for line in lines(context) for name in line
+    )  # bytes must not tell the time
+
+
+def test_a_phase_learns_something(lab):
+    context = lab.run(lab.context("keypoints", steps=30, batch=8, chunk=8))
+    figures = [line["loss/position"] for line in lines(context) if "loss/position" in line]
+    assert np.mean(figures[-3:]) < 0.8 * np.mean(figures[:3])
+
+
+def test_nan_stops_with_the_clips_of_the_batch(lab, monkeypatch):
+    lab.keypoints()
+    whole = ReenactTask.step
+
+    def step(self, views, queries):
+        return {
+            **whole(self, views, queries),
+            "pixel": lambda: torch.tensor(float("nan"), requires_grad=True),
+        }
+
+    monkeypatch.setattr(ReenactTask, "step", step)
+    with pytest.raises(
+        RuntimeError, match=r"step 1: the loss is nan \(pixel nan.*\); clips of the batch: id0#rec0"
+    ):
+        lab.run(lab.context("warmup"))
+
+
+def test_a_misspelt_loss_stops_at_the_first_step(lab):
+    lab.keypoints()
+    with pytest.raises(RuntimeError, match=r"weighs losses \['pixle'\].*'pixel', 'variance'"):
+        lab.run(lab.context("warmup", losses={"pixle": 1.0}))
+
+
+def test_a_phase_without_its_start_is_refused(lab):
+    lab.keypoints()
+    state, about = checkpoints.load(lab.inputs["train.fsrt.keypoints"].path("model.safetensors"))
+    state.pop("kp_detector.kp.bias")
+    checkpoints.save(lab.inputs["train.fsrt.keypoints"].folder / "model.safetensors", state, about)
+    with pytest.raises(RuntimeError, match=r"cannot start from phase keypoints: .* \['kp_detector'\]"):
+        lab.run(lab.context("warmup"))
+
+
+def test_clips_without_landmarks_and_test_identities_are_not_trained_on(lab, family):
+    from pipelines.train.launch import corpora
+
+    lost = family.keys[0]
+    some = type(family)({key: sample for key, sample in family.samples.items() if key != lost})
+    lab.inputs["keypoints"] = replace(lab.inputs["keypoints"], opened=some)
+    train, held_out = corpora(lab.context("warmup"), {"clips": ("frames",), "keypoints": ("landmarks",)})
+    assert held_out is not None
+    trained = {key for keys in train.identities for key in keys}
+    assert trained == {key for key in family.keys if key.startswith(("id0", "id1")) and key != lost}
+    assert {key[:3] for keys in held_out.identities for key in keys} == {"id2"}
+
+
+def test_a_cancelled_run_stops_at_a_step_and_resumes(lab, monkeypatch):
+    lab.keypoints()
+    context = lab.context("warmup", scratch="cancelled", steps=400, every=1000)
+    context.stop_at = 2
+    monkeypatch.setattr(loop, "FLUSH", 0.0)
+    lab.run(context)
+    assert list(context.out.iterdir()) == []  # nothing published
+    reached = loop.StepCheckpoints(context.scratch).newest(400)
+    assert reached is not None
+    assert reached < 400
+    again = lab.context("warmup", scratch="cancelled", steps=reached + 2, every=1000)
+    lab.run(again)
+    assert max(line["step"] for line in lines(again)) == reached + 2

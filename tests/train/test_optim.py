@@ -1,0 +1,58 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from models.api import Optim
+from models.fsrt.phases import PHASES
+from pipelines.train.optim import Ema, adam, learning_rate, moments, restore_moments
+
+
+def test_learning_rate_of_the_published_schedule():
+    golden = json.loads((Path(__file__).parents[1] / "golden" / "fsrt.json").read_text())
+    for step, rate in golden["functions"]["lr_schedule"].items():
+        assert learning_rate(PHASES["warmup"].optim, int(step)) == pytest.approx(float(rate), rel=1e-12)
+
+
+def test_without_warmup_or_decay_the_rate_stays():
+    assert {learning_rate(Optim(lr=0.5), step) for step in (1, 10, 10**6)} == {0.5}
+
+
+def trained(steps: int, net: nn.Module, optimiser: torch.optim.Adam) -> None:
+    for step in range(steps):
+        optimiser.zero_grad()
+        net(torch.full((2, 3), 0.1 * step + 0.1)).square().sum().backward()
+        optimiser.step()
+
+
+def test_restored_moments_give_the_same_next_step():
+    torch.manual_seed(0)
+    net, twin = nn.Linear(3, 2), nn.Linear(3, 2)
+    first = adam(Optim(lr=0.1), net.parameters())
+    trained(3, net, first)
+    twin.load_state_dict(net.state_dict())
+    second = adam(Optim(lr=0.1), twin.parameters())
+    saved = {name: tensor.clone() for name, tensor in moments(first, dict(net.named_parameters())).items()}
+    assert set(saved) == {
+        f"{p}.{kind}" for p in ("weight", "bias") for kind in ("step", "exp_avg", "exp_avg_sq")
+    }
+    restore_moments(second, dict(twin.named_parameters()), saved)
+    trained(2, net, first)
+    trained(2, twin, second)
+    assert torch.equal(net.weight, twin.weight)
+
+
+def test_running_mean_follows_and_swaps():
+    parameter = nn.Parameter(torch.zeros(2))
+    ema = Ema({"p": parameter}, 0.75)
+    with torch.no_grad():
+        parameter.fill_(1.0)
+    ema.update()
+    assert ema.mean["p"].tolist() == [0.25, 0.25]
+    ema.swap()
+    assert parameter.tolist() == [0.25, 0.25]
+    ema.swap()
+    assert parameter.tolist() == [1.0, 1.0]
+    assert ema.mean["p"].tolist() == [0.25, 0.25]
