@@ -1,4 +1,4 @@
-"""What a node's key is made of, as named components, so that two keys can be compared and the difference told."""
+"""What a node's key is made of, as named components, so that the difference of two keys can be told."""
 
 from __future__ import annotations
 
@@ -105,8 +105,9 @@ def _input_reasons(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
         "gone": [n for n, _, now in changes if now is None],
         "changed": [n for n, was, now in changes if was is not None and now is not None],
     }
+    total = max(len(old), len(new))
     return [
-        f"{len(names)} of {max(len(old), len(new)):,} inputs {kind}: {', '.join(names[:3])}{', ...' if names[3:] else ''}"
+        f"{len(names)} of {total:,} inputs {kind}: {', '.join([*names[:3], *['...'] * bool(names[3:])])}"
         for kind, names in kinds.items()
         if names
     ]
@@ -115,13 +116,10 @@ def _input_reasons(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
 def _short(value: Any) -> str:
     if value is None:
         return "(unset)"
-    text = (
-        f"{value:g}"
-        if isinstance(value, float)
-        else json.dumps(value)
-        if not isinstance(value, str)
-        else value
-    )
+    if isinstance(value, float):
+        text = f"{value:g}"
+    else:
+        text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -31,9 +31,8 @@ def canonical(value: Any) -> Any:
 
 def digest(*parts: Any) -> str:
     """32 hex digits over canonical JSON: sorted keys, ints and floats distinct, floats by repr."""
-    text = json.dumps(
-        canonical(parts), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    )
+    plain = canonical(parts)
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
@@ -46,9 +45,8 @@ def lookup(root: Any, path: str) -> Any:
         elif dataclasses.is_dataclass(value) and hasattr(value, part):
             value = getattr(value, part)
         else:
-            raise ValueError(
-                f"no config {path!r}: nothing named {part!r} under {'.'.join(parts[:i]) or 'the root'}"
-            )
+            above = ".".join(parts[:i]) or "the root"
+            raise ValueError(f"no config {path!r}: nothing named {part!r} under {above}")
     return value
 
 

@@ -11,7 +11,7 @@ Sample = dict[str, Any]
 
 
 class Rejected(Exception):
-    """Bad data, not a fault: the unit is recorded with this code and sentence and not tried again under its key."""
+    """Bad data, not a fault: recorded with this code and sentence, and not tried again under the same key."""
 
     def __init__(self, code: str, sentence: str):
         super().__init__(code, sentence)
@@ -37,12 +37,12 @@ class Node:
     """Dotted config paths: the key holds their values, and the function can read no others."""
     pack: Literal["unit", "bucket"] = "bucket"
     inputs: str | None = None
-    """"module:function" of (config view) -> {name: digest} for data outside the store; called when planning."""
+    """"module:function" of (config view) -> {name: digest} for data outside the store; planning calls it."""
     weights: Sequence[str] = ()
     tools: Sequence[str] = ()
     packages: Sequence[str] = ()
     nets: Sequence[str] = ()
-    """Perception nets by name: the executor loads them once in each worker and hands them to a keyed function."""
+    """Perception nets by name: loaded once in each worker and handed to the (keyed) function."""
     code: Sequence[str] = ()
     """Further "module:symbol" entries that the function finds by name (a model, a codec)."""
     extend: str | None = None
@@ -65,15 +65,10 @@ class Graph:
             raise ValueError(f"node {node.name!r} is added twice")
         for upstream, fields in node.reads.items():
             if upstream not in self.nodes:
-                raise ValueError(
-                    f"node {node.name!r} reads {upstream!r}, which is not in the graph before it"
-                )
-            missing = sorted(set(fields) - set(self.nodes[upstream].writes))
-            if missing:
-                raise ValueError(
-                    f"node {node.name!r} reads {missing} from {upstream!r}, which writes "
-                    f"{sorted(self.nodes[upstream].writes)}"
-                )
+                raise ValueError(f"node {node.name!r} reads {upstream!r}, which is not there before it")
+            written = sorted(self.nodes[upstream].writes)
+            if missing := sorted(set(fields) - set(written)):
+                raise ValueError(f"node {node.name!r} reads {missing} of {upstream!r}, which has {written}")
         self.nodes[node.name] = node
         return node
 
@@ -107,11 +102,11 @@ class Context(Protocol):
     node: str
     key: str
     config: Any
-    """A view of the declared config paths; any other read raises UndeclaredConfig. `runtime` is always there."""
+    """A view of the declared config paths and of `runtime`; any other read raises UndeclaredConfig."""
     inputs: Mapping[str, Any]
     """Upstream node -> storage.artifacts.Artifact (files of whole nodes, family of keyed ones)."""
     out: Path
-    """An empty local folder: every file written here is published as the artifact when the function returns."""
+    """An empty local folder: files written here are published as the artifact when the function returns."""
     scratch: str
     """URI of a folder that survives a crash and belongs to this key: a rerun finds it again."""
     previous: Any | None

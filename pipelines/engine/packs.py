@@ -18,6 +18,8 @@ from storage.files import Store
 MAX_CRASHES = 2  # a unit that took its worker down this often is bad data
 RETRIES = (0.5, 2.0, 8.0)  # seconds before another try at what failed for want of network, disk or memory
 
+Stage = Callable[[dict[str, list[shards.Sample]], View, Mapping[str, Any]], list[shards.Sample]]
+
 
 class CodeError(RuntimeError):
     """A stage raised: a fault of the code, so the run stops and says where."""
@@ -77,16 +79,15 @@ class InProcess:
         """Nothing is held."""
 
 
-def build_pack(
-    job: PackJob, run: Callable[..., list[shards.Sample]], config: View, nets: Mapping[str, Any], store: Store
-) -> PackResult:
+def build_pack(job: PackJob, run: Stage, config: View, nets: Mapping[str, Any], store: Store) -> PackResult:
     """Copy what older packs hold, compute the rest, publish the shard, then its record."""
     units: list[UnitRecord] = []
     encoded: list[shards.EncodedSample] = []
     for unit in job.units:
-        record, samples = (
-            _copy(job, unit, store) if unit.copy_from else _compute(job, unit, run, config, nets, store)
-        )
+        if unit.copy_from:
+            record, samples = _copy(job, unit, store)
+        else:
+            record, samples = _compute(job, unit, run, config, nets, store)
         units.append(record)
         encoded += samples
     units = _publish(job, units, encoded, store)
@@ -110,24 +111,18 @@ def _copy(job: PackJob, unit: UnitJob, store: Store) -> tuple[UnitRecord, list[s
     record = next(r for r in read_pack_record(store, job.node, unit.copy_from) if r.key == unit.key)
     path = locations.pack(job.node, unit.copy_from)
     encoded = [
-        (s.key, {m.field: store.read_range(path, m.offset, m.size) for m in s.members})
-        for s in record.samples
+        (sample.key, {m.field: store.read_range(path, m.offset, m.size) for m in sample.members})
+        for sample in record.samples
     ]
     for (key, members), sample in zip(encoded, record.samples, strict=True):
         if shards.sample_digest(members) != sample.digest:
-            raise OSError(
-                errno.EIO, f"{path}: sample {key} does not have the digest on record; `reenact verify`"
-            )
+            told = f"{path}: sample {key} does not have the digest on record; `reenact verify`"
+            raise OSError(errno.EIO, told)
     return record, encoded
 
 
 def _compute(
-    job: PackJob,
-    unit: UnitJob,
-    run: Callable[..., list[shards.Sample]],
-    config: View,
-    nets: Mapping[str, Any],
-    store: Store,
+    job: PackJob, unit: UnitJob, run: Stage, config: View, nets: Mapping[str, Any], store: Store
 ) -> tuple[UnitRecord, list[shards.EncodedSample]]:
     start = time.perf_counter()
     attempt = locations.attempt(job.node, unit.key)
@@ -136,9 +131,8 @@ def _compute(
     try:
         if crashes >= MAX_CRASHES:
             raise Rejected("crashed", f"took its worker process down {crashes} times")
-        store.write(
-            attempt, "\n".join([job.run] * (crashes + 1)).encode()
-        )  # still there after a crash, gone after any answer
+        # still there after a crash, gone after any answer
+        store.write(attempt, "\n".join([job.run] * (crashes + 1)).encode())
         samples = _with_retries(lambda: run(_inputs(unit, store), config, nets), unit.unit)
         encoded = [shards.encode_sample(s) for s in samples]
     except Rejected as reject:
@@ -151,9 +145,7 @@ def _compute(
     else:
         status, code, reason = "ok", "", ""
     store.delete(attempt)
-    records = tuple(
-        shards.SampleRecord(key, shards.sample_digest(members), (), ()) for key, members in encoded
-    )
+    records = tuple(shards.SampleRecord(k, shards.sample_digest(members), (), ()) for k, members in encoded)
     content = digest("content", [[r.key, r.digest] for r in records]) if status == "ok" else ""
     record = UnitRecord(
         unit=unit.unit, key=unit.key, status=status, code=code, reason=reason, digest=content,

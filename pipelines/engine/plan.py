@@ -1,4 +1,4 @@
-"""What would run and why: one static pass over the graph, from upstream content to keys to what the store holds.
+"""What would run and why: one pass over the graph, from upstream content to keys to what the store holds.
 
 States: `cached`; `stale` with reasons; `pending` = an upstream runs first and may cut off; `pinned`.
 A node is planned alone, from the plans of the nodes it reads, so the runner asks again once those have run.
@@ -20,7 +20,7 @@ from pipelines.engine.node import Graph, Node
 from pipelines.engine.packs import PackJob, UnitJob, seal
 from storage import locations
 from storage.families import Artifact, ManifestRow, read_manifest, read_pack_record, read_parquet
-from storage.files import Store
+from storage.files import Entry, Store
 
 REMEMBERED = 3  # manifests looked through for units to copy
 
@@ -116,10 +116,9 @@ class Planner:
         told = reasons(old, plan.print) if plan.print else []
         if plan.print and plan.node_key != plan.print.key:  # this code was accepted as equal
             told = [t for t in told if not t.startswith("code ")]
-        told += [
-            f"input {n} changed" for n, d in sorted(inputs.items()) if n in old_inputs and old_inputs[n] != d
-        ]
-        told += [f"input {n} is new" for n in sorted(inputs) if n not in old_inputs]
+        known = sorted(old_inputs.keys() & inputs.keys())
+        told += [f"input {n} changed" for n in known if old_inputs[n] != inputs[n]]
+        told += [f"input {n} is new" for n in sorted(inputs.keys() - old_inputs.keys())]
         return told
 
     def _accepted(self, node: str, key: str) -> str:
@@ -129,9 +128,7 @@ class Planner:
     def _pinned(self, node: Node, key: str) -> NodePlan:
         artifact = read_whole(self.store, node.name, key)
         if artifact is None:
-            raise ValueError(
-                f"the pinned {node.name} {key} is not in the store; pin again with `reenact pin`"
-            )
+            raise ValueError(f"the pinned {node.name} {key} is not in the store; pin again: `reenact pin`")
         plan = NodePlan(node, "pinned", [f"pinned at {key[:8]}"], key=key, artifact=artifact)
         _table(plan, artifact.path(f"{node.name}.parquet").read_bytes(), artifact)
         return plan
@@ -188,11 +185,8 @@ class _Whole:
         if node.extend is None:
             return read_whole(store, node.name, plan.key)
         plan.steps = int(lookup(self.planner.config, node.extend))
-        reached = sorted(
-            int(name.rpartition("-")[2])
-            for name in store.folders(locations.wholes(node.name))
-            if name.startswith(f"{plan.key}-")
-        )
+        folders = store.folders(locations.wholes(node.name))
+        reached = sorted(int(f.rpartition("-")[2]) for f in folders if f.startswith(f"{plan.key}-"))
         for steps in [s for s in reached if s >= plan.steps]:
             if (artifact := read_whole(store, node.name, plan.key, steps)) is not None:
                 return artifact
@@ -207,9 +201,8 @@ class _Whole:
         """Run a cheap node now, publish nothing: only so that the plan behind it is exact."""
         plan = self.plan
         with tempfile.TemporaryDirectory() as folder:
-            context = LookAhead(
-                plan.node.name, View(self.planner.config, plan.node.config), Path(folder), self.plans
-            )
+            view = View(self.planner.config, plan.node.config)
+            context = LookAhead(plan.node.name, view, Path(folder), self.plans)
             resolve(plan.node.run)(context)
             table = Path(folder) / f"{plan.node.name}.parquet"
             if table.exists():
@@ -248,10 +241,8 @@ class _Keyed:
             waiting = [n for n in self.node.reads if not self.plans[n].settled]
             plan.state, plan.reasons = "pending", [*self.planner.why(plan, {}), f"after {', '.join(waiting)}"]
             return
-        groups = self._groups(keys)
-        pack_keys = {
-            digest("pack", self.node.name, sorted(keys[u] for u in units)): units for units in groups
-        }
+        name = self.node.name
+        pack_keys = {digest("pack", name, sorted(keys[u] for u in g)): g for g in self._groups(keys)}
         plan.packs = sorted(pack_keys)
         known = self._published(plan.packs, bool(open_units))
         cached = {u: known[k] for u, k in keys.items() if self._usable(known.get(k))}
@@ -302,21 +293,16 @@ class _Keyed:
         return f"{pack}.parquet" in self._files and f"{pack}.tar" in self._files
 
     def _published(self, packs: list[str], partial: bool) -> dict[str, ManifestRow]:
-        """Unit key -> record, from this artifact's manifest if all its packs stand, else from older ones too."""
+        """Unit key -> record, from this artifact's manifest if all packs stand, else from older ones too."""
         key = digest("artifact", self.node.name, packs)
         if not partial and all(self._present(p) for p in packs):
             if self.store.exists(locations.manifest(self.node.name, key)):
                 return {r.key: r for r in read_manifest(self.store, self.node.name, key)}
             return {r.key: r for p in packs for r in self._pack_rows(p)}
-        manifests = sorted(
-            self.store.list(locations.manifests(self.node.name)), key=lambda e: (e.mtime, e.name)
-        )
+        manifests = self._manifests()
         rows: dict[str, ManifestRow] = {}
         for entry in manifests[-REMEMBERED:]:
-            rows |= {
-                r.key: r
-                for r in read_manifest(self.store, self.node.name, entry.name.removesuffix(".parquet"))
-            }
+            rows |= {r.key: r for r in self._manifest(entry)}
         sealed = {r.pack for r in rows.values()}
         since = manifests[-1].mtime if manifests else 0.0
         for entry in self.store.list(locations.packs(self.node.name)):  # left by a run that was killed
@@ -324,6 +310,13 @@ class _Keyed:
             if kind == "parquet" and pack not in sealed and (entry.mtime >= since or pack in packs):
                 rows |= {r.key: r for r in self._pack_rows(pack)}
         return rows
+
+    def _manifests(self) -> list[Entry]:
+        """Those of this node, oldest first."""
+        return sorted(self.store.list(locations.manifests(self.node.name)), key=lambda e: (e.mtime, e.name))
+
+    def _manifest(self, entry: Entry) -> list[ManifestRow]:
+        return read_manifest(self.store, self.node.name, entry.name.removesuffix(".parquet"))
 
     def _pack_rows(self, pack: str) -> list[ManifestRow]:
         return [ManifestRow.of(u, pack) for u in read_pack_record(self.store, self.node.name, pack)]
@@ -348,9 +341,8 @@ class _Keyed:
                 plan.jobs.append(PackJob(self.node.name, pack, jobs))
         plan.jobs.sort(key=lambda j: (-j.computed, j.key))  # largest first: a short tail
         if not plan.jobs and self.store.exists(locations.manifest(self.node.name, plan.key)):
-            plan.artifact = Artifact(
-                self.store, self.node.name, plan.key, seal(known[k] for k in keys.values()),
-            )  # fmt: skip
+            content = seal(known[k] for k in keys.values())
+            plan.artifact = Artifact(self.store, self.node.name, plan.key, content)
             plan.state = "cached"
 
     def _job(self, unit: str, key: str, row: ManifestRow | None) -> UnitJob:
@@ -384,15 +376,10 @@ class _Keyed:
 
     def _unit_reasons(self, keys: Mapping[str, str], stale: list[str]) -> list[str]:
         """Of units stale under an unchanged node key: new ones, changed ones, lost ones."""
-        manifests = sorted(
-            self.store.list(locations.manifests(self.node.name)), key=lambda e: (e.mtime, e.name)
-        )
+        manifests = self._manifests()
         if not manifests:
             return []
-        before = {
-            r.unit: r
-            for r in read_manifest(self.store, self.node.name, manifests[-1].name[: -len(".parquet")])
-        }
+        before = {r.unit: r for r in self._manifest(manifests[-1])}
         kinds = Counter(
             "new" if unit not in before else "missing object" if before[unit].key == keys[unit] else "changed"
             for unit in stale
@@ -406,11 +393,10 @@ def describe(plans: Mapping[str, NodePlan], write: Callable[[str], None]) -> Non
     """The plan as a table, one line a node."""
     write(f"{'node':<24} {'state':<8} {'units':>7} {'cached':>7} {'stale':>6} {'after':>6}  reason")
     for name, plan in plans.items():
-        numbers = [str(plan.counts.get(k, "-")) for k in ("units", "cached", "stale", "pending")]
+        n = {kind: plan.counts.get(kind, "-") for kind in ("units", "cached", "stale", "pending")}
         first, *rest = plan.reasons or [""]
-        write(
-            f"{name:<24} {plan.state:<8} {numbers[0]:>7} {numbers[1]:>7} {numbers[2]:>6} {numbers[3]:>6}  {first}".rstrip()
-        )
+        numbers = f"{n['units']:>7} {n['cached']:>7} {n['stale']:>6} {n['pending']:>6}"
+        write(f"{name:<24} {plan.state:<8} {numbers}  {first}".rstrip())
         for reason in rest[:6]:
             write(f"{'':<64}{reason}")
         if rest[6:]:

@@ -84,9 +84,8 @@ class Runner:
             self.cancel.set()
             outcome.failed["(run)"] = interrupt
         finally:
-            pool.shutdown(
-                wait=not isinstance(outcome.failed.get("(run)"), KeyboardInterrupt), cancel_futures=True
-            )
+            interrupted = isinstance(outcome.failed.get("(run)"), KeyboardInterrupt)
+            pool.shutdown(wait=not interrupted, cancel_futures=True)
         for node in [*todo, *running.values()]:
             outcome.skipped[node.name] = "upstream failed" if outcome.failed else "not reached"
         return outcome
@@ -99,15 +98,8 @@ class Runner:
         outcome.failed[node.name] = error
         status = "KILLED" if isinstance(error, Cancelled) else "FAILED"
         detail = "".join(traceback.format_exception(error))
-        self.emit(
-            {
-                "type": "node_finished",
-                "node": node.name,
-                "status": status,
-                "error": str(error),
-                "detail": detail,
-            }
-        )
+        self.emit({"type": "node_finished", "node": node.name, "status": status, "error": str(error),
+                   "detail": detail})  # fmt: skip
 
     def _settle(self, node: Node, plans: dict[str, NodePlan], outcome: Outcome) -> NodePlan:
         plan = self.planner.node(node, plans)
@@ -116,18 +108,19 @@ class Runner:
             return plan
         if self.cancel.is_set():
             raise Cancelled("interrupted before it started")
-        if node.exclusive:
-            wait_note = {"type": "progress", "node": node.name, "done": 0, "total": 0}
-            with leases.held(
-                self.planner.store, node.name, plan.key,
-                waiting=lambda holder: self.emit({**wait_note, "note": f"waiting for {holder}, which runs it"}),
-                give_up=self.cancel.is_set,
-            ) as waited:  # fmt: skip
-                if waited and (plan := self.planner.node(node, plans)).settled:
-                    self.emit(_cached_event(plan))
-                    return plan
-                return self._execute(plan, plans, outcome)
-        return self._execute(plan, plans, outcome)
+        if not node.exclusive:
+            return self._execute(plan, plans, outcome)
+
+        def waiting(holder: str) -> None:
+            self.emit({"type": "progress", "node": node.name, "done": 0, "total": 0,
+                       "note": f"waiting for {holder}, which runs it"})  # fmt: skip
+
+        store, give_up = self.planner.store, self.cancel.is_set
+        with leases.held(store, node.name, plan.key, waiting=waiting, give_up=give_up) as waited:
+            if waited and (plan := self.planner.node(node, plans)).settled:
+                self.emit(_cached_event(plan))
+                return plan
+            return self._execute(plan, plans, outcome)
 
     def _execute(self, plan: NodePlan, plans: Mapping[str, NodePlan], outcome: Outcome) -> NodePlan:
         node = plan.node
@@ -161,9 +154,8 @@ class Runner:
         done = rejected = 0
 
         def report() -> None:
-            self.emit(
-                {"type": "progress", "node": node.name, "done": done, "total": total, "rejected": rejected}
-            )
+            self.emit({"type": "progress", "node": node.name, "done": done, "total": total,
+                       "rejected": rejected})  # fmt: skip
 
         report()
         for result in self.executor.build(node, jobs, view, store) if jobs else ():
@@ -173,10 +165,9 @@ class Runner:
             report()
             if self.cancel.is_set():
                 raise Cancelled(f"interrupted with {done} of {total} units done; they are kept")
-        if missing := [job.key for job in jobs if job.key not in built]:
-            raise RuntimeError(
-                f"{node.name}: {len(missing)} of {len(jobs)} packs never came back, first {missing[0]}"
-            )
+        if lost := [job.key for job in jobs if job.key not in built]:
+            told = f"{len(lost)} of {len(jobs)} packs never came back, first {lost[0]}"
+            raise RuntimeError(f"{node.name}: {told}")
         rows = [
             ManifestRow.of(unit, pack)
             for pack in plan.packs
@@ -190,8 +181,9 @@ class Runner:
         if rows and len(bad) / len(rows) > self.max_rejected:
             codes = ", ".join(sorted({f"{r.code} ({r.unit}: {r.reason})" for r in bad})[:3])
             raise TooManyRejects(
-                f"{node.name}: {len(bad)} of {len(rows)} units rejected, more than the {self.max_rejected:.0%} allowed: "
-                f"{codes}; mend the data, or raise runtime.max_rejected (what was computed is kept)"
+                f"{node.name}: {len(bad)} of {len(rows)} units rejected, more than the "
+                f"{self.max_rejected:.0%} allowed: {codes}; mend the data, or raise runtime.max_rejected "
+                "(what was computed is kept)"
             )
 
     # --- whole nodes ---
@@ -217,7 +209,8 @@ class Runner:
         sums = {name: sha256_file(p) for name, p in names.items()}
         record = {
             "node": node.name, "key": plan.key, "inputs": plan.inputs, "steps": plan.steps,
-            "digest": digest("whole", sums), "sha256": sums, "sizes": {n: p.stat().st_size for n, p in names.items()},
+            "digest": digest("whole", sums), "sha256": sums,
+            "sizes": {name: p.stat().st_size for name, p in names.items()},
         }  # fmt: skip
         folder = locations.whole(node.name, plan.key, plan.steps)
         for name, path in names.items():
@@ -226,13 +219,12 @@ class Runner:
 
     # --- records ---
     def _remember(self, plan: NodePlan) -> None:
-        """What the key was made of, so that a later plan can tell the difference. Code edited meanwhile is noticed."""
+        """What the key was made of, so that a later plan can tell the difference; notices edits meanwhile."""
         assert plan.print is not None
         now = fingerprint(plan.node, self.planner.config, self.planner.env)
         if now.key != plan.print.key:
-            self.emit(
-                {"type": "warning", "node": plan.node.name, "text": "its code or inputs changed while it ran"}
-            )
+            text = "its code or inputs changed while it ran"
+            self.emit({"type": "warning", "node": plan.node.name, "text": text})
         symbols = self.planner.env.code.closure(entries(plan.node))
         record = {
             "fingerprint": asdict(plan.print), "inputs": plan.inputs, "run_id": self.run_id,
@@ -257,12 +249,9 @@ def _input_event(plan: NodePlan) -> dict[str, str]:
 
 def _cached_event(plan: NodePlan) -> dict[str, Any]:
     return {
-        "type": "node_cached",
-        "node": plan.node.name,
-        "key": plan.key,
-        "counts": plan.counts,
+        "type": "node_cached", "node": plan.node.name, "key": plan.key, "counts": plan.counts,
         "state": plan.state,
-    }
+    }  # fmt: skip
 
 
 def _finished_event(plan: NodePlan, seconds: float) -> dict[str, Any]:

@@ -5,8 +5,8 @@ docstrings and comments, so formatting never counts. Names are followed through 
 functions) and through annotations. A visited module's other top-level statements always count.
 
 Left out: `outside` packages (the engine itself), and lookup tables, i.e. constants that only map names to
-"package.module" or "package.module:symbol" text; a node names the entries it uses in its own declaration. Not seen: monkey-patching,
-`getattr` by string, data files read by path (declare those as weights or inputs), C extensions.
+"package.module" or "package.module:symbol" text; a node names the entries it uses in its own declaration.
+Not seen: monkey-patching, `getattr` by string, C extensions, files read by path (declare them as inputs).
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _targets(statement: ast.stmt) -> list[str]:
 
 
 def _is_table(statement: ast.stmt) -> bool:
-    """A lookup table: {"name": "module:symbol", ...}, possibly nested in tuples or calls with such text first."""
+    """A lookup table: {"name": "module:symbol", ...}, or tuples or calls with such text first as values."""
     value = getattr(statement, "value", None)
     if not isinstance(value, ast.Dict) or not value.values:
         return False
@@ -140,11 +140,8 @@ def _entry_text(value: ast.expr | None) -> bool:
         return _entry_text(value.args[0])
     if isinstance(value, ast.Tuple) and value.elts:
         return _entry_text(value.elts[0])
-    return (
-        isinstance(value, ast.Constant)
-        and isinstance(value.value, str)
-        and bool(_ENTRY.fullmatch(value.value))
-    )
+    text = value.value if isinstance(value, ast.Constant) else None
+    return isinstance(text, str) and bool(_ENTRY.fullmatch(text))
 
 
 def _only_typing(statement: ast.stmt) -> bool:
@@ -159,9 +156,8 @@ def _imports(tree: ast.Module, module: str, is_package: bool) -> tuple[dict[str,
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                found[alias.asname or alias.name.split(".")[0]] = (
-                    alias.name if alias.asname else alias.name.split(".")[0]
-                )
+                top = alias.name.split(".")[0]
+                found[alias.asname or top] = alias.name if alias.asname else top
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             origin = ".".join([*base, *([node.module] if node.module else [])])
@@ -174,7 +170,7 @@ def _imports(tree: ast.Module, module: str, is_package: bool) -> tuple[dict[str,
 
 
 class Code:
-    """The project's source as symbols. `load(path, parse)` may answer from a cache keyed by path, size and mtime."""
+    """The project's source as symbols. `load(path, parse)` may answer from a cache (see FileCache)."""
 
     def __init__(
         self,

@@ -1,0 +1,422 @@
+"""The command line: what to run and what to ask. Settings are in run files; only `--set a.b=c` changes one.
+
+Exit codes: 0 ok, 1 failed, 2 usage or config, 3 too many rejects, 10 work to do (plan --check), 130 stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+USAGE, WORK_TO_DO = 2, 10
+RUN_FILE = click.argument("run_file", type=click.Path(path_type=Path), metavar="RUN.yaml")
+SETS = click.option("--set", "sets", multiple=True, metavar="A.B=VALUE",
+                    help="Change one setting (repeatable).")  # fmt: skip
+LIMIT = click.option("--limit", type=int, help="Only the first N recordings (same as --set data.limit=N).")
+ONLY = click.option("--only", multiple=True, metavar="NODE",
+                    help="This node and what it needs (repeatable).")  # fmt: skip
+FORCE = click.option("--force", multiple=True, metavar="NODE",
+                     help="Run this node even if it is cached (repeatable).")  # fmt: skip
+KEEP_GOING = click.option("--keep-going", is_flag=True,
+                          help="After a failure, still run what does not depend on it.")  # fmt: skip
+ADDRESS = click.option("--address", default="http://127.0.0.1:8265", envvar="RAY_JOBS_ADDRESS",
+                       show_default=True, help="Ray dashboard, where jobs are submitted.")  # fmt: skip
+STORE = click.option("--store", default=".reenact/store", envvar="REENACT_STORE", show_default=True,
+                     help="Store folder or URI.")  # fmt: skip
+
+
+def example(text: str) -> Callable[[Any], Any]:
+    """Appends an example to a command's help."""
+
+    def mark(function: Any) -> Any:
+        function.__doc__ = f"{function.__doc__}\n\n\b\nExample:\n  {text}"
+        return function
+
+    return mark
+
+
+def one_line_errors(function: Any) -> Any:
+    """The user's mistakes end as one line and exit 2; anything else is a fault and keeps its traceback."""
+
+    @wraps(function)
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except ValueError as error:  # ConfigError is one
+            click.echo(f"error: {error}", err=True)
+            sys.exit(USAGE)
+        except OSError as error:
+            if type(error).__name__ != "StoreError" and not isinstance(error, FileNotFoundError):
+                raise
+            click.echo(f"error: {error.strerror or error}", err=True)
+            sys.exit(1)
+
+    return inner
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="reenact")
+def main() -> None:
+    """Train and compare neural face reenactment models on the same data; rerun only what changed."""
+
+
+@main.command()
+@RUN_FILE
+@SETS
+@LIMIT
+@click.option("--check", is_flag=True, help="Exit 10 when there is work to do.")
+@click.option("--config", "show_config", is_flag=True, help="Print the resolved settings and their origins.")
+@example("reenact plan configs/run/demo.yaml --set fsrt.phases.warmup.steps=2000")
+@one_line_errors
+def plan(run_file: Path, sets: tuple[str, ...], check: bool, show_config: bool, limit: int | None) -> None:
+    """What would run, and why. Runs nothing, imports neither torch nor ray nor mlflow."""
+    from pipelines.config import resolved
+    from pipelines.engine.plan import describe
+    from pipelines.session import open_session
+
+    session = open_session(run_file, with_limit(sets, limit))
+    if show_config:
+        click.echo(resolved(session.loaded))
+        return
+    plans = session.planner().plan()
+    session.cache.save()
+    describe(plans, click.echo)
+    work = [name for name, p in plans.items() if not p.settled]
+    click.echo(f"\n{len(work)} of {len(plans)} nodes to run" if work else "\nnothing to do")
+    if check and work:
+        sys.exit(WORK_TO_DO)
+
+
+def with_limit(sets: tuple[str, ...], limit: int | None) -> tuple[str, ...]:
+    return sets if limit is None else (*sets, f"data.limit={limit}")
+
+
+@main.command()
+@RUN_FILE
+@click.argument("node")
+@click.argument("unit", required=False)
+@SETS
+@example("reenact why configs/run/demo.yaml train.fsrt.warmup")
+@one_line_errors
+def why(run_file: Path, node: str, unit: str | None, sets: tuple[str, ...]) -> None:
+    """Why a node (or one recording in it) would run: the whole chain, down to the changed line of source."""
+    from pipelines import lineage
+    from pipelines.session import open_session
+
+    session = open_session(run_file, sets)
+    planner = session.planner()
+    plans = planner.plan(session.targets([node]))
+    session.cache.save()
+    for line in lineage.why(planner, plans, node, unit):
+        click.echo(line)
+
+
+@main.command()
+@RUN_FILE
+@SETS
+@LIMIT
+@ONLY
+@FORCE
+@KEEP_GOING
+@click.option("--retry-rejected", is_flag=True, help="Try again what was rejected under the same key.")
+@example("reenact run configs/run/demo.yaml --only keypoints")
+@one_line_errors
+def run(run_file: Path, sets: tuple[str, ...], limit: int | None, **options: Any) -> None:
+    """Run what changed."""
+    from pipelines.runs import run_pipeline
+
+    interruptible()
+    sys.exit(run_pipeline(run_file, with_limit(sets, limit), **options))
+
+
+def interruptible() -> None:
+    """A polite kill (Ray Jobs' stop, a scheduler) ends a run the way Ctrl-C does."""
+
+    def stop(_signal: int, _frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+# --- clusters ---------------------------------------------------------------------------------------------
+@main.command()
+@RUN_FILE
+@ADDRESS
+@SETS
+@LIMIT
+@ONLY
+@FORCE
+@KEEP_GOING
+@click.option("--follow", is_flag=True, help="Stream the log and end with the job's own exit code.")
+@example("reenact submit configs/run/demo.yaml --address http://head:8265 --follow")
+@one_line_errors
+def submit(
+    run_file: Path, address: str, sets: tuple[str, ...], follow: bool, limit: int | None, **options: Any
+) -> None:
+    """Run the same graph on a Ray cluster: package this checkout, start a job, stream its log."""
+    from pipelines import submit as jobs
+    from pipelines.session import open_session
+
+    sets = with_limit(sets, limit)
+    session = open_session(run_file, sets)  # a mistake is told here, not a minute later there
+    session.targets(options["only"])
+    session.planner(options["force"])
+    arguments = [a for text in sets for a in ("--set", text)]
+    arguments += [a for name in ("only", "force") for node in options[name] for a in (f"--{name}", node)]
+    arguments += ["--keep-going"] * options["keep_going"]
+    with told(jobs.SubmitError):
+        job = jobs.submit(address, str(run_file), arguments, {"REENACT_STORE": session.store.uri})
+        at = f"{job} --address {address}"
+        click.echo(f"job {job}: `reenact logs {at}` follows it, `reenact stop {at}` ends it")
+        if follow:
+            sys.exit(jobs.follow(address, job))
+
+
+class told:
+    """Ends the command with one line for an error of this kind."""
+
+    def __init__(self, *kinds: type[BaseException]):
+        self.kinds = kinds
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: Any, _trace: Any) -> None:
+        if isinstance(error, self.kinds):
+            click.echo(f"error: {error}", err=True)
+            sys.exit(1)
+
+
+@main.command()
+@ADDRESS
+@example("reenact jobs --address http://head:8265")
+def jobs(address: str) -> None:
+    """Jobs of a cluster, newest last."""
+    from pipelines import submit as jobs_
+
+    with told(jobs_.SubmitError):
+        for job in sorted(jobs_.client(address).list_jobs(), key=lambda j: j.start_time or 0):
+            click.echo(f"{job.submission_id or job.job_id}  {job.status.value:<10} {job.entrypoint}")
+
+
+@main.command()
+@click.argument("job_id")
+@ADDRESS
+@click.option("--follow/--no-follow", default=True, show_default=True)
+@example("reenact logs raysubmit_a1b2 --address http://head:8265")
+def logs(job_id: str, address: str, follow: bool) -> None:
+    """A job's log; with --follow to its end, and its exit code."""
+    from pipelines import submit as jobs_
+
+    with told(jobs_.SubmitError, RuntimeError):
+        if follow:
+            sys.exit(jobs_.follow(address, job_id))
+        click.echo(jobs_.client(address).get_job_logs(job_id), nl=False)
+
+
+@main.command()
+@click.argument("job_id")
+@ADDRESS
+@example("reenact stop raysubmit_a1b2 --address http://head:8265")
+def stop(job_id: str, address: str) -> None:
+    """End a job; what it published stays, and a rerun takes up the rest."""
+    from pipelines import submit as jobs_
+
+    with told(jobs_.SubmitError, RuntimeError):
+        stopped = jobs_.client(address).stop_job(job_id)
+        click.echo(f"{job_id}: {'stopping' if stopped else 'had ended already'}")
+
+
+# --- looking ------------------------------------------------------------------------------------------------
+@main.command()
+@RUN_FILE
+@SETS
+@click.option("--svg", type=click.Path(path_type=Path), help="Draw to this file instead.")
+@example("reenact graph configs/run/demo.yaml --svg graph.svg")
+@one_line_errors
+def graph(run_file: Path, sets: tuple[str, ...], svg: Path | None) -> None:
+    """The DAG: each node, what it reads and writes."""
+    from pipelines import draw
+    from pipelines.config import load
+    from pipelines.graph import build
+
+    dag = build(load(run_file, sets).config)
+    if svg is None:
+        click.echo(draw.text(dag))
+    else:
+        svg.write_text(draw.svg(dag))
+        click.echo(f"drew {len(dag.nodes)} nodes to {svg}")
+
+
+@main.command()
+@STORE
+@click.option("--port", default=5000, show_default=True)
+@example("reenact ui --port 5000")
+@one_line_errors
+def ui(store: str, port: int) -> None:
+    """Browse runs, figures, videos and checkpoints: the MLflow server of this store, on this machine only."""
+    from pipelines.runs import catch_up
+    from pipelines.tracking import serve
+    from storage.files import Store
+
+    catch_up(Store(store))
+    click.echo(f"MLflow at http://127.0.0.1:{port} (Ctrl-C ends it)")
+    sys.exit(serve(store if "://" in store else os.path.abspath(store), port=port))
+
+
+@main.command()
+@click.argument("metric_run", required=False)
+@click.option("--recording", metavar="ID", help="Every artifact that this recording went into.")
+@STORE
+@example("reenact trace 20261120-101500-3fa2:eval.fsrt")
+@one_line_errors
+def trace(metric_run: str | None, recording: str | None, store: str) -> None:
+    """Where a number came from. METRIC_RUN: a run id, RUN:NODE, or an artifact key (MLflow: reenact.key)."""
+    from pipelines import lineage
+    from storage.files import Store
+
+    if (metric_run is None) == (recording is None):
+        raise ValueError("trace: give a METRIC-RUN, or --recording ID")
+    at = Store(store)
+    if recording is not None:
+        lines = lineage.trace_recording(at, recording)
+    else:
+        lines = lineage.trace(at, *lineage.find_artifact(at, str(metric_run)))
+    for line in lines:
+        click.echo(line)
+
+
+# --- keeping ----------------------------------------------------------------------------------------------
+@main.command()
+@RUN_FILE
+@click.argument("node")
+@click.option("--reason", required=True, help="Why the changed code gives the same outputs; it is recorded.")
+@SETS
+@example("reenact accept configs/run/demo.yaml clips --reason 'renamed a variable'")
+@one_line_errors
+def accept(run_file: Path, node: str, reason: str, sets: tuple[str, ...]) -> None:
+    """Declare existing outputs valid for changed code (never for changed config or inputs)."""
+    from pipelines import housekeeping
+    from pipelines.session import open_session
+
+    session = open_session(run_file, sets)
+    planner = session.planner()
+    plans = planner.plan(session.targets([node]))
+    click.echo(housekeeping.accept(planner, plans[node], reason))
+
+
+@main.command()
+@click.argument("name")
+@RUN_FILE
+@SETS
+@example("reenact pin vox-2026-11 configs/run/demo.yaml   # then --set data.pin=vox-2026-11")
+@one_line_errors
+def pin(name: str, run_file: Path, sets: tuple[str, ...]) -> None:
+    """Freeze the list of recordings under NAME, so that new videos retrain nothing until the pin moves."""
+    from pipelines import housekeeping
+    from pipelines.session import open_session
+
+    session = open_session(run_file, sets)
+    plans = session.planner().plan({"recordings"})
+    click.echo(housekeeping.pin(session.store, plans, name))
+
+
+@main.group()
+def weights() -> None:
+    """Third-party weights: list, import, verify."""
+
+
+@weights.command("list")
+@STORE
+@example("reenact weights list")
+@one_line_errors
+def weights_list(store: str) -> None:
+    """Every known file: whether it is here, its licence, and where to get it."""
+    from storage import weights as registry
+    from storage.files import Store
+
+    at = Store(store)
+    for one in registry.WEIGHTS.values():
+        state = "here" if registry.shipped(one.id) or registry.pinned(at, one.id) != "missing" else "missing"
+        click.echo(f"{one.id:<15} {state:<8} {one.purpose}")
+        click.echo(f"{'':<24} {one.publisher}: {one.file} ({one.obtain}); {one.licence}")
+
+
+@weights.command("import")
+@click.argument("weights_id", metavar="ID")
+@click.argument("file", type=click.Path(path_type=Path))
+@STORE
+@example("reenact weights import fsrt_vox ~/Downloads/vox256.pt")
+@one_line_errors
+def weights_import(weights_id: str, file: Path, store: str) -> None:
+    """Convert a publisher's file to safetensors (tensors only, in its own process) and pin its sha256."""
+    from storage import weights as registry
+    from storage.files import Store
+
+    facts = registry.import_file(Store(store), weights_id, file)
+    click.echo(f"{weights_id}: {facts['tensors']} tensors, sha256 {facts['sha256'][:16]}; {facts['licence']}")
+
+
+@weights.command("verify")
+@STORE
+@example("reenact weights verify")
+@one_line_errors
+def weights_verify(store: str) -> None:
+    """Re-hash every weights file; exit 1 if one differs."""
+    from storage import weights as registry
+    from storage.files import Store
+
+    states = {name: registry.verify(Store(store), name) for name in registry.WEIGHTS}
+    for name, state in states.items():
+        click.echo(f"{name:<15} {state}")
+    if any(state not in ("ok", "missing") for state in states.values()):
+        sys.exit(1)
+
+
+@main.command()
+@STORE
+@click.option("--keep-runs", default=5, show_default=True, help="What these latest runs used is kept.")
+@click.option("--grace", default=72.0, show_default=True, help="Hours for which nothing is deleted.")
+@click.option("--yes", is_flag=True, help="Delete; without it, only the table is shown.")
+@example("reenact gc --keep-runs 3 --yes")
+@one_line_errors
+def gc(store: str, keep_runs: int, grace: float, yes: bool) -> None:
+    """Free space: what neither the latest runs nor a pin reaches."""
+    from pipelines import housekeeping
+    from storage.files import Store
+
+    at = Store(store)
+    found = housekeeping.garbage(at, keep_runs, grace)
+    for line in housekeeping.table(found):
+        click.echo(line)
+    if yes:
+        housekeeping.collect(at, found)
+        click.echo("deleted")
+    elif found:
+        click.echo("nothing deleted; --yes deletes")
+
+
+@main.command()
+@STORE
+@example("reenact verify")
+@one_line_errors
+def verify(store: str) -> None:
+    """Re-hash everything in the store; exit 1 if something is missing or differs."""
+    from pipelines import housekeeping
+    from storage.files import Store
+
+    faults = list(housekeeping.verify(Store(store)))
+    for fault in faults:
+        click.echo(fault)
+    click.echo(f"{len(faults)} faults" if faults else "everything published is intact")
+    sys.exit(1 if faults else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,293 @@
+"""The configuration of a run: typed values beside their users, set by YAML and `--set`. Alone reads configs/.
+
+A run file names fragments (`use: [data/synthetic, cluster/local]`, looked up in configs/), applied in order;
+its own keys win over them, `--set a.b=c` over all. Mappings merge, lists are replaced; no interpolation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from models.fsrt.config import FsrtConfig
+from pipelines.engine.keys import canonical, leaves
+from pipelines.eval.reenact import EvalConfig
+from pipelines.eval.report import ReportConfig
+from pipelines.preprocess.clips import ClipsConfig
+from pipelines.preprocess.fit3dmm import Fit3dmmConfig
+from pipelines.preprocess.keypoints import KeypointsConfig
+from pipelines.preprocess.recordings import DataConfig
+from pipelines.preprocess.speech import SpeechConfig
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+class ConfigError(ValueError):
+    """A run file, fragment or --set that cannot be used; one line, for the user."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RuntimeConfig:
+    """How and where to run. Nothing here changes a result, and nothing here enters a key."""
+
+    store: str = ".reenact/store"
+    """Folder or URI (s3://bucket/prefix) that everything is published to."""
+    tracking: str = ""
+    """MLflow tracking URI; empty = sqlite beside the store. MLFLOW_TRACKING_URI wins."""
+    experiment: str = "reenact"
+    """MLflow experiment."""
+    ray: str = ""
+    """Address of a Ray cluster; empty = RAY_ADDRESS if set, else a private one on this machine."""
+    cpus: int | None = None
+    """Cores of the private cluster; None = all."""
+    object_store_mb: int = 512
+    """Object store of the private cluster. Only paths and records pass through it."""
+    workers: int | None = None
+    """Most workers of one preprocessing node; None = one a core of the cluster."""
+    gpu_share: float = 0.0
+    """GPU of each preprocessing worker that holds nets."""
+    train_workers: int = 1
+    """Ray Train workers; 0 = train inside the driver process (tests, debugging)."""
+    train_cpus: int = 2
+    """Cores of each training worker."""
+    use_gpu: bool = False
+    """Train and evaluate on GPUs."""
+    eval_cpus: int = 1
+    """Cores of one evaluation task; several run side by side, and landmarks use one thread each."""
+    checkpoint_every: int = 500
+    """Steps between the checkpoints that a crash falls back to."""
+    log_every: int = 20
+    """Steps between logged training figures."""
+    preview_every: int = 500
+    """Steps between validations with a sample grid."""
+    max_rejected: float = 0.2
+    """A node whose share of rejected units is larger fails."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_rejected <= 1:
+            raise ValueError(f"max_rejected {self.max_rejected}: expected a share from 0 to 1")
+        if self.train_workers < 0:
+            raise ValueError(f"train_workers {self.train_workers}: expected 0 or more")
+        if min(self.train_cpus, self.eval_cpus) < 1:
+            raise ValueError("train_cpus and eval_cpus: expected 1 or more")
+        if min(self.checkpoint_every, self.log_every, self.preview_every) < 1:
+            raise ValueError("checkpoint_every, log_every and preview_every: expected 1 or more steps")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    name: str = "run"
+    """Shown in MLflow and in reports."""
+    models: tuple[Literal["fsrt"], ...] = ("fsrt",)
+    """The models to train and compare."""
+    data: DataConfig = field(default_factory=DataConfig)
+    clips: ClipsConfig = field(default_factory=ClipsConfig)
+    keypoints: KeypointsConfig = field(default_factory=KeypointsConfig)
+    fit3dmm: Fit3dmmConfig = field(default_factory=Fit3dmmConfig)
+    speech: SpeechConfig = field(default_factory=SpeechConfig)
+    fsrt: FsrtConfig = field(default_factory=FsrtConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A resolved configuration and where each value that is not a default came from."""
+
+    config: Config
+    origin: Mapping[str, str]
+    path: Path
+
+
+def load(path: Path, sets: Iterable[str] = ()) -> Loaded:
+    """Read a run file, its fragments and `--set`s. Raises ConfigError naming file, key, found, expected."""
+    tree: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    run = _read(path)
+    for name in _uses(run, path):
+        fragment = CONFIGS / f"{name}.yaml"
+        _merge(tree, _read(fragment), str(_shown(fragment)), origin)
+    _merge(tree, run, str(_shown(path)), origin)
+    for text in sets:
+        dotted, value = _set(text)
+        _merge(tree, _nested(dotted, value), f"--set {dotted}", origin)
+    _unknown(Config, tree, "", origin, str(_shown(path)))
+    defaults = canonical(Config())
+    try:
+        config = TypeAdapter(Config).validate_python(_over(defaults, tree), strict=False)
+    except ValidationError as error:
+        raise ConfigError(_told(error, origin, str(_shown(path)))) from None
+    return Loaded(config, origin, path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.load(path.read_text(), Loader=_Loader)
+    except FileNotFoundError:
+        raise ConfigError(f"no config file {path}; {_near_files(path)}") from None
+    except (IsADirectoryError, UnicodeDecodeError):
+        raise ConfigError(f"{path}: not a YAML file") from None
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f":{where.line + 1}" if where else ""
+        raise ConfigError(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: found a {type(tree).__name__}, expected a mapping of settings")
+    return tree
+
+
+class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # pyright: ignore
+    """Refuses a key given twice, which plain YAML lets the last one win."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)
+            if name in seen:
+                told = f"key {name!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, told, key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+def _uses(run: dict[str, Any], path: Path) -> list[str]:
+    uses = run.pop("use", [])
+    if not isinstance(uses, list) or not all(isinstance(u, str) for u in uses):
+        raise ConfigError(f"{path}: use: found {uses!r}, expected a list of fragments such as data/synthetic")
+    for name in uses:
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise ConfigError(f"{path}: use: {name!r} leaves configs/")
+    return uses
+
+
+def _merge(
+    tree: dict[str, Any], over: Mapping[str, Any], source: str, origin: dict[str, str], prefix: str = ""
+) -> None:
+    for key, value in over.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value, source, origin, f"{dotted}.")
+        else:
+            tree[key] = value
+            origin |= {path: source for path in leaves(value, dotted)} if _plain(value) else {dotted: source}
+
+
+def _plain(value: Any) -> bool:
+    try:
+        canonical(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _set(text: str) -> tuple[str, Any]:
+    dotted, equals, value = text.partition("=")
+    if not equals or not dotted:
+        raise ConfigError(f"--set {text!r}: expected a.b=value")
+    try:
+        return dotted.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {dotted}: {value!r} is not a YAML value") from None
+
+
+def _nested(dotted: str, value: Any) -> dict[str, Any]:
+    for part in reversed(dotted.split(".")):
+        value = {part: value}
+    return value
+
+
+def _over(defaults: Any, tree: Any) -> Any:
+    """The defaults with the tree's values in place, so that one number of one phase can change."""
+    if isinstance(defaults, dict) and isinstance(tree, Mapping):
+        return defaults | {key: _over(defaults.get(key), value) for key, value in tree.items()}
+    return tree
+
+
+def _unknown(kind: Any, tree: Any, prefix: str, origin: Mapping[str, str], file: str) -> None:
+    """Unknown keys, at any depth, with the nearest known one."""
+    if not (dataclasses.is_dataclass(kind) and isinstance(tree, Mapping)):
+        return
+    hints = typing.get_type_hints(kind)
+    for key, value in tree.items():
+        dotted = f"{prefix}{key}"
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(hints)}"
+            raise ConfigError(f"{_from(dotted, origin, file)}: {dotted}: unknown key; {hint}")
+        for inner in (hints[key], *typing.get_args(hints[key])):
+            if typing.get_origin(hints[key]) is dict and isinstance(value, Mapping):
+                for name, one in value.items():
+                    _unknown(inner, one, f"{dotted}.{name}.", origin, file)
+            else:
+                _unknown(inner, value, f"{dotted}.", origin, file)
+
+
+def _from(dotted: str, origin: Mapping[str, str], file: str) -> str:
+    """Which file or --set a value came from: the longest known prefix, or anything below it."""
+    parts = dotted.split(".")
+    for cut in range(len(parts), 0, -1):
+        name = ".".join(parts[:cut])
+        for path, source in origin.items():
+            if path == name or path.startswith(f"{name}."):
+                return source
+    return file
+
+
+def _told(error: ValidationError, origin: Mapping[str, str], file: str) -> str:
+    first = error.errors()[0]
+    dotted = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    found = first.get("input")
+    told = isinstance(found, (Mapping, list)) or first["type"] == "value_error"
+    shown = "" if told else f" (found {found!r})"
+    return f"{_from(dotted, origin, file)}: {dotted}: {message}{shown}"
+
+
+def _shown(path: Path) -> Path:
+    try:
+        return path.resolve().relative_to(Path.cwd())
+    except ValueError:
+        return path
+
+
+def _near_files(path: Path) -> str:
+    known = sorted(str(_shown(p)) for p in CONFIGS.rglob("*.yaml"))
+    near = difflib.get_close_matches(str(path), known, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+
+
+def resolved(loaded: Loaded) -> str:
+    """The whole tree as YAML, each value that is not a default with where it came from."""
+    lines: list[str] = []
+
+    def show(value: Any, indent: int, prefix: str) -> None:
+        for key, inner in value.items():
+            dotted = f"{prefix}{key}"
+            if isinstance(inner, dict) and inner:
+                lines.append(f"{'  ' * indent}{key}:")
+                show(inner, indent + 1, f"{dotted}.")
+            else:
+                text = yaml.safe_dump(inner, default_flow_style=True, width=1000)
+                came = f"  # {loaded.origin[dotted]}" if dotted in loaded.origin else ""
+                lines.append(f"{'  ' * indent}{key}: {text.strip().removesuffix('...').strip()}{came}")
+
+    show(canonical(loaded.config), 0, "")
+    return "\n".join(lines)
+
+
+def store_uri(config: Config) -> str:
+    """Absolute: workers run in other folders."""
+    uri = os.environ.get("REENACT_STORE") or config.runtime.store
+    return uri if "://" in uri else str(Path(uri).absolute())

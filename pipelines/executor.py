@@ -1,0 +1,187 @@
+"""Where work runs: packs as a Ray Data job whose actors hold the nets, heavy functions as Ray tasks.
+
+The only importer of ray.data. Stages stay plain functions; a row of the dataset is one pack.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pipelines.engine.fingerprint import resolve
+from pipelines.engine.keys import View
+from pipelines.engine.node import Node
+from pipelines.engine.packs import PackJob, PackResult, build_pack
+from storage import weights
+from storage.files import Store
+
+NO_PROGRESS_SECONDS = 3600
+
+
+def load_nets(names: Sequence[str], store: Store) -> dict[str, Any]:
+    """Perception nets by name, each with the local files of its weights."""
+    from models.perception import NETS
+
+    return {
+        name: resolve(NETS[name].loader)({w: weights.path_of(store, w) for w in NETS[name].weights})
+        for name in names
+    }
+
+
+class PackWorker:
+    """A Ray Data actor: nets loaded once, then one pack a call."""
+
+    def __init__(self, node: Node, config: View, store: Store):
+        one_thread()
+        self.run, self.config, self.store = resolve(node.run), config, store
+        self.nets = load_nets(node.nets, store)
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[bytes]]:
+        jobs: list[PackJob] = [pickle.loads(data) for data in batch["job"]]
+        results = [build_pack(job, self.run, self.config, self.nets, self.store) for job in jobs]
+        return {"result": [pickle.dumps(r) for r in results]}
+
+
+def one_thread() -> None:
+    """A worker is one core; libraries that start a thread a core would fight over them."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = "1"
+
+
+class RayExecutor:
+    """Starts or joins Ray when the first node needs it; a run with nothing to do never pays for that."""
+
+    def __init__(self, runtime: Any):
+        self.runtime = runtime
+        self._starting = threading.Lock()
+
+    def start(self) -> None:
+        """Idempotent, from any node's thread."""
+        quiet_environment()
+        import ray
+
+        with self._starting:
+            if not ray.is_initialized():
+                with native_messages_hidden():
+                    self._join(ray, self.runtime.ray or os.environ.get("RAY_ADDRESS"))
+
+    def _join(self, ray: Any, address: str | None) -> None:
+        common: Any = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+        if address:
+            ray.init(address=address, **common)
+        else:  # "local": a cluster somebody left running on this machine is not ours to use
+            ray.init(
+                address="local", num_cpus=self.runtime.cpus, include_dashboard=False,
+                object_store_memory=self.runtime.object_store_mb * 2**20, **common,
+            )  # fmt: skip
+
+    def check(self, node: Node) -> None:
+        """A request that no node of the cluster can meet would wait for ever."""
+        import ray
+
+        have = ray.cluster_resources()
+        wanted = {"CPU": node.resources.get("cpu", 0), "GPU": node.resources.get("gpu", 0)}
+        for name, amount in wanted.items():
+            if amount > have.get(name, 0):
+                raise RuntimeError(
+                    f"{node.name} wants {amount:g} {name}, the cluster has {have.get(name, 0):g}; "
+                    "change runtime settings or the cluster"
+                )
+
+    def most_workers(self, node: Node) -> int:
+        """As many as the setting allows, or as fit into the cluster."""
+        import ray
+
+        have = ray.cluster_resources()
+        wanted = (("CPU", node.resources.get("cpu", 1)), ("GPU", node.resources.get("gpu", 0)))
+        fit = min(int(have.get(name, 0) // amount) for name, amount in wanted if amount)
+        return max(1, min(fit, self.runtime.workers or fit))
+
+    def build(self, node: Node, jobs: Sequence[PackJob], config: View, store: Store) -> Iterator[PackResult]:
+        self.start()
+        self.check(node)
+        import ray
+        import ray.data
+
+        size = min(self.most_workers(node), len(jobs))
+        # Of many packs, each worker has the next one waiting: none idles until the driver has sent it.
+        ahead = 2 if len(jobs) >= 4 * size else 1
+        rows = [{"job": pickle.dumps(job)} for job in jobs]
+        dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            PackWorker,  # pyright: ignore[reportArgumentType]
+            batch_size=1,
+            # Of a fixed size: Ray Data grows a pool only above 1.75 packs in flight a worker, and late.
+            compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=ahead),
+            num_cpus=node.resources.get("cpu", 1),
+            num_gpus=node.resources.get("gpu", 0),
+            fn_constructor_args=(node, config, store),
+        )
+        for row in dataset.iter_rows():
+            yield pickle.loads(row["result"])
+
+    def close(self) -> None:
+        if "ray" in sys.modules:
+            import ray
+
+            ray.shutdown()
+
+
+def quiet_environment() -> None:
+    """Set before ray is imported: no usage reports, no bars of its own, authentication said explicitly."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # or a thread that outlives shutdown starts another cluster
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # each pool of Ray Data trips a warning of core
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.raise_original_map_exception = True
+    context.execution_options.verbose_progress = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+@contextmanager
+def native_messages_hidden() -> Iterator[None]:
+    """Ray's C++ part greets on the file descriptor itself; its failures come as exceptions all the same."""
+    sys.stderr.flush()
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
+def in_worker(
+    function: Callable[..., Any], *args: Any, resources: Mapping[str, float] | None = None, **kwargs: Any
+) -> Any:
+    """Call a function in a Ray task with these resources (cpu, gpu), or here when Ray is not running."""
+    if "ray" not in sys.modules:
+        return function(*args, **kwargs)
+    import ray
+    import ray.exceptions
+
+    if not ray.is_initialized():
+        return function(*args, **kwargs)
+    wanted = resources or {}
+    task = ray.remote(num_cpus=wanted.get("cpu", 1), num_gpus=wanted.get("gpu", 0), max_retries=1)(_call)
+    try:
+        return ray.get(task.remote(function, args, kwargs))
+    except ray.exceptions.RayTaskError as error:
+        raise error.as_instanceof_cause() from None
+
+
+def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return function(*args, **kwargs)

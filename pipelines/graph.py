@@ -1,0 +1,130 @@
+"""THE DAG, readable top to bottom. A node says what it runs, reads, writes, and which settings its key holds.
+
+  recordings ─ download ─ clips ─┬─ keypoints ─ fit3dmm ─┐
+                                 ├─ speech ──────────────┼─ train.<model>.<phase> ... ─ eval.<model> ─ report
+                                 └───────────────────────┴─ corpus (a page about the data)
+
+Code is named as text: building the graph imports no stage, no model, no torch and no ray. To add a stage: a
+file in pipelines/preprocess and one `keyed(...)` here. A model appears through its folder's phases.py.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+from models import MODELS
+from models.perception import NETS
+from pipelines.engine.node import Graph, Node
+from pipelines.eval.scoring import NETS_OF_LANDMARKS
+from pipelines.preprocess.sources import SOURCES
+from storage.shards import codecs
+
+RECORDING = ("identity", "tracks")
+SOURCE = ("source", "uri", "sha256", "seed", "spec")
+
+
+def build(config: Any) -> Graph:
+    """The graph of a run: every preprocessing node, then the phases and the evaluation of each model."""
+    graph = Graph()
+
+    def keyed(name: str, run: str, writes: Sequence[str], nets: Sequence[str] = (), **more: Any) -> None:
+        """The loaders of its nets and the codecs of its fields are code of its key too."""
+        code = [*(NETS[net].loader for net in nets), *codecs(writes)]
+        weights = [w for net in nets for w in NETS[net].weights]
+        resources = {"cpu": 1, "gpu": config.runtime.gpu_share if nets else 0}
+        graph.add(Node(name=name, kind="keyed", run=f"pipelines.preprocess.{run}", writes=writes, nets=nets,
+                       code=code, weights=weights, resources=resources, **more))  # fmt: skip
+
+    def whole(name: str, run: str, **more: Any) -> None:
+        graph.add(Node(name=name, kind="whole", run=f"pipelines.{run}", **more))
+
+    # fmt: off
+    # --- data ---
+    whole("recordings", "preprocess.recordings:list_recordings", eager=True, resources={},
+          writes=("id", "split", *RECORDING, *SOURCE),
+          config=data_settings(config), code=(SOURCES[config.data.source],),
+          inputs="pipelines.preprocess.recordings:external")
+
+    keyed("download", "download:download", pack="unit",
+          reads={"recordings": SOURCE},
+          writes=("video", "probe", "truth"),
+          config=("data.sound",), packages=("av",), tools=("ffmpeg",))
+
+    keyed("clips", "clips:cut_clips",
+          reads={"recordings": RECORDING, "download": ("video", "probe")},
+          writes=("frames", "sound", "boxes", "crop", "clip"),
+          config=("clips",), nets=(config.clips.detector,),
+          packages=("dlib-bin", "simplejpeg"), tools=("ffmpeg",))
+
+    keyed("keypoints", "keypoints:find_keypoints",
+          reads={"clips": ("frames", "clip")},
+          writes=("landmarks", "score", "face_box"),
+          config=("keypoints",), nets=(config.keypoints.detector, config.keypoints.landmarker),
+          packages=("dlib-bin",))
+
+    keyed("fit3dmm", "fit3dmm:fit_clips",
+          reads={"keypoints": ("landmarks", "score")},
+          writes=("id_coeffs", "exp_coeffs", "scale", "rotation", "translation", "angles", "fit_error"),
+          config=("fit3dmm",))
+
+    keyed("speech", "speech:encode_speech",
+          reads={"clips": ("sound", "clip")},
+          writes=("speech",),
+          config=("speech",))
+
+    whole("corpus", "eval.corpus:corpus",
+          reads={"recordings": ("id", "split"), "download": (), "clips": ("frames", "clip"),
+                 "keypoints": ("landmarks",), "fit3dmm": ("angles",), "speech": ("speech",)},
+          writes=("page",))
+
+    # --- models ---
+    for model in config.models:
+        last = train(whole, model, config)
+        evaluate(whole, model, config, last)
+
+    whole("report", "eval.report:report", resources={},
+          reads={f"eval.{model}": ("scores",) for model in config.models},
+          writes=("page",),
+          config=("report",), inputs="pipelines.eval.report:external")
+    # fmt: on
+    return graph
+
+
+def train(whole: Any, model: str, config: Any) -> str:
+    """One node a phase, each starting from the checkpoint of an earlier one; returns the last one's name."""
+    phases = importlib.import_module(f"{MODELS[model]}.phases")
+    reads = {"recordings": ("id", "split", "identity"), **phases.READS}
+    resources = {"cpu": config.runtime.train_cpus, "gpu": int(config.runtime.use_gpu)}
+    name = ""
+    for phase, settings in getattr(config, model).phases.items():
+        name, before = f"train.{model}.{phase}", settings.start_from
+        # fmt: off
+        whole(name, "train.launch:train_phase", exclusive=True, resources=resources,
+              reads={**reads, f"train.{model}.{before}": ("checkpoint",)} if before else reads,
+              writes=("checkpoint",),
+              config=(*(f"{model}.{part}" for part in phases.SETTINGS[phase]), f"{model}.phases.{phase}"),
+              extend=f"{model}.phases.{phase}.steps",
+              code=(phases.TASKS[phase],), packages=("torch",))
+        # fmt: on
+    return name
+
+
+def evaluate(whole: Any, model: str, config: Any, last: str) -> None:
+    """Every metric on held-out clips, beside the baselines; the pictures of the report."""
+    nets = [NETS[net] for net in NETS_OF_LANDMARKS]
+    # fmt: off
+    whole(f"eval.{model}", "eval.reenact:evaluate", exclusive=True,
+          resources={"cpu": config.runtime.eval_cpus, "gpu": int(config.runtime.use_gpu)},
+          reads={"recordings": ("id", "split"), "clips": ("frames",), last: ("checkpoint",)},
+          writes=("scores",),
+          config=("eval",), code=(f"{MODELS[model]}.reenact:load_reenactor", *(net.loader for net in nets)),
+          weights=[w for net in nets for w in net.weights], packages=("torch", "dlib-bin"))
+    # fmt: on
+
+
+def data_settings(config: Any) -> tuple[str, ...]:
+    """Only the settings of the source in use count: those of the others may change freely."""
+    general = ("source", "test_fraction", "clips_per_shard", "limit")
+    return tuple(f"data.{name}" for name in (*general, config.data.source))

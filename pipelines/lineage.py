@@ -1,0 +1,127 @@
+"""Why a node would run, down to the changed line; and where a number came from, up to the recordings."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipelines.engine.fingerprint import Fingerprint, entries
+from pipelines.engine.keys import difference
+from pipelines.engine.plan import NodePlan, Planner
+from storage import ledger, locations
+from storage.families import read_manifest
+from storage.files import Store
+
+
+def why(planner: Planner, plans: Mapping[str, NodePlan], node: str, unit: str | None) -> Iterator[str]:
+    """The node's own state, what it waits for, and the source that changed."""
+    plan = plans[node]
+    yield f"{node}: {plan.state}"
+    for reason in plan.reasons:
+        yield f"  {reason}"
+    if unit is not None:
+        yield from _unit(plan, unit)
+    for upstream in plan.node.reads:
+        if plans[upstream].state not in ("cached", "pinned"):
+            yield ""
+            yield from why(planner, plans, upstream, unit)
+    yield from _source(planner, plan)
+
+
+def _unit(plan: NodePlan, unit: str) -> Iterator[str]:
+    if plan.node.kind != "keyed":
+        return
+    seen = plan.outlook.get(unit)
+    if seen is not None and seen.digest:
+        yield f"  unit {unit}: cached, content {seen.digest[:12]}, pack {seen.pack[:12]}"
+    elif seen is not None:
+        yield f"  unit {unit}: to be computed"
+    else:
+        rows = plan.artifact.manifest() if plan.artifact else []
+        told = [f"{row.status}, {row.code}: {row.reason}" for row in rows if row.unit == unit]
+        yield f"  unit {unit}: {told[0] if told else 'not among its units'}"
+
+
+def _source(planner: Planner, plan: NodePlan) -> Iterator[str]:
+    """Unified differences of the symbols behind `code` reasons, from the text kept at the last run."""
+    known = planner.store.list(locations.node_keys(plan.node.name))
+    if plan.state == "cached" or not known or plan.print is None:
+        return
+    latest = max(known, key=lambda e: (e.mtime, e.name))
+    record = planner.store.read_json(f"{locations.node_keys(plan.node.name)}/{latest.name}")
+    symbols = planner.env.code.closure(entries(plan.node))
+    for name, _, _ in difference(Fingerprint(**record["fingerprint"]).code, plan.print.code):
+        before = record["source"].get(name, "").splitlines()
+        after = symbols[name].text.splitlines() if name in symbols else []
+        yield ""
+        yield from difflib.unified_diff(before, after, f"{name} (last run)", f"{name} (now)", lineterm="")
+
+
+# --- trace: from a figure to the recordings, and back -----------------------------------------------------
+def _history(store: Store) -> dict[tuple[str, str], dict[str, Any]]:
+    """(node, artifact key) -> the event of the run that made it, newest last."""
+    return {
+        (event["node"], event["key"]): event
+        for run in ledger.runs(store)
+        for event in ledger.read_events(store, run)
+        if event["type"] == "node_started"
+    }
+
+
+def trace(store: Store, node: str, key: str) -> Iterator[str]:
+    """The artifact and everything it was made from, each with its key, content digest, run and code size."""
+    history = _history(store)
+    seen: set[str] = set()
+
+    def up(name: str, at: str, depth: int) -> Iterator[str]:
+        event = history.get((name, at))
+        run = event["run_id"] if event else "made by a run that is no longer in the ledger"
+        again = " (above)" if name in seen else ""
+        yield f"{'  ' * depth}{name:<{max(1, 26 - 2 * depth)}} {at}  run {run}{again}"
+        if event is None or name in seen:
+            return
+        seen.add(name)
+        for weights, digest in event["weights"].items():
+            yield f"{'  ' * (depth + 1)}weights {weights} {digest[:16]}"
+        for upstream, source in event["inputs"].items():
+            yield from up(upstream, source["key"], depth + 1)
+
+    yield from up(node, key, 0)
+
+
+def find_artifact(store: Store, text: str) -> tuple[str, str]:
+    """A run of the ledger, one of its nodes ("RUN:NODE") or the start of an artifact key -> (node, key)."""
+    run, _, node = text.partition(":")
+    hits = []
+    for run_id in ledger.runs(store):
+        for event in ledger.read_events(store, run_id):
+            if event["type"] not in ("node_started", "node_cached"):
+                continue
+            meant = event["node"] == node if node else event["node"].startswith("eval.")
+            if (run == run_id and meant) or (len(text) >= 6 and event["key"].startswith(text)):
+                hits.append((event["node"], event["key"]))
+    if not hits:
+        raise ValueError(f"no run or artifact {text!r} in the ledger; give a run id, RUN:NODE or a key")
+    return hits[-1]
+
+
+def trace_recording(store: Store, recording: str) -> Iterator[str]:
+    """Every published artifact that a recording went into."""
+    history = _history(store)
+    touched: set[str] = set()
+    for node, key in history:
+        if store.exists(locations.manifest(node, key)):
+            for row in read_manifest(store, node, key):
+                if row.unit == recording:
+                    touched.add(key)
+                    holds = f"{row.clips} clips, {row.frames} frames"
+                    told = holds if row.status == "ok" else f"{row.code}: {row.reason}"
+                    yield f"{node:<24} {key}  pack {row.pack[:12]}  {row.status}  {told}"
+    for (node, key), event in history.items():  # in order of time: an artifact comes after what it reads
+        used = [up for up, source in event["inputs"].items() if source["key"] in touched]
+        if used and not store.exists(locations.manifest(node, key)):
+            touched.add(key)
+            yield f"{node:<24} {key}  through {', '.join(used)}"
+    if not touched:
+        raise ValueError(f"no artifact holds a recording {recording!r}")

@@ -1,0 +1,132 @@
+"""A run's events as a person reads them: a live line a node in a terminal, now and then a line in a log."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+LOG_EVERY = 10.0  # seconds between progress lines of a node in a log file
+REDRAW_EVERY = 0.2
+
+
+@dataclass
+class _Node:
+    started: float = field(default_factory=time.monotonic)
+    done: int = 0
+    total: int = 0
+    rejected: int = 0
+    note: str = ""
+    logged: float = 0.0
+    first: tuple[float, int] | None = None
+    """When the first unit was done, and how many: start-up is not part of the rate."""
+
+    def line(self, name: str) -> str:
+        seconds = time.monotonic() - self.started
+        parts = [f"{name:<22}"]
+        if self.total:
+            parts.append(f"{self.done:>6,}/{self.total:,}")
+            if rate := self.rate():
+                left = (self.total - self.done) / rate
+                parts.append(f"{rate:8.2f}/s  ETA {clock(left)}")
+        parts.append(clock(seconds))
+        if self.rejected:
+            parts.append(f"{self.rejected} rejected")
+        if self.note:
+            parts.append(self.note)
+        return "  ".join(parts)
+
+    def rate(self) -> float:
+        if self.first is None or self.done <= self.first[1]:
+            return 0.0
+        return (self.done - self.first[1]) / max(1e-6, time.monotonic() - self.first[0])
+
+
+def clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Progress:
+    """Shows events as they come. Thread-safe; what it shows is never needed for anything."""
+
+    def __init__(self, stream: TextIO | None = None, live: bool | None = None):
+        self.stream = stream or sys.stderr
+        self.live = self.stream.isatty() if live is None else live
+        self._nodes: dict[str, _Node] = {}
+        self._drawn = 0
+        self._last = 0.0
+        self._lock = threading.Lock()
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        with self._lock:
+            handler = getattr(self, f"_on_{event['type']}", None)
+            if handler is not None:
+                handler(event)
+
+    def _on_node_started(self, event: Mapping[str, Any]) -> None:
+        self._nodes[event["node"]] = _Node()
+        reasons = event.get("reasons") or ["stale"]
+        more = f" (+{len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        self._say(f"> {event['node']:<22}  {reasons[0]}{more}")
+
+    def _on_node_cached(self, event: Mapping[str, Any]) -> None:
+        self._say(f"= {event['node']:<22}  {event['state']}")
+
+    def _on_progress(self, event: Mapping[str, Any]) -> None:
+        node = self._nodes.setdefault(event["node"], _Node())
+        node.done, node.total = event["done"], event["total"]
+        node.rejected, node.note = event.get("rejected", 0), event.get("note", "")
+        now = time.monotonic()
+        if node.first is None and node.done > 0:
+            node.first = (now, node.done)
+        if self.live:
+            self._redraw()
+        elif now - node.logged > LOG_EVERY and node.done:
+            node.logged = now
+            self._say(f"  {node.line(event['node'])}")
+
+    def _on_warning(self, event: Mapping[str, Any]) -> None:
+        self._say(f"! {event.get('node', ''):<22}  {event['text']}")
+
+    def _on_node_finished(self, event: Mapping[str, Any]) -> None:
+        node = self._nodes.pop(event["node"], _Node())
+        if event["status"] != "FINISHED":
+            self._say(f"x {event['node']:<22}  {event['status'].lower()}: {event['error']}")
+            return
+        counts = event.get("counts") or {}
+        units = f"{counts['cached']:,} units" if counts.get("units") else ""
+        rejected = f"{counts['rejected']} rejected" if counts.get("rejected") else ""
+        told = [clock(event["seconds"]), *(part for part in (units, rejected, node.note) if part)]
+        self._say(f"v {event['node']:<22}  {', '.join(told)}")
+        for reject in event.get("rejects", [])[:5]:
+            self._say(f"    rejected {reject['unit']}: {reject['code']}: {reject['reason']}")
+        if len(event.get("rejects", [])) > 5:
+            self._say(f"    ... and {len(event['rejects']) - 5} more; see the manifest or the report")
+
+    def _say(self, text: str) -> None:
+        self._erase()
+        self.stream.write(text + "\n")
+        self.stream.flush()
+        if self.live:
+            self._redraw(force=True)
+
+    def _erase(self) -> None:
+        if self._drawn:
+            self.stream.write(f"\x1b[{self._drawn}A\x1b[J")
+            self._drawn = 0
+
+    def _redraw(self, force: bool = False) -> None:
+        now = time.monotonic()
+        if not force and now - self._last < REDRAW_EVERY:
+            return
+        self._last = now
+        self._erase()
+        lines = [f"  {node.line(name)}"[:160] for name, node in self._nodes.items()]
+        self.stream.write("".join(line + "\n" for line in lines))
+        self.stream.flush()
+        self._drawn = len(lines)

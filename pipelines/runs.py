@@ -1,0 +1,197 @@
+"""One run from the command line: plan, execute, record, and say what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipelines.config import RuntimeConfig
+from pipelines.engine.keys import canonical
+from pipelines.engine.plan import NodePlan, describe
+from pipelines.progress import Progress
+from pipelines.session import Session, open_session
+from storage import ledger, locations
+from storage.files import Store, public_uri
+
+STALE_AFTER = 24 * 3600.0  # seconds without an event after which a run elsewhere is taken for dead
+
+
+def run_pipeline(
+    run_file: Path,
+    sets: Sequence[str],
+    *,
+    only: Sequence[str] = (),
+    force: Sequence[str] = (),
+    keep_going: bool = False,
+    retry_rejected: bool = False,
+) -> int:
+    """Run what changed; returns the exit code."""
+    session = open_session(run_file, sets)
+    planner = session.planner(force, retry_rejected)
+    targets = session.targets(only)
+    plans = planner.plan(targets)
+    session.cache.save()
+    describe(plans, click.echo)
+    if all(plan.settled for plan in plans.values()):
+        click.echo("\nnothing to do")
+        summary(session, plans)
+        return 0
+    click.echo("")
+    session.store.check_writable()
+    return _execute(session, planner, plans, targets, keep_going)
+
+
+def _execute(
+    session: Session, planner: Any, plans: Mapping[str, NodePlan], targets: Any, keep_going: bool
+) -> int:
+    from pipelines.engine.runner import Runner
+    from pipelines.executor import RayExecutor
+    from pipelines.tracking import Tracker, place
+
+    runtime = session.config.runtime
+    record = ledger.Ledger(session.store, ledger.new_run_id())
+    where = place(session.store.uri, runtime.tracking)
+    tracker = Tracker(where, runtime.experiment, session.store.fetch)
+    progress = Progress()
+
+    def emit(event: Mapping[str, Any]) -> None:
+        stamped = record.emit(dict(event))
+        progress(stamped)
+        tracker.emit(stamped)
+
+    executor = RayExecutor(runtime)
+    emit(_started(session, plans))
+    if any(p.node.resources for p in plans.values() if not p.settled):
+        executor.start()
+    runner = Runner(planner, executor, record.run_id, emit, keep_going, runtime.max_rejected)
+    outcome = runner.run(targets)
+    status = {0: "FINISHED", 130: "KILLED"}.get(outcome.exit_code, "FAILED")
+    errors = {node: _one_line(error) for node, error in outcome.failed.items()}
+    emit({"type": "run_finished", "status": status,
+          "error": "; ".join(f"{node}: {told}" for node, told in errors.items())})  # fmt: skip
+    executor.close()
+    if tracker.close():
+        session.store.write_json(_tracked(record.run_id), {"uri": public_uri(where.uri)})
+        catch_up(session.store, runtime.tracking, runtime.experiment)
+    else:
+        click.echo(f"MLflow did not take all ({tracker.trouble}); the next run or `reenact ui` delivers it")
+    session.cache.save()
+    _say_failures(outcome)
+    if outcome.exit_code == 130:
+        click.echo("interrupted; what was published stays, and a rerun takes up the rest", err=True)
+        sys.stdout.flush()
+        os._exit(130)  # node threads may still sit in a call into workers that are gone
+    if not outcome.failed:
+        summary(session, outcome.plans)
+    return outcome.exit_code
+
+
+def _started(session: Session, plans: Mapping[str, NodePlan]) -> dict[str, Any]:
+    from pipelines.draw import svg, text
+    from pipelines.submit import git_state
+
+    lines: list[str] = []
+    describe(plans, lines.append)
+    commit, _, dirty = git_state().partition("+")
+    return {
+        "type": "run_started", "name": session.config.name, "config": canonical(session.config),
+        "git": {"commit": commit, "dirty": bool(dirty)}, "store": public_uri(session.store.uri),
+        "argv": sys.argv[1:], "plan": "\n".join(lines),
+        "graph": text(session.graph), "svg": svg(session.graph),
+        "holder": f"{socket.gethostname()}:{os.getpid()}", "ray_job": os.environ.get("RAY_JOB_ID", ""),
+    }  # fmt: skip
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]
+
+
+def _say_failures(outcome: Any) -> None:
+    from pipelines.engine.packs import CodeError
+
+    for node, error in outcome.failed.items():
+        if isinstance(error, KeyboardInterrupt):
+            continue
+        click.echo(f"\n{node} failed: {_one_line(error)}", err=True)
+        if isinstance(error, CodeError) or not isinstance(error, (OSError, RuntimeError, ValueError)):
+            import traceback
+
+            click.echo("".join(traceback.format_exception(error)), err=True)
+    if outcome.skipped and outcome.exit_code != 130:
+        click.echo(f"not run: {', '.join(outcome.skipped)}", err=True)
+
+
+# --- MLflow, later ----------------------------------------------------------------------------------------
+def _tracked(run_id: str) -> str:
+    return f"{locations.run(run_id)}/tracked.json"
+
+
+def catch_up(store: Store, tracking: str = "", experiment: str = "reenact") -> None:
+    """Deliver to MLflow what earlier runs could not."""
+    from pipelines.tracking import Tracker, place
+
+    waiting = [run for run in ledger.runs(store) if not store.exists(_tracked(run))]
+    for run_id in waiting:
+        events = list(ledger.read_events(store, run_id))
+        if not events or not _over(events):
+            continue
+        tracker = Tracker(place(store.uri, tracking), experiment, store.fetch)
+        if not tracker.sync(events, over=True):
+            return
+        store.write_json(_tracked(run_id), {"late": True})
+
+
+def _over(events: Sequence[Mapping[str, Any]]) -> bool:
+    """The run ended, or its process is gone, or it has been silent for a day."""
+    from storage.leases import dead
+
+    if events[-1]["type"] == "run_finished":
+        return True
+    return dead(events[0].get("holder", ":0")) or time.time() - events[-1]["time"] > STALE_AFTER
+
+
+# --- what came of it --------------------------------------------------------------------------------------
+def summary(session: Session, plans: Mapping[str, NodePlan]) -> None:
+    """The figures of every evaluated model beside its baselines, and where to look on."""
+    for name, plan in plans.items():
+        if name.startswith("eval.") and plan.artifact:
+            records = json.loads(plan.artifact.path("metrics.json").read_text())
+            click.echo("\n" + "\n".join(score_table(name.removeprefix("eval."), records)))
+    if (report := plans.get("report")) and report.artifact:
+        click.echo(f"\nreport  {report.artifact.uri('report.html')}")
+    if (corpus := plans.get("corpus")) and corpus.artifact:
+        click.echo(f"corpus  {corpus.artifact.uri('corpus.html')}")
+    store = session.config.runtime.store
+    where = "" if store == RuntimeConfig().store else f" --store {store}"
+    click.echo(f"MLflow  reenact ui{where}   # then open http://127.0.0.1:5000")
+
+
+def score_table(model: str, records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """metric, the model, the baselines; a metric that lacks its net says so."""
+    methods = list(dict.fromkeys(r["method"] for r in records))
+    names = list(dict.fromkeys(r["name"] for r in records))
+    found = {(r["name"], r["method"]): r for r in records}
+    lines = ["".join([f"{'metric':<16}", *(f"{_title(m, model):>20}" for m in methods)])]
+    for name in names:
+        cells = [found.get((name, method)) for method in methods]
+        lines.append("".join([f"{name:<16}", *(f"{_cell(c):>20}" for c in cells)]))
+    return lines + sorted({f"  {r['name']}: {r['note']}" for r in records if r["value"] is None})
+
+
+def _title(method: str, model: str) -> str:
+    return f"{model} (ours)" if method == model else method.replace("_", "-")
+
+
+def _cell(record: Mapping[str, Any] | None) -> str:
+    if record is None:
+        return "-"
+    return f"{record['value']:.4f}" if record["value"] is not None else "not computed"

@@ -1,0 +1,108 @@
+"""Running the same graph on a cluster as a Ray job: package the checkout, follow the log, pass on its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+LEFT_OUT = [
+    ".git/", ".venv/", "venv/", ".reenact/", "**/__pycache__/", "*.egg-info/", ".ruff_cache/",
+    ".pytest_cache/", ".hypothesis/", "mlruns/", "mlflow.db",
+]  # fmt: skip
+PASSED_ON = ("REENACT_STORE", "MLFLOW_TRACKING_URI", "RAY_AUTH_MODE")
+POLL_SECONDS = 1.0
+NOT_REACHED = "no Ray job server at {address} ({why}); is the cluster up, and is that its dashboard address?"
+
+
+class SubmitError(RuntimeError):
+    """The job server could not be reached or refused; one line, for the user."""
+
+
+def client(address: str) -> Any:
+    """A job client. RAY_AUTH_MODE is set, or Ray's token mode would depend on files in the home folder."""
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        return JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise SubmitError(NOT_REACHED.format(address=address, why=str(error).splitlines()[0])) from None
+
+
+def submit(address: str, run_file: str, options: Sequence[str], env: Mapping[str, str]) -> str:
+    """Package and start; returns the job id. `options` are those of `reenact run`."""
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    path = Path(run_file).resolve()
+    if not path.is_relative_to(ROOT):
+        raise SubmitError(f"{run_file} lies outside {ROOT}, and only that travels; move it to configs/")
+    python = sys.executable if _same_host(address) else "python"
+    entry = [python, "-m", "pipelines.cli", "run", str(path.relative_to(ROOT)), *options]
+    variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | dict(env)
+    variables |= {"REENACT_GIT": git_state(), "PYTHONUNBUFFERED": "1"}
+    return client_submit(address, entry, variables)
+
+
+def client_submit(address: str, entry: Sequence[str], variables: Mapping[str, str]) -> str:
+    import shlex
+
+    return client(address).submit_job(
+        entrypoint=shlex.join(entry),
+        runtime_env={"working_dir": str(ROOT), "excludes": LEFT_OUT, "env_vars": dict(variables)},
+        metadata={"project": "reenact", "git": variables.get("REENACT_GIT", "")},
+    )
+
+
+def _same_host(address: str) -> bool:
+    """On this machine the job may use this very interpreter; elsewhere the cluster's image has its own."""
+    host = address.split("://")[-1].split(":")[0]
+    return host in ("127.0.0.1", "localhost")
+
+
+def follow(address: str, job_id: str) -> int:
+    """Stream the log until the job ends; returns the job's own exit code (130 when it was stopped)."""
+    jobs = client(address)
+
+    async def stream() -> None:
+        async for chunk in jobs.tail_job_logs(job_id):
+            sys.stdout.write(chunk)
+            sys.stdout.flush()
+
+    asyncio.run(stream())
+    return result(jobs, job_id)
+
+
+def result(jobs: Any, job_id: str) -> int:
+    """Wait for the end and translate it."""
+    from ray.job_submission import JobStatus
+
+    while not (status := jobs.get_job_status(job_id)).is_terminal():
+        time.sleep(POLL_SECONDS)
+    info = jobs.get_job_info(job_id)
+    if status == JobStatus.SUCCEEDED:
+        return 0
+    if status == JobStatus.STOPPED:
+        return 130
+    return info.driver_exit_code or 1
+
+
+def git_state() -> str:
+    """Commit and whether the tree differs from it, taken where there is a .git: at submission."""
+    if "REENACT_GIT" in os.environ:
+        return os.environ["REENACT_GIT"]
+
+    def git(*args: str) -> str:
+        done = subprocess.run(["git", "-C", str(ROOT), *args], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    commit = git("rev-parse", "HEAD")
+    if not commit:
+        return "unknown"
+    return commit + ("+dirty" if git("status", "--porcelain", "--untracked-files=no") else "")

@@ -1,0 +1,54 @@
+"""The same toy graph on a real, private Ray: same bytes, and a unit that kills its worker stops nothing."""
+
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from pipelines.engine.packs import CodeError
+from pipelines.engine.runner import Runner
+from pipelines.executor import RayExecutor
+
+RUNTIME = SimpleNamespace(ray="", cpus=2, object_store_mb=100, workers=None)
+
+
+@pytest.fixture
+def run_on_ray(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    executor = RayExecutor(RUNTIME)
+
+    def run(project):
+        monkeypatch.setenv("PYTHONPATH", f"{project.root}{os.pathsep}{os.getcwd()}")  # for the workers
+        outcome = Runner(project.planner(), executor, "run").run()
+        executor.close()
+        return outcome
+
+    yield run
+    executor.close()
+
+
+def test_ray_and_one_process_publish_the_same_bytes(project, run_on_ray):
+    assert not run_on_ray(project).failed
+    on_ray = project.bytes()
+    for top in ("packs", "manifests", "whole", "keys"):
+        project.store.delete_tree(top)
+    project.run()
+    assert project.bytes() == on_ray
+
+
+def test_a_unit_that_kills_its_worker_is_rejected_after_two_tries_and_the_run_ends(project, run_on_ray):
+    project.values({k: i for i, k in enumerate("abcdef")})
+    guard = '    if row["value"] < 0:'
+    project.edit("nodes", guard, f'    if row["value"] == 3:\n        import os; os._exit(9)\n{guard}')
+    outcome = run_on_ray(project)
+    assert not outcome.failed
+    rows = {r.unit: r for r in outcome.plans["double"].artifact.manifest()}
+    assert (rows["d"].status, rows["d"].code) == ("rejected", "crashed")
+    assert project.did().count("double d") == 2
+    assert {u for u, r in rows.items() if r.status == "ok"} == set("abcef")
+
+
+def test_broken_code_on_ray_names_the_unit_and_ends_the_run(project, run_on_ray):
+    project.values({"a": 1, "b": 666})
+    (error,) = [e for e in run_on_ray(project).failed.values() if isinstance(e, CodeError)]
+    assert "double: unit b: KeyError: 'a bug'" in str(error)

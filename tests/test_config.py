@@ -1,0 +1,77 @@
+"""Run files: strict, and every mistake is one line that names file, key, found and expected."""
+
+import pytest
+
+from pipelines.config import ConfigError, load, resolved
+
+
+@pytest.fixture
+def run_file(tmp_path):
+    def write(text: str):
+        path = tmp_path / "run.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_one_number_of_one_phase_changes_and_the_rest_stays(run_file):
+    config = load(run_file("fsrt: {phases: {warmup: {steps: 7}}}")).config
+    assert config.fsrt.phases["warmup"].steps == 7
+    assert config.fsrt.phases["warmup"].batch == 24
+    assert "keypoints" in config.fsrt.phases
+
+
+def test_the_run_file_wins_over_fragments_and_set_over_both(run_file):
+    path = run_file("use: [data/synthetic]\ndata: {synthetic: {seconds: 1.5, seed: 4}}")
+    config = load(path, ["data.synthetic.seed=9"]).config
+    assert (config.data.synthetic.seconds, config.data.synthetic.seed) == (1.5, 9)
+    assert config.data.synthetic.identities == 14  # the fragment's
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("clipz: {}", "clipz: unknown key; did you mean 'clips'?"),
+        ("clips: {sise: 3}", "clips.sise: unknown key; did you mean 'size'?"),
+        ("clips: {size: big}", "clips.size: .*valid integer.*found 'big'"),
+        ("clips: {size: 0}", r"clips: size 0: expected"),
+        ("fsrt: {phases: {warmup: {optim: {lr: -1}}}}", "fsrt.phases.warmup.optim: lr -1.0: expected"),
+        (
+            "fsrt: {phases: {warmup: {stepz: 3}}}",
+            "fsrt.phases.warmup.stepz: unknown key; did you mean 'steps'?",
+        ),
+        ("data: {source: webcam}", "data.source: .*'synthetic', 'folder' or 'voxceleb_csv'.*found 'webcam'"),
+        ("- 1", "found a list, expected a mapping"),
+        ("a: [", "not YAML"),
+        ("name: a\nname: b", "key 'name' is given twice"),
+        ("use: data/synthetic", "expected a list of fragments"),
+        ("use: [../../etc/passwd]", "leaves configs/"),
+        ("use: [data/nope]", "no config file"),
+        ("runtime: {max_rejected: 2}", "runtime: max_rejected 2.0: expected a share from 0 to 1"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_file_and_key(run_file, text, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        load(run_file(text))
+    assert "\n" not in str(error.value)
+    assert ".yaml" in str(error.value)
+
+
+def test_a_mistake_in_a_set_names_it(run_file):
+    with pytest.raises(ConfigError, match=r"--set clips.size: clips: size 3: expected"):
+        load(run_file(""), ["clips.size=3"])
+
+
+def test_numbers_in_scientific_notation_are_numbers(run_file):
+    assert (
+        load(run_file("fsrt: {phases: {warmup: {optim: {lr: 1e-3}}}}")).config.fsrt.phases["warmup"].optim.lr
+        == 1e-3
+    )
+
+
+def test_the_resolved_tree_says_where_a_value_came_from(run_file):
+    shown = resolved(load(run_file("use: [data/synthetic]\nname: mine"), ["runtime.cpus=1"]))
+    assert "identities: 14  # configs/data/synthetic.yaml" in shown
+    assert "cpus: 1  # --set runtime.cpus" in shown
+    assert "detect_every: 5\n" in shown  # a default has no origin

@@ -1,0 +1,68 @@
+"""The DAG: wired as designed, nothing undeclared, and an edit reaches exactly who it should."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import load
+from pipelines.engine.fingerprint import entries
+from pipelines.engine.symbols import Code
+from pipelines.graph import build
+from pipelines.session import OUTSIDE, PACKAGES, ROOT
+
+DEMO = ROOT / "configs/run/demo.yaml"
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return build(load(DEMO).config)
+
+
+def reached(graph, node: str) -> set[str]:
+    return set(Code(ROOT, PACKAGES, OUTSIDE).closure(entries(graph[node])))
+
+
+def test_the_nodes_are_those_of_the_design(graph):
+    assert list(graph.nodes) == [
+        "recordings", "download", "clips", "keypoints", "fit3dmm", "speech", "corpus",
+        "train.fsrt.keypoints", "train.fsrt.warmup", "eval.fsrt", "report",
+    ]  # fmt: skip
+
+
+def test_fsrt_reads_neither_speech_nor_3dmm(graph):
+    assert not {"speech", "fit3dmm"} & graph.upstream("eval.fsrt")
+
+
+def test_every_entry_is_found(graph):
+    for node in graph:
+        assert reached(graph, node.name)
+
+
+def test_the_decoder_is_code_of_warmup_and_evaluation_but_not_of_the_detector(graph):
+    decoder = "models.fsrt.network.Decoder"
+    assert decoder in reached(graph, "train.fsrt.warmup")
+    assert decoder in reached(graph, "eval.fsrt")
+    assert decoder not in reached(graph, "train.fsrt.keypoints")
+
+
+def test_preprocessing_reaches_no_model_and_training_no_stage(graph):
+    for node in ("clips", "keypoints", "fit3dmm", "speech"):
+        assert not [s for s in reached(graph, node) if s.startswith(("models.fsrt", "pipelines.train"))]
+    assert not [s for s in reached(graph, "train.fsrt.warmup") if s.startswith("pipelines.preprocess")]
+
+
+def test_a_new_line_in_a_lookup_table_is_nobodys_code(graph):
+    for node in graph:
+        assert not {"models.MODELS", "models.perception.NETS", "storage.shards.CODECS"} & reached(
+            graph, node.name
+        )
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (ROOT / "configs/run").glob("*.yaml")))
+def test_every_run_file_builds(name):
+    config = load(Path(ROOT / f"configs/run/{name}.yaml")).config
+    assert "report" in build(config).nodes
+
+
+def test_runtime_settings_are_in_no_key(graph):
+    assert not [c for node in graph for c in node.config if c.startswith("runtime")]
