@@ -21,7 +21,7 @@ from storage.shards import Member, Sample, SampleRecord
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnitRecord:
-    """One unit of a pack: what became of it. `seconds` is the only field that may differ between two builds."""
+    """What became of one unit of a pack. `seconds` is the only field that may differ between two builds."""
 
     unit: str
     key: str
@@ -49,7 +49,8 @@ _SAMPLE = pa.struct([
 ])  # fmt: skip
 PACK_SCHEMA = pa.schema([
     ("unit", pa.string()), ("key", pa.string()), ("status", pa.string()), ("code", pa.string()),
-    ("reason", pa.string()), ("digest", pa.string()), ("seconds", pa.float64()), ("samples", pa.list_(_SAMPLE)),
+    ("reason", pa.string()), ("digest", pa.string()), ("seconds", pa.float64()),
+    ("samples", pa.list_(_SAMPLE)),
 ])  # fmt: skip
 MANIFEST_SCHEMA = pa.schema([
     ("unit", pa.string()), ("key", pa.string()), ("pack", pa.string()), ("status", pa.string()),
@@ -103,8 +104,8 @@ class ManifestRow:
     @staticmethod
     def of(record: UnitRecord, pack: str) -> ManifestRow:
         return ManifestRow(
-            record.unit, record.key, pack, record.status, record.code, record.reason, record.digest, record.bytes,
-            len(record.samples), record.frames, record.seconds,
+            record.unit, record.key, pack, record.status, record.code, record.reason, record.digest,
+            record.bytes, len(record.samples), record.frames, record.seconds,
         )  # fmt: skip
 
 
@@ -194,10 +195,8 @@ class Family:
 
     def shard_uris(self) -> list[str]:
         """The shards in order, for plain `webdataset`."""
-        return [
-            self.store.uri_of(locations.pack(self.node, p))
-            for p in sorted({p.pack for p in self._places.values()})
-        ]
+        packs = sorted({place.pack for place in self._places.values()})
+        return [self.store.uri_of(locations.pack(self.node, pack)) for pack in packs]
 
 
 def read_sample(

@@ -1,7 +1,7 @@
 """The store: verbs over pyarrow.fs, the same on a local folder and in a bucket.
 
-Publication: data is finished and hashed in a local temp file first, because pyarrow publishes a partial object when
-a write raises half way. Local files are then written aside, fsynced and renamed; object stores get one upload.
+Publication: data is finished and hashed in a local temp file first, because pyarrow publishes a partial
+object when a write raises half way. Local files are then synced and renamed, an object store gets one upload.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Entry:
 
 
 class Store:
-    """A root folder or bucket prefix; every path below is relative to it and comes from `storage.locations`."""
+    """A root folder or bucket prefix. Paths are relative to it and come from `storage.locations`."""
 
     def __init__(self, uri: str):
         self.uri = uri
@@ -98,15 +98,11 @@ class Store:
         """A local path holding this file's bytes: the file itself, or a copy in the temp folder."""
         if self.local:
             return Path(self.at(path))
-        target = (
-            Path(tempfile.gettempdir())
-            / "reenact-fetch"
-            / hashlib.sha256(self.uri_of(path).encode()).hexdigest()
-        )
+        name = hashlib.sha256(self.uri_of(path).encode()).hexdigest()
+        target = Path(tempfile.gettempdir()) / "reenact-fetch" / name / Path(path).name
         info = self.fs.get_file_info(self.at(path))
         if info.type == fs.FileType.NotFound:
             raise FileNotFoundError(f"{public_uri(self.uri)}/{path} is not there")
-        target = target / Path(path).name
         if not target.exists() or target.stat().st_size != info.size:
             target.parent.mkdir(parents=True, exist_ok=True)
             aside = target.with_name(f"{target.name}.{uuid.uuid4().hex}")

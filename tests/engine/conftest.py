@@ -43,7 +43,7 @@ def listing(ctx):
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), ctx.out / "listing.parquet")
 
 
-SCHEMA = pa.schema([("id", pa.string()), ("bucket", pa.int64()), ("value", pa.int64()), ("split", pa.string())])
+SCHEMA = pa.schema({"id": pa.string(), "bucket": pa.int64(), "value": pa.int64(), "split": pa.string()})
 
 
 def hash_of(key):
@@ -65,7 +65,8 @@ def add(inputs, config, nets):
     out = []
     for sample in inputs["double"]:
         log("add", sample["__key__"])
-        out.append({"__key__": sample["__key__"], "clip": {"value": sample["clip"]["value"] + config.add.amount + OFFSET}})
+        value = sample["clip"]["value"] + config.add.amount + OFFSET
+        out.append({"__key__": sample["__key__"], "clip": {"value": value}})
     return out
 
 
@@ -193,22 +194,24 @@ class Project:
 
     def graph(self) -> Graph:
         graph, at = Graph(), f"{self.package}.nodes"
-        graph.add(Node(name="listing", kind="whole", run=f"{at}:listing", writes=("value", "split"), eager=True,
-                       config=("listing.buckets", "listing.file"), inputs=f"{at}:inputs"))  # fmt: skip
-        graph.add(Node(name="double", kind="keyed", pack="unit", run=f"{at}:double", reads={"listing": ("value",)},
-                       writes=("clip",), config=("double",), weights=("net",)))  # fmt: skip
-        graph.add(Node(name="add", kind="keyed", run=f"{at}:add", reads={"double": ("clip",)}, writes=("clip",),
-                       config=("add.amount",)))  # fmt: skip
-        graph.add(
-            Node(
-                name="side", kind="keyed", run=f"{at}:side", reads={"listing": ("value",)}, writes=("probe",)
-            )
-        )
-        graph.add(Node(name="total", kind="whole", run=f"{at}:total", reads={"add": ("clip",)}, writes=("sum",),
-                       config=("total",), extend="total.steps", exclusive=True))  # fmt: skip
-        graph.add(
-            Node(name="report", kind="whole", run=f"{at}:report", reads={"total": ("sum",)}, writes=("page",))
-        )
+        # fmt: off
+        graph.add(Node(name="listing", kind="whole", run=f"{at}:listing", eager=True,
+                       writes=("value", "split"),
+                       config=("listing.buckets", "listing.file"), inputs=f"{at}:inputs"))
+        graph.add(Node(name="double", kind="keyed", run=f"{at}:double", pack="unit",
+                       reads={"listing": ("value",)}, writes=("clip",),
+                       config=("double",), weights=("net",)))
+        graph.add(Node(name="add", kind="keyed", run=f"{at}:add",
+                       reads={"double": ("clip",)}, writes=("clip",),
+                       config=("add.amount",)))
+        graph.add(Node(name="side", kind="keyed", run=f"{at}:side",
+                       reads={"listing": ("value",)}, writes=("probe",)))
+        graph.add(Node(name="total", kind="whole", run=f"{at}:total", exclusive=True,
+                       reads={"add": ("clip",)}, writes=("sum",),
+                       config=("total",), extend="total.steps"))
+        graph.add(Node(name="report", kind="whole", run=f"{at}:report",
+                       reads={"total": ("sum",)}, writes=("page",)))
+        # fmt: on
         return graph
 
     def planner(self, **options) -> Planner:

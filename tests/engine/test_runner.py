@@ -1,16 +1,59 @@
 """Running the toy graph: what executes, what is reused, what a failure leaves behind."""
 
 import os
+import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from pipelines.engine.keys import UndeclaredConfig
-from pipelines.engine.packs import CodeError
+from pipelines.engine.packs import CodeError, InProcess
 from pipelines.engine.runner import Runner, TooManyRejects
 from storage import locations
+
+BUILD_ONE = """
+import sys
+sys.path[:0] = [sys.argv[1], sys.argv[2]]
+from pipelines.engine.fingerprint import resolve
+from pipelines.engine.packs import PackJob, UnitJob, build_pack
+from storage.files import Store
+
+unit = UnitJob("c", "u1", {"listing": {"id": "c", "value": 3}}, {})
+job = PackJob("double", "k1", (unit,), run="r")
+result = build_pack(job, resolve(sys.argv[3]), None, {}, Store(sys.argv[4]))
+print(result.units[0].code)
+"""
+
+RUN_AND_DIE = """
+import importlib.util, os, pickle, sys
+sys.path[:0] = [sys.argv[1], sys.argv[2]]
+from pipelines.engine.packs import InProcess
+from pipelines.engine.runner import Runner
+
+spec = importlib.util.spec_from_file_location("toys", sys.argv[3])
+sys.modules["toys"] = toys = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(toys)
+project = toys.Project.__new__(toys.Project)
+project.__dict__.update(pickle.loads(bytes.fromhex(sys.argv[4])))
+project.config = toys.Config(listing=toys.Listing(file=str(project.root / "values.json")))
+
+
+class Dies(InProcess):
+    left = int(sys.argv[5])
+
+    def build(self, *args):
+        for result in super().build(*args):
+            Dies.left -= 1
+            if Dies.left == 0:
+                os._exit(9)
+            yield result
+
+
+Runner(project.planner(), Dies(), "r", width=1).run()
+"""
 
 
 def test_a_second_run_executes_nothing(ran):
@@ -45,8 +88,7 @@ def test_reuse_by_copying_equals_recomputing(ran, tmp_path):
 
 
 def test_equal_bytes_upstream_cut_off_what_follows(ran):
-    ran.edit("nodes", "return [{\"__key__\": row[\"id\"], \"clip\": {\"value\": twice(row[\"value\"])",
-             "return [{\"__key__\": row[\"id\"], \"clip\": {\"value\": 0 + twice(row[\"value\"])")  # fmt: skip
+    ran.edit("nodes", '"clip": {"value": twice(row["value"])', '"clip": {"value": 0 + twice(row["value"])')
     assert ran.run().executed == ["double"]
 
 
@@ -55,11 +97,8 @@ def test_a_rejected_unit_is_a_row_with_its_reason_and_not_tried_again(project):
     outcome = project.run()
     assert not outcome.failed
     rows = {r.unit: r for r in outcome.plans["double"].artifact.manifest()}
-    assert (rows["b"].status, rows["b"].code, rows["b"].reason) == (
-        "rejected",
-        "negative",
-        "-2 is below zero",
-    )
+    bad = rows["b"]
+    assert (bad.status, bad.code, bad.reason) == ("rejected", "negative", "-2 is below zero")
     assert "b" not in {r.unit for r in outcome.plans["add"].artifact.manifest()}
     project.did()
     project.run()
@@ -96,9 +135,7 @@ def test_an_undeclared_config_read_is_an_error(project):
 
 def test_keep_going_runs_what_does_not_depend_on_the_failure(project):
     project.values({"a": 666})
-    runner = Runner(project.planner(), __import__("pipelines.engine.packs", fromlist=["x"]).InProcess(), "r",
-                    keep_going=True)  # fmt: skip
-    outcome = runner.run()
+    outcome = Runner(project.planner(), InProcess(), "r", keep_going=True).run()
     assert set(outcome.plans) == {"listing", "side"}
     assert set(outcome.skipped) == {"add", "total", "report"}
 
@@ -131,22 +168,10 @@ def test_a_lost_object_is_noticed_and_only_it_is_rebuilt(ran):
 
 def test_a_unit_that_kills_its_worker_twice_is_rejected(project):
     """Each attempt in its own process, as Ray would restart it."""
-    project.edit(
-        "nodes",
-        'if row["value"] < 0:',
-        'if row["value"] == 3:\n        import os; os._exit(9)\n    if row["value"] < 0:',
-    )
-    program = (
-        "import sys; sys.path[:0] = [sys.argv[1], sys.argv[2]]\n"
-        "from dataclasses import replace\n"
-        "from pipelines.engine.packs import PackJob, UnitJob, build_pack\n"
-        "from pipelines.engine.fingerprint import resolve\n"
-        "from storage.files import Store\n"
-        "job = PackJob('double', 'k1', (UnitJob('c', 'u1', {'listing': {'id': 'c', 'value': 3}}, {}),), run='r')\n"
-        "print(build_pack(job, resolve(sys.argv[3]), None, {}, Store(sys.argv[4])).units[0].code)\n"
-    )
-    argv = [sys.executable, "-c", program, os.getcwd(), str(project.root), f"{project.package}.nodes:double",
-            project.store.uri]  # fmt: skip
+    first = 'if row["value"] < 0:'
+    project.edit("nodes", first, f'if row["value"] == 3:\n        import os; os._exit(9)\n    {first}')
+    argv = [sys.executable, "-c", BUILD_ONE, os.getcwd(), str(project.root),
+            f"{project.package}.nodes:double", project.store.uri]  # fmt: skip
     results = [subprocess.run(argv, capture_output=True, text=True, check=False) for _ in range(3)]
     assert [r.returncode for r in results] == [9, 9, 0]
     assert results[2].stdout.strip() == "crashed"
@@ -170,29 +195,10 @@ def test_the_manifest_lists_every_unit_with_its_pack_and_size(ran):
 @pytest.mark.parametrize("steps", [1, 3, 6])
 def test_a_killed_run_resumed_equals_an_uninterrupted_one(project, steps):
     """The process dies after some packs; what it published stands, and the rest comes out the same."""
-    program = (
-        "import os, sys; sys.path[:0] = [sys.argv[1], sys.argv[2]]\n"
-        "import pickle; from pipelines.engine.packs import InProcess; from pipelines.engine.runner import Runner\n"
-        "import importlib.util as u\n"
-        "spec = u.spec_from_file_location('toyconf', sys.argv[3]); m = u.module_from_spec(spec)\n"
-        "sys.modules['toyconf'] = m; spec.loader.exec_module(m)\n"
-        "p = m.Project.__new__(m.Project); p.__dict__.update(pickle.loads(bytes.fromhex(sys.argv[4])))\n"
-        "p.config = m.Config(listing=m.Listing(file=str(p.root / 'values.json')))\n"
-        "class Dies(InProcess):\n"
-        "    left = int(sys.argv[5])\n"
-        "    def build(self, *args):\n"
-        "        for r in super().build(*args):\n"
-        "            Dies.left -= 1\n"
-        "            if Dies.left == 0: os._exit(9)\n"
-        "            yield r\n"
-        "Runner(p.planner(), Dies(), 'r', width=1).run()\n"
-    )
-    import pickle
-
     state = {k: v for k, v in project.__dict__.items() if k != "config"}
-    conftest = os.path.join(os.path.dirname(__file__), "conftest.py")
-    argv = [sys.executable, "-c", program, os.getcwd(), str(project.root), conftest, pickle.dumps(state).hex(),
-            str(steps)]  # fmt: skip
+    conftest = str(Path(__file__).with_name("conftest.py"))
+    argv = [sys.executable, "-c", RUN_AND_DIE, os.getcwd(), str(project.root), conftest,
+            pickle.dumps(state).hex(), str(steps)]  # fmt: skip
     assert subprocess.run(argv, check=False).returncode == 9
     before = project.did()
     outcome = project.run()

@@ -58,7 +58,7 @@ def test_a_family_travels_to_other_processes(family):
 
 @pytest.mark.parametrize("call", [lambda f: f.frames(f.keys[0], [4]), lambda f: f.read("nobody")])
 def test_what_is_not_there_is_told(family, call):
-    with pytest.raises(ValueError, match="frame 4 asked for, the clip has 4|no sample 'nobody' among 2"):
+    with pytest.raises(ValueError, match=r"frame 4 asked for, the clip has 4|no sample 'nobody' among 2"):
         call(family)
 
 

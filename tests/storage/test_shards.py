@@ -65,10 +65,19 @@ def test_plain_webdataset_reads_it(shard):
     assert shards.unpack_jpgs(read[0]["frames.jpgs"], [2]).shape == (1, 32, 32, 3)
 
 
+def test_it_is_what_webdataset_writes(shard, tmp_path):
+    path, samples, _ = shard
+    encoded = [shards.encode_sample(s) for s in samples]
+    with webdataset.TarWriter(str(tmp_path / "b.tar"), encoder=False, mtime=0, user="", group="") as writer:
+        for key, members in encoded:
+            writer.write({"__key__": key} | {f"{f}.{shards.FIELDS[f]}": data for f, data in members.items()})
+    assert (tmp_path / "b.tar").read_bytes() == path.read_bytes()
+
+
 def test_a_digest_changes_with_any_byte(shard):
     _, samples, records = shard
     samples[0]["boxes"][0, 0] += 1
-    key, members = shards.encode_sample(samples[0])
+    _, members = shards.encode_sample(samples[0])
     assert shards.sample_digest(members) != records[0].digest
 
 
