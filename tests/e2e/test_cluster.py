@@ -1,0 +1,109 @@
+"""A cluster as a user starts it: submit, follow, submit again, stop in the middle, and a rerun resumes."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+MICRO = Path(__file__).with_name("micro.yaml")
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """`ray start --head --block` in its own session, stopped by its process group; yields its address."""
+    home = tmp_path_factory.mktemp("r")
+    port, dashboard, client = free_port(), free_port(), free_port()
+    env = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    argv = [
+        str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--disable-usage-stats",
+        f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
+        f"--dashboard-agent-listen-port={free_port()}", "--min-worker-port=20000", "--max-worker-port=20999",
+        "--num-cpus=2", f"--object-store-memory={400 * 2**20}", f"--temp-dir=/tmp/rx{port}",
+    ]  # fmt: skip
+    log = (home / "ray.log").open("w")
+    process = subprocess.Popen(argv, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    address = f"http://127.0.0.1:{dashboard}"
+    try:
+        wait_until_up(dashboard, process, home / "ray.log")
+        yield address
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # SIGTERM takes Ray 20 s, and nothing here is to be kept
+        process.wait(20)
+
+
+def wait_until_up(port: int, process: subprocess.Popen, log: Path) -> None:
+    import urllib.error
+    import urllib.request
+
+    limit = time.monotonic() + 120
+    while time.monotonic() < limit:
+        assert process.poll() is None, log.read_text()
+        with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/api/version", timeout=2)
+            return
+        time.sleep(0.3)
+    raise AssertionError(log.read_text())
+
+
+@pytest.fixture
+def run_file():
+    """Inside the checkout: only that travels."""
+    return str(MICRO)
+
+
+def test_submit_runs_the_pipeline_there_and_again_runs_nothing(micro, cluster, run_file, tmp_path):
+    home = type(micro)(tmp_path)
+    done = home.call("submit", run_file, "--address", cluster, "--follow", timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"v train\.fsrt\.warmup", done.stdout)
+    assert "psnr_frame" in done.stdout
+    again = home.call("submit", run_file, "--address", cluster, "--follow", timeout=300)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "nothing to do" in again.stdout
+    listed = home.call("jobs", "--address", cluster).stdout
+    assert listed.count("SUCCEEDED") >= 2
+
+
+def test_stop_in_the_middle_leaves_a_store_that_a_rerun_takes_up(micro, cluster, run_file, tmp_path):
+    home = type(micro)(tmp_path)
+    started = home.call("submit", run_file, "--address", cluster)
+    job = re.search(r"job (\S+):", started.stdout).group(1)
+    limit = time.monotonic() + 240
+    while not list((home.store / "packs/clips").glob("*.parquet")):
+        assert time.monotonic() < limit
+        time.sleep(0.1)
+    assert home.call("stop", job, "--address", cluster).returncode == 0
+    assert home.call("logs", job, "--address", cluster).returncode == 130
+    kept = {p.name: p.stat().st_mtime_ns for p in (home.store / "packs/download").glob("*.tar")}
+    assert home.states()["download"] == "cached"
+    done = home.call("run", run_file, "--only", "clips")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {p.name: p.stat().st_mtime_ns for p in (home.store / "packs/download").glob("*.tar")} == kept
+
+
+def test_a_failed_job_ends_with_its_own_exit_code(micro, cluster, run_file, tmp_path):
+    home = type(micro)(tmp_path)
+    sets = ("--set", "runtime.max_rejected=0.0", "--set", "clips.min_size=300")
+    done = home.call("submit", run_file, "--address", cluster, "--follow", "--only", "clips", *sets)
+    assert done.returncode == 3, done.stdout + done.stderr
+
+
+def test_no_cluster_is_one_line(micro, run_file):
+    done = micro.call("submit", run_file, "--address", f"http://127.0.0.1:{free_port()}")
+    assert done.returncode == 1
+    assert "no Ray job server at" in done.stderr
+    assert "Traceback" not in done.stderr

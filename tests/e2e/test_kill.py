@@ -1,0 +1,79 @@
+"""kill -9 in the middle, run again: the same bytes as a run that nobody killed."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+MICRO = str(Path(__file__).with_name("micro.yaml"))
+
+
+def kill_tree(process: subprocess.Popen) -> None:
+    """The driver alone is killed, as an out-of-memory killer would; Ray's own processes go with it."""
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(30)
+
+
+def alive(group: int) -> list[str]:
+    """Processes of a session that still run."""
+    argv = ["ps", "-e", "-o", "pgid=,stat=,args="]
+    listed = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()]
+    return [row[2] for row in rows if row[0] == str(group) and not row[1].startswith("Z")]
+
+
+def wait_for(condition, process, seconds: float = 240.0) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert process is None or process.poll() is None, process.stdout.read()
+        assert time.monotonic() < limit, "never got there"
+        time.sleep(0.05)
+
+
+def published(store: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(store)): path.read_bytes()
+        for top, pattern in (("packs", "*.tar"), ("whole", "*"))
+        for path in (store / top).rglob(pattern)
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("moment", ["clips", "train.fsrt.warmup"])
+def test_a_killed_run_resumed_publishes_the_same_bytes(micro, tmp_path, moment):
+    if moment == "clips":
+        victim = type(micro)(tmp_path)
+        reached = lambda: len(list((victim.store / "packs/clips").glob("*.parquet"))) >= 1  # noqa: E731
+    else:
+        shutil.copytree(micro.store, tmp_path / "store")
+        for node in (moment, "eval.fsrt", "report"):
+            shutil.rmtree(tmp_path / "store/whole" / node)
+        shutil.rmtree(tmp_path / "store/work", ignore_errors=True)
+        victim = type(micro)(tmp_path)
+        reached = lambda: any((victim.store / "work" / moment).rglob("step-*.safetensors"))  # noqa: E731
+    process = victim.start("run", MICRO)
+    wait_for(reached, process)
+    kill_tree(process)
+    done = victim.call("run", MICRO)
+    assert done.returncode == 0, done.stdout + done.stderr
+    expected, found = published(micro.store), published(victim.store)
+    assert sorted(found) == sorted(expected)
+    assert [name for name in expected if found[name] != expected[name]] == []
+
+
+def test_ctrl_c_ends_the_workers_and_a_rerun_resumes(micro, tmp_path):
+    victim = type(micro)(tmp_path)
+    process = victim.start("run", MICRO)
+    wait_for(lambda: len(list((victim.store / "packs/download").glob("*.parquet"))) >= 1, process)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(60) == 130
+    out = process.stdout.read()
+    assert "Traceback" not in out
+    wait_for(lambda: not alive(process.pid), None, 15)
+    again = victim.call("run", MICRO, "--only", "download")
+    assert again.returncode == 0
+    assert victim.states()["download"] == "cached"

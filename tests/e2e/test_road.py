@@ -1,0 +1,229 @@
+"""From rendered videos to a scored run, and rerunning only what changed: what a user sees."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+MICRO = str(Path(__file__).with_name("micro.yaml"))
+KEYED = ("download", "clips", "keypoints", "fit3dmm", "speech")
+AFTER_TRAINING = {"eval.fsrt", "report"}
+
+
+def test_the_run_ends_with_scores_a_report_and_how_to_open_mlflow(micro):
+    out = (micro.home / "out.txt").read_text()
+    assert "metric" in out
+    assert "copy-source" in out
+    assert "psnr_frame" in out
+    assert "reenact ui" in out
+    report = next(line.split()[1] for line in out.splitlines() if line.startswith("report  /"))
+    assert "<html" in Path(report).read_text()[:200].lower()
+
+
+def test_run_again_and_nothing_runs(micro):
+    done = micro.call("run", MICRO)
+    assert done.returncode == 0
+    assert "nothing to do" in done.stdout
+    assert set(micro.states().values()) == {"cached"}
+
+
+def test_plan_check_tells_work_by_its_exit_code(micro):
+    assert micro.call("plan", MICRO, "--check").returncode == 0
+    assert micro.call("plan", MICRO, "--check", "--set", "speech.mels=40").returncode == 10
+
+
+def test_a_training_value_reruns_that_phase_and_what_follows(micro):
+    states = micro.states("fsrt.phases.warmup.optim.lr=0.002")
+    assert {n for n, s in states.items() if s != "cached"} == {"train.fsrt.warmup", *AFTER_TRAINING}
+    done = micro.call("plan", MICRO, "--set", "fsrt.phases.warmup.optim.lr=0.002")
+    assert "-> 0.002" in done.stdout
+    assert "config fsrt.phases.warmup.optim.lr" in done.stdout
+
+
+def test_a_speech_value_reruns_speech_and_the_page_about_the_data_not_fsrt(micro):
+    states = micro.states("speech.mels=40")
+    assert {n for n, s in states.items() if s != "cached"} == {"speech", "corpus"}
+
+
+def test_runtime_values_rerun_nothing(micro):
+    assert set(micro.states("runtime.log_every=3", "runtime.cpus=1").values()) == {"cached"}
+
+
+def test_a_comment_reruns_nothing_a_decoder_edit_training_and_a_revert_nothing(micro):
+    """On a copy of the source, against the same store."""
+    edited = type(micro)(micro.home, env={"REENACT_CACHE": str(micro.home / "cache2")})
+    edited.home = micro.home / "edited"
+    edited.home.mkdir()
+    edited.own_source()
+    edited.env["REENACT_STORE"] = str(micro.store)
+    network = "models/fsrt/network.py"
+    text = (edited.source / network).read_text()
+
+    (edited.source / network).write_text(text.replace("class Decoder(", "# a comment\n\nclass Decoder(", 1))
+    assert set(edited.states().values()) == {"cached"}
+
+    (edited.source / network).write_text(text + "\n\ndef unrelated() -> int:\n    return 3\n")
+    assert set(edited.states().values()) == {"cached"}
+
+    start = text.index("class Decoder(")
+    inside = text.index("def forward(", start)
+    body = text.index('"""', text.index('"""', inside) + 3) + 3
+    (edited.source / network).write_text(text[:body] + "\n        edited = 1  # noqa" + text[body:])
+    done = edited.call("plan", MICRO)
+    states = edited.states()
+    assert {n for n, s in states.items() if s != "cached"} == {"train.fsrt.warmup", *AFTER_TRAINING}
+    assert "code models.fsrt.network.Decoder" in done.stdout
+    why = edited.call("why", MICRO, "train.fsrt.warmup").stdout
+    assert "+        edited = 1" in why
+
+    (edited.source / network).write_text(text)
+    assert set(edited.states().values()) == {"cached"}
+
+
+def test_more_steps_continue_training(copy):
+    done = copy.call("run", MICRO, "--set", "fsrt.phases.warmup.steps=8", "--only", "train.fsrt.warmup")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "config fsrt.phases.warmup.steps 6 -> 8 (continues)" in done.stdout
+    assert set(copy.states().values()) == {"cached"}  # and the six are still there
+
+
+def test_every_number_reaches_the_keys_it_was_made_from(micro):
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{micro.store}/mlflow/mlflow.db")
+    experiment = client.get_experiment_by_name("reenact")
+    runs = client.search_runs([experiment.experiment_id])
+    scored = next(r for r in runs if r.data.tags.get("reenact.node") == "eval.fsrt")
+    trained = next(r for r in runs if r.data.tags.get("reenact.node") == "train.fsrt.warmup")
+    assert scored.data.tags["input.train.fsrt.warmup"] == trained.data.tags["reenact.key"]
+    clips = next(r for r in runs if r.data.tags.get("reenact.node") == "clips")
+    assert trained.data.tags["input.clips"] == clips.data.tags["reenact.key"]
+    assert any(name.startswith("eval/psnr_frame") for name in scored.data.metrics)
+
+
+def test_trace_walks_from_a_score_to_the_recordings_and_back(micro):
+    run = sorted(p.name for p in (micro.store / "runs").iterdir())[0]
+    down = micro.call("trace", run, "--store", str(micro.store)).stdout
+    nodes = ("eval.fsrt", "train.fsrt.warmup", "clips", "download", "recordings")
+    assert [node for node in nodes if node not in down] == []
+    up = micro.call("trace", "--recording", "syn000-00", "--store", str(micro.store))
+    text = up.stdout if up.returncode == 0 else micro.call("trace", "--recording", "syn000-01").stdout
+    assert "eval.fsrt" in text
+    assert "report" in text
+
+
+def test_the_store_verifies_and_a_flipped_bit_is_found(copy):
+    assert copy.call("verify", "--store", str(copy.store)).returncode == 0
+    shard = next((copy.store / "packs/keypoints").glob("*.tar"))
+    data = bytearray(shard.read_bytes())
+    data[700] ^= 1
+    shard.write_bytes(bytes(data))
+    done = copy.call("verify", "--store", str(copy.store))
+    assert done.returncode == 1
+    assert "differs from its digest" in done.stdout
+
+
+def test_gc_keeps_what_the_latest_run_uses(copy):
+    done = copy.call("gc", "--store", str(copy.store), "--grace", "0", "--yes")
+    assert done.returncode == 0
+    assert set(copy.states().values()) == {"cached"}
+
+
+def test_a_pin_and_an_accepted_edit(copy):
+    assert "pinned 3 recordings" in copy.call("pin", "v1", MICRO).stdout
+    states = copy.states("data.pin=v1", "data.synthetic.identities=4")
+    assert set(states.values()) == {"pinned", "cached"}
+    copy.own_source()
+    copy.edit("pipelines/preprocess/speech.py", "settings = config.speech", "settings = config.speech; _ = 0")
+    assert copy.states()["speech"] == "stale"
+    done = copy.call("accept", MICRO, "speech", "--reason", "a name nobody reads")
+    assert "accepted for changed" in done.stdout, done.stderr
+    assert set(copy.states().values()) == {"cached"}
+
+
+def test_families_are_aligned(micro):
+    manifests = {n: sorted((micro.store / "manifests" / n).glob("*.parquet")) for n in KEYED[1:]}
+    tables = [pq.read_table(files[-1]).select(["unit", "clips"]) for files in manifests.values()]
+    assert len({json.dumps(table.to_pylist()) for table in tables}) == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["run", MICRO, "--set", "clips.sise=3"], 2, "clips.sise: unknown key; did you mean 'size'?"),
+        (["run", MICRO, "--only", "nope"], 2, "no node 'nope'; the nodes are recordings"),
+        (["run", "nope.yaml"], 2, "no config file nope.yaml"),
+        (["plan", MICRO, "--set", "data.pin=v9"], 2, "no pin 'v9' in this store"),
+        (["weights", "import", "nope", "x.pt"], 2, "no weights 'nope'"),
+        (["trace", "123456789"], 2, "no run or artifact '123456789'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_2(micro, args, code, message):
+    done = micro.call(*args)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_store_nobody_may_write_is_told_in_one_line(micro):
+    other = type(micro)(micro.home, env={"REENACT_STORE": "/proc/nowhere"})
+    done = other.call("run", MICRO)
+    assert done.returncode == 1
+    assert "cannot write" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [
+    "plan", "why", "run", "submit", "jobs", "logs", "stop", "accept", "pin", "graph", "ui", "trace", "gc",
+    "verify", "weights list", "weights import", "weights verify",
+])  # fmt: skip
+def test_every_command_helps_with_an_example(micro, command):
+    assert "Example:" in micro.call(*command.split(), "--help").stdout
+
+
+# --- a folder of videos -----------------------------------------------------------------------------------
+FOLDER = ("data.source=folder", "clips.min_frames=15")
+
+
+def add_video(folder: Path, person: int, take: int) -> None:
+    from pipelines.preprocess.sources import synthetic
+
+    rows = synthetic.recordings(synthetic.SyntheticConfig(identities=9, clips_per_identity=3, seconds=1.0))
+    row = rows[person * 3 + take]
+    target = folder / row["identity"] / f"{row['id']}.mp4"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(synthetic.render(row)[0])
+
+
+def test_one_more_video_computes_one_unit_a_node_and_one_shard_a_family(micro, tmp_path):
+    videos = tmp_path / "videos"
+    for person in range(5):
+        add_video(videos, person, 0)
+    (videos / "syn001" / "empty.mp4").write_bytes(b"")
+    home = type(micro)(tmp_path)
+    sets = [a for s in (*FOLDER, f"data.folder.path={videos}") for a in ("--set", s)]
+    done = home.call("run", MICRO, *sets, "--only", "fit3dmm", "--only", "speech")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "rejected" in done.stdout + done.stderr
+    before = shards_of(home.store)
+
+    add_video(videos, 5, 0)
+    plan = home.call("plan", MICRO, *sets).stdout.splitlines()
+    told = {line.split()[0]: line for line in plan if line and not line.startswith(" ")}
+    assert "1 of 7 inputs new: syn005/syn005-00.mp4" in told["recordings"]
+    assert "1 of 7 units new" in told["download"]
+    assert [told["download"].split()[i] for i in (2, 3, 4, 5)] == ["7", "6", "1", "0"]
+    assert [told["clips"].split()[i] for i in (2, 3, 4, 5)] == ["6", "5", "0", "1"]
+    assert "1 after recordings, download (may cut off)" in told["clips"]
+    assert told["train.fsrt.keypoints"].split()[1] == "stale"
+
+    done = home.call("run", MICRO, *sets, "--only", "fit3dmm", "--only", "speech")
+    assert done.returncode == 0, done.stdout + done.stderr
+    new = shards_of(home.store) - before
+    assert sorted(path.split("/")[1] for path in new) == sorted(KEYED)
+
+
+def shards_of(store: Path) -> set[str]:
+    return {str(p.relative_to(store)) for p in (store / "packs").rglob("*.tar")}
