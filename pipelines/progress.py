@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 LOG_EVERY = 10.0  # seconds between progress lines of a node in a log file
 REDRAW_EVERY = 0.2
+NOTE = 60  # characters of a node's own note on a progress line; its last line has all of it
 
 
 @dataclass
@@ -36,7 +37,7 @@ class _Node:
         if self.rejected:
             parts.append(f"{self.rejected} rejected")
         if self.note:
-            parts.append(self.note)
+            parts.append(self.note if len(self.note) <= NOTE else f"{self.note[: NOTE - 3]}...")
         return "  ".join(parts)
 
     def rate(self) -> float:

@@ -78,6 +78,8 @@ def list_recordings(ctx: Context) -> None:
     pq.write_table(_table(rows, recordings), ctx.out / "recordings.parquet", compression="zstd")
     pq.write_table(_table(rejects, rejected), ctx.out / "rejects.parquet", compression="zstd")
     identities = {row["identity"]: row["split"] for row in rows}
+    lost = f", {len(rejects):,} rows of the source rejected: {rejects[0]['sentence']}" if rejects else ""
+    ctx.progress(len(rows), len(rows), f"{len(rows):,} recordings of {len(identities):,} people{lost}")
     ctx.metrics(
         {
             "recordings": len(rows),

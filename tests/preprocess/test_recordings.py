@@ -43,7 +43,11 @@ def rows_of(identities, split=""):
 def context(data, out: Path):
     figures = {}
     return SimpleNamespace(
-        config=SimpleNamespace(data=data), out=out, metrics=figures.update, figures=figures
+        config=SimpleNamespace(data=data),
+        out=out,
+        metrics=figures.update,
+        figures=figures,
+        progress=lambda *_: None,
     )
 
 
@@ -174,7 +178,7 @@ def test_listing_does_not_wait_for_pandas(tmp_path):
     code = (
         "import sys, pathlib, types; from pipelines.preprocess.recordings import DataConfig, list_recordings;"
         "config = types.SimpleNamespace(data=DataConfig());"
-        f"ctx = types.SimpleNamespace(config=config, metrics=print, out=pathlib.Path({str(tmp_path)!r}));"
+        f"ctx = types.SimpleNamespace(config=config, metrics=print, progress=print, out=pathlib.Path({str(tmp_path)!r}));"
         "list_recordings(ctx); print('pandas' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
