@@ -184,7 +184,8 @@ def score_table(model: str, records: Sequence[Mapping[str, Any]]) -> list[str]:
     for name in names:
         cells = [found.get((name, method)) for method in methods]
         lines.append("".join([f"{name:<16}", *(f"{_cell(c):>20}" for c in cells)]))
-    return lines + sorted({f"  {r['name']}: {r['note']}" for r in records if r["value"] is None})
+    lacking = [r for r in records if r["value"] is None and r["method"] == model]
+    return lines + [f"  {r['name']}: {r['note']}" for r in lacking]
 
 
 def _title(method: str, model: str) -> str:

@@ -178,7 +178,8 @@ def test_listing_does_not_wait_for_pandas(tmp_path):
     code = (
         "import sys, pathlib, types; from pipelines.preprocess.recordings import DataConfig, list_recordings;"
         "config = types.SimpleNamespace(data=DataConfig());"
-        f"ctx = types.SimpleNamespace(config=config, metrics=print, progress=print, out=pathlib.Path({str(tmp_path)!r}));"
+        f"out = pathlib.Path({str(tmp_path)!r});"
+        "ctx = types.SimpleNamespace(config=config, metrics=print, progress=print, out=out);"
         "list_recordings(ctx); print('pandas' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
