@@ -5,6 +5,7 @@ The only importer of ray.data. Stages stay plain functions; a row of the dataset
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import pickle
@@ -60,6 +61,8 @@ class RayExecutor:
     def __init__(self, runtime: Any):
         self.runtime = runtime
         self._starting = threading.Lock()
+        self._freed = threading.Condition()
+        self._taken = 0.0
 
     def start(self) -> None:
         """Idempotent, from any node's thread."""
@@ -106,10 +109,33 @@ class RayExecutor:
     def build(self, node: Node, jobs: Sequence[PackJob], config: View, store: Store) -> Iterator[PackResult]:
         self.start()
         self.check(node)
+        size = min(self.most_workers(node), len(jobs))
+        with self._cores(size * node.resources.get("cpu", 1)):
+            yield from self._stream(node, jobs, config, store, size)
+
+    @contextmanager
+    def _cores(self, wanted: float) -> Iterator[None]:
+        """Nodes run side by side as far as the cluster has cores for their whole pools: two half pools would
+        wait for each other's other half."""
         import ray
+
+        with self._freed:
+            self._freed.wait_for(
+                lambda: not self._taken or self._taken + wanted <= ray.cluster_resources()["CPU"]
+            )
+            self._taken += wanted
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._taken -= wanted
+                self._freed.notify_all()
+
+    def _stream(
+        self, node: Node, jobs: Sequence[PackJob], config: View, store: Store, size: int
+    ) -> Iterator[PackResult]:
         import ray.data
 
-        size = min(self.most_workers(node), len(jobs))
         # Of many packs, each worker has the next one waiting: none idles until the driver has sent it.
         ahead = 2 if len(jobs) >= 4 * size else 1
         rows = [{"job": pickle.dumps(job)} for job in jobs]
@@ -122,8 +148,17 @@ class RayExecutor:
             num_gpus=node.resources.get("gpu", 0),
             fn_constructor_args=(node, config, store),
         )
-        for row in dataset.iter_rows():
-            yield pickle.loads(row["result"])
+        failure: Exception | None = None
+        try:
+            for row in dataset.iter_rows():
+                yield pickle.loads(row["result"])
+        except Exception as error:  # noqa: BLE001 - raised again below
+            failure = error.with_traceback(None)
+        if failure is not None:
+            # A traceback would hold Ray Data's executor, that its actors, and they the cores others wait for.
+            del dataset
+            gc.collect()
+            raise failure
 
     def close(self) -> None:
         if "ray" in sys.modules:
@@ -147,7 +182,7 @@ def quiet_environment() -> None:
     context.print_on_execution_start = False
     context.raise_original_map_exception = True
     context.execution_options.verbose_progress = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what goes wrong comes as an exception
 
 
 @contextmanager

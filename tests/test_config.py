@@ -26,7 +26,7 @@ def test_the_run_file_wins_over_fragments_and_set_over_both(run_file):
     path = run_file("use: [data/synthetic]\ndata: {synthetic: {seconds: 1.5, seed: 4}}")
     config = load(path, ["data.synthetic.seed=9"]).config
     assert (config.data.synthetic.seconds, config.data.synthetic.seed) == (1.5, 9)
-    assert config.data.synthetic.identities == 14  # the fragment's
+    assert config.data.synthetic.identities == 36  # the fragment's
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,6 @@ def test_numbers_in_scientific_notation_are_numbers(run_file):
 
 def test_the_resolved_tree_says_where_a_value_came_from(run_file):
     shown = resolved(load(run_file("use: [data/synthetic]\nname: mine"), ["runtime.cpus=1"]))
-    assert "identities: 14  # configs/data/synthetic.yaml" in shown
+    assert "identities: 36  # configs/data/synthetic.yaml" in shown
     assert "cpus: 1  # --set runtime.cpus" in shown
     assert "detect_every: 5\n" in shown  # a default has no origin

@@ -144,9 +144,9 @@ def run_workers(ctx: Context, job: Job) -> None:
     """Ray Train's worker group, or this process with runtime.train_workers 0. Returns when training has
     ended.
     """
-    os.environ.setdefault(
-        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5"
-    )  # its default makes every start 10 s longer
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # its default: 10 s more a start
+    # workers may have to wait for the cores of a node that runs beside this one
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "86400")
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 

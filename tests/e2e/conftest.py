@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -41,9 +42,11 @@ class Checkout:
                               capture_output=True, text=True, timeout=timeout, check=False)  # fmt: skip
 
     def start(self, *args: str) -> subprocess.Popen[str]:
+        """In a session of its own, and listening to Ctrl-C even if this test run does not."""
         return subprocess.Popen(
             self.argv(*args), cwd=self.source, env=self.environment(), text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
 
     def states(self, *sets: str) -> dict[str, str]:
