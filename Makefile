@@ -30,7 +30,7 @@ lint: setup
 	$(BIN)/basedpyright
 
 bench: setup
-	$(BIN)/python -m pytest -m bench -s
+	$(BIN)/python -m pytest -m bench -s -q -o python_files='bench_*.py' tests/bench
 
 clean:
 	rm -rf .venv .reenact build *.egg-info .pytest_cache .ruff_cache .hypothesis

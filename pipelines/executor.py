@@ -12,7 +12,7 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pipelines.engine.fingerprint import resolve
@@ -159,6 +159,16 @@ class RayExecutor:
             del dataset
             gc.collect()
             raise failure
+
+    def abandon(self) -> None:
+        """Just before this process ends: take along what a private cluster would leave running. Its raylet
+        and control store die with us by themselves, and this process with them if they went first."""
+        import psutil
+
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if child.name() not in ("raylet", "gcs_server"):
+                    child.kill()
 
     def close(self) -> None:
         if "ray" in sys.modules:

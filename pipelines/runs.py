@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -20,6 +20,9 @@ from pipelines.progress import Progress
 from pipelines.session import Session, open_session
 from storage import ledger, locations
 from storage.files import Store, public_uri
+
+if TYPE_CHECKING:
+    from pipelines.executor import RayExecutor
 
 STALE_AFTER = 24 * 3600.0  # seconds without an event after which a run elsewhere is taken for dead
 
@@ -77,7 +80,6 @@ def _execute(
     errors = {node: _one_line(error) for node, error in outcome.failed.items()}
     emit({"type": "run_finished", "status": status,
           "error": "; ".join(f"{node}: {told}" for node, told in errors.items())})  # fmt: skip
-    executor.close()
     if tracker.close():
         session.store.write_json(_tracked(record.run_id), {"uri": public_uri(where.uri)})
         catch_up(session.store, runtime.tracking, runtime.experiment)
@@ -87,11 +89,18 @@ def _execute(
     _say_failures(outcome)
     if outcome.exit_code == 130:
         click.echo("interrupted; what was published stays, and a rerun takes up the rest", err=True)
-        sys.stdout.flush()
-        os._exit(130)  # node threads may still sit in a call into workers that are gone
     if not outcome.failed:
         summary(session, outcome.plans)
-    return outcome.exit_code
+    leave(executor, outcome.exit_code)
+
+
+def leave(executor: RayExecutor, code: int) -> NoReturn:
+    """End with this code whatever Ray does: its shutdown raced its own threads and ended a good run with a
+    silent 1, and a node's thread may sit in a call into workers that are gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    executor.abandon()
+    os._exit(code)
 
 
 def _started(session: Session, plans: Mapping[str, NodePlan]) -> dict[str, Any]:

@@ -1,0 +1,144 @@
+"""Preprocessing of the demo's corpus on Ray against the bare stage functions: how busy are the cores?
+
+python -m pytest -m bench -s tests/bench/bench_throughput.py
+
+efficiency = seconds of the bare stage functions, one after the other in one process with one thread
+             / (cores x seconds from the start of the first unit to the last result), Ray's start-up left out.
+The first runs give every node the machine for itself; the last is the run as users start it, where nodes that
+do not wait for each other share the cores. REENACT_BENCH_SETS="data.limit=4" makes it small.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from storage import ledger, locations
+from storage.families import read_pack_record
+from storage.files import Store
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = "configs/run/demo.yaml"
+NODES = ("download", "clips", "keypoints", "fit3dmm", "speech")
+SETS = os.environ.get("REENACT_BENCH_SETS", "").split()
+ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
+
+
+def bare_kernels() -> dict[str, tuple[float, float]]:
+    """Node -> (seconds, CPU seconds with child processes) of its function over all recordings."""
+    from pipelines.config import load
+    from pipelines.engine.fingerprint import resolve
+    from pipelines.engine.keys import View
+    from pipelines.engine.node import Rejected
+    from pipelines.executor import load_nets
+    from pipelines.graph import build
+    from pipelines.preprocess.recordings import list_source
+
+    config = load(ROOT / DEMO, SETS).config
+    graph, store = build(config), Store(os.environ["REENACT_STORE"])
+    stages = {
+        name: (resolve(graph[name].run), View(config, graph[name].config), load_nets(graph[name].nets, store))
+        for name in NODES
+    }
+    rows = list_source(config.data).rows
+    rounds = []
+    for row in [rows[0], *rows]:
+        rounds.append(dict.fromkeys(NODES, (0.0, 0.0)))
+        inputs = {"recordings": [row]}
+        with contextlib.suppress(Rejected):  # what follows in this recording has nothing to do
+            for name, (stage, view, nets) in stages.items():
+                clock, cpu = time.perf_counter(), sum(os.times()[:4])
+                try:
+                    inputs[name] = stage(inputs, view, nets)
+                finally:
+                    rounds[-1][name] = (time.perf_counter() - clock, sum(os.times()[:4]) - cpu)
+    del rounds[0]  # which also imported libraries
+    return {name: tuple(map(sum, zip(*(one[name] for one in rounds), strict=True))) for name in NODES}
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A node at work, in seconds of the epoch."""
+
+    asked: float
+    """when the runner started it"""
+    begin: float
+    """when its first unit began, in the worker"""
+    end: float
+    """when its last result arrived"""
+    busy: float
+    """seconds that the workers spent in its units"""
+    packs: int
+    units: int
+
+
+def streams(store: Store) -> dict[str, Stream]:
+    """Every keyed node of the latest run, from the ledger and from what the workers published."""
+    events = list(ledger.read_events(store, ledger.runs(store)[-1]))
+    found = {}
+    for event in events:
+        if event["type"] != "node_started" or event["node"] not in NODES:
+            continue
+        node = event["node"]
+        progress = [e["time"] for e in events if e["type"] == "progress" and e["node"] == node and e["done"]]
+        packs = {e.name.removesuffix(".parquet"): e.mtime for e in store.list(locations.packs(node))
+                 if e.name.endswith(".parquet")}  # fmt: skip
+        taken = {key: [u.seconds for u in read_pack_record(store, node, key)] for key in packs}
+        begin = min(packs[key] - sum(taken[key]) for key in packs)  # a pack's record is written last
+        busy, units = sum(sum(times) for times in taken.values()), sum(len(times) for times in taken.values())
+        found[node] = Stream(event["time"], begin, max(progress), busy, len(packs), units)
+    return found
+
+
+def together(some: list[Stream]) -> float:
+    """Seconds in which at least one of the nodes was at work."""
+    total, reached = 0.0, 0.0
+    for stream in sorted(some, key=lambda s: s.begin):
+        total += max(0.0, stream.end - max(stream.begin, reached))
+        reached = max(reached, stream.end)
+    return total
+
+
+@pytest.mark.bench
+def test_throughput_on_ray(reenact, tmp_path):
+    sets = [part for text in SETS for part in ("--set", text)]
+    cores = os.cpu_count() or 1
+    env = os.environ | ONE_THREAD | {"REENACT_STORE": str(tmp_path / "store"), "PYTHONPATH": str(ROOT)}
+    load = os.getloadavg()[0]
+    argv = [sys.executable, __file__]
+    bare = subprocess.run(argv, env=env, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    kernel = json.loads(bare.stdout)
+    print(f"\nload {load:.1f} when it began, {cores} cores; seconds")
+    heads = ("units", "packs", "kernel", "its CPU", "in units", "stream", "start", "efficiency")
+    print(" " * 12 + "".join(f"{head:>11}" for head in heads))
+
+    def line(name: str, nodes: dict[str, Stream], seconds: float) -> None:
+        wall, cpu = (sum(kernel[node][i] for node in nodes) for i in (0, 1))
+        start = sum(s.begin - s.asked for s in nodes.values()) / len(nodes)
+        units, packs = (max(getattr(s, part) for s in nodes.values()) for part in ("units", "packs"))
+        busy = sum(s.busy for s in nodes.values())
+        print(f"{name:<12}{units:11}{packs:11}{wall:11.1f}{cpu:11.1f}{busy:11.1f}{seconds:11.1f}{start:11.1f}"
+              f"{wall / cores / seconds:11.0%}")  # fmt: skip
+
+    store = Store(str(tmp_path / "store"))
+    alone: dict[str, Stream] = {}
+    for node in NODES:
+        reenact("run", DEMO, *sets, "--only", node)
+        alone[node] = streams(store)[node]
+        line(node, {node: alone[node]}, alone[node].end - alone[node].begin)
+    line("one by one", alone, sum(s.end - s.begin for s in alone.values()))
+    for top in ("packs", "manifests", "keys"):
+        store.delete_tree(top)
+    reenact("run", DEMO, *sets, "--only", "fit3dmm", "--only", "speech")
+    whole = streams(store)
+    line("in one run", whole, together(list(whole.values())))
+
+
+if __name__ == "__main__":
+    print(json.dumps(bare_kernels()))
