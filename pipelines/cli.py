@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-USAGE, WORK_TO_DO = 2, 10
+USAGE, WORK_TO_DO, INTERRUPTED = 2, 10, 130
 RUN_FILE = click.argument("run_file", type=click.Path(path_type=Path), metavar="RUN.yaml")
 SETS = click.option("--set", "sets", multiple=True, metavar="A.B=VALUE",
                     help="Change one setting (repeatable).")  # fmt: skip
@@ -57,6 +57,9 @@ def one_line_errors(function: Any) -> Any:
                 raise
             click.echo(f"error: {error.strerror or error}", err=True)
             sys.exit(1)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            sys.exit(INTERRUPTED)
 
     return inner
 

@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import pickle
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -71,7 +72,7 @@ class RayExecutor:
 
         with self._starting:
             if not ray.is_initialized():
-                with native_messages_hidden():
+                with native_messages_hidden(), signals_kept():
                     self._join(ray, self.runtime.ray or os.environ.get("RAY_ADDRESS"))
 
     def _join(self, ray: Any, address: str | None) -> None:
@@ -193,6 +194,20 @@ def quiet_environment() -> None:
     context.raise_original_map_exception = True
     context.execution_options.verbose_progress = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what goes wrong comes as an exception
+
+
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """Ray answers SIGTERM with a native stack trace and its own exit; how a run ends is ours to say."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -65,14 +65,16 @@ def test_a_killed_run_resumed_publishes_the_same_bytes(micro, tmp_path, moment):
     assert [name for name in expected if found[name] != expected[name]] == []
 
 
-def test_ctrl_c_ends_the_workers_and_a_rerun_resumes(micro, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_polite_stop_ends_the_workers_and_a_rerun_resumes(micro, tmp_path, number):
     victim = type(micro)(tmp_path)
     process = victim.start("run", MICRO)
     wait_for(lambda: len(list((victim.store / "packs/download").glob("*.parquet"))) >= 1, process)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     assert process.wait(60) == 130
     out = process.stdout.read()
     assert "Traceback" not in out
+    assert "SIGTERM" not in out
     wait_for(lambda: not alive(process.pid), None, 15)
     again = victim.call("run", MICRO, "--only", "download")
     assert again.returncode == 0
