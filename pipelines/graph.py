@@ -18,7 +18,7 @@ from models import MODELS
 from models.perception import NETS
 from pipelines.engine.node import Graph, Node
 from pipelines.eval.scoring import NETS_OF_LANDMARKS
-from pipelines.preprocess.sources import SOURCES
+from pipelines.preprocess.sources import SOURCE_NETS, SOURCES
 from storage.shards import codecs
 
 RECORDING = ("identity", "tracks")
@@ -33,9 +33,9 @@ def build(config: Any) -> Graph:
         """The loaders of its nets and the codecs of its fields are code of its key too."""
         code = [*(NETS[net].loader for net in nets), *codecs(writes)]
         weights = [w for net in nets for w in NETS[net].weights]
-        resources = {"cpu": 1, "gpu": config.runtime.gpu_share if nets else 0}
+        gpu = config.runtime.gpu_share if any(NETS[net].gpu for net in nets) else 0
         graph.add(Node(name=name, kind="keyed", run=f"pipelines.preprocess.{run}", writes=writes, nets=nets,
-                       code=code, weights=weights, resources=resources, **more))  # fmt: skip
+                       code=code, weights=weights, resources={"cpu": 1, "gpu": gpu}, **more))  # fmt: skip
 
     def whole(name: str, run: str, **more: Any) -> None:
         graph.add(Node(name=name, kind="whole", run=f"pipelines.{run}", **more))
@@ -50,7 +50,8 @@ def build(config: Any) -> Graph:
     keyed("download", "download:download", pack="unit",
           reads={"recordings": SOURCE},
           writes=("video", "probe", "truth"),
-          config=("data.sound",), packages=("av",), tools=("ffmpeg",))
+          config=("data.sound",), nets=SOURCE_NETS.get(config.data.source, ()),
+          packages=("av",), tools=("ffmpeg",))
 
     keyed("clips", "clips:cut_clips",
           reads={"recordings": RECORDING, "download": ("video", "probe")},
@@ -67,7 +68,7 @@ def build(config: Any) -> Graph:
     keyed("fit3dmm", "fit3dmm:fit_clips",
           reads={"keypoints": ("landmarks", "score")},
           writes=("id_coeffs", "exp_coeffs", "scale", "rotation", "translation", "angles", "fit_error"),
-          config=("fit3dmm",))
+          config=("fit3dmm",), nets=(config.fit3dmm.model,))
 
     keyed("speech", "speech:encode_speech",
           reads={"clips": ("sound", "clip")},

@@ -1,5 +1,6 @@
-"""Frozen nets: name -> loader and the weights it needs. To add one: an adapter in this folder, and a line
-here.
+"""Frozen nets and models: name -> loader and the weights it needs.
+
+To add one: an adapter in this folder, and a line here.
 
 A loader takes {weights id: local file} and returns an object of `models/perception/interfaces.py`; the
 objects are made once in each worker process, and none need survive pickling.
@@ -15,9 +16,12 @@ class Net(NamedTuple):
     """"module:function" of (weights: Mapping[str, Path]) -> object."""
     weights: tuple[str, ...] = ()
     """Ids in the weights registry."""
+    gpu: bool = False
+    """Runs on the GPU where there is one."""
 
 
 NETS: dict[str, Net] = {
+    "analytic_head": Net("models.perception.morphable:load_analytic"),
     "dlib_hog": Net("models.perception.dlib_faces:load_hog"),
     "dlib_ladder": Net("models.perception.dlib_faces:load_ladder", ("dlib_mmod",)),
     "dlib68": Net("models.perception.dlib_faces:load_landmarks", ("dlib_sp68",)),

@@ -14,7 +14,7 @@ from pipelines.preprocess.media import as_file, probe
 def download(inputs: Mapping[str, list[Sample]], config: Any, nets: Mapping[str, Any]) -> list[Sample]:
     """A row of the recordings table -> one sample: video, probe, truth (empty unless synthetic)."""
     row = inputs["recordings"][0]
-    video, truth = _fetch(row)
+    video, truth = _fetch(row, nets)
     with as_file(video) as path:
         probed = probe(path, row["id"])
     if not probed["audio_rate"] and config.data.sound == "required":
@@ -22,11 +22,11 @@ def download(inputs: Mapping[str, list[Sample]], config: Any, nets: Mapping[str,
     return [{"__key__": row["id"], "video": video, "probe": probed, "truth": truth}]
 
 
-def _fetch(row: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
+def _fetch(row: Mapping[str, Any], nets: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
     if row["source"] == "synthetic":
         from pipelines.preprocess.sources.synthetic import render
 
-        return render(row)
+        return render(row, nets["analytic_head"])
     if not row["uri"]:
         raise Rejected("not_in_mirror", f"{row['id']}.mp4 is not in the mirror folder")
     video = Path(row["uri"]).read_bytes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from pipelines.engine.node import Sample
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fit3dmmConfig:
+    model: Literal["analytic_head"] = "analytic_head"
+    """The morphable model that is fitted."""
     contour_weight: float = 0.15
     """Say of the jaw outline, which slides over a turning head, against the inner points' 1."""
     chin_weight: float = 0.1
@@ -38,12 +40,11 @@ class Fit3dmmConfig:
 
 def fit_clips(inputs: Mapping[str, list[Sample]], config: Any, nets: Mapping[str, Any]) -> list[Sample]:
     """Keypoints -> id_coeffs, exp_coeffs, scale, rotation, translation, angles, fit_error, for each clip."""
-    return [_fit(sample, config.fit3dmm) for sample in inputs["keypoints"]]
+    return [_fit(sample, config.fit3dmm, nets[config.fit3dmm.model]) for sample in inputs["keypoints"]]
 
 
-def _fit(sample: Sample, settings: Any) -> Sample:
+def _fit(sample: Sample, settings: Any, model: Any) -> Sample:
     from models.perception.fit import FitOptions, fill_gaps, fit_landmarks, neutral
-    from models.perception.morphable import analytic
     from models.perception.pose import rotation_to_euler
 
     names = ("contour_weight", "chin_weight", "noise", "id_prior", "rounds")
@@ -51,9 +52,9 @@ def _fit(sample: Sample, settings: Any) -> Sample:
     landmarks = sample["landmarks"]
     seen = np.flatnonzero(np.isfinite(landmarks).all((1, 2)))
     if len(seen):
-        fit = fill_gaps(fit_landmarks(analytic(), landmarks[seen], options), seen, len(landmarks))
+        fit = fill_gaps(fit_landmarks(model, landmarks[seen], options), seen, len(landmarks))
     else:
-        fit = neutral(analytic(), len(landmarks))
+        fit = neutral(model, len(landmarks))
     return {
         "__key__": sample["__key__"],
         "id_coeffs": fit.id,

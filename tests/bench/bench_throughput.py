@@ -2,8 +2,10 @@
 
 python -m pytest -m bench -s tests/bench/bench_throughput.py
 
-efficiency = seconds of the bare stage functions, one after the other in one process with one thread
+efficiency = seconds of the bare stage functions
              / (cores x seconds from the start of the first unit to the last result), Ray's start-up left out.
+The functions run one after the other in a process of one thread, one process on each core: busy cores share
+memory and caches. `alone` is the same with a single process.
 The first runs give every node the machine for itself; the last is the run as users start it, where nodes that
 do not wait for each other share the cores. REENACT_BENCH_SETS="data.limit=4" makes it small.
 """
@@ -14,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +33,8 @@ SETS = os.environ.get("REENACT_BENCH_SETS", "").split()
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
 
 
-def bare_kernels() -> dict[str, tuple[float, float]]:
-    """Node -> (seconds, CPU seconds with child processes) of its function over all recordings."""
+def bare_kernels() -> dict[str, float]:
+    """Node -> seconds of its function over all recordings."""
     from pipelines.config import load
     from pipelines.engine.fingerprint import resolve
     from pipelines.engine.keys import View
@@ -49,17 +52,28 @@ def bare_kernels() -> dict[str, tuple[float, float]]:
     rows = list_source(config.data).rows
     rounds = []
     for row in [rows[0], *rows]:
-        rounds.append(dict.fromkeys(NODES, (0.0, 0.0)))
+        rounds.append(dict.fromkeys(NODES, 0.0))
         inputs = {"recordings": [row]}
         with contextlib.suppress(Rejected):  # what follows in this recording has nothing to do
             for name, (stage, view, nets) in stages.items():
-                clock, cpu = time.perf_counter(), sum(os.times()[:4])
+                clock = time.perf_counter()
                 try:
                     inputs[name] = stage(inputs, view, nets)
                 finally:
-                    rounds[-1][name] = (time.perf_counter() - clock, sum(os.times()[:4]) - cpu)
+                    rounds[-1][name] = time.perf_counter() - clock
     del rounds[0]  # which also imported libraries
-    return {name: tuple(map(sum, zip(*(one[name] for one in rounds), strict=True))) for name in NODES}
+    return {name: sum(one[name] for one in rounds) for name in NODES}
+
+
+def bare_processes(count: int, env: Mapping[str, str]) -> dict[str, float]:
+    """The mean of `count` processes that do the same side by side."""
+    argv = [sys.executable, __file__]
+    running = [
+        subprocess.Popen(argv, env=env, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(count)
+    ]
+    said = [process.communicate()[0] for process in running]
+    assert not any(process.returncode for process in running)
+    return {name: sum(json.loads(text)[name] for text in said) / count for name in NODES}
 
 
 @dataclass(frozen=True)
@@ -111,19 +125,17 @@ def test_throughput_on_ray(reenact, tmp_path):
     cores = os.cpu_count() or 1
     env = os.environ | ONE_THREAD | {"REENACT_STORE": str(tmp_path / "store"), "PYTHONPATH": str(ROOT)}
     load = os.getloadavg()[0]
-    argv = [sys.executable, __file__]
-    bare = subprocess.run(argv, env=env, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    kernel = json.loads(bare.stdout)
+    single, kernel = (bare_processes(count, env) for count in (1, cores))
     print(f"\nload {load:.1f} when it began, {cores} cores; seconds")
-    heads = ("units", "packs", "kernel", "its CPU", "in units", "stream", "start", "efficiency")
+    heads = ("units", "packs", "alone", "kernel", "in units", "stream", "start", "efficiency")
     print(" " * 12 + "".join(f"{head:>11}" for head in heads))
 
     def line(name: str, nodes: dict[str, Stream], seconds: float) -> None:
-        wall, cpu = (sum(kernel[node][i] for node in nodes) for i in (0, 1))
+        one, wall = (sum(seconds[node] for node in nodes) for seconds in (single, kernel))
         start = sum(s.begin - s.asked for s in nodes.values()) / len(nodes)
         units, packs = (max(getattr(s, part) for s in nodes.values()) for part in ("units", "packs"))
         busy = sum(s.busy for s in nodes.values())
-        print(f"{name:<12}{units:11}{packs:11}{wall:11.1f}{cpu:11.1f}{busy:11.1f}{seconds:11.1f}{start:11.1f}"
+        print(f"{name:<12}{units:11}{packs:11}{one:11.1f}{wall:11.1f}{busy:11.1f}{seconds:11.1f}{start:11.1f}"
               f"{wall / cores / seconds:11.0%}")  # fmt: skip
 
     store = Store(str(tmp_path / "store"))

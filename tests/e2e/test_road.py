@@ -188,13 +188,14 @@ FOLDER = ("data.source=folder", "clips.min_frames=15")
 
 
 def add_video(folder: Path, person: int, take: int) -> None:
+    from models.perception.morphable import analytic
     from pipelines.preprocess.sources import synthetic
 
     rows = synthetic.recordings(synthetic.SyntheticConfig(identities=9, clips_per_identity=3, seconds=1.0))
     row = rows[person * 3 + take]
     target = folder / row["identity"] / f"{row['id']}.mp4"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(synthetic.render(row)[0])
+    target.write_bytes(synthetic.render(row, analytic())[0])
 
 
 def test_one_more_video_computes_one_unit_a_node_and_one_shard_a_family(micro, tmp_path):

@@ -67,8 +67,9 @@ def test_a_file_that_went_away_is_not_an_answer(tmp_path):
 
 
 def test_synthetic_recordings_come_with_their_truth():
+    from models.perception.morphable import analytic
     from pipelines.preprocess.sources.synthetic import SyntheticConfig, recordings
 
     row = recordings(SyntheticConfig(identities=1, test_identities=0, seconds=0.4))[0]
-    (sample,) = download({"recordings": [row]}, REQUIRED, {})
+    (sample,) = download({"recordings": [row]}, REQUIRED, {"analytic_head": analytic()})
     assert sample["probe"]["frames"] == len(sample["truth"]["angles"]) == 10

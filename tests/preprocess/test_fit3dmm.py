@@ -19,6 +19,7 @@ CONFIG = SimpleNamespace(
     fit3dmm=Fit3dmmConfig(),
 )
 PEOPLE = 4
+HEAD = {"analytic_head": analytic()}
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +30,11 @@ def fitted(nets):
         SyntheticConfig(identities=PEOPLE, test_identities=0, clips_per_identity=1, seconds=3)
     ):
         inputs = {"recordings": [row]}
-        inputs["download"] = download(inputs, CONFIG, {})
+        inputs["download"] = download(inputs, CONFIG, HEAD)
         inputs["clips"] = cut_clips(inputs, CONFIG, nets)
         inputs["keypoints"] = find_keypoints(inputs, CONFIG, nets)
         for clip, points, fit in zip(
-            inputs["clips"], inputs["keypoints"], fit_clips(inputs, CONFIG, {}), strict=True
+            inputs["clips"], inputs["keypoints"], fit_clips(inputs, CONFIG, HEAD), strict=True
         ):
             span = slice(clip["clip"]["start"], clip["clip"]["end"])
             out.append(({n: v[span] for n, v in inputs["download"][0]["truth"].items()}, clip, points, fit))
@@ -75,14 +76,14 @@ def test_the_camera_and_the_coefficients_give_the_error_on_record(fitted):
 
 def test_the_same_keypoints_give_the_same_bytes(fitted):
     _, _, points, fit = fitted[0]
-    assert encode_sample(fit_clips({"keypoints": [points]}, CONFIG, {})[0]) == encode_sample(fit)
+    assert encode_sample(fit_clips({"keypoints": [points]}, CONFIG, HEAD)[0]) == encode_sample(fit)
 
 
 def test_frames_without_landmarks_are_bridged_and_marked(fitted):
     _, _, points, fit = fitted[0]
     holes = points["landmarks"].copy()
     holes[10:14] = np.nan
-    (found,) = fit_clips({"keypoints": [{**points, "landmarks": holes}]}, CONFIG, {})
+    (found,) = fit_clips({"keypoints": [{**points, "landmarks": holes}]}, CONFIG, HEAD)
     assert np.isnan(found["fit_error"][10:14]).all()
     assert np.isfinite(found["exp_coeffs"]).all()
     np.testing.assert_allclose(
@@ -96,7 +97,7 @@ def test_frames_without_landmarks_are_bridged_and_marked(fitted):
 def test_a_clip_without_landmarks_gets_the_mean_head(fitted):
     _, _, points, _ = fitted[0]
     empty = np.full_like(points["landmarks"], np.nan)
-    (found,) = fit_clips({"keypoints": [{**points, "landmarks": empty}]}, CONFIG, {})
+    (found,) = fit_clips({"keypoints": [{**points, "landmarks": empty}]}, CONFIG, HEAD)
     assert np.isnan(found["fit_error"]).all()
     assert (found["angles"] == 0).all()
     assert (found["id_coeffs"] == 0).all()

@@ -19,6 +19,10 @@ EXTERNAL = {  # a source that is missing here reads nothing but its configuratio
     "voxceleb_csv": "pipelines.preprocess.sources.voxceleb_csv:external",
 }
 
+SOURCE_NETS = {  # what a source that makes its videos needs to make them
+    "synthetic": ("analytic_head",),
+}
+
 
 class Listing(NamedTuple):
     """rows: id, identity, split ("" = not said), uri, sha256, seed, spec, tracks. rejects: id, file, line,

@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from models.perception.analytic_components import BLINK_SIGMAS, EYE_X, MOUTH_X, MOUTH_Y, lip_mask
 from models.perception.analytic_head import EYE_HALF
-from models.perception.morphable import MorphableModel, analytic
+from models.perception.morphable import MorphableModel
 from models.perception.raster import rasterize
 
 ATLAS = 512
@@ -75,9 +75,8 @@ class Setting:
     fill_colour: np.ndarray
 
 
-def draw_look(rng: np.random.Generator, index: int) -> Look:
+def draw_look(rng: np.random.Generator, index: int, model: MorphableModel) -> Look:
     """Person `index` of a corpus: tones and hair go round by index, so that few people already differ."""
-    model = analytic()
     skin = np.array(SKIN_TONES[(index * 5 + int(rng.integers(2))) % len(SKIN_TONES)])
     hair = np.array(HAIR_COLOURS[int(rng.integers(len(HAIR_COLOURS)))])
     if skin.mean() < 0.55:  # dark skin, dark hair

@@ -11,13 +11,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from models.perception.morphable import MorphableModel
     from pipelines.preprocess.sources.talking_head import Pose
 
 FPS = 25
@@ -104,7 +105,7 @@ def _seed(*parts: int) -> int:
     return int.from_bytes(digest[:4], "little") >> 1
 
 
-def render(row: Mapping[str, Any]) -> tuple[bytes, dict[str, np.ndarray]]:
+def render(row: Mapping[str, Any], model: MorphableModel) -> tuple[bytes, dict[str, np.ndarray]]:
     """A row of `recordings` -> the video (mp4: H.264 25 fps, AAC 16 kHz mono) and its truth, a row a frame.
 
     Truth: angles (T,3) degrees, exp (T,n_exp), id (n_id,), scale (T,), translation (T,3) and rotation (T,3,3)
@@ -115,12 +116,12 @@ def render(row: Mapping[str, Any]) -> tuple[bytes, dict[str, np.ndarray]]:
 
     spec = json.loads(row["spec"])
     height, width = int(spec["height"]), int(spec["width"])
-    look = draw_look(np.random.default_rng(spec["identity_seed"]), int(spec["identity"]))
+    look = draw_look(np.random.default_rng(spec["identity_seed"]), int(spec["identity"]), model)
     rng = np.random.default_rng(int(row["seed"]))
-    renderer = HeadRenderer(look, draw_setting(rng, height, width), height, width)
+    renderer = HeadRenderer(model, look, draw_setting(rng, height, width), height, width)
     frames = max(1, round(float(spec["seconds"]) * FPS))
     speech = speak(rng, frames, np.random.default_rng(spec["identity_seed"] + 1).uniform(95, 230))
-    poses = act(rng, speech, height, width)
+    poses = act(rng, speech, height, width, model.exp_names)
     cameras = [renderer.camera(pose) for pose in poses]
     video = encode_mp4((renderer.frame(pose) for pose in poses), speech.sound, height, width)
     truth = {
@@ -243,10 +244,11 @@ def _blinks(rng: np.random.Generator, frames: int) -> np.ndarray:
     return shut
 
 
-def act(rng: np.random.Generator, speech: Speech, height: int, width: int) -> list[Pose]:
-    """What head, eyes and face do while the mouth speaks: one pose a frame."""
+def act(
+    rng: np.random.Generator, speech: Speech, height: int, width: int, names: Sequence[str]
+) -> list[Pose]:
+    """What head, eyes and face do while the mouth speaks: one pose a frame, `names` are the expressions'."""
     from models.perception.analytic_components import BLINK_SIGMAS
-    from models.perception.morphable import analytic
     from pipelines.preprocess.sources.talking_head import Pose
 
     frames, unit = len(speech.jaw), height / HEAD_UNITS
@@ -270,7 +272,6 @@ def act(rng: np.random.Generator, speech: Speech, height: int, width: int) -> li
         "upper_lip_raise": 0.12 * speech.jaw,
         "lower_lip_drop": 0.35 * speech.jaw + 0.3 * speech.wide,
     }
-    names = analytic().exp_names
     exp = np.zeros((frames, len(names)), np.float32)
     for name, value in moves.items():
         exp[:, names.index(name)] = value

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from models.perception.morphable import analytic, vertex_normals
+from models.perception.morphable import MorphableModel, vertex_normals
 from models.perception.pose import FLIP, euler_to_rotation
 from models.perception.raster import Raster, rasterize
 from pipelines.preprocess.sources.head_look import (
@@ -97,8 +97,8 @@ def _curtain() -> Sheet:
 class HeadRenderer:
     """A person in a setting; `frame` draws one pose. Holds all that the frames of a recording share."""
 
-    def __init__(self, look: Look, setting: Setting, height: int, width: int):
-        self.model = model = analytic()
+    def __init__(self, model: MorphableModel, look: Look, setting: Setting, height: int, width: int):
+        self.model = model
         self.height, self.width, self.setting = height, width, setting
         self.person = model.shape(look.id, np.zeros(model.n_exp, np.float32))
         self.cover = (

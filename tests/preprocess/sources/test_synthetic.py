@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.perception.morphable import analytic
 from pipelines.preprocess.sources.synthetic import (
     FPS,
     SOUND_RATE,
@@ -45,7 +46,7 @@ def dlib_detector_and_predictor():
 def rendered():
     """Four people, two seconds each: rows and what `render` gives for them."""
     rows = recordings(SyntheticConfig(identities=4, test_identities=2, clips_per_identity=1, seconds=2.0))
-    return [(row, *render(row)) for row in rows]
+    return [(row, *render(row, analytic())) for row in rows]
 
 
 def test_rows_are_split_by_identity_and_unique():
@@ -97,7 +98,8 @@ def test_another_process_renders_the_same_bytes():
     rows = recordings(SyntheticConfig(identities=1, test_identities=0, clips_per_identity=1, seconds=0.6))
     code = (
         "import sys, json, hashlib; from pipelines.preprocess.sources.synthetic import render;"
-        "print(hashlib.sha256(render(json.loads(sys.argv[1]))[0]).hexdigest())"
+        "from models.perception.morphable import analytic;"
+        "print(hashlib.sha256(render(json.loads(sys.argv[1]), analytic())[0]).hexdigest())"
     )
     digests = {
         subprocess.run(
