@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pipelines.engine.keys import difference
 from pipelines.engine.plan import NodePlan, Planner
 from storage import ledger, locations
-from storage.families import read_manifest, read_pack_record
+from storage.families import read_manifest, read_pack_record, stored_sample
 from storage.files import Store, sha256_file
 
 GRACE_HOURS = 72.0
@@ -66,16 +66,13 @@ def verify(store: Store) -> Iterator[str]:
 
 
 def _verify_pack(store: Store, node: str, pack: str) -> Iterator[str]:
-    from storage.shards import sample_digest
-
     path = locations.pack(node, pack)
     if not store.exists(path) or not store.exists(locations.pack_record(node, pack)):
         yield f"{path}: missing; the next run rebuilds it"
         return
     for unit in read_pack_record(store, node, pack):
         for sample in unit.samples:
-            members = {m.field: store.read_range(path, m.offset, m.size) for m in sample.members}
-            if sample_digest(members) != sample.digest:
+            if stored_sample(store, node, pack, sample).digest() != sample.digest:
                 yield f"{path}: sample {sample.key} differs from its digest; delete the file and run again"
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage import locations, shards
+from storage import frames, locations, shards
 from storage.files import Store
 from storage.shards import Member, Sample, SampleRecord
 
@@ -42,7 +42,10 @@ class UnitRecord:
         return sum(s.frames for s in self.samples)
 
 
-_MEMBER = pa.struct([("field", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
+_MEMBER = pa.struct([
+    ("field", pa.string()), ("offset", pa.int64()), ("size", pa.int64()),
+    ("extension", pa.string()),
+])  # fmt: skip
 _SAMPLE = pa.struct([
     ("key", pa.string()), ("digest", pa.string()), ("members", pa.list_(_MEMBER)),
     ("frame_offsets", pa.list_(pa.int64())),
@@ -75,15 +78,20 @@ def pack_record_bytes(units: Iterable[UnitRecord]) -> bytes:
 
 
 def read_pack_record(store: Store, node: str, key: str) -> list[UnitRecord]:
-    table = read_parquet(store.read(locations.pack_record(node, key)))
+    return parse_pack_record(store.read(locations.pack_record(node, key)))
+
+
+def parse_pack_record(data: bytes) -> list[UnitRecord]:
     return [
         UnitRecord(**{**row, "samples": tuple(_sample_record(s) for s in row["samples"])})
-        for row in table.to_pylist()
+        for row in read_parquet(data).to_pylist()
     ]
 
 
 def _sample_record(row: Mapping[str, Any]) -> SampleRecord:
-    members = tuple(Member(m["field"], m["offset"], m["size"]) for m in row["members"])
+    members = tuple(
+        Member(m["field"], m["offset"], m["size"], m.get("extension") or "") for m in row["members"]
+    )
     return SampleRecord(row["key"], row["digest"], members, tuple(row["frame_offsets"]))
 
 
@@ -128,15 +136,17 @@ class _Place:
 class Family:
     """All shards of one keyed node, readable by sample key in any process (pickles as store + node + key)."""
 
-    def __init__(self, store: Store, node: str, key: str):
-        self.store, self.node, self.key = store, node, key
+    def __init__(self, store: Store, node: str, key: str, units: frozenset[str] | None = None):
+        self.store, self.node, self.key, self.units = store, node, key, units
 
     def __reduce__(self):
-        return (Family, (self.store, self.node, self.key))
+        return (Family, (self.store, self.node, self.key, self.units))
 
     @cached_property
     def _places(self) -> dict[str, _Place]:
         rows = [row for row in read_manifest(self.store, self.node, self.key) if row.status == "ok"]
+        if self.units is not None:
+            rows = [row for row in rows if row.unit in self.units]
         wanted = {row.unit for row in rows}
         packs = sorted({row.pack for row in rows})
         with ThreadPoolExecutor(8) as pool:
@@ -187,10 +197,13 @@ class Family:
         for i in indices:
             if not 0 <= i < count:
                 raise ValueError(f"{key}: frame {i} asked for, the clip has {count}")
-        path = locations.pack(self.node, place.pack)
+        path, member = locations.pack(self.node, place.pack), place.sample.member("frames")
+        if member.extension == "mp4":
+            data = self.store.read_range(path, member.offset, member.size)
+            return frames.decode("mp4", data, indices)
         with self.store.fs.open_input_file(self.store.at(path)) as stream:
             return np.stack([
-                shards.decode_jpg(stream.read_at(offsets[i + 1] - offsets[i], offsets[i])) for i in indices
+                frames.decode_image(stream.read_at(offsets[i + 1] - offsets[i], offsets[i])) for i in indices
             ])  # fmt: skip
 
     def shard_uris(self) -> list[str]:
@@ -204,9 +217,25 @@ def read_sample(
 ) -> Sample:
     path = locations.pack(node, pack)
     wanted = [m.field for m in sample.members] if fields is None else fields
+    read: dict[str, Any] = {"__key__": sample.key}
     with store.fs.open_input_file(store.at(path)) as stream:
-        read = {f: stream.read_at((m := sample.member(f)).size, m.offset) for f in wanted}
-    return {"__key__": sample.key} | {f: shards.decode(f, data) for f, data in read.items()}
+        for field in wanted:
+            m = sample.member(field)
+            if shards.is_large(field):
+                read[field] = shards.Blob(store, path, m.offset, m.size)
+            else:
+                read[field] = shards.decode(field, stream.read_at(m.size, m.offset), m.extension)
+    return read
+
+
+def stored_sample(store: Store, node: str, pack: str, sample: SampleRecord) -> shards.EncodedSample:
+    """A published sample as it lies there, for writing into another shard; nothing is decoded."""
+    path = locations.pack(node, pack)
+    members = {
+        m.field: (m.extension or shards.FIELDS[m.field], shards.Blob(store, path, m.offset, m.size))
+        for m in sample.members
+    }
+    return shards.EncodedSample(sample.key, members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +261,9 @@ class Artifact:
     def uri(self, name: str = "") -> str:
         return self.store.uri_of(f"{self.folder}/{name}" if name else self.folder)
 
-    def family(self) -> Family:
-        return Family(self.store, self.node, self.key)
+    def family(self, units: Iterable[str] | None = None) -> Family:
+        """All samples, or those of some units: then no other pack's record is read."""
+        return Family(self.store, self.node, self.key, None if units is None else frozenset(units))
 
     def manifest(self) -> list[ManifestRow]:
         return read_manifest(self.store, self.node, self.key)

@@ -5,17 +5,21 @@ clips exist) and the fields below. Plain `webdataset` reads every shard: a membe
 
 | field | ext | in memory | unit | written by |
 |---|---|---|---|---|
-| video | mp4 | bytes | the raw recording with its sound | download |
-| probe | json | dict: width, height, fps, frames, seconds, audio_rate, container, video_codec | | download |
+| video | mp4 | Blob; bytes or a Path are written | the raw recording with its sound | download |
+| probe | json | dict: see `pipelines.preprocess.media.probe`; offset of a part of a recording | | download |
 | truth | npz | dict of arrays, a row a frame: what a synthetic recording was rendered from | | download |
 | frames | jpgs | uint8 (T,S,S,3) RGB | the crop at 25 fps | clips |
 | sound | flac | float32 (n,), [-1,1], 16 kHz mono, 16 bit on disk | | clips |
 | boxes | npy | float32 (T,4) x0,y0,x1,y1 | face box, pixels of the raw frame | clips |
 | crop | npy | float32 (T,4) x0,y0,x1,y1 | square that became the frame, pixels of the raw frame | clips |
-| clip | json | dict: identity, recording, start, end, fps, size, frames, detector, detected share | | clips |
+| clip | json | dict: identity, recording, start, end, fps, size, frames, detector, and scores | | clips |
 | landmarks | npy | float32 (T,68,2) | pixels of the clip, NaN where no face | keypoints |
+| landmarks3d | npy | float32 (T,68,3) | x, y of landmarks, depth in pixels; fan3d only | keypoints |
+| confidence | npy | float32 (T,68) | of each landmark, about 1 = sure, 0 = no face; fan* only | keypoints |
 | score | npy | float32 (T,) | detector score, 0 where no face | keypoints |
 | face_box | npy | float32 (T,4) | pixels of the clip, NaN where no face | keypoints |
+| frame_at | npy | int32 (T,) | frame of the clip that each frame of the view shows | views.* |
+| affine | npy | float32 (T,2,3) | pixels of the clip -> pixels of the view | views.* |
 | id_coeffs | npy | float32 (n_id,) | sigmas, one vector a clip | fit3dmm |
 | exp_coeffs | npy | float32 (T,n_exp) | sigmas | fit3dmm |
 | scale | npy | float32 (T,) | pixels per model unit | fit3dmm |
@@ -23,72 +27,107 @@ clips exist) and the fields below. Plain `webdataset` reads every shard: a membe
 | translation | npy | float32 (T,3) | pixels | fit3dmm |
 | angles | npy | float32 (T,3) | pitch, yaw, roll in degrees, 0 = frontal | fit3dmm |
 | fit_error | npy | float32 (T,) | RMS landmark distance in pixels, NaN where no face | fit3dmm |
-| speech | npy | float32 (T,D) | features on the frame clock | speech |
+| fit_valid | npy | bool (T,) | fitted well enough, or bridged over a short gap | fit3dmm |
+| id_frames | npy | float32 (T,n_id) | sigmas, an identity a frame; fit3dmm.identity frame only | fit3dmm |
+| net_code | npy | float32 (T,236 or 257) | all that deca or deep3d said, NaN where no face | fit3dmm |
+| net_crop | npy | float32 (T,4) x0,y0,x1,y1 | what its 224 pixels span, pixels of the clip | fit3dmm |
+| speech | npy | float32 or float16 (T,D) | features on the frame clock | speech |
+
+Scores in `clip`: detected, visible (shares of the frames looked at with the face; visible is null where
+nobody looked), sharpness (median variance of the face's Laplacian), audible (share of frames with sound),
+has_sound, side (of the crop in the recording), dropped (reject code -> tracks of the recording that make no
+clip).
 
 `jpgs` packs a clip's frames in one member: uint32 count, count+1 uint32 offsets relative to the end of that
-header, then the JPEG files (little endian). `storage.shards.unpack_jpgs` is all a reader needs.
+header, then the JPEG files (little endian). Runs may ask for `pngs` (the same with PNG files) or `mp4`
+(H.264 in short GOPs) instead; `storage.frames.decode` is all a reader needs.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import tarfile
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from storage import frames
+
+if TYPE_CHECKING:
+    from storage.files import Store
+
 Sample = dict[str, Any]
 
-JPEG_QUALITY = 95  # 45 dB against the crop, 18 KiB a 256 px frame; q90 gives 43.6 dB, H.264 crf 18 40.2 dB
 SOUND_RATE = 16_000
+_CHUNK = 2**20
+
+
+# --- what a member is made of -------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A member too large to hold in memory: where it lies in a shard of a store."""
+
+    store: Store
+    path: str
+    offset: int
+    size: int
+
+    @contextmanager
+    def open(self) -> Iterator[Any]:
+        """A binary stream that stands at the first byte; what follows the last belongs to others."""
+        with self.store.fs.open_input_file(self.store.at(self.path)) as stream:
+            stream.seek(self.offset)
+            yield stream
+
+    def chunks(self) -> Iterator[bytes]:
+        left = self.size
+        with self.open() as stream:
+            while left:
+                data = stream.read(min(left, _CHUNK))
+                if not data:
+                    raise OSError(errno.EIO, f"{self.path} ends {left} bytes early; `reenact verify`")
+                left -= len(data)
+                yield data
+
+    def read(self) -> bytes:
+        return b"".join(self.chunks())
+
+    def copy_to(self, path: Path) -> None:
+        with path.open("wb") as sink:
+            for data in self.chunks():
+                sink.write(data)
+
+
+Payload = bytes | Path | Blob
+"""A member's bytes, or the finished file or older shard that holds them."""
+
+
+def payload_size(payload: Payload) -> int:
+    if isinstance(payload, bytes):
+        return len(payload)
+    return payload.size if isinstance(payload, Blob) else payload.stat().st_size
+
+
+def payload_chunks(payload: Payload) -> Iterator[bytes]:
+    if isinstance(payload, bytes):
+        yield payload
+    elif isinstance(payload, Blob):
+        yield from payload.chunks()
+    else:
+        with payload.open("rb") as stream:
+            while data := stream.read(_CHUNK):
+                yield data
 
 
 # --- codecs: one a kind of field --------------------------------------------------------------------------
-def pack_jpgs(frames: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
-    """frames (T,H,W,3) uint8 RGB -> one member; 4:2:0, so H and W should be even."""
-    import simplejpeg
-
-    files = [
-        simplejpeg.encode_jpeg(
-            np.ascontiguousarray(frame), quality=quality, colorspace="RGB", colorsubsampling="420"
-        )
-        for frame in frames
-    ]
-    ends = np.cumsum([0, *(len(f) for f in files)], dtype=np.uint64)
-    if ends[-1] >= 2**32:
-        raise ValueError(
-            f"{len(files)} frames take {int(ends[-1])} bytes; a jpgs member holds less than 4 GiB"
-        )
-    return np.uint32(len(files)).tobytes() + ends.astype("<u4").tobytes() + b"".join(files)
-
-
-def jpgs_offsets(data: bytes) -> list[int]:
-    """Start of each JPEG in the member, and the end of the last: count+1 numbers from the member's start."""
-    count = int.from_bytes(data[:4], "little")
-    header = 4 + 4 * (count + 1)
-    return [header + int(o) for o in np.frombuffer(data, "<u4", count + 1, 4)]
-
-
-def decode_jpg(data: bytes) -> np.ndarray:
-    """One JPEG file -> (H,W,3) uint8 RGB."""
-    import simplejpeg
-
-    return simplejpeg.decode_jpeg(data, colorspace="RGB")
-
-
-def unpack_jpgs(data: bytes, indices: Sequence[int] | None = None) -> np.ndarray:
-    """A `jpgs` member -> (n,H,W,3) uint8 RGB, decoding only the frames asked for (all by default)."""
-    offsets = jpgs_offsets(data)
-    wanted = range(len(offsets) - 1) if indices is None else indices
-    return np.stack([decode_jpg(data[offsets[i] : offsets[i + 1]]) for i in wanted])
-
-
 def _encode_flac(sound: np.ndarray) -> bytes:
     import soundfile
 
@@ -130,30 +169,42 @@ def _encode_json(value: Any) -> bytes:
 
 
 _ENCODE = {
-    "mp4": bytes, "json": _encode_json, "npz": _encode_npz, "jpgs": pack_jpgs, "flac": _encode_flac,
+    "mp4": lambda video: video, "json": _encode_json, "npz": _encode_npz, "flac": _encode_flac,
     "npy": _encode_npy,
 }  # fmt: skip
 _DECODE = {
-    "mp4": bytes, "json": json.loads, "npz": _decode_npz, "jpgs": unpack_jpgs, "flac": _decode_flac,
+    "json": json.loads, "npz": _decode_npz, "flac": _decode_flac,
     "npy": lambda data: np.load(io.BytesIO(data), allow_pickle=False),
 }  # fmt: skip
 
 FIELDS: dict[str, str] = {  # field -> extension; the docstring above says the rest
     "video": "mp4", "probe": "json", "truth": "npz",
     "frames": "jpgs", "sound": "flac", "boxes": "npy", "crop": "npy", "clip": "json",
-    "landmarks": "npy", "score": "npy", "face_box": "npy",
+    "landmarks": "npy", "landmarks3d": "npy", "confidence": "npy", "score": "npy", "face_box": "npy",
+    "frame_at": "npy", "affine": "npy",
     "id_coeffs": "npy", "exp_coeffs": "npy",
     "scale": "npy", "rotation": "npy", "translation": "npy", "angles": "npy", "fit_error": "npy",
+    "fit_valid": "npy", "id_frames": "npy", "net_code": "npy", "net_crop": "npy",
     "speech": "npy",
 }  # fmt: skip
 
 
-def encode(field: str, value: Any) -> bytes:
-    return _ENCODE[FIELDS[field]](value)
+def encode(field: str, value: Any) -> tuple[str, Payload]:
+    """-> extension, member."""
+    if FIELDS[field] == "jpgs":
+        return frames.encode(value)
+    return FIELDS[field], _ENCODE[FIELDS[field]](value)
 
 
-def decode(field: str, data: bytes) -> Any:
+def decode(field: str, data: bytes, extension: str = "") -> Any:
+    if FIELDS[field] == "jpgs":
+        return frames.decode(extension or "jpgs", data)
     return _DECODE[FIELDS[field]](data)
+
+
+def is_large(field: str) -> bool:
+    """Such a field is read as a Blob."""
+    return FIELDS[field] == "mp4"
 
 
 # --- records: where a sample's members lie in its shard ---------------------------------------------------
@@ -162,6 +213,7 @@ class Member:
     field: str
     offset: int
     size: int
+    extension: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +224,7 @@ class SampleRecord:
     digest: str
     members: tuple[Member, ...]
     frame_offsets: tuple[int, ...]
-    """jpgs only: starts of the JPEG files in the shard, and the end of the last; else empty."""
+    """Starts of the image files in the shard, and the end of the last; empty if the sample has no frames."""
 
     @property
     def frames(self) -> int:
@@ -186,13 +238,27 @@ class SampleRecord:
         raise ValueError(f"sample {self.key} has no field {field!r}; it has {has}")
 
 
-EncodedSample = tuple[str, dict[str, bytes]]  # key, field -> member bytes
+@dataclass(frozen=True, slots=True)
+class EncodedSample:
+    key: str
+    members: Mapping[str, tuple[str, Payload]]
+    """Field -> extension, bytes."""
+
+    def digest(self) -> str:
+        """sha256 over the fields' own; extensions are a codec's business."""
+        total = hashlib.sha256()
+        for field, (_, payload) in sorted(self.members.items()):
+            one = hashlib.sha256()
+            for data in payload_chunks(payload):
+                one.update(data)
+            total.update(f"{field}\0{one.hexdigest()}\n".encode())
+        return total.hexdigest()
 
 
 def encode_sample(sample: Sample) -> EncodedSample:
     key = sample["__key__"]
     check_key(key)
-    return key, {field: encode(field, value) for field, value in sorted(sample.items()) if field != "__key__"}
+    return EncodedSample(key, {f: encode(f, value) for f, value in sorted(sample.items()) if f != "__key__"})
 
 
 def check_key(key: str) -> None:
@@ -201,50 +267,72 @@ def check_key(key: str) -> None:
         raise ValueError(f"sample key {key!r}: expected letters, digits, '_', '-' and '#' only")
 
 
-def sample_digest(members: Mapping[str, bytes]) -> str:
-    digest = hashlib.sha256()
-    for field, data in sorted(members.items()):
-        digest.update(f"{field}\0{hashlib.sha256(data).hexdigest()}\n".encode())
-    return digest.hexdigest()
-
-
-def write_shard(path: Path, samples: Iterable[EncodedSample]) -> list[SampleRecord]:
-    """Write samples in the order given, byte-deterministically (mtime 0, no owner); returns their records.
+class ShardWriter:
+    """Appends samples to a tar, byte-deterministically (mtime 0, no owner), and can take the last ones back.
 
     The same bytes as webdataset's own TarWriter, whose import brings torch: a second in every worker.
     """
-    digests: dict[str, str] = {}
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for key, members in samples:
-            if key in digests:
-                raise ValueError(f"two samples with key {key} in one shard")
-            digests[key] = sample_digest(members)
-            for name, data in sorted((f"{key}.{f}.{FIELDS[f]}", data) for f, data in members.items()):
-                info = tarfile.TarInfo(name)
-                info.size, info.mode = len(data), 0o444
-                tar.addfile(info, io.BytesIO(data))
-    return _index(path, digests)
+
+    def __init__(self, path: Path):
+        self._file = path.open("wb")
+        self._tar: Any = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
+        self._keys: dict[str, int] = {}
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tar.close()
+        self._file.close()
+
+    def add(self, sample: EncodedSample) -> SampleRecord:
+        if sample.key in self._keys:
+            raise ValueError(f"two samples with key {sample.key} in one shard")
+        self._keys[sample.key] = self._tar.offset
+        members, offsets = [], ()
+        named = sorted((f"{sample.key}.{f}.{ext}", f, ext) for f, (ext, _) in sample.members.items())
+        for name, field, extension in named:
+            payload = sample.members[field][1]
+            at = self._append(name, payload)
+            members.append(Member(field, at, payload_size(payload), extension))
+            if FIELDS[field] == "jpgs":
+                data = b"".join(payload_chunks(payload))
+                offsets = tuple(at + o for o in frames.member_offsets(extension, data))
+        return SampleRecord(sample.key, sample.digest(), tuple(members), offsets)
+
+    def _append(self, name: str, payload: Payload) -> int:
+        """-> where the member's bytes begin."""
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = payload_size(payload), 0o444
+        if isinstance(payload, bytes):
+            self._tar.addfile(info, io.BytesIO(payload))
+        else:
+            with payload.open("rb") if isinstance(payload, Path) else payload.open() as stream:
+                self._tar.addfile(info, stream)
+        self._tar.members.clear()  # tarfile would keep every name
+        return self._tar.offset - -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+    def mark(self) -> int:
+        return self._tar.offset
+
+    def back_to(self, mark: int) -> None:
+        """Drop every sample that was added after `mark`."""
+        self._file.seek(mark)
+        self._file.truncate()
+        self._tar.offset = mark
+        self._keys = {key: at for key, at in self._keys.items() if at < mark}
 
 
-def _index(path: Path, digests: Mapping[str, str]) -> list[SampleRecord]:
-    members: dict[str, list[Member]] = {key: [] for key in digests}
-    offsets: dict[str, tuple[int, ...]] = {}
-    with tarfile.open(path) as tar, path.open("rb") as stream:
-        for info in tar:
-            key, field, extension = info.name.split(".")
-            members[key].append(Member(field, info.offset_data, info.size))
-            if extension == "jpgs":
-                stream.seek(info.offset_data)
-                head = stream.read(4)
-                head += stream.read(4 * (int.from_bytes(head, "little") + 1))
-                offsets[key] = tuple(info.offset_data + o for o in jpgs_offsets(head))
-    return [SampleRecord(key, digests[key], tuple(members[key]), offsets.get(key, ())) for key in digests]
+def write_shard(path: Path, samples: Iterable[EncodedSample]) -> list[SampleRecord]:
+    """Write samples in the order given; returns their records."""
+    with ShardWriter(path) as shard:
+        return [shard.add(sample) for sample in samples]
 
 
 CODECS = {
     "json": "storage.shards:_encode_json",
     "npz": "storage.shards:_encode_npz",
-    "jpgs": "storage.shards:pack_jpgs",
+    "jpgs": "storage.frames:encode",
     "flac": "storage.shards:_encode_flac",
     "npy": "storage.shards:_encode_npy",
 }

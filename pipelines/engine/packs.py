@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -12,13 +13,26 @@ from pipelines.engine.fingerprint import resolve
 from pipelines.engine.keys import View, digest
 from pipelines.engine.node import Node, Rejected
 from storage import locations, shards
-from storage.families import ManifestRow, UnitRecord, pack_record_bytes, read_pack_record, read_sample
+from storage.families import (
+    ManifestRow,
+    UnitRecord,
+    pack_record_bytes,
+    read_pack_record,
+    read_sample,
+    stored_sample,
+)
 from storage.files import Store
 
 MAX_CRASHES = 2  # a unit that took its worker down this often is bad data
-RETRIES = (0.5, 2.0, 8.0)  # seconds before another try at what failed for want of network, disk or memory
+RETRIES = (0.5, 2.0, 8.0)
+"""Seconds before another try at what failed for want of network, disk or memory; an error whose `not_soon` is
+true is left to a later run."""
 
-Stage = Callable[[dict[str, list[shards.Sample]], View, Mapping[str, Any]], list[shards.Sample]]
+Stage = Callable[[Mapping[str, Sequence[shards.Sample]], View, Mapping[str, Any]], Iterable[shards.Sample]]
+
+
+class UnitFailed(Exception):
+    """Every try at a unit failed for want of network, disk or memory: not an answer, and not its fault."""
 
 
 class CodeError(RuntimeError):
@@ -53,8 +67,11 @@ class PackJob:
 @dataclass(frozen=True, slots=True)
 class PackResult:
     key: str
-    units: tuple[UnitRecord, ...]
+    rows: tuple[ManifestRow, ...]
+    """Not the records: their offsets would fill the driver's memory."""
     copied: int
+    failure: str = ""
+    """Network, disk or memory gave way in one unit: nothing was published, the next run tries again."""
 
 
 class Executor(Protocol):
@@ -63,8 +80,6 @@ class Executor(Protocol):
     def build(self, node: Node, jobs: Sequence[PackJob], config: View, store: Store) -> Iterator[PackResult]:
         """Results in order of completion; raises what a stage raised."""
         ...
-
-    def close(self) -> None: ...
 
 
 class InProcess:
@@ -75,102 +90,140 @@ class InProcess:
         for job in jobs:
             yield build_pack(job, run, config, {}, store)
 
-    def close(self) -> None:
-        """Nothing is held."""
-
 
 def build_pack(job: PackJob, run: Stage, config: View, nets: Mapping[str, Any], store: Store) -> PackResult:
     """Copy what older packs hold, compute the rest, publish the shard, then its record."""
     units: list[UnitRecord] = []
-    encoded: list[shards.EncodedSample] = []
-    for unit in job.units:
-        if unit.copy_from:
-            record, samples = _copy(job, unit, store)
-        else:
-            record, samples = _compute(job, unit, run, config, nets, store)
-        units.append(record)
-        encoded += samples
-    units = _publish(job, units, encoded, store)
-    return PackResult(job.key, tuple(units), len(job.units) - job.computed)
-
-
-def _publish(
-    job: PackJob, units: list[UnitRecord], encoded: list[shards.EncodedSample], store: Store
-) -> list[UnitRecord]:
-    """Data first, record last: readers trust records only."""
     with store.scratch() as folder:
-        records = {r.key: r for r in shards.write_shard(folder / "shard.tar", encoded)}
+        try:
+            with shards.ShardWriter(folder / "shard.tar") as shard:
+                for unit in job.units:
+                    if unit.copy_from:
+                        units.append(_copy(job, unit, shard, store))
+                    else:
+                        units.append(_compute(job, unit, shard, run, config, nets, store))
+        except UnitFailed as failure:
+            return PackResult(job.key, (), 0, str(failure))
+        # Data first, record last: readers trust records only.
         store.put(folder / "shard.tar", locations.pack(job.node, job.key))
-    placed = [replace(u, samples=tuple(records[s.key] for s in u.samples)) for u in units]
-    store.write(locations.pack_record(job.node, job.key), pack_record_bytes(placed))
-    return placed
+    store.write(locations.pack_record(job.node, job.key), pack_record_bytes(units))
+    rows = tuple(ManifestRow.of(unit, job.key) for unit in units)
+    return PackResult(job.key, rows, len(job.units) - job.computed)
 
 
-def _copy(job: PackJob, unit: UnitJob, store: Store) -> tuple[UnitRecord, list[shards.EncodedSample]]:
+def _copy(job: PackJob, unit: UnitJob, shard: shards.ShardWriter, store: Store) -> UnitRecord:
     assert unit.copy_from is not None
     record = next(r for r in read_pack_record(store, job.node, unit.copy_from) if r.key == unit.key)
-    path = locations.pack(job.node, unit.copy_from)
-    encoded = [
-        (sample.key, {m.field: store.read_range(path, m.offset, m.size) for m in sample.members})
-        for sample in record.samples
-    ]
-    for (key, members), sample in zip(encoded, record.samples, strict=True):
-        if shards.sample_digest(members) != sample.digest:
-            told = f"{path}: sample {key} does not have the digest on record; `reenact verify`"
+    samples = []
+    for sample in record.samples:
+        copied = shard.add(stored_sample(store, job.node, unit.copy_from, sample))
+        if copied.digest != sample.digest:
+            path = locations.pack(job.node, unit.copy_from)
+            told = f"{path}: sample {sample.key} does not have the digest on record; `reenact verify`"
             raise OSError(errno.EIO, told)
-    return record, encoded
+        samples.append(copied)
+    return replace(record, samples=tuple(samples))
 
 
 def _compute(
-    job: PackJob, unit: UnitJob, run: Stage, config: View, nets: Mapping[str, Any], store: Store
-) -> tuple[UnitRecord, list[shards.EncodedSample]]:
+    job: PackJob, unit: UnitJob, shard: shards.ShardWriter, run: Stage, config: View, nets: Mapping[str, Any],
+    store: Store,
+) -> UnitRecord:  # fmt: skip
     start = time.perf_counter()
     attempt = locations.attempt(job.node, unit.key)
     before = store.read(attempt).decode().split() if store.exists(attempt) else []
     crashes = before.count(job.run)
+    mark, records = shard.mark(), []
+    status, code, reason = "ok", "", ""
+
+    def work() -> list[shards.SampleRecord]:
+        shard.back_to(mark)  # of a try that failed half-way
+        done = []
+        for sample in run(_inputs(unit, store), config, nets):
+            done.append(shard.add(shards.encode_sample(sample)))
+            del sample  # or it stays while the next one is made: a clip takes 0.2 GB at 256 px
+        return done
+
     try:
         if crashes >= MAX_CRASHES:
             raise Rejected("crashed", f"took its worker process down {crashes} times")
         # still there after a crash, gone after any answer
         store.write(attempt, "\n".join([job.run] * (crashes + 1)).encode())
-        samples = _with_retries(lambda: run(_inputs(unit, store), config, nets), unit.unit)
-        encoded = [shards.encode_sample(s) for s in samples]
+        records = _with_retries(work, unit.unit)
     except Rejected as reject:
-        encoded, status, code, reason = [], "rejected", reject.code, reject.sentence
+        shard.back_to(mark)
+        status, code, reason = "rejected", reject.code, reject.sentence
+    except UnitFailed:
+        store.delete(attempt)
+        raise
     except OSError:
         raise
     except Exception as error:
         store.delete(attempt)
         raise CodeError(f"{job.node}: unit {unit.unit}: {type(error).__name__}: {error}") from error
-    else:
-        status, code, reason = "ok", "", ""
     store.delete(attempt)
-    records = tuple(shards.SampleRecord(k, shards.sample_digest(members), (), ()) for k, members in encoded)
     content = digest("content", [[r.key, r.digest] for r in records]) if status == "ok" else ""
-    record = UnitRecord(
+    return UnitRecord(
         unit=unit.unit, key=unit.key, status=status, code=code, reason=reason, digest=content,
-        seconds=time.perf_counter() - start, samples=records,
+        seconds=time.perf_counter() - start, samples=tuple(records),
     )  # fmt: skip
-    return record, encoded
 
 
-def _inputs(unit: UnitJob, store: Store) -> dict[str, list[shards.Sample]]:
+def _inputs(unit: UnitJob, store: Store) -> dict[str, Sequence[shards.Sample]]:
     """What the stage sees: a row of each table, the declared fields of each sample."""
-    read: dict[str, list[shards.Sample]] = {name: [dict(row)] for name, row in unit.row.items()}
+    read: dict[str, Sequence[shards.Sample]] = {name: [dict(row)] for name, row in unit.row.items()}
     for node, (pack, fields) in unit.samples.items():
         record = next(r for r in read_pack_record(store, node, pack) if r.unit == unit.unit)
-        read[node] = [read_sample(store, node, pack, s, fields) for s in record.samples]
+        read[node] = Samples(store, node, pack, record.samples, fields)
     return read
 
 
-def _with_retries(call: Callable[[], list[shards.Sample]], unit: str) -> list[shards.Sample]:
+class Samples(Sequence[shards.Sample]):
+    """A unit's samples of one upstream: each is read and decoded when it is asked for and not kept, so that
+    a long recording takes no more memory than a short one. Iteration reads one ahead of the stage.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        node: str,
+        pack: str,
+        records: Sequence[shards.SampleRecord],
+        fields: Sequence[str],
+    ):
+        self._read = lambda record: read_sample(store, node, pack, record, fields)
+        self._records = records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self._read(record) for record in self._records[index]]
+        return self._read(self._records[index])
+
+    def __iter__(self) -> Iterator[shards.Sample]:
+        if len(self) < 2:
+            yield from (self._read(record) for record in self._records)
+            return
+        with ThreadPoolExecutor(1) as reader:  # decoding goes on while a net is busy
+            ahead = reader.submit(self._read, self._records[0])
+            for record in self._records[1:]:
+                sample, ahead = ahead.result(), reader.submit(self._read, record)
+                yield sample
+            yield ahead.result()
+
+
+def _with_retries(call: Callable[[], list[shards.SampleRecord]], unit: str) -> list[shards.SampleRecord]:
     for pause in (*RETRIES, None):
         try:
             return call()
         except (OSError, MemoryError) as error:
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES)
-            if pause is None or full:
+            if full:
                 raise OSError(getattr(error, "errno", None) or errno.EIO, f"unit {unit}: {error}") from error
+            if pause is None or getattr(error, "not_soon", False):
+                raise UnitFailed(f"unit {unit}: {error}") from error
             time.sleep(pause)
     raise AssertionError("unreachable")
 

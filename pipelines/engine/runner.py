@@ -18,7 +18,7 @@ from pipelines.engine.packs import Executor, PackResult
 from pipelines.engine.plan import NodePlan, Planner
 from storage import leases, locations
 from storage.families import Artifact, ManifestRow, manifest_bytes, read_pack_record
-from storage.files import sha256_file
+from storage.files import Store, sha256_file
 
 Emit = Callable[[dict[str, Any]], Any]
 
@@ -151,27 +151,36 @@ class Runner:
         jobs = [replace(job, run=self.run_id) for job in plan.jobs]
         total = sum(j.computed for j in jobs)
         built: dict[str, PackResult] = {}
-        done = rejected = 0
+        done = rejected = frames = 0
+        failures: list[str] = []
 
         def report() -> None:
             self.emit({"type": "progress", "node": node.name, "done": done, "total": total,
-                       "rejected": rejected})  # fmt: skip
+                       "rejected": rejected, "frames": frames})  # fmt: skip
 
         report()
         for result in self.executor.build(node, jobs, view, store) if jobs else ():
+            if result.failure:
+                failures.append(result.failure)
+                self.emit({"type": "warning", "node": node.name, "text": f"failed: {result.failure}"})
+                continue
             built[result.key] = result
-            done += len(result.units) - result.copied
-            rejected += sum(u.status == "rejected" for u in result.units)
+            done += len(result.rows) - result.copied
+            rejected += sum(u.status == "rejected" for u in result.rows)
+            frames += sum(u.frames for u in result.rows)
             report()
             if self.cancel.is_set():
                 raise Cancelled(f"interrupted with {done} of {total} units done; they are kept")
+        if failures:
+            told = f"{len(failures)} of {len(jobs)} packs failed, the rest is kept; run again to retry"
+            raise OSError(f"{node.name}: {told}: {failures[0]}")
         if lost := [job.key for job in jobs if job.key not in built]:
             told = f"{len(lost)} of {len(jobs)} packs never came back, first {lost[0]}"
             raise RuntimeError(f"{node.name}: {told}")
         rows = [
-            ManifestRow.of(unit, pack)
+            row
             for pack in plan.packs
-            for unit in (built[pack].units if pack in built else read_pack_record(store, node.name, pack))
+            for row in (built[pack].rows if pack in built else _rows_of(store, node.name, pack))
         ]
         self._check_rejects(node, rows)
         store.write(locations.manifest(node.name, plan.key), manifest_bytes(rows))
@@ -240,6 +249,10 @@ class Runner:
             "weights": plan.print.weights, "inputs": {n: _input_event(plans[n]) for n in plan.node.reads},
             "counts": plan.counts,
         }  # fmt: skip
+
+
+def _rows_of(store: Store, node: str, pack: str) -> list[ManifestRow]:
+    return [ManifestRow.of(unit, pack) for unit in read_pack_record(store, node, pack)]
 
 
 def _input_event(plan: NodePlan) -> dict[str, str]:

@@ -57,6 +57,8 @@ def double(inputs, config, nets):
         raise Rejected("negative", f"{row['value']} is below zero")
     if row["value"] == 666:
         raise KeyError("a bug")
+    if row["value"] == 777 and not Path(__file__).with_name("online").exists():
+        raise ConnectionResetError("no network")
     return [{"__key__": row["id"], "clip": {"value": twice(row["value"]) * config.double.times}}]
 
 

@@ -24,7 +24,7 @@ from storage.files import Store
 unit = UnitJob("c", "u1", {"listing": {"id": "c", "value": 3}}, {})
 job = PackJob("double", "k1", (unit,), run="r")
 result = build_pack(job, resolve(sys.argv[3]), None, {}, Store(sys.argv[4]))
-print(result.units[0].code)
+print(result.rows[0].code)
 """
 
 RUN_AND_DIE = """
@@ -124,6 +124,19 @@ def test_broken_code_is_a_crash_that_names_the_unit(project):
     assert outcome.exit_code == 1
     assert isinstance(outcome.error, CodeError)
     assert "double: unit b: KeyError: 'a bug'" in str(outcome.error)
+
+
+def test_a_unit_out_of_reach_fails_the_node_when_the_others_are_done(project, monkeypatch):
+    monkeypatch.setattr("pipelines.engine.packs.RETRIES", ())
+    project.values({"a": 1, "b": 777, "c": 3})
+    outcome = project.run()
+    assert outcome.exit_code == 1
+    assert "1 of 3 packs failed, the rest is kept" in str(outcome.error)
+    assert "unit b: no network" in str(outcome.error)
+    (project.root / project.package / "online").touch()
+    project.did()
+    assert not project.run().failed
+    assert [line for line in project.did() if line.startswith("double")] == ["double b"]
 
 
 def test_an_undeclared_config_read_is_an_error(project):

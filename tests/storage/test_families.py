@@ -67,3 +67,10 @@ def test_a_record_comes_back_whole(family):
     assert (bad.status, bad.code, bad.reason) == ("rejected", "no_face", "none seen")
     assert ok.frames == 4
     assert replace(ok, samples=()) == UnitRecord(unit="r1", key="kr1", status="ok", digest="d")
+
+
+def test_of_some_units_only_their_packs_are_read(family):
+    family.store.delete(locations.pack_record("clips", "p2"))
+    some = Family(family.store, "clips", "k", frozenset({"r1"}))
+    assert some.keys == ["id#r1#000000#000004"]
+    assert pickle.loads(pickle.dumps(some)).keys == some.keys

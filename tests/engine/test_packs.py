@@ -1,0 +1,142 @@
+"""Building one pack: samples leave as they come, inputs arrive as they are asked for."""
+
+import errno
+
+import pytest
+
+from pipelines.engine import packs
+from pipelines.engine.node import Rejected
+from pipelines.engine.packs import CodeError, PackJob, Samples, UnitJob, build_pack
+from storage.families import read_pack_record, read_sample
+from storage.files import Store
+from storage.shards import SampleRecord
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setattr(packs, "RETRIES", (0.0, 0.0))
+    return Store(str(tmp_path / "store"))
+
+
+def build(store, stage, *units, key="k"):
+    jobs = tuple(UnitJob(unit, f"key-{unit}", {"listing": {"id": unit}}, {}) for unit in units)
+    return build_pack(PackJob("node", key, jobs, run="r"), stage, None, {}, store)  # pyright: ignore
+
+
+def two_clips(inputs, config, nets):
+    (row,) = inputs["listing"]
+    for i in range(2):
+        yield {"__key__": f"{row['id']}-{i}", "clip": {"n": i}}
+
+
+def test_a_stage_may_yield_its_samples(store):
+    build(store, two_clips, "a", "b")
+    units = read_pack_record(store, "node", "k")
+    assert [s.key for unit in units for s in unit.samples] == ["a-0", "a-1", "b-0", "b-1"]
+    assert read_sample(store, "node", "k", units[0].samples[1])["clip"] == {"n": 1}
+
+
+def test_a_sample_is_written_before_the_next_is_made(store, monkeypatch):
+    made = []
+
+    def stage(inputs, config, nets):
+        for sample in two_clips(inputs, config, nets):
+            made.append(sample["__key__"])
+            yield sample
+
+    written = []
+    add = packs.shards.ShardWriter.add
+
+    def noted(self, sample):
+        written.append(list(made))
+        return add(self, sample)
+
+    monkeypatch.setattr(packs.shards.ShardWriter, "add", noted)
+    build(store, stage, "a")
+    assert written == [["a-0"], ["a-0", "a-1"]]
+
+
+def test_a_unit_rejected_half_way_leaves_nothing_behind(store):
+    def stage(inputs, config, nets):
+        for sample in two_clips(inputs, config, nets):
+            yield sample
+            if sample["__key__"] == "bad-0":
+                raise Rejected("broken", "it breaks after one clip")
+
+    result = build(store, stage, "a", "bad", "c")
+    assert [(row.unit, row.status, row.clips) for row in result.rows] == [
+        ("a", "ok", 2), ("bad", "rejected", 0), ("c", "ok", 2),
+    ]  # fmt: skip
+    build(store, two_clips, "a", "c", key="without")
+    shard, without = (store.read(f"packs/node/{key}.tar") for key in ("k", "without"))
+    assert shard == without
+
+
+def test_what_failed_half_way_is_tried_again_from_its_start(store):
+    tries = []
+
+    def stage(inputs, config, nets):
+        tries.append(1)
+        yield from two_clips(inputs, config, nets)
+        if len(tries) < 3:
+            raise ConnectionResetError("the line went")
+
+    build(store, stage, "a")
+    assert len(tries) == 3
+    assert [s.key for s in read_pack_record(store, "node", "k")[0].samples] == ["a-0", "a-1"]
+
+
+def test_a_unit_that_keeps_failing_is_no_answer_and_publishes_nothing(store):
+    def stage(inputs, config, nets):
+        yield from two_clips(inputs, config, nets)
+        raise ConnectionResetError("the line went")
+
+    result = build(store, stage, "a")
+    assert "unit a: the line went" in result.failure
+    assert result.rows == ()
+    assert not store.exists("packs/node/k.tar")
+
+
+def test_what_cannot_be_had_soon_is_left_to_a_later_run(store):
+    tries = []
+
+    def stage(inputs, config, nets):
+        tries.append(1)
+        error = ConnectionError("the host is closed for an hour")
+        error.not_soon = True  # pyright: ignore
+        raise error
+        yield
+
+    assert "closed for an hour" in build(store, stage, "a").failure
+    assert len(tries) == 1
+
+
+def test_a_full_disk_stops_everything(store):
+    def stage(inputs, config, nets):
+        raise OSError(errno.ENOSPC, "no space")
+        yield
+
+    with pytest.raises(OSError, match="unit a"):
+        build(store, stage, "a")
+
+
+def test_a_fault_after_a_yield_is_still_a_fault_of_the_code(store):
+    def stage(inputs, config, nets):
+        yield from two_clips(inputs, config, nets)
+        raise KeyError("a bug")
+
+    with pytest.raises(CodeError, match="unit a: KeyError"):
+        build(store, stage, "a")
+
+
+def test_samples_are_read_when_asked_for_and_one_ahead(store, monkeypatch):
+    read = []
+    monkeypatch.setattr(packs, "read_sample", lambda *args: read.append(args[3].key) or args[3].key)
+    samples = Samples(store, "n", "p", [SampleRecord(str(i), "", (), ()) for i in range(5)], ())
+    assert len(samples) == 5
+    assert read == []
+    assert samples[3] == "3"
+    walk = iter(samples)
+    assert next(walk) == "0"
+    assert len(read) <= 3
+    assert list(walk) == ["1", "2", "3", "4"]
