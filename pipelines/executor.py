@@ -23,7 +23,12 @@ from pipelines.engine.packs import PackJob, PackResult, build_pack
 from storage import weights
 from storage.files import Store
 
-NO_PROGRESS_SECONDS = 3600
+START_SECONDS = 300
+"""Workers that are not up by then are asked for anew: on a loaded machine Ray once lost the word that they
+were, and waited for ever. A cluster that has to grow first is waited for just the same."""
+
+
+log = logging.getLogger(__name__)
 
 
 def load_nets(names: Sequence[str], store: Store) -> dict[str, Any]:
@@ -99,13 +104,13 @@ class RayExecutor:
                 )
 
     def most_workers(self, node: Node) -> int:
-        """As many as the setting allows, or as fit into the cluster."""
+        """As many as the settings allow, or as fit into the cluster."""
         import ray
 
         have = ray.cluster_resources()
         wanted = (("CPU", node.resources.get("cpu", 1)), ("GPU", node.resources.get("gpu", 0)))
         fit = min(int(have.get(name, 0) // amount) for name, amount in wanted if amount)
-        return max(1, min(fit, self.runtime.workers or fit))
+        return max(1, min(fit, self.runtime.pools.get(node.name) or self.runtime.workers or fit))
 
     def build(self, node: Node, jobs: Sequence[PackJob], config: View, store: Store) -> Iterator[PackResult]:
         self.start()
@@ -151,7 +156,7 @@ class RayExecutor:
         )
         failure: Exception | None = None
         try:
-            for row in dataset.iter_rows():
+            for row in self._rows(dataset, node):
                 yield pickle.loads(row["result"])
         except Exception as error:  # noqa: BLE001 - raised again below
             failure = error.with_traceback(None)
@@ -160,6 +165,25 @@ class RayExecutor:
             del dataset
             gc.collect()
             raise failure
+
+    @staticmethod
+    def _rows(dataset: Any, node: Node) -> Iterator[dict[str, Any]]:
+        from ray.exceptions import GetTimeoutError
+
+        while True:
+            rows = iter(dataset.iter_rows())
+            try:
+                first = next(rows)
+            except GetTimeoutError:
+                log.warning(
+                    "%s: no workers after %d s; asking the cluster for them again", node.name, START_SECONDS
+                )
+                continue
+            except StopIteration:
+                return
+            yield first
+            yield from rows
+            return
 
     def abandon(self) -> None:
         """Just before this process ends: take along what a private cluster would leave running. Its raylet
@@ -170,12 +194,6 @@ class RayExecutor:
             with suppress(psutil.NoSuchProcess):
                 if child.name() not in ("raylet", "gcs_server"):
                     child.kill()
-
-    def close(self) -> None:
-        if "ray" in sys.modules:
-            import ray
-
-            ray.shutdown()
 
 
 def quiet_environment() -> None:
@@ -191,6 +209,7 @@ def quiet_environment() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.wait_for_min_actors_s = START_SECONDS
     context.raise_original_map_exception = True
     context.execution_options.verbose_progress = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what goes wrong comes as an exception

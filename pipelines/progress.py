@@ -22,8 +22,9 @@ class _Node:
     rejected: int = 0
     note: str = ""
     logged: float = 0.0
-    first: tuple[float, int] | None = None
-    """When the first unit was done, and how many: start-up is not part of the rate."""
+    frames: int = 0
+    first: tuple[float, int, int] | None = None
+    """When the first unit was done, how many, and their frames: start-up is not part of the rate."""
 
     def line(self, name: str) -> str:
         seconds = time.monotonic() - self.started
@@ -32,7 +33,7 @@ class _Node:
             parts.append(f"{self.done:>6,}/{self.total:,}")
             if rate := self.rate():
                 left = (self.total - self.done) / rate
-                parts.append(f"{rate:8.2f}/s  ETA {clock(left)}")
+                parts.append(f"{rate:8.2f}/s{self.frame_rate()}  ETA {clock(left)}")
         parts.append(clock(seconds))
         if self.rejected:
             parts.append(f"{self.rejected} rejected")
@@ -44,6 +45,11 @@ class _Node:
         if self.first is None or self.done <= self.first[1]:
             return 0.0
         return (self.done - self.first[1]) / max(1e-6, time.monotonic() - self.first[0])
+
+    def frame_rate(self) -> str:
+        if self.first is None or self.frames <= self.first[2]:
+            return ""
+        return f" {(self.frames - self.first[2]) / max(1e-6, time.monotonic() - self.first[0]):,.0f} frames/s"
 
 
 def clock(seconds: float) -> str:
@@ -82,9 +88,10 @@ class Progress:
         node = self._nodes.setdefault(event["node"], _Node())
         node.done, node.total = event["done"], event["total"]
         node.rejected, node.note = event.get("rejected", 0), event.get("note", "")
+        node.frames = event.get("frames", 0)
         now = time.monotonic()
         if node.first is None and node.done > 0:
-            node.first = (now, node.done)
+            node.first = (now, node.done, node.frames)
         if self.live:
             self._redraw()
         elif now - node.logged > LOG_EVERY and node.done:

@@ -4,12 +4,14 @@ import os
 from types import SimpleNamespace
 
 import pytest
+import ray
 
+from pipelines.engine.node import Node
 from pipelines.engine.packs import CodeError
 from pipelines.engine.runner import Runner
 from pipelines.executor import RayExecutor
 
-RUNTIME = SimpleNamespace(ray="", cpus=2, object_store_mb=100, workers=None)
+RUNTIME = SimpleNamespace(ray="", cpus=2, object_store_mb=100, workers=None, pools={})
 
 
 @pytest.fixture
@@ -20,11 +22,11 @@ def run_on_ray(monkeypatch):
     def run(project):
         monkeypatch.setenv("PYTHONPATH", f"{project.root}{os.pathsep}{os.getcwd()}")  # for the workers
         outcome = Runner(project.planner(), executor, "run").run()
-        executor.close()
+        ray.shutdown()
         return outcome
 
     yield run
-    executor.close()
+    ray.shutdown()
 
 
 def test_ray_and_one_process_publish_the_same_bytes(project, run_on_ray):
@@ -50,5 +52,29 @@ def test_a_unit_that_kills_its_worker_is_rejected_after_two_tries_and_the_run_en
 
 def test_broken_code_on_ray_names_the_unit_and_ends_the_run(project, run_on_ray):
     project.values({"a": 1, "b": 666})
-    (error,) = [e for e in run_on_ray(project).failed.values() if isinstance(e, CodeError)]
+    failed = run_on_ray(project).failed
+    (error,) = [e for e in failed.values() if isinstance(e, CodeError)]
     assert "double: unit b: KeyError: 'a bug'" in str(error)
+
+
+def test_a_pool_is_as_large_as_its_own_setting_says(monkeypatch):
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 16.0})
+    nodes = [Node(name=name, kind="keyed", run="a:b", resources={"cpu": 2}) for name in ("a", "b", "c")]
+    executor = RayExecutor(SimpleNamespace(workers=3, pools={"a": 5, "b": 99}))
+    assert [executor.most_workers(node) for node in nodes] == [5, 8, 3]
+
+
+@pytest.mark.slow
+def test_workers_that_do_not_come_up_are_asked_for_again(project, run_on_ray, monkeypatch, caplog):
+    project.values({"a": 1, "b": 2})
+    late = project.root / "late"
+    head = "def double(inputs, config, nets):"
+    stall = (
+        "import os, pathlib, time\n"
+        f"if os.getpid() != {os.getpid()} and not pathlib.Path({str(late)!r}).exists():\n"
+        f"    pathlib.Path({str(late)!r}).touch()\n    time.sleep(90)\n"
+    )
+    project.edit("nodes", head, f"{stall}\n\n{head}")
+    monkeypatch.setattr("pipelines.executor.START_SECONDS", 20)
+    assert not run_on_ray(project).failed
+    assert "no workers after 20 s" in caplog.text
