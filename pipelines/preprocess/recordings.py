@@ -1,42 +1,42 @@
 """The table of recordings: what a source lists, with its split by identity and its bucket.
 
 A row of `recordings.parquet`: id, identity, split (train, test), bucket, source, uri, sha256, seed, spec,
-tracks. Rows of the source that cannot be used are listed in `rejects.parquet`: id, file, line, code,
-sentence.
+tracks (sources/tracks.py says what one holds) and span, the [first, last] seconds of the original that the
+tracks need, or []. uri is the absolute path of a file (or, for CelebV, of a folder of images), an http(s)
+address, "youtube:" and 11 characters, or "" for what is made from seed and spec, or is not in the mirror.
+Rows of the source that cannot be used are listed in `rejects.parquet`: id, file, line, code, sentence. What
+is used but should be known stands in `notes.parquet`, with the same columns.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipelines.preprocess.sources import EXTERNAL, SOURCES, Listing
-from pipelines.preprocess.sources.files import reject
-from pipelines.preprocess.sources.folder import FolderConfig
-from pipelines.preprocess.sources.synthetic import SyntheticConfig
-from pipelines.preprocess.sources.voxceleb_csv import VoxcelebCsvConfig
+from pipelines.preprocess.sources import Listing, load, with_sources
+from pipelines.preprocess.sources.files import digests, reject
+from pipelines.preprocess.sources.tracks import overlapping, span
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from pipelines.engine.node import Context
 
+ROWS_AT_ONCE = 20_000
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+@with_sources
 class DataConfig:
-    source: Literal["synthetic", "folder", "voxceleb_csv"] = "synthetic"
-    """Where the recordings come from; the settings of the others are not used."""
-    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
-    """Talking heads rendered by our own code."""
-    folder: FolderConfig = field(default_factory=FolderConfig)
-    """Any folder of videos."""
-    voxceleb_csv: VoxcelebCsvConfig = field(default_factory=VoxcelebCsvConfig)
-    """The published list of VoxCeleb tracks over a local mirror."""
+    """Besides these fields: `source`, the name of one of SOURCES, and under each one's name its own settings,
+    of which those of the source in use count."""
+
     test_fraction: float = 0.1
     """Share of the identities held out for evaluation, where the source does not say; at least one if above
     0."""
@@ -62,14 +62,13 @@ class DataConfig:
 
 def external(config: Any) -> dict[str, str]:
     """What the source reads outside the store -> {name: digest}, for the key of `recordings`."""
-    data = config.data
-    if data.source not in EXTERNAL:
-        return {}
-    return _load(EXTERNAL[data.source])(getattr(data, data.source))
+    name = config.data.source
+    found = load(name, "external")
+    return found(getattr(config.data, name)) if found else {}
 
 
 def list_recordings(ctx: Context) -> None:
-    """Whole node: the source's list, completed, checked and sorted, as two Parquet tables in ctx.out."""
+    """Whole node: the source's list, completed, checked and sorted, as Parquet tables in ctx.out."""
     import pyarrow.parquet as pq
 
     data = ctx.config.data
@@ -77,8 +76,11 @@ def list_recordings(ctx: Context) -> None:
     recordings, rejected = _schemas()
     pq.write_table(_table(rows, recordings), ctx.out / "recordings.parquet", compression="zstd")
     pq.write_table(_table(rejects, rejected), ctx.out / "rejects.parquet", compression="zstd")
+    notes = overlaps(rows)
+    pq.write_table(_table(notes, rejected), ctx.out / "notes.parquet", compression="zstd")
     identities = {row["identity"]: row["split"] for row in rows}
     lost = f", {len(rejects):,} rows of the source rejected: {rejects[0]['sentence']}" if rejects else ""
+    lost += f", {len(notes):,} with tracks that overlap in time" if notes else ""
     ctx.progress(len(rows), len(rows), f"{len(rows):,} recordings of {len(identities):,} people{lost}")
     ctx.metrics(
         {
@@ -87,21 +89,27 @@ def list_recordings(ctx: Context) -> None:
             "identities": len(identities),
             "identities_test": sum(split == "test" for split in identities.values()),
             "rejected_rows": len(rejects),
+            "tracks": sum(len(row["tracks"]) for row in rows),
+            "overlapping_tracks": sum(len(overlapping(row["tracks"])) for row in rows),
         }
     )
 
 
 def list_source(data: Any) -> Listing:
     """The configured source -> complete rows sorted by id, and rejects."""
-    listed = _load(SOURCES[data.source])(getattr(data, data.source))
-    rows, rejects = without_repeats(listed if isinstance(listed, Listing) else Listing(listed, []))
+    listed = load(data.source)(getattr(data, data.source))
+    listing = without_repeats(listed if isinstance(listed, Listing) else Listing(listed, []))
+    rows, rejects = without_copies(listing)
     if not rows:
         raise ValueError(
             f"data.source {data.source} lists no recordings ({len(rejects)} of its rows were rejected"
             + (f", the first: {rejects[0]['sentence']})" if rejects else ")")
         )
     splits = split_identities(rows, data.test_fraction)
-    rows = [{**row, "split": splits[row["identity"]], "source": data.source} for row in rows]
+    rows = [
+        {"span": span(row["tracks"]), **row, "split": splits[row["identity"]], "source": data.source}
+        for row in rows
+    ]
     if data.limit is not None:
         rows = _sample(rows, data.limit)
     count = bucket_count(len(rows), data.clips_per_shard)
@@ -155,6 +163,43 @@ def without_repeats(listed: Listing) -> Listing:
     return Listing(list(rows.values()), rejects)
 
 
+def without_copies(listed: Listing) -> Listing:
+    """Rows whose local file holds the same bytes as the file of a row before become rejects.
+
+    Only files of equal size are read, once: a mirror may hold terabytes.
+    """
+    sizes: dict[int, dict[str, str]] = {}
+    for row in listed.rows:
+        if os.path.isabs(row["uri"]) and os.path.isfile(row["uri"]):
+            sizes.setdefault(os.path.getsize(row["uri"]), {}).setdefault(row["uri"], row["id"])
+    alike = {uri: id for size, files in sizes.items() if size and len(files) > 1 for uri, id in files.items()}
+    first: dict[str, str] = {}
+    copies: dict[str, str] = {}
+    for path, digest in digests(Path(uri) for uri in alike).items():
+        kept = first.setdefault(digest, str(path))
+        if kept != str(path):
+            copies[str(path)] = kept
+    rejects = [
+        reject(row["id"], row["uri"], 0, "duplicate_content",
+               f"{row['id']} is the same file as {alike[copies[row['uri']]]}, byte for byte")
+        for row in listed.rows if row["uri"] in copies
+    ]  # fmt: skip
+    return Listing([row for row in listed.rows if row["uri"] not in copies], [*listed.rejects, *rejects])
+
+
+def overlaps(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A note for every recording of which tracks run at the same time, in the columns of rejects."""
+    notes = []
+    for row in rows:
+        if pairs := overlapping(row["tracks"]):
+            ends = " and ".join(f"{track['start']}-{track['end']}" for track in pairs[0])
+            clock = f"{pairs[0][0]['fps']:g} fps" if pairs[0][0]["fps"] else "its own frames"
+            share = f"{len(pairs)} of {len(row['tracks'])} tracks"
+            sentence = f"{share} begin before the one before them ends, the first are {ends} at {clock}"
+            notes.append(reject(row["id"], row["uri"], 0, "overlapping_tracks", sentence))
+    return notes
+
+
 def _sample(rows: Sequence[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
     """The first `limit` in the order of a hash; if that leaves a split empty, its first takes the last
     place."""
@@ -167,13 +212,15 @@ def _sample(rows: Sequence[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
     return kept
 
 
-def _load(name: str) -> Any:
-    module, function = name.split(":")
-    return getattr(importlib.import_module(module), function)
-
-
 def _table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Rows -> Arrow by way of JSON: pyarrow's own converters import pandas, half a second of every plan."""
+    import pyarrow as pa
+
+    starts = range(0, max(1, len(rows)), ROWS_AT_ONCE)
+    return pa.concat_tables([_part(rows[at : at + ROWS_AT_ONCE], schema) for at in starts]).combine_chunks()
+
+
+def _part(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     from pyarrow import json as arrow_json
 
     names = schema.names
@@ -202,9 +249,9 @@ def _schemas() -> tuple[pa.Schema, pa.Schema]:
     )
     texts = ("id", "identity", "split", "source", "uri", "sha256", "spec")
     columns = [(name, pa.string()) for name in texts]
-    recordings = pa.schema(
-        [*columns, ("bucket", pa.int32()), ("seed", pa.int64()), ("tracks", pa.list_(track))]
-    )
+    columns += [("bucket", pa.int32()), ("seed", pa.int64())]
+    columns += [("tracks", pa.list_(track)), ("span", pa.list_(pa.float64()))]
+    recordings = pa.schema(columns)
     return recordings, pa.schema(
         [(name, pa.int64() if name == "line" else pa.string()) for name in _REJECT_COLUMNS]
     )

@@ -1,9 +1,14 @@
+import json
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.config import CONFIGS, ConfigError
+from pipelines.config import load as load_config
+from pipelines.graph import data_settings
 from pipelines.preprocess.recordings import (
     DataConfig,
     bucket_count,
@@ -12,9 +17,10 @@ from pipelines.preprocess.recordings import (
     list_recordings,
     list_source,
     split_identities,
+    without_copies,
     without_repeats,
 )
-from pipelines.preprocess.sources import Listing
+from pipelines.preprocess.sources import SOURCES, Listing
 from pipelines.preprocess.sources.folder import FolderConfig
 from pipelines.preprocess.sources.synthetic import SyntheticConfig
 from pipelines.preprocess.sources.voxceleb_csv import VoxcelebCsvConfig
@@ -57,6 +63,7 @@ def test_table_has_a_row_a_recording_with_every_column(corpus, tmp_path):
     table = pq.read_table(tmp_path / "recordings.parquet")
     assert set(table.column_names) == {
         "id", "identity", "split", "bucket", "source", "uri", "sha256", "seed", "spec", "tracks",
+        "span",
     }  # fmt: skip
     assert table.column("id").to_pylist() == sorted(f"p{p:02d}-{c}" for p in range(12) for c in range(3))
     assert ctx.figures["recordings"] == 36
@@ -72,6 +79,15 @@ def test_table_is_the_same_bytes_twice(corpus, tmp_path):
     ).read_bytes()
 
 
+def test_long_tables_are_built_in_parts_that_do_not_show(corpus, tmp_path, monkeypatch):
+    for rows_at_once in (5, 1000):
+        monkeypatch.setattr("pipelines.preprocess.recordings.ROWS_AT_ONCE", rows_at_once)
+        (tmp_path / str(rows_at_once)).mkdir()
+        list_recordings(context(folder(corpus), tmp_path / str(rows_at_once)))
+    short, long = (tmp_path / name / "recordings.parquet" for name in ("5", "1000"))
+    assert short.read_bytes() == long.read_bytes()
+
+
 def test_tracks_survive_the_table(tmp_path):
     (tmp_path / "m.csv").write_text(
         "video_id,start,end,bbox,fps,width,height,partition,person_id\nv,3,9,1-2-30-34,25,64,36,train,p\nw,x\n"
@@ -82,6 +98,7 @@ def test_tracks_survive_the_table(tmp_path):
     assert row["tracks"] == [
         {"start": 3, "end": 9, "fps": 25.0, "width": 64, "height": 36, "box": [1.0, 2.0, 30.0, 34.0]}
     ]
+    assert row["span"] == [0.12, 0.36]
     (reject,) = pq.read_table(tmp_path / "rejects.parquet").to_pylist()
     assert (reject["line"], reject["code"]) == (3, "malformed_row")
 
@@ -153,6 +170,79 @@ def test_a_repeated_id_is_rejected_and_the_first_kept():
     listing = without_repeats(Listing([{"id": "a", "uri": "x"}, {"id": "a", "uri": "y"}], []))
     assert [row["uri"] for row in listing.rows] == ["x"]
     assert [(r["id"], r["code"], r["file"]) for r in listing.rejects] == [("a", "duplicate_id", "y")]
+
+
+def test_the_same_bytes_under_two_names_are_one_recording(corpus):
+    (corpus / "p07" / "copy.mkv").write_bytes((corpus / "p03" / "1.mp4").read_bytes())
+    rows, rejects = list_source(folder(corpus))
+    (reject,) = rejects
+    assert (reject["id"], reject["code"]) == ("p07-copy", "duplicate_content")
+    assert "p03-1" in reject["sentence"]
+    assert len(rows) == 36
+
+
+def test_only_files_of_equal_size_are_read_to_find_copies(tmp_path, monkeypatch):
+    monkeypatch.setenv("REENACT_CACHE", str(tmp_path / "cache"))
+    rows = []
+    for name, content in (
+        ("a", b"one"),
+        ("b", b"two"),
+        ("c", b"one"),
+        ("d", b"longer"),
+        ("e", b""),
+        ("f", b""),
+    ):
+        (tmp_path / name).write_bytes(content)
+        rows.append({"id": name, "uri": str(tmp_path / name)})
+    rows += [{"id": "c-two", "uri": str(tmp_path / "c")}, {"id": "a-two", "uri": str(tmp_path / "a")}]
+    rows += [
+        {"id": "g", "uri": "youtube:abcdefghijk"},
+        {"id": "h", "uri": ""},
+        {"id": "i", "uri": str(tmp_path)},
+    ]
+    listing = without_copies(Listing(rows, []))
+    assert {r["id"]: r["sentence"].split(" is the same file as ")[1] for r in listing.rejects} == {
+        "c": "a, byte for byte",
+        "c-two": "a, byte for byte",
+    }
+    read = json.loads((tmp_path / "cache" / "digests.json").read_text())
+    assert {Path(path).name for path in read} == {"a", "b", "c"}
+
+
+def test_tracks_that_overlap_are_kept_and_noted(tmp_path):
+    lines = [f"v,{start},{start + 60},1-2-30-34,25,64,36,train,p" for start in (0, 50, 110)]
+    (tmp_path / "m.csv").write_text(
+        "\n".join(["video_id,start,end,bbox,fps,width,height,partition,person_id", *lines])
+    )
+    ctx = context(
+        DataConfig(source="voxceleb_csv", voxceleb_csv=VoxcelebCsvConfig(csv=f"{tmp_path}/m.csv")), tmp_path
+    )
+    list_recordings(ctx)
+    assert (ctx.figures["tracks"], ctx.figures["overlapping_tracks"]) == (3, 1)
+    (note,) = pq.read_table(tmp_path / "notes.parquet").to_pylist()
+    assert (note["id"], note["code"]) == ("v", "overlapping_tracks")
+    assert "0-60 and 50-110 at 25 fps" in note["sentence"]
+    assert pq.read_table(tmp_path / "rejects.parquet").num_rows == 0
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_has_its_settings_in_the_configuration(name):
+    config = DataConfig(source=name)
+    assert type(getattr(config, name)) is type(config).__annotations__[name]
+    assert data_settings(SimpleNamespace(data=config))[-1] == f"data.{name}"
+    assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_unknown_settings_of_a_source_are_refused(tmp_path):
+    (tmp_path / "run.yaml").write_text("data: {source: celebv_hq, celebv_hq: {jsn: x}}\n")
+    with pytest.raises(ConfigError, match=r"data\.celebv_hq\.jsn: unknown key; did you mean 'json'"):
+        load_config(tmp_path / "run.yaml")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIGS / "data").glob("*.yaml")))
+def test_every_fragment_of_data_loads(tmp_path, name):
+    (tmp_path / "run.yaml").write_text(f"use: [data/{name}]\n")
+    assert load_config(tmp_path / "run.yaml").config.data.source in SOURCES
 
 
 def test_an_empty_source_is_an_error(tmp_path):

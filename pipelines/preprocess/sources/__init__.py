@@ -1,32 +1,58 @@
 """Where recordings come from. To add a source: a file here with `recordings(config)`, and a line below.
 
-Each returns a Listing, or only rows where none can be bad, from the source's own part of the configuration.
-EXTERNAL names the functions that say, by digest, what a source reads outside the store; they run while
-planning, so a source file imports the standard library only.
+`recordings` takes the source's own part of the configuration, a dataclass that is found by the annotation of
+its argument `config`, and returns a Listing, or only rows where none can be bad. A source that reads
+anything outside the store has a function `external(config)` beside it, name -> digest of what it reads; it
+runs while planning, so a source file imports the standard library and numpy only.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import importlib
+import typing
+from dataclasses import field
+from typing import Any, Literal, NamedTuple, TypeVar
 
 SOURCES = {
     "synthetic": "pipelines.preprocess.sources.synthetic:recordings",
     "folder": "pipelines.preprocess.sources.folder:recordings",
+    "voxceleb": "pipelines.preprocess.sources.voxceleb:recordings",
     "voxceleb_csv": "pipelines.preprocess.sources.voxceleb_csv:recordings",
-}
-EXTERNAL = {  # a source that is missing here reads nothing but its configuration
-    "folder": "pipelines.preprocess.sources.folder:external",
-    "voxceleb_csv": "pipelines.preprocess.sources.voxceleb_csv:external",
+    "celebv": "pipelines.preprocess.sources.celebv:recordings",
+    "celebv_hq": "pipelines.preprocess.sources.celebv_hq:recordings",
+    "celebv_text": "pipelines.preprocess.sources.celebv_text:recordings",
+    "talkinghead_1kh": "pipelines.preprocess.sources.talkinghead_1kh:recordings",
 }
 
 SOURCE_NETS = {  # what a source that makes its videos needs to make them
     "synthetic": ("analytic_head",),
 }
 
+T = TypeVar("T")
+
 
 class Listing(NamedTuple):
-    """rows: id, identity, split ("" = not said), uri, sha256, seed, spec, tracks. rejects: id, file, line,
-    code, sentence."""
+    """rows: id, identity, split ("" = not said), uri, sha256, seed, spec, tracks, and span where the tracks
+    do not say it. rejects: id, file, line, code, sentence."""
 
     rows: list[dict[str, Any]]
     rejects: list[dict[str, Any]]
+
+
+def load(name: str, function: str = "recordings") -> Any:
+    """A function of a source's file; None if it has no such function."""
+    return getattr(importlib.import_module(SOURCES[name].split(":")[0]), function, None)
+
+
+def with_sources(settings: type[T]) -> type[T]:
+    """Class decorator below @dataclass: a field `source` that names one, and a field for each one's
+    settings."""
+    added: dict[str, tuple[Any, Any]] = {"source": (Literal[tuple(SOURCES)], "synthetic")}  # pyright: ignore
+    for name in SOURCES:
+        config = typing.get_type_hints(load(name))["config"]
+        added[name] = (config, field(default_factory=config))
+    for name, (_, default) in added.items():
+        setattr(settings, name, default)
+    types = {name: kind for name, (kind, _) in added.items()}
+    settings.__annotations__ = types | settings.__annotations__
+    return settings

@@ -7,10 +7,16 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
+YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
+
+
+class BadLine(ValueError):
+    """A line of a source's metadata that cannot be used: code, sentence."""
 
 
 def safe_name(text: str) -> str:
@@ -25,8 +31,39 @@ def short_hash(text: str) -> str:
 
 
 def reject(id: str, file: Path | str, line: int, code: str, sentence: str) -> dict:
-    """A source row that is left out: line 0 = the file as a whole."""
-    return {"id": id, "file": str(file), "line": line, "code": code, "sentence": sentence}
+    """A source row that is left out: line 0 = the file as a whole. Names that are not UTF-8 show as '?'."""
+    texts = {"id": id, "file": str(file), "code": code, "sentence": sentence}
+    return {"line": line} | {name: text.encode(errors="replace").decode() for name, text in texts.items()}
+
+
+def is_utf8(path: Path | str) -> bool:
+    """Other names cannot be written down; Python keeps their bytes as surrogates."""
+    return not any("\ud800" <= char <= "\udfff" for char in str(path))
+
+
+def checked_id(what: str, text: str) -> str:
+    """The text if it is safe as an id and as a part of a file's name; BadLine if not."""
+    if not SAFE_ID.fullmatch(text):
+        shown = text if len(text) <= 80 else f"{text[:80]}..."
+        raise BadLine("unsafe_id", f"{what} {shown!r}: expected letters, digits, '_' and '-' only")
+    return text
+
+
+def metadata_file(path: str, setting: str) -> Path:
+    """A file named in the configuration; `setting` is its name there."""
+    if not path or not Path(path).is_file():
+        raise ValueError(f"{setting} {path!r} is not a file")
+    return Path(path)
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Number from 1 and text of every line that is not blank. Bytes that are not UTF-8 become U+FFFD, so that
+    they spoil their own line only."""
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8", errors="replace").strip()
+            if text:
+                yield number, text
 
 
 def cache_folder() -> Path:

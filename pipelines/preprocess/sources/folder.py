@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.preprocess.sources import Listing
-from pipelines.preprocess.sources.files import digests, safe_name, short_hash
+from pipelines.preprocess.sources.files import digests, is_utf8, reject, safe_name, short_hash
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +36,12 @@ def recordings(config: FolderConfig) -> Listing:
     """A row a video, sorted by its relative path."""
     root = _root(config)
     files = _videos(root, config)
+    rejects = [
+        reject("", path, 0, "malformed_name", "the file's name is not UTF-8; rename it")
+        for path in files
+        if not is_utf8(path)
+    ]
+    files = [path for path in files if is_utf8(path)]
     hashes = digests(files)
     names = {path: path.relative_to(root).as_posix() for path in files}
     ids = _ids(names)
@@ -47,14 +53,17 @@ def recordings(config: FolderConfig) -> Listing:
         )
         row = {"id": ids[path], "identity": identity, "uri": str(path.absolute()), "sha256": hashes[path]}
         rows.append({**row, "split": "", "seed": 0, "spec": "", "tracks": []})
-    return Listing(rows, [])
+    return Listing(rows, rejects)
 
 
 def external(config: FolderConfig) -> dict[str, str]:
     """Relative name -> sha256 of every video, and of the CSV."""
     root = _root(config)
     files = _videos(root, config)
-    found = {path.relative_to(root).as_posix(): digest for path, digest in digests(files).items()}
+    readable = digests(path for path in files if is_utf8(path))
+    found = {path.relative_to(root).as_posix(): digest for path, digest in readable.items()}
+    if len(readable) < len(files):
+        found["names that are not UTF-8"] = str(len(files) - len(readable))
     if config.identities:
         table = Path(config.identities)
         found[f"identities:{table.name}"] = digests([table])[table]
@@ -106,7 +115,7 @@ def _identity(name: str, rule: str, id: str) -> str:
 def _read_identities(table: Path, files: set[str]) -> dict[str, str]:
     """The CSV -> {file: identity}. It must name every video once, and nothing else."""
     found: dict[str, str] = {}
-    with table.open(newline="", encoding="utf-8-sig") as stream:
+    with table.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
         reader = csv.DictReader(stream)
         missing = [c for c in ("file", "identity") if c not in (reader.fieldnames or [])]
         if missing:

@@ -89,6 +89,24 @@ def test_no_folder_is_one_sentence():
         recordings(FolderConfig())
 
 
+def test_a_name_that_is_not_utf8_is_rejected_and_the_others_stay(corpus):
+    before = external(FolderConfig(path=str(corpus)))
+    with open(os.path.join(os.fsencode(corpus), b"caf\xe9.mp4"), "wb") as stream:
+        stream.write(b"x")
+    listing = recordings(FolderConfig(path=str(corpus)))
+    assert [(r["code"], r["file"][-8:]) for r in listing.rejects] == [("malformed_name", "caf?.mp4")]
+    assert len(listing.rows) == 4
+    assert external(FolderConfig(path=str(corpus))) == before | {"names that are not UTF-8": "1"}
+
+
+def test_a_table_with_bytes_that_are_not_utf8_still_names_people(corpus, tmp_path):
+    lines = [b"file,identity", *(f"{name},p".encode() for name in external(FolderConfig(path=str(corpus))))]
+    (tmp_path / "who.csv").write_bytes(b"\n".join(lines).replace(b",p", b",Jos\xe9"))
+    assert (
+        len({row["identity"] for row in listed(corpus, identities=str(tmp_path / "who.csv")).values()}) == 1
+    )
+
+
 def test_external_names_every_video_by_content(corpus):
     before = external(FolderConfig(path=str(corpus)))
     assert set(before) == {"ann/one.mp4", "ann/two.MP4", "bob b/one.mp4", "solo.mkv"}

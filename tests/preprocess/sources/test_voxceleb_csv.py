@@ -41,6 +41,41 @@ def test_a_video_that_is_not_in_the_mirror_has_no_uri(mirror):
     assert row["uri"] == ""
 
 
+def test_without_a_mirror_videos_are_on_youtube(mirror):
+    config = mirror(HEAD + "-aB_c123456,0,9,1-2-3-4,25,64,36,train,id1\nv,0,9,1-2-3-4,25,64,36,train,id1\n")
+    rows = recordings(VoxcelebCsvConfig(csv=config.csv)).rows
+    assert {row["id"]: row["uri"] for row in rows} == {"-aB_c123456": "youtube:-aB_c123456", "v": ""}
+
+
+def test_a_mirror_may_hold_other_kinds_of_video(mirror, tmp_path):
+    (tmp_path / "mirror" / "v.WEBM").write_bytes(b"video")
+    (row,) = recordings(mirror(HEAD + "v,0,9,1-2-3-4,25,64,36,train,id1\n")).rows
+    assert row["uri"].endswith("mirror/v.WEBM")
+
+
+def test_the_taichi_list_has_no_persons(mirror):
+    text = HEAD.replace(",person_id", "") + "v,0,90,1-2-30-34,29.97,64,36,train\n"
+    (row,) = recordings(mirror(text)).rows
+    assert (row["identity"], row["tracks"][0]["fps"]) == ("v", 29.97)
+
+
+def test_bytes_that_are_not_utf8_spoil_their_line_only(mirror, tmp_path):
+    config = mirror("")
+    lines = b"ok,0,9,1-2-3-4,25,64,36,train,id1\n\xff\xfe\x00,0,9,1-2-3-4,25,64,36,train,id1\n"
+    (tmp_path / "meta.csv").write_bytes(b"\xef\xbb\xbf" + HEAD.encode() + lines)
+    listing = recordings(config)
+    assert [row["id"] for row in listing.rows] == ["ok"]
+    assert [(r["code"], r["line"]) for r in listing.rejects] == [("unsafe_id", 3)]
+    listing.rejects[0]["id"].encode()  # what is left can be written down
+
+
+def test_an_open_quote_does_not_swallow_the_next_lines(mirror):
+    line = "v,{},9,1-2-3-4,25,64,36,train,id1\n"
+    listing = recordings(mirror(HEAD + line.format('"0') + line.format('"x') + line.format(5)))
+    assert [t["start"] for t in listing.rows[0]["tracks"]] == [0, 5]
+    assert [r["line"] for r in listing.rejects] == [3]
+
+
 def test_crop_vox_names_are_read(mirror):
     text = HEAD.replace(",person_id", "") + "v#id7,0,9,1-2-3-4,25,64,36,train\n"
     (row,) = recordings(mirror(text)).rows

@@ -1,0 +1,244 @@
+"""CelebV (ReenactGAN): five persons, each a folder of numbered face images in order of time, without sound.
+
+`{person}/Image/{number}.jpg`, and beside Image a list of landmarks, if there is one: a line an image, numbers
+and then the image's name. Images whose numbers follow one another make a recording; `video_of` writes it as a
+video that holds the files' own bytes. The images are crops already, so the face has all of the frame.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.engine.node import Rejected
+from pipelines.preprocess.sources import Listing
+from pipelines.preprocess.sources.files import digests, is_utf8, reject, safe_name, text_lines
+from pipelines.preprocess.sources.tracks import track
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+IMAGES = "Image"
+EXTENSIONS = (".jpg", ".jpeg", ".png")
+_NUMBERED = re.compile(r"[A-Za-z0-9_-]*?(\d{1,9})\.[A-Za-z]+")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CelebvConfig:
+    path: str = ""
+    """The folder that holds one folder a person."""
+    landmarks: str = "all_98pt.txt"
+    """Name of the list in a person's folder. Where it is there, only the images it names are used."""
+    fps: float = 25.0
+    """Images a second: the set does not say."""
+    frames: int = 1000
+    """Images of a recording at most."""
+    min_frames: int = 25
+    """Shorter runs of images are rejected."""
+    held_out: bool = False
+    """All persons are the test split, as in papers that use the set for cross-reenactment only; otherwise
+    some, by data.test_fraction."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.fps <= 240:
+            raise ValueError(f"fps {self.fps}: expected 1 to 240")
+        if not 1 <= self.min_frames <= self.frames:
+            raise ValueError(f"min_frames {self.min_frames}: expected 1 to frames {self.frames}")
+        if not self.landmarks or Path(self.landmarks).name != self.landmarks:
+            raise ValueError(f"landmarks {self.landmarks!r}: expected the name of a file, without folders")
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    number: int
+    name: str
+    stat: os.stat_result
+
+
+def recordings(config: CelebvConfig) -> Listing:
+    """A row for every run of images with consecutive numbers, by person and first number."""
+    rows: list[dict[str, Any]] = []
+    rejects: list[dict] = []
+    for folder in _persons(config):
+        images = _images(folder / IMAGES, rejects)
+        wanted = _listed(folder / config.landmarks, {image.name for image in images}, rejects)
+        if wanted is not None:
+            images = [image for image in images if image.name in wanted]
+        person = safe_name(folder.name)
+        for run in runs(images, config.frames):
+            id = f"{person}-{run[0].number:06d}-{run[-1].number:06d}"
+            if len(run) < config.min_frames:
+                sentence = (
+                    f"{len(run)} images in a row, fewer than data.celebv.min_frames {config.min_frames}"
+                )
+                rejects.append(reject(id, folder / IMAGES, 0, "short_run", sentence))
+            else:
+                rows.append({"id": id, "identity": person, **_row(folder / IMAGES, run, config)})
+    return Listing(rows, rejects)
+
+
+def external(config: CelebvConfig) -> dict[str, str]:
+    """Person -> a digest of names, sizes and times of the images; list of landmarks -> sha256."""
+    found = {}
+    for folder in _persons(config):
+        found[folder.name] = _stamp((image.name, image.stat) for image in _images(folder / IMAGES, []))
+        table = folder / config.landmarks
+        if table.is_file():
+            found[f"{folder.name}/{table.name}"] = digests([table])[table]
+    return found
+
+
+def _row(folder: Path, run: Sequence[Image], config: CelebvConfig) -> dict[str, Any]:
+    stamp = _stamp((image.name, image.stat) for image in run)
+    spec = {"fps": config.fps, "images": [image.name for image in run], "stamp": stamp}
+    return {
+        "split": "test" if config.held_out else "",
+        "uri": str(folder.absolute()),
+        "sha256": "",
+        "seed": 0,
+        "spec": json.dumps(spec, sort_keys=True, separators=(",", ":")),
+        "tracks": [track(0, len(run), config.fps, (1, 1), (0, 0, 1, 1))],
+    }
+
+
+# --- files --------------------------------------------------------------------------------------------------
+def _persons(config: CelebvConfig) -> list[Path]:
+    root = Path(config.path)
+    if not config.path or not root.is_dir():
+        raise ValueError(f"data.celebv.path {config.path!r} is not a folder")
+    found = sorted(path for path in root.iterdir() if (path / IMAGES).is_dir())
+    if unreadable := [path.name for path in found if not is_utf8(path)]:
+        raise ValueError(f"data.celebv.path: the name of folder {unreadable[0]!a} is not UTF-8; rename it")
+    if not found:
+        raise ValueError(f"data.celebv.path {config.path!r} has no folder <person>/{IMAGES}")
+    return found
+
+
+def _images(folder: Path, rejects: list[dict]) -> list[Image]:
+    """Sorted by number. Names without a number, and second files of one number, are rejected."""
+    found: list[Image] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.lower().endswith(EXTENSIONS) or not entry.is_file():
+                continue
+            number = _NUMBERED.fullmatch(entry.name)
+            if number is None:
+                sentence = "expected letters, digits, '_' and '-' with a number last, such as 000123.jpg"
+                rejects.append(reject("", entry.path, 0, "malformed_name", sentence))
+                continue
+            found.append(Image(int(number[1]), entry.name, entry.stat()))
+    kept: list[Image] = []
+    for image in sorted(found, key=lambda image: (image.number, image.name)):
+        if kept and kept[-1].number == image.number:
+            sentence = f"{image.name} has the number of {kept[-1].name}"
+            rejects.append(reject("", folder / image.name, 0, "duplicate_row", sentence))
+        else:
+            kept.append(image)
+    return kept
+
+
+def _listed(table: Path, names: set[str], rejects: list[dict]) -> set[str] | None:
+    """Images with a sound line in the list; None without a list."""
+    if not table.is_file():
+        return None
+    found: set[str] = set()
+    count = 0
+    for number, text in text_lines(table):
+        *cells, last = text.split()
+        name = last.replace("\\", "/").split("/")[-1]
+        count = count or len(cells)
+        if not cells or len(cells) % 2 or len(cells) != count or not all(map(_finite, cells)):
+            sentence = f"expected {count or 'an even count of'} numbers and an image's name"
+            rejects.append(reject("", table, number, "malformed_row", sentence))
+        elif name not in names:
+            sentence = f"there is no image {name[:80]!r}"
+            rejects.append(reject("", table, number, "no_image", sentence))
+        elif name in found:
+            rejects.append(reject("", table, number, "duplicate_row", f"{name} is listed before"))
+        else:
+            found.add(name)
+    return found
+
+
+def _finite(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def runs(images: Sequence[Image], longest: int) -> Iterator[list[Image]]:
+    """Images by number -> stretches without a gap, of `longest` images at most."""
+    run: list[Image] = []
+    for image in images:
+        if run and (image.number != run[-1].number + 1 or len(run) == longest):
+            yield run
+            run = []
+        run.append(image)
+    if run:
+        yield run
+
+
+# --- video --------------------------------------------------------------------------------------------------
+def video_of(row: Mapping[str, Any]) -> bytes:
+    """A row of recordings -> its images as a QuickTime video, frame by frame the bytes of the files."""
+    import av
+
+    spec = json.loads(row["spec"])
+    rate = Fraction(spec["fps"]).limit_denominator(1001)
+    folder, names = Path(row["uri"]), spec["images"]
+    if _stamp((name, (folder / name).stat()) for name in names) != spec["stamp"]:
+        # not a property of the recording: files were replaced while the run was under way
+        raise OSError(f"images of {row['id']} in {folder} changed since they were listed; run again")
+    out = io.BytesIO()
+    # bitexact: no random ids and no time of writing in the file
+    with (
+        av.open(out, "w", format="mov", options={"fflags": "+bitexact"}) as video,
+        _opened(folder / names[0]) as first,
+    ):
+        kind = _kind(first)
+        stream = video.add_stream_from_template(first.streams.video[0])
+        for place, name in enumerate(names):
+            with _opened(folder / name) as image:
+                if _kind(image) != kind:
+                    raise Rejected("uneven_images", f"{name} is {_kind(image)}, those before it are {kind}")
+                packet = next(image.demux(video=0))
+                packet.stream = stream
+                packet.time_base = 1 / rate
+                packet.pts = packet.dts = place
+                packet.duration = 1
+                video.mux(packet)
+    return out.getvalue()
+
+
+def _opened(path: Path) -> InputContainer:
+    import av
+    from av.error import InvalidDataError
+
+    try:
+        return av.open(str(path))
+    except InvalidDataError:
+        raise Rejected("undecodable", f"{path.name} is not an image") from None
+
+
+def _kind(image: InputContainer) -> str:
+    """Codec and size; Rejected where the file has none."""
+    stream = image.streams.video[0]
+    if not stream.width:
+        raise Rejected("undecodable", f"{Path(image.name).name} is not an image")
+    return f"{stream.codec_context.name} {stream.width}x{stream.height}"
+
+
+def _stamp(files: Iterable[tuple[str, os.stat_result]]) -> str:
+    """Digest of names, sizes and times."""
+    text = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in files)
+    return hashlib.sha256(text.encode()).hexdigest()

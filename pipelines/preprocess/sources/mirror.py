@@ -1,0 +1,77 @@
+"""A folder of videos that are named by their ids, in place of downloading them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipelines.preprocess.sources.files import YOUTUBE_ID, is_utf8
+
+EXTENSIONS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    folder: Path | None
+    files: dict[str, tuple[Path, int, int]] = field(default_factory=dict)
+    """Name without its extension -> path, size in bytes, time of the last change in nanoseconds."""
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.files
+
+    def place(self, name: str, youtube: str = "") -> dict[str, Any]:
+        """uri, sha256 and spec of a recording: its file; without a mirror its address on YouTube, if it has
+        one; else none, which is rejected at download."""
+        if name not in self.files:
+            fetched = self.folder is None and YOUTUBE_ID.fullmatch(youtube)
+            return {"uri": f"youtube:{youtube}" if fetched else "", "sha256": "", "spec": ""}
+        path, size, changed = self.files[name]
+        # hashing a mirror takes hours; a replaced file shows by its size or time, which make the row another
+        stamp = json.dumps({"bytes": size, "mtime_ns": changed}, sort_keys=True)
+        return {"uri": str(path), "sha256": "", "spec": stamp}
+
+    def digest(self) -> str:
+        """Of names, sizes and times: the files may be terabytes."""
+        listing = hashlib.sha256()
+        for name, (path, size, changed) in sorted(self.files.items()):
+            listing.update(f"{name} {path.suffix} {size} {changed}\n".encode())
+        return listing.hexdigest()
+
+
+def scan(folder: str, setting: str) -> Mirror:
+    """Every video in the folder and in those below it; of two with one name the first by path counts.
+
+    `setting` is the configuration's name of the folder, for the error. "" = there is no mirror.
+    """
+    if not folder:
+        return Mirror(None)
+    root = Path(folder).absolute()
+    if not root.is_dir():
+        raise ValueError(f"{setting} {folder!r} is not a folder")
+    files: dict[str, tuple[Path, int, int]] = {}
+    for path, stat in sorted(walk(root), key=lambda found: str(found[0])):
+        name, extension = os.path.splitext(path.name)
+        if extension.lower() in EXTENSIONS and is_utf8(path):
+            files.setdefault(name, (path, stat.st_size, stat.st_mtime_ns))
+    return Mirror(root, files)
+
+
+def walk(root: Path) -> list[tuple[Path, os.stat_result]]:
+    """Every file below root with its state. Links to files count as files; folders that are links, and
+    hidden names, are passed by."""
+    found: list[tuple[Path, os.stat_result]] = []
+    waiting = [str(root)]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                elif entry.is_file():
+                    found.append((Path(entry.path), entry.stat()))
+    return found

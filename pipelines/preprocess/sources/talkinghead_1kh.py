@@ -1,0 +1,137 @@
+"""TalkingHead-1KH: its lists of tubes, over a mirror of its one-minute pieces, of its cut clips, or of whole
+videos, or over YouTube.
+
+A line of `{set}_video_tubes.txt` reads name,H,W,S,E,L,T,R,B: name is `{YouTube id}_{minute, four digits}`, a
+piece of a video; the tube is its frames S to E, E included, and a box in pixels of a W x H frame. The set's
+script cuts the pieces at key frames, so where a piece begins depends on the stream that was cut. Tubes
+therefore count for pieces only; of whole videos the minutes in question are searched for faces anew.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pipelines.preprocess.sources import Listing
+from pipelines.preprocess.sources.files import BadLine, digests, metadata_file, reject, text_lines
+from pipelines.preprocess.sources.mirror import Mirror, scan
+from pipelines.preprocess.sources.tracks import in_order, track
+
+MINUTE = 60.0
+DRIFT = 5.0
+"""Seconds by which a piece may begin before or after its minute; users saw 4."""
+OWN_FRAMES = 0
+"""The clock of a track whose ticks are the recording's frames."""
+_NAME = re.compile(r"([A-Za-z0-9_-]{11})_(\d{4})")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Talkinghead1khConfig:
+    lists: str = ""
+    """The folder data_list of the set, with {set}_video_tubes.txt."""
+    sets: tuple[Literal["small", "train", "val"], ...] = ("train", "val")
+    """Which lists to use; val is the test split."""
+    mirror: str = ""
+    """Folder of pieces ({YouTube id}_{minute}.mp4), of cut clips (..._S.._E.._L.._T.._R.._B...mp4), of whole
+    videos ({YouTube id}.mp4), or of other kinds of video with these names. Recordings that are not there are
+    rejected at download. Empty: whole videos are fetched from YouTube."""
+
+    def __post_init__(self) -> None:
+        if not self.sets:
+            raise ValueError("sets: expected at least one of small, train, val")
+
+
+def recordings(config: Talkinghead1khConfig) -> Listing:
+    """A row a piece, a cut clip or a whole video, sorted by id."""
+    mirror = scan(config.mirror, "data.talkinghead_1kh.mirror")
+    rejects: list[dict] = []
+    pieces: dict[str, list[dict[str, Any]]] = {}
+    splits: dict[str, str] = {}
+    seen: set[tuple[str, int, int, tuple[float, ...]]] = set()
+    for path, split in _lists(config):
+        for number, text in text_lines(path):
+            try:
+                name, tube = parse(text)
+                one = (name, tube["start"], tube["end"], tuple(tube["box"]))
+                # the two lists differ in their videos; a video in both is tested on
+                video = name[:11]
+                splits[video] = "test" if splits.get(video) == "test" else split
+                if one in seen:
+                    raise BadLine("duplicate_row", f"{name} {one[1]}-{one[2]} is listed before")
+            except BadLine as error:
+                rejects.append(reject(text.split(",")[0][:80], path, number, *error.args))
+                continue
+            seen.add(one)
+            pieces.setdefault(name, []).append(tube)
+    rows = _rows(pieces, mirror)
+    rows = [{**row, "split": splits[row["identity"]], "seed": 0} for row in rows]
+    return Listing(sorted(rows, key=lambda row: row["id"]), rejects)
+
+
+def external(config: Talkinghead1khConfig) -> dict[str, str]:
+    """sha256 of the lists, and a digest of the mirror's listing."""
+    paths = [path for path, _ in _lists(config)]
+    found = {path.name: digest for path, digest in digests(paths).items()}
+    return found | {"mirror": scan(config.mirror, "data.talkinghead_1kh.mirror").digest()}
+
+
+def _lists(config: Talkinghead1khConfig) -> list[tuple[Path, str]]:
+    """The files, with the split of each."""
+    if not config.lists or not Path(config.lists).is_dir():
+        raise ValueError(f"data.talkinghead_1kh.lists {config.lists!r} is not a folder")
+    paths = {name: Path(config.lists) / f"{name}_video_tubes.txt" for name in dict.fromkeys(config.sets)}
+    return [
+        (metadata_file(str(path), "data.talkinghead_1kh.lists:"), "test" if name == "val" else "train")
+        for name, path in paths.items()
+    ]
+
+
+def parse(text: str) -> tuple[str, dict[str, Any]]:
+    """One line -> name of the piece, track on the piece's own frames."""
+    name, *cells = [cell.strip() for cell in text.split(",")]
+    if not _NAME.fullmatch(name):
+        raise BadLine("unsafe_id", f"name {name[:80]!r}: expected <YouTube id>_<minute, four digits>")
+    if len(cells) != 8 or not all(re.fullmatch(r"\d{1,9}", cell) for cell in cells):
+        raise BadLine("malformed_row", "expected name,H,W,S,E,L,T,R,B with eight whole numbers")
+    height, width, start, end, left, top, right, bottom = map(int, cells)
+    if start > end:
+        raise BadLine("malformed_span", f"frames {start} to {end}: the last lies before the first")
+    if not (left < right <= width and top < bottom <= height):
+        box = f"{left}, {top}, {right}, {bottom}"
+        raise BadLine("malformed_box", f"left, top, right, bottom {box}: no box in {width}x{height}")
+    return name, track(start, end + 1, OWN_FRAMES, (width, height), (left, top, right, bottom))
+
+
+def _rows(pieces: dict[str, list[dict[str, Any]]], mirror: Mirror) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    minutes: dict[str, list[int]] = {}
+    for name, tubes in pieces.items():
+        video = name[:11]
+        if name in mirror:
+            rows.append({"id": name, "identity": video, **mirror.place(name), "tracks": in_order(tubes)})
+            continue
+        cut = [(clip_name(name, tube), tube) for tube in tubes]
+        if not any(clip in mirror for clip, _ in cut):
+            minutes.setdefault(video, []).append(int(name[12:]))
+            continue
+        for clip, tube in cut:
+            # the file is the set's own crop of this tube: the face has all of the frame
+            whole = track(0, tube["end"] - tube["start"], OWN_FRAMES, (1, 1), (0, 0, 1, 1))
+            rows.append({"id": clip, "identity": video, **mirror.place(clip), "tracks": [whole]})
+    return rows + [_whole(video, at, mirror) for video, at in minutes.items()]
+
+
+def clip_name(piece: str, tube: dict[str, Any]) -> str:
+    """The name that the set's script gives to a cut clip."""
+    left, top, right, bottom = (int(edge) for edge in tube["box"])
+    return f"{piece}_S{tube['start']}_E{tube['end'] - 1}_L{left}_T{top}_R{right}_B{bottom}"
+
+
+def _whole(video: str, minutes: Sequence[int], mirror: Mirror) -> dict[str, Any]:
+    """A whole video without tracks, and the span in which its pieces lie."""
+    first, last = min(minutes) * MINUTE - DRIFT, (max(minutes) + 1) * MINUTE + DRIFT
+    row = {"id": video, "identity": video, **mirror.place(video, video), "tracks": []}
+    return row | {"span": [max(0.0, first), last]}

@@ -1,0 +1,72 @@
+"""Tracks: where a source says a face is in a recording, and what follows from that.
+
+A track holds start and end (whole ticks, end exclusive) of a clock of `fps` ticks a second, and a box (left,
+top, right, bottom) in a frame of `width` x `height`, within which the face stays all that time. What a
+source cannot know reads 0:
+  fps 0               the ticks are the recording's own frames
+  width 0             only the height is known: both directions scale alike
+  width 0, height 0   the box is in pixels of the recording itself
+A frame of 1 x 1 means that the box is in shares of the frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+MILLISECONDS = 1000
+"""The clock of sources that give seconds, in ticks a second."""
+
+
+def track(start: int, end: int, fps: float, size: tuple[int, int], box: Iterable[float]) -> dict[str, Any]:
+    """size = width, height."""
+    return {
+        "start": start,
+        "end": end,
+        "fps": float(fps),
+        "width": size[0],
+        "height": size[1],
+        "box": [float(edge) for edge in box],
+    }
+
+
+def in_pixels(track: Mapping[str, Any], width: int, height: int) -> list[float]:
+    """The box in pixels of a copy of the recording that is width x height."""
+    if not track["height"]:
+        return [float(edge) for edge in track["box"]]
+    down = height / track["height"]
+    across = width / track["width"] if track["width"] else down
+    return [edge * zoom for edge, zoom in zip(track["box"], (across, down) * 2, strict=True)]
+
+
+def in_seconds(track: Mapping[str, Any], fps: float) -> tuple[float, float]:
+    """First and last second of the track in a recording of `fps` frames a second."""
+    clock = track["fps"] or fps
+    return track["start"] / clock, track["end"] / clock
+
+
+def span(tracks: Sequence[Mapping[str, Any]]) -> list[float]:
+    """[first, last] seconds that the tracks need; [] = all of the recording, or not known."""
+    if not tracks or not all(track["fps"] for track in tracks):
+        return []
+    ends = [in_seconds(track, 0) for track in tracks]
+    return [min(first for first, _ in ends), max(last for _, last in ends)]
+
+
+def overlapping(
+    tracks: Sequence[Mapping[str, Any]],
+) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Neighbours in the order of their starts of which the second begins before the first ends."""
+    # where the frame rate is not known it is one for all tracks of a recording, so any number orders them
+    ordered = sorted(tracks, key=lambda track: in_seconds(track, 25))
+    return [
+        (one, next_one)
+        for one, next_one in pairwise(ordered)
+        if in_seconds(next_one, 25)[0] < in_seconds(one, 25)[1] - 1e-6
+    ]
+
+
+def in_order(tracks: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sorted by time, then box: the order in which they were listed must not matter."""
+    return sorted(tracks, key=lambda track: (*in_seconds(track, 25), track["box"]))

@@ -1,0 +1,315 @@
+"""VoxCeleb1 and VoxCeleb2 as published: folders or archives of their track files, one text file an utterance.
+
+A file `.../<person>/<youtube id>/<utterance>.txt` has five lines of header, a blank one, the columns FRAME X
+Y W H, and a line a frame: its number at 25 frames a second of the video, the face's left, top, width, height.
+VoxCeleb1 gives whole pixels of the video scaled to 360 lines, VoxCeleb2 shares of the frame's sides; the
+numbers tell which. All utterances of a person in one video are the tracks of one recording.
+
+An utterance is cut into tracks as the standard crop cuts it (crop_vox.py of video-preprocessing): where the
+box no longer overlaps the track's first box, or the track is long enough; a track's box is the union of its
+boxes, grown on each side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from pipelines.preprocess.sources import Listing
+from pipelines.preprocess.sources.files import (
+    SAFE_ID,
+    YOUTUBE_ID,
+    BadLine,
+    checked_id,
+    digests,
+    metadata_file,
+    reject,
+    text_lines,
+)
+from pipelines.preprocess.sources.mirror import scan, walk
+from pipelines.preprocess.sources.tracks import in_order, track
+
+FPS = 25
+LINES = 360
+"""Height of the frame that VoxCeleb1's pixels refer to; its width follows from the video's shape."""
+PIXELS, SHARES = (0, LINES), (1, 1)
+FIRST_TEST, LAST_TEST = "id10270", "id10309"
+"""The persons of VoxCeleb1's test set."""
+MOST_BYTES = 16 << 20
+"""The longest published file has some 100 kB."""
+COLUMNS = ["FRAME", "X", "Y", "W", "H"]
+_PERSON = re.compile(r"id\d{5}")
+_UTTERANCE = re.compile(r"\d{5}\.txt")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VoxcelebConfig:
+    txt: tuple[str, ...] = ()
+    """Folders of track files, or the published zip archives of them, which are not unpacked. Planning looks
+    at each file of a folder, so for all of VoxCeleb2 the archive is much quicker."""
+    mirror: str = ""
+    """Folder of the videos, named {youtube id}.mp4 or as another kind of video. Recordings whose video is not
+    there are rejected at download. Empty: they are fetched from YouTube."""
+    test_persons: str | None = None
+    """A text file of VoxCeleb2's test persons, one a line, where the folders are not called dev and test; all
+    others are then the training set."""
+    iou: float = 0.25
+    """Least overlap with a track's first box; less starts a new track."""
+    max_frames: int = 1024
+    """Longer tracks are cut into pieces, each with a box of its own."""
+    grow: float = 0.1
+    """Growth of a track's box on each side, in sides of the box."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.iou < 1:
+            raise ValueError(f"iou {self.iou}: expected a number between 0 and 1")
+        if self.max_frames < 1:
+            raise ValueError(f"max_frames {self.max_frames}: expected at least 1")
+        if not 0 <= self.grow <= 3:
+            raise ValueError(f"grow {self.grow}: expected 0 to 3")
+
+
+def recordings(config: VoxcelebConfig) -> Listing:
+    """A row a person in a video, with the tracks of all utterances in the order of their starts."""
+    rejects: list[dict] = []
+    tracks: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    splits: dict[str, str] = {}
+    listed = _test_persons(config, rejects)
+    seen: set[tuple[str, str, str]] = set()
+    for where, inner, text in _utterances(config):
+        try:
+            person, video, utterance = _named(inner)
+            if (person, video, utterance) in seen:
+                raise BadLine("duplicate_row", f"{person} {video} {utterance} is listed before")
+            if text is None:
+                raise BadLine("unreadable", f"damaged in its archive, or larger than {MOST_BYTES:,} bytes")
+            frames, boxes, size = read_utterance(text, video)
+            seen.add((person, video, utterance))
+        except BadLine as error:
+            # a fault of one line says which as its third part
+            code, sentence, *line = error.args
+            rejects.append(reject(_shown(inner), where, line[0] if line else 0, code, sentence))
+            continue
+        own = tracks.setdefault((person, video), [])
+        own += [track(*ends, FPS, size, box) for ends, box in cut(frames, boxes, config)]
+        split = _split(person, size == PIXELS, inner, listed)
+        # a person who stands in both sets is tested on
+        if splits.get(person) != "test":
+            splits[person] = split or splits.get(person, "")
+    return Listing(_rows(tracks, splits, config), rejects)
+
+
+def external(config: VoxcelebConfig) -> dict[str, str]:
+    """sha256 of every archive and list; of a folder, and of the mirror, one of names, sizes and times."""
+    found = {"mirror": scan(config.mirror, "data.voxceleb.mirror").digest()}
+    for number, place in enumerate(_places(config)):
+        name = f"txt {number}: {_outer(place)}"
+        if place.is_dir():
+            listing = hashlib.sha256()
+            for path, stat in _track_files(place):
+                inner = path.relative_to(place).as_posix()
+                listing.update(
+                    f"{inner} {stat.st_size} {stat.st_mtime_ns}\n".encode(errors="surrogateescape")
+                )
+            found[name] = listing.hexdigest()
+        else:
+            found[name] = digests([place])[place]
+    if config.test_persons:
+        path = metadata_file(config.test_persons, "data.voxceleb.test_persons")
+        found["test_persons"] = digests([path])[path]
+    return found
+
+
+# --- files --------------------------------------------------------------------------------------------------
+def _places(config: VoxcelebConfig) -> list[Path]:
+    places = [Path(text) for text in config.txt]
+    if not places:
+        raise ValueError(
+            "data.voxceleb.txt names no folder or archive of track files, such as vox2_dev_txt.zip"
+        )
+    for place in places:
+        if not (place.is_dir() or (place.is_file() and zipfile.is_zipfile(place))):
+            raise ValueError(f"data.voxceleb.txt {str(place)!r} is neither a folder nor a zip archive")
+    return places
+
+
+def _outer(place: Path) -> str:
+    """The archive's name, or the folder's, which may say which set this is; of test/txt the last two."""
+    if not place.is_dir():
+        return place.stem
+    return "/".join(place.absolute().parts[-2 if place.absolute().name == "txt" else -1 :])
+
+
+def _track_files(folder: Path) -> list[tuple[Path, Any]]:
+    found = [(path, stat) for path, stat in walk(folder) if path.suffix == ".txt"]
+    return sorted(found, key=lambda one: str(one[0]))
+
+
+def _utterances(config: VoxcelebConfig) -> Iterator[tuple[str, str, str | None]]:
+    """Place (a folder's file, or an archive and the file in it), name with the folders it lies in, text; no
+    text where it cannot be read."""
+    for place in _places(config):
+        if place.is_dir():
+            for path, stat in _track_files(place):
+                text = path.read_bytes().decode(errors="replace") if stat.st_size <= MOST_BYTES else None
+                yield str(path), f"{_outer(place)}/{path.relative_to(place).as_posix()}", text
+            continue
+        with zipfile.ZipFile(place) as archive:
+            for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
+                name = entry.filename
+                if not name.endswith(".txt") or "__MACOSX" in name:
+                    continue
+                yield f"{place}!{name}", f"{_outer(place)}/{name}", _member(archive, entry)
+
+
+def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str | None:
+    if entry.file_size > MOST_BYTES:
+        return None
+    try:
+        return archive.read(entry).decode(errors="replace")
+    except (zipfile.BadZipFile, zlib.error, EOFError):
+        return None
+
+
+def _named(inner: str) -> tuple[str, str, str]:
+    """Path -> person, video, utterance."""
+    person, video, name = ["", "", "", *inner.split("/")][-3:]
+    if not (_PERSON.fullmatch(person) and YOUTUBE_ID.fullmatch(video) and _UTTERANCE.fullmatch(name)):
+        sentence = f"{_shown(inner)!r}: expected .../idNNNNN/<YouTube id>/NNNNN.txt"
+        raise BadLine("malformed_name", sentence)
+    return person, video, name.removesuffix(".txt")
+
+
+def _shown(inner: str) -> str:
+    return "/".join(inner.split("/")[-3:])[:120]
+
+
+def _test_persons(config: VoxcelebConfig, rejects: list[dict]) -> set[str] | None:
+    if not config.test_persons:
+        return None
+    path = metadata_file(config.test_persons, "data.voxceleb.test_persons")
+    found = set()
+    for number, text in text_lines(path):
+        person = text.split()[0]
+        if _PERSON.fullmatch(person):
+            found.add(person)
+        else:
+            shown = person if SAFE_ID.fullmatch(person) else repr(person[:80])
+            rejects.append(reject("", path, number, "malformed_row", f"{shown}: expected idNNNNN"))
+    return found
+
+
+def _split(person: str, first_set: bool, inner: str, listed: set[str] | None) -> str:
+    """VoxCeleb1's split goes by person; VoxCeleb2's by the list, else by the nearest folder's name."""
+    if first_set:
+        return "test" if FIRST_TEST <= person <= LAST_TEST else "train"
+    if listed is not None:
+        return "test" if person in listed else "train"
+    for folder in reversed(PurePosixPath(inner).parts[:-3]):
+        words = set(re.split(r"[^a-z]+", folder.lower()))
+        if words & {"dev", "train", "test"}:
+            return "test" if "test" in words else "train"
+    return ""
+
+
+# --- one utterance ------------------------------------------------------------------------------------------
+def read_utterance(text: str, video: str) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """A track file -> frames (T,) int, boxes (T,4) left, top, right, bottom, and what they are in: PIXELS at
+    360 lines or SHARES of the frame."""
+    lines = text.split("\n")
+    head = next((n for n, line in enumerate(lines[:20]) if line.split() == COLUMNS), None)
+    if head is None:
+        raise BadLine("malformed_header", f"no line {' '.join(COLUMNS)} among the first 20")
+    said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines[:head])}
+    if said.get("Reference") != video:
+        found = checked_id("Reference", said.get("Reference") or "-")
+        raise BadLine("wrong_reference", f"Reference is {found}, the file lies in the folder of {video}", 1)
+    rows = [(number, line.split()) for number, line in enumerate(lines[head + 1 :], head + 2) if line.strip()]
+    if not rows:
+        raise BadLine("no_frames", "the file lists no frame")
+    for number, cells in rows:
+        if len(cells) != 5:
+            raise BadLine("malformed_row", f"{len(cells)} values, expected {' '.join(COLUMNS)}", number)
+    values = _numbers(rows)
+    frames, boxes = values[:, 0].astype(np.int64), values[:, 1:].copy()
+    pixels = all("." not in cell for _, cells in rows for cell in cells[1:])
+    _check(rows, values, pixels)
+    boxes[:, 2:] += boxes[:, :2]
+    return frames, boxes, PIXELS if pixels else SHARES
+
+
+def _numbers(rows: Sequence[tuple[int, Sequence[str]]]) -> np.ndarray:
+    try:
+        return np.array([[float(cell) for cell in cells] for _, cells in rows])
+    except ValueError:
+        for number, cells in rows:
+            for cell in cells:
+                if not re.fullmatch(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", cell):
+                    raise BadLine("malformed_row", f"{cell[:40]!r} is not a number", number) from None
+        raise
+
+
+def _check(rows: Sequence[tuple[int, Sequence[str]]], values: np.ndarray, pixels: bool) -> None:
+    """BadLine for the first line whose frame or box cannot be."""
+    frames, corner, sides = values[:, 0], values[:, 1:3], values[:, 3:]
+    # a box may leave the frame, but not lie beyond it; the width at 360 lines is not known, at most 32:9
+    limit = np.array([1280.0, LINES]) if pixels else np.ones(2)
+    whole = np.isfinite(values).all(1) & (frames >= 0) & (frames == np.floor(frames)) & (frames < 1e8)
+    grows = np.concatenate([[True], frames[1:] > frames[:-1]])
+    inside = (corner < limit).all(1) & (corner + sides > 0).all(1) & (sides > 0).all(1)
+    sized = (np.abs(corner) <= limit).all(1) & (sides <= limit).all(1)
+    size = "pixels at 360 lines" if pixels else "shares of the frame"
+    for good, code, sentence in (
+        (whole, "malformed_row", "FRAME must be a whole number and the others finite"),
+        (grows, "malformed_row", "FRAME does not grow"),
+        (inside & sized, "malformed_box", f"the box is empty or no box in {size}"),
+    ):
+        if not good.all():
+            number, cells = rows[int(np.argmin(good))]
+            raise BadLine(code, f"{' '.join(cells)[:80]}: {sentence}", number)
+
+
+def cut(
+    frames: np.ndarray, boxes: np.ndarray, config: VoxcelebConfig
+) -> Iterator[tuple[tuple[int, int], list[float]]]:
+    """Frames (T,) and boxes (T,4) of an utterance -> first frame, last + 1 and grown union of each track."""
+    start = 0
+    while start < len(frames):
+        last = boxes[start : start + config.max_frames]
+        # plain areas, not the script's inclusive pixels: they differ by under 1 % at these sizes
+        shared = np.minimum(last[:, 2:], last[0, 2:]) - np.maximum(last[:, :2], last[0, :2])
+        common = np.maximum(shared, 0).prod(1)
+        areas = (last[:, 2:] - last[:, :2]).prod(1)
+        follows = frames[start : start + len(last)] == frames[start] + np.arange(len(last))
+        apart = (common / (areas + areas[0] - common) < config.iou) | ~follows
+        count = int(apart.argmax()) if apart.any() else len(last)
+        union = np.concatenate([last[:count, :2].min(0), last[:count, 2:].max(0)])
+        side = config.grow * (union[2:] - union[:2])
+        grown = np.concatenate([union[:2] - side, union[2:] + side])
+        yield (int(frames[start]), int(frames[start + count - 1]) + 1), grown.tolist()
+        start += count
+
+
+def _rows(
+    tracks: Mapping[tuple[str, str], list[dict[str, Any]]], splits: Mapping[str, str], config: VoxcelebConfig
+) -> list[dict[str, Any]]:
+    mirror = scan(config.mirror, "data.voxceleb.mirror")
+    persons = Counter(video for _, video in tracks)
+    rows = []
+    for (person, video), own in sorted(tracks.items()):
+        row: dict[str, Any] = {
+            "id": video if persons[video] == 1 else f"{video}-{person}",
+            "identity": person,
+            "split": splits[person],
+        }
+        rows.append(row | mirror.place(video, video) | {"seed": 0, "tracks": in_order(own)})
+    return rows

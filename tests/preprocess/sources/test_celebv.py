@@ -1,0 +1,183 @@
+import io
+import json
+import os
+from itertools import pairwise
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image as Pillow
+
+from pipelines.engine.node import Rejected
+from pipelines.preprocess.sources.celebv import CelebvConfig, Image, external, recordings, runs, video_of
+
+STAT = os.stat(__file__)
+
+
+@pytest.fixture
+def corpus(tmp_path, monkeypatch):
+    """A folder a person; image k of a person is one grey, 4 k."""
+    monkeypatch.setenv("REENACT_CACHE", str(tmp_path / "cache"))
+
+    def person(name, numbers, pattern="{:06d}.jpg", size=(64, 64)):
+        folder = tmp_path / "celebv" / name / "Image"
+        folder.mkdir(parents=True, exist_ok=True)
+        for n in numbers:
+            Pillow.new("RGB", size, (4 * n % 256,) * 3).save(folder / pattern.format(n))
+        return folder
+
+    return person
+
+
+def listed(tmp_path, **more):
+    return recordings(CelebvConfig(path=str(tmp_path / "celebv"), **{"min_frames": 3, **more}))
+
+
+def test_numbers_in_a_row_are_a_recording_and_gaps_part_them(corpus, tmp_path):
+    corpus("Jack_Ma", [*range(1, 6), *range(8, 12)])
+    corpus("Kathleen", range(7, 11))
+    rows, rejects = listed(tmp_path)
+    assert [row["id"] for row in rows] == [
+        "Jack_Ma-000001-000005", "Jack_Ma-000008-000011", "Kathleen-000007-000010",
+    ]  # fmt: skip
+    assert [row["identity"] for row in rows] == ["Jack_Ma", "Jack_Ma", "Kathleen"]
+    assert [t["end"] for row in rows for t in row["tracks"]] == [5, 4, 4]
+    assert not rejects
+
+
+def test_numbers_count_and_not_the_order_of_letters(corpus, tmp_path):
+    corpus("Ann", range(8, 13), pattern="frame_{}.png")
+    ((row,), _) = listed(tmp_path)
+    assert json.loads(row["spec"])["images"] == [f"frame_{n}.png" for n in range(8, 13)]
+
+
+def test_a_short_run_is_rejected(corpus, tmp_path):
+    corpus("Ann", [1, 2, 5, 6, 7])
+    rows, (reject,) = listed(tmp_path)
+    assert [row["id"] for row in rows] == ["Ann-000005-000007"]
+    assert (reject["id"], reject["code"]) == ("Ann-000001-000002", "short_run")
+
+
+def test_names_without_a_number_and_numbers_twice_are_rejected(corpus, tmp_path):
+    folder = corpus("Ann", range(1, 6))
+    (folder / "cover.jpg").write_bytes(b"x")
+    (folder / "2.jpg").write_bytes(b"x")
+    rows, rejects = listed(tmp_path)
+    assert sorted(r["code"] for r in rejects) == ["duplicate_row", "malformed_name"]
+    assert len(rows) == 1
+
+
+def test_the_list_of_landmarks_says_which_images_count(corpus, tmp_path):
+    folder = corpus("Ann", range(1, 8))
+    numbers = " ".join(["12.5"] * 6)
+    lines = [f"{numbers} {n:06d}.jpg" for n in range(1, 5)]
+    lines += ["1 2 000005.jpg", "x " + numbers[5:] + " 000006.jpg", f"{numbers} 000099.jpg", lines[0]]
+    (folder.parent / "all_98pt.txt").write_text("\n".join(lines))
+    ((row,), rejects) = listed(tmp_path)
+    assert row["id"] == "Ann-000001-000004"
+    assert [(r["line"], r["code"]) for r in rejects] == [
+        (5, "malformed_row"), (6, "malformed_row"), (7, "no_image"), (8, "duplicate_row"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("held_out", "split"), [(True, "test"), (False, "")])
+def test_all_persons_can_be_held_out(corpus, tmp_path, held_out, split):
+    corpus("Ann", range(5))
+    assert listed(tmp_path, held_out=held_out).rows[0]["split"] == split
+
+
+@pytest.mark.parametrize("pattern", ["{:06d}.jpg", "{:06d}.png"])
+def test_the_video_shows_the_images_at_their_times(corpus, tmp_path, pattern):
+    corpus("Ann", range(1, 31), pattern)
+    ((row,), _) = listed(tmp_path, fps=29.97)
+    video = video_of(row)
+    assert video == video_of(row)
+    with av.open(io.BytesIO(video)) as container:
+        frames = list(container.decode(video=0))
+    greys = [frame.to_ndarray(format="rgb24").mean() for frame in frames]
+    assert greys == pytest.approx([4 * n for n in range(1, 31)], abs=1.5)
+    times = np.array([float(frame.pts * frame.time_base) for frame in frames])
+    assert times == pytest.approx(np.arange(30) / 29.97, abs=1e-4)
+
+
+def test_images_of_two_sizes_are_rejected(corpus, tmp_path):
+    corpus("Ann", range(1, 5))
+    corpus("Ann", range(5, 9), size=(32, 64))
+    ((row,), _) = listed(tmp_path)
+    with pytest.raises(Rejected, match=r"000005\.jpg is mjpeg 32x64, those before it are mjpeg 64x64"):
+        video_of(row)
+
+
+@pytest.mark.parametrize("content", [b"no image at all", b""])
+def test_a_broken_image_is_rejected(corpus, tmp_path, content):
+    folder = corpus("Ann", range(1, 5))
+    (folder / "000003.jpg").write_bytes(content)
+    ((row,), _) = listed(tmp_path)
+    with pytest.raises(Rejected) as caught:
+        video_of(row)
+    assert caught.value.args[0] == "undecodable"
+
+
+def test_an_image_that_changed_since_is_no_answer(corpus, tmp_path):
+    folder = corpus("Ann", range(1, 5))
+    ((row,), _) = listed(tmp_path)
+    (folder / "000003.jpg").write_bytes(b"other")
+    with pytest.raises(OSError, match="changed since they were listed; run again"):
+        video_of(row)
+
+
+def test_external_changes_with_images_and_list(corpus, tmp_path):
+    folder = corpus("Ann", range(1, 5))
+    config = CelebvConfig(path=str(tmp_path / "celebv"))
+    seen = [external(config)]
+    corpus("Ann", [5])
+    seen.append(external(config))
+    (folder.parent / "all_98pt.txt").write_text("1 2 000001.jpg\n")
+    seen.append(external(config))
+    assert len({json.dumps(one) for one in seen}) == 3
+
+
+@pytest.mark.parametrize("bad", [{"fps": 0}, {"min_frames": 2000}, {"landmarks": "../x.txt"}])
+def test_impossible_settings_are_refused(bad):
+    with pytest.raises(ValueError, match="expected"):
+        CelebvConfig(**bad)
+
+
+def test_no_folder_and_no_persons_are_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match=r"data\.celebv\.path '' is not a folder"):
+        recordings(CelebvConfig())
+    with pytest.raises(ValueError, match=r"no folder <person>/Image"):
+        recordings(CelebvConfig(path=str(tmp_path)))
+
+
+def test_a_person_whose_name_is_not_utf8_is_one_sentence(corpus, tmp_path):
+    os.makedirs(os.path.join(os.fsencode(tmp_path), b"celebv", b"Jos\xe9", b"Image"))
+    with pytest.raises(ValueError, match=r"folder 'Jos.*' is not UTF-8; rename it"):
+        listed(tmp_path)
+
+
+@given(st.sets(st.integers(0, 60)), st.integers(1, 12))
+def test_runs_are_consecutive_bounded_and_hold_every_image(numbers, longest):
+    images = [Image(n, f"{n}.jpg", STAT) for n in sorted(numbers)]
+    found = list(runs(images, longest))
+    assert [image for run in found for image in run] == images
+    for run in found:
+        assert len(run) <= longest
+        assert [image.number for image in run] == list(range(run[0].number, run[0].number + len(run)))
+    for one, other in pairwise(found):
+        assert len(one) == longest or other[0].number > one[-1].number + 1
+
+
+def test_the_download_stage_makes_one_file_of_the_images(corpus, tmp_path):
+    from types import SimpleNamespace
+
+    from pipelines.preprocess.download import DownloadConfig, bring
+
+    corpus("Ann", range(1, 31))
+    ((row,), _) = listed(tmp_path)
+    config = SimpleNamespace(data=SimpleNamespace(sound="optional"), download=DownloadConfig())
+    (sample,) = bring({"recordings": [{**row, "source": "celebv"}]}, config, {})
+    assert sample["probe"]["frames"] == 30
+    assert (sample["probe"]["width"], sample["probe"]["transport"]) == (64, "local")
