@@ -1,39 +1,178 @@
-"""Stage `download`: one recording as bytes, looked into before anything is computed from it."""
+"""Stage `download`: one recording as a file, looked into before anything is computed from it.
+
+How it travels is `fetch/`'s business (mirrors, http, yt-dlp) and `runtime.download`'s; what it should be is
+said here, from settings that are part of the key.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.engine.node import Rejected, Sample
 from pipelines.preprocess.media import as_file, probe
 
+if TYPE_CHECKING:
+    from pipelines.preprocess.fetch.obtain import Wanted
 
-def download(inputs: Mapping[str, list[Sample]], config: Any, nets: Mapping[str, Any]) -> list[Sample]:
-    """A row of the recordings table -> one sample: video, probe, truth (empty unless synthetic)."""
+ENOUGH_LINES = 720
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DownloadConfig:
+    """What a recording's bytes are. How they are fetched is runtime.download."""
+
+    max_height: int = 1080
+    """Lines of the largest version to take from a site that offers several."""
+    codec: Literal["h264", "any"] = "h264"
+    """h264: H.264, which decodes fastest, where the site has it in 720 lines or in its largest version; any:
+    what the site holds for best."""
+    sections: Literal["off", "exact"] = "off"
+    """exact: of a video that yt-dlp fetches, only the seconds its tracks need, cut by encoding them once
+    more (near lossless). Plain files and mirrors give whole files all the same."""
+    section_margin: float = 1.0
+    """Seconds kept before and after a section."""
+    max_bytes: int = 20 * 2**30
+    """A recording with more bytes is rejected."""
+
+    def __post_init__(self) -> None:
+        if self.max_height < 64 or self.max_bytes < 1:
+            raise ValueError("max_height: expected 64 lines or more; max_bytes: 1 or more")
+        if self.section_margin < 0:
+            raise ValueError(f"section_margin {self.section_margin}: expected 0 seconds or more")
+
+
+def download(
+    inputs: Mapping[str, Sequence[Sample]], config: Any, nets: Mapping[str, Any]
+) -> Iterator[Sample]:
+    """A row of the recordings table -> one sample: video, probe, truth (empty unless synthetic).
+
+    probe: what `media.probe` finds, and sha256 of the bytes, transport (synthetic, local, mirror, http,
+    ytdlp), offset (seconds of the recording at which the file starts), origin (which of a site's versions).
+    """
     row = inputs["recordings"][0]
-    video, truth = _fetch(row, nets)
+    if row["source"] != "synthetic":
+        yield from bring(inputs, config, nets)
+        return
+    from pipelines.preprocess.sources.synthetic import render
+
+    video, truth = render(row, nets["analytic_head"])
     with as_file(video) as path:
+        yield _sample(row, video, _Look(row, config)(path), "synthetic", truth=truth)
+
+
+def bring(inputs: Mapping[str, Sequence[Sample]], config: Any, nets: Mapping[str, Any]) -> Iterator[Sample]:
+    """The same for sources that render nothing: a change of the renderer must not fetch a corpus again."""
+    row = inputs["recordings"][0]
+    look = _Look(row, config)
+    if row["source"] == "celebv":  # a folder of pictures becomes one file
+        from pipelines.preprocess.sources.celebv import video_of
+
+        video = video_of(row)
+        with as_file(video) as path:
+            yield _sample(row, video, look(path), "local")
+        return
+    if row["uri"].startswith("/"):
+        yield _sample(row, path := _as_listed(row), look(path), "local")
+        look.confirm()
+        return
+    from pipelines.preprocess.fetch.obtain import obtain
+
+    with obtain(wanted(row, config.download), config.runtime.download, look) as fetched:
+        yield _sample(row, fetched.path, fetched.probe, fetched.transport, fetched.offset, fetched.facts)
+        look.confirm()
+
+
+def _sample(
+    row: Mapping[str, Any], video: bytes | Path, probed: Mapping[str, Any], transport: str,
+    offset: float = 0.0, origin: Mapping[str, Any] | None = None, truth: Mapping[str, Any] | None = None,
+) -> Sample:  # fmt: skip
+    said = {"transport": transport, "offset": offset, "origin": dict(origin or {})}
+    return {"__key__": row["id"], "video": video, "probe": {**probed, **said}, "truth": dict(truth or {})}
+
+
+class _Look:
+    """Looks into complete files of one recording: call it with a path -> probe and sha256; may raise
+    Rejected."""
+
+    def __init__(self, row: Mapping[str, Any], config: Any):
+        self._row, self._sound = row, config.data.sound
+        self._seen: tuple[Path, tuple[int, int]] | None = None
+
+    def __call__(self, path: Path) -> dict[str, Any]:
+        row = self._row
+        self._seen = path, _state(path)
+        with path.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if row["sha256"] and found != row["sha256"]:
+            told = f"sha256 {found}, expected {row['sha256']}"
+            if row["uri"].startswith("/"):
+                # no property of the recording: replaced while the run is under way
+                raise OSError(f"{path} changed since it was listed: {told}; run again")
+            raise Rejected("checksum", f"{row['id']} has {told}")
         probed = probe(path, row["id"])
-    if not probed["audio_rate"] and config.data.sound == "required":
-        raise Rejected("no_sound", f"{row['id']} has no sound; data.sound=optional would give it silence")
-    return [{"__key__": row["id"], "video": video, "probe": probed, "truth": truth}]
+        if not probed["audio_rate"] and self._sound == "required":
+            raise Rejected("no_sound", f"{row['id']} has no sound; data.sound=optional would give it silence")
+        return {**probed, "sha256": found}
+
+    def confirm(self) -> None:
+        """After the file was copied into the shard: it is still the one that was looked into."""
+        if self._seen is not None and _state(self._seen[0]) != self._seen[1]:
+            raise OSError(f"{self._seen[0]} changed while it was read; run again")
 
 
-def _fetch(row: Mapping[str, Any], nets: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
-    if row["source"] == "synthetic":
-        from pipelines.preprocess.sources.synthetic import render
+def _as_listed(row: Mapping[str, Any]) -> Path:
+    """A local file; its size and time where it was listed by them, because hashing a mirror takes hours."""
+    path = Path(row["uri"])
+    listed = json.loads(row["spec"]) if row["spec"].startswith("{") else {}
+    if "mtime_ns" in listed and _state(path) != (listed["bytes"], listed["mtime_ns"]):
+        raise OSError(f"{path} changed since it was listed; run again")
+    return path
 
-        return render(row, nets["analytic_head"])
-    if not row["uri"]:
-        raise Rejected("not_in_mirror", f"{row['id']}.mp4 is not in the mirror folder")
-    video = Path(row["uri"]).read_bytes()
-    found = hashlib.sha256(video).hexdigest()
-    if row["sha256"] and found != row["sha256"]:
-        # not a property of the recording: the file was replaced while the run was under way
-        raise OSError(
-            f"{row['uri']} changed since it was listed: sha256 {found}, expected {row['sha256']}; run again"
-        )
-    return video, {}
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size in bytes, time of the last change in nanoseconds."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+# --- what to ask for ----------------------------------------------------------------------------------------
+def wanted(row: Mapping[str, Any], config: DownloadConfig) -> Wanted:
+    """A mirror may name a video by the recording or by YouTube's id."""
+    from pipelines.preprocess.fetch.obtain import Wanted
+
+    names = dict.fromkeys((row["id"], row["uri"].removeprefix("youtube:")))
+    return Wanted(
+        uri=row["uri"], names=tuple(name for name in names if name and "/" not in name),
+        formats=formats(config), format_sort=_sorting(config), section=section(row, config),
+        max_bytes=config.max_bytes,
+    )  # fmt: skip
+
+
+def formats(config: DownloadConfig) -> str:
+    """yt-dlp's selection, best first. Sites that do not say a version's height or codec come in by `?` and
+    at the end; above the height only where there is nothing below it."""
+    low = f"[height<=?{config.max_height}]"
+    choices = [f"bv*{low}+ba", f"b{low}", f"bv*{low}", "wv*+wa", "w"]
+    if config.codec == "h264":
+        # not at any price: a site's only H.264 may be its 360 line version, too small for faces of 256 pixels
+        large = f"[vcodec^=avc1]{low}[height>=?{min(ENOUGH_LINES, config.max_height)}]"
+        choices = [f"bv*{large}+ba[ext=m4a]", f"b{large}", *choices]
+    return "/".join(choices)
+
+
+def _sorting(config: DownloadConfig) -> tuple[str, ...]:
+    height = f"res:{config.max_height}"
+    return (height, "vcodec:h264", "acodec:aac") if config.codec == "h264" else (height,)
+
+
+def section(row: Mapping[str, Any], config: DownloadConfig) -> tuple[float, float] | None:
+    """Seconds of the recording to fetch; None = all of it."""
+    span = row.get("span") or []
+    if config.sections == "off" or len(span) == 0:
+        return None
+    return max(0.0, span[0] - config.section_margin), span[1] + config.section_margin

@@ -1,0 +1,155 @@
+"""Turns on a host, kept by all processes of this machine together: its limits are per address, and that is
+the machine's.
+
+A host is a folder named by a hash. Its slots are files held with flock, which a dying process lets go of; its
+clock says when the next start may be, which politeness sets a little ahead and a host's own answer (429, a
+check for robots) far ahead.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+_POLL = 0.05
+_DAY = 86_400.0
+
+
+class HostBusy(OSError):
+    """A host wants more patience than the settings have: the recording is for a later run."""
+
+    not_soon = True
+
+
+class Hosts:
+    """folder: shared by all processes. per_host: transfers from one host at once. longest_wait: seconds."""
+
+    def __init__(self, folder: Path, per_host: int, longest_wait: float):
+        self._folder = folder
+        self._per_host = per_host
+        self._longest_wait = longest_wait
+
+    @contextmanager
+    def turn(self, host: str, seconds_between: float) -> Iterator[None]:
+        """Hold one of the host's slots, no sooner than its clock allows. Raises HostBusy.
+
+        The queue for a slot has no end of its own: who holds one is watched for being stuck.
+        """
+        slot = self._slot(host)
+        deadline = time.time() + self._longest_wait
+        try:
+            start = self._next_start(host, seconds_between, deadline)
+            # Not slept through in one piece: meanwhile another process may learn that the host is angry.
+            while (left := max(start, self._not_before(host)) - time.time()) > 0:
+                if time.time() + left > deadline:
+                    raise self._busy(host, left)
+                time.sleep(min(left, 1.0))
+            yield
+        finally:
+            slot.close()
+
+    def back_off(self, host: str, seconds: float) -> None:
+        """No process of this machine starts on this host for so long, a day at most."""
+        with self._clock(host) as clock:
+            clock["not_before"] = max(clock["not_before"], time.time() + min(seconds, _DAY))
+
+    def _slot(self, host: str) -> IO[bytes]:
+        folder = self._of(host)
+        files = [(folder / f"slot{i}").open("ab") for i in range(self._per_host)]
+        try:
+            while True:
+                for file in files:
+                    if _locked(file):
+                        files.remove(file)
+                        return file
+                time.sleep(_POLL)
+        finally:
+            for file in files:
+                file.close()
+
+    def _next_start(self, host: str, seconds_between: float, deadline: float) -> float:
+        """Take the next free start; raises HostBusy if it lies behind the deadline."""
+        with self._clock(host) as clock:
+            start = max(time.time(), clock["next_start"], clock["not_before"])
+            if start > deadline:
+                raise self._busy(host, start - time.time())
+            clock["next_start"] = start + seconds_between
+            return start
+
+    def _not_before(self, host: str) -> float:
+        with self._clock(host) as clock:
+            return clock["not_before"]
+
+    def _busy(self, host: str, seconds: float) -> HostBusy:
+        return HostBusy(f"{host} is to be left alone for another {seconds:.0f} s; run again after that")
+
+    @contextmanager
+    def _clock(self, host: str) -> Iterator[dict[str, float]]:
+        """Read, change and write back under a lock."""
+        with (self._of(host) / "clock").open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            clock = {"next_start": 0.0, "not_before": 0.0} | _numbers(file.read())
+            before = dict(clock)
+            yield clock
+            if clock != before:
+                file.seek(0)
+                file.truncate()
+                file.write(json.dumps(clock))
+                file.flush()
+
+    def _of(self, host: str) -> Path:
+        """A name from a list of videos never becomes a file name."""
+        folder = self._folder / hashlib.sha256(host.encode()).hexdigest()[:32]
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def _locked(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _numbers(text: str) -> dict[str, float]:
+    """A clock that a dying process left half-written counts as none."""
+    try:
+        return {str(name): float(value) for name, value in json.loads(text or "{}").items()}
+    except ValueError:
+        return {}
+
+
+@contextmanager
+def only_one(path: Path, patience: float) -> Iterator[None]:
+    """Hold the lock file `path`, which is gone afterwards. Raises HostBusy after `patience` seconds."""
+    deadline = time.time() + patience
+    while True:
+        file = path.open("ab")
+        # Whoever held it before has unlinked it, and this lock is on no file any more: once again.
+        if _locked(file) and _same_file(file, path):
+            break
+        file.close()
+        if time.time() > deadline:
+            raise HostBusy("another process has been fetching the same recording for too long")
+        time.sleep(_POLL)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def _same_file(file: IO[bytes], path: Path) -> bool:
+    try:
+        return os.stat(path).st_ino == os.fstat(file.fileno()).st_ino
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,134 @@
+"""One recording by the first transport that has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipelines.engine.node import Rejected
+from pipelines.preprocess.fetch import plain_http, ytdlp
+from pipelines.preprocess.fetch.address import Address, address_of
+from pipelines.preprocess.fetch.hosts import Hosts
+from pipelines.preprocess.fetch.settings import TransportConfig
+from pipelines.preprocess.fetch.work import Fetched, empty, keep, kept, work_folder
+from pipelines.preprocess.sources.files import cache_folder
+
+_DAMAGED = {"empty", "unreadable", "truncated", "undecodable", "checksum"}
+"""What a bad transfer looks like; no_video, for example, is what the file is."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """What a recording's bytes should be: everything here comes from keyed settings and from its row."""
+
+    uri: str
+    """http(s) URL, youtube:<id>, or "" when only a mirror can have it."""
+    names: tuple[str, ...]
+    """What a mirror may call it, without extension: letters, digits, '_' and '-'."""
+    formats: str
+    """yt-dlp's format selection."""
+    format_sort: tuple[str, ...]
+    section: tuple[float, float] | None
+    """Only these seconds of it, where a transport can."""
+    max_bytes: int
+
+
+Check = Callable[[Path], dict[str, Any]]
+"""Looks into a complete file -> its probe. Raises Rejected."""
+
+
+@contextmanager
+def obtain(wanted: Wanted, settings: TransportConfig, check: Check) -> Iterator[Fetched]:
+    """The complete and checked file, there until the block ends.
+
+    Raises Rejected: what the origin or the mirrors finally said. OSError: not now.
+    """
+    root = Path(settings.folder).absolute() if settings.folder else cache_folder().absolute() / "download"
+    hosts = Hosts(root / "hosts", settings.per_host, settings.longest_wait)
+    with work_folder(root / "work", wanted, settings.longest_wait) as folder:
+        yield kept(folder) or _first(wanted, folder, settings, hosts, check)
+
+
+def _first(wanted: Wanted, folder: Path, settings: TransportConfig, hosts: Hosts, check: Check) -> Fetched:
+    """Mirrors and the origin are asked each in their place, but the origin only once: what it denied to http
+    it denies to yt-dlp."""
+    denial: Rejected | None = None
+    origin_denied = False
+    for transport in settings.order:
+        try:
+            if transport == "mirror":
+                found = _from_mirror(wanted, folder, settings.mirrors, check)
+            elif origin_denied:
+                continue
+            else:
+                found = _from_origin(transport, wanted, folder, settings, hosts, check)
+        except Rejected as error:
+            denial, origin_denied = error, origin_denied or transport != "mirror"
+            continue
+        if found is not None:
+            keep(folder, found)
+            return found
+    raise denial or _nowhere(wanted, settings)
+
+
+def _from_mirror(wanted: Wanted, folder: Path, mirrors: Sequence[str], check: Check) -> Fetched | None:
+    if not mirrors:
+        return None
+    from storage.mirrors import Mirror
+
+    for uri in mirrors:
+        mirror = Mirror(uri)
+        if (found := mirror.find(wanted.names)) is not None:
+            path = mirror.fetch(found, folder / "mirrored")
+            return Fetched(path, "mirror", probe=check(path))
+    return None
+
+
+def _from_origin(
+    transport: str, wanted: Wanted, folder: Path, settings: TransportConfig, hosts: Hosts, check: Check
+) -> Fetched | None:
+    """None where this transport is not meant for such an address. A damaged file is fetched once more: twice
+    the same damage is the video's."""
+    if not wanted.uri:
+        return None
+    address = address_of(wanted.uri)
+    for again in (True, False):
+        fetched = _transfer(transport, address, wanted, folder, settings, hosts)
+        if fetched is None:
+            return None
+        try:
+            return replace(fetched, probe=check(fetched.path))
+        except Rejected as damage:
+            if damage.code not in _DAMAGED:
+                raise
+            empty(folder)
+            if not again:
+                raise Rejected("corrupt", f"fetched twice: {damage.sentence}") from damage
+    raise AssertionError("unreachable")
+
+
+def _transfer(
+    transport: str, address: Address, wanted: Wanted, folder: Path, settings: TransportConfig, hosts: Hosts
+) -> Fetched | None:
+    if transport == "ytdlp":
+        path, offset, facts = ytdlp.fetch(address, folder, wanted, settings, hosts)
+        return Fetched(path, "ytdlp", offset, facts)
+    if address.youtube:
+        return None
+    try:
+        return Fetched(plain_http.fetch(address, folder, wanted.max_bytes, settings, hosts), "http")
+    except plain_http.Page as page:
+        if "ytdlp" not in settings.order:
+            raise Rejected("unsupported_url", f"{page}; runtime.download.order has no ytdlp") from page
+        return None
+
+
+def _nowhere(wanted: Wanted, settings: TransportConfig) -> Rejected:
+    if wanted.uri:
+        told = f"no transport of {', '.join(settings.order)} has {address_of(wanted.uri).public}"
+    else:
+        told = f"{wanted.names[0]} is in no mirror, and its source names no address"
+    return Rejected("not_in_mirror", told)

@@ -1,0 +1,257 @@
+"""Transport `http`: a file from a web server, taken up where an earlier try broke off.
+
+A server is not believed: lengths are compared with what arrived, a range is continued only where the server
+says by ETag or date that the file is the same, and a web page in place of a video goes to yt-dlp.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import errno
+import http.client
+import http.cookiejar
+import json
+import re
+import socket
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from pipelines.engine.node import Rejected
+from pipelines.preprocess.fetch.address import Address, address_of, forbidden, proxy, told
+from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
+from pipelines.preprocess.fetch.settings import TransportConfig
+
+_CHUNK = 1 << 16
+_WORTH = 1 << 16
+"""Bytes that make a try a step forward rather than a failure."""
+_AGENT = "reenact/0.1"
+DISK = (errno.ENOSPC, errno.EROFS, errno.EACCES)
+"""This machine's troubles, which no other try helps."""
+_PAGES = re.compile(r"text/html|application/(xhtml\+xml|(vnd\.apple\.|x-)mpegurl|dash\+xml)|audio/mpegurl")
+_GONE = {404: "not_found", 410: "not_found", 401: "needs_auth", 403: "needs_auth", 407: "needs_auth",
+         451: "geo_blocked"}  # fmt: skip
+_FOR_NOW = {408, 425, 429}
+
+
+class Page(Exception):
+    """The answer is a page or a playlist: a matter for yt-dlp."""
+
+
+class ForNow(OSError):
+    """The server did not give the file this time. after: seconds it asked all of us to wait; 0 = it did not
+    say how long, None = it only failed."""
+
+    def __init__(self, message: str, after: float | None = None):
+        super().__init__(message)
+        self.after = after
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """What of the file is here, and what the server said about it."""
+
+    size: int = 0
+    validator: str = ""
+    """A strong ETag or a date: with it the rest can be asked for."""
+
+
+def fetch(address: Address, folder: Path, max_bytes: int, settings: TransportConfig, hosts: Hosts) -> Path:
+    """-> the complete file, in `folder`.
+
+    Raises Rejected (the server's final answer), Page, or OSError (not now; what has come so far is kept).
+    """
+    opener = _opener(settings)
+    best, tries = _got(folder).size, 0
+    while True:
+        wait = min(settings.pause * 2**tries, settings.longest_pause)
+        try:
+            with hosts.turn(address.host, settings.seconds_between):
+                return _once(opener, address, folder, max_bytes, settings)
+        except HostBusy:
+            raise
+        except ForNow as error:
+            if error.after is not None:
+                hosts.back_off(address.host, error.after or wait)
+            last = error
+        except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
+            if getattr(error, "errno", None) in DISK:
+                raise
+            last = error
+        size = _got(folder).size
+        tries = 0 if size >= best + _WORTH else tries + 1
+        best = max(best, size)
+        if tries > settings.retries:
+            told_last = told(last, proxy(settings.proxy_env)) or type(last).__name__
+            raise OSError(f"{address.public}: {told_last}; gave up after {tries} tries") from last
+        time.sleep(wait)
+
+
+def _once(
+    opener: urllib.request.OpenerDirector, address: Address, folder: Path, max_bytes: int,
+    settings: TransportConfig,
+) -> Path:  # fmt: skip
+    body, got = folder / "body", _got(folder)
+    request = urllib.request.Request(address.url)
+    request.add_header("User-Agent", _AGENT)
+    request.add_header("Accept-Encoding", "identity")
+    if got.size and got.validator:
+        request.add_header("Range", f"bytes={got.size}-")
+        request.add_header("If-Range", got.validator)
+    try:
+        response = opener.open(request, timeout=settings.timeout)
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == 416:
+                body.unlink(missing_ok=True)  # the file on the server has become shorter: from the start
+                raise ForNow("the server has no more of a file it gave a part of before") from error
+            raise _refusal(error.code, error.headers, address) from error
+    with response:
+        _check_peer(response, address)
+        total, start = _promised(response, got, address)
+        if total is not None and total > max_bytes:
+            raise Rejected("too_large", f"{address.public} has {total:,} bytes, download.max_bytes is fewer")
+        (folder / "state.json").write_text(json.dumps({"validator": _validator(response.headers)}))
+        with body.open("r+b" if start else "wb") as sink:
+            sink.truncate(start)
+            sink.seek(start)
+            size = start + _copy(response, sink, max_bytes - start, settings)
+    if size > max_bytes:
+        raise Rejected("too_large", f"{address.public} has more bytes than download.max_bytes")
+    if total is not None and size != total:
+        raise ForNow(f"{size:,} bytes came of the {total:,} that the server announced")
+    return body
+
+
+def _copy(response: Any, sink: IO[bytes], most: int, settings: TransportConfig) -> int:
+    """Bytes written; stops just above `most`."""
+    pace, count = Pace(settings.bytes_per_second, settings.slowest, settings.timeout), 0
+    pace.step(0)
+    while count <= most and (data := response.read1(_CHUNK)):
+        sink.write(data)
+        count += len(data)
+        pace.step(count)
+    return count
+
+
+class Pace:
+    """Holds a transfer at the speed allowed, and notices one that is stuck though bytes still trickle.
+
+    limit: most bytes a second, None = any. slowest: fewer bytes a second over `timeout` seconds are stuck.
+    """
+
+    def __init__(self, limit: int | None, slowest: int, timeout: float):
+        self._limit, self._slowest, self._timeout = limit, slowest, timeout
+        self._start = time.monotonic()
+        self._window: tuple[float, int] | None = None
+
+    def step(self, count: int) -> None:
+        """count: bytes since the transfer began; fewer than before = another one has begun. Raises
+        TimeoutError."""
+        now = time.monotonic()
+        if self._window is None or count < self._window[1]:
+            self._window = now, count
+        if self._limit and (ahead := self._start + count / self._limit - now) > 0:
+            time.sleep(ahead)
+        since, before = self._window
+        if now - since < self._timeout:
+            return
+        if (speed := (count - before) / (now - since)) < self._slowest:
+            raise TimeoutError(f"only {speed:.0f} bytes a second came")
+        self._window = now, count
+
+
+# --- what the server says -----------------------------------------------------------------------------------
+def _promised(response: Any, got: Got, address: Address) -> tuple[int | None, int]:
+    """-> the size of the whole file if it is known, and where in it the answer starts."""
+    headers = response.headers
+    encoding = (headers.get("Content-Encoding") or "identity").lower()
+    if encoding != "identity":
+        raise ForNow(f"the server packs its answer ({encoding}) though asked not to")
+    if response.status == 206:
+        match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", (headers.get("Content-Range") or "").strip())
+        if not match or int(match[1]) != got.size:
+            raise ForNow(f"asked for bytes from {got.size}, got {headers.get('Content-Range')!r}")
+        return int(match[3]), got.size
+    kind = (headers.get_content_type() or "").lower()
+    if _PAGES.fullmatch(kind):
+        raise Page(f"{address.public} answers with {kind}")
+    length = headers.get("Content-Length", "")
+    return (int(length) if length.isdigit() else None), 0
+
+
+def _validator(headers: Any) -> str:
+    """If-Range takes a strong ETag or the date of the last change."""
+    etag = (headers.get("ETag") or "").strip()
+    return etag if etag and not etag.startswith("W/") else (headers.get("Last-Modified") or "").strip()
+
+
+def _got(folder: Path) -> Got:
+    try:
+        state = json.loads((folder / "state.json").read_text())
+        return Got((folder / "body").stat().st_size, state["validator"])
+    except (FileNotFoundError, ValueError):
+        return Got()
+
+
+def _refusal(status: int, headers: Any, address: Address) -> Exception:
+    if status in _GONE:
+        return Rejected(_GONE[status], f"{address.public} answers {status}")
+    if status >= 500 or status in _FOR_NOW:
+        asked = retry_after(headers)
+        return ForNow(f"HTTP status {status}", asked if asked or status == 429 else None)
+    return Rejected("unsupported_url", f"{address.public} answers {status}")
+
+
+def retry_after(headers: Any) -> float:
+    """Seconds from a Retry-After header, which holds seconds or a date; 0 = it says nothing."""
+    value = (headers.get("Retry-After") or "").strip()
+    if value.isdigit():
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return 0.0
+
+
+# --- how it is asked ----------------------------------------------------------------------------------------
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Each step is checked as the first address was."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        try:
+            checked = address_of(newurl)
+        except Rejected:
+            fp.close()
+            raise
+        return super().redirect_request(req, fp, code, msg, headers, checked.url)
+
+
+def _opener(settings: TransportConfig) -> urllib.request.OpenerDirector:
+    through = proxy(settings.proxy_env)
+    proxies = {"http": through, "https": through} if through else None
+    handlers: list[Any] = [urllib.request.ProxyHandler(proxies), _Redirects()]
+    if settings.cookies:
+        jar = http.cookiejar.MozillaCookieJar(settings.cookies)
+        try:
+            jar.load(ignore_discard=True, ignore_expires=True)
+        except http.cookiejar.LoadError:
+            raise OSError(
+                f"runtime.download.cookies: {settings.cookies} is no Netscape cookie file"
+            ) from None
+        for cookie in jar:
+            if cookie.expires == 0:  # how browsers' exports write a cookie of the session: not one of 1970
+                cookie.expires, cookie.discard = None, True
+        handlers.append(urllib.request.HTTPCookieProcessor(jar))
+    return urllib.request.build_opener(*handlers)
+
+
+def _check_peer(response: Any, address: Address) -> None:
+    """The name may have led to an address that the list could not have named itself."""
+    raw = getattr(getattr(response, "fp", None), "raw", None)
+    peer: socket.socket | None = getattr(raw, "_sock", None)
+    if peer is not None and forbidden(peer.getpeername()[0]):
+        raise Rejected("unsupported_url", f"{address.public} points at an address that is no server")

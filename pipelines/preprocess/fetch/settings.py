@@ -1,0 +1,78 @@
+"""How downloads travel: where copies may lie, how politely to ask, how long to wait. In no key."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+Transport = Literal["mirror", "http", "ytdlp"]
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TransportConfig:
+    order: tuple[Transport, ...] = ("mirror", "http", "ytdlp")
+    """Ways to try, the best first. One that does not apply, or answers that the video is not there, gives way
+    to the next; one that is out of order does not: which copy is used must not depend on the weather."""
+    mirrors: tuple[str, ...] = ()
+    """Folders and object stores (file://, s3://, gs://) of {recording id}.mp4, .mkv, .webm and so on."""
+    cookies: str = ""
+    """Path of a Netscape cookie file for http and yt-dlp; it is read, never written."""
+    proxy_env: str = ""
+    """Name of the environment variable that holds the proxy's URL. Not the URL itself: that may hold a
+    password, and the configuration is recorded. Empty = http_proxy and its like count, as everywhere."""
+    folder: str = ""
+    """Where partial files and the turns of hosts are kept; shared by all that download on this machine.
+    Empty = `download` in REENACT_CACHE."""
+    per_host: int = 2
+    """Transfers from one host at once, by all processes of this machine together."""
+    seconds_between: float = 1.0
+    """Between two starts on one host."""
+    youtube_seconds_between: float = 12.0
+    """The same for YouTube: guests are cut off above some 300 videos an hour."""
+    request_seconds_between: float = 0.75
+    """Between the requests that yt-dlp makes for one video."""
+    bytes_per_second: int | None = None
+    """Most bytes a second of one transfer; None = no limit."""
+    slowest: int = 2_000
+    """A transfer that stays below so many bytes a second for `timeout` seconds is given up as stuck."""
+    timeout: float = 30.0
+    """Seconds without a byte until a connection counts as dead."""
+    retries: int = 4
+    """Tries after the first one; a try that brought more of a file than the last does not count."""
+    pause: float = 2.0
+    """Seconds before the first retry, doubled for each further one."""
+    longest_pause: float = 60.0
+    longest_wait: float = 900.0
+    """A host that asks for more patience than this (Retry-After, a queue of others) fails the recording for
+    now; later runs try again."""
+    bot_pause: float = 4 * 3600.0
+    """How long a host is left alone by this machine after it asked whether we are a robot."""
+    javascript: tuple[Literal["deno", "node", "bun", "quickjs"], ...] = ("deno",)
+    """JavaScript runtimes that yt-dlp may use, where installed: some of YouTube's formats need one."""
+
+    def __post_init__(self) -> None:
+        if len(set(self.order)) != len(self.order):
+            raise ValueError(f"order {list(self.order)}: a transport is named twice")
+        if self.proxy_env and not _VARIABLE.fullmatch(self.proxy_env):
+            # the value is not repeated: it may be the URL, with its password
+            raise ValueError("proxy_env: expected the name of an environment variable, not a URL")
+        for uri in self.mirrors:
+            if "://" in uri and "@" in urlsplit(uri).netloc:
+                raise ValueError("mirrors: a URI holds a password; give credentials by the environment")
+        if self.per_host < 1 or self.retries < 0:
+            raise ValueError("per_host: expected 1 or more; retries: 0 or more")
+        if self.bytes_per_second is not None and self.bytes_per_second < 1:
+            raise ValueError(f"bytes_per_second {self.bytes_per_second}: expected 1 or more, or none")
+        if self.bytes_per_second is not None and self.slowest > self.bytes_per_second / 2:
+            told = f"slowest {self.slowest}: expected at most half of bytes_per_second"
+            raise ValueError(f"{told} {self.bytes_per_second}, or the limit looks like a stuck transfer")
+        for name in ("seconds_between", "youtube_seconds_between", "request_seconds_between", "slowest",
+                     "pause", "longest_pause", "longest_wait", "bot_pause"):  # fmt: skip
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} {getattr(self, name)}: expected 0 or more")
+        if self.timeout <= 0:
+            raise ValueError(f"timeout {self.timeout}: expected more than 0 seconds")

@@ -1,0 +1,218 @@
+"""Transport `ytdlp`: a video of a site that yt-dlp knows, or one that a web page embeds.
+
+yt-dlp runs as a library in this process, without a shell and without files of its configuration. All it may
+write lies in a fresh folder of ours, under names of ours: nothing a site says becomes a path or an option.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import io
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pipelines.engine.node import Rejected
+from pipelines.preprocess.fetch.address import Address, forbidden, proxy, public, told
+from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
+from pipelines.preprocess.fetch.plain_http import DISK, Pace
+from pipelines.preprocess.fetch.settings import TransportConfig
+from pipelines.preprocess.fetch.verdicts import BOT, BUSY, Verdict, chained, verdict
+from pipelines.preprocess.media import ffmpeg_path
+
+_OWN_RETRIES = 1
+"""yt-dlp itself retries each request; this is for what it gives up, with its pages asked for anew."""
+_FACTS = ("extractor", "id", "format_id", "width", "height", "fps", "vcodec", "acodec")
+
+
+class Log:
+    """Takes what yt-dlp says; its errors come as exceptions, its warnings can tell why."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def debug(self, message: str) -> None:
+        """Not kept: it repeats addresses, which may be signed."""
+
+    def warning(self, message: str) -> None:
+        self.warnings.append(message)
+
+    def error(self, message: str) -> None:
+        """Raised as DownloadError by yt-dlp itself."""
+
+
+def fetch(
+    address: Address, folder: Path, wanted: Any, settings: TransportConfig, hosts: Hosts
+) -> tuple[Path, float, dict[str, Any]]:
+    """-> the complete file in `folder`, the second of the recording it starts at, what yt-dlp chose.
+
+    Raises Rejected or OSError.
+    """
+    between = settings.youtube_seconds_between if address.youtube else settings.seconds_between
+    tries = 0
+    while True:
+        log, pause = Log(), min(settings.pause * 2**tries, settings.longest_pause)
+        try:
+            with hosts.turn(address.host, between):
+                return _once(address, folder, wanted, settings, log)
+        except (Rejected, HostBusy):
+            raise
+        except Exception as error:  # noqa: BLE001 - extractors raise anything; sorted or raised again below
+            last, found = error, _sorted(error, address, log)
+        sentence = f"{address.public}: {told(_words(last, address), proxy(settings.proxy_env))}"
+        if found.final:
+            raise Rejected(found.code, sentence) from last
+        if found.code == BOT:
+            hosts.back_off(address.host, settings.bot_pause)
+            raise HostBusy(f"{sentence}; this machine leaves {address.host} alone for now") from last
+        tries += 1
+        if tries > min(settings.retries, _OWN_RETRIES):
+            raise OSError(f"{sentence}; gave up after {tries} tries") from last
+        if found.code == BUSY:
+            hosts.back_off(address.host, found.after or pause)
+        else:
+            time.sleep(found.after or pause)
+
+
+def _sorted(error: Exception, address: Address, log: Log) -> Verdict:
+    """Disk errors are raised: no other try helps. Errors that are not of yt-dlp's making are too."""
+    from yt_dlp.utils import YoutubeDLError
+
+    for one in chained(error):
+        if isinstance(one, OSError) and one.errno in DISK:
+            raise one
+    if not isinstance(error, (YoutubeDLError, OSError)):
+        raise error
+    return verdict(error, address.youtube, log.warnings)
+
+
+def _once(
+    address: Address, folder: Path, wanted: Any, settings: TransportConfig, log: Log
+) -> tuple[Path, float, dict[str, Any]]:
+    import yt_dlp
+    from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor
+
+    _check_address(address, settings)
+    fresh = folder / "ytdlp"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    params: Any = options(address, fresh, wanted, settings, log)
+
+    def run() -> Any:
+        # the downloader of sections asks for ffmpeg before it has any options; yt-dlp's own main does so too
+        place: Any = FFmpegPostProcessor._ffmpeg_location
+        place.set(ffmpeg_path())
+        with yt_dlp.YoutubeDL(params) as ydl:
+            return ydl.extract_info(address.url, download=True)
+
+    info = contextvars.copy_context().run(run)
+    if not isinstance(info, Mapping):
+        raise OSError(f"{address.public}: yt-dlp gave no answer")
+    entries = [entry for entry in info.get("entries") or (info,) if entry]
+    if not entries:
+        raise Rejected("unsupported_url", f"{address.public} holds no video")
+    info = entries[0]
+    return _placed(fresh, folder, address), _offset(wanted), _facts(info)
+
+
+def options(
+    address: Address, folder: Path, wanted: Any, settings: TransportConfig, log: Log
+) -> dict[str, Any]:
+    """What YoutubeDL is told. A hole in a video would shift all that follows, so missing fragments end it."""
+    pace = Pace(None, settings.slowest, settings.timeout)
+    params: dict[str, Any] = {
+        "format": wanted.formats, "format_sort": list(wanted.format_sort), "merge_output_format": "mp4/mkv",
+        "noplaylist": True, "playlist_items": "1:2", "outtmpl": {"default": "video.%(ext)s"},
+        "paths": {"home": str(folder)}, "cachedir": str(folder.parent.parent / "ytdlp-cache"),
+        "skip_unavailable_fragments": False, "retries": settings.retries,
+        "fragment_retries": settings.retries, "extractor_retries": settings.retries,
+        "retry_sleep_functions": {kind: lambda n: min(settings.pause * 2**n, settings.longest_pause)
+                                  for kind in ("http", "fragment", "extractor")},
+        "socket_timeout": settings.timeout, "sleep_interval_requests": settings.request_seconds_between,
+        "ratelimit": settings.bytes_per_second, "max_filesize": wanted.max_bytes,
+        "ffmpeg_location": ffmpeg_path(), "fixup": "detect_or_warn", "updatetime": False,
+        "geo_bypass": False,  # no faked origin
+        "js_runtimes": {name: {} for name in settings.javascript},
+        "logger": log, "quiet": True, "noprogress": True, "color": {"stdout": "never", "stderr": "never"},
+        "progress_hooks": [lambda status: pace.step(status.get("downloaded_bytes") or 0)
+                           if status.get("status") == "downloading" else None],
+        "match_filter": _one_that_ended,
+    }  # fmt: skip
+    if address.youtube:
+        params["allowed_extractors"] = ["youtube"]
+    if settings.cookies:
+        # a copy in memory: yt-dlp writes its jar back, and several processes would ruin the user's file
+        params["cookiefile"] = io.StringIO(Path(settings.cookies).read_text())
+    if through := proxy(settings.proxy_env):
+        params["proxy"] = through
+    if wanted.section is not None:
+        first, last = wanted.section
+        params |= {
+            "download_ranges": lambda _info, _ydl: [{"start_time": first, "end_time": last}],
+            "force_keyframes_at_cuts": True,
+            # the cut is encoded once more: near enough to lossless that crops do not show it
+            "external_downloader_args": {
+                "ffmpeg_i": ["-rw_timeout", str(int(settings.timeout * 1e6))],
+                "ffmpeg_o": ["-c:v", "libx264", "-crf", "12", "-preset", "veryfast", "-threads", "1",
+                             "-c:a", "aac", "-b:a", "192k"],
+            },
+        }  # fmt: skip
+    return params
+
+
+def _one_that_ended(info: Mapping[str, Any], *, incomplete: bool = False) -> None:
+    """Of several videos on a page nobody knows which is meant; a running stream has no end to wait for."""
+    if (info.get("n_entries") or 1) > 1:
+        raise Rejected("unsupported_url", f"{public(str(info.get('webpage_url')))} holds more than one video")
+    if not incomplete and (info.get("is_live") or info.get("live_status") in ("is_live", "is_upcoming")):
+        raise Rejected("no_format", f"{info.get('extractor')}:{info.get('id')} is a live stream")
+
+
+def _check_address(address: Address, settings: TransportConfig) -> None:
+    """As plain http does, but beforehand: the connections are yt-dlp's. Behind a proxy it is the proxy that
+    looks names up."""
+    import socket
+
+    if settings.proxy_env or address.youtube:
+        return
+    parts = urlsplit(address.url)
+    for found in socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM):
+        if forbidden(str(found[4][0])):
+            raise Rejected("unsupported_url", f"{address.public} points at an address that is no server")
+
+
+def _placed(fresh: Path, folder: Path, address: Address) -> Path:
+    """The one finished file, under our name. Whole files only: yt-dlp calls others *.part or *.ytdl."""
+    files = [f for f in fresh.iterdir() if f.is_file() and f.suffix not in (".part", ".ytdl", ".temp")]
+    if not files:
+        raise Rejected("too_large", f"{address.public} has more bytes than download.max_bytes")
+    if len(files) > 1:
+        raise OSError(f"{address.public}: yt-dlp left {len(files)} files, expected one")
+    video = folder / "video"  # not plain http's name: that file may be continued
+    files[0].replace(video)
+    shutil.rmtree(fresh)
+    return video
+
+
+def _offset(wanted: Any) -> float:
+    return float(wanted.section[0]) if wanted.section is not None else 0.0
+
+
+def _facts(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What an info file would hold that says which of a site's versions this is."""
+    facts = {name: info.get(name) for name in _FACTS}
+    return {name: value for name, value in facts.items() if isinstance(value, (str, int, float))}
+
+
+def _words(error: BaseException, address: Address) -> str:
+    """An extractor's own words: without the id before them, which may be a piece of a signed address, and
+    without yt-dlp's advice to its users after them."""
+    owns = (getattr(one, "orig_msg", "") for one in chained(error))
+    text = next((own for own in owns if own), str(error)).removeprefix("ERROR: ")
+    for advice in ("; please report this issue", " Use --cookies", " Use --list-formats", " (caused by"):
+        text = text.partition(advice)[0]
+    query = urlsplit(address.url).query
+    return text.replace(query, "...") if len(query) > 3 and not address.youtube else text

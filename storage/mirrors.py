@@ -1,0 +1,48 @@
+"""Mirrors: folders and object stores of videos named by their ids, read and never written."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from storage.files import Store, StoreError, public_uri
+
+EXTENSIONS = ("mp4", "mkv", "webm", "mov", "m4v", "avi")
+"""In this order: of a video that is there twice the first is taken."""
+_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
+_CHUNK = 1 << 20
+
+
+class Mirror:
+    """uri: a folder, file://, s3:// or gs://; the videos lie directly in it."""
+
+    def __init__(self, uri: str):
+        self._store = Store(uri)
+
+    def find(self, ids: Iterable[str]) -> str | None:
+        """File name of the first id that is there; one request for all spellings. Raises StoreError where the
+        mirror itself is gone: that is no answer about a video."""
+        names = [f"{one}.{extension}" for one in ids if _ID.fullmatch(one) for extension in EXTENSIONS]
+        for name, info in zip(
+            names, self._store.fs.get_file_info([self._store.at(n) for n in names]), strict=True
+        ):
+            if info.is_file:
+                return name
+        if self._store.local and not self._store.exists(""):
+            raise StoreError(f"mirror {public_uri(self._store.uri)} is not there")
+        return None
+
+    def fetch(self, name: str, target: Path) -> Path:
+        """A local path with this file's bytes: the file itself, or a complete copy at `target`."""
+        path = self._store.at(name)
+        if self._store.local:
+            return Path(path)
+        size = self._store.fs.get_file_info(path).size
+        with self._store.fs.open_input_stream(path) as source, target.open("wb") as sink:
+            shutil.copyfileobj(source, sink, _CHUNK)
+        if target.stat().st_size != size:
+            found = target.stat().st_size
+            raise StoreError(f"{public_uri(self._store.uri)}/{name}: {found:,} bytes came of {size:,}")
+        return target

@@ -1,0 +1,187 @@
+"""The order of preference, and what a recording ends as."""
+
+import hashlib
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipelines.engine.node import Rejected
+from pipelines.preprocess.fetch.obtain import obtain
+from storage.files import StoreError
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def mirror(tmp_path, noise):
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    (folder / "rec.mp4").write_bytes(noise)
+    return folder
+
+
+def transport_of(wanted, settings, check):
+    with obtain(wanted, settings, check) as fetched:
+        assert fetched.path.is_file()
+        assert fetched.probe["frames"] == 25
+        return fetched.transport
+
+
+def test_the_first_transport_that_has_it_is_taken(server, quick, ask, check, noise, mirror):
+    server.site.answers["/a.mp4"] = server.Answer(noise)
+    wanted, settings = ask(f"{server.url}/a.mp4"), replace(quick, mirrors=(str(mirror),))
+    assert transport_of(wanted, settings, check) == "mirror"
+    assert not server.site.requests
+    assert transport_of(wanted, replace(settings, order=("http", "mirror")), check) == "http"
+    assert transport_of(wanted, replace(settings, order=("ytdlp", "http")), check) == "ytdlp"
+
+
+def test_a_mirror_without_it_gives_way(server, quick, ask, check, noise, mirror):
+    server.site.answers["/a.mp4"] = server.Answer(noise)
+    wanted = ask(f"{server.url}/a.mp4", id="other")
+    assert transport_of(wanted, replace(quick, mirrors=(str(mirror),)), check) == "http"
+
+
+def test_a_mirror_stands_in_for_what_the_origin_removed(server, quick, ask, check, mirror):
+    settings = replace(quick, mirrors=(str(mirror),), order=("http", "ytdlp", "mirror"))
+    assert transport_of(ask(f"{server.url}/gone.mp4"), settings, check) == "mirror"
+    assert server.site.counts["/gone.mp4"] == 1  # not asked once more through yt-dlp
+
+
+def test_a_mirror_that_is_out_of_order_does_not_give_way(server, quick, ask, check, noise, tmp_path):
+    server.site.answers["/a.mp4"] = server.Answer(noise)
+    settings = replace(quick, mirrors=(str(tmp_path / "not-mounted"),))
+    with pytest.raises(StoreError), obtain(ask(f"{server.url}/a.mp4"), settings, check):
+        pass
+    assert not server.site.requests
+
+
+def test_a_mirror_may_use_youtubes_name(quick, ask, check, noise, tmp_path):
+    (tmp_path / "-abc_DEF123.webm").write_bytes(noise)
+    wanted = ask("youtube:-abc_DEF123")
+    assert transport_of(wanted, replace(quick, mirrors=(str(tmp_path),)), check) == "mirror"
+
+
+def test_a_page_goes_on_to_yt_dlp(server, quick, ask, check, noise):
+    html = b'<!doctype html><html><body><video src="/a.mp4" type="video/mp4"></video></body></html>'
+    server.site.answers["/watch"] = server.Answer(html, kind="text/html")
+    server.site.answers["/a.mp4"] = server.Answer(noise)
+    assert transport_of(ask(f"{server.url}/watch"), quick, check) == "ytdlp"
+    with pytest.raises(Rejected, match="order has no ytdlp"):
+        transport_of(ask(f"{server.url}/watch"), replace(quick, order=("http",)), check)
+
+
+@pytest.mark.parametrize(("uri", "code"), [("", "not_in_mirror"), ("ftp://h.example/a", "unsupported_url")])
+def test_a_recording_nobody_has_is_rejected(quick, ask, check, mirror, uri, code):
+    with pytest.raises(Rejected) as caught:
+        transport_of(ask(uri, id="other"), replace(quick, mirrors=(str(mirror),)), check)
+    assert caught.value.code == code
+
+
+def test_damage_in_transfer_is_healed_by_a_second_one(server, quick, ask, check, noise):
+    server.site.answers["/a.mp4"] = [server.Answer(noise, length=len(noise) // 2), server.Answer(noise)]
+    assert transport_of(ask(f"{server.url}/a.mp4"), quick, check) == "http"
+    assert server.site.counts["/a.mp4"] == 2
+
+
+@pytest.mark.parametrize("broken", [b"", b"not a video at all", None])
+def test_damage_that_stays_is_the_videos(server, quick, ask, check, noise, broken):
+    """None: a server that announces half of the file, so that its end is never read."""
+    body = noise if broken is None else broken
+    server.site.answers["/a.mp4"] = server.Answer(body, length=len(noise) // 2 if broken is None else None)
+    with pytest.raises(Rejected) as caught:
+        transport_of(ask(f"{server.url}/a.mp4"), quick, check)
+    assert caught.value.code == "corrupt"
+    assert server.site.counts["/a.mp4"] == 2
+
+
+def test_what_a_file_is_is_not_fetched_twice(server, quick, ask, noise):
+    server.site.answers["/a.mp4"] = server.Answer(noise)
+
+    def silent(_):
+        raise Rejected("no_sound", "rec has no sound")
+
+    with pytest.raises(Rejected, match="no_sound"):
+        transport_of(ask(f"{server.url}/a.mp4"), quick, silent)
+    assert server.site.counts["/a.mp4"] == 1
+
+
+def test_a_damaged_mirror_gives_way_to_the_origin(server, quick, ask, check, noise, mirror):
+    (mirror / "rec.mp4").write_bytes(noise[:20_000])
+    server.site.answers["/a.mp4"] = server.Answer(noise)
+    assert transport_of(ask(f"{server.url}/a.mp4"), replace(quick, mirrors=(str(mirror),)), check) == "http"
+
+
+def test_a_partial_file_is_never_given_out_but_continued(server, quick, ask, check, noise, tmp_path):
+    server.site.answers["/a.mp4"] = server.Answer(noise, cut=60_000)
+    wanted = ask(f"{server.url}/a.mp4")
+    given = []
+    with pytest.raises(OSError, match="gave up"), obtain(wanted, replace(quick, retries=0), check) as fetched:
+        given.append(fetched)
+    assert not given
+    server.site.answers["/a.mp4"] = server.Answer(noise)
+    with obtain(wanted, quick, check) as fetched:
+        assert fetched.path.read_bytes() == noise
+    assert server.site.requests[-1][1]["Range"] == "bytes=60000-"
+    assert not [p for p in (tmp_path / "work" / "work").iterdir()]
+
+
+def test_a_killed_process_leaves_what_it_had_to_the_next(server, quick, ask, check, noise, tmp_path):
+    program = (
+        "import sys\nfrom pathlib import Path\n"
+        "from pipelines.preprocess.download import DownloadConfig, wanted\n"
+        "from pipelines.preprocess.fetch.obtain import obtain\n"
+        "from pipelines.preprocess.fetch.settings import TransportConfig\n"
+        "row = {'id': 'rec', 'uri': sys.argv[1], 'span': []}\n"
+        "with obtain(wanted(row, DownloadConfig()), TransportConfig(folder=sys.argv[2]), None): pass\n"
+    )
+    url, folder = f"{server.url}/a.mp4", tmp_path / "work"
+    server.site.answers["/a.mp4"] = server.Answer(noise, pause=0.005)
+    running = subprocess.Popen([sys.executable, "-c", program, url, str(folder)], cwd=ROOT)
+    until = time.time() + 20
+    while time.time() < until and not [p for p in folder.glob("work/*/body") if p.stat().st_size]:
+        time.sleep(0.01)
+    running.kill()
+    running.wait()
+    server.site.answers["/a.mp4"] = server.Answer(noise)
+    with obtain(ask(url), quick, check) as fetched:
+        assert fetched.path.read_bytes() == noise
+    assert int(server.site.requests[-1][1]["Range"].removeprefix("bytes=").rstrip("-")) > 0
+
+
+def test_a_fault_after_the_transfer_does_not_fetch_again(server, quick, ask, check, noise):
+    """The store is full, say, when the video is published."""
+    server.site.answers["/a.mp4"] = server.Answer(noise)
+    wanted = ask(f"{server.url}/a.mp4")
+    with pytest.raises(OSError, match="full"), obtain(wanted, quick, check):
+        raise OSError("the disk is full")
+    with obtain(wanted, quick, check) as fetched:
+        assert hashlib.sha256(fetched.path.read_bytes()).digest() == hashlib.sha256(noise).digest()
+    assert server.site.counts["/a.mp4"] == 1
+
+
+def test_many_recordings_of_one_host_keep_its_limit(server, quick, ask, check, noise):
+    server.site.answers |= {f"/{k}.mp4": server.Answer(noise, pause=0.0005) for k in range(8)}
+    settings = replace(quick, per_host=2, longest_wait=30)
+    ended = []
+
+    def work(k):
+        ended.append(transport_of(ask(f"{server.url}/{k}.mp4", id=f"r{k}"), settings, check))
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(8)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert ended == ["http"] * 8
+    assert server.site.most == 2
+
+
+def test_the_default_folder_lies_in_the_cache(quick, ask, check, noise, server, monkeypatch, tmp_path):
+    monkeypatch.setenv("REENACT_CACHE", str(tmp_path / "cache"))
+    server.site.answers["/a.mp4"] = server.Answer(noise)
+    with obtain(ask(f"{server.url}/a.mp4"), replace(quick, folder=""), check) as fetched:
+        assert fetched.path.is_relative_to(tmp_path / "cache" / "download")

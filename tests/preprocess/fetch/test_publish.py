@@ -1,0 +1,74 @@
+"""What reaches the store: through the engine's own pack builder, from a server that fails."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import Config, RuntimeConfig
+from pipelines.engine import packs
+from pipelines.engine.keys import View
+from pipelines.engine.packs import PackJob, UnitJob, build_pack
+from pipelines.engine.symbols import Code
+from pipelines.preprocess.download import bring
+from storage import locations
+from storage.families import read_pack_record, read_sample
+from storage.files import Store
+
+
+@pytest.fixture
+def publish(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(packs, "RETRIES", (0.0,))
+    store = Store(str(tmp_path / "store"))
+
+    def publish(uri, **changes):
+        runtime = RuntimeConfig(download=replace(quick, **changes))
+        config = View(Config(runtime=runtime), ("data.sound", "download"))
+        row = {"id": "rec", "source": "voxceleb_csv", "uri": uri, "sha256": "", "seed": 0, "spec": ""}
+        unit = UnitJob(unit="rec", key="u" * 8, row={"recordings": row}, samples={})
+        return store, build_pack(PackJob("download", "k" * 8, (unit,), "run"), bring, config, {}, store)
+
+    return publish
+
+
+def test_a_partial_video_is_never_published_and_the_next_run_goes_on(server, publish, noise):
+    server.site.answers["/a.mp4"] = server.Answer(noise, cut=70_000, ranges=False)
+    store, result = publish(f"{server.url}/a.mp4", retries=0)
+    assert "gave up after 1 tries" in result.failure
+    assert not store.walk("packs")
+    server.site.answers["/a.mp4"] = server.Answer(noise)
+    store, result = publish(f"{server.url}/a.mp4", retries=0)
+    assert server.site.requests[-1][1]["Range"] == "bytes=70000-"
+    (record,) = read_pack_record(store, "download", "k" * 8)
+    sample = read_sample(store, "download", "k" * 8, record.samples[0], ("video", "probe"))
+    assert sample["video"].read() == noise
+    assert sample["probe"]["transport"] == "http"
+    assert not list((Path(store.base) / "tmp").iterdir())
+
+
+def test_a_removed_video_is_a_row_of_the_record(server, publish):
+    server.site.answers["/a.mp4"] = server.Answer(status=410)
+    store, result = publish(f"{server.url}/a.mp4")
+    (record,) = read_pack_record(store, "download", "k" * 8)
+    assert (record.status, record.code) == ("rejected", "not_found")
+    assert not result.failure
+    assert store.exists(locations.pack("download", "k" * 8))
+
+
+def test_the_same_video_by_another_way_has_the_same_bytes(server, publish, noise, tmp_path):
+    server.site.answers["/a.mp4"] = server.Answer(noise)
+    hashes = set()
+    for order in (("http",), ("ytdlp",)):
+        store, _ = publish(f"{server.url}/a.mp4", order=order)
+        (record,) = read_pack_record(store, "download", "k" * 8)
+        sample = read_sample(store, "download", "k" * 8, record.samples[0], ("probe",))
+        hashes.add(sample["probe"]["sha256"])
+    assert len(hashes) == 1
+
+
+def test_an_edited_renderer_fetches_nothing_again():
+    root = Path(__file__).resolve().parents[3]
+    code = Code(root, ("pipelines", "models", "storage"), ("pipelines.engine", "storage"))
+    reached = {name.rpartition(".")[0] for name in code.closure(["pipelines.preprocess.download:bring"])}
+    assert "pipelines.preprocess.media.container" in reached
+    assert not [module for module in reached if "synthetic" in module or module.startswith("models")]
