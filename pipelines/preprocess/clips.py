@@ -1,39 +1,64 @@
 """Stage `clips`: a recording -> one clip a track, the face in a square that stands still, at 25 fps, with its
 sound.
 
-Tracks come with the source, or from a detector: detections of every few frames are linked by their overlap
-with a track's first box, interpolated and smoothed (the rules of video-preprocessing and its successor in
-FOMM). A clip's square is constant over the clip, so that what moves is the head and not the crop.
+Tracks come with the source, or from a detector (`pipelines/preprocess/tracks.py`). A clip's square is the
+same over the clip, so that what moves is the head and not the crop. Clips are cut one at a time: a
+recording's length costs time, not memory. Tracks that are too short, too small, or fail a gate make no clip;
+what became of them stands in the clips of the same recording, or, if none is left, in the reason of its
+rejection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from models.perception.interfaces import Configurable
 from pipelines.engine.node import Rejected, Sample
 from pipelines.preprocess import media
+from pipelines.preprocess.keypoints import PACKAGES, inference
 from pipelines.preprocess.media import FPS, SAMPLES_A_FRAME
+from pipelines.preprocess.tracks import Track, check_whole, found_tracks, given_tracks, scene_cuts, ticks_of
+from storage import frames
 
-LONGEST_HOLE = 0.5
-"""Seconds without a frame, beyond those that sampling leaves, from which a file counts as damaged."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FramesConfig:
+    codec: frames.Codec = "jpeg"
+    """jpeg; png: lossless, four times the bytes, for evaluation; h264: short GOPs for small disks, a quarter
+    of the bytes and twenty times the work for two frames."""
+    quality: int = 95
+    """jpeg, 1 to 100: 95 is 45.0 dB against the crop, 90 is 43.6 dB for 30 % fewer bytes."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"quality {self.quality}: expected 1 to 100")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipsConfig:
     size: int = 256
     """Side of a clip's frames in pixels."""
+    frames: FramesConfig = field(default_factory=FramesConfig)
+    """How the frames are stored."""
     min_frames: int = 64
     """Shorter tracks are dropped."""
     max_frames: int = 1024
     """Longer tracks are cut into pieces."""
     min_size: int = 128
-    """Tracks whose square is smaller, in pixels of the recording, are dropped."""
-    detector: Literal["dlib_hog", "dlib_ladder"] = "dlib_hog"
+    """Tracks whose square (by voxceleb rules: the longer side of the box) is smaller, in pixels of the
+    recording, are dropped."""
+    rules: Literal["steady", "voxceleb"] = "steady"
+    """How boxes become tracks and crops: our way, or that of the published VoxCeleb cropper, to the pixel."""
+    increase: float = 0.1
+    """Growth of the union of a track's boxes on each side, in its sides: for boxes that the source gives for
+    every frame, and by voxceleb rules for all."""
+    detector: Literal["dlib_hog", "dlib_ladder", "s3fd"] = "dlib_hog"
     """Net that finds faces where the source gives no tracks; dlib_ladder tries a CNN where HOG sees none."""
     detect_every: int = 5
     """Frames between detections; boxes between them are interpolated."""
@@ -58,6 +83,36 @@ class ClipsConfig:
     out_of_frame: Literal["drop", "pad", "clamp"] = "clamp"
     """A square that leaves the frame: drop the track, mirror the border, or move (and if need be shrink) the
     square."""
+    scene_cuts: Literal["off", "found", "all"] = "found"
+    """Part tracks where the scene changes: never, those we find, or given ones too (one more decode)."""
+    scene_change: float = 10.0
+    """Score of ffmpeg's scdet filter, 0 to 100, from which a change that lasts is a cut."""
+    identity: Literal["off", "dlib128"] = "off"
+    """Net whose embeddings part the tracks we find where one face becomes another."""
+    identity_distance: float = 0.6
+    """Distance of two embeddings from which they are two people; dlib's own figure is 0.6."""
+    identity_every: int = 25
+    """Frames between embeddings, of those that the detector sees; one costs 80 ms."""
+    min_sharpness: float = 0.0
+    """Clips whose face is blurred more are dropped: median variance of the Laplacian, in grey levels squared
+    at the clip's size. This and the next two gates are off at 0; their scores are recorded anyway."""
+    min_visible: float = 0.0
+    """Clips in which the detector sees the face in a smaller share of the frames looked at are dropped."""
+    min_audible: float = 0.0
+    """Clips with sound in a smaller share of the frames are dropped."""
+    sound_floor: float = 0.001
+    """RMS of a frame's sound, of 1, above which it counts as sound: 0.001 is -60 dB."""
+
+    @property
+    def nets(self) -> tuple[str, ...]:
+        """Perception nets of this stage."""
+        return (self.detector,) if self.identity == "off" else (self.detector, self.identity)
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Packages whose versions the result depends on."""
+        of_nets = {p for n in self.nets for start, ps in PACKAGES.items() if n.startswith(start) for p in ps}
+        return tuple(sorted({"simplejpeg", *of_nets}))
 
     def __post_init__(self) -> None:
         if not (32 <= self.size <= 1024 and self.size % 2 == 0):
@@ -76,256 +131,156 @@ class ClipsConfig:
             raise ValueError(f"smooth {self.smooth}: expected an odd number of frames")
         if not (0 <= self.margin <= 3 and -1 <= self.lift <= 1):
             raise ValueError(f"margin {self.margin}, lift {self.lift}: expected 0 to 3 and -1 to 1")
+        if not 0 <= self.increase <= 3:
+            raise ValueError(f"increase {self.increase}: expected 0 to 3")
+        if not 0 < self.scene_change <= 100 or not 0 < self.identity_distance <= 2 or self.identity_every < 1:
+            raise ValueError(
+                f"scene_change {self.scene_change}, identity_distance {self.identity_distance}, "
+                f"identity_every {self.identity_every}: expected 0 to 100, 0 to 2, and at least 1"
+            )
+        if not (0 <= self.min_visible <= 1 and 0 <= self.min_audible <= 1 and self.min_sharpness >= 0):
+            raise ValueError(
+                f"min_visible {self.min_visible}, min_audible {self.min_audible}, min_sharpness "
+                f"{self.min_sharpness}: expected shares from 0 to 1, and 0 or more"
+            )
+        if not 0 <= self.sound_floor < 1:
+            raise ValueError(f"sound_floor {self.sound_floor}: expected 0 up to, not including, 1")
 
 
-@dataclass(slots=True)
-class Track:
-    """A face over ticks start..stop-1 of the 25 fps clock."""
-
-    start: int
-    stop: int
-    boxes: np.ndarray
-    """(stop-start, 4) float32, the face in pixels of the recording."""
-    region: np.ndarray
-    """(4,) what becomes the frame, before it is fitted into the recording."""
-    detected: float
-    """Share of the frames looked at in which the detector saw this face; 1 for given tracks."""
-    face: int = 0
-    """0 for a recording's main face; others are numbered from 1."""
-
-
-def cut_clips(inputs: Mapping[str, list[Sample]], config: Any, nets: Mapping[str, Any]) -> list[Sample]:
-    """A row of recordings and its download -> clips: frames, sound, boxes, crop, clip."""
+def cut_clips(
+    inputs: Mapping[str, Sequence[Sample]], config: Any, nets: Mapping[str, Any]
+) -> Iterator[Sample]:
+    """A row of recordings and its download -> clips, one at a time: frames, sound, boxes, crop, clip."""
     row, raw = inputs["recordings"][0], inputs["download"][0]
     settings, probed = config.clips, raw["probe"]
+    detector = nets.get(settings.detector)
+    if isinstance(detector, Configurable):
+        detector.configure(inference(config.runtime, "float32"))
     with media.as_file(raw["video"]) as path:
         if len(row["tracks"]):
-            tracks, detector = given_tracks(row["tracks"], probed, settings), "given"
+            cuts = _given_cuts(path, probed, row["tracks"], settings)
+            tracks = given_tracks(row["tracks"], probed, settings, cuts)
         else:
-            net = nets[settings.detector]
-            tracks, detector = found_tracks(path, probed, settings, net), net.name
-        crops = _usable(tracks, probed, settings)
-        sound = media.read_sound(path, probed)
-        return [
-            _clip(path, probed, row, track, crop, sound, detector, settings.size) for track, crop in crops
-        ]
+            tracks = found_tracks(path, probed, settings, detector, nets.get(settings.identity))
+        dropped = Dropped()
+        usable = _usable(tracks, probed, settings, dropped)
+        yield from _judged(_Recording(path, probed, row, settings, detector), usable, dropped)
 
 
-# --- tracks -------------------------------------------------------------------------------------------------
-def given_tracks(
-    tracks: Sequence[Mapping[str, Any]], probed: Mapping[str, Any], settings: Any
-) -> list[Track]:
-    """The source's tracks on the 25 fps clock and in pixels of this copy of the recording."""
-    last = media.frames_at_25(probed)
-    out = []
-    for track in tracks:
-        # source frame i is in the clip iff start <= i < end; tick k shows second k / 25
-        start, stop = (int(np.ceil(track[end] * FPS / track["fps"] - 1e-6)) for end in ("start", "end"))
-        stop = min(stop, last)
-        if stop <= start:
-            continue  # this copy of the video ends before the track begins
-        scale = np.array([probed["width"] / track["width"], probed["height"] / track["height"]] * 2)
-        box = np.array(track["box"], np.float64) * scale
-        region = _squared(box) if settings.aspect == "square" else box
-        boxes = np.tile(box, (stop - start, 1)).astype(np.float32)
-        out += _pieces(Track(start, stop, boxes, region, 1.0), settings.max_frames)
-    if not out:
-        raise Rejected(
-            "tracks_outside", f"all {len(tracks)} tracks begin after the recording's {last} frames"
-        )
-    return out
+class _Recording(NamedTuple):
+    path: Path
+    probed: dict[str, Any]
+    row: Mapping[str, Any]
+    settings: Any
+    detector: Any
 
 
-def found_tracks(path: Path, probed: dict[str, Any], settings: Any, detector: Any) -> list[Track]:
-    """Detect, link, interpolate, smooth. Raises Rejected no_face when nothing is seen."""
-    zoom = min(1.0, settings.detect_size / max(probed["width"], probed["height"]))
-    width, height = (max(2, round(probed[side] * zoom / 2) * 2) for side in ("width", "height"))
-    every = max(1, round(settings.detect_every * probed["fps"] / FPS))
-    found, times = media.map_frames(path, probed, (width, height), every, detector.detect)
-    _check_whole(times, 0.0, probed["seconds"], every, probed)
-    scale = np.array([probed["width"] / width, probed["height"] / height] * 2, np.float32)
-    boxes = [one[:, :4] * scale for one in found]
-    if not any(len(one) for one in boxes):
-        raise Rejected("no_face", f"{detector.name} sees no face in {len(boxes)} frames, one in {every}")
-    ticks = np.round(times * FPS).astype(int)
-    last = media.frames_at_25(probed)
-    tracks: list[Track] = []
-    for chain in link(boxes, ticks, settings):
-        track = _interpolated(chain, ticks, last, settings.smooth)
-        tracks += [_framed(piece, settings) for piece in _pieces(track, settings.max_frames)]
-    return _main_faces(tracks) if settings.faces == "largest" else _numbered(tracks)
+class Dropped:
+    """The tracks of a recording that make no clip, and why."""
+
+    def __init__(self) -> None:
+        self._reasons: list[tuple[int, str, str]] = []
+
+    def add(self, length: int, code: str, sentence: str) -> None:
+        self._reasons.append((length, code, sentence))
+
+    def counts(self) -> dict[str, int]:
+        """Reject code -> tracks."""
+        return dict(sorted(Counter(code for _, code, _ in self._reasons).items()))
+
+    def raise_longest(self) -> None:
+        """The recording has no clip: it is rejected for the reason of its longest track."""
+        _, code, sentence = max(self._reasons)
+        raise Rejected(code, sentence)
 
 
-@dataclass(slots=True)
-class Chain:
-    """Detections of one face: the samples they came from, and the boxes."""
-
-    samples: list[int] = field(default_factory=list)
-    boxes: list[np.ndarray] = field(default_factory=list)
-
-
-def link(detections: Sequence[np.ndarray], ticks: np.ndarray, settings: Any) -> list[Chain]:
-    """Boxes (n,4) of each sample -> chains. A box joins the chain whose first box it overlaps most, above
-    `iou`.
-
-    The rule was made for boxes of S3FD, which hold the head; dlib's hold brows to chin and part when a head
-    turns.
-    """
-    chains: list[Chain] = []
-    grow, iou, max_gap = settings.margin, settings.iou, settings.max_gap
-    for sample, boxes in enumerate(detections):
-        # a sample may lie further than max_gap behind the one before it: that alone is no gap
-        since = ticks[max(0, sample - 1)]
-        alive = [c for c in chains if ticks[c.samples[-1]] >= min(since, ticks[sample] - max_gap)]
-        pairs = [
-            (overlap(grown(c.boxes[0], grow), grown(box, grow)), i, j)
-            for i, c in enumerate(alive)
-            for j, box in enumerate(boxes)
-        ]
-        chain_of: dict[int, int] = {}
-        for value, i, j in sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2])):
-            if value > iou and j not in chain_of and i not in chain_of.values():
-                chain_of[j] = i
-        for j, box in enumerate(boxes):
-            chain = alive[chain_of[j]] if j in chain_of else Chain()
-            if j not in chain_of:
-                chains.append(chain)
-            chain.samples.append(sample)
-            chain.boxes.append(box)
-    return chains
-
-
-def grown(box: np.ndarray, margin: float) -> np.ndarray:
-    """(4,) with `margin` of its sides added on each."""
-    side = margin * (box[2:] - box[:2])
-    return np.concatenate([box[:2] - side, box[2:] + side])
-
-
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two boxes (4,)."""
-    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    shared = float(np.prod(np.maximum(sides, 0)))
-    return shared / (float(np.prod(a[2:] - a[:2])) + float(np.prod(b[2:] - b[:2])) - shared)
-
-
-def smoothed(boxes: np.ndarray, window: int) -> np.ndarray:
-    """(T,4) -> (T,4): median over `window` frames, the ends repeated. A detector's box sizes come in
-    steps."""
-    if window == 1:
-        return boxes
-    half = window // 2
-    padded = np.pad(boxes, ((half, half), (0, 0)), mode="edge")
-    return np.median(np.lib.stride_tricks.sliding_window_view(padded, window, axis=0), axis=-1).astype(
-        np.float32
-    )
-
-
-def _interpolated(chain: Chain, ticks: np.ndarray, last: int, window: int) -> Track:
-    seen = ticks[chain.samples]
-    start, stop = int(seen[0]), min(int(seen[-1]) + 1, last)
-    stop = max(stop, start + 1)
-    clock = np.arange(start, stop)
-    known = np.stack(chain.boxes)
-    boxes = np.stack([np.interp(clock, seen, known[:, edge]) for edge in range(4)], axis=1).astype(np.float32)
-    looked_at = chain.samples[-1] - chain.samples[0] + 1
-    return Track(start, stop, smoothed(boxes, window), np.zeros(4), len(chain.samples) / looked_at)
-
-
-def _pieces(track: Track, longest: int) -> list[Track]:
-    return [
-        Track(
-            at,
-            min(at + longest, track.stop),
-            track.boxes[at - track.start :][:longest],
-            track.region,
-            track.detected,
-        )
-        for at in range(track.start, track.stop, longest)
-    ]
-
-
-def _framed(track: Track, settings: Any) -> Track:
-    """Square about the union of the boxes, grown and lifted."""
-    union = np.concatenate([track.boxes[:, :2].min(0), track.boxes[:, 2:].max(0)]).astype(np.float64)
-    face = float(np.median(track.boxes[:, 2:] - track.boxes[:, :2]))
-    centre = (union[:2] + union[2:]) / 2 - [0, settings.lift * face]
-    half = max(union[2:] - union[:2]) / 2 + settings.margin * face
-    track.region = np.concatenate([centre - half, centre + half])
-    return track
-
-
-def _main_faces(tracks: list[Track]) -> list[Track]:
-    """Largest summed area first; a track that overlaps a kept one in time goes."""
-    kept: list[Track] = []
-    for track in sorted(tracks, key=_summed_area, reverse=True):
-        if all(track.stop <= other.start or other.stop <= track.start for other in kept):
-            kept.append(track)
-    return sorted(kept, key=lambda track: track.start)
-
-
-def _numbered(tracks: list[Track]) -> list[Track]:
-    """Tracks that overlap a larger one in time get the lowest face number that is free there."""
-    done: list[Track] = []
-    for track in sorted(tracks, key=_summed_area, reverse=True):
-        taken = {other.face for other in done if other.start < track.stop and track.start < other.stop}
-        track.face = next(n for n in range(len(done) + 1) if n not in taken)
-        done.append(track)
-    return sorted(done, key=lambda track: (track.start, track.face))
-
-
-def _summed_area(track: Track) -> float:
-    return float(np.prod(track.boxes[:, 2:] - track.boxes[:, :2], axis=1).sum())
-
-
-def _squared(box: np.ndarray) -> np.ndarray:
-    centre, half = (box[:2] + box[2:]) / 2, max(box[2:] - box[:2]) / 2
-    return np.concatenate([centre - half, centre + half])
+def _given_cuts(
+    path: Path, probed: dict[str, Any], tracks: Sequence[Mapping[str, Any]], settings: Any
+) -> list[int]:
+    """Scene cuts inside the source's tracks, where they are asked for; each second is decoded once."""
+    if settings.scene_cuts != "all":
+        return []
+    first, last = media.ticks_of(probed)
+    cuts: list[int] = []
+    seen = first
+    for start, stop in sorted(ticks_of(track, probed) for track in tracks):
+        begin, end = max(seen, start), min(last, stop)
+        if end > begin:
+            cuts += scene_cuts(path, probed, (begin, end), settings)
+            seen = end
+    return cuts
 
 
 # --- crops --------------------------------------------------------------------------------------------------
-def _usable(tracks: list[Track], probed: Mapping[str, Any], settings: Any) -> list[tuple[Track, np.ndarray]]:
-    """The tracks that make clips, each with its crop (4,) int; Rejected if none does, for the reason of the
-    longest."""
-    reasons: list[tuple[int, str, str]] = []
-    crops = []
+def _usable(
+    tracks: list[Track], probed: Mapping[str, Any], settings: Any, dropped: Dropped
+) -> list[tuple[Track, np.ndarray]]:
+    """The tracks that can be cut out, each with its crop (4,) int; Rejected if there is none."""
+    crops: list[tuple[Track, np.ndarray]] = []
+    taken: set[tuple[int, int, int]] = set()
     for track in tracks:
-        frames = track.stop - track.start
-        if frames < settings.min_frames:
-            sentence = (
-                f"the longest track has {frames} frames, fewer than clips.min_frames {settings.min_frames}"
-            )
-            reasons.append((frames, "too_short", sentence))
+        if track.frames < settings.min_frames:
+            told = f"the longest track has {track.frames} frames, fewer than clips.min_frames"
+            dropped.add(track.frames, "too_short", f"{told} {settings.min_frames}")
             continue
-        crop = fit_into(track.region, probed["width"], probed["height"], settings.out_of_frame)
-        side = int(min(crop[2:] - crop[:2])) if crop is not None else 0
+        if (track.start, track.stop, track.face) in taken:
+            told = f"two tracks of one person from tick {track.start} to {track.stop}"
+            dropped.add(track.frames, "duplicate", told)
+            continue
+        crop, code, sentence = _fitted(track, probed, settings)
         if crop is None:
-            reasons.append(
-                (frames, "out_of_frame", f"the square {track.region.round().tolist()} leaves the frame")
-            )
-        elif side < settings.min_size:
-            sentence = f"the crop is {side} px wide, smaller than clips.min_size {settings.min_size}"
-            reasons.append((frames, "too_small", sentence))
+            dropped.add(track.frames, code, sentence)
         else:
+            taken.add((track.start, track.stop, track.face))
             crops.append((track, crop))
     if not crops:
-        _, code, sentence = max(reasons)
-        raise Rejected(code, sentence)
+        dropped.raise_longest()
     return crops
 
 
-def fit_into(region: np.ndarray, width: int, height: int, policy: str) -> np.ndarray | None:
-    """x0, y0, x1, y1 -> int, even (chroma is halved), by the policy inside width x height; None = dropped."""
-    corner, sides = (
-        2 * np.floor(pair / 2 + 0.5).astype(int) for pair in (region[:2], region[2:] - region[:2])
-    )
+def _fitted(track: Track, probed: Mapping[str, Any], settings: Any) -> tuple[np.ndarray | None, str, str]:
+    """A track's crop, or None with the code and sentence of why there is none."""
+    region, frame = track.region, np.array([probed["width"], probed["height"]])
+    whole = settings.rules == "voxceleb"
+    if not np.isfinite(region).all() or (region[2:] - region[:2] < 2).any():
+        return None, "too_small", f"the box {region.round().tolist()} is empty"
+    crop = fit_into(region, probed["width"], probed["height"], settings.out_of_frame, whole)
+    middle = (region[:2] + region[2:]) / 2
+    if crop is None or (middle < 0).any() or (middle > frame).any():
+        return None, "out_of_frame", f"the square {region.round().tolist()} leaves the frame"
+    sides = track.boxes[:, 2:].max(0) - track.boxes[:, :2].min(0) if whole else crop[2:] - crop[:2]
+    side = int(max(sides) if whole else min(sides))
+    if side < settings.min_size:
+        what = "box" if whole else "crop"
+        return None, "too_small", f"the {what} is {side} px, smaller than clips.min_size {settings.min_size}"
+    return crop, "", ""
+
+
+def fit_into(
+    region: np.ndarray, width: int, height: int, policy: str, whole: bool = False
+) -> np.ndarray | None:
+    """x0, y0, x1, y1 -> int, by the policy inside width x height; None = dropped.
+
+    Edges become even, because chroma is halved; whole: each is cut to a whole pixel, as the VoxCeleb scripts
+    do.
+    """
+    step = 1 if whole else 2
+    if whole:
+        edges = np.trunc(region).astype(int)
+        corner, sides = edges[:2], edges[2:] - edges[:2]
+    else:
+        corner, sides = (
+            2 * np.floor(pair / 2 + 0.5).astype(int) for pair in (region[:2], region[2:] - region[:2])
+        )
     frame = np.array([width, height])
     inside = (corner >= 0).all() and (corner + sides <= frame).all()
     if policy == "drop" and not inside:
         return None
     if policy == "clamp" and not inside:
         # shrink both sides alike, then move inside
-        small = (sides * min(1.0, *(frame / sides)) / 2).astype(int) * 2
-        corner = np.clip((corner + (sides - small) / 2) // 2 * 2, 0, (frame - small) // 2 * 2).astype(int)
+        small = (sides * min(1.0, *(frame / sides)) / step).astype(int) * step
+        corner = (corner + (sides - small) / 2) // step * step
+        corner = np.clip(corner, 0, (frame - small) // step * step).astype(int)
         sides = small
     return np.concatenate([corner, corner + sides])
 
@@ -334,63 +289,133 @@ def read_crop(
     path: Path, probed: dict[str, Any], crop: np.ndarray, size: int, start: int, stop: int
 ) -> np.ndarray:
     """Ticks start..stop-1 of a crop -> (T,size,size,3) uint8; what lies outside the recording is mirrored."""
+    step = 2 if not (crop % 2).any() else 1
     low = np.maximum(crop[:2], 0)
-    high = np.minimum(crop[2:], [probed["width"], probed["height"]]) // 2 * 2
+    high = np.minimum(crop[2:], np.array([probed["width"], probed["height"]]) // step * step)
     zoom = size / (crop[2:] - crop[:2])
     before = np.round((low - crop[:2]) * zoom).astype(int)
-    inner = np.maximum(np.round((high - low) * zoom).astype(int), 1)
+    inner = np.clip(np.round((high - low) * zoom).astype(int), 1, size - before)
     box = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
-    span = (start / FPS, stop / FPS)
-    frames, times = media.read_frames(path, probed, (int(inner[0]), int(inner[1])), box, span)
-    _check_whole(times, *span, 1, probed)
-    frames = frames[media.nearest(times, start, stop)]
-    if (inner == size).all():
-        return frames
     after = size - inner - before
-    return np.pad(frames, ((0, 0), (before[1], after[1]), (before[0], after[0]), (0, 0)), mode="symmetric")
+    margins = ((before[1], after[1]), (before[0], after[0]), (0, 0))
+    images = np.empty((stop - start, size, size, 3), np.uint8)
+    times: list[float] = []
+    ticks = np.arange(start, stop)
+    for at, frame in media.stream_ticks(path, probed, (int(inner[0]), int(inner[1])), box, ticks, times):
+        images[at] = frame if (inner == size).all() else np.pad(frame, margins, mode="symmetric")
+    begin, end = (float(media.seconds_of(tick, probed)) for tick in (start, stop))
+    check_whole(np.array(times), max(begin, probed.get("begin", 0.0)), end, 1, probed)
+    return images
 
 
-def _check_whole(times: np.ndarray, begin: float, end: float, every: int, probed: Mapping[str, Any]) -> None:
-    """A damaged file decodes to fewer frames than its index promises."""
-    allowed = 2 * every / probed["fps"] + 0.2
-    if times[-1] < min(end, probed["seconds"]) - allowed or times[0] > begin + allowed:
-        have, want = f"{times[0]:.2f} to {times[-1]:.2f} s", f"{begin:.2f} to {end:.2f} s"
-        raise Rejected("truncated", f"frames from {have} can be decoded, of {want}")
-    hole = int(np.diff(times).argmax()) if len(times) > 1 else 0
-    if len(times) > 1 and times[hole + 1] - times[hole] > allowed + LONGEST_HOLE:
-        raise Rejected(
-            "damaged", f"no frame between {times[hole]:.2f} and {times[hole + 1]:.2f} s can be decoded"
-        )
+# --- clips --------------------------------------------------------------------------------------------------
+def _judged(
+    recording: _Recording, usable: Sequence[tuple[Track, np.ndarray]], dropped: Dropped
+) -> Iterator[Sample]:
+    """The clips that pass the gates. With gates on, a clip waits for the verdict on the next, so that a
+    recording's last clip tells of every track that was dropped."""
+    settings = recording.settings
+    gated = bool(settings.min_sharpness or settings.min_visible or settings.min_audible)
+    waiting: Sample | None = None
+    any_left = False
+    for track, crop in usable:
+        sample = _clip(recording, track, crop, dropped)
+        if sample is None:
+            continue
+        any_left = True
+        if not gated:
+            sample["clip"]["dropped"] = dropped.counts()
+            yield sample
+            del sample  # its frames, before those of the next are there
+            continue
+        if waiting is not None:
+            waiting["clip"]["dropped"] = dropped.counts()
+            yield waiting
+        waiting = sample
+    if waiting is not None:
+        waiting["clip"]["dropped"] = dropped.counts()
+        yield waiting
+    if not any_left:
+        dropped.raise_longest()
 
 
-def _clip(
-    path: Path,
-    probed: dict[str, Any],
-    row: Mapping[str, Any],
-    track: Track,
-    crop: np.ndarray,
-    sound: np.ndarray,
-    detector: str,
-    size: int,
-) -> Sample:
+def _clip(recording: _Recording, track: Track, crop: np.ndarray, dropped: Dropped) -> Sample | None:
+    """One clip with its scores; None where a gate drops it."""
+    path, probed, row, settings, detector = recording
+    sound = media.read_sound(path, probed, track.start, track.stop)
+    audible = audible_share(sound, settings.sound_floor)
+    if audible < settings.min_audible:
+        told = f"{audible:.0%} of the frames have sound, fewer than clips.min_audible {settings.min_audible}"
+        dropped.add(track.frames, "silent", told)
+        return None
+    images = read_crop(path, probed, crop, settings.size, track.start, track.stop)
+    sharp = sharpness(images, (track.boxes - np.tile(crop[:2], 2)) * _zoom(crop, settings.size))
+    if sharp < settings.min_sharpness:
+        told = f"the face's Laplacian varies by {sharp:.1f}, less than clips.min_sharpness"
+        dropped.add(track.frames, "blurred", f"{told} {settings.min_sharpness}")
+        return None
+    visible = track.detected
+    if visible is None and settings.min_visible:
+        found = detector.detect(images[:: settings.detect_every])
+        visible = sum(len(boxes) > 0 for boxes in found) / len(found)
+    if visible is not None and visible < settings.min_visible:
+        told = f"{detector.name} sees the face in {visible:.0%} of the frames"
+        dropped.add(track.frames, "not_visible", f"{told}, clips.min_visible is {settings.min_visible}")
+        return None
     identity = row["identity"] if track.face == 0 else f"{row['identity']}-face{track.face}"
-    frames = track.stop - track.start
-    piece = sound[track.start * SAMPLES_A_FRAME :]
     return {
         "__key__": f"{identity}#{row['id']}#{track.start:06d}#{track.stop:06d}",
-        "frames": read_crop(path, probed, crop, size, track.start, track.stop),
-        "sound": media.fit_length(piece, frames * SAMPLES_A_FRAME),
+        "frames": as_stored(images, settings.frames),
+        "sound": sound,
         "boxes": track.boxes,
-        "crop": np.tile(crop.astype(np.float32), (frames, 1)),
+        "crop": np.tile(crop.astype(np.float32), (track.frames, 1)),
         "clip": {
             "identity": identity,
             "recording": row["id"],
             "start": track.start,
             "end": track.stop,
             "fps": FPS,
-            "size": size,
-            "frames": frames,
-            "detector": detector,
-            "detected": round(track.detected, 4),
+            "size": settings.size,
+            "frames": track.frames,
+            "detector": "given" if track.detected is None else detector.name,
+            "detected": 1.0 if track.detected is None else round(track.detected, 4),
+            "visible": None if visible is None else round(visible, 4),
+            "sharpness": round(sharp, 2),
+            "audible": round(audible, 4),
+            "has_sound": bool(probed["audio_rate"]),
+            "side": int(min(crop[2:] - crop[:2])),
         },
     }
+
+
+def as_stored(images: np.ndarray, settings: Any) -> np.ndarray | frames.Frames:
+    """images (T,H,W,3) uint8 -> the field `frames`, by a FramesConfig."""
+    plain = settings.codec == "jpeg" and settings.quality == 95  # what a bare array becomes
+    return images if plain else frames.Frames(images, settings.codec, settings.quality)
+
+
+def _zoom(crop: np.ndarray, size: int) -> np.ndarray:
+    return np.tile(size / (crop[2:] - crop[:2]), 2)
+
+
+# --- scores -------------------------------------------------------------------------------------------------
+def sharpness(images: np.ndarray, boxes: np.ndarray, every: int = 5) -> float:
+    """images (T,S,S,3) uint8, face boxes (T,4) in their pixels -> median over each `every`th frame of the
+    variance of the Laplacian (4 neighbours) of the face's grey levels 0 to 255."""
+    found = []
+    for frame, box in zip(images[::every], boxes[::every], strict=True):
+        low = np.clip(np.floor(box[:2]), 0, None).astype(int)
+        high = np.clip(np.ceil(box[2:]), 0, frame.shape[1::-1]).astype(int)
+        if (high - low < 3).any():
+            continue
+        face = frame[low[1] : high[1], low[0] : high[0]].astype(np.int32)
+        grey = (77 * face[..., 0] + 150 * face[..., 1] + 29 * face[..., 2] + 128) >> 8
+        around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+        found.append(float(np.var(around - 4 * grey[1:-1, 1:-1])))
+    return float(np.median(found)) if found else 0.0
+
+
+def audible_share(sound: np.ndarray, floor: float) -> float:
+    """Share of the frames of a sound (640 T,) whose RMS is above `floor`."""
+    pieces = sound.reshape(-1, SAMPLES_A_FRAME).astype(np.float64)
+    return float((np.sqrt((pieces**2).mean(1)) > floor).mean())

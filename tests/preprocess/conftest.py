@@ -1,6 +1,7 @@
 """Videos made on the spot, one photograph of a face (it ships with scikit-image), and dlib's nets."""
 
 import importlib.util
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from models.perception import dlib_faces
+from pipelines.preprocess.media import ffmpeg_path
 
 
 def write_video(path, frames, *, fps=25, times=None, sound=None, rate=44_100, codec="libx264", gop=12):
@@ -42,9 +44,17 @@ def tone(seconds, rate=44_100):
     return (0.3 * np.sin(2 * np.pi * 220 * np.arange(int(seconds * rate)) / rate)).astype(np.float32)
 
 
+def ffmpeg(*arguments):
+    """For files that PyAV's muxers would not write; the last argument is the file, which is returned."""
+    command = [ffmpeg_path(), "-nostdin", "-hide_banner", "-v", "error", "-y", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return arguments[-1]
+
+
 @pytest.fixture(scope="session")
 def helpers():
-    return SimpleNamespace(write_video=write_video, tone=tone)
+    return SimpleNamespace(write_video=write_video, tone=tone, ffmpeg=ffmpeg)
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from pipelines.config import load
 from pipelines.engine.node import Rejected
-from pipelines.preprocess import media
-from pipelines.preprocess.clips import ClipsConfig, cut_clips, fit_into, given_tracks, link, overlap, smoothed
+from pipelines.preprocess import clips, media
+from pipelines.preprocess.clips import ClipsConfig, cut_clips, fit_into
+from storage.frames import encode as encode_frames
 from storage.shards import encode_sample
 
 BASE = ClipsConfig(size=128, min_frames=30, min_size=64)
@@ -18,7 +20,7 @@ def inputs_of(path, tracks=()):
 
 
 def cut(path, settings, nets, tracks=()):
-    return cut_clips(inputs_of(path, tracks), SimpleNamespace(clips=settings), nets)
+    return list(cut_clips(inputs_of(path, tracks), SimpleNamespace(clips=settings), nets))
 
 
 def track(start, end, box, width=320, height=320, fps=25.0):
@@ -85,15 +87,8 @@ def test_given_tracks_need_no_detector(face_video):
     assert sample["crop"][0].tolist() == [100, 40, 260, 200]
     assert sample["clip"]["detector"] == "given"
     np.testing.assert_array_equal(
-        sample["sound"][:640], media.read_sound(face_video, media.probe(face_video))[6400:7040]
+        sample["sound"][:640], media.read_sound(face_video, media.probe(face_video), 0, 75)[6400:7040]
     )
-
-
-def test_given_tracks_are_rescaled_to_this_copy_and_this_clock(face_video):
-    probed = media.probe(face_video)
-    (one,) = given_tracks([track(30, 60, [50, 20, 130, 100], 160, 160, fps=30.0)], probed, BASE)
-    assert (one.start, one.stop) == (25, 50)
-    assert one.region.tolist() == [100, 40, 260, 200]
 
 
 def test_a_track_behind_the_end_is_rejected_and_one_over_it_is_cut(face_video, nets):
@@ -144,54 +139,164 @@ def test_two_faces_are_two_tracks_and_the_larger_is_kept(portrait, tmp_path, hel
     assert both[1]["crop"][0, 0] > 240
 
 
-def moved(*shifts):
-    return [np.array([[x, 0, x + 10, 10] for x in at], np.float32).reshape(-1, 4) for at in shifts]
+# --- one at a time ------------------------------------------------------------------------------------------
+class Blob:
+    """As storage.shards.Blob: too large to hold."""
+
+    def __init__(self, path):
+        self.path, self.copies = path, []
+
+    def copy_to(self, path):
+        self.copies.append(path)
+        path.write_bytes(self.path.read_bytes())
 
 
-def chains(detections, ticks=None, **more):
-    ticks = np.arange(len(detections)) * 5 if ticks is None else np.array(ticks)
-    settings = SimpleNamespace(margin=0.0, iou=0.25, max_gap=15, **more)
-    return [(c.samples, [b[0] for b in c.boxes]) for c in link(detections, ticks, settings)]
+def test_clips_come_one_at_a_time_and_the_copy_goes_at_the_end(face_video, monkeypatch):
+    read, cropped = Blob(face_video), []
+    cut_out = clips.read_crop
+    monkeypatch.setattr(clips, "read_crop", lambda *a: cropped.append(a[-2:]) or cut_out(*a))
+    inputs = inputs_of(face_video, [track(0, 30, [0, 0, 160, 160]), track(40, 75, [0, 0, 160, 160])])
+    inputs["download"][0]["video"] = read
+    samples = cut_clips(inputs, SimpleNamespace(clips=BASE), {})
+    assert (cropped, read.copies) == ([], [])
+    assert next(samples)["clip"]["end"] == 30
+    assert cropped == [(0, 30)]
+    assert read.copies[0].exists()
+    assert next(samples)["clip"]["end"] == 75
+    assert next(samples, None) is None
+    assert not read.copies[0].exists()
 
 
-def test_linking_keeps_two_faces_apart():
-    found = chains(moved([0, 50], [51, 1], [2, 52]))
-    assert found == [([0, 1, 2], [0, 1, 2]), ([0, 1, 2], [50, 51, 52])]
+@pytest.mark.parametrize("kind", ["bytes", "path", "blob"])
+def test_a_recording_comes_as_bytes_a_file_or_a_blob(face_video, kind):
+    video = {"bytes": face_video.read_bytes(), "path": face_video, "blob": Blob(face_video)}[kind]
+    with media.as_file(video) as path:
+        assert media.probe(path)["frames"] == 75
+    assert face_video.exists()
 
 
-def test_a_jump_starts_a_new_track():
-    assert [samples for samples, _ in chains(moved([0], [1], [40], [41]))] == [[0, 1], [2, 3]]
+def test_a_part_of_a_recording_gives_the_clips_of_the_whole(face_video, tmp_path, helpers):
+    given = [track(25, 70, [100, 40, 260, 200])]
+    (whole,) = cut(face_video, BASE, {}, given)
+    part = helpers.ffmpeg(
+        "-ss", 0.6, "-i", face_video, "-c:v", "libx264", "-qp", 0, "-threads", 1, "-c:a", "flac",
+        tmp_path / "part.mkv",
+    )  # fmt: skip
+    inputs = inputs_of(part, given)
+    inputs["download"][0]["probe"]["offset"] = 0.6
+    (sample,) = cut_clips(inputs, SimpleNamespace(clips=BASE), {})
+    assert sample["__key__"] == whole["__key__"] == "ann#rec#000025#000070"
+    np.testing.assert_allclose(sample["frames"].astype(int), whole["frames"], atol=3)
+    np.testing.assert_allclose(sample["sound"], whole["sound"], atol=0.01)
 
 
-def test_drift_is_measured_from_the_first_box():
-    # 6 px of 10 leave an overlap of exactly a quarter with the first box, though each step is small
-    assert [samples for samples, _ in chains(moved([0], [3], [6], [9]))] == [[0, 1], [2, 3]]
+# --- gates --------------------------------------------------------------------------------------------------
+FACE = [60, 20, 260, 220]
 
 
-def test_a_short_gap_is_bridged_and_a_long_one_is_not():
-    assert [s for s, _ in chains(moved([0], [], [0]))] == [[0, 2]]
-    assert [s for s, _ in chains(moved([0], [], [], [], [0]))] == [[0], [4]]
+def test_scores_are_recorded_without_gates(face_video):
+    (sample,) = cut(face_video, BASE, {}, [track(0, 75, FACE)])
+    told = sample["clip"]
+    assert (told["audible"], told["has_sound"], told["visible"], told["side"]) == (1.0, True, None, 200)
+    assert told["sharpness"] > 100
+    assert told["dropped"] == {}
 
 
-def test_sparse_samples_are_no_gap():
-    assert [s for s, _ in chains(moved([0], [0], [0]), ticks=[0, 50, 100])] == [[0, 1, 2]]
+def test_blur_lowers_sharpness(portrait):
+    from scipy.ndimage import uniform_filter
+
+    frames = np.repeat(portrait[None, 20:220, 120:320], 6, axis=0)
+    boxes = np.tile(np.array([50, 50, 150, 150], np.float32), (6, 1))
+    sharp = clips.sharpness(frames, boxes)
+    soft = clips.sharpness(uniform_filter(frames, (1, 5, 5, 1)), boxes)
+    assert soft < 0.1 * sharp
+    assert clips.sharpness(frames * 0, boxes) == 0
 
 
-def test_overlap_of_halves_is_a_third():
-    assert overlap(np.array([0, 0, 2, 2.0]), np.array([1, 0, 3, 2.0])) == pytest.approx(1 / 3)
+def test_sharpness_is_the_variance_of_the_laplacian():
+    from scipy.ndimage import laplace
+
+    grey = np.random.default_rng(0).integers(0, 256, (1, 40, 40), np.uint8)
+    wanted = laplace(grey[0].astype(float))[6:29, 4:34].var()  # the box without its border
+    found = clips.sharpness(grey[..., None].repeat(3, -1), np.array([[3, 5, 35, 30.0]]))
+    assert found == pytest.approx(wanted)
 
 
-def test_smoothing_drops_a_lone_jump_and_keeps_the_ends():
-    boxes = np.tile(np.array([[1, 2, 3, 4]], np.float32), (20, 1))
-    boxes[7] += 50
-    np.testing.assert_array_equal(smoothed(boxes, 13), np.tile(boxes[:1], (20, 1)))
+def test_audible_share_counts_frames_above_the_floor():
+    sound = np.zeros(10 * 640, np.float32)
+    sound[640:1280] = 0.002
+    sound[1280:1920] = 0.0005
+    assert clips.audible_share(sound, 0.001) == 0.1
+
+
+@pytest.mark.parametrize(
+    ("gate", "code"),
+    [
+        ({"min_sharpness": 1e6}, "blurred"),
+        ({"min_visible": 0.5}, "not_visible"),
+        ({"min_audible": 0.9}, "silent"),
+    ],
+)
+def test_a_gate_that_leaves_nothing_rejects_the_recording(tmp_path, helpers, nets, gate, code):
+    frames = np.random.default_rng(0).integers(0, 255, (1, 240, 240, 3), np.uint8).repeat(75, axis=0)
+    path = helpers.write_video(tmp_path / "a.mp4", frames, sound=helpers.tone(1.5))
+    tracks = [track(0, 75, [0, 0, 240, 240], 240, 240)]
+    assert code_of(path, replace(BASE, **gate), nets, tracks) == code
+    (sample,) = cut(path, BASE, nets, tracks)
+    assert sample["clip"]["audible"] == pytest.approx(0.5, abs=0.02)
+
+
+def test_gates_that_pass_change_nothing(face_video, nets):
+    gated = replace(BASE, min_sharpness=10, min_visible=0.9, min_audible=0.9)
+    (sample,) = cut(face_video, gated, nets, [track(0, 75, FACE)])
+    (free,) = cut(face_video, BASE, nets, [track(0, 75, FACE)])
+    assert sample["clip"]["visible"] == 1.0
+    assert sample["clip"] == {**free["clip"], "visible": 1.0}
+    np.testing.assert_array_equal(sample["frames"], free["frames"])
+
+
+def test_what_was_dropped_stands_in_the_clips_that_are_left(face_video, portrait, tmp_path, helpers, nets):
+    early = [track(0, 10, FACE), track(0, 40, [0, 0, 20, 20]), track(0, 40, FACE), track(0, 40, FACE)]
+    (sample,) = cut(face_video, BASE, nets, early)
+    assert sample["clip"]["dropped"] == {"duplicate": 1, "too_short": 1, "too_small": 1}
+    # the second half is silent: its track is dropped after the first clip was cut
+    frames = np.repeat(portrait[None, :320, 60:380], 75, axis=0)
+    path = helpers.write_video(tmp_path / "a.mp4", frames, sound=helpers.tone(1.4))
+    late = [track(0, 35, FACE), track(40, 75, FACE)]
+    (sample,) = cut(path, replace(BASE, min_audible=0.9), nets, late)
+    assert sample["clip"]["dropped"] == {"silent": 1}
+
+
+# --- crops --------------------------------------------------------------------------------------------------
+def test_standard_crops_are_cut_to_the_pixel(face_video):
+    standard = replace(BASE, rules="voxceleb", out_of_frame="drop", aspect="stretch", min_size=64)
+    (sample,) = cut(face_video, standard, {}, [track(0, 40, [101.7, 41.2, 262.9, 200.9])])
+    assert sample["crop"][0].tolist() == [101, 41, 262, 200]
+    assert fit_into(np.array([-0.9, 0, 99, 99]), 100, 100, "drop", whole=True).tolist() == [0, 0, 99, 99]
+    assert fit_into(np.array([0, 0, 101, 99.0]), 100, 100, "drop", whole=True) is None
+
+
+def test_odd_crops_show_the_pixels_that_even_ones_show(face_video):
+    probed = media.probe(face_video)
+    even = clips.read_crop(face_video, probed, np.array([100, 40, 228, 168]), 128, 0, 5)
+    odd = clips.read_crop(face_video, probed, np.array([101, 41, 229, 169]), 128, 0, 5)
+    near = np.abs(odd[:, :-1, :-1].astype(int) - even[:, 1:, 1:])
+    assert near.mean() < 0.5
+    assert np.percentile(near, 99) <= 3
+
+
+@pytest.mark.parametrize("name", ["vox256_standard", "vox256_published"])
+def test_presets_are_settings(name, tmp_path):
+    (tmp_path / "run.yaml").write_text(f"use: [data/vox256, clips/{name}]")
+    settings = load(tmp_path / "run.yaml").config.clips
+    assert (settings.rules, settings.size) == ("voxceleb", 256)
 
 
 def test_fewer_frames_than_promised_are_noticed(face_video, nets):
     inputs = inputs_of(face_video)
     inputs["download"][0]["probe"]["seconds"] = 6.0
     with pytest.raises(Rejected) as caught:
-        cut_clips(inputs, SimpleNamespace(clips=BASE), nets)
+        list(cut_clips(inputs, SimpleNamespace(clips=BASE), nets))
     assert caught.value.code == "truncated"
 
 
@@ -209,3 +314,16 @@ def test_a_hole_in_the_middle_is_noticed(portrait, tmp_path, helpers, nets, trac
 def test_impossible_settings_are_refused(bad):
     with pytest.raises(ValueError, match="expected"):
         ClipsConfig(**bad)
+
+
+@pytest.mark.parametrize(("codec", "extension"), [("jpeg", "jpgs"), ("png", "pngs"), ("h264", "mp4")])
+def test_frames_are_stored_as_asked(face_video, codec, extension):
+    settings = replace(BASE, frames=clips.FramesConfig(codec=codec, quality=90))
+    given = [track(0, 30, FACE)]
+    (sample,) = cut(face_video, settings, {}, given)
+    (plain,) = cut(face_video, BASE, {}, given)
+    assert isinstance(plain["frames"], np.ndarray)
+    np.testing.assert_array_equal(sample["frames"].images, plain["frames"])
+    found, data = encode_frames(sample["frames"])
+    assert found == extension
+    assert len(data) != len(encode_frames(plain["frames"])[1])

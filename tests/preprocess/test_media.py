@@ -35,8 +35,8 @@ def test_probe_tells_size_rate_and_sound(flash):
 def test_flash_and_click_meet_on_the_frame_clock(flash):
     probed = media.probe(flash)
     frames, times = media.read_frames(flash, probed, (64, 48))
-    shown = frames[media.nearest(times, 0, 100)].mean((1, 2, 3))
-    sound = media.read_sound(flash, probed)
+    shown = frames[media.nearest(times, np.arange(100) / 25)].mean((1, 2, 3))
+    sound = media.read_sound(flash, probed, 0, 100)
     loud = np.flatnonzero(np.abs(sound) > 0.2)[0]
     assert shown.argmax() == 30
     assert loud == pytest.approx(30 * media.SAMPLES_A_FRAME, abs=16)  # a millisecond
@@ -47,7 +47,8 @@ def test_30_fps_is_resampled_by_timestamp(tmp_path, helpers):
     path = helpers.write_video(tmp_path / "thirty.mp4", grey(np.arange(60) * 4), fps=30)
     probed = media.probe(path)
     frames, times = media.read_frames(path, probed, (64, 48))
-    picked = media.nearest(times, 0, media.frames_at_25(probed))
+    assert media.ticks_of(probed) == (0, 50)
+    picked = media.nearest(times, np.arange(50) / 25)
     assert len(picked) == 50
     assert np.abs(times[picked] - np.arange(50) / 25).max() <= 0.5 / 30 + 1e-6
     assert frames[picked[10]].mean() == pytest.approx(4 * 12, abs=3)  # second 0.4 is frame 12
@@ -59,14 +60,16 @@ def test_uneven_timestamps_are_followed(tmp_path, helpers):
     probed = media.probe(path)
     frames, found = media.read_frames(path, probed, (64, 48))
     np.testing.assert_allclose(found, times, atol=1e-3)
-    assert frames[media.nearest(found, 5, 6)].mean() == pytest.approx(
+    assert frames[media.nearest(found, np.array([0.2]))].mean() == pytest.approx(
         50, abs=4
     )  # second 0.2: 0.04 is nearer than 0.5
-    assert frames[media.nearest(found, 8, 9)].mean() == pytest.approx(90, abs=4)  # second 0.32: 0.5 is nearer
+    assert frames[media.nearest(found, np.array([0.32]))].mean() == pytest.approx(
+        90, abs=4
+    )  # second 0.32: 0.5 is nearer
 
 
 def test_nearest_prefers_the_earlier_frame_on_a_tie():
-    assert media.nearest(np.array([0.0, 0.08]), 0, 3).tolist() == [0, 0, 1]
+    assert media.nearest(np.array([0.0, 0.08]), np.arange(3) / 25).tolist() == [0, 0, 1]
 
 
 def test_a_span_gives_the_frames_of_the_whole(tmp_path, helpers):
@@ -75,16 +78,84 @@ def test_a_span_gives_the_frames_of_the_whole(tmp_path, helpers):
     whole, times = media.read_frames(path, probed, (64, 48))
     part, found = media.read_frames(path, probed, (64, 48), span=(6.0, 7.0))
     assert len(part) < 60
-    assert (part[media.nearest(found, 150, 175)] == whole[media.nearest(times, 150, 175)]).all()
+    clock = np.arange(150, 175) / 25
+    assert (part[media.nearest(found, clock)] == whole[media.nearest(times, clock)]).all()
+
+
+@pytest.mark.parametrize("fps", [10, 25, 30, 60])
+def test_streamed_ticks_are_the_nearest_frames(tmp_path, helpers, fps):
+    path = helpers.write_video(tmp_path / "a.mp4", grey(np.arange(3 * fps) % 120 * 2), fps=fps, gop=10)
+    probed = media.probe(path)
+    whole, times = media.read_frames(path, probed, (64, 48))
+    for start, stop in ((0, 75), (40, 60), (70, 75)):
+        frames, seen = media.read_ticks(path, probed, (64, 48), None, np.arange(start, stop))
+        assert (frames == whole[media.nearest(times, np.arange(start, stop) / 25)]).all()
+        assert len(seen) <= (stop - start) / 25 * fps + 2 * 0.6 * fps
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "flv", "mov"])
+def test_spans_of_every_container_are_those_of_the_whole(tmp_path, helpers, suffix):
+    """With B-frames, a second between key frames, and sound that starts with the picture."""
+    path = helpers.write_video(tmp_path / f"a.{suffix}", grey(np.arange(200)), sound=helpers.tone(8), gop=25)
+    probed = media.probe(path)
+    first, last = media.ticks_of(probed)
+    whole, _ = media.read_ticks(path, probed, (64, 48), None, np.arange(first, last))
+    assert (first, last) in ((0, 200), (0, 201))  # a transport stream's sound starts before its picture
+    for start, stop in ((0, 20), (26, 40), (99, 130), (180, 200)):
+        part, _ = media.read_ticks(path, probed, (64, 48), None, np.arange(start, stop))
+        np.testing.assert_array_equal(part, whole[start:stop])
+
+
+def test_a_part_of_a_recording_keeps_the_recordings_clock(flash):
+    probed = {**media.probe(flash), "offset": 100.0}
+    assert media.ticks_of(probed) == (2500, 2600)
+    frames, _ = media.read_ticks(flash, probed, (64, 48), None, np.arange(2520, 2540))
+    assert frames.mean((1, 2, 3)).argmax() == 10
+    sound = media.read_sound(flash, probed, 2520, 2540)
+    assert np.flatnonzero(np.abs(sound) > 0.2)[0] == pytest.approx(10 * media.SAMPLES_A_FRAME, abs=16)
+
+
+@pytest.mark.parametrize(("suffix", "off"), [("mp4", 0), ("mkv", 8), ("ts", 1)])
+@pytest.mark.parametrize("rate", [44_100, 48_000])
+def test_the_sound_of_a_span_is_that_of_the_whole(tmp_path, helpers, suffix, off, rate):
+    time = np.arange(8 * rate) / rate
+    chirp = (0.3 * np.sin(2 * np.pi * (200 + 300 * time) * time)).astype(np.float32)
+    path = helpers.write_video(tmp_path / f"a.{suffix}", grey([0] * 200), sound=chirp, rate=rate)
+    probed = media.probe(path)
+    whole = media.read_sound(path, probed, 0, 200)
+    for start, stop in ((3, 30), (77, 120), (150, 195)):
+        part = media.read_sound(path, probed, start, stop)
+        assert len(part) == (stop - start) * 640
+        middle = part[200:-200]
+        moved = [whole[start * 640 + 200 + d :][: len(middle)] for d in range(-20, 21)]
+        assert abs(int(np.argmin([np.abs(middle - other).mean() for other in moved])) - 20) <= off
+        if suffix == "mp4":
+            np.testing.assert_allclose(part, whole[start * 640 : stop * 640], atol=1e-3)
+
+
+@pytest.mark.parametrize("layout", ["mono", "stereo", "5.1"])
+def test_channels_that_say_the_same_keep_their_level(tmp_path, helpers, layout):
+    path = tmp_path / "a.mkv"
+    tone = f"aevalsrc=0.9*sin(600*t):c=mono:s=48000:d=2,pan={layout}|" + "|".join(
+        f"c{k}=c0" for k in range({"mono": 1, "stereo": 2, "5.1": 6}[layout])
+    )
+    picture = "color=size=64x48:rate=25:duration=2"
+    helpers.ffmpeg("-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", tone, "-c:a", "pcm_s16le", path)
+    level = np.abs(media.read_sound(path, media.probe(path), 5, 45)).max()
+    assert level == pytest.approx(0.9, abs=0.02)
 
 
 def test_map_frames_sees_every_nth_and_the_last(flash):
     probed = media.probe(flash)
-    counts, times = media.map_frames(
-        flash, probed, (32, 24), 30, lambda frames: [f.shape for f in frames], batch=2
-    )
-    assert counts == [(24, 32, 3)] * 5
-    np.testing.assert_allclose(times, [0, 1.2, 2.4, 3.6, 3.96])
+    seen = media.map_frames(flash, probed, (32, 24), 30, lambda frames: [f.shape for f in frames], batch=2)
+    assert seen.results == [(24, 32, 3)] * 5
+    np.testing.assert_allclose(seen.times, [0, 1.2, 2.4, 3.6, 3.96])
+
+
+def test_map_frames_tells_where_the_picture_changes_at_once(tmp_path, helpers):
+    path = helpers.write_video(tmp_path / "a.mp4", grey([20] * 33 + [220] * 30))
+    seen = media.map_frames(path, media.probe(path), (32, 24), 10, list, change=10)
+    np.testing.assert_allclose(seen.changes, [33 / 25])
 
 
 def test_crop_takes_the_region(tmp_path, helpers):
@@ -99,8 +170,7 @@ def test_no_sound_reads_as_silence(tmp_path, helpers):
     path = helpers.write_video(tmp_path / "silent.mp4", grey([0] * 50))
     probed = media.probe(path)
     assert probed["audio_rate"] == 0
-    assert (media.read_sound(path, probed) == 0).all()
-    assert len(media.read_sound(path, probed)) == 32_000
+    assert (media.read_sound(path, probed, 0, 50) == np.zeros(32_000)).all()
 
 
 def test_empty_file_is_rejected(tmp_path):
@@ -178,6 +248,36 @@ def test_turned_video_is_probed_as_shown(tmp_path, helpers):
     assert (probed["width"], probed["height"]) == (48, 64)
     frames, _ = media.read_frames(tmp_path / "b.mp4", probed, (48, 64))
     assert frames.shape == (3, 64, 48, 3)
+
+
+@pytest.mark.parametrize(("transfer", "low", "high"), [("smpte2084", 180, 215), ("arib-std-b67", 135, 160)])
+def test_high_dynamic_range_is_brought_to_the_standard_one(tmp_path, helpers, transfer, low, high):
+    """Code 148 of 255 is the white of a page in PQ (203 cd/m2), and about what it looks like in HLG."""
+    colours = f"setparams=color_primaries=bt2020:color_trc={transfer}:colorspace=bt2020nc"
+    path = helpers.ffmpeg(
+        "-f", "lavfi", "-i", "color=c=0x949494:size=64x64:rate=25:duration=0.4", "-vf",
+        f"format=yuv420p10le,{colours}", "-c:v", "libx265", "-x265-params", "log-level=none:pools=none",
+        tmp_path / "a.mp4",
+    )  # fmt: skip
+    probed = media.probe(path)
+    assert probed["transfer"] == transfer
+    for crop in (None, (0, 0, 40, 40), (1, 1, 40, 40)):
+        frames, _ = media.read_frames(path, probed, (32, 32), crop)
+        assert low < frames.mean() < high
+
+
+def test_a_log_is_read_while_it_grows_and_whole_at_the_end(flash):
+    from pipelines.preprocess.media.frames import _frames_out
+
+    probed = media.probe(flash)
+    with media.FfmpegPipe(_frames_out(flash, probed, (64, 48), None, None, 1), 60) as pipe:
+        lines = []
+        for _ in range(100):
+            pipe.read(64 * 48 * 3)
+            lines += pipe.lines()
+        assert pipe.read(1) == b""
+    lines += pipe.lines()
+    assert sum("] n:" in line for line in lines) == 100
 
 
 def test_a_hung_ffmpeg_is_killed_and_named(flash):

@@ -1,0 +1,219 @@
+"""Running ffmpeg: one process a span, its output read as it comes, its log beside it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import select
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipelines.engine.node import Rejected
+
+FORMATS = (
+    "mov,mp4,m4a,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,live_flv,asf,ogg,h264,hevc,av1,ivf,mxf,"
+    "rm,dv,nut,y4m,yuv4mpegpipe,gif,3gp,wav,aac,mp3,flac"
+)
+"""The containers that are read. Play lists and other formats that name further files are not among them."""
+PIPE_BYTES = 2**20
+INPUT = {
+    "threads": 1,
+    "flags": "bitexact",
+    "format_whitelist": FORMATS,
+    "protocol_whitelist": "file",
+}
+
+
+class Copyable(Protocol):
+    """A member of a shard that is too large to hold (`storage.shards.Blob`)."""
+
+    def copy_to(self, path: Path) -> None: ...
+
+
+@cache
+def ffmpeg_path() -> str:
+    """The ffmpeg on PATH, else the one in the imageio-ffmpeg wheel."""
+    found = shutil.which("ffmpeg")
+    if found:
+        return found
+    import imageio_ffmpeg
+
+    return imageio_ffmpeg.get_ffmpeg_exe()
+
+
+@cache
+def ffmpeg_version() -> str:
+    """First line of `ffmpeg -version`: part of the key of every node that decodes."""
+    return _told("-version").splitlines()[0]
+
+
+@cache
+def has_filter(name: str) -> bool:
+    """Whether this ffmpeg was built with a filter."""
+    return re.search(rf"^ *\S+ +{re.escape(name)} ", _told("-filters"), re.MULTILINE) is not None
+
+
+def _told(option: str) -> str:
+    return subprocess.run(
+        [ffmpeg_path(), option],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+
+
+def run_ffmpeg(output: Any, timeout: float) -> tuple[bytes, str]:
+    """Run an ffmpeg-python output node -> all it wrote to its pipe, and its log."""
+    with FfmpegPipe(output, timeout) as pipe:
+        data = pipe.read()
+    return data, "\n".join(pipe.lines())
+
+
+class FfmpegPipe:
+    """A running ffmpeg whose output is read as it comes.
+
+    timeout: seconds that may be spent waiting for it, all together; what the reader does between two reads
+    does not count. Raises Rejected where ffmpeg gives the file up, TimeoutError (after killing it) where it
+    is late.
+    """
+
+    def __init__(self, output: Any, timeout: float):
+        import ffmpeg
+
+        node = output.global_args("-nostdin", "-hide_banner", "-nostats", "-filter_complex_threads", "1")
+        self._command = ffmpeg.compile(node, cmd=ffmpeg_path())
+        self._timeout = timeout
+        self._left = timeout
+        self._rest = b""
+        self._told = 0
+        self._last = ""
+
+    def __enter__(self) -> FfmpegPipe:
+        self._errors = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0
+        )
+        assert self._process.stdout is not None
+        self._out = self._process.stdout.fileno()
+        if hasattr(fcntl, "F_SETPIPE_SZ"):  # Linux: a frame in one or two turns, not in one for every 64 KiB
+            with suppress(PermissionError):  # the user's pipes hold all that they may
+                fcntl.fcntl(self._out, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self._ready = select.poll()
+        self._ready.register(self._out, select.POLLIN)
+        return self
+
+    def read(self, size: int = -1) -> bytes:
+        """The next `size` bytes, fewer at the end; all that is left by default."""
+        if size < 0:
+            parts = iter(lambda: self._some(2**20), b"")
+            return b"".join(parts)
+        data = bytearray(size)
+        view, at = memoryview(data), 0
+        while at < size:
+            part = self._some(size - at)
+            if not part:
+                break
+            view[at : at + len(part)] = part
+            at += len(part)
+        return bytes(view[:at]) if at < size else bytes(data)
+
+    def _some(self, size: int) -> bytes:
+        began = time.monotonic()
+        if not self._ready.poll(max(1.0, 1000 * self._left)):
+            raise self._late()
+        data = os.read(self._out, min(size, 2**20))
+        self._left -= time.monotonic() - began
+        if self._left <= 0 and data:
+            raise self._late()
+        return data
+
+    def lines(self) -> list[str]:
+        """The lines that ffmpeg has logged since this was last asked; all of them are there at the end."""
+        data = b""
+        if not self._errors.closed:
+            # pread: the position of this file is where ffmpeg writes
+            while part := os.pread(self._errors.fileno(), 2**20, self._told):
+                self._told += len(part)
+                data += part
+        lines = (self._rest + data).decode(errors="replace").split("\n")
+        self._rest = lines.pop().encode()
+        self._last = next((line for line in reversed(lines) if line.strip()), self._last)
+        return lines
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        assert self._process.stdout is not None
+        try:
+            if kind is not None:
+                self._process.kill()
+            self._process.stdout.close()
+            status = self._wait()
+            unread = self.lines()
+        finally:
+            self._errors.close()
+        self._rest = "\n".join([*unread, self._rest.decode()]).encode()
+        if kind is None and status:
+            raise Rejected("undecodable", f"ffmpeg ended with status {status}: {_anonymous(self._last)}")
+
+    def _wait(self) -> int:
+        try:
+            return self._process.wait(max(1.0, self._left))
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise self._late() from None
+
+    def _late(self) -> TimeoutError:
+        return TimeoutError(f"ffmpeg ran longer than {self._timeout:.0f} s: {' '.join(self._command)}")
+
+
+def _anonymous(line: str) -> str:
+    """Without addresses and file names: a reject's sentence must not differ from run to run."""
+    return re.sub(r"0x[0-9a-f]+|/\S+", "...", line) or "no message"
+
+
+def from_zero(stream: Any, setter: str, probed: Mapping[str, Any]) -> Any:
+    """An ffmpeg-python stream read with copyts, its times counted from the file's start (setpts, asetpts).
+
+    ffmpeg's own start_at_zero counts each stream of a transport stream from its own start when it reads them
+    apart.
+    """
+    start = probed.get("start", 0.0)
+    return stream.filter(setter, f"PTS-({start:.6f})/TB") if start else stream
+
+
+def passthrough() -> dict[str, str]:
+    """One output frame for each decoded one. `-vsync` became `-fps_mode` in ffmpeg 5.1, and went later."""
+    number = re.search(r"version n?(\d+)\.(\d+)", ffmpeg_version())
+    old = number is not None and (int(number[1]), int(number[2])) < (5, 1)
+    return {"vsync" if old else "fps_mode": "passthrough"}
+
+
+def patience(seconds: float) -> float:
+    """Seconds until ffmpeg counts as hung on a video this long: 25 times slower than the slowest decode
+    measured (720p, busy machine)."""
+    return 120 + 5 * seconds
+
+
+@contextmanager
+def as_file(video: bytes | Path | Copyable) -> Iterator[Path]:
+    """A recording as a local file for ffmpeg, which must seek in it; a copy goes with the with-block."""
+    if isinstance(video, Path):
+        yield video
+        return
+    with tempfile.TemporaryDirectory(prefix="reenact-") as folder:
+        path = Path(folder) / "recording.video"
+        if isinstance(video, bytes):
+            path.write_bytes(video)
+        else:
+            video.copy_to(path)
+        yield path

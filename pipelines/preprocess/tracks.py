@@ -1,0 +1,424 @@
+"""Faces over time: the tracks that a source gives, and those found by detecting and linking.
+
+Two sets of rules. `steady` is our own: detections grown by a margin are linked by their overlap with a
+track's first box, smoothed, and framed by a square about their union. `voxceleb` is that of the published
+cropper (video-preprocessing): plain boxes in inclusive pixels, a new tube wherever a box overlaps the tube's
+first by less than `iou`, the union grown by `increase` of its sides, edges cut to whole pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from pipelines.engine.node import Rejected
+from pipelines.preprocess import media
+from pipelines.preprocess.media import FPS
+from pipelines.preprocess.sources.tracks import in_pixels, in_seconds
+
+LONGEST_HOLE = 0.5
+"""Seconds without a frame, beyond those that sampling leaves, from which a file counts as damaged."""
+SCENE_THUMB = 16
+SCENE_APART = 8.0
+"""Mean difference in grey levels of two thumbnails of one side, at least, for a change to be a cut."""
+
+
+@dataclass(slots=True)
+class Track:
+    """A face over ticks start..stop-1 of the recording's 25 fps clock."""
+
+    start: int
+    stop: int
+    boxes: np.ndarray
+    """(stop-start, 4) float32, the face in pixels of the recording."""
+    region: np.ndarray
+    """(4,) what becomes the frame, before it is fitted into the recording."""
+    detected: float | None
+    """Share of the frames looked at in which the detector saw this face; None for given tracks."""
+    face: int = 0
+    """0 for a recording's main face; others are numbered from 1."""
+
+    @property
+    def frames(self) -> int:
+        return self.stop - self.start
+
+
+# --- given by the source ------------------------------------------------------------------------------------
+def given_tracks(
+    tracks: Sequence[Mapping[str, Any]],
+    probed: Mapping[str, Any],
+    settings: Any,
+    cuts: Sequence[int] = (),
+) -> list[Track]:
+    """The source's tracks on the 25 fps clock and in pixels of this copy of the recording.
+
+    A track has one `box` for all its frames, or one of `boxes` for each: then the rules of tubes apply.
+    cuts: ticks at which tracks part because the scene changes.
+    """
+    first, last = media.ticks_of(probed)
+    out: list[Track] = []
+    for track in tracks:
+        start, stop = ticks_of(track, probed)
+        start, stop = max(start, first), min(stop, last)
+        if stop <= start:
+            continue  # this copy of the video ends before the track begins
+        if track.get("boxes"):
+            out += tubes(_boxes_at(track, np.arange(start, stop), probed), start, settings, cuts)
+            continue
+        box = np.array(in_pixels(track, probed["width"], probed["height"]))
+        region = box if settings.aspect == "stretch" else squared(box)
+        whole = Track(start, stop, np.tile(box, (stop - start, 1)).astype(np.float32), region, None)
+        out += [piece for part in parted(whole, cuts) for piece in pieces(part, settings.max_frames)]
+    if not out:
+        raise Rejected(
+            "tracks_outside",
+            f"none of {len(tracks)} tracks has a frame between ticks {first} and {last} of the recording",
+        )
+    return out
+
+
+def ticks_of(track: Mapping[str, Any], probed: Mapping[str, Any]) -> tuple[int, int]:
+    """First tick of a source's track and the one past its last: source frame i is in it iff start <= i < end,
+    and tick k shows second k / 25."""
+    begin, end = in_seconds(track, probed["fps"])
+    return math.ceil(begin * FPS - 1e-6), math.ceil(end * FPS - 1e-6)
+
+
+def _boxes_at(track: Mapping[str, Any], ticks: np.ndarray, probed: Mapping[str, Any]) -> np.ndarray:
+    """The boxes (n,4) float64 of a track's nearest frames, in pixels of this copy; NaN for frames without."""
+    if len(track["boxes"]) != track["end"] - track["start"]:
+        told = f"a track of {track['end'] - track['start']} frames has {len(track['boxes'])} boxes"
+        raise Rejected("bad_track", told)
+    size = probed["width"], probed["height"]
+    nowhere = [math.nan] * 4
+    boxes = np.array([in_pixels({**track, "box": box or nowhere}, *size) for box in track["boxes"]])
+    at = np.round(ticks * (track["fps"] or probed["fps"]) / FPS).astype(int) - track["start"]
+    return boxes[np.clip(at, 0, len(boxes) - 1)]
+
+
+def tubes(boxes: np.ndarray, start: int, settings: Any, cuts: Sequence[int] = ()) -> list[Track]:
+    """boxes (n,4) of ticks start.. -> tracks, each with the union of its boxes grown by `increase`.
+
+    A tube ends where a box overlaps the tube's FIRST box by less than `iou`, where a frame has no box, at a
+    cut, and after `max_frames`.
+    """
+    inclusive, parting = settings.rules == "voxceleb", set(cuts)
+    there = [bool(np.isfinite(box).all() and (box[2:] > box[:2]).all()) for box in boxes]
+    out: list[Track] = []
+    begin = 0
+    for at in range(1, len(boxes) + 1):
+        if at < len(boxes) and there[at] and there[begin] and at - begin < settings.max_frames:
+            near = overlap(boxes[begin], boxes[at], inclusive) >= settings.iou
+            if near and start + at not in parting:
+                continue
+        if there[begin]:
+            known = smoothed(boxes[begin:at].astype(np.float32), settings.smooth)
+            region = enlarged(_union(known), settings.increase, settings.aspect)
+            out.append(Track(start + begin, start + at, known, region, None))
+        begin = at
+    return out
+
+
+def enlarged(box: np.ndarray, increase: float, aspect: str) -> np.ndarray:
+    """Each side of box (4,) moved out by `increase` of its length; then square, unless aspect is stretch, by
+    moving the sides of the shorter length further."""
+    width, height = box[2:] - box[:2]
+    grow = np.array([increase, increase])
+    if aspect != "stretch":
+        longer = (1 + 2 * increase) * np.array([height, width]) / np.array([width, height])
+        grow = np.maximum(grow, (longer - 1) / 2)
+    out = grow * (box[2:] - box[:2])
+    return np.concatenate([box[:2] - out, box[2:] + out])
+
+
+# --- found by a detector ------------------------------------------------------------------------------------
+@dataclass(slots=True)
+class Look:
+    """What is kept of a frame that the detector was shown."""
+
+    boxes: np.ndarray
+    """(n,4) float32, pixels of the recording."""
+    thumb: np.ndarray
+    """(16,16) float32 grey levels."""
+    faces: np.ndarray | None
+    """(n,D) embeddings, of some frames only."""
+
+
+class Looker:
+    """Shows frames to the detector and, now and then, their faces to the embedder."""
+
+    def __init__(self, detector: Any, embedder: Any | None, embed_every: int, scale: np.ndarray):
+        self._detector, self._embedder = detector, embedder
+        self._every, self._scale, self._seen = embed_every, scale, 0
+
+    def __call__(self, frames: np.ndarray) -> list[Look]:
+        """frames (n,H,W,3) uint8 -> what is kept of each."""
+        out = []
+        for frame, found in zip(frames, self._detector.detect(frames), strict=True):
+            faces = None
+            if self._embedder is not None and self._seen % self._every == 0 and len(found):
+                shown = np.repeat(frame[None], len(found), axis=0)
+                faces = self._embedder.embed(shown, found[:, :4])
+            out.append(Look(found[:, :4] * self._scale, thumbnail(frame), faces))
+            self._seen += 1
+        return out
+
+
+def found_tracks(
+    path: Path, probed: Mapping[str, Any], settings: Any, detector: Any, embedder: Any | None = None
+) -> list[Track]:
+    """Detect, part at cuts and changes of identity, link, interpolate, smooth. Raises Rejected no_face when
+    nothing is seen."""
+    zoom = min(1.0, settings.detect_size / max(probed["width"], probed["height"]))
+    width, height = (max(2, round(probed[side] * zoom / 2) * 2) for side in ("width", "height"))
+    every = max(1, round(settings.detect_every * probed["fps"] / FPS))
+    scale = np.array([probed["width"] / width, probed["height"] / height] * 2, np.float32)
+    embed_every = max(1, round(settings.identity_every * probed["fps"] / FPS / every))
+    looker = Looker(detector, embedder, embed_every, scale)
+    change = settings.scene_change if settings.scene_cuts != "off" else 0.0
+    seen = media.map_frames(path, probed, (width, height), every, looker, change=change)
+    check_whole(seen.times, probed.get("begin", 0.0), probed["seconds"], every, probed)
+    looks = seen.results
+    if not any(len(look.boxes) for look in looks):
+        raise Rejected("no_face", f"{detector.name} sees no face in {len(looks)} frames, one in {every}")
+    cuts = confirmed(seen, [look.thumb for look in looks], probed)
+    ticks = np.round((seen.times + probed.get("offset", 0.0)) * FPS).astype(int)
+    tracks: list[Track] = []
+    for chain in link([look.boxes for look in looks], ticks, settings, cuts):
+        for part in by_identity(chain, [look.faces for look in looks], settings.identity_distance):
+            tracks += _tracks_of(part, ticks, [*media.ticks_of(probed), *cuts], settings)
+    return _main_faces(tracks) if settings.faces == "largest" else _numbered(tracks)
+
+
+@dataclass(slots=True)
+class Chain:
+    """Detections of one face: the samples they came from, which of each sample's boxes, and the boxes."""
+
+    samples: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    boxes: list[np.ndarray] = field(default_factory=list)
+
+
+def link(
+    detections: Sequence[np.ndarray], ticks: np.ndarray, settings: Any, cuts: Sequence[int] = ()
+) -> list[Chain]:
+    """Boxes (n,4) of each sample -> chains. A box joins the chain whose first box it overlaps most, above
+    `iou`; no chain runs over a cut.
+
+    The rule was made for boxes of S3FD, which hold the head; dlib's hold brows to chin and part when a head
+    turns.
+    """
+    chains: list[Chain] = []
+    alive: list[Chain] = []  # one that a gap or a cut has ended stays ended
+    inclusive = settings.rules == "voxceleb"
+    grow, iou, max_gap = (0.0 if inclusive else settings.margin), settings.iou, settings.max_gap
+    scene = np.searchsorted(np.asarray(cuts, int), ticks, side="right")
+    for sample, boxes in enumerate(detections):
+        # a sample may lie further than max_gap behind the one before it: that alone is no gap
+        since = min(ticks[max(0, sample - 1)], ticks[sample] - max_gap)
+        alive = [c for c in alive if ticks[c.samples[-1]] >= since and scene[c.samples[-1]] == scene[sample]]
+        pairs = [
+            (overlap(grown(c.boxes[0], grow), grown(box, grow), inclusive), i, j)
+            for i, c in enumerate(alive)
+            for j, box in enumerate(boxes)
+        ]
+        chain_of: dict[int, int] = {}
+        for value, i, j in sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2])):
+            if value > iou and j not in chain_of and i not in chain_of.values():
+                chain_of[j] = i
+        begun: list[Chain] = []
+        for j, box in enumerate(boxes):
+            chain = alive[chain_of[j]] if j in chain_of else Chain()
+            if j not in chain_of:
+                begun.append(chain)
+            chain.samples.append(sample)
+            chain.places.append(j)
+            chain.boxes.append(box)
+        alive += begun
+        chains += begun
+    return chains
+
+
+def by_identity(chain: Chain, faces: Sequence[np.ndarray | None], apart: float) -> list[Chain]:
+    """Part a chain where its face becomes another: two embeddings in a row further than `apart` from the
+    first of the part. What lies between the last of one person and the first of the next belongs to neither.
+    """
+    at = [n for n, sample in enumerate(chain.samples) if faces[sample] is not None]
+    shown = [(n, cast(Any, faces[chain.samples[n]])[chain.places[n]]) for n in at]
+    if len(shown) < 3:
+        return [chain]
+    parts: list[tuple[int, int]] = []
+    begin, last, reference = 0, shown[0][0], shown[0][1]
+    strangers: list[tuple[int, np.ndarray]] = []
+    for n, face in shown[1:]:
+        if np.linalg.norm(face - reference) <= apart:
+            last, strangers = n, []
+            continue
+        strangers.append((n, face))
+        if len(strangers) == 2:
+            parts.append((begin, last))
+            begin, last, reference, strangers = strangers[0][0], n, strangers[0][1], []
+    parts.append((begin, len(chain.samples) - 1))
+    return [
+        Chain(chain.samples[a : b + 1], chain.places[a : b + 1], chain.boxes[a : b + 1]) for a, b in parts
+    ]
+
+
+def _tracks_of(chain: Chain, ticks: np.ndarray, edges: Sequence[int], settings: Any) -> list[Track]:
+    """A chain of detections -> the pieces of its track, framed. edges: the file's first tick, the one past
+    its last, and the cuts; a track is taken to reach an edge before the next frame that was looked at."""
+    seen, last = ticks[chain.samples], min(chain.samples[-1] + 1, len(ticks) - 1)
+    before = int(ticks[chain.samples[0] - 1]) if chain.samples[0] else edges[0] - 1
+    after = int(ticks[last]) if last > chain.samples[-1] else edges[1]
+    start = max((e for e in edges if before < e <= seen[0]), default=max(int(seen[0]), edges[0]))
+    stop = min((e for e in edges if seen[-1] < e <= after), default=min(int(seen[-1]) + 1, edges[1]))
+    stop = max(stop, start + 1)
+    clock = np.arange(start, stop)
+    known = np.stack(chain.boxes)
+    boxes = np.stack([np.interp(clock, seen, known[:, edge]) for edge in range(4)], axis=1)
+    detected = len(chain.samples) / (chain.samples[-1] - chain.samples[0] + 1)
+    if settings.rules == "voxceleb":
+        return [replace(tube, detected=detected) for tube in tubes(boxes, start, settings)]
+    track = Track(start, stop, smoothed(boxes.astype(np.float32), settings.smooth), np.zeros(4), detected)
+    return [_framed(piece, settings) for piece in pieces(track, settings.max_frames)]
+
+
+def _framed(track: Track, settings: Any) -> Track:
+    """Square about the union of the boxes, grown and lifted."""
+    union = _union(track.boxes)
+    face = float(np.median(track.boxes[:, 2:] - track.boxes[:, :2]))
+    centre = (union[:2] + union[2:]) / 2 - [0, settings.lift * face]
+    half = max(union[2:] - union[:2]) / 2 + settings.margin * face
+    return replace(track, region=np.concatenate([centre - half, centre + half]))
+
+
+def _main_faces(tracks: list[Track]) -> list[Track]:
+    """Largest summed area first; a track that overlaps a kept one in time goes."""
+    kept: list[Track] = []
+    for track in sorted(tracks, key=_summed_area, reverse=True):
+        if all(track.stop <= other.start or other.stop <= track.start for other in kept):
+            kept.append(track)
+    return sorted(kept, key=lambda track: track.start)
+
+
+def _numbered(tracks: list[Track]) -> list[Track]:
+    """Tracks that overlap a larger one in time get the lowest face number that is free there."""
+    done: list[Track] = []
+    for track in sorted(tracks, key=_summed_area, reverse=True):
+        taken = {other.face for other in done if other.start < track.stop and track.start < other.stop}
+        track.face = next(n for n in range(len(done) + 1) if n not in taken)
+        done.append(track)
+    return sorted(done, key=lambda track: (track.start, track.face))
+
+
+def _summed_area(track: Track) -> float:
+    return float(np.prod(track.boxes[:, 2:] - track.boxes[:, :2], axis=1).sum())
+
+
+# --- cuts ---------------------------------------------------------------------------------------------------
+def scene_cuts(path: Path, probed: Mapping[str, Any], span: tuple[int, int], settings: Any) -> list[int]:
+    """Ticks of a span at which another scene begins: one pass over its frames, at a thumbnail's size."""
+    seconds = tuple(max(0.0, media.seconds_of(tick, probed)) for tick in span)
+    every = max(1, round(settings.detect_every * probed["fps"] / FPS))
+    seen = media.map_frames(
+        path, probed, (64, 64), every, lambda frames: [thumbnail(frame) for frame in frames],
+        span=(seconds[0], seconds[1]), change=settings.scene_change,
+    )  # fmt: skip
+    return confirmed(seen, seen.results, probed)
+
+
+def thumbnail(frame: np.ndarray) -> np.ndarray:
+    """frame (H,W,3) uint8 -> (16,16) float32 grey levels 0 to 255, at the middles of a grid of averages."""
+    rows, columns = (np.linspace(0, side, SCENE_THUMB + 1).astype(int)[:-1] for side in frame.shape[:2])
+    green = frame[:, :, 1].astype(np.float32)
+    sums = np.add.reduceat(np.add.reduceat(green, rows, axis=0), columns, axis=1)
+    areas = np.outer(np.diff([*rows, frame.shape[0]]), np.diff([*columns, frame.shape[1]]))
+    return sums / np.maximum(areas, 1)
+
+
+def confirmed(seen: media.Seen[Any], thumbs: Sequence[np.ndarray], probed: Mapping[str, Any]) -> list[int]:
+    """Ticks of the changes that last: a flash changes the picture twice, but not what is before and after.
+
+    thumbs: of the frames at seen.times. A change counts if the frames on either side of it differ, also when
+    the frame next to it on one side is passed over.
+    """
+    ticks: list[int] = []
+    for change in seen.changes:
+        after = int(np.searchsorted(seen.times, change - 1e-3))
+        pairs = [(after - 1, after), (after - 1, after + 1), (after - 2, after)]
+        apart = [np.abs(thumbs[a] - thumbs[b]).mean() for a, b in pairs if a >= 0 and b < len(thumbs)]
+        if not apart or min(apart) >= SCENE_APART:
+            # the first tick that is nearer to the new picture than to the one before it
+            moment = change - 0.5 / probed["fps"] + probed.get("offset", 0.0)
+            ticks.append(math.ceil(moment * FPS + 1e-3))
+    return sorted(set(ticks))
+
+
+def parted(track: Track, cuts: Sequence[int]) -> list[Track]:
+    """A track with one region, cut at ticks."""
+    edges = [track.start, *(cut for cut in sorted(cuts) if track.start < cut < track.stop), track.stop]
+    return [
+        replace(track, start=a, stop=b, boxes=track.boxes[a - track.start : b - track.start])
+        for a, b in pairwise(edges)
+    ]
+
+
+# --- boxes --------------------------------------------------------------------------------------------------
+def grown(box: np.ndarray, margin: float) -> np.ndarray:
+    """(4,) with `margin` of its sides added on each."""
+    side = margin * (box[2:] - box[:2])
+    return np.concatenate([box[:2] - side, box[2:] + side])
+
+
+def overlap(a: np.ndarray, b: np.ndarray, inclusive: bool = False) -> float:
+    """Intersection over union of two boxes (4,). inclusive: right and bottom name the last pixel inside."""
+    one = 1.0 if inclusive else 0.0
+    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]) + one
+    shared = float(np.prod(np.maximum(sides, 0)))
+    return shared / (float(np.prod(a[2:] - a[:2] + one)) + float(np.prod(b[2:] - b[:2] + one)) - shared)
+
+
+def smoothed(boxes: np.ndarray, window: int) -> np.ndarray:
+    """(T,4) -> (T,4): median over `window` frames, the ends repeated. A detector's box sizes come in
+    steps."""
+    if window == 1:
+        return boxes
+    half = window // 2
+    padded = np.pad(boxes, ((half, half), (0, 0)), mode="edge")
+    return np.median(np.lib.stride_tricks.sliding_window_view(padded, window, axis=0), axis=-1).astype(
+        np.float32
+    )
+
+
+def squared(box: np.ndarray) -> np.ndarray:
+    """(4,) -> the square of its longer side about its centre."""
+    centre, half = (box[:2] + box[2:]) / 2, max(box[2:] - box[:2]) / 2
+    return np.concatenate([centre - half, centre + half])
+
+
+def pieces(track: Track, longest: int) -> list[Track]:
+    """A track as parts of at most `longest` frames."""
+    return parted(track, range(track.start + longest, track.stop, longest))
+
+
+def _union(boxes: np.ndarray) -> np.ndarray:
+    return np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)]).astype(np.float64)
+
+
+def check_whole(times: np.ndarray, begin: float, end: float, every: int, probed: Mapping[str, Any]) -> None:
+    """Raises Rejected where a span of seconds decodes to fewer frames than the file's index promises."""
+    allowed = 2 * every / probed["fps"] + 0.2
+    if times[-1] < min(end, probed["seconds"]) - allowed or times[0] > begin + allowed:
+        have, want = f"{times[0]:.2f} to {times[-1]:.2f} s", f"{begin:.2f} to {end:.2f} s"
+        raise Rejected("truncated", f"frames from {have} can be decoded, of {want}")
+    hole = int(np.diff(times).argmax()) if len(times) > 1 else 0
+    if len(times) > 1 and times[hole + 1] - times[hole] > allowed + LONGEST_HOLE:
+        raise Rejected(
+            "damaged", f"no frame between {times[hole]:.2f} and {times[hole + 1]:.2f} s can be decoded"
+        )

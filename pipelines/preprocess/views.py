@@ -1,0 +1,236 @@
+"""Views: other crops of the clips that are there, for models that want them. A run without such a model cuts
+none.
+
+A view is a family with the keys of `clips`. Beside `frames` it holds `frame_at` (which frame of the clip
+each one shows) and `affine` (pixels of the clip -> pixels of the view, for each), so that landmarks are found
+once: `mapped(landmarks, sample)`. Frames are cut from the recording itself, never from the clip.
+
+| recipe | crop | side | frames | for |
+|---|---|---|---|---|
+| vox_max | the clip's square | as in the recording, at most `cap` | all | FSRT beyond the frame |
+| vox512 | the clip's square | `size` | all | PIR |
+| ffhq256 | a square about a frame's landmarks, as FFHQ but upright | `size` | one in `every` | directions |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from pipelines.engine.node import Rejected, Sample
+from pipelines.preprocess import media
+from pipelines.preprocess.clips import FramesConfig, as_stored, read_crop
+
+BLUR = 5.0
+"""Sigma in pixels of what is mirrored beyond the border."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VoxMaxConfig:
+    cap: int = 512
+    """Longest side of a frame in pixels; larger squares are scaled down. A clip of 1024 frames takes 0.8 GB
+    of memory at 512, four times that at 1024."""
+    frames: FramesConfig = field(default_factory=FramesConfig)
+    """How the frames are stored."""
+
+    def __post_init__(self) -> None:
+        if not (64 <= self.cap <= 2048 and self.cap % 2 == 0):
+            raise ValueError(f"cap {self.cap}: expected an even number from 64 to 2048")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Vox512Config:
+    size: int = 512
+    """Side of the frames in pixels; smaller squares are enlarged."""
+    frames: FramesConfig = field(default_factory=FramesConfig)
+    """How the frames are stored."""
+
+    def __post_init__(self) -> None:
+        if not (64 <= self.size <= 1024 and self.size % 2 == 0):
+            raise ValueError(f"size {self.size}: expected an even number from 64 to 1024")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ffhq256Config:
+    size: int = 256
+    """Side of the frames in pixels."""
+    every: int = 25
+    """One frame in so many: 25 is one a second, as the directions are trained."""
+    frames: FramesConfig = field(default_factory=FramesConfig)
+    """How the frames are stored."""
+
+    def __post_init__(self) -> None:
+        if not (64 <= self.size <= 1024 and self.size % 2 == 0):
+            raise ValueError(f"size {self.size}: expected an even number from 64 to 1024")
+        if self.every < 1:
+            raise ValueError(f"every {self.every}: expected at least 1 frame")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ViewsConfig:
+    vox_max: VoxMaxConfig = field(default_factory=VoxMaxConfig)
+    """The clip's square at the recording's resolution."""
+    vox512: Vox512Config = field(default_factory=Vox512Config)
+    """The clip's square at one large size."""
+    ffhq256: Ffhq256Config = field(default_factory=Ffhq256Config)
+    """Single frames framed by their landmarks."""
+    also: tuple[Literal["vox_max", "vox512", "ffhq256"], ...] = ()
+    """Views to cut besides those that the run's models read."""
+
+
+# --- the stages ---------------------------------------------------------------------------------------------
+def cut_vox_max(
+    inputs: Mapping[str, Sequence[Sample]], config: Any, nets: Mapping[str, Any]
+) -> Iterator[Sample]:
+    """A recording and its clips -> the squares at the recording's resolution: frames, affine, frame_at."""
+    settings = config.views.vox_max
+    # a square that was made by stretching gives up the longer side, so that nothing is invented
+    return _squares(inputs, settings, lambda crop: min(settings.cap, int(min(crop[2:] - crop[:2]))) // 2 * 2)
+
+
+def cut_vox512(
+    inputs: Mapping[str, Sequence[Sample]], config: Any, nets: Mapping[str, Any]
+) -> Iterator[Sample]:
+    """A recording and its clips -> the clips' squares at one size: frames, affine, frame_at."""
+    settings = config.views.vox512
+    return _squares(inputs, settings, lambda crop: settings.size)
+
+
+def cut_ffhq256(
+    inputs: Mapping[str, Sequence[Sample]], config: Any, nets: Mapping[str, Any]
+) -> Iterator[Sample]:
+    """A recording, its clips and their landmarks -> a square about the face in one frame of `every`: frames,
+    affine, frame_at.
+
+    Frames without landmarks, or with one outside the recording, are left out, and clips in which none is
+    left; Rejected no_view if that goes for all of them.
+    """
+    settings, raw = config.views.ffhq256, inputs["download"][0]
+    clips = 0
+    with media.as_file(raw["video"]) as path:
+        for clip, points in zip(inputs["clips"], inputs["keypoints"], strict=True):
+            if clip["__key__"] != points["__key__"]:
+                raise ValueError(f"landmarks of {points['__key__']} beside clip {clip['__key__']}")
+            sample = _aligned(path, raw["probe"], clip, points["landmarks"], settings)
+            if sample is not None:
+                clips += 1
+                yield sample
+    if not clips:
+        raise Rejected("no_view", "no frame looked at has all of its landmarks inside the recording")
+
+
+def _squares(
+    inputs: Mapping[str, Sequence[Sample]], settings: Any, side_of: Callable[[np.ndarray], int]
+) -> Iterator[Sample]:
+    raw = inputs["download"][0]
+    with media.as_file(raw["video"]) as path:
+        for clip in inputs["clips"]:
+            told, crop = clip["clip"], clip["crop"][0]
+            side = side_of(crop)
+            affine = np.array([[side / told["size"], 0, 0], [0, side / told["size"], 0]], np.float32)
+            images = read_crop(path, raw["probe"], crop.astype(int), side, told["start"], told["end"])
+            yield {
+                "__key__": clip["__key__"],
+                "frames": as_stored(images, settings.frames),
+                "affine": np.tile(affine, (told["frames"], 1, 1)),
+                "frame_at": np.arange(told["frames"], dtype=np.int32),
+            }
+
+
+def mapped(points: np.ndarray, view: Mapping[str, Any]) -> np.ndarray:
+    """points (T,K,2) in pixels of a clip's frames -> (n,K,2) in pixels of the n frames of its view."""
+    affine = np.asarray(view["affine"], np.float64)
+    return np.einsum("nij,nkj->nki", affine[:, :, :2], points[view["frame_at"]]) + affine[:, None, :, 2]
+
+
+# --- faces in a square of their own -------------------------------------------------------------------------
+def _aligned(
+    path: Path, probed: dict[str, Any], clip: Sample, landmarks: np.ndarray, settings: Any
+) -> Sample | None:
+    """landmarks (T,68,2) in pixels of the clip -> the sample, or None where no frame is left."""
+    told, crop = clip["clip"], clip["crop"][0].astype(np.float64)
+    zoom = (crop[2:] - crop[:2]) / told["size"]  # pixels of the recording in one of the clip
+    frame = np.array([probed["width"], probed["height"]])
+    at, squares = [], []
+    for index in range(0, told["frames"], settings.every):
+        points = crop[:2] + landmarks[index].astype(np.float64) * zoom
+        if np.isfinite(points).all() and (points >= 0).all() and (points <= frame).all():
+            at.append(index)
+            # the rule is written for numbers of pixels, whose middle is our half
+            squares.append(face_square(points - 0.5))
+    if not at:
+        return None
+    known = np.array(squares)
+    # only as much of the recording is decoded as the clip's squares need; even, because chroma is halved
+    low = np.maximum(known[:, :2].min(0), 0) // 2 * 2
+    high = np.minimum(-(-known[:, 2:].max(0) // 2) * 2, frame // 2 * 2)
+    box = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+    size = (box[2] - box[0], box[3] - box[1])
+    ticks = told["start"] + np.array(at)
+    images = np.empty((len(at), settings.size, settings.size, 3), np.uint8)
+    for index, image in media.stream_ticks(path, probed, size, box, ticks, []):
+        images[index] = cut_square(image, known[index] - np.tile(low, 2), settings.size)
+    affine = np.zeros((len(at), 2, 3))
+    scale = settings.size / (known[:, 2] - known[:, 0])
+    for axis in (0, 1):
+        affine[:, axis, axis] = scale * zoom[axis]
+        affine[:, axis, 2] = scale * (crop[axis] - known[:, axis])
+    return {
+        "__key__": clip["__key__"],
+        "frames": as_stored(images, settings.frames),
+        "affine": affine.astype(np.float32),
+        "frame_at": np.array(at, np.int32),
+    }
+
+
+def face_square(points: np.ndarray) -> np.ndarray:
+    """points (68,2), numbers of pixels -> x0, y0, x1, y1 int: about the middle of the landmarks, moved up by
+    a sixth of their extent, twice as wide as that (voxceleb_preprocessing: FFHQ's frame without the turn)."""
+    low, high = points.min(0), points.max(0)
+    centre, extent = np.round((low + high) / 2).astype(int), int((high - low).max())
+    centre[1] -= extent // 6
+    return np.concatenate([centre - extent, centre + extent])
+
+
+def cut_square(image: np.ndarray, square: np.ndarray, size: int) -> np.ndarray:
+    """image (H,W,3) uint8, square (4,) int in its pixels -> (size,size,3) uint8, bicubic.
+
+    What lies outside the image is mirrored, and the further out (from a third of the margin inside on) the
+    more blurred and drawn to the image's median, as in FFHQ.
+    """
+    from PIL import Image
+
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = square.tolist()
+    margins = np.maximum([-x0, -y0, x1 - width, y1 - height], 0)
+    if margins.any():
+        image = _faded(image, margins)
+        x0, y0, x1, y1 = x0 + margins[0], y0 + margins[1], x1 + margins[0], y1 + margins[1]
+    cut = Image.fromarray(np.ascontiguousarray(image[y0:y1, x0:x1]))
+    return np.asarray(cut.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def _faded(image: np.ndarray, margins: np.ndarray) -> np.ndarray:
+    """image (H,W,3) uint8 with `margins` (left, top, right, bottom) mirrored around it and faded."""
+    from scipy.ndimage import gaussian_filter
+
+    left, top, right, bottom = margins.tolist()
+    out = np.pad(image.astype(np.float32), ((top, bottom), (left, right), (0, 0)), mode="reflect")
+    outside = np.maximum.outer(_depth(out.shape[0], top, bottom), _depth(out.shape[1], left, right))[
+        ..., None
+    ]
+    out += (gaussian_filter(out, [BLUR, BLUR, 0]) - out) * np.clip(3 * outside + 1, 0, 1)
+    out += (np.median(out, axis=(0, 1)) - out) * np.clip(outside, 0, 1)
+    return np.clip(np.rint(out), 0, 255).astype(np.uint8)
+
+
+def _depth(length: int, before: int, after: int) -> np.ndarray:
+    """(length,) float32: 1 at the outer ends of the margins, 0 at the image's border, negative inside."""
+    at = np.arange(length, dtype=np.float32)
+    left = at / before if before else np.full(length, np.inf, np.float32)
+    right = at[::-1] / after if after else np.full(length, np.inf, np.float32)
+    return 1 - np.minimum(left, right)

@@ -1,0 +1,200 @@
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pipelines.engine.node import Rejected
+from pipelines.preprocess import media
+from pipelines.preprocess.clips import ClipsConfig, cut_clips
+from pipelines.preprocess.views import (
+    Ffhq256Config,
+    ViewsConfig,
+    Vox512Config,
+    VoxMaxConfig,
+    cut_ffhq256,
+    cut_square,
+    cut_vox512,
+    cut_vox_max,
+    face_square,
+    mapped,
+)
+from storage.shards import encode_sample
+
+GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "face_crop_256.json").read_text())["outputs"]
+SIDE = 320
+STRETCHED = {"aspect": "stretch", "rules": "voxceleb"}
+BOXES = [
+    ([100, 40, 260, 200], {}),
+    ([-31, 20, 120, 171], {"out_of_frame": "pad"}),
+    ([60, 40, 200, 240], STRETCHED),
+]
+
+
+def config(**more):
+    clips = ClipsConfig(size=64, min_frames=10, min_size=32, **more)
+    views = ViewsConfig(
+        vox_max=VoxMaxConfig(cap=144), vox512=Vox512Config(size=200), ffhq256=Ffhq256Config(size=96, every=5)
+    )
+    return SimpleNamespace(clips=clips, views=views)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory, helpers):
+    """2 s of a white dot of 9 px that moves over smooth colours."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    frames = np.stack([x // 3, y // 3, (x + y) // 6], axis=-1).astype(np.uint8)[None].repeat(50, axis=0)
+    for t, (cx, cy) in enumerate(dots()):
+        frames[t][(x + 0.5 - cx) ** 2 + (y + 0.5 - cy) ** 2 < 20] = 255
+    return helpers.write_video(tmp_path_factory.mktemp("views") / "dot.mkv", frames)
+
+
+def dots():
+    """Its middle in each frame."""
+    return [(90 + 2 * t, 110 + t) for t in range(50)]
+
+
+def inputs_of(video, box, settings, start=0, end=50):
+    track = {"start": start, "end": end, "fps": 25.0, "width": SIDE, "height": SIDE, "box": box}
+    row = {"id": "rec", "identity": "ann", "tracks": [track]}
+    inputs = {"recordings": [row], "download": [{"video": video, "probe": media.probe(video)}]}
+    inputs["clips"] = list(cut_clips(inputs, settings, {}))
+    # landmarks: 68 copies of the dot's middle but for two that span a face around it
+    told, crop = inputs["clips"][0]["clip"], inputs["clips"][0]["crop"][0]
+    points = np.array(dots()[told["start"] : told["end"]], np.float32)[:, None].repeat(68, axis=1)
+    points[:, 0] -= [30, 35]
+    points[:, 1] += [30, 35]
+    zoom = told["size"] / (crop[2:] - crop[:2])
+    inputs["keypoints"] = [
+        {
+            "__key__": inputs["clips"][0]["__key__"],
+            "landmarks": ((points - crop[:2]) * zoom).astype(np.float32),
+        }
+    ]
+    return inputs
+
+
+def bright(frame):
+    """Middle of the white dot in a frame."""
+    weight = np.clip(frame.min(-1).astype(float) - 150, 0, None)
+    y, x = np.mgrid[: frame.shape[0], : frame.shape[1]] + 0.5
+    return np.array([(weight * x).sum(), (weight * y).sum()]) / weight.sum()
+
+
+@pytest.mark.parametrize("cut", [cut_vox_max, cut_vox512, cut_ffhq256])
+@pytest.mark.parametrize(("box", "more"), BOXES)
+def test_mapped_landmarks_land_on_the_same_picture(video, cut, box, more):
+    settings = config(**more)
+    inputs = inputs_of(video, box, settings)
+    (view,) = cut(inputs, settings, {})
+    points = mapped(inputs["keypoints"][0]["landmarks"], view)
+    inner = 0
+    for frame, (x, y) in zip(view["frames"], points[:, 5], strict=True):
+        if 8 < x < frame.shape[1] - 8 and 8 < y < frame.shape[0] - 8:
+            np.testing.assert_allclose(bright(frame), (x, y), atol=0.6)
+            inner += 1
+    assert inner >= 5
+
+
+@pytest.mark.parametrize("cut", [cut_vox_max, cut_vox512, cut_ffhq256])
+def test_a_pixel_of_the_clip_and_of_the_view_is_one_of_the_recording(video, cut):
+    settings = config()
+    inputs = inputs_of(video, [100, 40, 260, 200], settings)
+    (view,) = cut(inputs, settings, {})
+    base = np.random.default_rng(0).uniform(0, 64, (50, 4, 2))
+    there = mapped(base, view)
+    crop = inputs["clips"][0]["crop"][0].astype(float)
+    source = crop[:2] + base[view["frame_at"]] * (crop[2:] - crop[:2]) / 64
+    if cut is cut_ffhq256:
+        points = crop[:2] + inputs["keypoints"][0]["landmarks"] * (crop[2:] - crop[:2]) / 64
+        squares = np.array([face_square(points[t] - 0.5) for t in view["frame_at"]], float)
+    else:
+        squares = np.tile(crop, (50, 1))
+    side = view["frames"].shape[1]
+    back = squares[:, None, :2] + there * (squares[:, 2:] - squares[:, :2])[:, None] / side
+    np.testing.assert_allclose(back, source, atol=1e-3)
+
+
+def test_vox_max_keeps_the_recordings_pixels_up_to_the_cap(video):
+    settings = config()
+    (view,) = cut_vox_max(inputs_of(video, [100, 40, 230, 170], settings), settings, {})
+    assert view["frames"].shape == (50, 130, 130, 3)
+    probed = media.probe(video)
+    frames, _ = media.read_ticks(video, probed, (SIDE, SIDE), None, np.arange(50))
+    np.testing.assert_allclose(view["frames"][:, 2:-2, 2:-2], frames[:, 42:168, 102:228], atol=2)
+    (view,) = cut_vox_max(inputs_of(video, [60, 40, 260, 240], settings), settings, {})
+    assert view["frames"].shape == (50, 144, 144, 3)
+
+
+def test_stretched_squares_give_up_the_longer_side(video):
+    settings = config(**STRETCHED)
+    (view,) = cut_vox_max(inputs_of(video, [100, 40, 200, 160], settings), settings, {})
+    assert view["frames"].shape[1:3] == (100, 100)
+
+
+def test_vox512_has_one_size_and_the_clips_keys(video):
+    settings = config()
+    inputs = inputs_of(video, [100, 40, 230, 170], settings, 10, 40)
+    (view,) = cut_vox512(inputs, settings, {})
+    assert view["__key__"] == inputs["clips"][0]["__key__"]
+    assert view["frames"].shape == (30, 200, 200, 3)
+    assert view["frame_at"].tolist() == list(range(30))
+    assert (view["affine"].dtype, view["frame_at"].dtype) == (np.float32, np.int32)
+    encode_sample(view)
+
+
+def test_ffhq_leaves_out_frames_without_landmarks_or_with_one_outside(video):
+    settings = config()
+    inputs = inputs_of(video, [100, 40, 260, 200], settings)
+    points = inputs["keypoints"][0]["landmarks"]
+    points[10] = np.nan
+    points[20, 7] = [-200, 0]
+    (view,) = cut_ffhq256(inputs, settings, {})
+    assert view["frame_at"].tolist() == [0, 5, 15, 25, 30, 35, 40, 45]
+    assert view["frames"].shape == (8, 96, 96, 3)
+    points[:] = np.nan
+    with pytest.raises(Rejected) as caught:
+        list(cut_ffhq256(inputs, settings, {}))
+    assert caught.value.code == "no_view"
+
+
+def test_views_follow_the_clock_of_a_part(video):
+    settings = config()
+    whole = inputs_of(video, [100, 40, 260, 200], settings, 10, 40)
+    part = inputs_of(video, [100, 40, 260, 200], settings, 10, 40)
+    part["download"][0]["probe"]["offset"] = 4.0
+    part["clips"][0]["clip"] |= {"start": 110, "end": 140}
+    for cut in (cut_vox_max, cut_ffhq256):
+        (a,), (b,) = cut(whole, settings, {}), cut(part, settings, {})
+        np.testing.assert_array_equal(a["frames"], b["frames"])
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_face_squares_are_those_of_the_directions(name):
+    cx, cy, rx, ry = {
+        "inside": (100, 130, 30, 38),
+        "exceeds left/top": (45, 60, 33, 41),
+        "exceeds all": (100, 120, 70, 80),
+    }[name]
+    t, k = np.arange(68), np.arange(240 * 200 * 3)
+    points = np.stack([cx + rx * np.sin(0.61 * t + 0.2), cy + ry * np.cos(0.43 * t + 0.1)], axis=1)
+    image = ((np.sin(0.0071 * k + 0.3) + 1) * 127.5).astype(np.uint8).reshape(240, 200, 3)
+    square = face_square(points.astype(np.float32))
+    cut = cut_square(image, square, 256)
+    wanted = GOLDEN[name]
+    assert square.tolist() == wanted["crop_box_x1y1x2y2"]
+    # the fade beyond the border is theirs to a quarter of a grey level
+    near = 1e-6 if name == "inside" else 0.3
+    assert cut.mean() == pytest.approx(wanted["mean"], abs=near)
+    assert cut.std() == pytest.approx(wanted["std"], abs=near)
+    np.testing.assert_allclose(cut.ravel()[:16], wanted["first16"], atol=0 if name == "inside" else 1)
+    np.testing.assert_allclose(cut.ravel()[-4:], wanted["last4"], atol=0 if name == "inside" else 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bad"), [(VoxMaxConfig, {"cap": 63}), (Vox512Config, {"size": 3}), (Ffhq256Config, {"every": 0})]
+)
+def test_impossible_settings_are_refused(kind, bad):
+    with pytest.raises(ValueError, match="expected"):
+        kind(**bad)
