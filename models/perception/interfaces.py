@@ -6,7 +6,9 @@ covers a 256 px image). A missing face is a row of NaN. Every implementation is 
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -25,4 +27,61 @@ class Landmarker(Protocol):
 
     def landmarks(self, frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """frames (T,H,W,3), boxes (T,4) float32, NaN rows skipped -> (T,68,2) float32, iBUG order."""
+        ...
+
+    def points(self, frames: np.ndarray, boxes: np.ndarray) -> Points:
+        """The same landmarks with what else the net knows of them."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Points:
+    landmarks: np.ndarray
+    """(T,68,2) float32, NaN where there is no face."""
+    confidence: np.ndarray | None = None
+    """(T,68) float32: 1 = sure, 0 where there is no face; None from nets that do not say."""
+    landmarks3d: np.ndarray | None = None
+    """(T,68,3) float32: x, y of `landmarks` and a depth in pixels; None from flat nets."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inference:
+    """Where and how a net in torch runs."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """The only one that changes results by more than rounding."""
+    batch: int = 0
+    """Images of 256 px at once, fewer of larger ones; 0 = as suits the device."""
+    compile: bool = False
+    """torch.compile: every worker spends a minute or more on it first."""
+
+
+@runtime_checkable
+class Configurable(Protocol):
+    def configure(self, how: Inference) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpeechOptions:
+    layer: int = -1
+    """0: what goes into the first block of the transformer; k: the output of block k; -1: of the last."""
+    align: str = "centres"
+    """centres | inside: see models/perception/wav2vec.py."""
+    window: int = 600
+    """Frames of a window; sound up to this long is read at once."""
+    context: int = 50
+    """Frames of a window beside those that are kept from it, on either side."""
+
+
+class SpeechEncoder(Protocol):
+    name: str
+
+    def configure(self, how: Inference) -> None:
+        """Only the device counts: features are computed in float32."""
+        ...
+
+    def encode(self, sounds: Sequence[np.ndarray], options: SpeechOptions) -> list[np.ndarray]:
+        """Sounds (640 T,) float32 in [-1,1], 16 kHz -> features (T,D) float32 each, a row a frame at 25 fps.
+        A sound's features do not depend on the others."""
         ...

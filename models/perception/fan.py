@@ -1,0 +1,256 @@
+"""68 landmarks by the Face Alignment Network (Bulat & Tzimiropoulos 2017), with face_alignment's own nets.
+
+The package places one face at a time and truncates to whole pixels. Here the faces of a clip go through the
+net in batches; peaks are read for all of them at once, on its device, and keep their fractions. Crops are the
+package's to the bit: a square of 200 (w + h) / 195 pixels about the box's centre, raised by 0.12 h, whose
+corners are truncated to whole pixels, scaled to 256.
+
+| net | places |
+|---|---|
+| fan2d | the visible outline of the face: the 68 points of 300-W |
+| fan2d_flip | the same, averaged with what the net sees in the mirrored image |
+| fan25d | where the 68 points of the 3D face project to, those of the far cheek too |
+| fan3d | as fan25d, and the depth of each |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.perception.interfaces import Points
+from models.perception.torch_net import TorchNet, build, in_batches, read_tensors
+
+SIDE, CELLS, LANDMARKS = 256, 64, 68
+REFERENCE, UNIT = 195.0, 200.0
+"""A face whose box has width + height = REFERENCE fills a crop of UNIT pixels."""
+RAISED = 0.12
+NARROWEST, WIDEST = 8, 4
+"""A crop of fewer pixels a side, or so many times wider than the frame, shows no face; none is made."""
+MIRROR = [
+    *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1), *range(45, 41, -1), 47, 46,
+    *range(39, 35, -1), 41, 40, *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), 67, 66, 65,
+]  # fmt: skip
+"""The landmark that each becomes in the mirrored image."""
+STAMP, SIGMA = 13, 3.25
+"""Side and sigma, in pixels of the crop, of the spots that show the depth net where the landmarks are."""
+
+
+# --- crops --------------------------------------------------------------------------------------------------
+class Windows(NamedTuple):
+    centre: np.ndarray
+    """(n,2) float64 pixels."""
+    side: np.ndarray
+    """(n,) float64 pixels: what the net's 64 cells span."""
+    corners: np.ndarray
+    """(n,4) int64: x0, y0, x1, y1 of the pixels that are cropped."""
+
+
+def windows(boxes: np.ndarray) -> Windows:
+    """boxes (n,4) -> the crop of each. Corners in float32, step by step as the package reckons them, so that
+    truncation falls on the same pixel."""
+    boxes = boxes.astype(np.float64)
+    size = boxes[:, 2:] - boxes[:, :2]
+    centre = boxes[:, 2:] - size / 2
+    centre[:, 1] -= size[:, 1] * RAISED
+    side = UNIT * (size.sum(1) / REFERENCE)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        zoom = (SIDE / side).astype(np.float32)[:, None]
+        shift = (SIDE * (-centre / side[:, None] + 0.5)).astype(np.float32)
+        inverse = np.float32(1) / zoom
+        corners = [inverse * np.float32(at) - shift * inverse for at in (1, SIDE)]
+        whole = np.trunc(np.nan_to_num(np.concatenate(corners, axis=1), nan=0.0)).clip(-(2**31), 2**31)
+    return Windows(centre, side, whole.astype(np.int64))
+
+
+def usable(boxes: np.ndarray, corners: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(n,) bool: there is a box, it has an area, its crop is of a size to show a face and not all outside."""
+    x0, y0, x1, y1 = corners.T
+    inside = (x0 < width) & (y0 < height) & (x1 > 0) & (y1 > 0)
+    not_narrow = np.minimum(x1 - x0, y1 - y0) >= NARROWEST
+    not_wide = np.maximum(x1 - x0, y1 - y0) <= WIDEST * max(height, width)
+    area = np.isfinite(boxes).all(1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    return area & inside & not_narrow & not_wide
+
+
+def crop(frame: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """frame (H,W,3) uint8, corners (4,) -> (256,256,3) uint8, black outside the frame."""
+    x0, y0, x1, y1 = corners.tolist()
+    height, width = frame.shape[:2]
+    left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+    piece = frame[top:bottom, left:right]
+    if (left, top, right, bottom) != (x0, y0, x1, y1):
+        canvas = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
+        canvas[top - y0 : bottom - y0, left - x0 : right - x0] = piece
+        piece = canvas
+    return cv2.resize(piece, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+
+
+# --- heatmaps -----------------------------------------------------------------------------------------------
+def peaks(heat: Tensor) -> tuple[Tensor, Tensor]:
+    """heat (B,K,H,W) -> positions (B,K,2) float32 in cells (the first cell is 0 to 1) and heights (B,K).
+
+    The middle of the highest cell, moved by a quarter toward the higher neighbour along each axis; not in
+    the outermost cells.
+    """
+    flat = heat.float().flatten(2)
+    columns = heat.shape[3]
+    index = flat.argmax(-1, keepdim=True)  # (B,K,1); the first of equals
+    row, column = index // columns, index % columns
+    interior = (row > 0) & (row < heat.shape[2] - 1) & (column > 0) & (column < columns - 1)
+
+    def slope(step: int) -> Tensor:
+        beside = [(index + way).clamp(0, flat.shape[2] - 1) for way in (step, -step)]
+        return (flat.gather(2, beside[0]) - flat.gather(2, beside[1])).sign()
+
+    offset = torch.cat([slope(1), slope(columns)], dim=2) * 0.25 * interior  # (B,K,2)
+    cell = torch.cat([column, row], dim=2) + 0.5
+    return cell + offset, flat.gather(2, index)[..., 0]
+
+
+def spots(at: Tensor) -> Tensor:
+    """Landmarks (B,K,2) in pixels of the crop -> (B,K,256,256): a spot of height 1 at each.
+
+    Near the left and upper edge it sits up to two pixels off, as in the images the depth net learned from.
+    """
+    x, y = _profile(at[..., 0]), _profile(at[..., 1])  # (B,K,256)
+    return y[..., :, None] * x[..., None, :]
+
+
+def _profile(at: Tensor) -> Tensor:
+    """(B,K) -> (B,K,256)."""
+    reach = STAMP // 2
+    low, high = (at - reach).floor()[..., None], (at + reach).floor()[..., None]
+    pixel = torch.arange(SIDE, device=at.device)
+    first = low.clamp(min=1) - 1
+    entry = pixel - first + (-low).clamp(min=1) - 1  # of the 13 x 13 stamp
+    inside = (pixel >= first) & (pixel < high) & (entry < STAMP)
+    return torch.exp(-(((entry - reach) / SIGMA) ** 2) / 2) * inside
+
+
+# --- the landmarker -----------------------------------------------------------------------------------------
+class Fan:
+    """models.perception.interfaces.Landmarker, Configurable."""
+
+    def __init__(self, name: str, net: nn.Module, depth: nn.Module | None = None, flip: bool = False):
+        self.name = name
+        self._net, self._flip = TorchNet(net), flip
+        self._depth = TorchNet(depth) if depth is not None else None
+
+    def configure(self, how: Any) -> None:
+        self._net.configure(how)
+        if self._depth is not None:
+            self._depth.configure(how)
+
+    def landmarks(self, frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """frames (T,H,W,3) uint8, boxes (T,4) -> (T,68,2) float32; NaN where the box is, or shows nothing."""
+        return self.points(frames, boxes).landmarks
+
+    @torch.inference_mode()
+    def points(self, frames: np.ndarray, boxes: np.ndarray) -> Points:
+        """Landmarks, the height of each one's peak, and for fan3d x, y and depth."""
+        if frames.strides[2:] != (3, 1):  # a mirrored view, or channels apart: not for OpenCV
+            frames = np.ascontiguousarray(frames)
+        cut = windows(boxes)
+        rows = np.flatnonzero(usable(boxes, cut.corners, *frames.shape[1:3]))
+
+        def work(some: slice, full: int) -> Tensor:
+            chosen = rows[some]
+            crops = np.stack([crop(frames[t], cut.corners[t]) for t in chosen])
+            return self._batch(torch.from_numpy(crops), full)
+
+        found = np.zeros((len(rows), LANDMARKS, 4), np.float32)
+        # Nothing waits for the device before the last batch is on its way: crops are cut while it works.
+        results = list(in_batches(len(rows), self._net.batch(SIDE * SIDE), work))
+        if results:
+            found = torch.cat(results).cpu().numpy()
+        return _placed(found, rows, len(frames), cut, self._depth is not None)
+
+    def _batch(self, crops: Tensor, full: int) -> Tensor:
+        """crops (B,256,256,3) uint8 -> (B,68,4) float32: x, y in cells, height of peak, depth in crops."""
+        images = self._net.on_device(crops) / 255
+        heat = self._heat(images, full)
+        at, height = peaks(heat)
+        depth = torch.zeros_like(height)
+        if self._depth is not None:
+            shown = torch.cat([images, spots(at * (SIDE / CELLS))], dim=1)  # (B,71,256,256)
+            depth = self._depth.run(shown, full)[: len(crops)].float() / SIDE
+        return torch.cat([at, height[..., None], depth[..., None]], dim=2)
+
+    def _heat(self, images: Tensor, full: int) -> Tensor:
+        """(B,3,256,256) in [0,1] -> (B,68,64,64) float32, of the last of the stacked hourglasses."""
+        heat = _last(self._net.run(images, full))[: len(images)].float()
+        if self._flip:
+            mirrored = _last(self._net.run(images.flip(3), full))[: len(images)].float()
+            heat = (heat + mirrored[:, MIRROR].flip(3)) / 2
+        return heat
+
+
+def _last(out: Any) -> Tensor:
+    return out[-1] if isinstance(out, (list, tuple)) else out
+
+
+def _placed(found: np.ndarray, rows: np.ndarray, count: int, cut: Windows, deep: bool) -> Points:
+    """found (n,68,4) of `rows` -> Points of all `count` frames, in their pixels."""
+    points = np.full((count, LANDMARKS, 3), np.nan, np.float32)
+    confidence = np.zeros((count, LANDMARKS), np.float32)
+    side, centre = cut.side[rows, None, None], cut.centre[rows, None]
+    points[rows, :, :2] = (found[..., :2].astype(np.float64) / CELLS - 0.5) * side + centre
+    points[rows, :, 2:] = found[..., 3:] * side
+    confidence[rows] = found[..., 2]
+    landmarks = np.ascontiguousarray(points[..., :2])
+    return Points(landmarks=landmarks, confidence=confidence, landmarks3d=points if deep else None)
+
+
+# --- loaders ------------------------------------------------------------------------------------------------
+def load_2d(weights: Mapping[str, Path]) -> Fan:
+    return Fan("fan2d", _fan(weights, "fan2d"))
+
+
+def load_2d_flip(weights: Mapping[str, Path]) -> Fan:
+    return Fan("fan2d_flip", _fan(weights, "fan2d"), flip=True)
+
+
+def load_25d(weights: Mapping[str, Path]) -> Fan:
+    return Fan("fan25d", _fan(weights, "fan3d"))
+
+
+def load_3d(weights: Mapping[str, Path]) -> Fan:
+    from face_alignment.models import ResNetDepth
+
+    return Fan("fan3d", _fan(weights, "fan3d"), build(ResNetDepth, weights["fan_depth"], "fan_depth"))
+
+
+def _fan(weights: Mapping[str, Path], weights_id: str) -> nn.Module:
+    from face_alignment.models import FAN
+
+    return build(lambda: FAN(4), weights[weights_id], weights_id)
+
+
+CACHED = {
+    "s3fd": "s3fd-619a316812.pth",
+    "fan2d": "2DFAN4-11f355bf06.pth.tar",
+    "fan3d": "3DFAN4-7835d9f11d.pth.tar",
+    "fan_depth": "depth-2a464da4ea.pth.tar",
+}
+"""Weights id -> the file that face_alignment 1.5 looks for under $TORCH_HOME/hub/checkpoints."""
+
+
+def lay_out_cache(weights: Mapping[str, Path], torch_home: Path) -> None:
+    """Give `face_alignment.FaceAlignment` itself our weights: the files it would otherwise download, in its
+    own format. TORCH_HOME must name the folder before it is constructed."""
+    folder = torch_home / "hub" / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    for weights_id, path in weights.items():
+        tensors: dict[str, Any] = read_tensors(path)
+        if weights_id == "fan_depth":
+            tensors = {"state_dict": {f"module.{name}": tensor for name, tensor in tensors.items()}}
+        aside = folder / f"{CACHED[weights_id]}.part"
+        torch.save(tensors, aside)
+        aside.replace(folder / CACHED[weights_id])

@@ -1,0 +1,143 @@
+"""What the face nets in torch share: weights from a file of tensors, a device, batches that fit into it."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from models.perception.interfaces import Inference
+
+BATCH = {"cpu": 1, "cuda": 64}
+"""Images of 256 px at once. A core gains nothing from more than one; and one by one, the last bits of what
+is found in a frame do not depend on how many others come with it."""
+NESTS = ("state_dict", "module")
+"""What training scripts wrap a net's tensors in."""
+
+Out = TypeVar("Out")
+
+
+class TorchNet:
+    """A frozen net that can be told where and how to run: models.perception.interfaces.Configurable."""
+
+    def __init__(self, net: nn.Module):
+        self._published = net.eval().requires_grad_(False)
+        self._how = Inference()
+        self._net: Any = self._published
+
+    def configure(self, how: Inference) -> None:
+        """Move and convert the net; nothing happens when it already runs so."""
+        if how == self._how:
+            return
+        dtype = torch_type(how)
+        # A copy, for float32 weights do not come back out of bfloat16 ones.
+        net = copy.deepcopy(self._published).to(how.device, dtype)
+        if how.device == "cuda":  # there convolutions in half precision want the channels last
+            net = net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        # One shape only: every new batch size would compile for a minute again.
+        self._net = torch.compile(net, dynamic=False) if how.compile else net
+        self._how = how
+
+    def batch(self, pixels: int) -> int:
+        """How many images of so many pixels go through at once."""
+        at_256 = self._how.batch or BATCH[self._how.device]
+        return max(1, at_256 * 256 * 256 // pixels)
+
+    def on_device(self, images: Tensor) -> Tensor:
+        """(B,H,W,3) uint8 -> (B,3,H,W) float32 where the net is, without waiting for what runs there."""
+        if self._how.device == "cuda":
+            images = images.pin_memory().to("cuda", non_blocking=True)
+            return images.permute(0, 3, 1, 2).float()
+        return images.permute(0, 3, 1, 2).float().contiguous()
+
+    def run(self, images: Tensor, full: int) -> Any:
+        """(B,3,H,W) float32 -> what the net makes of it, in its own dtype; of `full` rows if compiled."""
+        short = full - len(images) if self._how.compile else 0
+        if short > 0:
+            images = torch.cat([images, images.new_zeros((short, *images.shape[1:]))])
+        return self._net(images.to(torch_type(self._how)))
+
+
+def torch_type(how: Inference) -> torch.dtype:
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[how.dtype]
+
+
+def in_batches(count: int, size: int, work: Callable[[slice, int], Out]) -> Iterator[Out]:
+    """work(rows, size) over all rows, `size` at a time; half as many from where the device's memory ends."""
+    at = 0
+    while at < count:
+        try:
+            done = work(slice(at, min(at + size, count)), size)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            size = (size + 1) // 2
+            torch.cuda.empty_cache()
+            continue
+        at += size
+        yield done
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A safetensors file or a torch file of tensors alone -> the net's tensors, by its own names.
+
+    They may lie under `state_dict`, beside an optimizer's, and carry the `module.` of data parallelism.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        found: dict[str, Tensor] = load_file(path)
+    else:
+        try:
+            found = _flat(torch.load(path, map_location="cpu", weights_only=True))
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            raise ValueError(f"{path}: not a file of tensors alone: {str(error).splitlines()[0]}") from error
+    for nest in NESTS:
+        inner = {name.removeprefix(f"{nest}."): t for name, t in found.items() if name.startswith(f"{nest}.")}
+        found = inner or found
+    return found
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Tensor]:
+    if isinstance(value, Tensor):
+        return {prefix: value}
+    if not isinstance(value, Mapping):
+        return {}
+    every = [_flat(inner, f"{prefix}.{name}" if prefix else str(name)) for name, inner in value.items()]
+    return {name: tensor for one in every for name, tensor in one.items()}
+
+
+def build(make: Callable[[], nn.Module], path: Path, weights_id: str) -> nn.Module:
+    """The net that `make` builds, with the tensors of the file and no others.
+
+    Raises ValueError naming those that are missing, unknown or of another shape.
+    """
+    tensors = read_tensors(path)
+    with torch.device("meta"):  # no time and no random numbers for weights that are replaced at once
+        net = make()
+    wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+    missing = [name for name in wanted if name not in tensors]
+    unknown = [name for name in tensors if name not in wanted]
+    shaped = [
+        f"{name} {tuple(tensors[name].shape)} (expected {shape})"
+        for name, shape in wanted.items()
+        if name in tensors and tuple(tensors[name].shape) != shape
+    ]
+    told = [
+        f"{len(names)} {what}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+        for what, names in (("missing", missing), ("unknown", unknown), ("of another shape", shaped))
+        if names
+    ]
+    if told:
+        raise ValueError(
+            f"weights {weights_id} do not fit {type(net).__name__}: tensors {'; '.join(told)}. "
+            f"Is {path.name} another model's file?"
+        )
+    floats = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+    net.load_state_dict(floats, assign=True)
+    return net

@@ -1,0 +1,71 @@
+"""Weights and nets made by formula, in place of those that have to be downloaded."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.perception.morphable import analytic
+
+CELLS = 64
+
+
+def noise_state(make, seed=0):
+    """The state of a freshly made net: the same numbers at every call."""
+    torch.manual_seed(seed)
+    return make().state_dict()
+
+
+def red_square_state(width, height, shift=-12.0):
+    """S3FD weights that see a box of width x height round every pure red square of 24 px, and nothing else.
+
+    One channel says how red a pixel is, up to the fourth block; its head turns that into a face, and all the
+    other heads are sure of the background. The square's last cell lies about 12 px right of and below
+    its middle.
+    """
+    from face_alignment.detection.sfd.net_s3fd import s3fd
+
+    state = {name: torch.zeros_like(tensor) for name, tensor in s3fd().state_dict().items()}
+    for name, scale in (("conv3_3_norm", 10.0), ("conv4_3_norm", 8.0), ("conv5_3_norm", 5.0)):
+        state[f"{name}.weight"].fill_(scale)
+    state["conv1_1.weight"][0, :, 1, 1] = torch.tensor([-1.0, -1.0, 1.0])  # blue, green, red
+    state["conv1_1.bias"][0] = -200
+    for name in ("1_2", "2_1", "2_2", "3_1", "3_2", "3_3", "4_1", "4_2", "4_3"):
+        state[f"conv{name}.weight"][0, 0, 1, 1] = 1
+    for name in state:
+        if name.endswith("conf.bias"):
+            state[name][:] = 8
+            state[name][-1] = -8
+    state["conv4_3_norm_mbox_conf.weight"][:, 0, 1, 1] = torch.tensor([-2.0, 2.0])
+    sides = [np.log(side / 32) / 0.2 for side in (width, height)]
+    state["conv4_3_norm_mbox_loc.bias"][:] = torch.tensor([shift / 3.2, shift / 3.2, *sides])
+    return state
+
+
+def with_squares(centres, height=256, width=256):
+    """A grey picture (H,W,3) uint8 with red squares of 24 px."""
+    picture = np.random.default_rng(0).integers(90, 140, (height, width, 1), np.uint8).repeat(3, axis=2)
+    for x, y in centres:
+        picture[y - 12 : y + 12, x - 12 : x + 12] = (255, 0, 0)
+    return picture
+
+
+def mean_face():
+    """(68,2) in [0,1]: the embedded head's landmarks, seen from the front, in a crop of a face."""
+    points = analytic().landmarks(analytic().mean)[:, :2] * [1, -1]
+    low, high = points.min(0), points.max(0)
+    return 0.2 + 0.6 * (points - low) / (high - low)
+
+
+class Blobs(nn.Module):
+    """Heatmaps of a face that fills any crop alike, moved by `shift` cells; a list of one, as FAN returns."""
+
+    def __init__(self, shift=0.0, height=0.9):
+        super().__init__()
+        at = torch.from_numpy(mean_face() * CELLS).float() - 0.5 + torch.tensor([shift, 0.0])
+        grid = torch.arange(CELLS)
+        x = torch.exp(-((grid - at[:, :1]) ** 2) / 2)  # (68,64)
+        y = torch.exp(-((grid - at[:, 1:]) ** 2) / 2)
+        self.heat = nn.Buffer(height * y[:, :, None] * x[:, None, :])
+
+    def forward(self, images):
+        return [self.heat.expand(len(images), -1, -1, -1)]
