@@ -54,6 +54,8 @@ class MorphableModel:
     """What each component does, where the model's makers say so; else empty."""
     exp_names: tuple[str, ...] = ()
     """Component 0 of the analytic head is the jaw opening."""
+    dense_index: np.ndarray | None = None
+    """(n,) int32: the vertices that dense face points stand for, in their order, where the model has such."""
     metres_per_unit: float = float("nan")
 
     def __post_init__(self) -> None:
@@ -113,6 +115,8 @@ class MorphableModel:
         lost = np.flatnonzero(((place[self.lm68_index] < 0) & (self.lm68_weight > 0)).any(1))
         if len(lost):
             raise ValueError(f"{self.name}: the subset drops vertices of landmarks {lost.tolist()}")
+        if self.dense_index is not None and (place[self.dense_index] < 0).any():
+            raise ValueError(f"{self.name}: the subset drops vertices of dense points")
         faces = place[self.faces]
         landmarks = place[self.lm68_index]
         return replace(
@@ -126,6 +130,7 @@ class MorphableModel:
             tex_basis=None if self.tex_basis is None else self.tex_basis[indices],
             uv=None if self.uv is None else self.uv[indices],
             regions={name: mask[indices] for name, mask in self.regions.items()},
+            dense_index=None if self.dense_index is None else place[self.dense_index],
         )
 
     def save(self, path: Path | BinaryIO) -> None:
@@ -223,8 +228,12 @@ def _check(model: MorphableModel) -> None:
             raise ValueError(
                 f"{model.name}: region {name} is {mask.dtype} {mask.shape}; expected bool {(n,)}"
             )
-    for name in ("faces", "lm68_index"):
+    if model.dense_index is not None and (model.dense_index.ndim != 1 or model.dense_index.dtype != np.int32):
+        raise ValueError(f"{model.name}: dense_index is {model.dense_index.dtype} {model.dense_index.shape}")
+    for name in ("faces", "lm68_index", "dense_index"):
         index = getattr(model, name)
+        if index is None:
+            continue
         if index.size and (index.min() < 0 or index.max() >= n):
             raise ValueError(
                 f"{model.name}: {name} runs from {index.min()} to {index.max()}; there are {n} vertices"

@@ -1,31 +1,88 @@
-"""Stage `fit3dmm`: landmarks -> the 3D morphable model's identity, expression and pose in every frame."""
+"""Stage `fit3dmm`: landmarks -> the 3D morphable model's identity, expression and pose in every frame.
+
+| backend | fits | to |
+|---|---|---|
+| landmarks | any model | 68 points: camera, identity and expression together (models/perception/fit.py) |
+| algorithm1 | any model | points, dense or 68, with depth or without: far faster (algorithm1.py) |
+| deca | flame | the image, by DECA's encoder (deca.py) |
+| deep3d | bfm_deep3d | the image, by Deep3DFaceRecon's net (deep3d.py) |
+
+All write the same fields: pixel = scale * rotation @ (mean + id_basis @ id + exp_basis @ exp) + translation.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from models.perception.interfaces import Configurable
 from pipelines.engine.node import Sample
+from pipelines.preprocess.keypoints import inference
+
+if TYPE_CHECKING:
+    from models.perception.fit import FaceFit
+    from models.perception.resnet import Reading
+
+    Fitter = Callable[[np.ndarray, "np.ndarray | None"], tuple[FaceFit, "Reading | None"]]
+    Measure = Callable[[FaceFit, np.ndarray], np.ndarray]
+
+NET_MODELS = {"deca": "flame", "deep3d": "bfm_deep3d"}
+"""Backends that are nets -> the model whose coefficients they give."""
+NUMBERS = {"deca": 236, "deep3d": 257}
+FITTED = ("id_coeffs", "exp_coeffs", "scale", "rotation", "translation", "angles", "fit_error", "fit_valid")
+FRONTAL = 30.0
+"""Degrees of yaw beyond which a net's identity of a frame does not count for the clip."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fit3dmmConfig:
-    model: Literal["analytic_head"] = "analytic_head"
-    """The morphable model that is fitted."""
+    backend: Literal["landmarks", "algorithm1", "deca", "deep3d"] = "landmarks"
+    """What fits; see the table above."""
+    model: Literal["analytic_head", "flame", "bfm_deep3d", "bfm_3ddfa", "lsfm"] = "analytic_head"
+    """The morphable model that is fitted; all but analytic_head are converted and imported by the user, see
+    models/perception/converters.py."""
+    identity: Literal["clip", "frame"] = "clip"
+    """One identity for the clip, or one a frame beside their mean (field id_frames)."""
     contour_weight: float = 0.15
-    """Say of the jaw outline, which slides over a turning head, against the inner points' 1."""
+    """landmarks: say of the jaw outline, which slides over a turning head, against the inner points' 1."""
     chin_weight: float = 0.1
-    """Say of the five points of the chin."""
+    """landmarks: say of the five points of the chin."""
     noise: float = 0.03
-    """What landmarks are off by, in model units (the analytic head is two wide): larger trusts the prior
-    more."""
+    """landmarks: what they are off by, in half widths of the face: larger trusts the prior more."""
     id_prior: float = 0.5
-    """Weight of the identity's squared length, a frame."""
+    """landmarks: weight of the identity's squared length, a frame."""
     rounds: int = 5
-    """Gauss-Newton rounds."""
+    """landmarks: Gauss-Newton rounds."""
+    points: Literal["landmarks", "landmarks3d", "dense"] = "landmarks"
+    """algorithm1: the field of the keypoints that it fits to. Depth is guessed for points without one."""
+    ridge: float | None = None
+    """algorithm1: weight of the squared coefficients; None = 0 from 1000 points on, as published, else the
+    square of 3 % of the face's half width."""
+    alignments: int = 1
+    """algorithm1: 1 as published; 5 or so follow an open mouth better, above all on points without depth."""
+    camera_target: Literal["mean", "fitted"] = "mean"
+    """algorithm1: the shape that its camera carries to the image; mean as published."""
+    orthonormal: bool = True
+    """algorithm1: make its cameras' rows orthogonal; false as published."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """deca, deep3d: numbers the nets work with."""
+    max_error: float = 0.1
+    """fit_error over the face's size, the mean of its landmarks' width and height, from which a frame's fit
+    does not count: it is bridged from its neighbours."""
+    max_gap: int = 5
+    """Longest run of frames without a fit that counts as valid once it is bridged."""
+    smooth: Literal["none", "gaussian", "one_euro"] = "none"
+    """What the cameras are smoothed with; expressions are left alone."""
+    smooth_sigma: float = 1.0
+    """gaussian: its width in frames."""
+    smooth_cutoff: float = 2.0
+    """one_euro: Hz that pass at rest; lower is smoother."""
+    smooth_beta: float = 0.3
+    """one_euro: Hz more for each degree, pixel or percent a second, so that fast motion does not lag."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.contour_weight <= 1 and 0 <= self.chin_weight <= 1):
@@ -34,34 +91,193 @@ class Fit3dmmConfig:
             )
         if self.noise <= 0 or self.id_prior <= 0:
             raise ValueError(f"noise {self.noise}, id_prior {self.id_prior}: expected more than 0")
-        if not 1 <= self.rounds <= 50:
-            raise ValueError(f"rounds {self.rounds}: expected 1 to 50")
+        if not (1 <= self.rounds <= 50 and 1 <= self.alignments <= 50):
+            raise ValueError(f"rounds {self.rounds}, alignments {self.alignments}: expected 1 to 50")
+        if self.ridge is not None and self.ridge < 0:
+            raise ValueError(f"ridge {self.ridge}: expected 0 or more, or none")
+        if self.max_error <= 0 or self.max_gap < 0:
+            raise ValueError(
+                f"max_error {self.max_error}, max_gap {self.max_gap}: expected more than 0, and 0 or more"
+            )
+        if not (0.3 <= self.smooth_sigma <= 20 and 0.05 <= self.smooth_cutoff <= 12.5):
+            raise ValueError(
+                f"smooth_sigma {self.smooth_sigma}, smooth_cutoff {self.smooth_cutoff}: expected 0.3 to 20 "
+                "frames, 0.05 to 12.5 Hz"
+            )
+        if self.smooth_beta < 0:
+            raise ValueError(f"smooth_beta {self.smooth_beta}: expected 0 or more")
+        wanted = NET_MODELS.get(self.backend, self.model)
+        if self.model != wanted:
+            raise ValueError(f"model {self.model}: expected {wanted}, which backend {self.backend} gives")
+        if self.points != "landmarks" and self.backend != "algorithm1":
+            raise ValueError(f"points {self.points}: expected landmarks; only algorithm1 reads others")
+
+    @property
+    def nets(self) -> tuple[str, ...]:
+        """Those of models.perception.NETS."""
+        return (self.model, self.backend) if self.backend in NET_MODELS else (self.model,)
+
+    @property
+    def reads(self) -> dict[str, tuple[str, ...]]:
+        """Upstream node -> fields."""
+        points = ("landmarks",) if self.points == "landmarks" else ("landmarks", self.points)
+        frames = {"clips": ("frames",)} if self.backend in NET_MODELS else {}
+        return {**frames, "keypoints": points}
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        frames = ("id_frames",) if self.identity == "frame" else ()
+        return (*FITTED, *frames, *(("net_code", "net_crop") if self.backend in NET_MODELS else ()))
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        return ("torch",) if self.backend in NET_MODELS else ()
 
 
-def fit_clips(inputs: Mapping[str, list[Sample]], config: Any, nets: Mapping[str, Any]) -> list[Sample]:
-    """Keypoints -> id_coeffs, exp_coeffs, scale, rotation, translation, angles, fit_error, for each clip."""
-    return [_fit(sample, config.fit3dmm, nets[config.fit3dmm.model]) for sample in inputs["keypoints"]]
+def fit_clips(
+    inputs: Mapping[str, Sequence[Sample]], config: Any, nets: Mapping[str, Any]
+) -> Iterator[Sample]:
+    """Keypoints, and frames for nets -> the fields of `writes`, for each clip."""
+    settings = config.fit3dmm
+    net = nets[settings.backend] if settings.backend in NET_MODELS else None
+    if isinstance(net, Configurable):
+        net.configure(inference(config.runtime, settings.dtype))
+    fitter, measure = _fitter(settings, nets[settings.model], net)
+    clips = iter(inputs["clips"]) if net is not None else None
+    for sample in inputs["keypoints"]:
+        frames = _frames_of(sample["__key__"], clips) if clips is not None else None
+        yield _fit(sample, frames, settings, nets[settings.model], fitter, measure)
 
 
-def _fit(sample: Sample, settings: Any, model: Any) -> Sample:
-    from models.perception.fit import FitOptions, fill_gaps, fit_landmarks, neutral
+def _frames_of(key: str, clips: Iterator[Sample]) -> np.ndarray:
+    """Both come in the order of their keys, one clip in memory at a time."""
+    for clip in clips:
+        if clip["__key__"] == key:
+            return clip["frames"]
+    raise ValueError(f"keypoints of {key}, which is not among the clips")
+
+
+def _fitter(settings: Any, model: Any, net: Any) -> tuple[Fitter, Measure]:
+    """What fits the frames that have points (n,m,2 or 3), and what says how many pixels (n,) a fit is off."""
+    from models.perception.fit import FitOptions, fit_landmarks, landmark_error
+
+    def on_landmarks(fit: FaceFit, points: np.ndarray) -> np.ndarray:
+        return landmark_error(model, fit, points)
+
+    if net is not None:
+        return (lambda points, frames: _by_net(net, points, frames)), on_landmarks
+    if settings.backend == "landmarks":
+        names = ("contour_weight", "chin_weight", "noise", "id_prior", "rounds", "identity")
+        options = FitOptions(**{name: getattr(settings, name) for name in names})
+        return (lambda points, _: (fit_landmarks(model, points, options), None)), on_landmarks
+    from models.perception.algorithm1 import Algorithm1
+
+    if settings.points == "dense" and model.dense_index is None:
+        raise ValueError(f"fit3dmm.points dense: model {model.name} does not say which vertices those are")
+    solver = Algorithm1.of(
+        model,
+        model.dense_index if settings.points == "dense" else None,
+        settings.ridge,
+        rounds=settings.alignments,
+        camera_target=settings.camera_target,
+        orthonormal=settings.orthonormal,
+    )
+
+    measure = solver.error if settings.points == "dense" else on_landmarks
+    return (lambda points, _: (solver.fit(points), None)), measure
+
+
+def _by_net(net: Any, points: np.ndarray, frames: np.ndarray | None) -> tuple[FaceFit, Reading]:
+    if frames is None:
+        raise ValueError(f"{net.name} reads frames")
+    reading = net.read(frames, points)
+    return net.fit(reading), reading
+
+
+def _fit(
+    sample: Sample, frames: np.ndarray | None, settings: Any, model: Any, fitter: Fitter, measure: Measure
+) -> Sample:
+    from models.perception.fit import fill_gaps, neutral
+
+    landmarks, points = sample["landmarks"], sample[settings.points]
+    count = len(landmarks)
+    size = np.ptp(landmarks, axis=1).mean(1)  # (T,)
+    seen = np.flatnonzero((size > 1) & np.isfinite(points).all((1, 2)))
+    fit, valid, reading = neutral(model, count), np.zeros(count, bool), None
+    if len(seen):
+        shown = frames if frames is None or len(seen) == count else frames[seen]
+        found, reading = fitter(points[seen], shown)
+        usable = np.isfinite(found.exp).all(1) & np.isfinite(found.translation).all(1) & (found.scale > 0)
+        if usable.any():
+            found = _one_person(found, usable, settings)
+            found = replace(found, error=measure(found, points[seen]))
+            good = usable & (found.error <= settings.max_error * size[seen])
+            kept = good if good.any() else usable
+            fit = _smoothed(fill_gaps(found.at(kept), seen[kept], count), seen[kept], settings)
+            valid[seen[good]] = True
+            changed = seen[~kept] if settings.smooth == "none" else seen
+            fit.error[changed] = measure(fit.at(changed), points[changed])
+    out = _sample(sample["__key__"], fit, bridged(valid, settings.max_gap), settings)
+    return out | _said(reading, seen, count, settings)
+
+
+def _one_person(found: FaceFit, usable: np.ndarray, settings: Any) -> FaceFit:
+    """Identities of frames -> that of the clip, unless each frame is to keep its own."""
+    if settings.identity == "frame" or found.id.ndim == 1:
+        return found
+    counted = usable
+    if settings.backend in NET_MODELS:
+        from models.perception.pose import rotation_to_euler
+
+        frontal = usable & (np.abs(rotation_to_euler(found.rotation)[:, 1]) < FRONTAL)
+        counted = frontal if frontal.any() else usable
+    return replace(found, id=found.id[counted].mean(0, dtype=np.float64).astype(np.float32))
+
+
+def _smoothed(fit: FaceFit, trusted: np.ndarray, settings: Any) -> FaceFit:
+    """Frames that are not among `trusted` are already bridged, and lend no weight."""
+    if settings.smooth == "none":
+        return fit
+    from models.perception.smoothing import gaussian, one_euro
+
+    if settings.smooth == "one_euro":
+        return one_euro(fit, settings.smooth_cutoff, settings.smooth_beta)
+    return gaussian(fit, settings.smooth_sigma, np.isin(np.arange(len(fit.scale)), trusted))
+
+
+def bridged(good: np.ndarray, max_gap: int) -> np.ndarray:
+    """good (T,) bool -> the same with the gaps of at most max_gap frames between good ones filled."""
+    out, at = good.copy(), np.flatnonzero(good)
+    for first, last in pairwise(at):
+        out[first:last] |= last - first <= max_gap + 1
+    return out
+
+
+def _sample(key: str, fit: FaceFit, valid: np.ndarray, settings: Any) -> Sample:
     from models.perception.pose import rotation_to_euler
 
-    names = ("contour_weight", "chin_weight", "noise", "id_prior", "rounds")
-    options = FitOptions(**{name: getattr(settings, name) for name in names})
-    landmarks = sample["landmarks"]
-    seen = np.flatnonzero(np.isfinite(landmarks).all((1, 2)))
-    if len(seen):
-        fit = fill_gaps(fit_landmarks(model, landmarks[seen], options), seen, len(landmarks))
-    else:
-        fit = neutral(model, len(landmarks))
-    return {
-        "__key__": sample["__key__"],
-        "id_coeffs": fit.id,
+    each = fit.id if fit.id.ndim == 2 else np.tile(fit.id, (len(fit.scale), 1))
+    counted = valid if valid.any() else np.ones(len(valid), bool)
+    out = {
+        "__key__": key,
+        "id_coeffs": fit.id if fit.id.ndim == 1 else each[counted].mean(0),
         "exp_coeffs": fit.exp,
         "scale": fit.scale,
         "rotation": fit.rotation,
         "translation": fit.translation,
         "angles": rotation_to_euler(fit.rotation).astype(np.float32),
         "fit_error": fit.error,
+        "fit_valid": valid,
     }
+    return out | {"id_frames": each} if settings.identity == "frame" else out
+
+
+def _said(reading: Reading | None, seen: np.ndarray, count: int, settings: Any) -> Sample:
+    """All that a net said, a row a frame; NaN where it saw no face."""
+    if settings.backend not in NET_MODELS:
+        return {}
+    code = np.full((count, NUMBERS[settings.backend]), np.nan, np.float32)
+    crop = np.full((count, 4), np.nan, np.float32)
+    if reading is not None:
+        code[seen], crop[seen] = reading.code, reading.crop
+    return {"net_code": code, "net_crop": crop}
