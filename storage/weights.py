@@ -6,10 +6,13 @@ Nothing is downloaded. Some come inside a wheel; the others are imported once fr
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,10 +37,14 @@ class Weights:
     size: int = 0
     package: str = ""
     """pip: the package whose folder holds `file`."""
+    settings: tuple[str, ...] = ()
+    """JSON files that the publisher puts beside `file`; the first is required. They go into the header of
+    the imported file, so that one digest pins all."""
 
 
 _DLIB = "face_recognition_models"
 _DLIB_TERMS = "CC0 (dlib-models)"
+_HUB_SETTINGS = ("config.json", "preprocessor_config.json")
 WEIGHTS: dict[str, Weights] = {w.id: w for w in (
     Weights(id="dlib_sp68", purpose="68 landmarks (embedded default)", publisher="davisking/dlib-models",
             file="models/shape_predictor_68_face_landmarks.dat", size=99_693_937, obtain="pip", package=_DLIB,
@@ -58,6 +65,12 @@ WEIGHTS: dict[str, Weights] = {w.id: w for w in (
     Weights(id="fan2d", purpose="68 landmarks (production)", publisher="1adrianb/face-alignment",
             file="2DFAN4-11f355bf06.pth.tar", obtain="manual",
             licence="BSD-3 code; see the project on its training data"),
+    Weights(id="fan3d", purpose="68 projected 3D landmarks", publisher="1adrianb/face-alignment",
+            file="3DFAN4-7835d9f11d.pth.tar", obtain="manual",
+            licence="BSD-3 code; see the project on its training data"),
+    Weights(id="fan_depth", purpose="depth of fan3d's landmarks", publisher="1adrianb/face-alignment",
+            file="depth-2a464da4ea.pth.tar", obtain="manual",
+            licence="BSD-3 code; see the project on its training data"),
     Weights(id="s3fd", purpose="face boxes (production)", publisher="1adrianb/face-alignment",
             file="s3fd-619a316812.pth", obtain="manual",
             licence="BSD-3 code; see the project on its training data"),
@@ -69,8 +82,27 @@ WEIGHTS: dict[str, Weights] = {w.id: w for w in (
             file="vgg19-dcbb9e9d.pth", obtain="manual", licence="BSD-3 code, trained on ImageNet"),
     Weights(id="arcface_r50", purpose="identity (CSIM)", publisher="deepinsight/insightface",
             file="backbone.pth", obtain="manual", licence="non-commercial research only"),
+    Weights(id="deca", purpose="FLAME's coefficients from a picture", publisher="yfeng95/DECA",
+            file="deca_model.tar", obtain="manual", licence="non-commercial research, registration"),
+    Weights(id="deep3d", purpose="Basel face model's coefficients from a picture", file="epoch_20.pth",
+            publisher="sicxu/Deep3DFaceRecon_pytorch", obtain="manual", licence="MIT code; see the project"),
+    Weights(id="flame_model", purpose="FLAME head model", file="flame.safetensors", obtain="manual",
+            publisher="the output of models.perception.converters",
+            licence="registration, see FLAME's licence"),
+    Weights(id="bfm_deep3d", purpose="Basel face model 2009", file="bfm.safetensors", obtain="manual",
+            publisher="the output of models.perception.converters",
+            licence="registration, no commercial use"),
+    Weights(id="bfm_3ddfa", purpose="Basel face model 2009, 3DDFA_V2's cut", file="bfm_3ddfa.safetensors",
+            publisher="the output of models.perception.converters", obtain="manual",
+            licence="registration, no commercial use"),
+    Weights(id="lsfm", purpose="LSFM face model", file="lsfm.safetensors", obtain="manual",
+            publisher="the output of models.perception.converters",
+            licence="registration, not to be passed on"),
     Weights(id="wav2vec2_base", purpose="speech features", publisher="facebook/wav2vec2-base-960h",
-            file="model.safetensors", obtain="manual", licence="Apache-2.0"),
+            file="model.safetensors", obtain="manual", licence="Apache-2.0", settings=_HUB_SETTINGS),
+    Weights(id="wav2vec2_large", purpose="speech features (PIR's size)", settings=_HUB_SETTINGS,
+            publisher="facebook/wav2vec2-large-960h", file="model.safetensors", obtain="manual",
+            licence="Apache-2.0"),
 )}  # fmt: skip
 
 
@@ -105,25 +137,30 @@ def path_of(store: Store, weights_id: str) -> Path:
     """A local file to load: the wheel's own format (pip) or safetensors (imported)."""
     if (path := shipped(weights_id)) is not None:
         return path
-    converted = locations.weights(weights_id, "safetensors")
-    if not store.exists(converted):
+    require(store, weights_id)
+    return store.fetch(locations.weights(weights_id, "safetensors"))
+
+
+def require(store: Store, weights_id: str) -> None:
+    """Raises FileNotFoundError, which says how to obtain them, where the weights are not at hand."""
+    if shipped(weights_id) is None and not store.exists(locations.weights(weights_id, "safetensors")):
         weights = known(weights_id)
+        files = " and ".join((weights.file, *weights.settings[:1]))
         raise FileNotFoundError(
-            f"weights {weights_id} ({weights.purpose}) are missing: get {weights.file} from "
+            f"weights {weights_id} ({weights.purpose}) are missing: get {files} from "
             f"{weights.publisher}, then `reenact weights import {weights_id} FILE`"
         )
-    return store.fetch(converted)
 
 
 def import_file(store: Store, weights_id: str, source: Path) -> dict[str, Any]:
-    """Convert a publisher's file to safetensors in the store and pin its sha256; tensors only."""
+    """Convert a publisher's file to safetensors in the store and pin its sha256; tensors only. Where settings
+    lie beside it, `source` may be their folder, or the hub's cache of the whole repository."""
     weights = known(weights_id)
     if weights.obtain == "pip":
         raise ValueError(f"weights {weights_id} come with {weights.package}; there is nothing to import")
-    if not source.is_file():
-        raise ValueError(f"no file {source}")
+    source, settings = _sources(weights, source)
     record_path = locations.weights(weights_id, "json")
-    found = sha256_file(source)
+    found = _digest_of(source, settings)
     if store.exists(record_path) and (before := store.read_json(record_path))["source_sha256"] != found:
         raise ValueError(
             f"weights {weights_id} are pinned to a file with sha256 {before['source_sha256'][:16]}..., "
@@ -131,16 +168,61 @@ def import_file(store: Store, weights_id: str, source: Path) -> dict[str, Any]:
         )
     with store.scratch() as folder:
         out = folder / "weights.safetensors"
-        argv = [sys.executable, "-m", "storage.weights_import", str(source.resolve()), str(out)]
+        argv = [sys.executable, "-m", "storage.weights_import", str(_named(source)), str(out)]
+        argv += [str(path.absolute()) for path in settings]
         result = subprocess.run(argv, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False)
         if result.returncode != 0:
             last = (result.stderr.strip().splitlines() or ["no message"])[-1]
             raise ValueError(f"{source} cannot be imported as {weights_id}: {last}")
         facts = json.loads(result.stdout)
         record = asdict(weights) | facts | {"source_sha256": found, "sha256": sha256_file(out)}
+        record["as_published"] = found.startswith(promised) if (promised := digest_in_name(weights)) else None
         store.put(out, locations.weights(weights_id, "safetensors"))
     store.write_json(record_path, record)
     return record
+
+
+def digest_in_name(weights: Weights) -> str:
+    """How the sha256 of the publisher's file begins, if its name says so as torch hub's files do; else ""."""
+    found = re.search(r"-([0-9a-f]{8,})\.", weights.file)
+    return found[1] if found else ""
+
+
+def _sources(weights: Weights, source: Path) -> tuple[Path, list[Path]]:
+    """The file of tensors, and the settings beside it."""
+    if source.is_dir() and weights.settings:
+        folder = _snapshot(source)
+        named = [folder / name for name in (weights.file, "pytorch_model.bin")]
+        source = next((path for path in named if path.is_file()), named[0])
+    if not source.is_file():
+        raise ValueError(f"no file {source}")
+    settings = [path for name in weights.settings if (path := source.parent / name).is_file()]
+    if weights.settings and (not settings or settings[0].name != weights.settings[0]):
+        raise ValueError(f"no {weights.settings[0]} beside {source}; weights {weights.id} need both")
+    return source, settings
+
+
+def _snapshot(folder: Path) -> Path:
+    """The revision that the hub's cache of a repository (models--OWNER--NAME) calls main; else the folder."""
+    main = folder / "refs" / "main"
+    if not main.is_file():
+        return folder
+    revision = main.read_text().strip()
+    if not revision or any(c not in "0123456789abcdef" for c in revision):
+        raise ValueError(f"{main}: {revision[:60]!r} is not a revision")
+    return folder / "snapshots" / revision
+
+
+def _named(source: Path) -> Path:
+    """Absolute; a link of the hub's cache keeps its own name, which tells the format."""
+    return source.absolute() if source.is_symlink() else source.resolve()
+
+
+def _digest_of(source: Path, settings: Sequence[Path]) -> str:
+    if not settings:
+        return sha256_file(source)
+    lines = "".join(f"{path.name} {sha256_file(path)}\n" for path in (source, *settings))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def verify(store: Store, weights_id: str) -> str:

@@ -1,15 +1,17 @@
 """Run alone, in its own process: a checkpoint file -> safetensors. Loads tensors only, never code.
 
-python -m storage.weights_import SOURCE TARGET     prints {"tensors": n, "format": ...}
+python -m storage.weights_import SOURCE TARGET [SETTINGS.json ...]     prints {"tensors": n, "format": ...}
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+MOST_SETTINGS = 2**20
 
 
 def tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -23,8 +25,12 @@ def tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from tensors(inner, f"{prefix}.{name}" if prefix else str(name))
 
 
-def convert(source: Path, target: Path) -> dict[str, Any]:
-    """Returns what was found. Raises ValueError for a file that holds more than tensors and plain values."""
+def convert(source: Path, target: Path, settings: Sequence[Path] = ()) -> dict[str, Any]:
+    """Returns what was found. Raises ValueError for a file that holds more than tensors and plain values.
+
+    Settings go into the header as text: {"settings": {file name: its JSON}} under `reenact`. One entry,
+    because safetensors writes several in no fixed order.
+    """
     import pickle
 
     import torch
@@ -40,12 +46,26 @@ def convert(source: Path, target: Path) -> dict[str, Any]:
         found, kind = dict(tensors(loaded)), "torch"
     if not found:
         raise ValueError("no tensor in the file")
-    save_file(dict(sorted(found.items())), target)
+    beside = {path.name: read_settings(path) for path in settings}
+    header = {"reenact": json.dumps({"settings": beside}, sort_keys=True)} if beside else None
+    save_file(dict(sorted(found.items())), target, metadata=header)
     return {"tensors": len(found), "format": kind}
 
 
+def read_settings(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > MOST_SETTINGS:
+        raise ValueError(
+            f"{path.name} has {path.stat().st_size} bytes; settings have less than {MOST_SETTINGS}"
+        )
+    value = json.loads(path.read_text())
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} holds a {type(value).__name__}, expected an object of settings")
+    return value
+
+
 def main() -> None:
-    sys.stdout.write(json.dumps(convert(Path(sys.argv[1]), Path(sys.argv[2]))))
+    source, target, *settings = (Path(argument) for argument in sys.argv[1:])
+    sys.stdout.write(json.dumps(convert(source, target, settings)))
 
 
 if __name__ == "__main__":

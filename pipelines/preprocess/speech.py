@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from models.perception.interfaces import Inference, SpeechOptions
 from pipelines.engine.node import Sample
 
 COLUMNS = 4
 """Mel columns a video frame: 10 ms each, 40 ms a frame."""
+SAMPLES_A_FRAME = 640
+FPS = 25
+BLOCKS = {"wav2vec2_base": 12, "wav2vec2_large": 24}
+AHEAD = 2400
+"""Frames of clips whose sound is read before a net runs, 96 s or 6 MB: nets are faster on several clips."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpeechConfig:
+    encoder: Literal["log_mel", "wav2vec2_base", "wav2vec2_large"] = "log_mel"
+    """log_mel needs no weights. The others want `reenact weights import wav2vec2_base FOLDER` (or _large)."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """As stored. float16 halves the bytes; a value is off by at most 0.05 % of itself."""
     mels: int = 80
-    """Bands from 0 to 8 kHz."""
+    """log_mel: bands from 0 to 8 kHz."""
     window_ms: float = 25.0
-    """Length of the Hann window; columns are 10 ms apart."""
+    """log_mel: length of the Hann window; columns are 10 ms apart."""
     context: int = 0
-    """Frames on either side whose columns are joined to a frame's own."""
+    """log_mel: frames on either side whose columns are joined to a frame's own."""
+    layer: int = -1
+    """wav2vec: output of this block of the transformer; 0 = its input, -1 = of the last block."""
+    align: Literal["centres", "inside"] = "centres"
+    """wav2vec: centres = the net's 49.95 Hz output, interpolated at the centre of each frame. inside = 25 Hz
+    already between convolutions and transformer, as in PIR and FaceFormer: all features 7.5 ms early."""
+    window_seconds: float = 24.0
+    """wav2vec: longer sound is read in windows of this length; a feature then moves by about 1 % of its
+    spread, for attention and the first norm hear the window only."""
+    overlap_seconds: float = 2.0
+    """wav2vec: what a window hears before and after the frames that are kept from it."""
 
     def __post_init__(self) -> None:
         if not 8 <= self.mels <= 128:
@@ -30,23 +50,76 @@ class SpeechConfig:
             raise ValueError(f"window_ms {self.window_ms}: expected 10 to 32")
         if not 0 <= self.context <= 12:
             raise ValueError(f"context {self.context}: expected 0 to 12")
+        if not -1 <= self.layer <= BLOCKS.get(self.encoder, 24):
+            raise ValueError(f"layer {self.layer}: expected -1 to {BLOCKS.get(self.encoder, 24)}")
+        if not 1 <= self.window_seconds <= 60:
+            raise ValueError(f"window_seconds {self.window_seconds}: expected 1 to 60")
+        if not 0 <= self.overlap_seconds <= self.window_seconds / 4:
+            raise ValueError(
+                f"overlap_seconds {self.overlap_seconds}: expected 0 to a quarter of window_seconds"
+            )
 
 
-def encode_speech(inputs: Mapping[str, list[Sample]], config: Any, nets: Mapping[str, Any]) -> list[Sample]:
-    """Clips -> speech (T,D) float32, D = mels x 4 columns x (1 + 2 context); frame k shows from k/25 to
-    (k+1)/25 s."""
+def encode_speech(
+    inputs: Mapping[str, Sequence[Sample]], config: Any, nets: Mapping[str, Any]
+) -> Iterator[Sample]:
+    """Clips -> speech (T,D) for each; row k belongs to the frame shown from k/25 to (k+1)/25 s.
+
+    log_mel: D = mels x 4 columns x (1 + 2 context). wav2vec: D = 768 (base) or 1024 (large).
+    """
     settings = config.speech
-    return [
-        {
-            "__key__": clip["__key__"],
-            "speech": frame_features(clip["sound"], clip["clip"]["frames"], settings),
-        }
-        for clip in inputs["clips"]
-    ]
+    if settings.encoder == "log_mel":
+        for clip in inputs["clips"]:
+            features = frame_features(clip["sound"], clip["clip"]["frames"], settings)
+            yield _sample(clip["__key__"], features, settings.dtype)
+        return
+    encoder = nets[settings.encoder]
+    encoder.configure(Inference(device="cuda" if config.runtime.gpu_share > 0 else "cpu"))
+    options = _options(settings)
+    for keys, sounds in grouped(inputs["clips"]):
+        for key, features in zip(keys, encoder.encode(sounds, options), strict=True):
+            yield _sample(key, features, settings.dtype)
+
+
+def _options(settings: Any) -> SpeechOptions:
+    return SpeechOptions(
+        layer=settings.layer,
+        align=settings.align,
+        window=round(settings.window_seconds * FPS),
+        context=round(settings.overlap_seconds * FPS),
+    )
+
+
+def grouped(clips: Iterable[Sample]) -> Iterator[tuple[list[str], list[np.ndarray]]]:
+    """Keys and sounds of clips in order, as many at once as AHEAD frames; each 640 T samples long."""
+    keys: list[str] = []
+    sounds: list[np.ndarray] = []
+    for clip in clips:
+        samples = clip["clip"]["frames"] * SAMPLES_A_FRAME
+        if keys and sum(map(len, sounds)) + samples > AHEAD * SAMPLES_A_FRAME:
+            yield keys, sounds
+            keys, sounds = [], []
+        sound = clip["sound"][:samples]
+        keys.append(clip["__key__"])
+        sounds.append(np.pad(sound, (0, samples - len(sound))))
+    if keys:
+        yield keys, sounds
+
+
+def _sample(key: str, features: np.ndarray, dtype: str) -> Sample:
+    return {"__key__": key, "speech": stored(features, dtype)}
+
+
+def stored(features: np.ndarray, dtype: str) -> np.ndarray:
+    """features in the type they are stored in. Raises ValueError where float16 cannot hold them."""
+    largest = float(np.abs(features).max(initial=0))
+    if dtype == "float16" and not largest <= float(np.finfo(np.float16).max):
+        raise ValueError(f"a feature of {largest:g} is too large for speech.dtype float16; use float32")
+    return features.astype(dtype)
 
 
 def frame_features(sound: np.ndarray, frames: int, settings: Any) -> np.ndarray:
-    """sound (n,) -> (T,D). Beyond the clip's ends the first and last frames are repeated."""
+    """Log-mel of sound (n,) -> (T,D) float32. Beyond the clip's ends its end frames are repeated."""
     from models.perception.logmel import HOP, RATE, log_mel
 
     middle = HOP // 2  # the four columns of a frame lie at 5, 15, 25 and 35 ms of it

@@ -1,10 +1,12 @@
 """The weights registry: tensors only, pinned by digest, and clear about what is missing."""
 
+import json
 import pickle
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from storage import locations, weights
 from storage.files import Store
@@ -70,3 +72,71 @@ def test_unknown_ids_name_the_known(store):
 def test_the_wheels_hold_what_the_registry_pins(store):
     for name in ("dlib_sp5", "dlib_mmod"):
         assert weights.verify(store, name) == "ok"
+
+
+# --- a folder of tensors and settings ---
+def published(folder, value=1.0, **settings):
+    folder.mkdir(parents=True)
+    save_file({"wav2vec2.a": torch.full((2,), value)}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"hidden_size": 8} | settings))
+    return folder
+
+
+def header(path):
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["reenact"])
+
+
+def test_settings_beside_the_tensors_travel_in_the_imported_file(store, tmp_path):
+    weights.import_file(store, "wav2vec2_base", published(tmp_path / "a"))
+    path = weights.path_of(store, "wav2vec2_base")
+    assert header(path) == {"settings": {"config.json": {"hidden_size": 8}}}
+    assert weights.verify(store, "wav2vec2_base") == "ok"
+
+
+def test_other_settings_beside_the_same_tensors_are_other_weights(store, tmp_path):
+    weights.import_file(store, "wav2vec2_base", published(tmp_path / "a"))
+    weights.import_file(store, "wav2vec2_base", tmp_path / "a" / "model.safetensors")  # the same again
+    with pytest.raises(ValueError, match="pinned to a file with sha256"):
+        weights.import_file(store, "wav2vec2_base", published(tmp_path / "b", hidden_size=16))
+
+
+def test_the_hub_cache_is_a_folder_too(store, tmp_path):
+    """models--OWNER--NAME: links to blobs, and a file that says which revision is main."""
+    repository = tmp_path / "models--facebook--wav2vec2-base-960h"
+    blobs = published(tmp_path / "flat").rename(repository.with_name("blobs"))
+    for revision, name in (("22aad52d", "model.safetensors"), ("22aad52d", "config.json")):
+        (repository / "snapshots" / revision).mkdir(parents=True, exist_ok=True)
+        blob = (blobs / name).rename(blobs / f"{name.split('.')[0]}0123")
+        (repository / "snapshots" / revision / name).symlink_to(blob)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("22aad52d\n")
+    facts = weights.import_file(store, "wav2vec2_base", repository)
+    assert (facts["tensors"], facts["format"]) == (1, "safetensors")
+    (repository / "refs" / "main").write_text("../../elsewhere")
+    with pytest.raises(ValueError, match="is not a revision"):
+        weights.import_file(store, "wav2vec2_base", repository)
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"), [("config.json", "no config.json beside"), ("model.safetensors", "no file")]
+)
+def test_half_a_folder_is_refused(store, tmp_path, missing, said):
+    (published(tmp_path / "a") / missing).unlink()
+    with pytest.raises(ValueError, match=said):
+        weights.import_file(store, "wav2vec2_base", tmp_path / "a")
+
+
+def test_settings_that_are_no_object_are_refused(store, tmp_path):
+    (published(tmp_path / "a") / "config.json").write_text("[1]")
+    with pytest.raises(ValueError, match="expected an object of settings"):
+        weights.import_file(store, "wav2vec2_base", tmp_path / "a")
+
+
+def test_a_file_that_is_not_the_one_its_name_promises_is_marked(store, tmp_path):
+    torch.save({"a": torch.ones(2)}, tmp_path / "1.pth")
+    assert weights.digest_in_name(weights.known("fan2d")) == "11f355bf06"
+    assert weights.digest_in_name(weights.known("vgg19")) == "dcbb9e9d"
+    assert weights.digest_in_name(weights.known("dlib_mmod")) == ""
+    assert weights.import_file(store, "fan2d", tmp_path / "1.pth")["as_published"] is False
+    assert weights.import_file(store, "fsrt_kp", tmp_path / "1.pth")["as_published"] is None
