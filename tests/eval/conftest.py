@@ -120,8 +120,11 @@ class Shards:
     def __init__(self, family: MemoryFamily, rows: list[Any] | None = None, key: str = "s" * 32):
         self._family, self._rows, self.key, self.digest, self.node = family, rows or [], key, "d" * 32, ""
 
-    def family(self) -> MemoryFamily:
-        return self._family
+    def family(self, units: Any = None) -> MemoryFamily:
+        if units is None:
+            return self._family
+        some = {key: self._family.clips[key] for key in units}
+        return MemoryFamily(some, self._family.store, self._family.fields)
 
     def manifest(self) -> list[Any]:
         return self._rows
@@ -164,13 +167,29 @@ def corpus_inputs(clips, recordings) -> dict[str, Any]:
         count = len(frames)
         landmarks = 32 + 10 * rng.standard_normal((count, 68, 2)).clip(-2, 2)
         landmarks[-1] = np.nan
-        fields["clips"][key] = {"crop": np.tile([10.0, 10.0, 110.0, 110.0], (count, 1))}
+        fields["clips"][key] = {
+            "crop": np.tile([10.0, 10.0, 110.0, 110.0], (count, 1)),
+            "clip": {"sharpness": 30.0, "audible": 0.75, "dropped": {"too_short": 2}},
+        }
         fields["keypoints"][key] = {"landmarks": landmarks}
-        fields["fit3dmm"][key] = {"angles": rng.normal(0, 10, (count, 3)), "fit_error": rng.random(count)}
+        fields["fit3dmm"][key] = {
+            "angles": rng.normal(0, 10, (count, 3)),
+            "fit_error": rng.random(count),
+            "exp_coeffs": rng.normal(0, [0.5, 1.0, 2.0], (count, 3)),
+        }
     rows = [manifest_row(f"rec{i}") for i in range(6)]
     lost = manifest_row("rec9", "rejected", "no_face", "no face in any of 40 frames")
     inputs: dict[str, Any] = {"recordings": recordings}
-    inputs["download"] = Shards(MemoryFamily({}), [*rows, manifest_row("rec9")])
+    probe = {"width": 1280, "height": 720, "seconds": 4.0, "fps": 25.0, "transport": "local"}
+    raw = {
+        f"rec{i}": {"probe": probe | {"sha256": "same" if i in (0, 4) else f"own{i}"}} for i in (*range(6), 9)
+    }
+    for name in ("rec5", "rec9"):
+        raw[name]["probe"] |= {"width": 640, "height": 360, "transport": "mirror"}
+    inputs["download"] = Shards(
+        MemoryFamily(dict.fromkeys(raw, np.empty(0)), fields=raw),
+        [*rows, manifest_row("rec9")],
+    )
     for name in ("clips", "keypoints", "fit3dmm", "speech"):
         family = MemoryFamily(clips, fields=fields.get(name))
         inputs[name] = Shards(family, [*rows, lost] if name == "clips" else rows)
