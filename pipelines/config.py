@@ -23,10 +23,13 @@ from pipelines.engine.keys import canonical, leaves
 from pipelines.eval.reenact import EvalConfig
 from pipelines.eval.report import ReportConfig
 from pipelines.preprocess.clips import ClipsConfig
+from pipelines.preprocess.download import DownloadConfig
+from pipelines.preprocess.fetch.settings import TransportConfig
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig
 from pipelines.preprocess.keypoints import KeypointsConfig
 from pipelines.preprocess.recordings import DataConfig
 from pipelines.preprocess.speech import SpeechConfig
+from pipelines.preprocess.views import ViewsConfig
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -53,8 +56,14 @@ class RuntimeConfig:
     """Object store of the private cluster. Only paths and records pass through it."""
     workers: int | None = None
     """Most workers of one preprocessing node; None = one a core of the cluster."""
+    pools: dict[str, int] = field(default_factory=dict)
+    """Most workers of the nodes named, where that differs from `workers`: {download: 4, keypoints: 32}."""
     gpu_share: float = 0.0
     """GPU of each preprocessing worker that holds nets."""
+    net_batch: int = 0
+    """Images of 256 px that a face net in torch sees at once; 0 = as suits the device."""
+    net_compile: bool = False
+    """Compile the face nets in torch; every worker spends a minute or more on it first."""
     train_workers: int = 1
     """Ray Train workers; 0 = train inside the driver process (tests, debugging)."""
     train_cpus: int = 2
@@ -69,12 +78,21 @@ class RuntimeConfig:
     """Steps between logged training figures."""
     preview_every: int = 500
     """Steps between validations with a sample grid."""
+    download: TransportConfig = field(default_factory=TransportConfig)
+    """Mirrors, politeness, patience, cookies and proxy of downloads."""
     max_rejected: float = 0.2
     """A node whose share of rejected units is larger fails."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_rejected <= 1:
             raise ValueError(f"max_rejected {self.max_rejected}: expected a share from 0 to 1")
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"workers {self.workers}: expected 1 or more, or none")
+        for node, most in self.pools.items():
+            if most < 1:
+                raise ValueError(f"pools.{node} {most}: expected 1 or more")
+        if self.net_batch < 0:
+            raise ValueError(f"net_batch {self.net_batch}: expected 0 or more")
         if self.train_workers < 0:
             raise ValueError(f"train_workers {self.train_workers}: expected 0 or more")
         if min(self.train_cpus, self.eval_cpus) < 1:
@@ -90,10 +108,12 @@ class Config:
     models: tuple[Literal["fsrt"], ...] = ("fsrt",)
     """The models to train and compare."""
     data: DataConfig = field(default_factory=DataConfig)
+    download: DownloadConfig = field(default_factory=DownloadConfig)
     clips: ClipsConfig = field(default_factory=ClipsConfig)
     keypoints: KeypointsConfig = field(default_factory=KeypointsConfig)
     fit3dmm: Fit3dmmConfig = field(default_factory=Fit3dmmConfig)
     speech: SpeechConfig = field(default_factory=SpeechConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
     fsrt: FsrtConfig = field(default_factory=FsrtConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     report: ReportConfig = field(default_factory=ReportConfig)

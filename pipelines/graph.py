@@ -2,7 +2,7 @@
 
   recordings ─ download ─ clips ─┬─ keypoints ─ fit3dmm ─┐
                                  ├─ speech ──────────────┼─ train.<model>.<phase> ... ─ eval.<model> ─ report
-                                 └───────────────────────┴─ corpus (a page about the data)
+                                 └─ views.<recipe> ──────┴─ corpus (a page about the data)
 
 Code is named as text: building the graph imports no stage, no model, no torch and no ray. To add a stage: a
 file in pipelines/preprocess and one `keyed(...)` here. A model appears through its folder's phases.py.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from models import MODELS
@@ -28,69 +29,73 @@ SOURCE = ("source", "uri", "sha256", "seed", "spec")
 def build(config: Any) -> Graph:
     """The graph of a run: every preprocessing node, then the phases and the evaluation of each model."""
     graph = Graph()
-
-    def keyed(name: str, run: str, writes: Sequence[str], nets: Sequence[str] = (), **more: Any) -> None:
-        """The loaders of its nets and the codecs of its fields are code of its key too."""
-        code = [*(NETS[net].loader for net in nets), *codecs(writes)]
-        weights = [w for net in nets for w in NETS[net].weights]
-        gpu = config.runtime.gpu_share if any(NETS[net].gpu for net in nets) else 0
-        graph.add(Node(name=name, kind="keyed", run=f"pipelines.preprocess.{run}", writes=writes, nets=nets,
-                       code=code, weights=weights, resources={"cpu": 1, "gpu": gpu}, **more))  # fmt: skip
-
-    def whole(name: str, run: str, **more: Any) -> None:
-        graph.add(Node(name=name, kind="whole", run=f"pipelines.{run}", **more))
-
-    # fmt: off
-    # --- data ---
-    whole("recordings", "preprocess.recordings:list_recordings", eager=True, resources={},
-          writes=("id", "split", *RECORDING, *SOURCE),
-          config=data_settings(config), code=(SOURCES[config.data.source],),
-          inputs="pipelines.preprocess.recordings:external")
-
-    keyed("download", "download:download", pack="unit",
-          reads={"recordings": SOURCE},
-          writes=("video", "probe", "truth"),
-          config=("data.sound",), nets=SOURCE_NETS.get(config.data.source, ()),
-          packages=("av",), tools=("ffmpeg",))
-
-    keyed("clips", "clips:cut_clips",
-          reads={"recordings": RECORDING, "download": ("video", "probe")},
-          writes=("frames", "sound", "boxes", "crop", "clip"),
-          config=("clips",), nets=(config.clips.detector,),
-          packages=("dlib-bin", "simplejpeg"), tools=("ffmpeg",))
-
-    keyed("keypoints", "keypoints:find_keypoints",
-          reads={"clips": ("frames", "clip")},
-          writes=("landmarks", "score", "face_box"),
-          config=("keypoints",), nets=(config.keypoints.detector, config.keypoints.landmarker),
-          packages=("dlib-bin",))
-
-    keyed("fit3dmm", "fit3dmm:fit_clips",
-          reads={"keypoints": ("landmarks", "score")},
-          writes=("id_coeffs", "exp_coeffs", "scale", "rotation", "translation", "angles", "fit_error"),
-          config=("fit3dmm",), nets=(config.fit3dmm.model,))
-
-    keyed("speech", "speech:encode_speech",
-          reads={"clips": ("sound", "clip")},
-          writes=("speech",),
-          config=("speech",))
-
-    whole("corpus", "eval.corpus:corpus",
-          reads={"recordings": ("id", "split"), "download": (), "clips": ("frames", "clip"),
-                 "keypoints": ("landmarks",), "fit3dmm": ("angles",), "speech": ("speech",)},
-          writes=("page",))
-
-    # --- models ---
+    keyed, whole = partial(_keyed, graph, config), partial(_whole, graph)
+    data(keyed, whole, config)
     for model in config.models:
         last = train(whole, model, config)
         evaluate(whole, model, config, last)
-
+    # fmt: off
     whole("report", "eval.report:report", resources={},
           reads={f"eval.{model}": ("scores",) for model in config.models},
           writes=("page",),
           config=("report",), inputs="pipelines.eval.report:external")
     # fmt: on
     return graph
+
+
+def data(keyed: Any, whole: Any, config: Any) -> None:
+    """What every model shares: recordings, clips, and the families aligned with them."""
+    # fmt: off
+    whole("recordings", "preprocess.recordings:list_recordings", eager=True, resources={},
+          writes=("id", "split", "span", *RECORDING, *SOURCE),
+          config=data_settings(config), code=(SOURCES[config.data.source],),
+          inputs="pipelines.preprocess.recordings:external")
+
+    rendered = config.data.source == "synthetic"  # what only brings files must not depend on the renderer
+    keyed("download", "download:download" if rendered else "download:bring", pack="unit",
+          reads={"recordings": (*SOURCE, "span") if config.download.sections == "exact" else SOURCE},
+          writes=("video", "probe", "truth"),
+          # yt-dlp is not in the key: it is renewed weekly, and a video it brought once stays what it was
+          config=("data.sound", "download"), nets=SOURCE_NETS.get(config.data.source, ()),
+          packages=("av",), tools=("ffmpeg",))
+
+    keyed("clips", "clips:cut_clips",
+          reads={"recordings": RECORDING, "download": ("video", "probe")},
+          writes=("frames", "sound", "boxes", "crop", "clip"),
+          config=("clips",), nets=config.clips.nets,
+          packages=config.clips.packages, tools=("ffmpeg",))
+
+    keyed("keypoints", "keypoints:find_keypoints",
+          reads={"clips": config.keypoints.reads},
+          writes=config.keypoints.writes,
+          config=("keypoints",), nets=config.keypoints.nets,
+          packages=config.keypoints.packages)
+
+    keyed("fit3dmm", "fit3dmm:fit_clips",
+          reads=config.fit3dmm.reads,
+          writes=config.fit3dmm.writes,
+          config=("fit3dmm",), nets=config.fit3dmm.nets,
+          packages=config.fit3dmm.packages)
+
+    spoken = () if config.speech.encoder == "log_mel" else (config.speech.encoder,)
+    keyed("speech", "speech:encode_speech",
+          reads={"clips": ("sound", "clip")},
+          writes=("speech",),
+          config=("speech",), nets=spoken, packages=("torch", "transformers") if spoken else ())
+
+    whole("corpus", "eval.corpus:corpus",
+          reads={"recordings": ("id", "split"), "download": ("probe",), "clips": ("frames", "clip", "crop"),
+                 "keypoints": ("landmarks",), "fit3dmm": ("angles", "fit_error", "exp_coeffs"),
+                 "speech": ("speech",)},
+          writes=("page",))
+
+    for name in views_of(config):
+        landmarks = {"keypoints": ("landmarks",)} if name == "ffhq256" else {}
+        keyed(f"views.{name}", f"views:cut_{name}",
+              reads={"download": ("video", "probe"), "clips": ("crop", "clip"), **landmarks},
+              writes=("frames", "affine", "frame_at"),
+              config=(f"views.{name}",), packages=("simplejpeg", "pillow", "scipy", "av"), tools=("ffmpeg",))
+    # fmt: on
 
 
 def train(whole: Any, model: str, config: Any) -> str:
@@ -129,3 +134,33 @@ def data_settings(config: Any) -> tuple[str, ...]:
     """Only the settings of the source in use count: those of the others may change freely."""
     general = ("source", "test_fraction", "clips_per_shard", "limit")
     return tuple(f"data.{name}" for name in (*general, config.data.source))
+
+
+def views_of(config: Any) -> list[str]:
+    """The views that the run's models read, and those it asks for besides."""
+    read = {
+        name for model in config.models for name in importlib.import_module(f"{MODELS[model]}.phases").READS
+    }
+    asked = {name.removeprefix("views.") for name in read if name.startswith("views.")}
+    return sorted(asked.union(config.views.also))
+
+
+def _keyed(
+    graph: Graph,
+    run_config: Any,
+    name: str,
+    run: str,
+    writes: Sequence[str],
+    nets: Sequence[str] = (),
+    **more: Any,
+) -> None:
+    """The loaders of its nets and the codecs of its fields are code of its key too."""
+    code = [*(NETS[net].loader for net in nets), *codecs(writes)]
+    weights = [w for net in nets for w in NETS[net].weights]
+    gpu = run_config.runtime.gpu_share if any(NETS[net].gpu for net in nets) else 0
+    graph.add(Node(name=name, kind="keyed", run=f"pipelines.preprocess.{run}", writes=writes, nets=nets,
+                   code=code, weights=weights, resources={"cpu": 1, "gpu": gpu}, **more))  # fmt: skip
+
+
+def _whole(graph: Graph, name: str, run: str, **more: Any) -> None:
+    graph.add(Node(name=name, kind="whole", run=f"pipelines.{run}", **more))

@@ -18,7 +18,7 @@ from pipelines.engine.keys import canonical
 from pipelines.engine.plan import NodePlan, describe
 from pipelines.progress import Progress
 from pipelines.session import Session, open_session
-from storage import ledger, locations
+from storage import ledger, locations, weights
 from storage.files import Store, public_uri
 
 if TYPE_CHECKING:
@@ -49,6 +49,9 @@ def run_pipeline(
         return 0
     click.echo("")
     session.store.check_writable()
+    for plan in plans.values():  # now, and not when a worker starts after hours of other nodes
+        for needed in plan.node.weights if plan.node.kind == "keyed" and not plan.settled else ():
+            weights.require(session.store, needed)
     return _execute(session, planner, plans, targets, keep_going)
 
 

@@ -41,7 +41,7 @@ def test_the_run_file_wins_over_fragments_and_set_over_both(run_file):
             "fsrt: {phases: {warmup: {stepz: 3}}}",
             "fsrt.phases.warmup.stepz: unknown key; did you mean 'steps'?",
         ),
-        ("data: {source: webcam}", "data.source: .*'synthetic', 'folder' or 'voxceleb_csv'.*found 'webcam'"),
+        ("data: {source: webcam}", "data.source: .*'synthetic', 'folder', .*'voxceleb_csv'.*found 'webcam'"),
         ("- 1", "found a list, expected a mapping"),
         ("a: [", "not YAML"),
         ("name: a\nname: b", "key 'name' is given twice"),

@@ -64,5 +64,13 @@ def test_every_run_file_builds(name):
     assert "report" in build(config).nodes
 
 
+def test_views_are_cut_for_who_asks(graph):
+    assert not [node for node in graph.nodes if node.startswith("views.")]
+    asked = build(load(DEMO, ["views.also=[ffhq256, vox512]"]).config)
+    assert {"clips", "keypoints"} <= asked.upstream("views.ffhq256")
+    assert "keypoints" not in asked.upstream("views.vox512")
+    assert asked["clips"] == graph["clips"]
+
+
 def test_runtime_settings_are_in_no_key(graph):
     assert not [c for node in graph for c in node.config if c.startswith("runtime")]

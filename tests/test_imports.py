@@ -15,7 +15,7 @@ FORBIDDEN = {
     "pipelines/engine": {"models", "torch", "ray", "mlflow", "numpy"},
 }
 ONLY_IMPORTER = {"mlflow": "pipelines/tracking", "ray.data": "pipelines/executor.py"}
-HEAVY = ("torch", "ray", "mlflow", "av", "dlib", "scipy", "webdataset")
+HEAVY = ("torch", "ray", "mlflow", "av", "dlib", "scipy", "webdataset", "yt_dlp", "transformers")
 
 
 def imported(path: Path) -> set[str]:
