@@ -15,6 +15,8 @@ from typing import Any
 
 import click
 
+from pipelines.inspect_shards import shards
+
 USAGE, WORK_TO_DO, INTERRUPTED = 2, 10, 130
 RUN_FILE = click.argument("run_file", type=click.Path(path_type=Path), metavar="RUN.yaml")
 SETS = click.option("--set", "sets", multiple=True, metavar="A.B=VALUE",
@@ -55,7 +57,8 @@ def one_line_errors(function: Any) -> Any:
         except OSError as error:
             if type(error).__name__ != "StoreError" and not isinstance(error, FileNotFoundError):
                 raise
-            click.echo(f"error: {error.strerror or error}", err=True)
+            where = f"{error.filename}: " if error.filename else ""
+            click.echo(f"error: {where}{error.strerror or error}", err=True)
             sys.exit(1)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
@@ -358,12 +361,15 @@ def weights_list(store: str) -> None:
 @example("reenact weights import fsrt_vox ~/Downloads/vox256.pt")
 @one_line_errors
 def weights_import(weights_id: str, file: Path, store: str) -> None:
-    """Convert a publisher's file to safetensors (tensors only, in its own process) and pin its sha256."""
+    """Convert a publisher's file to safetensors (tensors only, in its own process) and pin its sha256. Where
+    settings lie beside it (wav2vec 2.0), FILE may be the folder, or the hub's cache of the repository."""
     from storage import weights as registry
     from storage.files import Store
 
     facts = registry.import_file(Store(store), weights_id, file)
     click.echo(f"{weights_id}: {facts['tensors']} tensors, sha256 {facts['sha256'][:16]}; {facts['licence']}")
+    if facts["as_published"] is False:
+        click.echo(f"not the published {facts['file']}: its sha256 begins {facts['source_sha256'][:10]}")
 
 
 @weights.command("verify")
@@ -420,6 +426,10 @@ def verify(store: str) -> None:
     click.echo(f"{len(faults)} faults" if faults else "everything published is intact")
     sys.exit(1 if faults else 0)
 
+
+main.add_command(shards)
+for command in shards.commands.values():
+    command.callback = one_line_errors(command.callback)
 
 if __name__ == "__main__":
     main()

@@ -67,6 +67,30 @@ def error_map(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.stack([np.interp(level, at, stops[:, c]) for c in range(3)], axis=-1).round().astype(np.uint8)
 
 
+def outline(image: np.ndarray, box: np.ndarray, colour: tuple[int, int, int]) -> None:
+    """A rectangle x0, y0, x1, y1, two pixels thick, cut to the image; NaN is no box."""
+    if not np.isfinite(box).all():
+        return
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = np.clip(box.round().astype(int), -2, [width + 2, height + 2] * 2)
+    for rows, columns in (
+        (slice(y0, y0 + 2), slice(x0, x1)),
+        (slice(y1 - 2, y1), slice(x0, x1)),
+        (slice(y0, y1), slice(x0, x0 + 2)),
+        (slice(y0, y1), slice(x1 - 2, x1)),
+    ):
+        image[max(0, rows.start) : max(0, rows.stop), max(0, columns.start) : max(0, columns.stop)] = colour
+
+
+def dots(image: np.ndarray, points: np.ndarray) -> None:
+    """Draw (n,2) pixel positions into (H,W,3) uint8 in place: white on a dark rim; NaN ones are left out."""
+    for x, y in points[np.isfinite(points).all(axis=1)].astype(int):
+        for reach, colour in ((2, (20, 30, 60)), (1, (255, 255, 255))):
+            rows = slice(max(0, y - reach + 1), max(0, y + reach))
+            columns = slice(max(0, x - reach + 1), max(0, x + reach))
+            image[rows, columns] = colour
+
+
 def text_strip(text: str, width: int, height: int = 22, ink: tuple[int, int, int] = INK) -> np.ndarray:
     """One line of Latin text (the font that ships with Pillow has little else), cut if too long ->
     (height,width,3)."""
