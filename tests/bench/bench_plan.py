@@ -22,7 +22,7 @@ from pipelines.engine.plan import Planner
 from pipelines.engine.runner import Runner
 from pipelines.engine.symbols import Code
 from storage import locations
-from storage.families import UnitRecord, pack_record_bytes
+from storage.families import ManifestRow, UnitRecord, pack_record_bytes
 from storage.files import Store
 
 MICRO = str(Path(__file__).resolve().parents[1] / "e2e/micro.yaml")
@@ -91,10 +91,7 @@ class Pretend:
             os.makedirs(store.at(locations.packs(node.name)), exist_ok=True)
             Path(store.at(locations.pack(node.name, job.key))).touch()
             Path(store.at(locations.pack_record(node.name, job.key))).write_bytes(pack_record_bytes(units))
-            yield PackResult(job.key, units, 0)
-
-    def close(self):
-        """Nothing is held."""
+            yield PackResult(job.key, tuple(ManifestRow.of(u, job.key) for u in units), 0)
 
 
 def toy_graph() -> Graph:

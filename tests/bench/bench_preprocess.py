@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from models.perception import dlib_faces
+from models.perception.morphable import analytic
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
 from pipelines.preprocess.download import download
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig, fit_clips
@@ -48,6 +49,7 @@ def test_stages_on_synthetic_recordings():
     predictor = folder / "shape_predictor_68_face_landmarks.dat"
     nets = {
         "dlib_hog": dlib_faces.load_hog({}),
+        "analytic_head": analytic(),
         "dlib68": dlib_faces.load_landmarks({"dlib_sp68": predictor}),
     }
     spent = dict.fromkeys([*STAGES, "encode"], 0.0)
@@ -56,7 +58,7 @@ def test_stages_on_synthetic_recordings():
         inputs = {"recordings": [row]}
         for name, stage in STAGES.items():
             begin = cpu()
-            inputs[name] = stage(inputs, CONFIG, nets)
+            inputs[name] = list(stage(inputs, CONFIG, nets))
             middle = cpu()
             for sample in inputs[name]:
                 encode_sample(sample)
