@@ -5,13 +5,13 @@ The only importer of ray.data. Stages stay plain functions; a row of the dataset
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import pickle
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -19,16 +19,9 @@ from typing import Any
 from pipelines.engine.fingerprint import resolve
 from pipelines.engine.keys import View
 from pipelines.engine.node import Node
-from pipelines.engine.packs import PackJob, PackResult, build_pack
+from pipelines.engine.packs import CodeError, PackJob, PackResult, build_pack
 from storage import weights
 from storage.files import Store
-
-START_SECONDS = 300
-"""Workers that are not up by then are asked for anew: on a loaded machine Ray once lost the word that they
-were, and waited for ever. A cluster that has to grow first is waited for just the same."""
-
-
-log = logging.getLogger(__name__)
 
 
 def load_nets(names: Sequence[str], store: Store) -> dict[str, Any]:
@@ -51,8 +44,16 @@ class PackWorker:
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[bytes]]:
         jobs: list[PackJob] = [pickle.loads(data) for data in batch["job"]]
-        results = [build_pack(job, self.run, self.config, self.nets, self.store) for job in jobs]
-        return {"result": [pickle.dumps(r) for r in results]}
+        return {"result": [pickle.dumps(self.build(job)) for job in jobs]}
+
+    def build(self, job: PackJob) -> PackResult | Exception:
+        """Errors travel as results: one that Ray Data raises keeps the pool and its cores alive."""
+        try:
+            return build_pack(job, self.run, self.config, self.nets, self.store)
+        except Exception as error:  # noqa: BLE001 - raised in the driver
+            told = error if isinstance(error, (CodeError, OSError)) else CodeError(f"{job.node}: {error!r}")
+            told.add_note("".join(traceback.format_exception(error)).rstrip())
+            return told
 
 
 def one_thread() -> None:
@@ -154,36 +155,16 @@ class RayExecutor:
             num_gpus=node.resources.get("gpu", 0),
             fn_constructor_args=(node, config, store),
         )
-        failure: Exception | None = None
         try:
-            for row in self._rows(dataset, node):
-                yield pickle.loads(row["result"])
-        except Exception as error:  # noqa: BLE001 - raised again below
-            failure = error.with_traceback(None)
-        if failure is not None:
-            # A traceback would hold Ray Data's executor, that its actors, and they the cores others wait for.
-            del dataset
-            gc.collect()
-            raise failure
-
-    @staticmethod
-    def _rows(dataset: Any, node: Node) -> Iterator[dict[str, Any]]:
-        from ray.exceptions import GetTimeoutError
-
-        while True:
-            rows = iter(dataset.iter_rows())
-            try:
-                first = next(rows)
-            except GetTimeoutError:
-                log.warning(
-                    "%s: no workers after %d s; asking the cluster for them again", node.name, START_SECONDS
-                )
-                continue
-            except StopIteration:
-                return
-            yield first
-            yield from rows
-            return
+            for row in dataset.iter_rows():
+                result = pickle.loads(row["result"])
+                if isinstance(result, Exception):
+                    raise result
+                yield result
+        finally:
+            # Also of a stream that is left early: its actors hold the cores that other nodes wait for.
+            if (running := dataset._current_executor) is not None:
+                running.shutdown(force=True)
 
     def abandon(self) -> None:
         """Just before this process ends: take along what a private cluster would leave running. Its raylet
@@ -209,7 +190,6 @@ def quiet_environment() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.wait_for_min_actors_s = START_SECONDS
     context.raise_original_map_exception = True
     context.execution_options.verbose_progress = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what goes wrong comes as an exception
