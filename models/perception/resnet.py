@@ -6,6 +6,7 @@ He et al. 2016, with the stride in a block's 3x3 convolution. `conv1.weight`, `b
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ class Reading:
     """(n,4) float32 x0, y0, x1, y1: what the net's 224 pixels span, in pixels of the frame."""
 
 
-class ShapeNet(TorchNet):
+class ShapeNet(TorchNet, ABC):
     """A net that reads identity, expression and camera off a crop of each frame.
 
     A subclass says how a crop is cut, which numbers are the identity's, and what the others mean.
@@ -108,21 +109,21 @@ class ShapeNet(TorchNet):
             codes[chosen] = np.concatenate(done)
         return Reading(codes, np.where(usable[:, None], self.spans(boxes, *frames.shape[1:3]), np.nan))
 
+    @abstractmethod
     def boxes(self, landmarks: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """-> crops (n,4) as the publisher reckons them, and which are of a sensible size (n,) bool."""
-        raise NotImplementedError
 
+    @abstractmethod
     def crops(self, frames: np.ndarray, boxes: np.ndarray) -> Tensor:
         """-> (n,3,224,224) float32 in [0,1]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def spans(self, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
         """-> (n,4) float32: Reading.crop."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fit(self, reading: Reading) -> FaceFit:
         """-> identity (n,n_id), expression and camera of each frame in the product's terms; error NaN."""
-        raise NotImplementedError
 
 
 def load_part(make: Callable[[], nn.Module], path: Path, part: str, weights_id: str) -> nn.Module:
