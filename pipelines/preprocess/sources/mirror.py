@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipelines.preprocess.sources.files import YOUTUBE_ID, is_utf8
+from pipelines.preprocess.sources.tracks import in_order
 
 EXTENSIONS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
 
@@ -75,3 +78,17 @@ def walk(root: Path) -> list[tuple[Path, os.stat_result]]:
                 elif entry.is_file():
                     found.append((Path(entry.path), entry.stat()))
     return found
+
+
+def rows_of(
+    tracks: Mapping[tuple[str, str], list[dict[str, Any]]], splits: Mapping[str, str], mirror: Mirror
+) -> list[dict[str, Any]]:
+    """Tracks of each (YouTube id, person), and the persons' splits -> rows of recordings. A video that shows
+    several persons of the set is a recording for each."""
+    persons = Counter(video for video, _ in tracks)
+    rows = []
+    for (video, person), own in sorted(tracks.items()):
+        id = video if persons[video] == 1 else f"{video}-{person}"
+        row: dict[str, Any] = {"id": id, "identity": person, "split": splits[person]}
+        rows.append(row | mirror.place(video, video) | {"seed": 0, "tracks": in_order(own)})
+    return rows

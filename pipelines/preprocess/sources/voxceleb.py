@@ -16,8 +16,7 @@ import hashlib
 import re
 import zipfile
 import zlib
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -35,8 +34,8 @@ from pipelines.preprocess.sources.files import (
     reject,
     text_lines,
 )
-from pipelines.preprocess.sources.mirror import scan, walk
-from pipelines.preprocess.sources.tracks import in_order, track
+from pipelines.preprocess.sources.mirror import rows_of, scan, walk
+from pipelines.preprocess.sources.tracks import track
 
 FPS = 25
 LINES = 360
@@ -99,13 +98,13 @@ def recordings(config: VoxcelebConfig) -> Listing:
             code, sentence, *line = error.args
             rejects.append(reject(_shown(inner), where, line[0] if line else 0, code, sentence))
             continue
-        own = tracks.setdefault((person, video), [])
+        own = tracks.setdefault((video, person), [])
         own += [track(*ends, FPS, size, box) for ends, box in cut(frames, boxes, config)]
         split = _split(person, size == PIXELS, inner, listed)
         # a person who stands in both sets is tested on
         if splits.get(person) != "test":
             splits[person] = split or splits.get(person, "")
-    return Listing(_rows(tracks, splits, config), rejects)
+    return Listing(rows_of(tracks, splits, scan(config.mirror, "data.voxceleb.mirror")), rejects)
 
 
 def external(config: VoxcelebConfig) -> dict[str, str]:
@@ -297,19 +296,3 @@ def cut(
         grown = np.concatenate([union[:2] - side, union[2:] + side])
         yield (int(frames[start]), int(frames[start + count - 1]) + 1), grown.tolist()
         start += count
-
-
-def _rows(
-    tracks: Mapping[tuple[str, str], list[dict[str, Any]]], splits: Mapping[str, str], config: VoxcelebConfig
-) -> list[dict[str, Any]]:
-    mirror = scan(config.mirror, "data.voxceleb.mirror")
-    persons = Counter(video for _, video in tracks)
-    rows = []
-    for (person, video), own in sorted(tracks.items()):
-        row: dict[str, Any] = {
-            "id": video if persons[video] == 1 else f"{video}-{person}",
-            "identity": person,
-            "split": splits[person],
-        }
-        rows.append(row | mirror.place(video, video) | {"seed": 0, "tracks": in_order(own)})
-    return rows

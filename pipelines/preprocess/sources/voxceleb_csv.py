@@ -13,7 +13,6 @@ A person who stands in both partitions goes to test: the published file has two 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +26,8 @@ from pipelines.preprocess.sources.files import (
     reject,
     text_lines,
 )
-from pipelines.preprocess.sources.mirror import scan
-from pipelines.preprocess.sources.tracks import in_order, track
+from pipelines.preprocess.sources.mirror import rows_of, scan
+from pipelines.preprocess.sources.tracks import track
 
 COLUMNS = ("video_id", "start", "end", "bbox", "fps", "width", "height", "partition")
 PARTITIONS = ("train", "test")
@@ -74,7 +73,7 @@ def recordings(config: VoxcelebCsvConfig) -> Listing:
             continue
         seen.add(one)
         tracks.setdefault((video, person), []).append(found)
-    return Listing(_rows(tracks, partition, config), rejects)
+    return Listing(rows_of(tracks, partition, scan(config.mirror, "data.voxceleb_csv.mirror")), rejects)
 
 
 def external(config: VoxcelebCsvConfig) -> dict[str, str]:
@@ -117,21 +116,3 @@ def _parse(line: Mapping[str, str]) -> tuple[str, str, dict[str, Any]]:
             "malformed_box", f"bbox {line['bbox']!r}: expected left-top-right-bottom in {width}x{height}"
         )
     return video, person, track(start, end, fps, (width, height), (x0, y0, x1, y1))
-
-
-def _rows(
-    tracks: Mapping[tuple[str, str], list[dict[str, Any]]],
-    partition: Mapping[str, str],
-    config: VoxcelebCsvConfig,
-) -> list[dict[str, Any]]:
-    mirror = scan(config.mirror, "data.voxceleb_csv.mirror")
-    persons = Counter(video for video, _ in tracks)
-    rows = []
-    for (video, person), own in sorted(tracks.items()):
-        row: dict[str, Any] = {
-            "id": video if persons[video] == 1 else f"{video}-{person}",
-            "identity": person,
-            "split": partition[person],
-        }
-        rows.append(row | mirror.place(video, video) | {"seed": 0, "tracks": in_order(own)})
-    return rows
