@@ -7,8 +7,8 @@ reads; the H.264 form takes a quarter of the bytes and some twenty times the tim
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -20,25 +20,39 @@ GOP, CRF = 12, 12
 """41.7 dB against the crop at 4.4 KiB a 256 px frame; JPEG q95 has 45.0 dB at 18.4 KiB, q90 43.6 at 12.8."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Frames:
-    """images (T,H,W,3) uint8 RGB, H and W even, and how they are to be stored."""
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A clip's frames as they will lie in its shard: of 256 px and JPEG a tenth of what the pictures take."""
 
-    images: np.ndarray
-    codec: Codec = "jpeg"
-    quality: int = 95
-    """JPEG only, 1 to 100."""
+    extension: str
+    data: bytes = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(member_offsets(self.extension, self.data)) - 1
+
+    def images(self, indices: Sequence[int] | None = None) -> np.ndarray:
+        """(n,H,W,3) uint8 RGB as a reader will see them: only the frames asked for, all by default."""
+        return decode(self.extension, self.data, indices)
 
 
-def encode(frames: Frames | np.ndarray) -> tuple[str, bytes]:
-    """-> extension, member bytes; the same bytes for the same images. A plain array becomes JPEG q95."""
-    if isinstance(frames, np.ndarray):
-        frames = Frames(frames)
-    if frames.codec == "jpeg":
-        return "jpgs", pack([_jpeg(image, frames.quality) for image in frames.images])
-    if frames.codec == "png":
-        return "pngs", pack([_png(image) for image in frames.images])
-    return "mp4", _h264(frames.images)
+def encoded(images: Iterable[np.ndarray], codec: Codec = "jpeg", quality: int = 95) -> Encoded:
+    """images (H,W,3) uint8 RGB, H and W even, all of one size -> the member; the same bytes for the same
+    images.
+
+    Each is encoded before the next is asked for, so that a stream of them need not be held. quality: JPEG
+    only, 1 to 100.
+    """
+    if codec == "jpeg":
+        return Encoded("jpgs", pack([_jpeg(image, quality) for image in images]))
+    if codec == "png":
+        return Encoded("pngs", pack([_png(image) for image in images]))
+    return Encoded("mp4", _h264(images))
+
+
+def encode(frames: Encoded | np.ndarray) -> tuple[str, bytes]:
+    """-> extension, member bytes. A plain array (T,H,W,3) becomes JPEG q95."""
+    done = encoded(frames) if isinstance(frames, np.ndarray) else frames
+    return done.extension, done.data
 
 
 def decode(extension: str, data: bytes, indices: Sequence[int] | None = None) -> np.ndarray:
@@ -106,7 +120,7 @@ def _png(image: np.ndarray) -> bytes:
 
 
 # --- video --------------------------------------------------------------------------------------------------
-def _h264(images: np.ndarray) -> bytes:
+def _h264(images: Iterable[np.ndarray]) -> bytes:
     import av
     from av.codec.context import Flags
 
@@ -117,10 +131,11 @@ def _h264(images: np.ndarray) -> bytes:
             "x264-params": "mbtree=0:scenecut=0",  # with mbtree, files of one clip differed from run to run
         }  # fmt: skip
         stream: Any = container.add_stream("libx264", rate=FPS, options=options)
-        stream.height, stream.width, stream.pix_fmt = images.shape[1], images.shape[2], "yuv420p"
         stream.codec_context.thread_count = 1
         stream.codec_context.flags |= Flags.bitexact
-        for image in images:
+        for at, image in enumerate(images):
+            if at == 0:
+                stream.height, stream.width, stream.pix_fmt = *image.shape[:2], "yuv420p"
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
     return out.getvalue()

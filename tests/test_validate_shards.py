@@ -68,7 +68,7 @@ def test_a_shard_of_ours_passes_with_its_index(shard):
 @pytest.mark.parametrize("codec", list(frames.EXTENSIONS))
 def test_every_way_to_store_frames_passes(tmp_path, codec):
     images = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), dtype=np.uint8)
-    stored = frames.Frames(images, codec=codec)
+    stored = frames.encoded(images, codec)
     assert check(written(tmp_path / "a.tar", [sample(KEYS[0], frames=stored)])).faults == []
 
 
@@ -196,7 +196,7 @@ def test_the_command_ends_with_1_and_a_line_a_fault(shard, tmp_path):
 
 def test_a_raw_recording_is_opened_and_not_only_counted(tmp_path):
     images = np.random.default_rng(0).integers(0, 255, (5, 64, 64, 3), dtype=np.uint8)
-    _, video = frames.encode(frames.Frames(images, codec="h264"))
+    video = frames.encoded(images, "h264").data
     for data, fine in ((video, True), (video[:300], False)):
         path = written(tmp_path / "raw.tar", [{"__key__": "rec1", "video": data, "probe": {"width": 64}}])
         assert (not check(path).faults) == fine

@@ -11,7 +11,7 @@ rejection.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -22,7 +22,8 @@ from models.perception.interfaces import Configurable
 from pipelines.engine.node import Rejected, Sample
 from pipelines.preprocess import media
 from pipelines.preprocess.keypoints import PACKAGES, inference
-from pipelines.preprocess.media import FPS, SAMPLES_A_FRAME
+from pipelines.preprocess.media import FPS
+from pipelines.preprocess.scores import Looks, audible_share
 from pipelines.preprocess.tracks import Track, check_whole, found_tracks, given_tracks, scene_cuts, ticks_of
 from storage import frames
 
@@ -285,10 +286,14 @@ def fit_into(
     return np.concatenate([corner, corner + sides])
 
 
-def read_crop(
+def stream_crop(
     path: Path, probed: dict[str, Any], crop: np.ndarray, size: int, start: int, stop: int
-) -> np.ndarray:
-    """Ticks start..stop-1 of a crop -> (T,size,size,3) uint8; what lies outside the recording is mirrored."""
+) -> Iterator[np.ndarray]:
+    """Ticks start..stop-1 of a crop -> T frames (size,size,3) uint8, each to be used before the next is asked
+    for; what lies outside the recording is mirrored.
+
+    Rejected, after the last frame, where the span has a hole or an end too few.
+    """
     step = 2 if not (crop % 2).any() else 1
     low = np.maximum(crop[:2], 0)
     high = np.minimum(crop[2:], np.array([probed["width"], probed["height"]]) // step * step)
@@ -298,14 +303,17 @@ def read_crop(
     box = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
     after = size - inner - before
     margins = ((before[1], after[1]), (before[0], after[0]), (0, 0))
-    images = np.empty((stop - start, size, size, 3), np.uint8)
     times: list[float] = []
     ticks = np.arange(start, stop)
-    for at, frame in media.stream_ticks(path, probed, (int(inner[0]), int(inner[1])), box, ticks, times):
-        images[at] = frame if (inner == size).all() else np.pad(frame, margins, mode="symmetric")
+    for _, frame in media.stream_ticks(path, probed, (int(inner[0]), int(inner[1])), box, ticks, times):
+        yield frame if (inner == size).all() else np.pad(frame, margins, mode="symmetric")
     begin, end = (float(media.seconds_of(tick, probed)) for tick in (start, stop))
     check_whole(np.array(times), max(begin, probed.get("begin", 0.0)), end, 1, probed)
-    return images
+
+
+def encoded(images: Iterable[np.ndarray], settings: FramesConfig) -> frames.Encoded:
+    """images (H,W,3) uint8 -> the field `frames`, one after the other."""
+    return frames.encoded(images, settings.codec, settings.quality)
 
 
 # --- clips --------------------------------------------------------------------------------------------------
@@ -326,7 +334,7 @@ def _judged(
         if not gated:
             sample["clip"]["dropped"] = dropped.counts()
             yield sample
-            del sample  # its frames, before those of the next are there
+            del sample  # before the next is there
             continue
         if waiting is not None:
             waiting["clip"]["dropped"] = dropped.counts()
@@ -348,16 +356,19 @@ def _clip(recording: _Recording, track: Track, crop: np.ndarray, dropped: Droppe
         told = f"{audible:.0%} of the frames have sound, fewer than clips.min_audible {settings.min_audible}"
         dropped.add(track.frames, "silent", told)
         return None
-    images = read_crop(path, probed, crop, settings.size, track.start, track.stop)
-    sharp = sharpness(images, (track.boxes - np.tile(crop[:2], 2)) * _zoom(crop, settings.size))
+    looked = Looks(
+        (track.boxes - np.tile(crop[:2], 2)) * np.tile(settings.size / (crop[2:] - crop[:2]), 2),
+        detector if track.detected is None and settings.min_visible else None,
+        settings.detect_every,
+    )
+    images = stream_crop(path, probed, crop, settings.size, track.start, track.stop)
+    stored = encoded(looked.at(images), settings.frames)
+    sharp = looked.sharpness()
     if sharp < settings.min_sharpness:
         told = f"the face's Laplacian varies by {sharp:.1f}, less than clips.min_sharpness"
         dropped.add(track.frames, "blurred", f"{told} {settings.min_sharpness}")
         return None
-    visible = track.detected
-    if visible is None and settings.min_visible:
-        found = detector.detect(images[:: settings.detect_every])
-        visible = sum(len(boxes) > 0 for boxes in found) / len(found)
+    visible = looked.visible() if track.detected is None else track.detected
     if visible is not None and visible < settings.min_visible:
         told = f"{detector.name} sees the face in {visible:.0%} of the frames"
         dropped.add(track.frames, "not_visible", f"{told}, clips.min_visible is {settings.min_visible}")
@@ -365,7 +376,7 @@ def _clip(recording: _Recording, track: Track, crop: np.ndarray, dropped: Droppe
     identity = row["identity"] if track.face == 0 else f"{row['identity']}-face{track.face}"
     return {
         "__key__": f"{identity}#{row['id']}#{track.start:06d}#{track.stop:06d}",
-        "frames": as_stored(images, settings.frames),
+        "frames": stored,
         "sound": sound,
         "boxes": track.boxes,
         "crop": np.tile(crop.astype(np.float32), (track.frames, 1)),
@@ -386,36 +397,3 @@ def _clip(recording: _Recording, track: Track, crop: np.ndarray, dropped: Droppe
             "side": int(min(crop[2:] - crop[:2])),
         },
     }
-
-
-def as_stored(images: np.ndarray, settings: Any) -> np.ndarray | frames.Frames:
-    """images (T,H,W,3) uint8 -> the field `frames`, by a FramesConfig."""
-    plain = settings.codec == "jpeg" and settings.quality == 95  # what a bare array becomes
-    return images if plain else frames.Frames(images, settings.codec, settings.quality)
-
-
-def _zoom(crop: np.ndarray, size: int) -> np.ndarray:
-    return np.tile(size / (crop[2:] - crop[:2]), 2)
-
-
-# --- scores -------------------------------------------------------------------------------------------------
-def sharpness(images: np.ndarray, boxes: np.ndarray, every: int = 5) -> float:
-    """images (T,S,S,3) uint8, face boxes (T,4) in their pixels -> median over each `every`th frame of the
-    variance of the Laplacian (4 neighbours) of the face's grey levels 0 to 255."""
-    found = []
-    for frame, box in zip(images[::every], boxes[::every], strict=True):
-        low = np.clip(np.floor(box[:2]), 0, None).astype(int)
-        high = np.clip(np.ceil(box[2:]), 0, frame.shape[1::-1]).astype(int)
-        if (high - low < 3).any():
-            continue
-        face = frame[low[1] : high[1], low[0] : high[0]].astype(np.int32)
-        grey = (77 * face[..., 0] + 150 * face[..., 1] + 29 * face[..., 2] + 128) >> 8
-        around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
-        found.append(float(np.var(around - 4 * grey[1:-1, 1:-1])))
-    return float(np.median(found)) if found else 0.0
-
-
-def audible_share(sound: np.ndarray, floor: float) -> float:
-    """Share of the frames of a sound (640 T,) whose RMS is above `floor`."""
-    pieces = sound.reshape(-1, SAMPLES_A_FRAME).astype(np.float64)
-    return float((np.sqrt((pieces**2).mean(1)) > floor).mean())

@@ -286,10 +286,10 @@ def _tracks_of(chain: Chain, ticks: np.ndarray, edges: Sequence[int], settings: 
     if settings.rules == "voxceleb":
         return [replace(tube, detected=detected) for tube in tubes(boxes, start, settings)]
     track = Track(start, stop, smoothed(boxes.astype(np.float32), settings.smooth), np.zeros(4), detected)
-    return [_framed(piece, settings) for piece in pieces(track, settings.max_frames)]
+    return [framed(piece, settings) for piece in pieces(track, settings.max_frames)]
 
 
-def _framed(track: Track, settings: Any) -> Track:
+def framed(track: Track, settings: Any) -> Track:
     """Square about the union of the boxes, grown and lifted."""
     union = _union(track.boxes)
     face = float(np.median(track.boxes[:, 2:] - track.boxes[:, :2]))

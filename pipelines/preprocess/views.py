@@ -23,7 +23,7 @@ import numpy as np
 
 from pipelines.engine.node import Rejected, Sample
 from pipelines.preprocess import media
-from pipelines.preprocess.clips import FramesConfig, as_stored, read_crop
+from pipelines.preprocess.clips import FramesConfig, encoded, stream_crop
 
 BLUR = 5.0
 """Sigma in pixels of what is mirrored beyond the border."""
@@ -32,8 +32,7 @@ BLUR = 5.0
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VoxMaxConfig:
     cap: int = 512
-    """Longest side of a frame in pixels; larger squares are scaled down. A clip of 1024 frames takes 0.8 GB
-    of memory at 512, four times that at 1024."""
+    """Longest side of a frame in pixels; larger squares are scaled down."""
     frames: FramesConfig = field(default_factory=FramesConfig)
     """How the frames are stored."""
 
@@ -132,10 +131,10 @@ def _squares(
             told, crop = clip["clip"], clip["crop"][0]
             side = side_of(crop)
             affine = np.array([[side / told["size"], 0, 0], [0, side / told["size"], 0]], np.float32)
-            images = read_crop(path, raw["probe"], crop.astype(int), side, told["start"], told["end"])
+            images = stream_crop(path, raw["probe"], crop.astype(int), side, told["start"], told["end"])
             yield {
                 "__key__": clip["__key__"],
-                "frames": as_stored(images, settings.frames),
+                "frames": encoded(images, settings.frames),
                 "affine": np.tile(affine, (told["frames"], 1, 1)),
                 "frame_at": np.arange(told["frames"], dtype=np.int32),
             }
@@ -171,9 +170,10 @@ def _aligned(
     box = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
     size = (box[2] - box[0], box[3] - box[1])
     ticks = told["start"] + np.array(at)
-    images = np.empty((len(at), settings.size, settings.size, 3), np.uint8)
-    for index, image in media.stream_ticks(path, probed, size, box, ticks, []):
-        images[index] = cut_square(image, known[index] - np.tile(low, 2), settings.size)
+    images = (
+        cut_square(image, known[index] - np.tile(low, 2), settings.size)
+        for index, image in media.stream_ticks(path, probed, size, box, ticks, [])
+    )
     affine = np.zeros((len(at), 2, 3))
     scale = settings.size / (known[:, 2] - known[:, 0])
     for axis in (0, 1):
@@ -181,7 +181,7 @@ def _aligned(
         affine[:, axis, 2] = scale * (crop[axis] - known[:, axis])
     return {
         "__key__": clip["__key__"],
-        "frames": as_stored(images, settings.frames),
+        "frames": encoded(images, settings.frames),
         "affine": affine.astype(np.float32),
         "frame_at": np.array(at, np.int32),
     }

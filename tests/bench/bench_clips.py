@@ -8,25 +8,32 @@ detector on the same frames as ours.
 """
 
 import os
+import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from pipelines.preprocess import media
-from pipelines.preprocess.clips import ClipsConfig, cut_clips, read_crop
+from pipelines.preprocess.clips import ClipsConfig, cut_clips, stream_crop
 from storage.shards import ShardWriter, encode_sample
 
 ROOT = Path(__file__).resolve().parents[2]
 CORES = os.cpu_count() or 1
-SECONDS, FILES = 12, 4
+SECONDS, FILES, ROUNDS = 12, 4, 3
 CONFIG = SimpleNamespace(clips=ClipsConfig())
 ROW = {"id": "rec", "identity": "id", "tracks": []}
+PLAIN = "area"
+SAME = "area+accurate_rnd+full_chroma_int+bitexact"
+"""Scaling as ours: the same bytes on every CPU."""
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +70,14 @@ def videos(tmp_path_factory) -> list[Path]:
     return made
 
 
+def frames_of(path: Path) -> int:
+    return media.probe(path)["frames"]
+
+
 def track_of(path: Path) -> dict:
     """The whole video, the face's square in the middle."""
     box = [400.0, 100.0, 880.0, 580.0]
-    return {"start": 0, "end": SECONDS * 25, "fps": 25.0, "width": 1280, "height": 720, "box": box}
+    return {"start": 0, "end": frames_of(path), "fps": 25.0, "width": 1280, "height": 720, "box": box}
 
 
 def nets() -> dict:
@@ -75,47 +86,54 @@ def nets() -> dict:
     return {"dlib_hog": dlib_faces.load_hog({})}
 
 
-def ours(path: Path, shard: Path, given: bool) -> float:
+def ours(path: Path, shard: Path, given: bool) -> None:
     row = ROW | {"tracks": [track_of(path)] if given else []}
     loaded = {} if given else nets()
-    begin = time.perf_counter()
     inputs = {"recordings": [row], "download": [{"video": path.read_bytes(), "probe": media.probe(path)}]}
     with ShardWriter(shard) as writer:
         for sample in cut_clips(inputs, CONFIG, loaded):
             writer.add(encode_sample(sample))
-    return time.perf_counter() - begin
 
 
-def bare_ffmpeg(path: Path) -> float:
-    """Decode, crop, scale to 256, RGB, into nothing."""
+def by_ffmpeg(path: Path, flags: str) -> Iterator[memoryview]:
+    """Decode, crop, scale to 256, RGB: what one ffmpeg writes, a piece at a time in one buffer."""
     x0, y0, x1, y1 = (int(v) for v in track_of(path)["box"])
-    picture = f"crop={x1 - x0}:{y1 - y0}:{x0}:{y0},scale=256:256:flags=area"
+    picture = f"crop={x1 - x0}:{y1 - y0}:{x0}:{y0},scale=256:256:flags={flags}"
     command = [media.ffmpeg_path(), "-v", "error", "-threads", "1", "-i", path, "-an", "-vf", picture]
-    begin = time.perf_counter()
     with subprocess.Popen(
-        [*command, "-threads", "1", "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:"], stdout=subprocess.PIPE
+        [*command, "-threads", "1", "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:"],
+        stdout=subprocess.PIPE,
+        bufsize=0,
     ) as process:
         assert process.stdout is not None
-        while process.stdout.read(2**20):
-            pass
-    return time.perf_counter() - begin
+        buffer = memoryview(bytearray(2**20))
+        while count := process.stdout.readinto(buffer):  # pyright: ignore[reportAttributeAccessIssue]
+            yield buffer[:count]
 
 
-def crops_alone(path: Path) -> float:
-    """What `cut_clips` reads its frames with: decoded, cropped, scaled, picked by time, in memory."""
-    probed = media.probe(path)
-    begin = time.perf_counter()
-    read_crop(path, probed, np.array(track_of(path)["box"], int), 256, 0, SECONDS * 25)
-    return time.perf_counter() - begin
+def by_stage(path: Path, probed: dict) -> Iterator[np.ndarray]:
+    """What `cut_clips` reads its frames with: decoded, cropped, scaled, picked by time."""
+    return stream_crop(path, probed, np.array(track_of(path)["box"], int), 256, 0, probed["frames"])
 
 
-def scripts_way(path: Path, folder: Path) -> float:
+def bare_ffmpeg(path: Path, flags: str) -> None:
+    """Into nothing."""
+    for _ in by_ffmpeg(path, flags):
+        pass
+
+
+def crops_alone(path: Path, probed: dict) -> None:
+    """Into nothing."""
+    for _ in by_stage(path, probed):
+        pass
+
+
+def scripts_way(path: Path, folder: Path) -> None:
     """Everything to PNG, then load, detect, crop, resize with anti-aliasing, write PNG."""
     from PIL import Image
     from skimage.transform import resize
 
     detector = nets()["dlib_hog"]
-    begin = time.perf_counter()
     folder.mkdir()
     command = [media.ffmpeg_path(), "-v", "error", "-threads", "1", "-i", path, folder / "%07d.png"]
     subprocess.run(command, check=True)
@@ -127,34 +145,77 @@ def scripts_way(path: Path, folder: Path) -> float:
             detector.detect(np.asarray(small)[None])
         crop = resize(image[box[1] : box[3], box[0] : box[2]], (256, 256), anti_aliasing=True)
         Image.fromarray((255 * crop).astype(np.uint8)).save(folder / f"crop-{file.name}")
-    return time.perf_counter() - begin
 
 
-def side_by_side(work, *columns) -> float:
-    """Seconds for all files, one process a core."""
-    begin = time.perf_counter()
+class Spent(NamedTuple):
+    wall: float
+    """Seconds."""
+    cpu: float
+    """Seconds of all processes: what can be compared while others use the machine."""
+
+
+def side_by_side(work: Callable[..., None], *columns) -> Spent:
+    """For all files, one process a core; the processes are there before the clock starts, as a stage's
+    are."""
     with ProcessPoolExecutor(CORES) as pool:
-        list(pool.map(work, *columns))
-    return time.perf_counter() - begin
+        list(pool.map(media.probe, columns[0]))
+        begin = time.perf_counter()
+        cpu = sum(pool.map(partial(cost, work), *columns))
+        return Spent(time.perf_counter() - begin, cpu)
+
+
+def cost(work: Callable[..., None], *arguments) -> float:
+    """CPU seconds of a call and of the processes that it waited for."""
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    before = [resource.getrusage(one) for one in who]
+    work(*arguments)
+    after = [resource.getrusage(one) for one in who]
+    return sum(b.ru_utime + b.ru_stime - a.ru_utime - a.ru_stime for a, b in zip(before, after, strict=True))
+
+
+@pytest.fixture(scope="module")
+def minutes(videos, tmp_path_factory) -> list[Path]:
+    """The same pictures for a minute each: a recording is minutes long, not seconds."""
+    folder = tmp_path_factory.mktemp("minutes")
+    made = [folder / path.name for path in videos]
+    for path, target in zip(videos, made, strict=True):
+        long_video(target, path, 1)
+    return made
 
 
 @pytest.mark.bench
-def test_against_ffmpeg_and_the_standard_way(videos, tmp_path):
+def test_against_ffmpeg(videos, minutes, tmp_path):
+    count, probed = 60 * 25 * len(minutes), [media.probe(path) for path in minutes]
+    shards = [tmp_path / f"{path.stem}.tar" for path in minutes]
+    alone = b"".join(bytes(piece) for piece in by_ffmpeg(videos[0], SAME))
+    staged = b"".join(frame.tobytes() for frame in by_stage(videos[0], media.probe(videos[0])))
+    assert alone[: len(staged)] == staged[: len(alone)]  # but for a frame that ffmpeg may repeat at the end
+    work = {
+        "ffmpeg, decode + crop + scale": (bare_ffmpeg, minutes, [PLAIN] * len(minutes)),
+        "the same picture by ffmpeg alone": (bare_ffmpeg, minutes, [SAME] * len(minutes)),
+        "clips, decode + crop": (crops_alone, minutes, probed),
+        "clips, with sound, scores, JPEG": (ours, minutes, shards, [True] * len(minutes)),
+    }
+    rounds = [[side_by_side(*one) for one in work.values()] for _ in range(ROUNDS)]
+    spent = np.median(np.array(rounds), axis=0)  # (rows, wall and CPU)
+    plain, same = spent[0] / spent, spent[1] / spent
+    print(f"\n{count} frames of 1280x720, {CORES} cores, medians of {ROUNDS} rounds; ratios by wall, by CPU")
+    for row, (name, (wall, cpu)) in enumerate(zip(work, spent, strict=True)):
+        print(f"{name:33s}{count / wall:6.0f} frames/s, {1000 * cpu / count:.2f} CPU ms a frame; "
+              f"{plain[row, 0]:.0%}, {plain[row, 1]:.0%} of ffmpeg; "
+              f"{same[row, 0]:.0%}, {same[row, 1]:.0%} of the same picture")  # fmt: skip
+
+
+@pytest.mark.bench
+def test_against_the_standard_way(videos, tmp_path):
     count = SECONDS * 25 * len(videos)
     shards = [tmp_path / f"{path.stem}.tar" for path in videos]
-    side_by_side(bare_ffmpeg, videos)  # warm
-    floor = side_by_side(bare_ffmpeg, videos)
-    crops = side_by_side(crops_alone, videos)
-    given = side_by_side(ours, videos, shards, [True] * len(videos))
-    print(f"\n{count} frames of 1280x720, {CORES} cores, frames a second")
-    print(f"bare ffmpeg, decode + crop + scale  {count / floor:7.0f}")
-    print(f"clips, their frames alone           {count / crops:7.0f}  {floor / crops:.0%} of ffmpeg")
-    print(f"clips, with sound, scores, JPEG     {count / given:7.0f}  {floor / given:.0%} of ffmpeg")
-    found = side_by_side(ours, videos, shards, [False] * len(videos))
-    peer = side_by_side(scripts_way, videos, [tmp_path / path.stem for path in videos])
+    found, _ = side_by_side(ours, videos, shards, [False] * len(videos))
+    peer, _ = side_by_side(scripts_way, videos, [tmp_path / path.stem for path in videos])
     sizes = [
         sum(p.stat().st_size for p in tmp_path.glob(pattern)) for pattern in ("*.tar", "*/*.png", "*/crop-*")
     ]
+    print(f"\n{count} frames of 1280x720, {CORES} cores, frames a second")
     print(f"clips, own detection                {count / found:7.0f}")
     print(f"all to PNG, crop a frame at a time  {count / peer:7.0f}  ours {peer / found:.1f} times as fast")
     print(f"bytes: shards {sizes[0] / 1e6:.0f} MB, PNG {sizes[1] / 1e6:.0f} MB ({sizes[1] / sizes[0]:.1f}x), "

@@ -273,11 +273,26 @@ def test_a_log_is_read_while_it_grows_and_whole_at_the_end(flash):
     with media.FfmpegPipe(_frames_out(flash, probed, (64, 48), None, None, 1), 60) as pipe:
         lines = []
         for _ in range(100):
-            pipe.read(64 * 48 * 3)
+            assert pipe.fill(memoryview(bytearray(64 * 48 * 3))) == 64 * 48 * 3
             lines += pipe.lines()
-        assert pipe.read(1) == b""
+        assert pipe.fill(memoryview(bytearray(1))) == 0
     lines += pipe.lines()
     assert sum("] n:" in line for line in lines) == 100
+
+
+def test_a_buffer_is_filled_whole_but_for_the_end(flash):
+    from pipelines.preprocess.media.frames import _frames_out
+
+    size = 64 * 48 * 3
+    output = _frames_out(flash, media.probe(flash), (64, 48), None, None, 1)
+    with media.FfmpegPipe(output, 60) as pipe:
+        whole = pipe.read()
+    buffer, parts = bytearray(7 * size + 5), []
+    with media.FfmpegPipe(output, 60) as pipe:
+        while count := pipe.fill(memoryview(buffer)):
+            parts.append(bytes(buffer[:count]))
+    assert b"".join(parts) == whole
+    assert [len(part) for part in parts] == [7 * size + 5] * 14 + [100 * size - 14 * (7 * size + 5)]
 
 
 def test_a_hung_ffmpeg_is_killed_and_named(flash):

@@ -21,7 +21,7 @@ def psnr(a, b):
 
 @pytest.mark.parametrize("codec", ["jpeg", "png", "h264"])
 def test_some_frames_are_those_of_the_whole(images, codec):
-    extension, data = frames.encode(frames.Frames(images, codec))
+    extension, data = frames.encode(frames.encoded(images, codec))
     whole = frames.decode(extension, data)
     np.testing.assert_array_equal(frames.decode(extension, data, [17, 3, 3, 29, 0]), whole[[17, 3, 3, 29, 0]])
 
@@ -29,24 +29,50 @@ def test_some_frames_are_those_of_the_whole(images, codec):
 @pytest.mark.parametrize(("codec", "least"), [("jpeg", 38), ("png", np.inf), ("h264", 36)])
 def test_what_a_codec_keeps(images, codec, least):
     with np.errstate(divide="ignore"):
-        assert psnr(frames.decode(*frames.encode(frames.Frames(images, codec))), images) >= least
+        assert psnr(frames.encoded(images, codec).images(), images) >= least
 
 
 @pytest.mark.parametrize("codec", ["jpeg", "png", "h264"])
 def test_same_images_same_bytes(images, codec):
-    one, two = (frames.encode(frames.Frames(images.copy(), codec)) for _ in range(2))
+    one, two = (frames.encoded(images.copy(), codec) for _ in range(2))
     assert one == two
 
 
+@pytest.mark.parametrize("codec", ["jpeg", "png", "h264"])
+def test_a_stream_that_overwrites_its_frame_gives_the_bytes_of_the_array(images, codec):
+    def stream():
+        frame = np.empty_like(images[0])
+        for image in images:
+            frame[:] = image
+            yield frame
+            frame[:] = 0
+
+    streamed = frames.encoded(stream(), codec)
+    assert streamed == frames.encoded(images, codec)
+    assert len(streamed) == 30
+
+
+def test_an_array_becomes_jpeg_95_and_what_is_encoded_stays(images):
+    stored = frames.encoded(images, "jpeg", 95)
+    assert frames.encode(images) == frames.encode(stored) == ("jpgs", stored.data)
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "png", "h264"])
+def test_encoded_frames_are_shown_as_a_reader_sees_them(images, codec):
+    stored = frames.encoded(images, codec)
+    np.testing.assert_array_equal(stored.images(), frames.decode(stored.extension, stored.data))
+    np.testing.assert_array_equal(stored.images([4, 2]), stored.images()[[4, 2]])
+
+
 def test_quality_is_smaller_or_larger(images):
-    sizes = [len(frames.encode(frames.Frames(images, "jpeg", quality))[1]) for quality in (50, 80, 95)]
+    sizes = [len(frames.encoded(images, "jpeg", quality).data) for quality in (50, 80, 95)]
     assert sizes == sorted(sizes)
 
 
 @pytest.mark.parametrize("codec", ["jpeg", "png", "h264"])
 def test_a_family_reads_each_codec(images, codec, tmp_path):
     store = Store(str(tmp_path))
-    sample = shards.encode_sample({"__key__": "a#b", "frames": frames.Frames(images, codec)})
+    sample = shards.encode_sample({"__key__": "a#b", "frames": frames.encoded(images, codec)})
     with store.scratch() as folder:
         records = shards.write_shard(folder / "s.tar", [sample])
         store.put(folder / "s.tar", locations.pack("clips", "p"))

@@ -14,7 +14,14 @@ from pipelines.preprocess.media.clock import (
     ticks_of,
 )
 from pipelines.preprocess.media.container import probe
-from pipelines.preprocess.media.frames import Seen, map_frames, read_frames, read_ticks, stream_ticks
+from pipelines.preprocess.media.frames import (
+    Seen,
+    map_frames,
+    read_frames,
+    read_ticks,
+    stream_frames,
+    stream_ticks,
+)
 from pipelines.preprocess.media.process import (
     FfmpegPipe,
     as_file,
@@ -42,6 +49,7 @@ __all__ = [
     "read_ticks",
     "run_ffmpeg",
     "seconds_of",
+    "stream_frames",
     "stream_ticks",
     "ticks_of",
 ]

@@ -40,7 +40,7 @@ def read_frames(
     seconds (and a margin). All of them are in memory: for a stretch of the 25 fps clock see `stream_ticks`.
     """
     times: list[float] = []
-    frames = [frame for frame, _ in _frames(path, probed, size, crop, span, times)]
+    frames = [frame.copy() for frame, _ in _frames(path, probed, size, crop, span, times)]
     return np.array(frames, np.uint8).reshape(-1, size[1], size[0], 3), np.array(times)
 
 
@@ -70,7 +70,8 @@ def stream_ticks(
     """Yields (index of the tick, frame (H,W,3)) for each of the sorted `ticks` (n,), as they are decoded.
 
     A tick has the frame nearest to it, the earlier one on a tie (the rule of `nearest`). Two frames are held
-    at a time. `times` receives the seconds of every decoded frame of the span, for looking for holes.
+    at a time, and a frame is overwritten once the next is asked for. `times` receives the seconds of every
+    decoded frame of the span, for looking for holes.
     """
     clock = seconds_of(np.asarray(ticks), probed)
     span = (max(0.0, float(clock[0])), max(0.0, float(clock[-1])) + 1 / 25)
@@ -86,6 +87,14 @@ def stream_ticks(
         at += 1
 
 
+def stream_frames(
+    path: Path, probed: Mapping[str, Any], size: tuple[int, int], crop: Box | None = None
+) -> Iterator[tuple[np.ndarray, float]]:
+    """Every frame (H,W,3) uint8 of `size` (W,H) and its second, as it is decoded; `crop` as in `read_frames`.
+    A frame is overwritten once the next is asked for."""
+    return _frames(path, probed, size, crop, None, [])
+
+
 def _frames(
     path: Path,
     probed: Mapping[str, Any],
@@ -94,7 +103,8 @@ def _frames(
     span: Span | None,
     times: list[float],
 ) -> Iterator[tuple[np.ndarray, float]]:
-    """Every decoded frame and its second, which is also put on `times`. Rejected undecodable if none.
+    """Every decoded frame and its second, which is also put on `times`. Rejected undecodable if none. A frame
+    lasts until the one after the next is asked for.
 
     A seek should end at the key frame before the span; in files without an index it may end behind that one,
     and what is decoded begins with the next. Then the file is read from its start.
@@ -118,16 +128,17 @@ def _read(
     output: Any, probed: Mapping[str, Any], size: tuple[int, int], times: list[float], begin: float = np.inf
 ) -> Iterator[tuple[np.ndarray, float]]:
     """The frames that ffmpeg gives; _LateStart, before any of them, if the first is later than `begin`."""
-    length = size[0] * size[1] * 3
+    # written over in turn: the first touch of fresh memory takes longer than filling it
+    pair = np.empty((2, size[1], size[0], 3), np.uint8)
     with FfmpegPipe(output, patience(probed["seconds"])) as pipe:
         log = _Log(pipe)
-        while len(data := pipe.read(length)) == length:
+        while pipe.fill((frame := pair[len(times) % 2]).data) == frame.nbytes:
             second = log.time()
             if not times and second > begin:
                 raise _LateStart
             # a damaged file may step back; what the clock asks for is then already past
             times.append(max(second, times[-1]) if times else second)
-            yield np.frombuffer(data, np.uint8).reshape(size[1], size[0], 3), times[-1]
+            yield frame, times[-1]
         if not times and begin < np.inf:
             raise _LateStart
     log.finish()
@@ -153,20 +164,19 @@ def map_frames(
     change: float = 0.0,
 ) -> Seen[T]:
     """Apply `function` to batches (n,H,W,3) of each `every`th decoded frame (and the last of the file), in
-    bounded memory.
+    bounded memory: it must keep no frame, the next batch is written over it.
 
     change: report where all frames, not only each `every`th, differ from the one before by this score of the
     scdet filter (0 to 100); 0 = do not look. That costs under 3 % of a 720p decode.
     """
     results: list[T] = []
     times: list[float] = []
-    frame = size[0] * size[1] * 3
+    frames = np.empty((batch, size[1], size[0], 3), np.uint8)
     output = _frames_out(path, probed, size, None, span, every, change)
     with FfmpegPipe(output, patience(probed["seconds"])) as pipe:
         log = _Log(pipe)
-        while len(data := pipe.read(batch * frame)) >= frame:
-            frames = np.frombuffer(data[: len(data) // frame * frame], np.uint8)
-            results += function(frames.reshape(-1, size[1], size[0], 3))
+        while count := pipe.fill(frames.data) // frames[0].nbytes:
+            results += function(frames[:count])
             times += [log.time() for _ in range(len(results) - len(times))]
     changes = log.finish()
     return Seen(results, np.maximum.accumulate(times), np.array(changes))
@@ -210,8 +220,8 @@ class _Log:
                 self._base = int(found[1]) / int(found[2])
             elif found := re.search(r"lavfi\.scd\.time: *(-?[\d.]+)", line):
                 self._changes.append(float(found[1]))
-            elif "corrupt decoded frame" in line:
-                self._corrupt += 1
+            # of another thread, it may stand in the middle of a line of showinfo's
+            self._corrupt += line.count("corrupt decoded frame")
 
 
 # --- the filters --------------------------------------------------------------------------------------------

@@ -90,7 +90,10 @@ class FfmpegPipe:
     def __init__(self, output: Any, timeout: float):
         import ffmpeg
 
-        node = output.global_args("-nostdin", "-hide_banner", "-nostats", "-filter_complex_threads", "1")
+        # repeat: else equal lines become one, unless another thread's comes between: not the same in each run
+        node = output.global_args(
+            "-nostdin", "-hide_banner", "-nostats", "-loglevel", "repeat+info", "-filter_complex_threads", "1"
+        )
         self._command = ffmpeg.compile(node, cmd=ffmpeg_path())
         self._timeout = timeout
         self._left = timeout
@@ -105,6 +108,7 @@ class FfmpegPipe:
         )
         assert self._process.stdout is not None
         self._out = self._process.stdout.fileno()
+        os.set_blocking(self._out, False)
         if hasattr(fcntl, "F_SETPIPE_SZ"):  # Linux: a frame in one or two turns, not in one for every 64 KiB
             with suppress(PermissionError):  # the user's pipes hold all that they may
                 fcntl.fcntl(self._out, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
@@ -112,30 +116,33 @@ class FfmpegPipe:
         self._ready.register(self._out, select.POLLIN)
         return self
 
-    def read(self, size: int = -1) -> bytes:
-        """The next `size` bytes, fewer at the end; all that is left by default."""
-        if size < 0:
-            parts = iter(lambda: self._some(2**20), b"")
-            return b"".join(parts)
-        data = bytearray(size)
-        view, at = memoryview(data), 0
-        while at < size:
-            part = self._some(size - at)
-            if not part:
-                break
-            view[at : at + len(part)] = part
-            at += len(part)
-        return bytes(view[:at]) if at < size else bytes(data)
+    def fill(self, buffer: memoryview) -> int:
+        """The next bytes of its output, written over a buffer -> how many: as many as it holds, fewer only
+        at the end."""
+        view, at = buffer.cast("B"), 0
+        while at < len(view) and (count := self._some(view[at:])):
+            at += count
+        return at
 
-    def _some(self, size: int) -> bytes:
-        began = time.monotonic()
-        if not self._ready.poll(max(1.0, 1000 * self._left)):
-            raise self._late()
-        data = os.read(self._out, min(size, 2**20))
-        self._left -= time.monotonic() - began
-        if self._left <= 0 and data:
-            raise self._late()
-        return data
+    def read(self) -> bytes:
+        """All that is left of its output."""
+        parts: list[bytes] = []
+        buffer = memoryview(bytearray(PIPE_BYTES))
+        while count := self.fill(buffer):
+            parts.append(bytes(buffer[:count]))
+        return b"".join(parts)
+
+    def _some(self, view: memoryview) -> int:
+        """What is there, once something is -> bytes read, 0 at the end."""
+        try:
+            return os.readv(self._out, [view])
+        except BlockingIOError:
+            began = time.monotonic()
+            ready = self._ready.poll(max(1.0, 1000 * self._left))
+            self._left -= time.monotonic() - began
+            if not ready or self._left <= 0:
+                raise self._late() from None
+            return os.readv(self._out, [view])
 
     def lines(self) -> list[str]:
         """The lines that ffmpeg has logged since this was last asked; all of them are there at the end."""
