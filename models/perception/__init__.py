@@ -38,6 +38,8 @@ NETS: dict[str, Net] = {
     "fan2d_flip": Net("models.perception.fan:load_2d_flip", ("fan2d",), gpu=True),
     "fan25d": Net("models.perception.fan:load_25d", ("fan3d",), gpu=True),
     "fan3d": Net("models.perception.fan:load_3d", ("fan3d", "fan_depth"), gpu=True),
+    "vgg19": Net("models.perception.vgg19:load", ("vgg19",), gpu=True),
+    "vgg19_random": Net("models.perception.vgg19:load_random", gpu=True),
     "wav2vec2_base": Net("models.perception.wav2vec:load_base", ("wav2vec2_base",), gpu=True),
     "wav2vec2_large": Net("models.perception.wav2vec:load_large", ("wav2vec2_large",), gpu=True),
 }

@@ -1,16 +1,20 @@
 """What the frozen nets promise. Stages take these as arguments and never name an implementation.
 
-Images are uint8 RGB; coordinates are pixels, x right, y down, pixel centres at +0.5 (a box from 0 to 256
-covers a 256 px image). A missing face is a row of NaN. Every implementation is deterministic.
+Images are uint8 RGB where nothing else is said; coordinates are pixels, x right, y down, pixel centres at
++0.5 (a box from 0 to 256 covers a 256 px image). A missing face is a row of NaN. Every implementation is
+deterministic.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class FaceDetector(Protocol):
@@ -84,4 +88,17 @@ class SpeechEncoder(Protocol):
     def encode(self, sounds: Sequence[np.ndarray], options: SpeechOptions) -> list[np.ndarray]:
         """Sounds (640 T,) float32 in [-1,1], 16 kHz -> features (T,D) float32 each, a row a frame at 25 fps.
         A sound's features do not depend on the others."""
+        ...
+
+
+class FeatureNet(Protocol):
+    """A net whose maps are compared in a loss: gradient reaches the images, never its weights."""
+
+    name: str
+    """Says so when the weights are not the published ones; goes into the labels of what it trained."""
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """images (B,3,H,W) float, RGB in [0,1] -> maps (B,C,h,w), fine to coarse, in the images' dtype or
+        that of the autocast around the call.
+        """
         ...

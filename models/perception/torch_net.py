@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -112,15 +112,35 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Tensor]:
     return {name: tensor for one in every for name, tensor in one.items()}
 
 
-def build(make: Callable[[], nn.Module], path: Path, weights_id: str) -> nn.Module:
-    """The net that `make` builds, with the tensors of the file and no others.
+def build(
+    make: Callable[[], nn.Module], path: Path, weights_id: str, unused: Collection[str] = ()
+) -> nn.Module:
+    """The net that `make` builds, with the tensors of the file and no others; `unused` may be in the file.
 
     Raises ValueError naming those that are missing, unknown or of another shape.
     """
-    tensors = read_tensors(path)
+    tensors = {name: tensor for name, tensor in read_tensors(path).items() if name not in unused}
     with torch.device("meta"):  # no time and no random numbers for weights that are replaced at once
         net = make()
-    wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+    if told := differences(tensors, shapes(net)):
+        raise ValueError(
+            f"weights {weights_id} do not fit {type(net).__name__}: tensors {told}. "
+            f"Is {path.name} another model's file?"
+        )
+    floats = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+    net.load_state_dict(floats, assign=True)
+    return net
+
+
+def shapes(net: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Of every tensor in a net's state, by name."""
+    return {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+
+
+def differences(tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> str:
+    """How the tensors of a file differ from those of a net: how many, and the first three names of each kind.
+    Empty where they fit.
+    """
     missing = [name for name in wanted if name not in tensors]
     unknown = [name for name in tensors if name not in wanted]
     shaped = [
@@ -133,11 +153,4 @@ def build(make: Callable[[], nn.Module], path: Path, weights_id: str) -> nn.Modu
         for what, names in (("missing", missing), ("unknown", unknown), ("of another shape", shaped))
         if names
     ]
-    if told:
-        raise ValueError(
-            f"weights {weights_id} do not fit {type(net).__name__}: tensors {'; '.join(told)}. "
-            f"Is {path.name} another model's file?"
-        )
-    floats = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
-    net.load_state_dict(floats, assign=True)
-    return net
+    return "; ".join(told)
