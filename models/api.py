@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
+RELEASED = "weights."  # how `Phase.start_from` names a released file
+
 Sample = dict[str, "np.ndarray"]
 """What a task draws from one clip: arrays of fixed shape, stacked by the loader."""
 
@@ -35,6 +37,8 @@ class Optim:
     decay_steps: int = 1_000_000
     clip: float | None = None
     """Largest gradient norm, or None."""
+    start: int = 0
+    """Steps this clock shows when the phase begins, so that one schedule runs through several phases."""
 
     def __post_init__(self) -> None:
         if not self.lr > 0:
@@ -47,6 +51,36 @@ class Optim:
             )
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip {self.clip}: expected a positive number or null")
+        if self.start < 0:
+            raise ValueError(f"start {self.start}: expected 0 or more steps")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Adversary:
+    """The judges of a phase: discriminators with an optimiser of their own.
+
+    One backward pass serves both sides. The generator's terms look through judges whose weights are held
+    still, the judges' own terms look at images cut off from the generator; so neither side's gradient
+    depends on which of them moves first.
+    """
+
+    train: tuple[str, ...]
+    """Parts of the net that judge."""
+    optim: Optim = field(default_factory=Optim)
+    losses: dict[str, float | None]
+    """Weight of each of the judges' own terms."""
+    fools: dict[str, float | None]
+    """Weight of each of the generator's terms that look through the judges."""
+    alone: int = 0
+    """Steps at the start of the phase in which the judges learn and `fools` are left out."""
+
+    def __post_init__(self) -> None:
+        if not self.train:
+            raise ValueError("adversary.train is empty; name at least one part of the net")
+        if self.alone < 0:
+            raise ValueError(f"adversary.alone {self.alone}: expected 0 or more steps")
+        if not any((weight or 0) > 0 for weight in self.losses.values()):
+            raise ValueError(f"adversary: no loss has a weight above 0 in {self.losses}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +89,11 @@ class Phase:
 
     name: str
     start_from: str | None = None
-    """The phase whose weights this one begins with; None = PyTorch's initial values."""
+    """The phase whose weights this one begins with, or `weights.<id>`, a released file that was imported
+    (`reenact weights`); None = PyTorch's initial values.
+    """
+    carry: bool = False
+    """Go on with the Adam moments of the phase it starts from too, as one training that was not cut."""
     steps: int
     """Optimiser steps. May be raised later: training then continues."""
     batch: int
@@ -72,8 +110,8 @@ class Phase:
     """Weight of each loss term. 0 = computed without gradient and logged; null or left out = not computed."""
     ema: float = 0.0
     """Decay of a running mean of the weights, which is then what the phase publishes; 0 = off."""
-    # A phase with a discriminator adds `adversary: Optim | None` and `adversary_only: int` here, and its own
-    # step beside Objective in pipelines/train/objective.py.
+    adversary: Adversary | None = None
+    """The discriminators, in a phase that has them."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1:
@@ -88,15 +126,42 @@ class Phase:
             raise ValueError(f"phase {self.name}: no loss has a weight above 0 in {self.losses}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"phase {self.name}: ema {self.ema}: expected 0 (off) or more, below 1")
+        if self.carry and (self.start_from is None or self.released):
+            raise ValueError(f"phase {self.name}: carry needs a phase to start from, found {self.start_from}")
+        if self.adversary and (both := set(self.train) & set(self.adversary.train)):
+            raise ValueError(f"phase {self.name}: {sorted(both)} cannot both learn and judge")
+
+    @property
+    def released(self) -> str | None:
+        """Id of the released weights it starts from, if any."""
+        found = (self.start_from or "").partition(RELEASED)
+        return found[2] if found[1] and not found[0] else None
 
     @property
     def weights(self) -> dict[str, float]:
-        """The terms to compute."""
-        return {name: weight for name, weight in self.losses.items() if weight is not None}
+        """The generator's terms, without those that look through judges."""
+        return given(self.losses)
 
     @property
     def chunk_size(self) -> int:
         return self.chunk or self.batch
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """How a phase starts from released weights: `Phase.start_from: weights.<id>` names one of the model's."""
+
+    reader: str
+    """"module:function" of ({weights id: safetensors as imported}, the model's settings, the phase) ->
+    tensors by our names, and labels.
+    """
+    files: tuple[str, ...]
+    """Ids in the weights registry."""
+
+
+def given(losses: Mapping[str, float | None]) -> dict[str, float]:
+    """The terms to compute: those whose weight is not null."""
+    return {name: weight for name, weight in losses.items() if weight is not None}
 
 
 class Clip(Protocol):
@@ -114,6 +179,22 @@ class Clip(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """A batch as validation sees it. Pictures are uint8 RGB."""
+
+    row: np.ndarray
+    """(B,H,W',3) pictures side by side, left to right as the model's README says."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """Figures that only the model can know; means over the batch."""
+    source: np.ndarray | None = None
+    """(B,H,W,3) what copying the source would give; None where the task renders no images."""
+    driving: np.ndarray | None = None
+    """(B,H,W,3) what the output should be."""
+    output: np.ndarray | None = None
+    """(B,H,W,3)"""
+
+
 class Task(Protocol):
     """One kind of training step of one model. Built in every worker; holds the net and no other state."""
 
@@ -126,16 +207,22 @@ class Task(Protocol):
         """
         ...
 
+    def use(self, nets: Mapping[str, Any]) -> None:
+        """Called once, with the perception nets that the model's phases.py asks for in this phase
+        (`nets(section, phase)`; models/perception), on the training device.
+        """
+        ...
+
     def terms(self, batch: Batch) -> Mapping[str, Callable[[], Tensor]]:
-        """The loss terms by name, each a scalar computed when called."""
+        """The loss terms by name, each a scalar computed when called; those of an adversary too.
+
+        A term in `Adversary.fools` is built with the judges' parameters frozen, a term in `Adversary.losses`
+        from detached images.
+        """
         ...
 
-    def scores(self, batch: Batch) -> dict[str, float]:
-        """Figures for the validation log, over samples drawn with training=False."""
-        ...
-
-    def preview(self, batch: Batch) -> np.ndarray:
-        """(B,H,W,3) uint8, a row of pictures per sample, left to right as the model's README says."""
+    def look(self, batch: Batch) -> Look:
+        """What validation measures and shows, over samples drawn with training=False."""
         ...
 
     def describe(self) -> dict[str, Any]:

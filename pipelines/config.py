@@ -68,6 +68,8 @@ class RuntimeConfig:
     """Ray Train workers; 0 = train inside the driver process (tests, debugging)."""
     train_cpus: int = 2
     """Cores of each training worker."""
+    train_compile: bool = False
+    """Compile the net before training; it takes a minute or more, and pays on GPUs if at all."""
     use_gpu: bool = False
     """Train and evaluate on GPUs."""
     eval_cpus: int = 1
@@ -237,7 +239,11 @@ def _over(defaults: Any, tree: Any) -> Any:
 
 def _unknown(kind: Any, tree: Any, prefix: str, origin: Mapping[str, str], file: str) -> None:
     """Unknown keys, at any depth, with the nearest known one."""
-    if not (dataclasses.is_dataclass(kind) and isinstance(tree, Mapping)):
+    if not isinstance(tree, Mapping):
+        return
+    if not dataclasses.is_dataclass(kind):
+        for one in typing.get_args(kind):  # of a union
+            _unknown(one, tree, prefix, origin, file)
         return
     hints = typing.get_type_hints(kind)
     for key, value in tree.items():

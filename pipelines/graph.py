@@ -11,7 +11,7 @@ file in pipelines/preprocess and one `keyed(...)` here. A model appears through 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -77,11 +77,12 @@ def data(keyed: Any, whole: Any, config: Any) -> None:
           config=("fit3dmm",), nets=config.fit3dmm.nets,
           packages=config.fit3dmm.packages)
 
-    spoken = () if config.speech.encoder == "log_mel" else (config.speech.encoder,)
+    spoken = (config.speech.net,) if config.speech.net else ()
     keyed("speech", "speech:encode_speech",
           reads={"clips": ("sound", "clip")},
           writes=("speech",),
-          config=("speech",), nets=spoken, packages=("torch", "transformers") if spoken else ())
+          config=("speech",), nets=spoken, packages=("torch", "transformers") if spoken else (),
+          inputs="pipelines.preprocess.transcripts:external")
 
     whole("corpus", "eval.corpus:corpus",
           reads={"recordings": ("id", "split"), "download": ("probe",), "clips": ("frames", "clip", "crop"),
@@ -103,18 +104,43 @@ def train(whole: Any, model: str, config: Any) -> str:
     phases = importlib.import_module(f"{MODELS[model]}.phases")
     reads = {"recordings": ("id", "split", "identity"), **phases.READS}
     resources = {"cpu": config.runtime.train_cpus, "gpu": int(config.runtime.use_gpu)}
-    name = ""
-    for phase, settings in getattr(config, model).phases.items():
+    section, name = getattr(config, model), ""
+    for phase, settings in section.phases.items():
+        if settings is None:  # the run file drops it
+            continue
         name, before = f"train.{model}.{phase}", settings.start_from
+        starts = _released(phases, name, section.phases, settings)
+        from_phase = {f"train.{model}.{before}": ("checkpoint",)} if before and not starts else {}
+        nets = [NETS[net] for net in phases.nets(section, settings)]
+        weights = (*(w for net in nets for w in net.weights), *(starts.files if starts else ()))
+        parts = (*phases.SETTINGS[phase], *(phases.NET_SETTINGS if nets else ()), f"phases.{phase}")
+        code = [phases.TASKS[phase], *(net.loader for net in nets), *([starts.reader] if starts else [])]
         # fmt: off
         whole(name, "train.launch:train_phase", exclusive=True, resources=resources,
-              reads={**reads, f"train.{model}.{before}": ("checkpoint",)} if before else reads,
-              writes=("checkpoint",),
-              config=(*(f"{model}.{part}" for part in phases.SETTINGS[phase]), f"{model}.phases.{phase}"),
+              reads={**reads, **from_phase}, writes=("checkpoint",),
+              config=[f"{model}.{part}" for part in parts],
               extend=f"{model}.phases.{phase}.steps",
-              code=(phases.TASKS[phase],), packages=("torch",))
+              code=code, weights=weights, packages=("torch",))
         # fmt: on
+    if not name:
+        raise ValueError(
+            f"{model}.phases: the run leaves out every phase; keep one, or take {model} out of models"
+        )
     return name
+
+
+def _released(declared: Any, name: str, phases: Mapping[str, Any], settings: Any) -> Any:
+    """The released weights that a phase starts from, or None. Raises ValueError for a start that is not
+    there.
+    """
+    start = settings.start_from
+    if settings.released in declared.RELEASED:
+        return declared.RELEASED[settings.released]
+    if start is not None and phases.get(start) is None:
+        there = [f"{one!r}" for one, value in phases.items() if value is not None]
+        known = ", ".join([*there, *(f"weights.{one}" for one in declared.RELEASED)])
+        raise ValueError(f"{name} starts from {start!r}, which this run does not have; it has {known}")
+    return None
 
 
 def evaluate(whole: Any, model: str, config: Any, last: str) -> None:
@@ -126,7 +152,7 @@ def evaluate(whole: Any, model: str, config: Any, last: str) -> None:
           reads={"recordings": ("id", "split"), "clips": ("frames",), last: ("checkpoint",)},
           writes=("scores",),
           config=("eval",), code=(f"{MODELS[model]}.reenact:load_reenactor", *(net.loader for net in nets)),
-          weights=[w for net in nets for w in net.weights], packages=("torch", "dlib-bin"))
+          weights=[w for net in nets for w in net.weights], lacking="say", packages=("torch", "dlib-bin"))
     # fmt: on
 
 

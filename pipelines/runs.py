@@ -50,7 +50,7 @@ def run_pipeline(
     click.echo("")
     session.store.check_writable()
     for plan in plans.values():  # now, and not when a worker starts after hours of other nodes
-        for needed in plan.node.weights if plan.node.kind == "keyed" and not plan.settled else ():
+        for needed in plan.node.weights if plan.node.lacking == "refuse" and not plan.settled else ():
             weights.require(session.store, needed)
     return _execute(session, planner, plans, targets, keep_going)
 

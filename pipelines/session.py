@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("pipelines", "models", "storage")
 OUTSIDE = (  # what only moves bytes and messages: content digests guard it, so an edit there retrains nothing
     "pipelines.engine", "pipelines.executor", "pipelines.tracking", "pipelines.progress",
-    "pipelines.config", "pipelines.preprocess.fetch", "storage",
+    "pipelines.config", "pipelines.preprocess.fetch", "pipelines.train.follow", "storage",
 )  # fmt: skip
 TOOLS = {"ffmpeg": "pipelines.preprocess.media:ffmpeg_version"}
 

@@ -41,6 +41,10 @@ def test_the_run_file_wins_over_fragments_and_set_over_both(run_file):
             "fsrt: {phases: {warmup: {stepz: 3}}}",
             "fsrt.phases.warmup.stepz: unknown key; did you mean 'steps'?",
         ),
+        (
+            "fsrt: {phases: {adversarial: {adversary: {alonee: 3}}}}",
+            "fsrt.phases.adversarial.adversary.alonee: unknown key; did you mean 'alone'?",
+        ),
         ("data: {source: webcam}", "data.source: .*'synthetic', 'folder', .*'voxceleb_csv'.*found 'webcam'"),
         ("- 1", "found a list, expected a mapping"),
         ("a: [", "not YAML"),

@@ -25,7 +25,8 @@ def reached(graph, node: str) -> set[str]:
 def test_the_nodes_are_those_of_the_design(graph):
     assert list(graph.nodes) == [
         "recordings", "download", "clips", "keypoints", "fit3dmm", "speech", "corpus",
-        "train.fsrt.keypoints", "train.fsrt.warmup", "eval.fsrt", "report",
+        "train.fsrt.keypoints", "train.fsrt.warmup", "train.fsrt.perceptual", "train.fsrt.adversarial",
+        "eval.fsrt", "report",
     ]  # fmt: skip
 
 
@@ -74,3 +75,42 @@ def test_views_are_cut_for_who_asks(graph):
 
 def test_runtime_settings_are_in_no_key(graph):
     assert not [c for node in graph for c in node.config if c.startswith("runtime")]
+
+
+def test_a_metric_is_no_code_of_training(graph):
+    """Validation's figures are to look at: a change of them must not retrain."""
+    assert not [name for name in reached(graph, "train.fsrt.warmup") if name.startswith("pipelines.eval")]
+
+
+def test_a_phase_that_the_run_drops_is_no_node():
+    sets = ["fsrt.phases.adversarial=null"]
+    nodes = build(load(DEMO, sets).config).nodes
+    assert "train.fsrt.adversarial" not in nodes
+    assert "train.fsrt.perceptual" in nodes["eval.fsrt"].reads
+
+
+def test_a_phase_whose_start_is_dropped_says_what_there_is():
+    with pytest.raises(
+        ValueError, match=r"train.fsrt.warmup starts from 'keypoints', which this run does not"
+    ):
+        build(load(DEMO, ["fsrt.phases.keypoints=null"]).config)
+
+
+def test_released_weights_and_their_reader_are_in_the_key():
+    sets = ["fsrt.phases.keypoints=null", "fsrt.phases.warmup.start_from=weights.fsrt_kp"]
+    node = build(load(DEMO, sets).config)["train.fsrt.warmup"]
+    assert "fsrt_kp" in node.weights
+    assert any(entry.startswith("models.fsrt.released:") for entry in node.code)
+
+
+def test_unknown_released_weights_are_an_error_listing_the_known():
+    with pytest.raises(
+        ValueError, match=r"'weights.fsrt', which this run does not have; it has .*weights.fsrt_kp"
+    ):
+        build(load(DEMO, ["fsrt.phases.warmup.start_from=weights.fsrt"]).config)
+
+
+@pytest.mark.parametrize(("weight", "needed"), [(0.01, True), (0, False), ("null", False)])
+def test_only_a_phase_that_weighs_the_perceptual_loss_needs_vgg19(weight, needed):
+    sets = ["fsrt.vgg19=imagenet", f"fsrt.phases.perceptual.losses.perceptual={weight}"]
+    assert ("vgg19" in build(load(DEMO, sets).config)["train.fsrt.perceptual"].weights) == needed

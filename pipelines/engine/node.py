@@ -39,6 +39,8 @@ class Node:
     inputs: str | None = None
     """"module:function" of (config view) -> {name: digest} for data outside the store; planning calls it."""
     weights: Sequence[str] = ()
+    lacking: Literal["refuse", "say"] = "refuse"
+    """Where weights are missing: refuse to run, before any node does; or run, and say what is left out."""
     tools: Sequence[str] = ()
     packages: Sequence[str] = ()
     nets: Sequence[str] = ()

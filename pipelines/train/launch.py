@@ -2,7 +2,8 @@
 
 Which task a phase runs, on which settings and fields, stands as text in the model's phases.py, and in the
 node's key through pipelines/graph.py. Artifact: model.safetensors (weights), state.safetensors (all that
-training on needs), metrics.jsonl (losses and scores, no timings), samples.png.
+training on needs), best.safetensors (the weights of the best validation PSNR, where the phase renders
+images), metrics.jsonl (losses and scores, no timings), samples.png.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -20,9 +20,12 @@ from typing import TYPE_CHECKING, Any
 from models import MODELS
 from models.api import Phase
 from pipelines.engine.fingerprint import resolve
+from pipelines.executor import load_nets
+from pipelines.train.follow import follow
 from storage import checkpoints
 from storage.checkpoints import StepCheckpoints
 from storage.files import Store
+from storage.weights import path_of
 
 if TYPE_CHECKING:
     from pipelines.engine.node import Context
@@ -30,8 +33,6 @@ if TYPE_CHECKING:
     from pipelines.train.loop import Job
 
 MODEL, STATE, LOG = "model.safetensors", "state.safetensors", "metrics.jsonl"
-POLL = 0.5  # seconds between two looks at the metric lines
-PATIENCE = 20.0  # seconds that workers get to stop at a step's end
 
 
 def train_phase(ctx: Context) -> None:
@@ -49,11 +50,14 @@ def train_phase(ctx: Context) -> None:
         1, phase.batch, phase.chunk_size, 0, max(1, runtime.train_workers)
     )  # or it says what to change
     train, held_out = corpora(ctx, declared.READS)
-    _bring_weights(ctx, phase, Store(ctx.scratch))
+    store = ctx.inputs["clips"].family().store
+    _bring_weights(ctx, phase, store)
     job = Job(
         node=ctx.node,
         phase=phase,
         build=partial(resolve(declared.TASKS[name]), **settings),
+        nets=partial(load_nets, declared.nets(section, phase), store),
+        landmarks=partial(landmark_finder, store),
         train=train,
         held_out=held_out,
         seed=seed,
@@ -63,6 +67,7 @@ def train_phase(ctx: Context) -> None:
         checkpoint_every=runtime.checkpoint_every,
         preview_every=runtime.preview_every,
         threads=runtime.train_cpus,
+        compile=runtime.train_compile,
     )
     if follow(ctx, job, partial(run_workers, ctx, job)):
         publish(ctx, job)
@@ -74,22 +79,46 @@ def _setting(section: Any, path: str) -> Any:
     return section
 
 
-# --- what goes in -------------------------------------------------------------------------------------------
-def _bring_weights(ctx: Context, phase: Phase, store: Store) -> None:
-    """Where every worker can reach them: the phase before, and an earlier, shorter run of this one."""
-    from pipelines.train.loop import METRICS, START, STOP, log_text
+def landmark_finder(store: Store) -> Any:
+    """What validation's AKD is measured with, or None where its weights are missing."""
+    return resolve("pipelines.eval.scoring:load_landmarks")(store)[0]
 
+
+# --- what goes in -------------------------------------------------------------------------------------------
+def _bring_weights(ctx: Context, phase: Phase, imported: Store) -> None:
+    """Where every worker can reach them: the phase before or released weights, and an earlier, shorter run
+    of this phase. `imported`: the store that third-party weights lie in.
+    """
+    from pipelines.train.loop import BEST, METRICS, START, STOP, log_text
+
+    store = Store(ctx.scratch)
     store.delete(STOP)
-    if phase.start_from and not store.exists(START):
-        model = ctx.node.rsplit(".", 1)[0]
-        _copy_in(ctx.inputs[f"{model}.{phase.start_from}"].path(MODEL), store, START)
+    if phase.released:
+        _copy_released(ctx, phase, imported, store)
+    elif phase.start_from:
+        before = ctx.inputs[f"{ctx.node.rsplit('.', 1)[0]}.{phase.start_from}"]
+        _copy_in(before.path(STATE if phase.carry else MODEL), store, START)
     if ctx.previous is not None:
         _, about = checkpoints.load(path := ctx.previous.path(STATE))
         newest = StepCheckpoints(ctx.scratch).newest(phase.steps)
         if newest is None or newest < about["step"]:
             lines = ctx.previous.path(LOG).read_text().splitlines()
             store.write(METRICS, log_text({"speed": {}, **_split(json.loads(line))} for line in lines))
+            if "best" in about:
+                _copy_in(ctx.previous.path(BEST), store, BEST)
             _copy_in(path, store, StepCheckpoints.name(about["step"]))
+
+
+def _copy_released(ctx: Context, phase: Phase, imported: Store, store: Store) -> None:
+    from pipelines.train.loop import START
+
+    model = ctx.node.split(".")[1]
+    released = import_module(f"{MODELS[model]}.phases").RELEASED[phase.released]
+    files = {weights: path_of(imported, weights) for weights in released.files}
+    tensors, labels = resolve(released.reader)(files, getattr(ctx.config, model), phase)
+    with store.scratch() as folder:
+        checkpoints.save(folder / START, tensors, {"phase": phase.start_from, "labels": labels})
+        store.put(folder / START, START)
 
 
 def _split(line: dict[str, Any]) -> dict[str, Any]:
@@ -187,86 +216,12 @@ def _check_room(workers: int, cpus: int, use_gpu: bool) -> None:
             )
 
 
-def follow(ctx: Context, job: Job, run: Callable[[], None]) -> bool:
-    """Run in a thread and pass metric lines on as they appear -> False if cancelled, at the end of a step."""
-    from pipelines.train.loop import STOP
-
-    failures: list[BaseException] = []
-
-    def guarded() -> None:
-        try:
-            run()
-        except BaseException as error:  # noqa: BLE001 (handed to the caller's thread)
-            failures.append(error)
-
-    store = Store(ctx.scratch)
-    lines = Lines(ctx, job, store)
-    thread = threading.Thread(target=guarded, name=job.node, daemon=True)
-    thread.start()
-    cancelled = getattr(ctx, "cancelled", lambda: False)
-    while thread.is_alive():
-        thread.join(POLL)
-        lines.forward()
-        if cancelled():
-            store.write(STOP, b"")
-            thread.join(PATIENCE)
-            return False
-    lines.forward()
-    if failures:
-        raise _plain(job, failures[0]) from failures[0]
-    return True
-
-
-def _plain(job: Job, error: BaseException) -> BaseException:
-    """The worker's own words in place of a pickled traceback in a traceback."""
-    workers = getattr(error, "worker_failures", None)
-    if workers:
-        rank, first = sorted(workers.items())[0]
-        cause = getattr(first, "cause", None) or first
-        return RuntimeError(f"{job.node}, worker {rank}: {type(cause).__name__}: {cause}")
-    return RuntimeError(f"{job.node}: {type(error).__name__}: {error}")
-
-
-class Lines:
-    """Metric lines forwarded to the run, each once."""
-
-    def __init__(self, ctx: Context, job: Job, store: Store) -> None:
-        self.ctx, self.job, self.store = ctx, job, store
-        self.size, self.step, self.seen = -1, 0, 0
-
-    def forward(self) -> None:
-        from pipelines.train.loop import METRICS, read_metrics
-
-        entries = {entry.name: entry.size for entry in self.store.list("")}
-        if entries.get(METRICS, -1) == self.size:
-            return
-        self.size = entries.get(METRICS, -1)
-        lines = read_metrics(self.store)
-        for line in lines[self.seen :]:
-            values = line["values"] | {f"speed/{name}": value for name, value in line["speed"].items()}
-            self.ctx.metrics(values, step=line["step"])
-            self.step = line["step"]
-        if len(lines) > self.seen:
-            note = ", ".join(f"{name} {value:.4g}" for name, value in shown(lines).items())
-            self.ctx.progress(self.step, self.job.phase.steps, note)
-        self.seen = len(lines)
-
-
-def shown(lines: list[dict[str, Any]]) -> dict[str, float]:
-    """The figures of a progress line: the last total loss, speed and held-out score."""
-    latest: dict[str, float] = {}
-    for line in lines:
-        latest |= line["values"] | line["speed"]
-    chosen = [n for n in latest if n in ("loss/total", "samples_per_second") or n.startswith("held_out/")]
-    return {name: latest[name] for name in chosen}
-
-
 # --- what comes out -----------------------------------------------------------------------------------------
 def publish(ctx: Context, job: Job) -> None:
     """The last checkpoint and the logs -> the artifact's files, without anything that depends on the time of
     day.
     """
-    from pipelines.train.loop import SAMPLES, log_text, read_metrics
+    from pipelines.train.loop import BEST, SAMPLES, log_text, published, read_metrics
 
     store, files = Store(ctx.scratch), StepCheckpoints(ctx.scratch)
     if files.newest(job.phase.steps) != job.phase.steps:
@@ -276,6 +231,9 @@ def publish(ctx: Context, job: Job) -> None:
     tensors, about = files.load(job.phase.steps)
     checkpoints.save(ctx.out / STATE, tensors, about)
     checkpoints.save(ctx.out / MODEL, published(tensors), about)
+    if "best" in about:
+        shutil.copyfile(store.fetch(BEST), ctx.out / BEST)
+        ctx.metrics({"final/best_psnr": about["best"][0], "final/best_step": about["best"][1]})
     values = [{"step": line["step"], **line["values"]} for line in read_metrics(store)]
     (ctx.out / LOG).write_bytes(log_text(values))
     (ctx.out / SAMPLES).write_bytes(store.read(SAMPLES))
@@ -283,9 +241,3 @@ def publish(ctx: Context, job: Job) -> None:
     scores = [line for line in values if any(name.startswith("held_out/") for name in line)]
     if scores:
         ctx.metrics({f"final/{name}": v for name, v in scores[-1].items() if name.startswith("held_out/")})
-
-
-def published(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a training state, the weights to use: the running mean where there is one."""
-    net = {name.removeprefix("net."): t for name, t in tensors.items() if name.startswith("net.")}
-    return net | {name.removeprefix("ema."): t for name, t in tensors.items() if name.startswith("ema.")}

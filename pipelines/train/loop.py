@@ -10,28 +10,29 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from models.api import Batch, Phase, Task
-from pipelines.train.data import Chunk, Corpus, draw, gather, training_chunks
-from pipelines.train.objective import Objective, choose_parts, learn
-from pipelines.train.optim import Ema, adam, learning_rate, moments, restore_moments
+from models.api import Phase, Task
+from models.precision import autocast
+from pipelines.train.data import Chunk, Corpus, training_chunks
+from pipelines.train.device import on_device, this_device, to_device
+from pipelines.train.objective import Losses, Objective, choose_parts, learn
+from pipelines.train.optim import Ema, adam, moments, restore_moments, set_rate
+from pipelines.train.validate import validate
 from storage import checkpoints
 from storage.checkpoints import StepCheckpoints
 from storage.files import Store
 
 START, METRICS, SAMPLES, STOP = "start.safetensors", "metrics.jsonl", "samples.png", "stop"
-VALIDATION = 16  # samples scored on a schedule
-ROWS, PICTURE = 8, 128  # of the sample grid: rows, and the least side of a picture in it
+BEST = "best.safetensors"
 FLUSH = 1.0  # seconds between two writes of the metric lines
 READERS = 2  # threads that read and decode ahead
 
@@ -43,6 +44,10 @@ class Job:
     node: str
     phase: Phase
     build: Callable[[], Task]
+    nets: Callable[[], dict[str, Any]]
+    """Loads the perception nets that the phase's losses look through."""
+    landmarks: Callable[[], Any] | None
+    """Loads a landmark finder for validation, frames (T,256,256,3) -> (T,68,2); None = no such figures."""
     train: Corpus
     held_out: Corpus | None
     """Clips of identities that are not trained on, or None if there are none."""
@@ -53,6 +58,7 @@ class Job:
     checkpoint_every: int
     preview_every: int
     threads: int
+    compile: bool = False
 
 
 def work(config: dict[str, Any]) -> None:
@@ -62,13 +68,15 @@ def work(config: dict[str, Any]) -> None:
 
 def train(job: Job) -> None:
     rank, world = _place()
-    device = _device()
+    device = this_device()
     torch.set_num_threads(job.threads)
     torch.set_float32_matmul_precision("high")
     torch.manual_seed(job.seed)  # the same initial weights in every worker
     state = State(job, device)
     files = StepCheckpoints(job.scratch)
     state.resume(files, _agreed(files.newest(job.phase.steps), world))
+    if job.compile:
+        state.net.compile(dynamic=False)  # after resuming: names of tensors stay those of the plain net
     log = MetricLog(job.scratch, state.step) if rank == 0 else None
     for _ in steps(job, state, device, rank, world):
         due = _due(job, state.step)
@@ -77,7 +85,7 @@ def train(job: Job) -> None:
             if log is not None:
                 log.add(state.step, figures, state.speed(world))
         if "preview" in due and log is not None:
-            log.add(state.step, validate(job, state, device), {})
+            log.add(state.step, look(job, state, device), {})
         stop = "log" in due and _agreed(log is not None and log.stop_asked(), world)
         if log is not None and (stop or "checkpoint" in due):
             log.flush()
@@ -88,6 +96,20 @@ def train(job: Job) -> None:
         log.flush()
     if world > 1:
         dist.barrier()
+
+
+def look(job: Job, state: State, device: torch.device) -> dict[str, float]:
+    """Validate, and keep the weights if they are the best yet."""
+    corpus = job.held_out or job.train
+    with state.showing():
+        found = validate(state.task, corpus, job, device)
+    store = Store(job.scratch)
+    store.write(SAMPLES, found.grid)
+    if found.psnr is not None:
+        state.keep_best(store, found.psnr)
+    state.clock.lap()  # looking is not training time
+    where = "held_out" if job.held_out else "train"
+    return {f"{where}/{name}": value for name, value in found.figures.items()}
 
 
 def _due(job: Job, step: int) -> set[str]:
@@ -103,12 +125,6 @@ def _due(job: Job, step: int) -> set[str]:
 # --- where this worker runs ---------------------------------------------------------------------------------
 def _place() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-
-def _device() -> torch.device:
-    from ray.train.torch import get_device
-
-    return get_device()
 
 
 def _agreed(value: Any, world: int) -> Any:
@@ -127,13 +143,23 @@ class State:
     def __init__(self, job: Job, device: torch.device) -> None:
         self.job, self.step = job, 0
         self.task = job.build()
+        self.task.use(on_device(job.nets(), device))
         self.net: nn.Module = self.task.net.to(device)
-        self.parameters = choose_parts(self.net, job.phase.train)
-        self.adam = adam(job.phase.optim, self.parameters.values())
-        self.ema = Ema(self.parameters, job.phase.ema) if job.phase.ema else None
+        phase = job.phase
+        self.learning = (*phase.train, *(phase.adversary.train if phase.adversary else ()))
+        self.parameters = choose_parts(self.net, phase.train)
+        self.adam = adam(phase.optim, self.parameters.values())
+        self.judging: dict[str, nn.Parameter] = {}
+        self.judges_adam: torch.optim.Adam | None = None
+        if phase.adversary:
+            everyone = choose_parts(self.net, self.learning)
+            self.judging = {name: p for name, p in everyone.items() if name not in self.parameters}
+            self.judges_adam = adam(phase.adversary.optim, self.judging.values())
+        self.ema = Ema(self.parameters, phase.ema) if phase.ema else None
         self.labels = dict(self.task.labels())
-        self.figures = Figures(job.phase.weights)
-        self.clock = Clock()
+        self.figures, self.clock = Figures(), Clock()
+        self.best: tuple[float, int] | None = None
+        """The best validation PSNR and its step."""
 
     def resume(self, files: StepCheckpoints, step: int | None) -> None:
         """Go on from a checkpoint of this phase, or begin with the weights of the phase before."""
@@ -148,10 +174,11 @@ class State:
             )
 
     def _begin(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-        found = self.net.load_state_dict(tensors, strict=False)
-        begun = {name.split(".")[0] for name in tensors}
-        missing = sorted({name.split(".")[0] for name in found.missing_keys} - set(self.job.phase.train))
-        half = sorted({name.split(".")[0] for name in found.missing_keys} & begun)
+        net = _under("net.", tensors) if self.job.phase.carry else tensors
+        found = self.net.load_state_dict(net, strict=False)
+        begun = {name.split(".")[0] for name in net}
+        lacking = {name.split(".")[0] for name in found.missing_keys}
+        missing, half = sorted(lacking - set(self.learning)), sorted(lacking & begun)
         if found.unexpected_keys or missing or half:
             raise ValueError(
                 f"{self.job.node} cannot start from phase {about.get('phase')}: it brings unknown tensors "
@@ -160,29 +187,60 @@ class State:
         self.labels = about.get("labels", {}) | self.labels
         if self.ema:
             self.ema = Ema(self.parameters, self.job.phase.ema)
+        if self.job.phase.carry:
+            restore_moments(self.adam, self.parameters, _under("optim.", tensors))
 
     def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors by name (`net.`, `optim.`, `ema.`), and what is needed to read them."""
         tensors = {f"net.{name}": tensor for name, tensor in self.net.state_dict().items()}
         tensors |= {f"optim.{name}": tensor for name, tensor in moments(self.adam, self.parameters).items()}
+        if self.judges_adam:
+            judges = moments(self.judges_adam, self.judging)
+            tensors |= {f"optim.{name}": tensor for name, tensor in judges.items()}
         if self.ema:
             tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.mean.items()}
-        about = {
+        return tensors, self._about() | ({"best": list(self.best)} if self.best else {})
+
+    def _about(self) -> dict[str, Any]:
+        return {
             "phase": self.job.phase.name,
             "step": self.step,
             "labels": self.labels,
             **self.task.describe(),
         }
-        return tensors, about
+
+    @contextlib.contextmanager
+    def showing(self) -> Iterator[None]:
+        """The weights as they would be published, in eval mode."""
+        if self.ema:
+            self.ema.swap()
+        self.net.eval()
+        yield
+        learn(self.net, self.learning)
+        if self.ema:
+            self.ema.swap()
+
+    def keep_best(self, store: Store, psnr: float) -> None:
+        """Put the weights aside if no validation of this phase gave a higher PSNR."""
+        if self.best and psnr <= self.best[0]:
+            return
+        self.best = (psnr, self.step)
+        with store.scratch() as folder:
+            checkpoints.save(folder / BEST, published(self.saved()[0]), self._about())
+            store.put(folder / BEST, BEST)
 
     def _restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
         self.net.load_state_dict(_under("net.", tensors))
-        restore_moments(self.adam, self.parameters, _under("optim.", tensors))
+        known = _under("optim.", tensors)
+        restore_moments(self.adam, self.parameters, known)
+        if self.judges_adam:
+            restore_moments(self.judges_adam, self.judging, known)
         if self.ema:
             mean = _under("ema.", tensors)
             for name, tensor in self.ema.mean.items():
                 tensor.copy_(mean[name])
         self.step, self.labels = about["step"], about["labels"]
+        self.best = tuple(about["best"]) if "best" in about else None  # pyright: ignore[reportAttributeAccessIssue]
 
     def speed(self, world: int) -> dict[str, float]:
         """Since the last call: throughput, and the share of time spent waiting for data."""
@@ -200,29 +258,34 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
+def published(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a training state, the weights to use: the running mean where there is one."""
+    tensors = dict(tensors)
+    return _under("net.", tensors) | _under("ema.", tensors)
+
+
 class Figures:
-    """Losses summed on the device since they were last asked for."""
+    """Losses summed on the device since they were last asked for. A term that sets in later is averaged over
+    the steps it was there.
+    """
 
-    def __init__(self, names: dict[str, float]) -> None:
-        self.names = [*(f"loss/{name}" for name in names), "loss/total", "gradient_norm", "learning_rate"]
-        self.total: Tensor | None = None
-        self.count = 0
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
 
-    def add(self, terms: Tensor, total: Tensor, norm: Tensor, rate: float) -> None:
-        values = torch.cat(
-            [terms.double(), torch.stack([total.double(), norm.double()]), total.new_tensor([rate]).double()]
-        )
-        self.total = values if self.total is None else self.total + values
-        self.count += 1
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums[name] + value.double() if name in self.sums else value.double()
+            self.counts[name] = self.counts.get(name, 0) + 1
 
     def mean(self, world: int) -> dict[str, float]:
-        assert self.total is not None
-        values = self.total / self.count
+        names = list(self.sums)
+        values = torch.stack([self.sums[name] / self.counts[name] for name in names])
         if world > 1:
             dist.all_reduce(values)
             values /= world
-        self.total, self.count = None, 0
-        return dict(zip(self.names, values.tolist(), strict=True))
+        self.sums, self.counts = {}, {}
+        return dict(zip(names, values.tolist(), strict=True))
 
 
 class Clock:
@@ -242,7 +305,7 @@ class Clock:
 def steps(job: Job, state: State, device: torch.device, rank: int, world: int) -> Iterator[int]:
     """Do the steps that are left, one for each item."""
     phase = job.phase
-    objective: nn.Module = Objective(state.task, phase.weights).to(device)
+    objective: nn.Module = Objective(state.task, phase).to(device)
     if world > 1:
         objective = DistributedDataParallel(objective, device_ids=[device] if device.type == "cuda" else None)
     left = range(state.step + 1, phase.steps + 1)
@@ -265,103 +328,62 @@ def one_step(
     job: Job, state: State, objective: nn.Module, chunks: list[Chunk], step: int, device: torch.device
 ) -> None:
     """Forward and backward over this worker's chunks, one optimiser step."""
-    rate = learning_rate(job.phase.optim, step)
-    for group in state.adam.param_groups:
-        group["lr"] = rate
-    state.adam.zero_grad(set_to_none=True)
-    totals, terms = [], []
+    rate = set_rate(state.adam, job.phase.optim, step)
+    if state.judges_adam and job.phase.adversary:
+        set_rate(state.judges_adam, job.phase.adversary.optim, step)
+    state.net.zero_grad(set_to_none=True)
+    found: list[Losses] = []
     for i, chunk in enumerate(chunks):
         last = i == len(chunks) - 1
         quiet = contextlib.nullcontext() if last else _no_sync(objective)
         with quiet:
-            with _autocast(job, device):
-                total, shown = objective(_to(chunk, device))
-            _stop_if_broken(total, "the loss", step, chunks, objective, shown)
-            (total / len(chunks)).backward()
-        totals.append(total.detach())
-        terms.append(shown)
-    gradients = [p.grad for p in state.parameters.values() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    _stop_if_broken(norm, "the gradient", step, chunks, objective, terms[-1])
+            with autocast(job.precision, device):
+                losses: Losses = objective(to_device(chunk, device), step)
+            _stop_if_broken(losses.to_minimise, "the loss", step, chunks, losses)
+            (losses.to_minimise / len(chunks)).backward()
+        found.append(losses._replace(to_minimise=losses.to_minimise.detach()))
+    norm = _gradient_norm(state.parameters)
+    _stop_if_broken(norm, "the gradient", step, chunks, found[-1])
     if job.phase.optim.clip is not None:
         torch.nn.utils.clip_grads_with_norm_(state.parameters.values(), job.phase.optim.clip, norm)
     state.adam.step()
+    if state.judges_adam and job.phase.adversary:
+        _step_of_judges(state, job.phase.adversary.optim.clip)
     if state.ema:
         state.ema.update()
-    state.figures.add(torch.stack(terms).mean(0), torch.stack(totals).mean(), norm, rate)
+    figures = {
+        f"loss/{name}": torch.stack([one.terms[name] for one in found]).mean() for name in found[0].terms
+    }
+    figures["loss/total"] = torch.stack([one.total for one in found]).mean()
+    state.figures.add(figures | {"gradient_norm": norm, "learning_rate": norm.new_tensor(rate)})
+
+
+def _gradient_norm(parameters: Mapping[str, nn.Parameter]) -> Tensor:
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters.values() if p.grad is not None])
+
+
+def _step_of_judges(state: State, clip: float | None) -> None:
+    assert state.judges_adam is not None
+    if clip is not None:
+        torch.nn.utils.clip_grad_norm_(state.judging.values(), clip)
+    state.judges_adam.step()
 
 
 def _no_sync(objective: nn.Module) -> Any:
     return objective.no_sync() if isinstance(objective, DistributedDataParallel) else contextlib.nullcontext()
 
 
-def _autocast(job: Job, device: torch.device) -> torch.autocast:
-    return torch.autocast(
-        device.type, torch.bfloat16, enabled=job.precision == "bf16" and device.type == "cuda"
-    )
-
-
-def _to(chunk: Chunk, device: torch.device) -> Batch:
-    return {
-        name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in chunk.arrays.items()
-    }
-
-
-def _stop_if_broken(
-    value: Tensor, what: str, step: int, chunks: list[Chunk], objective: nn.Module, terms: Tensor
-) -> None:
+def _stop_if_broken(value: Tensor, what: str, step: int, chunks: list[Chunk], losses: Losses) -> None:
     if bool(torch.isfinite(value)):
         return
-    inner = objective.module if isinstance(objective, DistributedDataParallel) else objective
-    assert isinstance(inner, Objective)
-    figures = ", ".join(f"{n} {v:.4g}" for n, v in zip(inner.weights, terms.tolist(), strict=True))
+    figures = ", ".join(f"{name} {term.item():.4g}" for name, term in losses.terms.items())
     clips = ", ".join(sorted({key for chunk in chunks for key in chunk.keys}))
     raise FloatingPointError(
         f"step {step}: {what} is {float(value.detach())} ({figures}); clips of the batch: {clips}"
     )
 
 
-# --- looking at it ------------------------------------------------------------------------------------------
-@torch.no_grad()
-def validate(job: Job, state: State, device: torch.device) -> dict[str, float]:
-    """Scores over fixed samples of held-out clips, and a sample grid in the work folder."""
-    corpus = job.held_out or job.train
-    drawn = [draw(state.task, corpus, job.seed, i, training=False) for i in range(VALIDATION)]
-    size = min(VALIDATION, job.phase.chunk_size)
-    if state.ema:
-        state.ema.swap()
-    state.net.eval()
-    with _autocast(job, device):
-        scores = [
-            state.task.scores(_to(gather(drawn[i : i + size]), device)) for i in range(0, VALIDATION, size)
-        ]
-        rows = state.task.preview(_to(gather(drawn[:ROWS]), device))
-    learn(state.net, job.phase.train)
-    if state.ema:
-        state.ema.swap()
-    Store(job.scratch).write(SAMPLES, grid_png(rows))
-    state.clock.lap()  # looking is not training time
-    where = "held_out" if job.held_out else "train"
-    weights = [len(drawn[i : i + size]) / VALIDATION for i in range(0, VALIDATION, size)]
-    return {
-        f"{where}/{name}": sum(w * s[name] for w, s in zip(weights, scores, strict=True))
-        for name in scores[0]
-    }
-
-
-def grid_png(rows: np.ndarray) -> bytes:
-    """rows (B,H,W,3) uint8, stacked and enlarged by a whole factor -> PNG"""
-    import io
-
-    from PIL import Image
-
-    factor = max(1, PICTURE // rows.shape[1])
-    picture = np.concatenate(list(rows)).repeat(factor, 0).repeat(factor, 1)
-    out = io.BytesIO()
-    Image.fromarray(picture).save(out, format="PNG")
-    return out.getvalue()
-
-
+# --- the record of it ---------------------------------------------------------------------------------------
 class MetricLog:
     """Metric lines in the work folder, rewritten whole so that any store can hold them; the driver reads
     along.

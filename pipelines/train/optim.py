@@ -15,11 +15,21 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 def learning_rate(optim: Optim, step: int) -> float:
     """Linear warm-up, then exponential decay. A function of the step alone, so a phase can be extended.
 
-    Steps count from 1: the authors' code starts at 0, where the rate and so the first step are 0.
+    Steps count from 1 (FSRT's authors start at 0, where the rate and so the first step are 0), from
+    `optim.start` on.
     """
+    step += optim.start
     if step < optim.warmup:
         return optim.lr * step / optim.warmup
     return optim.lr * optim.decay ** ((step - optim.warmup) / optim.decay_steps)
+
+
+def set_rate(adam: torch.optim.Adam, optim: Optim, step: int) -> float:
+    """The rate of this step, in all groups."""
+    rate = learning_rate(optim, step)
+    for group in adam.param_groups:
+        group["lr"] = rate
+    return rate
 
 
 def adam(optim: Optim, parameters: Iterable[nn.Parameter]) -> torch.optim.Adam:

@@ -48,6 +48,8 @@ class FakeFamily:
 
     samples: dict[str, dict[str, Any]]
     reads: int = 0
+    store: Any = None
+    """Where third-party weights would lie."""
 
     @property
     def keys(self) -> list[str]:
@@ -115,6 +117,10 @@ class FakeContext:
         return self.stop_at is not None and any(done >= self.stop_at for done, _, _ in self.seen["progress"])
 
 
+def no_landmarks(_store: Any) -> None:
+    return None
+
+
 class Lab:
     """Runs phases in this process and keeps their artifacts."""
 
@@ -145,6 +151,7 @@ class Lab:
             runtime=SimpleNamespace(
                 train_workers=0,
                 train_cpus=1,
+                train_compile=False,
                 use_gpu=False,
                 log_every=2,
                 checkpoint_every=every,
@@ -170,5 +177,6 @@ class Lab:
 
 
 @pytest.fixture
-def lab(tmp_path, family) -> Lab:
+def lab(tmp_path, family, monkeypatch) -> Lab:
+    monkeypatch.setattr("pipelines.train.launch.landmark_finder", no_landmarks)  # seconds a validation
     return Lab(tmp_path, family)

@@ -62,7 +62,9 @@ def test_what_a_phase_publishes(lab):
     state = load_file(artifact.path("model.safetensors"))
     assert {name.split(".")[0] for name in state} == {"kp_detector"}
     context = lab.run(lab.context("warmup"))
-    assert sorted(p.name for p in context.out.iterdir()) == sorted((*FILES, "metrics.jsonl", "samples.png"))
+    assert sorted(p.name for p in context.out.iterdir()) == sorted(
+        (*FILES, "best.safetensors", "metrics.jsonl", "samples.png")
+    )
     state, about = checkpoints.load(context.out / "model.safetensors")
     assert (about["model"], about["phase"], about["step"]) == ("fsrt", "warmup", 6)
     assert about["labels"] == {"kp_detector": "distilled"}

@@ -2,7 +2,12 @@ import pytest
 import torch
 from torch import nn
 
+from models.api import Phase
 from pipelines.train.objective import Objective, choose_parts, learn
+
+
+def phase(losses: dict[str, float | None]) -> Phase:
+    return Phase(name="toy", steps=1, batch=1, train=("a",), losses=losses)
 
 
 class TwoLosses:
@@ -27,15 +32,15 @@ class TwoLosses:
 
 def test_total_is_the_weighted_sum():
     task = TwoLosses()
-    total, shown = Objective(task, {"first": 2.0, "third": 0.5})({})
-    assert total.item() == pytest.approx(2 * shown[0].item() + 0.5 * shown[1].item())
+    total, _, shown = Objective(task, phase({"first": 2.0, "third": 0.5}))({}, 1)
+    assert total.item() == pytest.approx(2 * shown["first"].item() + 0.5 * shown["third"].item())
 
 
 def test_weight_zero_is_logged_without_gradient_and_absent_is_not_computed():
     task = TwoLosses()
-    total, shown = Objective(task, {"first": 1.0, "second": 0.0})({})
+    total, _, shown = Objective(task, phase({"first": 1.0, "second": 0.0, "third": None}))({}, 1)
     assert task.called == ["first", "second"]
-    assert torch.isnan(shown[1])
+    assert torch.isnan(shown["second"])
     total.backward()
     assert torch.isfinite(task.net["a"].weight.grad).all()  # the NaN term left no trace
 
@@ -44,7 +49,12 @@ def test_a_name_the_task_does_not_know_is_an_error_naming_both():
     with pytest.raises(
         ValueError, match=r"weighs losses \['pixle'\], but its task computes \['first', 'second', 'third'\]"
     ):
-        Objective(TwoLosses(), {"pixle": 1.0})({})
+        Objective(TwoLosses(), phase({"pixle": 1.0}))({}, 1)
+
+
+def test_a_term_of_weight_zero_that_the_task_cannot_compute_is_left_out():
+    _, _, shown = Objective(TwoLosses(), phase({"first": 1.0, "perceptual": 0.0}))({}, 1)
+    assert list(shown) == ["first"]
 
 
 def test_only_named_parts_learn():

@@ -1,0 +1,164 @@
+"""A generator against a judge, one number each: who learns from what, from which step on, after a restart.
+
+The generator g makes x = g; the judge's verdict is d * x.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models.api import Adversary, Optim, Phase
+from pipelines.train import loop
+from pipelines.train.data import Corpus
+
+RATE = Optim(lr=0.1)
+JUDGED = Adversary(
+    train=("judge",), optim=Optim(lr=0.01), losses={"verdict": 1.0}, fools={"fool": 2.0}, alone=2
+)
+
+
+class Number(nn.Module):
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor(value))
+
+
+class Duel:
+    def __init__(self, judged: bool) -> None:
+        self.net = nn.ModuleDict({"maker": Number(1.0)} | ({"judge": Number(3.0)} if judged else {}))
+
+    def use(self, nets: Any) -> None: ...
+
+    def labels(self) -> dict[str, str]:
+        return {}
+
+    def describe(self) -> dict[str, Any]:
+        return {"model": "duel"}
+
+    def draw(self, rng: np.random.Generator, clip: Any, training: bool) -> dict[str, np.ndarray]:
+        return {"wanted": np.float32(rng.random())}
+
+    def terms(self, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
+        made = self.net["maker"].value
+        return {
+            "pixel": lambda: (made - batch["wanted"]).square().mean(),
+            "fool": lambda: (1 - self.net["judge"].value.detach() * made) ** 2,
+            "verdict": lambda: (self.net["judge"].value * made.detach()) ** 2,
+        }
+
+
+class Frames:
+    """Two clips of four frames each."""
+
+    def frames_of(self, key: str) -> int:
+        return 4
+
+
+def job(folder: Any, phase: Phase, judged: bool = True) -> loop.Job:
+    corpus = Corpus(Frames(), {}, (("a",), ("b",)))
+    return loop.Job(
+        node="train.duel.toy", phase=phase, build=partial(Duel, judged), nets=dict, landmarks=None,
+        train=corpus, held_out=None, seed=0, precision="fp32", scratch=str(folder), log_every=1,
+        checkpoint_every=2, preview_every=100, threads=1,
+    )  # fmt: skip
+
+
+def phase(steps: int, adversary: Adversary | None = JUDGED, **more: Any) -> Phase:
+    values = {"name": "toy", "batch": 2, "train": ("maker",), "optim": RATE, "losses": {"pixel": 1.0}}
+    return Phase(steps=steps, adversary=adversary, **(values | more))
+
+
+def trained(folder: Any, phase: Phase, begin: Any = None) -> tuple[loop.State, list[dict[str, float]]]:
+    state = loop.State(job(folder, phase, phase.adversary is not None), torch.device("cpu"))
+    if begin is not None:
+        begin(state)
+    figures = [state.figures.mean(1) for _ in loop.steps(state.job, state, torch.device("cpu"), 0, 1)]
+    return state, figures
+
+
+def value(state: loop.State, part: str) -> float:
+    return float(state.net.state_dict()[f"{part}.value"])
+
+
+def test_while_the_judge_is_alone_the_generator_learns_as_without_one(tmp_path):
+    with_judge, _ = trained(tmp_path, phase(2))
+    without, _ = trained(tmp_path, phase(2, adversary=None))
+    assert value(with_judge, "maker") == value(without, "maker")
+
+
+def test_from_the_next_step_on_the_generator_sees_it(tmp_path):
+    _, figures = trained(tmp_path, phase(4))
+    assert ["loss/fool" in one for one in figures] == [False, False, True, True]
+
+
+def test_the_judge_learns_from_its_own_terms_from_the_first_step(tmp_path):
+    state, figures = trained(tmp_path, phase(1))
+    assert figures[0]["loss/verdict"] == pytest.approx(9.0)
+    assert value(state, "judge") == pytest.approx(3.0 - 0.01)  # Adam's first step is its rate, downhill
+
+
+def test_the_total_is_the_generators(tmp_path):
+    _, figures = trained(tmp_path, phase(3))
+    assert figures[0]["loss/total"] == pytest.approx(figures[0]["loss/pixel"])
+    expected = figures[2]["loss/pixel"] + 2 * figures[2]["loss/fool"]
+    assert figures[2]["loss/total"] == pytest.approx(expected)
+
+
+def test_both_optimisers_resume(tmp_path):
+    straight, _ = trained(tmp_path, phase(6))
+    half, _ = trained(tmp_path, phase(3))
+    tensors, about = half.saved()
+    resumed, _ = trained(tmp_path, phase(6), lambda state: state._restore(tensors, about))
+    assert resumed.net.state_dict() == straight.net.state_dict()
+
+
+def test_carry_goes_on_with_the_moments_of_the_phase_before(tmp_path):
+    straight, _ = trained(tmp_path, phase(4, adversary=None))
+    first, _ = trained(tmp_path, phase(2, adversary=None))
+    tensors, about = first.saved()
+
+    def begin(state: loop.State) -> None:
+        state._begin({name: tensor.clone() for name, tensor in tensors.items()}, about)
+        state.step = 2  # the same samples as in one go
+
+    carried, _ = trained(tmp_path, phase(4, adversary=None, start_from="first", carry=True), begin)
+    assert value(carried, "maker") == value(straight, "maker")
+
+
+def test_a_phase_with_a_judge_starts_from_one_without(tmp_path):
+    first, _ = trained(tmp_path, phase(2, adversary=None))
+    tensors, about = first.saved()
+    begun = loop.State(job(tmp_path, phase(1, start_from="first", carry=True)), torch.device("cpu"))
+    begun._begin(tensors, about)
+    assert (value(begun, "maker"), value(begun, "judge")) == (value(first, "maker"), 3.0)
+
+
+def test_a_part_cannot_both_learn_and_judge():
+    with pytest.raises(ValueError, match=r"phase toy: \['judge'\] cannot both learn and judge"):
+        phase(1, train=("maker", "judge"))
+
+
+def test_carry_needs_a_phase():
+    with pytest.raises(ValueError, match=r"carry needs a phase to start from, found weights\.released"):
+        phase(1, start_from="weights.released", carry=True)
+
+
+def test_the_best_weights_are_those_of_the_highest_psnr(tmp_path):
+    from safetensors.torch import load_file
+
+    state, _ = trained(tmp_path, phase(1))
+    store = loop.Store(str(tmp_path))
+    for psnr, at in ((20.0, 1.0), (22.0, 2.0), (21.0, 3.0)):
+        with torch.no_grad():
+            state.parameters["maker.value"].fill_(at)
+        state.step = int(at)
+        state.keep_best(store, psnr)
+    assert state.best == (22.0, 2)
+    assert float(load_file(tmp_path / loop.BEST)["maker.value"]) == 2.0
+    assert state.saved()[1]["best"] == [22.0, 2]

@@ -1,0 +1,67 @@
+"""A phase that starts from released weights: imported files, no phase before it."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipelines.weights import export
+from storage import checkpoints, locations
+from storage.files import Store
+from storage.weights_import import convert
+
+FILES = {"fsrt_vox": "vox256.pt", "fsrt_kp": "kp_detector.pt"}
+
+
+def put(store, weights_id, file, folder):
+    convert(file, folder / "converted.safetensors")
+    store.put(folder / "converted.safetensors", locations.weights(weights_id, "safetensors"))
+
+
+@pytest.fixture
+def imported(lab, tmp_path):
+    """Files in the authors' layout in the store, made from a model that was trained here -> its folder."""
+    lab.keypoints()
+    trained = lab.run(lab.context("warmup", steps=2))
+    export(trained.out / "model.safetensors", tmp_path / "files")
+    lab.family.store = Store(str(tmp_path / "store"))
+    for weights_id, name in FILES.items():
+        put(lab.family.store, weights_id, tmp_path / "files" / name, tmp_path)
+    del lab.inputs["train.fsrt.keypoints"]
+    return trained.out
+
+
+def test_a_phase_starts_from_released_weights(lab, imported):
+    context = lab.context("warmup", start_from="weights.fsrt_vox", train=("decoder",), steps=2)
+    lab.run(context)
+    before = load_file(imported / "model.safetensors")
+    after, about = checkpoints.load(context.out / "model.safetensors")
+    assert after.keys() == before.keys()
+    moved = {name.split(".")[0] for name in after if not torch.equal(after[name], before[name])}
+    assert moved == {"decoder"}
+    assert about["labels"] == {"net": "from fsrt_vox", "kp_detector": "from fsrt_kp"}
+
+
+def test_a_detector_that_was_released_replaces_the_first_phase(lab, imported):
+    context = lab.run(lab.context("warmup", start_from="weights.fsrt_kp", steps=1))
+    before = load_file(imported / "model.safetensors")
+    after, about = checkpoints.load(context.out / "model.safetensors")
+    frozen = [name for name in after if name.startswith("kp_detector.")]
+    assert frozen
+    assert all(torch.equal(after[name], before[name]) for name in frozen)
+    assert about["labels"] == {"kp_detector": "from fsrt_kp"}
+
+
+def test_weights_of_another_architecture_stop_before_training(lab, imported):
+    context = lab.context("warmup", start_from="weights.fsrt_vox")
+    net = replace(context.config.fsrt.net, expression_size=12)
+    context.config.fsrt = replace(context.config.fsrt, net=net)
+    with pytest.raises(ValueError, match=r"do not fit fsrt\.net: .*expression_size 8 \(fsrt\.net: 12\)"):
+        lab.run(context)
+    assert not context.seen["metrics"]
+
+
+def test_a_file_that_was_not_imported_is_said_with_the_way_to_get_it(lab, imported):
+    with pytest.raises(FileNotFoundError, match=r"fomm_vox .* are missing: get vox-cpk\.pth\.tar"):
+        lab.run(lab.context("warmup", start_from="weights.fsrt_vox_fomm"))
