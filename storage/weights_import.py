@@ -1,17 +1,34 @@
 """Run alone, in its own process: a checkpoint file -> safetensors. Loads tensors only, never code.
 
-python -m storage.weights_import SOURCE TARGET [SETTINGS.json ...]     prints {"tensors": n, "format": ...}
+python -m storage.weights_import SOURCE TARGET [--leave NAME ...] [--settings FILE.json ...]
+prints {"tensors": n, "format": ..., "left": [...]}
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 MOST_SETTINGS = 2**20
+NUMPY_NUMBERS = ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+"""What a pickle calls to make numpy's own numbers: training scripts keep their best score as one."""
+
+
+class Number:
+    """Stands in for all of NUMPY_NUMBERS: takes what the file gives and keeps nothing.
+
+    Counters are left behind anyway. numpy's own functions would be called with whatever a file chooses, and
+    a made-up dtype can make them read memory as pointers.
+    """
+
+    def __init__(self, *_given: object) -> None: ...
+
+    def __setstate__(self, _state: object) -> None: ...
 
 
 def tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -25,31 +42,58 @@ def tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from tensors(inner, f"{prefix}.{name}" if prefix else str(name))
 
 
-def convert(source: Path, target: Path, settings: Sequence[Path] = ()) -> dict[str, Any]:
+def convert(
+    source: Path, target: Path, settings: Sequence[Path] = (), leave: Collection[str] = ()
+) -> dict[str, Any]:
     """Returns what was found. Raises ValueError for a file that holds more than tensors and plain values.
 
-    Settings go into the header as text: {"settings": {file name: its JSON}} under `reenact`. One entry,
-    because safetensors writes several in no fixed order.
+    Tensors whose name begins with a part in `leave` stay behind. Settings go into the header as text:
+    {"settings": {file name: its JSON}} under `reenact`. One entry, because safetensors writes several in no
+    fixed order.
     """
-    import pickle
-
-    import torch
     from safetensors.torch import load_file, save_file
 
     if source.suffix == ".safetensors":
-        found, kind = load_file(source), "safetensors"
+        loaded, kind = load_file(source), "safetensors"
     else:
-        try:
-            loaded = torch.load(source, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            raise ValueError(f"not a file of tensors alone: {str(error).splitlines()[0]}") from error
-        found, kind = dict(tensors(loaded)), "torch"
+        loaded, kind = load_pickle(source), "torch"
+    if not isinstance(loaded, Mapping):
+        raise ValueError(f"it holds a {type(loaded).__name__}, expected tensors by name")
+    left = {first for name in loaded if (first := str(name).split(".")[0]) in leave}
+    found: dict[str, Any] = {}
+    for name, tensor in tensors({k: v for k, v in loaded.items() if str(k).split(".")[0] not in left}):
+        if name in found:
+            raise ValueError(f"two tensors would be called {name}")
+        found[name] = tensor
     if not found:
-        raise ValueError("no tensor in the file")
+        raise ValueError("no tensor in the file" + (f" beside {', '.join(sorted(left))}" if left else ""))
     beside = {path.name: read_settings(path) for path in settings}
     header = {"reenact": json.dumps({"settings": beside}, sort_keys=True)} if beside else None
     save_file(dict(sorted(found.items())), target, metadata=header)
-    return {"tensors": len(found), "format": kind}
+    return {"tensors": len(found), "format": kind, "left": sorted(left)}
+
+
+def load_pickle(source: Path) -> Any:
+    """torch's own format, old and new, with tensors, plain values and numpy's numbers."""
+    import pickle
+
+    import torch
+
+    numbers: Any = [(Number, name) for name in NUMPY_NUMBERS]
+    try:
+        with torch.serialization.safe_globals(numbers):
+            return torch.load(source, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"not a file of tensors alone: {in_a_line(error)}") from error
+
+
+def in_a_line(error: Exception) -> str:
+    """What is wrong with the file, without torch's advice on how to load it all the same."""
+    if code := re.search(r"Unsupported global: GLOBAL ([\w.]+)", str(error)):
+        return f"it calls {code[1]}"
+    if isinstance(error, RuntimeError) and str(error):
+        return str(error).splitlines()[0]
+    return "it is cut off, or in no format of torch's"
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -64,8 +108,13 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    source, target, *settings = (Path(argument) for argument in sys.argv[1:])
-    sys.stdout.write(json.dumps(convert(source, target, settings)))
+    parser = argparse.ArgumentParser(prog="python -m storage.weights_import")
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--leave", nargs="*", default=())
+    parser.add_argument("--settings", nargs="*", type=Path, default=())
+    asked = parser.parse_args()
+    sys.stdout.write(json.dumps(convert(asked.source, asked.target, asked.settings, asked.leave)))
 
 
 if __name__ == "__main__":

@@ -38,11 +38,6 @@ def to_images(frames: Tensor, side: int) -> Tensor:
     return images
 
 
-def to_bytes(images: Tensor) -> np.ndarray:
-    """(...,3,H,W) in [0,1] -> (...,H,W,3) uint8"""
-    return (images.clamp(0, 1) * 255).round().byte().movedim(-3, -1).cpu().numpy()
-
-
 # --- crops --------------------------------------------------------------------------------------------------
 def _extents(landmarks: np.ndarray, margins: tuple[float, float, float, float]) -> list[int]:
     """landmarks (...,2) on the 256 frame -> left, top, right, bottom of their box grown by shares of its
@@ -101,6 +96,14 @@ def expression_crop(rng: np.random.Generator, landmarks: np.ndarray, side: int) 
     cut = (_up_to(rng, left - 1), _up_to(rng, top - 1), _up_to(rng, 255 - right), _up_to(rng, 255 - bottom))
     crop = shares(cut, side)
     return crop if crop[0] + crop[2] < 1 and crop[1] + crop[3] < 1 else np.zeros(4, np.float32)
+
+
+def centre_crop(rng: np.random.Generator, least: float, side: int) -> np.ndarray:
+    """Crop of the middle of a frame of `side` pixels: width and height are shares drawn from least .. 1 each,
+    so the aspect changes too. Supplement 8.6; the shares are ours.
+    """
+    cut = np.floor((1 - rng.uniform(least, 1, 2)) * side / 2) / side
+    return np.tile(cut, 2).astype(np.float32)
 
 
 def look(images: Tensor, crop: Tensor | None, size: int) -> Tensor:

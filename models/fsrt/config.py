@@ -61,8 +61,13 @@ class Architecture:
     expression_per_keypoint: int = 32
     pixel_octaves: int = 16
     keypoint_octaves: int = 4
+    """0: encoder and decoder are told no keypoints, and the expression has to carry the pose too
+    (supplement 8.6; the expression extractor still reads the detector's features).
+    """
     start_octave: int = -1
-    """Lowest octave of both positional codes; -1 keeps them unique on (-2,2), outside the frame too."""
+    """Lowest octave of both positional codes; -1 keeps them unique on (-2,2), outside the frame too, 0 on
+    (-1,1) only.
+    """
     patch_width: int = 96
     """Channels of the patch CNN, doubled by each of its `patch_blocks` halvings: 96 * 2**3 = 768 per
     token.
@@ -73,8 +78,8 @@ class Architecture:
     encoder_heads: int = 12
     encoder_mlp: int = 1536
     encoder_attention: Literal["joint", "per_image"] = "joint"
-    """Whether the tokens of several sources attend to each other in the encoder (released 2-source weights:
-    joint).
+    """Whether the tokens of several sources attend to each other in the encoder: joint as in the authors'
+    code and the released 2-source weights, per_image as in their text. The same weights fit both.
     """
     initial: Literal["torch", "balanced"] = "torch"
     """Initial weights of the patch CNN: PyTorch's as published, or such that short runs see the image at
@@ -94,8 +99,9 @@ class Architecture:
         for setting in fields(self):
             value = getattr(self, setting.name)
             sizes = value if isinstance(value, tuple) else (value,)
-            if setting.name != "start_octave" and any(isinstance(size, int) and size < 1 for size in sizes):
-                raise ValueError(f"{setting.name} {value}: expected 1 or more")
+            least = 0 if setting.name == "keypoint_octaves" else 1
+            if setting.name != "start_octave" and any(isinstance(s, int) and s < least for s in sizes):
+                raise ValueError(f"{setting.name} {value}: expected {least} or more")
 
     @property
     def token_size(self) -> int:
@@ -105,6 +111,11 @@ class Architecture:
     def tokens(self) -> int:
         """Latent tokens of one source image."""
         return (self.image_size // 2**self.patch_blocks) ** 2
+
+    @property
+    def uses_keypoints(self) -> bool:
+        """Whether encoder and decoder are told where the keypoints are."""
+        return self.keypoint_octaves > 0
 
     @property
     def keypoint_code(self) -> int:
@@ -120,17 +131,87 @@ class Architecture:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Judge:
+    """The discriminator of phase `adversarial`. It is no part of the net that renders."""
+
+    size: int = 256
+    """Side in pixels at which it looks; other images are resized to it."""
+    width: int = 64
+    """Channels: twice this after the first block, doubled by each further one,"""
+    max_width: int = 512
+    """up to this many."""
+    blocks: int = 4
+    """4x4 convolutions without padding, each but the last followed by a halving."""
+    variance: float = 0.01
+    """Of the Gaussians that show it the driving keypoints, on the [-1,1] frame."""
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.max_width < 1 or self.blocks < 1 or self.variance <= 0:
+            raise ValueError(
+                f"width {self.width} to {self.max_width}, {self.blocks} blocks, variance {self.variance}: "
+                "expected positive numbers"
+            )
+        if self.verdicts < 2:  # instance norm has nothing to normalise in a single pixel
+            raise ValueError(
+                f"size {self.size}: {self.blocks} blocks leave fewer than 2 pixels of it; expected "
+                f"{8 * 2 ** (self.blocks - 1) - 3} or more, or fewer blocks"
+            )
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels after each block."""
+        return [min(self.max_width, self.width * 2 ** (i + 1)) for i in range(self.blocks)]
+
+    @property
+    def verdicts(self) -> int:
+        """Side of the map of verdicts."""
+        side = self.size
+        for _ in range(self.blocks - 1):
+            side = (side - 3) // 2
+        return side - 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Images:
+    """How phases `perceptual` and `adversarial` come by whole images: a quarter of the pixels is rendered
+    with gradient, the rest without, from the same tokens.
+    """
+
+    pixels: Literal["lattice", "random"] = "lattice"
+    """The quarter. lattice: every second pixel of every second row, from a random corner, as published.
+    random: any pixels, which the authors' code offers too.
+    """
+    judged: Literal["whole", "lattice"] = "whole"
+    """What the losses see. whole: the image, as published. lattice: the rendered quarter as an image of half
+    the side; the rest is not rendered at all, which saves two fifths of a step and changes the training
+    (perceptual loss and discriminator see coarser pictures). Needs pixels: lattice.
+    """
+
+    def __post_init__(self) -> None:
+        if self.judged == "lattice" and self.pixels != "lattice":
+            raise ValueError(f"judged lattice with pixels {self.pixels}: expected pixels lattice")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
     """What one training sample holds."""
 
     sources: int = 1
     """Source images of a sample; the driving frame comes on top."""
+    variable: Literal["none", "mask", "one_per_batch"] = "none"
+    """How many of them count in training (supplement 8.1). none: all. mask: 1 to `sources`, drawn for each
+    sample; the tokens of the others are hidden from every attention. one_per_batch: the same number for all
+    samples of a chunk, the others are left out; no mask, so the fastest attention kernels serve. Validation
+    uses all.
+    """
     queries: int = 4096
     """Random pixels of the driving frame rendered in phase `warmup`, without replacement."""
 
     def __post_init__(self) -> None:
         if self.sources < 1 or self.queries < 1:
             raise ValueError(f"{self.sources} sources, {self.queries} queries: expected 1 or more of each")
+        if self.variable != "none" and self.sources == 1:
+            raise ValueError(f"variable {self.variable} with 1 source: expected sources 2 or more, or none")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,12 +227,23 @@ class Augment:
     out_of_frame: float = 0.5
     """Probability of a crop that leaves keypoints outside the frame."""
     cropped_expression: float = 0.75
-    """Probability that the decoder's expression comes from the tightly cropped driving frame."""
+    """Probability that the decoder's expression comes from the third view of the driving frame, else it comes
+    from the frame as the target shows it.
+    """
+    expression_view: Literal["tight", "whole", "centre"] = "tight"
+    """That third view, always in colours of its own. tight: a random crop close round the face, which loses
+    where the face was, as published. whole: no crop (the no-keypoint model, whose expression must say where
+    the face is). centre: a crop of the middle, each side a share of the frame drawn from `centre` .. 1 (the
+    no-keypoint model with crop augmentation).
+    """
+    centre: float = 0.7
 
     def __post_init__(self) -> None:
         for name in ("flip", "out_of_frame", "cropped_expression"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)}: expected a probability")
+        if not 0 < self.centre <= 1:
+            raise ValueError(f"centre {self.centre}: expected a share above 0, up to 1")
         if not 0 <= self.jitter < 1 or not 0 <= self.hue <= 0.5:
             raise ValueError(f"jitter {self.jitter}, hue {self.hue}: expected below 1 and at most 0.5")
 
@@ -159,24 +251,50 @@ class Augment:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FsrtConfig:
     net: Architecture = field(default_factory=Architecture)
-    phases: dict[str, Phase] = field(default_factory=lambda: dict(PHASES))
-    """By name; a run file changes single values of single phases."""
+    phases: dict[str, Phase | None] = field(default_factory=lambda: dict(PHASES))
+    """By name; a run file changes single values of single phases, and drops a phase with null."""
     sampling: Sampling = field(default_factory=Sampling)
     augment: Augment = field(default_factory=Augment)
+    images: Images = field(default_factory=Images)
+    discriminator: Judge = field(default_factory=Judge)
+    vgg19: Literal["imagenet", "random"] = "imagenet"
+    """Weights of the perceptual loss's net. random: no file is needed, and everything trained so says it."""
     precision: Literal["fp32", "bf16"] = "bf16"
-    """bf16: autocast on a GPU (positional codes, soft-argmax, losses and Adam stay in float32). A CPU
-    computes in fp32.
+    """bf16: autocast where the device multiplies in bfloat16 itself (GPUs, recent CPUs), float32 elsewhere;
+    positional codes, soft-argmax, losses and Adam stay in float32.
     """
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name, phase in self.phases.items():
-            if name != phase.name:
+            if name not in PHASES:
+                raise ValueError(f"phases.{name}: expected one of {', '.join(PHASES)}")
+            if phase and name != phase.name:
                 raise ValueError(f"phases.{name}.name {phase.name!r}: expected {name!r}")
         if self.sampling.queries > self.net.image_size**2:
             raise ValueError(
                 f"sampling.queries {self.sampling.queries}: an image of side {self.net.image_size} has only "
                 f"{self.net.image_size**2} pixels"
+            )
+        self._check_crops()
+
+    def _check_crops(self) -> None:
+        """Crops that the net cannot be told about would only be noise."""
+        crop = self.augment.out_of_frame
+        if crop and not self.net.uses_keypoints:
+            raise ValueError(
+                f"augment.out_of_frame {crop} without keypoints (net.keypoint_octaves 0): nothing tells the "
+                "decoder where the crop was; expected 0"
+            )
+        if crop and self.net.start_octave > -1:
+            raise ValueError(
+                f"augment.out_of_frame {crop} with net.start_octave {self.net.start_octave}: keypoints "
+                "up to 2 need start_octave -1, whose codes are unique outside the frame; expected 0"
+            )
+        if self.augment.expression_view == "tight" and not self.net.uses_keypoints:
+            raise ValueError(
+                "augment.expression_view tight without keypoints (net.keypoint_octaves 0): a tight crop "
+                "loses where the face is, and nothing else tells it; expected whole or centre"
             )
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from models.api import Batch, Clip, Sample
-from models.fsrt import augment, losses
+from models.api import Batch, Clip, Look, Sample
+from models.fsrt import augment, losses, pictures
 from models.fsrt.config import Augment, Detector
 from models.fsrt.keypoints import KeypointDetector, heatmap_axis
 
@@ -98,22 +98,21 @@ class KeypointTask:
             "heatmap": partial(losses.heatmap_cross_entropy, heatmap, batch["target"], axis, HEATMAP_SIGMA),
         }
 
-    def scores(self, batch: Batch) -> dict[str, float]:
-        """Mean distance between found and labelled keypoints, in percent of the frame's side."""
-        _, keypoints, _ = self._detect(batch)
-        return {"keypoint_error_percent": float((keypoints - batch["target"]).norm(dim=-1).mean() * 50)}
-
-    def preview(self, batch: Batch) -> np.ndarray:
-        """frame | labelled (green) and found (red) keypoints"""
+    def look(self, batch: Batch) -> Look:
+        """Row: frame | labelled (green) and found (red) keypoints. Score: mean distance between the two, in
+        percent of the frame's side.
+        """
         images, keypoints, _ = self._detect(batch)
-        plain = augment.to_bytes(images)
-        marked = plain.copy()
-        for colour, points in (((0, 255, 0), batch["target"]), ((255, 0, 0), keypoints)):
-            pixels = ((points.cpu().numpy() + 1) / 2 * self.detector.size).astype(int)
-            for picture, places in zip(marked, pixels, strict=True):
-                for x, y in places:
-                    picture[max(0, y - 1) : max(0, y + 2), max(0, x - 1) : max(0, x + 2)] = colour
-        return np.concatenate([plain, marked], axis=2)
+        plain = pictures.to_bytes(images)
+        labelled = pictures.marked(plain, batch["target"], pictures.WANTED)
+        error = (keypoints - batch["target"]).norm(dim=-1).mean() * 50
+        return Look(
+            row=np.concatenate([plain, pictures.marked(labelled, keypoints)], axis=2),
+            scores={"keypoint_error_percent": float(error)},
+        )
+
+    def use(self, nets: Mapping[str, Any]) -> None:
+        """This step looks through no other net."""
 
     def describe(self) -> dict[str, Any]:
         return {"model": "fsrt", "detector": asdict(self.detector)}

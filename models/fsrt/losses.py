@@ -5,6 +5,8 @@ e = expression vectors. All run in float32 or better, whatever the precision of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,37 @@ def precise(x: Tensor) -> Tensor:
 def pixel(rendered: Tensor, target: Tensor) -> Tensor:
     """Mean squared difference over all elements."""
     return (precise(rendered) - precise(target)).square().mean()
+
+
+def perceptual(rendered: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
+    """Feature maps of the images (VGG19: 5 maps (B,C,h,w)): mean absolute difference of each, summed."""
+    return _gaps(rendered, target)
+
+
+def feature_matching(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+    """The discriminator's maps (4 of (B,C,h,w)): mean absolute difference of each, summed. No gradient
+    reaches the real side.
+    """
+    return _gaps(fake, [part.detach() for part in real])
+
+
+def _gaps(some: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+    gaps = [(precise(a) - precise(b)).abs().mean() for a, b in zip(some, others, strict=True)]
+    return torch.stack(gaps).sum()
+
+
+def generator_gan(fake: Tensor) -> Tensor:
+    """Verdicts (B,1,h,h) on rendered images, 1 = real: how far they are from fooling the judge (least
+    squares; Mao et al. 2017).
+    """
+    return (1 - precise(fake)).square().mean()
+
+
+def discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """Verdicts (B,1,h,h) on real and on rendered images: 1 and 0 wanted (least squares). The rendered images
+    must be cut off from the generator.
+    """
+    return ((1 - precise(real)).square() + precise(fake).square()).mean()
 
 
 def invariance(source: Tensor, source_other: Tensor, driving: Tensor, driving_other: Tensor) -> Tensor:
@@ -32,10 +65,11 @@ def variance(e: Tensor) -> Tensor:
 
 def covariance(e: Tensor) -> Tensor:
     """e (N,E): squared entries of the covariance over vectors, diagonal included, divided by E."""
-    e = precise(e)
-    centred = e - e.mean(dim=0)
-    cov = centred.T @ centred / (len(e) - 1)
-    return cov.square().sum() / e.shape[1]
+    with torch.autocast(e.device.type, enabled=False):  # or the product would be in bf16
+        e = precise(e)
+        centred = e - e.mean(dim=0)
+        cov = centred.T @ centred / (len(e) - 1)
+        return cov.square().sum() / e.shape[1]
 
 
 def position(keypoints: Tensor, target: Tensor) -> Tensor:

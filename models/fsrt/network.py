@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +20,15 @@ from torch.nn import functional as F
 
 from models.fsrt.config import Architecture
 from models.fsrt.keypoints import ExpressionExtractor, KeypointDetector
+from models.onednn import Linear, attention, linear
 
 RGB = 3
-KeysValues = list[tuple[Tensor, Tensor]]  # per decoder block: k, v (B, heads, T, head size)
+CPU_QUERIES = 4096
+"""Queries of a pass on a CPU: 65,536 pixels take 11.0 s a core; 13.2 s in passes of 16,384, whose layers
+leave the cache and come from fresh pages.
+"""
+KeysValues = list[tuple[Tensor, ...]]
+"""Per decoder block: k, v (B, heads, T, head size), and `seen` (B,1,1,T) where some tokens are hidden."""
 
 
 # --- positions ----------------------------------------------------------------------------------------------
@@ -56,7 +63,7 @@ class PreNorm(nn.Module):
         self.norm = nn.LayerNorm(size)
         self.fn = fn
 
-    def forward(self, x: Tensor, *args: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *args: Tensor | None) -> Tensor:
         return self.fn(self.norm(x), *args)
 
 
@@ -64,7 +71,7 @@ class MLP(nn.Module):
     def __init__(self, size: int, hidden: int) -> None:
         super().__init__()
         # The released layout counts a dropout (0 in the paper) after each layer.
-        self.net = nn.Sequential(nn.Linear(size, hidden), nn.GELU(), nn.Identity(), nn.Linear(hidden, size))
+        self.net = nn.Sequential(Linear(size, hidden), nn.GELU(), nn.Identity(), Linear(hidden, size))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)
@@ -79,16 +86,21 @@ def join_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
+def seen_tokens(present: Tensor, tokens: int) -> Tensor:
+    """present (B,S) bool -> mask (B,1,1,S*tokens) bool: the keys that may be attended to."""
+    return present.repeat_interleave(tokens, dim=1)[:, None, None]
+
+
 class SelfAttention(nn.Module):
     def __init__(self, size: int, heads: int, head_size: int) -> None:
         super().__init__()
         self.heads = heads
-        self.to_qkv = nn.Linear(size, 3 * heads * head_size, bias=False)
-        self.to_out = nn.Sequential(nn.Linear(heads * head_size, size))
+        self.to_qkv = Linear(size, 3 * heads * head_size, bias=False)
+        self.to_out = nn.Sequential(Linear(heads * head_size, size))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
         q, k, v = (split_heads(part, self.heads) for part in self.to_qkv(x).chunk(3, dim=-1))
-        return self.to_out(join_heads(F.scaled_dot_product_attention(q, k, v)))
+        return self.to_out(join_heads(attention(q, k, v, seen)))
 
 
 class CrossAttention(nn.Module):
@@ -99,17 +111,17 @@ class CrossAttention(nn.Module):
     def __init__(self, size: int, tokens: int, heads: int, head_size: int) -> None:
         super().__init__()
         self.heads = heads
-        self.to_q = nn.Linear(size, heads * head_size, bias=False)
-        self.to_kv = nn.Linear(tokens, 2 * heads * head_size, bias=False)
-        self.to_out = nn.Sequential(nn.Linear(heads * head_size, size))
+        self.to_q = Linear(size, heads * head_size, bias=False)
+        self.to_kv = Linear(tokens, 2 * heads * head_size, bias=False)
+        self.to_out = nn.Sequential(Linear(heads * head_size, size))
 
     def keys_values(self, z: Tensor) -> tuple[Tensor, Tensor]:
         k, v = self.to_kv(z).chunk(2, dim=-1)
         return split_heads(k, self.heads), split_heads(v, self.heads)
 
-    def forward(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def forward(self, x: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Tensor:
         q = split_heads(self.to_q(x), self.heads)
-        return self.to_out(join_heads(F.scaled_dot_product_attention(q, k, v)))
+        return self.to_out(join_heads(attention(q, k, v, seen)))
 
 
 class Transformer(nn.Module):
@@ -121,10 +133,10 @@ class Transformer(nn.Module):
             nn.ModuleList([PreNorm(size, one), PreNorm(size, MLP(size, hidden))]) for one in attention
         )
 
-    def forward(self, x: Tensor, keys_values: KeysValues | None = None) -> Tensor:
+    def forward(self, x: Tensor, keys_values: KeysValues | None = None, seen: Tensor | None = None) -> Tensor:
         for i, layer in enumerate(self.layers):
             attend, mlp = layer  # pyright: ignore[reportGeneralTypeIssues]
-            x = x + (attend(x) if keys_values is None else attend(x, *keys_values[i]))
+            x = x + (attend(x, seen) if keys_values is None else attend(x, *keys_values[i]))
             x = x + mlp(x)
         return x
 
@@ -178,10 +190,10 @@ class Encoder(nn.Module):
             for i in range(net.patch_blocks)
         )
         self.per_patch_linear = nn.Conv2d(net.token_size, net.token_size, 1)
-        attention: list[nn.Module] = [
+        attending: list[nn.Module] = [
             SelfAttention(net.token_size, net.encoder_heads, net.head_size) for _ in range(net.encoder_depth)
         ]
-        self.transformer = Transformer(net.token_size, net.encoder_mlp, attention)
+        self.transformer = Transformer(net.token_size, net.encoder_mlp, attending)
 
         if net.initial == "balanced":
             self.balance()
@@ -198,11 +210,18 @@ class Encoder(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         first = self.conv_blocks[0].layers[0].weight  # pyright: ignore[reportIndexIssue, reportAttributeAccessIssue]
-        for group in first.split(self.inputs, dim=1):
-            nn.init.normal_(group, std=(2 / (9 * group.shape[1] * len(self.inputs))) ** 0.5)
+        groups = [group for group in first.split(self.inputs, dim=1) if group.shape[1]]
+        for group in groups:
+            nn.init.normal_(group, std=(2 / (9 * group.shape[1] * len(groups))) ** 0.5)
 
-    def forward(self, images: Tensor, keypoints: Tensor, expression: Tensor) -> Tensor:
-        """images (B,S,3,H,W), keypoints (B,S,K,2), expression (B,S,E) -> z (B,S*T,D)."""
+    def forward(
+        self, images: Tensor, keypoints: Tensor, expression: Tensor, present: Tensor | None = None
+    ) -> Tensor:
+        """images (B,S,3,H,W), keypoints (B,S,K,2), expression (B,S,E) -> z (B,S*T,D).
+
+        present (B,S) bool: sources that count. The others are hidden from them; their own tokens mean
+        nothing and must stay hidden in the decoder too (`Decoder.keys_values`).
+        """
         B, S = images.shape[:2]
         code = positional_code(keypoints.flatten(2), self.keypoint_octaves, self.start)
         constant = torch.cat([code, expression], dim=-1)  # (B,S,160+E)
@@ -210,10 +229,12 @@ class Encoder(nn.Module):
         x = self.conv_blocks[0].after_first(x)  # pyright: ignore[reportCallIssue]
         for block in self.conv_blocks[1:]:
             x = block(x)
-        tokens = self.per_patch_linear(x).flatten(2).transpose(1, 2)  # (B*S,T,D)
+        project = self.per_patch_linear  # a 1x1 convolution in the released layout
+        tokens = linear(x.flatten(2).transpose(1, 2), project.weight.flatten(1), project.bias)  # (B*S,T,D)
         if self.joint:
             tokens = tokens.unflatten(0, (B, S)).flatten(1, 2)  # (B,S*T,D)
-            return self.transformer(tokens)
+            seen = None if present is None else seen_tokens(present, tokens.shape[1] // S)
+            return self.transformer(tokens, seen=seen)
         return self.transformer(tokens).unflatten(0, (B, S)).flatten(1, 2)
 
     def first_convolution(self, images: Tensor, constant: Tensor) -> Tensor:
@@ -223,9 +244,12 @@ class Encoder(nn.Module):
         height, width = images.shape[-2:]
         weight = self.conv_blocks[0].layers[0].weight  # pyright: ignore[reportIndexIssue, reportAttributeAccessIssue]
         rgb, keypoints, pixels, expression = weight.split(self.inputs, dim=1)
-        images = images.contiguous(memory_format=torch.channels_last)
         grid = pixel_grid(height, width, images.dtype, images.device)
         code = positional_code(grid, self.octaves, self.start).permute(2, 0, 1).unsqueeze(0)  # (1,64,H,W)
+        # The whole patch CNN follows this layout. On a CPU, channels last make the backward pass of strided
+        # convolutions 3x slower in float32 (encoder, both ways: 2.7 s, else 2.1 s).
+        layout = torch.channels_last if images.device.type == "cuda" else torch.contiguous_format
+        images, code = images.contiguous(memory_format=layout), code.contiguous(memory_format=layout)
         constants = constant_response(torch.cat([keypoints, expression], dim=1), constant, height, width)
         return F.conv2d(images, rgb, padding=1) + F.conv2d(code, pixels, padding=1) + constants
 
@@ -238,18 +262,23 @@ class AllocationTransformer(nn.Module):
         super().__init__()
         size = net.query_size
         self.input_mlp = nn.Sequential(
-            nn.Linear(size, net.query_mlp), nn.ReLU(), nn.Linear(net.query_mlp, size)
+            Linear(size, net.query_mlp), nn.ReLU(inplace=True), Linear(net.query_mlp, size)
         )
-        attention: list[nn.Module] = [
+        attending: list[nn.Module] = [
             CrossAttention(size, net.token_size, net.decoder_heads, net.head_size)
             for _ in range(net.decoder_depth)
         ]
-        self.transformer = Transformer(size, net.decoder_mlp, attention)
+        self.transformer = Transformer(size, net.decoder_mlp, attending)
 
     def layers(self) -> tuple[nn.Linear, nn.Module, nn.Module]:
         first, relu, second = self.input_mlp
         assert isinstance(first, nn.Linear)
         return first, relu, second
+
+
+def at_once(most: int, device: torch.device) -> int:
+    """Queries of a pass: on a CPU, more than CPU_QUERIES only cost time and memory."""
+    return min(most, CPU_QUERIES) if device.type == "cpu" else most
 
 
 class Decoder(nn.Module):
@@ -267,45 +296,74 @@ class Decoder(nn.Module):
         widths = [net.query_size, *net.render]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
-            layers += [nn.Linear(before, after), nn.ReLU()]
-        self.render_mlp = nn.Sequential(*layers, nn.Linear(widths[-1], RGB))
+            layers += [Linear(before, after), nn.ReLU(inplace=True)]
+        self.render_mlp = nn.Sequential(*layers, Linear(widths[-1], RGB))
 
-    def forward(self, z: Tensor, pixels: Tensor, keypoints: Tensor, expression: Tensor) -> Tensor:
+    def forward(
+        self, z: Tensor, pixels: Tensor, keypoints: Tensor, expression: Tensor, present: Tensor | None = None
+    ) -> Tensor:
         """z (B,T,D), pixels (P,2) or (B,P,2), keypoints (B,K,2), expression (B,E) -> RGB (B,P,3), not
         clamped.
         """
-        return self.decode(self.keys_values(z), self.queries(pixels, keypoints, expression))
+        return self.decode(self.keys_values(z, present), self.queries(pixels, keypoints, expression))
 
-    def keys_values(self, z: Tensor) -> KeysValues:
-        """What the blocks need of a scene; z is not normalised."""
+    def keys_values(self, z: Tensor, present: Tensor | None = None) -> KeysValues:
+        """What the blocks need of a scene; z is not normalised. present (B,S) bool: sources to look at."""
         layers = self.allocation_transformer.transformer.layers
-        return [layer[0].fn.keys_values(z) for layer in layers]  # pyright: ignore[reportIndexIssue]
+        pairs = [layer[0].fn.keys_values(z) for layer in layers]  # pyright: ignore[reportIndexIssue]
+        if present is None:
+            return pairs
+        seen = seen_tokens(present, z.shape[1] // present.shape[1])
+        return [(*pair, seen) for pair in pairs]
 
     def queries(self, pixels: Tensor, keypoints: Tensor, expression: Tensor) -> Tensor:
         """The input MLP over [keypoint code | pixel code | e]: a table over pixels plus one vector a frame ->
         (B,P,D).
         """
-        first, relu, second = self.allocation_transformer.layers()
-        to_keypoints, to_pixels, to_expression = first.weight.split(self.inputs, dim=1)
+        return self.ask(self.pixel_table(pixels), self.frame(keypoints, expression))
+
+    def pixel_table(self, pixels: Tensor) -> Tensor:
+        """pixels (...,2) -> what they add to the first layer (...,hidden), whatever the frame."""
+        first, _, _ = self.allocation_transformer.layers()
+        _, to_pixels, _ = first.weight.split(self.inputs, dim=1)
+        return linear(positional_code(pixels, self.octaves, self.start), to_pixels)
+
+    def frame(self, keypoints: Tensor, expression: Tensor) -> Tensor:
+        """What a frame adds to the first layer, whatever the pixel: (B,K,2), (B,E) -> (B,hidden)."""
+        first, _, _ = self.allocation_transformer.layers()
+        to_keypoints, _, to_expression = first.weight.split(self.inputs, dim=1)
         code = positional_code(keypoints.flatten(1), self.keypoint_octaves, self.start)
-        frame = F.linear(code, to_keypoints, first.bias) + F.linear(expression, to_expression)  # (B,hidden)
-        table = F.linear(positional_code(pixels, self.octaves, self.start), to_pixels)
+        return F.linear(code, to_keypoints, first.bias) + F.linear(expression, to_expression)
+
+    def ask(self, table: Tensor, frame: Tensor) -> Tensor:
+        """Rows of the pixel table (P,hidden) or (B,P,hidden) and frames (B,hidden) -> queries (B,P,D)."""
+        _, relu, second = self.allocation_transformer.layers()
         return second(relu(table + frame.unsqueeze(1)))
 
     def decode(self, keys_values: KeysValues, queries: Tensor) -> Tensor:
-        return self.render_mlp(self.allocation_transformer.transformer(queries, keys_values))
+        """queries (B,P,D) -> RGB (B,P,3)"""
+        render, attend = self.render_mlp, self.allocation_transformer.transformer
+        B, P = queries.shape[:2]
+        each = max(1, at_once(B * P, queries.device) // B)
+        return torch.cat([render(attend(part, keys_values)) for part in queries.split(each, dim=1)], dim=1)
 
     def image(
-        self, z: Tensor, side: int, keypoints: Tensor, expression: Tensor, most: int = 65_536
+        self,
+        z: Tensor,
+        side: int,
+        keypoints: Tensor,
+        expression: Tensor,
+        most: int = 65_536,
+        present: Tensor | None = None,
     ) -> Tensor:
         """A whole image per scene: z (B,T,D), keypoints (B,K,2), e (B,E) -> (B,3,side,side); `most` queries a
         pass.
         """
-        keys_values = self.keys_values(z)
+        keys_values, frame = self.keys_values(z, present), self.frame(keypoints, expression)
         pixels = pixel_grid(side, side, keypoints.dtype, keypoints.device).flatten(0, 1)
         parts = [
-            self.decode(keys_values, self.queries(chunk, keypoints, expression))
-            for chunk in pixels.split(max(1, most // len(z)))
+            self.decode(keys_values, self.ask(self.pixel_table(chunk), frame))
+            for chunk in pixels.split(max(1, at_once(most, z.device) // len(z)))
         ]
         return torch.cat(parts, dim=1).transpose(1, 2).unflatten(2, (side, side))
 
@@ -314,22 +372,21 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """One scene (B = 1), many driving frames: keypoints (N,K,2), e (N,E) -> (N,3,side,side).
 
-        The pixels of several frames form one query sequence, so keys and values are shared and never copied.
+        The pixels of several frames form one query sequence, so keys and values are shared and never copied;
+        all frames share the pixel table.
         """
         pixels = pixel_grid(side, side, keypoints.dtype, keypoints.device).flatten(0, 1)
-        frames = []
-        for k, e in zip(
-            keypoints.split(max(1, most // len(pixels))),
-            expression.split(max(1, most // len(pixels))),
-            strict=True,
-        ):
-            parts = []
-            for chunk in pixels.split(most):
-                queries = self.queries(chunk, k, e)  # (n,p,D)
-                rendered = self.decode(keys_values, queries.flatten(0, 1).unsqueeze(0))
-                parts.append(rendered.view(*queries.shape[:2], RGB))
-            frames.append(torch.cat(parts, dim=1))
-        return torch.cat(frames).transpose(1, 2).unflatten(2, (side, side))
+        most = at_once(most, keypoints.device)
+        frames = self.frame(keypoints, expression)  # (N,hidden)
+        images = keypoints.new_empty(len(frames), len(pixels), RGB)
+        for chunk, part in zip(pixels.split(most), images.split(most, dim=1), strict=True):
+            table = self.pixel_table(chunk)
+            for frame, shown in zip(
+                *(x.split(max(1, most // len(pixels))) for x in (frames, part)), strict=True
+            ):
+                queries = self.ask(table, frame).flatten(0, 1)  # (n*p,D)
+                shown.copy_(self.decode(keys_values, queries.unsqueeze(0)).view_as(shown))
+        return images.transpose(1, 2).unflatten(2, (side, side))
 
 
 # --- the whole net ------------------------------------------------------------------------------------------
@@ -342,3 +399,12 @@ class Fsrt(nn.Module):
         self.expression_encoder = ExpressionExtractor(net)
         self.encoder = Encoder(net)
         self.decoder = Decoder(net)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """torch.compile of the large parts, in place; arguments as there, `dynamic=False` wanted.
+
+        For GPUs: on a CPU it takes a minute and is slower than models/onednn.py, which it cannot use. Names
+        in the state stay as they are. Every new size of a batch compiles anew.
+        """
+        for part in (self.encoder, self.decoder.allocation_transformer.transformer, self.decoder.render_mlp):
+            part.compile(*args, **kwargs)

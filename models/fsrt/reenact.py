@@ -1,9 +1,13 @@
-"""Inference: encode a source once, render driving frames (supplement 7.3, absolute motion)."""
+"""Inference: encode sources once, read motion from driving frames, transfer it, render (supplement 7.3).
+
+Legend: n sources, T driving frames, K keypoints, E expression size, I image side.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +16,60 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.animation import Motion, Precision, Shown, Transfer
 from models.fsrt.config import Architecture, Detector
-from models.fsrt.network import Fsrt
+from models.fsrt.network import Fsrt, KeysValues
+from models.perception.torch_net import differences, shapes
+
+TRAINING_ONLY = ("discriminator.",)
+"""Parts that a checkpoint may hold and inference does not need."""
+QUERIES = {"cpu": 65_536, "cuda": 4 * 65_536}
+"""Pixels rendered in one pass: at the published size the largest layer holds 1536 numbers for each."""
+DETECTED = {"cpu": 4 * 65_536, "cuda": 16 * 65_536}
+"""Pixels of driving frames that the keypoint detector sees at once."""
 
 
-def load_reenactor(path: Path, device: str | torch.device = "cpu") -> Reenactor:
-    """model.safetensors of a phase that trains the whole net; a missing or unknown tensor is an error."""
-    from safetensors import safe_open
+def load_reenactor(
+    path: Path, device: str | torch.device = "cpu", precision: Precision = "auto"
+) -> Reenactor:
+    """model.safetensors of a phase that trains the whole net. ValueError: another file, another model's, or
+    tensors that are missing, unknown or of another shape, which it names.
+    """
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, framework="pt") as file:
-        about = json.loads(file.metadata()["reenact"])
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = (file.metadata() or {}).get("reenact")
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    if about is None:
+        raise ValueError(f"{path} is no checkpoint of a training phase: its metadata has no 'reenact'")
+    return reenactor_of(state, json.loads(about), device, precision, str(path))
+
+
+def reenactor_of(
+    tensors: Mapping[str, Tensor],
+    about: Mapping[str, Any],
+    device: str | torch.device = "cpu",
+    precision: Precision = "auto",
+    name: str = "the checkpoint",
+) -> Reenactor:
+    """Tensors by the names of `Fsrt` and what a checkpoint says of itself -> a reenactor. name: for errors.
+
+    Raises ValueError as `load_reenactor` does.
+    """
+    if about.get("model", "fsrt") != "fsrt":
+        raise ValueError(f"{name} holds {about['model']}, not fsrt; give `--model {about['model']}`")
     if "architecture" not in about:
-        raise ValueError(
-            f"{path} holds {about.get('model')} phase {about.get('phase')}, which cannot render images"
-        )
-    net = Fsrt(architecture_from(about["architecture"]))
+        raise ValueError(f"{name} holds fsrt phase {about.get('phase')}, which cannot render images")
+    architecture = architecture_from(about["architecture"])
+    net = Fsrt(architecture)
+    state = {key: t for key, t in tensors.items() if not key.startswith(TRAINING_ONLY)}
+    if told := differences(state, shapes(net)):
+        raise ValueError(f"{name} does not fit fsrt as its metadata describes it: tensors {told}")
     net.load_state_dict(state, strict=True)
-    return Reenactor(net.to(device), architecture_from(about["architecture"]), about["labels"])
+    return Reenactor(net.to(device), architecture, about["labels"], precision)
 
 
 def architecture_from(described: Mapping[str, Any]) -> Architecture:
@@ -40,44 +80,139 @@ def architecture_from(described: Mapping[str, Any]) -> Architecture:
     return Architecture(**sizes)
 
 
-class Reenactor:
-    """A trained net, ready to drive; `labels` says which parts do not carry the published weights."""
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Sources as the decoder looks at them."""
 
-    def __init__(self, net: Fsrt, architecture: Architecture, labels: Mapping[str, str]) -> None:
+    keys_values: KeysValues
+    """Of each decoder block, batch 1."""
+    keypoints: Tensor
+    """(n,K,2) of the sources"""
+
+
+class Reenactor:
+    """A trained net, ready to drive (models.animation.Reenactor); `labels` says which parts do not carry the
+    published weights.
+    """
+
+    def __init__(
+        self,
+        net: Fsrt,
+        architecture: Architecture,
+        labels: Mapping[str, str],
+        precision: Precision = "auto",
+    ) -> None:
         self.net, self.architecture, self.labels = net.eval(), architecture, dict(labels)
         self.image_size = architecture.image_size
+        self.device = next(net.parameters()).device
+        self.half = precision == "bf16" or (precision == "auto" and self.device.type == "cuda")
+        self.batch = max(1, self._most(DETECTED) // architecture.detector.size**2)
+
+    def _most(self, by_device: Mapping[str, int]) -> int:
+        return by_device["cuda" if self.device.type == "cuda" else "cpu"]
+
+    def check(self, how: Transfer) -> None:
+        """ValueError: relative motion moves keypoints, and a net may have been trained without them."""
+        if how.motion == "relative" and not self.architecture.uses_keypoints:
+            raise ValueError(
+                "relative motion adds the changes of the driving keypoints to those of the source, and this "
+                "model renders without keypoints (net.keypoint_octaves 0): the pose is part of its latent "
+                "expression, which cannot be taken apart; use absolute motion"
+            )
 
     @torch.inference_mode()
-    def reenact(self, source: np.ndarray, driving: np.ndarray, queries: int = 65_536) -> np.ndarray:
+    def scene(self, sources: Shown) -> Scene:
+        """Encode sources; together they describe one person."""
+        return self._scene(sources.frames)
+
+    @torch.inference_mode()
+    def motion(self, driving: Shown) -> Motion:
+        """-> keypoints (T,K,2) float32 on the [-1,1] frame, expression (T,E) float32."""
+        return self._motion(driving.frames)
+
+    @torch.inference_mode()
+    def transfer(self, scene: Scene, driving: Motion, first: Motion, how: Transfer) -> Motion:
+        """Supplement 7.3: only keypoints are transferred, the expression is always the driving frame's."""
+        if how.motion == "absolute":
+            return driving
+        self.check(how)
+        moved = relative_keypoints(
+            scene.keypoints[0], driving["keypoints"], first["keypoints"][0], how.adapt_scale
+        )
+        return {**driving, "keypoints": moved}
+
+    @torch.inference_mode()
+    def render(self, scene: Scene, motion: Motion, queries: int | None = None) -> np.ndarray:
+        """-> (T,I,I,3) float32 in [0,1]. `queries`: pixels rendered in one pass; bounds memory only."""
+        most = queries or self._most(QUERIES)
+        keypoints, expression = motion["keypoints"], motion["expression"]
+        with self._autocast():
+            images = self.net.decoder.video(
+                scene.keys_values, self.image_size, keypoints, expression, most=most
+            )
+        return images.float().clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+
+    @torch.inference_mode()
+    def reenact(self, source: np.ndarray, driving: np.ndarray, queries: int | None = None) -> np.ndarray:
         """source (H,W,3) or (n,H,W,3), driving (T,H,W,3), both uint8 RGB -> (T,I,I,3) float32 in [0,1].
 
-        `queries`: pixels rendered in one pass; it bounds memory and does not change the result.
+        Absolute motion. `queries`: pixels rendered in one pass; it bounds memory and does not change the
+        result.
         """
-        device = next(self.net.parameters()).device
-        sources = source[None] if source.ndim == 3 else source
-        at_once = max(1, 4 * 65_536 // self.architecture.detector.size**2)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            keypoints, expression = self._motion(sources, device)
-            images = self._resized(sources, self.image_size, device)
-            z = self.net.encoder(images[None], keypoints[None], expression[None])
-            keys_values = self.net.decoder.keys_values(z)
-            rendered = []
-            for start in range(0, len(driving), at_once):
-                moved = self._motion(driving[start : start + at_once], device)
-                rendered.append(
-                    self.net.decoder.video(keys_values, self.image_size, *moved, most=queries).float().cpu()
-                )
-        return torch.cat(rendered).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+        scene = self._scene(source[None] if source.ndim == 3 else source)
+        parts = [
+            self.render(scene, self._motion(driving[start : start + self.batch]), queries)
+            for start in range(0, len(driving), self.batch)
+        ]
+        return np.concatenate(parts)
 
-    def _resized(self, frames: np.ndarray, size: int, device: torch.device) -> Tensor:
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+
+    def _scene(self, sources: np.ndarray) -> Scene:
+        found = self._motion(sources)
+        images = self._resized(sources, self.image_size)
+        with self._autocast():
+            z = self.net.encoder(images[None], found["keypoints"][None], found["expression"][None])
+            return Scene(self.net.decoder.keys_values(z), found["keypoints"])
+
+    def _motion(self, frames: np.ndarray) -> Motion:
+        images = self._resized(frames, self.architecture.detector.size)
+        with self._autocast():
+            keypoints, features, heatmap = self.net.kp_detector(images)
+            expression = self.net.expression_encoder(features, heatmap)
+        return {"keypoints": keypoints.float(), "expression": expression.float()}
+
+    def _resized(self, frames: np.ndarray, size: int) -> Tensor:
         """(N,H,W,3) uint8 -> (N,3,size,size) in [0,1], anti-aliased."""
-        images = torch.from_numpy(np.ascontiguousarray(frames)).to(device).permute(0, 3, 1, 2).float() / 255
+        images = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)
+        images = images.permute(0, 3, 1, 2).float() / 255
         if images.shape[-2:] == (size, size):
             return images
         return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
 
-    def _motion(self, frames: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-        """-> keypoints (N,K,2), expressions (N,E)"""
-        images = self._resized(frames, self.architecture.detector.size, device)
-        keypoints, features, heatmap = self.net.kp_detector(images)
-        return keypoints, self.net.expression_encoder(features, heatmap)
+
+# --- motion transfer ----------------------------------------------------------------------------------------
+def relative_keypoints(source: Tensor, driving: Tensor, first: Tensor, adapt_scale: bool) -> Tensor:
+    """source (K,2), driving (T,K,2), first (K,2) -> (T,K,2): k_s + a (k_d - k_d0) (supplement 7.3).
+
+    a = 1, or with adapt_scale the square root of the ratio of the areas that the keypoints of `source` and
+    `first` span. The result may leave [-1,1]. ValueError where `first` spans no area.
+    """
+    scale = 1.0
+    if adapt_scale:
+        span = hull_area(first)
+        if not span > 0:
+            raise ValueError("the keypoints of the first driving frame span no area: no scale to adapt to")
+        scale = (hull_area(source) / span) ** 0.5
+    return source + scale * (driving - first)
+
+
+def hull_area(points: Tensor) -> float:
+    """(K,2) -> area of their convex hull; 0 where they lie on a line."""
+    from scipy.spatial import ConvexHull, QhullError
+
+    try:
+        return float(ConvexHull(points.double().cpu().numpy()).volume)
+    except QhullError:
+        return 0.0

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.api import Batch, Clip, Sample
-from models.fsrt import augment, losses
+from models.api import Batch, Clip, Look, Sample
+from models.fsrt import augment, losses, pictures
 from models.fsrt.config import Architecture, Augment, Sampling
-from models.fsrt.network import Fsrt, pixel_grid
+from models.fsrt.network import Fsrt, KeysValues, pixel_grid
 from models.fsrt.reenact import load_reenactor
 
 __all__ = ["ReenactTask", "load_reenactor"]
@@ -40,7 +40,7 @@ class Views:
     driving: Tensor
     """(B,3,D,D) version 1 or 2, cropped"""
     driving_tight: Tensor
-    """(B,3,D,D) version 3, tightly cropped from the whole frame"""
+    """(B,3,D,D) version 3, cut from the whole frame as `Augment.expression_view` says"""
     sources2_whole: Tensor
     """(B,n,3,D,D) version 2, not cropped: keypoints come from here"""
     driving2_whole: Tensor
@@ -54,6 +54,8 @@ class Views:
     driving_moved: Tensor
     tight: Tensor
     """(B,) bool: the decoder gets the expression of driving_tight, else of driving"""
+    present: Tensor | None = None
+    """(B,n) bool: sources that count; None = all"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,20 @@ class Motion:
     sources2: Tensor  # (B,n,E)
     driving: Tensor  # (B,E)
     driving_tight: Tensor  # (B,E)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What the decoder is asked of a sample's pixels."""
+
+    motion: Motion
+    keys_values: KeysValues
+    frame: Tensor  # (B,hidden): Decoder.frame
+
+
+def counted(of_sources: Tensor, present: Tensor | None) -> Tensor:
+    """(B,n,E) -> (N,E): the expressions of the sources that count."""
+    return of_sources.flatten(0, 1) if present is None else of_sources[present]
 
 
 class ReenactTask:
@@ -103,18 +119,33 @@ class ReenactTask:
             scaled = landmarks * (augment.FRAME / side)
             if rng.random() < self.changes.out_of_frame:
                 crop = augment.out_of_frame_crop(rng, scaled[:n], side)
-            tight = augment.expression_crop(rng, scaled[n], side)
+            tight = self.third_crop(rng, scaled[n], side)
             colours = augment.draw_colours(rng, 3, self.changes.jitter, self.changes.hue)
-        pixels = self.architecture.image_size**2
-        return {
+        sample = {
             "frames": np.ascontiguousarray(frames),
             "crop": crop,
             "tight_crop": tight,
             "colours": colours,
             "driving_version2": np.array(rng.random() < 0.5),
             "tight": np.array(training and rng.random() < self.changes.cropped_expression),
-            "queries": rng.choice(pixels, self.sampling.queries, replace=False),
+            **self.draw_pixels(rng),
         }
+        if self.sampling.variable != "none":
+            sample["present"] = np.arange(n) < (rng.integers(1, n + 1) if training else n)
+        return sample
+
+    def draw_pixels(self, rng: np.random.Generator) -> Sample:
+        """Which pixels are rendered with gradient: queries (P,)"""
+        pixels = self.architecture.image_size**2
+        return {"queries": rng.choice(pixels, self.sampling.queries, replace=False)}
+
+    def third_crop(self, rng: np.random.Generator, landmarks: np.ndarray, side: int) -> np.ndarray:
+        """What the third view of the driving frame leaves out; landmarks (68,2) on the 256 frame -> (4,)."""
+        if self.changes.expression_view == "tight":
+            return augment.expression_crop(rng, landmarks, side)
+        if self.changes.expression_view == "centre":
+            return augment.centre_crop(rng, self.changes.centre, side)
+        return np.zeros(4, np.float32)
 
     # --- one step, in the order of the authors' code ---
     def views(self, batch: Batch) -> Views:
@@ -123,7 +154,12 @@ class ReenactTask:
             self.architecture.detector.size,
             self.sampling.sources,
         )
-        whole = augment.to_images(batch["frames"], max(side, detector))  # (B,n+1,3,S,S)
+        frames, present = batch["frames"], batch.get("present")
+        if self.sampling.variable == "one_per_batch" and present is not None:
+            # the first sample's number of sources serves the chunk: what is left out needs no mask
+            frames = frames[:, [*range(int(present[0].sum())), n]]
+            n, present = frames.shape[1] - 1, None
+        whole = augment.to_images(frames, max(side, detector))  # (B,n+1,3,S,S)
         first = augment.recolour(whole, batch["colours"][:, 0])
         second = augment.recolour(whole, batch["colours"][:, 1])
         third = augment.recolour(whole[:, n:], batch["colours"][:, 2])
@@ -139,6 +175,9 @@ class ReenactTask:
         second = look(second, crop, detector)
         use_second = batch["driving_version2"]
         cropped = (crop != 0).any(1)
+        driving_moved = cropped | ~use_second
+        if not self.architecture.uses_keypoints:  # nobody asks where they are
+            cropped = driving_moved = torch.zeros_like(cropped)
         return Views(
             sources=shown[:, :n],
             target=shown[:, n],
@@ -150,8 +189,9 @@ class ReenactTask:
             driving2_whole=second_whole[:, n],
             crop=crop,
             source_moved=cropped,
-            driving_moved=cropped | ~use_second,
+            driving_moved=driving_moved,
             tight=batch["tight"],
+            present=present,
         )
 
     def motion(self, views: Views) -> Motion:
@@ -192,63 +232,64 @@ class ReenactTask:
 
     def encode(self, views: Views, motion: Motion) -> Tensor:
         """-> z (B,n*T,D). The encoder's expression comes from the other colour version than its image."""
-        return self.net.encoder(views.sources, motion.source_keypoints, motion.sources2)
+        return self.net.encoder(views.sources, motion.source_keypoints, motion.sources2, views.present)
 
     def terms(self, batch: Batch) -> Mapping[str, Callable[[], Tensor]]:
         return self.step(self.views(batch), batch["queries"])
 
+    def scene(self, views: Views) -> Scene:
+        """All a step asks of the net before it renders pixels."""
+        motion = self.motion(views)
+        keys_values = self.net.decoder.keys_values(self.encode(views, motion), views.present)
+        expression = torch.where(views.tight.unsqueeze(1), motion.driving_tight, motion.driving)
+        return Scene(motion, keys_values, self.net.decoder.frame(motion.driving_keypoints, expression))
+
     def step(self, views: Views, queries: Tensor) -> Mapping[str, Callable[[], Tensor]]:
         """queries (B,P): flat pixel numbers of the target"""
-        motion = self.motion(views)
+        scene, decoder = self.scene(views), self.net.decoder
         side = views.target.shape[-1]
         grid = pixel_grid(side, side, views.target.dtype, views.target.device).flatten(0, 1)
-        expression = torch.where(views.tight.unsqueeze(1), motion.driving_tight, motion.driving)
-        z = self.encode(views, motion)
-        rendered = self.net.decoder(z, grid[queries], motion.driving_keypoints, expression)  # (B,P,3)
+        table = decoder.pixel_table(grid[queries])
+        rendered = decoder.decode(scene.keys_values, decoder.ask(table, scene.frame))  # (B,P,3)
         wanted = views.target.flatten(2).gather(2, queries.unsqueeze(1).expand(-1, 3, -1)).transpose(1, 2)
-        first = torch.cat([motion.sources1.flatten(0, 1), motion.driving])
-        second = torch.cat([motion.sources2.flatten(0, 1), motion.driving_tight])
         return {
             "pixel": lambda: losses.pixel(rendered, wanted),
-            "invariance": lambda: losses.invariance(
-                motion.sources1, motion.sources2, motion.driving, motion.driving_tight
-            ),
+            **self.regularisers(scene.motion, views.present),
+        }
+
+    def regularisers(self, motion: Motion, present: Tensor | None) -> dict[str, Callable[[], Tensor]]:
+        """The terms on expression vectors; present (B,n) as in Views."""
+        sources1, sources2 = (counted(e, present) for e in (motion.sources1, motion.sources2))
+        first, second = torch.cat([sources1, motion.driving]), torch.cat([sources2, motion.driving_tight])
+        return {
+            "invariance": lambda: losses.invariance(sources1, sources2, motion.driving, motion.driving_tight),
             "variance": lambda: losses.variance(first) + losses.variance(second),
             "covariance": lambda: losses.covariance(first) + losses.covariance(second),
         }
 
     # --- looking at it ---
-    def render(self, batch: Batch) -> tuple[Views, Tensor]:
-        """-> views and whole rendered images (B,3,I,I) in [0,1]"""
+    def look(self, batch: Batch) -> Look:
+        """Row: source(s) | driving frame, the driving keypoints on it | rendered."""
         views = self.views(batch)
         motion = self.motion(views)
-        z = self.encode(views, motion)
-        side = views.target.shape[-1]
-        image = self.net.decoder.image(z, side, motion.driving_keypoints, motion.driving)
-        return views, losses.precise(image).clamp(0, 1)
-
-    def scores(self, batch: Batch) -> dict[str, float]:
-        """Against the driving frame; `copy_` = the source frame in place of the rendered one."""
-        views, image = self.render(batch)
-        figures = {}
-        for prefix, picture in (("", image), ("copy_", views.sources[:, 0])):
-            gap = picture - views.target
-            figures[f"{prefix}l1"] = float(gap.abs().mean())
-            mse = gap.square().mean((1, 2, 3)).clamp_min(1e-10)
-            figures[f"{prefix}psnr"] = float((-10 * mse.log10()).mean())
-        return figures
-
-    def preview(self, batch: Batch) -> np.ndarray:
-        """source(s) | driving | rendered"""
-        views, image = self.render(batch)
-        return np.concatenate(
-            [
-                *augment.to_bytes(views.sources).swapaxes(0, 1),
-                augment.to_bytes(views.target),
-                augment.to_bytes(image),
-            ],
-            axis=2,
+        image = self.net.decoder.image(
+            self.encode(views, motion),
+            views.target.shape[-1],
+            motion.driving_keypoints,
+            motion.driving,
+            present=views.present,
         )
+        sources, driving, output = (
+            pictures.to_bytes(part) for part in (views.sources, views.target, losses.precise(image))
+        )
+        shown = driving
+        if self.architecture.uses_keypoints:
+            shown = pictures.marked(driving, motion.driving_keypoints)
+        row = np.concatenate([*sources.swapaxes(0, 1), shown, output], axis=2)
+        return Look(row=row, source=sources[:, 0], driving=driving, output=output)
+
+    def use(self, nets: Mapping[str, Any]) -> None:
+        """This step looks through no other net."""
 
     def describe(self) -> dict[str, Any]:
         return {"model": "fsrt", "architecture": asdict(self.architecture)}

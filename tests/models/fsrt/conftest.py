@@ -4,9 +4,10 @@ enough for tests.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def golden() -> SimpleNamespace:
     """`figures` of the file, and the functions that make its weights and inputs."""
     figures = json.loads((Path(__file__).parents[2] / "golden" / "fsrt.json").read_text())
     return SimpleNamespace(
-        figures=figures, inp_u=inp_u, img=img, kpv=kpv, vec=vec, hm=hm, fill=fill, check=check
+        figures=figures, u_hash=u_hash, inp_u=inp_u, img=img, kpv=kpv, vec=vec, hm=hm, fill=fill, check=check
     )
 
 
@@ -114,6 +115,17 @@ def nano() -> Architecture:
         decoder_mlp=16,
         render=(16,),
     )
+
+
+@pytest.fixture(scope="session")
+def plain() -> ModuleType:
+    """plain.py, the formulation the net must equal."""
+    spec = importlib.util.spec_from_file_location("plain", Path(__file__).parent / "plain.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class FakeClip:

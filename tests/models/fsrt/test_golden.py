@@ -1,5 +1,5 @@
-"""Against figures of the official modules: parameter counts, state layout, outputs in float64, one training
-step.
+"""Against figures of the official modules: parameter counts, state layout, outputs in float64 (spec 16, items
+1 and 2; whole training steps: test_train_step.py).
 """
 
 from dataclasses import replace
@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from models.fsrt import losses
-from models.fsrt.config import Augment, Detector, Sampling, full, small_decoder
+from models.fsrt.config import Detector, Judge, full, small_decoder
+from models.fsrt.discriminator import Discriminator, keypoint_maps
 from models.fsrt.keypoints import ExpressionExtractor, KeypointDetector
 from models.fsrt.network import Decoder, Encoder, pixel_grid, positional_code
-from models.fsrt.task import ReenactTask, Views
 
 
 def count(module: torch.nn.Module) -> int:
@@ -43,6 +43,7 @@ def test_parameter_counts_of_shorter_expressions(golden, size):
         ("encoder_64_n1", lambda: Encoder(full())),
         ("decoder_q128_z64", lambda: Decoder(full())),
         ("small_decoder_q128_z64", lambda: Decoder(small_decoder())),
+        ("discriminator", lambda: Discriminator(Judge(), 10)),
     ],
 )
 def test_state_has_the_released_names_and_shapes(golden, name, build):
@@ -123,42 +124,28 @@ def test_regularisers(golden):
     ]
     figures = [float(v) for v in (*expected["v1,v2"], *expected["c1,c2"])]
     np.testing.assert_allclose([float(v) for v in found], figures, rtol=1e-9)
+    halves = [losses.variance(first / 2), losses.variance(second / 2)]
+    halves += [losses.covariance(first / 2), losses.covariance(second / 2)]
+    figures = [float(v) for v in (*expected["with 0.5*E1,0.5*E2: v1,v2"], *expected["c1,c2 (0.5)"])]
+    np.testing.assert_allclose([float(v) for v in halves], figures, rtol=1e-9)
 
 
-def test_one_step_of_phase_one(golden):
-    """The official training step at 128 px: losses and gradient norms, with the crop and colour views
-    given.
-    """
-    task = ReenactTask(full(), Sampling(), Augment())
-    for part in task.net.children():
-        golden.fill(part)
-    task.net.kp_detector.requires_grad_(False)
-    scale = torch.tensor([[1.25, 1.1], [1, 1]], dtype=torch.float64)
-    shift = torch.tensor([[0.05, -0.1], [0, 0]], dtype=torch.float64)
-    crop = torch.cat([(1 - 1 / scale - shift) / 2, (1 - 1 / scale + shift) / 2], dim=1)
-    everywhere = torch.tensor([True, True])
-    views = Views(
-        sources=golden.img((2, 1, 3, 128, 128), 40),
-        target=golden.img((2, 3, 128, 128), 43),
-        sources1=golden.img((2, 1, 3, 128, 128), 40),
-        sources2=golden.img((2, 1, 3, 128, 128), 41),
-        driving=golden.img((2, 3, 128, 128), 44),
-        driving_tight=golden.img((2, 3, 128, 128), 46),
-        sources2_whole=golden.img((2, 1, 3, 128, 128), 42),
-        driving2_whole=golden.img((2, 3, 128, 128), 45),
-        crop=crop,
-        source_moved=everywhere,
-        driving_moved=everywhere,
-        tight=torch.tensor([False, True]),
-    )
-    terms = task.step(views, ((torch.arange(1024) * 37) % 16_384).expand(2, -1))
-    weights = {"pixel": 1.0, "invariance": 1.0, "variance": 0.2, "covariance": 1.0}
-    total = torch.stack([weight * terms[name]() for name, weight in weights.items()]).sum()
-    total.backward()
-    expected = golden.figures["train_step_phase1"]
-    # the official step keeps the crop's scale and shift in float32: a few 1e-9
-    assert total.item() == pytest.approx(float(expected["loss_total"]), rel=1e-8)
-    for part in ("encoder", "decoder", "expression_encoder"):
-        gradients = [p.grad for p in getattr(task.net, part).parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        assert norm.item() == pytest.approx(float(expected["grad_l2"][part]), rel=1e-7)
+@torch.no_grad()
+def test_discriminator(golden):
+    net = golden.fill(Discriminator(Judge(), 10))
+    assert count(net) == 6_846_849
+    maps, verdicts = net(golden.img((2, 3, 256, 256), 9), golden.kpv((2, 10, 2), 10))
+    expected = golden.figures["modules"]["discriminator"]["outputs"]
+    golden.check(verdicts, expected["prediction_map"])
+    for i, one in enumerate(maps):
+        golden.check(one, expected[f"feature_map_{i}"])
+
+
+def test_keypoint_maps(golden):
+    expected = golden.figures["functions"]["kp2gaussian"]
+    maps = keypoint_maps(torch.tensor(expected["kp"], dtype=torch.float64), 256, expected["variance"])
+    golden.check(maps, expected["stats"])
+    for name, value in expected.items():
+        if name.startswith("h["):
+            sample, keypoint, y, x = (int(i) for i in name[2:-1].split(","))
+            assert maps[sample, keypoint, y, x].item() == pytest.approx(float(value), rel=1e-9)

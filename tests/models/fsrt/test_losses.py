@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -27,6 +28,36 @@ def test_covariance_of_equal_vectors_is_zero():
     assert losses.covariance(torch.randn(1, 8).repeat(5, 1)).item() == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.parametrize("loss", [losses.perceptual, losses.feature_matching])
+def test_gaps_of_maps_are_means_within_a_map_and_summed_over_maps(loss):
+    torch.manual_seed(0)
+    maps = [torch.randn(2, 4, 8, 8), torch.randn(2, 8, 4, 4)]
+    assert loss(maps, maps) == 0
+    shifted = [maps[0] + 0.5, maps[1] - 0.25]
+    assert loss(shifted, maps).item() == pytest.approx(0.75)
+    with pytest.raises(ValueError, match="longer"):  # a map is missing
+        loss(maps[:1], maps)
+
+
+def test_feature_matching_gives_no_gradient_to_the_real_side():
+    fake, real = (torch.rand(1, 2, 3, 3, requires_grad=True) for _ in range(2))
+    losses.feature_matching([fake], [real]).backward()
+    assert fake.grad is not None
+    assert real.grad is None
+
+
+def test_the_generator_wants_verdicts_of_one():
+    assert losses.generator_gan(torch.ones(2, 1, 3, 3)).item() == 0
+    assert losses.generator_gan(torch.full((2, 1, 3, 3), 0.5)).item() == pytest.approx(0.25)
+
+
+def test_the_discriminator_wants_one_for_real_and_zero_for_rendered():
+    one, zero = torch.ones(2, 1, 3, 3), torch.zeros(2, 1, 3, 3)
+    assert losses.discriminator(one, zero).item() == 0
+    assert losses.discriminator(zero, one).item() == pytest.approx(2)
+    assert losses.discriminator(one, one / 2).item() == pytest.approx(0.25)
+
+
 def test_heatmap_loss_prefers_the_right_place():
     target = torch.tensor([[[0.5, -0.25]]])
     axis = heatmap_axis(26, target)
@@ -43,3 +74,13 @@ def test_losses_are_computed_in_float32_for_half_precision():
     x = torch.full((4, 8), 300.0, dtype=torch.float16)  # squares overflow half precision
     assert torch.isfinite(losses.covariance(x * torch.arange(4).view(4, 1).half()))
     assert losses.pixel(x, -x).item() == 360_000
+
+
+def test_no_term_falls_back_to_half_precision_under_autocast():
+    x = torch.linspace(-1, 1, 64).view(4, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert losses.covariance(x).dtype == torch.float32
+        halves = x.bfloat16()
+        for loss in (losses.generator_gan(halves), losses.perceptual([halves], [x]), losses.variance(halves)):
+            assert loss.dtype == torch.float32
+    assert losses.covariance(x).item() == pytest.approx(np.square(np.cov(x.numpy().T)).sum() / 16, rel=1e-5)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.fsrt.network import Decoder, Encoder, constant_response, pixel_grid
+from models.fsrt.network import Decoder, Encoder, constant_response
 
 
 @pytest.fixture
@@ -42,22 +42,6 @@ def test_the_order_of_sources_does_not_matter(nano, scene):
     k, e = scene["keypoints"][:, 0], scene["expression"][:, 0]
     images = [decoder.image(encoder(**s), 16, k, e) for s in (scene, swapped)]
     torch.testing.assert_close(images[0], images[1], rtol=0, atol=1e-12)
-
-
-@torch.no_grad()
-def test_chunks_of_pixels_and_frames_are_exact(nano):
-    torch.manual_seed(1)
-    decoder = Decoder(nano).double()
-    z = torch.randn(1, nano.tokens, nano.token_size, dtype=torch.float64)
-    k = torch.rand(5, 10, 2, dtype=torch.float64)
-    e = torch.randn(5, nano.expression_size, dtype=torch.float64)
-    pixels = pixel_grid(16, 16, torch.float64).flatten(0, 1)
-    whole = decoder(z.expand(5, -1, -1), pixels, k, e).transpose(1, 2).unflatten(2, (16, 16))
-    for most in (7, 256, 600, 10_000):  # less than a frame, a frame, two frames, all
-        video = decoder.video(decoder.keys_values(z), 16, k, e, most=most)
-        torch.testing.assert_close(video, whole, rtol=0, atol=1e-12)
-        image = decoder.image(z.expand(5, -1, -1), 16, k, e, most=most)
-        torch.testing.assert_close(image, whole, rtol=0, atol=1e-12)
 
 
 @torch.no_grad()

@@ -90,16 +90,39 @@ def test_the_target_is_the_driving_frame_at_the_queries(task, clip):
     torch.testing.assert_close(views.target, small, rtol=0, atol=1e-5)
 
 
-def test_scores_and_previews(task, nano, clip):
+@torch.no_grad()
+def test_validation_sees_source_driving_frame_and_output(task, clip):
     batch = batch_of(task, clip, training=False)
-    with torch.no_grad():
-        scores = task.scores(batch)
-        assert set(scores) == {"l1", "psnr", "copy_l1", "copy_psnr"}
-        assert task.preview(batch).shape == (3, 16, 4 * 16, 3)  # two sources, driving, rendered
-        detector = KeypointTask(nano.detector, Augment())
-        batch = batch_of(detector, clip, training=False)
-        assert detector.preview(batch).shape == (3, 64, 2 * 64, 3)
-        assert detector.scores(batch)["keypoint_error_percent"] > 0
+    look = task.look(batch)
+    assert look.scores == {}
+    assert look.row.shape == (3, 16, 4 * 16, 3)  # two sources, driving, rendered
+    for name, place in (("source", 0), ("output", 3)):
+        picture = getattr(look, name)
+        assert picture.dtype == np.uint8
+        assert (picture == look.row[:, :, 16 * place : 16 * (place + 1)]).all()
+    target = task.views(batch).target.permute(0, 2, 3, 1) * 255
+    assert np.abs(look.driving - target.numpy()).max() <= 0.51
+
+
+@torch.no_grad()
+def test_the_driving_keypoints_are_drawn_on_the_driving_frame_only(task, clip):
+    batch = batch_of(task, clip, training=False)
+    look, motion = task.look(batch), task.motion(task.views(batch))
+    changed = (look.row[:, :, 2 * 16 : 3 * 16] != look.driving).any(-1)
+    inside = ((motion.driving_keypoints.numpy() + 1) / 2 * 16).astype(int)
+    red = (look.row[:, :, 2 * 16 : 3 * 16] == (255, 0, 0)).all(-1)
+    for sample in range(3):
+        assert red[sample, inside[sample, :, 1], inside[sample, :, 0]].all()
+        assert not (changed & ~red)[sample].any()
+
+
+@torch.no_grad()
+def test_a_detector_shows_given_and_found_keypoints(nano, clip):
+    task = KeypointTask(nano.detector, Augment())
+    look = task.look(batch_of(task, clip, training=False))
+    assert look.row.shape == (3, 64, 2 * 64, 3)
+    assert look.scores["keypoint_error_percent"] > 0
+    assert look.output is None
 
 
 def test_distilled_keypoints_are_means_of_landmark_groups():
@@ -149,5 +172,5 @@ def test_a_checkpoint_with_a_missing_tensor_is_refused(task, checkpoint):
     state, about = load_file(checkpoint), {"labels": {}, **task.describe()}
     state.pop("decoder.render_mlp.0.weight")
     save_file(state, checkpoint, metadata={"reenact": json.dumps(about)})
-    with pytest.raises(RuntimeError, match=r"decoder\.render_mlp\.0\.weight"):
+    with pytest.raises(ValueError, match=r"decoder\.render_mlp\.0\.weight"):
         load_reenactor(checkpoint)

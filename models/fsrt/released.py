@@ -1,0 +1,289 @@
+"""The authors' released checkpoints, and FOMM's: read strictly into our names, and written back in their
+layout, which tests/golden/fsrt.json lists tensor by tensor.
+
+Our names are theirs behind the part's: `encoder.`, `decoder.`, `expression_encoder.`, `kp_detector.`,
+`discriminator.`. Files come in as storage/weights.py imported them: one safetensors file each, nested dicts
+flattened to dotted names, optimisers left behind.
+
+| weights id | publisher's file | tensors |
+|---|---|---|
+| fsrt_vox, fsrt_vox_2src | vox256.pt, vox256_2Source.pt | the renderer's three parts, perhaps discriminator |
+| fsrt_kp | kp_detector.pt | the detector's, without a name in front |
+| fomm_vox | vox-cpk.pth.tar | kp_detector, with the head for FOMM's jacobians, which FSRT has no use for |
+
+The authors' loader warns of a part that a file lacks and goes on with random weights. Here every tensor must
+be there, none may be unknown, all must have the net's shapes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from models.fsrt.config import Architecture, Detector, Judge, full
+from models.fsrt.discriminator import Discriminator
+from models.fsrt.keypoints import KeypointDetector
+from models.fsrt.network import Fsrt
+from models.fsrt.reenact import architecture_from
+from models.perception.torch_net import differences, read_tensors, shapes
+
+if TYPE_CHECKING:
+    from models.api import Phase
+    from models.fsrt.config import FsrtConfig
+
+NETS = ("fsrt_vox", "fsrt_vox_2src")
+DETECTORS = ("fsrt_kp", "fomm_vox")
+DETECTOR, JUDGE = "kp_detector", "discriminator"
+RENDERER = ("expression_encoder", "encoder", "decoder")
+OPTIMISERS = ("optimizer", "optimizer_disc")
+JACOBIAN = ("jacobian.weight", "jacobian.bias")
+FREE = ("image_size", "encoder_attention", "initial")
+"""Settings of the net that may differ from the published ones without making its weights meaningless."""
+NET_FILE, DETECTOR_FILE = "vox256.pt", "kp_detector.pt"
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+def read(
+    files: Mapping[str, Path], section: FsrtConfig | None = None, phase: Phase | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Imported files by weights id -> tensors by our names (float32; counters int64), and labels.
+
+    `files` holds a detector's file, alone or with a net's. With a phase, parts that its net has not are left
+    out. With a run's settings the tensors must fit its net; of the settings only those of the parts are read.
+    Without, the architecture is inferred. Raises ValueError naming what is missing, unknown or of another
+    shape.
+    """
+    tensors = _gathered(files)
+    what, parts = f"weights {' and '.join(files)}", _parts(tensors, files)
+    if phase is not None:
+        idle = set(parts) - set(parts_of(phase))
+        tensors = {name: tensor for name, tensor in tensors.items() if _part(name) not in idle}
+        parts = tuple(part for part in parts if part not in idle)
+    if section is None:
+        net = architecture_of(tensors, full())
+        _fit(tensors, expected(net, Judge(), parts), f"{what} are of no FSRT that is known", "")
+    else:
+        net = section.net if RENDERER[0] in parts else replace(full(), detector=section.net.detector)
+        judge = section.discriminator if JUDGE in parts else Judge()
+        _fit(tensors, expected(net, judge, parts), f"{what} do not fit fsrt.net", _settings(tensors, net))
+        _check_hidden(what, tensors, net, parts)
+    return tensors, _labels(files)
+
+
+def load(files: Mapping[str, Path]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A net to render with: tensors and metadata as a checkpoint of our own holds them, its architecture
+    inferred. The discriminator stays behind. Raises ValueError as `read` does.
+    """
+    tensors, labels = read(files)
+    if not any(name in files for name in NETS):
+        raise ValueError(f"weights {' and '.join(files)} hold a detector alone, which cannot render images")
+    about = {
+        "model": "fsrt",
+        "phase": "released",
+        "architecture": asdict(architecture_of(tensors, full())),
+        "labels": labels,
+    }
+    return {name: tensor for name, tensor in tensors.items() if _part(name) != JUDGE}, about
+
+
+def check(weights_id: str, path: Path) -> None:
+    """Whether an imported file is what its id says; raises ValueError as `read` does."""
+    tensors = _opened(weights_id, path)
+    wanted = expected(architecture_of(tensors, full()), Judge(), _parts(tensors, [weights_id]))
+    _fit(tensors, wanted, f"this is not {weights_id}", "")
+
+
+def _gathered(files: Mapping[str, Path]) -> dict[str, Tensor]:
+    """The tensors of all files, by our names."""
+    nets, detectors = ([name for name in kind if name in files] for kind in (NETS, DETECTORS))
+    if unknown := sorted(set(files) - {*NETS, *DETECTORS}):
+        raise ValueError(f"no reader for weights {', '.join(unknown)}; known: {', '.join(NETS + DETECTORS)}")
+    if len(detectors) != 1 or len(nets) > 1:
+        raise ValueError(
+            f"weights {', '.join(files) or 'none'}: expected one detector ({' or '.join(DETECTORS)}) and at "
+            f"most one net ({' or '.join(NETS)}); a net's file holds no detector"
+        )
+    tensors = _opened(detectors[0], files[detectors[0]])
+    for name in nets:
+        more = _opened(name, files[name])
+        if both := sorted(tensors.keys() & more.keys()):
+            raise ValueError(f"{both[0]} and {len(both) - 1} more are in {detectors[0]} and in {name}")
+        tensors |= more
+    return tensors
+
+
+def _opened(weights_id: str, path: Path) -> dict[str, Tensor]:
+    """One imported file -> its tensors under our names; those of no part keep theirs."""
+    found = {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in read_tensors(path).items()
+        if _part(name) not in OPTIMISERS
+    }
+    if weights_id == "fsrt_kp":
+        return _unwrapped({f"{DETECTOR}.{name}": tensor for name, tensor in found.items()})
+    found = _unwrapped(found)
+    if weights_id == "fomm_vox":
+        return {name: t for name, t in found.items() if name not in [f"{DETECTOR}.{j}" for j in JACOBIAN]}
+    return found
+
+
+def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the `module.` that data parallelism puts before the names of a whole part."""
+    wrapped = {
+        part
+        for part in {_part(name) for name in tensors}
+        if all(name.startswith(f"{part}.module.") for name in tensors if _part(name) == part)
+    }
+    return {
+        name.replace(".module.", ".", 1) if _part(name) in wrapped else name: tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def _part(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _parts(tensors: Mapping[str, Tensor], files: Iterable[str]) -> tuple[str, ...]:
+    """The parts that these files must hold; the discriminator may be there or not."""
+    parts = (DETECTOR,) if any(name in DETECTORS for name in files) else ()
+    if any(name in NETS for name in files):
+        parts += RENDERER
+        if any(_part(name) == JUDGE for name in tensors):
+            parts += (JUDGE,)
+    return parts
+
+
+def parts_of(phase: Phase) -> tuple[str, ...]:
+    """The parts of the net of a phase."""
+    if set(phase.train) <= {DETECTOR}:
+        return (DETECTOR,)
+    return (DETECTOR, *RENDERER, JUDGE) if phase.adversary else (DETECTOR, *RENDERER)
+
+
+def _labels(files: Mapping[str, Path]) -> dict[str, str]:
+    return {"net" if name in NETS else DETECTOR: f"from {name}" for name in files}
+
+
+# --- what is expected ---------------------------------------------------------------------------------------
+def expected(net: Architecture, judge: Judge, parts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes of all tensors of these parts, by name."""
+    with torch.device("meta"):  # shapes only
+        whole = nn.ModuleDict(dict(Fsrt(net).named_children()))
+        whole[JUDGE] = Discriminator(judge, net.detector.keypoints if net.uses_keypoints else 0)
+    wanted = set(parts)
+    return {name: shape for name, shape in shapes(whole).items() if _part(name) in wanted}
+
+
+def _fit(tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], what: str, why: str) -> None:
+    if told := differences(tensors, wanted):
+        raise ValueError(f"{what}: tensors {told}. {why or 'Is it the file of another model?'}")
+
+
+def architecture_of(tensors: Mapping[str, Tensor], like: Architecture) -> Architecture:
+    """`like`, with those settings changed in which the published variants differ and which shapes show: the
+    expression's size, whether keypoints are told, the decoder's heads, MLP and renderer.
+
+    What the tensors do not show clearly stays; comparing shapes afterwards tells.
+    """
+
+    def size(name: str, axis: int) -> int:
+        tensor = tensors.get(name)
+        return tensor.shape[axis] if tensor is not None and tensor.dim() > axis else 0
+
+    seen: dict[str, Any] = {}
+    block = "decoder.allocation_transformer.transformer.layers.0"
+    if expression := size("expression_encoder.expression_mlp.6.weight", 0):
+        seen["expression_size"] = expression
+    code = size("encoder.conv_blocks.0.layers.0.weight", 1) - 3 - expression - like.pixel_code
+    octave = 4 * like.detector.keypoints
+    if expression and code >= 0 and code % octave == 0:
+        seen["keypoint_octaves"] = code // octave
+    heads, rest = divmod(size(f"{block}.0.fn.to_q.weight", 0), like.head_size)
+    if heads and not rest:
+        seen["decoder_heads"] = heads
+    if hidden := size(f"{block}.1.fn.net.0.weight", 0):
+        seen["decoder_mlp"] = hidden
+    layers = sorted(int(n.split(".")[2]) for n in tensors if _is_layer(n))
+    widths = tuple(size(f"decoder.render_mlp.{layer}.weight", 0) for layer in layers[:-1])
+    if widths and all(widths):
+        seen["render"] = widths
+    return replace(like, **seen)
+
+
+def _is_layer(name: str) -> bool:
+    """Whether it is the weight of a layer of the renderer."""
+    parts = name.split(".")
+    return parts[:2] == ["decoder", "render_mlp"] and parts[2].isdecimal() and parts[3:] == ["weight"]
+
+
+def _settings(tensors: Mapping[str, Tensor], net: Architecture) -> str:
+    """In which settings the files' net is another than the run's, as far as shapes show it."""
+    theirs, ours = asdict(architecture_of(tensors, net)), asdict(net)
+    told = [f"{name} {theirs[name]} (fsrt.net: {ours[name]})" for name in ours if theirs[name] != ours[name]]
+    return f"The files' net has {', '.join(told)}" if told else ""
+
+
+def _check_hidden(what: str, tensors: Mapping[str, Tensor], net: Architecture, parts: Sequence[str]) -> None:
+    """Settings that shapes do not show and that change what the weights mean must be the published ones,
+    where the tensors are those of a published net.
+    """
+    published = architecture_of(tensors, full())
+    if differences(tensors, expected(published, Judge(), parts)):
+        return  # of sizes of our own: nothing is published about them
+    pairs = [("detector.temperature", net.detector.temperature, published.detector.temperature)]
+    if RENDERER[0] in parts:
+        names = [name for name in asdict(net) if name not in (*FREE, "detector")]
+        pairs += [(name, getattr(net, name), getattr(published, name)) for name in names]
+    if told := [
+        f"fsrt.net.{name} {ours} (theirs: {theirs})" for name, ours, theirs in pairs if ours != theirs
+    ]:
+        raise ValueError(f"{what} were trained with other settings: {', '.join(told)}")
+
+
+# --- writing ------------------------------------------------------------------------------------------------
+def write(tensors: Mapping[str, Tensor], about: Mapping[str, Any], folder: Path) -> list[Path]:
+    """A checkpoint of ours -> the authors' files in `folder`, which their loader takes: vox256.pt (parts of
+    the net) and kp_detector.pt; the latter alone from phase `keypoints`.
+
+    tensors and about: as storage.checkpoints.load gives them for a model.safetensors. Variants that only our
+    code can build (no keypoints) come out in the same layout. Raises ValueError where the checkpoint does not
+    hold exactly its net, or a file is there already: nothing is overwritten.
+    """
+    if "architecture" in about:
+        net = architecture_from(about["architecture"])
+        wanted = expected(net, Judge(), (DETECTOR, *RENDERER))
+    elif "detector" in about:
+        with torch.device("meta"):
+            found = shapes(KeypointDetector(Detector(**about["detector"])))
+        wanted = {f"{DETECTOR}.{name}": shape for name, shape in found.items()}
+    else:
+        raise ValueError("the checkpoint's metadata names neither an architecture nor a detector")
+    # the discriminator's sizes are no part of the metadata: its tensors go through as they are
+    own = {name: tensor for name, tensor in tensors.items() if _part(name) != JUDGE}
+    _fit(own, wanted, f"the checkpoint of phase {about.get('phase')} is not whole", "")
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        part, _, inner = name.partition(".")
+        groups.setdefault(part, {})[inner] = tensor.detach().clone().contiguous()
+    contents: dict[str, dict[str, Any]] = {DETECTOR_FILE: groups.pop(DETECTOR)}
+    if groups:
+        contents[NET_FILE] = groups
+    if there := [str(folder / name) for name in contents if (folder / name).exists()]:
+        raise ValueError(f"{' and '.join(there)} would be overwritten; choose another folder")
+    return [_saved(content, folder / name) for name, content in contents.items()]
+
+
+def _saved(content: dict[str, Any], path: Path) -> Path:
+    """Appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.part")
+    torch.save(content, aside)
+    os.replace(aside, path)
+    return path
