@@ -2,9 +2,10 @@
 did.
 
 Protocol `self_first`: the source is frame 0 of a test clip, the driving frames are the others, and only those
-are scored. Every method is scored on the same frames at the model's own resolution: ground truth and source
-are resized by area averaging and everything is rounded to 8 bit, as a user would save it. Nothing scored has
-been through a lossy codec, except the `codec` baseline, which is just that.
+are scored; several sources (`sources`) are spread evenly from the first frame to the last. Every method is
+scored on the same frames at the model's own resolution: ground truth and source are resized by area averaging
+and everything is rounded to 8 bit, as a user would save it. Nothing scored has been through a lossy codec,
+except the `codec` baseline, which is just that.
 """
 
 from __future__ import annotations
@@ -39,8 +40,14 @@ NO_FACE = "not computed: in no frame do all methods show a face"
 class EvalConfig:
     metrics: tuple[str, ...] = tuple(METRICS)
     """Names from pipelines/eval/metrics."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Of the model's last phase: its last step, or the step of the best validation PSNR."""
     protocol: Literal["self_first"] = "self_first"
     """self_first: frame 0 of a clip is the source, the others drive and are scored."""
+    sources: int = 1
+    """Frames of a clip that are shown to the model as sources, whatever it was trained with: 1 the first, 2
+    first and last, 3 first, middle and last. The papers do not say which; none of them is scored.
+    """
     max_clips: int | None = None
     """Test clips scored, spread evenly over all of them in key order; None = every one."""
     frame_stride: int = 1
@@ -60,7 +67,7 @@ class EvalConfig:
         unknown = [name for name in self.metrics if name not in METRICS]
         if unknown or not self.metrics:
             raise ValueError(f"metrics {list(self.metrics)}: expected some of {', '.join(METRICS)}")
-        for name in ("max_clips", "max_frames", "frame_stride", "resamples"):
+        for name in ("max_clips", "max_frames", "frame_stride", "resamples", "sources"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} {value}: expected 1 or more")
@@ -79,7 +86,8 @@ def evaluate(ctx: Context) -> None:
     model = ctx.node.rsplit(".", 1)[-1]
     checkpoint = checkpoint_of(ctx.inputs, model)
     clips = ctx.inputs["clips"].family()
-    keys = test_keys(clips, splits(ctx.inputs["recordings"].path("recordings.parquet")), config.max_clips)
+    split_of = splits(ctx.inputs["recordings"].path("recordings.parquet"))
+    keys = test_keys(clips, split_of, config.max_clips, config.sources)
     shown = evenly(keys, config.grid_clips)
     drawn = {key: i < config.videos for i, key in enumerate(shown)}
     device = "cuda" if runtime.use_gpu else "cpu"
@@ -116,11 +124,15 @@ def splits(recordings: Path) -> dict[str, str]:
     return dict(zip(table["id"].to_pylist(), table["split"].to_pylist(), strict=True))
 
 
-def test_keys(clips: Any, split_of: Mapping[str, str], most: int | None) -> list[str]:
-    """Sorted clips of test identities that have a driving frame, at most `most`, evenly spread."""
-    keys = [k for k in clips.keys if split_of[clips.recording_of(k)] == "test" and clips.frames_of(k) > 1]
-    if not keys:
+def test_keys(clips: Any, split_of: Mapping[str, str], most: int | None, sources: int) -> list[str]:
+    """Sorted clips of test identities that have a driving frame besides the sources, at most `most`, evenly
+    spread."""
+    tested = [k for k in clips.keys if split_of[clips.recording_of(k)] == "test"]
+    if not tested:
         raise ValueError(f"none of {len(clips.keys)} clips is in the test split; raise data.test_fraction")
+    keys = [k for k in tested if clips.frames_of(k) > sources]
+    if not keys:
+        raise ValueError(f"none of {len(tested)} test clips has more frames than eval.sources, {sources}")
     return evenly(keys, most or len(keys))
 
 
@@ -205,8 +217,9 @@ def protocol_id(config: EvalConfig, size: int, keys: Sequence[str]) -> str:
     """Everything two values must share to be compared, with a hash of the clip list."""
     clips = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:8]
     most = "all" if config.max_frames is None else f"first {config.max_frames}"
+    shown = "" if config.sources == 1 else f"{config.sources} sources from first to last, not scored; "
     return (
-        f"{config.protocol}; {size} px, area-resized, 8 bit; driving frames from 1, "
+        f"{config.protocol}; {shown}{size} px, area-resized, 8 bit; driving frames from 1, "
         f"stride {config.frame_stride}, {most}; {len(keys)} clips, list {clips}"
     )
 

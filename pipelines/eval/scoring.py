@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ BASELINES: dict[str, str] = {
     COPY: "the source frame, unchanged: what a model must beat",
     CODEC: "the ground truth through our MP4 (H.264 crf 18): as good as a video file can look",
 }
+CHECKPOINTS = {"last": "model.safetensors", "best": "best.safetensors"}
 NETS_OF_LANDMARKS = ("dlib_hog", "dlib68")
 LANDMARK_BACKEND = f"{' + '.join(NETS_OF_LANDMARKS)} on frames resized to {FRAME_SIZE} px, largest face"
 CELL = 192
@@ -67,16 +69,17 @@ def score_clips(
     device: str,
     keys: Sequence[str],
 ) -> list[ClipScore]:
-    """Load the model and score clips. `checkpoint`: artifact with model.safetensors. `clips`: a family.
+    """Load the model and score clips. `checkpoint`: artifact of a training phase. `clips`: a family.
     `drawn`: clips that get a picture -> whether also a video."""
-    reenactor = load_reenactor(model, checkpoint, device)
+    reenactor = load_reenactor(model, checkpoint.path(CHECKPOINTS[config.checkpoint]), device)
     landmarks, lacking = None, ""
     if any(METRICS[name].reads == "landmarks" for name in config.metrics):
         landmarks, lacking = load_landmarks(clips.store)
     scores = []
     for key in keys:
-        indices = driving_indices(clips.frames_of(key), config.frame_stride, config.max_frames)
-        methods, truth = drive(model, reenactor, clips.frames(key, [0, *indices]))
+        sources = source_indices(clips.frames_of(key), config.sources)
+        indices = driving_indices(clips.frames_of(key), config.frame_stride, config.max_frames, sources)
+        methods, truth = drive(model, reenactor, clips.frames(key, [*sources, *indices]), len(sources))
         cell = draw(model, methods, truth, reenactor.labels, video=drawn[key]) if key in drawn else None
         sums = score(methods, truth, config.metrics, landmarks)
         scores.append(
@@ -93,25 +96,33 @@ def score_clips(
     return scores
 
 
-def driving_indices(frames: int, stride: int, most: int | None) -> list[int]:
-    """Frames of a clip that are driven and scored; frame 0 is the source."""
-    return list(range(1, frames, stride))[:most]
+def source_indices(frames: int, sources: int) -> list[int]:
+    """Frames of a clip that the model is shown: the first; first and last; first, middle and last; and so
+    on."""
+    return [int(i) for i in np.linspace(0, frames - 1, sources).round()]
 
 
-def drive(model: str, reenactor: Any, frames: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """frames (1+T,H,W,3) uint8, source first -> the model's and the baselines' (T,S,S,3) uint8, and the
-    truth."""
-    generated = reenactor.reenact(frames[0], frames[1:])  # (T,S,S,3) in [0,1]
+def driving_indices(frames: int, stride: int, most: int | None, sources: Sequence[int] = (0,)) -> list[int]:
+    """Frames of a clip that are driven and scored; never a source, which would score a copy."""
+    return [i for i in range(1, frames) if i not in sources][::stride][:most]
+
+
+def drive(
+    model: str, reenactor: Any, frames: np.ndarray, sources: int = 1
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """frames (sources+T,H,W,3) uint8, sources first -> the model's and the baselines' (T,S,S,3) uint8, and
+    the truth."""
+    driving = len(frames) - sources
+    shown = frames[0] if sources == 1 else frames[:sources]
+    generated = reenactor.reenact(shown, frames[sources:])  # (T,S,S,3) in [0,1]
     size = reenactor.image_size
-    expected = (len(frames) - 1, size, size, 3)
+    expected = (driving, size, size, 3)
     if generated.shape != expected:
-        raise ValueError(
-            f"{model} gave {generated.shape} for {len(frames) - 1} driving frames; expected {expected}"
-        )
+        raise ValueError(f"{model} gave {generated.shape} for {driving} driving frames; expected {expected}")
     if not np.isfinite(generated).all():
         raise FloatingPointError(f"{model} gave values that are not finite; its checkpoint is unusable")
     resized = pictures.to_uint8(pictures.resize(frames, size))
-    truth = resized[1:]
+    truth = resized[sources:]
     methods = {
         model: pictures.to_uint8(generated),
         COPY: np.broadcast_to(resized[:1], truth.shape),
@@ -185,7 +196,7 @@ def caption(model: str, labels: Mapping[str, str]) -> str:
 
 
 # --- nets ---------------------------------------------------------------------------------------------------
-def load_reenactor(model: str, checkpoint: Any, device: str) -> Any:
+def load_reenactor(model: str, path: Path, device: str) -> Any:
     """An object with image_size, labels and reenact(source (H,W,3), driving (T,H,W,3)) -> (T,S,S,3) in
     [0,1]."""
     from importlib import import_module
@@ -193,7 +204,7 @@ def load_reenactor(model: str, checkpoint: Any, device: str) -> Any:
     from models import MODELS
 
     module = import_module(f"{MODELS[model]}.reenact")
-    return module.load_reenactor(checkpoint.path("model.safetensors"), device=device)
+    return module.load_reenactor(path, device=device)
 
 
 def load_landmarks(store: Any) -> tuple[Landmarks | None, str]:

@@ -43,14 +43,14 @@ def published(store: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("moment", ["clips", "train.fsrt.warmup"])
+@pytest.mark.parametrize("moment", ["clips", "train.fsrt.perceptual"])
 def test_a_killed_run_resumed_publishes_the_same_bytes(micro, tmp_path, moment):
     if moment == "clips":
         victim = type(micro)(tmp_path)
         reached = lambda: len(list((victim.store / "packs/clips").glob("*.parquet"))) >= 1  # noqa: E731
     else:
         shutil.copytree(micro.store, tmp_path / "store")
-        for node in (moment, "eval.fsrt", "report"):
+        for node in (moment, "train.fsrt.adversarial", "eval.fsrt", "report"):
             shutil.rmtree(tmp_path / "store/whole" / node)
         shutil.rmtree(tmp_path / "store/work", ignore_errors=True)
         victim = type(micro)(tmp_path)

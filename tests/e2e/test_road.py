@@ -9,6 +9,7 @@ import pytest
 MICRO = str(Path(__file__).with_name("micro.yaml"))
 KEYED = ("download", "clips", "keypoints", "fit3dmm", "speech")
 AFTER_TRAINING = {"eval.fsrt", "report"}
+AFTER_WARMUP = {"train.fsrt.perceptual", "train.fsrt.adversarial", *AFTER_TRAINING}
 
 
 def test_the_run_ends_with_scores_a_report_and_how_to_open_mlflow(micro):
@@ -35,10 +36,26 @@ def test_plan_check_tells_work_by_its_exit_code(micro):
 
 def test_a_training_value_reruns_that_phase_and_what_follows(micro):
     states = micro.states("fsrt.phases.warmup.optim.lr=0.002")
-    assert {n for n, s in states.items() if s != "cached"} == {"train.fsrt.warmup", *AFTER_TRAINING}
+    assert {n for n, s in states.items() if s != "cached"} == {"train.fsrt.warmup", *AFTER_WARMUP}
     done = micro.call("plan", MICRO, "--set", "fsrt.phases.warmup.optim.lr=0.002")
     assert "-> 0.002" in done.stdout
     assert "config fsrt.phases.warmup.optim.lr" in done.stdout
+
+
+def test_a_weight_of_the_last_phase_reruns_that_phase_and_what_follows(micro):
+    states = micro.states("fsrt.phases.adversarial.adversary.fools.gan=0.002")
+    assert {n for n, s in states.items() if s != "cached"} == {"train.fsrt.adversarial", *AFTER_TRAINING}
+
+
+def test_a_metric_reruns_the_evaluation_but_no_training(micro):
+    assert {n for n, s in micro.states("eval.resamples=60").items() if s != "cached"} == AFTER_TRAINING
+
+
+def test_missing_weights_refuse_the_run_before_anything_runs(micro):
+    done = micro.call("run", MICRO, "--set", "fsrt.vgg19=imagenet", "--set", "speech.mels=41")
+    assert done.returncode == 1
+    assert "weights vgg19 (perceptual losses) are missing: get vgg19-dcbb9e9d.pth" in done.stderr
+    assert "> speech" not in done.stdout
 
 
 def test_a_speech_value_reruns_speech_and_the_page_about_the_data_not_fsrt(micro):
@@ -72,7 +89,7 @@ def test_a_comment_reruns_nothing_a_decoder_edit_training_and_a_revert_nothing(m
     (edited.source / network).write_text(text[:body] + "\n        edited = 1  # noqa" + text[body:])
     done = edited.call("plan", MICRO)
     states = edited.states()
-    assert {n for n, s in states.items() if s != "cached"} == {"train.fsrt.warmup", *AFTER_TRAINING}
+    assert {n for n, s in states.items() if s != "cached"} == {"train.fsrt.warmup", *AFTER_WARMUP}
     assert "code models.fsrt.network.Decoder" in done.stdout
     why = edited.call("why", MICRO, "train.fsrt.warmup").stdout
     assert "+        edited = 1" in why
@@ -95,8 +112,8 @@ def test_every_number_reaches_the_keys_it_was_made_from(micro):
     experiment = client.get_experiment_by_name("reenact")
     runs = client.search_runs([experiment.experiment_id])
     scored = next(r for r in runs if r.data.tags.get("reenact.node") == "eval.fsrt")
-    trained = next(r for r in runs if r.data.tags.get("reenact.node") == "train.fsrt.warmup")
-    assert scored.data.tags["input.train.fsrt.warmup"] == trained.data.tags["reenact.key"]
+    trained = next(r for r in runs if r.data.tags.get("reenact.node") == "train.fsrt.adversarial")
+    assert scored.data.tags["input.train.fsrt.adversarial"] == trained.data.tags["reenact.key"]
     clips = next(r for r in runs if r.data.tags.get("reenact.node") == "clips")
     assert trained.data.tags["input.clips"] == clips.data.tags["reenact.key"]
     assert any(name.startswith("eval/psnr_frame") for name in scored.data.metrics)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -82,23 +83,39 @@ def test_figures_name_the_baselines_apart(half_way, clips, config):
 
 
 def test_only_test_identities_are_scored(make_family, clips, recordings):
-    keys = reenact.test_keys(make_family(clips), reenact.splits(recordings.path("recordings.parquet")), None)
+    keys = reenact.test_keys(
+        make_family(clips), reenact.splits(recordings.path("recordings.parquet")), None, 1
+    )
     assert {key.split("#")[0] for key in keys} == {"id1", "id2"}
 
 
 def test_fewer_clips_are_spread_over_all_of_them(make_family, clips, recordings):
-    keys = reenact.test_keys(make_family(clips), reenact.splits(recordings.path("recordings.parquet")), 2)
+    keys = reenact.test_keys(make_family(clips), reenact.splits(recordings.path("recordings.parquet")), 2, 1)
     assert [key.split("#")[0] for key in keys] == ["id1", "id2"]
 
 
 def test_no_test_clip_is_an_error_that_says_what_to_raise(make_family, clips):
     with pytest.raises(ValueError, match=r"data\.test_fraction"):
-        reenact.test_keys(make_family(clips), {f"rec{i}": "train" for i in range(6)}, None)
+        reenact.test_keys(make_family(clips), {f"rec{i}": "train" for i in range(6)}, None, 1)
 
 
 def test_the_last_phase_is_scored():
     inputs = {"clips": "c", "train.toy.keypoints": "k", "train.toy.warmup": "w", "train.other.main": "o"}
     assert reenact.checkpoint_of(inputs, "toy") == "w"
+
+
+def test_clips_with_no_frame_left_to_drive_are_not_scored(make_family, clips):
+    split_of = {f"rec{i}": "test" for i in range(6)}
+    assert len(reenact.test_keys(make_family(clips), split_of, None, 8)) == 6  # of 9 frames each
+    with pytest.raises(ValueError, match=r"none of 6 test clips has more frames than eval\.sources, 9"):
+        reenact.test_keys(make_family(clips), split_of, None, 9)
+
+
+def test_another_number_of_sources_is_another_protocol(config):
+    one = reenact.protocol_id(config, 64, ["a"])
+    assert "sources" not in one
+    two = reenact.protocol_id(replace(config, sources=2), 64, ["a"])
+    assert two == one.replace("self_first; ", "self_first; 2 sources from first to last, not scored; ")
 
 
 def test_another_clip_list_is_another_protocol(config):
@@ -110,6 +127,7 @@ def test_another_clip_list_is_another_protocol(config):
     [
         ({"metrics": ("lpips",)}, r"metrics \['lpips'\]: expected some of l1"),
         ({"frame_stride": 0}, "frame_stride 0: expected 1 or more"),
+        ({"sources": 0}, "sources 0: expected 1 or more"),
         ({"videos": 9}, "videos 9: expected 0 to grid_clips, 4"),
     ],
 )

@@ -69,6 +69,34 @@ def test_frame_0_is_never_driven(frames, stride, most, expected):
     assert scoring.driving_indices(frames, stride, most) == expected
 
 
+@pytest.mark.parametrize(("sources", "expected"), [(1, [0]), (2, [0, 8]), (3, [0, 4, 8])])
+def test_sources_are_the_first_the_last_and_the_middle_frame(sources, expected):
+    assert scoring.source_indices(9, sources) == expected
+
+
+def test_no_source_is_ever_driven():
+    for sources in (2, 3, 5):
+        shown = scoring.source_indices(7, sources)
+        assert set(scoring.driving_indices(7, 1, None, shown)) == set(range(7)) - set(shown)
+    assert scoring.driving_indices(7, 2, None, [0, 1, 6]) == [2, 4]  # the stride counts what is left
+
+
+def test_the_model_is_shown_all_sources_and_copying_shows_the_first(half_way, clips):
+    frames = next(iter(clips.values()))
+    shown = []
+
+    class Keeps(type(half_way)):
+        def reenact(self, source, driving):
+            shown.append(source)
+            return super().reenact(source[0], driving)
+
+    methods, truth = scoring.drive("toy", Keeps(), frames, 2)
+    np.testing.assert_array_equal(shown[0], frames[:2])
+    one, of_one = scoring.drive("toy", half_way, frames)
+    np.testing.assert_array_equal(truth, of_one[1:])
+    np.testing.assert_array_equal(methods["copy_source"], one["copy_source"][1:])
+
+
 def test_a_model_of_the_wrong_size_is_named(half_way, clips):
     half_way.image_size = 48
     with pytest.raises(ValueError, match=r"toy gave \(8, 32, 32, 3\)"):
