@@ -108,6 +108,8 @@ class Corpus:
     """WIDTH x HEIGHT -> how many."""
     transports: dict[str, int]
     """How they were brought -> how many."""
+    soundless: int = 0
+    """Of those probed: recordings without sound. HeadGAN hears zeros in their clips."""
     dropped: dict[str, int] = field(default_factory=dict)
     """Tracks that made no clip in sampled recordings that made others: code -> how many."""
     values: dict[str, list[float]] = field(default_factory=dict)
@@ -162,6 +164,7 @@ def figures(facts: Corpus) -> dict[str, float]:
         "clips": clips.clips,
         "hours": clips.hours,
         "duplicates": sum(len(d.recordings) - 1 for d in facts.duplicates),
+        "soundless": facts.soundless,
         "shared_identities": len(facts.shared),
     }
     found |= {f"rejected.{stage.name}": stage.rejected for stage in facts.stages}
@@ -209,6 +212,7 @@ def count(
         probed=len(probed),
         resolutions=_counted(f"{probe['width']} x {probe['height']}" for probe in probed.values()),
         transports=_counted(probe["transport"] for probe in probed.values()),
+        soundless=sum(not probe["audio_rate"] for probe in probed.values()),
         values={
             "clips_each": [float(one.clips) for one in people],
             "raw_seconds": [float(probe["seconds"]) for probe in probed.values()],

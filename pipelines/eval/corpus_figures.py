@@ -186,7 +186,8 @@ def _size_table(facts: Corpus) -> str:
     share = (
         f"{total:,} recordings" if total == there else f"{total:,} of {there:,} recordings, drawn at random"
     )
-    said = f'<p class="soft small">As downloaded: {share}; {brought}.</p>'
+    quiet = f"; {facts.soundless:,} without sound" if facts.soundless else ""
+    said = f'<p class="soft small">As downloaded: {share}; {brought}{quiet}.</p>'
     return said + table(["width × height", "recordings", "share"], rows, numbers=(1, 2))
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from models.perception.interfaces import Configurable
-from pipelines.engine.node import Sample
+from pipelines.engine.node import Rejected, Sample
 from pipelines.preprocess.keypoints import inference
 
 if TYPE_CHECKING:
@@ -75,6 +75,10 @@ class Fit3dmmConfig:
     does not count: it is bridged from its neighbours."""
     max_gap: int = 5
     """Longest run of frames without a fit that counts as valid once it is bridged."""
+    failed: Literal["reject", "keep"] = "reject"
+    """A clip with a longer run of frames without a fit: left out of this family, and so of what reads it
+    (reject code no_fit for a recording of which no clip is left), or kept, those frames marked as not
+    valid."""
     smooth: Literal["none", "gaussian", "one_euro"] = "none"
     """What the cameras are smoothed with; expressions are left alone."""
     smooth_sigma: float = 1.0
@@ -137,16 +141,27 @@ class Fit3dmmConfig:
 def fit_clips(
     inputs: Mapping[str, Sequence[Sample]], config: Any, nets: Mapping[str, Any]
 ) -> Iterator[Sample]:
-    """Keypoints, and frames for nets -> the fields of `writes`, for each clip."""
+    """Keypoints, and frames for nets -> the fields of `writes`, for each clip that `failed` lets pass;
+    Rejected no_fit where it lets none.
+    """
     settings = config.fit3dmm
     net = nets[settings.backend] if settings.backend in NET_MODELS else None
     if isinstance(net, Configurable):
         net.configure(inference(config.runtime, settings.dtype))
     fitter, measure = _fitter(settings, nets[settings.model], net)
     clips = iter(inputs["clips"]) if net is not None else None
+    kept, told = False, ""
     for sample in inputs["keypoints"]:
         frames = _frames_of(sample["__key__"], clips) if clips is not None else None
-        yield _fit(sample, frames, settings, nets[settings.model], fitter, measure)
+        found = _fit(sample, frames, settings, nets[settings.model], fitter, measure)
+        gap = longest_gap(found["fit_valid"])
+        if settings.failed == "reject" and gap > settings.max_gap:
+            told = f"{gap} of {len(found['fit_valid'])} frames in a row have no fit"
+            continue
+        kept = True
+        yield found
+    if told and not kept:
+        raise Rejected("no_fit", f"{told}, more than fit3dmm.max_gap {settings.max_gap}")
 
 
 def _frames_of(key: str, clips: Iterator[Sample]) -> np.ndarray:
@@ -251,6 +266,12 @@ def bridged(good: np.ndarray, max_gap: int) -> np.ndarray:
     for first, last in pairwise(at):
         out[first:last] |= last - first <= max_gap + 1
     return out
+
+
+def longest_gap(valid: np.ndarray) -> int:
+    """valid (T,) bool -> frames of the longest run that is not, those at the clip's ends too."""
+    edges = np.flatnonzero(np.concatenate([[True], valid, [True]]))
+    return int(np.diff(edges).max()) - 1
 
 
 def _sample(key: str, fit: FaceFit, valid: np.ndarray, settings: Any) -> Sample:

@@ -22,8 +22,9 @@ AHEAD = 2400
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpeechConfig:
-    encoder: Literal["log_mel", "wav2vec2_base", "wav2vec2_large"] = "log_mel"
-    """log_mel needs no weights. The others want `reenact weights import wav2vec2_base FOLDER` (or _large)."""
+    encoder: Literal["log_mel", "headgan", "wav2vec2_base", "wav2vec2_large"] = "log_mel"
+    """log_mel and headgan (the features of HeadGAN's authors, 300 a frame) need no weights. The others want
+    `reenact weights import wav2vec2_base FOLDER` (or _large)."""
     dtype: Literal["float32", "float16"] = "float32"
     """As stored. float16 halves the bytes; a value is off by at most 0.05 % of itself."""
     mels: int = 80
@@ -42,6 +43,12 @@ class SpeechConfig:
     spread, for attention and the first norm hear the window only."""
     overlap_seconds: float = 2.0
     """wav2vec: what a window hears before and after the frames that are kept from it."""
+    audio_align: Literal["centred", "official"] = "centred"
+    """headgan: where its 8 frames of sound lie. centred = about the middle of the frame; official = from the
+    frame on, as released weights were trained."""
+    transcripts: str = ""
+    """headgan: a file of timed characters (pipelines/preprocess/transcripts.py). Empty: nobody says a letter,
+    and `tokens` reads none."""
 
     def __post_init__(self) -> None:
         if not 8 <= self.mels <= 128:
@@ -58,6 +65,24 @@ class SpeechConfig:
             raise ValueError(
                 f"overlap_seconds {self.overlap_seconds}: expected 0 to a quarter of window_seconds"
             )
+        if self.transcripts and self.encoder != "headgan":
+            raise ValueError(f"transcripts {self.transcripts!r}: encoder {self.encoder} reads none")
+
+    @property
+    def net(self) -> str | None:
+        """The encoder's name in models.perception.NETS, if it is a net."""
+        return self.encoder if self.encoder in BLOCKS else None
+
+    @property
+    def size(self) -> int:
+        """D: numbers a frame."""
+        others = {"headgan": 300, "wav2vec2_base": 768, "wav2vec2_large": 1024}
+        return others.get(self.encoder, self.mels * COLUMNS * (1 + 2 * self.context))
+
+    @property
+    def tokens(self) -> str:
+        """Label of what is trained on these features: where their characters come from."""
+        return "transcripts" if self.transcripts else "none"
 
 
 def encode_speech(
@@ -65,13 +90,14 @@ def encode_speech(
 ) -> Iterator[Sample]:
     """Clips -> speech (T,D) for each; row k belongs to the frame shown from k/25 to (k+1)/25 s.
 
-    log_mel: D = mels x 4 columns x (1 + 2 context). wav2vec: D = 768 (base) or 1024 (large).
+    log_mel: D = mels x 4 columns x (1 + 2 context). headgan: D = 300, all 0 for a clip whose recording has no
+    sound. wav2vec: D = 768 (base) or 1024 (large).
     """
     settings = config.speech
-    if settings.encoder == "log_mel":
+    if settings.encoder not in BLOCKS:
+        features_of = headgan_features if settings.encoder == "headgan" else mel_features
         for clip in inputs["clips"]:
-            features = frame_features(clip["sound"], clip["clip"]["frames"], settings)
-            yield _sample(clip["__key__"], features, settings.dtype)
+            yield _sample(clip["__key__"], features_of(clip, settings), settings.dtype)
         return
     encoder = nets[settings.encoder]
     encoder.configure(Inference(device="cuda" if config.runtime.gpu_share > 0 else "cpu"))
@@ -116,6 +142,27 @@ def stored(features: np.ndarray, dtype: str) -> np.ndarray:
     if dtype == "float16" and not largest <= float(np.finfo(np.float16).max):
         raise ValueError(f"a feature of {largest:g} is too large for speech.dtype float16; use float32")
     return features.astype(dtype)
+
+
+def mel_features(clip: Sample, settings: Any) -> np.ndarray:
+    return frame_features(clip["sound"], clip["clip"]["frames"], settings)
+
+
+def headgan_features(clip: Sample, settings: Any) -> np.ndarray:
+    """(T,300) float32. Sound is what the clip keeps, 16 kHz, where the authors take the recording's rate."""
+    from models.perception.headgan_audio import SIZE, features
+    from pipelines.preprocess.transcripts import tokens_of
+
+    about, frames = clip["clip"], clip["clip"]["frames"]
+    if not about["has_sound"]:
+        return np.zeros((frames, SIZE), np.float32)
+    said = ()
+    if settings.transcripts:
+        start, seconds = about["start"] / FPS, (frames + 8) / FPS
+        said = tokens_of(settings.transcripts, about["recording"], start, seconds)
+    samples = frames * SAMPLES_A_FRAME
+    sound = clip["sound"][:samples]
+    return features(np.pad(sound, (0, samples - len(sound))), frames, said, settings.audio_align)
 
 
 def frame_features(sound: np.ndarray, frames: int, settings: Any) -> np.ndarray:

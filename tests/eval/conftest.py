@@ -181,11 +181,12 @@ def corpus_inputs(clips, recordings) -> dict[str, Any]:
     lost = manifest_row("rec9", "rejected", "no_face", "no face in any of 40 frames")
     inputs: dict[str, Any] = {"recordings": recordings}
     probe = {"width": 1280, "height": 720, "seconds": 4.0, "fps": 25.0, "transport": "local"}
+    probe["audio_rate"] = 48_000
     raw = {
         f"rec{i}": {"probe": probe | {"sha256": "same" if i in (0, 4) else f"own{i}"}} for i in (*range(6), 9)
     }
     for name in ("rec5", "rec9"):
-        raw[name]["probe"] |= {"width": 640, "height": 360, "transport": "mirror"}
+        raw[name]["probe"] |= {"width": 640, "height": 360, "transport": "mirror", "audio_rate": 0}
     inputs["download"] = Shards(
         MemoryFamily(dict.fromkeys(raw, np.empty(0)), fields=raw),
         [*rows, manifest_row("rec9")],

@@ -87,6 +87,12 @@ def test_recordings_are_counted_by_size_and_identities_by_video(facts):
     assert facts["values"]["raw_seconds"]["p50"] == 4
 
 
+def test_recordings_without_sound_are_counted(facts, built):
+    assert facts["soundless"] == 2
+    assert built.figures["corpus/soundless"] == 2
+    assert "2 without sound" in (built.out / "corpus.html").read_text()
+
+
 def test_tracks_that_made_no_clip_are_counted_once_a_recording(facts, make_family):
     assert facts["dropped"] == {"too_short": 12}
     keys = ["a#r#000000#000009", "a#r#000009#000018"]

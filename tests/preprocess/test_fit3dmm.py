@@ -9,10 +9,11 @@ from models.perception.fit import turn
 from models.perception.morphable import analytic
 from models.perception.pose import project
 from pipelines.config import Config
+from pipelines.engine.node import Rejected
 from pipelines.graph import build
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
 from pipelines.preprocess.download import DownloadConfig, download
-from pipelines.preprocess.fit3dmm import Fit3dmmConfig, bridged, fit_clips
+from pipelines.preprocess.fit3dmm import Fit3dmmConfig, bridged, fit_clips, longest_gap
 from pipelines.preprocess.keypoints import KeypointsConfig, find_keypoints
 from pipelines.preprocess.sources.synthetic import SyntheticConfig, recordings
 from storage.shards import FIELDS, encode_sample
@@ -32,8 +33,8 @@ HEAD = {"analytic_head": analytic()}
 
 
 def fits_of(points, nets=HEAD, clips=(), /, **settings):
-    """The stage's samples of these keypoints, under these settings."""
-    config = SimpleNamespace(fit3dmm=Fit3dmmConfig(**settings), runtime=RUNTIME)
+    """The stage's samples of these keypoints, under these settings; clips whose fit fails are kept."""
+    config = SimpleNamespace(fit3dmm=Fit3dmmConfig(**{"failed": "keep", **settings}), runtime=RUNTIME)
     return list(fit_clips({"keypoints": points, "clips": clips}, config, nets))
 
 
@@ -46,7 +47,9 @@ def fitted(nets):
     ):
         inputs = {"recordings": [row]}
         inputs["download"] = list(download(inputs, CONFIG, HEAD))
-        inputs["clips"] = list(cut_clips(inputs, CONFIG, nets))
+        inputs["clips"] = [
+            clip | {"frames": clip["frames"].images()} for clip in cut_clips(inputs, CONFIG, nets)
+        ]
         inputs["keypoints"] = list(find_keypoints(inputs, CONFIG, nets))
         for clip, points, fit in zip(
             inputs["clips"], inputs["keypoints"], fit_clips(inputs, CONFIG, HEAD), strict=True
@@ -211,6 +214,47 @@ def test_a_longer_gap_is_bridged_and_not_valid(fitted):
     (found,) = fits_of([{**points, "landmarks": holes}])
     assert np.flatnonzero(~found["fit_valid"]).tolist() == [0, 1, 2, *range(20, 30)]
     assert np.isfinite(found["rotation"]).all()
+
+
+def without(points, key, *frames):
+    """Keypoints of another clip that have no landmarks in these frames."""
+    holes = points["landmarks"].copy()
+    holes[list(frames)] = np.nan
+    return {**points, "__key__": key, "landmarks": holes}
+
+
+@pytest.mark.parametrize("run", [range(20, 26), range(6)])
+def test_a_clip_whose_fit_fails_for_more_than_five_frames_is_rejected_with_a_code(fitted, run):
+    _, _, points, _ = fitted[0]
+    with pytest.raises(
+        Rejected, match=r"6 of \d+ frames in a row have no fit, more than .*max_gap 5"
+    ) as told:
+        fits_of([without(points, "a#r#000000#000075", *run)], failed="reject")
+    assert told.value.code == "no_fit"
+
+
+def test_up_to_five_frames_are_interpolated_and_the_clip_stays(fitted):
+    _, _, points, _ = fitted[0]
+    clip = without(points, "a#r#000000#000075", *range(5), *range(20, 25))
+    (found,) = fits_of([clip], failed="reject")
+    assert found["fit_valid"][20:25].all()
+    assert not found["fit_valid"][:5].any()  # held, not interpolated: no window should be drawn there
+    assert np.isfinite(found["rotation"]).all()
+
+
+def test_the_other_clips_of_a_recording_stay(fitted):
+    _, _, points, _ = fitted[0]
+    bad, good = (
+        without(points, "a#r#000000#000075", *range(20, 30)),
+        {**points, "__key__": "a#r#000100#000175"},
+    )
+    assert [fit["__key__"] for fit in fits_of([bad, good], failed="reject")] == [good["__key__"]]
+
+
+def test_the_longest_gap_counts_the_ends_too():
+    assert longest_gap(np.array([1, 0, 0, 1, 0, 0, 0], bool)) == 3
+    assert longest_gap(np.ones(4, bool)) == 0
+    assert longest_gap(np.zeros(4, bool)) == 4
 
 
 def test_gaps_count_as_valid_up_to_their_length():

@@ -123,6 +123,26 @@ def test_what_float16_cannot_hold_is_an_error_and_no_infinity():
         stored(np.array([[7e4]], np.float32), "float16")
 
 
+@pytest.mark.parametrize(("align", "frames"), [("centred", range(11, 20)), ("official", range(8, 16))])
+def test_headgan_s_vector_of_a_frame_hears_eight_frames_about_it_or_from_it_on(align, frames):
+    clip = clip_of(np.zeros(30 * 640, np.float32), 30)
+    clip["sound"][15 * 640 + 320] = 0.8
+    clip["clip"] |= {"has_sound": True, "recording": "r", "start": 0}
+    speech = next(iter(encode_all([clip], encoder="headgan", audio_align=align)))["speech"]
+    assert speech.shape == (30, 300)
+    energy = speech[:, 1]
+    assert np.flatnonzero(energy > 0.01 * energy.max()).tolist() == list(frames)
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [({}, 320), ({"mels": 40, "context": 1}, 480), ({"encoder": "headgan"}, 300),
+     ({"encoder": "wav2vec2_base"}, 768), ({"encoder": "wav2vec2_large"}, 1024)],
+)  # fmt: skip
+def test_settings_say_how_many_numbers_a_frame_has(settings, size):
+    assert SpeechConfig(**settings).size == size
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -141,7 +161,7 @@ def test_impossible_settings_are_refused(bad):
 
 @pytest.mark.parametrize(
     ("encoder", "nets", "weights"),
-    [("log_mel", (), []), ("wav2vec2_large", ("wav2vec2_large",), ["wav2vec2_large"])],
+    [("log_mel", (), []), ("headgan", (), []), ("wav2vec2_large", ("wav2vec2_large",), ["wav2vec2_large"])],
 )
 def test_the_node_asks_for_the_net_that_is_chosen_and_no_other(encoder, nets, weights):
     config = Config(speech=SpeechConfig(encoder=encoder))

@@ -200,15 +200,14 @@ def test_vertices_of_a_model_can_stand_for_the_points():
         assert low < fit.exp[2, 0] - fit.exp[0, 0] < 2.1
 
 
-def test_a_clip_of_500_frames_takes_less_than_a_fifth_of_a_millisecond_a_frame():
-    """1035 points, 185 coefficients on one core; tests/bench has the figures."""
+def test_a_clip_of_500_frames_takes_less_than_50_milliseconds():
+    """1035 points, 185 coefficients: processor time; tests/bench has the figures."""
     parts, points, _ = made_up()
     solver = Algorithm1(*parts)
     solver.fit(points[:2])
     spans = []
     for _ in range(5):
-        start = time.perf_counter()
-        fit = solver.fit(points)
-        solver.error(fit, points)
-        spans.append(time.perf_counter() - start)
-    assert min(spans) < 0.1
+        start = time.process_time()
+        solver.fit(points)
+        spans.append(time.process_time() - start)
+    assert min(spans) < 0.05

@@ -1,0 +1,247 @@
+"""A head's motion as HeadGAN is told it: 3DMM coefficients and a camera a frame; reading, mixing, editing.
+
+    pixel = scale * rotation @ (mean + id_basis @ id + exp_basis @ exp) + translation
+
+as stage fit3dmm stores it: x right, y down, z away from the viewer, pixels of the stored frame, and a frontal
+head has rotation diag(1,-1,-1). Numbers in parentheses are sections of our specification of the paper. T
+frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from models.perception.algorithm1 import adapt_camera
+from models.perception.pose import FLIP, euler_to_rotation, nearest_rotation, rotation_to_euler
+
+CAMERA = 13
+"""Numbers of a frame's camera: scale, rotation by rows, translation."""
+READ = ("id_coeffs", "exp_coeffs", "scale", "rotation", "translation")
+"""Fields of family fit3dmm; `id_frames` takes the place of the first for an identity a frame."""
+
+Identity = Literal["clip_mean", "frame"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadMotion:
+    """All float32; made by functions of this file, which never change one in place."""
+
+    identity: np.ndarray
+    """(T,n_id) sigmas"""
+    expression: np.ndarray
+    """(T,n_exp) sigmas"""
+    scale: np.ndarray
+    """(T,) pixels per model unit"""
+    rotation: np.ndarray
+    """(T,3,3) model to camera, flip included"""
+    translation: np.ndarray
+    """(T,3) pixels: where the model's origin lies in the image, and its depth"""
+
+    def __post_init__(self) -> None:
+        frames = len(self.scale)
+        shapes = {
+            "identity": (frames, self.identity.shape[-1]),
+            "expression": (frames, self.expression.shape[-1]),
+            "scale": (frames,),
+            "rotation": (frames, 3, 3),
+            "translation": (frames, 3),
+        }
+        for name, expected in shapes.items():
+            value = getattr(self, name)
+            if value.shape != expected:
+                raise ValueError(f"{name}: found shape {value.shape}, expected {expected}")
+            object.__setattr__(self, name, value.astype(np.float32, copy=False))
+
+    def __len__(self) -> int:
+        return len(self.scale)
+
+    @property
+    def angles(self) -> np.ndarray:
+        """(T,3) degrees: pitch, yaw, roll; 0 = frontal."""
+        return rotation_to_euler(nearest_rotation(self.rotation))
+
+    def at(self, frames: Sequence[int] | np.ndarray) -> HeadMotion:
+        """These frames alone, in this order; numbers or a mask."""
+        parts = (getattr(self, name)[frames] for name in _PARTS)
+        return HeadMotion(**dict(zip(_PARTS, parts, strict=True)))
+
+    def in_pixels(self, factor: float) -> HeadMotion:
+        """The same heads in images `factor` times as large; depth grows alike."""
+        return replace(self, scale=self.scale * factor, translation=self.translation * factor)
+
+    def packed(self) -> np.ndarray:
+        """(T, n_id + n_exp + 13) float32: what a sample carries, and `nmfc.Faces` renders."""
+        flat = [getattr(self, name).reshape(len(self), -1) for name in _PARTS]
+        return np.concatenate(flat, axis=1)
+
+
+_PARTS = ("identity", "expression", "scale", "rotation", "translation")
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+def read_motion(
+    read: Callable[[str], Any], identity: Identity = "clip_mean", frames: Sequence[int] | None = None
+) -> HeadMotion:
+    """Field name -> array, as `models.api.Clip.read` gives it -> the motion of these frames, or of the whole
+    clip.
+
+    identity (1.5): one for the clip, as a speaker has one face and its fits jitter, or `frame`, each frame's
+    own as in the authors' training, which needs `fit3dmm.identity: frame`.
+    """
+    chosen = slice(None) if frames is None else list(frames)
+    fields = {
+        "expression": "exp_coeffs", "scale": "scale", "rotation": "rotation", "translation": "translation",
+    }  # fmt: skip
+    parts = {part: read(name)[chosen] for part, name in fields.items()}
+    if identity == "frame":
+        each = read("id_frames")[chosen]
+    else:
+        each = np.tile(read("id_coeffs"), (len(parts["scale"]), 1))
+    return HeadMotion(identity=each, **parts)
+
+
+def explicit_motion(given: Mapping[str, np.ndarray], n_id: int, n_exp: int) -> HeadMotion:
+    """Parameters that a user drives a head with -> motion.
+
+    given: scale (T,), translation (T,3), exp_coeffs (T,n_exp), and rotation (T,3,3) or angles (T,3) in
+    degrees; id_coeffs (n_id,) or (T,n_id), zeros if left out, for reenactment takes the reference's. Raises
+    ValueError that names the field, what was found and what is expected.
+    """
+    known = {"scale", "translation", "exp_coeffs", "rotation", "angles", "id_coeffs"}
+    if unknown := sorted(set(given) - known):
+        raise ValueError(
+            f"unknown {', '.join(unknown)} in a head's motion; it has {', '.join(sorted(known))}"
+        )
+    missing = [name for name in ("scale", "translation", "exp_coeffs") if name not in given]
+    if ("rotation" in given) == ("angles" in given):
+        missing.append("one of rotation and angles")
+    if missing:
+        raise ValueError(f"a head's motion needs {', '.join(missing)}; it has {', '.join(sorted(given))}")
+    arrays = {name: np.asarray(value) for name, value in given.items()}
+    frames = int(arrays["scale"].size)
+    identity = arrays.get("id_coeffs", np.zeros(n_id, np.float32))
+    arrays["id_coeffs"] = np.tile(identity, (frames, 1)) if identity.ndim == 1 else identity
+    expected = {
+        "scale": (frames,), "translation": (frames, 3), "exp_coeffs": (frames, n_exp),
+        "rotation": (frames, 3, 3), "angles": (frames, 3), "id_coeffs": (frames, n_id),
+    }  # fmt: skip
+    for name, value in arrays.items():
+        if value.shape != expected[name]:
+            raise ValueError(f"{name}: found shape {value.shape}, expected {expected[name]}")
+        if value.dtype.kind not in "fiu" or not np.isfinite(value).all():
+            raise ValueError(
+                f"{name}: found {value.dtype} with a NaN or an infinity, expected finite numbers"
+            )
+    if not frames or arrays["scale"].min() <= 0:
+        raise ValueError("scale: expected one or more frames, all above 0")
+    turned = arrays["rotation"] if "rotation" in arrays else euler_to_rotation(*arrays["angles"].T)
+    return HeadMotion(
+        identity=arrays["id_coeffs"],
+        expression=arrays["exp_coeffs"],
+        scale=arrays["scale"],
+        rotation=turned,
+        translation=arrays["translation"],
+    )
+
+
+def window(frame: int, frames: int = 3) -> list[int]:
+    """Indices of the driving window of a frame, oldest first: t-2, t-1, t; before the clip's start its first
+    frame is repeated (2).
+    """
+    return [max(0, frame - back) for back in reversed(range(frames))]
+
+
+def trusted(valid: np.ndarray, frame: int, frames: int = 3) -> bool:
+    """Whether all fits of a frame's window count; valid (T,) bool: field `fit_valid`."""
+    return bool(valid[window(frame, frames)].all())
+
+
+# --- reenactment (1.6) --------------------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Adaptation:
+    """How the driving camera is made to frame the reference's head."""
+
+    scale: bool = True
+    """The driving scale gets the reference's mean."""
+    translation: bool = True
+    """So does the place in the image, in heads' sizes; it needs `scale`."""
+    standardise: bool = False
+    """The place gets the reference's spread too; the reference must then be a clip."""
+    frames: int = 15
+    """Width of the box filter over both; 1 = none."""
+
+    def __post_init__(self) -> None:
+        if self.translation and not self.scale:
+            raise ValueError("adaptation: translation is adapted in units of the scale; adapt scale too")
+        if self.standardise and not self.translation:
+            raise ValueError("adaptation: standardise is about the translation, which is not adapted")
+        if self.frames < 1 or self.frames % 2 == 0:
+            raise ValueError(f"adaptation: a filter of {self.frames} frames; expected an odd number")
+
+
+def reenacted(driving: HeadMotion, reference: HeadMotion, how: Adaptation | None = None) -> HeadMotion:
+    """The driving clip's expression and rotation (T frames) on the reference's head (1 frame or more): its
+    identity, and its place and size as `how` says. Neither rotation nor expression is smoothed.
+
+    Raises ValueError where standardising has no spread to take.
+    """
+    how = how or Adaptation()
+    identity = np.tile(reference.identity.mean(0), (len(driving), 1))
+    if not how.scale:
+        return replace(driving, identity=identity)
+    if how.standardise and min(len(driving), len(reference)) < 2:
+        raise ValueError(
+            f"adaptation.standardise: {len(driving)} driving and {len(reference)} reference frames; it needs "
+            "two or more of each to know a spread"
+        )
+    scale, translation = adapt_camera(
+        driving.scale.astype(np.float64),
+        driving.translation.astype(np.float64),
+        reference.scale.astype(np.float64),
+        reference.translation.astype(np.float64),
+        adapt_translation=how.translation,
+        standardise=how.standardise,
+        window=how.frames,
+    )
+    return replace(driving, identity=identity, scale=scale, translation=translation)
+
+
+# --- editing (9) --------------------------------------------------------------------------------------------
+def orthonormal(motion: HeadMotion) -> HeadMotion:
+    """The nearest rotations: an affine camera's rows are not quite at right angles (1.4)."""
+    return replace(motion, rotation=nearest_rotation(motion.rotation))
+
+
+def frontal(motion: HeadMotion) -> HeadMotion:
+    """All angles 0; place, size and face unchanged. The head turns about the model's origin."""
+    return replace(motion, rotation=np.tile(FLIP, (len(motion), 1, 1)))
+
+
+def posed(
+    motion: HeadMotion,
+    pitch: float | None = None,
+    yaw: float | None = None,
+    roll: float | None = None,
+    *,
+    add: bool = False,
+) -> HeadMotion:
+    """Angles in degrees set, or added to what they are; None leaves one as it is.
+
+    Positive pitch looks down, positive yaw turns the nose to the image's right, positive roll tilts the head
+    to the image's left.
+    """
+    angles = motion.angles
+    for axis, value in enumerate((pitch, yaw, roll)):
+        if value is not None:
+            angles[:, axis] = angles[:, axis] + value if add else value
+    return replace(motion, rotation=euler_to_rotation(*angles.T))
+
+
+def with_expression(motion: HeadMotion, change: np.ndarray, *, add: bool = True) -> HeadMotion:
+    """change (n_exp,) or (T,n_exp) in sigmas, added to the expression or put in its place."""
+    wide = np.broadcast_to(np.asarray(change, np.float32), motion.expression.shape)
+    return replace(motion, expression=motion.expression + wide if add else wide.copy())

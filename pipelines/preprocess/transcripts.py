@@ -1,0 +1,76 @@
+"""A file of timed characters, from whatever recogniser the user runs: what was said when in each recording.
+
+JSON, recording id -> [[character, seconds], ...]: each character's start, counted from the recording's first
+frame; it holds until the next one starts. a to z count as they are, a space or anything else as no letter.
+
+    {"id0001-abc": [["h", 0.52], ["e", 0.58], ["y", 0.64], [" ", 0.71]]}
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from bisect import bisect_left
+from functools import lru_cache
+from typing import Any
+
+from models.perception.headgan_audio import Token
+from pipelines.preprocess.sources.files import digests, metadata_file
+
+SETTING = "speech.transcripts"
+
+
+def external(config: Any) -> dict[str, str]:
+    """What stage `speech` reads outside the store, for its key: the file's digest, not its place."""
+    if config.speech.encoder != "headgan" or not config.speech.transcripts:
+        return {}
+    path = metadata_file(config.speech.transcripts, SETTING)
+    return {"transcripts": digests([path])[path]}
+
+
+def tokens_of(path: str, recording: str, start: float, seconds: float) -> list[Token]:
+    """What is said in `seconds` of a recording from `start` on, in its own time; the character that holds at
+    the start comes first. A recording that the file does not name says nothing.
+    """
+    said = read(path).get(recording, [])
+    first = bisect_left([at for _, at in said], start)
+    holds = max(0, first - 1)
+    return [Token(character, at - start) for character, at in said[holds:] if at < start + seconds]
+
+
+@lru_cache(maxsize=2)
+def read(path: str) -> dict[str, list[tuple[str, float]]]:
+    """Recording id -> characters and their seconds, in order of time. Raises ValueError that says where the
+    file is not as the head of this module describes it.
+    """
+    try:
+        given = json.loads(metadata_file(path, SETTING).read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{SETTING} {path!r} is no JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise ValueError(f"{SETTING} {path!r}: found {type(given).__name__}, expected recording id -> tokens")
+    return {recording: _checked(path, recording, tokens) for recording, tokens in given.items()}
+
+
+def _checked(path: str, recording: str, tokens: Any) -> list[tuple[str, float]]:
+    found: list[tuple[str, float]] = []
+    for place, token in enumerate(tokens if isinstance(tokens, list) else [tokens]):
+        if not _is_token(token) or (found and token[1] < found[-1][1]):
+            raise ValueError(
+                f"{SETTING} {path!r}: {recording}, token {place} is {json.dumps(token)[:60]}; expected "
+                "[one character, seconds], in order of time"
+            )
+        found.append((token[0], float(token[1])))
+    return found
+
+
+def _is_token(token: Any) -> bool:
+    return (
+        isinstance(token, list)
+        and len(token) == 2
+        and isinstance(token[0], str)
+        and len(token[0]) == 1
+        and isinstance(token[1], int | float)
+        and not isinstance(token[1], bool)
+        and math.isfinite(token[1])
+    )
