@@ -1,0 +1,156 @@
+"""HeadGAN's architecture and what its losses are taken of, as values; the defaults are the paper's.
+
+S = the paper's supplement, C = the authors' code (github.com/michaildoukas/headGAN). Where they differ,
+`supplement()` follows S, and C where S is silent; `official()` is C, which released weights need.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+RGB = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Architecture:
+    """All sizes of the generator: dense flow network F and rendering network R."""
+
+    image_size: int = 256
+    """Side of the images, in pixels."""
+    width: int = 32
+    """Channels at the full side."""
+    base: int = 4
+    """Factor on the channels at each halving. With `upsampling` shuffle it must be 4."""
+    levels: int = 2
+    """Halvings between the image and the deepest maps."""
+    hidden: int = 256
+    """Channels between a SPADE layer's guide and its scale and shift."""
+    frames: int = 3
+    """Conditions in the driving window: those of frames t-2, t-1 and t."""
+    condition: Literal["nmfc", "sketch"] = "nmfc"
+    """What tells the head's pose and expression, 3 channels in [0,1]: the rendered mean-face coordinates of
+    the 3DMM, or 68 landmarks joined by white lines (ablation of C). The net is the same.
+    """
+    audio: int = 300
+    """Length of a frame's audio vector; 0: the net hears nothing, and R has no AdaIN blocks."""
+    residual: bool = False
+    """SPADE blocks add their input: not in S ("without a residual component"), in C they do."""
+    mask: bool = False
+    """A head of F that masks the flow where there is no person: C only."""
+    spectral: bool = True
+    """Spectral norm on the convolutions of encoders and blocks: C; S names it for the discriminators only."""
+    flow: bool = True
+    """Whether F finds a flow. Without, the reference's maps reach R as they lie (ablation of C)."""
+    upsampling: Literal["shuffle", "nearest"] = "shuffle"
+    """shuffle: pixel shuffle, which divides the channels by 4. nearest: repeated pixels; the block before it
+    divides the channels by `base`, 2 in C (ablation of S 3.1).
+    """
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            value, least = getattr(self, setting.name), 0 if setting.name == "audio" else 1
+            if isinstance(value, int) and not isinstance(value, bool) and value < least:
+                raise ValueError(f"{setting.name} {value}: expected {least} or more")
+        if self.upsampling == "shuffle" and self.base != 4:
+            raise ValueError(f"base {self.base} with upsampling shuffle, which divides channels by 4")
+        if self.image_size % 2**self.levels or self.image_size // 2**self.levels < 4:
+            raise ValueError(
+                f"image_size {self.image_size}: expected a multiple of {2**self.levels} that leaves 4 or "
+                f"more pixels after {self.levels} halvings"
+            )
+        if self.mask and not self.flow:
+            raise ValueError("mask true with flow false: there is no flow to mask")
+
+    @property
+    def window(self) -> int:
+        """Channels of the driving window."""
+        return self.frames * RGB
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of the encoders' maps, from the full side down: 32, 128, 512."""
+        return [self.width * self.base**i for i in range(self.levels + 1)]
+
+    @property
+    def after_blocks(self) -> list[int]:
+        """Channels that the decoders' blocks give before each doubling of the side, deepest first."""
+        deep = self.widths[::-1]
+        return deep[:-1] if self.upsampling == "shuffle" else deep[1:]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judges:
+    """The discriminators: D sees whole images, D_m mouths. They are no part of the net that renders."""
+
+    width: int = 64
+    """Channels after the first convolution, doubled by each further one,"""
+    max_width: int = 512
+    """up to this many."""
+    layers: int = 4
+    """4x4 convolutions before the one that gives the verdicts; all but the last of them halve the side."""
+    scales: int = 2
+    """Copies of the net; each sees the image at half the side of the one before."""
+    spectral: bool = True
+    """Spectral norm on the convolutions that instance norm follows."""
+    mouth: bool = True
+    """Whether there is a D_m."""
+    mouth_size: int = 64
+    """Side of its crop in pixels, of an image of the full side."""
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.max_width < self.width or self.layers < 2 or self.scales < 1:
+            raise ValueError(
+                f"width {self.width} to {self.max_width}, {self.layers} layers, {self.scales} scales: "
+                "expected widths in order, 2 or more layers, 1 or more scales"
+            )
+        if self.mouth_size % 2 or self.mouth_size < 2**self.scales:
+            raise ValueError(
+                f"mouth_size {self.mouth_size}: expected an even number, {2**self.scales} or more "
+                f"for {self.scales} scales"
+            )
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels after each convolution but the last."""
+        return [min(self.max_width, self.width * 2**i) for i in range(self.layers)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Terms:
+    """What the reconstruction losses are taken of, on the output and on the warped image."""
+
+    masked: bool = False
+    """Whether L1 counts only pixels where the condition is not background: C. S: the whole image."""
+    vgg_layers: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0)
+    """Weight of each of VGG19's maps, relu1_1 to relu5_1. S sums them as they are; C: 1/32 to 1."""
+    vgg_normalised: bool = False
+    """Whether VGG19 sees images as it was trained on. C gives it RGB in [-1,1] without more ado."""
+
+    def __post_init__(self) -> None:
+        if len(self.vgg_layers) != 5 or min(self.vgg_layers) < 0 or not any(self.vgg_layers):
+            raise ValueError(f"vgg_layers {self.vgg_layers}: expected 5 weights of 0 or more, one above 0")
+
+
+OFFICIAL_TERMS = Terms(masked=True, vgg_layers=(1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0))
+"""Those of C."""
+
+
+def supplement() -> Architecture:
+    """The net of S: 51,748,933 parameters (F 30,604,610, R 21,144,323)."""
+    return Architecture()
+
+
+def official() -> Architecture:
+    """The net of C and of its released weights: 51,750,502 parameters (F 30,606,179, R 21,144,323)."""
+    return replace(supplement(), residual=True, mask=True)
+
+
+def tiny() -> Architecture:
+    """Our own size for tests and the demo (configs/run/tiny.yaml): the same structure at 64 px."""
+    return Architecture(image_size=64, width=8, hidden=32)
+
+
+def tiny_judges() -> Judges:
+    """The discriminators that go with `tiny`."""
+    return Judges(width=16, max_width=64, mouth_size=16)

@@ -1,0 +1,97 @@
+"""HeadGAN's loss terms as pure functions of tensors (supplement 2; weights 1 hinge, 50 L1, 10 the others).
+
+Images are RGB in [-1,1]. All run in float32 or better, whatever the precision of the net. Verdicts and maps
+of a discriminator come as it gives them: for each scale the maps of its layers, the last of them verdicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.headgan.blocks import precise
+from models.perception.vgg19 import MEAN, STD
+
+COVERED = 0.01  # sum over a condition's channels above which a pixel is no background (C)
+LAYERS = 4.0  # C's factor on feature matching, over the convolutions of a scale
+
+
+# --- hinge --------------------------------------------------------------------------------------------------
+def real_hinge(judged: Sequence[Sequence[Tensor]]) -> Tensor:
+    """What the judge still lacks in calling real images real: mean of max(0, 1 - verdict), over scales."""
+    return _over_scales([F.relu(1 - precise(maps[-1])) for maps in judged])
+
+
+def fake_hinge(judged: Sequence[Sequence[Tensor]]) -> Tensor:
+    """The same for rendered images: mean of max(0, 1 + verdict). They must be cut off from the generator."""
+    return _over_scales([F.relu(1 + precise(maps[-1])) for maps in judged])
+
+
+def generator_gan(judged: Sequence[Sequence[Tensor]]) -> Tensor:
+    """How far rendered images are from fooling the judge: minus the mean verdict. Has no lower bound."""
+    return -_over_scales([precise(maps[-1]) for maps in judged])
+
+
+def _over_scales(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack([value.mean() for value in values]).mean()
+
+
+def feature_matching(fake: Sequence[Sequence[Tensor]], real: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Mean absolute difference of each layer's maps, summed over layers and divided by scales and by a
+    quarter of the layers (verdicts counted, though not compared): 0.8 a layer as published. No gradient
+    reaches the real side.
+    """
+    total = []
+    for fake_maps, real_maps in zip(fake, real, strict=True):
+        gaps = [
+            (precise(f) - precise(r.detach())).abs().mean()
+            for f, r in zip(fake_maps[:-1], real_maps[:-1], strict=True)
+        ]
+        total.append(torch.stack(gaps).sum() * LAYERS / len(fake_maps))
+    return torch.stack(total).mean()
+
+
+# --- reconstruction; the same on the warped image -----------------------------------------------------------
+def pixel(rendered: Tensor, target: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Mean absolute difference over all elements (B,3,H,W). counted (B,1,H,W): weight of each pixel; the sum
+    is divided by all pixels still, as in C.
+    """
+    gap = (precise(rendered) - precise(target)).abs()
+    return (gap if counted is None else gap * counted).mean()
+
+
+def covered(condition: Tensor) -> Tensor:
+    """condition (B,3,H,W) in [0,1] -> (B,1,H,W): 1 where the head is, 0 on background."""
+    return (precise(condition).sum(1, keepdim=True) > COVERED).to(condition.dtype)
+
+
+def vgg_input(images: Tensor, normalised: bool) -> Tensor:
+    """images (B,3,H,W) in [-1,1] -> what to give models.perception.vgg19, which takes RGB in [0,1] and
+    normalises it, so that its net sees them normalised, or as they are (C).
+    """
+    images = precise(images)
+    if normalised:
+        return (images + 1) / 2
+    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    return images * std + mean
+
+
+def perceptual(rendered: Sequence[Tensor], target: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """VGG19's maps of two images: weighted sum of the mean absolute differences. No gradient reaches the
+    target's side.
+    """
+    gaps = [
+        weight * (precise(a) - precise(b.detach())).abs().mean()
+        for a, b, weight in zip(rendered, target, weights, strict=True)
+    ]
+    return torch.stack(gaps).sum()
+
+
+def mask(found: Tensor, driving: Tensor, reference: Tensor) -> Tensor:
+    """C only: mean absolute difference of F's mask (B,1,H,W) from the union of the foregrounds of both
+    frames (B,1,H,W), each in [0,1].
+    """
+    return (precise(found) - (precise(driving) + precise(reference)).clamp(0, 1)).abs().mean()

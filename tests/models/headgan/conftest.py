@@ -1,0 +1,98 @@
+"""Weights and inputs of tests/golden/headgan.json (its `conventions`), and nets small enough for tests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models.headgan.config import Architecture
+from models.headgan.released import THEIRS, our_name, their_name
+
+A, B = "A_sin_raw_uv", "B_quad_svd_uv"
+TOLERANCE = {A: 1e-6, B: 1e-9}
+
+
+def inp(shape: tuple[int, ...], k: int, low: float, high: float) -> torch.Tensor:
+    steps = torch.arange(int(np.prod(shape)), dtype=torch.float64)
+    return (low + (high - low) * (0.5 + 0.5 * torch.sin(0.11 * steps + k))).view(shape)
+
+
+def coordinates(shape: tuple[int, ...], k: int) -> torch.Tensor:
+    return inp(shape, k, 0.0, 1.0)
+
+
+def rgb(shape: tuple[int, ...], k: int) -> torch.Tensor:
+    return inp(shape, k, -1.0, 1.0)
+
+
+def values(scheme: str, count: int, index: int) -> np.ndarray:
+    n = np.arange(count, dtype=np.int64)
+    if scheme == A:
+        return 0.05 * np.sin(0.37 * n + index)
+    return 0.05 * (2 * ((31 * n * n + 17 * n + 101 * index) % 65537) / 65536 - 1)
+
+
+def leading(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """u and v of the largest singular value of a convolution's weight."""
+    matrix = weight.flatten(1)
+    u = torch.linalg.eigh(matrix @ matrix.T).eigenvectors[:, -1]
+    v = matrix.T @ u
+    return u, v / v.norm()
+
+
+def state(scheme: str, shapes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
+    """Tensors by their names; indices run over the names as they sort them."""
+    tensors = {}
+    for i, name in enumerate(sorted(shapes)):
+        one = values(scheme, int(np.prod(shapes[name])), i)
+        if name.endswith(THEIRS[1:]):
+            one = one / np.linalg.norm(one)
+        tensors[name] = torch.from_numpy(one).view(shapes[name])
+    if scheme == B:
+        for name in [name for name in tensors if name.endswith(THEIRS[0])]:
+            stem = name.removesuffix(THEIRS[0])
+            tensors[stem + THEIRS[1]], tensors[stem + THEIRS[2]] = leading(tensors[name])
+    return tensors
+
+
+def filled(make: Callable[[], nn.Module], scheme: str = B) -> nn.Module:
+    """The net in float64 and eval mode, with the weights of the figures."""
+    with torch.device("meta"):
+        net = make()
+    net = net.to_empty(device="cpu").double().eval()
+    shapes = {their_name(name): list(tensor.shape) for name, tensor in net.state_dict().items()}
+    net.load_state_dict({our_name(name): tensor for name, tensor in state(scheme, shapes).items()})
+    return net
+
+
+def check(tensor: torch.Tensor, expected: dict, scheme: str = B) -> None:
+    x = tensor.detach().double().contiguous().numpy()
+    close = TOLERANCE[scheme]
+    assert list(x.shape) == expected["shape"]
+    flat = x.reshape(-1)
+    for name, value in (("mean", x.mean()), ("std_pop", x.std()), ("l2", np.linalg.norm(flat))):
+        np.testing.assert_allclose(value, expected[name], rtol=close, atol=close, err_msg=name)
+    np.testing.assert_allclose(flat[:16], expected["first16"], rtol=close, atol=close)
+    np.testing.assert_allclose(flat[-4:], expected["last4"], rtol=close, atol=close)
+
+
+@pytest.fixture(scope="session")
+def golden() -> SimpleNamespace:
+    """`figures` of the file, and the functions that make its weights and inputs."""
+    figures = json.loads((Path(__file__).parents[2] / "golden" / "headgan.json").read_text())
+    return SimpleNamespace(
+        figures=figures, coordinates=coordinates, rgb=rgb, state=state, filled=filled, check=check
+    )
+
+
+@pytest.fixture(scope="session")
+def nano() -> Architecture:
+    """16 px, some ten thousand parameters."""
+    return Architecture(image_size=16, width=2, hidden=4, audio=5)

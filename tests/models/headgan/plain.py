@@ -1,0 +1,193 @@
+"""HeadGAN's generator as the paper draws it: what models/headgan/network.py must equal, and what it is timed
+against.
+
+A SPADE layer resizes its guide, then makes gamma and beta in two convolutions; every intermediate map stays
+until the backward pass. It reads the same weights. Legend as in network.py.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from models.headgan.config import RGB, Architecture
+
+
+def maybe(conv: nn.Conv2d, net: Architecture) -> nn.Module:
+    return spectral_norm(conv) if net.spectral else conv
+
+
+def encoder(inputs: int, net: Architecture) -> nn.ModuleList:
+    widths = [inputs, *net.widths]
+    layers = nn.ModuleList()
+    for i, (before, after) in enumerate(zip(widths, net.widths, strict=False)):
+        if i == 0:
+            conv = nn.Conv2d(before, after, 7, bias=False)
+        else:
+            conv = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
+        normed = nn.Sequential(maybe(conv, net), nn.InstanceNorm2d(after, affine=True))
+        layers.append(nn.Sequential(*([] if i else [nn.ReflectionPad2d(3)]), normed, nn.ReLU()))
+    return layers
+
+
+def head(width: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(width, channels, 7))
+
+
+class Spade(nn.Module):
+    def __init__(self, channels: int, guide: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.InstanceNorm2d(channels)
+        self.mlp_shared = nn.Sequential(nn.Conv2d(guide, hidden, 3, padding=1), nn.ReLU())
+        self.mlp_gamma = nn.Conv2d(hidden, channels, 3, padding=1)
+        self.mlp_beta = nn.Conv2d(hidden, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, guide: Tensor) -> Tensor:
+        shared = self.mlp_shared(F.interpolate(guide, x.shape[-2:], mode="nearest"))
+        return self.norm(x) * (1 + self.mlp_gamma(shared)) + self.mlp_beta(shared)
+
+
+class SpadeBlock(nn.Module):
+    def __init__(self, before: int, after: int, guide: int, net: Architecture) -> None:
+        super().__init__()
+        middle = min(before, after)
+        self.conv_0 = maybe(nn.Conv2d(before, middle, 3, padding=1), net)
+        self.conv_1 = maybe(nn.Conv2d(middle, after, 3, padding=1), net)
+        self.norm_0 = Spade(before, guide, net.hidden)
+        self.norm_1 = Spade(middle, guide, net.hidden)
+        self.residual = net.residual
+        if self.residual and before != after:
+            self.conv_s = maybe(nn.Conv2d(before, after, 1, bias=False), net)
+            self.norm_s = Spade(before, guide, net.hidden)
+
+    def forward(self, x: Tensor, guide: Tensor) -> Tensor:
+        y = self.conv_0(F.leaky_relu(self.norm_0(x, guide), 0.2))
+        y = self.conv_1(F.leaky_relu(self.norm_1(y, guide), 0.2))
+        if not self.residual:
+            return y
+        if hasattr(self, "conv_s"):
+            x = self.conv_s(F.leaky_relu(self.norm_s(x, guide), 0.2))
+        return x + y
+
+
+class AdaIn(nn.Module):
+    def __init__(self, channels: int, audio: int) -> None:
+        super().__init__()
+        self.norm = nn.InstanceNorm2d(channels)
+        self.fc = nn.Linear(audio, 2 * channels)
+
+    def forward(self, x: Tensor, audio: Tensor) -> Tensor:
+        gamma, beta = self.fc(audio)[:, :, None, None].chunk(2, dim=1)
+        return (1 + gamma) * self.norm(x) + beta
+
+
+class AdaInBlock(nn.Module):
+    def __init__(self, channels: int, net: Architecture) -> None:
+        super().__init__()
+        self.conv1 = maybe(nn.Conv2d(channels, channels, 3, padding=1), net)
+        self.conv2 = maybe(nn.Conv2d(channels, channels, 3, padding=1), net)
+        self.norm1, self.norm2 = AdaIn(channels, net.audio), AdaIn(channels, net.audio)
+
+    def forward(self, x: Tensor, audio: Tensor) -> Tensor:
+        x = self.conv1(F.leaky_relu(self.norm1(x, audio), 0.2))
+        return self.conv2(F.leaky_relu(self.norm2(x, audio), 0.2))
+
+
+def neighbours(x: Tensor, flow: Tensor) -> Tensor:
+    """Bilinear warping written out: the four neighbours of each place, held inside the image."""
+    B, C, H, W = x.shape
+    columns = (torch.arange(W, dtype=flow.dtype) + flow[:, 0]).clamp(0, W - 1)
+    rows = (torch.arange(H, dtype=flow.dtype)[:, None] + flow[:, 1]).clamp(0, H - 1)
+    left, top = columns.detach().floor(), rows.detach().floor()
+    total = torch.zeros_like(x)
+    for row, near in ((top, 1 - (rows - top)), (top + 1, rows - top)):
+        for column, close in ((left, 1 - (columns - left)), (left + 1, columns - left)):
+            place = (row.clamp(max=H - 1) * W + column.clamp(max=W - 1)).long()  # (B,H,W)
+            index = place.view(B, 1, -1).expand(-1, C, -1)
+            total = total + x.flatten(2).gather(2, index).view(B, C, H, W) * (near * close).unsqueeze(1)
+    return total
+
+
+def warp(x: Tensor, flow: Tensor) -> Tensor:
+    H, W = x.shape[-2:]
+    rows, columns = torch.arange(H, device=x.device), torch.arange(W, device=x.device)
+    across = 2 * (columns + flow[:, 0]) / (W - 1) - 1
+    down = 2 * (rows[:, None] + flow[:, 1]) / (H - 1) - 1
+    grid = torch.stack([across, down], dim=1)
+    return F.grid_sample(x.to(grid), grid.permute(0, 2, 3, 1), padding_mode="border", align_corners=True)
+
+
+class FlowNetwork(nn.Module):
+    def __init__(self, net: Architecture) -> None:
+        super().__init__()
+        deep, after = net.widths[::-1], net.after_blocks
+        self.enc = encoder(2 * RGB, net)
+        self.dec_res = nn.ModuleList(SpadeBlock(deep[0], deep[0], net.window, net) for _ in range(net.levels))
+        self.dec_main = nn.ModuleList(
+            SpadeBlock(deep[i], after[i], net.window, net) for i in range(net.levels)
+        )
+        self.dec_flow = head(net.width, 2)
+        if net.mask:
+            self.dec_mask = head(net.width, 1)
+
+
+class RenderingNetwork(nn.Module):
+    def __init__(self, net: Architecture) -> None:
+        super().__init__()
+        deep, after = net.widths[::-1], [*net.after_blocks, net.width]
+        self.cond_enc = encoder(net.window, net)
+        blocks = [SpadeBlock(deep[i], after[i], deep[i], net) for i in range(net.levels + 1)]
+        self.cond_dec = nn.ModuleList([*blocks, SpadeBlock(net.width, net.width, RGB, net)])
+        if net.audio:
+            self.cond_dec_audio = nn.ModuleList(AdaInBlock(width, net) for width in after)
+        self.conv_img = head(net.width, RGB)
+
+
+class Generator(nn.Module):
+    """With F only."""
+
+    def __init__(self, net: Architecture) -> None:
+        super().__init__()
+        self.net = net
+        self.flow_network = FlowNetwork(net)
+        self.rendering_network = RenderingNetwork(net)
+
+    def doubled(self, x: Tensor) -> Tensor:
+        return nn.PixelShuffle(2)(x) if self.net.upsampling == "shuffle" else nn.Upsample(scale_factor=2)(x)
+
+    def forward(
+        self, window: Tensor, condition: Tensor, image: Tensor, audio: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """-> image, warped image, flow."""
+        part, maps, x = self.flow_network, [], torch.cat([condition, image], dim=1)
+        for layer in part.enc:
+            x = layer(x)
+            maps.append(x)
+        for block in part.dec_res:
+            x = block(x, window)
+        for block in part.dec_main:
+            x = self.doubled(block(x, window))
+        flow = part.dec_flow(x)
+        if self.net.mask:
+            flow = flow * ((torch.tanh(part.dec_mask(x)) + 1) / 2)
+        warped, smaller = [], flow
+        for one in maps:
+            warped.append(warp(one, smaller))
+            smaller = nn.AvgPool2d(2)(smaller) / 2
+        warped_image = warp(image, flow)
+        return self.rendered(window, warped, warped_image, audio), warped_image, flow
+
+    def rendered(self, window: Tensor, maps: list[Tensor], image: Tensor, audio: Tensor | None) -> Tensor:
+        part, x = self.rendering_network, window
+        for layer in part.cond_enc:
+            x = layer(x)
+        for i in range(self.net.levels + 1):
+            x = part.cond_dec[i](x, maps[-i - 1])
+            if audio is not None:
+                x = part.cond_dec_audio[i](x, audio)
+            if i < self.net.levels:
+                x = self.doubled(x)
+        x = part.cond_dec[self.net.levels + 1](x, image)
+        return torch.tanh(part.conv_img(F.leaky_relu(x, 0.2)))

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from models.headgan.config import Architecture, Judges, Terms, official, supplement, tiny
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"width": 0}, "width 0: expected 1 or more"),
+        ({"audio": -1}, "audio -1: expected 0 or more"),
+        ({"base": 2}, "base 2 with upsampling shuffle"),
+        ({"image_size": 250}, "image_size 250: expected a multiple of 4"),
+        ({"image_size": 8}, "leaves 4 or more pixels"),
+        ({"mask": True, "flow": False}, "there is no flow to mask"),
+    ],
+)
+def test_a_net_that_cannot_be_built_says_which_setting(change, told):
+    with pytest.raises(ValueError, match=told):
+        Architecture(**change)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"layers": 1}, "2 or more layers"),
+        ({"max_width": 8}, "width 64 to 8"),
+        ({"mouth_size": 33}, "mouth_size 33: expected an even number"),
+        ({"mouth_size": 2}, "mouth_size 2: expected"),
+    ],
+)
+def test_judges_that_cannot_be_built_say_which_setting(change, told):
+    with pytest.raises(ValueError, match=told):
+        Judges(**change)
+
+
+@pytest.mark.parametrize("weights", [(1.0,) * 4, (0.0,) * 5, (1.0, 1.0, 1.0, 1.0, -1.0)])
+def test_vgg_takes_five_weights(weights):
+    with pytest.raises(ValueError, match="expected 5 weights"):
+        Terms(vgg_layers=weights)
+
+
+def test_published_sizes():
+    assert supplement().widths == [32, 128, 512]
+    assert Judges().widths == [64, 128, 256, 512]
+    assert supplement().window == 9
+    assert supplement() == Architecture()
+    assert official().residual
+    assert official().mask
+    assert tiny().image_size == 64
+
+
+def test_settings_load_no_torch():
+    code = "import models.headgan.config, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
