@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def lattices(pixels: Tensor) -> Tensor:
@@ -41,7 +42,8 @@ class Lattice:
 
     def rows(self, table: Tensor, part: int, at: slice = slice(None)) -> Tensor:
         """table (4,N,X), arranged -> (B,n,X): these rows of a part. Part k of lattice l is l XOR k."""
-        return table[:, at][self.number ^ part]
+        # index_select: the gradient of table[...] is summed in no fixed order by several threads
+        return table[:, at].index_select(0, self.number ^ part)
 
     def compose(self, parts: Sequence[Tensor]) -> Tensor:
         """Parts in order, (B,N,X) each -> (B,X,side,side)"""
@@ -79,7 +81,7 @@ class Scattered:
 
     def rows(self, table: Tensor, part: int, at: slice = slice(None)) -> Tensor:
         """table (side*side,X) -> (B,n,X): these rows of a part."""
-        return table[self.pixels[part][:, at]]
+        return F.embedding(self.pixels[part][:, at], table)  # like index_select, sums in a fixed order
 
     def compose(self, parts: Sequence[Tensor]) -> Tensor:
         """Parts in order, (B,n,X) each -> (B,X,side,side)"""

@@ -67,3 +67,25 @@ def test_a_lattice_alone_is_an_image_of_half_the_side():
     assert torch.equal(quarter.of(images), expected)
     rows = quarter.rows(quarter.arrange(NUMBERED), 0)
     assert torch.equal(quarter.alone(rows)[0], NUMBERED[0::2, 1::2].permute(2, 0, 1))
+
+
+@pytest.mark.parametrize("kind", ["lattice", "random"])
+def test_the_gradient_of_shared_rows_is_the_same_in_every_run(kind):
+    side, samples = 64, 8
+    generator = torch.Generator().manual_seed(0)
+    if kind == "lattice":
+        quarter = Lattice(torch.zeros(samples, 2, dtype=torch.int64), side)
+    else:
+        orders = [
+            torch.randperm(side * side, generator=generator)[: side * side // 4] for _ in range(samples)
+        ]
+        quarter = Scattered(torch.stack(orders), side)
+    table = quarter.arrange(torch.rand(side, side, 64, generator=generator)).requires_grad_()
+    weights = torch.rand(samples, side * side // 4, 64, generator=generator)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        found = [torch.autograd.grad((quarter.rows(table, 0) * weights).sum(), table)[0] for _ in range(8)]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, found[0]) for one in found[1:])
