@@ -100,8 +100,9 @@ class Phase:
     """Samples per optimiser step, over all workers."""
     chunk: int | None = None
     """Samples per forward pass, None = the whole batch. Batch statistics (FSRT's covariance, BatchNorm) are
-    taken over a chunk, so it changes results; the number of workers does not. Chunks are dealt out evenly to
-    the workers.
+    taken over a chunk, so it changes results; the number of workers does not (but the running statistics of
+    a BatchNorm that learns are those of the first worker's chunks). Chunks are dealt out evenly to the
+    workers.
     """
     train: tuple[str, ...]
     """Parts of the net that learn; the others are frozen in eval mode. A name without a part is an error."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 Precision = Literal["fp32", "bf16"]
 
@@ -28,3 +29,8 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"precision {precision!r}: expected fp32 or bf16")
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" and has_bf16(device))
+
+
+def precise(x: Tensor) -> Tensor:
+    """float32, or float64 where it is that already."""
+    return x if x.dtype == torch.float64 else x.float()

@@ -202,7 +202,7 @@ def chosen(choice: Mapping[str, Any], say: Say) -> Trained:
     store = Store(choice["store"])
     if choice["weights"]:
         return trained.of_weights(choice["weights"], choice["model"], store)
-    return trained.of_checkpoint(choice["checkpoint"], choice["model"], store)
+    return trained.of_checkpoint(choice["checkpoint"], choice["model"], store, say)
 
 
 def framed_as(trained: Trained, choice: Mapping[str, Any]) -> ClipsConfig:

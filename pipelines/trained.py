@@ -52,15 +52,16 @@ class Trained:
         return module.reenactor_of(tensors, about, device, precision, self.name)
 
 
-def of_checkpoint(path: Path, model: str | None, store: Store) -> Trained:
+def of_checkpoint(path: Path, model: str | None, store: Store, say: Say) -> Trained:
     """A model.safetensors that a phase published; its metadata says which model it is."""
     if not path.is_file():
         raise FileNotFoundError(2, "no such file", str(path))
     found = about(path).get("model")
-    if found not in MODELS:
+    if not isinstance(found, str) or found not in MODELS:
         raise ValueError(f"{path} names the model {found!r}; known: {', '.join(MODELS)}")
     if model is not None and model != found:
         raise ValueError(f"{path} holds {found}, not {model}")
+    say(f"{path.name} does not tell how its clips were cut: the defaults, but for --size, --margin, --lift")
     return Trained(model=found, name=path.name, files={"": path}, clips=ClipsConfig(), store=store)
 
 
@@ -78,13 +79,18 @@ def about(path: Path) -> dict[str, Any]:
         ) from None
     if text is None:
         raise ValueError(f"{path} is no checkpoint of a training phase: its metadata has no 'reenact'")
-    return json.loads(text)
+    told = json.loads(text)
+    if not isinstance(told, dict):
+        raise ValueError(f"{path}: its metadata 'reenact' is a {type(told).__name__}, expected an object")
+    return told
 
 
 def of_weights(weights_id: str, model: str | None, store: Store) -> Trained:
     """Released weights that were imported; FileNotFoundError says how to obtain them where they were not."""
     from storage.weights import path_of
 
+    if model is not None and model not in MODELS:
+        raise ValueError(f"no model {model!r}; known: {', '.join(MODELS)}")
     known: dict[str, str] = {}
     for name in MODELS if model is None else [model]:
         released = importlib.import_module(f"{MODELS[name]}.phases").RELEASED

@@ -25,6 +25,7 @@ from models.fsrt.network import at_once, pixel_grid
 from models.fsrt.quarter import Lattice, Scattered
 from models.fsrt.task import ReenactTask, Scene, Views
 from models.perception.interfaces import FeatureNet
+from models.precision import precise
 
 AT_ONCE = 65_536  # pixels of one pass without gradient, over all samples: it bounds the memory
 Terms = dict[str, Callable[[], Tensor]]
@@ -43,8 +44,9 @@ class ImageTask(ReenactTask):
         self.vgg = next(iter(nets.values()), None)
 
     def labels(self) -> dict[str, str]:
-        random = self.vgg is not None and self.vgg.name.endswith("_random")
-        return super().labels() | ({"vgg19": "random"} if random else {})
+        if self.vgg is None:
+            return super().labels() | {"vgg19": "not used"}
+        return super().labels() | ({"vgg19": "random"} if self.vgg.name.endswith("_random") else {})
 
     def draw_pixels(self, rng: np.random.Generator) -> Sample:
         """corner (2,), or queries (N,): what Lattice and Scattered are made of"""
@@ -76,7 +78,7 @@ class ImageTask(ReenactTask):
         grid = pixel_grid(target.shape[-2], target.shape[-1], target.dtype, target.device)
         table = decoder.pixel_table(quarter.arrange(grid))  # with gradient, and shared with the pass without
         mine = decoder.decode(scene.keys_values, decoder.ask(quarter.rows(table, 0), scene.frame))
-        mine = losses.precise(mine)
+        mine = precise(mine)
         if self.images.judged == "lattice":
             assert isinstance(quarter, Lattice)
             return quarter.alone(mine), quarter.of(target)
@@ -96,7 +98,7 @@ class ImageTask(ReenactTask):
                 chunks = []
                 for start in range(0, quarter.count[part], step):
                     rows = quarter.rows(table, part, slice(start, start + step))
-                    chunks.append(losses.precise(decoder.decode(keys_values, decoder.ask(rows, frame))))
+                    chunks.append(precise(decoder.decode(keys_values, decoder.ask(rows, frame))))
                 parts.append(torch.cat(chunks, dim=1))
         return parts
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.fsrt.config import Architecture, Detector
+from models.precision import precise
 
 ANTIALIAS = 13  # taps; sigma 1.5 for the fixed reduction by 4
 
@@ -87,14 +88,13 @@ class KeypointDetector(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """image (B,3,S,S) in [0,1] -> keypoints (B,K,2) in [-1,1], features (B,C,F,F), heatmaps (B,K,G,G)."""
-        # channels last: the blur and the small convolutions run 3x faster on a CPU
-        features = self.predictor(self.down(image.contiguous(memory_format=torch.channels_last)))
-        logits = self.kp(features)
-        with torch.autocast(
-            logits.device.type, enabled=False
-        ):  # T = 0.1: bf16 logits would move the keypoints
-            logits = logits if logits.dtype == torch.float64 else logits.float()
-            heatmap = (logits.flatten(2) / self.temperature).softmax(dim=-1).view_as(logits)
+        # T = 0.1 makes the softmax sharp: a net in bf16 would move keypoints by up to 1.5 pixels of 256
+        with torch.autocast(image.device.type, enabled=False):
+            image = precise(image)
+            # channels last: the blur and the small convolutions run 3x faster on a CPU
+            features = self.predictor(self.down(image.contiguous(memory_format=torch.channels_last)))
+            heatmap = (self.kp(features).flatten(2) / self.temperature).softmax(dim=-1)
+            heatmap = heatmap.unflatten(2, (features.shape[-1] - 6, -1))
             keypoints = expected_position(heatmap)
         return keypoints, features, heatmap
 
@@ -132,14 +132,15 @@ class ExpressionExtractor(nn.Module):
         averaging the 7x7 patches first gives the same numbers (1e-15 in float64) for 1/32 of the work, and
         none of it needs a gradient.
         """
-        patches = patches_under(features, heatmap)  # (B,K,C,7,7)
-        weight = self.expression.weight.unflatten(0, (self.keypoints, -1))  # (K,E/K,C,7,7)
-        bias = self.expression.bias
-        assert bias is not None
-        mass = heatmap.sum((2, 3)).unsqueeze(-1)  # (B,K,1): 1 up to rounding
-        read = torch.einsum("bkp,kep->bke", patches.flatten(2), weight.flatten(2))
-        read = read + mass * bias.view(self.keypoints, -1)
-        return self.expression_mlp(read.flatten(1))
+        with torch.autocast(features.device.type, enabled=False):  # the regularisers compare these
+            patches = patches_under(features, heatmap)  # (B,K,C,7,7)
+            weight = self.expression.weight.unflatten(0, (self.keypoints, -1))  # (K,E/K,C,7,7)
+            bias = self.expression.bias
+            assert bias is not None
+            mass = heatmap.sum((2, 3)).unsqueeze(-1)  # (B,K,1): 1 up to rounding
+            read = torch.einsum("bkp,kep->bke", patches.flatten(2), weight.flatten(2))
+            read = read + mass * bias.view(self.keypoints, -1)
+            return self.expression_mlp(read.flatten(1))
 
 
 @torch.no_grad()
@@ -147,11 +148,10 @@ def patches_under(features: Tensor, heatmap: Tensor, taps: int = 7) -> Tensor:
     """Mean patch of the feature map under each heatmap: (B,C,F,F), (B,K,G,G) -> (B,K,C,taps,taps)."""
     cells = heatmap.shape[-1]
     weights = heatmap.flatten(2)  # (B,K,G*G)
-    with torch.autocast(features.device.type, enabled=False):
-        features = features.to(weights.dtype).contiguous()
-        columns = [
-            weights @ features[:, :, y : y + cells, x : x + cells].flatten(2).transpose(1, 2)  # (B,K,C)
-            for y in range(taps)
-            for x in range(taps)
-        ]
+    features = features.to(weights.dtype).contiguous()
+    columns = [
+        weights @ features[:, :, y : y + cells, x : x + cells].flatten(2).transpose(1, 2)  # (B,K,C)
+        for y in range(taps)
+        for x in range(taps)
+    ]
     return torch.stack(columns, dim=-1).unflatten(-1, (taps, taps))

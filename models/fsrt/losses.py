@@ -10,9 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-
-def precise(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
+from models.precision import precise
 
 
 def pixel(rendered: Tensor, target: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ KEYPOINTS = Phase(
     # the data's own 68 landmarks; checkpoints and reports name it "distilled".
     name="keypoints",
     steps=20_000,
-    batch=32,
+    batch=48,
+    chunk=16,  # three workers can share it
     train=("kp_detector",),
     optim=Optim(lr=2e-4, warmup=500, decay=0.1, decay_steps=20_000),
     losses={"position": 1.0, "heatmap": 0.01},

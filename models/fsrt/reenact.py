@@ -20,6 +20,7 @@ from models.animation import Motion, Precision, Shown, Transfer
 from models.fsrt.config import Architecture, Detector
 from models.fsrt.network import Fsrt, KeysValues
 from models.perception.torch_net import differences, shapes
+from models.precision import has_bf16
 
 TRAINING_ONLY = ("discriminator.",)
 """Parts that a checkpoint may hold and inference does not need."""
@@ -63,11 +64,16 @@ def reenactor_of(
         raise ValueError(f"{name} holds {about['model']}, not fsrt; give `--model {about['model']}`")
     if "architecture" not in about:
         raise ValueError(f"{name} holds fsrt phase {about.get('phase')}, which cannot render images")
-    architecture = architecture_from(about["architecture"])
-    net = Fsrt(architecture)
+    try:
+        architecture = architecture_from(about["architecture"])
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{name}: its metadata describes no net that is known here ({error})") from None
+    with torch.device("meta"):  # metadata may name any size: nothing is made before the tensors agree
+        expected = shapes(Fsrt(architecture))
     state = {key: t for key, t in tensors.items() if not key.startswith(TRAINING_ONLY)}
-    if told := differences(state, shapes(net)):
+    if told := differences(state, expected):
         raise ValueError(f"{name} does not fit fsrt as its metadata describes it: tensors {told}")
+    net = Fsrt(architecture)
     net.load_state_dict(state, strict=True)
     return Reenactor(net.to(device), architecture, about["labels"], precision)
 
@@ -105,7 +111,8 @@ class Reenactor:
         self.net, self.architecture, self.labels = net.eval(), architecture, dict(labels)
         self.image_size = architecture.image_size
         self.device = next(net.parameters()).device
-        self.half = precision == "bf16" or (precision == "auto" and self.device.type == "cuda")
+        wanted = precision == "bf16" or (precision == "auto" and self.device.type == "cuda")
+        self.half = wanted and has_bf16(self.device)
         self.batch = max(1, self._most(DETECTED) // architecture.detector.size**2)
 
     def _most(self, by_device: Mapping[str, int]) -> int:

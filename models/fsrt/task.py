@@ -21,6 +21,7 @@ from models.fsrt import augment, losses, pictures
 from models.fsrt.config import Architecture, Augment, Sampling
 from models.fsrt.network import Fsrt, KeysValues, pixel_grid
 from models.fsrt.reenact import load_reenactor
+from models.precision import precise
 
 __all__ = ["ReenactTask", "load_reenactor"]
 
@@ -175,7 +176,8 @@ class ReenactTask:
         second = look(second, crop, detector)
         use_second = batch["driving_version2"]
         cropped = (crop != 0).any(1)
-        driving_moved = cropped | ~use_second
+        # without crops keypoints come from the very view that gives the expression
+        driving_moved = cropped | ~use_second if self.changes.out_of_frame else cropped
         if not self.architecture.uses_keypoints:  # nobody asks where they are
             cropped = driving_moved = torch.zeros_like(cropped)
         return Views(
@@ -280,7 +282,7 @@ class ReenactTask:
             present=views.present,
         )
         sources, driving, output = (
-            pictures.to_bytes(part) for part in (views.sources, views.target, losses.precise(image))
+            pictures.to_bytes(part) for part in (views.sources, views.target, precise(image))
         )
         shown = driving
         if self.architecture.uses_keypoints:

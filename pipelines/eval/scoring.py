@@ -204,7 +204,7 @@ def load_reenactor(model: str, path: Path, device: str) -> Any:
     from models import MODELS
 
     module = import_module(f"{MODELS[model]}.reenact")
-    return module.load_reenactor(path, device=device)
+    return module.load_reenactor(path, device=device, precision="fp32")  # scores must not depend on a device
 
 
 def load_landmarks(store: Any) -> tuple[Landmarks | None, str]:

@@ -86,6 +86,8 @@ def train(job: Job) -> None:
                 log.add(state.step, figures, state.speed(world))
         if "preview" in due and log is not None:
             log.add(state.step, look(job, state, device), {})
+            if state.best and state.best[1] == state.step:  # so that no kill parts the file from what is told
+                due |= {"checkpoint"}
         stop = "log" in due and _agreed(log is not None and log.stop_asked(), world)
         if log is not None and (stop or "checkpoint" in due):
             log.flush()
@@ -171,6 +173,11 @@ class State:
         elif self.job.phase.start_from:
             raise FileNotFoundError(
                 f"{self.job.node}: no weights of phase {self.job.phase.start_from} to start from"
+            )
+        elif frozen := sorted({name for name, _ in self.net.named_children()} - set(self.learning)):
+            raise ValueError(
+                f"{self.job.node} starts from nothing, but does not train {frozen}; set start_from to a "
+                "phase or to weights.<id> that brings them"
             )
 
     def _begin(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
@@ -339,11 +346,10 @@ def one_step(
         with quiet:
             with autocast(job.precision, device):
                 losses: Losses = objective(to_device(chunk, device), step)
-            _stop_if_broken(losses.to_minimise, "the loss", step, chunks, losses)
             (losses.to_minimise / len(chunks)).backward()
         found.append(losses._replace(to_minimise=losses.to_minimise.detach()))
     norm = _gradient_norm(state.parameters)
-    _stop_if_broken(norm, "the gradient", step, chunks, found[-1])
+    _stop_if_broken(norm, step, chunks, found)
     if job.phase.optim.clip is not None:
         torch.nn.utils.clip_grads_with_norm_(state.parameters.values(), job.phase.optim.clip, norm)
     state.adam.step()
@@ -373,14 +379,17 @@ def _no_sync(objective: nn.Module) -> Any:
     return objective.no_sync() if isinstance(objective, DistributedDataParallel) else contextlib.nullcontext()
 
 
-def _stop_if_broken(value: Tensor, what: str, step: int, chunks: list[Chunk], losses: Losses) -> None:
-    if bool(torch.isfinite(value)):
+def _stop_if_broken(norm: Tensor, step: int, chunks: list[Chunk], found: list[Losses]) -> None:
+    """Looked at once a step, before any weight moves: looking waits for the device."""
+    losses = torch.stack([one.to_minimise for one in found])
+    if bool(torch.isfinite(norm) & torch.isfinite(losses).all()):
         return
-    figures = ", ".join(f"{name} {term.item():.4g}" for name, term in losses.terms.items())
+    sound = torch.isfinite(losses).tolist()
+    at = 0 if all(sound) else sound.index(False)
+    what = f"the gradient is {norm.item()}" if all(sound) else f"the loss is {losses[at].item()}"
+    figures = ", ".join(f"{name} {term.item():.4g}" for name, term in found[at].terms.items())
     clips = ", ".join(sorted({key for chunk in chunks for key in chunk.keys}))
-    raise FloatingPointError(
-        f"step {step}: {what} is {float(value.detach())} ({figures}); clips of the batch: {clips}"
-    )
+    raise FloatingPointError(f"step {step}: {what} ({figures}); clips of the batch: {clips}")
 
 
 # --- the record of it ---------------------------------------------------------------------------------------

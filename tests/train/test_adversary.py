@@ -162,3 +162,9 @@ def test_the_best_weights_are_those_of_the_highest_psnr(tmp_path):
     assert state.best == (22.0, 2)
     assert float(load_file(tmp_path / loop.BEST)["maker.value"]) == 2.0
     assert state.saved()[1]["best"] == [22.0, 2]
+
+
+def test_frozen_parts_that_nothing_brings_are_refused(tmp_path):
+    state = loop.State(job(tmp_path, phase(1, adversary=None)), torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"starts from nothing, but does not train \['judge'\]"):
+        state.resume(loop.StepCheckpoints(str(tmp_path)), None)

@@ -173,7 +173,7 @@ def test_a_bf16_step_trains_every_weight_and_sums_in_float32(nano, clip, vgg):
 def test_without_vgg19_the_perceptual_term_is_not_offered(nano, clip, vgg):
     blind = build(nano)
     assert "perceptual" not in blind.terms(batch_of(blind, clip))
-    assert blind.labels() == {}
+    assert blind.labels() == {"vgg19": "not used"}
     seeing = build(nano, vgg=vgg)
     term = seeing.terms(batch_of(seeing, clip))["perceptual"]()
     assert torch.isfinite(term)

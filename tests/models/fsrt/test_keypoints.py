@@ -1,6 +1,7 @@
 import torch
 from torch.nn import functional as F
 
+from models.fsrt.config import tiny
 from models.fsrt.keypoints import ExpressionExtractor, KeypointDetector, expected_position, heatmap_axis
 
 
@@ -31,3 +32,18 @@ def test_shapes(nano):
     assert features.shape == (2, nano.detector.features, 16, 16)
     assert heatmap.shape == (2, 10, nano.detector.cells, nano.detector.cells)
     torch.testing.assert_close(heatmap.sum((2, 3)), torch.ones(2, 10))
+
+
+def test_detector_and_expression_stay_in_float32_under_autocast():
+    """In bf16 keypoints would move by up to a pixel or two."""
+    torch.manual_seed(0)
+    net = tiny()
+    detector, extractor = KeypointDetector(net.detector).eval(), ExpressionExtractor(net)
+    images = torch.rand(2, 3, net.detector.size, net.detector.size)
+    keypoints, features, heatmap = detector(images)
+    expression = extractor(features, heatmap)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = detector(images)
+        told = extractor(*found[1:])
+    assert torch.equal(found[0], keypoints)
+    assert torch.equal(told, expression)
