@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 LEAST = 2**20  # multiplications below which the call costs more than it saves (measured)
+LEAST_OF_A_HEAD = 2**25  # the same for attention, called head by head: at 2**19 it takes three times as long
 SCORES = 2**19  # of one head at a time, for each thread: 2 MiB, so that they stay near the core
 
 
@@ -165,7 +166,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Te
 
     seen (B,1,1,T) bool: keys that may be attended to; at least one in every sample.
     """
-    if q.dtype in (torch.float32, torch.bfloat16) and _serves(q, q.numel() * k.shape[2]):
+    work = q.shape[2] * k.shape[2] * q.shape[3]  # of a head
+    if q.dtype in (torch.float32, torch.bfloat16) and work >= LEAST_OF_A_HEAD and _serves(q, work):
         hidden = None if seen is None else ~seen[:, 0, 0]
         with torch.autocast("cpu", enabled=False):
             return _Attention.apply(q, k, v, hidden)  # pyright: ignore[reportReturnType]

@@ -46,7 +46,7 @@ def test_linear_in_float32(turned):
 def test_attention(dtype, tolerance, hidden):
     inputs = [
         grown(2, count, 2, 32, seed=i).detach().to(dtype).transpose(1, 2).requires_grad_()
-        for i, count in enumerate((700, 900, 900))
+        for i, count in enumerate((1200, 900, 900))
     ]
     seen = None
     if hidden:
