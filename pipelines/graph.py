@@ -101,8 +101,6 @@ def data(keyed: Any, whole: Any, config: Any) -> None:
 
 def train(whole: Any, model: str, config: Any) -> str:
     """One node a phase, each starting from the checkpoint of an earlier one; returns the last one's name."""
-    from pipelines.train.data import chunk_indices
-
     phases = importlib.import_module(f"{MODELS[model]}.phases")
     reads = {"recordings": ("id", "split", "identity"), **phases.READS}
     resources = {"cpu": config.runtime.train_cpus, "gpu": int(config.runtime.use_gpu)}
@@ -112,8 +110,6 @@ def train(whole: Any, model: str, config: Any) -> str:
             continue
         name, before = f"train.{model}.{phase}", settings.start_from
         starts = _released(phases, name, section.phases, settings)
-        workers = max(1, config.runtime.train_workers)
-        chunk_indices(1, settings.batch, settings.chunk_size, 0, workers)  # or it says what to change
         from_phase = {f"train.{model}.{before}": ("checkpoint",)} if before and not starts else {}
         nets = [NETS[net] for net in phases.nets(section, settings)]
         weights = (*(w for net in nets for w in net.weights), *(starts.files if starts else ()))
@@ -121,6 +117,7 @@ def train(whole: Any, model: str, config: Any) -> str:
         code = [phases.TASKS[phase], *(net.loader for net in nets), *([starts.reader] if starts else [])]
         # fmt: off
         whole(name, "train.launch:train_phase", exclusive=True, resources=resources,
+              check="pipelines.train.data:check_workers",
               reads={**reads, **from_phase}, writes=("checkpoint",),
               config=[f"{model}.{part}" for part in parts],
               extend=f"{model}.phases.{phase}.steps",

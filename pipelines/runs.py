@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from pipelines.config import RuntimeConfig
+from pipelines.engine.fingerprint import resolve
 from pipelines.engine.keys import canonical
 from pipelines.engine.plan import NodePlan, describe
 from pipelines.progress import Progress
@@ -50,6 +51,8 @@ def run_pipeline(
     click.echo("")
     session.store.check_writable()
     for plan in plans.values():  # now, and not when a worker starts after hours of other nodes
+        if plan.node.check and not plan.settled:
+            resolve(plan.node.check)(session.config, plan.node.name)
         for needed in plan.node.weights if plan.node.lacking == "refuse" and not plan.settled else ():
             weights.require(session.store, needed)
     return _execute(session, planner, plans, targets, keep_going)

@@ -10,6 +10,7 @@ from pipelines.cli import main
 from pipelines.config import load
 from pipelines.graph import build
 from pipelines.session import ROOT
+from pipelines.train.data import check_workers
 
 FILES = {path.stem: path for path in sorted((ROOT / "configs/run").glob("fsrt_*.yaml"))}
 BASE = (29_774_112, 15_310_131)
@@ -112,3 +113,11 @@ def test_fine_tuning_runs_one_phase_from_the_released_files():
     config = load(FILES["fsrt_finetune"]).config
     assert [node for node in build(config).nodes if node.startswith("train.")] == ["train.fsrt.adversarial"]
     assert config.fsrt.phases["adversarial"].released == "fsrt_vox"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_workers_of_its_cluster_can_share_every_phase(name):
+    config = load(FILES[name]).config
+    for phase, settings in config.fsrt.phases.items():
+        if settings is not None:
+            check_workers(config, f"train.fsrt.{phase}")

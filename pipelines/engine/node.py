@@ -41,6 +41,9 @@ class Node:
     weights: Sequence[str] = ()
     lacking: Literal["refuse", "say"] = "refuse"
     """Where weights are missing: refuse to run, before any node does; or run, and say what is left out."""
+    check: str | None = None
+    """"module:function" of (config, node name): called before any node runs, if this one will; raises
+    ValueError for settings that cannot work."""
     tools: Sequence[str] = ()
     packages: Sequence[str] = ()
     nets: Sequence[str] = ()

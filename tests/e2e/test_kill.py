@@ -43,7 +43,7 @@ def published(store: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("moment", ["clips", "train.fsrt.perceptual"])
+@pytest.mark.parametrize("moment", [pytest.param("clips", marks=pytest.mark.slow), "train.fsrt.perceptual"])
 def test_a_killed_run_resumed_publishes_the_same_bytes(micro, tmp_path, moment):
     if moment == "clips":
         victim = type(micro)(tmp_path)

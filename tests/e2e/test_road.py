@@ -58,6 +58,14 @@ def test_missing_weights_refuse_the_run_before_anything_runs(micro):
     assert "> speech" not in done.stdout
 
 
+def test_workers_that_cannot_share_a_phase_are_refused_before_anything_runs(micro):
+    sets = ("runtime.train_workers=3", "fsrt.phases.adversarial.optim.lr=0.002", "speech.mels=42")
+    done = micro.call("run", MICRO, *(a for text in sets for a in ("--set", text)))
+    assert done.returncode == 2
+    assert "a batch of 4 in chunks of 4 cannot be shared by 3 workers" in done.stderr
+    assert "> speech" not in done.stdout
+
+
 def test_a_speech_value_reruns_speech_and_the_page_about_the_data_not_fsrt(micro):
     states = micro.states("speech.mels=40")
     assert {n for n, s in states.items() if s != "cached"} == {"speech", "corpus"}

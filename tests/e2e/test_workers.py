@@ -19,6 +19,7 @@ def losses(checkout, phase: str) -> list[float]:
     return [line["loss/total"] for line in lines if "loss/total" in line]
 
 
+@pytest.mark.slow
 def test_two_workers_and_one_have_the_same_loss_curves(micro, tmp_path):
     curves = {}
     for workers in (1, 2):
