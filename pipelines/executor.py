@@ -11,6 +11,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +23,9 @@ from pipelines.engine.node import Node
 from pipelines.engine.packs import CodeError, PackJob, PackResult, build_pack
 from storage import weights
 from storage.files import Store
+
+PATIENCE = 30.0
+"""Seconds that a cluster may take to tell of its cores."""
 
 
 def load_nets(names: Sequence[str], store: Store) -> dict[str, Any]:
@@ -80,6 +84,7 @@ class RayExecutor:
             if not ray.is_initialized():
                 with native_messages_hidden(), signals_kept():
                     self._join(ray, self.runtime.ray or os.environ.get("RAY_ADDRESS"))
+                    await_cores(ray)
 
     def _join(self, ray: Any, address: str | None) -> None:
         common: Any = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
@@ -155,16 +160,20 @@ class RayExecutor:
             num_gpus=node.resources.get("gpu", 0),
             fn_constructor_args=(node, config, store),
         )
+        failed: Exception | None = None
         try:
             for row in dataset.iter_rows():
                 result = pickle.loads(row["result"])
                 if isinstance(result, Exception):
-                    raise result
+                    failed = result
+                    break
                 yield result
         finally:
             # Also of a stream that is left early: its actors hold the cores that other nodes wait for.
             if (running := dataset._current_executor) is not None:
-                running.shutdown(force=True)
+                stop(running, failed)
+        if failed is not None:
+            raise failed
 
     def abandon(self) -> None:
         """Just before this process ends: take along what a private cluster would leave running. Its raylet
@@ -175,6 +184,25 @@ class RayExecutor:
             with suppress(psutil.NoSuchProcess):
                 if child.name() not in ("raylet", "gcs_server"):
                     child.kill()
+
+
+def await_cores(ray: Any) -> None:
+    """A cluster that has just started tells of its resources a moment later, on a busy machine seconds."""
+    until = time.monotonic() + PATIENCE
+    while not ray.cluster_resources().get("CPU") and time.monotonic() < until:
+        time.sleep(0.1)
+
+
+def stop(running: Any, failed: Exception | None) -> None:
+    """End a Ray Data execution at once. On a busy machine its own loop may still turn while it is taken down,
+    and either trip over the other; that must not hide why the stream ended.
+    """
+    try:
+        running.shutdown(force=True)
+    except Exception as trouble:
+        if failed is None:
+            raise
+        failed.add_note(f"Ray Data, when it was stopped: {trouble!r}")
 
 
 def quiet_environment() -> None:

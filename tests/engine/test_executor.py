@@ -1,6 +1,7 @@
 """The same toy graph on a real, private Ray: same bytes, and a unit that kills its worker stops nothing."""
 
 import os
+import traceback
 from types import SimpleNamespace
 
 import pytest
@@ -53,7 +54,8 @@ def test_a_unit_that_kills_its_worker_is_rejected_after_two_tries_and_the_run_en
 def test_broken_code_on_ray_names_the_unit_and_ends_the_run(project, run_on_ray):
     project.values({"a": 1, "b": 666})
     failed = run_on_ray(project).failed
-    (error,) = [e for e in failed.values() if isinstance(e, CodeError)]
+    (error,) = failed.values()
+    assert isinstance(error, CodeError), "".join(traceback.format_exception(error))
     assert "double: unit b: KeyError: 'a bug'" in str(error)
 
 
