@@ -25,7 +25,9 @@ Batch = dict[str, "Tensor"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Optim:
-    """Adam with a linear warm-up and an exponential decay; nothing here depends on a phase's step budget."""
+    """Adam with a linear warm-up, an exponential decay, and a linear fall to 0 for models that end so.
+    Nothing here depends on a phase's step budget.
+    """
 
     lr: float = 1e-4
     """Learning rate at the end of the warm-up."""
@@ -35,6 +37,11 @@ class Optim:
     decay: float = 1.0
     """Factor by which the rate has fallen `decay_steps` after the warm-up."""
     decay_steps: int = 1_000_000
+    hold: int = 0
+    """Steps after the warm-up before the fall."""
+    fall: int | None = None
+    """Steps over which the rate then falls linearly, the step after them being the first without one; None =
+    never. Training cannot go on beyond it."""
     clip: float | None = None
     """Largest gradient norm, or None."""
     start: int = 0
@@ -53,6 +60,13 @@ class Optim:
             raise ValueError(f"clip {self.clip}: expected a positive number or null")
         if self.start < 0:
             raise ValueError(f"start {self.start}: expected 0 or more steps")
+        if self.hold < 0 or (self.fall is not None and self.fall < 1):
+            raise ValueError(f"hold {self.hold}, fall {self.fall}: expected 0 or more steps, and 1 or more")
+
+    @property
+    def last(self) -> int | None:
+        """The last step of a phase that has a rate above 0."""
+        return None if self.fall is None else self.warmup + self.hold + self.fall - self.start
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,6 +145,12 @@ class Phase:
             raise ValueError(f"phase {self.name}: carry needs a phase to start from, found {self.start_from}")
         if self.adversary and (both := set(self.train) & set(self.adversary.train)):
             raise ValueError(f"phase {self.name}: {sorted(both)} cannot both learn and judge")
+        for optim in (self.optim, *([self.adversary.optim] if self.adversary else [])):
+            if optim.last is not None and self.steps > optim.last:
+                raise ValueError(
+                    f"phase {self.name}: {self.steps} steps, but its rate has fallen to 0 after step "
+                    f"{optim.last}; raise optim.fall or optim.hold, or lower steps"
+                )
 
     @property
     def released(self) -> str | None:

@@ -13,7 +13,8 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 def learning_rate(optim: Optim, step: int) -> float:
-    """Linear warm-up, then exponential decay. A function of the step alone, so a phase can be extended.
+    """Linear warm-up, then exponential decay and, after `hold` steps, a linear fall over `fall`: its first
+    step has the full rate, its last 1 / fall of it. A function of the step alone, so a phase can be extended.
 
     Steps count from 1 (FSRT's authors start at 0, where the rate and so the first step are 0), from
     `optim.start` on.
@@ -21,7 +22,11 @@ def learning_rate(optim: Optim, step: int) -> float:
     step += optim.start
     if step < optim.warmup:
         return optim.lr * step / optim.warmup
-    return optim.lr * optim.decay ** ((step - optim.warmup) / optim.decay_steps)
+    rate = optim.lr * optim.decay ** ((step - optim.warmup) / optim.decay_steps)
+    if optim.fall is None:
+        return rate
+    fallen = step - 1 - optim.warmup - optim.hold
+    return rate * min(1.0, max(0.0, 1 - fallen / optim.fall))
 
 
 def set_rate(adam: torch.optim.Adam, optim: Optim, step: int) -> float:

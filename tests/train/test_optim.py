@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.api import Optim
+from models.api import Optim, Phase
 from models.fsrt.phases import PHASES
 from pipelines.train.optim import Ema, adam, learning_rate, moments, restore_moments
 
@@ -18,6 +18,25 @@ def test_learning_rate_of_the_published_schedule():
 
 def test_without_warmup_or_decay_the_rate_stays():
     assert {learning_rate(Optim(lr=0.5), step) for step in (1, 10, 10**6)} == {0.5}
+
+
+def test_the_fall_begins_at_the_full_rate_and_ends_one_step_before_nothing():
+    optim = Optim(lr=1.0, warmup=2, hold=3, fall=4)
+    rates = [learning_rate(optim, step) for step in range(1, 11)]
+    assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0])
+
+
+def test_a_phase_in_the_middle_of_a_fall_goes_on_with_it():
+    whole, later = Optim(hold=10, fall=10), Optim(hold=10, fall=10, start=14)
+    assert [learning_rate(later, s) for s in range(1, 5)] == [learning_rate(whole, s) for s in range(15, 19)]
+
+
+def test_a_phase_cannot_outlast_its_rate():
+    known = {"name": "p", "batch": 1, "train": ("net",), "losses": {"l1": 1.0}}
+    falling = Optim(hold=6, fall=4, start=5)
+    assert Phase(**known, steps=5, optim=falling).steps == 5
+    with pytest.raises(ValueError, match="fallen to 0 after step 5"):
+        Phase(**known, steps=6, optim=falling)
 
 
 def trained(steps: int, net: nn.Module, optimiser: torch.optim.Adam) -> None:
