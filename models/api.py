@@ -87,12 +87,16 @@ class Adversary:
     """Weight of each of the generator's terms that look through the judges."""
     alone: int = 0
     """Steps at the start of the phase in which the judges learn and `fools` are left out."""
+    every: int = 1
+    """The judges move at every so many steps of the generator's, on the gradient of that step alone."""
 
     def __post_init__(self) -> None:
         if not self.train:
             raise ValueError("adversary.train is empty; name at least one part of the net")
         if self.alone < 0:
             raise ValueError(f"adversary.alone {self.alone}: expected 0 or more steps")
+        if self.every < 1:
+            raise ValueError(f"adversary.every {self.every}: expected 1 or more steps")
         if not any((weight or 0) > 0 for weight in self.losses.values()):
             raise ValueError(f"adversary: no loss has a weight above 0 in {self.losses}")
 
@@ -122,7 +126,9 @@ class Phase:
     """Parts of the net that learn; the others are frozen in eval mode. A name without a part is an error."""
     optim: Optim = field(default_factory=Optim)
     losses: dict[str, float | None] = field(default_factory=dict)
-    """Weight of each loss term. 0 = computed without gradient and logged; null or left out = not computed."""
+    """Weight of each loss term. 0 = computed without gradient and logged, if the nets it needs are at hand;
+    null or left out = not computed.
+    """
     ema: float = 0.0
     """Decay of a running mean of the weights, which is then what the phase publishes; 0 = off."""
     adversary: Adversary | None = None

@@ -195,7 +195,11 @@ class State:
         if self.ema:
             self.ema = Ema(self.parameters, self.job.phase.ema)
         if self.job.phase.carry:
-            restore_moments(self.adam, self.parameters, _under("optim.", tensors))
+            known = _under("optim.", tensors)
+            restore_moments(self.adam, self.parameters, known)
+            # the phase before may have had the same judges, or none
+            if self.judges_adam and any(f"{name}.step" in known for name in self.judging):
+                restore_moments(self.judges_adam, self.judging, known)
 
     def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors by name (`net.`, `optim.`, `ema.`), and what is needed to read them."""
@@ -240,7 +244,8 @@ class State:
         self.net.load_state_dict(_under("net.", tensors))
         known = _under("optim.", tensors)
         restore_moments(self.adam, self.parameters, known)
-        if self.judges_adam:
+        adversary = self.job.phase.adversary
+        if self.judges_adam and adversary and about["step"] >= adversary.every:  # before, they had no step
             restore_moments(self.judges_adam, self.judging, known)
         if self.ema:
             mean = _under("ema.", tensors)
@@ -353,7 +358,7 @@ def one_step(
     if job.phase.optim.clip is not None:
         torch.nn.utils.clip_grads_with_norm_(state.parameters.values(), job.phase.optim.clip, norm)
     state.adam.step()
-    if state.judges_adam and job.phase.adversary:
+    if state.judges_adam and job.phase.adversary and step % job.phase.adversary.every == 0:
         _step_of_judges(state, job.phase.adversary.optim.clip)
     if state.ema:
         state.ema.update()

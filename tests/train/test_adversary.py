@@ -5,6 +5,7 @@ The generator g makes x = g; the judge's verdict is d * x.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -103,6 +104,21 @@ def test_the_judge_learns_from_its_own_terms_from_the_first_step(tmp_path):
     assert value(state, "judge") == pytest.approx(3.0 - 0.01)  # Adam's first step is its rate, downhill
 
 
+def test_a_judge_that_moves_at_every_third_step_only(tmp_path):
+    at = [value(trained(tmp_path, phase(n, replace(JUDGED, every=3)))[0], "judge") for n in (1, 2, 3, 5, 6)]
+    assert at[:2] == [3.0, 3.0]
+    assert at[2] == pytest.approx(3.0 - 0.01)  # on the gradient of the third step alone: Adam's first step
+    assert at[3] == at[2] > at[4]
+
+
+def test_a_judge_that_has_not_moved_yet_resumes(tmp_path):
+    rarely = replace(JUDGED, every=4)
+    straight, _ = trained(tmp_path, phase(6, rarely))
+    tensors, about = trained(tmp_path, phase(2, rarely))[0].saved()
+    resumed, _ = trained(tmp_path, phase(6, rarely), lambda state: state._restore(tensors, about))
+    assert resumed.net.state_dict() == straight.net.state_dict()
+
+
 def test_the_total_is_the_generators(tmp_path):
     _, figures = trained(tmp_path, phase(3))
     assert figures[0]["loss/total"] == pytest.approx(figures[0]["loss/pixel"])
@@ -129,6 +145,18 @@ def test_carry_goes_on_with_the_moments_of_the_phase_before(tmp_path):
 
     carried, _ = trained(tmp_path, phase(4, adversary=None, start_from="first", carry=True), begin)
     assert value(carried, "maker") == value(straight, "maker")
+
+
+def test_carry_brings_the_moments_of_judges_that_judged_before(tmp_path):
+    straight, _ = trained(tmp_path, phase(8))
+    tensors, about = trained(tmp_path, phase(5))[0].saved()
+
+    def begin(state: loop.State) -> None:
+        state._begin({name: tensor.clone() for name, tensor in tensors.items()}, about)
+        state.step = 5  # the same samples as in one go
+
+    carried, _ = trained(tmp_path, phase(8, start_from="first", carry=True), begin)
+    assert carried.net.state_dict() == straight.net.state_dict()
 
 
 def test_a_phase_with_a_judge_starts_from_one_without(tmp_path):
