@@ -23,6 +23,12 @@ KEYPOINTS = Phase(
     losses={"position": 1.0, "heatmap": 0.01},
 )
 
+
+def _clock(start: int) -> Optim:
+    """C: one schedule for all phases, the discriminator's Adam too. start: iterations done before."""
+    return Optim(lr=1e-4, warmup=2_500, decay=0.16, decay_steps=4_000_000, start=start)
+
+
 WARMUP = Phase(
     name="warmup",
     start_from="keypoints",
@@ -30,9 +36,7 @@ WARMUP = Phase(
     batch=24,  # S 7.2: 8 in total was unstable
     chunk=8,  # 8 samples on each of 3 GPUs: covariance over 16 expression vectors
     train=("expression_encoder", "encoder", "decoder"),
-    optim=Optim(
-        lr=1e-4, warmup=2_500, decay=0.16, decay_steps=4_000_000
-    ),  # C; the same clock runs through all phases
+    optim=_clock(0),
     losses={"pixel": 1.0, "invariance": 1.0, "variance": 0.2, "covariance": 1.0},  # C
 )
 
@@ -49,7 +53,7 @@ PERCEPTUAL = Phase(
     batch=24,
     chunk=8,
     train=("expression_encoder", "encoder", "decoder"),
-    optim=Optim(lr=1e-4, warmup=2_500, decay=0.16, decay_steps=4_000_000, start=200_000),
+    optim=_clock(200_000),
     losses=IMAGES,
 )
 
@@ -64,11 +68,11 @@ ADVERSARIAL = Phase(
     batch=24,
     chunk=8,
     train=("expression_encoder", "encoder", "decoder"),
-    optim=Optim(lr=1e-4, warmup=2_500, decay=0.16, decay_steps=4_000_000, start=500_000),
+    optim=_clock(500_000),
     losses=IMAGES,
     adversary=Adversary(
         train=("discriminator",),
-        optim=Optim(lr=1e-4, warmup=2_500, decay=0.16, decay_steps=4_000_000, start=500_000),  # C: one clock
+        optim=_clock(500_000),
         losses={"discriminator": 1e-3},  # C
         fools={"gan": 1e-3, "feature_matching": 1e-2},  # C
         alone=500,  # S 7.2: without it the judge's first, meaningless verdicts spoil the generator

@@ -37,7 +37,6 @@ MODEL, STATE, LOG = "model.safetensors", "state.safetensors", "metrics.jsonl"
 
 def train_phase(ctx: Context) -> None:
     """Train the phase this node is named for to its step budget."""
-    from pipelines.train.data import chunk_indices
     from pipelines.train.loop import Job
 
     _, model, name = ctx.node.split(".")
@@ -46,9 +45,6 @@ def train_phase(ctx: Context) -> None:
     phase: Phase = section.phases[name]
     settings = {path.rsplit(".", 1)[-1]: _setting(section, path) for path in declared.SETTINGS[name]}
     seed, precision = settings.pop("seed"), settings.pop("precision")
-    chunk_indices(
-        1, phase.batch, phase.chunk_size, 0, max(1, runtime.train_workers)
-    )  # or it says what to change
     train, held_out = corpora(ctx, declared.READS)
     store = ctx.inputs["clips"].family().store
     _bring_weights(ctx, phase, store)
