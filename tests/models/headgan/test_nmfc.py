@@ -1,4 +1,3 @@
-import time
 
 import numpy as np
 import pytest
@@ -227,16 +226,3 @@ def test_no_line_runs_from_one_part_of_the_face_to_the_next():
 
 def test_a_face_without_landmarks_is_black():
     assert float(sketch(torch.full((1, 68, 2), float("nan")), 32).abs().max()) == 0
-
-
-def test_the_tiny_size_is_drawn_in_a_few_milliseconds():
-    """64 px, a window of 3 and a reference for each of 8 samples; tests/bench has the figures."""
-    drawn = Faces(HEAD, 64)
-    packed = torch.from_numpy(heads(np.zeros((32, 3))).in_pixels(0.25).packed())
-    drawn.nmfc(packed)
-    spans = []
-    for _ in range(5):
-        start = time.process_time()
-        drawn.nmfc(packed)
-        spans.append(time.process_time() - start)
-    assert min(spans) < 0.32

@@ -1,5 +1,4 @@
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -198,16 +197,3 @@ def test_vertices_of_a_model_can_stand_for_the_points():
     for rounds, low in ((1, 1.5), (6, 1.8)):  # an open jaw turns and shrinks what is aligned to the mean
         fit = Algorithm1.of(model, chosen, ridge=1e-6, rounds=rounds).fit(image)
         assert low < fit.exp[2, 0] - fit.exp[0, 0] < 2.1
-
-
-def test_a_clip_of_500_frames_takes_less_than_50_milliseconds():
-    """1035 points, 185 coefficients: processor time; tests/bench has the figures."""
-    parts, points, _ = made_up()
-    solver = Algorithm1(*parts)
-    solver.fit(points[:2])
-    spans = []
-    for _ in range(5):
-        start = time.process_time()
-        solver.fit(points)
-        spans.append(time.process_time() - start)
-    assert min(spans) < 0.05
