@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from models.perception.hull import hull_area
 from models.perception.interfaces import Configurable, Inference
 from pipelines.engine.node import Rejected, Sample
 
@@ -186,18 +187,6 @@ def _main_faces(
             if (area := hull_area(points)) > largest[k]:
                 largest[k], chosen[k] = area, box
     return chosen
-
-
-def hull_area(points: np.ndarray) -> float:
-    """points (n,2) -> the area of their convex hull in square pixels; 0 if they are NaN or lie in a line."""
-    from scipy.spatial import ConvexHull, QhullError
-
-    if not np.isfinite(points).all():
-        return 0.0
-    try:
-        return float(ConvexHull(points).volume)
-    except QhullError:
-        return 0.0
 
 
 # --- landmarks over time ------------------------------------------------------------------------------------
