@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 LOG_EVERY = 10.0  # seconds between progress lines of a node in a log file
 REDRAW_EVERY = 0.2
+NAME = 25  # characters of a node's name
 NOTE = 60  # characters of a node's own note on a progress line; its last line has all of it
 
 
@@ -28,7 +29,7 @@ class _Node:
 
     def line(self, name: str) -> str:
         seconds = time.monotonic() - self.started
-        parts = [f"{name:<22}"]
+        parts = [f"{name:<{NAME}}"]
         if self.total:
             parts.append(f"{self.done:>6,}/{self.total:,}")
             if rate := self.rate():
@@ -79,10 +80,10 @@ class Progress:
         self._nodes[event["node"]] = _Node()
         reasons = event.get("reasons") or ["stale"]
         more = f" (+{len(reasons) - 1} more)" if len(reasons) > 1 else ""
-        self._say(f"> {event['node']:<22}  {reasons[0]}{more}")
+        self._say(f"> {event['node']:<{NAME}}  {reasons[0]}{more}")
 
     def _on_node_cached(self, event: Mapping[str, Any]) -> None:
-        self._say(f"= {event['node']:<22}  {event['state']}")
+        self._say(f"= {event['node']:<{NAME}}  {event['state']}")
 
     def _on_progress(self, event: Mapping[str, Any]) -> None:
         node = self._nodes.setdefault(event["node"], _Node())
@@ -99,18 +100,18 @@ class Progress:
             self._say(f"  {node.line(event['node'])}")
 
     def _on_warning(self, event: Mapping[str, Any]) -> None:
-        self._say(f"! {event.get('node', ''):<22}  {event['text']}")
+        self._say(f"! {event.get('node', ''):<{NAME}}  {event['text']}")
 
     def _on_node_finished(self, event: Mapping[str, Any]) -> None:
         node = self._nodes.pop(event["node"], _Node())
         if event["status"] != "FINISHED":
-            self._say(f"x {event['node']:<22}  {event['status'].lower()}: {event['error']}")
+            self._say(f"x {event['node']:<{NAME}}  {event['status'].lower()}: {event['error']}")
             return
         counts = event.get("counts") or {}
         units = f"{counts['cached']:,} units" if counts.get("units") else ""
         rejected = f"{counts['rejected']} rejected" if counts.get("rejected") else ""
         told = [clock(event["seconds"]), *(part for part in (units, rejected, node.note) if part)]
-        self._say(f"v {event['node']:<22}  {', '.join(told)}")
+        self._say(f"v {event['node']:<{NAME}}  {', '.join(told)}")
         for reject in event.get("rejects", [])[:5]:
             self._say(f"    rejected {reject['unit']}: {reject['code']}: {reject['reason']}")
         if len(event.get("rejects", [])) > 5:

@@ -30,7 +30,7 @@ START = (0.0, {"type": "node_started", "node": "clips", "reasons": ["never run",
 
 
 def test_a_start_says_why(said):
-    assert said(START) == "> clips                   never run (+1 more)\n"
+    assert said(START) == "> clips                      never run (+1 more)\n"
 
 
 def test_rates_leave_the_start_up_out(said):
@@ -49,5 +49,5 @@ def test_rejects_are_counted_and_named(said):
     out = said(
         START, (5.0, step(3, rejected=1)), (7.0, end | {"counts": {"units": 3, "cached": 3, "rejected": 1}})
     )
-    assert "v clips                   0:07, 3 units, 1 rejected\n" in out
+    assert "v clips                      0:07, 3 units, 1 rejected\n" in out
     assert "rejected r1: no_face: nobody there" in out

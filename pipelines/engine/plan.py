@@ -390,14 +390,16 @@ class _Keyed:
 
 
 def describe(plans: Mapping[str, NodePlan], write: Callable[[str], None]) -> None:
-    """The plan as a table, one line a node."""
-    write(f"{'node':<24} {'state':<8} {'units':>7} {'cached':>7} {'stale':>6} {'after':>6}  reason")
+    """The plan as a table, one line a node; its first column is as wide as the longest name."""
+    wide = max(24, *map(len, plans))
+    head = f"{'node':<{wide}} {'state':<8} {'units':>7} {'cached':>7} {'stale':>6} {'after':>6}  "
+    write(f"{head}reason")
     for name, plan in plans.items():
         n = {kind: plan.counts.get(kind, "-") for kind in ("units", "cached", "stale", "pending")}
         first, *rest = plan.reasons or [""]
         numbers = f"{n['units']:>7} {n['cached']:>7} {n['stale']:>6} {n['pending']:>6}"
-        write(f"{name:<24} {plan.state:<8} {numbers}  {first}".rstrip())
+        write(f"{name:<{wide}} {plan.state:<8} {numbers}  {first}".rstrip())
         for reason in rest[:6]:
-            write(f"{'':<64}{reason}")
+            write(f"{'':<{len(head)}}{reason}")
         if rest[6:]:
-            write(f"{'':<64}... and {len(rest) - 6} more (`reenact why {name}`)")
+            write(f"{'':<{len(head)}}... and {len(rest) - 6} more (`reenact why {name}`)")

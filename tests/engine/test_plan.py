@@ -1,8 +1,13 @@
 """What is stale after an edit, and the reason told. Property: exactly the affected nodes."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from pipelines.engine.node import Node
+from pipelines.engine.plan import NodePlan, describe
 
 EVERYTHING = {"double", "add", "total", "report", "side"}
 
@@ -106,3 +111,17 @@ def test_any_sequence_of_edits_executes_exactly_what_they_touch(new_project, nam
         executed = set(project.run().executed)
         assert executed <= planned
         assert executed == touched
+
+
+def test_columns_of_the_plan_stand_under_their_heads():
+    """Whatever a node is called; a second reason stands under the first."""
+    long = Node(name="train.headgan.adversarial_and_more", run="a:b", kind="whole")
+    plans = {
+        long.name: NodePlan(long, "stale", ["code a", "code b"], counts={"units": 1}),
+        "clips": NodePlan(replace(long, name="clips"), "cached"),
+    }
+    lines: list[str] = []
+    describe(plans, lines.append)
+    head, first, second, other = lines
+    assert first.index("stale") == other.index("cached") == head.index("state")
+    assert first.index("code a") == second.index("code b") == head.index("reason")
