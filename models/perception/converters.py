@@ -27,14 +27,17 @@ Pickles are read by array_pickle.py, which runs nothing of theirs.
 from __future__ import annotations
 
 import sys
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 
 from models.perception.array_pickle import as_array, read_pickle
+from models.perception.file_arrays import FileArrays
 from models.perception.morphable import MorphableModel, vertex_normals
 
 FLAME_SHAPE, FLAME_EXP = 100, 50  # of 300 and 100
@@ -43,6 +46,8 @@ JAW, JAW_NAMES = 2, ("jaw_x", "jaw_y", "jaw_z")
 JAW_BOUND = (0.6, 0.3, 0.3)  # radians
 LSFM_ARRAYS = ("id_basis", "exp_basis", "mean")
 ALONE = np.tile(np.array([1, 0, 0], np.float32), (68, 1))
+NEEDED = ("name", "license", "mean", "id_basis", "exp_basis", "faces", "lm68_index", "lm68_weight")
+RANKS = {"mean": 2, "id_basis": 3, "exp_basis": 3, "faces": 2, "lm68_weight": 2, "tex_basis": 3}
 _TEXTS = ("name", "license")
 _NAMES = ("id_names", "exp_names")
 _REGION = "region_"
@@ -66,21 +71,36 @@ def write_arrays(path: Path, model: MorphableModel, extra: Mapping[str, np.ndarr
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    return load_file(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path.name} is not a whole safetensors file: {error}") from error
 
 
 def read_model(path: Path) -> MorphableModel:
-    """What `write_arrays` wrote; arrays that are not the model's are left aside."""
-    arrays = read_arrays(path)
+    """What `write_arrays` wrote; arrays that are not the model's are left aside. ValueError names the file
+    and the field that is missing or wrong.
+    """
+    file = FileArrays(path.name, "a model as models.perception.converters writes it", read_arrays(path))
+    file.require(*NEEDED)
+    try:
+        return _model_of(file)
+    except ValueError as error:
+        raise ValueError(
+            f"{path.name}: {error}. Convert the publisher's files again and import that"
+        ) from error
+
+
+def _model_of(file: FileArrays) -> MorphableModel:
+    arrays = file.found
+    for name, rank in RANKS.items():  # their lengths are compared with one another
+        if name in arrays and arrays[name].ndim != rank:
+            raise ValueError(f"{name} has shape {arrays[name].shape}, expected {rank} dimensions")
     known = {one.name for one in fields(MorphableModel)} - {"regions"}
     values: dict[str, Any] = {name: array for name, array in arrays.items() if name in known}
-    missing = [name for name in ("name", "mean", "id_basis", "exp_basis", "lm68_index") if name not in values]
-    if missing:
-        raise ValueError(
-            f"{path.name}: no {', '.join(missing)}; models.perception.converters writes such files"
-        )
     for name in (*_TEXTS, *_NAMES):
         if name in values:
             text = values[name].tobytes().decode()
@@ -111,40 +131,35 @@ def load_lsfm(weights: Mapping[str, Path]) -> MorphableModel:
 def bfm(path: Path) -> MorphableModel:
     """Deep3DFaceRecon's BFM_model_front.mat (made once from the 2009 model and FaceWarehouse's
     expressions)."""
-    from scipy.io import loadmat
-
     wanted = ("meanshape", "idBase", "exBase", "meantex", "texBase", "tri", "keypoints")
-    try:
-        found = loadmat(path, variable_names=[*wanted, "skinmask", "frontmask2_idx"])
-    except (NotImplementedError, ValueError, TypeError) as error:
-        raise ValueError(f"{path.name} is not a MATLAB 5 file: {str(error).splitlines()[0]}") from error
-    if missing := [name for name in wanted if name not in found]:
-        raise ValueError(f"{path.name}: no {', '.join(missing)}; expected Deep3DFaceRecon's model")
-    mean = found["meanshape"].reshape(-1, 3).astype(np.float64)
+    found = _matlab(path, (*wanted, "skinmask", "frontmask2_idx"))
+    file = FileArrays(path.name, "Deep3DFaceRecon's model", found)
+    file.require(*wanted)
+    mean = file.numbers("meanshape", (None, 3), folded=True)
     mean -= mean.mean(0)
     vertices = len(mean)
 
-    def basis(name: str) -> np.ndarray:
-        return np.ascontiguousarray(found[name], np.float32).reshape(vertices, 3, -1)
+    def basis(name: str, components: int | None) -> np.ndarray:
+        flat = file.numbers(name, (3 * vertices, components)).astype(np.float32)
+        return flat.reshape(vertices, 3, -1)
 
-    corners = found["keypoints"].astype(np.int64) - 1
     regions = {}
     if "skinmask" in found:
-        regions["skin"] = found["skinmask"].reshape(-1) > 0.5
+        regions["skin"] = file.numbers("skinmask", (vertices,), folded=True) > 0.5
     if "frontmask2_idx" in found:
         regions["front"] = np.zeros(vertices, bool)
-        regions["front"][found["frontmask2_idx"].reshape(-1).astype(np.int64) - 1] = True
+        regions["front"][file.indices("frontmask2_idx", (None,), vertices, first=1, folded=True)] = True
     return MorphableModel(
         name="bfm_deep3d",
         license="Basel Face Model 2009: registration, no commercial use",
         mean=mean.astype(np.float32),
-        id_basis=basis("idBase"),
-        exp_basis=basis("exBase"),
-        faces=outward(mean, (found["tri"].astype(np.int64) - 1).astype(np.int32)),
-        lm68_index=_thrice(corners),
+        id_basis=basis("idBase", 80),
+        exp_basis=basis("exBase", 64),
+        faces=outward(mean, file.indices("tri", (None, 3), vertices, first=1).astype(np.int32)),
+        lm68_index=_thrice(file.indices("keypoints", (68,), vertices, first=1, folded=True)),
         lm68_weight=ALONE,
-        tex_mean=found["meantex"].reshape(-1, 3).astype(np.float32) / 255,
-        tex_basis=basis("texBase") / np.float32(255),
+        tex_mean=file.numbers("meantex", (vertices, 3), folded=True).astype(np.float32) / 255,
+        tex_basis=basis("texBase", None) / np.float32(255),
         regions=regions,
         metres_per_unit=0.1,
     )
@@ -160,26 +175,31 @@ def tddfa(model_path: Path, faces_path: Path, statistics_path: Path) -> Morphabl
     """3DDFA_V2's bfm_noneck_v3.pkl (u, w_shp, w_exp, keypoints: micrometres, vertex by vertex), its tri.pkl
     (3,F), and the deviations of its coefficients: 12 of the pose, 40 of shape, 10 of expression."""
     parts = _named(model_path, ("u", "w_shp", "w_exp", "keypoints"), "3DDFA_V2's model")
-    sigma = _named(statistics_path, ("std",), "3DDFA_V2's statistics")["std"].reshape(-1)
-    if sigma.shape != (62,):
-        raise ValueError(f"{statistics_path.name}: {len(sigma)} deviations; expected 62")
+    statistics = _named(statistics_path, ("std",), "3DDFA_V2's statistics")
+    sigma = statistics.numbers("std", (62,), folded=True)
     with faces_path.open("rb") as stream:
-        triangles = as_array(read_pickle(stream, faces_path.name)).astype(np.int32)
-    mean = parts["u"].reshape(-1, 3).astype(np.float64) * 1e-5
+        stored = as_array(read_pickle(stream, faces_path.name))
+    mean = parts.numbers("u", (None, 3), folded=True) * 1e-5
     mean -= mean.mean(0)
-    bases = [
-        (parts[name][:, : len(s)] * s * 1e-5).reshape(len(mean), 3, -1).astype(np.float32)
-        for name, s in (("w_shp", sigma[12:52]), ("w_exp", sigma[52:]))
-    ]
-    corners = parts["keypoints"].reshape(-1, 3)[:, 0] // 3  # numbers of coordinates, not of vertices
+    vertices = len(mean)
+
+    def basis(name: str, sigma: np.ndarray) -> np.ndarray:
+        flat = parts.numbers(name, (3 * vertices, None))
+        if flat.shape[1] < len(sigma):
+            raise parts.wrong(name, f"has {flat.shape[1]} components", f"{len(sigma)} or more")
+        return (flat[:, : len(sigma)] * sigma * 1e-5).reshape(vertices, 3, -1).astype(np.float32)
+
+    triangles = FileArrays(faces_path.name, "3DDFA_V2's triangles", {"the array": stored})
+    corners = triangles.indices("the array", (3, None), vertices).T.astype(np.int32)
+    coordinates = parts.indices("keypoints", (68, 3), 3 * vertices, folded=True)  # not vertices
     return MorphableModel(
         name="bfm_3ddfa",
         license="Basel Face Model 2009: registration, no commercial use",
         mean=mean.astype(np.float32),
-        id_basis=bases[0],
-        exp_basis=bases[1],
-        faces=outward(mean, np.ascontiguousarray(triangles.T)),
-        lm68_index=_thrice(corners),
+        id_basis=basis("w_shp", sigma[12:52]),
+        exp_basis=basis("w_exp", sigma[52:]),
+        faces=outward(mean, np.ascontiguousarray(corners)),
+        lm68_index=_thrice(coordinates[:, 0] // 3),
         lm68_weight=ALONE,
         metres_per_unit=0.1,
     )
@@ -188,30 +208,46 @@ def tddfa(model_path: Path, faces_path: Path, statistics_path: Path) -> Morphabl
 def lsfm(model_path: Path, sampler_path: Path, mesh_path: Path) -> MorphableModel:
     """all_all_all.mat (struct fmod: id_basis (3N,157), exp_basis (3N,28), mean (3N)), sampler1035ver.pkl
     (idxs: the vertices that dense landmarks stand for), and the mesh (see the table above)."""
-    from scipy.io import loadmat
-
-    try:
-        fmod = loadmat(model_path, variable_names=["fmod"])["fmod"][0, 0]
-        id_basis, exp_basis, mean = (np.asarray(fmod[name], np.float64) for name in LSFM_ARRAYS)
-    except (NotImplementedError, ValueError, TypeError, LookupError) as error:
-        raise ValueError(f"{model_path.name} holds no fmod of {', '.join(LSFM_ARRAYS)}: {error}") from error
+    fmod = _matlab(model_path, ("fmod",)).get("fmod")
+    if fmod is None or fmod.dtype.names is None or fmod.size != 1:
+        raise ValueError(f"{model_path.name} holds no fmod, one struct of {', '.join(LSFM_ARRAYS)}")
+    found = {name: fmod.reshape(-1)[0][name] for name in fmod.dtype.names}
+    file = FileArrays(model_path.name, "LSFM's model as HeadGAN has it", found)
+    file.require(*LSFM_ARRAYS)
+    mean = file.numbers("mean", (None, 3), folded=True)
+    mean -= mean.mean(0)
+    vertices = len(mean)
+    bases = [
+        file.numbers(name, (3 * vertices, None)).astype(np.float32).reshape(vertices, 3, -1)
+        for name in ("id_basis", "exp_basis")
+    ]
     mesh = _named(mesh_path, ("faces", "lm68"), "LSFM's mesh")
-    mean = mean.reshape(-1, 3) - mean.reshape(-1, 3).mean(0)
-    bases = [basis.reshape(len(mean), 3, -1).astype(np.float32) for basis in (id_basis, exp_basis)]
-    dense = _named(sampler_path, ("idxs",), "HeadGAN's sampler")["idxs"]
+    dense = _named(sampler_path, ("idxs",), "HeadGAN's sampler")
     return MorphableModel(
         name="lsfm",
         license="LSFM: registration, not to be passed on",
         mean=mean.astype(np.float32),
         id_basis=bases[0],
         exp_basis=bases[1],
-        faces=outward(mean, mesh["faces"].astype(np.int32)),
-        lm68_index=_thrice(mesh["lm68"]),
+        faces=outward(mean, mesh.indices("faces", (None, 3), vertices).astype(np.int32)),
+        lm68_index=_thrice(mesh.indices("lm68", (68,), vertices, folded=True)),
         lm68_weight=ALONE,
         id_bound=np.full(bases[0].shape[-1], 0.8, np.float32),
         exp_bound=np.full(bases[1].shape[-1], 1.5, np.float32),
-        dense_index=dense.reshape(-1).astype(np.int32),
+        dense_index=dense.indices("idxs", (None,), vertices, folded=True).astype(np.int32),
     )
+
+
+def _matlab(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Those of the variables that a MATLAB 5 file holds."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        with path.open("rb") as stream:
+            return loadmat(stream, variable_names=list(names))
+    except (MatReadError, NotImplementedError, ValueError, TypeError, zlib.error) as error:
+        raise ValueError(f"{path.name} is not a MATLAB 5 file: {str(error).splitlines()[0]}") from error
 
 
 def _thrice(corners: np.ndarray) -> np.ndarray:
@@ -224,19 +260,12 @@ def flame(model_path: Path, embedding_path: Path) -> tuple[MorphableModel, dict[
     """generic_model.pkl (or an npz of the same arrays) and landmark_embedding.npy -> the model, and what
     DECA needs beside it: root (3,), root_basis (3,150), origin (3,)."""
     parts = read_flame(model_path)
-    template = np.asarray(parts["v_template"], np.float64)
-    shapes = np.asarray(parts["shapedirs"], np.float64)
-    joints = np.asarray(parts["J_regressor"], np.float64)
-    vertices = len(template)
-    expected = {"shapedirs": (vertices, 3, 400), "J_regressor": (5, vertices), "weights": (vertices, 5)}
-    for name, shape in expected.items():
-        if np.shape(parts[name]) != shape:
-            raise ValueError(f"{model_path.name}: {name} is {np.shape(parts[name])}; expected {shape}")
+    template, shapes, joints = (parts[name] for name in ("v_template", "shapedirs", "J_regressor"))
+    corners = parts["f"].astype(np.int32)
     origin = template.mean(0)
     id_basis = shapes[..., :FLAME_SHAPE]
     exp_basis = shapes[..., FLAME_EXP_FROM : FLAME_EXP_FROM + FLAME_EXP]
-    faces = outward(template, np.asarray(parts["f"]).astype(np.int32))
-    found = read_embedding(embedding_path)
+    found = read_embedding(embedding_path, len(corners))
     names = tuple(f"expression_{i:02d}" for i in range(FLAME_EXP))
     model = MorphableModel(
         name="flame",
@@ -244,9 +273,9 @@ def flame(model_path: Path, embedding_path: Path) -> tuple[MorphableModel, dict[
         mean=(template - origin).astype(np.float32),
         id_basis=np.ascontiguousarray(id_basis, np.float32),
         exp_basis=np.concatenate([exp_basis, jaw_basis(parts)], axis=-1).astype(np.float32),
-        faces=faces,
-        lm68_index=np.asarray(parts["f"]).astype(np.int32)[found["full_lmk_faces_idx"].reshape(-1)],
-        lm68_weight=found["full_lmk_bary_coords"].reshape(-1, 3).astype(np.float32),
+        faces=outward(template, corners),
+        lm68_index=corners[found["full_lmk_faces_idx"]],
+        lm68_weight=found["full_lmk_bary_coords"].astype(np.float32),
         exp_bound=np.r_[np.full(FLAME_EXP, 3.0), JAW_BOUND].astype(np.float32),
         exp_names=(*names, *JAW_NAMES),
         metres_per_unit=1.0,
@@ -260,11 +289,11 @@ def flame(model_path: Path, embedding_path: Path) -> tuple[MorphableModel, dict[
     return model, {name: value.astype(np.float32) for name, value in beside.items()}
 
 
-def jaw_basis(parts: Mapping[str, Any]) -> np.ndarray:
+def jaw_basis(parts: Mapping[str, np.ndarray]) -> np.ndarray:
     """(V,3,3): what a radian of the jaw about x, y, z does to the vertices, at rest: the turn about its
     joint, and the correctives that FLAME drives by the rotation matrix."""
-    template, weights = (np.asarray(parts[name], np.float64) for name in ("v_template", "weights"))
-    joint = np.asarray(parts["J_regressor"], np.float64)[JAW] @ template
+    template, weights = parts["v_template"], parts["weights"]
+    joint = parts["J_regressor"][JAW] @ template
     turns = np.array(
         [
             [[0, 0, 0], [0, 0, -1], [0, 1, 0]],
@@ -274,7 +303,7 @@ def jaw_basis(parts: Mapping[str, Any]) -> np.ndarray:
         float,
     )  # d rotation / d angle, (axis,3,3)
     moved = np.einsum("v,kcd,vd->vck", weights[:, JAW], turns, template - joint)
-    drives = np.asarray(parts["posedirs"], np.float64)[..., 9 * (JAW - 1) : 9 * JAW]  # the root drives none
+    drives = parts["posedirs"][..., 9 * (JAW - 1) : 9 * JAW]  # the root drives none
     return moved + np.einsum("vcr,kr->vck", drives, turns.reshape(3, 9))
 
 
@@ -282,33 +311,64 @@ FLAME_ARRAYS = ("v_template", "f", "shapedirs", "posedirs", "J_regressor", "weig
 
 
 def read_flame(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of generic_model.pkl, or of an npz."""
-    return _named(path, FLAME_ARRAYS, "FLAME's generic_model")
+    """The arrays of generic_model.pkl, or of an npz: float64, f int64."""
+    file = _named(path, FLAME_ARRAYS, "FLAME's generic_model")
+    vertices = len(template := file.numbers("v_template", (None, 3)))
+    shapes = {
+        "shapedirs": (vertices, 3, 400), "posedirs": (vertices, 3, 36), "J_regressor": (5, vertices),
+        "weights": (vertices, 5),
+    }  # fmt: skip
+    found = {name: file.numbers(name, shape) for name, shape in shapes.items()}
+    return found | {"v_template": template, "f": file.indices("f", (None, 3), vertices)}
 
 
-def read_embedding(path: Path) -> dict[str, np.ndarray]:
-    """full_lmk_faces_idx (1,68) and full_lmk_bary_coords (1,68,3) of DECA's landmark_embedding.npy."""
-    names = ("full_lmk_faces_idx", "full_lmk_bary_coords")
-    return _named(path, names, "DECA's landmark_embedding")
+def read_embedding(path: Path, faces: int) -> dict[str, np.ndarray]:
+    """full_lmk_faces_idx (68,) and full_lmk_bary_coords (68,3) of DECA's landmark_embedding.npy, for a mesh
+    of so many faces.
+    """
+    index, weights = "full_lmk_faces_idx", "full_lmk_bary_coords"
+    file = _named(path, (index, weights), "DECA's landmark_embedding")
+    found = {
+        index: file.indices(index, (68,), faces, folded=True),
+        weights: file.numbers(weights, (68, 3), folded=True),
+    }
+    if not np.allclose(found[weights].sum(1), 1, atol=1e-4):
+        raise file.wrong(weights, "has rows that sum to other than 1", "barycentric coordinates")
+    return found
 
 
-def _named(path: Path, names: Sequence[str], what: str) -> dict[str, np.ndarray]:
+def _named(path: Path, names: Sequence[str], what: str) -> FileArrays:
     """These arrays of an npz, a pickle, or an npy whose one object is a dict."""
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
-            found: dict[str, Any] = {name: archive[name] for name in archive.files}
-    else:
-        with path.open("rb") as stream:
-            if path.suffix == ".npy":
-                version = np.lib.format.read_magic(stream)
-                later = np.lib.format.read_array_header_2_0
-                (np.lib.format.read_array_header_1_0 if version == (1, 0) else later)(stream)
-            found = read_pickle(stream, path.name)
+    try:
+        found = _opened(path)
+    except (ValueError, EOFError, BadZipFile) as error:
+        raise ValueError(f"{path.name} cannot be read as {what}: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path.name} holds a {type(found).__name__}, expected a dict of arrays")
-    if missing := [name for name in names if name not in found]:
-        raise ValueError(f"{path.name}: no {', '.join(missing)}; expected {what}")
-    return {name: as_array(found[name]) for name in names}
+    file = FileArrays(path.name, what, found)
+    file.require(*names)
+    arrays = {}
+    for name in names:
+        try:
+            arrays[name] = as_array(found[name])
+        except ValueError as error:
+            raise ValueError(f"{path.name}: {name}: {error}") from error
+    return FileArrays(path.name, what, arrays)
+
+
+def _opened(path: Path) -> Any:
+    with path.open("rb") as stream:
+        if path.suffix == ".npz":
+            if not is_zipfile(stream):
+                raise ValueError("it is no zip archive")
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        if path.suffix == ".npy":
+            version = np.lib.format.read_magic(stream)
+            later = np.lib.format.read_array_header_2_0
+            (np.lib.format.read_array_header_1_0 if version == (1, 0) else later)(stream)
+        return read_pickle(stream, path.name)
 
 
 CONVERTERS = {"bfm": (bfm, 1), "flame": (flame, 2), "tddfa": (tddfa, 3), "lsfm": (lsfm, 3)}
@@ -326,4 +386,7 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

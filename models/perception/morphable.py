@@ -17,6 +17,7 @@ import numpy as np
 
 LANDMARKS = 68
 DEFAULT_BOUND = 3.0  # sigmas
+RANKS = {"mean": 2, "id_basis": 3, "exp_basis": 3, "faces": 2, "lm68_weight": 2, "tex_basis": 3}
 _TEXTS = ("name", "license")
 _REGION = "region_"  # prefix of the masks in the npz
 
@@ -59,6 +60,10 @@ class MorphableModel:
     metres_per_unit: float = float("nan")
 
     def __post_init__(self) -> None:
+        for name, rank in RANKS.items():  # before their lengths are compared
+            array = getattr(self, name)
+            if array is not None and array.ndim != rank:
+                raise ValueError(f"{self.name}: {name} is {array.shape}; expected {rank} dimensions")
         for name, bound, count in (
             ("id_bound", self.id_bound, self.n_id),
             ("exp_bound", self.exp_bound, self.n_exp),
@@ -164,7 +169,10 @@ class MorphableModel:
         }
         if "metres_per_unit" in arrays:
             values["metres_per_unit"] = float(arrays["metres_per_unit"])
-        return cls(regions=regions, **values)
+        try:
+            return cls(regions=regions, **values)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     @staticmethod
     def analytic() -> MorphableModel:
@@ -229,7 +237,10 @@ def _check(model: MorphableModel) -> None:
                 f"{model.name}: region {name} is {mask.dtype} {mask.shape}; expected bool {(n,)}"
             )
     if model.dense_index is not None and (model.dense_index.ndim != 1 or model.dense_index.dtype != np.int32):
-        raise ValueError(f"{model.name}: dense_index is {model.dense_index.dtype} {model.dense_index.shape}")
+        raise ValueError(
+            f"{model.name}: dense_index is {model.dense_index.dtype} {model.dense_index.shape}; "
+            "expected int32 of one dimension"
+        )
     for name in ("faces", "lm68_index", "dense_index"):
         index = getattr(model, name)
         if index is None:

@@ -131,6 +131,15 @@ def test_a_file_without_a_field_or_with_a_strange_one_is_refused(tmp_path):
         MorphableModel.load(tmp_path / "m.npz")
 
 
+def test_a_file_with_a_field_of_the_wrong_shape_is_named_with_the_field(head, tmp_path):
+    head.save(tmp_path / "m.npz")
+    with np.load(tmp_path / "m.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    np.savez(tmp_path / "m.npz", **(arrays | {"exp_basis": arrays["exp_basis"][..., 0]}))
+    with pytest.raises(ValueError, match=r"m\.npz: .*exp_basis is .*expected 3 dimensions"):
+        MorphableModel.load(tmp_path / "m.npz")
+
+
 def test_pickled_objects_are_refused(tmp_path):
     np.savez(tmp_path / "m.npz", name=np.array([{"a": 1}], dtype=object))
     with pytest.raises(ValueError, match="allow_pickle"):

@@ -1,0 +1,88 @@
+"""Arrays that a publisher's file holds, checked as they are taken, so that what is wrong is told by file and
+field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Shape = tuple[int | None, ...]
+"""None: any number, 1 or more."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileArrays:
+    """All checks raise ValueError: the file, the field, what was found, what is expected, what to do."""
+
+    file: str
+    """Its name, without folders."""
+    what: str
+    """What it should be, as "Deep3DFaceRecon's model"."""
+    found: Mapping[str, Any]
+
+    def require(self, *names: str) -> None:
+        if missing := [name for name in names if name not in self.found]:
+            has = ", ".join(sorted(map(str, self.found))[:8]) or "nothing"
+            raise ValueError(
+                f"{self.file}: no {', '.join(missing)}; expected {self.what}, found {has}. {self._advice}"
+            )
+
+    def numbers(self, name: str, shape: Shape, *, folded: bool = False) -> np.ndarray:
+        """-> float64, all finite, of this shape. folded: stored in another shape, read row by row into this
+        one; its last lengths must be known.
+        """
+        array = self._array(name)
+        if folded:
+            row = int(np.prod([length or 1 for length in shape]))
+            fits = array.size == row if None not in shape else array.size > 0 and array.size % row == 0
+            array = array.reshape([-1 if length is None else length for length in shape]) if fits else array
+        else:
+            fits = len(array.shape) == len(shape) and all(
+                have == wanted if wanted is not None else have > 0
+                for have, wanted in zip(array.shape, shape, strict=True)
+            )
+        if not fits:
+            raise self.wrong(name, f"has shape {array.shape}", _told(shape))
+        array = array.astype(np.float64)
+        if not np.isfinite(array).all():
+            count = int((~np.isfinite(array)).sum())
+            raise self.wrong(name, f"holds {count} of {array.size} numbers not finite", "all finite")
+        return array
+
+    def indices(
+        self, name: str, shape: Shape, count: int, *, first: int = 0, folded: bool = False
+    ) -> np.ndarray:
+        """-> int64 from 0, each below `count`. first: the number that the file begins to count with."""
+        array = self.numbers(name, shape, folded=folded)
+        whole = np.rint(array).astype(np.int64)
+        if (whole != array).any():
+            raise self.wrong(name, "holds fractions", "whole numbers")
+        if whole.min() < first or whole.max() >= count + first:
+            raise self.wrong(
+                name, f"runs from {whole.min()} to {whole.max()}", f"{first} to {count + first - 1}"
+            )
+        return whole - first
+
+    def _array(self, name: str) -> np.ndarray:
+        array = np.asarray(self.found[name])
+        if array.dtype.kind not in "fiub":
+            raise self.wrong(name, f"is of type {array.dtype}", "numbers")
+        return array
+
+    def wrong(self, name: str, found: str, expected: str) -> ValueError:
+        """The error to raise."""
+        return ValueError(f"{self.file}: {name} {found}, expected {expected}. {self._advice}")
+
+    @property
+    def _advice(self) -> str:
+        return f"Is it {self.what}, whole and unchanged?"
+
+
+def _told(shape: Shape) -> str:
+    """(None, 3) -> "(any, 3)"."""
+    lengths = ["any" if length is None else str(length) for length in shape]
+    return f"({', '.join(lengths)}{',' if len(lengths) == 1 else ''})"
