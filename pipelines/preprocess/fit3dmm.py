@@ -212,11 +212,11 @@ def _by_net(net: Any, points: np.ndarray, frames: np.ndarray | None) -> tuple[Fa
 def _fit(
     sample: Sample, frames: np.ndarray | None, settings: Any, model: Any, fitter: Fitter, measure: Measure
 ) -> Sample:
-    from models.perception.fit import fill_gaps, neutral
+    from models.perception.fit import face_size, fill_gaps, neutral
 
     landmarks, points = sample["landmarks"], sample[settings.points]
     count = len(landmarks)
-    size = np.ptp(landmarks, axis=1).mean(1)  # (T,)
+    size = face_size(landmarks)  # (T,)
     seen = np.flatnonzero((size > 1) & np.isfinite(points).all((1, 2)))
     fit, valid, reading = neutral(model, count), np.zeros(count, bool), None
     if len(seen):

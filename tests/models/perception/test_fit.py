@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from models.perception.fit import FitOptions, affine_camera, fill_gaps, fit_landmarks, neutral, turn
+from models.perception.fit import (
+    FitOptions,
+    affine_camera,
+    fill_gaps,
+    fit_landmarks,
+    fit_video,
+    neutral,
+    turn,
+)
 from models.perception.morphable import analytic
 from models.perception.pose import euler_to_rotation, project, rotation_to_euler
 
@@ -129,3 +137,14 @@ def test_neutral_is_the_mean_head_seen_from_the_front():
     fit = neutral(analytic(), 3)
     assert (rotation_to_euler(fit.rotation) == 0).all()
     assert np.isnan(fit.error).all()
+
+
+def test_a_video_is_bridged_where_there_is_no_face_and_where_the_fit_is_far_off():
+    points, truth = made_up()
+    points[4:7] = np.nan
+    points[12] = points[12, ::-1]
+    fit, counts = fit_video(analytic(), points, OPTIONS)
+    assert np.flatnonzero(~counts).tolist() == [4, 5, 6, 12]
+    assert np.isnan(fit.error[4:7]).all()
+    assert fit.error[12] > 10 * fit.error[11]
+    assert np.abs(rotation_to_euler(fit.rotation) - truth["angles"]).max() < 8
