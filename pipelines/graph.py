@@ -1,7 +1,8 @@
 """THE DAG, readable top to bottom. A node says what it runs, reads, writes, and which settings its key holds.
 
   recordings ─ download ─ clips ─┬─ keypoints ─ fit3dmm ─┐
-                                 ├─ speech ──────────────┼─ train.<model>.<phase> ... ─ eval.<model> ─ report
+                                 ├─ speech ──────────────┼─ train.<model>.<phase> ... ┬─ eval.<model> ─ report
+                                 │                       ├─ test_clips ───────────────┘
                                  └─ views.<recipe> ──────┴─ corpus (a page about the data)
 
 Code is named as text: building the graph imports no stage, no model, no torch and no ray. To add a stage: a
@@ -31,7 +32,9 @@ def build(config: Any) -> Graph:
     graph = Graph()
     keyed, whole = partial(_keyed, graph, config), partial(_whole, graph)
     data(keyed, whole, config)
+    choose(whole, config)
     for model in config.models:
+        importlib.import_module(f"{MODELS[model]}.phases").check(config)
         last = train(whole, model, config)
         evaluate(whole, model, config, last)
     # fmt: off
@@ -102,9 +105,9 @@ def data(keyed: Any, whole: Any, config: Any) -> None:
 def train(whole: Any, model: str, config: Any) -> str:
     """One node a phase, each starting from the checkpoint of an earlier one; returns the last one's name."""
     phases = importlib.import_module(f"{MODELS[model]}.phases")
-    reads = {"recordings": ("id", "split", "identity"), **phases.READS}
     resources = {"cpu": config.runtime.train_cpus, "gpu": int(config.runtime.use_gpu)}
     section, name = getattr(config, model), ""
+    reads = {"recordings": ("id", "split", "identity"), **phases.reads(section)}
     for phase, settings in section.phases.items():
         if settings is None:  # the run file drops it
             continue
@@ -119,7 +122,7 @@ def train(whole: Any, model: str, config: Any) -> str:
         whole(name, "train.launch:train_phase", exclusive=True, resources=resources,
               check="pipelines.train.data:check_workers",
               reads={**reads, **from_phase}, writes=("checkpoint",),
-              config=[f"{model}.{part}" for part in parts],
+              config=[*(f"{model}.{part}" for part in parts), *phases.told(section)],
               extend=f"{model}.phases.{phase}.steps",
               code=code, weights=weights, packages=("torch",))
         # fmt: on
@@ -144,17 +147,37 @@ def _released(declared: Any, name: str, phases: Mapping[str, Any], settings: Any
     return None
 
 
+def choose(whole: Any, config: Any) -> None:
+    """The clips that are scored: those with which every model of the run can be driven."""
+    driven = [_driven(model, config) for model in config.models]
+    families = {node: fields for reads in driven for node, fields in reads.items()}
+    # fmt: off
+    whole("test_clips", "eval.chosen:choose_clips", resources={},
+          reads={"recordings": ("id", "split"), **families}, writes=("list",),
+          config=("eval.max_clips", "eval.sources"))
+    # fmt: on
+
+
 def evaluate(whole: Any, model: str, config: Any, last: str) -> None:
     """Every metric on held-out clips, beside the baselines; the pictures of the report."""
-    nets = [NETS[net] for net in NETS_OF_LANDMARKS]
+    phases = importlib.import_module(f"{MODELS[model]}.phases")
+    nets = [NETS[net] for net in (*NETS_OF_LANDMARKS, *phases.reenacting(getattr(config, model)))]
     # fmt: off
     whole(f"eval.{model}", "eval.reenact:evaluate", exclusive=True,
           resources={"cpu": config.runtime.eval_cpus, "gpu": int(config.runtime.use_gpu)},
-          reads={"recordings": ("id", "split"), "clips": ("frames",), last: ("checkpoint",)},
+          reads={"test_clips": ("list",), **_driven(model, config), last: ("checkpoint",)},
           writes=("scores",),
           config=("eval",), code=(f"{MODELS[model]}.reenact:load_reenactor", *(net.loader for net in nets)),
           weights=[w for net in nets for w in net.weights], lacking="say", packages=("torch", "dlib-bin"))
     # fmt: on
+
+
+def _driven(model: str, config: Any) -> dict[str, tuple[str, ...]]:
+    """Families, and their fields, that the model reads of a clip which drives it."""
+    phases = importlib.import_module(f"{MODELS[model]}.phases")
+    reads = phases.reads(getattr(config, model))
+    return {node: tuple(f for f in reads[node] if f in fields)
+            for node, fields in phases.DRIVEN.items() if node in reads}  # fmt: skip
 
 
 def data_settings(config: Any) -> tuple[str, ...]:
@@ -166,7 +189,9 @@ def data_settings(config: Any) -> tuple[str, ...]:
 def views_of(config: Any) -> list[str]:
     """The views that the run's models read, and those it asks for besides."""
     read = {
-        name for model in config.models for name in importlib.import_module(f"{MODELS[model]}.phases").READS
+        name
+        for model in config.models
+        for name in importlib.import_module(f"{MODELS[model]}.phases").reads(getattr(config, model))
     }
     asked = {name.removeprefix("views.") for name in read if name.startswith("views.")}
     return sorted(asked.union(config.views.also))

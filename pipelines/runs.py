@@ -25,6 +25,8 @@ from storage.files import Store, public_uri
 if TYPE_CHECKING:
     from pipelines.executor import RayExecutor
 
+Records = dict[str, list[dict[str, Any]]]
+"""Model -> the records of its evaluation."""
 STALE_AFTER = 24 * 3600.0  # seconds without an event after which a run elsewhere is taken for dead
 
 
@@ -177,11 +179,11 @@ def _over(events: Sequence[Mapping[str, Any]]) -> bool:
 # --- what came of it --------------------------------------------------------------------------------------
 def summary(session: Session, plans: Mapping[str, NodePlan]) -> None:
     """The figures of every evaluated model beside its baselines, and where to look on."""
-    for name, plan in plans.items():
-        if name.startswith("eval.") and plan.artifact:
-            records = json.loads(plan.artifact.path("metrics.json").read_text())
-            click.echo("\n" + "\n".join(score_table(name.removeprefix("eval."), records)))
-    if (report := plans.get("report")) and report.artifact:
+    report = plans.get("report")
+    tables = _compared(report.artifact) if report and report.artifact else _apart(plans)
+    for models in tables:
+        click.echo("\n" + "\n".join(score_table(models)))
+    if report and report.artifact:
         click.echo(f"\nreport  {report.artifact.uri('report.html')}")
     if (corpus := plans.get("corpus")) and corpus.artifact:
         click.echo(f"corpus  {corpus.artifact.uri('corpus.html')}")
@@ -190,21 +192,36 @@ def summary(session: Session, plans: Mapping[str, NodePlan]) -> None:
     click.echo(f"MLflow  reenact ui{where}   # then open http://127.0.0.1:5000")
 
 
-def score_table(model: str, records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """metric, the model, the baselines; a metric that lacks its net says so."""
-    methods = list(dict.fromkeys(r["method"] for r in records))
-    names = list(dict.fromkeys(r["name"] for r in records))
-    found = {(r["name"], r["method"]): r for r in records}
-    lines = ["".join([f"{'metric':<16}", *(f"{_title(m, model):>20}" for m in methods)])]
-    for name in names:
-        cells = [found.get((name, method)) for method in methods]
+def _compared(report: Any) -> list[Records]:
+    """Models of one protocol together, as the report compares them."""
+    tables: dict[str, Records] = {}
+    for one in json.loads(report.path("report.json").read_text())["models"]:
+        summary = one["summary"]
+        tables.setdefault(summary["protocol"], {})[summary["model"]] = one["records"]
+    return list(tables.values())
+
+
+def _apart(plans: Mapping[str, NodePlan]) -> list[Records]:
+    """Each model alone, of a run that does not go as far as the report."""
+    return [
+        {name.removeprefix("eval."): json.loads(plan.artifact.path("metrics.json").read_text())}
+        for name, plan in plans.items()
+        if name.startswith("eval.") and plan.artifact
+    ]
+
+
+def score_table(models: Records) -> list[str]:
+    """Models of one protocol -> metric, the models, the baselines; a metric that lacks its net says so."""
+    found = {(r["name"], r["method"]): r for records in models.values() for r in records}
+    baselines = [m for m in dict.fromkeys(method for _, method in found) if m not in models]
+    titles = [*(f"{model} (ours)" for model in models), *(m.replace("_", "-") for m in baselines)]
+    lines = ["".join([f"{'metric':<16}", *(f"{title:>20}" for title in titles)])]
+    for name in dict.fromkeys(name for name, _ in found):
+        cells = [found.get((name, method)) for method in (*models, *baselines)]
         lines.append("".join([f"{name:<16}", *(f"{_cell(c):>20}" for c in cells)]))
-    lacking = [r for r in records if r["value"] is None and r["method"] == model]
-    return lines + [f"  {r['name']}: {r['note']}" for r in lacking]
-
-
-def _title(method: str, model: str) -> str:
-    return f"{model} (ours)" if method == model else method.replace("_", "-")
+    lacking = [r for r in found.values() if r["value"] is None and r["method"] in models]
+    told = dict.fromkeys(f"  {r['name']}: {r['note']}" for r in lacking)
+    return [*lines, *told]
 
 
 def _cell(record: Mapping[str, Any] | None) -> str:

@@ -24,14 +24,40 @@ def reached(graph, node: str) -> set[str]:
 
 def test_the_nodes_are_those_of_the_design(graph):
     assert list(graph.nodes) == [
-        "recordings", "download", "clips", "keypoints", "fit3dmm", "speech", "corpus",
+        "recordings", "download", "clips", "keypoints", "fit3dmm", "speech", "corpus", "test_clips",
         "train.fsrt.keypoints", "train.fsrt.warmup", "train.fsrt.perceptual", "train.fsrt.adversarial",
-        "eval.fsrt", "report",
+        "eval.fsrt", "train.headgan.adversarial", "train.headgan.decay", "eval.headgan", "report",
     ]  # fmt: skip
 
 
 def test_fsrt_reads_neither_speech_nor_3dmm(graph):
-    assert not {"speech", "fit3dmm"} & graph.upstream("eval.fsrt")
+    assert not {"speech", "fit3dmm"} & graph.upstream("train.fsrt.adversarial")
+    assert not {"speech", "fit3dmm"} & set(graph["eval.fsrt"].reads)
+
+
+def test_one_list_of_clips_serves_both_models_and_asks_for_what_each_is_driven_with(graph):
+    assert set(graph["test_clips"].reads) == {"recordings", "clips", "fit3dmm", "speech"}
+    assert all("test_clips" in graph[f"eval.{model}"].reads for model in ("fsrt", "headgan"))
+    alone = build(load(DEMO, ["models=[fsrt]"]).config)
+    assert set(alone["test_clips"].reads) == {"recordings", "clips"}
+
+
+def test_a_run_that_scores_several_sources_is_refused_before_headgan_trains():
+    with pytest.raises(ValueError, match=r"eval\.sources 2: headgan is driven from one source"):
+        build(load(DEMO, ["eval.sources=2"]).config)
+
+
+def test_no_model_is_code_of_the_other(graph):
+    for mine, other in (("fsrt", "headgan"), ("headgan", "fsrt")):
+        for node in graph.nodes:
+            if node.split(".")[0] in ("train", "eval") and f".{mine}" in node:
+                assert not [s for s in reached(graph, node) if s.startswith(f"models.{other}")], node
+
+
+def test_the_head_that_is_drawn_is_code_of_headgans_evaluation_alone(graph):
+    head = "models.perception.morphable.load_analytic"
+    assert head in reached(graph, "eval.headgan")
+    assert head not in reached(graph, "eval.fsrt")
 
 
 def test_every_entry_is_found(graph):

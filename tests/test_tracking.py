@@ -161,7 +161,7 @@ def test_inputs_are_logged_as_datasets(replayed):
 def test_final_figures_stand_on_the_parent_too(replayed):
     found = runs(replayed)
     assert found["eval.toy"].data.metrics["eval/psnr_frame"] == 21.5
-    assert found["(run)"].data.metrics["eval/psnr_frame"] == 21.5
+    assert found["(run)"].data.metrics["eval.toy/psnr_frame"] == 21.5
     assert "loss/pixel" not in found["(run)"].data.metrics
 
 

@@ -4,7 +4,7 @@ code.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from models.api import Adversary, Optim, Phase, Released
 
@@ -81,6 +81,8 @@ ADVERSARIAL = Phase(
 
 READS = {"clips": ("frames",), "keypoints": ("landmarks",)}
 """Families every phase reads, and their fields."""
+DRIVEN = {"clips": ("frames",)}
+"""Those that the reenactor reads of a clip which drives it."""
 TASKS = {
     "keypoints": "models.fsrt.distil:KeypointTask",
     "warmup": "models.fsrt.task:ReenactTask",
@@ -121,3 +123,22 @@ def nets(section: FsrtConfig, phase: Phase) -> tuple[str, ...]:
     if not phase.losses.get("perceptual"):
         return ()
     return ("vgg19" if section.vgg19 == "imagenet" else "vgg19_random",)
+
+
+def reenacting(section: FsrtConfig) -> tuple[str, ...]:
+    """The perception nets that inference needs: none."""
+    return ()
+
+
+def reads(section: FsrtConfig) -> dict[str, tuple[str, ...]]:
+    """Families that every phase reads, and their fields."""
+    return READS
+
+
+def told(section: FsrtConfig) -> tuple[str, ...]:
+    """Sections of the run beside this one that a phase is told: none."""
+    return ()
+
+
+def check(config: Any) -> None:
+    """Raises ValueError where a run's data do not fit the model's settings: all do."""

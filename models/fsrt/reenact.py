@@ -6,9 +6,10 @@ Legend: n sources, T driving frames, K keypoints, E expression size, I image sid
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.animation import Motion, Precision, Shown, Transfer
+from models.animation import Follow, Motion, Precision, Shown, Transfer
+from models.api import Clip
 from models.fsrt.config import Architecture, Detector
 from models.fsrt.network import Fsrt, KeysValues
+from models.perception.hull import hull_area
 from models.perception.torch_net import differences, shapes
-from models.precision import has_bf16
+from models.precision import autocast
 
 TRAINING_ONLY = ("discriminator.",)
 """Parts that a checkpoint may hold and inference does not need."""
@@ -101,6 +104,12 @@ class Reenactor:
     published weights.
     """
 
+    reads: tuple[str, ...] = ()
+    hears: Mapping[str, Any] = MappingProxyType({})
+    needs: tuple[str, ...] = ()
+    whole = False
+    follows: Follow = "absolute"
+
     def __init__(
         self,
         net: Fsrt,
@@ -109,23 +118,46 @@ class Reenactor:
         precision: Precision = "auto",
     ) -> None:
         self.net, self.architecture, self.labels = net.eval(), architecture, dict(labels)
+        self.notes: list[str] = []
         self.image_size = architecture.image_size
         self.device = next(net.parameters()).device
-        wanted = precision == "bf16" or (precision == "auto" and self.device.type == "cuda")
-        self.half = wanted and has_bf16(self.device)
+        self.precision = (
+            ("bf16" if self.device.type == "cuda" else "fp32") if precision == "auto" else precision
+        )
         self.batch = max(1, self._most(DETECTED) // architecture.detector.size**2)
 
     def _most(self, by_device: Mapping[str, int]) -> int:
         return by_device["cuda" if self.device.type == "cuda" else "cpu"]
 
+    def use(self, nets: Mapping[str, Any]) -> None:
+        """It looks through no net but its own."""
+
     def check(self, how: Transfer) -> None:
-        """ValueError: relative motion moves keypoints, and a net may have been trained without them."""
+        """ValueError: relative motion moves keypoints, and a net may have been trained without them; no net
+        of it knows angles or named expressions.
+        """
+        if how.edit.told:
+            raise ValueError(
+                f"fsrt cannot make a head's {', '.join(how.edit.told)}: pose and expression are one latent "
+                "vector of the driving frame, which cannot be edited; headgan can"
+            )
         if how.motion == "relative" and not self.architecture.uses_keypoints:
             raise ValueError(
                 "relative motion adds the changes of the driving keypoints to those of the source, and this "
                 "model renders without keypoints (net.keypoint_octaves 0): the pose is part of its latent "
                 "expression, which cannot be taken apart; use absolute motion"
             )
+
+    def heard(self, speech: np.ndarray) -> np.ndarray:
+        """ValueError: it hears nothing."""
+        raise ValueError("fsrt hears nothing")
+
+    def stated(self, parameters: Mapping[str, np.ndarray]) -> Motion:
+        """ValueError: it is driven by frames alone."""
+        raise ValueError(
+            "fsrt is driven by a video or a picture: its motion is a latent vector, which nobody can state "
+            "in numbers; headgan takes a file of 3D face parameters"
+        )
 
     @torch.inference_mode()
     def scene(self, sources: Shown) -> Scene:
@@ -160,21 +192,26 @@ class Reenactor:
         return images.float().clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
 
     @torch.inference_mode()
-    def reenact(self, source: np.ndarray, driving: np.ndarray, queries: int | None = None) -> np.ndarray:
-        """source (H,W,3) or (n,H,W,3), driving (T,H,W,3), both uint8 RGB -> (T,I,I,3) float32 in [0,1].
+    def drive(
+        self, clip: Clip, sources: Sequence[int], driving: Sequence[int], queries: int | None = None
+    ) -> np.ndarray:
+        """Reads the clip's frames alone -> (len(driving),I,I,3) float32 in [0,1]; absolute motion.
 
-        Absolute motion. `queries`: pixels rendered in one pass; it bounds memory and does not change the
-        result.
+        `queries`: pixels rendered in one pass; it bounds memory and does not change the result.
         """
-        scene = self._scene(source[None] if source.ndim == 3 else source)
+        scene = self._scene(clip.frames(sources))
         parts = [
-            self.render(scene, self._motion(driving[start : start + self.batch]), queries)
+            self.render(scene, self._motion(clip.frames(driving[start : start + self.batch])), queries)
             for start in range(0, len(driving), self.batch)
         ]
         return np.concatenate(parts)
 
+    def explain(self, clip: Clip, sources: Sequence[int], frame: int) -> dict[str, np.ndarray]:
+        """Nothing: what it decodes from is no picture."""
+        return {}
+
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+        return autocast(self.precision, self.device)
 
     def _scene(self, sources: np.ndarray) -> Scene:
         found = self._motion(sources)
@@ -208,18 +245,13 @@ def relative_keypoints(source: Tensor, driving: Tensor, first: Tensor, adapt_sca
     """
     scale = 1.0
     if adapt_scale:
-        span = hull_area(first)
+        span = area(first)
         if not span > 0:
             raise ValueError("the keypoints of the first driving frame span no area: no scale to adapt to")
-        scale = (hull_area(source) / span) ** 0.5
+        scale = (area(source) / span) ** 0.5
     return source + scale * (driving - first)
 
 
-def hull_area(points: Tensor) -> float:
-    """(K,2) -> area of their convex hull; 0 where they lie on a line."""
-    from scipy.spatial import ConvexHull, QhullError
-
-    try:
-        return float(ConvexHull(points.double().cpu().numpy()).volume)
-    except QhullError:
-        return 0.0
+def area(keypoints: Tensor) -> float:
+    """(K,2) -> what they span; 0 where they lie on a line."""
+    return hull_area(keypoints.double().cpu().numpy())

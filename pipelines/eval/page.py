@@ -14,10 +14,10 @@ import numpy as np
 STYLE = """
 :root { color-scheme: light dark; --bg:#f6f7f9; --card:#fff; --ink:#1a1d23; --soft:#5c6370;
   --line:#e2e5ea; --accent:#2f6fde; --accent-soft:#2f6fde22; --good:#1d7f4f; --warn:#a15c00;
-  --warn-soft:#fff4e0; --grey:#9aa1ad; }
+  --warn-soft:#fff4e0; --grey:#9aa1ad; --teal:#0f8f86; --plum:#9a3fb5; --rust:#c2562d; }
 @media (prefers-color-scheme: dark) { :root { --bg:#13151a; --card:#1b1e25; --ink:#e8eaee; --soft:#9ba3b0;
   --line:#2d323c; --accent:#74a4ff; --accent-soft:#74a4ff2b; --good:#5fcf97; --warn:#f0b45c;
-  --warn-soft:#352a17; --grey:#6c7482; } }
+  --warn-soft:#352a17; --grey:#6c7482; --teal:#43c5ba; --plum:#cd86e3; --rust:#ee8f68; } }
 * { box-sizing: border-box; }
 body { margin:0; background:var(--bg); color:var(--ink); 
   font:15px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif; }
@@ -72,6 +72,11 @@ code { font:12.5px/1.4 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace; ove
 .bar { background:var(--accent-soft); border-radius:5px; height:22px; min-width:3px; }
 .bar.full { background:var(--accent); opacity:.85; }
 """
+
+
+COLOURS = ("var(--accent)", "var(--teal)", "var(--plum)", "var(--rust)")
+"""Of models in charts, one after the other."""
+GREY = "var(--grey)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +172,7 @@ class Strip:
     value: float
     low: float | None
     high: float | None
-    main: bool
+    colour: str
 
 
 def strips(title: str, said: str, rows: Sequence[Strip]) -> str:
@@ -183,7 +188,7 @@ def strips(title: str, said: str, rows: Sequence[Strip]) -> str:
     drawn = []
     for i, row in enumerate(rows):
         y = 16 + i * tall
-        colour = "var(--accent)" if row.main else "var(--grey)"
+        colour = row.colour
         drawn.append(f'<text x="0" y="{y + 4}">{esc(row.name)}</text>')
         drawn += [f'<circle cx="{at(v):.1f}" cy="{y}" r="3" fill="{colour}" opacity=".3"/>' for v in row.dots]
         if row.low is not None and row.high is not None:

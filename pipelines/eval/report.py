@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pipelines.eval.metrics import METRICS
-from pipelines.eval.page import Section, Strip, esc, facts, number, page, strips, table
+from pipelines.eval.page import COLOURS, GREY, Section, Strip, esc, facts, number, page, strips, table
 from pipelines.eval.pictures import data_uri
 from pipelines.eval.scoring import BASELINES, COPY
+from pipelines.eval.sharing import Evaluated, groups, on_shared_frames
 
 if TYPE_CHECKING:
     from pipelines.engine.node import Context
@@ -27,16 +30,17 @@ PUBLISHED = Path(__file__).parent / "published.csv"
 MISSING_SHARE = 0.05
 """A value that leaves out more frames than this is marked."""
 
-INTERVALS = """<p class="soft small">95 % bootstrap interval over clips in small print. Green: the better of
-model and copied source. Values in one table were measured on the same frames in the same way.</p>"""
+INTERVALS = """<p class="soft small">95 % bootstrap interval over clips in small print. Green: the best of
+models and copied source. Values in one table were measured on the same frames in the same way. ⚠: frames left
+out because one of the methods shows no face in them.</p>"""
 DOTS = """<p class="soft small">Each dot is a clip, the tick the value over all, the bar its interval. The
-ground truth through the codec is left out: it is far better than either and would flatten the rest.</p>"""
+ground truth through the codec is left out: it is far better than the others and would flatten them.</p>"""
 CAVEAT = """<div class="note">These are the papers' own figures, not ours. They were measured on other data,
 at another training scale and with other detectors and metric variants than the results above, so no
 difference between the two tables says which model is better.</div>"""
-JITTER = """<p class="soft small">Landmark distances leave out frames in which any of the methods shows no
-face. dlib's landmarks are whole pixels and jitter by 0.5 to 1 px: that much distance is the detector's
-own.</p>"""
+JITTER = """<p class="soft small">Landmark distances leave out frames in which any method of the table
+shows no face. dlib's landmarks are whole pixels and jitter by 0.5 to 1 px: that much distance is the
+detector's own.</p>"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,25 +55,6 @@ class ReportConfig:
             raise ValueError(f"videos {self.videos}: expected 0 or more")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluated:
-    """What one eval node published."""
-
-    summary: Mapping[str, Any]
-    records: Sequence[Mapping[str, Any]]
-    clips: Sequence[Mapping[str, Any]]
-    grid: bytes
-    videos: Mapping[str, bytes]
-    """Clip -> MP4."""
-
-    @property
-    def model(self) -> str:
-        return self.summary["model"]
-
-    def record(self, metric: str, method: str) -> Mapping[str, Any] | None:
-        return next((r for r in self.records if (r["name"], r["method"]) == (metric, method)), None)
-
-
 def external(config: Any) -> dict[str, str]:
     """The file of published numbers -> its digest, for the node's key."""
     return {PUBLISHED.name: hashlib.sha256(PUBLISHED.read_bytes()).hexdigest()}
@@ -81,7 +66,7 @@ def report(ctx: Context) -> None:
     models = [
         read(artifact, config.videos) for name, artifact in ctx.inputs.items() if name.startswith("eval.")
     ]
-    models.sort(key=lambda one: one.model)
+    models = on_shared_frames(sorted(models, key=lambda one: one.model))
     published = read_published([one.model for one in models])
     (ctx.out / "report.html").write_text(render(config.title, models, published))
     whole = {
@@ -98,10 +83,15 @@ def read(artifact: Any, most_videos: int) -> Evaluated:
 
     summary = json.loads(artifact.path("summary.json").read_text())
     names = sorted(summary["videos"])[:most_videos]
+    faces: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+    for row in pq.read_table(artifact.path("frames.parquet")).to_pylist():
+        values = np.array(row["values"], dtype=np.float64)
+        faces.setdefault((row["method"], row["metric"]), {})[row["clip"]] = values
     return Evaluated(
         summary=summary,
         records=json.loads(artifact.path("metrics.json").read_text()),
         clips=pq.read_table(artifact.path("clips.parquet")).to_pylist(),
+        faces=faces,
         grid=artifact.path("grid.png").read_bytes(),
         videos={summary["videos"][name]: artifact.path(name).read_bytes() for name in names},
     )
@@ -128,7 +118,7 @@ def render(title: str, models: Sequence[Evaluated], published: Sequence[Mapping[
         Section("results", "Results", _results(models)),
         Section("spread", "Clip by clip", _spread(models)),
         Section("samples", "Samples", "".join(map(_samples, models))),
-        Section("published", "What the papers report", _published(published)),
+        Section("published", "What the papers report", _published(published, models)),
         Section("provenance", "Where the numbers come from", "".join(map(_provenance, models))),
         Section("metrics", "How to read the metrics", _glossary(models)),
     ]
@@ -163,12 +153,20 @@ def _tags(one: Evaluated) -> str:
 
 def _results(models: Sequence[Evaluated]) -> str:
     """A table for each protocol: models above, the baselines measured on the same frames below."""
-    protocols = list(dict.fromkeys(one.summary["protocol"] for one in models))
     parts = []
-    for protocol in protocols:
-        group = [one for one in models if one.summary["protocol"] == protocol]
-        parts.append(f'<p class="small id"><code>{esc(protocol)}</code></p>{_table(group)}')
+    for protocol, group in groups(models).items():
+        parts.append(f'<p class="small id"><code>{esc(protocol)}</code></p>{_table(group)}{_left_out(group)}')
     return INTERVALS + "".join(parts)
+
+
+def _left_out(group: Sequence[Evaluated]) -> str:
+    """One list of clips serves all models: what that cost."""
+    lacking = group[0].summary["left_out"]
+    if not lacking:
+        return ""
+    told = ", ".join(f"{count} by {node}" for node, count in lacking.items())
+    text = f"Test clips that one of the models cannot be driven with are scored for none: rejected {told}."
+    return f'<p class="soft small">{esc(text)}</p>'
 
 
 def _table(group: Sequence[Evaluated]) -> str:
@@ -178,16 +176,14 @@ def _table(group: Sequence[Evaluated]) -> str:
         metric = METRICS[name]
         unit = f" [{metric.unit}]" if metric.unit and metric.unit != "[0,1]" else ""
         heads.append(f"{esc(metric.title)}{esc(unit)} {'↑' if metric.better == 'up' else '↓'}")
+    best = {name: _best(group, name) for name in names}
     rows = []
     for one in group:
-        cells = "".join(_cell(one.record(n, one.model), one.record(n, COPY)) for n in names)
+        cells = "".join(_cell(one.record(n, one.model), best[n]) for n in names)
         rows.append(f'<tr class="model"><td>{esc(one.model)}<br>{_tags(one)}</td>{cells}</tr>')
+    one = group[0]  # the same frames, hence the same baselines, for every model of the group
     for method, meaning in BASELINES.items():
-        one = group[0]  # the same frames, hence the same baseline, for every model of the group
-        versus = one.record  # only the copied source can win against the model
-        cells = "".join(
-            _cell(one.record(n, method), versus(n, one.model) if method == COPY else None) for n in names
-        )
+        cells = "".join(_cell(one.record(n, method), best[n] if method == COPY else None) for n in names)
         rows.append(
             f'<tr class="base"><td title="{esc(meaning)}">{esc(method.replace("_", " "))}</td>{cells}</tr>'
         )
@@ -196,47 +192,59 @@ def _table(group: Sequence[Evaluated]) -> str:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _cell(record: Mapping[str, Any] | None, rival: Mapping[str, Any] | None) -> str:
+def _best(group: Sequence[Evaluated], name: str) -> float | None:
+    """Of the models and the copied source; None where nothing was measured beside something else."""
+    records = [group[0].record(name, COPY), *(one.record(name, one.model) for one in group)]
+    values = [record["value"] for record in records if record and record["value"] is not None]
+    if len(values) < 2:
+        return None
+    return max(values) if METRICS[name].better == "up" else min(values)
+
+
+def _cell(record: Mapping[str, Any] | None, best: float | None) -> str:
+    """best: the value that is marked."""
     if record is None:
         return '<td class="n">–</td>'
     if record["value"] is None:
         return f'<td class="why">{esc(record["note"])}</td>'
-    best = rival is not None and rival["value"] is not None and _better(record, rival)
-    ci = "" if record["low"] is None else f"{number(record['low'])} – {number(record['high'])}"
-    share = record["missing"] / max(1, record["missing"] + record["n"])
-    lost = f'<span class="ci">⚠ {share:.0%} of frames without a face</span>' if share > MISSING_SHARE else ""
-    shown = f'{number(record["value"])}<span class="ci">{ci}</span>{lost}'
-    return f'<td class="n{" best" if best else ""}">{shown}</td>'
+    lines = [] if record["low"] is None else [f"{number(record['low'])} – {number(record['high'])}"]
+    frames = max(1, record["missing"] + record["n"])
+    if record["missing"] / frames > MISSING_SHARE:
+        lines.append(f"⚠ {record['missing'] / frames:.0%} left out")
+    if record["undetected"] / frames > MISSING_SHARE:
+        lines.append(f"no face in {record['undetected'] / frames:.0%}")
+    small = "".join(f'<span class="ci">{line}</span>' for line in lines)
+    marked = " best" if record["value"] == best else ""
+    return f'<td class="n{marked}">{number(record["value"])}{small}</td>'
 
 
 def _spread(models: Sequence[Evaluated]) -> str:
-    charts = []
-    for name, metric in METRICS.items():
-        rows = [strip for one in models for strip in _strips(one, name, baseline=one is models[-1])]
-        if rows:
-            said_of = "higher is better" if metric.better == "up" else "lower is better"
-            charts.append(strips(metric.title, said_of, rows))
-    return f'{DOTS}<div class="charts">{"".join(charts)}</div>' if charts else ""
+    by_protocol = groups(models)
+    parts = []
+    for protocol, group in by_protocol.items():
+        if charts := [chart for name in METRICS if (chart := _chart(group, name))]:
+            if len(by_protocol) > 1:
+                parts.append(f'<p class="small id"><code>{esc(protocol)}</code></p>')
+            parts.append(f'<div class="charts">{"".join(charts)}</div>')
+    return DOTS + "".join(parts) if parts else ""
 
 
-def _strips(one: Evaluated, name: str, baseline: bool) -> list[Strip]:
-    found = []
-    for method in (one.model, COPY) if baseline else (one.model,):
-        record = one.record(name, method)
-        if record and record["value"] is not None:
-            wanted = [c for c in one.clips if (c["method"], c["metric"]) == (method, name)]
-            dots = [c["value"] for c in wanted if c["value"] is not None]
-            found.append(
-                Strip(
-                    method.replace("_", " "),
-                    dots,
-                    record["value"],
-                    record["low"],
-                    record["high"],
-                    method != COPY,
-                )
-            )
-    return found
+def _chart(group: Sequence[Evaluated], name: str) -> str:
+    """One metric: a row for each model, then the copied source."""
+    rows = [_strip(one, name, one.model, COLOURS[i % len(COLOURS)]) for i, one in enumerate(group)]
+    rows = [row for row in (*rows, _strip(group[0], name, COPY, GREY)) if row]
+    metric = METRICS[name]
+    said_of = "higher is better" if metric.better == "up" else "lower is better"
+    return strips(metric.title, said_of, rows) if rows else ""
+
+
+def _strip(one: Evaluated, name: str, method: str, colour: str) -> Strip | None:
+    record = one.record(name, method)
+    if record is None or record["value"] is None:
+        return None
+    wanted = [c["value"] for c in one.clips if (c["method"], c["metric"]) == (method, name)]
+    dots = [value for value in wanted if value is not None]
+    return Strip(method.replace("_", " "), dots, record["value"], record["low"], record["high"], colour)
 
 
 def _samples(one: Evaluated) -> str:
@@ -245,18 +253,22 @@ def _samples(one: Evaluated) -> str:
         f"<figcaption><code>{esc(clip)}</code></figcaption></figure>"
         for clip, data in one.videos.items()
     )
+    columns = one.summary["columns"]
+    own = ", ".join(columns[2:-2])
+    told = f" In between, what the model shows of its own work: {esc(own)}." if own else ""
     grid = (
-        f'<figure><img alt="source, driving, {esc(one.model)} and error" '
-        f'src="{data_uri(one.grid, "image/png")}">'
+        f'<figure><img alt="{esc(", ".join(columns))}" src="{data_uri(one.grid, "image/png")}">'
         f"<figcaption>Middle frame of clips of held-out identities, at {one.summary['image_size']} px "
-        "as scored. The error is shown brightened.</figcaption></figure>"
+        f"as scored. The error is shown brightened.{told}</figcaption></figure>"
     )
     return f'<h3>{esc(one.model)} {_tags(one)}</h3><div class="media">{grid}{videos}</div>'
 
 
-def _published(rows: Sequence[Mapping[str, str]]) -> str:
+def _published(rows: Sequence[Mapping[str, str]], models: Sequence[Evaluated]) -> str:
+    silent = [one.model for one in models if not any(row["model"] == one.model for row in rows)]
+    told = f'<p class="soft small">No published figures are at hand for {esc(", ".join(silent))}.</p>'
     if not rows:
-        return ""
+        return told
     names = list(dict.fromkeys(row["metric"] for row in rows))
     arrows = {row["metric"]: "↑" if row["direction"] == "up" else "↓" for row in rows}
     lines: dict[tuple[str, ...], dict[str, str]] = {}
@@ -265,7 +277,7 @@ def _published(rows: Sequence[Mapping[str, str]]) -> str:
         lines.setdefault(place, {})[row["metric"]] = row["value"]
     body = [[*map(esc, place), *(values.get(name, "–") for name in names)] for place, values in lines.items()]
     heads = ["model", "variant", "setting", "source", *(f"{name} {arrows[name]}" for name in names)]
-    return CAVEAT + table(heads, body, numbers=range(4, 4 + len(names)))
+    return CAVEAT + table(heads, body, numbers=range(4, 4 + len(names))) + (told if silent else "")
 
 
 def _provenance(one: Evaluated) -> str:

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.eval import pictures
-from pipelines.eval.metrics import METRICS, Metric, Sums
+from pipelines.eval.metrics import METRICS, Sums
 from pipelines.eval.metrics.akd import FRAME_SIZE, found
+from pipelines.stored_clips import Clips, StoredClip
 
 if TYPE_CHECKING:
+    from models.animation import Reenactor
+    from models.api import Clip
     from pipelines.eval.reenact import EvalConfig
 
 COPY, CODEC = "copy_source", "codec"
@@ -39,10 +42,13 @@ Landmarks = Callable[[np.ndarray], np.ndarray]
 class Cell:
     """What the sample grid and the video show of one clip."""
 
+    titles: list[str]
     row: list[np.ndarray]
-    """source, driving, model, error at the middle frame: (S',S',3) uint8 each."""
+    """The middle frame under those titles, (S',S',3) uint8 each: source, driving, what the model shows of its
+    own work, output, error."""
     video: bytes
-    """MP4 of the same four with the weights' label baked in; empty if none was asked for."""
+    """MP4 of source, driving, output and error with the weights' label baked in; empty if none was asked
+    for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +61,8 @@ class ClipScore:
     """Parts of the model whose weights are not the published ones, and what they are instead."""
     sums: dict[tuple[str, str], Sums]
     """(method, metric) -> state."""
+    each: dict[tuple[str, str], np.ndarray]
+    """The same of metrics that compare faces: the value of every driving frame (T,), NaN without a face."""
     lacking: dict[str, str]
     """Metric that could not be computed -> the weight id it needs."""
     cell: Cell | None = None
@@ -63,25 +71,33 @@ class ClipScore:
 def score_clips(
     model: str,
     checkpoint: Any,
-    clips: Any,
+    clips: Clips,
+    store: Any,
     drawn: Mapping[str, bool],
     config: EvalConfig,
     device: str,
     keys: Sequence[str],
 ) -> list[ClipScore]:
-    """Load the model and score clips. `checkpoint`: artifact of a training phase. `clips`: a family.
+    """Load the model and score clips. `checkpoint`: artifact of a training phase. `store`: where weights are.
     `drawn`: clips that get a picture -> whether also a video."""
+    from pipelines.executor import load_nets
+
     reenactor = load_reenactor(model, checkpoint.path(CHECKPOINTS[config.checkpoint]), device)
+    reenactor.use(load_nets(reenactor.needs, store))
     landmarks, lacking = None, ""
     if any(METRICS[name].reads == "landmarks" for name in config.metrics):
-        landmarks, lacking = load_landmarks(clips.store)
+        landmarks, lacking = load_landmarks(store)
     scores = []
     for key in keys:
-        sources = source_indices(clips.frames_of(key), config.sources)
-        indices = driving_indices(clips.frames_of(key), config.frame_stride, config.max_frames, sources)
-        methods, truth = drive(model, reenactor, clips.frames(key, [*sources, *indices]), len(sources))
-        cell = draw(model, methods, truth, reenactor.labels, video=drawn[key]) if key in drawn else None
-        sums = score(methods, truth, config.metrics, landmarks)
+        clip = HeldClip(StoredClip(clips, key))
+        sources = source_indices(clip.length, config.sources)
+        indices = driving_indices(clip.length, config.frame_stride, config.max_frames, sources)
+        methods, truth = drive(model, reenactor, clip, sources, indices)
+        cell = None
+        if key in drawn:
+            own = explained(reenactor, clip, sources, indices)
+            cell = draw(model, methods, truth, reenactor.labels, own, video=drawn[key])
+        sums, each = scored(methods, truth, config.metrics, landmarks)
         scores.append(
             ClipScore(
                 clip=key,
@@ -89,11 +105,28 @@ def score_clips(
                 size=reenactor.image_size,
                 labels=dict(reenactor.labels),
                 sums=sums,
+                each=each,
                 lacking={n: lacking for n in config.metrics if METRICS[n].reads == "landmarks" and lacking},
                 cell=cell,
             )
         )
     return scores
+
+
+class HeldClip:
+    """A clip whose frames are held once they are decoded: the model and the baselines look at the same."""
+
+    def __init__(self, clip: Clip) -> None:
+        self.clip, self.key, self.length = clip, clip.key, clip.length
+        self._held: dict[int, np.ndarray] = {}
+
+    def frames(self, indices: Sequence[int]) -> np.ndarray:
+        if wanted := [i for i in dict.fromkeys(indices) if i not in self._held]:
+            self._held |= zip(wanted, self.clip.frames(wanted), strict=True)
+        return np.stack([self._held[i] for i in indices])
+
+    def read(self, name: str) -> Any:
+        return self.clip.read(name)
 
 
 def source_indices(frames: int, sources: int) -> list[int]:
@@ -108,21 +141,22 @@ def driving_indices(frames: int, stride: int, most: int | None, sources: Sequenc
 
 
 def drive(
-    model: str, reenactor: Any, frames: np.ndarray, sources: int = 1
+    model: str, reenactor: Reenactor, clip: Clip, sources: Sequence[int], driving: Sequence[int]
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """frames (sources+T,H,W,3) uint8, sources first -> the model's and the baselines' (T,S,S,3) uint8, and
-    the truth."""
-    driving = len(frames) - sources
-    shown = frames[0] if sources == 1 else frames[:sources]
-    generated = reenactor.reenact(shown, frames[sources:])  # (T,S,S,3) in [0,1]
+    """A clip, numbers of its source and of its T driving frames -> the model's and the baselines' (T,S,S,3)
+    uint8, and the truth."""
+    frames = clip.frames([*sources, *driving])
+    generated = reenactor.drive(clip, sources, driving)  # (T,S,S,3) in [0,1]
     size = reenactor.image_size
-    expected = (driving, size, size, 3)
+    expected = (len(driving), size, size, 3)
     if generated.shape != expected:
-        raise ValueError(f"{model} gave {generated.shape} for {driving} driving frames; expected {expected}")
+        raise ValueError(
+            f"{model} gave {generated.shape} for {len(driving)} driving frames; expected {expected}"
+        )
     if not np.isfinite(generated).all():
         raise FloatingPointError(f"{model} gave values that are not finite; its checkpoint is unusable")
     resized = pictures.to_uint8(pictures.resize(frames, size))
-    truth = resized[sources:]
+    truth = resized[len(sources) :]
     methods = {
         model: pictures.to_uint8(generated),
         COPY: np.broadcast_to(resized[:1], truth.shape),
@@ -136,6 +170,13 @@ def score(
 ) -> dict[tuple[str, str], Sums]:
     """Every method against the truth, (T,S,S,3) uint8 each -> (method, metric) -> sums over the same T
     frames."""
+    return scored(methods, truth, metrics, landmarks)[0]
+
+
+def scored(
+    methods: Mapping[str, np.ndarray], truth: np.ndarray, metrics: Sequence[str], landmarks: Landmarks | None
+) -> tuple[dict[tuple[str, str], Sums], dict[tuple[str, str], np.ndarray]]:
+    """The same, and of metrics that compare faces also the value of every frame (T,)."""
     wanted = [METRICS[name] for name in metrics]
     target = truth / 255.0
     sums: dict[tuple[str, str], Sums] = {}
@@ -145,43 +186,73 @@ def score(
             if metric.reads == "frames":
                 sums[method, metric.name] = metric.update(prediction, target)
     by_landmarks = [metric for metric in wanted if metric.reads == "landmarks"]
-    if by_landmarks and landmarks is not None:
-        sums |= _landmark_sums(by_landmarks, methods, truth, landmarks)
-    return sums
+    if not by_landmarks or landmarks is None:
+        return sums, {}
+    of_method, of_truth = _points(methods, truth, landmarks)
+    keep = np.logical_and.reduce([found(points) for points in (of_truth, *of_method.values())])
+    each: dict[tuple[str, str], np.ndarray] = {}
+    for metric in by_landmarks:
+        for method, points in of_method.items():
+            sums[method, metric.name] = metric.update(points, of_truth, keep)
+            if metric.each:
+                each[method, metric.name] = metric.each(points, of_truth)
+    return sums, each
 
 
-def _landmark_sums(
-    metrics: Sequence[Metric], methods: Mapping[str, np.ndarray], truth: np.ndarray, landmarks: Landmarks
-) -> dict[tuple[str, str], Sums]:
+def _points(
+    methods: Mapping[str, np.ndarray], truth: np.ndarray, landmarks: Landmarks
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """-> the landmarks (T,68,2) of every method, and of the truth."""
+
     def points(images: np.ndarray) -> np.ndarray:
         return landmarks(pictures.to_uint8(pictures.resize(images, FRAME_SIZE)))
 
-    of_truth = points(truth)
     of_method = {
         # the copied source is one picture T times
         method: np.repeat(points(images[:1]), len(images), axis=0) if method == COPY else points(images)
         for method, images in methods.items()
     }
-    keep = np.logical_and.reduce([found(p) for p in (of_truth, *of_method.values())])
-    return {
-        (method, metric.name): metric.update(p, of_truth, keep)
-        for method, p in of_method.items()
-        for metric in metrics
-    }
+    return of_method, points(truth)
 
 
 # --- pictures -----------------------------------------------------------------------------------------------
 def draw(
-    model: str, methods: Mapping[str, np.ndarray], truth: np.ndarray, labels: Mapping[str, str], video: bool
+    model: str,
+    methods: Mapping[str, np.ndarray],
+    truth: np.ndarray,
+    labels: Mapping[str, str],
+    own: Mapping[str, np.ndarray],
+    video: bool,
 ) -> Cell:
+    """own: further pictures of the middle frame by their titles, (S,S,3) uint8 each."""
     made = methods[model]
     errors = pictures.error_map(made / 255.0, truth / 255.0)
     shown = [pictures.enlarge(images, CELL) for images in (methods[COPY], truth, made, errors)]
+    titles = column_titles(model)
     data = b""
     if video:
-        data = pictures.mp4(pictures.side_by_side(shown, column_titles(model), caption(model, labels)))
-    middle = len(truth) // 2
-    return Cell(row=[images[middle] for images in shown], video=data)
+        data = pictures.mp4(pictures.side_by_side(shown, titles, caption(model, labels)))
+    source, driving, output, error = (images[middle_of(truth)] for images in shown)
+    between = [pictures.enlarge(image[None], CELL)[0] for image in own.values()]
+    return Cell(
+        titles=[*titles[:2], *own, *titles[2:]], row=[source, driving, *between, output, error], video=data
+    )
+
+
+def explained(
+    reenactor: Reenactor, clip: Clip, sources: Sequence[int], driving: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """What the model shows of how it made the middle frame: title -> (S,S,3) uint8."""
+    own = reenactor.explain(clip, sources, driving[middle_of(driving)])
+    expected = (reenactor.image_size,) * 2 + (3,)
+    for title, image in own.items():
+        if image.shape != expected or image.dtype != np.uint8:
+            raise ValueError(f"picture {title!r}: {image.dtype} {image.shape}, expected uint8 {expected}")
+    return dict(own)
+
+
+def middle_of(frames: Sequence[Any] | np.ndarray) -> int:
+    return len(frames) // 2
 
 
 def column_titles(model: str) -> list[str]:
@@ -196,9 +267,8 @@ def caption(model: str, labels: Mapping[str, str]) -> str:
 
 
 # --- nets ---------------------------------------------------------------------------------------------------
-def load_reenactor(model: str, path: Path, device: str) -> Any:
-    """An object with image_size, labels and reenact(source (H,W,3), driving (T,H,W,3)) -> (T,S,S,3) in
-    [0,1]."""
+def load_reenactor(model: str, path: Path, device: str) -> Reenactor:
+    """The model of a checkpoint, ready to drive."""
     from importlib import import_module
 
     from models import MODELS

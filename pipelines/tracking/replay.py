@@ -311,11 +311,14 @@ class Replayer:
                 run.steps[name] = step
 
     def _finals(self, event: Event, values: Mapping[str, float]) -> None:
-        """Final figures: on the node's run and on the parent, so that charts of parents are not empty."""
+        """Final figures: on the node's run and on the parent, so that charts of parents are not empty. There
+        they bear the node's name, since two models have figures of one name.
+        """
         for node in (event["node"], PARENT):
             if run := self._find(event["run_id"], node):
                 for name, value in values.items():
-                    self._point(run.id, name, value, event, max(self._last_step(run, name), 0))
+                    shown = f"{event['node']}/{name.partition('/')[2] or name}" if node == PARENT else name
+                    self._point(run.id, shown, value, event, max(self._last_step(run, shown), 0))
 
     def _last_step(self, run: _Run, name: str) -> int:
         if name not in run.steps:

@@ -7,73 +7,32 @@ clips, then whatever the task draws from it. Only the frames asked for are read.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from models.api import Sample, Task
+from pipelines.stored_clips import Clips, Family, StoredClip
 
 ORDER, DRAW = 0, 1  # what a random stream is for
 ATTEMPTS = 100
-FIELDS_KEPT = 2048  # whole small fields (landmarks: 54 KB for 100 frames) kept decoded
 
 
-class Family(Protocol):
-    """What is used of storage.families.Family."""
-
-    def frames_of(self, key: str) -> int: ...
-    def read(self, key: str, fields: Sequence[str] | None = None) -> dict[str, Any]: ...
-    def frames(self, key: str, indices: Sequence[int]) -> np.ndarray: ...
-
-
-class Corpus:
-    """Clips of one split and where their fields are read. Pickles; opens nothing before it is asked.
-
-    `fields`: field -> the family that holds it; `identities`: the clip keys of each identity, both sorted.
-    """
+class Corpus(Clips):
+    """Clips of one split. `identities`: the clip keys of each identity, both sorted."""
 
     def __init__(
         self, clips: Family, fields: Mapping[str, Family], identities: tuple[tuple[str, ...], ...]
     ) -> None:
-        self.clips, self.fields, self.identities = clips, dict(fields), identities
-        self._kept: OrderedDict[tuple[str, str], Any] = OrderedDict()
-        self._lock = Lock()
+        super().__init__(clips, fields)
+        self.identities = identities
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return (Corpus, (self.clips, self.fields, self.identities))
-
-    def read(self, key: str, name: str) -> Any:
-        """A whole field of a clip; small ones are read again and again, so the last ones stay decoded."""
-        with self._lock:
-            if (key, name) in self._kept:
-                self._kept.move_to_end((key, name))
-                return self._kept[key, name]
-        value = self.fields[name].read(key, [name])[name]
-        with self._lock:
-            self._kept[key, name] = value
-            while len(self._kept) > FIELDS_KEPT:
-                self._kept.popitem(last=False)
-        return value
-
-
-class CorpusClip:
-    """models.api.Clip over a corpus."""
-
-    def __init__(self, corpus: Corpus, key: str) -> None:
-        self.corpus, self.key = corpus, key
-        self.length = corpus.clips.frames_of(key)
-
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
-        return self.corpus.clips.frames(self.key, indices)
-
-    def read(self, name: str) -> Any:
-        return self.corpus.read(self.key, name)
 
 
 @lru_cache(maxsize=8)
@@ -89,7 +48,7 @@ def draw(task: Task, corpus: Corpus, seed: int, index: int, training: bool) -> t
     for attempt in range(ATTEMPTS):
         keys = corpus.identities[int(_order(seed, count, turn)[(place + attempt) % count])]
         rng = np.random.default_rng([seed, DRAW, index, attempt])
-        clip = CorpusClip(corpus, keys[int(rng.integers(len(keys)))])
+        clip = StoredClip(corpus, keys[int(rng.integers(len(keys)))])
         sample = task.draw(rng, clip, training)
         if sample is not None:
             return clip.key, sample

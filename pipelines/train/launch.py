@@ -9,9 +9,11 @@ images), metrics.jsonl (losses and scores, no timings), samples.png.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +23,7 @@ from models import MODELS
 from models.api import Phase
 from pipelines.engine.fingerprint import resolve
 from pipelines.executor import load_nets
+from pipelines.stored_clips import Clips, opened
 from pipelines.train.follow import follow
 from storage import checkpoints
 from storage.checkpoints import StepCheckpoints
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
     from pipelines.train.data import Corpus
     from pipelines.train.loop import Job
 
+LOOKED = 1000
+"""Clips of a split whose records are read to count those without sound; each costs a small read."""
 MODEL, STATE, LOG = "model.safetensors", "state.safetensors", "metrics.jsonl"
 
 
@@ -45,7 +50,8 @@ def train_phase(ctx: Context) -> None:
     phase: Phase = section.phases[name]
     settings = {path.rsplit(".", 1)[-1]: _setting(section, path) for path in declared.SETTINGS[name]}
     seed, precision = settings.pop("seed"), settings.pop("precision")
-    train, held_out = corpora(ctx, declared.READS)
+    settings |= {name: getattr(ctx.config, name) for name in declared.told(section)}
+    train, held_out = corpora(ctx, declared.reads(section))
     store = ctx.inputs["clips"].family().store
     _bring_weights(ctx, phase, store)
     job = Job(
@@ -128,7 +134,8 @@ def _copy_in(path: Path, store: Store, name: str) -> None:
 
 
 def corpora(ctx: Context, reads: Mapping[str, Sequence[str]]) -> tuple[Corpus, Corpus | None]:
-    """Clips that every family has, split as the recordings table says -> training, held out.
+    """Clips that every family has, split as the recordings table says -> training, held out. The run is told
+    how many there are, how many a family lacks, and, of what is heard, how many have no sound.
 
     `reads`: node -> the fields read from it; the frames are those of `clips`.
     """
@@ -136,32 +143,53 @@ def corpora(ctx: Context, reads: Mapping[str, Sequence[str]]) -> tuple[Corpus, C
 
     from pipelines.train.data import Corpus
 
-    clips = ctx.inputs["clips"].family()
-    opened = {node: clips if node == "clips" else ctx.inputs[node].family() for node in reads}
-    families = {name: opened[node] for node, names in reads.items() for name in names if name != "frames"}
+    stored, keys = opened(ctx.inputs, reads)
     table = pq.read_table(
         ctx.inputs["recordings"].path("recordings.parquet"), columns=["id", "identity", "split"]
     )
     known = {row["id"]: row for row in table.to_pylist()}
     groups: dict[str, dict[str, list[str]]] = {"train": {}, "test": {}}
-    for key in clips.keys:
-        if all(key in family for family in opened.values()):
-            row = known[clips.recording_of(key)]
-            groups[row["split"]].setdefault(row["identity"], []).append(key)
+    for key in keys:
+        row = known[stored.clips.recording_of(key)]
+        groups[row["split"]].setdefault(row["identity"], []).append(key)
     made = {
-        split: Corpus(clips, families, tuple(tuple(sorted(keys)) for _, keys in sorted(group.items())))
+        split: Corpus(
+            stored.clips, stored.fields, tuple(tuple(sorted(some)) for _, some in sorted(group.items()))
+        )
         for split, group in groups.items()
     }
-    counts = {
-        split: {"identities": len(group), "clips": sum(map(len, group.values()))}
-        for split, group in groups.items()
-    }
-    ctx.params({f"data.{split}.{name}": n for split, count in counts.items() for name, n in count.items()})
+    for split, group in groups.items():
+        chosen = [key for some in group.values() for key in some]
+        facts: dict[str, Any] = {"identities": len(group), "clips": len(chosen)}
+        if chosen and "clip" in stored.fields and "speech" in reads:
+            facts["soundless"] = soundless(stored, chosen)
+        of_split = [k for k in stored.clips.keys if known[stored.clips.recording_of(k)]["split"] == split]
+        facts |= {f"left_out.{node}": n for node, n in left_out(stored, reads, of_split).items()}
+        ctx.params({f"data.{split}.{name}": fact for name, fact in facts.items()})
     if not groups["train"]:
         raise ValueError(
             f"{ctx.node}: no clip to train on; all were rejected, or all recordings are in the test split"
         )
     return made["train"], made["test"] if groups["test"] else None
+
+
+def left_out(stored: Clips, reads: Mapping[str, Sequence[str]], keys: Sequence[str]) -> dict[str, int]:
+    """Node -> how many of these clips it lacks, as `fit3dmm` lacks those that it could not fit; nodes that
+    lack none are left out.
+    """
+    families = {node: stored.fields[names[0]] for node, names in reads.items() if node != "clips"}
+    counts = {node: sum(key not in family for key in keys) for node, family in families.items()}
+    return {node: count for node, count in counts.items() if count}
+
+
+def soundless(stored: Clips, keys: Sequence[str]) -> str:
+    """How many clips have no sound, and so are heard as zeros: "3 of 120". Of many, LOOKED are looked at,
+    evenly spread.
+    """
+    looked = keys[:: max(1, math.ceil(len(keys) / LOOKED))]
+    with ThreadPoolExecutor(16) as pool:
+        records = list(pool.map(lambda key: stored.fields["clip"].read(key, ["clip"])["clip"], looked))
+    return f"{sum(not record['has_sound'] for record in records):,} of {len(looked):,}"
 
 
 # --- running ------------------------------------------------------------------------------------------------

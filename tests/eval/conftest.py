@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.eval.chosen import choose_clips
 from pipelines.eval.reenact import EvalConfig, evaluate
 from storage.files import Store
 
@@ -60,17 +61,41 @@ class MemoryFamily:
         return self.clips[key][list(indices)]
 
 
+@dataclass
+class FramesOfAClip:
+    """models.api.Clip over frames in memory."""
+
+    images: np.ndarray
+    key: str = "ann#rec0#000000#000009"
+
+    @property
+    def length(self) -> int:
+        return len(self.images)
+
+    def frames(self, indices: list[int]) -> np.ndarray:
+        return self.images[list(indices)]
+
+    def read(self, name: str) -> Any:
+        raise KeyError(name)
+
+
 class HalfWay:
-    """A model that shows the mean of the source and the driving frame: nearer to the truth than the source
-    is."""
+    """A model that shows the mean of the first source and the driving frame: nearer to the truth than the
+    source is."""
 
     def __init__(self) -> None:
         self.image_size = 32
         self.labels = {"kp_detector": "distilled from dlib landmarks"}
 
-    def reenact(self, source: np.ndarray, driving: np.ndarray) -> np.ndarray:
-        mean = (source.astype(np.float64) + driving) / 2 / 255
+    def clip_of(self, frames: np.ndarray) -> FramesOfAClip:
+        return FramesOfAClip(frames)
+
+    def drive(self, clip: Any, sources: list[int], driving: list[int]) -> np.ndarray:
+        mean = (clip.frames(sources[:1]).astype(np.float64) + clip.frames(driving)) / 2 / 255
         return mean.reshape(len(driving), 32, 2, 32, 2, 3).mean(axis=(2, 4)).astype(np.float32)
+
+    def explain(self, clip: Any, sources: list[int], frame: int) -> dict[str, np.ndarray]:
+        return {"the frame itself": clip.frames([frame])[0, ::2, ::2]}
 
 
 @dataclass
@@ -258,17 +283,12 @@ def evaluated(
     runtime,
     tmp_path_factory,
 ):
-    out = tmp_path_factory.mktemp("out")
-    family = MemoryFamily(clips, Store(str(tmp_path_factory.mktemp("store"))))
-    context = KeptContext(
-        node="eval.fsrt",
-        config=SimpleNamespace(eval=EvalConfig(max_frames=3, resamples=50, videos=1), runtime=runtime),
-        inputs={
-            "recordings": recordings,
-            "clips": Shards(family),
-            "train.fsrt.warmup": Folder(untrained),
-        },
-        out=out,
-    )
+    out, listed = (tmp_path_factory.mktemp(name) for name in ("out", "test_clips"))
+    family = Shards(MemoryFamily(clips, Store(str(tmp_path_factory.mktemp("store")))))
+    config = SimpleNamespace(eval=EvalConfig(max_frames=3, resamples=50, videos=1), runtime=runtime)
+    inputs = {"recordings": recordings, "clips": family}
+    choose_clips(KeptContext(node="test_clips", config=config, inputs=inputs, out=listed))
+    inputs = {"test_clips": Folder(listed), "clips": family, "train.fsrt.warmup": Folder(untrained)}
+    context = KeptContext(node="eval.fsrt", config=config, inputs=inputs, out=out)
     evaluate(context)
     return context

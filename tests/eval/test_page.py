@@ -1,6 +1,6 @@
 import pytest
 
-from pipelines.eval.page import Section, Strip, esc, histogram, number, page, strips, table
+from pipelines.eval.page import GREY, Section, Strip, esc, histogram, number, page, strips, table
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_a_histogram_of_nothing_says_so():
 
 def test_equal_values_still_draw():
     assert "<rect" in histogram("x", "px", [5.0] * 4)
-    assert "<circle" in strips("m", "", [Strip("a", [1.0, 1.0], 1.0, None, None, True)])
+    assert "<circle" in strips("m", "", [Strip("a", [1.0, 1.0], 1.0, None, None, GREY)])
 
 
 def test_a_table_sets_numbers_right():

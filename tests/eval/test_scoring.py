@@ -10,8 +10,14 @@ def value(sums, method, metric):
 
 
 @pytest.fixture
-def driven(half_way, clips):
-    return scoring.drive("toy", half_way, next(iter(clips.values())))
+def clip(half_way, clips):
+    """Nine frames."""
+    return half_way.clip_of(next(iter(clips.values())))
+
+
+@pytest.fixture
+def driven(half_way, clip):
+    return scoring.drive("toy", half_way, clip, [0], range(1, 9))
 
 
 def test_every_method_gives_the_frames_of_the_truth(driven):
@@ -81,35 +87,34 @@ def test_no_source_is_ever_driven():
     assert scoring.driving_indices(7, 2, None, [0, 1, 6]) == [2, 4]  # the stride counts what is left
 
 
-def test_the_model_is_shown_all_sources_and_copying_shows_the_first(half_way, clips):
-    frames = next(iter(clips.values()))
+def test_the_model_is_shown_all_sources_and_copying_shows_the_first(half_way, clip):
     shown = []
 
     class Keeps(type(half_way)):
-        def reenact(self, source, driving):
-            shown.append(source)
-            return super().reenact(source[0], driving)
+        def drive(self, clip, sources, driving):
+            shown.append((sources, driving))
+            return super().drive(clip, sources, driving)
 
-    methods, truth = scoring.drive("toy", Keeps(), frames, 2)
-    np.testing.assert_array_equal(shown[0], frames[:2])
-    one, of_one = scoring.drive("toy", half_way, frames)
-    np.testing.assert_array_equal(truth, of_one[1:])
-    np.testing.assert_array_equal(methods["copy_source"], one["copy_source"][1:])
+    methods, truth = scoring.drive("toy", Keeps(), clip, [0, 8], range(1, 8))
+    assert shown == [([0, 8], range(1, 8))]
+    one, of_one = scoring.drive("toy", half_way, clip, [0], range(1, 9))
+    np.testing.assert_array_equal(truth, of_one[:-1])
+    np.testing.assert_array_equal(methods["copy_source"], one["copy_source"][:-1])
 
 
-def test_a_model_of_the_wrong_size_is_named(half_way, clips):
+def test_a_model_of_the_wrong_size_is_named(half_way, clip):
     half_way.image_size = 48
     with pytest.raises(ValueError, match=r"toy gave \(8, 32, 32, 3\)"):
-        scoring.drive("toy", half_way, next(iter(clips.values())))
+        scoring.drive("toy", half_way, clip, [0], range(1, 9))
 
 
-def test_a_model_that_gives_nan_is_an_error(half_way, clips):
+def test_a_model_that_gives_nan_is_an_error(half_way, clip):
     class Broken(type(half_way)):
-        def reenact(self, source, driving):
-            return super().reenact(source, driving) * np.nan
+        def drive(self, clip, sources, driving):
+            return super().drive(clip, sources, driving) * np.nan
 
     with pytest.raises(FloatingPointError, match="not finite"):
-        scoring.drive("toy", Broken(), next(iter(clips.values())))
+        scoring.drive("toy", Broken(), clip, [0], range(1, 9))
 
 
 def test_the_largest_of_several_faces_is_taken():
@@ -126,6 +131,38 @@ def test_the_caption_says_which_weights_are_not_the_published_ones():
 
 def test_a_cell_shows_source_driving_model_and_error(driven):
     methods, truth = driven
-    cell = scoring.draw("toy", methods, truth, {}, video=False)
+    cell = scoring.draw("toy", methods, truth, {}, {}, video=False)
     assert [image.shape for image in cell.row] == [(192, 192, 3)] * 4
+    assert cell.titles == scoring.column_titles("toy")
     assert cell.video == b""
+
+
+def test_what_a_model_shows_of_its_own_work_stands_between_truth_and_output(half_way, driven, clip):
+    methods, truth = driven
+    own = scoring.explained(half_way, clip, [0], range(1, 9))
+    cell = scoring.draw("toy", methods, truth, {}, own, video=False)
+    assert cell.titles == ["source", "driving = truth", "the frame itself", "toy", "error x4"]
+    shown = cell.row[2][::6, ::6]  # enlarged sixfold; every other pixel of the middle driving frame
+    np.testing.assert_array_equal(shown, clip.frames([5])[0, ::2, ::2])
+
+
+def test_a_picture_of_its_own_that_does_not_fit_is_named(half_way, clip):
+    half_way.image_size = 48
+    with pytest.raises(
+        ValueError, match=r"'the frame itself': uint8 \(32, 32, 3\), expected uint8 \(48, 48, 3"
+    ):
+        scoring.explained(half_way, clip, [0], range(1, 9))
+
+
+def test_a_frame_is_decoded_once_for_model_and_baselines(half_way, clip):
+    asked = []
+
+    class Counts(type(clip)):
+        def frames(self, indices):
+            asked.extend(indices)
+            return super().frames(indices)
+
+    held = scoring.HeldClip(Counts(clip.images))
+    scoring.drive("toy", half_way, held, [0], range(1, 9))
+    np.testing.assert_array_equal(held.frames([7, 2, 2]), clip.frames([7, 2, 2]))
+    assert sorted(asked) == list(range(9))

@@ -145,11 +145,27 @@ def test_clips_without_landmarks_and_test_identities_are_not_trained_on(lab, fam
     lost = family.keys[0]
     some = type(family)({key: sample for key, sample in family.samples.items() if key != lost})
     lab.inputs["keypoints"] = replace(lab.inputs["keypoints"], opened=some)
-    train, held_out = corpora(lab.context("warmup"), {"clips": ("frames",), "keypoints": ("landmarks",)})
+    context = lab.context("warmup")
+    train, held_out = corpora(context, {"clips": ("frames",), "keypoints": ("landmarks",)})
     assert held_out is not None
+    assert {"data.train.identities": 2, "data.train.clips": 3, "data.train.left_out.keypoints": 1} in (
+        context.seen["params"]
+    )
     trained = {key for keys in train.identities for key in keys}
     assert trained == {key for key in family.keys if key.startswith(("id0", "id1")) and key != lost}
     assert {key[:3] for keys in held_out.identities for key in keys} == {"id2"}
+
+
+def test_clips_without_sound_are_counted_where_it_is_heard(lab, family):
+    from pipelines.train.launch import corpora
+
+    for i, (key, sample) in enumerate(family.samples.items()):
+        family.samples[key] = sample | {"clip": {"has_sound": i != 1}, "speech": np.zeros((6, 5))}
+    lab.inputs["speech"] = lab.inputs["clips"]
+    context = lab.context("warmup")
+    corpora(context, {"clips": ("frames", "clip"), "speech": ("speech",)})
+    told = {name: value for values in context.seen["params"] for name, value in values.items()}
+    assert (told["data.train.soundless"], told["data.test.soundless"]) == ("1 of 4", "0 of 1")
 
 
 def test_a_cancelled_run_stops_at_a_step_and_resumes(lab, monkeypatch):

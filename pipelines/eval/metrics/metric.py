@@ -55,6 +55,11 @@ class Metric:
     file."""
     compute: Callable[[Any], float]
     """NaN when no frame entered."""
+    each: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    """landmarks: each(prediction, target) -> the value of every frame (T,), NaN where a face is missing. From
+    these, methods that were scored apart can be compared on the frames that they share."""
+    over: Callable[[np.ndarray, np.ndarray], Any] | None = None
+    """landmarks: over(values of `each`, keep) -> sums, as `update` gives them."""
     needs: tuple[str, ...] = ()
     """Weight ids; without them the value is reported "not computed: needs <id>"."""
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.animation import Shown, Transfer
+from models.animation import Edit, Shown, Transfer
 from models.fsrt.network import Fsrt
 from models.fsrt.reenact import Reenactor, load_reenactor, reenactor_of, relative_keypoints
 
@@ -89,7 +89,7 @@ def test_a_model_without_keypoints_refuses_relative_motion_and_says_why(nano, cl
     with pytest.raises(ValueError, match=r"renders without keypoints.*latent expression"):
         reenactor.check(RELATIVE)
     reenactor.check(Transfer())
-    assert reenactor.reenact(clip.images[0], clip.images[1:3]).shape == (2, 16, 16, 3)
+    assert reenactor.drive(clip, [0], [1, 2]).shape == (2, 16, 16, 3)
 
 
 @pytest.mark.parametrize("wrong", [{"motion": "both"}, {"motion": "absolute", "adapt_scale": True}])
@@ -99,22 +99,22 @@ def test_a_transfer_that_means_nothing_is_refused(wrong):
 
 
 # --- rendering ----------------------------------------------------------------------------------------------
-def test_scene_motion_and_render_are_reenact_taken_apart(reenactor, clip):
+def test_scene_motion_and_render_are_drive_taken_apart(reenactor, clip):
     scene = reenactor.scene(shown(clip.images[:2]))
     parts = [reenactor.render(scene, reenactor.motion(shown(clip.images[at : at + 3]))) for at in (2, 5)]
-    whole = reenactor.reenact(clip.images[:2], clip.images[2:8])
+    whole = reenactor.drive(clip, [0, 1], range(2, 8))
     np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-5)
 
 
 def test_a_second_source_changes_the_picture(reenactor, clip):
-    one = reenactor.reenact(clip.images[:1], clip.images[3:4])
-    two = reenactor.reenact(clip.images[:2], clip.images[3:4])
+    one = reenactor.drive(clip, [0], [3])
+    two = reenactor.drive(clip, [0, 1], [3])
     assert np.abs(one - two).max() > 1e-3
 
 
 def test_bf16_renders_nearly_the_same(nano, state, about, clip):
     full, half = (reenactor_of(state, about, "cpu", precision) for precision in ("fp32", "bf16"))
-    one, other = (net.reenact(clip.images[0], clip.images[1:3]) for net in (full, half))
+    one, other = (net.drive(clip, [0], [1, 2]) for net in (full, half))
     assert one.dtype == other.dtype == np.float32
     assert 0 < np.abs(one - other).max() < 0.05
 
@@ -160,5 +160,17 @@ def test_files_of_another_kind_are_told(tmp_path, state):
 def test_a_saved_checkpoint_renders_as_the_net_did(tmp_path, reenactor, about, clip):
     path = tmp_path / "model.safetensors"
     save_file(reenactor.net.state_dict(), path, metadata={"reenact": json.dumps(about)})
-    again = load_reenactor(path).reenact(clip.images[0], clip.images[1:2])
-    np.testing.assert_array_equal(again, reenactor.reenact(clip.images[0], clip.images[1:2]))
+    again = load_reenactor(path).drive(clip, [0], [1])
+    np.testing.assert_array_equal(again, reenactor.drive(clip, [0], [1]))
+
+
+# --- what it cannot do --------------------------------------------------------------------------------------
+def test_edits_are_refused_with_what_was_asked(reenactor):
+    edit = Edit(frontal=True, turn={"yaw": 20.0}, expression={"jaw_open": 1.0})
+    with pytest.raises(ValueError, match=r"frontal, yaw \+20 degrees, expression jaw_open \+1 sigmas:"):
+        reenactor.check(Transfer(edit=edit))
+
+
+def test_numbers_cannot_drive_it(reenactor):
+    with pytest.raises(ValueError, match="driven by a video or a picture"):
+        reenactor.stated({"scale": np.ones(3)})

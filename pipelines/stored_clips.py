@@ -1,0 +1,79 @@
+"""Clips as models see them (models.api.Clip), over the families that hold their frames and fields."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from threading import Lock
+from typing import Any, Protocol
+
+import numpy as np
+
+FIELDS_KEPT = 2048
+"""Whole small fields (landmarks: 54 KB for 100 frames) kept decoded."""
+
+
+class Family(Protocol):
+    """What is used of storage.families.Family."""
+
+    @property
+    def keys(self) -> list[str]: ...
+    def __contains__(self, key: str) -> bool: ...
+    def frames_of(self, key: str) -> int: ...
+    def recording_of(self, key: str) -> str: ...
+    def read(self, key: str, fields: Sequence[str] | None = None) -> dict[str, Any]: ...
+    def frames(self, key: str, indices: Sequence[int]) -> np.ndarray: ...
+
+
+class Clips:
+    """Clips and where their fields are read. Pickles; opens nothing before it is asked.
+
+    `clips`: the family that holds the frames; `fields`: field -> the family that holds it.
+    """
+
+    def __init__(self, clips: Family, fields: Mapping[str, Family]) -> None:
+        self.clips, self.fields = clips, dict(fields)
+        self._kept: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        self._lock = Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Clips, (self.clips, self.fields))
+
+    def read(self, key: str, name: str) -> Any:
+        """A whole field of a clip; small ones are read again and again, so the last ones stay decoded."""
+        with self._lock:
+            if (key, name) in self._kept:
+                self._kept.move_to_end((key, name))
+                return self._kept[key, name]
+        value = self.fields[name].read(key, [name])[name]
+        with self._lock:
+            self._kept[key, name] = value
+            while len(self._kept) > FIELDS_KEPT:
+                self._kept.popitem(last=False)
+        return value
+
+
+class StoredClip:
+    """models.api.Clip: one of `Clips`."""
+
+    def __init__(self, clips: Clips, key: str) -> None:
+        self.stored, self.key = clips, key
+        self.length = clips.clips.frames_of(key)
+
+    def frames(self, indices: Sequence[int]) -> np.ndarray:
+        return self.stored.clips.frames(self.key, indices)
+
+    def read(self, name: str) -> Any:
+        return self.stored.read(self.key, name)
+
+
+def opened(inputs: Mapping[str, Any], reads: Mapping[str, Sequence[str]]) -> tuple[Clips, list[str]]:
+    """What a model reads of the artifacts of keyed nodes -> its clips, and the keys that every family has.
+
+    `inputs`: node -> artifact; `reads`: node -> the fields read from it, as a model's phases.py lists them.
+    The frames are those of `clips`.
+    """
+    clips = inputs["clips"].family()
+    families = {node: clips if node == "clips" else inputs[node].family() for node in reads}
+    fields = {name: families[node] for node, names in reads.items() for name in names if name != "frames"}
+    return Clips(clips, fields), [key for key in clips.keys if all(key in one for one in families.values())]
