@@ -46,6 +46,7 @@ class Weights:
 
 _DLIB = "face_recognition_models"
 _DLIB_TERMS = "CC0 (dlib-models)"
+_HEADGAN_TERMS = "CC BY-NC-SA 4.0"
 _HUB_SETTINGS = ("config.json", "preprocessor_config.json")
 _OPTIMISERS = ("optimizer", "optimizer_disc")
 _OF_FOMM = (
@@ -92,6 +93,12 @@ WEIGHTS: dict[str, Weights] = {w.id: w for w in (
     Weights(id="fomm_vox", purpose="FOMM's keypoint detector, in place of FSRT's",
             publisher="AliaksandrSiarohin/first-order-model", file="vox-cpk.pth.tar", obtain="manual",
             licence="MIT code; see the project", leave=_OF_FOMM),
+    Weights(id="headgan_vox", purpose="HeadGAN's generator, VoxCeleb", publisher="michaildoukas/headGAN",
+            file="latest_net_G.pth", obtain="manual", licence=_HEADGAN_TERMS),
+    Weights(id="headgan_vox_d", purpose="HeadGAN's judge of images", publisher="michaildoukas/headGAN",
+            file="latest_net_D.pth", obtain="manual", licence=_HEADGAN_TERMS),
+    Weights(id="headgan_vox_dm", purpose="HeadGAN's judge of mouths", publisher="michaildoukas/headGAN",
+            file="latest_net_Dm.pth", obtain="manual", licence=_HEADGAN_TERMS),
     Weights(id="vgg19", purpose="perceptual losses", publisher="pytorch/vision",
             file="vgg19-dcbb9e9d.pth", obtain="manual", licence="BSD-3 code, trained on ImageNet",
             leave=("classifier",)),
