@@ -19,6 +19,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from models.fsrt.config import FsrtConfig
+from models.headgan.config import HeadGanConfig
 from pipelines.engine.keys import canonical, leaves
 from pipelines.eval.reenact import EvalConfig
 from pipelines.eval.report import ReportConfig
@@ -107,7 +108,7 @@ class RuntimeConfig:
 class Config:
     name: str = "run"
     """Shown in MLflow and in reports."""
-    models: tuple[Literal["fsrt"], ...] = ("fsrt",)
+    models: tuple[Literal["fsrt", "headgan"], ...] = ("fsrt",)
     """The models to train and compare."""
     data: DataConfig = field(default_factory=DataConfig)
     download: DownloadConfig = field(default_factory=DownloadConfig)
@@ -117,6 +118,7 @@ class Config:
     speech: SpeechConfig = field(default_factory=SpeechConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     fsrt: FsrtConfig = field(default_factory=FsrtConfig)
+    headgan: HeadGanConfig = field(default_factory=HeadGanConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)

@@ -64,7 +64,8 @@ def test_an_exported_model_comes_back_equal(tmp_path, trained):
 @pytest.mark.parametrize(
     ("tensors", "facts", "said"),
     [
-        ({"a": torch.ones(1)}, {"model": "headgan"}, "holds model 'headgan'; a layout is known for: fsrt"),
+        ({"a": torch.ones(1)}, {"model": "pir"}, "holds model 'pir'; a layout is known for: fsrt, headgan"),
+        ({"a": torch.ones(1)}, {"model": "headgan"}, "names no architecture"),
         ({"net.a": torch.ones(1)}, {"model": "fsrt"}, "a state to train on from"),
         ({"a": torch.ones(1)}, {"model": "fsrt"}, "neither an architecture nor a detector"),
     ],

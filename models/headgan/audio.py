@@ -8,35 +8,22 @@ of stored features serves every model. Legend: T frames of a clip, D features.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from models.headgan.config import Hearing
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Hearing:
-    """How rows of `speech` become a frame's audio vector."""
-
-    window: int = 0
-    """Frames of sound to average, an even number, 8 as the authors hear; 0: the frame's row as it is."""
-    align: Literal["centred", "official"] = "centred"
-    """centred: as much before the middle of the frame as behind it. official: all of it from the frame on."""
-    normalise: bool = False
-    """Each vector to mean 0 and variance 1, as wav2vec's are."""
-
-    def __post_init__(self) -> None:
-        if self.window < 0 or self.window % 2:
-            raise ValueError(f"hearing.window {self.window}: expected an even number of frames, or 0")
-
-
-WAV2VEC = Hearing(window=8, normalise=True)
-"""For wav2vec: the span of the authors' features, centred; LayerNorm."""
 EPSILON = 1e-5
 
 
-def heard(speech: np.ndarray, frames: Sequence[int], how: Hearing, has_sound: bool = True) -> np.ndarray:
-    """speech (T,D) -> (n,D) float32 for frames (n,). A clip without sound: zeros.
+def heard(
+    speech: np.ndarray,
+    frames: Sequence[int],
+    how: Hearing,
+    has_sound: bool = True,
+    whose: str = "what drives",
+) -> np.ndarray:
+    """speech (T,D) -> (n,D) float32 for frames (n,). A clip without sound: zeros. whose: for errors.
 
     Centred, the rows at both ends of a window's 9 count half: rows lie on the middles of frames, and a window
     of 8 frames about such a middle ends on two others. Rows beyond the clip do not count. A row not finite
@@ -53,7 +40,10 @@ def heard(speech: np.ndarray, frames: Sequence[int], how: Hearing, has_sound: bo
         rows = speech[np.clip(near, 0, len(speech) - 1)].astype(np.float32)  # (n,w,D)
         found = np.einsum("nw,nwd->nd", weight, rows) / weight.sum(1, keepdims=True)
     if not np.isfinite(found).all():
-        raise ValueError("speech features hold a NaN or an infinity; rerun `speech` for this clip")
+        raise ValueError(
+            f"{whose}: speech features hold a NaN or an infinity near frames {frames[0]} to {frames[-1]}; "
+            "have them made anew (`reenact run RUN.yaml --force speech`)"
+        )
     if how.normalise:
         spread = np.sqrt(found.var(1, keepdims=True) + EPSILON)
         found = (found - found.mean(1, keepdims=True)) / spread

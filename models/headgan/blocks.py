@@ -23,6 +23,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils.checkpoint import checkpoint
 
 from models.headgan.config import Architecture
+from models.precision import precise
 
 SLOPE = 0.2  # of LeakyReLU
 TOGETHER = 128
@@ -37,10 +38,6 @@ def exactly(device: torch.device) -> AbstractContextManager[object]:
     if not torch.amp.is_autocast_available(device.type):  # the meta device's
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
-
-
-def precise(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
 
 
 # --- convolutions -------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""HeadGAN's architecture and what its losses are taken of, as values; the defaults are the paper's.
+"""HeadGAN's architecture and training settings as values; the defaults are the paper's.
 
 S = the paper's supplement, C = the authors' code (github.com/michaildoukas/headGAN). Where they differ,
 `supplement()` follows S, and C where S is silent; `official()` is C, which released weights need.
@@ -6,10 +6,16 @@ S = the paper's supplement, C = the authors' code (github.com/michaildoukas/head
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
+from models.api import Adversary, Phase
+from models.headgan.phases import PHASES
+
 RGB = 3
+MOST_LEVELS = 8
+Head = Literal["analytic_head", "flame", "bfm_deep3d", "bfm_3ddfa", "lsfm"]
+"""Morphable models, by their names in models.perception.NETS."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,12 +52,19 @@ class Architecture:
     """shuffle: pixel shuffle, which divides the channels by 4. nearest: repeated pixels; the block before it
     divides the channels by `base`, 2 in C (ablation of S 3.1).
     """
+    initial: Literal["xavier", "torch"] = "xavier"
+    """Initial weights. xavier: normal ones of gain 0.02, biases 0, as in C. torch: PyTorch's, from which
+    short runs learn sooner: 280 steps of the demo left 0.050 of held-out L1 against 0.060, and copying the
+    source 0.079.
+    """
 
     def __post_init__(self) -> None:
         for setting in fields(self):
             value, least = getattr(self, setting.name), 0 if setting.name == "audio" else 1
             if isinstance(value, int) and not isinstance(value, bool) and value < least:
                 raise ValueError(f"{setting.name} {value}: expected {least} or more")
+        if self.levels > MOST_LEVELS:
+            raise ValueError(f"levels {self.levels}: expected {MOST_LEVELS} or fewer")
         if self.upsampling == "shuffle" and self.base != 4:
             raise ValueError(f"base {self.base} with upsampling shuffle, which divides channels by 4")
         if self.image_size % 2**self.levels or self.image_size // 2**self.levels < 4:
@@ -136,6 +149,92 @@ OFFICIAL_TERMS = Terms(masked=True, vgg_layers=(1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.
 """Those of C."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hearing:
+    """How rows of `speech` become a frame's audio vector (models/headgan/audio.py)."""
+
+    window: int = 0
+    """Frames of sound to average, an even number, 8 as the authors hear; 0: the frame's row as it is."""
+    align: Literal["centred", "official"] = "centred"
+    """centred: as much before the middle of the frame as behind it. official: all of it from the frame on."""
+    normalise: bool = False
+    """Each vector to mean 0 and variance 1, as wav2vec's are."""
+
+    def __post_init__(self) -> None:
+        if self.window < 0 or self.window % 2:
+            raise ValueError(f"hearing.window {self.window}: expected an even number of frames, or 0")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadGanConfig:
+    net: Architecture = field(default_factory=Architecture)
+    judges: Judges = field(default_factory=Judges)
+    terms: Terms = field(default_factory=Terms)
+    phases: dict[str, Phase | None] = field(default_factory=lambda: dict(PHASES))
+    """By name; a run file changes single values of single phases, and drops a phase with null."""
+    head: Head = "analytic_head"
+    """The morphable model that is drawn: that of `fit3dmm.model`."""
+    hearing: Hearing = field(default_factory=Hearing)
+    """What is made of the rows of `speech`; their length must be `net.audio`."""
+    identity: Literal["clip_mean", "frame"] = "clip_mean"
+    """Whose face is drawn: one a clip, for fits of single frames jitter, or each frame's own as in C, which
+    needs `fit3dmm.identity: frame`.
+    """
+    shading: Literal["smooth", "centroid", "first"] = "smooth"
+    """Of NMFC: smooth, or one colour a triangle (models/headgan/nmfc.py)."""
+    recompute: bool = True
+    """Whether a training step computes some maps twice for two fifths of the memory of its activations; on
+    CPUs it costs no time. Changes no result.
+    """
+    vgg19: Literal["imagenet", "random"] = "imagenet"
+    """Weights of the perceptual losses' net. random: no file is needed, and everything trained so says it."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """bf16: autocast where the device multiplies in bfloat16 itself (GPUs, recent CPUs), float32 elsewhere;
+    drawing, flow, warping, norms, losses and Adam stay in float32.
+    """
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.judges.mouth and self.judges.mouth_size > self.net.image_size:
+            raise ValueError(
+                f"judges.mouth_size {self.judges.mouth_size}: images have {self.net.image_size} pixels"
+            )
+        for name, phase in self.phases.items():
+            if name not in PHASES:
+                raise ValueError(f"phases.{name}: expected one of {', '.join(PHASES)}")
+            if phase and name != phase.name:
+                raise ValueError(f"phases.{name}.name {phase.name!r}: expected {name!r}")
+            if phase:
+                self._check_terms(phase)
+
+    def _check_terms(self, phase: Phase) -> None:
+        """Terms that nothing computes are an error before anything runs."""
+        settings = (
+            (self.judges.mouth, "judges.mouth", OF_MOUTH),
+            (self.net.flow, "net.flow", OF_FLOW),
+            (self.net.mask, "net.mask", OF_MASK),
+        )
+        for on, setting, names in settings:
+            lost = sorted(names & weighed(phase)) if not on else []
+            if lost:
+                raise ValueError(
+                    f"phases.{phase.name} weighs {', '.join(lost)}, which {setting} false leaves out; set "
+                    f"{'it' if len(lost) == 1 else 'them'} to null"
+                )
+
+
+OF_MOUTH = {"discriminator_mouth", "gan_mouth", "feature_matching_mouth"}
+OF_FLOW = {"l1_warped", "perceptual_warped"}
+OF_MASK = {"mask"}
+
+
+def weighed(phase: Phase) -> set[str]:
+    """Names of a phase's terms, the judges' too, whose weight is above 0."""
+    judged: Adversary | None = phase.adversary
+    tables = (phase.losses, judged.losses, judged.fools) if judged else (phase.losses,)
+    return {name for table in tables for name, weight in table.items() if weight}
+
+
 def supplement() -> Architecture:
     """The net of S: 51,748,933 parameters (F 30,604,610, R 21,144,323)."""
     return Architecture()
@@ -148,7 +247,7 @@ def official() -> Architecture:
 
 def tiny() -> Architecture:
     """Our own size for tests and the demo (configs/run/tiny.yaml): the same structure at 64 px."""
-    return Architecture(image_size=64, width=8, hidden=32)
+    return Architecture(image_size=64, width=8, hidden=32, initial="torch")
 
 
 def tiny_judges() -> Judges:

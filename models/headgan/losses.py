@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.headgan.blocks import precise
 from models.perception.vgg19 import MEAN, STD
+from models.precision import precise
 
 COVERED = 0.01  # sum over a condition's channels above which a pixel is no background (C)
 LAYERS = 4.0  # C's factor on feature matching, over the convolutions of a scale

@@ -66,8 +66,8 @@ class HeadMotion:
 
     def at(self, frames: Sequence[int] | np.ndarray) -> HeadMotion:
         """These frames alone, in this order; numbers or a mask."""
-        parts = (getattr(self, name)[frames] for name in _PARTS)
-        return HeadMotion(**dict(zip(_PARTS, parts, strict=True)))
+        parts = (getattr(self, name)[frames] for name in PARTS)
+        return HeadMotion(**dict(zip(PARTS, parts, strict=True)))
 
     def in_pixels(self, factor: float) -> HeadMotion:
         """The same heads in images `factor` times as large; depth grows alike."""
@@ -75,11 +75,11 @@ class HeadMotion:
 
     def packed(self) -> np.ndarray:
         """(T, n_id + n_exp + 13) float32: what a sample carries, and `nmfc.Faces` renders."""
-        flat = [getattr(self, name).reshape(len(self), -1) for name in _PARTS]
+        flat = [getattr(self, name).reshape(len(self), -1) for name in PARTS]
         return np.concatenate(flat, axis=1)
 
 
-_PARTS = ("identity", "expression", "scale", "rotation", "translation")
+PARTS = ("identity", "expression", "scale", "rotation", "translation")
 
 
 # --- reading ------------------------------------------------------------------------------------------------

@@ -48,14 +48,16 @@ class Faces:
         size: int,
         shading: Shading = "smooth",
         device: torch.device | str = "cpu",
+        *,
+        whole: bool = False,
     ) -> None:
         """size: I. shading: smooth, or one colour a triangle as the authors' renderer may have drawn it
-        (they differ by at most a triangle's extent).
+        (they differ by at most a triangle's extent). whole: draw all of the model, whatever regions it names.
         """
         self.name, self.size = model.name, size
         self.shading: Shading = shading
         self.n_id, self.n_exp = model.n_id, model.n_exp
-        vertices, faces = _drawn(model)
+        vertices, faces = _drawn(model, whole)
         basis = np.concatenate([model.id_basis[vertices], model.exp_basis[vertices]], axis=2)
         marks, *mark_bases = model.landmark_model()
         mark_basis = np.concatenate(mark_bases, axis=2)
@@ -115,9 +117,10 @@ class Faces:
             return shape @ turn + translation[:, None].float()
 
 
-def _drawn(model: MorphableModel) -> tuple[np.ndarray, np.ndarray]:
+def _drawn(model: MorphableModel, whole: bool) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (N,) that are drawn, and triangles (F,3) among them."""
-    kept = model.regions.get(FACE, np.ones(len(model.mean), bool))
+    everything = np.ones(len(model.mean), bool)
+    kept = everything if whole else model.regions.get(FACE, everything)
     faces = model.faces[kept[model.faces].all(1)]
     vertices, place = np.unique(faces, return_inverse=True)
     return vertices, place.reshape(-1, 3)

@@ -22,24 +22,29 @@ Every tensor must be there, none may be unknown, all must have the net's shapes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from models.headgan.config import Architecture, Judges, official
+from models.headgan.config import RGB, Architecture, Hearing, Judges, official
 from models.headgan.discriminator import image_discriminator, mouth_discriminator
 from models.headgan.network import Generator
 from models.perception.torch_net import differences, read_tensors, shapes
 
-PREFIXES = {
-    "headgan_vox": "",
-    "headgan_vox_d": "image_discriminator.",
-    "headgan_vox_dm": "mouth_discriminator.",
-}
+if TYPE_CHECKING:
+    from models.api import Phase
+    from models.headgan.config import HeadGanConfig
+
+GENERATOR, IMAGES, MOUTHS = "headgan_vox", "headgan_vox_d", "headgan_vox_dm"
+PREFIXES = {GENERATOR: "", IMAGES: "image_discriminator.", MOUTHS: "mouth_discriminator."}
 """Weights ids, and what our names have in front of theirs."""
+FILES = {GENERATOR: "latest_net_G.pth", IMAGES: "latest_net_D.pth", MOUTHS: "latest_net_Dm.pth"}
 OURS, THEIRS = (
     (".parametrizations.weight.original", ".parametrizations.weight.0._u", ".parametrizations.weight.0._v"),
     (".weight_orig", ".weight_u", ".weight_v"),
@@ -67,33 +72,82 @@ def _renamed(name: str, old: Iterable[str], new: Iterable[str]) -> str:
 
 # --- reading ------------------------------------------------------------------------------------------------
 def read(
-    files: Mapping[str, Path], net: Architecture | None = None, judges: Judges | None = None
+    files: Mapping[str, Path], section: HeadGanConfig | None = None, phase: Phase | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Imported files by weights id -> tensors by our names (float32), and labels.
 
-    net, judges: sizes that the tensors must fit; without, the published ones, but for the generator's
-    settings that shapes show (`architecture_of`). Raises ValueError naming what is missing, unknown or of
-    another shape, and for a net that is not residual.
+    With a run's settings the tensors must fit its net and judges; without, the published ones, but for the
+    generator's settings that shapes show (`architecture_of`). With a phase, judges that it does not train are
+    left out. Raises ValueError naming what is missing, unknown or of another shape, and for settings that
+    shapes do not show and that are not the published ones: a net that is not residual, or is shown sketches.
     """
     if unknown := sorted(set(files) - set(PREFIXES)):
         raise ValueError(f"no reader for weights {', '.join(unknown)}; known: {', '.join(PREFIXES)}")
-    if "headgan_vox" not in files:
-        raise ValueError(f"weights {', '.join(files) or 'none'}: expected headgan_vox among them")
+    if GENERATOR not in files:
+        raise ValueError(f"weights {', '.join(files) or 'none'}: expected {GENERATOR} among them")
+    if phase is not None:
+        judges = phase.adversary.train if phase.adversary else ()
+        files = {
+            name: path for name, path in files.items() if name == GENERATOR or PREFIXES[name][:-1] in judges
+        }
     found = {name: _opened(path, PREFIXES[name]) for name, path in files.items()}
-    net = net or architecture_of(found["headgan_vox"], official())
+    net = architecture_of(found[GENERATOR], official()) if section is None else section.net
     for name, tensors in found.items():
-        if told := differences(tensors, expected(name, net, judges or Judges())):
+        if told := differences(tensors, expected(name, net, Judges() if section is None else section.judges)):
             raise ValueError(
                 f"weights {name} do not fit HeadGAN: tensors {told}. Is it another model's file?"
             )
+    _check_hidden(net)
+    tensors = {name: tensor for one in found.values() for name, tensor in one.items()}
+    labels = {"generator" if name == GENERATOR else PREFIXES[name][:-1]: f"from {name}" for name in files}
+    return tensors, labels
+
+
+def load(files: Mapping[str, Path]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A net to render with: tensors and metadata as a checkpoint of our own holds them, its architecture
+    inferred. The judges stay behind. Raises ValueError as `read` does.
+
+    Head, identity and sound are what the authors trained with: LSFM, each frame's own fit, and features that
+    reach ahead. They had characters from a speech recogniser; those that have none are told none.
+    """
+    tensors, labels = read({name: path for name, path in files.items() if name == GENERATOR})
+    net = architecture_of(tensors, official())
+    about = {
+        "model": "headgan",
+        "phase": "released",
+        "architecture": asdict(net),
+        "head": "lsfm",
+        "identity": "frame",
+        "shading": "smooth",
+        "hearing": asdict(Hearing()),
+        "speech": {"encoder": "headgan", "audio_align": "official"} if net.audio else None,
+        "labels": labels,
+    }
+    return tensors, about
+
+
+def check(weights_id: str, path: Path) -> None:
+    """Whether an imported file is what its id says; raises ValueError as `read` does."""
+    tensors = _opened(path, PREFIXES[weights_id])
+    net = official()
+    if weights_id == GENERATOR:
+        net = architecture_of(tensors, net)
+    elif weights_id == MOUTHS:
+        first = tensors.get(f"{PREFIXES[MOUTHS]}discriminator_0.model0.0.weight")
+        if first is not None and first.dim() == 4 and first.shape[1] >= RGB:
+            net = replace(net, audio=first.shape[1] - RGB)
+    if told := differences(tensors, expected(weights_id, net, Judges())):
+        raise ValueError(f"this is not {weights_id}: tensors {told}. Is it the file of another model?")
+
+
+def _check_hidden(net: Architecture) -> None:
     if not net.residual:  # C's blocks always are, and shapes do not show it
         raise ValueError(
-            "weights headgan_vox were trained with SPADE blocks that add their input: expected net.residual "
+            f"weights {GENERATOR} were trained with SPADE blocks that add their input: expected net.residual "
             "true (preset official), found false"
         )
-    tensors = {name: tensor for one in found.values() for name, tensor in one.items()}
-    labels = {"generator" if name == "headgan_vox" else PREFIXES[name][:-1]: f"from {name}" for name in files}
-    return tensors, labels
+    if net.condition != "nmfc":
+        raise ValueError(f"weights {GENERATOR} were shown NMFC, found net.condition {net.condition}")
 
 
 def _opened(path: Path, prefix: str) -> dict[str, Tensor]:
@@ -103,13 +157,14 @@ def _opened(path: Path, prefix: str) -> dict[str, Tensor]:
     return {prefix + our_name(name): tensor.float() for name, tensor in tensors.items()}
 
 
-def expected(weights_id: str, net: Architecture, judges: Judges) -> dict[str, tuple[int, ...]]:
+@lru_cache(maxsize=8)  # a second, for spectral norms
+def expected(weights_id: str, net: Architecture, judges: Judges) -> Mapping[str, tuple[int, ...]]:
     """Shapes of all tensors of a file, by our names."""
     with torch.device("meta"):  # shapes only
         part: nn.Module = {
-            "headgan_vox": lambda: Generator(net),
-            "headgan_vox_d": lambda: image_discriminator(judges),
-            "headgan_vox_dm": lambda: mouth_discriminator(judges, net.audio),
+            GENERATOR: lambda: Generator(net),
+            IMAGES: lambda: image_discriminator(judges),
+            MOUTHS: lambda: mouth_discriminator(judges, net.audio),
         }[weights_id]()
     return {PREFIXES[weights_id] + name: shape for name, shape in shapes(part).items()}
 
@@ -134,9 +189,37 @@ def published(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """A net of ours by our names -> by weights id, what the publisher's file of each part holds."""
     files: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        part = next(
-            (i for i, prefix in PREFIXES.items() if prefix and name.startswith(prefix)), "headgan_vox"
-        )
+        part = next((i for i, prefix in PREFIXES.items() if prefix and name.startswith(prefix)), GENERATOR)
         inner = their_name(name.removeprefix(PREFIXES[part]))
         files.setdefault(part, {})[inner] = tensor.detach().clone().contiguous()
     return files
+
+
+def write(tensors: Mapping[str, Tensor], about: Mapping[str, Any], folder: Path) -> list[Path]:
+    """A checkpoint of ours -> the authors' files in `folder`: latest_net_G.pth, and those of the judges that
+    it holds.
+
+    tensors and about: as storage.checkpoints.load gives them for a model.safetensors. Variants that only our
+    code can build come out in the same layout. Raises ValueError where the checkpoint does not hold exactly
+    its generator, or a file is there already: nothing is overwritten.
+    """
+    if "architecture" not in about:
+        raise ValueError("the checkpoint's metadata names no architecture")
+    judges = tuple(prefix for prefix in PREFIXES.values() if prefix)
+    # the judges' sizes are no part of the metadata: their tensors go through as they are
+    own = {name: tensor for name, tensor in tensors.items() if not name.startswith(judges)}
+    if told := differences(own, expected(GENERATOR, Architecture(**about["architecture"]), Judges())):
+        raise ValueError(f"the checkpoint of phase {about.get('phase')} is not whole: tensors {told}")
+    contents = {FILES[name]: content for name, content in published(tensors).items()}
+    if there := [str(folder / name) for name in contents if (folder / name).exists()]:
+        raise ValueError(f"{' and '.join(there)} would be overwritten; choose another folder")
+    return [_saved(content, folder / name) for name, content in contents.items()]
+
+
+def _saved(content: dict[str, Tensor], path: Path) -> Path:
+    """Appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.part")
+    torch.save(content, aside)
+    os.replace(aside, path)
+    return path

@@ -13,7 +13,10 @@ import torch
 from torch import nn
 
 from models.headgan.config import Architecture
+from models.headgan.motion import explicit_motion, read_motion
+from models.headgan.nmfc import Faces
 from models.headgan.released import THEIRS, our_name, their_name
+from models.perception.morphable import analytic
 
 A, B = "A_sin_raw_uv", "B_quad_svd_uv"
 TOLERANCE = {A: 1e-6, B: 1e-9}
@@ -96,3 +99,61 @@ def golden() -> SimpleNamespace:
 def nano() -> Architecture:
     """16 px, some ten thousand parameters."""
     return Architecture(image_size=16, width=2, hidden=4, audio=5)
+
+
+class TalkingHead:
+    """models.api.Clip in memory: the analytic head turns and talks, its coordinates its colours."""
+
+    def __init__(self, frames: int = 8, side: int = 64, audio: int = 5) -> None:
+        head, at = analytic(), np.linspace(-1, 1, frames)
+        expression = np.zeros((frames, head.n_exp))
+        expression[:, 0] = 1 + np.cos(9 * at)
+        motion = explicit_motion(
+            {
+                "scale": np.full(frames, side / 3.6),
+                "translation": np.stack([side * (0.5 + 0.06 * at), np.full(frames, 0.55 * side), 0 * at], 1),
+                "angles": np.stack([4 * at, 25 * at, 0 * at], 1),
+                "exp_coeffs": expression,
+            },
+            head.n_id,
+            head.n_exp,
+        )
+        drawn = Faces(head, side, whole=True).nmfc(torch.from_numpy(motion.packed())).numpy()
+        ground = np.broadcast_to(np.linspace(0.2, 0.6, side), drawn.shape)
+        picture = np.where(drawn.sum(1, keepdims=True) > 0, 0.2 + 0.7 * drawn[:, [2, 0, 1]], ground)
+        self.key, self.length = "id0#talking#000000#000008", frames
+        self.pictures = (picture.transpose(0, 2, 3, 1) * 255).round().astype(np.uint8)
+        draw = np.random.default_rng(3)
+        self.fields = {
+            "id_coeffs": motion.identity[0],
+            "id_frames": motion.identity + 0.1 * np.arange(frames, dtype=np.float32)[:, None],
+            "exp_coeffs": motion.expression,
+            "scale": motion.scale,
+            "rotation": motion.rotation,
+            "translation": motion.translation,
+            "fit_valid": np.ones(frames, bool),
+            "speech": draw.random((frames, audio), dtype=np.float32),
+            "clip": {"has_sound": True},
+        }
+
+    def frames(self, indices):
+        return self.pictures[list(indices)]
+
+    def read(self, name):
+        return self.fields[name]
+
+
+@pytest.fixture(scope="session")
+def talking_head() -> type[TalkingHead]:
+    return TalkingHead
+
+
+@pytest.fixture(scope="session")
+def turning() -> SimpleNamespace:
+    """Twelve frames of such a clip, 64 px: the `clip`, its `motion` (a HeadMotion) and its exact `landmarks`
+    (12,68,2).
+    """
+    clip = TalkingHead(frames=12)
+    motion = read_motion(clip.read)
+    marks = Faces(analytic(), 64).landmarks(torch.from_numpy(motion.packed()))
+    return SimpleNamespace(clip=clip, motion=motion, landmarks=marks.numpy())

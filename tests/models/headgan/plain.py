@@ -1,5 +1,5 @@
-"""HeadGAN's generator as the paper draws it: what models/headgan/network.py must equal, and what it is timed
-against.
+"""HeadGAN as the paper draws it: generator, judges and training step; what models/headgan must equal, and
+what it is timed against.
 
 A SPADE layer resizes its guide, then makes gamma and beta in two convolutions; every intermediate map stays
 until the backward pass. It reads the same weights. Legend as in network.py.
@@ -7,12 +7,14 @@ until the backward pass. It reads the same weights. Legend as in network.py.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from models.headgan.config import RGB, Architecture
+from models.headgan.config import RGB, Architecture, Judges
 
 
 def maybe(conv: nn.Conv2d, net: Architecture) -> nn.Module:
@@ -191,3 +193,88 @@ class Generator(nn.Module):
                 x = self.doubled(x)
         x = part.cond_dec[self.net.levels + 1](x, image)
         return torch.tanh(part.conv_img(F.leaky_relu(x, 0.2)))
+
+
+# --- the whole training step --------------------------------------------------------------------------------
+class Scale(nn.ModuleDict):
+    def __init__(self, inputs: int, sizes: Judges) -> None:
+        super().__init__()
+        before, last = inputs, len(sizes.widths)
+        for i, width in enumerate(sizes.widths):
+            conv = nn.Conv2d(before, width, 4, 1 if i == last - 1 else 2, padding=2, bias=i == 0)
+            if i:
+                made = spectral_norm(conv) if sizes.spectral else conv
+                conv = nn.Sequential(made, nn.InstanceNorm2d(width, affine=True))
+            self[f"model{i}"] = nn.Sequential(conv, nn.LeakyReLU(0.2))
+            before = width
+        self[f"model{last}"] = nn.Sequential(nn.Conv2d(before, 1, 4, padding=2))
+
+
+class Judge(nn.ModuleDict):
+    def __init__(self, inputs: int, sizes: Judges) -> None:
+        super().__init__({f"discriminator_{i}": Scale(inputs, sizes) for i in range(sizes.scales)})
+
+    def forward(self, x: Tensor) -> list[list[Tensor]]:
+        found = []
+        for scale in self.values():
+            maps = [x]
+            for layer in scale.values():
+                maps.append(layer(maps[-1]))
+            found.append(maps[1:])
+            x = F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
+        return found
+
+
+class Given(NamedTuple):
+    """What one step looks at; audio (B,A), centres (B,2) of mouths, the rest images (B,C,H,W)."""
+
+    window: Tensor
+    told: Tensor
+    source: Tensor
+    condition: Tensor
+    target: Tensor
+    audio: Tensor
+    centres: Tensor
+
+
+def whole_step(
+    net: Generator, judge: Judge, mouth_judge: Judge, vgg: nn.Sequential, given: Given, mouth: int
+) -> tuple[Tensor, Tensor]:
+    """-> what the generator minimises, what the judges minimise. As a reader of the supplement would write
+    it: each term by itself, each judge sees real, rendered, and rendered cut off from the generator.
+    """
+    image, warped, _ = net(given.window, given.told, given.source, given.audio)
+    of_generator = 50 * (image - given.target).abs().mean() + 50 * (warped - given.target).abs().mean()
+    of_generator = of_generator + 10 * perceptual(vgg, image, given.target)
+    of_generator = of_generator + 10 * perceptual(vgg, warped, given.target)
+    heard = given.audio[:, :, None, None].expand(-1, -1, mouth, mouth)
+    crops = [cut(one, given.centres, mouth) for one in (image, given.target)]
+    pairs = ((judge, given.condition, image, given.target), (mouth_judge, heard, *crops))
+    of_judges = torch.zeros(())
+    for one, beside, rendered, real in pairs:
+        fools, seen = one(torch.cat([beside, rendered], 1)), one(torch.cat([beside, real], 1))
+        cut_off = one(torch.cat([beside, rendered.detach()], 1))
+        for a, b, c in zip(fools, seen, cut_off, strict=True):
+            near = sum((x - y.detach()).abs().mean() for x, y in zip(a[:-1], b[:-1], strict=True))
+            of_generator = of_generator + (10 * 4 / len(a) * near - a[-1].mean()) / len(fools)
+            of_judges = of_judges + (F.relu(1 - b[-1]).mean() + F.relu(1 + c[-1]).mean()) / len(fools)
+    return of_generator, of_judges
+
+
+def perceptual(vgg: nn.Sequential, image: Tensor, target: Tensor) -> Tensor:
+    """vgg: torchvision's `features` up to relu5_1; images in [-1,1], as they are."""
+    total = torch.zeros(())
+    real = target
+    for i, layer in enumerate(vgg):
+        image, real = layer(image), layer(real)
+        if i in (1, 6, 11, 20, 29):
+            total = total + (image - real.detach()).abs().mean()
+    return total
+
+
+def cut(images: Tensor, centres: Tensor, side: int) -> Tensor:
+    height, half, found = images.shape[-1], side // 2, []
+    for image, centre in zip(images, centres.tolist(), strict=True):
+        x, y = (min(max(place, half), height - half) for place in centre)
+        found.append(image[:, y - half : y + half, x - half : x + half])
+    return torch.stack(found)

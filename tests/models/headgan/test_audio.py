@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
 
-from models.headgan.audio import WAV2VEC, Hearing, heard
+from models.headgan.audio import heard
+from models.headgan.config import Hearing
+
+WAV2VEC = Hearing(window=8, normalise=True)
 
 
 def impulse(frame, frames=30, features=3):
@@ -54,8 +57,10 @@ def test_a_clip_without_sound_is_heard_as_zeros():
 
 
 def test_features_that_are_not_finite_are_an_error():
-    with pytest.raises(ValueError, match="rerun `speech`"):
-        heard(np.full((5, 3), np.nan), [2], Hearing())
+    with pytest.raises(
+        ValueError, match="clip x: speech features hold a NaN or an infinity near frames 2 to"
+    ):
+        heard(np.full((5, 3), np.nan), [2], Hearing(), whose="clip x")
 
 
 @pytest.mark.parametrize("window", [-2, 7])

@@ -16,6 +16,7 @@ from models.headgan.config import Architecture, Judges, official, supplement
 from models.headgan.discriminator import crop, image_discriminator, mouth_discriminator
 from models.headgan.network import FlowNetwork, Generator, RenderingNetwork, warp_maps
 from models.headgan.released import their_name
+from models.perception.vgg19 import Features
 
 A, B = "A_sin_raw_uv", "B_quad_svd_uv"
 slow = pytest.mark.slow
@@ -109,15 +110,32 @@ def test_the_supplements_state_is_the_released_one_without_mask_head(golden):
     assert state == {name: shape for name, shape in released.items() if ".dec_mask." not in name}
 
 
-def test_multiplications_of_a_frame(golden):
+def test_multiplications_of_the_generators_parts(golden):
+    """F with the encoding of the reference, R, and the layers of both between a guide and its scale and
+    shift.
+    """
+    expected = golden.figures["macs_256"]
+    with torch.device("meta"):
+        net, image = Generator(official()).eval(), torch.rand(1, 3, 256, 256)
+        with FlopCounterMode(display=False) as counter:
+            net(torch.rand(1, 9, 256, 256), image, image, torch.rand(1, 300))
+    counts = {name: sum(flops.values()) / 2 for name, flops in counter.get_flop_counts().items()}
+    rendering = counts["Generator.rendering_network"]
+    spade = sum(count for name, count in counts.items() if name.rpartition(".")[2] in ("norm_0", "norm_1"))
+    assert counts["Generator"] == expected["generator"]
+    assert rendering == expected["rendering_network"]
+    assert counts["Generator"] - rendering == expected["flow_network"]
+    assert spade == expected["spade_modulation_convs_in_generator"]
+
+
+def test_multiplications_of_judges_and_vgg19(golden):
     net, sizes, expected = official(), Judges(), golden.figures["macs_256"]
     with torch.device("meta"):
         image, mouth, audio = torch.rand(1, 3, 256, 256), torch.rand(1, 3, 64, 64), torch.rand(1, net.audio)
-        window = torch.rand(1, net.window, 256, 256)
         works = {
-            "generator": (Generator(net), window, image, image, audio),
             "image_discriminator_256": (image_discriminator(sizes), image, image),
             "mouth_discriminator_64": (mouth_discriminator(sizes, net.audio), audio, mouth),
+            "vgg19_to_relu5_1_256": (Features(), image),
         }
         for name, (part, *given) in works.items():
             with FlopCounterMode(display=False) as counter:
@@ -184,6 +202,22 @@ def test_generator(golden, name, size, scheme):
     found["mask"] = torch.ones_like(out.flow[:, :1]) if out.mask is None else out.mask
     found |= {f"warped_feats[{i}]": one for i, one in enumerate(out.maps)}
     check_all(golden, name, size, scheme, found)
+
+
+@pytest.mark.parametrize("name", ["generator", "generator_supplement"])
+@torch.no_grad()
+def test_generator_in_single_precision(golden, name):
+    """2e-5 of the figures, which are float64's (spec 16)."""
+    arch = sized(official() if name == "generator" else supplement(), "small")
+    given = [golden.coordinates((1, 9, 32, 32), 0), golden.coordinates((1, 3, 32, 32), 1)]
+    given += [golden.rgb((1, 3, 32, 32), 2), golden.coordinates((1, arch.audio), 3)]
+    out = golden.filled(lambda: Generator(arch)).float()(*(one.float() for one in given))
+    expected = golden.figures["nets"][name]["small"]["cases"][B]["outputs"]
+    for key, tensor in {"image": out.image, "warped": out.warped, "flow": out.flow}.items():
+        found, wanted = tensor.flatten().numpy(), expected[key]
+        assert tensor.dtype == torch.float32
+        np.testing.assert_allclose(found[:16], wanted["first16"], rtol=2e-5, atol=2e-5)
+        np.testing.assert_allclose(found[-4:], wanted["last4"], rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize(("size", "scheme"), CASES)

@@ -133,11 +133,25 @@ def test_audio_that_a_net_cannot_hear_or_misses_is_an_error(nano):
 
 
 def test_begins_with_no_motion_and_a_grey_image():
-    net = Generator(replace(tiny(), mask=True, residual=True))
+    net = Generator(replace(tiny(), mask=True, residual=True, initial="xavier"))
     out = net(*inputs(tiny(), B=1, dtype=torch.float32))
     assert out.flow.abs().max() < 0.1
     assert out.image.abs().max() < 0.1
     assert out.mask.sub(0.5).abs().max() < 0.2
+
+
+def test_initial_weights_stay_pytorchs_where_the_net_says_so(nano):
+    torch.manual_seed(0)
+    widest = [
+        one.mlp_shared[0].weight.abs().max() for one in spades(Generator(replace(nano, initial="torch")))
+    ]
+    torch.manual_seed(0)
+    least = [one.mlp_shared[0].weight.abs().max() for one in spades(Generator(nano))]
+    assert min(widest) > 5 * max(least)
+
+
+def spades(net):
+    return [module for module in net.modules() if isinstance(module, Spade)]
 
 
 def test_folding_spectral_norm_keeps_the_outputs(nano):

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.headgan.config import Judges, official
+from models.headgan.config import Architecture, HeadGanConfig, Judges, official
 from models.headgan.discriminator import image_discriminator, mouth_discriminator
 from models.headgan.network import Generator
-from models.headgan.released import architecture_of, our_name, published, read, their_name
+from models.headgan.phases import PHASES
+from models.headgan.released import (
+    architecture_of,
+    check,
+    expected,
+    load,
+    our_name,
+    published,
+    read,
+    their_name,
+    write,
+)
+from models.perception.torch_net import shapes
 
-SIZES = Judges(width=4, max_width=8)
+SIZES = Judges(width=4, max_width=8, mouth_size=16)
 
 
 @pytest.fixture
 def arch(nano):
     return replace(nano, residual=True, mask=True)
+
+
+@pytest.fixture
+def section(arch):
+    return HeadGanConfig(net=arch, judges=SIZES)
 
 
 @pytest.fixture
@@ -38,8 +55,8 @@ def files(net, tmp_path):
     return paths
 
 
-def test_what_is_written_is_read_back(net, files, arch):
-    tensors, labels = read(files, arch, SIZES)
+def test_what_is_written_is_read_back(net, files, section):
+    tensors, labels = read(files, section)
     state = net.state_dict()
     assert tensors.keys() == state.keys()
     assert all(torch.equal(tensors[name], state[name]) for name in state)
@@ -63,11 +80,11 @@ def test_names_go_both_ways(net):
     assert our_name("a.mlp_gamma.weight") == "a.mlp_gamma.weight"
 
 
-def test_the_prefix_of_data_parallelism_is_taken_off(net, files, arch, tmp_path):
+def test_the_prefix_of_data_parallelism_is_taken_off(net, files, section, tmp_path):
     wrapped = {f"module.{name}": t for name, t in published(net.state_dict())["headgan_vox"].items()}
     path = tmp_path / "wrapped.safetensors"
     save_file(wrapped, path)
-    tensors, _ = read({"headgan_vox": path}, arch, SIZES)
+    tensors, _ = read({"headgan_vox": path}, section)
     assert set(tensors) == {name for name in net.state_dict() if "discriminator" not in name}
 
 
@@ -79,23 +96,39 @@ def test_the_prefix_of_data_parallelism_is_taken_off(net, files, arch, tmp_path)
         (lambda t: t.update({"flow_network.dec_flow.1.bias": torch.zeros(3)}), "1 of another shape"),
     ],
 )
-def test_a_file_that_does_not_fit_is_refused(net, arch, tmp_path, harm, told):
+def test_a_file_that_does_not_fit_is_refused(net, section, tmp_path, harm, told):
     tensors = published(net.state_dict())["headgan_vox"]
     harm(tensors)
     path = tmp_path / "harmed.safetensors"
     save_file(tensors, path)
     with pytest.raises(ValueError, match=told):
-        read({"headgan_vox": path}, arch, SIZES)
+        read({"headgan_vox": path}, section)
 
 
-def test_the_supplements_net_refuses_official_weights(files, nano):
+def test_the_supplements_net_refuses_official_weights(files, nano, section):
     with pytest.raises(ValueError, match=r"unknown: flow_network\.dec_mask\.1"):
-        read({"headgan_vox": files["headgan_vox"]}, nano, SIZES)
+        read({"headgan_vox": files["headgan_vox"]}, replace(section, net=nano))
 
 
-def test_a_net_whose_blocks_do_not_add_their_input_refuses_them_too(files, arch):
-    with pytest.raises(ValueError, match=r"expected net\.residual true"):
-        read({"headgan_vox": files["headgan_vox"]}, replace(arch, residual=False), SIZES)
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"residual": False}, r"expected net\.residual true"),
+        ({"condition": "sketch"}, r"were shown NMFC, found net\.condition sketch"),
+    ],
+)
+def test_settings_that_shapes_do_not_show_must_be_theirs_too(files, section, change, told):
+    with pytest.raises(ValueError, match=told):
+        read({"headgan_vox": files["headgan_vox"]}, replace(section, net=replace(section.net, **change)))
+
+
+def test_judges_that_a_phase_does_not_train_stay_behind(files, section):
+    phase = PHASES["adversarial"]
+    alone = replace(phase, adversary=replace(phase.adversary, train=("image_discriminator",)))
+    tensors, labels = read(files, section, alone)
+    assert not [name for name in tensors if name.startswith("mouth_discriminator.")]
+    assert set(labels) == {"generator", "image_discriminator"}
+    assert read(files, section, phase)[0].keys() == read(files, section)[0].keys()
 
 
 def test_a_generator_must_be_among_the_files(files):
@@ -112,3 +145,54 @@ def test_shapes_show_the_variant(arch, change):
     wanted = replace(arch, **change)
     like = replace(official(), image_size=16, width=2, hidden=4)
     assert architecture_of(Generator(wanted).state_dict(), like) == wanted
+
+
+# --- for inference, and out again ---------------------------------------------------------------------------
+@pytest.fixture
+def published_size(tmp_path):
+    """Files as large as the released ones, of zeros."""
+    paths = {}
+    for name in ("headgan_vox", "headgan_vox_dm"):
+        wanted = expected(name, official(), Judges()).items()
+        tensors = {their_name(one).removeprefix("mouth_discriminator."): torch.zeros(s) for one, s in wanted}
+        paths[name] = tmp_path / f"{name}.safetensors"
+        save_file(tensors, paths[name])
+    return paths
+
+
+@pytest.mark.slow
+def test_an_imported_file_is_what_its_id_says(published_size):
+    for name, path in published_size.items():
+        check(name, path)
+    with pytest.raises(ValueError, match="this is not headgan_vox_d: tensors"):
+        check("headgan_vox_d", published_size["headgan_vox_dm"])
+    with pytest.raises(ValueError, match="this is not headgan_vox: tensors"):
+        check("headgan_vox", published_size["headgan_vox_dm"])
+    tensors, about = load(published_size)
+    assert Architecture(**about["architecture"]) == official()
+    assert about["labels"] == {"generator": "from headgan_vox"}
+    assert shapes(Generator(official())) == {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def test_a_checkpoint_is_written_as_the_authors_files(net, arch, section, tmp_path):
+    about = {"architecture": asdict(arch), "phase": "decay"}
+    paths = write(net.state_dict(), about, tmp_path / "out")
+    assert [path.name for path in paths] == ["latest_net_G.pth", "latest_net_D.pth", "latest_net_Dm.pth"]
+    theirs = torch.load(paths[0], weights_only=True)
+    assert "flow_network.dec_res.0.conv_0.weight_orig" in theirs
+    again = {}
+    for path, name in zip(paths, ("headgan_vox", "headgan_vox_d", "headgan_vox_dm"), strict=True):
+        again[name] = tmp_path / f"{name}.safetensors"
+        save_file(torch.load(path, weights_only=True), again[name])
+    tensors, _ = read(again, section)
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in net.state_dict().items())
+    with pytest.raises(ValueError, match="would be overwritten"):
+        write(net.state_dict(), about, tmp_path / "out")
+
+
+def test_half_a_checkpoint_is_not_written(net, arch, tmp_path):
+    tensors = {name: t for name, t in net.state_dict().items() if not name.startswith("flow_network.enc.0")}
+    with pytest.raises(ValueError, match="the checkpoint of phase decay is not whole: tensors 5 missing"):
+        write(tensors, {"architecture": asdict(arch), "phase": "decay"}, tmp_path)
+    with pytest.raises(ValueError, match="names no architecture"):
+        write(tensors, {}, tmp_path)

@@ -1,0 +1,311 @@
+"""HeadGAN's training step: self-reenactment (supplement 2 and 3), and what inference loads.
+
+A sample is two frames of one clip: the reference, and a driving frame, which is also what the net must
+render. What the net is told of them (NMFC, or a sketch) is drawn on the training device from the stored
+coefficients and cameras, never stored as pictures. Legend: B samples, S frame side, I image side, P numbers
+of a face (motion.HeadMotion.packed), W frames of the driving window, A length of an audio vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from models.api import Batch, Clip, Look, Sample
+from models.headgan import losses, pictures
+from models.headgan.audio import heard
+from models.headgan.config import Architecture, Hearing, Judges, Terms
+from models.headgan.discriminator import crop, image_discriminator, mouth_centre, mouth_discriminator
+from models.headgan.motion import Identity, read_motion, trusted, window
+from models.headgan.network import Generator, Rendered
+from models.headgan.nmfc import Faces
+from models.perception.interfaces import FeatureNet
+from models.perception.morphable import MorphableModel
+from models.perception.raster_torch import Shading
+from models.precision import precise
+
+Maps = list[list[Tensor]]
+Offered = dict[str, Callable[[], Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a step looks at and what the net made of it."""
+
+    source: Tensor
+    """(B,3,I,I) the reference, RGB in [-1,1]"""
+    target: Tensor
+    """(B,3,I,I) the driving frame"""
+    told: Tensor
+    """(B,3,I,I) in [0,1]: the reference's condition"""
+    condition: Tensor
+    """(B,3,I,I) that of the driving frame, the last of its window"""
+    audio: Tensor | None
+    """(B,A) what is heard at the driving frame"""
+    packed: Tensor
+    """(B,1+W,P) reference, then the driving window: pixels of images of side I"""
+    rendered: Rendered
+
+
+class HeadGanTask:
+    """Render the driving frame from the reference and the driving frame's face and sound."""
+
+    def __init__(
+        self,
+        net: Architecture,
+        judges: Judges,
+        terms: Terms,
+        head: str,
+        hearing: Hearing,
+        identity: Identity,
+        shading: Shading,
+        recompute: bool,
+        speech: Any = None,
+    ) -> None:
+        """head: the morphable model's name in models.perception.NETS. speech: how the features were made that
+        a net which hears is given (dataclass of stage `speech`), for `describe`; None for one that does not.
+        """
+        self.architecture, self.judges, self.compared = net, judges, terms
+        self.head, self.hearing = head, hearing
+        self.identity: Identity = identity
+        self.shading: Shading = shading
+        self.speech = None if speech is None else asdict(speech)
+        self.net = Generator(net, recompute)
+        sides: dict[str, nn.Module] = {"image_discriminator": image_discriminator(judges)}
+        if judges.mouth:
+            sides["mouth_discriminator"] = mouth_discriminator(judges, net.audio)
+        for name, judge in sides.items():
+            self.net.add_module(name, judge)
+        self.still = {name: deepcopy(judge).to("meta").eval() for name, judge in sides.items()}
+        """The judges without tensors of their own, in eval mode: see `Verdicts`."""
+        self.model: MorphableModel | None = None
+        self.vgg: FeatureNet | None = None
+        self.drawn: dict[tuple[torch.device, bool], Faces] = {}
+
+    def use(self, nets: Mapping[str, Any]) -> None:
+        """The head, and the perceptual losses' net, if the phase weighs one; else they are not offered."""
+        self.model = nets[self.head]
+        self.vgg = next((net for name, net in nets.items() if name != self.head), None)
+
+    def faces(self, device: torch.device, whole: bool = False) -> Faces:
+        """What draws on this device; whole: all of the head, not only the region that NMFC shows."""
+        if self.model is None:
+            raise ValueError(f"no {self.head} to draw: call `use` first")
+        if (device, whole) not in self.drawn:
+            size = self.architecture.image_size
+            self.drawn[device, whole] = Faces(self.model, size, self.shading, device, whole=whole)
+        return self.drawn[device, whole]
+
+    # --- drawing: numpy, in the reader's threads ---
+    def draw(self, rng: np.random.Generator, clip: Clip, training: bool) -> Sample | None:
+        """frames (2,S,S,3) uint8: reference and driving; packed (1+W,P) float32 in pixels of the net's
+        images: the reference, then the driving window; audio (A,) float32, if the net hears.
+
+        Training: any two frames whose fits count (C: the reference is one of eight chosen for their poses).
+        Validation: the first frame and a later one, those that FSRT's looks at.
+        """
+        chosen = self.choose(rng, np.asarray(clip.read("fit_valid"), bool), training)
+        if chosen is None:
+            return None
+        reference, driving = chosen
+        frames = clip.frames([reference, driving])
+        motion = read_motion(
+            clip.read, self.identity, [reference, *window(driving, self.architecture.frames)]
+        ).in_pixels(self.architecture.image_size / frames.shape[1])
+        sample = {"frames": np.ascontiguousarray(frames), "packed": motion.packed()}
+        if self.architecture.audio:
+            sample["audio"] = self.heard(clip, driving)
+        return sample
+
+    def choose(self, rng: np.random.Generator, valid: np.ndarray, training: bool) -> tuple[int, int] | None:
+        """valid (T,) bool -> reference and driving frame, or None where no two frames will do."""
+        frames = self.architecture.frames
+        if not training:
+            if len(valid) < 2:
+                return None
+            driving = int(rng.integers(1, len(valid)))
+            return (0, driving) if valid[0] and trusted(valid, driving, frames) else None
+        shown = np.flatnonzero(valid)
+        driven = shown if valid.all() else [t for t in shown if trusted(valid, int(t), frames)]
+        if len(shown) < 2 or not len(driven):
+            return None
+        driving = int(rng.choice(driven))
+        return int(rng.choice(shown[shown != driving])), driving
+
+    def heard(self, clip: Clip, frame: int) -> np.ndarray:
+        """(A,) float32; zeros where the recording has no sound. ValueError for features of another length."""
+        speech = clip.read("speech")
+        if speech.shape[1] != self.architecture.audio:
+            raise ValueError(
+                f"clip {clip.key}: speech features of {speech.shape[1]}, net.audio {self.architecture.audio}"
+            )
+        has_sound = bool(clip.read("clip")["has_sound"])
+        return heard(speech, [frame], self.hearing, has_sound, f"clip {clip.key}")[0]
+
+    # --- the step ---
+    def step(self, batch: Batch) -> Step:
+        """Draw the conditions and run the generator."""
+        images = pictures.taken(batch["frames"], self.architecture.image_size)  # (B,2,3,I,I)
+        packed, audio = batch["packed"], batch.get("audio")
+        faces = self.faces(packed.device)
+        nmfc = self.architecture.condition == "nmfc"
+        conditions = faces.nmfc(packed) if nmfc else faces.sketch(packed)  # (B,1+W,3,I,I)
+        told, driving = conditions[:, 0], conditions[:, 1:].flatten(1, 2)
+        rendered = self.net(driving, told, images[:, 0], audio)
+        return Step(images[:, 0], images[:, 1], told, conditions[:, -1], audio, packed, rendered)
+
+    def terms(self, batch: Batch) -> Mapping[str, Callable[[], Tensor]]:
+        step = self.step(batch)
+        counted = losses.covered(step.condition) if self.compared.masked else None
+        offered: Offered = {"l1": lambda: losses.pixel(step.rendered.image, step.target, counted)}
+        if self.architecture.flow:
+            offered["l1_warped"] = lambda: losses.pixel(step.rendered.warped, step.target, counted)
+        if self.architecture.mask:
+            offered["mask"] = lambda: self.mask(step)
+        return offered | self.perceptual(step) | self.judged(step)
+
+    def perceptual(self, step: Step) -> Offered:
+        """VGG19 looks at the target once for both terms."""
+        vgg, compared = self.vgg, self.compared
+        if vgg is None:
+            return {}
+        known: list[list[Tensor]] = []
+
+        def compare(image: Tensor) -> Tensor:
+            if not known:
+                with torch.no_grad():
+                    known.append(vgg.features(losses.vgg_input(step.target, compared.vgg_normalised)))
+            maps = vgg.features(losses.vgg_input(image, compared.vgg_normalised))
+            return losses.perceptual(maps, known[0], compared.vgg_layers)
+
+        offered: Offered = {"perceptual": lambda: compare(step.rendered.image)}
+        if self.architecture.flow:
+            offered["perceptual_warped"] = lambda: compare(step.rendered.warped)
+        return offered
+
+    def mask(self, step: Step) -> Tensor:
+        """The mask loss of C, with a target of our own: where the fitted heads of both frames lie.
+
+        C takes all that a face parser does not call background, hair and clothes among it; we have no such
+        net. Pixels of a person that the morphable model does not cover count as background here, so what is
+        learnt from it is a tighter mask; a net that starts from released weights does better without the
+        term.
+        """
+        found = step.rendered.mask
+        assert found is not None  # `terms` offers this with a mask head only
+        heads = self.faces(step.packed.device, whole=True).nmfc(step.packed[:, [0, -1]])  # (B,2,3,I,I)
+        return losses.mask(found, losses.covered(heads[:, 1]), losses.covered(heads[:, 0]))
+
+    def judged(self, step: Step) -> Offered:
+        """The terms of both judges, theirs and those of the generator. The mouth lies where the fitted head
+        has it, in both images alike.
+        """
+        image, target = precise(step.rendered.image), step.target
+        offered = self.verdicts("image_discriminator", step.condition, image, target, "")
+        if self.judges.mouth:
+            centres = mouth_centre(self.faces(step.packed.device).landmarks(step.packed[:, -1]))
+            image, target = (crop(one, centres, self.judges.mouth_size) for one in (image, target))
+            offered |= self.verdicts("mouth_discriminator", step.audio, image, target, "_mouth")
+        return offered
+
+    def verdicts(
+        self, name: str, given: Tensor | None, image: Tensor, target: Tensor, suffix: str
+    ) -> Offered:
+        """One judge's terms; suffix: of their names."""
+        seen = Verdicts(self.net.get_submodule(name), self.still[name], given, image, target)
+        return {
+            f"gan{suffix}": lambda: losses.generator_gan(seen.of_rendered),
+            f"feature_matching{suffix}": lambda: losses.feature_matching(seen.of_rendered, seen.own[0]),
+            f"discriminator{suffix}": lambda: losses.real_hinge(seen.own[0]) + losses.fake_hinge(seen.own[1]),
+        }
+
+    # --- looking at it ---
+    def look(self, batch: Batch) -> Look:
+        """Row: source | its condition | driving condition | flow | warped source | output | driving frame;
+        without F neither flow nor warped source.
+
+        Scores, with F: l1_warped, of images in [0,1] as validation's l1 and copy_l1 are; flow, its mean
+        length in pixels.
+        """
+        step = self.step(batch)
+        made = step.rendered
+        source, driving, output = (pictures.to_bytes(one) for one in (step.source, step.target, made.image))
+        row = [source, pictures.shares_to_bytes(step.told), pictures.shares_to_bytes(step.condition)]
+        scores: dict[str, float] = {}
+        if made.flow is not None:
+            row += [pictures.flow_colours(made.flow), pictures.to_bytes(made.warped)]
+            scores["l1_warped"] = losses.pixel(made.warped, step.target).item() / 2
+            scores["flow"] = made.flow.norm(dim=1).mean().item()
+        return Look(
+            row=np.concatenate([*row, output, driving], axis=2),
+            scores=scores,
+            source=source,
+            driving=driving,
+            output=output,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What models/headgan/reenact.py rebuilds net, head and sound from."""
+        speech = self.speech and {name: v for name, v in self.speech.items() if name != "transcripts"}
+        return {
+            "model": "headgan",
+            "architecture": asdict(self.architecture),
+            "head": self.head,
+            "identity": self.identity,
+            "shading": self.shading,
+            "hearing": asdict(self.hearing),
+            "speech": speech,
+        }
+
+    def labels(self) -> dict[str, str]:
+        found = {}
+        if self.speech and self.speech["encoder"] == "headgan":
+            found["tokens"] = "transcripts" if self.speech["transcripts"] else "none"
+        if self.vgg is None:
+            return found | {"vgg19": "not used"}
+        return found | ({"vgg19": "random"} if self.vgg.name.endswith("_random") else {})
+
+
+class Verdicts:
+    """What one judge makes of a step's images, each found when it is first asked for.
+
+    Which terms share one is not known beforehand, and a term of weight 0 is computed without gradient: so all
+    are found in the gradient mode of the step. Spectral norm moves its estimate on by one power iteration in
+    the judge's own pass; the generator's pass, which comes after it, goes through a copy in eval mode that
+    is lent the judge's tensors, and so sees the very weights that the judge saw.
+    """
+
+    def __init__(
+        self, judge: nn.Module, still: nn.Module, given: Tensor | None, image: Tensor, target: Tensor
+    ) -> None:
+        self.judge, self.still, self.given = judge, still, given
+        self.image, self.target = image, target
+        self.gradient = torch.is_grad_enabled()
+
+    @cached_property
+    def own(self) -> tuple[Maps, Maps]:
+        """For the judge: its maps of the target and of the image, which is cut off from the generator; in one
+        pass, as nothing in it looks at more than one sample.
+        """
+        both = torch.cat([self.target, self.image.detach()])
+        given = None if self.given is None else torch.cat([self.given, self.given])
+        with torch.set_grad_enabled(self.gradient):
+            scales: Maps = self.judge(given, both)
+        halves = [[one.chunk(2) for one in maps] for maps in scales]
+        return [[one[0] for one in maps] for maps in halves], [[one[1] for one in maps] for maps in halves]
+
+    @cached_property
+    def of_rendered(self) -> Maps:
+        """For the generator: gradient reaches the image, not the judge, whose weights count as constants."""
+        _ = self.own
+        tensors = {name: tensor.detach() for name, tensor in self.judge.state_dict(keep_vars=True).items()}
+        with torch.set_grad_enabled(self.gradient):
+            return functional_call(self.still, tensors, (self.given, self.image))

@@ -1,0 +1,152 @@
+"""What drives a head: landmarks of a video fitted as the stage fits a clip, motion mixed and edited."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from models.animation import Edit
+from models.headgan.driving import edited, expression_change, fitted, mixed
+from models.perception.fit import FitOptions, fit_landmarks
+from models.perception.morphable import analytic
+from models.perception.pose import rotation_to_euler
+from pipelines.preprocess.fit3dmm import Fit3dmmConfig, fit_clips
+
+
+@pytest.fixture(scope="module")
+def landmarks(turning):
+    """(12,68,2) pixels of 64 px images: a head that turns and talks, its landmarks a quarter pixel off."""
+    points = turning.landmarks
+    return (points + np.random.default_rng(0).normal(size=points.shape) * 0.25).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def motion(landmarks):
+    return fitted(analytic(), landmarks, "driving")[0]
+
+
+def angles(motion):
+    return rotation_to_euler(motion.rotation)
+
+
+def marks(motion):
+    """(T,68,2) of the model under the motion."""
+    model = analytic()
+    shape = np.stack([model.landmarks(one) for one in model.shape(motion.identity, motion.expression)])
+    turned = shape @ (motion.scale[:, None, None] * motion.rotation).transpose(0, 2, 1)
+    return (turned + motion.translation[:, None])[..., :2].astype(np.float32)
+
+
+def refitted(motion):
+    return angles(fit_landmarks(analytic(), marks(motion), FitOptions()))
+
+
+# --- fitting ------------------------------------------------------------------------------------------------
+def test_a_video_is_fitted_as_the_stage_fits_a_clip(landmarks, motion):
+    config = SimpleNamespace(fit3dmm=Fit3dmmConfig())
+    sample = {"__key__": "k", "landmarks": landmarks}
+    (stored,) = fit_clips({"keypoints": [sample]}, config, {"analytic_head": analytic()})
+    for name, field in (("scale", "scale"), ("rotation", "rotation"), ("expression", "exp_coeffs")):
+        np.testing.assert_array_equal(getattr(motion, name), stored[field])
+    np.testing.assert_array_equal(motion.identity[0], stored["id_coeffs"])
+
+
+def test_frames_without_a_face_are_bridged(landmarks, motion):
+    gone = landmarks.copy()
+    gone[3:6] = np.nan
+    found, notes = fitted(analytic(), gone, "driving")
+    assert notes == []
+    np.testing.assert_allclose(angles(found)[4], angles(motion)[[2, 6]].mean(0), atol=3)
+
+
+def test_a_frame_that_does_not_fit_is_bridged_and_said(landmarks, motion):
+    odd = landmarks.copy()
+    odd[4] = odd[4][::-1]
+    found, notes = fitted(analytic(), odd, "driving")
+    assert notes == ["driving frame 4: the 3D face does not fit; bridged from its neighbours"]
+    np.testing.assert_allclose(angles(found)[4], angles(motion)[[3, 5]].mean(0), atol=3)
+
+
+def test_a_run_of_frames_that_do_not_fit_is_an_error_that_names_them(landmarks):
+    odd = landmarks.copy()
+    odd[2:9] = odd[2:9, ::-1]
+    with pytest.raises(ValueError, match=r"driving frames 2 to 8: the 3D face does not fit .*off by \d+%"):
+        fitted(analytic(), odd, "driving")
+
+
+def test_a_single_picture_that_does_not_fit_is_an_error(landmarks):
+    with pytest.raises(ValueError, match="source frame 0: the 3D face does not fit"):
+        fitted(analytic(), landmarks[:1, ::-1], "source")
+
+
+def test_no_face_at_all_is_an_error(landmarks):
+    with pytest.raises(ValueError, match="no landmarks in any of 12 frames"):
+        fitted(analytic(), np.full_like(landmarks, np.nan), "driving")
+
+
+# --- mixing -------------------------------------------------------------------------------------------------
+def test_absolute_motion_keeps_the_driving_camera_and_takes_the_sources_face(motion):
+    source = motion.at([0]).in_pixels(1.5)
+    made = mixed(motion, source, "absolute")
+    np.testing.assert_array_equal(made.scale, motion.scale)
+    np.testing.assert_array_equal(made.translation, motion.translation)
+    np.testing.assert_allclose(made.identity, np.tile(source.identity, (12, 1)))
+
+
+def test_relative_motion_keeps_the_sources_mean_size_and_place(motion):
+    source = motion.at([0]).in_pixels(1.5)
+    made = mixed(motion, source, "relative")
+    # the box filter repeats the ends, so a mean moves by what they are off
+    assert made.scale.mean() == pytest.approx(source.scale[0], rel=0.02)
+    places = (made.translation / made.scale[:, None])[:, :2].mean(0)
+    np.testing.assert_allclose(places, (source.translation / source.scale[:, None])[0, :2], atol=0.05)
+    np.testing.assert_array_equal(made.rotation, motion.rotation)
+    np.testing.assert_array_equal(made.expression, motion.expression)
+
+
+# --- editing ------------------------------------------------------------------------------------------------
+def test_a_turn_of_20_degrees_is_found_by_fitting_again(motion):
+    for axis, angle in enumerate(("pitch", "yaw", "roll")):
+        still = motion.at([0, 6])
+        turned = edited(still, Edit(turn={angle: 20.0}), analytic())
+        gained = (angles(turned) - angles(still))[:, axis]
+        np.testing.assert_allclose(gained, 20, atol=0.01)
+        np.testing.assert_allclose(refitted(turned)[:, axis] - refitted(still)[:, axis], 20, atol=0.5)
+
+
+def test_a_pose_is_set_and_the_other_angles_stay(motion):
+    made = edited(motion, Edit(pose={"yaw": 20.0}), analytic())
+    np.testing.assert_allclose(angles(made)[:, 1], 20, atol=1e-3)
+    np.testing.assert_allclose(angles(made)[:, [0, 2]], angles(motion)[:, [0, 2]], atol=1e-3)
+
+
+def test_a_frontal_head_is_one_in_every_frame_and_may_be_turned_then(motion):
+    np.testing.assert_allclose(angles(edited(motion, Edit(frontal=True), analytic())), 0, atol=1e-4)
+    both = edited(motion, Edit(frontal=True, turn={"roll": -5.0}), analytic())
+    np.testing.assert_allclose(angles(both), np.tile([0, 0, -5], (12, 1)), atol=1e-4)
+
+
+def test_an_expression_moves_the_mouth_and_leaves_the_pose(motion):
+    open_wide = edited(motion, Edit(expression={"0": 1.5}), analytic())
+    moved = np.linalg.norm(marks(open_wide) - marks(motion), axis=-1)
+    assert moved[:, 56:59].min() > 4 * moved[:, 27:36].max()  # lower lip against nose
+    np.testing.assert_array_equal(open_wide.rotation, motion.rotation)
+    np.testing.assert_array_equal(open_wide.scale, motion.scale)
+
+
+def test_components_go_by_number_or_name_and_others_are_told():
+    model = analytic()
+    named = expression_change(model, {model.exp_names[2]: 0.5, "0": -1.0})
+    assert named[[0, 2]].tolist() == [-1.0, 0.5]
+    assert np.count_nonzero(named) == 2
+    with pytest.raises(ValueError, match=r"expression smirk: analytic has components 0 to \d+ or one of"):
+        expression_change(model, {"smirk": 1.0})
+    with pytest.raises(ValueError, match="expression 99"):
+        expression_change(model, {"99": 1.0})
+
+
+def test_an_expression_is_lent_and_then_changed(motion):
+    lent = np.full(analytic().n_exp, 0.25, np.float32)
+    made = edited(motion, Edit(expression={"0": 1.0}), analytic(), lent)
+    np.testing.assert_array_equal(made.expression[:, 1:], 0.25)
+    np.testing.assert_allclose(made.expression[:, 0], 1.25)

@@ -1,0 +1,92 @@
+"""One whole training step against the plain formulation: what both sides minimise, and every gradient."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.headgan.config import Architecture, Hearing, Judges, Terms
+from models.headgan.discriminator import mouth_centre
+from models.headgan.phases import ADVERSARIAL
+from models.headgan.task import HeadGanTask
+from models.perception.morphable import analytic
+from models.perception.vgg19 import Features, load_random
+from pipelines.train.objective import Objective
+
+NET = Architecture(image_size=32, width=4, hidden=8, audio=5)
+JUDGES = Judges(width=4, max_width=8, mouth_size=16, spectral=False)  # plain judges look three times a step
+
+
+def plain_module():
+    spec = importlib.util.spec_from_file_location("headgan_plain", Path(__file__).with_name("plain.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_step_is_the_plain_one(talking_head):
+    torch.manual_seed(0)
+    code, vgg, clip = plain_module(), load_random({}), talking_head(side=32)
+    task = HeadGanTask(
+        NET, JUDGES, Terms(), "analytic_head", Hearing(), "clip_mean", "smooth", recompute=True
+    )
+    task.use({"analytic_head": analytic(), vgg.name: vgg})
+    samples = [task.draw(np.random.default_rng(i), clip, training=True) for i in range(2)]
+    batch = {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
+    parts = {
+        "": code.Generator(NET),
+        "image_discriminator.": code.Judge(6, JUDGES),
+        "mouth_discriminator.": code.Judge(NET.audio + 3, JUDGES),
+    }
+    tensors = task.net.state_dict()
+    for prefix, part in reversed(parts.items()):
+        mine = [name for name in tensors if name.startswith(prefix)]
+        part.load_state_dict({name.removeprefix(prefix): tensors.pop(name).clone() for name in mine})
+    given = given_of(code, task, batch)
+    features = Features()
+    features.load_state_dict(vgg._net.state_dict())
+
+    found = Objective(task, ADVERSARIAL)(batch, 1)
+    found.to_minimise.backward()
+    of_generator, of_judges = code.whole_step(*parts.values(), features.features, given, JUDGES.mouth_size)
+    torch.testing.assert_close(found.total, of_generator.detach(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        found.to_minimise.detach() - found.total, of_judges.detach(), rtol=1e-4, atol=0
+    )
+
+    ours = {name: parameter.grad for name, parameter in task.net.named_parameters()}
+    of_generator.backward()
+    generator, *judges = parts.items()
+    check(ours, *generator)
+    for _, judge in judges:
+        judge.zero_grad()
+    of_judges.backward()
+    for prefix, judge in judges:
+        check(ours, prefix, judge)
+
+
+def given_of(code, task, batch):
+    with torch.no_grad():
+        faces = task.faces(torch.device("cpu"))
+        nmfc = faces.nmfc(batch["packed"])
+        images = batch["frames"].permute(0, 1, 4, 2, 3) / 127.5 - 1
+    return code.Given(
+        window=nmfc[:, 1:].flatten(1, 2),
+        told=nmfc[:, 0],
+        source=images[:, 0],
+        condition=nmfc[:, -1],
+        target=images[:, 1],
+        audio=batch["audio"],
+        centres=mouth_centre(faces.landmarks(batch["packed"][:, -1])),
+    )
+
+
+def check(ours, prefix, part):
+    """In float32, where an absolute difference near 0 may have either sign: as vectors, not one by one."""
+    whole = torch.cat([parameter.grad.flatten() for parameter in part.parameters()]).norm()
+    for name, parameter in part.named_parameters():
+        gap = (ours[prefix + name] - parameter.grad).norm()
+        assert gap <= 2e-3 * parameter.grad.norm() + 1e-5 * whole, name

@@ -1,0 +1,466 @@
+"""HeadGAN's step, on nets of thousands of parameters and a head of our own making."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from models.api import Phase
+from models.headgan import losses
+from models.headgan.config import Architecture, Hearing, Judges, Terms
+from models.headgan.discriminator import crop, mouth_centre
+from models.headgan.phases import PHASES
+from models.headgan.task import HeadGanTask, Verdicts
+from models.perception.morphable import analytic
+from models.perception.vgg19 import load_random
+from pipelines.preprocess.speech import SpeechConfig
+from pipelines.train.objective import Objective, choose_parts
+
+NET = Architecture(image_size=32, width=4, hidden=8, audio=5)
+JUDGES = Judges(width=4, max_width=8, mouth_size=16)
+OFFICIAL = Terms(masked=True, vgg_layers=(1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0))
+GENERATORS = ("flow_network", "rendering_network")
+SIDES = ("image_discriminator", "mouth_discriminator")
+
+
+@pytest.fixture(scope="module")
+def vgg():
+    return load_random({})
+
+
+@pytest.fixture(scope="module")
+def clip(talking_head):
+    return talking_head()
+
+
+@pytest.fixture(scope="module")
+def drawer() -> HeadGanTask:
+    """For tests that leave its net alone: making one takes a third of a second."""
+    return build()
+
+
+def build(vgg: Any = None, net: Architecture = NET, judges: Judges = JUDGES, **more: Any) -> HeadGanTask:
+    torch.manual_seed(0)
+    settings = {
+        "terms": Terms(), "head": "analytic_head", "hearing": Hearing(), "identity": "clip_mean",
+        "shading": "smooth", "recompute": False,
+    }  # fmt: skip
+    task = HeadGanTask(net, judges, **(settings | more))
+    task.use({"analytic_head": analytic()} | ({} if vgg is None else {vgg.name: vgg}))
+    return task
+
+
+def drawn(task: HeadGanTask, clip: Any, size: int = 2, training: bool = True) -> dict[str, torch.Tensor]:
+    samples = [task.draw(np.random.default_rng(i), clip, training) for i in range(size)]
+    return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}  # pyright: ignore
+
+
+def gradients(task: HeadGanTask, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    task.net.zero_grad(set_to_none=True)
+    loss.backward()
+    return {name: p.grad.clone() for name, p in task.net.named_parameters() if p.grad is not None}
+
+
+def parts(found: dict[str, torch.Tensor]) -> set[str]:
+    return {name.partition(".")[0] for name, gradient in found.items() if gradient.any()}
+
+
+# --- drawing ------------------------------------------------------------------------------------------------
+def test_a_sample_is_a_pure_function_of_its_random_numbers(drawer, clip):
+    task = drawer
+    for training in (True, False):
+        some, others = (drawn(task, clip, 3, training) for _ in range(2))
+        assert all(torch.equal(some[name], others[name]) for name in some)
+        assert some["frames"].shape == (3, 2, 64, 64, 3)
+        assert some["packed"].shape == (3, 4, analytic().n_id + analytic().n_exp + 13)
+        assert some["audio"].shape == (3, 5)
+
+
+def test_a_sample_is_the_clips_own_frames_faces_and_sound(drawer, clip):
+    """Whichever frames were drawn: the window ends on the driving one, at its start the first is repeated."""
+    task, read = drawer, clip.read
+    seen = set()
+    for i in range(40):
+        sample = task.draw(np.random.default_rng(i), clip, True)
+        reference, t = (int(np.flatnonzero((clip.pictures == f).all((1, 2, 3)))[0]) for f in sample["frames"])
+        seen.add((reference, t))
+        indices = [reference, max(0, t - 2), max(0, t - 1), t]
+        packed = np.concatenate(
+            [
+                np.tile(read("id_coeffs"), (4, 1)),
+                read("exp_coeffs")[indices],
+                read("scale")[indices, None] / 2,  # stored frames have 64 px, the net's 32
+                read("rotation")[indices].reshape(4, 9),
+                read("translation")[indices] / 2,
+            ],
+            axis=1,
+        )
+        np.testing.assert_allclose(sample["packed"], packed, rtol=1e-6, atol=1e-6)
+        np.testing.assert_array_equal(sample["audio"], read("speech")[t])
+    assert all(reference != t for reference, t in seen)
+    assert {t for _, t in seen} == set(range(8))
+
+
+def test_validation_drives_the_first_frame_by_a_later_one(drawer, clip):
+    task = drawer
+    for i in range(10):
+        sample = task.draw(np.random.default_rng(i), clip, False)
+        t = int(np.random.default_rng(i).integers(1, 8))
+        np.testing.assert_array_equal(sample["frames"], clip.pictures[[0, t]])
+
+
+def test_frames_without_a_fit_are_not_drawn(drawer, talking_head):
+    clip, task = talking_head(), drawer
+    clip.fields["fit_valid"] = np.array([True, True, False, True, True, True, True, False])
+    for i in range(40):
+        reference, t = task.choose(np.random.default_rng(i), clip.read("fit_valid"), True)
+        assert reference in (0, 1, 3, 4, 5, 6)
+        assert t in (0, 1, 5, 6)  # the windows of the others hold frame 2 or 7
+    clip.fields["fit_valid"][:] = False
+    clip.fields["fit_valid"][4] = True
+    assert task.draw(np.random.default_rng(0), clip, True) is None
+    assert task.draw(np.random.default_rng(0), clip, False) is None
+
+
+def test_each_frames_own_identity_where_the_run_says_so(drawer, clip):
+    n = analytic().n_id
+    own = build(identity="frame").draw(np.random.default_rng(0), clip, True)["packed"][:, :n]
+    one = drawer.draw(np.random.default_rng(0), clip, True)["packed"][:, :n]
+    assert len(np.unique(one, axis=0)) == 1
+    assert len(np.unique(own, axis=0)) > 1
+
+
+def test_a_clip_without_sound_is_heard_as_zeros(drawer, talking_head):
+    clip = talking_head()
+    clip.fields["clip"] = {"has_sound": False}
+    assert not drawer.draw(np.random.default_rng(0), clip, True)["audio"].any()
+
+
+def test_a_net_that_hears_nothing_reads_no_sound(talking_head):
+    clip = talking_head()
+    del clip.fields["speech"], clip.fields["clip"]
+    assert "audio" not in build(net=replace(NET, audio=0)).draw(np.random.default_rng(0), clip, True)
+
+
+def test_features_of_another_length_are_refused(drawer, talking_head):
+    with pytest.raises(ValueError, match=r"speech features of 7, net\.audio 5"):
+        drawer.draw(np.random.default_rng(0), talking_head(audio=7), True)
+
+
+# --- what the terms are -------------------------------------------------------------------------------------
+def hinge(maps, sign: float) -> torch.Tensor:
+    return torch.stack([F.relu(1 - sign * scale[-1]).mean() for scale in maps]).mean()
+
+
+def apart(fake, real) -> torch.Tensor:
+    scales = [
+        0.8 * sum((f - r).abs().mean() for f, r in zip(some[:-1], others[:-1], strict=True))
+        for some, others in zip(fake, real, strict=True)
+    ]
+    return torch.stack(scales).mean()
+
+
+def test_every_term_is_the_papers_formula(clip, vgg):
+    """Spec 6, supplement's and authors' choices, on images that the plain calls give."""
+    for terms in (Terms(), OFFICIAL):
+        task = build(vgg, net=replace(NET, residual=True, mask=True), terms=terms)
+        task.net.eval()
+        batch = drawn(task, clip)
+        found = {name: term().item() for name, term in task.terms(batch).items()}
+        faces = task.faces(torch.device("cpu"))
+        nmfc = faces.nmfc(batch["packed"])
+        images = F.interpolate(
+            batch["frames"].flatten(0, 1).permute(0, 3, 1, 2) / 255, (32, 32), mode="bilinear", antialias=True
+        )
+        source, target = (images * 2 - 1).view(2, 2, 3, 32, 32).unbind(1)
+        out = task.net(torch.cat([nmfc[:, 1], nmfc[:, 2], nmfc[:, 3]], 1), nmfc[:, 0], source, batch["audio"])
+        weight = (nmfc[:, 3:].sum(2) > 0.01).float() if terms.masked else torch.ones(2, 1, 32, 32)
+        expected = {}
+        for suffix, image in (("", out.image), ("_warped", out.warped)):
+            expected[f"l1{suffix}"] = ((image - target).abs() * weight).mean()
+            maps, wanted = (vgg.features(losses.vgg_input(one, False)) for one in (image, target))
+            gaps = [(a - b).abs().mean() for a, b in zip(maps, wanted, strict=True)]
+            expected[f"perceptual{suffix}"] = sum(
+                w * gap for w, gap in zip(terms.vgg_layers, gaps, strict=True)
+            )
+        centres = mouth_centre(faces.landmarks(batch["packed"][:, 3]))
+        mouths = [crop(one, centres, 16) for one in (out.image, target)]
+        for suffix, judge, given, (fake, real) in (
+            ("", task.net.image_discriminator, nmfc[:, 3], (out.image, target)),
+            ("_mouth", task.net.mouth_discriminator, batch["audio"], mouths),
+        ):
+            of_fake, of_real = judge(given, fake), judge(given, real)
+            expected[f"gan{suffix}"] = -torch.stack([scale[-1].mean() for scale in of_fake]).mean()
+            expected[f"feature_matching{suffix}"] = apart(of_fake, of_real)
+            expected[f"discriminator{suffix}"] = hinge(of_real, 1) + hinge(of_fake, -1)
+        whole = task.faces(torch.device("cpu"), whole=True).nmfc(batch["packed"][:, [0, 3]])
+        union = (whole.sum(2) > 0.01).any(1, keepdim=True).float()
+        expected["mask"] = (out.mask - union).abs().mean()
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            assert found[name] == pytest.approx(value.item(), rel=1e-4, abs=1e-6), name
+
+
+def test_the_mask_learns_from_the_whole_head_not_from_the_face_alone(clip):
+    task = build(net=replace(NET, mask=True))
+    packed = drawn(task, clip)["packed"][:, :1]
+    face, whole = (losses.covered(task.faces(packed.device, w).nmfc(packed)[:, 0]) for w in (False, True))
+    assert (whole >= face).all()
+    assert whole.sum() > 1.1 * face.sum()
+
+
+def test_the_mouth_is_where_the_picture_shows_it(clip):
+    """In the pictures colours are mean-face coordinates, which say where the lips are."""
+    task, model = build(), analytic()
+    batch = drawn(task, clip, 4)
+    centres = mouth_centre(task.faces(torch.device("cpu")).landmarks(batch["packed"][:, -1]))
+    lips = torch.from_numpy(model.landmarks(model.mean)[48:].mean(0))
+    low, high = (torch.from_numpy(end) for end in (model.mean.min(0), model.mean.max(0)))
+    red, green, _ = 0.2 + 0.7 * ((lips - low) / (high - low))
+    for picture, (x, y) in zip(batch["frames"][:, 1] / 255, centres, strict=True):
+        shown = picture[2 * int(y), 2 * int(x)]
+        assert float((shown[1] - red).abs()) < 0.08
+        assert float((shown[2] - green).abs()) < 0.08
+
+
+# --- who learns from what -----------------------------------------------------------------------------------
+def learn_all(task: HeadGanTask, phase: Phase) -> None:
+    assert phase.adversary
+    choose_parts(task.net, (*phase.train, *phase.adversary.train))
+
+
+@pytest.fixture(scope="module")
+def whole(vgg):
+    return build(vgg)
+
+
+@pytest.fixture
+def judged(whole, clip):
+    """A task of which all learn, and a batch; afterwards its net is as it was."""
+    kept = {name: tensor.clone() for name, tensor in whole.net.state_dict().items()}
+    learn_all(whole, PHASES["adversarial"])
+    yield whole, drawn(whole, clip)
+    whole.net.float().load_state_dict(kept)
+
+
+@pytest.mark.parametrize("term", ["gan", "feature_matching", "gan_mouth", "feature_matching_mouth"])
+def test_fooling_a_judge_does_not_teach_it(judged, term):
+    task, batch = judged
+    assert parts(gradients(task, task.terms(batch)[term]())) == set(GENERATORS)
+
+
+@pytest.mark.parametrize("term", ["discriminator", "discriminator_mouth"])
+def test_a_judges_own_loss_reaches_no_one_else(judged, term):
+    task, batch = judged
+    judge = SIDES[1] if term.endswith("mouth") else SIDES[0]
+    assert parts(gradients(task, task.terms(batch)[term]())) == {judge}
+
+
+def test_the_warped_image_teaches_the_flow_alone(judged):
+    task, batch = judged
+    for term in ("l1_warped", "perceptual_warped"):
+        assert parts(gradients(task, task.terms(batch)[term]())) == {"flow_network"}
+
+
+def test_a_judges_gradient_is_that_of_judging_both_images_by_itself(judged):
+    """One pass on real and rendered images together; float64 rules out chance."""
+    task, _ = judged
+    judge = task.net.double().eval().mouth_discriminator
+    audio, fake, real = (torch.rand(shape, dtype=torch.float64) for shape in ((2, 5), *[(2, 3, 16, 16)] * 2))
+    seen = Verdicts(judge, task.still["mouth_discriminator"], audio, fake, real)
+    both = gradients(task, losses.real_hinge(seen.own[0]) + losses.fake_hinge(seen.own[1]))
+    alone = gradients(task, losses.real_hinge(judge(audio, real)) + losses.fake_hinge(judge(audio, fake)))
+    assert both.keys() == alone.keys()
+    for name, gradient in both.items():
+        torch.testing.assert_close(gradient, alone[name], rtol=1e-9, atol=1e-12)
+
+
+def test_a_step_moves_each_judges_spectral_norm_by_one_power_iteration(judged):
+    task, batch = judged
+    name = "image_discriminator.discriminator_0.model1.0.0.parametrizations.weight"
+    weight = task.net.get_parameter(f"{name}.original").detach().flatten(1)
+    before = task.net.get_buffer(f"{name}.0._v").clone()
+    for term in task.terms(batch).values():
+        term()
+    u = F.normalize(weight @ before, dim=0)
+    torch.testing.assert_close(task.net.get_buffer(f"{name}.0._u"), u, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        task.net.get_buffer(f"{name}.0._v"), F.normalize(weight.T @ u, dim=0), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_the_generator_sees_the_weights_that_the_judge_saw(judged):
+    """Though it asks first: maps of the rendered image are equal, with and without gradient to it."""
+    task, batch = judged
+    step = task.step(batch)
+    seen = Verdicts(
+        task.net.mouth_discriminator, task.still["mouth_discriminator"], step.audio,
+        step.rendered.image[..., :16, :16], step.target[..., :16, :16],
+    )  # fmt: skip
+    through, own = seen.of_rendered, seen.own[1]
+    for some, others in zip(through, own, strict=True):
+        for one, other in zip(some, others, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_watched_term_does_not_cut_off_one_that_shares_its_verdicts(judged):
+    task, batch = judged
+    phase, adversary = PHASES["adversarial"], PHASES["adversarial"].adversary
+    found = []
+    for weight in (0.0, None):
+        learn_all(task, phase)
+        fools = adversary.fools | {"gan": weight}
+        changed = replace(phase, adversary=replace(adversary, fools=fools))
+        state = {name: tensor.clone() for name, tensor in task.net.state_dict().items()}
+        found.append(gradients(task, Objective(task, changed)(batch, 1).to_minimise))
+        task.net.load_state_dict(state)
+    assert all(torch.equal(gradient, found[1][name]) for name, gradient in found[0].items())
+
+
+@pytest.mark.slow  # two threads wait for each other where other work takes the cores
+def test_a_step_is_the_same_twice(judged):
+    """On CPU with two threads, to the last bit, gradients too."""
+    task, batch = judged
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    kept = {name: tensor.clone() for name, tensor in task.net.state_dict().items()}
+    phase = replace(PHASES["adversarial"], losses={"l1": 50.0, "l1_warped": 50.0})
+    seen = []
+    for _ in range(2):
+        task.net.load_state_dict(kept)  # its power iterations too
+        seen.append(gradients(task, Objective(task, phase)(batch, 1).to_minimise))
+    torch.set_num_threads(threads)
+    assert all(torch.equal(gradient, seen[1][name]) for name, gradient in seen[0].items())
+
+
+# --- variants -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"net": replace(NET, condition="sketch")},
+        {"net": replace(NET, audio=0)},
+        {"judges": replace(JUDGES, mouth=False)},
+        {"net": replace(NET, residual=True, mask=True), "terms": OFFICIAL},
+        {"net": replace(NET, flow=False)},
+        {"recompute": True, "shading": "first", "identity": "frame"},
+    ],
+    ids=["sketch", "no audio", "no mouth", "official", "no flow", "recomputed"],
+)
+def test_every_variant_takes_a_finite_step(clip, vgg, change):
+    task = build(vgg, **change)
+    batch = drawn(task, clip)
+    terms = {name: term() for name, term in task.terms(batch).items()}
+    assert all(torch.isfinite(value) and value.ndim == 0 for value in terms.values())
+    found = gradients(task, torch.stack(list(terms.values())).sum())
+    assert found.keys() == {name for name, _ in task.net.named_parameters()}
+    assert all(torch.isfinite(gradient).all() for gradient in found.values())
+    missing = {"mask"}
+    missing -= {"mask"} if task.architecture.mask else set()
+    missing |= {"l1_warped", "perceptual_warped"} if not task.architecture.flow else set()
+    if not task.judges.mouth:
+        missing |= {"gan_mouth", "feature_matching_mouth", "discriminator_mouth"}
+    phase = PHASES["adversarial"]
+    assert terms.keys() == {*phase.losses, *phase.adversary.losses, *phase.adversary.fools} - missing
+    with torch.no_grad():
+        row = task.look(batch).row
+    assert row.shape == (2, 32, 32 * (7 if task.architecture.flow else 5), 3)
+
+
+def test_a_bf16_step_keeps_flow_drawing_and_losses_in_float32(clip, vgg):
+    task = build(vgg)
+    batch = drawn(task, clip)
+    with torch.autocast("cpu", torch.bfloat16):
+        step = task.step(batch)
+        values = {name: term() for name, term in task.terms(batch).items()}
+    assert step.rendered.flow.dtype == step.condition.dtype == step.rendered.warped.dtype == torch.float32
+    assert torch.equal(step.condition, task.step(batch).condition)
+    assert {name for name, value in values.items() if value.dtype != torch.float32} == set()
+    found = gradients(task, torch.stack(list(values.values())).sum())
+    assert found.keys() == {name for name, _ in task.net.named_parameters()}
+
+
+def test_without_vgg19_the_perceptual_terms_are_not_offered(clip):
+    task = build()
+    assert not {"perceptual", "perceptual_warped"} & set(task.terms(drawn(task, clip)))
+    assert task.labels() == {"vgg19": "not used"}
+
+
+def test_vgg19_looks_at_the_target_once(clip, vgg):
+    class Counting:
+        name, seen = vgg.name, 0
+
+        def features(self, images):
+            self.seen += len(images)
+            return vgg.features(images)
+
+    counting = Counting()
+    task = build(counting)
+    terms = task.terms(drawn(task, clip))
+    terms["perceptual"](), terms["perceptual_warped"]()
+    assert counting.seen == 3 * 2
+
+
+# --- what it says of itself ---------------------------------------------------------------------------------
+def test_checkpoints_say_what_draws_and_what_is_heard(vgg):
+    task = build(vgg, speech=SpeechConfig(encoder="headgan", transcripts="said.json"))
+    about = task.describe()
+    assert about["model"] == "headgan"
+    assert Architecture(**about["architecture"]) == NET
+    assert (about["head"], about["identity"], about["shading"]) == ("analytic_head", "clip_mean", "smooth")
+    assert Hearing(**about["hearing"]) == Hearing()
+    assert SpeechConfig(**about["speech"]) == SpeechConfig(encoder="headgan")  # no path goes along
+    assert task.labels() == {"tokens": "transcripts", "vgg19": "random"}
+    assert build(speech=SpeechConfig(encoder="headgan")).labels()["tokens"] == "none"
+    assert "tokens" not in build(speech=SpeechConfig()).labels()
+    assert build().describe()["speech"] is None
+
+
+def test_the_row_shows_flow_in_colours(clip):
+    task = build()
+    with torch.no_grad():
+        task.net.flow_network.dec_flow[1].bias.copy_(torch.tensor([4.0, 0.0]))
+        task.net.flow_network.dec_flow[1].weight.zero_()
+        look = task.look(drawn(task, clip))
+    np.testing.assert_array_equal(look.row[:, :, 96:128], np.broadcast_to([255, 64, 64], (2, 32, 32, 3)))
+    np.testing.assert_array_equal(look.row[:, :, :32], look.source)
+    np.testing.assert_array_equal(look.row[:, :, 160:192], look.output)
+    np.testing.assert_array_equal(look.row[:, :, 192:], look.driving)
+    warped, moved = look.row[:, :, 128:156].astype(int), look.source[:, :, 4:]  # from four pixels right
+    np.testing.assert_allclose(warped, moved, atol=1)
+    assert look.scores["flow"] == 4
+
+
+# --- learning (spec 17, items 6 and 8) ----------------------------------------------------------------------
+def test_fifty_steps_on_one_clip_lower_l1_of_image_and_warped_image(clip):
+    """And a face driven by itself is then moved by less than a pixel."""
+    task = build(judges=replace(JUDGES, mouth=False))
+    phase = PHASES["adversarial"]
+    adversary = replace(
+        phase.adversary,
+        train=("image_discriminator",),
+        losses={"discriminator": 1.0},
+        fools={"gan": 1.0, "feature_matching": 10.0},
+    )
+    phase = replace(phase, losses={"l1": 50.0, "l1_warped": 50.0}, adversary=adversary)
+    learn_all(task, phase)
+    objective = Objective(task, phase)
+    adam = torch.optim.Adam((p for p in task.net.parameters() if p.requires_grad), 2e-3, (0.5, 0.999))
+    batch, found = drawn(task, clip, 4), []
+    for step in range(51):
+        task.net.zero_grad(set_to_none=True)
+        terms = objective(batch, step + 1)
+        found.append({name: value.item() for name, value in terms.terms.items()})
+        terms.to_minimise.backward()
+        adam.step()
+    assert found[50]["l1"] < 0.5 * found[0]["l1"]
+    assert found[50]["l1_warped"] < 0.8 * found[0]["l1_warped"]
+    still = {"frames": batch["frames"][:, [0, 0]], "packed": batch["packed"][:, [0, 0, 0, 0]]}
+    task.net.eval()
+    with torch.no_grad():
+        flow = task.step(still | {"audio": batch["audio"]}).rendered.flow
+    assert flow.norm(dim=1).mean() < 1

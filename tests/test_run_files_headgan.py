@@ -1,0 +1,137 @@
+"""Every run file of HeadGAN: planned, its parameter counts, and what makes it differ from the base."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from models.headgan.config import OFFICIAL_TERMS, Hearing, Terms, official, supplement
+from models.headgan.discriminator import image_discriminator, mouth_discriminator
+from models.headgan.network import Generator
+from pipelines.cli import main
+from pipelines.config import load
+from pipelines.graph import build
+from pipelines.session import ROOT
+from pipelines.train.data import check_workers
+
+FILES = {path.stem: path for path in sorted((ROOT / "configs/run").glob("headgan_*.yaml"))}
+BASE, D_M = 51_748_933, 6_145_666
+COUNTS = {  # G, D_m: supplement 3, and the specification's of the authors' code
+    "headgan_vox256": (BASE, D_M),
+    "headgan_official": (51_750_502, D_M),
+    "headgan_finetune": (51_750_502, D_M),
+    "headgan_noaudio": (45_906_565, 5_531_266),
+    "headgan_nomouth": (BASE, None),
+    "headgan_noflow": (21_781_763, D_M),
+    "headgan_sketch": (BASE, D_M),
+    "headgan_wav2vec": (53_006_917, 7_104_130),
+}
+
+
+def config(name):
+    return load(FILES[name]).config
+
+
+def size_of(part) -> int:
+    return sum(p.numel() for p in part.parameters())
+
+
+def test_every_run_file_has_its_row():
+    assert set(FILES) == set(COUNTS)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_plan_accepts_the_run_file(name, tmp_path):
+    """With rendered videos in place of the data that a user brings; every node has the code that it names."""
+    sets = ("--set", "data.source=synthetic", "--set", f"runtime.store={tmp_path}")
+    planned = CliRunner().invoke(main, ["plan", str(FILES[name]), *sets])
+    assert planned.exit_code == 0, planned.output
+    for node in build(config(name)).nodes:
+        assert node in planned.output
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_parameter_counts(name):
+    section = config(name).headgan
+    plain = replace(section.net, spectral=False)  # adds buffers alone, and building it takes a second
+    judges = replace(section.judges, spectral=False)
+    with torch.device("meta"):
+        counts = [size_of(Generator(plain)), size_of(mouth_discriminator(judges, plain.audio))]
+        assert size_of(image_discriminator(judges)) == 5_537_410
+    assert (counts[0], counts[1] if section.judges.mouth else None) == COUNTS[name]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_phase_trains_every_part_of_its_net(name):
+    """What nothing trains would stay as it began."""
+    section = config(name).headgan
+    with torch.device("meta"):
+        parts = {part for part, _ in Generator(replace(section.net, spectral=False)).named_children()}
+    judges = {"image_discriminator"} | ({"mouth_discriminator"} if section.judges.mouth else set())
+    for phase in section.phases.values():
+        if phase is not None:
+            assert set(phase.train) == parts
+            assert set(phase.adversary.train) == judges
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_workers_of_its_cluster_can_share_every_phase(name):
+    for phase, settings in config(name).headgan.phases.items():
+        if settings is not None:
+            check_workers(config(name), f"train.headgan.{phase}")
+
+
+def test_the_base_is_the_supplement():
+    section = config("headgan_vox256").headgan
+    assert section.net == supplement()
+    assert section.terms == Terms()
+    assert section.identity == "clip_mean"
+
+
+def test_official_is_the_authors_code():
+    whole = config("headgan_official")
+    section = whole.headgan
+    assert section.net == official()
+    assert section.terms == OFFICIAL_TERMS
+    assert (section.identity, whole.fit3dmm.identity) == ("frame", "frame")
+    assert whole.speech.audio_align == "official"
+    for phase in section.phases.values():
+        assert phase.weights["mask"] == 10
+        assert phase.adversary.losses["discriminator_mouth"] == 0.5
+
+
+def test_fine_tuning_runs_one_phase_from_the_released_generator():
+    whole = config("headgan_finetune")
+    trained = [node for node in build(whole).nodes if node.startswith("train.")]
+    assert trained == ["train.headgan.adversarial"]
+    phase = whole.headgan.phases["adversarial"]
+    assert phase.released == "headgan_vox"
+    assert "mask" not in phase.weights
+    assert phase.adversary.alone > 0  # its judges begin anew
+    assert (whole.headgan.net, whole.headgan.terms) == (official(), OFFICIAL_TERMS)
+
+
+def test_ablations_leave_out_what_they_are_named_for():
+    assert config("headgan_noaudio").headgan.net.audio == 0
+    assert not config("headgan_noflow").headgan.net.flow
+    assert config("headgan_sketch").headgan.net.condition == "sketch"
+    for phase in config("headgan_nomouth").headgan.phases.values():
+        weighed = {**phase.adversary.losses, **phase.adversary.fools}
+        assert {name for name, weight in weighed.items() if weight is not None} == {
+            "discriminator", "gan", "feature_matching",
+        }  # fmt: skip
+
+
+def test_a_net_that_hears_nothing_depends_on_no_speech():
+    graph = build(config("headgan_noaudio"))
+    assert "speech" not in graph.nodes["train.headgan.adversarial"].reads
+    assert "speech" in build(config("headgan_vox256")).nodes["train.headgan.adversarial"].reads
+
+
+def test_wav2vec_is_heard_over_eight_frames_and_normalised():
+    whole = config("headgan_wav2vec")
+    assert whole.headgan.net.audio == whole.speech.size == 768
+    assert whole.headgan.hearing == Hearing(window=8, normalise=True)
