@@ -1,8 +1,7 @@
 """`reenact animate`: a portrait moves as the person in a video does; the same frames, times and sound.
 
-Two passes over the driving video, neither of which holds it: one finds the face, one reads motion from the
-face's square while the model renders and the frames before are encoded. With `--best-frame` the motion of the
-whole video (a few kB a frame) is read before the first frame is rendered.
+The driving video is read while the model renders and the frames before are encoded. For models that want it
+whole, and with `--best-frame`, its motion (a few kB a frame) is read before the first frame is rendered.
 """
 
 from __future__ import annotations
@@ -10,39 +9,45 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import islice
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models.animation import Motion, Reenactor, Shown, Transfer
+from pipelines.canvas import Canvas
+from pipelines.driving import (
+    NUMBERS,
+    PICTURES,
+    Driving,
+    Film,
+    Numbers,
+    Still,
+    dressed,
+    find_driving,
+    joined,
+    plan_motion,
+    taken,
+    with_faces,
+)
+from pipelines.driving_sound import heard_at, silence
 from pipelines.engine.node import Rejected
 from pipelines.preprocess import media
 from pipelines.preprocess.clips import ClipsConfig
 
 if TYPE_CHECKING:
-    from pipelines.preprocess.media.writing import Timeline
-    from pipelines.preprocess.one_face import FaceTrack, Portrait
+    from pipelines.preprocess.one_face import Portrait
 
-T = TypeVar("T")
 Say = Callable[[str], None]
 
-MOST_LOST = 0.5
-"""Share of the driving frames without a face beyond which there is nothing to drive with."""
-AHEAD = 2
-"""Batches of driving frames decoded before they are asked for."""
 WAITING = 16
 """Images that may wait to be encoded."""
-LONGEST = 1920
-"""Longest side of a picture that is pasted back into, in pixels; larger ones are scaled down."""
-FEATHER = 0.12
-"""Of the square's side: over this width the rendered face fades into the portrait."""
-FAR = 1.7
-"""A driving square this much wider than one frame needs is told of."""
 SMALL = 0.5
 """Faces whose square is smaller than this share of the model's image side are told of."""
+PICTURE = ".png"
+"""Name of an output that is one picture, not a video."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,10 +61,18 @@ class Wish:
     """The whole portrait, with the face moving in it, in place of the model's square."""
     clips: ClipsConfig = field(default_factory=ClipsConfig)
     """How faces are found and cut: as the training clips were."""
+    expression_of: Path | None = None
+    """A picture whose expression every frame gets."""
 
     def __post_init__(self) -> None:
         if self.best_frame and self.transfer.motion != "relative":
             raise ValueError("best-frame is where relative motion starts; add --motion relative")
+
+    @property
+    def edits(self) -> list[str]:
+        """What is changed of the motion, for people."""
+        lent = ["expression of another picture"] if self.expression_of else []
+        return [*lent, *self.transfer.edit.told]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +81,7 @@ class Made:
 
     frames: int
     lost: int
-    """Frames without a face, shown with the motion of the last one with a face"""
+    """Driving frames without a face"""
     seconds: float
     size: tuple[int, int]
     rate: str
@@ -77,59 +90,139 @@ class Made:
     """Driving frame where relative motion starts; 0 of absolute motion"""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A portrait that was found."""
+
+    path: Path
+    picture: np.ndarray
+    """(H,W,3) uint8: all of it"""
+    portrait: Portrait
+
+
 def animate(
     reenactor: Reenactor,
     sources: Sequence[Path],
-    driving: Path,
+    driving: Path | None,
     out: Path,
     wish: Wish,
     nets: Mapping[str, Any],
     tags: Mapping[str, str],
     say: Say = lambda text: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    device: str = "cpu",
 ) -> Made:
-    """Write `out`. nets: a FaceDetector as "detector", with best_frame a Landmarker as "landmarker".
+    """Write `out`, a video or one picture. driving: a video, a picture or numbers; None: the first source
+    itself, edited. nets: a FaceDetector as "detector"; with best_frame, and for models that read landmarks,
+    a Landmarker as "landmarker"; a speech encoder that is a net, by its name, which runs on `device`.
 
     Raises ValueError: no face in a source, or in most of the driving frames; motion that the model cannot
     transfer; files that cannot be read.
     """
-    from pipelines.preprocess.media.writing import Mp4Writer, timeline
+    from pipelines.preprocess.media.writing import Mp4Writer, PngWriter
 
-    reenactor.check(wish.transfer)
+    check(reenactor, wish, driving)
     found = [find_source(path, wish.clips, nets["detector"], reenactor.image_size, say) for path in sources]
-    portraits = [portrait for portrait, _ in found]
-    try:
-        probed = media.probe(driving)
-        times = timeline(driving, probed["start"])
-        track, lost = find_driving(driving, probed, times, wish.clips, nets["detector"], say)
-        shown = Shown(
-            frames=np.stack([p.crop for p in portraits]), boxes=np.stack([p.box for p in portraits])
-        )
+    landmarker = nets["landmarker"] if "landmarks" in reenactor.reads else None
+    shown = shown_of(found, landmarker)
+    if wish.expression_of is not None:
+        wish = replace(wish, transfer=lent(reenactor, wish, nets["detector"], landmarker, say))
+    with blamed(sources[0]):
         scene = reenactor.scene(shown)
-        film = Film(driving, probed, times, track, wish.clips.size, reenactor)
-        motions, first, start = plan_motion(film, portraits[0], wish, nets, say)
-        canvas = Canvas(found[0][1], portraits[0].square) if wish.paste_back else None
+    with blamed(driving or sources[0]):
+        reel = opened(reenactor, driving, shown, wish, nets, device, say)
+        if out.suffix.lower() == PICTURE and len(reel.times.shown) != 1:
+            raise ValueError(f"{len(reel.times.shown)} frames drive, and {out.name} holds one; name it .mp4")
+        motions, first, start = plan_motion(reel, found[0].portrait, wish.best_frame, nets, say)
+        canvas = Canvas(found[0].picture, found[0].portrait.square) if wish.paste_back else None
         size = (reenactor.image_size, reenactor.image_size) if canvas is None else canvas.size
-        faces = rendered(reenactor, scene, motions, first, wish.transfer)
+        faces = rendered(reenactor, scene, motions, first, wish.transfer, say)
         images = faces if canvas is None else map(canvas.with_face, faces)
-        sound_of = driving if probed["audio_rate"] else None
-        with Mp4Writer(out, size, times, tags, sound_of, probed["start"]) as writer:
-            count = written(writer, images, film.indices, lambda done: progress(done, len(times.shown)))
-    except Rejected as error:
-        raise ValueError(f"{driving}: {error.sentence}") from error
-    if count != len(times.shown):
-        say(f"{driving}: {count} of {len(times.shown)} frames could be decoded")
-    sound = "no sound" if writer.sound is None else writer.sound.told
+        if out.suffix.lower() == PICTURE:
+            file = PngWriter(out, tags)
+        else:
+            file = Mp4Writer(out, size, reel.times, tags, *sound_of(reel))
+        with file as writer:
+            total = len(reel.times.shown)
+            count = written(writer, images, reel.indices, lambda done: progress(done, total))
+    if count != total:
+        say(f"{driving}: {count} of {total} frames could be decoded")
+    times, sound = reel.times, "no sound" if writer.sound is None else writer.sound.told
     rate = f"{times.rate} frames/s" if times.constant else f"{float(times.rate):.3f} frames/s on average"
-    return Made(frames=count, lost=lost, seconds=(times.end - times.shown[0]) * float(times.base), size=size,
-                rate=rate, sound=sound, start=start)  # fmt: skip
+    return Made(frames=count, lost=reel.there.count(False), seconds=(times.end - times.shown[0]) *
+                float(times.base), size=size, rate=rate, sound=sound, start=start)  # fmt: skip
+
+
+def check(reenactor: Reenactor, wish: Wish, driving: Path | None) -> None:
+    """ValueError for a wish that cannot be met, before any work."""
+    reenactor.check(wish.transfer)
+    if wish.best_frame and reenactor.whole:
+        raise ValueError(
+            "best-frame: this model's relative motion is measured from the mean of the whole driving video, "
+            "not from one frame"
+        )
+    if driving is None and not wish.edits:
+        raise ValueError(
+            "nothing drives: give --driving, or an edit (--frontal, --pose, --turn, --expression)"
+        )
+
+
+@contextmanager
+def blamed(path: Path) -> Iterator[None]:
+    """Errors about a file's content name it."""
+    try:
+        yield
+    except Rejected as error:
+        raise ValueError(f"{path}: {error.sentence}") from error
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
+
+
+def opened(
+    reenactor: Reenactor,
+    driving: Path | None,
+    sources: Shown,
+    wish: Wish,
+    nets: Mapping[str, Any],
+    device: str,
+    say: Say,
+) -> Driving:
+    """What drives, by the name of its file."""
+    from pipelines.preprocess.media.writing import timeline
+
+    landmarker = nets["landmarker"] if "landmarks" in reenactor.reads else None
+
+    def quiet(frames: int) -> np.ndarray | None:
+        return silence(frames, reenactor, nets, device)
+
+    if driving is None:
+        return Still(replace(only_first(sources), speech=quiet(1)), reenactor)
+    if driving.suffix.lower() == NUMBERS:
+        return Numbers(driving, reenactor, quiet)
+    if driving.suffix.lower() in PICTURES:
+        found = find_source(driving, wish.clips, nets["detector"], reenactor.image_size, say)
+        return Still(replace(shown_of([found], landmarker), speech=quiet(1)), reenactor)
+    probed = media.probe(driving)
+    times = timeline(driving, probed["start"])
+    track, _ = find_driving(driving, probed, times, wish.clips, nets["detector"], say, reenactor.whole)
+    heard = heard_at(driving, probed, times, reenactor, nets, device, say)
+    if reenactor.whole:
+        say(f"{driving}: the motion of all {len(times.shown)} frames is read before the first is rendered")
+    return Film(driving, probed, times, track, wish.clips.size, reenactor, landmarker, heard)
+
+
+def sound_of(reel: Driving) -> tuple[Path | None, float]:
+    """The file whose sound the output gets, and the second of its stamps that counts as 0."""
+    if not isinstance(reel, Film):
+        return None, 0.0
+    return (reel.path if reel.probed["audio_rate"] else None), reel.probed["start"]
 
 
 # --- faces --------------------------------------------------------------------------------------------------
-def find_source(
-    path: Path, clips: ClipsConfig, detector: Any, side: int, say: Say
-) -> tuple[Portrait, np.ndarray]:
-    """A source's face, and the whole picture. ValueError where it shows none."""
+def find_source(path: Path, clips: ClipsConfig, detector: Any, side: int, say: Say) -> Source:
+    """A picture's face. ValueError where it shows none."""
     from pipelines.preprocess.media.picture import read_picture
     from pipelines.preprocess.one_face import portrait
 
@@ -145,247 +238,59 @@ def find_source(
     across = int(found.square[2] - found.square[0])
     if across < SMALL * side:
         say(f"{path}: the face's square is {across} px wide, the model's pictures are {side} px")
-    return found, picture.pixels
+    return Source(path=path, picture=picture.pixels, portrait=found)
 
 
-def find_driving(
-    path: Path, probed: Mapping[str, Any], times: Timeline, clips: ClipsConfig, detector: Any, say: Say
-) -> tuple[FaceTrack, int]:
-    """The driving face, and in how many frames it is not there. ValueError where that is most of them."""
-    from pipelines.preprocess.one_face import face_track
-
-    track = face_track(path, probed, clips, detector)
-    if track is None:
-        raise ValueError(f"{path}: {detector.name} sees no face in any frame it was shown")
-    there = face_shown(track.at(times.seconds))
-    lost = int((~there).sum())
-    if lost > MOST_LOST * len(there):
-        raise ValueError(f"{path}: no face in {lost} of {len(there)} frames, more than {MOST_LOST:.0%}")
-    if lost:
-        say(f"{path}: no face in {lost} of {len(there)} frames; each keeps the last face's motion")
-    if track.others:
-        say(f"{path}: up to {track.others + 1} faces at a time; the largest drives")
-    across = float(np.median(track.boxes[:, 2:] - track.boxes[:, :2])) * (1 + 2 * clips.margin)
-    if (side := track.square[2] - track.square[0]) > FAR * across:
-        say(
-            f"{path}: the face moves far: its square is {side} px wide, {across:.0f} would do for one frame; "
-            "the model learned from closer crops, so a video cut into parts will look better"
-        )
-    return track, lost
+def shown_of(found: Sequence[Source], landmarker: Any) -> Shown:
+    """Portraits as a model sees them."""
+    crops = np.stack([one.portrait.crop for one in found])
+    boxes = np.stack([one.portrait.box for one in found])
+    return dressed(Shown(frames=crops, boxes=boxes), landmarker)
 
 
-# --- motion -------------------------------------------------------------------------------------------------
-class Film:
-    """The driving video as batches of its face's square, decoded ahead in a thread.
-
-    `indices` and `there` grow with what is handed out: which frame of the timeline each decoded frame is, and
-    whether it shows a face.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        probed: Mapping[str, Any],
-        times: Timeline,
-        track: FaceTrack,
-        side: int,
-        reenactor: Reenactor,
-    ):
-        self.path, self.probed, self.times, self.track = path, probed, times, track
-        self.side, self.reenactor = side, reenactor
-        self.indices: list[int] = []
-        self.there: list[bool] = []
-
-    def shown(self) -> Iterator[Shown]:
-        """Batches of all frames, in order; boxes are NaN where there is no face."""
-        from pipelines.preprocess.one_face import cut_of, in_crop
-
-        cut = cut_of(self.track.square, self.probed["width"], self.probed["height"], self.side)
-        decoded = media.stream_frames(self.path, self.probed, cut.size, cut.box)
-        after = -1
-        while batch := [
-            (cut.whole(frame), second) for frame, second in islice(decoded, self.reenactor.batch)
-        ]:
-            frames, seconds = [], []
-            for frame, second in batch:
-                at = self.times.nearest(second, after)
-                if at > after:  # else a frame more than the index of the file knows
-                    frames.append(frame)
-                    seconds.append(second)
-                    self.indices.append(after := at)
-            if not frames:
-                return
-            boxes = in_crop(self.track, self.track.at(np.array(seconds)), self.side)
-            self.there += face_shown(boxes).tolist()
-            yield Shown(frames=np.stack(frames), boxes=boxes)
-
-    def motions(self, seen: Callable[[Shown], None] | None = None) -> Iterator[Motion]:
-        """The motion of every frame, in batches; frames without a face have that of the last one with a face,
-        those at the start that of the first. seen: called with the frames of each batch that show a face."""
-        last: Motion | None = None
-        waiting = 0
-        for batch in ahead(self.shown(), AHEAD):
-            there = face_shown(batch.boxes)
-            if not there.any():
-                if last is None:
-                    waiting += len(there)
-                else:
-                    yield taken(last, [0] * len(there))
-                continue
-            faces = Shown(frames=batch.frames[there], boxes=batch.boxes[there])
-            if seen is not None:
-                seen(faces)
-            motion = self.reenactor.motion(faces)
-            place = np.cumsum(there) - 1  # of each frame's motion; -1 before the batch's first face
-            if last is None:
-                yield taken(motion, [0] * waiting + np.maximum(place, 0).tolist())
-            else:
-                yield taken(joined(last, motion), (place + 1).tolist())
-            last = taken(motion, [-1])
+def only_first(shown: Shown) -> Shown:
+    """Its first frame."""
+    return with_faces(shown, np.arange(len(shown.frames)) == 0)
 
 
-def face_shown(boxes: np.ndarray) -> np.ndarray:
-    """boxes (T,4), NaN where there is no face -> (T,) bool"""
-    return ~np.isnan(boxes[:, 0])
-
-
-def taken(motion: Motion, at: Sequence[int]) -> Motion:
-    """The motion of some of its frames."""
-    return {name: values[list(at)] for name, values in motion.items()}
-
-
-def joined(one: Motion, other: Motion) -> Motion:
-    import torch
-
-    return {name: torch.cat([values, other[name]]) for name, values in one.items()}
-
-
-def plan_motion(
-    film: Film, source: Portrait, wish: Wish, nets: Mapping[str, Any], say: Say
-) -> tuple[Iterable[Motion], Motion | None, int]:
-    """Batches of motion, the motion where relative motion starts (None: that of the first frame), and its
-    frame."""
-    if not wish.best_frame:
-        return film.motions(), None, 0
-    likeness = Likeness(source, nets["landmarker"])
-    motions = list(film.motions(likeness.look))
-    start = int(np.flatnonzero(film.there)[likeness.best()])
-    say(f"relative motion starts at driving frame {start}, whose face is most like the source's")
-    before = 0
-    for motion in motions:
-        count = len(next(iter(motion.values())))
-        if start < before + count:
-            return motions, taken(motion, [start - before]), start
-        before += count
-    raise AssertionError(f"frame {start} of {before}")
-
-
-class Likeness:
-    """How much the face of each driving frame is posed as the source's (supplement 7.3).
-
-    68 landmarks less their mean, over the root of their hull's area; the sum of squared differences.
-    """
-
-    def __init__(self, source: Portrait, landmarker: Any):
-        self._landmarker = landmarker
-        points = landmarker.landmarks(source.crop[None], source.box[None])[0]
-        self._wanted = normalised(points)
-        if self._wanted is None:
-            raise ValueError(f"{landmarker.name} places no landmarks on the source; leave out --best-frame")
-        self._distances: list[float] = []
-
-    def look(self, driving: Shown) -> None:
-        for points in self._landmarker.landmarks(driving.frames, driving.boxes):
-            shape = normalised(points)
-            gap = np.inf if shape is None else float(np.square(shape - self._wanted).sum())
-            self._distances.append(gap)
-
-    def best(self) -> int:
-        """Number, among the frames with a face, of the most alike; the earliest of equals."""
-        return int(np.argmin(self._distances))
-
-
-def normalised(points: np.ndarray) -> np.ndarray | None:
-    """Landmarks (68,2) -> about 0, their hull of area 1; None where they are missing or in a line."""
-    from pipelines.preprocess.keypoints import hull_area
-
-    area = hull_area(points)
-    return (points - points.mean(0)) / area**0.5 if area > 0 else None
+def lent(reenactor: Reenactor, wish: Wish, detector: Any, landmarker: Any, say: Say) -> Transfer:
+    """The wish's transfer, with the expression of its picture."""
+    assert wish.expression_of is not None
+    found = find_source(wish.expression_of, wish.clips, detector, reenactor.image_size, say)
+    shown = shown_of([found], landmarker)
+    edit = replace(wish.transfer.edit, expression_of=reenactor.motion(shown))
+    how = replace(wish.transfer, edit=edit)
+    reenactor.check(how)
+    with blamed(found.path):
+        reenactor.scene(
+            shown
+        )  # whose errors are about this picture; those of a transfer name the driving one
+    return how
 
 
 # --- pictures -----------------------------------------------------------------------------------------------
 def rendered(
-    reenactor: Reenactor, scene: Any, motions: Iterable[Motion], first: Motion | None, how: Transfer
+    reenactor: Reenactor,
+    scene: Any,
+    motions: Iterable[Motion],
+    first: Motion | None,
+    how: Transfer,
+    say: Say = lambda text: None,
 ) -> Iterator[np.ndarray]:
     """Batches of motion -> images (I,I,3) uint8. first: where relative motion starts; None = the first
     frame."""
+    if reenactor.whole:
+        motions = [joined(list(motions))]
     for motion in motions:
         first = taken(motion, [0]) if first is None else first
         moved = reenactor.transfer(scene, motion, first, how)
+        for note in reenactor.notes:
+            say(note)
+        reenactor.notes.clear()
         count = len(next(iter(moved.values())))
         for at in range(0, count, reenactor.batch):
             part = {name: values[at : at + reenactor.batch] for name, values in moved.items()}
             yield from (reenactor.render(scene, part) * 255 + 0.5).astype(np.uint8)
-
-
-class Canvas:
-    """The whole portrait, into which the rendered square fades; even sides, as 4:2:0 wants them."""
-
-    def __init__(self, picture: np.ndarray, square: np.ndarray):
-        from PIL import Image
-
-        height, width = picture.shape[:2]
-        zoom = min(1.0, LONGEST / max(height, width))
-        if zoom < 1:
-            size = max(2, round(width * zoom)), max(2, round(height * zoom))
-            picture = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
-        self._picture = picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
-        height, width = self._picture.shape[:2]
-        edges = np.clip(np.round(square * zoom).astype(int), 0, [width, height] * 2)
-        x0, y0, x1, y1 = (int(edge) for edge in edges)
-        self._place = slice(y0, y1), slice(x0, x1)
-        across = fading(x1 - x0, left=x0 > 0, right=x1 < width)
-        down = fading(y1 - y0, left=y0 > 0, right=y1 < height)
-        self._mask = (down[:, None] * across)[..., None].astype(np.float32)
-        self._under = self._picture[self._place] * (1 - self._mask) + 0.5
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(W,H)"""
-        return self._picture.shape[1], self._picture.shape[0]
-
-    def with_face(self, image: np.ndarray) -> np.ndarray:
-        """image (I,I,3) uint8 -> (H,W,3) uint8"""
-        from PIL import Image
-
-        out = self._picture.copy()
-        size = self._mask.shape[1], self._mask.shape[0]
-        patch = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
-        out[self._place] = (self._under + patch * self._mask).astype(np.uint8)
-        return out
-
-
-def fading(length: int, left: bool, right: bool) -> np.ndarray:
-    """(length,) weights: 1 inside, falling to 0 at the ends that are asked for, without a kink."""
-    at = np.arange(length) + 0.5
-    weight = np.ones(length)
-    for wanted, distance in ((left, at), (right, length - at)):
-        share = np.clip(distance / (FEATHER * length), 0, 1)
-        weight *= share**2 * (3 - 2 * share) if wanted else 1
-    return weight
-
-
-# --- side by side with rendering ----------------------------------------------------------------------------
-END = object()
-
-
-def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
-    """The same items, made in a thread up to `depth` of them before they are asked for."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting: deque[Future[Any]] = deque(pool.submit(next, items, END) for _ in range(depth))
-        while (item := waiting.popleft().result()) is not END:
-            waiting.append(pool.submit(next, items, END))
-            yield item
 
 
 def written(

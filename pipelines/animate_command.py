@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from models.animation import Reenactor, Transfer
-from pipelines.animate import Wish, animate
+from models.animation import ANGLES, Edit, Reenactor, Transfer
+from pipelines.animate import PICTURE, Made, Wish, animate
+from pipelines.driving_sound import encoder_of
 from pipelines.preprocess.clips import ClipsConfig
 from pipelines.progress import LOG_EVERY, REDRAW_EVERY, clock
 
@@ -85,6 +86,7 @@ def tags_of(trained: Trained, reenactor: Reenactor, wish: Wish) -> dict[str, str
         "reenact.checkpoint_sha256": trained.digest,
         "reenact.labels": labels or "none",
         "reenact.motion": ", ".join(motion),
+        "reenact.edits": ", ".join(wish.edits) or "none",
     }
 
 
@@ -104,8 +106,8 @@ def checked_out(out: Path, inputs: Sequence[Path]) -> None:
             raise FileNotFoundError(2, "no such file", str(path))
         if out.exists() and out.samefile(path):
             raise ValueError(f"--out {out} would overwrite an input")
-    if out.suffix.lower() != ".mp4":
-        raise ValueError(f"--out {out}: expected a name that ends with .mp4")
+    if out.suffix.lower() not in (".mp4", PICTURE):
+        raise ValueError(f"--out {out}: expected a name that ends with .mp4, or with {PICTURE} for one frame")
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(2, "no such folder", str(out.absolute().parent))
 
@@ -115,8 +117,10 @@ FILE = click.Path(path_type=Path)
 
 @click.command("animate")
 @click.argument("sources", nargs=-1, required=True, type=FILE, metavar="SOURCE...")
-@click.option("--driving", required=True, type=FILE, metavar="VIDEO", help="Whose motion and sound to take.")
-@click.option("--out", "-o", required=True, type=FILE, metavar="OUT.mp4")
+@click.option("--driving", type=FILE, metavar="FILE",
+              help="Whose motion and sound to take: a video, a picture, or numbers (.npz; see the model's "
+              "README). Left out: the source itself, edited.")  # fmt: skip
+@click.option("--out", "-o", required=True, type=FILE, metavar="OUT.mp4", help="Or .png, of one frame.")
 @click.option("--checkpoint", type=FILE, metavar="FILE", help="model.safetensors of a training phase.")
 @click.option("--run", "run_file", type=FILE, metavar="RUN.yaml",
               help="The newest trained phase of this run, and its way of cropping.")  # fmt: skip
@@ -125,11 +129,22 @@ FILE = click.Path(path_type=Path)
 @click.option(
     "--set", "sets", multiple=True, metavar="A.B=VALUE", help="Change one setting of --run (repeatable)."
 )
-@click.option("--motion", type=click.Choice(["absolute", "relative"]), default="absolute", show_default=True,
-              help="absolute: the driving head's own pose; relative: its change since frame 0.")  # fmt: skip
+@click.option("--motion", type=click.Choice(["absolute", "relative"]),
+              help="absolute: the driving head's own pose and place (fsrt's way); relative: its changes, "
+              "with the source's own size and place (headgan's way).")  # fmt: skip
 @click.option("--adapt-scale", is_flag=True, help="relative: scale the changes by the size of the faces.")
 @click.option("--best-frame", is_flag=True,
               help="relative: start from the driving frame most like the source.")  # fmt: skip
+@click.option("--frontal", is_flag=True, help="The head looks at the camera (headgan).")
+@click.option("--pose", multiple=True, metavar="ANGLE=DEGREES",
+              help="Set pitch (down), yaw (to the picture's right) or roll (to its left) "
+              "(headgan; repeatable).")  # fmt: skip
+@click.option("--turn", multiple=True, metavar="ANGLE=DEGREES", help="Add to an angle (headgan; repeatable).")
+@click.option("--expression", multiple=True, metavar="COMPONENT=SIGMAS",
+              help="Add to a component of the expression, by number or name "
+              "(headgan; repeatable).")  # fmt: skip
+@click.option("--expression-of", type=FILE, metavar="PICTURE",
+              help="Take the expression of this picture (headgan).")  # fmt: skip
 @click.option("--paste-back", is_flag=True, help="Show the whole portrait, not only the model's square.")
 @click.option(
     "--size", type=int, help="Side in pixels that faces are cut to, as for the training clips (256)."
@@ -145,12 +160,8 @@ FILE = click.Path(path_type=Path)
               help="Where imported weights are.")  # fmt: skip
 def command(
     sources: tuple[Path, ...],
-    driving: Path,
+    driving: Path | None,
     out: Path,
-    motion: Any,
-    adapt_scale: bool,
-    best_frame: bool,
-    paste_back: bool,
     device: str,
     precision: Any,
     **choice: Any,
@@ -161,32 +172,86 @@ def command(
     \b
     Example:
       reenact animate portrait.jpg --driving talk.mp4 --out moving.mp4 --run configs/run/demo.yaml
+      reenact animate portrait.jpg --frontal --turn yaw=20 --out turned.png --model headgan --run RUN.yaml
     """
     from pipelines.eval.scoring import caption
 
-    transfer = Transfer(motion=motion, adapt_scale=adapt_scale)
-    wish = Wish(transfer=transfer, best_frame=best_frame, paste_back=paste_back)
-    checked_out(out, [*sources, driving])
-    ticker = Ticker()
+    edit, lender = edit_of(choice), choice["expression_of"]
+    checked_out(out, [*sources, *([driving] if driving else []), *([lender] if lender else [])])
+    ticker, where = Ticker(), device_of(device)
     trained = chosen(choice, ticker.say)
-    clips = framed_as(trained, choice)
-    wish = replace(wish, clips=clips)
-    reenactor = trained.load(device_of(device), precision)
+    reenactor = trained.load(where, precision)
+    wish = wish_of(choice, edit, reenactor, framed_as(trained, choice))
     ticker.say(f"{caption(trained.model, reenactor.labels)} · {trained.name}")
+    clips = wish.clips
     ticker.say(f"faces cut to {clips.size} px, margin {clips.margin}, lift {clips.lift}")
-    nets = perception(clips.detector, best_frame, trained.store, device_of(device))
-    aside = out.with_name(f".{out.stem}.partial.mp4")
+    if trained.fits != "landmarks" and "landmarks" in reenactor.reads:
+        ticker.say(f"it learned from fits by {trained.fits}; here the 3D face is fitted to landmarks")
+    nets = perception(nets_of(reenactor, wish, trained.landmarker), trained.store, where)
+    reenactor.use({name: nets[name] for name in reenactor.needs})
+    aside = out.with_name(f".{out.stem}.partial{out.suffix.lower()}")
     try:
         tags = tags_of(trained, reenactor, wish)
-        made = animate(reenactor, sources, driving, aside, wish, nets, tags, ticker.say, ticker)
+        made = animate(reenactor, sources, driving, aside, wish, nets, tags, ticker.say, ticker, where)
         aside.replace(out)
     finally:
         aside.unlink(missing_ok=True)
-    width, height = made.size
     ticker.clear()
-    click.echo(
-        f"{out}: {made.frames} frames of {width} x {height}, {made.seconds:.3f} s, {made.rate}, {made.sound}"
+    click.echo(told(out, made))
+
+
+def told(out: Path, made: Made) -> str:
+    """What was made, in a line."""
+    width, height = made.size
+    if out.suffix.lower() == PICTURE:
+        return f"{out}: {width} x {height}"
+    size = f"{made.frames} frame{'s' * (made.frames != 1)} of {width} x {height}"
+    return f"{out}: {size}, {made.seconds:.3f} s, {made.rate}, {made.sound}"
+
+
+def edit_of(choice: Mapping[str, Any]) -> Edit:
+    """What --frontal, --pose, --turn and --expression ask for."""
+    return Edit(
+        frontal=choice["frontal"],
+        pose=numbers(choice["pose"], "--pose", f"one of {', '.join(ANGLES)}"),
+        turn=numbers(choice["turn"], "--turn", f"one of {', '.join(ANGLES)}"),
+        expression=numbers(choice["expression"], "--expression", "a component's number or name"),
     )
+
+
+def numbers(words: Sequence[str], option: str, names: str) -> dict[str, float]:
+    """NAME=NUMBER each -> by name; the last of a name counts. ValueError for other words."""
+    found = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError:
+            raise ValueError(f"{option} {word}: expected NAME=NUMBER, the name {names}") from None
+    return found
+
+
+def wish_of(choice: Mapping[str, Any], edit: Edit, reenactor: Reenactor, clips: ClipsConfig) -> Wish:
+    """What to make; motion follows as the model's does unless an option says how."""
+    motion = choice["motion"] or reenactor.follows
+    return Wish(
+        transfer=Transfer(motion=motion, adapt_scale=choice["adapt_scale"], edit=edit),
+        best_frame=choice["best_frame"],
+        paste_back=choice["paste_back"],
+        clips=clips,
+        expression_of=choice["expression_of"],
+    )
+
+
+def nets_of(reenactor: Reenactor, wish: Wish, landmarker: str) -> dict[str, str]:
+    """What `animate` and the model use -> names in models.perception.NETS."""
+    nets = {"detector": wish.clips.detector} | {name: name for name in reenactor.needs}
+    if wish.best_frame or "landmarks" in reenactor.reads:
+        nets["landmarker"] = landmarker
+    encoder = encoder_of(reenactor)
+    if encoder is not None and encoder.net is not None:
+        nets[encoder.net] = encoder.net
+    return nets
 
 
 def chosen(choice: Mapping[str, Any], say: Say) -> Trained:
@@ -215,12 +280,11 @@ def framed_as(trained: Trained, choice: Mapping[str, Any]) -> ClipsConfig:
     return replace(trained.clips, **(hog | changes))
 
 
-def perception(detector: str, landmarks: bool, store: Store, device: str) -> dict[str, Any]:
-    """The nets that `animate` takes."""
+def perception(names: Mapping[str, str], store: Store, device: str) -> dict[str, Any]:
+    """Use -> name in models.perception.NETS; by their uses, the nets themselves."""
     from models.perception.interfaces import Configurable, Inference
     from pipelines.executor import load_nets
 
-    names = {"detector": detector} | ({"landmarker": "dlib68"} if landmarks else {})
     loaded = load_nets(list(names.values()), store)
     for net in loaded.values():
         if isinstance(net, Configurable):

@@ -33,6 +33,10 @@ class Trained:
     """{"": model.safetensors}, or imported released files by their ids."""
     clips: ClipsConfig
     """How the clips it learned from were cut, as far as that is known."""
+    landmarker: str = "dlib68"
+    """Of models.perception.NETS: what placed the landmarks that it learned from, as far as that is known."""
+    fits: str = "landmarks"
+    """Backend of fit3dmm, likewise."""
     store: Store
     """Where the weights of perception nets are."""
 
@@ -120,7 +124,15 @@ def of_run(run_file: Path, sets: Iterable[str], model: str | None, say: Say) -> 
         )
     node, path = found
     name_of = f"{node} of {config.name}"
-    return Trained(model=name, name=name_of, files={"": path}, clips=config.clips, store=session.store)
+    return Trained(
+        model=name,
+        name=name_of,
+        files={"": path},
+        clips=config.clips,
+        landmarker=config.keypoints.landmarker,
+        fits=config.fit3dmm.backend,
+        store=session.store,
+    )
 
 
 def _current(session: Session, model: str) -> tuple[str, Path] | None:

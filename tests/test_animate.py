@@ -14,12 +14,13 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from models.animation import Transfer
-from pipelines import animate as module
+from models.animation import Shown, Transfer
 from pipelines import trained
-from pipelines.animate import Canvas, Film, Likeness, Wish, ahead, animate, fading, find_driving
+from pipelines.animate import Wish, animate
 from pipelines.animate_command import Ticker, perception
+from pipelines.canvas import Canvas, fading
 from pipelines.cli import main
+from pipelines.driving import Film, Likeness, ahead, find_driving
 from pipelines.preprocess import media
 from pipelines.preprocess.clips import ClipsConfig
 from pipelines.preprocess.media import ffmpeg_path
@@ -37,6 +38,7 @@ class Mirror:
 
     def __init__(self, batch=8):
         self.image_size, self.batch, self.labels = SIDE, batch, {"net": "none"}
+        self.reads, self.needs, self.hears, self.whole, self.notes = (), (), {}, False, []
         self.asked, self.drawn = 0, []
 
     def check(self, how):
@@ -115,7 +117,8 @@ def source(face, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def nets(tmp_path_factory):
-    return perception("dlib_hog", True, Store(str(tmp_path_factory.mktemp("store"))), "cpu")
+    store = Store(str(tmp_path_factory.mktemp("store")))
+    return perception({"detector": "dlib_hog", "landmarker": "dlib68"}, store, "cpu")
 
 
 @pytest.fixture
@@ -273,9 +276,11 @@ def test_a_video_without_any_face_is_an_error(make, tmp_path):
         make(driving)
 
 
-def test_a_file_that_is_no_video_is_an_error_that_names_it(make, source):
-    with pytest.raises(ValueError, match=r"portrait\.png: .*not a video"):
-        make(source)
+def test_a_file_that_is_no_video_is_an_error_that_names_it(make, source, tmp_path):
+    path = tmp_path / "portrait.dat"
+    path.write_bytes(source.read_bytes())
+    with pytest.raises(ValueError, match=r"portrait\.dat: .*not a video"):
+        make(path)
 
 
 def test_a_face_that_moves_far_keeps_one_square_and_is_told_of(face, tmp_path, nets, said):
@@ -438,7 +443,7 @@ def test_likeness_sees_neither_place_nor_size(face, nets):
             return points[:1] if len(frames) == 1 else np.stack([points[1], 0.3 * points[0] + 7, points[2]])
 
     likeness = Likeness(found, Placed())
-    likeness.look(module.Shown(frames=np.zeros((3, 1, 1, 3), np.uint8), boxes=np.zeros((3, 4), np.float32)))
+    likeness.look(Shown(frames=np.zeros((3, 1, 1, 3), np.uint8), boxes=np.zeros((3, 4), np.float32)))
     assert likeness.best() == 1
 
 
@@ -450,6 +455,33 @@ def test_best_frame_without_relative_motion_means_nothing():
 def test_motion_that_the_model_cannot_transfer_is_refused_before_any_work(make, tmp_path):
     with pytest.raises(ValueError, match="a mirror has no scale"):
         make(tmp_path / "not there.mp4", transfer=Transfer(motion="relative", adapt_scale=True))
+
+
+# --- stills -------------------------------------------------------------------------------------------------
+def test_a_picture_drives_one_frame(make, source, nets):
+    out, made = make(source, name="out.png", tags={"reenact.edits": "none"})
+    assert (made.frames, made.size, made.sound) == (1, (SIDE, SIDE), "no sound")
+    picture = Image.open(out)
+    assert picture.text["reenact.edits"] == "none"
+    crop = portrait(read_picture(source).pixels, CLIPS, nets["detector"]).crop
+    small = crop.reshape(SIDE, 2, SIDE, 2, 3).mean((1, 3))
+    np.testing.assert_allclose(np.asarray(picture), small, atol=1)
+
+
+def test_a_picture_may_become_a_video_of_one_frame(make, source):
+    out, made = make(source)
+    assert (made.frames, made.seconds, made.rate) == (1, 0.04, "25 frames/s")
+    assert frames_of(out).shape == (1, SIDE, SIDE, 3)
+
+
+def test_a_video_does_not_fit_into_a_picture(make, videos):
+    with pytest.raises(ValueError, match=r"20 frames drive, and out\.png holds one; name it \.mp4"):
+        make(videos["silent"], name="out.png")
+
+
+def test_without_anything_that_drives_there_is_nothing_to_make(make):
+    with pytest.raises(ValueError, match="nothing drives: give --driving, or an edit"):
+        make(None)
 
 
 # --- paste back ---------------------------------------------------------------------------------------------
@@ -560,6 +592,9 @@ def test_the_command_makes_a_video_that_tells_its_weights(checkpoint, videos, so
         (["--checkpoint", "SOURCE"], 2, "is no safetensors file"),
         (["--checkpoint", "MODEL", "--model", "headgan"], 2, "holds fsrt, not headgan"),
         (["--checkpoint", "MODEL", "--best-frame"], 2, "--motion relative"),
+        (["--checkpoint", "MODEL", "--turn", "yaw=20"], 2, "fsrt cannot make a head's yaw +20 degrees"),
+        (["--checkpoint", "MODEL", "--turn", "nod=20"], 2, "turn nod: expected some of pitch, yaw, roll"),
+        (["--checkpoint", "MODEL", "--pose", "yaw"], 2, "--pose yaw: expected NAME=NUMBER"),
         (["--checkpoint", "MODEL", "-o", "x.avi"], 2, "ends with .mp4"),
         (["--checkpoint", "MODEL", "-o", "none/x.mp4"], 1, "no such folder"),
         (["--checkpoint", "MODEL", "--driving", "gone.mp4"], 1, "gone.mp4: no such file"),

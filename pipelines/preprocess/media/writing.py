@@ -272,6 +272,31 @@ class Mp4Writer:
             self._container.close()
 
 
+class PngWriter:
+    """One picture in place of a video. tags: kept as its text."""
+
+    sound = None
+
+    def __init__(self, path: Path, tags: Mapping[str, str]):
+        self.path, self.tags = path, tags
+
+    def __enter__(self) -> PngWriter:
+        return self
+
+    def write(self, image: np.ndarray, at: int) -> None:
+        """image (H,W,3) uint8; a later one takes its place."""
+        from PIL import Image
+        from PIL.PngImagePlugin import PngInfo
+
+        about = PngInfo()
+        for name, text in self.tags.items():
+            about.add_itxt(name, text)
+        Image.fromarray(image).save(self.path, format="PNG", pnginfo=about)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """The file is whole already."""
+
+
 def _timescale(base: Fraction, of_sound: Any) -> int:
     """Units a second of the whole file, in which offsets of its tracks are kept: exact for both where it
     can."""
