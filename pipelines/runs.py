@@ -104,9 +104,13 @@ def _execute(
 
 def leave(executor: RayExecutor, code: int) -> NoReturn:
     """End with this code whatever Ray does: its shutdown raced its own threads and ended a good run with a
-    silent 1, and a node's thread may sit in a call into workers that are gone."""
+    silent 1, and a node's thread may sit in a call into workers that are gone. All is said: what Ray prints
+    of the end of its own parts goes nowhere."""
     sys.stdout.flush()
     sys.stderr.flush()
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nothing, stream)
     executor.abandon()
     os._exit(code)
 
