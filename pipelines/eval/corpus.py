@@ -112,6 +112,8 @@ class Corpus:
     """Of those probed: recordings without sound. HeadGAN hears zeros in their clips."""
     dropped: dict[str, int] = field(default_factory=dict)
     """Tracks that made no clip in sampled recordings that made others: code -> how many."""
+    unfitted: list[str] = field(default_factory=list)
+    """Clips that fit3dmm left out (`no_fit`) of recordings in which it kept others."""
     values: dict[str, list[float]] = field(default_factory=dict)
     """Distributions by name; see `measure`."""
     expression: list[list[float]] = field(default_factory=list)
@@ -134,7 +136,13 @@ def corpus(ctx: Context) -> None:
     facts = count(rows, refused, artifacts, clips, probed)
     keys = drawn(clips.keys, SAMPLED)
     values, expression = measure(families, keys, ctx.progress)
-    facts = replace(facts, values=facts.values | values, expression=expression, dropped=dropped(clips, keys))
+    facts = replace(
+        facts,
+        values=facts.values | values,
+        expression=expression,
+        dropped=dropped(clips, keys),
+        unfitted=unfitted(clips, families["fit3dmm"]) if "fit3dmm" in families else [],
+    )
     shown = [(key, thumbnail(families, key)) for key in drawn(clips.keys, THUMBNAILS)]
     (ctx.out / "corpus.html").write_text(render(facts, shown))
     text = json.dumps(summary(facts), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
@@ -166,6 +174,7 @@ def figures(facts: Corpus) -> dict[str, float]:
         "duplicates": sum(len(d.recordings) - 1 for d in facts.duplicates),
         "soundless": facts.soundless,
         "shared_identities": len(facts.shared),
+        "unfitted": len(facts.unfitted),
     }
     found |= {f"rejected.{stage.name}": stage.rejected for stage in facts.stages}
     found |= {f"hours.{split.name}": split.hours for split in facts.splits}
@@ -382,6 +391,12 @@ def dropped(clips: Any, keys: Sequence[str]) -> dict[str, int]:
     for key in last.values():
         lost.update(clips.read(key, ["clip"])["clip"].get("dropped") or {})
     return _counted(lost.elements())
+
+
+def unfitted(clips: Any, fits: Any) -> list[str]:
+    """Keys of clips without a fit in recordings that have other fits; a recording without any is rejected."""
+    some = {fits.recording_of(key) for key in fits.keys}
+    return [key for key in clips.keys if key not in fits and clips.recording_of(key) in some]
 
 
 def summary(facts: Corpus) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.eval import pictures
-from pipelines.eval.corpus import FPS, PERCENTILES, Corpus
+from pipelines.eval.corpus import EXAMPLES, FPS, PERCENTILES, Corpus
 from pipelines.eval.page import Section, esc, histogram, page, table
 
 THUMBNAIL_SIZE = 192
@@ -128,6 +128,12 @@ def _reject_table(facts: Corpus) -> str:
         said += (
             '<p class="soft small">Tracks that made no clip in recordings that made others, of the sampled '
             f"clips: {lost}.</p>"
+        )
+    if facts.unfitted:
+        some = ", ".join(esc(key) for key in facts.unfitted[:EXAMPLES])
+        said += (
+            f'<p class="soft small">Clips that fit3dmm left out of recordings in which it kept others: '
+            f"<code>no_fit</code> {len(facts.unfitted):,} ({some}).</p>"
         )
     return said
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 
@@ -5,6 +6,11 @@ import numpy as np
 import pytest
 
 from pipelines.eval import corpus, corpus_figures
+
+EMPTY = {
+    "listed": 0, "recordings": 0, "stages": [], "splits": [], "identities": [], "shared": [],
+    "duplicates": [], "rejects": [], "sampled": 0, "probed": 0, "resolutions": {}, "transports": {},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -99,6 +105,14 @@ def test_tracks_that_made_no_clip_are_counted_once_a_recording(facts, make_famil
     told = dict(zip(keys, ({"too_short": 1}, {"too_short": 1, "blurred": 2}), strict=True))
     family = make_family(dict.fromkeys(keys), fields={k: {"clip": {"dropped": d}} for k, d in told.items()})
     assert corpus.dropped(family, keys[:1]) == {"blurred": 2, "too_short": 1}
+
+
+def test_clips_that_lost_their_fit_beside_others_are_named(make_family):
+    keys = [f"a#{recording}#{at:06d}#{at + 9:06d}" for recording in ("r", "s") for at in (0, 9)]
+    clips, fits = make_family(dict.fromkeys(keys)), make_family(dict.fromkeys(keys[1:2]))
+    assert corpus.unfitted(clips, fits) == keys[:1]  # s has none: a reject of its own
+    facts = dataclasses.replace(corpus.Corpus(**EMPTY), unfitted=keys[:1])
+    assert f"<code>no_fit</code> 1 ({keys[0]})" in corpus_figures._reject_table(facts)
 
 
 def test_each_expression_coefficient_has_its_spread(facts):
