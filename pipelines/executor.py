@@ -110,13 +110,14 @@ class RayExecutor:
                 )
 
     def most_workers(self, node: Node) -> int:
-        """As many as the settings allow, or as fit into the cluster."""
+        """As many as the settings ask for, else one a core; at most as many as fit into the cluster."""
         import ray
 
         have = ray.cluster_resources()
         wanted = (("CPU", node.resources.get("cpu", 1)), ("GPU", node.resources.get("gpu", 0)))
         fit = min(int(have.get(name, 0) // amount) for name, amount in wanted if amount)
-        return max(1, min(fit, self.runtime.pools.get(node.name) or self.runtime.workers or fit))
+        asked = self.runtime.pools.get(node.name) or self.runtime.workers or int(have["CPU"])
+        return max(1, min(fit, asked))
 
     def build(self, node: Node, jobs: Sequence[PackJob], config: View, store: Store) -> Iterator[PackResult]:
         self.start()

@@ -11,6 +11,7 @@ file in pipelines/preprocess and one `keyed(...)` here. A model appears through 
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -54,13 +55,16 @@ def data(keyed: Any, whole: Any, config: Any) -> None:
           config=data_settings(config), code=(SOURCES[config.data.source],),
           inputs="pipelines.preprocess.recordings:external")
 
-    rendered = config.data.source == "synthetic"  # what only brings files must not depend on the renderer
+    # What only brings files must not depend on the renderer. Nor on a version of yt-dlp, ffmpeg or av: a
+    # corpus is not fetched again for them, and a video that was brought once stays what it was.
+    rendered, cut = config.data.source == "synthetic", config.download.sections == "exact"
+    encodes = rendered or cut or config.data.source == "celebv"
     keyed("download", "download:download" if rendered else "download:bring", pack="unit",
-          reads={"recordings": (*SOURCE, "span") if config.download.sections == "exact" else SOURCE},
+          reads={"recordings": (*SOURCE, "span") if cut else SOURCE},
           writes=("video", "probe", "truth"),
-          # yt-dlp is not in the key: it is renewed weekly, and a video it brought once stays what it was
-          config=("data.sound", "download"), nets=SOURCE_NETS.get(config.data.source, ()),
-          packages=("av",), tools=("ffmpeg",))
+          config=("data.sound", *download_settings(config)), nets=SOURCE_NETS.get(config.data.source, ()),
+          cpu=1 if rendered else 0.25,  # bringing is waiting: runtime.pools may ask for more than the cores
+          packages=("av",) if encodes else (), tools=("ffmpeg",) if encodes else ())
 
     keyed("clips", "clips:cut_clips",
           reads={"recordings": RECORDING, "download": ("video", "probe")},
@@ -186,6 +190,13 @@ def data_settings(config: Any) -> tuple[str, ...]:
     return tuple(f"data.{name}" for name in (*general, config.data.source))
 
 
+def download_settings(config: Any) -> tuple[str, ...]:
+    """The margin of sections does not count where there are none."""
+    names = (f.name for f in dataclasses.fields(config.download))
+    return tuple(f"download.{name}" for name in names
+                 if name != "section_margin" or config.download.sections == "exact")  # fmt: skip
+
+
 def views_of(config: Any) -> list[str]:
     """The views that the run's models read, and those it asks for besides."""
     read = {
@@ -204,14 +215,15 @@ def _keyed(
     run: str,
     writes: Sequence[str],
     nets: Sequence[str] = (),
+    cpu: float = 1,
     **more: Any,
 ) -> None:
-    """The loaders of its nets and the codecs of its fields are code of its key too."""
+    """The loaders of its nets and the codecs of its fields are code of its key too. cpu: cores of a worker."""
     code = [*(NETS[net].loader for net in nets), *codecs(writes)]
     weights = [w for net in nets for w in NETS[net].weights]
     gpu = run_config.runtime.gpu_share if any(NETS[net].gpu for net in nets) else 0
     graph.add(Node(name=name, kind="keyed", run=f"pipelines.preprocess.{run}", writes=writes, nets=nets,
-                   code=code, weights=weights, resources={"cpu": 1, "gpu": gpu}, **more))  # fmt: skip
+                   code=code, weights=weights, resources={"cpu": cpu, "gpu": gpu}, **more))  # fmt: skip
 
 
 def _whole(graph: Graph, name: str, run: str, **more: Any) -> None:

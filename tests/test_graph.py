@@ -103,6 +103,15 @@ def test_runtime_settings_are_in_no_key(graph):
     assert not [c for node in graph for c in node.config if c.startswith("runtime")]
 
 
+def test_no_version_of_a_tool_brings_a_corpus_again():
+    brought = build(load(DEMO, ["data.source=folder", "data.folder.path=/videos"]).config)["download"]
+    assert (brought.tools, brought.packages) == ((), ())
+    assert "download.section_margin" not in brought.config
+    cut = build(load(ROOT / "configs/run/fsrt_vox256.yaml", ["download.sections=exact"]).config)["download"]
+    assert cut.tools == ("ffmpeg",)  # which encodes them
+    assert "download.section_margin" in cut.config
+
+
 def test_a_metric_is_no_code_of_training(graph):
     """Validation's figures are to look at: a change of them must not retrain."""
     assert not [name for name in reached(graph, "train.fsrt.warmup") if name.startswith("pipelines.eval")]

@@ -66,3 +66,11 @@ def test_a_pool_is_as_large_as_its_own_setting_says(monkeypatch):
     nodes = [Node(name=name, kind="keyed", run="a:b", resources={"cpu": 2}) for name in ("a", "b", "c")]
     executor = RayExecutor(SimpleNamespace(workers=3, pools={"a": 5, "b": 99}))
     assert [executor.most_workers(node) for node in nodes] == [5, 8, 3]
+
+
+def test_workers_that_mostly_wait_outnumber_the_cores_only_if_asked(monkeypatch):
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    node = Node(name="download", kind="keyed", run="a:b", resources={"cpu": 0.25})
+    sizes = [RayExecutor(SimpleNamespace(workers=None, pools=pools)).most_workers(node)
+             for pools in ({}, {"download": 4}, {"download": 99})]  # fmt: skip
+    assert sizes == [2, 4, 8]
