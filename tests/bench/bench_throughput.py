@@ -1,4 +1,7 @@
-"""Preprocessing of the demo's corpus on Ray against the bare stage functions: how busy are the cores?
+"""Preprocessing of a corpus on Ray against the bare stage functions: how busy are the cores?
+
+The corpus: the demo's people, once as a folder of video files (`download` copies them, `clips` finds and
+follows the faces), once rendered on the way (`download` renders).
 
 python -m pytest -m bench -s tests/bench/bench_throughput.py
 
@@ -13,8 +16,10 @@ do not wait for each other share the cores. REENACT_BENCH_SETS="data.limit=4" ma
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,11 +30,14 @@ import pytest
 from storage import ledger, locations
 from storage.families import read_pack_record
 from storage.files import Store
+from storage.frames import Encoded
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = "configs/run/demo.yaml"
 NODES = ("download", "clips", "keypoints", "fit3dmm", "speech")
 SETS = os.environ.get("REENACT_BENCH_SETS", "").split()
+AIM = 0.85
+"""Efficiency of all nodes in one run."""
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
 
 
@@ -61,6 +69,9 @@ def bare_kernels() -> dict[str, float]:
                     inputs[name] = list(stage(inputs, view, nets))
                 finally:
                     rounds[-1][name] = time.perf_counter() - clock
+                for sample in inputs[name]:  # as the next stage reads it; decoding is not counted
+                    if isinstance(frames := sample.get("frames"), Encoded):
+                        sample["frames"] = frames.images()
     del rounds[0]  # which also imported libraries
     return {name: sum(one[name] for one in rounds) for name in NODES}
 
@@ -119,24 +130,48 @@ def together(some: list[Stream]) -> float:
     return total
 
 
+def as_files(store: Store, folder: Path) -> None:
+    """The videos that a run downloaded, each in a folder of its own."""
+    packs = locations.packs("download")
+    for entry in store.list(packs):
+        if not entry.name.endswith(".tar"):
+            continue
+        with tarfile.open(store.fetch(f"{packs}/{entry.name}")) as pack:
+            (member,) = (one for one in pack if one.name.endswith(".mp4"))
+            video = pack.extractfile(member)
+            assert video is not None
+            name = member.name.partition(".")[0]
+            (folder / name).mkdir(parents=True)
+            (folder / name / f"{name}.mp4").write_bytes(video.read())
+
+
 @pytest.mark.bench
-def test_throughput_on_ray(reenact, tmp_path):
-    sets = [part for text in SETS for part in ("--set", text)]
+@pytest.mark.parametrize("source", ["folder", "synthetic"])
+def test_throughput_on_ray(reenact, tmp_path, source):
+    settings = list(SETS)
+    if source == "folder":
+        reenact("run", DEMO, *(part for text in SETS for part in ("--set", text)), "--only", "download")
+        as_files(Store(str(tmp_path / "store")), tmp_path / "videos")
+        shutil.rmtree(tmp_path / "store")
+        settings = ["data.source=folder", f"data.folder.path={tmp_path / 'videos'}"]
+    sets = [part for text in settings for part in ("--set", text)]
     cores = os.cpu_count() or 1
     env = os.environ | ONE_THREAD | {"REENACT_STORE": str(tmp_path / "store"), "PYTHONPATH": str(ROOT)}
+    env |= {"REENACT_BENCH_SETS": " ".join(settings)}
     load = os.getloadavg()[0]
     single, kernel = (bare_processes(count, env) for count in (1, cores))
-    print(f"\nload {load:.1f} when it began, {cores} cores; seconds")
+    print(f"\n{source}: load {load:.1f} when it began, {cores} cores; seconds")
     heads = ("units", "packs", "alone", "kernel", "in units", "stream", "start", "efficiency")
     print(" " * 12 + "".join(f"{head:>11}" for head in heads))
 
-    def line(name: str, nodes: dict[str, Stream], seconds: float) -> None:
+    def line(name: str, nodes: dict[str, Stream], seconds: float) -> float:
         one, wall = (sum(seconds[node] for node in nodes) for seconds in (single, kernel))
         start = sum(s.begin - s.asked for s in nodes.values()) / len(nodes)
         units, packs = (max(getattr(s, part) for s in nodes.values()) for part in ("units", "packs"))
         busy = sum(s.busy for s in nodes.values())
         print(f"{name:<12}{units:11}{packs:11}{one:11.1f}{wall:11.1f}{busy:11.1f}{seconds:11.1f}{start:11.1f}"
               f"{wall / cores / seconds:11.0%}")  # fmt: skip
+        return wall / cores / seconds
 
     store = Store(str(tmp_path / "store"))
     alone: dict[str, Stream] = {}
@@ -149,7 +184,7 @@ def test_throughput_on_ray(reenact, tmp_path):
         store.delete_tree(top)
     reenact("run", DEMO, *sets, "--only", "fit3dmm", "--only", "speech")
     whole = streams(store)
-    line("in one run", whole, together(list(whole.values())))
+    assert line("in one run", whole, together(list(whole.values()))) >= AIM
 
 
 if __name__ == "__main__":
