@@ -15,6 +15,11 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _CHUNK = 1 << 20
 
 
+def file_names(ids: Iterable[str]) -> list[str]:
+    """What a mirror may call a video, the first choice first."""
+    return [f"{one}.{extension}" for one in ids if _ID.fullmatch(one) for extension in EXTENSIONS]
+
+
 class Mirror:
     """uri: a folder, file://, s3:// or gs://; the videos lie directly in it."""
 
@@ -24,7 +29,7 @@ class Mirror:
     def find(self, ids: Iterable[str]) -> str | None:
         """File name of the first id that is there; one request for all spellings. Raises StoreError where the
         mirror itself is gone: that is no answer about a video."""
-        names = [f"{one}.{extension}" for one in ids if _ID.fullmatch(one) for extension in EXTENSIONS]
+        names = file_names(ids)
         for name, info in zip(
             names, self._store.fs.get_file_info([self._store.at(n) for n in names]), strict=True
         ):

@@ -6,7 +6,7 @@ import pytest
 from pyarrow import fs
 
 from storage.files import StoreError
-from storage.mirrors import Mirror
+from storage.mirrors import EXTENSIONS, Mirror, file_names
 
 
 @pytest.fixture
@@ -28,6 +28,10 @@ def test_a_folder_gives_its_own_files(folder, scheme):
 
 def test_names_are_tried_in_turn(folder):
     assert Mirror(str(folder)).find(["nothing", "-b_1", "a"]) == "-b_1.webm"
+
+
+def test_file_names_are_the_ids_in_turn_with_each_ending():
+    assert file_names(["a", "../b", "c.mp4", "d"]) == [f"{i}.{e}" for i in "ad" for e in EXTENSIONS]
 
 
 @pytest.mark.parametrize("name", ["c", "d", "", "../mirror/a", "a.mp4", "x" * 201])

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,20 @@ from typing import IO
 
 _POLL = 0.05
 _DAY = 86_400.0
+
+
+def users_folder(otherwise: Path) -> Path:
+    """One for all jobs of this user on this machine, whatever checkouts they run in. A home may be shared by
+    machines, hence the name; where there is none, a container say: `otherwise`."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = Path(cache) / "reenact" / "hosts" / platform.node()
+    try:
+        if not folder.is_absolute():  # no home is known, or XDG_CACHE_HOME is one that does not count
+            return otherwise
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return otherwise
+    return folder if os.access(folder, os.W_OK) else otherwise
 
 
 class HostBusy(OSError):

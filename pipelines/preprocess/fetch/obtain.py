@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipelines.engine.node import Rejected
 from pipelines.preprocess.fetch import plain_http, ytdlp
 from pipelines.preprocess.fetch.address import Address, address_of
-from pipelines.preprocess.fetch.hosts import Hosts
-from pipelines.preprocess.fetch.settings import TransportConfig
+from pipelines.preprocess.fetch.hosts import Hosts, users_folder
+from pipelines.preprocess.fetch.settings import TransportConfig, on_web
 from pipelines.preprocess.fetch.work import Fetched, empty, keep, kept, work_folder
 from pipelines.preprocess.sources.files import cache_folder
 
@@ -47,20 +49,33 @@ def obtain(wanted: Wanted, settings: TransportConfig, check: Check) -> Iterator[
     Raises Rejected: what the origin or the mirrors finally said. OSError: not now.
     """
     root = Path(settings.folder).absolute() if settings.folder else cache_folder().absolute() / "download"
-    hosts = Hosts(root / "hosts", settings.per_host, settings.longest_wait)
+    own = settings.folder or os.environ.get("REENACT_CACHE")
+    turns = root / "hosts" if own else users_folder(otherwise=root / "hosts")
+    hosts = Hosts(turns, settings.per_host, settings.longest_wait)
     with work_folder(root / "work", wanted, settings.longest_wait) as folder:
-        yield kept(folder) or _first(wanted, folder, settings, hosts, check)
+        yield _kept(folder, check) or _first(wanted, folder, settings, hosts, check)
+
+
+def _kept(folder: Path, check: Check) -> Fetched | None:
+    """What an earlier try kept, if it still is what is wanted: sound may be required since, or a checksum."""
+    if (fetched := kept(folder)) is None:
+        return None
+    try:
+        return replace(fetched, probe=check(fetched.path))
+    except Rejected:
+        empty(folder)
+        return None
 
 
 def _first(wanted: Wanted, folder: Path, settings: TransportConfig, hosts: Hosts, check: Check) -> Fetched:
-    """Mirrors and the origin are asked each in their place, but the origin only once: what it denied to http
-    it denies to yt-dlp."""
+    """Mirrors and the origin are asked each in their place, but the origin only once: what it denied to http,
+    or could not give it, it denies to yt-dlp."""
     denial: Rejected | None = None
     origin_denied = False
     for transport in settings.order:
         try:
             if transport == "mirror":
-                found = _from_mirror(wanted, folder, settings.mirrors, check)
+                found = _from_mirrors(wanted, folder, settings, hosts, check)
             elif origin_denied:
                 continue
             else:
@@ -68,18 +83,29 @@ def _first(wanted: Wanted, folder: Path, settings: TransportConfig, hosts: Hosts
         except Rejected as error:
             denial, origin_denied = error, origin_denied or transport != "mirror"
             continue
+        except plain_http.GaveUp as error:
+            if transport == "mirror" or not settings.give_up:
+                raise
+            denial, origin_denied = Rejected("unreachable", str(error)), True
+            continue
         if found is not None:
             keep(folder, found)
             return found
     raise denial or _nowhere(wanted, settings)
 
 
-def _from_mirror(wanted: Wanted, folder: Path, mirrors: Sequence[str], check: Check) -> Fetched | None:
-    if not mirrors:
-        return None
+def _from_mirrors(
+    wanted: Wanted, folder: Path, settings: TransportConfig, hosts: Hosts, check: Check
+) -> Fetched | None:
+    """The first mirror that has it decides."""
     from storage.mirrors import Mirror
 
-    for uri in mirrors:
+    for uri in settings.mirrors:
+        if on_web(uri):
+            ask = partial(_from_web, uri.rstrip("/"), wanted, folder, settings, hosts)
+            if (fetched := _checked(ask, folder, check)) is not None:
+                return fetched
+            continue
         mirror = Mirror(uri)
         if (found := mirror.find(wanted.names)) is not None:
             path = mirror.fetch(found, folder / "mirrored")
@@ -87,17 +113,41 @@ def _from_mirror(wanted: Wanted, folder: Path, mirrors: Sequence[str], check: Ch
     return None
 
 
+def _from_web(
+    mirror: str, wanted: Wanted, folder: Path, settings: TransportConfig, hosts: Hosts
+) -> Fetched | None:
+    """Only "not found" is a mirror's answer about a video: one that is locked would empty a corpus."""
+    from storage.mirrors import file_names
+
+    for name in file_names(wanted.names):
+        address = address_of(f"{mirror}/{name}")
+        try:
+            return Fetched(plain_http.fetch(address, folder, wanted.max_bytes, settings, hosts), "mirror")
+        except Rejected as answer:
+            if answer.code == "too_large":
+                raise
+            if answer.code != "not_found":
+                told = f"mirror {mirror}: {answer.sentence}, where 404 would say that it is not there"
+                raise plain_http.GaveUp(f"{told}; see runtime.download.mirrors and cookies") from answer
+        except plain_http.Page as page:
+            raise plain_http.GaveUp(f"mirror {mirror}: {page}, not with a video or 404") from page
+    return None
+
+
 def _from_origin(
     transport: str, wanted: Wanted, folder: Path, settings: TransportConfig, hosts: Hosts, check: Check
 ) -> Fetched | None:
-    """None where this transport is not meant for such an address. A damaged file is fetched once more: twice
-    the same damage is the video's."""
+    """None where this transport is not meant for such an address."""
     if not wanted.uri:
         return None
-    address = address_of(wanted.uri)
+    ask = partial(_transfer, transport, address_of(wanted.uri), wanted, folder, settings, hosts)
+    return _checked(ask, folder, check)
+
+
+def _checked(ask: Callable[[], Fetched | None], folder: Path, check: Check) -> Fetched | None:
+    """A damaged file is fetched once more: twice the same damage is the video's."""
     for again in (True, False):
-        fetched = _transfer(transport, address, wanted, folder, settings, hosts)
-        if fetched is None:
+        if (fetched := ask()) is None:
             return None
         try:
             return replace(fetched, probe=check(fetched.path))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import email.utils
 import errno
+import hashlib
 import http.client
 import http.cookiejar
 import json
@@ -41,6 +42,12 @@ class Page(Exception):
     """The answer is a page or a playlist: a matter for yt-dlp."""
 
 
+class GaveUp(OSError):
+    """This recording is not to be had now, after all tries; its host asks for no rest."""
+
+    not_soon = True
+
+
 class ForNow(OSError):
     """The server did not give the file this time. after: seconds it asked all of us to wait; 0 = it did not
     say how long, None = it only failed."""
@@ -48,6 +55,10 @@ class ForNow(OSError):
     def __init__(self, message: str, after: float | None = None):
         super().__init__(message)
         self.after = after
+
+
+class OtherPart(ForNow):
+    """What came does not continue what is here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +73,11 @@ class Got:
 def fetch(address: Address, folder: Path, max_bytes: int, settings: TransportConfig, hosts: Hosts) -> Path:
     """-> the complete file, in `folder`.
 
-    Raises Rejected (the server's final answer), Page, or OSError (not now; what has come so far is kept).
+    Raises Rejected (the server's final answer), Page, or OSError (not now; what has come so far is kept):
+    GaveUp or HostBusy after all tries.
     """
     opener = _opener(settings)
-    best, tries = _got(folder).size, 0
+    best, tries = _got(folder, address).size, 0
     while True:
         wait = min(settings.pause * 2**tries, settings.longest_pause)
         try:
@@ -81,12 +93,14 @@ def fetch(address: Address, folder: Path, max_bytes: int, settings: TransportCon
             if getattr(error, "errno", None) in DISK:
                 raise
             last = error
-        size = _got(folder).size
+        size = _got(folder, address).size
         tries = 0 if size >= best + _WORTH else tries + 1
         best = max(best, size)
         if tries > settings.retries:
             told_last = told(last, proxy(settings.proxy_env)) or type(last).__name__
-            raise OSError(f"{address.public}: {told_last}; gave up after {tries} tries") from last
+            rest = isinstance(last, ForNow) and last.after is not None
+            end = HostBusy if rest else GaveUp
+            raise end(f"{address.public}: {told_last}; gave up after {tries} tries") from last
         time.sleep(wait)
 
 
@@ -94,27 +108,31 @@ def _once(
     opener: urllib.request.OpenerDirector, address: Address, folder: Path, max_bytes: int,
     settings: TransportConfig,
 ) -> Path:  # fmt: skip
-    body, got = folder / "body", _got(folder)
+    body, got = folder / "body", _got(folder, address)
     request = urllib.request.Request(address.url)
     request.add_header("User-Agent", _AGENT)
     request.add_header("Accept-Encoding", "identity")
-    if got.size and got.validator:
+    if got.size:
         request.add_header("Range", f"bytes={got.size}-")
         request.add_header("If-Range", got.validator)
     try:
         response = opener.open(request, timeout=settings.timeout)
     except urllib.error.HTTPError as error:
         with error:
-            if error.code == 416:
-                body.unlink(missing_ok=True)  # the file on the server has become shorter: from the start
-                raise ForNow("the server has no more of a file it gave a part of before") from error
+            if error.code == 416:  # the file on the server has become shorter
+                body.unlink(missing_ok=True)
             raise _refusal(error.code, error.headers, address) from error
     with response:
         _check_peer(response, address)
-        total, start = _promised(response, got, address)
+        try:
+            total, start = _promised(response, got, address)
+        except OtherPart:
+            body.unlink(missing_ok=True)  # or every later try would ask, and fail, in the same way
+            raise
         if total is not None and total > max_bytes:
             raise Rejected("too_large", f"{address.public} has {total:,} bytes, download.max_bytes is fewer")
-        (folder / "state.json").write_text(json.dumps({"validator": _validator(response.headers)}))
+        state = {"address": _hash(address), "validator": _validator(response.headers)}
+        (folder / "state.json").write_text(json.dumps(state))
         with body.open("r+b" if start else "wb") as sink:
             sink.truncate(start)
             sink.seek(start)
@@ -172,10 +190,11 @@ def _promised(response: Any, got: Got, address: Address) -> tuple[int | None, in
     if encoding != "identity":
         raise ForNow(f"the server packs its answer ({encoding}) though asked not to")
     if response.status == 206:
-        match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", (headers.get("Content-Range") or "").strip())
+        match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", (headers.get("Content-Range") or "").strip())
         if not match or int(match[1]) != got.size:
-            raise ForNow(f"asked for bytes from {got.size}, got {headers.get('Content-Range')!r}")
-        return int(match[3]), got.size
+            raise OtherPart(f"asked for bytes from {got.size}, got {headers.get('Content-Range')!r}")
+        # '*' = a size the server does not know: the part runs to the end, for so it was asked for
+        return (int(match[2]) + 1 if match[3] == "*" else int(match[3])), got.size
     kind = (headers.get_content_type() or "").lower()
     if _PAGES.fullmatch(kind):
         raise Page(f"{address.public} answers with {kind}")
@@ -189,17 +208,27 @@ def _validator(headers: Any) -> str:
     return etag if etag and not etag.startswith("W/") else (headers.get("Last-Modified") or "").strip()
 
 
-def _got(folder: Path) -> Got:
+def _got(folder: Path, address: Address) -> Got:
+    """Nothing where the rest cannot be asked for, or comes from elsewhere: a date may fit by chance."""
     try:
         state = json.loads((folder / "state.json").read_text())
-        return Got((folder / "body").stat().st_size, state["validator"])
+        size = (folder / "body").stat().st_size
     except (FileNotFoundError, ValueError):
         return Got()
+    ours = state["validator"] and state.get("address") == _hash(address)
+    return Got(size, state["validator"]) if ours else Got()
+
+
+def _hash(address: Address) -> str:
+    """The address itself may be signed."""
+    return hashlib.sha256(address.url.encode()).hexdigest()
 
 
 def _refusal(status: int, headers: Any, address: Address) -> Exception:
     if status in _GONE:
         return Rejected(_GONE[status], f"{address.public} answers {status}")
+    if status == 416:
+        return ForNow("the server has no more of a file it gave a part of before")
     if status >= 500 or status in _FOR_NOW:
         asked = retry_after(headers)
         return ForNow(f"HTTP status {status}", asked if asked or status == 429 else None)

@@ -7,8 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
+from pipelines.engine.node import Rejected
+from pipelines.preprocess.fetch.address import address_of, public
+
 Transport = Literal["mirror", "http", "ytdlp"]
 
+_WEB = ("http", "https")
+_SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", *_WEB)
+"""What pyarrow opens, and the web."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -18,7 +24,8 @@ class TransportConfig:
     """Ways to try, the best first. One that does not apply, or answers that the video is not there, gives way
     to the next; one that is out of order does not: which copy is used must not depend on the weather."""
     mirrors: tuple[str, ...] = ()
-    """Folders and object stores (file://, s3://, gs://) of {recording id}.mp4, .mkv, .webm and so on."""
+    """Folders, object stores (file://, s3://, gs://) and web servers (http://, https://) of
+    {recording id}.mp4, .mkv, .webm and so on. A web server is asked for one spelling after the other."""
     cookies: str = ""
     """Path of a Netscape cookie file for http and yt-dlp; it is read, never written."""
     proxy_env: str = ""
@@ -26,7 +33,8 @@ class TransportConfig:
     password, and the configuration is recorded. Empty = http_proxy and its like count, as everywhere."""
     folder: str = ""
     """Where partial files and the turns of hosts are kept; shared by all that download on this machine.
-    Empty = `download` in REENACT_CACHE."""
+    Empty = `download` in REENACT_CACHE; where that is not set, .reenact/cache of the folder the job runs in
+    for partial files, and for turns the user's own cache (XDG_CACHE_HOME), which all jobs share."""
     per_host: int = 2
     """Transfers from one host at once, by all processes of this machine together."""
     seconds_between: float = 1.0
@@ -49,6 +57,10 @@ class TransportConfig:
     longest_wait: float = 900.0
     """A host that asks for more patience than this (Retry-After, a queue of others) fails the recording for
     now; later runs try again."""
+    give_up: bool = False
+    """A recording that its origin cannot give now, after all retries, is rejected (`unreachable`) if no later
+    transport has it, instead of failing the run; --retry-rejected asks for it again. Not one whose host wants
+    to be left alone, or whose mirror is out of order."""
     bot_pause: float = 4 * 3600.0
     """How long a host is left alone by this machine after it asked whether we are a robot."""
     javascript: tuple[Literal["deno", "node", "bun", "quickjs"], ...] = ("deno",)
@@ -61,8 +73,8 @@ class TransportConfig:
             # the value is not repeated: it may be the URL, with its password
             raise ValueError("proxy_env: expected the name of an environment variable, not a URL")
         for uri in self.mirrors:
-            if "://" in uri and "@" in urlsplit(uri).netloc:
-                raise ValueError("mirrors: a URI holds a password; give credentials by the environment")
+            if "://" in uri:
+                _check_mirror(uri)
         if self.per_host < 1 or self.retries < 0:
             raise ValueError("per_host: expected 1 or more; retries: 0 or more")
         if self.bytes_per_second is not None and self.bytes_per_second < 1:
@@ -76,3 +88,26 @@ class TransportConfig:
                 raise ValueError(f"{name} {getattr(self, name)}: expected 0 or more")
         if self.timeout <= 0:
             raise ValueError(f"timeout {self.timeout}: expected more than 0 seconds")
+
+
+def on_web(mirror: str) -> bool:
+    """Whether plain http asks this mirror; others are pyarrow's."""
+    scheme, slashes, _ = mirror.partition("://")
+    return bool(slashes) and scheme.lower() in _WEB
+
+
+def _check_mirror(uri: str) -> None:
+    """Without repeating what may be secret."""
+    parts = urlsplit(uri)
+    if "@" in parts.netloc:
+        raise ValueError("mirrors: a URI holds a password; give credentials by the environment")
+    if parts.scheme not in _SCHEMES:
+        expected = "a folder or file://, s3://, gs://, http://, https://"
+        raise ValueError(f"mirrors: {public(uri)}: expected {expected}")
+    if on_web(uri):
+        if parts.query or parts.fragment:
+            raise ValueError(f"mirrors: {public(uri)} holds a query, which may be secret; use cookies")
+        try:
+            address_of(uri)
+        except Rejected as error:
+            raise ValueError(f"mirrors: {error.sentence}") from None

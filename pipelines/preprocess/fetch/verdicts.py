@@ -17,6 +17,8 @@ BOT = "bot"
 """The site wants to know whether we are a robot: it is this machine that must rest, for hours."""
 BUSY = "busy"
 """The site wants fewer requests from this machine."""
+REFUSED = "refused"
+"""YouTube's 403: one of its limits like BUSY, or this video alone."""
 FOR_NOW = "for_now"
 """Anything that may be otherwise tomorrow."""
 
@@ -36,8 +38,11 @@ _SAID = (
     ("available from your location", "geo_blocked"),
     ("blocked it in your country", "geo_blocked"),
     ("geo restrict", "geo_blocked"),
+    ("not available on this country domain", "geo_blocked"),
     ("confirm your age", "needs_auth"),
     ("age-restricted", "needs_auth"),
+    ("age restricted", "needs_auth"),
+    ("playback on other websites has been disabled", "needs_auth"),  # said where only embedding was left
     ("inappropriate for some users", "needs_auth"),
     ("members-only", "needs_auth"),
     ("available to this channel's members", "needs_auth"),
@@ -57,10 +62,13 @@ _SAID = (
     ("copyright grounds", "removed"),
     ("no longer available", "removed"),
     ("video does not exist", "removed"),
+    ("live stream recording is not available", "removed"),
+    ("live event has ended", "removed"),  # for some hours, of a stream that will have a recording too
     ("video unavailable", "removed"),
     ("video is unavailable", "removed"),
     ("video is not available", "removed"),
     ("requested format is not available", "no_format"),
+    ("not supported on this device", "no_format"),
     ("drm protected", "no_format"),
     ("unsupported url", "unsupported_url"),
     ("is not a valid url", "unsupported_url"),
@@ -75,13 +83,13 @@ _STATUS = {404: "not_found", 410: "not_found", 401: "needs_auth", 407: "needs_au
 @dataclass(frozen=True, slots=True)
 class Verdict:
     code: str
-    """A reject code, or BOT, BUSY, FOR_NOW."""
+    """A reject code, or BOT, BUSY, REFUSED, FOR_NOW."""
     after: float = 0.0
     """Seconds the site asked us to wait, if it did."""
 
     @property
     def final(self) -> bool:
-        return self.code not in (BOT, BUSY, FOR_NOW)
+        return self.code not in (BOT, BUSY, REFUSED, FOR_NOW)
 
 
 def verdict(error: BaseException, youtube: bool, warnings: Sequence[str] = ()) -> Verdict:
@@ -104,7 +112,7 @@ def verdict(error: BaseException, youtube: bool, warnings: Sequence[str] = ()) -
     for one in chain:
         if isinstance(one, HTTPError):
             if one.status == 403:
-                return Verdict(BUSY if youtube else "needs_auth")
+                return Verdict(REFUSED if youtube else "needs_auth")
             return Verdict(_STATUS.get(one.status, FOR_NOW), _wait(chain))
         if isinstance(one, (TransportError, ContentTooShortError, OSError)):
             return Verdict(FOR_NOW)

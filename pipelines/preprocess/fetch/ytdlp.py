@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 from pipelines.engine.node import Rejected
 from pipelines.preprocess.fetch.address import Address, forbidden, proxy, public, told
 from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
-from pipelines.preprocess.fetch.plain_http import DISK, Pace
+from pipelines.preprocess.fetch.plain_http import DISK, GaveUp, Pace
 from pipelines.preprocess.fetch.settings import TransportConfig
-from pipelines.preprocess.fetch.verdicts import BOT, BUSY, Verdict, chained, verdict
+from pipelines.preprocess.fetch.verdicts import BOT, BUSY, REFUSED, Verdict, chained, verdict
 from pipelines.preprocess.media import ffmpeg_path
 
 _OWN_RETRIES = 1
@@ -49,7 +49,7 @@ def fetch(
 ) -> tuple[Path, float, dict[str, Any]]:
     """-> the complete file in `folder`, the second of the recording it starts at, what yt-dlp chose.
 
-    Raises Rejected or OSError.
+    Raises Rejected or OSError: GaveUp or HostBusy after all tries.
     """
     between = settings.youtube_seconds_between if address.youtube else settings.seconds_between
     tries = 0
@@ -70,8 +70,9 @@ def fetch(
             raise HostBusy(f"{sentence}; this machine leaves {address.host} alone for now") from last
         tries += 1
         if tries > min(settings.retries, _OWN_RETRIES):
-            raise OSError(f"{sentence}; gave up after {tries} tries") from last
-        if found.code == BUSY:
+            end = HostBusy if found.code == BUSY else GaveUp
+            raise end(f"{sentence}; gave up after {tries} tries") from last
+        if found.code in (BUSY, REFUSED):
             hosts.back_off(address.host, found.after or pause)
         else:
             time.sleep(found.after or pause)

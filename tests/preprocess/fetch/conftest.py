@@ -35,6 +35,8 @@ class Answer:
     """Content-Length to claim; -1 = none at all."""
     pause: float = 0.0
     """Seconds before each kilobyte."""
+    part: str = "as asked"
+    """What a range is answered with: as asked, of unknown total (legal), from zero (not what was asked)."""
 
 
 class Site:
@@ -88,7 +90,9 @@ class Handler(BaseHTTPRequestHandler):
                 start, status = 0, 416
         self.send_response(status)
         if status == 206:
-            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+            start = 0 if answer.part == "from zero" else start
+            total = "*" if answer.part == "of unknown total" else len(body)
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{total}")
         if status == 416:
             self.send_header("Content-Range", f"bytes */{len(body)}")
             body = b""

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.engine.node import Rejected
+from pipelines.preprocess.fetch.hosts import HostBusy
 from pipelines.preprocess.fetch.obtain import obtain
 from storage.files import StoreError
+from storage.mirrors import EXTENSIONS
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -165,6 +167,119 @@ def test_a_fault_after_the_transfer_does_not_fetch_again(server, quick, ask, che
     assert server.site.counts["/a.mp4"] == 1
 
 
+def test_a_kept_file_is_looked_into_again(server, quick, ask, check, noise):
+    """What it must be may have changed since: data.sound, the checksum its source lists."""
+    server.site.answers["/a.mp4"] = server.Answer(noise)
+    wanted = ask(f"{server.url}/a.mp4")
+
+    def silent(_):
+        raise Rejected("no_sound", "rec has no sound")
+
+    with pytest.raises(OSError, match="full"), obtain(wanted, quick, check):
+        raise OSError("the disk is full")
+    with pytest.raises(Rejected, match="no_sound"), obtain(wanted, quick, silent):
+        pass
+
+
+def test_a_kept_file_that_was_damaged_is_fetched_again(server, quick, ask, check, noise, tmp_path):
+    server.site.answers["/a.mp4"] = server.Answer(noise)
+    wanted = ask(f"{server.url}/a.mp4")
+    with pytest.raises(OSError, match="full"), obtain(wanted, quick, check):
+        raise OSError("the disk is full")
+    (body,) = (tmp_path / "work" / "work").glob("*/body")
+    body.write_bytes(noise[:1000])
+    with obtain(wanted, quick, check) as fetched:
+        assert fetched.path.read_bytes() == noise
+
+
+# --- mirrors on the web -------------------------------------------------------------------------------------
+def paths(server):
+    return [path for path, _ in server.site.requests]
+
+
+def test_a_web_mirror_is_asked_for_each_name_and_the_next_one_after_it(server, quick, ask, check, noise):
+    server.site.answers["/full/-abc_DEF123.mp4"] = server.Answer(noise)
+    wanted = ask("youtube:-abc_DEF123", id="rec")
+    settings = replace(quick, mirrors=(f"{server.url}/empty", f"{server.url}/full/"))
+    assert transport_of(wanted, settings, check) == "mirror"
+    tried = [f"{id}.{ending}" for id in ("rec", "-abc_DEF123") for ending in EXTENSIONS]
+    full = [f"/full/rec.{ending}" for ending in EXTENSIONS]
+    assert paths(server) == [*(f"/empty/{name}" for name in tried), *full, "/full/-abc_DEF123.mp4"]
+
+
+def test_a_web_mirror_without_it_gives_way(server, quick, ask, check, noise):
+    server.site.answers["/a.mp4"] = server.Answer(noise)
+    settings = replace(quick, mirrors=(f"{server.url}/m",))
+    assert transport_of(ask(f"{server.url}/a.mp4"), settings, check) == "http"
+    with pytest.raises(Rejected) as caught:
+        transport_of(ask(""), settings, check)
+    assert caught.value.code == "not_in_mirror"
+
+
+def test_a_web_mirror_is_taken_up_where_it_broke(server, quick, ask, check, noise):
+    settings = replace(quick, mirrors=(f"{server.url}/m",), retries=0)
+    server.site.answers["/m/rec.mp4"] = server.Answer(noise, cut=60_000)
+    with pytest.raises(OSError, match="gave up"):
+        transport_of(ask(""), settings, check)
+    server.site.answers["/m/rec.mp4"] = server.Answer(noise)
+    with obtain(ask(""), settings, check) as fetched:
+        assert fetched.path.read_bytes() == noise
+    assert server.site.requests[-1][1]["Range"] == "bytes=60000-"
+
+
+@pytest.mark.parametrize("answer", [{"status": 403}, {"status": 500}, {"kind": "text/html"}])
+@pytest.mark.parametrize("give_up", [False, True])
+def test_a_web_mirror_that_is_locked_or_out_of_order_does_not_give_way(
+    server, quick, ask, check, noise, answer, give_up
+):
+    server.site.answers |= {"/m/rec.mp4": server.Answer(**answer), "/a.mp4": server.Answer(noise)}
+    settings = replace(quick, mirrors=(f"{server.url}/m",), give_up=give_up)
+    with pytest.raises(OSError, match=r"127\.0\.0\.1:\d+/m"):
+        transport_of(ask(f"{server.url}/a.mp4"), settings, check)
+    assert "/a.mp4" not in paths(server)
+
+
+def test_a_damaged_web_mirror_gives_way_after_a_second_try(server, quick, ask, check, noise):
+    server.site.answers |= {"/m/rec.mp4": server.Answer(noise[:20_000]), "/a.mp4": server.Answer(noise)}
+    settings = replace(quick, mirrors=(f"{server.url}/m",))
+    assert transport_of(ask(f"{server.url}/a.mp4"), settings, check) == "http"
+    assert paths(server) == ["/m/rec.mp4", "/m/rec.mp4", "/a.mp4"]
+
+
+# --- giving up ----------------------------------------------------------------------------------------------
+def test_a_recording_is_given_up_only_by_the_users_word(server, quick, ask, check):
+    server.site.answers["/a.mp4"] = server.Answer(status=500)
+    with pytest.raises(OSError, match="gave up after 3 tries"):
+        transport_of(ask(f"{server.url}/a.mp4"), quick, check)
+    with pytest.raises(Rejected, match="gave up after 3 tries") as caught:
+        transport_of(ask(f"{server.url}/a.mp4"), replace(quick, give_up=True), check)
+    assert caught.value.code == "unreachable"
+
+
+def test_what_yt_dlp_gives_up_can_be_given_up_too(server, quick, ask, check):
+    server.site.answers["/watch"] = server.Answer(status=500)
+    with pytest.raises(Rejected) as caught:
+        transport_of(ask(f"{server.url}/watch"), replace(quick, give_up=True, order=("ytdlp",)), check)
+    assert caught.value.code == "unreachable"
+
+
+def test_what_a_later_mirror_has_is_not_given_up(server, quick, ask, check, mirror):
+    server.site.answers["/a.mp4"] = server.Answer(status=500)
+    settings = replace(quick, mirrors=(str(mirror),), order=("http", "ytdlp", "mirror"), give_up=True)
+    assert transport_of(ask(f"{server.url}/a.mp4"), settings, check) == "mirror"
+    assert server.site.counts["/a.mp4"] == 3
+
+
+@pytest.mark.parametrize("order", [("http",), ("ytdlp",)])
+@pytest.mark.parametrize("headers", [[], [("Retry-After", "3600")]])
+def test_a_host_that_wants_rest_is_no_reason_to_give_a_recording_up(
+    server, quick, ask, check, order, headers
+):
+    server.site.answers["/a.mp4"] = server.Answer(status=429, headers=headers)
+    with pytest.raises(HostBusy):
+        transport_of(ask(f"{server.url}/a.mp4"), replace(quick, give_up=True, order=order), check)
+
+
 def test_many_recordings_of_one_host_keep_its_limit(server, quick, ask, check, noise):
     server.site.answers |= {f"/{k}.mp4": server.Answer(noise, pause=0.0005) for k in range(8)}
     settings = replace(quick, per_host=2, longest_wait=30)
@@ -185,3 +300,29 @@ def test_the_default_folder_lies_in_the_cache(quick, ask, check, noise, server, 
     server.site.answers["/a.mp4"] = server.Answer(noise)
     with obtain(ask(f"{server.url}/a.mp4"), replace(quick, folder=""), check) as fetched:
         assert fetched.path.is_relative_to(tmp_path / "cache" / "download")
+
+
+def test_turns_of_hosts_are_the_users_on_this_machine_wherever_a_job_runs(
+    quick, ask, check, noise, server, monkeypatch, tmp_path
+):
+    monkeypatch.delenv("REENACT_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
+    server.site.answers["/a.mp4"] = server.Answer(noise)
+    for job in ("one", "two"):
+        (tmp_path / job).mkdir()
+        monkeypatch.chdir(tmp_path / job)
+        assert transport_of(ask(f"{server.url}/a.mp4"), replace(quick, folder=""), check) == "http"
+        assert not list((tmp_path / job).rglob("clock"))
+    assert len(list((tmp_path / "mine").rglob("clock"))) == 1
+
+
+def test_a_machine_without_a_home_keeps_turns_with_the_rest(
+    quick, ask, check, noise, server, monkeypatch, tmp_path
+):
+    monkeypatch.delenv("REENACT_CACHE", raising=False)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.chdir(tmp_path)
+    server.site.answers["/a.mp4"] = server.Answer(noise)
+    assert transport_of(ask(f"{server.url}/a.mp4"), replace(quick, folder=""), check) == "http"
+    assert len(list((tmp_path / ".reenact").rglob("clock"))) == 1

@@ -1,7 +1,6 @@
 """Each way a web server can fail, on a real one."""
 
 import errno
-import json
 import time
 from dataclasses import replace
 from email.utils import formatdate
@@ -76,10 +75,38 @@ def test_a_server_that_ignores_ranges_sends_all_of_it_again(server, get, noise):
 
 
 def test_a_file_that_became_shorter_is_fetched_from_its_start(server, get, noise):
-    (get.folder / "body").write_bytes(noise + b"more")
-    (get.folder / "state.json").write_text(json.dumps({"validator": ""}))
-    server.site.answers["/v"] = server.Answer(noise)
+    server.site.answers["/v"] = [server.Answer(noise, cut=90_000), server.Answer(status=416),
+                                 server.Answer(noise)]  # fmt: skip
     assert get("/v").read_bytes() == noise
+    assert ["Range" in headers for _, headers in server.site.requests] == [False, True, False]
+
+
+def test_a_range_of_a_file_whose_size_is_not_said_is_taken(server, get, noise):
+    unsaid = server.Answer(noise, part="of unknown total")
+    server.site.answers["/v"] = [server.Answer(noise, cut=90_000), replace(unsaid, cut=70_000), unsaid]
+    assert get("/v", retries=0).read_bytes() == noise
+    assert [headers.get("Range") for _, headers in server.site.requests] == [
+        None, "bytes=90000-", "bytes=160000-",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("rerun", [False, True])
+def test_a_range_that_was_not_asked_for_ends_what_was_got_before(server, get, noise, rerun):
+    server.site.answers["/v"] = [server.Answer(noise, cut=50_000), server.Answer(noise, part="from zero")]
+    for _ in range(2 if rerun else 0):
+        with pytest.raises(OSError, match="gave up"):
+            get("/v", retries=0)
+    assert get("/v").read_bytes() == noise
+    assert ["Range" in headers for _, headers in server.site.requests] == [False, True, False]
+
+
+def test_a_part_of_one_address_is_not_continued_from_another(server, get, noise):
+    dated = server.Answer(noise, etag="none", headers=[("Last-Modified", formatdate(0, usegmt=True))])
+    server.site.answers |= {"/v": replace(dated, cut=50_000), "/w": replace(dated, body=noise[::-1])}
+    with pytest.raises(OSError, match="gave up"):
+        get("/v", retries=0)
+    assert get("/w").read_bytes() == noise[::-1]
+    assert "Range" not in server.site.requests[-1][1]
 
 
 def test_an_announced_length_that_never_comes_is_no_file(server, get, noise):

@@ -46,6 +46,24 @@ def test_a_partial_video_is_never_published_and_the_next_run_goes_on(server, pub
     assert not list((Path(store.base) / "tmp").iterdir())
 
 
+@pytest.mark.parametrize("order", [("http",), ("ytdlp",)])
+def test_tries_of_a_transport_are_not_multiplied_by_the_engines(server, publish, order, monkeypatch):
+    monkeypatch.setattr(packs, "RETRIES", (0.0, 0.0, 0.0))
+    server.site.answers["/a.mp4"] = server.Answer(status=500)
+    _, result = publish(f"{server.url}/a.mp4", retries=1, order=order)
+    assert "gave up after 2 tries" in result.failure
+    assert server.site.counts["/a.mp4"] == 2
+
+
+def test_what_is_given_up_by_the_users_word_is_a_row_of_the_record(server, publish):
+    server.site.answers["/a.mp4"] = server.Answer(status=500)
+    store, result = publish(f"{server.url}/a.mp4", retries=1, give_up=True)
+    (record,) = read_pack_record(store, "download", "k" * 8)
+    assert not result.failure
+    assert (record.status, record.code) == ("rejected", "unreachable")
+    assert "HTTP status 500; gave up after 2 tries" in record.reason
+
+
 def test_a_removed_video_is_a_row_of_the_record(server, publish):
     server.site.answers["/a.mp4"] = server.Answer(status=410)
     store, result = publish(f"{server.url}/a.mp4")

@@ -11,6 +11,10 @@ from pipelines.preprocess.fetch.settings import TransportConfig
         ("order", ("http", "http"), "named twice"),
         ("proxy_env", "http://me:geheim@host:1", "name of an environment variable"),
         ("mirrors", ("s3://key:geheim@bucket/x",), "holds a password"),
+        ("mirrors", ("https://me:geheim@host/x",), "holds a password"),
+        ("mirrors", ("https://host/x?sig=geheim",), "holds a query"),
+        ("mirrors", ("/m", "ftp://host/x"), r"ftp://host/x: expected a folder or file://, s3://"),
+        ("mirrors", ("http://169.254.169.254/x",), "no server"),
         ("per_host", 0, "1 or more"),
         ("retries", -1, "0 or more"),
         ("pause", -1.0, "0 or more"),
@@ -35,6 +39,12 @@ def test_a_run_file_sets_them_and_no_secret_is_in_what_is_recorded(tmp_path, mon
     assert config.runtime.download.mirrors == ("/m", "s3://b/p")
     assert config.download.max_height == 720
     assert "geheim" not in str(canonical(config))
+
+
+def test_a_mirror_nobody_can_open_is_a_mistake_of_the_run_file(tmp_path):
+    (tmp_path / "run.yaml").write_text("runtime: {download: {mirrors: ['ftp://h/x']}}\n")
+    with pytest.raises(ConfigError, match=r"runtime\.download.*ftp://h/x"):
+        load(tmp_path / "run.yaml")
 
 
 def test_an_unknown_transport_is_a_mistake_of_the_run_file(tmp_path):

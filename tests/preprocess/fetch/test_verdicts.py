@@ -16,7 +16,7 @@ from yt_dlp.utils import (
     UnsupportedError,
 )
 
-from pipelines.preprocess.fetch.verdicts import BOT, BUSY, FOR_NOW, verdict
+from pipelines.preprocess.fetch.verdicts import BOT, BUSY, FOR_NOW, REFUSED, verdict
 
 
 def as_raised(error):
@@ -72,6 +72,19 @@ def said(text, cause=None):
         (said("Video unavailable. This content isn't available, try again later. The current session has "
               "been rate-limited by YouTube for up to an hour"), BUSY),
         (said("Unable to download webpage: HTTP Error 429: Too Many Requests", status(429)), BUSY),
+        (said("Watch this video on YouTube. Playback on other websites has been disabled by the video owner"),
+         "needs_auth"),
+        (said("Video unavailable. Playback on other websites has been disabled by the video owner"),
+         "needs_auth"),
+        (said("This video has been age restricted"), "needs_auth"),
+        (said("This live stream recording is not available."), "removed"),
+        (said("This live event has ended."), "removed"),
+        (said("This live event will begin in 3 days."), FOR_NOW),
+        (said("This content is not available on this country domain due to a legal complaint"),
+         "geo_blocked"),
+        (said("Video unavailable. This video is not available on this country domain due to a legal "
+              "complaint from Somebody"), "geo_blocked"),
+        (said("This video is not supported on this device"), "no_format"),
         (said("Requested format is not available. Use --list-formats"), "no_format"),
         (said("This video is DRM protected"), "no_format"),
         (UnsupportedError("https://h.example/x"), "unsupported_url"),
@@ -98,7 +111,8 @@ def test_failures_are_told_apart(error, code):
 
 
 def test_forbidden_is_a_limit_of_youtube_and_a_locked_door_elsewhere():
-    assert verdict(as_raised(status(403)), youtube=True).code == BUSY
+    assert verdict(as_raised(status(403)), youtube=True).code == REFUSED
+    assert not verdict(as_raised(status(403)), youtube=True).final
     assert verdict(as_raised(status(403)), youtube=False).code == "needs_auth"
 
 
