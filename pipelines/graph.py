@@ -67,7 +67,7 @@ def data(keyed: Any, whole: Any, config: Any) -> None:
           packages=("av",) if encodes else (), tools=("ffmpeg",) if encodes else ())
 
     keyed("clips", "clips:cut_clips",
-          reads={"recordings": RECORDING, "download": ("video", "probe")},
+          reads={"recordings": (*RECORDING, "span"), "download": ("video", "probe")},
           writes=("frames", "sound", "boxes", "crop", "clip"),
           config=("clips",), nets=config.clips.nets,
           packages=config.clips.packages, tools=("ffmpeg",))

@@ -10,7 +10,6 @@ rejection.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +18,21 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from models.perception.interfaces import Configurable
-from pipelines.engine.node import Rejected, Sample
+from pipelines.engine.node import Sample
 from pipelines.preprocess import media
 from pipelines.preprocess.keypoints import PACKAGES, inference
 from pipelines.preprocess.media import FPS
 from pipelines.preprocess.scores import Looks, audible_share
-from pipelines.preprocess.tracks import Track, check_whole, found_tracks, given_tracks, scene_cuts, ticks_of
+from pipelines.preprocess.sources.files import short_name
+from pipelines.preprocess.tracks import (
+    Dropped,
+    Track,
+    check_whole,
+    found_tracks,
+    given_tracks,
+    scene_cuts,
+    ticks_of,
+)
 from storage import frames
 
 
@@ -52,13 +60,13 @@ class ClipsConfig:
     max_frames: int = 1024
     """Longer tracks are cut into pieces."""
     min_size: int = 128
-    """Tracks whose square (by voxceleb rules: the longer side of the box) is smaller, in pixels of the
-    recording, are dropped."""
+    """Tracks whose square (by voxceleb rules: the longer side of what the face's boxes cover, before that
+    grows) is smaller, in pixels of the recording, are dropped."""
     rules: Literal["steady", "voxceleb"] = "steady"
     """How boxes become tracks and crops: our way, or that of the published VoxCeleb cropper, to the pixel."""
     increase: float = 0.1
-    """Growth of the union of a track's boxes on each side, in its sides: for boxes that the source gives for
-    every frame, and by voxceleb rules for all."""
+    """voxceleb rules: growth of what a found face's boxes cover on each side, in its sides. Boxes given by
+    the source bring their growth along."""
     detector: Literal["dlib_hog", "dlib_ladder", "s3fd"] = "dlib_hog"
     """Net that finds faces where the source gives no tracks; dlib_ladder tries a CNN where HOG sees none."""
     detect_every: int = 5
@@ -158,12 +166,13 @@ def cut_clips(
     if isinstance(detector, Configurable):
         detector.configure(inference(config.runtime, "float32"))
     with media.as_file(raw["video"]) as path:
+        dropped = Dropped()
         if len(row["tracks"]):
             cuts = _given_cuts(path, probed, row["tracks"], settings)
-            tracks = given_tracks(row["tracks"], probed, settings, cuts)
+            tracks = given_tracks(row["tracks"], probed, settings, dropped, cuts)
         else:
-            tracks = found_tracks(path, probed, settings, detector, nets.get(settings.identity))
-        dropped = Dropped()
+            embedder = nets.get(settings.identity)
+            tracks = found_tracks(path, probed, settings, detector, embedder, row.get("span") or ())
         usable = _usable(tracks, probed, settings, dropped)
         yield from _judged(_Recording(path, probed, row, settings, detector), usable, dropped)
 
@@ -174,25 +183,6 @@ class _Recording(NamedTuple):
     row: Mapping[str, Any]
     settings: Any
     detector: Any
-
-
-class Dropped:
-    """The tracks of a recording that make no clip, and why."""
-
-    def __init__(self) -> None:
-        self._reasons: list[tuple[int, str, str]] = []
-
-    def add(self, length: int, code: str, sentence: str) -> None:
-        self._reasons.append((length, code, sentence))
-
-    def counts(self) -> dict[str, int]:
-        """Reject code -> tracks."""
-        return dict(sorted(Counter(code for _, code, _ in self._reasons).items()))
-
-    def raise_longest(self) -> None:
-        """The recording has no clip: it is rejected for the reason of its longest track."""
-        _, code, sentence = max(self._reasons)
-        raise Rejected(code, sentence)
 
 
 def _given_cuts(
@@ -373,7 +363,7 @@ def _clip(recording: _Recording, track: Track, crop: np.ndarray, dropped: Droppe
         told = f"{detector.name} sees the face in {visible:.0%} of the frames"
         dropped.add(track.frames, "not_visible", f"{told}, clips.min_visible is {settings.min_visible}")
         return None
-    identity = row["identity"] if track.face == 0 else f"{row['identity']}-face{track.face}"
+    identity = row["identity"] if track.face == 0 else short_name(f"{row['identity']}-face{track.face}")
     return {
         "__key__": f"{identity}#{row['id']}#{track.start:06d}#{track.stop:06d}",
         "frames": stored,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.preprocess.sources import Listing, load, with_sources
-from pipelines.preprocess.sources.files import digests, reject
+from pipelines.preprocess.sources.files import BadLine, checked_id, digests, reject
 from pipelines.preprocess.sources.tracks import overlapping, span
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ def list_recordings(ctx: Context) -> None:
 def list_source(data: Any) -> Listing:
     """The configured source -> complete rows sorted by id, and rejects."""
     listed = load(data.source)(getattr(data, data.source))
-    listing = without_repeats(listed if isinstance(listed, Listing) else Listing(listed, []))
-    rows, rejects = without_copies(listing)
+    listing = without_unsafe(listed if isinstance(listed, Listing) else Listing(listed, []))
+    rows, rejects = without_copies(without_repeats(listing))
     if not rows:
         raise ValueError(
             f"data.source {data.source} lists no recordings ({len(rejects)} of its rows were rejected"
@@ -148,6 +148,20 @@ def bucket_of(id: str, count: int) -> int:
 def _fraction(text: str) -> float:
     """A stable number in [0,1) for a name."""
     return int.from_bytes(hashlib.sha256(f"split {text}".encode()).digest()[:6], "big") / 2**48
+
+
+def without_unsafe(listed: Listing) -> Listing:
+    """Rows whose id or identity has no place in the key of a clip become rejects."""
+    rows: list[dict[str, Any]] = []
+    rejects = list(listed.rejects)
+    for row in listed.rows:
+        try:
+            for what in ("id", "identity"):
+                checked_id(what, row[what])
+            rows.append(row)
+        except BadLine as error:
+            rejects.append(reject(row["id"], row["uri"], 0, *error.args))
+    return Listing(rows, rejects)
 
 
 def without_repeats(listed: Listing) -> Listing:
@@ -245,6 +259,7 @@ def _schemas() -> tuple[pa.Schema, pa.Schema]:
             ("width", pa.int32()),
             ("height", pa.int32()),
             ("box", pa.list_(pa.float32())),
+            ("grow", pa.float64()),
         ]
     )
     texts = ("id", "identity", "split", "source", "uri", "sha256", "spec")

@@ -3,12 +3,15 @@
 Two sets of rules. `steady` is our own: detections grown by a margin are linked by their overlap with a
 track's first box, smoothed, and framed by a square about their union. `voxceleb` is that of the published
 cropper (video-preprocessing): plain boxes in inclusive pixels, a new tube wherever a box overlaps the tube's
-first by less than `iou`, the union grown by `increase` of its sides, edges cut to whole pixels.
+first by less than `iou`, the union grown by `increase` of its sides, edges cut to whole pixels. A source's
+tracks have one box each, the union already (`sources/voxceleb.py` makes tubes of the published boxes); they
+grow by what the track says.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -20,10 +23,12 @@ import numpy as np
 from pipelines.engine.node import Rejected
 from pipelines.preprocess import media
 from pipelines.preprocess.media import FPS
-from pipelines.preprocess.sources.tracks import in_pixels, in_seconds
+from pipelines.preprocess.sources.tracks import in_pixels, in_seconds, overlap, tube_spans, union
 
 LONGEST_HOLE = 0.5
 """Seconds without a frame, beyond those that sampling leaves, from which a file counts as damaged."""
+TINY = 1e-9
+"""Pixels: a box without area grows from there."""
 SCENE_THUMB = 16
 SCENE_APART = 8.0
 """Mean difference in grey levels of two thumbnails of one side, at least, for a change to be a cut."""
@@ -49,30 +54,50 @@ class Track:
         return self.stop - self.start
 
 
+class Dropped:
+    """The tracks of a recording that make no clip, and why."""
+
+    def __init__(self) -> None:
+        self._reasons: list[tuple[int, str, str]] = []
+
+    def add(self, length: int, code: str, sentence: str) -> None:
+        self._reasons.append((length, code, sentence))
+
+    def counts(self) -> dict[str, int]:
+        """Reject code -> tracks."""
+        return dict(sorted(Counter(code for _, code, _ in self._reasons).items()))
+
+    def raise_longest(self) -> None:
+        """The recording has no clip: it is rejected for the reason of its longest track."""
+        _, code, sentence = max(self._reasons)
+        raise Rejected(code, sentence)
+
+
 # --- given by the source ------------------------------------------------------------------------------------
 def given_tracks(
     tracks: Sequence[Mapping[str, Any]],
     probed: Mapping[str, Any],
     settings: Any,
+    dropped: Dropped,
     cuts: Sequence[int] = (),
 ) -> list[Track]:
-    """The source's tracks on the 25 fps clock and in pixels of this copy of the recording.
+    """The source's tracks on the 25 fps clock and in pixels of this copy of the recording; those that lie
+    outside of it are `dropped`.
 
-    A track has one `box` for all its frames, or one of `boxes` for each: then the rules of tubes apply.
     cuts: ticks at which tracks part because the scene changes.
     """
     first, last = media.ticks_of(probed)
     out: list[Track] = []
     for track in tracks:
-        start, stop = ticks_of(track, probed)
-        start, stop = max(start, first), min(stop, last)
-        if stop <= start:
-            continue  # this copy of the video ends before the track begins
-        if track.get("boxes"):
-            out += tubes(_boxes_at(track, np.arange(start, stop), probed), start, settings, cuts)
+        begin, end = ticks_of(track, probed)
+        start, stop = max(begin, first), min(end, last)
+        if stop <= start:  # such as a copy of the video that ends before the track begins
+            told = f"a track from tick {begin} to {end} of a recording from {first} to {last}"
+            dropped.add(end - begin, "tracks_outside", told)
             continue
         box = np.array(in_pixels(track, probed["width"], probed["height"]))
-        region = box if settings.aspect == "stretch" else squared(box)
+        grow = track.get("grow", 0.0)  # tables that were pinned earlier have none
+        region = enlarged(box, grow, settings.aspect)
         whole = Track(start, stop, np.tile(box, (stop - start, 1)).astype(np.float32), region, None)
         out += [piece for part in parted(whole, cuts) for piece in pieces(part, settings.max_frames)]
     if not out:
@@ -90,51 +115,14 @@ def ticks_of(track: Mapping[str, Any], probed: Mapping[str, Any]) -> tuple[int, 
     return math.ceil(begin * FPS - 1e-6), math.ceil(end * FPS - 1e-6)
 
 
-def _boxes_at(track: Mapping[str, Any], ticks: np.ndarray, probed: Mapping[str, Any]) -> np.ndarray:
-    """The boxes (n,4) float64 of a track's nearest frames, in pixels of this copy; NaN for frames without."""
-    if len(track["boxes"]) != track["end"] - track["start"]:
-        told = f"a track of {track['end'] - track['start']} frames has {len(track['boxes'])} boxes"
-        raise Rejected("bad_track", told)
-    size = probed["width"], probed["height"]
-    nowhere = [math.nan] * 4
-    boxes = np.array([in_pixels({**track, "box": box or nowhere}, *size) for box in track["boxes"]])
-    at = np.round(ticks * (track["fps"] or probed["fps"]) / FPS).astype(int) - track["start"]
-    return boxes[np.clip(at, 0, len(boxes) - 1)]
-
-
-def tubes(boxes: np.ndarray, start: int, settings: Any, cuts: Sequence[int] = ()) -> list[Track]:
-    """boxes (n,4) of ticks start.. -> tracks, each with the union of its boxes grown by `increase`.
-
-    A tube ends where a box overlaps the tube's FIRST box by less than `iou`, where a frame has no box, at a
-    cut, and after `max_frames`.
-    """
-    inclusive, parting = settings.rules == "voxceleb", set(cuts)
-    there = [bool(np.isfinite(box).all() and (box[2:] > box[:2]).all()) for box in boxes]
-    out: list[Track] = []
-    begin = 0
-    for at in range(1, len(boxes) + 1):
-        if at < len(boxes) and there[at] and there[begin] and at - begin < settings.max_frames:
-            near = overlap(boxes[begin], boxes[at], inclusive) >= settings.iou
-            if near and start + at not in parting:
-                continue
-        if there[begin]:
-            known = smoothed(boxes[begin:at].astype(np.float32), settings.smooth)
-            region = enlarged(_union(known), settings.increase, settings.aspect)
-            out.append(Track(start + begin, start + at, known, region, None))
-        begin = at
-    return out
-
-
 def enlarged(box: np.ndarray, increase: float, aspect: str) -> np.ndarray:
     """Each side of box (4,) moved out by `increase` of its length; then square, unless aspect is stretch, by
-    moving the sides of the shorter length further."""
-    width, height = box[2:] - box[:2]
+    moving the sides of the shorter length further. In the order of the published cropper's own sums."""
+    sides = np.maximum(box[2:] - box[:2], TINY)
     grow = np.array([increase, increase])
     if aspect != "stretch":
-        longer = (1 + 2 * increase) * np.array([height, width]) / np.array([width, height])
-        grow = np.maximum(grow, (longer - 1) / 2)
-    out = grow * (box[2:] - box[:2])
-    return np.concatenate([box[:2] - out, box[2:] + out])
+        grow = np.maximum(grow, ((1 + 2 * increase) * sides[::-1] - sides) / (2 * sides))
+    return np.concatenate([box[:2] - grow * sides, box[2:] + grow * sides])
 
 
 # --- found by a detector ------------------------------------------------------------------------------------
@@ -171,10 +159,19 @@ class Looker:
 
 
 def found_tracks(
-    path: Path, probed: Mapping[str, Any], settings: Any, detector: Any, embedder: Any | None = None
+    path: Path,
+    probed: Mapping[str, Any],
+    settings: Any,
+    detector: Any,
+    embedder: Any | None = None,
+    span: Sequence[float] = (),
 ) -> list[Track]:
     """Detect, part at cuts and changes of identity, link, interpolate, smooth. Raises Rejected no_face when
-    nothing is seen."""
+    nothing is seen.
+
+    span: first and last second of the recording that are searched; none = all of it.
+    """
+    first, last, seconds = _searched(span, probed)
     zoom = min(1.0, settings.detect_size / max(probed["width"], probed["height"]))
     width, height = (max(2, round(probed[side] * zoom / 2) * 2) for side in ("width", "height"))
     every = max(1, round(settings.detect_every * probed["fps"] / FPS))
@@ -182,18 +179,39 @@ def found_tracks(
     embed_every = max(1, round(settings.identity_every * probed["fps"] / FPS / every))
     looker = Looker(detector, embedder, embed_every, scale)
     change = settings.scene_change if settings.scene_cuts != "off" else 0.0
-    seen = media.map_frames(path, probed, (width, height), every, looker, change=change)
-    check_whole(seen.times, probed.get("begin", 0.0), probed["seconds"], every, probed)
+    seen = media.map_frames(path, probed, (width, height), every, looker, span=seconds, change=change)
+    begin, end = seconds or (0.0, probed["seconds"])
+    check_whole(seen.times, max(begin, probed.get("begin", 0.0)), end, every, probed)
+    cuts = confirmed(seen, [look.thumb for look in seen.results], probed)
+    ticks = np.round((seen.times + probed.get("offset", 0.0)) * FPS).astype(int)
     looks = seen.results
+    if seconds:  # what was read holds a margin on either side
+        inside = np.flatnonzero((ticks >= first) & (ticks < last))
+        looks, ticks = [looks[n] for n in inside], ticks[inside]
     if not any(len(look.boxes) for look in looks):
         raise Rejected("no_face", f"{detector.name} sees no face in {len(looks)} frames, one in {every}")
-    cuts = confirmed(seen, [look.thumb for look in looks], probed)
-    ticks = np.round((seen.times + probed.get("offset", 0.0)) * FPS).astype(int)
     tracks: list[Track] = []
     for chain in link([look.boxes for look in looks], ticks, settings, cuts):
         for part in by_identity(chain, [look.faces for look in looks], settings.identity_distance):
-            tracks += _tracks_of(part, ticks, [*media.ticks_of(probed), *cuts], settings)
+            tracks += _tracks_of(part, ticks, [first, last, *cuts], settings)
     return _main_faces(tracks) if settings.faces == "largest" else _numbered(tracks)
+
+
+def _searched(
+    span: Sequence[float], probed: Mapping[str, Any]
+) -> tuple[int, int, tuple[float, float] | None]:
+    """Seconds of the recording -> the first tick of them that the file has, the one past the last, and both
+    in seconds of the file; None where that is all of it."""
+    first, last = whole = media.ticks_of(probed)
+    if len(span):
+        first = max(first, math.ceil(span[0] * FPS - 1e-6))
+        last = min(last, math.ceil(span[1] * FPS - 1e-6))
+    if first >= last:
+        told = f"the source names seconds {span[0]:g} to {span[1]:g} of the recording"
+        raise Rejected("span_outside", f"{told}; the file has {whole[0] / FPS:g} to {whole[1] / FPS:g}")
+    if (first, last) == whole:
+        return first, last, None
+    return first, last, (max(0.0, media.seconds_of(first, probed)), media.seconds_of(last, probed))
 
 
 @dataclass(slots=True)
@@ -284,17 +302,27 @@ def _tracks_of(chain: Chain, ticks: np.ndarray, edges: Sequence[int], settings: 
     boxes = np.stack([np.interp(clock, seen, known[:, edge]) for edge in range(4)], axis=1)
     detected = len(chain.samples) / (chain.samples[-1] - chain.samples[0] + 1)
     if settings.rules == "voxceleb":
-        return [replace(tube, detected=detected) for tube in tubes(boxes, start, settings)]
+        return tubes(boxes, start, detected, settings)
     track = Track(start, stop, smoothed(boxes.astype(np.float32), settings.smooth), np.zeros(4), detected)
     return [framed(piece, settings) for piece in pieces(track, settings.max_frames)]
 
 
+def tubes(boxes: np.ndarray, start: int, detected: float, settings: Any) -> list[Track]:
+    """boxes (n,4) of ticks start.. -> tubes, each framed by the union of its boxes, grown by `increase`."""
+    out: list[Track] = []
+    for begin, end in tube_spans(boxes, settings.iou, settings.max_frames, inclusive=True):
+        known = smoothed(boxes[begin:end].astype(np.float32), settings.smooth)
+        region = enlarged(union(known), settings.increase, settings.aspect)
+        out.append(Track(start + begin, start + end, known, region, detected))
+    return out
+
+
 def framed(track: Track, settings: Any) -> Track:
     """Square about the union of the boxes, grown and lifted."""
-    union = _union(track.boxes)
+    whole = union(track.boxes)
     face = float(np.median(track.boxes[:, 2:] - track.boxes[:, :2]))
-    centre = (union[:2] + union[2:]) / 2 - [0, settings.lift * face]
-    half = max(union[2:] - union[:2]) / 2 + settings.margin * face
+    centre = (whole[:2] + whole[2:]) / 2 - [0, settings.lift * face]
+    half = max(whole[2:] - whole[:2]) / 2 + settings.margin * face
     return replace(track, region=np.concatenate([centre - half, centre + half]))
 
 
@@ -376,14 +404,6 @@ def grown(box: np.ndarray, margin: float) -> np.ndarray:
     return np.concatenate([box[:2] - side, box[2:] + side])
 
 
-def overlap(a: np.ndarray, b: np.ndarray, inclusive: bool = False) -> float:
-    """Intersection over union of two boxes (4,). inclusive: right and bottom name the last pixel inside."""
-    one = 1.0 if inclusive else 0.0
-    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]) + one
-    shared = float(np.prod(np.maximum(sides, 0)))
-    return shared / (float(np.prod(a[2:] - a[:2] + one)) + float(np.prod(b[2:] - b[:2] + one)) - shared)
-
-
 def smoothed(boxes: np.ndarray, window: int) -> np.ndarray:
     """(T,4) -> (T,4): median over `window` frames, the ends repeated. A detector's box sizes come in
     steps."""
@@ -396,19 +416,9 @@ def smoothed(boxes: np.ndarray, window: int) -> np.ndarray:
     )
 
 
-def squared(box: np.ndarray) -> np.ndarray:
-    """(4,) -> the square of its longer side about its centre."""
-    centre, half = (box[:2] + box[2:]) / 2, max(box[2:] - box[:2]) / 2
-    return np.concatenate([centre - half, centre + half])
-
-
 def pieces(track: Track, longest: int) -> list[Track]:
     """A track as parts of at most `longest` frames."""
     return parted(track, range(track.start + longest, track.stop, longest))
-
-
-def _union(boxes: np.ndarray) -> np.ndarray:
-    return np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)]).astype(np.float64)
 
 
 def check_whole(times: np.ndarray, begin: float, end: float, every: int, probed: Mapping[str, Any]) -> None:

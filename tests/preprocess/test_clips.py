@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipelines.config import load
+from pipelines.config import CONFIGS, load
 from pipelines.engine.node import Rejected
+from pipelines.graph import build
 from pipelines.preprocess import clips, media
 from pipelines.preprocess.clips import ClipsConfig, cut_clips, fit_into
 from storage import frames
@@ -120,6 +121,29 @@ def test_clamping_moves_then_shrinks():
     assert x1 - x0 == y1 - y0 == 150
     assert 0 <= x0 < x1 <= 200
     assert (y0, y1) == (0, 150)
+
+
+def test_a_second_face_of_a_long_identity_has_a_name_that_fits(portrait, tmp_path, helpers, nets):
+    pair = np.concatenate([portrait[None, :200, 140:340]] * 2, axis=2).repeat(40, axis=0)
+    path = helpers.write_video(tmp_path / "two.mp4", pair)
+    inputs = inputs_of(path)
+    inputs["recordings"][0]["identity"] = "x" * 32
+    settings = SimpleNamespace(clips=replace(BASE, faces="all", margin=0.1))
+    first, second = (clip["clip"]["identity"] for clip in cut_clips(inputs, settings, nets))
+    assert first == "x" * 32 != second
+    assert len(second) == 32
+
+
+def test_only_the_span_of_a_recording_is_searched(face_video, nets):
+    inputs = inputs_of(face_video)
+    inputs["recordings"][0]["span"] = [0.8, 2.2]
+    (sample,) = cut_clips(inputs, SimpleNamespace(clips=BASE), nets)
+    assert sample["__key__"] == "ann#rec#000020#000055"
+
+
+def test_the_graph_hands_the_span_to_clips():
+    config = load(CONFIGS / "run" / "demo.yaml", ["data.source=folder"]).config
+    assert "span" in build(config)["clips"].reads["recordings"]
 
 
 def test_two_faces_are_two_tracks_and_the_larger_is_kept(portrait, tmp_path, helpers, nets):
@@ -244,6 +268,8 @@ def test_what_was_dropped_stands_in_the_clips_that_are_left(face_video, portrait
     early = [track(0, 10, FACE), track(0, 40, [0, 0, 20, 20]), track(0, 40, FACE), track(0, 40, FACE)]
     (sample,) = cut(face_video, BASE, nets, early)
     assert sample["clip"]["dropped"] == {"duplicate": 1, "too_short": 1, "too_small": 1}
+    (sample,) = cut(face_video, BASE, nets, [track(0, 40, FACE), track(75, 400, FACE)])
+    assert sample["clip"]["dropped"] == {"tracks_outside": 1}
     # the second half is silent: its track is dropped after the first clip was cut
     frames = np.repeat(portrait[None, :320, 60:380], 75, axis=0)
     path = helpers.write_video(tmp_path / "a.mp4", frames, sound=helpers.tone(1.4))
@@ -259,6 +285,17 @@ def test_standard_crops_are_cut_to_the_pixel(face_video):
     assert sample["crop"][0].tolist() == [101, 41, 262, 200]
     assert fit_into(np.array([-0.9, 0, 99, 99]), 100, 100, "drop", whole=True).tolist() == [0, 0, 99, 99]
     assert fit_into(np.array([0, 0, 101, 99.0]), 100, 100, "drop", whole=True) is None
+
+
+@pytest.mark.parametrize(("side", "kept"), [(219, False), (220, True)])
+def test_the_standards_gate_looks_at_the_box_before_it_grows(face_video, side, kept):
+    standard = replace(BASE, rules="voxceleb", out_of_frame="drop", min_size=220)
+    given = [{**track(0, 40, [50, 110, 50 + side, 210]), "grow": 0.1}]
+    if kept:
+        (sample,) = cut(face_video, standard, {}, given)
+        assert sample["crop"][0].tolist() == [28, 28, 292, 292]
+    else:
+        assert code_of(face_video, standard, {}, given) == "too_small"
 
 
 def test_odd_crops_show_the_pixels_that_even_ones_show(face_video):
@@ -277,6 +314,15 @@ def test_presets_are_settings(name, tmp_path):
     (tmp_path / "run.yaml").write_text(f"use: [data/vox256, clips/{name}]")
     settings = load(tmp_path / "run.yaml").config.clips
     assert (settings.rules, settings.size) == ("voxceleb", 256)
+
+
+def test_the_standard_preset_is_the_published_scripts_parameters(tmp_path):
+    (tmp_path / "run.yaml").write_text("use: [data/voxceleb, clips/vox256_standard]")
+    config = load(tmp_path / "run.yaml").config
+    cut, source = config.clips, config.data.voxceleb
+    assert (cut.iou, cut.increase, cut.min_frames, cut.max_frames, cut.min_size) == (0.25, 0.1, 64, 1024, 256)
+    assert (source.iou, source.grow, source.max_frames) == (cut.iou, cut.increase, cut.max_frames)
+    assert (cut.out_of_frame, cut.max_gap, cut.smooth) == ("drop", 0, 1)
 
 
 def test_fewer_frames_than_promised_are_noticed(face_video, nets):

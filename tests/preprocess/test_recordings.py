@@ -19,6 +19,7 @@ from pipelines.preprocess.recordings import (
     split_identities,
     without_copies,
     without_repeats,
+    without_unsafe,
 )
 from pipelines.preprocess.sources import SOURCES, Listing
 from pipelines.preprocess.sources.folder import FolderConfig
@@ -96,7 +97,15 @@ def test_tracks_survive_the_table(tmp_path):
     list_recordings(context(DataConfig(source="voxceleb_csv", voxceleb_csv=config), tmp_path))
     (row,) = pq.read_table(tmp_path / "recordings.parquet").to_pylist()
     assert row["tracks"] == [
-        {"start": 3, "end": 9, "fps": 25.0, "width": 64, "height": 36, "box": [1.0, 2.0, 30.0, 34.0]}
+        {
+            "start": 3,
+            "end": 9,
+            "fps": 25.0,
+            "width": 64,
+            "height": 36,
+            "box": [1.0, 2.0, 30.0, 34.0],
+            "grow": 0.0,
+        }
     ]
     assert row["span"] == [0.12, 0.36]
     (reject,) = pq.read_table(tmp_path / "rejects.parquet").to_pylist()
@@ -170,6 +179,14 @@ def test_a_repeated_id_is_rejected_and_the_first_kept():
     listing = without_repeats(Listing([{"id": "a", "uri": "x"}, {"id": "a", "uri": "y"}], []))
     assert [row["uri"] for row in listing.rows] == ["x"]
     assert [(r["id"], r["code"], r["file"]) for r in listing.rejects] == [("a", "duplicate_id", "y")]
+
+
+@pytest.mark.parametrize("bad", [{"id": "a" * 33}, {"identity": "a" * 33}, {"id": "a/b"}, {"identity": ""}])
+def test_names_that_no_shard_can_hold_are_rejected_whatever_the_source(bad):
+    good = {"id": "a", "identity": "p", "uri": "x"}
+    listing = without_unsafe(Listing([{**good, **bad}, good], []))
+    assert listing.rows == [good]
+    assert [r["code"] for r in listing.rejects] == ["unsafe_id"]
 
 
 def test_the_same_bytes_under_two_names_are_one_recording(corpus):

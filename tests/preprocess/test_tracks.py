@@ -9,6 +9,7 @@ from pipelines.preprocess import media
 from pipelines.preprocess.clips import ClipsConfig, fit_into
 from pipelines.preprocess.tracks import (
     Chain,
+    Dropped,
     by_identity,
     enlarged,
     found_tracks,
@@ -17,6 +18,7 @@ from pipelines.preprocess.tracks import (
     overlap,
     scene_cuts,
     smoothed,
+    tubes,
 )
 
 BASE = ClipsConfig(size=128, min_frames=30, min_size=64)
@@ -26,9 +28,13 @@ def track(start, end, box, width=320, height=320, fps=25.0):
     return {"start": start, "end": end, "fps": fps, "width": width, "height": height, "box": box}
 
 
+def given(tracks, probed, settings, cuts=()):
+    return given_tracks(tracks, probed, settings, Dropped(), cuts)
+
+
 def test_given_tracks_are_rescaled_to_this_copy_and_this_clock(face_video):
     probed = media.probe(face_video)
-    (one,) = given_tracks([track(30, 60, [50, 20, 130, 100], 160, 160, fps=30.0)], probed, BASE)
+    (one,) = given([track(30, 60, [50, 20, 130, 100], 160, 160, fps=30.0)], probed, BASE)
     assert (one.start, one.stop) == (25, 50)
     assert one.region.tolist() == [100, 40, 260, 200]
 
@@ -62,6 +68,12 @@ def test_a_short_gap_is_bridged_and_a_long_one_is_not():
     assert [s for s, _ in chains(moved([0], [], [], [], [0]))] == [[0], [4]]
 
 
+def test_without_a_gap_a_missed_detection_cuts_a_tube():
+    settings = SimpleNamespace(margin=0.0, iou=0.25, max_gap=0, rules="voxceleb")
+    found = link(moved([0], [1], [], [2], [3]), np.arange(5), settings)
+    assert [chain.samples for chain in found] == [[0, 1], [3, 4]]
+
+
 def test_sparse_samples_are_no_gap():
     assert [s for s, _ in chains(moved([0], [0], [0]), ticks=[0, 50, 100])] == [[0, 1, 2]]
 
@@ -83,9 +95,8 @@ STANDARD = replace(
 HD = {"width": 1280, "height": 720, "fps": 25.0, "seconds": 60.0}
 
 
-def boxes_track(boxes, start=0, width=1280, height=720):
-    return {"start": start, "end": start + len(boxes), "fps": 25.0, "width": width, "height": height,
-            "box": None, "boxes": boxes}  # fmt: skip
+def standard_tubes(boxes, **more):
+    return tubes(np.array(boxes, np.float64), 0, 1.0, replace(STANDARD, **more))
 
 
 def spans(tracks):
@@ -127,7 +138,7 @@ def test_standard_tubes_and_squares_are_the_published_ones(seed):
     drift = np.cumsum(random.normal(0, 9, (400, 2)), axis=0) + random.uniform([250, 100], [700, 300])
     side = 220 + 40 * random.random((400, 2))
     boxes = np.round(np.concatenate([drift, drift + side], axis=1)).tolist()
-    found = given_tracks([boxes_track(boxes)], HD, STANDARD)
+    found = standard_tubes(boxes)
     wanted = reference_tubes(boxes)
     assert len(wanted) > 1
     assert spans(found) == [(a, b) for a, b, _ in wanted]
@@ -138,43 +149,27 @@ def test_standard_tubes_and_squares_are_the_published_ones(seed):
 
 def test_long_tubes_start_anew_from_their_own_first_box():
     boxes = [[100 + k, 100, 400 + k, 400] for k in range(300)]  # 180 px of 300 leave an IoU of 0.25
-    found = given_tracks([boxes_track(boxes)], HD, replace(STANDARD, max_frames=100))
-    assert spans(found) == [(0, 100), (100, 200), (200, 300)]
-    once = given_tracks([boxes_track(boxes)], HD, STANDARD)
-    assert spans(once) == [(0, 181), (181, 300)]
+    assert spans(standard_tubes(boxes, max_frames=100)) == [(0, 100), (100, 200), (200, 300)]
+    assert spans(standard_tubes(boxes)) == [(0, 181), (181, 300)]
 
 
-def test_a_frame_without_a_box_cuts_a_tube():
-    boxes = [[100, 100, 400, 400]] * 200
-    for gone in ([0, 0, 0, 0], None, [float("nan")] * 4):
-        found = given_tracks([boxes_track([*boxes[:80], gone, *boxes[81:]])], HD, STANDARD)
-        assert spans(found) == [(0, 80), (81, 200)]
-
-
-def test_boxes_are_looked_up_on_the_clock_and_rescaled():
-    boxes = [[10 + k, 20, 110 + k, 120] for k in range(60)]
-    given = {**boxes_track(boxes, 30, 640, 360), "fps": 30.0}
-    (one,) = given_tracks([given], HD, replace(STANDARD, iou=0.1))
-    assert (one.start, one.stop) == (25, 75)
-    assert one.boxes[10].tolist() == [2 * (10 + 12), 40, 2 * (110 + 12), 240]  # tick 35 is frame 42, its 12th
+@pytest.mark.parametrize("seed", range(6))
+def test_a_given_union_is_grown_to_the_published_square(seed):
+    random = np.random.default_rng(seed)
+    corner, sides = random.integers([200, 150], [700, 300]), random.integers(200, 350, 2)
+    box = [*corner.tolist(), *(corner + sides).tolist()]
+    (one,) = given([{**track(0, 100, box, 1280, 720), "grow": 0.1}], HD, STANDARD)
+    crop = fit_into(one.region, 1280, 720, "drop", whole=True)
+    assert (crop.tolist() if crop is not None else None) == reference_square(box, 1280, 720)
+    assert one.boxes[0].tolist() == box
 
 
 def test_what_a_source_cannot_know_is_taken_from_the_recording():
     probed = {"width": 1280, "height": 720, "fps": 50.0, "seconds": 60.0}
-    (one,) = given_tracks([track(100, 200, [0.25, 0.5, 0.5, 0.75], 1, 1, fps=0)], probed, BASE)
+    (one,) = given([track(100, 200, [0.25, 0.5, 0.5, 0.75], 1, 1, fps=0)], probed, BASE)
     assert (one.start, one.stop, one.boxes[0].tolist()) == (50, 100, [320, 360, 640, 540])
-    (one,) = given_tracks([track(0, 100, [10, 20, 110, 120], 0, 360)], probed, BASE)
+    (one,) = given([track(0, 100, [10, 20, 110, 120], 0, 360)], probed, BASE)
     assert one.boxes[0].tolist() == [20, 40, 220, 240]
-    (one,) = given_tracks(
-        [{**boxes_track([[0.25, 0.5, 0.5, 0.75]] * 100, 0, 1, 1), "fps": 0.0}], probed, BASE
-    )
-    assert (one.start, one.stop, one.boxes[7].tolist()) == (0, 50, [320, 360, 640, 540])
-
-
-def test_a_track_with_too_few_boxes_is_rejected():
-    with pytest.raises(Rejected) as caught:
-        given_tracks([{**boxes_track([[0, 0, 9, 9]] * 5), "end": 9}], HD, STANDARD)
-    assert caught.value.code == "bad_track"
 
 
 def test_enlarging_makes_a_square_or_keeps_the_shape():
@@ -183,19 +178,25 @@ def test_enlarging_makes_a_square_or_keeps_the_shape():
     assert enlarged(box, 0.1, "stretch").tolist() == pytest.approx([90, 92, 210, 188])
 
 
-def test_steady_boxes_are_smoothed():
+def test_boxes_of_a_tube_are_smoothed_when_asked():
     boxes = [[100, 100, 400, 400]] * 100
     boxes[50] = [90, 90, 420, 420]
-    (one,) = given_tracks([boxes_track(boxes)], HD, replace(BASE, min_size=64))
+    (one,) = standard_tubes(boxes, smooth=13)
     assert one.region.tolist() == pytest.approx([70, 70, 430, 430])
 
 
 def test_tracks_of_a_part_keep_the_recordings_clock():
     probed = {**HD, "offset": 10.0, "seconds": 4.0}
-    (one,) = given_tracks([track(200, 500, [0, 0, 9, 9])], probed, BASE)
+    (one,) = given([track(200, 500, [0, 0, 9, 9])], probed, BASE)
     assert (one.start, one.stop) == (250, 350)
     with pytest.raises(Rejected):
-        given_tracks([track(0, 240, [0, 0, 9, 9])], probed, BASE)
+        given([track(0, 240, [0, 0, 9, 9])], probed, BASE)
+
+
+def test_given_tracks_behind_the_end_are_counted():
+    dropped, tracks = Dropped(), [track(at, at + 100, [0, 0, 9, 9]) for at in (0, 1500, 1700)]
+    assert spans(given_tracks(tracks, HD, BASE, dropped)) == [(0, 100)]
+    assert dropped.counts() == {"tracks_outside": 2}
 
 
 # --- where tracks break -------------------------------------------------------------------------------------
@@ -227,8 +228,8 @@ def test_given_tracks_part_at_cuts_when_asked(portrait, tmp_path, helpers):
     probed = media.probe(path)
     cuts = scene_cuts(path, probed, (10, 75), BASE)
     assert cuts == [43]
-    given = given_tracks([track(10, 75, [0, 0, 320, 320])], probed, BASE, cuts)
-    assert spans(given) == [(10, 43), (43, 75)]
+    parts = given([track(10, 75, [0, 0, 320, 320])], probed, BASE, cuts)
+    assert spans(parts) == [(10, 43), (43, 75)]
     probed["offset"] = 2.0
     assert scene_cuts(path, probed, (60, 125), BASE) == [93]
 
@@ -275,6 +276,36 @@ def chain_of(values):
 def test_two_strange_looks_in_a_row_are_another_person(values, parts):
     chain, faces = chain_of(values)
     assert [part.samples for part in by_identity(chain, faces, 0.6)] == parts
+
+
+# --- where faces are looked for -----------------------------------------------------------------------------
+def searched(path, nets, span, **probed):
+    return found_tracks(path, media.probe(path) | probed, BASE, nets["dlib_hog"], span=span)
+
+
+def test_faces_are_found_inside_the_span_only(face_video, nets):
+    assert spans(searched(face_video, nets, [0.8, 2.2])) == [(20, 55)]
+    assert spans(searched(face_video, nets, [0.0, 90.0])) == [(0, 75)]
+
+
+def test_a_span_counts_the_recordings_seconds_where_the_file_is_a_part_of_it(face_video, nets):
+    assert spans(searched(face_video, nets, [60.8, 62.2], offset=60.0)) == [(1520, 1555)]
+
+
+def test_a_face_outside_the_span_is_none(portrait, tmp_path, helpers, nets):
+    frames = view(portrait, 100)
+    frames[40:] = 90
+    path = helpers.write_video(tmp_path / "a.mp4", frames)
+    assert spans(searched(path, nets, [0.0, 2.0])) == [(0, 40)]
+    with pytest.raises(Rejected) as caught:
+        searched(path, nets, [2.0, 4.0])
+    assert caught.value.code == "no_face"
+
+
+def test_a_span_behind_the_end_of_the_file_is_rejected(face_video, nets):
+    with pytest.raises(Rejected, match="seconds 60 to 120 of the recording; the file has 0 to 3") as caught:
+        searched(face_video, nets, [60.0, 120.0])
+    assert caught.value.code == "span_outside"
 
 
 def test_standard_rules_frame_found_tracks_by_their_union(face_video, nets):

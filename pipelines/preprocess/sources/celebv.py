@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.engine.node import Rejected
 from pipelines.preprocess.sources import Listing
-from pipelines.preprocess.sources.files import digests, is_utf8, reject, safe_name, text_lines
+from pipelines.preprocess.sources.files import digests, is_utf8, reject, safe_name, short_name, text_lines
 from pipelines.preprocess.sources.tracks import track
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 IMAGES = "Image"
 EXTENSIONS = (".jpg", ".jpeg", ".png")
-_NUMBERED = re.compile(r"[A-Za-z0-9_-]*?(\d{1,9})\.[A-Za-z]+")
+_NUMBERED = re.compile(r"[A-Za-z0-9_-]*?([0-9]{1,9})\.[A-Za-z]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +75,7 @@ def recordings(config: CelebvConfig) -> Listing:
             images = [image for image in images if image.name in wanted]
         person = safe_name(folder.name)
         for run in runs(images, config.frames):
-            id = f"{person}-{run[0].number:06d}-{run[-1].number:06d}"
+            id = short_name(f"{person}-{run[0].number:06d}-{run[-1].number:06d}")
             if len(run) < config.min_frames:
                 sentence = (
                     f"{len(run)} images in a row, fewer than data.celebv.min_frames {config.min_frames}"

@@ -17,12 +17,12 @@ from typing import Any
 from pipelines.preprocess.sources import Listing
 from pipelines.preprocess.sources.files import YOUTUBE_ID, BadLine, checked_id, reject
 from pipelines.preprocess.sources.mirror import Mirror
-from pipelines.preprocess.sources.tracks import MILLISECONDS, in_order, track
+from pipelines.preprocess.sources.tracks import LARGEST, LONGEST, MILLISECONDS, in_order, track
 
-LONGEST = 24 * 3600
-"""Seconds; a clip that ends later is a mistake."""
 MOST_SHARE = 1.5
 """A box with a larger number is not in shares of the frame."""
+MOST_DIGITS = 300
+"""Longer whole numbers are read as floats, which may be infinite: Python refuses those of 4300 digits."""
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -85,6 +85,8 @@ def parse(clip: Any, grow: float, pixels: bool) -> tuple[str, dict[str, Any]]:
     edges = [_number(box, name) for name in ("left", "top", "right", "bottom")]
     if max(edges) > MOST_SHARE and not pixels:
         raise BadLine("malformed_box", f"{edges}: expected shares of the frame from 0 to 1")
+    if max(edges) > LARGEST:
+        raise BadLine("malformed_box", f"{edges}: no frame has so many pixels")
     if max(edges) > MOST_SHARE:
         # of which frame the file does not say: it is taken to be the recording's own
         grown, size = [max(edge, 0.0) for edge in edges], (0, 0)
@@ -103,6 +105,10 @@ def _number(values: Mapping[str, Any], name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise BadLine("malformed_row", f"{name} {str(value)[:40]!r} is not a number")
     return float(value)
+
+
+def _whole(digits: str) -> float:
+    return int(digits) if len(digits) <= MOST_DIGITS else float(digits)
 
 
 # --- the file -----------------------------------------------------------------------------------------------
@@ -131,7 +137,7 @@ class _Reader:
     def __init__(self, text: str):
         self._text = text
         self._at = 0
-        self._decoder = json.JSONDecoder()
+        self._decoder = json.JSONDecoder(parse_int=_whole)
         self._counted = (0, 1)
 
     def members(self) -> Iterator[str]:

@@ -10,8 +10,12 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+LONGEST_NAME = 32
+"""Characters of an id or of an identity. Tar gives 100 bytes to the name of a shard's member,
+`{identity}#{id}#{start}#{end}.{field}.{ext}`: 32 + 1 + 32 + 1 + 7 + 1 + 7, ticks of four days, are 81; the
+longest field, `.landmarks3d.npy`, takes 16 more."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
-SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
+SAFE_ID = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_NAME}}}")
 YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 
 
@@ -20,14 +24,21 @@ class BadLine(ValueError):
 
 
 def safe_name(text: str) -> str:
-    """Letters, digits, '_' and '-' only. A name that had to change also gets a hash, so that two never become
-    one."""
+    """Letters, digits, '_' and '-' only, at most 32. A name that had to change also gets a hash, so that two
+    never become one."""
     safe = _UNSAFE.sub("-", text).strip("-")
-    return safe if safe == text else f"{safe or 'x'}-{short_hash(text)}"
+    return short_name(text) if safe == text else hashed_name(safe or "x", text)
 
 
-def short_hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+def short_name(safe: str) -> str:
+    """A name of safe characters as it is if it fits, else its begin and a hash."""
+    return safe if len(safe) <= LONGEST_NAME else hashed_name(safe, safe)
+
+
+def hashed_name(safe: str, whole: str) -> str:
+    """As much of a safe name as fits, and 8 digits of the hash of `whole`, which tells it from others."""
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
+    return f"{safe[: LONGEST_NAME - len(digest) - 1]}-{digest}"
 
 
 def reject(id: str, file: Path | str, line: int, code: str, sentence: str) -> dict:
@@ -45,7 +56,8 @@ def checked_id(what: str, text: str) -> str:
     """The text if it is safe as an id and as a part of a file's name; BadLine if not."""
     if not SAFE_ID.fullmatch(text):
         shown = text if len(text) <= 80 else f"{text[:80]}..."
-        raise BadLine("unsafe_id", f"{what} {shown!r}: expected letters, digits, '_' and '-' only")
+        expected = f"1 to {LONGEST_NAME} letters, digits, '_' and '-' only"
+        raise BadLine("unsafe_id", f"{what} {shown!r}: expected {expected}")
     return text
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.preprocess.sources import Listing
-from pipelines.preprocess.sources.files import digests, is_utf8, reject, safe_name, short_hash
+from pipelines.preprocess.sources.files import digests, hashed_name, is_utf8, reject, safe_name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +102,7 @@ def _ids(names: dict[Path, str]) -> dict[Path, str]:
         stem = name[: -len(path.suffix)].replace("/", "-")
         plain[path] = safe_name(stem)
     taken = Counter(plain.values())
-    return {p: i if taken[i] == 1 else f"{i}-{short_hash(names[p])}" for p, i in plain.items()}
+    return {p: i if taken[i] == 1 else hashed_name(i, names[p]) for p, i in plain.items()}
 
 
 def _identity(name: str, rule: str, id: str) -> str:

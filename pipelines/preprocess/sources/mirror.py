@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.preprocess.sources.files import YOUTUBE_ID, is_utf8
+from pipelines.preprocess.sources.files import YOUTUBE_ID, is_utf8, short_name
 from pipelines.preprocess.sources.tracks import in_order
 
 EXTENSIONS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
@@ -88,7 +88,7 @@ def rows_of(
     persons = Counter(video for video, _ in tracks)
     rows = []
     for (video, person), own in sorted(tracks.items()):
-        id = video if persons[video] == 1 else f"{video}-{person}"
+        id = video if persons[video] == 1 else short_name(f"{video}-{person}")
         row: dict[str, Any] = {"id": id, "identity": person, "split": splits[person]}
         rows.append(row | mirror.place(video, video) | {"seed": 0, "tracks": in_order(own)})
     return rows

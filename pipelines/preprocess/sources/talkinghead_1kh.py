@@ -4,7 +4,8 @@ videos, or over YouTube.
 A line of `{set}_video_tubes.txt` reads name,H,W,S,E,L,T,R,B: name is `{YouTube id}_{minute, four digits}`, a
 piece of a video; the tube is its frames S to E, E included, and a box in pixels of a W x H frame. The set's
 script cuts the pieces at key frames, so where a piece begins depends on the stream that was cut. Tubes
-therefore count for pieces only; of whole videos the minutes in question are searched for faces anew.
+therefore count for pieces only; of whole videos the stretch from the first of their minutes to the last is
+searched for faces anew.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.preprocess.sources import Listing
-from pipelines.preprocess.sources.files import BadLine, digests, metadata_file, reject, text_lines
+from pipelines.preprocess.sources.files import (
+    BadLine,
+    digests,
+    metadata_file,
+    reject,
+    short_name,
+    text_lines,
+)
 from pipelines.preprocess.sources.mirror import Mirror, scan
 from pipelines.preprocess.sources.tracks import in_order, track
 
@@ -25,7 +33,7 @@ DRIFT = 5.0
 """Seconds by which a piece may begin before or after its minute; users saw 4."""
 OWN_FRAMES = 0
 """The clock of a track whose ticks are the recording's frames."""
-_NAME = re.compile(r"([A-Za-z0-9_-]{11})_(\d{4})")
+_NAME = re.compile(r"([A-Za-z0-9_-]{11})_([0-9]{4})")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +102,7 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
     name, *cells = [cell.strip() for cell in text.split(",")]
     if not _NAME.fullmatch(name):
         raise BadLine("unsafe_id", f"name {name[:80]!r}: expected <YouTube id>_<minute, four digits>")
-    if len(cells) != 8 or not all(re.fullmatch(r"\d{1,9}", cell) for cell in cells):
+    if len(cells) != 8 or not all(re.fullmatch(r"[0-9]{1,9}", cell) for cell in cells):
         raise BadLine("malformed_row", "expected name,H,W,S,E,L,T,R,B with eight whole numbers")
     height, width, start, end, left, top, right, bottom = map(int, cells)
     if start > end:
@@ -120,7 +128,7 @@ def _rows(pieces: dict[str, list[dict[str, Any]]], mirror: Mirror) -> list[dict[
         for clip, tube in cut:
             # the file is the set's own crop of this tube: the face has all of the frame
             whole = track(0, tube["end"] - tube["start"], OWN_FRAMES, (1, 1), (0, 0, 1, 1))
-            rows.append({"id": clip, "identity": video, **mirror.place(clip), "tracks": [whole]})
+            rows.append({"id": short_name(clip), "identity": video, **mirror.place(clip), "tracks": [whole]})
     return rows + [_whole(video, at, mirror) for video, at in minutes.items()]
 
 

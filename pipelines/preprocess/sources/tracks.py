@@ -1,7 +1,8 @@
 """Tracks: where a source says a face is in a recording, and what follows from that.
 
-A track holds start and end (whole ticks, end exclusive) of a clock of `fps` ticks a second, and a box (left,
-top, right, bottom) in a frame of `width` x `height`, within which the face stays all that time. What a
+A track holds start and end (whole ticks, end exclusive) of a clock of `fps` ticks a second, a box (left, top,
+right, bottom) in a frame of `width` x `height`, within which the face stays all that time, and by how much of
+its sides the box is yet to `grow` on each side to make a crop: 0 where the source's boxes are crops. What a
 source cannot know reads 0:
   fps 0               the ticks are the recording's own frames
   width 0             only the height is known: both directions scale alike
@@ -11,15 +12,23 @@ A frame of 1 x 1 means that the box is in shares of the frame.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 MILLISECONDS = 1000
 """The clock of sources that give seconds, in ticks a second."""
+LONGEST = 24 * 3600
+"""Seconds; a track that ends later is a mistake."""
+LARGEST = 2**16
+"""Pixels; no frame is wider or higher."""
 
 
-def track(start: int, end: int, fps: float, size: tuple[int, int], box: Iterable[float]) -> dict[str, Any]:
+def track(
+    start: int, end: int, fps: float, size: tuple[int, int], box: Iterable[float], grow: float = 0.0
+) -> dict[str, Any]:
     """size = width, height."""
     return {
         "start": start,
@@ -28,6 +37,7 @@ def track(start: int, end: int, fps: float, size: tuple[int, int], box: Iterable
         "width": size[0],
         "height": size[1],
         "box": [float(edge) for edge in box],
+        "grow": float(grow),
     }
 
 
@@ -70,3 +80,31 @@ def overlapping(
 def in_order(tracks: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Sorted by time, then box: the order in which they were listed must not matter."""
     return sorted(tracks, key=lambda track: (*in_seconds(track, 25), track["box"]))
+
+
+# --- boxes over time ----------------------------------------------------------------------------------------
+def tube_spans(
+    boxes: np.ndarray, iou: float, longest: int, inclusive: bool = False
+) -> Iterator[tuple[int, int]]:
+    """Boxes (n,4) of frames in a row -> first and last + 1 of each tube, by the standard's rule: a tube ends
+    where a box overlaps the tube's FIRST box by less than `iou`, and after `longest` frames."""
+    begin = 0
+    while begin < len(boxes):
+        apart = overlap(boxes[begin], boxes[begin : begin + longest], inclusive) < iou
+        count = int(apart.argmax()) if apart.any() else len(apart)
+        yield begin, begin + count
+        begin += count
+
+
+def overlap(a: np.ndarray, b: np.ndarray, inclusive: bool = False) -> Any:
+    """Intersection over union of a box (4,) and others (...,4) -> (...). inclusive: right and bottom name the
+    last pixel inside."""
+    one = 1.0 if inclusive else 0.0
+    sides = np.minimum(a[2:], b[..., 2:]) - np.maximum(a[:2], b[..., :2]) + one
+    shared = np.maximum(sides, 0).prod(-1)
+    return shared / ((a[2:] - a[:2] + one).prod() + (b[..., 2:] - b[..., :2] + one).prod(-1) - shared)
+
+
+def union(boxes: np.ndarray) -> np.ndarray:
+    """(n,4) -> (4,) float64."""
+    return np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)]).astype(np.float64)

@@ -7,7 +7,8 @@ numbers tell which. All utterances of a person in one video are the tracks of on
 
 An utterance is cut into tracks as the standard crop cuts it (crop_vox.py of video-preprocessing): where the
 box no longer overlaps the track's first box, or the track is long enough; a track's box is the union of its
-boxes, grown on each side.
+boxes, which the stage `clips` grows on each side. The standard looks for the face anew, near the published
+box, and cuts by what S3FD finds; here the published boxes themselves are used.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -35,7 +37,7 @@ from pipelines.preprocess.sources.files import (
     text_lines,
 )
 from pipelines.preprocess.sources.mirror import rows_of, scan, walk
-from pipelines.preprocess.sources.tracks import track
+from pipelines.preprocess.sources.tracks import track, tube_spans, union
 
 FPS = 25
 LINES = 360
@@ -46,8 +48,8 @@ FIRST_TEST, LAST_TEST = "id10270", "id10309"
 MOST_BYTES = 16 << 20
 """The longest published file has some 100 kB."""
 COLUMNS = ["FRAME", "X", "Y", "W", "H"]
-_PERSON = re.compile(r"id\d{5}")
-_UTTERANCE = re.compile(r"\d{5}\.txt")
+_PERSON = re.compile(r"id[0-9]{5}")
+_UTTERANCE = re.compile(r"[0-9]{5}\.txt")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +68,7 @@ class VoxcelebConfig:
     max_frames: int = 1024
     """Longer tracks are cut into pieces, each with a box of its own."""
     grow: float = 0.1
-    """Growth of a track's box on each side, in sides of the box."""
+    """Growth of a track's box on each side, in sides of the box, for the crop."""
 
     def __post_init__(self) -> None:
         if not 0 < self.iou < 1:
@@ -99,7 +101,7 @@ def recordings(config: VoxcelebConfig) -> Listing:
             rejects.append(reject(_shown(inner), where, line[0] if line else 0, code, sentence))
             continue
         own = tracks.setdefault((video, person), [])
-        own += [track(*ends, FPS, size, box) for ends, box in cut(frames, boxes, config)]
+        own += [track(*ends, FPS, size, box, config.grow) for ends, box in cut(frames, boxes, config)]
         split = _split(person, size == PIXELS, inner, listed)
         # a person who stands in both sets is tested on
         if splits.get(person) != "test":
@@ -239,9 +241,9 @@ def read_utterance(text: str, video: str) -> tuple[np.ndarray, np.ndarray, tuple
         if len(cells) != 5:
             raise BadLine("malformed_row", f"{len(cells)} values, expected {' '.join(COLUMNS)}", number)
     values = _numbers(rows)
-    frames, boxes = values[:, 0].astype(np.int64), values[:, 1:].copy()
     pixels = all("." not in cell for _, cells in rows for cell in cells[1:])
     _check(rows, values, pixels)
+    frames, boxes = values[:, 0].astype(np.int64), values[:, 1:].copy()
     boxes[:, 2:] += boxes[:, :2]
     return frames, boxes, PIXELS if pixels else SHARES
 
@@ -252,7 +254,7 @@ def _numbers(rows: Sequence[tuple[int, Sequence[str]]]) -> np.ndarray:
     except ValueError:
         for number, cells in rows:
             for cell in cells:
-                if not re.fullmatch(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", cell):
+                if not re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?", cell):
                     raise BadLine("malformed_row", f"{cell[:40]!r} is not a number", number) from None
         raise
 
@@ -280,19 +282,10 @@ def _check(rows: Sequence[tuple[int, Sequence[str]]], values: np.ndarray, pixels
 def cut(
     frames: np.ndarray, boxes: np.ndarray, config: VoxcelebConfig
 ) -> Iterator[tuple[tuple[int, int], list[float]]]:
-    """Frames (T,) and boxes (T,4) of an utterance -> first frame, last + 1 and grown union of each track."""
-    start = 0
-    while start < len(frames):
-        last = boxes[start : start + config.max_frames]
+    """Frames (T,) and boxes (T,4) of an utterance -> first frame, last + 1 and union of each track."""
+    gaps = np.flatnonzero(np.diff(frames) != 1) + 1
+    for first, last in pairwise([0, *gaps.tolist(), len(frames)]):
         # plain areas, not the script's inclusive pixels: they differ by under 1 % at these sizes
-        shared = np.minimum(last[:, 2:], last[0, 2:]) - np.maximum(last[:, :2], last[0, :2])
-        common = np.maximum(shared, 0).prod(1)
-        areas = (last[:, 2:] - last[:, :2]).prod(1)
-        follows = frames[start : start + len(last)] == frames[start] + np.arange(len(last))
-        apart = (common / (areas + areas[0] - common) < config.iou) | ~follows
-        count = int(apart.argmax()) if apart.any() else len(last)
-        union = np.concatenate([last[:count, :2].min(0), last[:count, 2:].max(0)])
-        side = config.grow * (union[2:] - union[:2])
-        grown = np.concatenate([union[:2] - side, union[2:] + side])
-        yield (int(frames[start]), int(frames[start + count - 1]) + 1), grown.tolist()
-        start += count
+        for begin, end in tube_spans(boxes[first:last], config.iou, config.max_frames):
+            own = slice(first + begin, first + end)
+            yield (int(frames[own][0]), int(frames[own][-1]) + 1), union(boxes[own]).tolist()

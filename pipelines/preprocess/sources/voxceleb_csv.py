@@ -27,11 +27,11 @@ from pipelines.preprocess.sources.files import (
     text_lines,
 )
 from pipelines.preprocess.sources.mirror import rows_of, scan
-from pipelines.preprocess.sources.tracks import track
+from pipelines.preprocess.sources.tracks import LARGEST, LONGEST, track
 
 COLUMNS = ("video_id", "start", "end", "bbox", "fps", "width", "height", "partition")
 PARTITIONS = ("train", "test")
-_BOX = re.compile(r"(\d+)-(\d+)-(\d+)-(\d+)")
+_BOX = re.compile(r"([0-9]{1,9})-([0-9]{1,9})-([0-9]{1,9})-([0-9]{1,9})")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,7 +103,12 @@ def _parse(line: Mapping[str, str]) -> tuple[str, str, dict[str, Any]]:
         raise BadLine(
             "malformed_row", f"start, end, fps, width and height must be numbers: {error}"
         ) from error
-    if not (0 <= start < end and 1 <= fps <= 240 and width > 0 and height > 0):
+    if not (
+        1 <= fps <= 240
+        and 0 <= start < end <= LONGEST * fps
+        and 0 < width <= LARGEST
+        and 0 < height <= LARGEST
+    ):
         raise BadLine(
             "malformed_row", f"impossible span or frame: {start}-{end} at {fps} fps in {width}x{height}"
         )
@@ -113,6 +118,6 @@ def _parse(line: Mapping[str, str]) -> tuple[str, str, dict[str, Any]]:
     x1, y1 = min(x1, width), min(y1, height)
     if not (x0 < x1 and y0 < y1):
         raise BadLine(
-            "malformed_box", f"bbox {line['bbox']!r}: expected left-top-right-bottom in {width}x{height}"
+            "malformed_box", f"bbox {line['bbox'][:80]!r}: expected left-top-right-bottom in {width}x{height}"
         )
     return video, person, track(start, end, fps, (width, height), (x0, y0, x1, y1))

@@ -82,6 +82,19 @@ def test_the_list_of_landmarks_says_which_images_count(corpus, tmp_path):
     ]  # fmt: skip
 
 
+def test_a_person_of_a_long_name_has_ids_that_fit_and_stay_apart(corpus, tmp_path):
+    corpus("Maximilian_Alexander_the_Third", [*range(5), *range(9, 15)])
+    rows, _ = listed(tmp_path)
+    assert len({row["id"] for row in rows}) == 2
+    assert all(len(row["id"]) <= 32 for row in rows)
+
+
+def test_digits_of_other_scripts_are_no_number(corpus, tmp_path):
+    folder = corpus("Ann", range(1, 6))
+    (folder / "\u0661\u0662.jpg").write_bytes(b"x")
+    assert [r["code"] for r in listed(tmp_path).rejects] == ["malformed_name"]
+
+
 @pytest.mark.parametrize(("held_out", "split"), [(True, "test"), (False, "")])
 def test_all_persons_can_be_held_out(corpus, tmp_path, held_out, split):
     corpus("Ann", range(5))

@@ -81,6 +81,7 @@ def test_a_box_grows_by_a_share_of_the_frame_and_is_cut_there(listed):
         (clip(duration={"start_sec": 1, "end_sec": "9"}), "malformed_row"),
         (clip(duration={"start_sec": False, "end_sec": 9}), "malformed_row"),
         (clip(duration={"start_sec": 1, "end_sec": float("nan")}), "malformed_row"),
+        (clip(duration={"start_sec": 1, "end_sec": 10**400}), "malformed_row"),
         (clip(bbox={"top": 0, "bottom": 937, "left": 849, "right": 1872}), "malformed_box"),
         (clip(bbox={"top": 0.5, "bottom": 0.5, "left": 0, "right": 1}), "malformed_box"),
         (clip(bbox={"top": 0.5, "bottom": 0.4, "left": 0, "right": 1}), "malformed_box"),
@@ -101,6 +102,20 @@ def test_a_bad_clip_is_rejected_with_file_key_and_line(listed, value, code):
     # as json.dumps(indent=1) lays it out: meta_info has 12 lines, then comes "clips"
     assert reject["line"] == 2 + len(json.dumps(META, indent=1).splitlines()) + 1
     assert [row["id"] for row in listing.rows] == [VIDEO]
+
+
+def test_a_number_of_five_thousand_digits_spoils_its_clip_only(listed):
+    text = json.dumps({"clips": {"bad_0": clip(duration=7), f"{VIDEO}_0": HQ}})
+    listing = listed(
+        text.replace('"duration": 7', f'"duration": {{"start_sec": 1, "end_sec": {"9" * 5000}}}')
+    )
+    assert [(r["id"], r["code"], r["line"]) for r in listing.rejects] == [("bad_0", "malformed_row", 1)]
+    assert [row["id"] for row in listing.rows] == [VIDEO]
+
+
+def test_a_key_that_is_too_long_for_an_id_is_rejected(listed):
+    listing = listed({"clips": {"k" * 33: HQ, f"{VIDEO}_0": HQ}})
+    assert [r["code"] for r in listing.rejects] == ["unsafe_id"]
 
 
 def test_a_clip_listed_twice_is_rejected(listed):
@@ -173,6 +188,13 @@ def test_with_or_without_the_mapping_clips(listed, wrapped):
 def test_pixels_are_those_of_the_recording(listed):
     (track,) = one(listed({"00-30GQl0TM_7": TEXT}, "text"))["tracks"]
     assert (track["width"], track["height"], track["box"]) == (0, 0, [665, 0, 1956, 1183])
+
+
+@pytest.mark.parametrize("edge", [1e6, 1e300, 10**400], ids=["1e6", "1e300", "1e400"])
+def test_pixels_that_no_video_has_are_rejected(listed, edge):
+    bad = {**TEXT, "bbox": {**TEXT["bbox"], "right": edge}}
+    (reject,) = listed({"00-30GQl0TM_7": bad}, "text").rejects
+    assert reject["code"] in ("malformed_box", "malformed_row")
 
 
 def test_shares_are_read_as_in_celebv_hq(listed):

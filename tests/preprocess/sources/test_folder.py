@@ -47,6 +47,18 @@ def test_equal_names_get_a_hash_of_their_path(corpus):
     assert all(len(i) == len("solo-12345678") for i in ids)
 
 
+def test_long_names_stay_apart_and_fit_into_a_shard(corpus):
+    folder = corpus / "Lex Fridman Podcast Clips"
+    folder.mkdir()
+    names = [f"Interview with somebody of a long name ({n}) [dQw4w9WgXcQ]" for n in ("part 1", "part 2")]
+    for name in names:
+        for extension in (".mp4", ".mkv"):  # one id too many: both get a hash of their path
+            (folder / f"{name}{extension}").write_bytes(f"{name}{extension}".encode())
+    rows = [row for id, row in listed(corpus).items() if id.startswith("Lex-Fridman-Podcast-Cli-")]
+    assert len(rows) == 4
+    assert all(len(row["id"]) <= 32 and len(row["identity"]) <= 32 for row in rows)
+
+
 def test_changed_names_stay_apart():
     assert safe_name("a b") != safe_name("a.b") != safe_name("a-b") == "a-b"
 

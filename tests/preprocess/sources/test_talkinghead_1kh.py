@@ -59,9 +59,17 @@ def test_a_cut_clip_is_all_face(listed):
     name = f"{PIECE}_S0_E271_L504_T63_R792_B351"
     text = f"{LINE}\n{PIECE},720,1280,300,400,504,63,792,351\n"
     cut, missing = recordings(listed(text, videos=[name])).rows
-    assert cut["id"] == name
+    assert cut["uri"].endswith(f"{name}.mp4")
     assert [(t["start"], t["end"], t["box"]) for t in cut["tracks"]] == [(0, 272, [0, 0, 1, 1])]
-    assert (missing["id"], missing["uri"]) == (f"{PIECE}_S300_E400_L504_T63_R792_B351", "")
+    assert missing["uri"] == ""
+
+
+def test_cut_clips_have_ids_that_fit_and_stay_apart(listed):
+    tubes = [f"{PIECE},720,1280,10{n},271,504,63,792,351" for n in range(5)]
+    names = [f"{PIECE}_S10{n}_E271_L504_T63_R792_B351" for n in range(5)]
+    ids = {row["id"] for row in recordings(listed("\n".join(tubes), videos=names)).rows}
+    assert len(ids) == 5
+    assert all(id.startswith(f"{PIECE}_S10") and len(id) <= 32 for id in ids)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +77,8 @@ def test_a_cut_clip_is_all_face(listed):
     [
         (LINE.replace("_0001", "_1"), "unsafe_id"),
         (LINE.replace("--Y9", "../9"), "unsafe_id"),
+        (LINE.replace("_0001", "_\u0660\u0660\u0660\u0661"), "unsafe_id"),
+        (LINE.replace(" 0, 271", " 0, \u0662\u0667"), "malformed_row"),
         (LINE.replace(" 271,", ""), "malformed_row"),
         (LINE.replace("271", "2.5"), "malformed_row"),
         (LINE.replace("271", "-3"), "malformed_row"),

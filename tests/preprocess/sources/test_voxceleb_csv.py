@@ -36,6 +36,13 @@ def test_persons_of_one_video_are_recordings_of_their_own(mirror):
     assert [(r["id"], r["split"]) for r in rows] == [("v-id1", "train"), ("v-id2", "test")]
 
 
+def test_a_long_video_and_person_make_an_id_that_fits(mirror):
+    lines = [f"{'v' * 30},0,9,1-2-3-4,25,64,36,train,{'p' * 30}{n}\n" for n in range(2)]
+    ids = {row["id"] for row in recordings(mirror(HEAD + "".join(lines))).rows}
+    assert len(ids) == 2
+    assert all(len(id) == 32 for id in ids)
+
+
 def test_a_video_that_is_not_in_the_mirror_has_no_uri(mirror):
     (row,) = recordings(mirror(HEAD + "gone,0,9,1-2-3-4,25,64,36,train,id1\n")).rows
     assert row["uri"] == ""
@@ -101,7 +108,14 @@ def test_a_person_in_both_partitions_goes_to_test(mirror):
         ("v,0,9,70-2-900-4,25,64,36,train,id1", "malformed_box"),
         ("../v,0,9,1-2-3-4,25,64,36,train,id1", "unsafe_id"),
         ("v,0,9,1-2-3-4,25,64,36,train,a/b", "unsafe_id"),
+        (f"{'v' * 33},0,9,1-2-3-4,25,64,36,train,id1", "unsafe_id"),
+        (f"v,0,9,1-2-3-4,25,64,36,train,{'p' * 33}", "unsafe_id"),
         ("v,x,9,1-2-3-4,25,64,36,train,id1", "malformed_row"),
+        ("v,0,5000000000,1-2-3-4,25,64,36,train,id1", "malformed_row"),
+        (f"v,0,{'9' * 5000},1-2-3-4,25,64,36,train,id1", "malformed_row"),
+        ("v,0,9,1-2-3-4,25,99999999999,36,train,id1", "malformed_row"),
+        ("v,0,9,1-2-3-4,25,64,99999999999,train,id1", "malformed_row"),
+        (f"v,0,9,1-2-3-{'9' * 5000},25,64,36,train,id1", "malformed_box"),
         ("v,9,9,1-2-3-4,25,64,36,train,id1", "malformed_row"),
         ("v,0,9,1-2-3-4,25,64,36,dev,id1", "malformed_row"),
         ("v,0,9,1-2-3-4", "malformed_row"),
