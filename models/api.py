@@ -44,8 +44,10 @@ class Optim:
     never. Training cannot go on beyond it."""
     clip: float | None = None
     """Largest gradient norm, or None."""
-    start: int = 0
-    """Steps this clock shows when the phase begins, so that one schedule runs through several phases."""
+    start: int | None = 0
+    """Steps this clock shows when the phase begins, so that one schedule runs through several phases. None:
+    those that the net's Adam has done by then, in the phases whose moments it goes on with (`Phase.carry`).
+    """
 
     def __post_init__(self) -> None:
         if not self.lr > 0:
@@ -58,15 +60,19 @@ class Optim:
             )
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip {self.clip}: expected a positive number or null")
-        if self.start < 0:
-            raise ValueError(f"start {self.start}: expected 0 or more steps")
+        if self.start is not None and self.start < 0:
+            raise ValueError(f"start {self.start}: expected 0 or more steps, or null")
+        if self.start is None and self.fall is not None:
+            raise ValueError(f"start null with fall {self.fall}: expected the steps done before, or no fall")
         if self.hold < 0 or (self.fall is not None and self.fall < 1):
             raise ValueError(f"hold {self.hold}, fall {self.fall}: expected 0 or more steps, and 1 or more")
 
     @property
     def last(self) -> int | None:
         """The last step of a phase that has a rate above 0."""
-        return None if self.fall is None else self.warmup + self.hold + self.fall - self.start
+        if self.fall is None or self.start is None:
+            return None
+        return self.warmup + self.hold + self.fall - self.start
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,6 +171,11 @@ class Phase:
         return found[2] if found[1] and not found[0] else None
 
     @property
+    def learning(self) -> tuple[str, ...]:
+        """Parts of the net that learn, the judges among them."""
+        return (*self.train, *(self.adversary.train if self.adversary else ()))
+
+    @property
     def weights(self) -> dict[str, float]:
         """The generator's terms, without those that look through judges."""
         return given(self.losses)
@@ -184,6 +195,8 @@ class Released:
     """
     files: tuple[str, ...]
     """Ids in the weights registry."""
+    parts: tuple[str, ...]
+    """Of the net, that these files are sure to hold."""
 
 
 def given(losses: Mapping[str, float | None]) -> dict[str, float]:
@@ -258,6 +271,7 @@ class Task(Protocol):
 
     def labels(self) -> dict[str, str]:
         """Parts whose weights are not the published ones, e.g. {"kp_detector": "distilled"}; shown beside
-        scores.
+        scores. Those that are may be told too, as AS_PUBLISHED, where another phase can say otherwise
+        (models/labels.py).
         """
         ...

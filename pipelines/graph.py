@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from models import MODELS
 from models.perception import NETS
+from models.starts import check as check_start
 from pipelines.engine.node import Graph, Node
 from pipelines.eval.scoring import NETS_OF_LANDMARKS
 from pipelines.preprocess.sources import SOURCE_NETS, SOURCES
@@ -116,7 +117,8 @@ def train(whole: Any, model: str, config: Any) -> str:
         if settings is None:  # the run file drops it
             continue
         name, before = f"train.{model}.{phase}", settings.start_from
-        starts = _released(phases, name, section.phases, settings)
+        check_start(model, settings, section.phases, phases.parts(section), phases.RELEASED)
+        starts = phases.RELEASED.get(settings.released)
         from_phase = {f"train.{model}.{before}": ("checkpoint",)} if before and not starts else {}
         nets = [NETS[net] for net in phases.nets(section, settings)]
         weights = (*(w for net in nets for w in net.weights), *(starts.files if starts else ()))
@@ -135,20 +137,6 @@ def train(whole: Any, model: str, config: Any) -> str:
             f"{model}.phases: the run leaves out every phase; keep one, or take {model} out of models"
         )
     return name
-
-
-def _released(declared: Any, name: str, phases: Mapping[str, Any], settings: Any) -> Any:
-    """The released weights that a phase starts from, or None. Raises ValueError for a start that is not
-    there.
-    """
-    start = settings.start_from
-    if settings.released in declared.RELEASED:
-        return declared.RELEASED[settings.released]
-    if start is not None and phases.get(start) is None:
-        there = [f"{one!r}" for one, value in phases.items() if value is not None]
-        known = ", ".join([*there, *(f"weights.{one}" for one in declared.RELEASED)])
-        raise ValueError(f"{name} starts from {start!r}, which this run does not have; it has {known}")
-    return None
 
 
 def choose(whole: Any, config: Any) -> None:
@@ -218,7 +206,7 @@ def _keyed(
     cpu: float = 1,
     **more: Any,
 ) -> None:
-    """The loaders of its nets and the codecs of its fields are code of its key too. cpu: cores of a worker."""
+    """The loaders of its nets and the codecs of its fields are code of its key too. cpu: of each worker."""
     code = [*(NETS[net].loader for net in nets), *codecs(writes)]
     weights = [w for net in nets for w in NETS[net].weights]
     gpu = run_config.runtime.gpu_share if any(NETS[net].gpu for net in nets) else 0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from models.labels import told
 from pipelines.config import RuntimeConfig
 from pipelines.engine.fingerprint import resolve
 from pipelines.engine.keys import canonical
@@ -215,7 +216,9 @@ def _apart(plans: Mapping[str, NodePlan]) -> list[Records]:
 
 
 def score_table(models: Records) -> list[str]:
-    """Models of one protocol -> metric, the models, the baselines; a metric that lacks its net says so."""
+    """Models of one protocol -> metric, the models, the baselines; below, which weights of a model are not
+    the published ones, and which net a metric lacks.
+    """
     found = {(r["name"], r["method"]): r for records in models.values() for r in records}
     baselines = [m for m in dict.fromkeys(method for _, method in found) if m not in models]
     titles = [*(f"{model} (ours)" for model in models), *(m.replace("_", "-") for m in baselines)]
@@ -224,8 +227,9 @@ def score_table(models: Records) -> list[str]:
         cells = [found.get((name, method)) for method in (*models, *baselines)]
         lines.append("".join([f"{name:<16}", *(f"{_cell(c):>20}" for c in cells)]))
     lacking = [r for r in found.values() if r["value"] is None and r["method"] in models]
-    told = dict.fromkeys(f"  {r['name']}: {r['note']}" for r in lacking)
-    return [*lines, *told]
+    notes = [f"  {r['method']}: {told(r['labels'])}" for r in found.values() if r.get("labels")]
+    notes += [f"  {r['name']}: {r['note']}" for r in lacking]
+    return [*lines, *dict.fromkeys(notes)]
 
 
 def _cell(record: Mapping[str, Any] | None) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from models.headgan.phases import PHASES
 from pipelines.config import load
 from pipelines.engine.fingerprint import entries
 from pipelines.engine.symbols import Code
@@ -124,11 +125,54 @@ def test_a_phase_that_the_run_drops_is_no_node():
     assert "train.fsrt.perceptual" in nodes["eval.fsrt"].reads
 
 
-def test_a_phase_whose_start_is_dropped_says_what_there_is():
-    with pytest.raises(
-        ValueError, match=r"train.fsrt.warmup starts from 'keypoints', which this run does not"
-    ):
+def test_a_phase_whose_start_is_dropped_says_what_would_train_it_and_what_there_is():
+    told = (
+        r"train.fsrt.warmup starts from 'keypoints', which this run does not have while fsrt.phases.keypoints"
+        r" is null \(else `reenact run RUN.yaml --only train.fsrt.keypoints` trains it\); it has weights.fsrt"
+    )
+    with pytest.raises(ValueError, match=told):
         build(load(DEMO, ["fsrt.phases.keypoints=null"]).config)
+
+
+@pytest.mark.parametrize(
+    ("sets", "told"),
+    [
+        (
+            ["fsrt.phases.warmup.start_from=null"],
+            r"train.fsrt.warmup does not train kp_detector and starts from nothing; set "
+            r"fsrt.phases.warmup.start_from to one of keypoints \(`reenact run RUN.yaml --only "
+            r"train.fsrt.keypoints` trains it\), weights.fsrt_vox, .*weights.fomm_vox$",
+        ),
+        (
+            ["fsrt.phases.perceptual.start_from=keypoints"],
+            r"train.fsrt.perceptual goes on with the Adam moments of train.fsrt.keypoints, which does not "
+            r"train decoder, encoder, expression_encoder; set fsrt.phases.perceptual.carry to false, or "
+            r".*start_from to one of warmup \(`reenact run RUN.yaml --only train.fsrt.warmup` trains it\)$",
+        ),
+        (
+            ["fsrt.phases.warmup.train=[decoder]", "fsrt.phases.warmup.start_from=weights.fsrt_kp"],
+            r"warmup does not train encoder, expression_encoder and starts from weights.fsrt_kp, which does "
+            r"not bring it; set .* to one of weights.fsrt_vox, weights.fsrt_vox_2src, .*_2src_fomm$",
+        ),
+        (
+            ["fsrt.phases.adversarial.adversary=null"],
+            r"does not train discriminator and starts from perceptual, .*; name it in .*adversarial.train$",
+        ),
+        (
+            ["headgan.net.flow=false", *(f"headgan.phases.{p}.losses.l1_warped=null" for p in PHASES),
+             *(f"headgan.phases.{p}.losses.perceptual_warped=null" for p in PHASES)],
+            r"train.headgan.adversarial trains \['flow_network'\], but the parts of its net are \['frames_",
+        ),
+    ],
+)  # fmt: skip
+def test_a_phase_that_cannot_start_is_refused_before_anything_runs(sets, told):
+    with pytest.raises(ValueError, match=told):
+        build(load(DEMO, sets).config)
+
+
+def test_a_detector_alone_is_enough_for_a_phase_that_trains_all_else_anew():
+    sets = ["fsrt.phases.perceptual.start_from=keypoints", "fsrt.phases.perceptual.carry=false"]
+    assert "train.fsrt.keypoints" in build(load(DEMO, sets).config)["train.fsrt.perceptual"].reads
 
 
 def test_released_weights_and_their_reader_are_in_the_key():

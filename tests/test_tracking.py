@@ -69,7 +69,8 @@ def pipeline_events(run: str = "r1", start: float = 1000.0) -> list[dict[str, An
          "digest": "t" * 64, "seconds": 3.5, "folder": "whole", "files": ["model.safetensors"], "steps": 5},
         {"type": "node_started", "node": "eval.toy", "key": "e1",
          "inputs": {"train.toy.warmup": {"key": "t1", "digest": "t" * 64}}},
-        {"type": "params", "node": "eval.toy", "values": {"weights.kp_detector": "distilled"}},
+        {"type": "params", "node": "eval.toy",
+         "values": {"weights.kp_detector": "distilled", "labels": "kp_detector distilled, vgg19 random"}},
         {"type": "metrics", "node": "eval.toy", "values": {"eval/psnr_frame": 21.5}, "step": None},
         {"type": "node_finished", "node": "eval.toy", "status": "FINISHED", "key": "e1", "digest": "e" * 64,
          "seconds": 1.0, "folder": "whole", "files": ["grid.png", "metrics.json"]},
@@ -163,6 +164,10 @@ def test_final_figures_stand_on_the_parent_too(replayed):
     assert found["eval.toy"].data.metrics["eval/psnr_frame"] == 21.5
     assert found["(run)"].data.metrics["eval.toy/psnr_frame"] == 21.5
     assert "loss/pixel" not in found["(run)"].data.metrics
+
+
+def test_labels_stand_beside_the_final_figures_of_the_parent(replayed):
+    assert runs(replayed)["(run)"].data.tags["labels.eval.toy"] == "kp_detector distilled, vgg19 random"
 
 
 def test_labels_and_weight_digests_are_recorded(replayed):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from models import labels
 from models.api import Batch, Sample
 from models.fsrt import losses
 from models.fsrt.config import Architecture, Augment, Images, Judge, Sampling
@@ -44,9 +45,7 @@ class ImageTask(ReenactTask):
         self.vgg = next(iter(nets.values()), None)
 
     def labels(self) -> dict[str, str]:
-        if self.vgg is None:
-            return super().labels() | {"vgg19": "not used"}
-        return super().labels() | ({"vgg19": "random"} if self.vgg.name.endswith("_random") else {})
+        return super().labels() | {"vgg19": labels.of_losses(self.vgg)}
 
     def draw_pixels(self, rng: np.random.Generator) -> Sample:
         """corner (2,), or queries (N,): what Lattice and Scattered are made of"""

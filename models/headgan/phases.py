@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from models.headgan.config import HeadGanConfig
 
 STEPS, FALL = 240_000, 80_000
+GENERATOR, JUDGES = ("flow_network", "rendering_network"), ("image_discriminator", "mouth_discriminator")
 
 
 def _losses() -> dict[str, float | None]:
@@ -28,7 +29,7 @@ def _losses() -> dict[str, float | None]:
 
 def _adversary(optim: Optim) -> Adversary:
     return Adversary(
-        train=("image_discriminator", "mouth_discriminator"),
+        train=JUDGES,
         optim=optim,
         losses={"discriminator": 1.0, "discriminator_mouth": 1.0},  # S; C halves the second
         fools={"gan": 1.0, "gan_mouth": 1.0, "feature_matching": 10.0, "feature_matching_mouth": 10.0},  # S
@@ -44,7 +45,7 @@ ADVERSARIAL = Phase(
     steps=STEPS,
     batch=6,  # C
     chunk=2,  # three workers can share it; it hardly shows: spectral norms move on once a chunk
-    train=("flow_network", "rendering_network"),
+    train=GENERATOR,
     optim=CONSTANT,
     losses=_losses(),
     adversary=_adversary(CONSTANT),
@@ -57,7 +58,7 @@ DECAY = Phase(
     steps=FALL,  # C: four epochs of ten, of which the last has rate 0
     batch=6,
     chunk=2,
-    train=("flow_network", "rendering_network"),
+    train=GENERATOR,
     optim=FALLING,
     losses=_losses(),
     adversary=_adversary(FALLING),
@@ -85,11 +86,20 @@ NET_SETTINGS = ("vgg19",)
 
 _READ = "models.headgan.released:read"
 RELEASED: dict[str, Released] = {
-    "headgan_vox": Released(_READ, ("headgan_vox",)),
-    "headgan_vox_judges": Released(_READ, ("headgan_vox", "headgan_vox_d", "headgan_vox_dm")),
+    "headgan_vox": Released(_READ, ("headgan_vox",), GENERATOR),
+    "headgan_vox_judges": Released(
+        _READ, ("headgan_vox", "headgan_vox_d", "headgan_vox_dm"), (*GENERATOR, *JUDGES)
+    ),
 }
 """What `start_from: weights.<id>` can name: the generator alone, whose judges then begin anew, or with its
 judges."""
+
+
+def parts(section: HeadGanConfig) -> dict[str, tuple[str, ...]]:
+    """The parts of the net of each phase, which is the same in all."""
+    generator = GENERATOR if section.net.flow else ("frames_encoder", "rendering_network")
+    judges = JUDGES if section.judges.mouth else JUDGES[:1]
+    return dict.fromkeys(PHASES, (*generator, *judges))
 
 
 def nets(section: HeadGanConfig, phase: Phase) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from models import labels
 from models.api import Batch, Clip, Look, Sample
 from models.headgan import losses, pictures
 from models.headgan.audio import heard
@@ -269,9 +270,7 @@ class HeadGanTask:
         found = {}
         if self.speech and self.speech["encoder"] == "headgan":
             found["tokens"] = "transcripts" if self.speech["transcripts"] else "none"
-        if self.vgg is None:
-            return found | {"vgg19": "not used"}
-        return found | ({"vgg19": "random"} if self.vgg.name.endswith("_random") else {})
+        return found | {"vgg19": labels.of_losses(self.vgg)}
 
 
 class Verdicts:

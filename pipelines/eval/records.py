@@ -1,6 +1,7 @@
 """From the sums of clips to the figures of an evaluation: one record for each metric and method.
 
-A record says all that two values must share to be compared: metric, variant, backend, protocol.
+A record says all that two values must share to be compared: metric, variant, backend, protocol. And what the
+value is to be taken for: the weights of the metric, and those of the model that are not the published ones.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ def records(
 ) -> list[dict[str, Any]]:
     """One record for each metric and method: the value over all clips, and its bootstrap interval over
     clips."""
-    table = []
+    table, labels = [], scores[0].labels
     for name in config.metrics:
         lacks = next((score.lacking[name] for score in scores if name in score.lacking), "")
         for method in (model, *BASELINES):
             states = [score.sums[method, name] for score in scores if (method, name) in score.sums]
-            table.append(_record(METRICS[name], method, states, lacks, protocol, config))
+            record = _record(METRICS[name], method, states, lacks, protocol, config)
+            table.append(record | {"labels": labels if method == model else {}})
     return table
 
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from models import MODELS
+from models.labels import told
 from pipelines.eval import pictures
 from pipelines.eval.chosen import TestClips, evenly, read_chosen
 from pipelines.eval.metrics import METRICS
@@ -178,6 +179,7 @@ def publish(
     )
     _write_json(ctx.out / "summary.json", asdict(summary))
     named = {f"weights.{part}": what for part, what in labels.items()}
+    named |= {"labels": told(labels)} if labels else {}
     left_out = {f"left_out.{node}": count for node, count in chosen.left_out.items()}
     ctx.params({"model": model, "image_size": size, "protocol": protocol} | named | left_out)
     ctx.metrics(figures(table, model))

@@ -79,15 +79,15 @@ class Lines:
             self.ctx.metrics(values, step=line["step"])
             self.step = line["step"]
         if len(lines) > self.seen:
-            note = ", ".join(f"{name} {value:.4g}" for name, value in shown(lines).items())
-            self.ctx.progress(self.step, self.job.phase.steps, note)
+            self.ctx.progress(self.step, self.job.phase.steps, note(lines))
         self.seen = len(lines)
 
 
-def shown(lines: list[dict[str, Any]]) -> dict[str, float]:
+def note(lines: list[dict[str, Any]]) -> str:
     """The figures of a progress line: the last total loss, speed and held-out score."""
     latest: dict[str, float] = {}
     for line in lines:
         latest |= line["values"] | line["speed"]
     chosen = [n for n in latest if n in ("loss/total", "samples_per_second") or n.startswith("held_out/")]
-    return {n: latest[n] for n in chosen if "/copy_" not in n and not n.endswith("_frames")}
+    told = [n for n in chosen if "/copy_" not in n and not n.endswith("_frames")]
+    return ", ".join(f"{name} {latest[name]:.4g}" for name in told)

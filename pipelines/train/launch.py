@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from models import MODELS
 from models.api import Phase
+from models.labels import told
 from pipelines.engine.fingerprint import resolve
 from pipelines.executor import load_nets
 from pipelines.stored_clips import Clips, opened
-from pipelines.train.follow import follow
+from pipelines.train.follow import follow, note
 from storage import checkpoints
 from storage.checkpoints import StepCheckpoints
 from storage.files import Store
@@ -258,10 +259,14 @@ def publish(ctx: Context, job: Job) -> None:
     if "best" in about:
         shutil.copyfile(store.fetch(BEST), ctx.out / BEST)
         ctx.metrics({"final/best_psnr": about["best"][0], "final/best_step": about["best"][1]})
-    values = [{"step": line["step"], **line["values"]} for line in read_metrics(store)]
+    lines = read_metrics(store)
+    values = [{"step": line["step"], **line["values"]} for line in lines]
     (ctx.out / LOG).write_bytes(log_text(values))
     (ctx.out / SAMPLES).write_bytes(store.read(SAMPLES))
-    ctx.params({f"net.{part}": label for part, label in about["labels"].items()})
+    if about["labels"]:
+        said = told(about["labels"])
+        ctx.params({f"net.{part}": label for part, label in about["labels"].items()} | {"labels": said})
+        ctx.progress(job.phase.steps, job.phase.steps, f"{note(lines)} [{said}]")
     scores = [line for line in values if any(name.startswith("held_out/") for name in line)]
     if scores:
         ctx.metrics({f"final/{name}": v for name, v in scores[-1].items() if name.startswith("held_out/")})

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from models import labels
 from models.api import Phase, Task
 from models.precision import autocast
 from pipelines.train.data import Chunk, Corpus, training_chunks
@@ -148,16 +150,17 @@ class State:
         self.task.use(on_device(job.nets(), device))
         self.net: nn.Module = self.task.net.to(device)
         phase = job.phase
-        self.learning = (*phase.train, *(phase.adversary.train if phase.adversary else ()))
         self.parameters = choose_parts(self.net, phase.train)
         self.adam = adam(phase.optim, self.parameters.values())
         self.judging: dict[str, nn.Parameter] = {}
         self.judges_adam: torch.optim.Adam | None = None
         if phase.adversary:
-            everyone = choose_parts(self.net, self.learning)
+            everyone = choose_parts(self.net, phase.learning)
             self.judging = {name: p for name, p in everyone.items() if name not in self.parameters}
             self.judges_adam = adam(phase.adversary.optim, self.judging.values())
         self.ema = Ema(self.parameters, phase.ema) if phase.ema else None
+        self.before = 0
+        """Steps that Adam had done when the phase began: those of the phases that it carries on from."""
         self.labels = dict(self.task.labels())
         self.figures, self.clock = Figures(), Clock()
         self.best: tuple[float, int] | None = None
@@ -171,35 +174,49 @@ class State:
         elif files.store.exists(START):
             self._begin(*checkpoints.load(files.store.fetch(START)))
         elif self.job.phase.start_from:
+            node = f"{self.job.node.rpartition('.')[0]}.{self.job.phase.start_from}"
             raise FileNotFoundError(
-                f"{self.job.node}: no weights of phase {self.job.phase.start_from} to start from"
+                f"{self.job.node}: no weights of {node} in its work folder to start from; run that first: "
+                f"`reenact run RUN.yaml --only {node}`"
             )
-        elif frozen := sorted({name for name, _ in self.net.named_children()} - set(self.learning)):
+        elif frozen := sorted(self._parts() - set(self.job.phase.learning)):
             raise ValueError(
                 f"{self.job.node} starts from nothing, but does not train {frozen}; set start_from to a "
                 "phase or to weights.<id> that brings them"
             )
 
+    def _parts(self) -> set[str]:
+        return {name for name, _ in self.net.named_children()}
+
     def _begin(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-        net = _under("net.", tensors) if self.job.phase.carry else tensors
+        phase = self.job.phase
+        net = _under("net.", tensors) if phase.carry else tensors
         found = self.net.load_state_dict(net, strict=False)
         begun = {name.split(".")[0] for name in net}
         lacking = {name.split(".")[0] for name in found.missing_keys}
-        missing, half = sorted(lacking - set(self.learning)), sorted(lacking & begun)
+        missing, half = sorted(lacking - set(phase.learning)), sorted(lacking & begun)
         if found.unexpected_keys or missing or half:
             raise ValueError(
                 f"{self.job.node} cannot start from phase {about.get('phase')}: it brings unknown tensors "
                 f"{found.unexpected_keys[:3]}, lacks the frozen parts {missing}, has only a share of {half}"
             )
-        self.labels = about.get("labels", {}) | self.labels
+        told = labels.trained_on(labels.read(about), self._parts(), phase.learning)
+        if phase.released and begun & set(phase.train):  # those were trained with all that is published
+            told = dict.fromkeys(self.labels, labels.AS_PUBLISHED) | told
+        self.labels = labels.after(told, self.labels)
         if self.ema:
-            self.ema = Ema(self.parameters, self.job.phase.ema)
-        if self.job.phase.carry:
-            known = _under("optim.", tensors)
-            restore_moments(self.adam, self.parameters, known)
-            # the phase before may have had the same judges, or none
-            if self.judges_adam and any(f"{name}.step" in known for name in self.judging):
-                restore_moments(self.judges_adam, self.judging, known)
+            self.ema = Ema(self.parameters, phase.ema)
+        if phase.carry:
+            self.before = self._restore_moments(tensors)
+
+    def _restore_moments(self, tensors: dict[str, Tensor]) -> int:
+        """-> steps that Adam has done."""
+        known = _under("optim.", tensors)
+        restore_moments(self.adam, self.parameters, known)
+        # the judges may not have moved yet, and the phase before may have had none
+        if self.judges_adam and any(f"{name}.step" in known for name in self.judging):
+            restore_moments(self.judges_adam, self.judging, known)
+        return max(int(known[f"{name}.step"]) for name in self.parameters)
 
     def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors by name (`net.`, `optim.`, `ema.`), and what is needed to read them."""
@@ -216,7 +233,7 @@ class State:
         return {
             "phase": self.job.phase.name,
             "step": self.step,
-            "labels": self.labels,
+            **labels.written(self.labels),
             **self.task.describe(),
         }
 
@@ -227,7 +244,7 @@ class State:
             self.ema.swap()
         self.net.eval()
         yield
-        learn(self.net, self.learning)
+        learn(self.net, self.job.phase.learning)
         if self.ema:
             self.ema.swap()
 
@@ -242,16 +259,12 @@ class State:
 
     def _restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
         self.net.load_state_dict(_under("net.", tensors))
-        known = _under("optim.", tensors)
-        restore_moments(self.adam, self.parameters, known)
-        adversary = self.job.phase.adversary
-        if self.judges_adam and adversary and about["step"] >= adversary.every:  # before, they had no step
-            restore_moments(self.judges_adam, self.judging, known)
+        self.before = self._restore_moments(tensors) - about["step"]
         if self.ema:
             mean = _under("ema.", tensors)
             for name, tensor in self.ema.mean.items():
                 tensor.copy_(mean[name])
-        self.step, self.labels = about["step"], about["labels"]
+        self.step, self.labels = about["step"], labels.read(about)
         self.best = tuple(about["best"]) if "best" in about else None  # pyright: ignore[reportAttributeAccessIssue]
 
     def speed(self, world: int) -> dict[str, float]:
@@ -340,9 +353,9 @@ def one_step(
     job: Job, state: State, objective: nn.Module, chunks: list[Chunk], step: int, device: torch.device
 ) -> None:
     """Forward and backward over this worker's chunks, one optimiser step."""
-    rate = set_rate(state.adam, job.phase.optim, step)
+    rate = set_rate(state.adam, job.phase.optim, step, state.before)
     if state.judges_adam and job.phase.adversary:
-        set_rate(state.judges_adam, job.phase.adversary.optim, step)
+        set_rate(state.judges_adam, job.phase.adversary.optim, step, state.before)
     state.net.zero_grad(set_to_none=True)
     found: list[Losses] = []
     for i, chunk in enumerate(chunks):
@@ -384,17 +397,42 @@ def _no_sync(objective: nn.Module) -> Any:
     return objective.no_sync() if isinstance(objective, DistributedDataParallel) else contextlib.nullcontext()
 
 
+class Seen(NamedTuple):
+    """A forward pass, for who looks for the cause."""
+
+    loss: float
+    figures: str
+    clips: tuple[str, ...]
+
+
 def _stop_if_broken(norm: Tensor, step: int, chunks: list[Chunk], found: list[Losses]) -> None:
-    """Looked at once a step, before any weight moves: looking waits for the device."""
+    """Looked at once a step, before any weight moves: looking waits for the device. A worker sees its own
+    losses alone, so all agree whether to stop, and each then says what all have seen.
+    """
+    _, world = _place()
     losses = torch.stack([one.to_minimise for one in found])
-    if bool(torch.isfinite(norm) & torch.isfinite(losses).all()):
+    broken = (~(torch.isfinite(norm) & torch.isfinite(losses).all())).int()
+    if world > 1:
+        dist.all_reduce(broken, dist.ReduceOp.MAX)
+    if not bool(broken):
         return
-    sound = torch.isfinite(losses).tolist()
-    at = 0 if all(sound) else sound.index(False)
-    what = f"the gradient is {norm.item()}" if all(sound) else f"the loss is {losses[at].item()}"
-    figures = ", ".join(f"{name} {term.item():.4g}" for name, term in found[at].terms.items())
-    clips = ", ".join(sorted({key for chunk in chunks for key in chunk.keys}))
-    raise FloatingPointError(f"step {step}: {what} ({figures}); clips of the batch: {clips}")
+    seen = []
+    for chunk, one in zip(chunks, found, strict=True):
+        figures = ", ".join(f"{name} {term.item():.4g}" for name, term in one.terms.items())
+        seen.append(Seen(one.to_minimise.item(), figures, chunk.keys))
+    if world > 1:
+        boxes: list[Any] = [None] * world
+        dist.all_gather_object(boxes, seen)
+        seen = [one for box in boxes for one in box]
+    raise FloatingPointError(f"step {step}: {_cause(norm.item(), seen)}")
+
+
+def _cause(norm: float, seen: list[Seen]) -> str:
+    """Clips whose loss is not finite; if all are, those of the whole batch."""
+    lost = [one for one in seen if not math.isfinite(one.loss)]
+    what = f"the loss is {lost[0].loss}" if lost else f"the gradient is {norm}"
+    clips = ", ".join(sorted({key for one in lost or seen for key in one.clips}))
+    return f"{what} ({(lost or seen)[0].figures}); clips {'with it' if lost else 'of the batch'}: {clips}"
 
 
 # --- the record of it ---------------------------------------------------------------------------------------

@@ -12,14 +12,14 @@ from models.api import Optim
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
-def learning_rate(optim: Optim, step: int) -> float:
+def learning_rate(optim: Optim, step: int, before: int = 0) -> float:
     """Linear warm-up, then exponential decay and, after `hold` steps, a linear fall over `fall`: its first
     step has the full rate, its last 1 / fall of it. A function of the step alone, so a phase can be extended.
 
     Steps count from 1 (FSRT's authors start at 0, where the rate and so the first step are 0), from
-    `optim.start` on.
+    `optim.start` on, or from the steps that Adam had done before the phase.
     """
-    step += optim.start
+    step += before if optim.start is None else optim.start
     if step < optim.warmup:
         return optim.lr * step / optim.warmup
     rate = optim.lr * optim.decay ** ((step - optim.warmup) / optim.decay_steps)
@@ -29,9 +29,9 @@ def learning_rate(optim: Optim, step: int) -> float:
     return rate * min(1.0, max(0.0, 1 - fallen / optim.fall))
 
 
-def set_rate(adam: torch.optim.Adam, optim: Optim, step: int) -> float:
+def set_rate(adam: torch.optim.Adam, optim: Optim, step: int, before: int) -> float:
     """The rate of this step, in all groups."""
-    rate = learning_rate(optim, step)
+    rate = learning_rate(optim, step, before)
     for group in adam.param_groups:
         group["lr"] = rate
     return rate

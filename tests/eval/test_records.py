@@ -50,6 +50,12 @@ def test_every_record_says_what_it_may_be_compared_with(half_way, clips, config)
     assert len(table) == 2 * 3  # metrics, and the model beside two baselines
 
 
+def test_a_record_of_the_model_says_whose_weights_it_has(half_way, clips, config):
+    table = records.records(score_all(half_way, clips), "toy", "p", config)
+    assert pick(table, "l1", "toy")["labels"] == {"kp_detector": "distilled from dlib landmarks"}
+    assert pick(table, "l1", "copy_source")["labels"] == {}
+
+
 def test_the_interval_holds_the_value_and_is_the_same_each_time(half_way, clips, config):
     scores = score_all(half_way, clips)
     first, second = (pick(records.records(scores, "toy", "p", config), "l1", "toy") for _ in range(2))

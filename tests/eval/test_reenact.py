@@ -50,6 +50,7 @@ def test_the_node_reports_its_figures_and_the_state_of_the_weights(evaluated):
     assert "eval/psnr_frame" in evaluated.figures
     assert "eval/copy_source/l1" in evaluated.figures
     assert evaluated.facts["weights.kp_detector"] == "random"
+    assert evaluated.facts["labels"] == "kp_detector random"
     assert evaluated.seen[-1] == (4, 4)
 
 

@@ -159,12 +159,57 @@ def test_carry_brings_the_moments_of_judges_that_judged_before(tmp_path):
     assert carried.net.state_dict() == straight.net.state_dict()
 
 
+def test_moments_that_judges_brought_outlive_a_checkpoint_before_their_first_step(tmp_path):
+    tensors, about = trained(tmp_path, phase(2))[0].saved()
+    rarely = phase(6, replace(JUDGED, every=4), start_from="first", carry=True)
+
+    def begin(state: loop.State) -> None:
+        state._begin({name: tensor.clone() for name, tensor in tensors.items()}, about)
+
+    straight, _ = trained(tmp_path, rarely, begin)
+    half = trained(tmp_path, replace(rarely, steps=3), begin)[0].saved()
+    resumed, _ = trained(tmp_path, rarely, lambda state: state._restore(*half))
+    assert resumed.net.state_dict() == straight.net.state_dict()
+
+
+def test_the_clock_of_the_rate_goes_on_through_phases_and_restarts(tmp_path):
+    """With fewer or more steps before, it shows fewer or more; the judge's is the generator's."""
+    falling = Optim(lr=0.1, warmup=3, decay=0.5, decay_steps=4, start=None)
+    judged = replace(JUDGED, optim=falling)
+    _, straight = trained(tmp_path, phase(8, None, optim=falling))
+    tensors, about = trained(tmp_path, phase(2, None, optim=falling))[0].saved()
+
+    def begin(state: loop.State) -> None:
+        state._begin({name: tensor.clone() for name, tensor in tensors.items()}, about)
+
+    later = phase(6, judged, optim=falling, start_from="first", carry=True)
+    _, carried = trained(tmp_path, later, begin)
+    half = trained(tmp_path, replace(later, steps=3), begin)[0].saved()
+    resumed, again = trained(tmp_path, later, lambda state: state._restore(*half))
+    rates = [[one["learning_rate"] for one in figures] for figures in (straight, carried, again)]
+    assert rates[1] == rates[0][2:]
+    assert rates[2] == rates[0][5:]
+    assert resumed.judges_adam.param_groups[0]["lr"] == pytest.approx(rates[0][-1])
+
+
 def test_a_phase_with_a_judge_starts_from_one_without(tmp_path):
     first, _ = trained(tmp_path, phase(2, adversary=None))
     tensors, about = first.saved()
     begun = loop.State(job(tmp_path, phase(1, start_from="first", carry=True)), torch.device("cpu"))
     begun._begin(tensors, about)
     assert (value(begun, "maker"), value(begun, "judge")) == (value(first, "maker"), 3.0)
+
+
+def test_checkpoints_remember_what_was_as_published(tmp_path):
+    """So that a later phase which does without does not say that nobody used it."""
+    state = loop.State(job(tmp_path, phase(1)), torch.device("cpu"))
+    state.labels = {"vgg19": "", "tokens": "none"}
+    tensors, about = state.saved()
+    assert about["labels"] == {"tokens": "none"}
+    later = loop.State(job(tmp_path, phase(1, start_from="first")), torch.device("cpu"))
+    later.labels = {"vgg19": "not used"}
+    later._begin(loop.published(tensors), about)
+    assert later.saved()[1]["labels"] == {"tokens": "none"}
 
 
 def test_a_part_cannot_both_learn_and_judge():
@@ -190,6 +235,13 @@ def test_the_best_weights_are_those_of_the_highest_psnr(tmp_path):
     assert state.best == (22.0, 2)
     assert float(load_file(tmp_path / loop.BEST)["maker.value"]) == 2.0
     assert state.saved()[1]["best"] == [22.0, 2]
+
+
+def test_a_start_that_is_not_there_names_the_node_to_run(tmp_path):
+    state = loop.State(job(tmp_path, phase(1, start_from="first")), torch.device("cpu"))
+    told = r"no weights of train\.duel\.first .*: `reenact run RUN\.yaml --only train\.duel\.first`"
+    with pytest.raises(FileNotFoundError, match=told):
+        state.resume(loop.StepCheckpoints(str(tmp_path)), None)
 
 
 def test_frozen_parts_that_nothing_brings_are_refused(tmp_path):

@@ -95,7 +95,8 @@ def test_figures_reach_the_run_as_they_appear(lab):
     assert {"held_out/l1", "held_out/psnr", "held_out/copy_psnr"} <= set(by_step[4])
     assert "final/held_out/psnr" in by_step[None]
     assert context.seen["progress"][-1][:2] == (6, 6)
-    assert {"net.kp_detector": "distilled"} in context.seen["params"]
+    assert {"net.kp_detector": "distilled", "labels": "kp_detector distilled"} in context.seen["params"]
+    assert context.seen["progress"][-1][2].endswith(" [kp_detector distilled]")
     assert not any(
         "speed" in name for line in lines(context) for name in line
     )  # bytes must not tell the time
@@ -119,7 +120,7 @@ def test_nan_stops_with_the_clips_of_the_batch(lab, monkeypatch):
 
     monkeypatch.setattr(ReenactTask, "step", step)
     with pytest.raises(
-        RuntimeError, match=r"step 1: the loss is nan \(pixel nan.*\); clips of the batch: id0#rec0"
+        RuntimeError, match=r"step 1: the loss is nan \(pixel nan.*\); clips with it: id0#rec0"
     ):
         lab.run(lab.context("warmup"))
 

@@ -31,6 +31,21 @@ def test_a_phase_in_the_middle_of_a_fall_goes_on_with_it():
     assert [learning_rate(later, s) for s in range(1, 5)] == [learning_rate(whole, s) for s in range(15, 19)]
 
 
+def test_a_clock_without_a_start_shows_what_was_done_before():
+    whole, later = (
+        Optim(warmup=10, decay=0.5, decay_steps=10),
+        Optim(warmup=10, decay=0.5, decay_steps=10, start=None),
+    )
+    assert [learning_rate(later, s, 7) for s in range(1, 9)] == [
+        learning_rate(whole, s) for s in range(8, 16)
+    ]
+
+
+def test_a_fall_needs_a_clock_that_says_where_it_ends():
+    with pytest.raises(ValueError, match="start null with fall 5: expected the steps done before"):
+        Optim(fall=5, start=None)
+
+
 def test_a_phase_cannot_outlast_its_rate():
     known = {"name": "p", "batch": 1, "train": ("net",), "losses": {"l1": 1.0}}
     falling = Optim(hold=6, fall=4, start=5)

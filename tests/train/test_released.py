@@ -40,7 +40,7 @@ def test_a_phase_starts_from_released_weights(lab, imported):
     assert after.keys() == before.keys()
     moved = {name.split(".")[0] for name in after if not torch.equal(after[name], before[name])}
     assert moved == {"decoder"}
-    assert about["labels"] == {"net": "from fsrt_vox", "kp_detector": "from fsrt_kp"}
+    assert about["labels"] == {"net": "fine-tuned from fsrt_vox", "kp_detector": "from fsrt_kp"}
 
 
 def test_a_detector_that_was_released_replaces_the_first_phase(lab, imported):
@@ -51,6 +51,20 @@ def test_a_detector_that_was_released_replaces_the_first_phase(lab, imported):
     assert frozen
     assert all(torch.equal(after[name], before[name]) for name in frozen)
     assert about["labels"] == {"kp_detector": "from fsrt_kp"}
+
+
+@pytest.mark.parametrize(
+    ("start", "told"),
+    [
+        ("fsrt_vox", {"net": "fine-tuned from fsrt_vox", "kp_detector": "from fsrt_kp"}),
+        ("fsrt_kp", {"kp_detector": "from fsrt_kp", "vgg19": "not used"}),
+    ],
+)
+def test_a_released_net_had_its_perceptual_loss(lab, imported, start, told):
+    context = lab.context(
+        "perceptual", start_from=f"weights.{start}", carry=False, steps=1, losses={"pixel": 1.0}
+    )
+    assert checkpoints.load(lab.run(context).out / "model.safetensors")[1]["labels"] == told
 
 
 def test_weights_of_another_architecture_stop_before_training(lab, imported):

@@ -6,11 +6,13 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from models import MODELS
 from models.headgan import phases
 from models.headgan.config import Architecture, HeadGanConfig, Judges
 from models.headgan.phases import PHASES, RELEASED, SETTINGS, TASKS
+from models.headgan.task import HeadGanTask
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig
 from pipelines.preprocess.speech import SpeechConfig
 from pipelines.train.optim import learning_rate
@@ -98,6 +100,24 @@ def test_data_that_fit_pass():
 def test_data_that_do_not_fit_are_refused(section, changes, told):
     with pytest.raises(ValueError, match=told):
         phases.check(run(section, **changes))
+
+
+@pytest.mark.parametrize("net", [Architecture(), Architecture(flow=False)])
+@pytest.mark.parametrize("judges", [Judges(), Judges(mouth=False)])
+def test_the_parts_are_those_of_the_net(net, judges):
+    net = replace(net, spectral=False)  # adds buffers alone, and building it takes a second
+    with torch.device("meta"):
+        task = HeadGanTask(
+            net, replace(judges, spectral=False), CONFIG.terms, CONFIG.head, CONFIG.hearing, CONFIG.identity,
+            CONFIG.shading, False,
+        )  # fmt: skip
+    weighed = {
+        name: replace(phase, losses={"l1": 1.0}, adversary=None) for name, phase in PHASES.items()
+    }  # what is weighed has no say
+    found = phases.parts(HeadGanConfig(net=net, judges=judges, phases=weighed))
+    assert set(found) == set(PHASES)
+    for parts in found.values():
+        assert set(parts) == {part for part, _ in task.net.named_children()}
 
 
 # --- settings -----------------------------------------------------------------------------------------------
