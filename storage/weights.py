@@ -41,14 +41,14 @@ class Weights:
     """JSON files that the publisher puts beside `file`; the first is required. They go into the header of
     the imported file, so that one digest pins all."""
     leave: tuple[str, ...] = ()
-    """First parts of tensors' names that the import leaves behind: optimisers, nets of no use here."""
+    """First parts of tensors' names that the import leaves behind: optimisers, counters, idle nets."""
 
 
 _DLIB = "face_recognition_models"
 _DLIB_TERMS = "CC0 (dlib-models)"
 _HEADGAN_TERMS = "CC BY-NC-SA 4.0"
 _HUB_SETTINGS = ("config.json", "preprocessor_config.json")
-_OPTIMISERS = ("optimizer", "optimizer_disc")
+_OF_FSRT = ("optimizer", "optimizer_disc", "epoch_it", "it", "t", "loss_val_best", "run_id")
 _OF_FOMM = (
     "generator",
     "discriminator",
@@ -86,10 +86,10 @@ WEIGHTS: dict[str, Weights] = {w.id: w for w in (
     Weights(id="fsrt_kp", purpose="FSRT's keypoint detector", publisher="andrerochow/fsrt",
             file="kp_detector.pt", obtain="manual", licence="MIT code; see the project"),
     Weights(id="fsrt_vox", purpose="FSRT, VoxCeleb, 1 source", publisher="andrerochow/fsrt",
-            file="vox256.pt", obtain="manual", licence="MIT code; see the project", leave=_OPTIMISERS),
+            file="vox256.pt", obtain="manual", licence="MIT code; see the project", leave=_OF_FSRT),
     Weights(id="fsrt_vox_2src", purpose="FSRT, VoxCeleb, 2 sources", publisher="andrerochow/fsrt",
             file="vox256_2Source.pt", obtain="manual", licence="MIT code; see the project",
-            leave=_OPTIMISERS),
+            leave=_OF_FSRT),
     Weights(id="fomm_vox", purpose="FOMM's keypoint detector, in place of FSRT's",
             publisher="AliaksandrSiarohin/first-order-model", file="vox-cpk.pth.tar", obtain="manual",
             licence="MIT code; see the project", leave=_OF_FOMM),

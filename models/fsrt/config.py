@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
 from typing import Literal
 
 from models.api import Phase
 from models.fsrt.phases import PHASES
+
+SIDE, DEPTH, WIDTH = 2048, 64, 16_384
+"""Most pixels of a side, most layers or octaves, most of anything else: a checkpoint may claim to be of any
+size, and a net of 30,000 blocks takes a minute to lay out before its tensors tell that it is none.
+"""
+SIDES = ("image_size", "size")
+DEPTHS = ("blocks", "patch_blocks", "encoder_depth", "decoder_depth",
+          "pixel_octaves", "keypoint_octaves", "start_octave")  # fmt: skip
+MOST: dict[str, int] = {**dict.fromkeys(SIDES, SIDE), **dict.fromkeys(DEPTHS, DEPTH)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,15 +38,15 @@ class Detector:
     """Of the softmax over a heatmap's cells."""
 
     def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature {self.temperature}: expected a number above 0")
+        _check_sizes(self)
         if self.size % 2 ** (self.blocks + 2):
             raise ValueError(
                 f"size {self.size}: expected a multiple of {2 ** (self.blocks + 2)} for {self.blocks} blocks"
             )
-        if self.keypoints < 1 or self.width < 1 or self.max_width < self.width or self.temperature <= 0:
-            raise ValueError(
-                f"{self.keypoints} keypoints, width {self.width} to {self.max_width}, "
-                f"temperature {self.temperature}: expected positive numbers, the widths in order"
-            )
+        if self.max_width < self.width:
+            raise ValueError(f"max_width {self.max_width}: expected width {self.width} or more")
 
     @property
     def cells(self) -> int:
@@ -94,14 +105,9 @@ class Architecture:
     """Hidden widths of the MLP that turns a decoded query into RGB."""
 
     def __post_init__(self) -> None:
+        _check_sizes(self, {"keypoint_octaves": 0, "start_octave": -DEPTH})
         if self.image_size % 2**self.patch_blocks:
             raise ValueError(f"image_size {self.image_size}: expected a multiple of {2**self.patch_blocks}")
-        for setting in fields(self):
-            value = getattr(self, setting.name)
-            sizes = value if isinstance(value, tuple) else (value,)
-            least = 0 if setting.name == "keypoint_octaves" else 1
-            if setting.name != "start_octave" and any(isinstance(s, int) and s < least for s in sizes):
-                raise ValueError(f"{setting.name} {value}: expected {least} or more")
 
     @property
     def token_size(self) -> int:
@@ -128,6 +134,20 @@ class Architecture:
     @property
     def query_size(self) -> int:
         return self.keypoint_code + self.pixel_code + self.expression_size
+
+
+def _check_sizes(net: Detector | Architecture, least: Mapping[str, int] = MappingProxyType({})) -> None:
+    """ValueError for a whole number below what `least` says, else 1, or above what MOST says, else WIDTH."""
+    for name in (setting.name for setting in fields(net)):
+        value, low, high = getattr(net, name), least.get(name, 1), MOST.get(name, WIDTH)
+        layers = value if isinstance(value, tuple) else (value,)
+        if len(layers) > DEPTH:
+            raise ValueError(f"{name} of {len(layers)} layers: expected {DEPTH} or fewer")
+        sizes = [size for size in layers if isinstance(size, int)]
+        if any(size < low for size in sizes):
+            raise ValueError(f"{name} {value}: expected {low} or more")
+        if any(size > high for size in sizes):
+            raise ValueError(f"{name} {value}: expected {high} or less")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

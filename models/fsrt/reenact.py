@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from models.animation import Follow, Motion, Precision, Shown, Transfer
 from models.api import Clip
-from models.fsrt.config import Architecture, Detector
+from models.checked import labels_of, printable, settings
+from models.fsrt.config import Architecture
 from models.fsrt.network import Fsrt, KeysValues
 from models.perception.hull import hull_area
 from models.perception.torch_net import differences, shapes
@@ -63,30 +64,23 @@ def reenactor_of(
 
     Raises ValueError as `load_reenactor` does.
     """
-    if about.get("model", "fsrt") != "fsrt":
-        raise ValueError(f"{name} holds {about['model']}, not fsrt; give `--model {about['model']}`")
+    model, phase = printable(about.get("model", "fsrt")), printable(about.get("phase"))
+    if model != "fsrt":
+        raise ValueError(f"{name} holds {model}, not fsrt; give `--model {model}`")
     if "architecture" not in about:
-        raise ValueError(f"{name} holds fsrt phase {about.get('phase')}, which cannot render images")
+        raise ValueError(f"{name} holds fsrt phase {phase}, which cannot render images")
     try:
-        architecture = architecture_from(about["architecture"])
-    except (TypeError, KeyError) as error:
+        architecture, labels = settings(Architecture, about["architecture"], "architecture"), labels_of(about)
+    except ValueError as error:
         raise ValueError(f"{name}: its metadata describes no net that is known here ({error})") from None
-    with torch.device("meta"):  # metadata may name any size: nothing is made before the tensors agree
+    with torch.device("meta"):  # of any size that is allowed: nothing is made before the tensors agree
         expected = shapes(Fsrt(architecture))
     state = {key: t for key, t in tensors.items() if not key.startswith(TRAINING_ONLY)}
     if told := differences(state, expected):
-        raise ValueError(f"{name} does not fit fsrt as its metadata describes it: tensors {told}")
+        raise ValueError(f"{name} does not fit fsrt as its metadata describes it: tensors {printable(told)}")
     net = Fsrt(architecture)
     net.load_state_dict(state, strict=True)
-    return Reenactor(net.to(device), architecture, about["labels"], precision)
-
-
-def architecture_from(described: Mapping[str, Any]) -> Architecture:
-    """The `architecture` of a checkpoint's metadata -> value."""
-    sizes: dict[str, Any] = dict(described)
-    sizes["detector"] = Detector(**sizes["detector"])
-    sizes["render"] = tuple(sizes["render"])
-    return Architecture(**sizes)
+    return Reenactor(net.to(device), architecture, labels, precision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +128,12 @@ class Reenactor:
 
     def check(self, how: Transfer) -> None:
         """ValueError: relative motion moves keypoints, and a net may have been trained without them; no net
-        of it knows angles or named expressions.
+        of it knows angles, named expressions or identities.
         """
         if how.edit.told:
             raise ValueError(
-                f"fsrt cannot make a head's {', '.join(how.edit.told)}: pose and expression are one latent "
-                "vector of the driving frame, which cannot be edited; headgan can"
+                f"fsrt cannot make a head's {', '.join(how.edit.told)}: it has no coefficients of pose, "
+                "expression or identity that could be edited, only latent vectors of the frames; headgan has"
             )
         if how.motion == "relative" and not self.architecture.uses_keypoints:
             raise ValueError(

@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from models.checked import settings
 from models.fsrt.config import Architecture, Detector, Judge, full
 from models.fsrt.discriminator import Discriminator
 from models.fsrt.keypoints import KeypointDetector
 from models.fsrt.network import Fsrt
-from models.fsrt.reenact import architecture_from
 from models.perception.torch_net import differences, read_tensors, shapes
 
 if TYPE_CHECKING:
@@ -257,11 +257,11 @@ def write(tensors: Mapping[str, Tensor], about: Mapping[str, Any], folder: Path)
     hold exactly its net, or a file is there already: nothing is overwritten.
     """
     if "architecture" in about:
-        net = architecture_from(about["architecture"])
+        net = settings(Architecture, about["architecture"], "architecture")
         wanted = expected(net, Judge(), (DETECTOR, *RENDERER))
     elif "detector" in about:
         with torch.device("meta"):
-            found = shapes(KeypointDetector(Detector(**about["detector"])))
+            found = shapes(KeypointDetector(settings(Detector, about["detector"], "detector")))
         wanted = {f"{DETECTOR}.{name}": shape for name, shape in found.items()}
     else:
         raise ValueError("the checkpoint's metadata names neither an architecture nor a detector")

@@ -11,7 +11,7 @@ import torch
 from models.fsrt import losses
 from models.fsrt.config import Detector, Judge, full, small_decoder
 from models.fsrt.discriminator import Discriminator, keypoint_maps
-from models.fsrt.keypoints import ExpressionExtractor, KeypointDetector
+from models.fsrt.keypoints import AntiAliasedQuarter, ExpressionExtractor, KeypointDetector
 from models.fsrt.network import Decoder, Encoder, pixel_grid, positional_code
 
 
@@ -53,11 +53,27 @@ def test_state_has_the_released_names_and_shapes(golden, name, build):
 
 @torch.no_grad()
 def test_keypoint_detector(golden):
-    keypoints, features, heatmap = golden.fill(KeypointDetector(Detector()))(golden.img((2, 3, 256, 256), 0))
+    net = golden.fill(KeypointDetector(Detector()))
     expected = golden.figures["modules"]["keypoint_detector"]["outputs"]
+    inside, taps = ("down", "predictor.encoder.down_blocks.4"), {}
+    for name in inside:
+        net.get_submodule(name).register_forward_hook(lambda *made, name=name: taps.update({name: made[-1]}))
+    keypoints, features, heatmap = net(golden.img((2, 3, 256, 256), 0))
     golden.check(keypoints, expected["keypoints"])
     golden.check(features, expected["feature_map"])
     golden.check(heatmap.unsqueeze(2), expected["heatmap"])
+    for name in inside:
+        golden.check(taps[name], expected[f"tap:{name}"])
+
+
+def test_antialias_kernel(golden):
+    expected, kernel = golden.figures["functions"]["antialias_kernel_scale_0.25"], AntiAliasedQuarter().weight
+    assert list(kernel.shape) == expected["size"]
+    for channel in kernel[:, 0].double():
+        row = np.array(expected["center_row_float32"], float)
+        np.testing.assert_allclose(channel[6].numpy(), row, rtol=1e-8)
+        np.testing.assert_allclose(channel[0, 0].item(), float(expected["corner"]), rtol=1e-8)
+        np.testing.assert_allclose(channel.sum().item(), expected["sum"], rtol=1e-8)
 
 
 @torch.no_grad()
@@ -68,17 +84,18 @@ def test_expression_extractor(golden):
 
 
 @pytest.mark.parametrize(
-    ("name", "B", "S", "side"),
+    ("name", "B", "S", "side", "E"),
     [
-        ("encoder_64_n1", 2, 1, 64),
-        ("encoder_64_n2", 1, 2, 64),
-        pytest.param("encoder_256_n1", 1, 1, 256, marks=pytest.mark.slow),
+        ("encoder_64_n1", 2, 1, 64, 256),
+        ("encoder_64_n2", 1, 2, 64, 256),
+        ("encoder_64_e64", 1, 1, 64, 64),
+        pytest.param("encoder_256_n1", 1, 1, 256, 256, marks=pytest.mark.slow),
     ],
 )
 @torch.no_grad()
-def test_encoder(golden, name, B, S, side):
-    net = golden.fill(Encoder(full()))
-    z = net(golden.img((B, S, 3, side, side), 3), golden.kpv((B, S, 10, 2), 4), golden.vec((B, S, 256), 5))
+def test_encoder(golden, name, B, S, side, E):
+    net = golden.fill(Encoder(replace(full(), expression_size=E)))
+    z = net(golden.img((B, S, 3, side, side), 3), golden.kpv((B, S, 10, 2), 4), golden.vec((B, S, E), 5))
     golden.check(z, golden.figures["modules"][name]["outputs"]["z"])
 
 

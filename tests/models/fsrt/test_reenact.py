@@ -13,6 +13,7 @@ from models.fsrt.network import Fsrt
 from models.fsrt.reenact import Reenactor, load_reenactor, reenactor_of, relative_keypoints
 
 RELATIVE = Transfer(motion="relative")
+CLEAR = "\x1b[2J"  # what empties a terminal
 
 
 def shown(frames):
@@ -147,6 +148,46 @@ def test_a_phase_that_renders_nothing_is_told(state, about):
         reenactor_of(state, {"model": "fsrt", "phase": "keypoints"})
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": None}, "labels None: expected an object"),
+        ({"labels": [1]}, r"labels \[1\]: expected an object"),
+        ({"labels": {"net": 1}}, "labels: found 1, expected printable texts"),
+        ({"labels": {"net": CLEAR}}, r"labels: found '\\x1b\[2J', expected printable texts"),
+        ({"architecture": [2]}, r"architecture: found \[2\], expected an object of settings"),
+    ],
+)
+def test_metadata_of_another_form_is_told(state, about, change, message):
+    with pytest.raises(ValueError, match=rf"describes no net that is known here \({message}"):
+        reenactor_of(state, about | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoder_depth": 2.0}, "encoder_depth 2.0: expected a whole number"),
+        ({"encoder_depth": True}, "encoder_depth True: expected a whole number"),
+        ({"encoder_depth": 30_000}, "encoder_depth 30000: expected 64 or less"),
+        ({"image_size": 2**20}, "image_size 1048576: expected 2048 or less"),
+        ({"encoder_attention": "xyz"}, "encoder_attention 'xyz': expected one of joint, per_image"),
+        ({"render": 16}, "render 16: expected a list"),
+        ({"detector": {"temperature": float("nan")}}, "detector.temperature nan: expected a finite number"),
+        ({f"depth{CLEAR}": 2}, r"architecture: unknown 'depth\\x1b\[2J'; known: detector, image_size"),
+    ],
+)
+def test_an_architecture_that_cannot_be_is_told_by_its_setting(state, about, change, message):
+    with pytest.raises(ValueError, match=rf"describes no net that is known here \(.*{message}"):
+        reenactor_of(state, about | {"architecture": about["architecture"] | change})
+
+
+@pytest.mark.parametrize("about", [{"model": CLEAR}, {"phase": CLEAR}, {"architecture": {}, "labels": {}}])
+def test_no_text_of_a_checkpoint_steers_the_terminal(about):
+    with pytest.raises(ValueError, match=r"\\x1b\[2J") as told:
+        reenactor_of({CLEAR: torch.ones(1)}, about)
+    assert CLEAR not in str(told.value)
+
+
 def test_files_of_another_kind_are_told(tmp_path, state):
     plain, cut = tmp_path / "plain.safetensors", tmp_path / "cut.safetensors"
     save_file(state, plain)
@@ -169,6 +210,8 @@ def test_edits_are_refused_with_what_was_asked(reenactor):
     edit = Edit(frontal=True, turn={"yaw": 20.0}, expression={"jaw_open": 1.0})
     with pytest.raises(ValueError, match=r"frontal, yaw \+20 degrees, expression jaw_open \+1 sigmas:"):
         reenactor.check(Transfer(edit=edit))
+    with pytest.raises(ValueError, match=r"identity 0 \+2 sigmas: it has no coefficients of .* identity"):
+        reenactor.check(Transfer(edit=Edit(identity={"0": 2.0})))
 
 
 def test_numbers_cannot_drive_it(reenactor):

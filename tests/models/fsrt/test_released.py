@@ -97,7 +97,8 @@ def test_a_file_of_two_sources_has_the_same_layout(tmp_path, files, trained, sec
     assert labels["net"] == "from fsrt_vox_2src"
 
 
-def test_optimisers_and_counters_are_neither_imported_nor_needed(tmp_path, files, trained, section):
+@pytest.mark.parametrize("best", [np.float64(23.1), torch.tensor(23.1)])
+def test_optimisers_and_counters_are_neither_imported_nor_needed(tmp_path, files, trained, section, best):
     net = nn.Linear(2, 2)
     adam = torch.optim.Adam(net.parameters())
     net(torch.ones(1, 2)).sum().backward()
@@ -107,7 +108,7 @@ def test_optimisers_and_counters_are_neither_imported_nor_needed(tmp_path, files
         "optimizer_disc": adam.state_dict(),
         "it": 7,
         "t": 1.5,
-        "loss_val_best": np.float64(23.1),
+        "loss_val_best": best,
         "run_id": None,
     }
     path = imported(tmp_path, "fsrt_vox", {**of(trained, *PARTS), **more})

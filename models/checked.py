@@ -1,0 +1,69 @@
+"""What a checkpoint says of itself, checked before anything is built of it: the file may come from anyone."""
+
+from __future__ import annotations
+
+import dataclasses
+import reprlib
+import sys
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+MOST_LABELS, LABEL = 100, 200
+"""Labels of a checkpoint, and characters of one."""
+SHOWN = 1000
+"""Characters that are shown of what a file says."""
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+T = TypeVar("T")
+
+
+def settings(kind: type[T], described: object, name: str) -> T:
+    """Parsed JSON -> a dataclass whose fields are of KINDS, choices, tuples or such dataclasses. What is left
+    out keeps its default. name: for errors.
+
+    Raises ValueError naming a setting that is unknown, of another type or no choice; the dataclass may refuse
+    its value too.
+    """
+    if not isinstance(described, Mapping):
+        raise ValueError(f"{name}: found {reprlib.repr(described)}, expected an object of settings")
+    hints = get_type_hints(kind)
+    if unknown := [one for one in described if one not in hints]:
+        raise ValueError(f"{name}: unknown {reprlib.repr(unknown[0])}; known: {', '.join(hints)}")
+    return kind(**{one: _taken(hints[one], value, f"{name}.{one}") for one, value in described.items()})
+
+
+def _taken(kind: Any, value: Any, name: str) -> Any:
+    """JSON has no tuples; all else must be as it is."""
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return settings(kind, value, name)
+    if get_origin(kind) is tuple and isinstance(value, (list, tuple)):
+        return tuple(_taken(get_args(kind)[0], one, name) for one in value)
+    if get_origin(kind) is Literal:
+        fits, expected = value in get_args(kind), f"one of {', '.join(get_args(kind))}"
+    elif kind is float:  # NaN is not at most anything
+        fits, expected = type(value) in (int, float) and abs(value) <= sys.float_info.max, "a finite number"
+    else:
+        fits, expected = type(value) is kind, KINDS.get(kind, "a list")
+    if not fits:
+        raise ValueError(f"{name} {reprlib.repr(value)}: expected {expected}")
+    return value
+
+
+def labels_of(about: Mapping[str, Any]) -> dict[str, str]:
+    """`labels` of a checkpoint's metadata: part of the net -> whose weights it carries. They are shown to
+    people. Raises ValueError where they are missing, or other than short printable texts.
+    """
+    found = about.get("labels")
+    if not isinstance(found, Mapping) or len(found) > MOST_LABELS:
+        raise ValueError(f"labels {reprlib.repr(found)}: expected an object of at most {MOST_LABELS} texts")
+    for text in (one for pair in found.items() for one in pair):
+        if not isinstance(text, str) or not text.isprintable() or len(text) > LABEL:
+            raise ValueError(
+                f"labels: found {reprlib.repr(text)}, expected printable texts of at most {LABEL} characters"
+            )
+    return dict(found)
+
+
+def printable(text: object) -> str:
+    """For an error: without what would steer a terminal, and cut where it is long."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text)[:SHOWN])
