@@ -28,6 +28,9 @@ Precision = Literal["auto", "fp32", "bf16"]
 Follow = Literal["absolute", "relative"]
 ANGLES = ("pitch", "yaw", "roll")
 """Degrees, all 0 for a head that looks at the camera; signs as in models/perception/pose.py."""
+MOST_LOST = 0.5
+"""Share of the driving frames without a face, or without one that can be read, beyond which there is nothing
+to drive with."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,12 +63,14 @@ class Edit:
     """One frame of motion, whose expression is taken"""
     expression: Mapping[str, float] = field(default_factory=dict)
     """Component of the expression, by its number from 0 or its name -> what is added, in sigmas"""
+    identity: Mapping[str, float] = field(default_factory=dict)
+    """The same of the identity: whose face is drawn"""
 
     def __post_init__(self) -> None:
         for name, changes in (("pose", self.pose), ("turn", self.turn)):
             if unknown := sorted(set(changes) - set(ANGLES)):
                 raise ValueError(f"{name} {', '.join(unknown)}: expected some of {', '.join(ANGLES)}")
-        for name in ("pose", "turn", "expression"):
+        for name in ("pose", "turn", "expression", "identity"):
             for key, value in getattr(self, name).items():
                 if not isfinite(value):
                     raise ValueError(f"{name} {key}={value}: expected a finite number")
@@ -79,6 +84,7 @@ class Edit:
             *(f"{angle} {value:+g} degrees" for angle, value in self.turn.items()),
             *["expression of another picture"] * (self.expression_of is not None),
             *(f"expression {name} {value:+g} sigmas" for name, value in self.expression.items()),
+            *(f"identity {name} {value:+g} sigmas" for name, value in self.identity.items()),
         ]
 
 
@@ -117,7 +123,7 @@ class Reenactor(Protocol):
     """Names in models.perception.NETS of what `use` is to be given."""
     whole: bool
     """Whether `transfer` must be given the motion of the whole video, before its first frame is rendered.
-    Frames without a face then stay in it."""
+    Frames without a face then stay in it; `notes` tell what stands for them."""
     follows: Follow
     """`Transfer.motion` where the user says nothing."""
     notes: list[str]

@@ -163,7 +163,7 @@ def check(reenactor: Reenactor, wish: Wish, driving: Path | None) -> None:
         )
     if driving is None and not wish.edits:
         raise ValueError(
-            "nothing drives: give --driving, or an edit (--frontal, --pose, --turn, --expression)"
+            "nothing drives: give --driving, or an edit (--frontal, --pose, --turn, --expression, --identity)"
         )
 
 

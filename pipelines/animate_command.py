@@ -143,6 +143,9 @@ FILE = click.Path(path_type=Path)
 @click.option("--expression", multiple=True, metavar="COMPONENT=SIGMAS",
               help="Add to a component of the expression, by number or name "
               "(headgan; repeatable).")  # fmt: skip
+@click.option("--identity", multiple=True, metavar="COMPONENT=SIGMAS",
+              help="Add to a component of the drawn face's identity, by number or name "
+              "(headgan; repeatable).")  # fmt: skip
 @click.option("--expression-of", type=FILE, metavar="PICTURE",
               help="Take the expression of this picture (headgan).")  # fmt: skip
 @click.option("--paste-back", is_flag=True, help="Show the whole portrait, not only the model's square.")
@@ -210,12 +213,13 @@ def told(out: Path, made: Made) -> str:
 
 
 def edit_of(choice: Mapping[str, Any]) -> Edit:
-    """What --frontal, --pose, --turn and --expression ask for."""
+    """What --frontal, --pose, --turn, --expression and --identity ask for."""
     return Edit(
         frontal=choice["frontal"],
         pose=numbers(choice["pose"], "--pose", f"one of {', '.join(ANGLES)}"),
         turn=numbers(choice["turn"], "--turn", f"one of {', '.join(ANGLES)}"),
         expression=numbers(choice["expression"], "--expression", "a component's number or name"),
+        identity=numbers(choice["identity"], "--identity", "a component's number or name"),
     )
 
 

@@ -7,7 +7,10 @@ face's square.
 
 from __future__ import annotations
 
+import lzma
+import tokenize
 import zipfile
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from models.animation import Motion, Reenactor, Shown
+from models.animation import MOST_LOST, Motion, Reenactor, Shown
 from models.perception.hull import hull_area
 from pipelines.preprocess import media
 from pipelines.preprocess.clips import ClipsConfig
@@ -32,8 +35,6 @@ T = TypeVar("T")
 Say = Callable[[str], None]
 Seen = Callable[[Shown], None]
 
-MOST_LOST = 0.5
-"""Share of the driving frames without a face beyond which there is nothing to drive with."""
 AHEAD = 2
 """Batches of driving frames decoded before they are asked for."""
 FAR = 1.7
@@ -44,6 +45,11 @@ NUMBERS = ".npz"
 """Name of files that drive by numbers."""
 FASTEST = 240
 """Frames a second, at most, of numbers."""
+UNREADABLE = (
+    OSError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,  # the zip
+    ValueError, TypeError, SyntaxError, tokenize.TokenError,  # an array's header
+)  # fmt: skip
+"""What zipfile and numpy raise on files that are cut, changed, encrypted, or say that they are huge."""
 
 
 class Driving(Protocol):
@@ -83,8 +89,8 @@ def find_driving(
     if lost > MOST_LOST * len(there):
         raise ValueError(f"{path}: no face in {lost} of {len(there)} frames, more than {MOST_LOST:.0%}")
     if lost:
-        mended = "bridged from those beside them" if whole else "each keeps the last face's motion"
-        say(f"{path}: no face in {lost} of {len(there)} frames; {mended}")
+        mended = "" if whole else "; each keeps the last face's motion"
+        say(f"{path}: no face in {lost} of {len(there)} frames{mended}")
     if track.others:
         say(f"{path}: up to {track.others + 1} faces at a time; the largest drives")
     across = float(np.median(track.boxes[:, 2:] - track.boxes[:, :2])) * (1 + 2 * clips.margin)
@@ -261,15 +267,22 @@ class Numbers:
 
 
 def read_numbers(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz file; nothing in it is unpickled. ValueError where it is none."""
+    """The arrays of an npz file; nothing in it is unpickled. ValueError, naming the field, if it is none."""
+    field = ""
     try:
         found = np.load(path, allow_pickle=False)
         if isinstance(found, np.ndarray):
             raise ValueError("it holds one array, expected an npz of several")
+        arrays = {}
         with found as file:
-            return {name: file[name] for name in file.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no file of numbers: {error}") from None
+            for field in file.files:
+                arrays[field] = file[field]
+                if not isinstance(arrays[field], np.ndarray):  # numpy hands over what else lies in the zip
+                    raise ValueError("found other bytes, expected an array")
+        return arrays
+    except UNREADABLE as error:
+        told = f"{field}: {error}" if field else str(error)
+        raise ValueError(f"{path} is no file of numbers: {told}") from None
 
 
 def stated_rate(value: np.ndarray | None) -> Fraction:
@@ -329,7 +342,13 @@ class Likeness:
             self._distances.append(gap)
 
     def best(self) -> int:
-        """Number, among the frames with a face, of the most alike; the earliest of equals."""
+        """Number, among the frames with a face, of the most alike; the earliest of equals. ValueError where
+        none has landmarks.
+        """
+        if not np.isfinite(self._distances).any():
+            raise ValueError(
+                f"{self._landmarker.name} places no landmarks on any driving frame; leave out --best-frame"
+            )
         return int(np.argmin(self._distances))
 
 

@@ -432,19 +432,36 @@ def test_best_frame_is_where_the_face_is_posed_as_the_source(make, face, moving,
     assert any(f"starts at driving frame {made.start}" in text for text in said)
 
 
+class Placed:
+    """A landmarker to which the source shows the first of these faces (n,68,2), driving frames the others."""
+
+    name = "placed"
+
+    def __init__(self, points):
+        self.points = points
+
+    def landmarks(self, frames, boxes):
+        return self.points[:1] if len(frames) == 1 else self.points[1:]
+
+
+def likeness_of(face, nets, points):
+    likeness = Likeness(portrait(face[:300, 80:400], CLIPS, nets["detector"]), Placed(points))
+    count = len(points) - 1
+    likeness.look(Shown(frames=np.zeros((count, 1, 1, 3), np.uint8), boxes=np.zeros((count, 4), np.float32)))
+    return likeness
+
+
 def test_likeness_sees_neither_place_nor_size(face, nets):
-    found = portrait(face[:300, 80:400], CLIPS, nets["detector"])
     points = np.random.default_rng(0).uniform(0, 60, (3, 68, 2)).astype(np.float32)
-
-    class Placed:
-        name = "placed"
-
-        def landmarks(self, frames, boxes):
-            return points[:1] if len(frames) == 1 else np.stack([points[1], 0.3 * points[0] + 7, points[2]])
-
-    likeness = Likeness(found, Placed())
-    likeness.look(Shown(frames=np.zeros((3, 1, 1, 3), np.uint8), boxes=np.zeros((3, 4), np.float32)))
+    likeness = likeness_of(face, nets, np.stack([points[0], points[1], 0.3 * points[0] + 7, points[2]]))
     assert likeness.best() == 1
+
+
+def test_without_landmarks_in_any_frame_there_is_no_best_one(face, nets):
+    points = np.full((3, 68, 2), np.nan, np.float32)
+    points[0] = np.random.default_rng(0).uniform(0, 60, (68, 2))
+    with pytest.raises(ValueError, match="placed places no landmarks on any driving frame; leave out --best"):
+        likeness_of(face, nets, points).best()
 
 
 def test_best_frame_without_relative_motion_means_nothing():

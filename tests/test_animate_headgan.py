@@ -2,8 +2,10 @@
 the times of the frames; edits are told.
 """
 
+import io
 import json
 import subprocess
+import zipfile
 from dataclasses import asdict
 from fractions import Fraction
 
@@ -166,6 +168,13 @@ def test_frames_without_a_face_are_bridged_and_still_heard(videos, reenactor, ne
     assert len(motion["speech"]) == 16
 
 
+def test_what_stands_for_frames_without_a_face_is_said(reenactor, source, videos, nets, said, tmp_path):
+    wish = Wish(clips=LOOKED, transfer=Transfer(motion="relative"))
+    animate(reenactor, [source], videos["gap"], tmp_path / "o.mp4", wish, nets, {}, said.append)
+    assert f"{videos['gap']}: no face in 3 of 16 frames" in said
+    assert "driving frames 6 to 8: no face; bridged from both sides" in said
+
+
 def test_the_source_drives_itself_into_a_picture(make, rendered):
     edit = Edit(frontal=True, turn={"yaw": 20.0})
     out, _ = make(None, "out.png", Transfer(motion="relative", edit=edit))
@@ -200,7 +209,9 @@ def test_numbers_drive_at_their_own_rate(make, tmp_path, rendered):
         ({"angles": np.zeros((2, 2))}, r"motion\.npz: angles: found shape \(2, 2\), expected \(2, 3\)"),
         ({"fps": np.array(0)}, "fps: found .* expected one number from 1 to 240"),
         ({"extra": np.zeros(2)}, "unknown extra in a head's motion"),
-        ({"scale": np.array([object(), 1])}, r"motion\.npz is no file of numbers: Object arrays"),
+        ({"scale": np.array([object(), 1])}, r"motion\.npz is no file of numbers: scale: Object arrays"),
+        ({"scale": np.full(2, 1e300)}, r"motion\.npz: scale, frame 0: found 1e\+300, expected numbers from"),
+        ({"size": np.array("64")}, r"motion\.npz: size: found <U2, expected numbers"),
     ],
 )
 def test_wrong_numbers_are_told_with_their_file(make, tmp_path, change, told):
@@ -218,6 +229,45 @@ def test_other_files_are_no_numbers(tmp_path):
     for name in ("one.npy", "text.npz"):
         with pytest.raises(ValueError, match=rf"{name} is no file of numbers"):
             read_numbers(tmp_path / name)
+
+
+def declared(shape):
+    """A member of a zip that says it is an array of this shape."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    return header.getvalue()
+
+
+def with_bytes(path, at, *changes):
+    """Some bytes of a file, from a place on, changed."""
+    data = bytearray(path.read_bytes())
+    data[at : at + len(changes)] = bytes(changes)
+    path.write_bytes(data)
+
+
+def test_broken_files_of_numbers_are_told_by_their_field(tmp_path):
+    path = tmp_path / "motion.npz"
+
+    def refused(why):
+        with pytest.raises(ValueError, match=rf"motion\.npz is no file of numbers: scale: .*{why}"):
+            read_numbers(path)
+
+    np.savez_compressed(path, scale=np.arange(999.0))
+    with_bytes(path, 400, 255, 255, 255, 255)
+    refused("decompressing")  # zlib.error
+    np.savez(path, scale=np.ones(2))
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        with_bytes(path, path.read_bytes().index(mark) + flags, 1)
+    refused("encrypted")  # RuntimeError
+    for member, why in (
+        (declared((10**13,)), "Unable to allocate"),  # MemoryError
+        (declared((9,)) + bytes(9), "expected 72 bytes got 9"),
+        (declared((9,)).replace(b"}", b" "), "EOF"),  # tokenize.TokenError
+        (b"no array", "expected an array"),
+    ):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("scale.npy", member)
+        refused(why)
 
 
 def test_steady_times_are_exact():
@@ -308,12 +358,26 @@ def test_the_command_tells_edits_and_copies_the_sound(state, videos, source, fol
     save_file(state, checkpoint, metadata={"reenact": json.dumps(ABOUT)})
     done = CliRunner().invoke(main, ["animate", *map(str, (
         source, "--driving", videos["talk"], "-o", out, "--checkpoint", checkpoint, "--device", "cpu",
-        "--turn", "yaw=20", "--expression", "jaw_open=1.5", "--size", 128))])  # fmt: skip
+        "--turn", "yaw=20", "--expression", "jaw_open=1.5", "--identity", "0=2.0",
+        "--size", 128))])  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "16 frames of 32 x 32, 0.640 s, 25 frames/s, sound copied (aac)" in done.output
     with av.open(str(out)) as container:
         tags = container.metadata
     assert tags["reenact.model"] == "headgan"
     assert tags["reenact.motion"] == "relative"
-    assert tags["reenact.edits"] == "yaw +20 degrees, expression jaw_open +1.5 sigmas"
+    assert tags["reenact.edits"] == "yaw +20 degrees, expression jaw_open +1.5 sigmas, identity 0 +2 sigmas"
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_an_identity_that_the_head_does_not_have_is_one_line(state, source, folder, tmp_path):
+    from safetensors.torch import save_file
+
+    checkpoint = folder / "identity.safetensors"
+    save_file(state, checkpoint, metadata={"reenact": json.dumps(ABOUT)})
+    done = CliRunner().invoke(main, ["animate", *map(str, (
+        source, "-o", tmp_path / "o.png", "--checkpoint", checkpoint, "--device", "cpu",
+        "--identity", "chin=2"))])  # fmt: skip
+    assert done.exit_code == 2, done.output
+    assert "identity chin: analytic has components 0 to 16 or one of head_width, face_length" in done.output
+    assert not list(tmp_path.iterdir())

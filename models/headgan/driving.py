@@ -7,41 +7,65 @@ T = frames.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 
-from models.animation import ANGLES, Edit, Follow
-from models.headgan.motion import Adaptation, HeadMotion, frontal, posed, reenacted, with_expression
+from models.animation import ANGLES, MOST_LOST, Edit, Follow
+from models.headgan.motion import (
+    Adaptation,
+    HeadMotion,
+    frontal,
+    posed,
+    reenacted,
+    with_expression,
+    with_identity,
+)
 from models.perception.fit import FitOptions, face_size, fit_video
 from models.perception.morphable import MorphableModel
 
 BRIDGED = 5
-"""Longest run of frames whose fit fails that is bridged from its neighbours; as in training."""
+"""Longest run of frames without a fit that is bridged from both sides; as in training."""
 AS_IT_IS = Adaptation(scale=False, translation=False)
 
 
 def fitted(model: MorphableModel, landmarks: np.ndarray, whose: str) -> tuple[HeadMotion, list[str]]:
     """landmarks (T,68,2) pixels, NaN where there is no face -> the motion of one person over all frames, and
-    what was bridged, for people. whose: "source" or "driving", for errors.
+    what stands for frames that have no fit, for people. whose: "source" or "driving", for errors.
 
-    One identity for all frames. Raises ValueError where no frame shows a face, or where the fit fails in more
-    than `BRIDGED` frames in a row, naming them.
+    One identity for all frames. A run of frames without a fit, because there is no face or the 3D face does
+    not fit, is bridged from both sides up to `BRIDGED` frames; in a longer one, and at the ends, the last
+    fit before it (at the start: the first after it) is kept. Raises ValueError, naming the frames, where the
+    3D face does not fit in more than `BRIDGED` frames of a run, and where more than `MOST_LOST` of all have
+    no fit.
     """
-    shown = np.isfinite(landmarks).all((1, 2))
+    size = face_size(landmarks)
+    shown = size > 1
     if not shown.any():
         raise ValueError(f"{whose}: no landmarks in any of {len(landmarks)} frames")
     fit, good = fit_video(model, landmarks, FitOptions())
-    failed = np.flatnonzero(shown & ~good)
-    runs = np.split(failed, np.flatnonzero(np.diff(failed) > 1) + 1) if len(failed) else []
-    for run in runs:
-        if len(run) > BRIDGED or not good.any():
-            where = f"frame {run[0]}" if len(run) == 1 else f"frames {run[0]} to {run[-1]}"
-            off = (fit.error / face_size(landmarks))[run[0]]
+    notes, standing = [], np.arange(len(good))
+    for first, last in runs(~good):
+        misfits = first + np.flatnonzero(shown[first:last])
+        told = f"{whose} {lacking(first, last, len(misfits))}"
+        if len(misfits) > BRIDGED or not good.any():
+            off = (fit.error / size)[misfits].max()
             raise ValueError(
-                f"{whose} {where}: the 3D face does not fit the landmarks, it is off by {off:.0%} of the "
-                "face's size; another picture, or a video cut into parts, may do"
+                f"{told}; it is off by up to {off:.0%} of the face's size, and up to {BRIDGED} such frames "
+                "in a row can be bridged; another picture, or a video cut into parts, may do"
             )
-    notes = [f"{whose} frame {t}: the 3D face does not fit; bridged from its neighbours" for t in failed]
+        inside = first > 0 and last < len(good)
+        if inside and last - first <= BRIDGED:
+            notes.append(f"{told}; bridged from both sides")
+        else:
+            standing[first:last] = kept = first - 1 if first else last
+            notes.append(f"{told}; frame {kept}'s motion is kept")
+    lost = int((~good).sum())
+    if lost > MOST_LOST * len(good):
+        raise ValueError(
+            f"{whose}: no face, or none that the 3D face fits, in {lost} of {len(good)} frames, more than "
+            f"{MOST_LOST:.0%}"
+        )
     motion = HeadMotion(
         identity=np.tile(fit.id, (len(landmarks), 1)),
         expression=fit.exp,
@@ -49,7 +73,23 @@ def fitted(model: MorphableModel, landmarks: np.ndarray, whose: str) -> tuple[He
         rotation=fit.rotation,
         translation=fit.translation,
     )
-    return motion, notes
+    return motion.at(standing), notes
+
+
+def runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    """mask (T,) bool -> its runs of True: first frame, and the first after it."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def lacking(first: int, last: int, misfits: int) -> str:
+    """Frames first to last - 1 and why they have no fit: the 3D face does not fit in `misfits` of them, the
+    others show no face."""
+    where = f"frame {first}" if last - first == 1 else f"frames {first} to {last - 1}"
+    if not misfits:
+        return f"{where}: no face"
+    some = f" in {misfits} of them, no face in the others" if misfits < last - first else ""
+    return f"{where}: the 3D face does not fit the landmarks{some}"
 
 
 def mixed(driving: HeadMotion, reference: HeadMotion, follow: Follow) -> HeadMotion:
@@ -62,8 +102,8 @@ def mixed(driving: HeadMotion, reference: HeadMotion, follow: Follow) -> HeadMot
 def edited(
     motion: HeadMotion, edit: Edit, model: MorphableModel, lent: np.ndarray | None = None
 ) -> HeadMotion:
-    """lent (n_exp,): the expression of another picture, where `edit` wants one. ValueError for a component of
-    the expression that the model does not have.
+    """lent (n_exp,): the expression of another picture, where `edit` wants one. ValueError for a component
+    that the model does not have.
     """
     if edit.frontal:
         motion = frontal(motion)
@@ -72,23 +112,23 @@ def edited(
             motion = posed(motion, *(changes.get(angle) for angle in ANGLES), add=add)
     if lent is not None:
         motion = with_expression(motion, lent, add=False)
-    if edit.expression:
-        motion = with_expression(motion, expression_change(model, edit.expression))
-    return motion
+    changed = with_expression(motion, component_change("expression", edit.expression, model))
+    return with_identity(changed, component_change("identity", edit.identity, model))
 
 
-def expression_change(model: MorphableModel, changes: Mapping[str, float]) -> np.ndarray:
-    """Component by number or name -> sigmas, as (n_exp,) float32. ValueError for another."""
-    change = np.zeros(model.n_exp, np.float32)
+def component_change(
+    kind: Literal["expression", "identity"], changes: Mapping[str, float], model: MorphableModel
+) -> np.ndarray:
+    """Component by number or name -> sigmas, as (n_exp,) or (n_id,) float32. ValueError for another."""
+    known = {"expression": model.exp_names, "identity": model.id_names}[kind]
+    change = np.zeros({"expression": model.n_exp, "identity": model.n_id}[kind], np.float32)
     for component, sigmas in changes.items():
-        if component in model.exp_names:
-            at = model.exp_names.index(component)
-        elif component.isdecimal() and int(component) < model.n_exp:
+        if component in known:
+            at = known.index(component)
+        elif component.isdecimal() and int(component) < len(change):
             at = int(component)
         else:
-            names = f" or one of {', '.join(model.exp_names)}" if model.exp_names else ""
-            raise ValueError(
-                f"expression {component}: {model.name} has components 0 to {model.n_exp - 1}{names}"
-            )
+            names = f" or one of {', '.join(known)}" if known else ""
+            raise ValueError(f"{kind} {component}: {model.name} has components 0 to {len(change) - 1}{names}")
         change[at] += sigmas
     return change

@@ -23,6 +23,15 @@ CAMERA = 13
 READ = ("id_coeffs", "exp_coeffs", "scale", "rotation", "translation")
 """Fields of family fit3dmm; `id_frames` takes the place of the first for an identity a frame."""
 
+LARGEST = 1e6
+"""Of a user's numbers: more is neither a pixel nor a degree nor a sigma, and products of it leave float32."""
+SMALLEST = 1 / LARGEST
+"""Pixels per model unit, of a user."""
+SKEW = 0.2
+"""Most that R R^T of a user's rotation may be off from 1. The rows of affine cameras are not quite at right
+angles (1.4): those of Algorithm 1, fitted to the demo's landmarks, are off by up to 0.14.
+"""
+
 Identity = Literal["clip_mean", "frame"]
 
 
@@ -109,7 +118,7 @@ def explicit_motion(given: Mapping[str, np.ndarray], n_id: int, n_exp: int) -> H
 
     given: scale (T,), translation (T,3), exp_coeffs (T,n_exp), and rotation (T,3,3) or angles (T,3) in
     degrees; id_coeffs (n_id,) or (T,n_id), zeros if left out, for reenactment takes the reference's. Raises
-    ValueError that names the field, what was found and what is expected.
+    ValueError that names the field, its frame, what was found and what is expected.
     """
     known = {"scale", "translation", "exp_coeffs", "rotation", "angles", "id_coeffs"}
     if unknown := sorted(set(given) - known):
@@ -129,15 +138,12 @@ def explicit_motion(given: Mapping[str, np.ndarray], n_id: int, n_exp: int) -> H
         "scale": (frames,), "translation": (frames, 3), "exp_coeffs": (frames, n_exp),
         "rotation": (frames, 3, 3), "angles": (frames, 3), "id_coeffs": (frames, n_id),
     }  # fmt: skip
+    if not frames:
+        raise ValueError("scale: found no frames, expected one or more")
     for name, value in arrays.items():
-        if value.shape != expected[name]:
-            raise ValueError(f"{name}: found shape {value.shape}, expected {expected[name]}")
-        if value.dtype.kind not in "fiu" or not np.isfinite(value).all():
-            raise ValueError(
-                f"{name}: found {value.dtype} with a NaN or an infinity, expected finite numbers"
-            )
-    if not frames or arrays["scale"].min() <= 0:
-        raise ValueError("scale: expected one or more frames, all above 0")
+        arrays[name] = checked(name, value, expected[name], SMALLEST if name == "scale" else -LARGEST)
+    if "rotation" in arrays:
+        _check_rotation(arrays["rotation"])
     turned = arrays["rotation"] if "rotation" in arrays else euler_to_rotation(*arrays["angles"].T)
     return HeadMotion(
         identity=arrays["id_coeffs"],
@@ -146,6 +152,43 @@ def explicit_motion(given: Mapping[str, np.ndarray], n_id: int, n_exp: int) -> H
         rotation=turned,
         translation=arrays["translation"],
     )
+
+
+def checked(name: str, value: np.ndarray, shape: tuple[int, ...], least: float = -LARGEST) -> np.ndarray:
+    """A user's numbers as float64; of several the first dimension is T. ValueError where they are not of this
+    shape, or not numbers from `least` to `LARGEST`."""
+    if value.shape != shape:
+        raise ValueError(f"{name}: found shape {value.shape}, expected {shape}")
+    if value.dtype.kind not in "fiu":
+        raise ValueError(f"{name}: found {value.dtype}, expected numbers")
+    numbers = value.astype(np.float64)
+    wrong = np.argwhere(~((numbers >= least) & (numbers <= LARGEST)))
+    if len(wrong):
+        where = f", frame {wrong[0][0]}" if shape else ""
+        found = numbers[tuple(wrong[0])]
+        raise ValueError(f"{name}{where}: found {found:g}, expected numbers from {least:g} to {LARGEST:g}")
+    return numbers
+
+
+def _check_rotation(rotation: np.ndarray) -> None:
+    """rotation (T,3,3). ValueError, naming the frame, for matrices that are no model-to-camera rotation."""
+    skew = np.abs(rotation @ np.swapaxes(rotation, 1, 2) - np.eye(3)).max((1, 2))
+    determinant = np.linalg.det(rotation)
+    unflipped = (rotation[:, 1, 1] > 0) & (rotation[:, 2, 2] > 0)
+    for t in np.flatnonzero((skew > SKEW) | (determinant < 0) | unflipped)[:1]:
+        if skew[t] > SKEW:
+            told = (
+                f"found R with R R^T off from 1 by {skew[t]:.3g}, expected at most {SKEW}: rows of length 1 "
+                "at right angles"
+            )
+        elif determinant[t] < 0:
+            told = f"found determinant {determinant[t]:.3g}, expected 1: this mirrors the head"
+        else:
+            told = (
+                "found a head that is upside down and looks away, expected model to camera, flip of y and z "
+                "included: diag(1,-1,-1) for a frontal head"
+            )
+        raise ValueError(f"rotation, frame {t}: {told}")
 
 
 def window(frame: int, frames: int = 3) -> list[int]:
@@ -245,3 +288,8 @@ def with_expression(motion: HeadMotion, change: np.ndarray, *, add: bool = True)
     """change (n_exp,) or (T,n_exp) in sigmas, added to the expression or put in its place."""
     wide = np.broadcast_to(np.asarray(change, np.float32), motion.expression.shape)
     return replace(motion, expression=motion.expression + wide if add else wide.copy())
+
+
+def with_identity(motion: HeadMotion, change: np.ndarray) -> HeadMotion:
+    """change (n_id,) or (T,n_id) in sigmas, added to the identity: another face under the same motion."""
+    return replace(motion, identity=motion.identity + np.asarray(change, np.float32))

@@ -19,12 +19,21 @@ from torch import Tensor
 
 from models.animation import Follow, Motion, Precision, Shown, Transfer
 from models.api import Clip
+from models.checked import labels_of, printable, settings
 from models.headgan import pictures
 from models.headgan.audio import heard
 from models.headgan.blocks import fold
 from models.headgan.config import Architecture, Head, Hearing
-from models.headgan.driving import edited, expression_change, fitted, mixed
-from models.headgan.motion import PARTS, HeadMotion, Identity, explicit_motion, read_motion, window
+from models.headgan.driving import component_change, edited, fitted, mixed
+from models.headgan.motion import (
+    PARTS,
+    HeadMotion,
+    Identity,
+    checked,
+    explicit_motion,
+    read_motion,
+    window,
+)
 from models.headgan.network import Generator, Rendered
 from models.headgan.nmfc import Faces
 from models.perception.morphable import MorphableModel
@@ -75,11 +84,12 @@ def reenactor_of(
             f"{name} holds {about.get('model')}, not headgan; give `--model {about.get('model')}`"
         )
     try:
-        described, labels = Described.of(about), dict(about["labels"])
+        described, labels = Described.of(about), labels_of(about)
         with torch.device("meta"):  # metadata may name any size: nothing is made before the tensors agree
             net = Generator(described.net)
     except (TypeError, KeyError, ValueError, RuntimeError, OverflowError) as error:
-        raise ValueError(f"{name}: its metadata describes no net that is known here ({error})") from None
+        told = printable(error)
+        raise ValueError(f"{name}: its metadata describes no net that is known here ({told})") from None
     state = {key: t.float() for key, t in tensors.items() if not key.startswith(TRAINING_ONLY)}
     if told := differences(state, shapes(net)):
         raise ValueError(f"{name} does not fit headgan as its metadata describes it: tensors {told}")
@@ -107,11 +117,11 @@ class Described:
             if about[name] not in get_args(known):
                 raise ValueError(f"{name} {about[name]!r}: expected one of {', '.join(get_args(known))}")
         return cls(
-            net=Architecture(**about["architecture"]),
+            net=settings(Architecture, about["architecture"], "architecture"),
             head=about["head"],
             identity=about["identity"],
             shading=about["shading"],
-            hearing=Hearing(**about["hearing"]),
+            hearing=settings(Hearing, about["hearing"], "hearing"),
             speech=dict(about["speech"] or {}),
         )
 
@@ -173,14 +183,14 @@ class Reenactor:
 
     def check(self, how: Transfer) -> None:
         """ValueError: relative motion always takes the source's size, so there is nothing to adapt; a
-        component of the expression that the head does not have.
+        component that the head does not have.
         """
         if how.adapt_scale:
             raise ValueError(
                 "headgan's relative motion always takes the source's size and place; leave out adapt_scale"
             )
-        if how.edit.expression:
-            expression_change(self.model, how.edit.expression)
+        component_change("expression", how.edit.expression, self.model)
+        component_change("identity", how.edit.identity, self.model)
 
     # --- what drives ---
     def heard(self, speech: np.ndarray) -> np.ndarray:
@@ -198,10 +208,9 @@ class Reenactor:
         """
         given = dict(parameters)
         size, speech = np.asarray(given.pop("size", self.image_size)), given.pop("speech", None)
-        if size.shape or size.dtype.kind not in "fiu" or not 0 < size < np.inf:
-            raise ValueError(f"size: found {size.dtype} {size.shape}, expected one number above 0")
+        zoom = self.image_size / float(checked("size", size, (), least=1))
         head = explicit_motion(given, self.model.n_id, self.model.n_exp)
-        return self._parts(head.in_pixels(self.image_size / float(size))) | self._sound(speech, len(head))
+        return self._parts(head.in_pixels(zoom)) | self._sound(speech, len(head))
 
     def motion(self, driving: Shown) -> Motion:
         """-> landmarks (T,68,2) float32 in pixels of images of side I, NaN where there is no face; speech
@@ -309,9 +318,7 @@ class Reenactor:
         expected = (frames, self.described.net.audio)
         if speech is None or not self.described.net.audio:
             return {"speech": torch.zeros(expected)}
-        if speech.shape != expected or not np.isfinite(speech).all():
-            raise ValueError(f"speech: found shape {speech.shape}, expected {expected}, all finite")
-        return {"speech": torch.from_numpy(speech.astype(np.float32))}
+        return {"speech": torch.from_numpy(checked("speech", speech, expected).astype(np.float32))}
 
     def _windows(self, head: HeadMotion, frames: Sequence[int]) -> Tensor:
         """Motion of all frames -> (len(frames),W,P); before the first frame, that one again."""

@@ -7,11 +7,12 @@ from models.animation import Edit
 
 def test_an_edit_tells_its_changes_in_their_order():
     edit = Edit(
-        frontal=True, pose={"roll": 5.0}, turn={"yaw": -20.0}, expression_of={}, expression={"3": 0.5}
-    )
+        frontal=True, pose={"roll": 5.0}, turn={"yaw": -20.0}, expression_of={}, expression={"3": 0.5},
+        identity={"jaw_width": -2.0},
+    )  # fmt: skip
     assert edit.told == [
         "frontal", "roll set to 5 degrees", "yaw -20 degrees", "expression of another picture",
-        "expression 3 +0.5 sigmas",
+        "expression 3 +0.5 sigmas", "identity jaw_width -2 sigmas",
     ]  # fmt: skip
     assert Edit().told == []
 
@@ -22,6 +23,7 @@ def test_an_edit_tells_its_changes_in_their_order():
         ({"pose": {"nod": 1.0}}, "pose nod: expected some of pitch, yaw, roll"),
         ({"turn": {"yaw": float("nan")}}, "turn yaw=nan: expected a finite number"),
         ({"expression": {"0": float("inf")}}, "expression 0=inf"),
+        ({"identity": {"0": float("nan")}}, "identity 0=nan"),
     ],
 )
 def test_an_edit_that_means_nothing_is_refused(wrong, told):

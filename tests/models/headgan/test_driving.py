@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.animation import Edit
-from models.headgan.driving import edited, expression_change, fitted, mixed
+from models.headgan.driving import component_change, edited, fitted, mixed
 from models.perception.fit import FitOptions, fit_landmarks
 from models.perception.morphable import analytic
 from models.perception.pose import rotation_to_euler
@@ -51,27 +51,73 @@ def test_a_video_is_fitted_as_the_stage_fits_a_clip(landmarks, motion):
     np.testing.assert_array_equal(motion.identity[0], stored["id_coeffs"])
 
 
-def test_frames_without_a_face_are_bridged(landmarks, motion):
-    gone = landmarks.copy()
-    gone[3:6] = np.nan
-    found, notes = fitted(analytic(), gone, "driving")
-    assert notes == []
+def without_fit(landmarks, missing=(), odd=()):
+    """No face in some frames, landmarks that make none in others."""
+    changed = landmarks.copy()
+    changed[list(odd)] = changed[list(odd), ::-1]
+    changed[list(missing)] = np.nan
+    return changed
+
+
+def test_up_to_five_frames_without_a_face_are_bridged_and_said(landmarks, motion):
+    found, notes = fitted(analytic(), without_fit(landmarks, range(3, 6)), "driving")
+    assert notes == ["driving frames 3 to 5: no face; bridged from both sides"]
     np.testing.assert_allclose(angles(found)[4], angles(motion)[[2, 6]].mean(0), atol=3)
 
 
 def test_a_frame_that_does_not_fit_is_bridged_and_said(landmarks, motion):
-    odd = landmarks.copy()
-    odd[4] = odd[4][::-1]
-    found, notes = fitted(analytic(), odd, "driving")
-    assert notes == ["driving frame 4: the 3D face does not fit; bridged from its neighbours"]
+    found, notes = fitted(analytic(), without_fit(landmarks, odd=[4]), "driving")
+    assert notes == ["driving frame 4: the 3D face does not fit the landmarks; bridged from both sides"]
     np.testing.assert_allclose(angles(found)[4], angles(motion)[[3, 5]].mean(0), atol=3)
 
 
-def test_a_run_of_frames_that_do_not_fit_is_an_error_that_names_them(landmarks):
-    odd = landmarks.copy()
-    odd[2:9] = odd[2:9, ::-1]
-    with pytest.raises(ValueError, match=r"driving frames 2 to 8: the 3D face does not fit .*off by \d+%"):
-        fitted(analytic(), odd, "driving")
+def test_in_a_longer_run_without_a_face_the_last_fit_is_kept_and_said(landmarks):
+    found, notes = fitted(analytic(), without_fit(landmarks, range(3, 9)), "driving")
+    assert notes == ["driving frames 3 to 8: no face; frame 2's motion is kept"]
+    np.testing.assert_array_equal(found.packed()[3:9], np.tile(found.packed()[2], (6, 1)))
+    assert np.abs(angles(found)[9] - angles(found)[8]).max() > 5
+
+
+def test_at_the_ends_the_nearest_fit_is_kept_and_said(landmarks):
+    found, notes = fitted(analytic(), without_fit(landmarks, [0, 1, 11]), "driving")
+    assert notes == [
+        "driving frames 0 to 1: no face; frame 2's motion is kept",
+        "driving frame 11: no face; frame 10's motion is kept",
+    ]
+    np.testing.assert_array_equal(found.packed()[[0, 1, 11]], found.packed()[[2, 2, 10]])
+
+
+def test_a_few_frames_that_do_not_fit_beside_a_gap_are_held_with_it(landmarks):
+    found, notes = fitted(analytic(), without_fit(landmarks, range(4, 8), [3, 8]), "driving")
+    (note,) = notes
+    assert note == (
+        "driving frames 3 to 8: the 3D face does not fit the landmarks in 2 of them, no face in the others; "
+        "frame 2's motion is kept"
+    )
+    np.testing.assert_array_equal(found.packed()[3:9], np.tile(found.packed()[2], (6, 1)))
+
+
+@pytest.mark.parametrize(
+    ("missing", "odd", "told"),
+    [
+        ((), range(2, 9), r"frames 2 to 8: the 3D face does not fit the landmarks; it is off by up to \d+%"),
+        ((), range(6), "frames 0 to 5: the 3D face does not fit the landmarks; it is off"),
+        ([12, 13, 14], [8, 9, 10, 11, 15, 16, 17, 18], "frames 8 to 18: .* not fit .*in 8 of them"),
+    ],
+)
+def test_more_than_five_frames_of_a_run_that_do_not_fit_are_an_error_that_names_them(
+    landmarks, missing, odd, told
+):
+    """Frames without a face do not end a run."""
+    longer = np.concatenate([landmarks, landmarks[::-1]])
+    with pytest.raises(ValueError, match=f"driving {told}"):
+        fitted(analytic(), without_fit(longer, missing, odd), "driving")
+
+
+def test_more_than_half_of_the_frames_without_a_fit_are_an_error(landmarks):
+    longer = np.concatenate([landmarks, landmarks[::-1]])
+    with pytest.raises(ValueError, match=r"driving: no face, or none that .* fits, in 13 of 24 frames"):
+        fitted(analytic(), without_fit(longer, range(2, 13), [20, 22]), "driving")
 
 
 def test_a_single_picture_that_does_not_fit_is_an_error(landmarks):
@@ -134,15 +180,28 @@ def test_an_expression_moves_the_mouth_and_leaves_the_pose(motion):
     np.testing.assert_array_equal(open_wide.scale, motion.scale)
 
 
+def test_an_identity_moves_the_face_and_neither_pose_nor_expression(motion):
+    wider = edited(motion, Edit(identity={"jaw_width": 2.0}), analytic())
+    at = analytic().id_names.index("jaw_width")
+    np.testing.assert_allclose((wider.identity - motion.identity)[:, at], 2.0, rtol=1e-5)
+    assert np.count_nonzero((wider.identity - motion.identity).any(0)) == 1
+    for part in ("expression", "scale", "rotation", "translation"):
+        np.testing.assert_array_equal(getattr(wider, part), getattr(motion, part))
+    moved = np.linalg.norm(marks(wider) - marks(motion), axis=-1)
+    assert moved[:, [4, 12]].min() > 4 * moved[:, 36:48].max()  # jaw against eyes
+
+
 def test_components_go_by_number_or_name_and_others_are_told():
     model = analytic()
-    named = expression_change(model, {model.exp_names[2]: 0.5, "0": -1.0})
-    assert named[[0, 2]].tolist() == [-1.0, 0.5]
-    assert np.count_nonzero(named) == 2
-    with pytest.raises(ValueError, match=r"expression smirk: analytic has components 0 to \d+ or one of"):
-        expression_change(model, {"smirk": 1.0})
-    with pytest.raises(ValueError, match="expression 99"):
-        expression_change(model, {"99": 1.0})
+    for kind, names in (("expression", model.exp_names), ("identity", model.id_names)):
+        named = component_change(kind, {names[2]: 0.5, "0": -1.0}, model)
+        assert named[[0, 2]].tolist() == [-1.0, 0.5]
+        assert np.count_nonzero(named) == 2
+        known = rf"{kind} smirk: analytic has components 0 to {len(names) - 1} or one of {names[0]}, "
+        with pytest.raises(ValueError, match=known):
+            component_change(kind, {"smirk": 1.0}, model)
+        with pytest.raises(ValueError, match=f"{kind} 99"):
+            component_change(kind, {"99": 1.0}, model)
 
 
 def test_an_expression_is_lent_and_then_changed(motion):

@@ -115,11 +115,17 @@ def test_a_window_is_trusted_when_all_its_frames_are():
 GIVEN = {"scale": np.ones(2), "translation": np.zeros((2, 3)), "exp_coeffs": np.zeros((2, 3))}
 
 
+def turned(frame, by):
+    """Rotations of two frames, one of them multiplied."""
+    rotation = euler_to_rotation(*np.array([[0, 10, 0], [5, -20, 3.0]]).T)
+    rotation[frame] = rotation[frame] * by if np.isscalar(by) else by @ rotation[frame]
+    return rotation
+
+
 def test_angles_or_rotations_drive_a_head():
     angles = np.array([[0, 10, 0], [5, -20, 3.0]])
     by_angles = explicit_motion({**GIVEN, "angles": angles}, 4, 3)
-    turned = euler_to_rotation(*angles.T)
-    by_rotations = explicit_motion({**GIVEN, "rotation": turned, "id_coeffs": np.arange(4.0)}, 4, 3)
+    by_rotations = explicit_motion({**GIVEN, "rotation": turned(0, 1), "id_coeffs": np.arange(4.0)}, 4, 3)
     np.testing.assert_allclose(by_angles.rotation, by_rotations.rotation, atol=1e-6)
     np.testing.assert_allclose(by_angles.angles, angles, atol=1e-4)
     assert (by_angles.identity == 0).all()
@@ -132,21 +138,37 @@ def test_angles_or_rotations_drive_a_head():
         ({}, "needs one of rotation and angles"),
         ({"angles": np.zeros((2, 3)), "rotation": np.zeros((2, 3, 3))}, "one of rotation and angles"),
         ({"angles": np.zeros((3, 3))}, r"angles: found shape \(3, 3\), expected \(2, 3\)"),
-        ({"angles": np.full((2, 3), np.nan)}, "angles: found float64 with a NaN"),
+        ({"angles": np.full((2, 3), np.nan)}, "angles, frame 0: found nan, expected numbers from"),
+        ({"angles": np.zeros((2, 3), bool)}, "angles: found bool, expected numbers"),
         (
             {"angles": np.zeros((2, 3)), "exp_coeffs": np.zeros((2, 5))},
             r"found shape \(2, 5\), expected \(2, 3\)",
         ),
         (
-            {"angles": np.zeros((2, 3)), "scale": np.zeros(2)},
-            "scale: expected one or more frames, all above 0",
+            {"angles": np.zeros((2, 3)), "scale": np.array([1, 0])},
+            r"scale, frame 1: found 0, expected numbers from 1e-06 to 1e\+06",
         ),
+        (
+            {"angles": np.zeros((2, 3)), "scale": np.array([1, 1e300])},  # inf in float32
+            r"scale, frame 1: found 1e\+300",
+        ),
+        ({"angles": np.zeros((0, 3)), "scale": np.zeros(0)}, "scale: found no frames"),
+        ({"rotation": turned(1, 0)}, "rotation, frame 1: found R with R R.T off from 1 by 1, expected"),
+        ({"rotation": turned(1, 7)}, "rotation, frame 1: found R with R R.T off from 1 by 48"),
+        ({"rotation": turned(1, -1)}, "rotation, frame 1: found determinant -1, expected 1"),
+        ({"rotation": turned(0, FLIP)}, "rotation, frame 0: found a head that is upside down and looks away"),
         ({"angles": np.zeros((2, 3)), "pose": np.zeros(2)}, "unknown pose"),
     ],
 )
 def test_parameters_that_cannot_be_used_are_named(changed, told):
     with pytest.raises(ValueError, match=told):
         explicit_motion({**GIVEN, **changed}, 4, 3)
+
+
+def test_an_affine_cameras_rows_may_be_a_little_askew():
+    skewed = turned(0, 1) + 0.03
+    found = explicit_motion({**GIVEN, "rotation": skewed}, 4, 3)
+    np.testing.assert_allclose(found.rotation, skewed, rtol=1e-6)
 
 
 # --- reenactment --------------------------------------------------------------------------------------------

@@ -188,9 +188,24 @@ def test_adapt_scale_is_refused_for_it_is_always_done(reenactor):
         reenactor.check(Transfer(motion="relative", adapt_scale=True))
 
 
-def test_a_component_that_the_head_does_not_have_is_refused_before_any_work(reenactor):
-    with pytest.raises(ValueError, match="expression smirk: analytic has components 0 to"):
-        reenactor.check(Transfer(edit=Edit(expression={"smirk": 1.0})))
+@pytest.mark.parametrize("kind", ["expression", "identity"])
+def test_a_component_that_the_head_does_not_have_is_refused_before_any_work(reenactor, kind):
+    with pytest.raises(ValueError, match=f"{kind} smirk: analytic has components 0 to"):
+        reenactor.check(Transfer(edit=Edit(**{kind: {"smirk": 1.0}})))
+
+
+def test_an_identity_moves_the_driven_nmfc_and_not_the_sources(reenactor, shown):
+    scene, plain = animated(reenactor, shown)
+    edit = Edit(identity={"head_width": 2.0})
+    other, wider = animated(reenactor, shown, Transfer(edit=edit))
+    n_id = analytic().n_id
+    gained = (wider["packed"] - plain["packed"])[..., :n_id]
+    assert gained[..., analytic().id_names.index("head_width")].numpy() == pytest.approx(2.0)
+    assert torch.equal(wider["packed"][..., n_id:], plain["packed"][..., n_id:])  # expression and camera
+    assert torch.equal(other.condition, scene.condition)
+    columns = [reenactor._faces.nmfc(one["packed"][:, -1]).any(1).any(1).sum(1) for one in (wider, plain)]
+    assert (columns[0] > columns[1]).all()
+    assert np.abs(reenactor.render(scene, wider) - reenactor.render(scene, plain)).max() > 1e-3
 
 
 def test_one_source_alone(reenactor, shown, clip):
@@ -270,6 +285,7 @@ def test_a_saved_checkpoint_with_judges_renders_as_the_net_did(net, about, reena
         ({"architecture": asdict(NET) | {"width": "wide"}}, "describes no net that is known here"),
         ({"architecture": asdict(NET) | {"levels": 10**9}}, "levels 1000000000: expected 8 or fewer"),
         ({"labels": None}, "describes no net that is known here"),
+        ({"labels": {"net": "\x1b[2Jgone"}}, r"labels: found .*x1b.*expected printable"),
         ({"head": "../../head.npz"}, "head '../../head.npz': expected one of analytic_head"),
         ({"hearing": {"window": 3, "align": "centred", "normalise": False}}, "hearing.window 3"),
     ],
