@@ -20,9 +20,9 @@ from models.headgan.motion import CAMERA
 from models.perception.morphable import MorphableModel
 from models.perception.raster_torch import Shading, rasterize
 
-FACE = "front"
-"""Region that is drawn of a model that names it: LSFM, which the paper draws, is a face without ears, neck
-and the back of the head. Of models without regions all is drawn.
+FACE = ("front", "eyeballs")
+"""Regions that are drawn of a model that names the first: LSFM, which the paper draws, is a face with closed
+eye sockets and without ears, neck and the back of the head. Of models without regions all is drawn.
 """
 LINES = (
     range(17), range(17, 22), range(22, 27), range(27, 31), range(31, 36),
@@ -120,7 +120,8 @@ class Faces:
 def _drawn(model: MorphableModel, whole: bool) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (N,) that are drawn, and triangles (F,3) among them."""
     everything = np.ones(len(model.mean), bool)
-    kept = everything if whole else model.regions.get(FACE, everything)
+    shown = [model.regions[name] for name in FACE if name in model.regions]
+    kept = everything if whole or FACE[0] not in model.regions else np.logical_or.reduce(shown)
     faces = model.faces[kept[model.faces].all(1)]
     vertices, place = np.unique(faces, return_inverse=True)
     return vertices, place.reshape(-1, 3)

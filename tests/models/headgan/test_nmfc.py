@@ -51,6 +51,17 @@ def test_a_frontal_face_is_red_to_the_right_green_to_the_top_and_blue_at_the_nos
     assert float(image[2, tip[1], tip[0]]) > float(blue.max()) - 0.02
 
 
+def test_eyes_are_no_holes_but_have_the_colour_of_their_place():
+    image = rendered(heads([[0, 0, 0]]))[0]
+    drawn = HEAD.mean[HEAD.regions["front"]]
+    low, high = drawn.min(0), drawn.max(0)
+    for side in (HEAD.mean[:, 0] > 0, HEAD.mean[:, 0] < 0):
+        ball = HEAD.mean[HEAD.regions["eyeballs"] & side]
+        pupil = ball[ball[:, 2].argmax()]
+        column, row = (pupil[:2] * [70, -70] + 128).astype(int)
+        np.testing.assert_allclose(image[:, row, column], (pupil - low) / (high - low), atol=0.02)
+
+
 def test_it_is_the_plain_formula_drawn_by_another_rasteriser():
     """v = mean + U p, q = s R v + t in float64 numpy."""
     rng = np.random.default_rng(0)
@@ -59,7 +70,7 @@ def test_it_is_the_plain_formula_drawn_by_another_rasteriser():
         scale=np.array([66.0]), rotation=euler_to_rotation([10], [-20], [5]),
         translation=np.array([[120, 140, 3.0]]),
     )  # fmt: skip
-    kept = HEAD.regions[FACE]
+    kept = np.logical_or.reduce([HEAD.regions[name] for name in FACE])
     shape = HEAD.mean + HEAD.id_basis @ motion.identity[0].astype(float)
     shape = shape + HEAD.exp_basis @ motion.expression[0].astype(float)
     points = project(shape, 66.0, motion.rotation[0].astype(float), motion.translation[0].astype(float))
@@ -154,7 +165,7 @@ def talking(frames=12):
         identity=identity, expression=motion.expression, scale=motion.scale,
         rotation=motion.rotation, translation=motion.translation,
     )  # fmt: skip
-    chosen = np.flatnonzero(HEAD.regions[FACE])
+    chosen = np.flatnonzero(HEAD.regions[FACE[0]])
     chosen = chosen[np.linspace(0, len(chosen) - 1, 1035).astype(int)]
     shape = HEAD.shape(motion.identity, motion.expression)[:, chosen]
     return motion, chosen, project(shape, motion.scale, motion.rotation, motion.translation)
