@@ -75,7 +75,7 @@ def test_crops_have_the_packages_corners():
     from face_alignment.utils import transform
 
     boxes = random_boxes(1000)
-    expected = []
+    expected, exact = [], []
     for box in boxes.tolist():
         centre, scale = centre_and_scale(box)
         expected.append(
@@ -84,7 +84,15 @@ def test_crops_have_the_packages_corners():
                 *transform([256, 256], centre, scale, 256.0, True),
             ]
         )
-    np.testing.assert_array_equal(fan.windows(boxes).corners, np.array(expected))
+        exact.append([*(centre + 200 * scale * (at / 256 - 0.5) for at in (1, 256))])
+    found, expected = fan.windows(boxes).corners, np.array(expected)
+    exact = np.array(exact).reshape(-1, 4)
+    # The package inverts a float32 matrix by LAPACK, which rounds by processor: where a corner lies on a
+    # pixel's edge, its truncation may go either way.
+    edge = np.abs(exact - exact.round()) < 1e-3
+    np.testing.assert_array_equal(found[~edge], expected[~edge])
+    assert np.abs(found - expected)[edge].max() <= 1
+    assert (found == expected)[edge].mean() > 0.9
 
 
 def test_crops_have_the_packages_pixels_inside_and_beyond_the_frame(face):
