@@ -6,7 +6,7 @@ import io
 import json
 import subprocess
 import zipfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fractions import Fraction
 
 import av
@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from models.animation import Edit, Transfer
+from models.headgan import released
 from models.headgan.config import Architecture, Hearing
 from models.headgan.network import Generator
 from models.headgan.reenact import reenactor_of
@@ -328,6 +329,21 @@ def test_without_sound_silence_is_heard_and_said(make, videos, said, rendered, r
     assert quiet.any()
     for motion in rendered:
         np.testing.assert_array_equal(motion["audio"], np.tile(quiet, (len(motion["audio"]), 1)))
+
+
+def test_released_weights_which_learned_with_letters_say_that_they_hear_none(
+    videos, nets, said, tmp_path, monkeypatch
+):
+    from safetensors.torch import save_file
+
+    small = replace(NET, residual=True, mask=True)
+    monkeypatch.setattr(released, "official", lambda: small)
+    save_file(released.published(Generator(small).state_dict())["headgan_vox"], tmp_path / "g.safetensors")
+    net = reenactor_of(*released.load({"headgan_vox": tmp_path / "g.safetensors"}))
+    probed = media.probe(videos["talk"])
+    times = timeline(videos["talk"], probed["start"])
+    heard_at(videos["talk"], probed, times, net, nets, "cpu", said.append)
+    assert said == [f"{videos['talk']}: no transcript: the model, which learned with letters, hears none"]
 
 
 def test_what_a_checkpoint_tells_of_its_encoder_is_checked(reenactor, monkeypatch):

@@ -108,10 +108,12 @@ def load(files: Mapping[str, Path]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     inferred. The judges stay behind. Raises ValueError as `read` does.
 
     Head, identity and sound are what the authors trained with: LSFM, each frame's own fit, and features that
-    reach ahead. They had characters from a speech recogniser; those that have none are told none.
+    reach ahead. They had characters from a speech recogniser, as the label `tokens` of a net that hears says.
     """
     tensors, labels = read({name: path for name, path in files.items() if name == GENERATOR})
     net = architecture_of(tensors, official())
+    if net.audio:
+        labels["tokens"] = "transcripts"
     about = {
         "model": "headgan",
         "phase": "released",

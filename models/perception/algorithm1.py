@@ -27,6 +27,7 @@ from models.perception.morphable import MorphableModel
 from models.perception.pose import FLIP, nearest_rotation
 
 DENSE = 1000  # points from which the coefficients are well determined without a ridge
+STILL = 1e-6  # model units: a spread below it is rounding, of a head that does not move along that axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,16 +257,25 @@ def adapt_camera(
 
     scale (T,) and translation (T,3) of the driving clip; to_scale (n,), to_translation (n,3) of the
     reference. The mean scale becomes the reference's, and the translation over scale gets its mean (and its
-    spread with `standardise`); both pass a box filter of `window` frames. Rotations and expressions go over
-    as they are.
+    spread with `standardise`, but for axes along which either does not move, as fits to landmarks without
+    depth do not); both pass a box filter of `window` frames. Rotations and expressions go over as they are.
     """
     adapted = box_filter(scale * to_scale.mean() / scale.mean(), window)
     place = translation / scale[:, None]
     if adapt_translation:
         there = to_translation / to_scale[:, None]
-        spread = there.std(0) / place.std(0) if standardise else 1.0
+        spread = relative_spread(there, place) if standardise else 1.0
         place = box_filter((place - place.mean(0)) * spread + there.mean(0), window)
     return adapted, adapted[:, None] * place
+
+
+def relative_spread(there: np.ndarray, here: np.ndarray) -> np.ndarray:
+    """Places (n,3), (T,3) in model units -> deviation of the first over that of the second, by axis (3,); 1
+    where either stands still.
+    """
+    wanted, own = there.std(0), here.std(0)
+    moving = (wanted > STILL) & (own > STILL)
+    return np.divide(wanted, own, out=np.ones_like(own), where=moving)
 
 
 def box_filter(values: np.ndarray, window: int) -> np.ndarray:

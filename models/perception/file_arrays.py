@@ -1,14 +1,24 @@
-"""Arrays that a publisher's file holds, checked as they are taken, so that what is wrong is told by file and
-field.
+"""Arrays that a file from elsewhere holds, checked as they are taken, so that what is wrong is told by file
+and field.
 """
 
 from __future__ import annotations
 
+import lzma
+import tokenize
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
+
+UNREADABLE = (
+    OSError, EOFError, RuntimeError, MemoryError, BadZipFile, zlib.error, lzma.LZMAError,  # the zip
+    ValueError, TypeError, SyntaxError, tokenize.TokenError,  # an array's header
+)  # fmt: skip
+"""What zipfile and numpy raise on files that are cut, changed, encrypted, or say that they are huge."""
 
 Shape = tuple[int | None, ...]
 """None: any number, 1 or more."""
@@ -31,24 +41,21 @@ class FileArrays:
                 f"{self.file}: no {', '.join(missing)}; expected {self.what}, found {has}. {self._advice}"
             )
 
-    def numbers(self, name: str, shape: Shape, *, folded: bool = False) -> np.ndarray:
-        """-> float64, all finite, of this shape. folded: stored in another shape, read row by row into this
-        one; its last lengths must be known.
+    def numbers(self, name: str, shape: Shape, *, folded: bool = False, finite: bool = True) -> np.ndarray:
+        """-> float64, all finite unless they need not be, of this shape. folded: stored in another shape,
+        read row by row into this one; its last lengths must be known.
         """
-        array = self._array(name)
+        array = self._array(name, "fiub", "numbers")
         if folded:
             row = int(np.prod([length or 1 for length in shape]))
             fits = array.size == row if None not in shape else array.size > 0 and array.size % row == 0
             array = array.reshape([-1 if length is None else length for length in shape]) if fits else array
         else:
-            fits = len(array.shape) == len(shape) and all(
-                have == wanted if wanted is not None else have > 0
-                for have, wanted in zip(array.shape, shape, strict=True)
-            )
+            fits = _fits(array, shape)
         if not fits:
             raise self.wrong(name, f"has shape {array.shape}", _told(shape))
         array = array.astype(np.float64)
-        if not np.isfinite(array).all():
+        if finite and not np.isfinite(array).all():
             count = int((~np.isfinite(array)).sum())
             raise self.wrong(name, f"holds {count} of {array.size} numbers not finite", "all finite")
         return array
@@ -67,10 +74,22 @@ class FileArrays:
             )
         return whole - first
 
-    def _array(self, name: str) -> np.ndarray:
+    def text(self, name: str) -> str:
+        return str(self._texts(name, ()))
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        return tuple(map(str, self._texts(name, (None,))))
+
+    def _texts(self, name: str, shape: Shape) -> np.ndarray:
+        array = self._array(name, "U", "text")
+        if not _fits(array, shape):
+            raise self.wrong(name, f"has shape {array.shape}", _told(shape))
+        return array
+
+    def _array(self, name: str, kinds: str, expected: str) -> np.ndarray:
         array = np.asarray(self.found[name])
-        if array.dtype.kind not in "fiub":
-            raise self.wrong(name, f"is of type {array.dtype}", "numbers")
+        if array.dtype.kind not in kinds:
+            raise self.wrong(name, f"is of type {array.dtype}", expected)
         return array
 
     def wrong(self, name: str, found: str, expected: str) -> ValueError:
@@ -80,6 +99,34 @@ class FileArrays:
     @property
     def _advice(self) -> str:
         return f"Is it {self.what}, whole and unchanged?"
+
+
+def read_npz(stream: BinaryIO, file: str, what: str) -> FileArrays:
+    """All arrays of an npz; nothing in it is unpickled. file, what: as FileArrays has them. ValueError: it is
+    none, or one of its arrays cannot be read.
+    """
+    found: dict[str, Any] = {}
+    read = FileArrays(file, what, found)
+    if not is_zipfile(stream):
+        raise read.wrong("the file", "is no zip archive, or one cut short", "an npz")
+    stream.seek(0)
+    name = "the file"
+    try:
+        with np.load(stream, allow_pickle=False) as archive:
+            for name in archive.files:
+                found[name] = archive[name]
+                if not isinstance(found[name], np.ndarray):  # numpy hands over what else lies in the zip
+                    raise ValueError("it holds other bytes")
+    except UNREADABLE as error:
+        raise read.wrong(name, f"cannot be read ({error})", "an array of an npz") from error
+    return read
+
+
+def _fits(array: np.ndarray, shape: Shape) -> bool:
+    return len(array.shape) == len(shape) and all(
+        have == wanted if wanted is not None else have > 0
+        for have, wanted in zip(array.shape, shape, strict=True)
+    )
 
 
 def _told(shape: Shape) -> str:

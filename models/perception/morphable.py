@@ -8,17 +8,21 @@ reads; the default, `analytic()`, is made by our own code and needs no file.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+
+from models.perception.file_arrays import read_npz
 
 LANDMARKS = 68
 DEFAULT_BOUND = 3.0  # sigmas
 RANKS = {"mean": 2, "id_basis": 3, "exp_basis": 3, "faces": 2, "lm68_weight": 2, "tex_basis": 3}
 _TEXTS = ("name", "license")
+_NAMES = ("id_names", "exp_names")
 _REGION = "region_"  # prefix of the masks in the npz
 
 
@@ -149,30 +153,26 @@ class MorphableModel:
 
     @classmethod
     def load(cls, path: Path | BinaryIO) -> MorphableModel:
-        """Read an npz; pickled objects are refused. A missing field or wrong shape is a ValueError."""
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        needed = ("name", "license", "mean", "id_basis", "exp_basis", "faces", "lm68_index", "lm68_weight")
-        missing = [name for name in needed if name not in arrays]
-        if missing:
-            raise ValueError(f"{path}: no {', '.join(missing)}; a morphable model needs {', '.join(needed)}")
-        regions = {
-            name.removeprefix(_REGION): arrays.pop(name) for name in list(arrays) if name.startswith(_REGION)
-        }
-        unknown = sorted(set(arrays) - {one.name for one in fields(cls)})
-        if unknown:
-            raise ValueError(f"{path}: unknown {', '.join(unknown)} in a morphable model")
-        values: dict = dict(arrays)
-        values |= {name: str(arrays[name]) for name in _TEXTS}
-        values |= {
-            name: tuple(map(str, arrays[name])) for name in ("id_names", "exp_names") if name in arrays
-        }
-        if "metres_per_unit" in arrays:
-            values["metres_per_unit"] = float(arrays["metres_per_unit"])
+        """Read an npz; nothing in it is unpickled. ValueError names the file and what is missing, unknown or
+        wrong in it.
+        """
+        name = path.name if isinstance(path, Path) else "the model's stream"
+        with path.open("rb") if isinstance(path, Path) else nullcontext(path) as stream:
+            file = read_npz(stream, name, "a morphable model as MorphableModel.save writes it")
+        file.require("name", "license", "mean", "id_basis", "exp_basis", "faces", "lm68_index", "lm68_weight")
+        regions = {n.removeprefix(_REGION): a for n, a in file.found.items() if n.startswith(_REGION)}
+        values: dict[str, Any] = {n: a for n, a in file.found.items() if not n.startswith(_REGION)}
+        known = {one.name for one in fields(cls)} - {"regions"}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"{name}: unknown {', '.join(unknown)} in a morphable model")
+        values |= {text: file.text(text) for text in _TEXTS}
+        values |= {n: file.texts(n) if values[n].size else () for n in _NAMES if n in values}
+        if "metres_per_unit" in values:
+            values["metres_per_unit"] = float(file.numbers("metres_per_unit", (), finite=False))
         try:
             return cls(regions=regions, **values)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise ValueError(f"{name}: {error}") from error
 
     @staticmethod
     def analytic() -> MorphableModel:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -60,6 +62,18 @@ def test_eyes_are_no_holes_but_have_the_colour_of_their_place():
         pupil = ball[ball[:, 2].argmax()]
         column, row = (pupil[:2] * [70, -70] + 128).astype(int)
         np.testing.assert_allclose(image[:, row, column], (pupil - low) / (high - low), atol=0.02)
+
+
+@pytest.mark.parametrize("yaw", [-35, 0, 35])
+def test_the_eyeballs_fill_the_eyes_and_show_nowhere_else(yaw):
+    """Further turned, an eye without its ball would show the inside of the far cheek."""
+    motion = heads([[0, yaw, 0]])
+    face = replace(HEAD, regions={"front": HEAD.regions["front"]})
+    packed = torch.from_numpy(motion.packed())
+    without, found = Faces(face, 256).nmfc(packed)[0], rendered(motion)[0]
+    filled = covered(found) & ~covered(without)
+    assert int(filled.sum()) > 50
+    assert torch.equal(found[:, covered(without)], without[:, covered(without)])
 
 
 def test_it_is_the_plain_formula_drawn_by_another_rasteriser():

@@ -98,6 +98,21 @@ def test_a_driving_camera_is_adapted_as_the_golden_one(name, options):
     np.testing.assert_allclose(found[1][-1], expected["t_last"], rtol=1e-9)
 
 
+@pytest.mark.parametrize("still", ["driving", "reference", "both"])
+def test_standardising_leaves_an_axis_on_which_a_side_stands_still_as_it_is(still):
+    """Fits of 68 landmarks in the image store no depth: 0 in every frame."""
+    rng = np.random.default_rng(0)
+    sides = {name: (rng.uniform(60, 80, 40), rng.normal(size=(40, 3))) for name in ("driving", "reference")}
+    for name in sides if still == "both" else (still,):
+        sides[name][1][:, 2] = 0
+    (scale, place), (to_scale, to_place) = sides.values()
+    given = scale, place * scale[:, None], to_scale, to_place * to_scale[:, None]
+    found, expected = (adapt_camera(*given, standardise=one, window=1) for one in (True, False))
+    np.testing.assert_allclose(found[1][:, 2], expected[1][:, 2])
+    spread = (found[1] / found[0][:, None]).std(0)
+    np.testing.assert_allclose(spread[:2], to_place.std(0)[:2])
+
+
 def test_the_box_filter_repeats_the_ends_as_the_golden_one():
     expected = GOLDEN["camera_adaptation"]["smooth_example"]["out"]
     np.testing.assert_allclose(box_filter(np.sin(0.5 * np.arange(20)), 15), expected, atol=1e-11)

@@ -1,5 +1,6 @@
 import io
 from dataclasses import replace
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -138,6 +139,85 @@ def test_a_file_with_a_field_of_the_wrong_shape_is_named_with_the_field(head, tm
     np.savez(tmp_path / "m.npz", **(arrays | {"exp_basis": arrays["exp_basis"][..., 0]}))
     with pytest.raises(ValueError, match=r"m\.npz: .*exp_basis is .*expected 3 dimensions"):
         MorphableModel.load(tmp_path / "m.npz")
+
+
+@pytest.fixture(scope="module")
+def tiny() -> dict[str, np.ndarray]:
+    """The arrays of a model of three vertices."""
+    corners = np.zeros((68, 3), np.int32)
+    model = MorphableModel(
+        name="three", license="none", mean=np.eye(3, dtype=np.float32),
+        id_basis=np.ones((3, 3, 2), np.float32), exp_basis=np.ones((3, 3, 1), np.float32),
+        faces=np.array([[0, 1, 2]], np.int32), lm68_index=corners,
+        lm68_weight=np.eye(3, dtype=np.float32)[corners[:, 0]], exp_names=("jaw",),
+    )  # fmt: skip
+    file = io.BytesIO()
+    model.save(file)
+    with np.load(io.BytesIO(file.getvalue())) as archive:
+        return dict(archive)
+
+
+FIELDS = {
+    "metres_per_unit": (np.ones(2), r"has shape \(2,\), expected \(\)"),
+    "name": (np.arange(3), "is of type int64, expected text"),
+    "license": (np.array(["a", "b"]), r"has shape \(2,\), expected \(\)"),
+    "exp_names": (np.array("jaw"), r"has shape \(\), expected \(any,\)"),
+    "id_names": (np.ones(2), "is of type float64, expected text"),
+    "mean": (np.array("face"), r"is \(\); expected 2 dimensions"),
+    "uv": (np.ones(3), r"is float64 \(3,\); expected float32 \(3, 2\)"),
+    "regions": (np.ones(3, bool), "in a morphable model"),
+    "region_skin": (np.ones(2, bool), r"is bool \(2,\); expected bool \(3,\)"),
+    "dense_index": (np.array(3, np.int32), "expected int32 of one dimension"),
+    "faces": (np.zeros((1, 4), np.int32), r"is int32 \(1, 4\); expected int32 \(1, 3\)"),
+    "exp_basis": (np.array([None]), "cannot be read .*expected an array of an npz"),
+}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_wrong_field_of_a_file_is_told_by_file_and_field(tiny, tmp_path, field):
+    value, told = FIELDS[field]
+    np.savez(tmp_path / "m.npz", **(tiny | {field: value}))
+    with pytest.raises(ValueError, match=rf"^m\.npz: .*{field.removeprefix('region_')} .*{told}"):
+        MorphableModel.load(tmp_path / "m.npz")
+
+
+def test_a_model_of_few_fields_is_loaded(tiny, tmp_path):
+    np.savez(tmp_path / "m.npz", **tiny)
+    assert MorphableModel.load(tmp_path / "m.npz").exp_names == ("jaw",)
+
+
+def changed(path, at, byte):
+    """A file with a byte of another value."""
+    data = bytearray(path.read_bytes())
+    data[at] = byte
+    path.write_bytes(data)
+
+
+def test_a_file_that_is_cut_rotten_or_no_npz_is_told_by_name(tiny, tmp_path):
+    path = tmp_path / "m.npz"
+
+    def refused(told):
+        with pytest.raises(ValueError, match=rf"^m\.npz: {told}.* Is it a morphable model as .*, whole"):
+            MorphableModel.load(path)
+
+    path.write_text("vertices 3")
+    refused("the file is no zip archive, or one cut short, expected an npz")
+    np.save(tmp_path / "m.npy", tiny["mean"])
+    (tmp_path / "m.npy").replace(path)
+    refused("the file is no zip archive")
+    np.savez(path, **tiny)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    refused("the file is no zip archive, or one cut short")
+    path.write_bytes(whole)
+    changed(path, whole.index(tiny["faces"].tobytes()) + 4, 7)
+    refused(r"faces cannot be read \(Bad CRC")
+    path.write_bytes(whole)
+    changed(path, whole.index(b"PK\x01\x02"), 0)  # the table of contents
+    refused(r"the file cannot be read \(Bad magic")
+    with ZipFile(path, "w") as archive:
+        archive.writestr("mean.npy", b"no array")
+    refused(r"mean cannot be read \(it holds other bytes\)")
 
 
 def test_pickled_objects_are_refused(tmp_path):
