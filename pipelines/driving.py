@@ -7,10 +7,6 @@ face's square.
 
 from __future__ import annotations
 
-import lzma
-import tokenize
-import zipfile
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 
 from models.animation import MOST_LOST, Motion, Reenactor, Shown
+from models.perception.file_arrays import UNREADABLE
 from models.perception.hull import hull_area
 from pipelines.preprocess import media
 from pipelines.preprocess.clips import ClipsConfig
@@ -45,11 +42,6 @@ NUMBERS = ".npz"
 """Name of files that drive by numbers."""
 FASTEST = 240
 """Frames a second, at most, of numbers."""
-UNREADABLE = (
-    OSError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,  # the zip
-    ValueError, TypeError, SyntaxError, tokenize.TokenError,  # an array's header
-)  # fmt: skip
-"""What zipfile and numpy raise on files that are cut, changed, encrypted, or say that they are huge."""
 
 
 class Driving(Protocol):
