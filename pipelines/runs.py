@@ -217,7 +217,7 @@ def _apart(plans: Mapping[str, NodePlan]) -> list[Records]:
 
 def score_table(models: Records) -> list[str]:
     """Models of one protocol -> metric, the models, the baselines; below, which weights of a model are not
-    the published ones, and which net a metric lacks.
+    the published ones, which metric leaves out frames, and which net one lacks.
     """
     found = {(r["name"], r["method"]): r for records in models.values() for r in records}
     baselines = [m for m in dict.fromkeys(method for _, method in found) if m not in models]
@@ -228,6 +228,10 @@ def score_table(models: Records) -> list[str]:
         lines.append("".join([f"{name:<16}", *(f"{_cell(c):>20}" for c in cells)]))
     lacking = [r for r in found.values() if r["value"] is None and r["method"] in models]
     notes = [f"  {r['method']}: {told(r['labels'])}" for r in found.values() if r.get("labels")]
+    parts = [r for r in found.values() if r.get("missing") and r["value"] is not None]
+    for name in dict.fromkeys(r["name"] for r in parts):
+        n, missing = min((r["n"], r["missing"]) for r in parts if r["name"] == name)
+        notes.append(f"  {name}: over {n} of {n + missing} frames, the others show no face somewhere")
     notes += [f"  {r['name']}: {r['note']}" for r in lacking]
     return [*lines, *dict.fromkeys(notes)]
 

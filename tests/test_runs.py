@@ -30,3 +30,9 @@ def test_a_table_of_published_weights_says_nothing():
 def test_a_metric_that_lacks_its_net_says_so():
     lines = score_table({"fsrt": [record("fsrt", None, "not computed: needs dlib_sp68")]})
     assert lines[2:] == ["  l1: not computed: needs dlib_sp68"]
+
+
+def test_a_metric_that_leaves_out_frames_says_how_many():
+    some = [record(method) | {"n": 16, "missing": 76} for method in ("fsrt", "copy_source")]
+    lines = score_table({"fsrt": some})
+    assert lines[2:] == ["  l1: over 16 of 92 frames, the others show no face somewhere"]
