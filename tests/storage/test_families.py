@@ -1,6 +1,8 @@
 """A family reads what packs hold, by key, in any process."""
 
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -74,3 +76,23 @@ def test_of_some_units_only_their_packs_are_read(family):
     some = Family(family.store, "clips", "k", frozenset({"r1"}))
     assert some.keys == ["id#r1#000000#000004"]
     assert pickle.loads(pickle.dumps(some)).keys == some.keys
+
+
+COUNT_THREADS = """
+import os, sys
+from pathlib import Path
+from storage.families import pack_record_bytes, parse_pack_record
+before = len(os.listdir("/proc/self/task"))
+units = parse_pack_record(Path(sys.argv[1]).read_bytes())
+pack_record_bytes(units)
+print(len(units), len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_records_need_no_thread_of_arrow(family):
+    """One that is alive while the interpreter ends can abort a command that has done its work."""
+    record = family.store.fetch(locations.pack_record("clips", "p1"))
+    argv = [sys.executable, "-c", COUNT_THREADS, str(record)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["2", "0"]
