@@ -27,12 +27,17 @@ class Checkout:
         return self.home / "store"
 
     def environment(self) -> dict[str, str]:
+        """Compiled modules are kept for the checkout, whose hundred processes would compile each anew; of a
+        source that is edited within a second, Python would take the old ones.
+        """
         mine = {
             "REENACT_STORE": str(self.store), "REENACT_CACHE": str(self.home / "cache"),
-            "RAY_AUTH_MODE": "disabled", "PYTHONDONTWRITEBYTECODE": "1",
+            "RAY_AUTH_MODE": "disabled",
         }  # fmt: skip
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_", "REENACT_"))}
-        return kept | mine | self.env
+        left_out = ("RAY_", "MLFLOW_", "REENACT_", "PYTHONDONTWRITEBYTECODE")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
+        edited = {} if self.source == ROOT else {"PYTHONDONTWRITEBYTECODE": "1"}
+        return kept | mine | edited | self.env
 
     def argv(self, *args: str) -> list[str]:
         return [sys.executable, "-m", "pipelines.cli", *args]

@@ -70,7 +70,7 @@ def test_a_killed_run_resumed_publishes_the_same_bytes(micro, tmp_path, moment):
     assert [name for name in expected if found[name] != expected[name]] == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_polite_stop_ends_the_workers_and_a_rerun_resumes(micro, tmp_path, number):
     victim = type(micro)(tmp_path)
     process = victim.start("run", MICRO)
