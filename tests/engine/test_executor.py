@@ -15,18 +15,27 @@ from pipelines.executor import RayExecutor
 RUNTIME = SimpleNamespace(ray="", cpus=2, object_store_mb=100, workers=None, pools={})
 
 
-@pytest.fixture
-def run_on_ray(monkeypatch):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """One Ray for this file, and the folder in which its workers look for toy projects."""
+    packages = tmp_path_factory.mktemp("packages")
     executor = RayExecutor(RUNTIME)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("PYTHONPATH", f"{packages}{os.pathsep}{os.getcwd()}")
+        executor.start()
+    yield executor, packages
+    executor.abandon()  # as a run ends: with its workers alive, Ray takes ten seconds more to go
+    ray.shutdown()
+
+
+@pytest.fixture
+def run_on_ray(cluster):
+    executor, packages = cluster
 
     def run(project):
-        monkeypatch.setenv("PYTHONPATH", f"{project.root}{os.pathsep}{os.getcwd()}")  # for the workers
-        try:
-            return Runner(project.planner(), executor, "run").run()
-        finally:
-            executor.abandon()  # as a run ends: with its workers alive, Ray takes ten seconds more to go
-            ray.shutdown()
+        (packages / project.package).symlink_to(project.folder)
+        return Runner(project.planner(), executor, "run").run()
 
     return run
 
