@@ -67,9 +67,7 @@ def state(scheme: str, shapes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
 
 def filled(make: Callable[[], nn.Module], scheme: str = B) -> nn.Module:
     """The net in float64 and eval mode, with the weights of the figures."""
-    with torch.device("meta"):
-        net = make()
-    net = net.to_empty(device="cpu").double().eval()
+    net = make().double().eval()
     shapes = {their_name(name): list(tensor.shape) for name, tensor in net.state_dict().items()}
     net.load_state_dict({our_name(name): tensor for name, tensor in state(scheme, shapes).items()})
     return net
