@@ -178,13 +178,19 @@ class RayExecutor:
 
     def abandon(self) -> None:
         """Just before this process ends: take along what a private cluster would leave running. Its raylet
-        and control store die with us by themselves, and this process with them if they went first."""
+        and control store die with us by themselves, and this process with them if they went first; the
+        raylet goes with its agents, so these come last."""
         import psutil
 
+        others: list[psutil.Process] = []
+        agents: list[psutil.Process] = []
         for child in psutil.Process().children(recursive=True):
             with suppress(psutil.NoSuchProcess):
-                if child.name() not in ("raylet", "gcs_server"):
-                    child.kill()
+                if (name := child.name()) not in ("raylet", "gcs_server"):
+                    (agents if name.endswith("Agent") else others).append(child)
+        for child in (*others, *agents):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
 
 
 def await_cores(ray: Any) -> None:

@@ -25,7 +25,6 @@ def cluster(tmp_path_factory):
         patch.setenv("PYTHONPATH", f"{packages}{os.pathsep}{os.getcwd()}")
         executor.start()
     yield executor, packages
-    executor.abandon()  # as a run ends: with its workers alive, Ray takes ten seconds more to go
     ray.shutdown()
 
 
