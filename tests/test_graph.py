@@ -19,8 +19,11 @@ def graph():
     return build(load(DEMO).config)
 
 
+CODE = Code(ROOT, PACKAGES, OUTSIDE)
+
+
 def reached(graph, node: str) -> set[str]:
-    return set(Code(ROOT, PACKAGES, OUTSIDE).closure(entries(graph[node])))
+    return set(CODE.closure(entries(graph[node])))
 
 
 def test_the_nodes_are_those_of_the_design(graph):

@@ -104,9 +104,12 @@ def test_stop_in_the_middle_leaves_a_store_that_a_rerun_takes_up(micro, cluster,
 
 
 def test_a_failed_job_ends_with_its_own_exit_code(micro, cluster, run_file, tmp_path):
-    home = type(micro)(tmp_path)
-    sets = ("--set", "runtime.max_rejected=0.0", "--set", "clips.min_size=300")
-    done = home.call("submit", run_file, "--address", cluster, "--follow", "--only", "clips", *sets)
+    home, video = type(micro)(tmp_path), tmp_path / "videos/someone/empty.mp4"
+    video.parent.mkdir(parents=True)
+    video.write_bytes(b"")
+    settings = ("data.source=folder", f"data.folder.path={tmp_path / 'videos'}", "runtime.max_rejected=0.0")
+    sets = [word for setting in settings for word in ("--set", setting)]
+    done = home.call("submit", run_file, "--address", cluster, "--follow", "--only", "download", *sets)
     assert done.returncode == 3, done.stdout + done.stderr
 
 

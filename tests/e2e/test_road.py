@@ -127,6 +127,7 @@ def test_a_comment_reruns_nothing_a_decoder_edit_training_and_a_revert_nothing(m
     assert set(edited.states().values()) == {"cached"}
 
 
+@pytest.mark.slow
 def test_more_steps_continue_training(copy):
     done = copy.call("run", MICRO, "--set", "fsrt.phases.warmup.steps=8", "--only", "train.fsrt.warmup")
     assert done.returncode == 0, done.stdout + done.stderr
