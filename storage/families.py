@@ -71,8 +71,8 @@ def _parquet(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
 def read_parquet(data: bytes) -> pa.Table:
     """Not pq.read_table: that imports pyarrow.dataset and with it pandas, a third of a plan's time.
 
-    On the calling thread alone, from Arrow's own reader: a thread of its pools that still holds a Python file
-    while the interpreter ends aborts the process (apache/arrow#34314), one no-op run in 600.
+    On the calling thread alone, from Arrow's own reader: a thread of its pools that is alive while the
+    interpreter ends can abort the process (apache/arrow#34314); a no-op run did, once in 600.
     """
     return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
 
