@@ -1,0 +1,65 @@
+"""What an error means: the user's mistake, bad data, a failure that may pass, or a fault of the code.
+
+Only the classes listed here mean anything. No built-in class does: a ValueError or an OSError that nobody
+translated is a fault of the code, and keeps its traceback wherever it was raised.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from models.errors import InvalidFile, InvalidSettings
+from storage.errors import Damaged, InvalidInput, StoreError, StoreUnreachable
+
+Meaning = Literal["user", "rejected", "transient", "store", "fault"]
+
+
+class UserError(Exception):
+    """Something the user can put right: one line, which says what was found, expected, and what to do."""
+
+
+class Rejected(Exception):
+    """Bad data, not a fault: recorded with this code and sentence, and not tried again under the same key."""
+
+    def __init__(self, code: str, sentence: str):
+        super().__init__(code, sentence)
+        self.code = code
+        self.sentence = sentence
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.sentence}"
+
+
+class Transient(Exception):
+    """Network, disk, memory or time ran out: tried again, and never recorded as an answer about the data."""
+
+    def __init__(self, message: str, soon: bool = True):
+        super().__init__(message, soon)
+        self.soon = soon
+        """Whether trying again within this run may help; if not, the next run tries."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+MEANINGS: dict[type[BaseException], Meaning] = {
+    UserError: "user",
+    InvalidInput: "user",
+    InvalidSettings: "user",
+    InvalidFile: "user",
+    Rejected: "rejected",
+    Transient: "transient",
+    StoreUnreachable: "transient",
+    MemoryError: "transient",
+    StoreError: "store",
+    Damaged: "store",
+}
+"""store: ends the run with one line, exit 1; nothing that was published is lost."""
+
+
+def meaning(error: BaseException) -> Meaning:
+    """What this error means; "fault" for every class that is not listed."""
+    for kind in type(error).__mro__:
+        if kind in MEANINGS:
+            return MEANINGS[kind]
+    return "fault"
