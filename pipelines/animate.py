@@ -33,7 +33,7 @@ from pipelines.driving import (
     with_faces,
 )
 from pipelines.driving_sound import heard_at, silence
-from pipelines.engine.node import Rejected
+from pipelines.errors import Rejected
 from pipelines.preprocess import media
 from pipelines.preprocess.clips import ClipsConfig
 

@@ -10,18 +10,6 @@ from typing import Any, Literal, Protocol
 Sample = dict[str, Any]
 
 
-class Rejected(Exception):
-    """Bad data, not a fault: recorded with this code and sentence, and not tried again under the same key."""
-
-    def __init__(self, code: str, sentence: str):
-        super().__init__(code, sentence)
-        self.code = code
-        self.sentence = sentence
-
-    def __str__(self) -> str:
-        return f"{self.code}: {self.sentence}"
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Node:
     """A box of the DAG. Code is named as text ("module:function"), so that planning imports none of it."""

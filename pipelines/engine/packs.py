@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from pipelines.engine.fingerprint import resolve
 from pipelines.engine.keys import View, digest
-from pipelines.engine.node import Node, Rejected
+from pipelines.engine.node import Node
+from pipelines.errors import Rejected
 from storage import locations, shards
 from storage.families import (
     ManifestRow,

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipelines.engine.node import Rejected, Sample
+from pipelines.engine.node import Sample
+from pipelines.errors import Rejected
 from pipelines.preprocess.media import as_file, probe
 
 if TYPE_CHECKING:

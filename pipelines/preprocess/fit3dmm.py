@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from models.perception.interfaces import Configurable
-from pipelines.engine.node import Rejected, Sample
+from pipelines.engine.node import Sample
+from pipelines.errors import Rejected
 from pipelines.preprocess.keypoints import inference
 
 if TYPE_CHECKING:

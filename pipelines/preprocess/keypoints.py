@@ -10,7 +10,8 @@ import numpy as np
 
 from models.perception.hull import hull_area
 from models.perception.interfaces import Configurable, Inference
-from pipelines.engine.node import Rejected, Sample
+from pipelines.engine.node import Sample
+from pipelines.errors import Rejected
 
 CLIP_BOXES = "clip"
 EXTRA_FIELDS = {

@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from pipelines.engine.node import Rejected
+from pipelines.errors import Rejected
 from pipelines.preprocess import media
 from pipelines.preprocess.media import FPS
 from pipelines.preprocess.sources.tracks import in_pixels, in_seconds, overlap, tube_spans, union

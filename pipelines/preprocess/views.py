@@ -21,7 +21,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipelines.engine.node import Rejected, Sample
+from pipelines.engine.node import Sample
+from pipelines.errors import Rejected
 from pipelines.preprocess import media
 from pipelines.preprocess.clips import FramesConfig, encoded, stream_crop
 

@@ -46,7 +46,7 @@ def bare_kernels() -> dict[str, float]:
     from pipelines.config import load
     from pipelines.engine.fingerprint import resolve
     from pipelines.engine.keys import View
-    from pipelines.engine.node import Rejected
+    from pipelines.errors import Rejected
     from pipelines.executor import load_nets
     from pipelines.graph import build
     from pipelines.preprocess.recordings import list_source

@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from PKG.helpers import twice
-from pipelines.engine.node import Rejected
+from pipelines.errors import Rejected
 
 OFFSET = 0
 

@@ -5,8 +5,8 @@ import errno
 import pytest
 
 from pipelines.engine import packs
-from pipelines.engine.node import Rejected
 from pipelines.engine.packs import CodeError, PackJob, Samples, UnitJob, build_pack
+from pipelines.errors import Rejected
 from storage.families import read_pack_record, read_sample
 from storage.files import Store
 from storage.shards import SampleRecord

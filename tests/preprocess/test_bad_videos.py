@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipelines.engine.node import Rejected
+from pipelines.errors import Rejected
 from pipelines.preprocess import media
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
 from storage.shards import encode_sample

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipelines.config import CONFIGS, load
-from pipelines.engine.node import Rejected
+from pipelines.errors import Rejected
 from pipelines.graph import build
 from pipelines.preprocess import clips, media
 from pipelines.preprocess.clips import ClipsConfig, cut_clips, fit_into

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipelines.engine.node import Rejected
+from pipelines.errors import Rejected
 from pipelines.preprocess.download import DownloadConfig, download, formats, section
 from pipelines.preprocess.fetch.settings import TransportConfig
 from storage.shards import encode_sample

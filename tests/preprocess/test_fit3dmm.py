@@ -9,7 +9,7 @@ from models.perception.fit import turn
 from models.perception.morphable import analytic
 from models.perception.pose import project
 from pipelines.config import Config
-from pipelines.engine.node import Rejected
+from pipelines.errors import Rejected
 from pipelines.graph import build
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
 from pipelines.preprocess.download import DownloadConfig, download

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from models.perception import NETS
 from models.perception.interfaces import Inference, Points
-from pipelines.engine.node import Rejected
+from pipelines.errors import Rejected
 from pipelines.preprocess.keypoints import (
     KeypointsConfig,
     between,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipelines.engine.node import Rejected
+from pipelines.errors import Rejected
 from pipelines.preprocess import media
 
 

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from pipelines.engine.node import Rejected
+from pipelines.errors import Rejected
 
 YOUTUBE_HOST = "youtube.com"
 _YOUTUBE = re.compile(r"youtube:([A-Za-z0-9_-]{11})")

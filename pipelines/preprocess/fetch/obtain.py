@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines.engine.node import Rejected
+from pipelines.errors import Rejected
 from pipelines.preprocess.fetch import plain_http, ytdlp
 from pipelines.preprocess.fetch.address import Address, address_of
 from pipelines.preprocess.fetch.hosts import Hosts, users_folder

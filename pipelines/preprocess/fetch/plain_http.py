@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from pipelines.engine.node import Rejected
+from pipelines.errors import Rejected
 from pipelines.preprocess.fetch.address import Address, address_of, forbidden, proxy, told
 from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
 from pipelines.preprocess.fetch.settings import TransportConfig

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipelines.engine.node import Rejected
+from pipelines.errors import Rejected
 from pipelines.preprocess.fetch.address import Address, forbidden, proxy, public, told
 from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
 from pipelines.preprocess.fetch.plain_http import DISK, GaveUp, Pace

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.engine.node import Rejected
+from pipelines.errors import Rejected
 from pipelines.preprocess.media.clock import FPS
 from pipelines.preprocess.media.process import FORMATS
 

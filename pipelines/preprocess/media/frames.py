@@ -10,7 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from pipelines.engine.node import Rejected
+from pipelines.errors import Rejected
 from pipelines.preprocess.media.clock import seconds_of
 from pipelines.preprocess.media.process import INPUT, FfmpegPipe, from_zero, has_filter, passthrough, patience
 

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipelines.engine.node import Rejected
+from pipelines.errors import Rejected
 
 FORMATS = (
     "mov,mp4,m4a,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,live_flv,asf,ogg,h264,hevc,av1,ivf,mxf,"

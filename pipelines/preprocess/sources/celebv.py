@@ -19,7 +19,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.engine.node import Rejected
+from pipelines.errors import Rejected
 from pipelines.preprocess.sources import Listing
 from pipelines.preprocess.sources.files import digests, is_utf8, reject, safe_name, short_name, text_lines
 from pipelines.preprocess.sources.tracks import track

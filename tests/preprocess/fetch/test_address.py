@@ -1,6 +1,6 @@
 import pytest
 
-from pipelines.engine.node import Rejected
+from pipelines.errors import Rejected
 from pipelines.preprocess.fetch.address import address_of, forbidden, proxy, public, told
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.engine.node import Rejected
+from pipelines.errors import Rejected
 from pipelines.preprocess.fetch.hosts import HostBusy
 from pipelines.preprocess.fetch.obtain import obtain
 from storage.files import StoreError

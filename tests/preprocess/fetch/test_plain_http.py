@@ -7,7 +7,7 @@ from email.utils import formatdate
 
 import pytest
 
-from pipelines.engine.node import Rejected
+from pipelines.errors import Rejected
 from pipelines.preprocess.fetch import plain_http
 from pipelines.preprocess.fetch.address import address_of
 from pipelines.preprocess.fetch.hosts import HostBusy, Hosts

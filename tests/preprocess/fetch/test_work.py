@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from pipelines.engine.node import Rejected
+from pipelines.errors import Rejected
 from pipelines.preprocess.fetch import work
 from pipelines.preprocess.fetch.work import Fetched, empty, keep, kept, work_folder
 

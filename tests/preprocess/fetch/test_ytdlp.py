@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipelines.engine.node import Rejected
+from pipelines.errors import Rejected
 from pipelines.preprocess.fetch import ytdlp
 from pipelines.preprocess.fetch.address import address_of
 from pipelines.preprocess.fetch.hosts import HostBusy, Hosts

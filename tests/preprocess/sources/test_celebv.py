@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from pipelines.engine.node import Rejected
+from pipelines.errors import Rejected
 from pipelines.preprocess.sources.celebv import CelebvConfig, Image, external, recordings, runs, video_of
 
 STAT = os.stat(__file__)
