@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 
+from pipelines.engine.fingerprint import SCHEME
 from pipelines.engine.keys import difference
 from pipelines.engine.plan import NodePlan, Planner
 from storage import ledger, locations
@@ -23,9 +24,10 @@ def accept(planner: Planner, plan: NodePlan, reason: str) -> str:
     name = plan.node.name
     if plan.print is None or plan.state == "cached":
         raise ValueError(f"{name} is {plan.state}: there is nothing to accept")
-    old, _ = planner.memory(name)
-    if old is None:
+    memory = planner.memory(name)
+    if memory is None or memory.scheme != SCHEME:
         raise ValueError(f"{name} has never run: there is no output to accept")
+    old = memory.fingerprint
     if not old.same_but_code(plan.print):
         parts = ("config", "weights", "tools", "packages", "inputs")
         changed = [n for p in parts for n, _, _ in difference(getattr(old, p), getattr(plan.print, p))]
@@ -35,7 +37,7 @@ def accept(planner: Planner, plan: NodePlan, reason: str) -> str:
         raise ValueError(f"{name}: its code did not change; it runs because: {'; '.join(plan.reasons)}")
     before = locations.accept(name, old.key)
     stands_for = planner.store.read_json(before)["as"] if planner.store.exists(before) else old.key
-    symbols = [n for n, _, _ in difference(old.code, plan.print.code)]
+    symbols = planner.changed_code(plan, memory)
     record = {"as": stands_for, "reason": reason, "by": getpass.getuser(), "time": time.time(),
               "symbols": symbols}  # fmt: skip
     planner.store.write_json(locations.accept(name, plan.print.key), record)

@@ -6,8 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines.engine.fingerprint import Fingerprint, entries
-from pipelines.engine.keys import difference
+from pipelines.engine.fingerprint import SCHEME
 from pipelines.engine.plan import NodePlan, Planner
 from storage import ledger, locations
 from storage.families import read_manifest
@@ -45,15 +44,16 @@ def _unit(plan: NodePlan, unit: str) -> Iterator[str]:
 
 def _source(planner: Planner, plan: NodePlan) -> Iterator[str]:
     """Unified differences of the symbols behind `code` reasons, from the text kept at the last run."""
-    known = planner.store.list(locations.node_keys(plan.node.name))
-    if plan.state == "cached" or not known or plan.print is None:
+    memory = planner.memory(plan.node.name)
+    if plan.state == "cached" or memory is None or plan.print is None:
         return
-    latest = max(known, key=lambda e: (e.mtime, e.name))
-    record = planner.store.read_json(f"{locations.node_keys(plan.node.name)}/{latest.name}")
-    symbols = planner.env.code.closure(entries(plan.node))
-    for name, _, _ in difference(Fingerprint(**record["fingerprint"]).code, plan.print.code):
-        before = record["source"].get(name, "").splitlines()
-        after = symbols[name].text.splitlines() if name in symbols else []
+    if memory.scheme != SCHEME or memory.fingerprint.code == plan.print.code:
+        return
+    now = planner.closure(plan.node)
+    for change in planner.changed_code(plan, memory):
+        name = change.partition(" ")[0]
+        before = memory.source.get(name, "").splitlines()
+        after = now[name].text.splitlines() if name in now else []
         yield ""
         yield from difflib.unified_diff(before, after, f"{name} (last run)", f"{name} (now)", lineterm="")
 

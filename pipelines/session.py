@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 
 from pipelines import config as configuration
+from pipelines.engine.code import Code
 from pipelines.engine.fingerprint import Environment, FileCache, resolve
 from pipelines.engine.node import Graph
 from pipelines.engine.plan import Options, Planner
-from pipelines.engine.symbols import Code
 from pipelines.graph import build
 from storage import locations, weights
 from storage.files import Store

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.engine.keys import View, difference, digest, leaves, lookup
+from pipelines.engine.code import Code, Reached
+from pipelines.engine.keys import View, canonical, difference, digest, lookup
 from pipelines.engine.node import Node
-from pipelines.engine.symbols import Code
 
-SCHEME = 1  # raise when the way keys are computed changes
+SCHEME = 2
+"""Raised when keys are made in another way: every key of the old kind is then another one."""
+AS_BEFORE = "as_before"
+"""Metadata of a setting that was added later: the value that means what was done before there was one. At
+that value it is in no key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,7 @@ class Fingerprint:
 
     node: str
     config: dict[str, Any] = field(default_factory=dict)
-    code: dict[str, str] = field(default_factory=dict)
+    code: str = ""
     weights: dict[str, str] = field(default_factory=dict)
     tools: dict[str, str] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=dict)
@@ -42,18 +47,18 @@ class Fingerprint:
 
 def fingerprint(node: Node, config: Any, env: Environment) -> Fingerprint:
     """All components of `node`'s own key (its upstreams come in later, by content)."""
-    settings: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for path in node.config:
         if path == "runtime" or path.startswith("runtime."):
             raise ValueError(f"node {node.name!r} declares {path!r}: runtime settings never enter a key")
-        settings |= leaves(lookup(config, path), path)
+        values |= settings(lookup(config, path), path)
     if node.extend is not None:
-        settings.pop(node.extend)
+        values.pop(node.extend)
     view = View(config, node.config)
     return Fingerprint(
         node=node.name,
-        config=settings,
-        code={name: symbol.hash for name, symbol in env.code.closure(entries(node)).items()},
+        config={first_name(path, env.renamed): value for path, value in values.items()},
+        code=env.code.digest(entries(node, config, env.code)),
         weights={name: env.weights(name) for name in node.weights},
         tools={name: env.tool(name) for name in node.tools},
         packages={name: package_version(name) for name in node.packages},
@@ -61,9 +66,53 @@ def fingerprint(node: Node, config: Any, env: Environment) -> Fingerprint:
     )
 
 
-def entries(node: Node) -> list[str]:
-    """Where the node's code starts: its function, and the code it finds by name."""
-    return [node.run, *node.code, *([node.inputs] if node.inputs else [])]
+def settings(value: Any, path: str) -> dict[str, Any]:
+    """Dotted path -> plain value, for every setting below a path; an empty container is one. Those that were
+    added later are left out where they say that nothing changed."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        counted = [f.name for f in dataclasses.fields(value) if not _as_before(value, f)]
+        parts = {name: getattr(value, name) for name in counted}
+    elif isinstance(value, Mapping):
+        parts = {str(name): one for name, one in value.items()}
+    else:
+        return {path: canonical(value)}
+    found = [leaf for part, one in parts.items() for leaf in settings(one, f"{path}.{part}").items()]
+    return dict(found) if parts else {path: {}}
+
+
+def _as_before(value: Any, field_: dataclasses.Field[Any]) -> bool:
+    if AS_BEFORE not in field_.metadata:
+        return False
+    return canonical(getattr(value, field_.name)) == canonical(field_.metadata[AS_BEFORE])
+
+
+def first_name(path: str, renamed: Mapping[str, str]) -> str:
+    """The path that a setting had when it first was in a key: `renamed` maps today's path, in which `*`
+    stands for any one part, to the last part of the old one."""
+    parts = path.split(".")
+    for cut in range(1, len(parts) + 1):
+        for now, before in renamed.items():
+            pattern = now.split(".")
+            if len(pattern) == cut and all(p in ("*", part) for p, part in zip(pattern, parts, strict=False)):
+                parts[cut - 1] = before
+    return ".".join(parts)
+
+
+def entries(node: Node, config: Any, code: Code) -> list[str]:
+    """Where the node's code starts: its function, the code it finds by name, the methods of its settings."""
+    named = [node.run, *node.code, *([node.inputs] if node.inputs else [])]
+    kinds = {kind for path in node.config for kind in _kinds(lookup(config, path))}
+    return [*named, *sorted(kind for kind in kinds if code.holds(kind))]
+
+
+def _kinds(value: Any) -> set[str]:
+    """ "module:class" of each dataclass in a config value."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        own = f"{type(value).__module__}:{type(value).__qualname__}"
+        return {own}.union(*(_kinds(getattr(value, f.name)) for f in dataclasses.fields(value)))
+    if isinstance(value, Mapping):
+        return set().union(*map(_kinds, value.values()))
+    return set().union(*map(_kinds, value)) if isinstance(value, (tuple, list)) else set()
 
 
 def resolve(entry: str) -> Callable[..., Any]:
@@ -79,13 +128,13 @@ def package_version(name: str) -> str:
         return "not installed"
 
 
-def reasons(old: Fingerprint, new: Fingerprint) -> list[str]:
-    """The difference of two keys in the user's words, most telling first."""
+def reasons(old: Fingerprint, new: Fingerprint, code: Sequence[str] = ()) -> list[str]:
+    """The difference of two keys in the user's words, most telling first. code: what `changed_code` says."""
     told = [
         f"config {name} {_short(was)} -> {_short(now)}"
         for name, was, now in difference(old.config, new.config)
     ]
-    told += [_code_reason(name, was, now) for name, was, now in difference(old.code, new.code)]
+    told += [f"code {one}" for one in code] if old.code != new.code else []
     told += [f"weights {name}" for name, _, _ in difference(old.weights, new.weights)]
     told += [f"tool {name} {was} -> {now}" for name, was, now in difference(old.tools, new.tools)]
     told += [f"package {name} {was} -> {now}" for name, was, now in difference(old.packages, new.packages)]
@@ -93,9 +142,29 @@ def reasons(old: Fingerprint, new: Fingerprint) -> list[str]:
     return told
 
 
-def _code_reason(name: str, was: str | None, now: str | None) -> str:
-    change = "" if was and now else " (new)" if now else " (gone)"
-    return f"code {name}{change}"
+def changed_code(old: Mapping[str, Sequence[str]], new: Mapping[str, Reached]) -> list[str]:
+    """Symbols that differ between two closures, each with what became of it; those that only moved to another
+    file do not. old: symbol -> its own hash, and that of all it reaches (`described`).
+    """
+    gone, come = sorted(old.keys() - new.keys()), sorted(new.keys() - old.keys())
+    moved = {(_bare(name), old[name][0]) for name in gone} & {(_bare(name), new[name].own) for name in come}
+    both = sorted(old.keys() & new.keys())
+    found = [name for name in both if old[name][0] != new[name].own]
+    found += [f"{name} (new)" for name in come if (_bare(name), new[name].own) not in moved]
+    found += [f"{name} (gone)" for name in gone if (_bare(name), old[name][0]) not in moved]
+    if found:
+        return found
+    return [
+        f"{name} (a name in it means something else)" for name in both if old[name][1] != new[name].digest
+    ]
+
+
+def _bare(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def described(closure: Mapping[str, Reached]) -> dict[str, list[str]]:
+    return {name: [one.own, one.digest] for name, one in closure.items()}
 
 
 def _input_reasons(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
@@ -132,6 +201,8 @@ class Environment:
     """Weights id -> pinned sha256, or "missing"."""
     tool: Callable[[str], str] = lambda name: "missing"
     """Tool name -> version line."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Settings that got a new name (`first_name`)."""
 
 
 class FileCache:

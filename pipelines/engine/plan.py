@@ -8,13 +8,23 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipelines.engine.fingerprint import Environment, Fingerprint, fingerprint, reasons, resolve
+from pipelines.engine.code import Reached
+from pipelines.engine.fingerprint import (
+    SCHEME,
+    Environment,
+    Fingerprint,
+    changed_code,
+    entries,
+    fingerprint,
+    reasons,
+    resolve,
+)
 from pipelines.engine.keys import View, digest, lookup
 from pipelines.engine.node import Graph, Node
 from pipelines.engine.packs import PackJob, UnitJob, seal
@@ -68,6 +78,29 @@ class Options:
     """Node -> artifact key it is frozen at."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory:
+    """What a finished run of a node was made of (`keys/<node>/<node key>.json`)."""
+
+    fingerprint: Fingerprint
+    inputs: Mapping[str, str]
+    run_id: str
+    code: Mapping[str, Sequence[str]]
+    """Symbol -> its own hash, and that of all it reaches."""
+    source: Mapping[str, str]
+    """Symbol -> its text."""
+    scheme: int = SCHEME
+
+    @staticmethod
+    def of(record: Mapping[str, Any]) -> Memory:
+        if record.get("scheme") != SCHEME:  # its fingerprint has other components
+            return Memory(
+                fingerprint=Fingerprint(record["fingerprint"]["node"]), inputs={}, run_id=record["run_id"],
+                code={}, source={}, scheme=0,
+            )  # fmt: skip
+        return Memory(**{**record, "fingerprint": Fingerprint(**record["fingerprint"])})
+
+
 class Planner:
     def __init__(
         self, graph: Graph, config: Any, store: Store, env: Environment, options: Options | None = None
@@ -99,27 +132,39 @@ class Planner:
         return plan
 
     # --- shared by whole and keyed ---
-    def memory(self, node: str) -> tuple[Fingerprint | None, dict[str, str]]:
-        """The key components and inputs of the node's latest finished run."""
+    def memory(self, node: str) -> Memory | None:
+        """What the node's latest finished run was made of."""
         known = self.store.list(locations.node_keys(node))
         if not known:
-            return None, {}
+            return None
         latest = max(known, key=lambda e: (e.mtime, e.name))
-        record = self.store.read_json(f"{locations.node_keys(node)}/{latest.name}")
-        return Fingerprint(**record["fingerprint"]), record["inputs"]
+        return Memory.of(self.store.read_json(f"{locations.node_keys(node)}/{latest.name}"))
 
     def why(self, plan: NodePlan, inputs: Mapping[str, str]) -> list[str]:
         """Reasons a node's key is new, from the difference to its latest run."""
-        old, old_inputs = self.memory(plan.node.name)
-        if old is None:
+        memory = self.memory(plan.node.name)
+        if memory is None:
             return ["never run"]
-        told = reasons(old, plan.print) if plan.print else []
-        if plan.print and plan.node_key != plan.print.key:  # this code was accepted as equal
-            told = [t for t in told if not t.startswith("code ")]
-        known = sorted(old_inputs.keys() & inputs.keys())
-        told += [f"input {n} changed" for n in known if old_inputs[n] != inputs[n]]
-        told += [f"input {n} is new" for n in sorted(inputs.keys() - old_inputs.keys())]
-        return told
+        if memory.scheme != SCHEME:
+            return ["keys are made in another way since it ran"]
+        found: list[str] = []
+        if plan.print:
+            accepted = plan.node_key != plan.print.key  # this code was accepted as equal
+            changed = accepted or memory.fingerprint.code == plan.print.code
+            found = reasons(
+                memory.fingerprint, plan.print, () if changed else self.changed_code(plan, memory)
+            )
+        known = sorted(memory.inputs.keys() & inputs.keys())
+        found += [f"input {n} changed" for n in known if memory.inputs[n] != inputs[n]]
+        found += [f"input {n} is new" for n in sorted(inputs.keys() - memory.inputs.keys())]
+        return found
+
+    def changed_code(self, plan: NodePlan, memory: Memory) -> list[str]:
+        return changed_code(memory.code, self.closure(plan.node))
+
+    def closure(self, node: Node) -> dict[str, Reached]:
+        """Every symbol that is in the node's key."""
+        return self.env.code.closure(entries(node, self.config, self.env.code))
 
     def _accepted(self, node: str, key: str) -> str:
         path = locations.accept(node, key)

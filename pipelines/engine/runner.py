@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.engine.fingerprint import entries, fingerprint, resolve
+from pipelines.engine.fingerprint import described, fingerprint, resolve
 from pipelines.engine.keys import View, digest
 from pipelines.engine.node import Node
 from pipelines.engine.packs import Executor, PackResult
-from pipelines.engine.plan import NodePlan, Planner
+from pipelines.engine.plan import Memory, NodePlan, Planner
 from storage import leases, locations
 from storage.families import Artifact, ManifestRow, manifest_bytes, read_pack_record
 from storage.files import Store, sha256_file
@@ -231,15 +231,15 @@ class Runner:
         """What the key was made of, so that a later plan can tell the difference; notices edits meanwhile."""
         assert plan.print is not None
         now = fingerprint(plan.node, self.planner.config, self.planner.env)
-        if now.key != plan.print.key:
-            text = "its code or inputs changed while it ran"
+        if now.key != plan.print.key:  # not its code: a run reads that once
+            text = "its inputs, weights or tools changed while it ran"
             self.emit({"type": "warning", "node": plan.node.name, "text": text})
-        symbols = self.planner.env.code.closure(entries(plan.node))
-        record = {
-            "fingerprint": asdict(plan.print), "inputs": plan.inputs, "run_id": self.run_id,
-            "source": {name: s.text for name, s in symbols.items()},
-        }  # fmt: skip
-        self.planner.store.write_json(locations.node_key(plan.node.name, plan.print.key), record)
+        closure = self.planner.closure(plan.node)
+        memory = Memory(
+            fingerprint=plan.print, inputs=plan.inputs, run_id=self.run_id, code=described(closure),
+            source={name: symbol.text for name, symbol in closure.items()},
+        )  # fmt: skip
+        self.planner.store.write_json(locations.node_key(plan.node.name, plan.print.key), asdict(memory))
 
     def _started_event(self, plan: NodePlan, plans: Mapping[str, NodePlan]) -> dict[str, Any]:
         assert plan.print is not None

@@ -9,12 +9,12 @@ from textwrap import dedent
 
 import pytest
 
+from pipelines.engine.code import Code
 from pipelines.engine.fingerprint import Environment
 from pipelines.engine.node import Graph, Node
 from pipelines.engine.packs import InProcess
 from pipelines.engine.plan import NodePlan, Options, Planner
 from pipelines.engine.runner import Cancelled, Outcome, Runner
-from pipelines.engine.symbols import Code
 from storage.files import Store
 
 _names = (f"toy{i}" for i in itertools.count())

@@ -1,0 +1,72 @@
+"""What code says to a reader, and what therefore changes no number: the words of errors, and reports."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+
+SILENT = frozenset({"progress", "params", "metrics", "warn"})
+"""Methods that only report (engine.node.Context, warnings): a statement that calls one is left out."""
+_OWN_SCOPE = (
+    ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef,
+    ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp,
+)  # fmt: skip
+
+
+def own_nodes(body: Iterable[ast.stmt]) -> Iterator[ast.AST]:
+    """Every node of a function that is not in a scope of its own."""
+    stack: list[ast.AST] = list(body)
+    while stack:
+        node = stack.pop(0)
+        yield node
+        if not isinstance(node, _OWN_SCOPE):
+            stack += ast.iter_child_nodes(node)
+
+
+def reports(statement: ast.stmt) -> bool:
+    call = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in SILENT
+
+
+def drop_sentences(function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    """Take the words out of every `raise`, and the variables that hold nothing but such words."""
+    own = list(own_nodes(function.body))
+    assigned: dict[str, list[ast.expr]] = {}
+    for node in own:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            assigned.setdefault(node.targets[0].id, []).append(node.value)
+    words = {name for name, values in assigned.items() if all(_is_sentence(v, frozenset()) for v in values)}
+    for node in own:
+        if isinstance(node, ast.Raise) and isinstance(call := node.exc, ast.Call):
+            call.args = [a for a in call.args if not _is_sentence(a, words)]
+            call.keywords = [k for k in call.keywords if not _is_sentence(k.value, words)]
+    read = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    _Without(words - read).visit(function)
+
+
+class _Without(ast.NodeTransformer):
+    """Leaves out assignments to these names."""
+
+    def __init__(self, names: Iterable[str]):
+        self.names = frozenset(names)
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
+        target = node.targets[0]
+        return ast.Pass() if isinstance(target, ast.Name) and target.id in self.names else node
+
+
+def _is_sentence(node: ast.expr, words: Iterable[str]) -> bool:
+    """Text for a reader: with blanks in it, or put together from values; a bare word may be a code."""
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, str) and " " in node.value
+    if isinstance(node, ast.Name):
+        return node.id in words
+    if isinstance(node, ast.JoinedStr):
+        return True
+    if isinstance(node, ast.BinOp):
+        return _is_sentence(node.left, words) or _is_sentence(node.right, words)
+    if isinstance(node, ast.IfExp):
+        return _is_sentence(node.body, words) or _is_sentence(node.orelse, words)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return _is_sentence(node.func.value, words)  # "...".format(...)
+    return False
