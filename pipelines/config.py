@@ -31,6 +31,7 @@ from pipelines.preprocess.keypoints import KeypointsConfig
 from pipelines.preprocess.recordings import DataConfig
 from pipelines.preprocess.speech import SpeechConfig
 from pipelines.preprocess.views import ViewsConfig
+from storage.uris import check_uri
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -44,9 +45,11 @@ class RuntimeConfig:
     """How and where to run. Nothing here changes a result, and nothing here enters a key."""
 
     store: str = ".reenact/store"
-    """Folder or URI (s3://bucket/prefix) that everything is published to."""
+    """Folder or URI (s3://bucket/prefix?region=...) that everything is published to. Credentials come from
+    the environment (AWS_*, GOOGLE_APPLICATION_CREDENTIALS): one that holds them is refused."""
     tracking: str = ""
-    """MLflow tracking URI; empty = sqlite beside the store. MLFLOW_TRACKING_URI wins."""
+    """MLflow tracking URI; empty = sqlite beside the store. MLFLOW_TRACKING_URI wins. Credentials:
+    MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."""
     experiment: str = "reenact"
     """MLflow experiment."""
     ray: str = ""
@@ -87,6 +90,8 @@ class RuntimeConfig:
     """A node whose share of rejected units is larger fails."""
 
     def __post_init__(self) -> None:
+        check_uri(self.store, "runtime.store")
+        check_uri(self.tracking, "runtime.tracking")
         if not 0 <= self.max_rejected <= 1:
             raise ValueError(f"max_rejected {self.max_rejected}: expected a share from 0 to 1")
         if self.workers is not None and self.workers < 1:

@@ -21,7 +21,8 @@ from pipelines.engine.plan import NodePlan, describe
 from pipelines.progress import Progress
 from pipelines.session import Session, open_session
 from storage import ledger, locations, weights
-from storage.files import Store, public_uri
+from storage.files import Store
+from storage.uris import public_uri
 
 if TYPE_CHECKING:
     from pipelines.executor import RayExecutor

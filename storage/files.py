@@ -18,9 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from pyarrow import fs
+from pyarrow import ArrowInvalid, fs
+
+from storage.errors import InvalidInput
+from storage.uris import check_uri, joined, public_uri
 
 _CHUNK = 1 << 20
 
@@ -40,9 +42,13 @@ class Store:
     """A root folder or bucket prefix. Paths are relative to it and come from `storage.locations`."""
 
     def __init__(self, uri: str):
+        check_uri(uri, "store")
         self.uri = uri
         if "://" in uri:
-            self.fs, base = fs.FileSystem.from_uri(uri)
+            try:
+                self.fs, base = fs.FileSystem.from_uri(uri)
+            except ArrowInvalid as error:
+                raise InvalidInput(f"store {public_uri(uri)}: {error}") from None
         else:
             self.fs, base = fs.LocalFileSystem(), os.path.abspath(uri)
             self.uri = base
@@ -60,7 +66,7 @@ class Store:
 
     def uri_of(self, path: str) -> str:
         """Absolute path (local) or URI (elsewhere): what another process needs to find it again."""
-        return self.at(path) if self.local else f"{self.uri.rstrip('/')}/{path}"
+        return self.at(path) if self.local else joined(self.uri, path)
 
     # --- reading ---
     def exists(self, path: str) -> bool:
@@ -182,15 +188,6 @@ class Store:
             raise StoreError(
                 error.errno or errno.EIO, f"cannot write {path} in store {public_uri(self.uri)}: {why}"
             ) from error
-
-
-def public_uri(uri: str) -> str:
-    """The URI without what may be secret: user, password, query."""
-    if "://" not in uri:
-        return uri
-    parts = urlsplit(uri)
-    host = parts.hostname or ""
-    return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
 
 def sha256_file(path: Path) -> str:

@@ -7,7 +7,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from storage.files import Store, StoreError, public_uri
+from storage.files import Store, StoreError
+from storage.uris import public_uri
 
 EXTENSIONS = ("mp4", "mkv", "webm", "mov", "m4v", "avi")
 """In this order: of a video that is there twice the first is taken."""

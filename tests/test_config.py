@@ -3,6 +3,7 @@
 import pytest
 
 from pipelines.config import ConfigError, load, resolved
+from storage.errors import InvalidInput
 
 
 @pytest.fixture
@@ -60,6 +61,14 @@ def test_a_mistake_is_one_line_that_names_file_and_key(run_file, text, message):
         load(run_file(text))
     assert "\n" not in str(error.value)
     assert ".yaml" in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["store", "tracking"])
+def test_a_uri_that_holds_a_password_is_refused_whether_or_not_it_is_the_one_used(run_file, key, monkeypatch):
+    monkeypatch.setenv("REENACT_STORE", "/elsewhere")
+    with pytest.raises(InvalidInput, match=rf"runtime\.{key}: .*credentials come from") as error:
+        load(run_file(f"runtime: {{{key}: 's3://AKIA:hunter2@bucket'}}"))
+    assert "hunter2" not in str(error.value)
 
 
 def test_a_mistake_in_a_set_names_it(run_file):

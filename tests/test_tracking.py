@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from pipelines.errors import UserError
 from pipelines.tracking import Place, Tracker, place, ui_command
 from pipelines.tracking.replay import Replayer
 from pipelines.tracking.text import flatten, public
+from storage.errors import InvalidInput
 
 CONFIG = {
     "data": {"source": "synthetic", "seeds": [1, 2]},
@@ -103,6 +105,15 @@ def files(where: Place) -> list[str]:
     return sorted(
         str(p.relative_to(where.artifacts)) for p in Path(where.artifacts).rglob("*") if p.is_file()
     )
+
+
+def test_a_tracking_uri_with_a_password_is_refused_before_it_is_shown_anywhere(monkeypatch):
+    with pytest.raises(InvalidInput, match="MLFLOW_TRACKING_PASSWORD") as error:
+        place("/store", "https://me:hunter2@mlflow.example.org")
+    assert "hunter2" not in str(error.value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:hunter2@db/mlflow")
+    with pytest.raises(InvalidInput, match="pgpass"):
+        place("/store")
 
 
 @pytest.fixture
@@ -382,8 +393,8 @@ def test_the_ui_is_one_local_worker(monkeypatch, tmp_path):
 
 def test_the_ui_of_a_tracking_server_is_that_server(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with pytest.raises(ValueError, match="http://host:5000"):
-        ui_command("store", "http://me:pw@host:5000?x=1")
+    with pytest.raises(UserError, match="http://host:5000"):
+        ui_command("store", "http://host:5000?x=1")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.errors import UserError
 from pipelines.tracking.text import public
+from storage.uris import check_uri
 
 STOP_SECONDS = 5.0
 
@@ -31,6 +33,7 @@ def place(store_root: str, tracking_uri: str = "") -> Place:
     remote)."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri
     if uri:
+        check_uri(uri, "the tracking URI")
         return Place(uri)
     root = Path("." if "://" in store_root else store_root).absolute() / "mlflow"
     return Place(f"sqlite:///{root / 'mlflow.db'}", str(root / "artifacts"))
@@ -40,7 +43,7 @@ def ui_command(store_root: str, tracking_uri: str = "", port: int = 5000) -> lis
     """argv of the MLflow server of this store: one worker, this machine only."""
     where = place(store_root, tracking_uri)
     if where.served:
-        raise ValueError(f"runs are tracked by the server at {public(where.uri)}; open that address instead")
+        raise UserError(f"runs are tracked by the server at {public(where.uri)}; open that address instead")
     artifacts = ["--artifacts-destination", where.artifacts] if where.artifacts else []
     return [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", where.uri, *artifacts,

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from storage import locations
-from storage.files import Store, StoreError, public_uri
+from storage.files import Store, StoreError
+from storage.uris import public_uri
 
 
 @pytest.fixture

@@ -1,0 +1,84 @@
+"""URIs: a query stays at the end, and one that holds a password is refused without being shown."""
+
+import pytest
+
+from storage.errors import InvalidInput
+from storage.files import Store
+from storage.uris import check_uri, joined, public_uri
+
+HOLDING_CREDENTIALS = (
+    "s3://AKIA:hunter2@bucket/x",
+    "s3://hunter2@bucket/x",
+    "s3://AKIA:hun/ter2@bucket/x",
+    "s3://AKIA:12/hunter2@bucket/x",
+    "s3://bucket/x?access_key=AKIA&secret_key=hunter2",
+    "s3://bucket/x?region=eu&session_token=hunter2",
+    "gs://bucket/x?access_token=hunter2",
+    "abfs://container:hunter2@account.dfs.core.windows.net/x",
+    "abfs://container@account.dfs.core.windows.net/x?sas_token=hunter2",
+    "https://me:hunter2@mlflow.example.org",
+    "https://hunter2@mlflow.example.org",
+    "postgresql+psycopg2://me:hunter2@db/mlflow",
+    "mysql://db/mlflow?password=hunter2",
+)
+
+
+@pytest.mark.parametrize("uri", HOLDING_CREDENTIALS)
+def test_a_uri_with_credentials_is_refused_and_not_repeated(uri):
+    with pytest.raises(InvalidInput, match="credentials come from") as error:
+        check_uri(uri, "runtime.store")
+    assert "hunter2" not in str(error.value)
+    assert "runtime.store" in str(error.value)
+    assert error.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "/data/store", "relative/key:value@x", "file:///data/store", "s3://bucket/a@b",
+        "s3://bucket/x?endpoint_override=localhost:9000&scheme=http&region=eu", "hdfs://me@namenode:8020/x",
+        "gs://anonymous@bucket/x", "abfs://container@account.dfs.core.windows.net/x",
+        "https://mlflow.example.org:5000/base", "sqlite:////data/mlflow.db", "postgresql://me@db:5432/mlflow",
+    ],
+)  # fmt: skip
+def test_a_uri_without_credentials_passes(uri):
+    check_uri(uri, "runtime.store")
+
+
+def test_the_way_to_do_it_is_that_of_the_scheme():
+    with pytest.raises(InvalidInput, match="AWS_ACCESS_KEY_ID"):
+        check_uri("s3://a:b@bucket", "store")
+    with pytest.raises(InvalidInput, match="MLFLOW_TRACKING_PASSWORD"):
+        check_uri("https://a:b@host", "runtime.tracking")
+    with pytest.raises(InvalidInput, match=r"~/\.pgpass"):
+        check_uri("postgresql+psycopg2://a:b@host/x", "runtime.tracking")
+
+
+def test_a_store_with_credentials_in_its_uri_is_not_opened():
+    with pytest.raises(InvalidInput, match="store: the s3:// URI holds"):
+        Store("s3://AKIA:hunter2@bucket/x?region=eu")
+
+
+def test_a_uri_of_no_file_system_is_the_users_mistake():
+    with pytest.raises(InvalidInput, match=r"store nope://x: .*nope"):
+        Store("nope://x")
+
+
+def test_a_path_is_put_before_the_query():
+    assert joined("s3://b/p/?region=eu&endpoint_override=h:1", "work/n/k") == (
+        "s3://b/p/work/n/k?region=eu&endpoint_override=h:1"
+    )
+    assert joined("s3://b", "a") == "s3://b/a"
+    assert joined("s3://b/p", "a b?.bin") == "s3://b/p/a%20b%3F.bin"
+
+
+def test_a_store_below_a_store_with_a_query_reads_what_that_wrote():
+    store = Store("mock:///bucket/prefix?region=eu")
+    assert store.uri_of("work/n/k") == "mock:///bucket/prefix/work/n/k?region=eu"
+    below = Store(store.uri_of("work/n/k"))
+    assert below.at("step.bin") == store.at("work/n/k/step.bin")
+
+
+@pytest.mark.parametrize("uri", HOLDING_CREDENTIALS)
+def test_a_shown_uri_has_no_secret_even_where_it_cannot_be_parsed(uri):
+    assert "hunter2" not in public_uri(uri)
