@@ -27,6 +27,19 @@ from storage.shards import codecs
 
 RECORDING = ("identity", "tracks")
 SOURCE = ("source", "uri", "sha256", "seed", "spec")
+TRAINING = tuple(
+    f"pipelines.train.{entry}"
+    for entry in (
+        "corpora:split_clips",
+        "job:job_of",
+        "starts:bring_weights",
+        "loop:begin",
+        "loop:steps",
+        "loop:look",
+        "state:publish_weights",
+    )
+)
+"""What a phase computes, beside what runs and reports it."""
 
 
 def build(config: Any) -> Graph:
@@ -130,7 +143,7 @@ def train(whole: Any, model: str, config: Any) -> str:
               reads={**reads, **from_phase}, writes=("checkpoint",),
               config=[*(f"{model}.{part}" for part in parts), *phases.told(section)],
               extend=f"{model}.phases.{phase}.steps",
-              code=code, weights=weights, packages=("torch",))
+              code=(*TRAINING, *code), weights=weights, packages=("torch",))
         # fmt: on
     if not name:
         raise ValueError(

@@ -1,10 +1,11 @@
-"""Where a training worker computes."""
+"""Where a training worker computes, and among how many."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from models.api import Batch
 from models.perception.interfaces import Configurable, Inference
@@ -30,3 +31,16 @@ def on_device(nets: dict[str, Any], device: torch.device) -> dict[str, Any]:
         if isinstance(net, Configurable):
             net.configure(Inference(device="cuda" if device.type == "cuda" else "cpu"))
     return nets
+
+
+def place() -> tuple[int, int]:
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def agreed(value: Any, world: int) -> Any:
+    """Rank 0's value, on every rank."""
+    if world == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]

@@ -9,11 +9,12 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from pipelines.train.metric_log import METRICS, STOP, read_metrics
 from storage.files import Store
 
 if TYPE_CHECKING:
     from pipelines.engine.node import Context
-    from pipelines.train.loop import Job
+    from pipelines.train.job import Job
 
 POLL = 0.5  # seconds between two looks at the metric lines
 PATIENCE = 20.0  # seconds that workers get to stop at a step's end
@@ -21,8 +22,6 @@ PATIENCE = 20.0  # seconds that workers get to stop at a step's end
 
 def follow(ctx: Context, job: Job, run: Callable[[], None]) -> bool:
     """Run in a thread and pass metric lines on as they appear -> False if cancelled, at the end of a step."""
-    from pipelines.train.loop import STOP
-
     failures: list[BaseException] = []
 
     def guarded() -> None:
@@ -67,8 +66,6 @@ class Lines:
         self.size, self.step, self.seen = -1, 0, 0
 
     def forward(self) -> None:
-        from pipelines.train.loop import METRICS, read_metrics
-
         entries = {entry.name: entry.size for entry in self.store.list("")}
         if entries.get(METRICS, -1) == self.size:
             return

@@ -21,7 +21,7 @@ from pipelines.train.data import Corpus, draw, gather
 from pipelines.train.device import to_device
 
 if TYPE_CHECKING:
-    from pipelines.train.loop import Job
+    from pipelines.train.job import Job
 
 SAMPLES = 16  # looked at, the same each time
 ROWS, PICTURE = 8, 128  # of the grid: rows, and the least side of a picture in it

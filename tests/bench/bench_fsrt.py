@@ -43,9 +43,11 @@ from models.perception import vgg19
 from models.perception.interfaces import Inference
 from models.precision import autocast, has_bf16
 from pipelines.train.data import gather
-from pipelines.train.loop import Job, State, one_step
+from pipelines.train.job import Job
+from pipelines.train.loop import one_step
 from pipelines.train.objective import Objective
 from pipelines.train.optim import adam
+from pipelines.train.state import State
 
 ROOT = Path(__file__).resolve().parents[2]
 ROUNDS = int(os.environ.get("REENACT_BENCH_ROUNDS", "3"))

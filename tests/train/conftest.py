@@ -178,5 +178,5 @@ class Lab:
 
 @pytest.fixture
 def lab(tmp_path, family, monkeypatch) -> Lab:
-    monkeypatch.setattr("pipelines.train.launch.landmark_finder", no_landmarks)  # seconds a validation
+    monkeypatch.setattr("pipelines.train.job.landmark_finder", no_landmarks)  # seconds a validation
     return Lab(tmp_path, family)

@@ -17,6 +17,10 @@ from torch import nn
 from models.api import Adversary, Optim, Phase
 from pipelines.train import loop
 from pipelines.train.data import Corpus
+from pipelines.train.job import Job
+from pipelines.train.state import BEST, State, published
+from storage.checkpoints import StepCheckpoints
+from storage.files import Store
 
 RATE = Optim(lr=0.1)
 JUDGED = Adversary(
@@ -61,9 +65,9 @@ class Frames:
         return 4
 
 
-def job(folder: Any, phase: Phase, judged: bool = True) -> loop.Job:
+def job(folder: Any, phase: Phase, judged: bool = True) -> Job:
     corpus = Corpus(Frames(), {}, (("a",), ("b",)))
-    return loop.Job(
+    return Job(
         node="train.duel.toy", phase=phase, build=partial(Duel, judged), nets=dict, landmarks=None,
         train=corpus, held_out=None, seed=0, precision="fp32", scratch=str(folder), log_every=1,
         checkpoint_every=2, preview_every=100, threads=1,
@@ -75,15 +79,15 @@ def phase(steps: int, adversary: Adversary | None = JUDGED, **more: Any) -> Phas
     return Phase(steps=steps, adversary=adversary, **(values | more))
 
 
-def trained(folder: Any, phase: Phase, begin: Any = None) -> tuple[loop.State, list[dict[str, float]]]:
-    state = loop.State(job(folder, phase, phase.adversary is not None), torch.device("cpu"))
+def trained(folder: Any, phase: Phase, begin: Any = None) -> tuple[State, list[dict[str, float]]]:
+    state = State(job(folder, phase, phase.adversary is not None), torch.device("cpu"))
     if begin is not None:
         begin(state)
     figures = [state.figures.mean(1) for _ in loop.steps(state.job, state, torch.device("cpu"), 0, 1)]
     return state, figures
 
 
-def value(state: loop.State, part: str) -> float:
+def value(state: State, part: str) -> float:
     return float(state.net.state_dict()[f"{part}.value"])
 
 
@@ -139,7 +143,7 @@ def test_carry_goes_on_with_the_moments_of_the_phase_before(tmp_path):
     first, _ = trained(tmp_path, phase(2, adversary=None))
     tensors, about = first.saved()
 
-    def begin(state: loop.State) -> None:
+    def begin(state: State) -> None:
         state._begin({name: tensor.clone() for name, tensor in tensors.items()}, about)
         state.step = 2  # the same samples as in one go
 
@@ -151,7 +155,7 @@ def test_carry_brings_the_moments_of_judges_that_judged_before(tmp_path):
     straight, _ = trained(tmp_path, phase(8))
     tensors, about = trained(tmp_path, phase(5))[0].saved()
 
-    def begin(state: loop.State) -> None:
+    def begin(state: State) -> None:
         state._begin({name: tensor.clone() for name, tensor in tensors.items()}, about)
         state.step = 5  # the same samples as in one go
 
@@ -163,7 +167,7 @@ def test_moments_that_judges_brought_outlive_a_checkpoint_before_their_first_ste
     tensors, about = trained(tmp_path, phase(2))[0].saved()
     rarely = phase(6, replace(JUDGED, every=4), start_from="first", carry=True)
 
-    def begin(state: loop.State) -> None:
+    def begin(state: State) -> None:
         state._begin({name: tensor.clone() for name, tensor in tensors.items()}, about)
 
     straight, _ = trained(tmp_path, rarely, begin)
@@ -179,7 +183,7 @@ def test_the_clock_of_the_rate_goes_on_through_phases_and_restarts(tmp_path):
     _, straight = trained(tmp_path, phase(8, None, optim=falling))
     tensors, about = trained(tmp_path, phase(2, None, optim=falling))[0].saved()
 
-    def begin(state: loop.State) -> None:
+    def begin(state: State) -> None:
         state._begin({name: tensor.clone() for name, tensor in tensors.items()}, about)
 
     later = phase(6, judged, optim=falling, start_from="first", carry=True)
@@ -195,20 +199,20 @@ def test_the_clock_of_the_rate_goes_on_through_phases_and_restarts(tmp_path):
 def test_a_phase_with_a_judge_starts_from_one_without(tmp_path):
     first, _ = trained(tmp_path, phase(2, adversary=None))
     tensors, about = first.saved()
-    begun = loop.State(job(tmp_path, phase(1, start_from="first", carry=True)), torch.device("cpu"))
+    begun = State(job(tmp_path, phase(1, start_from="first", carry=True)), torch.device("cpu"))
     begun._begin(tensors, about)
     assert (value(begun, "maker"), value(begun, "judge")) == (value(first, "maker"), 3.0)
 
 
 def test_checkpoints_remember_what_was_as_published(tmp_path):
     """So that a later phase which does without does not say that nobody used it."""
-    state = loop.State(job(tmp_path, phase(1)), torch.device("cpu"))
+    state = State(job(tmp_path, phase(1)), torch.device("cpu"))
     state.labels = {"vgg19": "", "tokens": "none"}
     tensors, about = state.saved()
     assert about["labels"] == {"tokens": "none"}
-    later = loop.State(job(tmp_path, phase(1, start_from="first")), torch.device("cpu"))
+    later = State(job(tmp_path, phase(1, start_from="first")), torch.device("cpu"))
     later.labels = {"vgg19": "not used"}
-    later._begin(loop.published(tensors), about)
+    later._begin(published(tensors), about)
     assert later.saved()[1]["labels"] == {"tokens": "none"}
 
 
@@ -226,25 +230,25 @@ def test_the_best_weights_are_those_of_the_highest_psnr(tmp_path):
     from safetensors.torch import load_file
 
     state, _ = trained(tmp_path, phase(1))
-    store = loop.Store(str(tmp_path))
+    store = Store(str(tmp_path))
     for psnr, at in ((20.0, 1.0), (22.0, 2.0), (21.0, 3.0)):
         with torch.no_grad():
             state.parameters["maker.value"].fill_(at)
         state.step = int(at)
         state.keep_best(store, psnr)
     assert state.best == (22.0, 2)
-    assert float(load_file(tmp_path / loop.BEST)["maker.value"]) == 2.0
+    assert float(load_file(tmp_path / BEST)["maker.value"]) == 2.0
     assert state.saved()[1]["best"] == [22.0, 2]
 
 
 def test_a_start_that_is_not_there_names_the_node_to_run(tmp_path):
-    state = loop.State(job(tmp_path, phase(1, start_from="first")), torch.device("cpu"))
+    state = State(job(tmp_path, phase(1, start_from="first")), torch.device("cpu"))
     told = r"no weights of train\.duel\.first .*: `reenact run RUN\.yaml --only train\.duel\.first`"
     with pytest.raises(FileNotFoundError, match=told):
-        state.resume(loop.StepCheckpoints(str(tmp_path)), None)
+        state.resume(StepCheckpoints(str(tmp_path)), None)
 
 
 def test_frozen_parts_that_nothing_brings_are_refused(tmp_path):
-    state = loop.State(job(tmp_path, phase(1, adversary=None)), torch.device("cpu"))
+    state = State(job(tmp_path, phase(1, adversary=None)), torch.device("cpu"))
     with pytest.raises(ValueError, match=r"starts from nothing, but does not train \['judge'\]"):
-        state.resume(loop.StepCheckpoints(str(tmp_path)), None)
+        state.resume(StepCheckpoints(str(tmp_path)), None)

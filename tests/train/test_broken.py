@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.train import loop
+from pipelines.train.broken import stop_if_broken
 from pipelines.train.data import Chunk
 from pipelines.train.objective import Losses
 
@@ -23,7 +23,7 @@ def losses(value: float) -> Losses:
 
 def stop(norm: float, **of_clips: float) -> None:
     chunks = [Chunk((key,), {}) for key in of_clips]
-    loop._stop_if_broken(torch.tensor(norm), 3, chunks, [losses(value) for value in of_clips.values()])
+    stop_if_broken(torch.tensor(norm), 3, chunks, [losses(value) for value in of_clips.values()])
 
 
 def test_a_step_of_numbers_goes_on():

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from models.fsrt.task import ReenactTask
-from pipelines.train import loop
+from pipelines.train import loop, metric_log
 from storage import checkpoints
+from storage.checkpoints import StepCheckpoints
 
 FILES = ("model.safetensors", "state.safetensors")
 
@@ -39,7 +40,7 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(lab, monkeypatch):
         with pytest.raises(RuntimeError, match="power cut"):
             lab.run(lab.context("warmup", scratch="again", ema=0.5))
     resumed = lab.context("warmup", scratch="again", ema=0.5)
-    assert loop.StepCheckpoints(resumed.scratch).newest(6) == 4  # the best yet is always kept
+    assert StepCheckpoints(resumed.scratch).newest(6) == 4  # the best yet is always kept
     lab.run(resumed)
     for name in (*FILES, "metrics.jsonl", "samples.png"):
         assert (straight.out / name).read_bytes() == (resumed.out / name).read_bytes(), name
@@ -173,10 +174,10 @@ def test_a_cancelled_run_stops_at_a_step_and_resumes(lab, monkeypatch):
     lab.keypoints()
     context = lab.context("warmup", scratch="cancelled", steps=400, every=1000)
     context.stop_at = 2
-    monkeypatch.setattr(loop, "FLUSH", 0.0)
+    monkeypatch.setattr(metric_log, "FLUSH", 0.0)
     lab.run(context)
     assert list(context.out.iterdir()) == []  # nothing published
-    reached = loop.StepCheckpoints(context.scratch).newest(400)
+    reached = StepCheckpoints(context.scratch).newest(400)
     assert reached is not None
     assert reached < 400
     again = lab.context("warmup", scratch="cancelled", steps=reached + 2, every=1000)

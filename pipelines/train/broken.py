@@ -1,0 +1,52 @@
+"""A loss or gradient that is no number ends the training; every worker says the same of it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pipelines.train.data import Chunk
+from pipelines.train.device import place
+from pipelines.train.objective import Losses
+
+
+class Seen(NamedTuple):
+    """A forward pass, for who looks for the cause."""
+
+    loss: float
+    figures: str
+    clips: tuple[str, ...]
+
+
+def stop_if_broken(norm: Tensor, step: int, chunks: list[Chunk], found: list[Losses]) -> None:
+    """Looked at once a step, before any weight moves: looking waits for the device. A worker sees its own
+    losses alone, so all agree whether to stop, and each then says what all have seen.
+    """
+    _, world = place()
+    losses = torch.stack([one.to_minimise for one in found])
+    broken = (~(torch.isfinite(norm) & torch.isfinite(losses).all())).int()
+    if world > 1:
+        dist.all_reduce(broken, dist.ReduceOp.MAX)
+    if not bool(broken):
+        return
+    seen = []
+    for chunk, one in zip(chunks, found, strict=True):
+        figures = ", ".join(f"{name} {term.item():.4g}" for name, term in one.terms.items())
+        seen.append(Seen(one.to_minimise.item(), figures, chunk.keys))
+    if world > 1:
+        boxes: list[Any] = [None] * world
+        dist.all_gather_object(boxes, seen)
+        seen = [one for box in boxes for one in box]
+    raise FloatingPointError(f"step {step}: {_cause(norm.item(), seen)}")
+
+
+def _cause(norm: float, seen: list[Seen]) -> str:
+    """Clips whose loss is not finite; if all are, those of the whole batch."""
+    lost = [one for one in seen if not math.isfinite(one.loss)]
+    what = f"the loss is {lost[0].loss}" if lost else f"the gradient is {norm}"
+    clips = ", ".join(sorted({key for one in lost or seen for key in one.clips}))
+    return f"{what} ({(lost or seen)[0].figures}); clips {'with it' if lost else 'of the batch'}: {clips}"

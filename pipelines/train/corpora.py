@@ -1,0 +1,49 @@
+"""Which clips a phase trains on and which are held out, in an order that depends on nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.stored_clips import Clips, opened
+from pipelines.train.data import Corpus
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """`corpora`: "train" and "test", either of which may be empty."""
+
+    stored: Clips
+    corpora: dict[str, Corpus]
+    splits: Mapping[str, str]
+    """Of every recording."""
+
+    def of(self, key: str) -> str:
+        """The split that a clip belongs to, whether or not every family has it."""
+        return self.splits[self.stored.clips.recording_of(key)]
+
+
+def split_clips(inputs: Mapping[str, Any], reads: Mapping[str, Sequence[str]]) -> Split:
+    """Clips that every family has, split as the recordings table says.
+
+    `reads`: node -> the fields read from it; the frames are those of `clips`.
+    """
+    import pyarrow.parquet as pq
+
+    stored, keys = opened(inputs, reads)
+    table = pq.read_table(
+        inputs["recordings"].path("recordings.parquet"), columns=["id", "identity", "split"]
+    )
+    known = {row["id"]: row for row in table.to_pylist()}
+    groups: dict[str, dict[str, list[str]]] = {"train": {}, "test": {}}
+    for key in keys:
+        row = known[stored.clips.recording_of(key)]
+        groups[row["split"]].setdefault(row["identity"], []).append(key)
+    corpora = {
+        split: Corpus(
+            stored.clips, stored.fields, tuple(tuple(sorted(some)) for _, some in sorted(group.items()))
+        )
+        for split, group in groups.items()
+    }
+    return Split(stored, corpora, {name: row["split"] for name, row in known.items()})

@@ -1,0 +1,83 @@
+"""What a training worker is given: one value, made of the run's settings and pickled to every worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from models import MODELS
+from models.api import Phase, Task
+from pipelines.engine.fingerprint import resolve
+from pipelines.executor import load_nets
+from storage.files import Store
+
+if TYPE_CHECKING:
+    from pipelines.engine.node import Context
+    from pipelines.train.data import Corpus
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """All a worker needs; pickled to it."""
+
+    node: str
+    phase: Phase
+    build: Callable[[], Task]
+    nets: Callable[[], dict[str, Any]]
+    """Loads the perception nets that the phase's losses look through."""
+    landmarks: Callable[[], Any] | None
+    """Loads a landmark finder for validation, frames (T,256,256,3) -> (T,68,2); None = no such figures."""
+    train: Corpus
+    held_out: Corpus | None
+    """Clips of identities that are not trained on, or None if there are none."""
+    seed: int
+    precision: str
+    scratch: str
+    log_every: int
+    checkpoint_every: int
+    preview_every: int
+    threads: int
+    compile: bool = False
+
+
+def job_of(ctx: Context, train: Corpus, held_out: Corpus | None) -> Job:
+    """The phase that this node is named for, on these clips."""
+    _, model, name = ctx.node.split(".")
+    declared = import_module(f"{MODELS[model]}.phases")
+    section, runtime = getattr(ctx.config, model), ctx.config.runtime
+    phase: Phase = section.phases[name]
+    settings = {path.rsplit(".", 1)[-1]: _setting(section, path) for path in declared.SETTINGS[name]}
+    seed, precision = settings.pop("seed"), settings.pop("precision")
+    settings |= {name: getattr(ctx.config, name) for name in declared.told(section)}
+    store = ctx.inputs["clips"].family().store
+    return Job(
+        node=ctx.node,
+        phase=phase,
+        build=partial(resolve(declared.TASKS[name]), **settings),
+        nets=partial(load_nets, declared.nets(section, phase), store),
+        landmarks=partial(landmark_finder, store),
+        train=train,
+        held_out=held_out,
+        seed=seed,
+        precision=precision,
+        scratch=ctx.scratch,
+        log_every=runtime.log_every,
+        checkpoint_every=runtime.checkpoint_every,
+        preview_every=runtime.preview_every,
+        threads=runtime.train_cpus,
+        compile=runtime.train_compile,
+    )
+
+
+def _setting(section: Any, path: str) -> Any:
+    for part in path.split("."):
+        section = getattr(section, part)
+    return section
+
+
+def landmark_finder(store: Store) -> Any:
+    """What validation's AKD is measured with, or None where its weights are missing."""
+    return resolve("pipelines.eval.scoring:load_landmarks")(store)[0]

@@ -1,0 +1,76 @@
+"""The training loop of every model as each Ray Train worker runs it: when to log, validate, save and stop.
+
+Everything that outlives a crash goes through the work folder: a checkpoint every few steps, the metric lines,
+the last sample grid. A rerun finds the newest whole checkpoint there; Ray's own registration of checkpoints
+is not used, since the last one before a crash can be missing from it. What a step computes is in loop.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from pipelines.train.device import agreed, place, this_device
+from pipelines.train.figures import speed
+from pipelines.train.job import Job
+from pipelines.train.loop import begin, look, steps
+from pipelines.train.metric_log import MetricLog
+from pipelines.train.state import State
+from storage.checkpoints import StepCheckpoints
+from storage.files import Store
+
+SAMPLES = "samples.png"
+
+
+def work(config: dict[str, Any]) -> None:
+    """Ray Train's entry in each worker."""
+    train(config["job"])
+
+
+def train(job: Job) -> None:
+    rank, world = place()
+    device = this_device()
+    torch.set_num_threads(job.threads)
+    files = StepCheckpoints(job.scratch)
+    state = begin(job, device, files, agreed(files.newest(job.phase.steps), world))
+    log = MetricLog(job.scratch, state.step) if rank == 0 else None
+    for _ in steps(job, state, device, rank, world):
+        due = _due(job, state.step)
+        if "log" in due:
+            figures = state.figures.mean(world)
+            if log is not None:
+                log.add(state.step, figures, speed(state.clock, job.phase.batch, world))
+        if "preview" in due and log is not None:
+            log.add(state.step, _look(job, state, device), {})
+            if state.best and state.best[1] == state.step:  # so that no kill parts the file from what is told
+                due |= {"checkpoint"}
+        stop = "log" in due and agreed(log is not None and log.stop_asked(), world)
+        if log is not None and (stop or "checkpoint" in due):
+            log.flush()
+            files.save(state.step, *state.saved())
+        if stop:
+            break
+    if log is not None:
+        log.flush()
+    if world > 1:
+        dist.barrier()
+
+
+def _look(job: Job, state: State, device: torch.device) -> dict[str, float]:
+    found = look(job, state, device)
+    Store(job.scratch).write(SAMPLES, found.grid)
+    state.clock.lap()  # looking is not training time
+    where = "held_out" if job.held_out else "train"
+    return {f"{where}/{name}": value for name, value in found.figures.items()}
+
+
+def _due(job: Job, step: int) -> set[str]:
+    """What follows a step. Figures are logged with every checkpoint, so that a resumed run logs the same
+    windows.
+    """
+    last = step == job.phase.steps
+    every = {"log": job.log_every, "checkpoint": job.checkpoint_every, "preview": job.preview_every}
+    due = {name for name, period in every.items() if last or step % period == 0}
+    return due | {"log"} if due else due
