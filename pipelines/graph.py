@@ -140,7 +140,7 @@ def train(whole: Any, model: str, config: Any) -> str:
         # fmt: off
         whole(name, "train.launch:train_phase", exclusive=True, resources=resources,
               check="pipelines.train.data:check_workers",
-              reads={**reads, **from_phase}, writes=("checkpoint",),
+              reads={**reads, **from_phase}, writes=("checkpoint",), logs=("metrics.jsonl", "samples.png"),
               config=[*(f"{model}.{part}" for part in parts), *phases.told(section)],
               extend=f"{model}.phases.{phase}.steps",
               code=(*TRAINING, *code), weights=weights, packages=("torch",))

@@ -21,6 +21,9 @@ class Node:
     reads: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Upstream node -> the fields read from it."""
     writes: Sequence[str] = ()
+    logs: Sequence[str] = ()
+    """whole: files published beside the result that are not part of its content digest, since they tell how
+    it came about."""
     config: Sequence[str] = ()
     """Dotted config paths: the key holds their values, and the function can read no others."""
     pack: Literal["unit", "bucket"] = "bucket"

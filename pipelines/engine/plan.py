@@ -226,15 +226,17 @@ class _Whole:
             self._look_ahead()
 
     def _find(self) -> Artifact | None:
+        """Of an extendable node, only the artifact of exactly these steps: what else the store holds must not
+        decide a result. The longest shorter one is gone on from.
+        """
         plan, node, store = self.plan, self.plan.node, self.planner.store
         if node.extend is None:
             return read_whole(store, node.name, plan.key)
         plan.steps = int(lookup(self.planner.config, node.extend))
+        if (artifact := read_whole(store, node.name, plan.key, plan.steps)) is not None:
+            return artifact
         folders = store.folders(locations.wholes(node.name))
         reached = sorted(int(f.rpartition("-")[2]) for f in folders if f.startswith(f"{plan.key}-"))
-        for steps in [s for s in reached if s >= plan.steps]:
-            if (artifact := read_whole(store, node.name, plan.key, steps)) is not None:
-                return artifact
         for steps in [s for s in reversed(reached) if s < plan.steps]:
             if (artifact := read_whole(store, node.name, plan.key, steps)) is not None:
                 plan.previous = artifact

@@ -216,9 +216,10 @@ class Runner:
             raise RuntimeError(f"{node.name} wrote no file into its output folder")
         names = {str(p.relative_to(out)).replace("/", "-"): p for p in files}
         sums = {name: sha256_file(p) for name, p in names.items()}
+        content = {name: sha for name, sha in sums.items() if name not in node.logs}
         record = {
             "node": node.name, "key": plan.key, "inputs": plan.inputs, "steps": plan.steps,
-            "digest": digest("whole", sums), "sha256": sums,
+            "digest": digest("whole", content), "sha256": sums,
             "sizes": {name: p.stat().st_size for name, p in names.items()},
         }  # fmt: skip
         folder = locations.whole(node.name, plan.key, plan.steps)

@@ -83,11 +83,8 @@ def total(ctx):
     family = ctx.inputs["add"].family()
     start = int(ctx.previous.path("steps.txt").read_text()) if ctx.previous else 0
     (ctx.out / "steps.txt").write_text(str(ctx.config.total.steps))
-    (ctx.out / "from.txt").write_text(str(start) if LOG_START else "")
+    (ctx.out / "from.txt").write_text(str(start))
     (ctx.out / "sum.txt").write_text(str(sum(family.read(k)["clip"]["value"] for k in family.keys)))
-
-
-LOG_START = False
 
 
 def report(ctx):
@@ -210,7 +207,7 @@ class Project:
                        reads={"listing": ("value",)}, writes=("probe",)))
         graph.add(Node(name="total", kind="whole", run=f"{at}:total", exclusive=True,
                        reads={"add": ("clip",)}, writes=("sum",),
-                       config=("total",), extend="total.steps"))
+                       config=("total",), extend="total.steps", logs=("from.txt",)))
         graph.add(Node(name="report", kind="whole", run=f"{at}:report",
                        reads={"total": ("sum",)}, writes=("page",)))
         # fmt: on

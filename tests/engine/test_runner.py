@@ -153,17 +153,28 @@ def test_keep_going_runs_what_does_not_depend_on_the_failure(project):
     assert set(outcome.skipped) == {"add", "total", "report"}
 
 
-def test_more_steps_continue_and_fewer_are_already_there(ran):
-    ran.edit("nodes", "LOG_START = False", "LOG_START = True")
-    ran.run()
+def test_an_artifact_is_its_exact_steps_and_continues_the_longest_shorter_one(ran):
     ran.set("total", steps=8)
     assert "config total.steps 5 -> 8 (continues)" in ran.plan()["total"].reasons
-    plan = ran.run().plans["total"]
-    assert plan.artifact.path("from.txt").read_text() == "5"
+    assert ran.run().plans["total"].artifact.path("from.txt").read_text() == "5"
     ran.set("total", steps=7)
+    assert "config total.steps 5 -> 7 (continues)" in ran.plan()["total"].reasons  # not the one of 8 steps
+    assert ran.run().plans["total"].artifact.path("steps.txt").read_text() == "7"
+    ran.set("total", steps=2)
+    assert ran.run().plans["total"].artifact.path("from.txt").read_text() == "0"
+    ran.set("total", steps=8)
     assert ran.plan()["total"].state == "cached"
-    ran.set("total", steps=5)
-    assert ran.plan()["total"].artifact.path("steps.txt").read_text() == "5"
+
+
+def test_logs_are_recorded_but_are_no_part_of_the_content(ran):
+    def record(artifact):
+        return ran.store.read_json(f"{artifact.folder}/record.json")
+
+    ran.set("total", steps=8)
+    continued = record(ran.run().plans["total"].artifact)
+    begun = record(ran.run(force=frozenset({"total"})).plans["total"].artifact)
+    assert continued["sha256"]["from.txt"] != begun["sha256"]["from.txt"]
+    assert continued["digest"] == begun["digest"]
 
 
 def test_force_recomputes_one_node(ran):
