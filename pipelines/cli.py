@@ -18,6 +18,7 @@ import click
 from pipelines.animate_command import command as animate
 from pipelines.inspect_shards import shards
 from pipelines.weights import weights
+from storage.errors import Damaged, InvalidInput, StoreError, StoreUnreachable
 
 USAGE, WORK_TO_DO, INTERRUPTED = 2, 10, 130
 RUN_FILE = click.argument("run_file", type=click.Path(path_type=Path), metavar="RUN.yaml")
@@ -53,12 +54,13 @@ def one_line_errors(function: Any) -> Any:
     def inner(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except ValueError as error:  # ConfigError is one
+        except (ValueError, InvalidInput) as error:  # ConfigError is one
             click.echo(f"error: {error}", err=True)
             sys.exit(USAGE)
-        except OSError as error:
-            if type(error).__name__ != "StoreError" and not isinstance(error, FileNotFoundError):
-                raise
+        except (StoreError, StoreUnreachable, Damaged) as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(1)
+        except FileNotFoundError as error:
             where = f"{error.filename}: " if error.filename else ""
             click.echo(f"error: {where}{error.strerror or error}", err=True)
             sys.exit(1)

@@ -22,6 +22,7 @@ from pipelines.engine.keys import View
 from pipelines.engine.node import Node
 from pipelines.engine.packs import CodeError, PackJob, PackResult, build_pack
 from storage import weights
+from storage.errors import Damaged, StoreError, StoreUnreachable
 from storage.files import Store
 
 PATIENCE = 30.0
@@ -55,7 +56,11 @@ class PackWorker:
         try:
             return build_pack(job, self.run, self.config, self.nets, self.store)
         except Exception as error:  # noqa: BLE001 - raised in the driver
-            told = error if isinstance(error, (CodeError, OSError)) else CodeError(f"{job.node}: {error!r}")
+            told = (
+                error
+                if isinstance(error, (CodeError, OSError, StoreError, StoreUnreachable, Damaged))
+                else CodeError(f"{job.node}: {error!r}")
+            )
             told.add_note("".join(traceback.format_exception(error)).rstrip())
             return told
 

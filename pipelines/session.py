@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from pipelines.engine.node import Graph
 from pipelines.engine.plan import Options, Planner
 from pipelines.graph import build
 from storage import locations, weights
+from storage.fetched import cache_folder
 from storage.files import Store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,7 +68,3 @@ def open_session(run_file: Path, sets: Iterable[str] = ()) -> Session:
     loaded = configuration.load(run_file, sets)
     store = Store(configuration.store_uri(loaded.config))
     return Session(loaded, store, build(loaded.config), FileCache(cache_folder() / "files.json"))
-
-
-def cache_folder() -> Path:
-    return Path(os.environ.get("REENACT_CACHE") or ".reenact/cache").absolute()

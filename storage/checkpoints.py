@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from storage.errors import Damaged, InvalidInput
 from storage.files import Store
 
 if TYPE_CHECKING:
@@ -39,9 +40,9 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             about = (file.metadata() or {}).get(ABOUT)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+        raise Damaged(f"{path} is not a whole safetensors file: {error}") from error
     if about is None:
-        raise ValueError(f"{path} was not written here: its metadata has no {ABOUT!r}")
+        raise InvalidInput(f"{path} was not written here: its metadata has no {ABOUT!r}")
     return tensors, json.loads(about)
 
 

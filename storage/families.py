@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage import frames, locations, shards
-from storage.files import Store
+from storage.errors import Damaged
+from storage.files import Store, sha256_file
 from storage.shards import Member, Sample, SampleRecord
 
 
@@ -242,6 +243,12 @@ def stored_sample(store: Store, node: str, pack: str, sample: SampleRecord) -> s
     return shards.EncodedSample(sample.key, members)
 
 
+@lru_cache(maxsize=4096)
+def _sha256_at(path: Path, _stamp: tuple[int, ...]) -> str:
+    """Hashed once a process; `_stamp` is another when the file was written again."""
+    return sha256_file(path)
+
+
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """What a node published, as the nodes that read it see it."""
@@ -255,12 +262,20 @@ class Artifact:
     """whole nodes: where the files are"""
     files: tuple[str, ...] = ()
     steps: int | None = None
+    sums: Mapping[str, str] = field(default_factory=dict)
+    """whole nodes: sha256 of each file, as its record says"""
 
     def path(self, name: str) -> Path:
-        """A whole node's file, on this machine."""
+        """A whole node's file, on this machine. Damaged where its bytes are not those on record."""
         if name not in self.files:
             raise ValueError(f"{self.node} published no file {name!r}; it has {list(self.files)}")
-        return self.store.fetch(f"{self.folder}/{name}")
+        at, expected = f"{self.folder}/{name}", self.sums.get(name, "")
+        path = self.store.fetch(at, expected)
+        if expected and self.store.local:  # a copy of a remote file was hashed when it was made
+            stat = path.stat()
+            if _sha256_at(path, (stat.st_size, stat.st_mtime_ns, stat.st_ino)) != expected:
+                raise Damaged(f"{at} differs from its sha256 on record; delete it and run again")
+        return path
 
     def uri(self, name: str = "") -> str:
         return self.store.uri_of(f"{self.folder}/{name}" if name else self.folder)

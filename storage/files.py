@@ -10,25 +10,35 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pyarrow import ArrowInvalid, fs
 
-from storage.errors import InvalidInput
+from storage.errors import Damaged, InvalidInput, StoreError, StoreUnreachable
+from storage.fetched import Copies, version
 from storage.uris import check_uri, joined, public_uri
 
 _CHUNK = 1 << 20
-
-
-class StoreError(OSError):
-    """The store itself failed: full, gone or not writable. Never recorded as an answer about the data."""
+_UNUSABLE = {
+    errno.ENOSPC: "the disk is full; free some space (`reenact gc`) and run again",
+    errno.EDQUOT: "the disk quota is used up; free some space (`reenact gc`) and run again",
+    errno.EACCES: "no permission",
+    errno.EPERM: "no permission",
+    errno.EROFS: "that file system is read-only",
+    errno.ENOENT: "its folder is not there and cannot be made",
+    errno.ENOTDIR: "something in its path is a file, not a folder",
+    errno.EISDIR: "a folder is in its place",
+}
+_REFUSED = re.compile(r"ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|\b40[13]\b")
+"""How an object store says that no other try will help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,71 +79,109 @@ class Store:
         return self.at(path) if self.local else joined(self.uri, path)
 
     # --- reading ---
+    @contextmanager
+    def open(self, path: str) -> Iterator[Any]:
+        """A stream of a published file that can seek. FileNotFoundError where it is not there."""
+        with self._errors_of("read", path), self.fs.open_input_file(self.at(path)) as stream:
+            yield stream
+
+    @contextmanager
+    def stream(self, path: str) -> Iterator[Any]:
+        """As `open`, to be read once from its start: an object store is asked once."""
+        with self._errors_of("read", path), self.fs.open_input_stream(self.at(path)) as stream:
+            yield stream
+
+    def infos(self, paths: Sequence[str]) -> Sequence[fs.FileInfo]:
+        """What is there of these, in one request."""
+        with self._errors_of("look for", ", ".join(paths[:2])):
+            return self.fs.get_file_info([self.at(path) for path in paths])
+
     def exists(self, path: str) -> bool:
-        return self.fs.get_file_info(self.at(path)).type != fs.FileType.NotFound
+        with self._errors_of("look for", path):
+            return self.fs.get_file_info(self.at(path)).type != fs.FileType.NotFound
+
+    def _infos(self, path: str, recursive: bool = False) -> list[fs.FileInfo]:
+        with self._errors_of("list", path):
+            below = fs.FileSelector(self.at(path), recursive=recursive, allow_not_found=True)
+            return self.fs.get_file_info(below)
 
     def list(self, path: str) -> list[Entry]:
         """Files directly in a folder, by name; a folder that is not there is empty."""
-        infos = self.fs.get_file_info(fs.FileSelector(self.at(path), allow_not_found=True))
+        infos = self._infos(path)
         files = [Entry(i.base_name, i.size or 0, (i.mtime_ns or 0) / 1e9) for i in infos if i.is_file]
         return sorted(files, key=lambda e: e.name)
 
     def folders(self, path: str) -> list[str]:
-        infos = self.fs.get_file_info(fs.FileSelector(self.at(path), allow_not_found=True))
-        return sorted(i.base_name for i in infos if i.type == fs.FileType.Directory)
+        return sorted(i.base_name for i in self._infos(path) if i.type == fs.FileType.Directory)
 
     def walk(self, path: str) -> list[Entry]:
         """Every file below a folder, named relative to the store's root."""
-        selector = fs.FileSelector(self.at(path), recursive=True, allow_not_found=True)
         cut = len(self.base) + 1
         return [Entry(i.path[cut:], i.size or 0, (i.mtime_ns or 0) / 1e9)
-                for i in self.fs.get_file_info(selector) if i.is_file]  # fmt: skip
+                for i in self._infos(path, recursive=True) if i.is_file]  # fmt: skip
 
     def read(self, path: str) -> bytes:
-        with self.fs.open_input_file(self.at(path)) as stream:
+        with self.open(path) as stream:
             return stream.read()
 
     def read_range(self, path: str, offset: int, size: int) -> bytes:
-        with self.fs.open_input_file(self.at(path)) as stream:
+        with self.open(path) as stream:
             return stream.read_at(size, offset)
 
-    def read_json(self, path: str) -> Any:
-        return json.loads(self.read(path))
+    def read_json(self, path: str, *names: str) -> Any:
+        """A small file's value; with `names`, an object that has these entries. Damaged, which names the
+        file, for anything else."""
+        try:
+            value = json.loads(self.read(path))
+        except ValueError as error:
+            raise Damaged(f"{path} is not whole JSON ({error})") from error
+        if names and not isinstance(value, dict):
+            raise Damaged(f"{path} holds a {type(value).__name__}, expected an object")
+        if missing := [name for name in names if name not in value]:
+            raise Damaged(f"{path} has no {', '.join(missing)}")
+        return value
 
-    def fetch(self, path: str) -> Path:
-        """A local path holding this file's bytes: the file itself, or a copy in the temp folder."""
+    def fetch(self, path: str, sha256: str = "") -> Path:
+        """A local path holding this file's bytes: the file itself, or a copy that is known to hold them.
+
+        sha256: of the content, where a record says it; such a copy is used again without a request. So is one
+        of the same ETag. Where the store gives none, the file is read each time. A copy stays for as long as
+        newer ones leave room (storage.fetched): open it at once.
+        """
         if self.local:
             return Path(self.at(path))
-        name = hashlib.sha256(self.uri_of(path).encode()).hexdigest()
-        target = Path(tempfile.gettempdir()) / "reenact-fetch" / name / Path(path).name
-        info = self.fs.get_file_info(self.at(path))
-        if info.type == fs.FileType.NotFound:
-            raise FileNotFoundError(f"{public_uri(self.uri)}/{path} is not there")
-        if not target.exists() or target.stat().st_size != info.size:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            aside = target.with_name(f"{target.name}.{uuid.uuid4().hex}")
-            with self.fs.open_input_stream(self.at(path)) as source, aside.open("wb") as sink:
-                shutil.copyfileobj(source, sink, _CHUNK)
-            aside.replace(target)
-        return target
+        copies, name = Copies(), path.rsplit("/", 1)[-1]
+        if sha256 and (copy := copies.find(sha256, name)):
+            return copy
+        with self.open(path) as source:
+            content = sha256 or version(self.uri_of(path), source.metadata())
+            if content and (copy := copies.find(content, name)):
+                return copy
+            with copies.aside() as aside:
+                with aside.open("xb") as sink:
+                    shutil.copyfileobj(source, sink, _CHUNK)
+                found = sha256_file(aside)
+                if sha256 and found != sha256:
+                    raise Damaged(f"{path}: its sha256 is {found[:16]}..., on record is {sha256[:16]}...")
+                return copies.add(aside, content or found, name)
 
     # --- writing ---
     def put(self, local: Path, path: str) -> None:
         """Publish a finished local file (moved away when it can be)."""
-        with self._named_errors(path):
+        with self._errors_of("write", path):
             if self.local:
                 self._place(local, Path(self.at(path)))
                 return
             with local.open("rb") as source, self.fs.open_output_stream(self.at(path)) as sink:
                 shutil.copyfileobj(source, sink, _CHUNK)
-        found, expected = self.fs.get_file_info(self.at(path)).size, local.stat().st_size
+            found, expected = self.fs.get_file_info(self.at(path)).size, local.stat().st_size
         if found != expected:
-            raise StoreError(f"{path}: {found} bytes arrived of {expected}; run again")
+            raise StoreUnreachable(f"{path}: {found} bytes arrived of {expected} in {self}; run again")
 
     def write(self, path: str, data: bytes) -> None:
         with self.scratch() as folder:
             aside = folder / "data"
-            with self._named_errors(path):
+            with self._errors_of("write", path):
                 aside.write_bytes(data)
             self.put(aside, path)
 
@@ -141,12 +189,16 @@ class Store:
         self.write(path, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
 
     def delete(self, path: str) -> None:
-        if self.exists(path):
+        """Gone already, or taken away meanwhile by another process, is as good."""
+        with suppress(FileNotFoundError), self._errors_of("delete", path):
             self.fs.delete_file(self.at(path))
 
     def delete_tree(self, path: str) -> None:
-        if self.exists(path):
-            self.fs.delete_dir(self.at(path))
+        """As `delete`, of a folder and all below it."""
+        with self._errors_of("delete", path):
+            while self.fs.get_file_info(self.at(path)).type == fs.FileType.Directory:
+                with suppress(FileNotFoundError):  # another process deletes it too: look again
+                    self.fs.delete_dir(self.at(path))
 
     def check_writable(self) -> None:
         """Fail before any work when the store cannot take it."""
@@ -160,7 +212,7 @@ class Store:
         parent = None
         if self.local:
             parent = self.at("tmp")
-            with self._named_errors("tmp"):
+            with self._errors_of("write", "tmp"):
                 os.makedirs(parent, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=parent, prefix="reenact-") as folder:
             yield Path(folder)
@@ -176,18 +228,18 @@ class Store:
         os.replace(local, target)
 
     @contextmanager
-    def _named_errors(self, path: str) -> Iterator[None]:
+    def _errors_of(self, doing: str, path: str) -> Iterator[None]:
+        """What the file system says, as one of our own classes: no other try will help (StoreError), or one
+        may (StoreUnreachable). That a file is not there stays FileNotFoundError, except when writing."""
         try:
             yield
         except OSError as error:
-            why = {
-                errno.ENOSPC: "the disk is full; free some space (`reenact gc`) and run again",
-                errno.EACCES: "no permission to write there",
-                errno.EROFS: "that file system is read-only",
-            }.get(error.errno or 0, str(error))
-            raise StoreError(
-                error.errno or errno.EIO, f"cannot write {path} in store {public_uri(self.uri)}: {why}"
-            ) from error
+            if isinstance(error, FileNotFoundError) and doing != "write":
+                raise
+            at = f"cannot {doing} {path or 'its root'} in store {public_uri(self.uri)}"
+            if (why := _UNUSABLE.get(error.errno or 0)) or _REFUSED.search(str(error)):
+                raise StoreError(f"{at}: {why or error}") from error
+            raise StoreUnreachable(f"{at}: {error}") from error
 
 
 def sha256_file(path: Path) -> str:

@@ -19,13 +19,15 @@ from __future__ import annotations
 
 import re
 
+from storage.errors import InvalidInput
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*")
 
 
 def safe(name: str) -> str:
     """A path part from a validated id; anything else is refused rather than repaired."""
     if not _NAME.fullmatch(name) or ".." in name or len(name) > 200:
-        raise ValueError(f"{name!r} cannot be part of a path: expected letters, digits and any of _-.@+")
+        raise InvalidInput(f"{name!r} cannot be part of a path: expected letters, digits and any of _-.@+")
     return name
 
 

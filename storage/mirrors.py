@@ -7,7 +7,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from storage.files import Store, StoreError
+from storage.errors import StoreError, StoreUnreachable
+from storage.files import Store
 from storage.uris import public_uri
 
 EXTENSIONS = ("mp4", "mkv", "webm", "mov", "m4v", "avi")
@@ -31,9 +32,7 @@ class Mirror:
         """File name of the first id that is there; one request for all spellings. Raises StoreError where the
         mirror itself is gone: that is no answer about a video."""
         names = file_names(ids)
-        for name, info in zip(
-            names, self._store.fs.get_file_info([self._store.at(n) for n in names]), strict=True
-        ):
+        for name, info in zip(names, self._store.infos(names), strict=True):
             if info.is_file:
                 return name
         if self._store.local and not self._store.exists(""):
@@ -42,13 +41,11 @@ class Mirror:
 
     def fetch(self, name: str, target: Path) -> Path:
         """A local path with this file's bytes: the file itself, or a complete copy at `target`."""
-        path = self._store.at(name)
         if self._store.local:
-            return Path(path)
-        size = self._store.fs.get_file_info(path).size
-        with self._store.fs.open_input_stream(path) as source, target.open("wb") as sink:
+            return Path(self._store.at(name))
+        (info,) = self._store.infos([name])
+        with self._store.stream(name) as source, target.open("wb") as sink:
             shutil.copyfileobj(source, sink, _CHUNK)
-        if target.stat().st_size != size:
-            found = target.stat().st_size
-            raise StoreError(f"{public_uri(self._store.uri)}/{name}: {found:,} bytes came of {size:,}")
+        if (found := target.stat().st_size) != (size := info.size):
+            raise StoreUnreachable(f"{public_uri(self._store.uri)}/{name}: {found:,} bytes came of {size:,}")
         return target

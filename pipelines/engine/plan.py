@@ -195,7 +195,8 @@ def read_whole(store: Store, node: str, key: str, steps: int | None = None) -> A
     present = {e.name: e.size for e in store.list(folder)}
     if any(present.get(name) != size for name, size in record["sizes"].items()):
         return None
-    return Artifact(store, node, key, record["digest"], folder, tuple(sorted(record["sizes"])), steps)
+    files, sums = tuple(sorted(record["sizes"])), record["sha256"]
+    return Artifact(store, node, key, record["digest"], folder, files, steps, sums)
 
 
 class _Whole:

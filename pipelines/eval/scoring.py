@@ -17,6 +17,7 @@ from pipelines.eval import pictures
 from pipelines.eval.metrics import METRICS, Sums
 from pipelines.eval.metrics.akd import FRAME_SIZE, found
 from pipelines.stored_clips import Clips, StoredClip
+from storage.errors import InvalidInput
 
 if TYPE_CHECKING:
     from models.animation import Reenactor
@@ -285,7 +286,7 @@ def load_landmarks(store: Any) -> tuple[Landmarks | None, str]:
     for weights_id in {w for metric in METRICS.values() for w in metric.needs}:
         try:
             path_of(store, weights_id)
-        except FileNotFoundError:
+        except InvalidInput:
             return None, weights_id
     detector, landmarker = load_nets(NETS_OF_LANDMARKS, store).values()
     return lambda frames: landmarker.landmarks(frames, largest_faces(detector.detect(frames))), ""

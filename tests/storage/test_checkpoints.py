@@ -3,6 +3,7 @@ import torch
 
 from storage import checkpoints
 from storage.checkpoints import StepCheckpoints
+from storage.errors import Damaged, InvalidInput
 
 TENSORS = {"b": torch.arange(6.0).view(2, 3), "a": torch.tensor(3, dtype=torch.int64)}
 ABOUT = {"step": 4, "labels": {"z": "1", "a": "2"}, "sizes": [1, 2]}
@@ -31,10 +32,10 @@ def test_a_torn_or_foreign_file_is_refused(tmp_path):
 
     checkpoints.save(tmp_path / "x", TENSORS, ABOUT)
     (tmp_path / "torn").write_bytes((tmp_path / "x").read_bytes()[:-3])
-    with pytest.raises(ValueError, match="torn is not a whole safetensors file"):
+    with pytest.raises(Damaged, match="torn is not a whole safetensors file"):
         checkpoints.load(tmp_path / "torn")
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign")
-    with pytest.raises(ValueError, match="was not written here"):
+    with pytest.raises(InvalidInput, match="was not written here"):
         checkpoints.load(tmp_path / "foreign")
 
 

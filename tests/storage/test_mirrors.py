@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import fs
 
-from storage.files import StoreError
+from storage.errors import StoreError, StoreUnreachable
 from storage.mirrors import EXTENSIONS, Mirror, file_names
 
 
@@ -96,5 +96,5 @@ def test_an_object_store_gives_a_copy_and_is_asked_once_for_all_spellings(bucket
 
 def test_a_copy_that_ends_early_is_no_file(bucket, tmp_path):
     mirror, _ = bucket(short=7)
-    with pytest.raises(StoreError, match="493 bytes came of 500"):
+    with pytest.raises(StoreUnreachable, match="493 bytes came of 500"):
         mirror.fetch("a.webm", tmp_path / "copy")

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from storage import locations, weights
+from storage.errors import InvalidInput
 from storage.files import Store
 from storage.weights_import import convert
 
@@ -39,7 +40,7 @@ def test_a_checkpoint_with_code_is_refused_and_not_run(store, tmp_path):
     file = tmp_path / "evil.pt"
     with file.open("wb") as stream:
         pickle.dump({"a": Evil()}, stream)
-    with pytest.raises(ValueError, match="cannot be imported as fsrt_vox"):
+    with pytest.raises(InvalidInput, match="cannot be imported as fsrt_vox"):
         weights.import_file(store, "fsrt_vox", file)
     assert not (tmp_path / "ran").exists()
 
@@ -58,7 +59,7 @@ def test_numpys_own_functions_are_never_called(tmp_path):
     torch.save({"a": torch.ones(2), "b": np.dtype("O")}, tmp_path / "dtype.pt")
     assert convert(tmp_path / "dtype.pt", tmp_path / "out")["tensors"] == 1
     torch.save({"a": torch.ones(2), "b": np.ones(3)}, tmp_path / "array.pt")
-    with pytest.raises(ValueError, match=r"not a file of tensors alone: it calls numpy\..*_reconstruct"):
+    with pytest.raises(InvalidInput, match=r"not a file of tensors alone: it calls numpy\..*_reconstruct"):
         convert(tmp_path / "array.pt", tmp_path / "out")
 
 
@@ -86,13 +87,13 @@ def test_a_file_that_does_not_pass_the_check_is_not_imported(store, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", pickle.dumps([1, 2])])
 def test_what_is_no_checkpoint_is_said_in_a_line(tmp_path, content):
     (tmp_path / "x.pt").write_bytes(content)
-    with pytest.raises(ValueError, match=r"^not a file of tensors alone: it is cut off, or in no [^\n]*$"):
+    with pytest.raises(InvalidInput, match=r"^not a file of tensors alone: it is cut off, or in no [^\n]*$"):
         convert(tmp_path / "x.pt", tmp_path / "out")
 
 
 def test_two_tensors_of_one_name_are_refused(tmp_path):
     torch.save({"a": {"b.c": torch.ones(1)}, "a.b": {"c": torch.zeros(1)}}, tmp_path / "x.pt")
-    with pytest.raises(ValueError, match=r"two tensors would be called a\.b\.c"):
+    with pytest.raises(InvalidInput, match=r"two tensors would be called a\.b\.c"):
         convert(tmp_path / "x.pt", tmp_path / "out")
 
 
@@ -100,7 +101,7 @@ def test_another_file_under_the_same_id_is_refused(store, tmp_path):
     for i in (1, 2):
         torch.save({"a": torch.full((2,), float(i))}, tmp_path / f"{i}.pt")
     weights.import_file(store, "fsrt_kp", tmp_path / "1.pt")
-    with pytest.raises(ValueError, match="pinned to a file with sha256"):
+    with pytest.raises(InvalidInput, match="pinned to a file with sha256"):
         weights.import_file(store, "fsrt_kp", tmp_path / "2.pt")
 
 
@@ -113,13 +114,13 @@ def test_a_changed_file_does_not_verify(store, tmp_path):
 
 def test_missing_weights_say_where_to_get_them(store):
     with pytest.raises(
-        FileNotFoundError, match=r"get vox256.pt from andrerochow/fsrt, then `reenact weights import"
+        InvalidInput, match=r"get vox256.pt from andrerochow/fsrt, then `reenact weights import"
     ):
         weights.path_of(store, "fsrt_vox")
 
 
 def test_unknown_ids_name_the_known(store):
-    with pytest.raises(ValueError, match="no weights 'nope'; known: dlib_sp68"):
+    with pytest.raises(InvalidInput, match="no weights 'nope'; known: dlib_sp68"):
         weights.pinned(store, "nope")
 
 
@@ -151,7 +152,7 @@ def test_settings_beside_the_tensors_travel_in_the_imported_file(store, tmp_path
 def test_other_settings_beside_the_same_tensors_are_other_weights(store, tmp_path):
     weights.import_file(store, "wav2vec2_base", published(tmp_path / "a"))
     weights.import_file(store, "wav2vec2_base", tmp_path / "a" / "model.safetensors")  # the same again
-    with pytest.raises(ValueError, match="pinned to a file with sha256"):
+    with pytest.raises(InvalidInput, match="pinned to a file with sha256"):
         weights.import_file(store, "wav2vec2_base", published(tmp_path / "b", hidden_size=16))
 
 
@@ -168,7 +169,7 @@ def test_the_hub_cache_is_a_folder_too(store, tmp_path):
     facts = weights.import_file(store, "wav2vec2_base", repository)
     assert (facts["tensors"], facts["format"]) == (1, "safetensors")
     (repository / "refs" / "main").write_text("../../elsewhere")
-    with pytest.raises(ValueError, match="is not a revision"):
+    with pytest.raises(InvalidInput, match="is not a revision"):
         weights.import_file(store, "wav2vec2_base", repository)
 
 
@@ -177,13 +178,13 @@ def test_the_hub_cache_is_a_folder_too(store, tmp_path):
 )
 def test_half_a_folder_is_refused(store, tmp_path, missing, said):
     (published(tmp_path / "a") / missing).unlink()
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(InvalidInput, match=said):
         weights.import_file(store, "wav2vec2_base", tmp_path / "a")
 
 
 def test_settings_that_are_no_object_are_refused(store, tmp_path):
     (published(tmp_path / "a") / "config.json").write_text("[1]")
-    with pytest.raises(ValueError, match="expected an object of settings"):
+    with pytest.raises(InvalidInput, match="expected an object of settings"):
         weights.import_file(store, "wav2vec2_base", tmp_path / "a")
 
 

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from pipelines.weights import export
 from storage import checkpoints, locations
+from storage.errors import InvalidInput
 from storage.files import Store
 from storage.weights_import import convert
 
@@ -77,5 +78,5 @@ def test_weights_of_another_architecture_stop_before_training(lab, imported):
 
 
 def test_a_file_that_was_not_imported_is_said_with_the_way_to_get_it(lab, imported):
-    with pytest.raises(FileNotFoundError, match=r"fomm_vox .* are missing: get vox-cpk\.pth\.tar"):
+    with pytest.raises(InvalidInput, match=r"fomm_vox .* are missing: get vox-cpk\.pth\.tar"):
         lab.run(lab.context("warmup", start_from="weights.fsrt_vox_fomm"))

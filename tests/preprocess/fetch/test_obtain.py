@@ -13,7 +13,7 @@ import pytest
 from pipelines.errors import Rejected
 from pipelines.preprocess.fetch.hosts import HostBusy
 from pipelines.preprocess.fetch.obtain import obtain
-from storage.files import StoreError
+from storage.errors import StoreError
 from storage.mirrors import EXTENSIONS
 
 ROOT = Path(__file__).resolve().parents[3]
