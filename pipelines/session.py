@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pipelines import config as configuration
 from pipelines.engine.code import Code
-from pipelines.engine.fingerprint import Environment, FileCache, resolve
+from pipelines.engine.file_cache import FileCache
+from pipelines.engine.fingerprint import Environment, resolve
 from pipelines.engine.node import Graph
 from pipelines.engine.plan import Options, Planner
 from pipelines.graph import build

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib
 import importlib.metadata
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pipelines.engine.code import Code, Reached
@@ -203,34 +200,3 @@ class Environment:
     """Tool name -> version line."""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """Settings that got a new name (`first_name`)."""
-
-
-class FileCache:
-    """Derived facts about local files, kept by (path, size, mtime, inode) in one small JSON file."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self._dirty = False
-        self._facts: dict[str, Any] = {}
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-            self._facts = json.loads(path.read_text())
-
-    def get(self, file: Path, make: Callable[[], Any]) -> Any:
-        stat = file.stat()
-        stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-        name = str(file.resolve())
-        if (known := self._facts.get(name)) is None or known[0] != stamp:
-            self._facts[name] = known = [stamp, make()]
-            self._dirty = True
-        return known[1]
-
-    def save(self) -> None:
-        """Write aside and rename; a cache that cannot be written is only slower, so that is not an error."""
-        if not self._dirty:
-            return
-        with contextlib.suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            aside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-            aside.write_text(json.dumps(self._facts))
-            aside.replace(self.path)
-        self._dirty = False

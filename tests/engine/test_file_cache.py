@@ -1,0 +1,60 @@
+"""Facts about files are kept between commands; a cache that cannot be read is as none."""
+
+import json
+import threading
+
+import pytest
+
+from pipelines.engine.file_cache import FORM, FileCache
+
+
+def test_a_fact_is_kept_until_its_file_changes(tmp_path):
+    file = tmp_path / "a.py"
+    file.write_text("1")
+    cache = FileCache(tmp_path / "files.json")
+    assert cache.get(file, lambda: "first") == "first"
+    cache.save()
+    again = FileCache(tmp_path / "files.json")
+    assert again.get(file, lambda: "second") == "first"
+    file.write_text("12")
+    assert again.get(file, lambda: "third") == "third"
+
+
+def test_threads_may_add_facts_while_it_is_saved(tmp_path):
+    files = [tmp_path / f"{i}.py" for i in range(200)]
+    for file in files:
+        file.touch()
+    cache = FileCache(tmp_path / "files.json")
+    errors: list[BaseException] = []
+
+    def add(some) -> None:
+        for file in some:
+            cache.get(file, lambda: ["x" * 2000] * 20)
+
+    def save(adding) -> None:
+        try:
+            while any(thread.is_alive() for thread in adding):
+                cache._dirty = True
+                cache.save()
+        except BaseException as error:  # noqa: BLE001 (raised below)
+            errors.append(error)
+
+    adding = [threading.Thread(target=add, args=(files[i::4],)) for i in range(4)]
+    saving = threading.Thread(target=save, args=(adding,))
+    for thread in (*adding, saving):
+        thread.start()
+    for thread in (*adding, saving):
+        thread.join()
+    assert errors == []
+    cache.save()
+    assert len(json.loads((tmp_path / "files.json").read_text())["facts"]) == 200
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "1", '{"a.py": 3}', "\xff", '{"form": 1, "facts": {}}',
+                                  f'{{"form": {FORM}, "facts": []}}',
+                                  f'{{"form": {FORM}, "facts": {{"FILE": 3}}}}'])  # fmt: skip
+def test_a_cache_of_another_form_is_ignored(tmp_path, text):
+    file = tmp_path / "a.py"
+    file.touch()
+    (tmp_path / "files.json").write_text(text.replace("FILE", str(file)), encoding="latin-1")
+    assert FileCache(tmp_path / "files.json").get(file, lambda: "made") == "made"
