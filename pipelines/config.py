@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
+import sys
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -34,6 +36,9 @@ from pipelines.preprocess.views import ViewsConfig
 from storage.uris import check_uri
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+RENAMED: dict[str, str] = {}
+"""Settings that got another name: today's path, in which `*` stands for any one part -> the last part of the
+old one, which keys go on to hold, so that renaming a setting makes nothing stale."""
 
 
 class ConfigError(ValueError):
@@ -318,6 +323,22 @@ def resolved(loaded: Loaded) -> str:
 
     show(canonical(loaded.config), 0, "")
     return "\n".join(lines)
+
+
+def classes(kind: type = Config) -> set[str]:
+    """ "module:class" of every class of settings. By the words of the annotations: to evaluate them would
+    take a tenth of a plan's time."""
+    found = {f"{kind.__module__}:{kind.__qualname__}"}
+    for field_ in dataclasses.fields(kind):
+        if isinstance(field_.type, str):
+            names = vars(sys.modules[kind.__module__])
+            parts = [names.get(word) for word in re.findall(r"\w+", field_.type)]
+        else:
+            parts = [field_.type]
+        found |= set().union(
+            *(classes(p) for p in parts if isinstance(p, type) and dataclasses.is_dataclass(p))
+        )
+    return found
 
 
 def store_uri(config: Config) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from models.starts import check as check_start
 from pipelines.engine.node import Graph, Node
 from pipelines.eval.scoring import NETS_OF_LANDMARKS
 from pipelines.preprocess.sources import SOURCE_NETS, SOURCES
-from storage.shards import codecs
+from storage import shards
 
 RECORDING = ("identity", "tracks")
 SOURCE = ("source", "uri", "sha256", "seed", "spec")
@@ -45,7 +45,7 @@ TRAINING = tuple(
 def build(config: Any) -> Graph:
     """The graph of a run: every preprocessing node, then the phases and the evaluation of each model."""
     graph = Graph()
-    keyed, whole = partial(_keyed, graph, config), partial(_whole, graph)
+    keyed, whole = partial(_keyed, graph, config), partial(_whole, graph, config)
     data(keyed, whole, config)
     choose(whole, config)
     for model in config.models:
@@ -64,7 +64,7 @@ def build(config: Any) -> Graph:
 def data(keyed: Any, whole: Any, config: Any) -> None:
     """What every model shares: recordings, clips, and the families aligned with them."""
     # fmt: off
-    whole("recordings", "preprocess.recordings:list_recordings", eager=True, resources={},
+    whole("recordings", "preprocess.recordings:list_recordings", eager=True, table=True, resources={},
           writes=("id", "split", "span", *RECORDING, *SOURCE),
           config=data_settings(config), code=(SOURCES[config.data.source],),
           inputs="pipelines.preprocess.recordings:external")
@@ -78,31 +78,29 @@ def data(keyed: Any, whole: Any, config: Any) -> None:
           writes=("video", "probe", "truth"),
           config=("data.sound", *download_settings(config)), nets=SOURCE_NETS.get(config.data.source, ()),
           cpu=1 if rendered else 0.25,  # bringing is waiting: runtime.pools may ask for more than the cores
-          packages=("av",) if encodes else (), tools=("ffmpeg",) if encodes else ())
+          packages=("av", *(("scipy",) if rendered else ())) if encodes else (),
+          tools=("ffmpeg",) if encodes else ())
 
     keyed("clips", "clips:cut_clips",
           reads={"recordings": (*RECORDING, "span"), "download": ("video", "probe")},
           writes=("frames", "sound", "boxes", "crop", "clip"),
-          config=("clips",), nets=config.clips.nets,
-          packages=config.clips.packages, tools=("ffmpeg",))
+          config=("clips",), nets=config.clips.nets, packages=("av", "pillow"), tools=("ffmpeg",))
 
     keyed("keypoints", "keypoints:find_keypoints",
           reads={"clips": config.keypoints.reads},
           writes=config.keypoints.writes,
-          config=("keypoints",), nets=config.keypoints.nets,
-          packages=config.keypoints.packages)
+          config=("keypoints",), nets=config.keypoints.nets, packages=("scipy",))
 
     keyed("fit3dmm", "fit3dmm:fit_clips",
           reads=config.fit3dmm.reads,
           writes=config.fit3dmm.writes,
-          config=("fit3dmm",), nets=config.fit3dmm.nets,
-          packages=config.fit3dmm.packages)
+          config=("fit3dmm",), nets=config.fit3dmm.nets)
 
     spoken = (config.speech.net,) if config.speech.net else ()
     keyed("speech", "speech:encode_speech",
           reads={"clips": ("sound", "clip")},
           writes=("speech",),
-          config=("speech",), nets=spoken, packages=("torch", "transformers") if spoken else (),
+          config=("speech",), nets=spoken, packages=() if spoken else ("scipy",),
           inputs="pipelines.preprocess.transcripts:external")
 
     whole("corpus", "eval.corpus:corpus",
@@ -116,7 +114,8 @@ def data(keyed: Any, whole: Any, config: Any) -> None:
         keyed(f"views.{name}", f"views:cut_{name}",
               reads={"download": ("video", "probe"), "clips": ("crop", "clip"), **landmarks},
               writes=("frames", "affine", "frame_at"),
-              config=(f"views.{name}",), packages=("simplejpeg", "pillow", "scipy", "av"), tools=("ffmpeg",))
+              config=(f"views.{name}",), codec=getattr(config.views, name).frames.codec,
+              packages=("pillow", "scipy", "av"), tools=("ffmpeg",))
     # fmt: on
 
 
@@ -133,17 +132,16 @@ def train(whole: Any, model: str, config: Any) -> str:
         check_start(model, settings, section.phases, phases.parts(section), phases.RELEASED)
         starts = phases.RELEASED.get(settings.released)
         from_phase = {f"train.{model}.{before}": ("checkpoint",)} if before and not starts else {}
-        nets = [NETS[net] for net in phases.nets(section, settings)]
-        weights = (*(w for net in nets for w in net.weights), *(starts.files if starts else ()))
+        nets = phases.nets(section, settings)
         parts = (*phases.SETTINGS[phase], *(phases.NET_SETTINGS if nets else ()), f"phases.{phase}")
-        code = [phases.TASKS[phase], *(net.loader for net in nets), *([starts.reader] if starts else [])]
+        code = (phases.TASKS[phase], *([starts.reader] if starts else []))
         # fmt: off
         whole(name, "train.launch:train_phase", exclusive=True, resources=resources,
               check="pipelines.train.data:check_workers",
               reads={**reads, **from_phase}, writes=("checkpoint",), logs=("metrics.jsonl", "samples.png"),
               config=[*(f"{model}.{part}" for part in parts), *phases.told(section)],
               extend=f"{model}.phases.{phase}.steps",
-              code=(*TRAINING, *code), weights=weights, packages=("torch",))
+              code=(*TRAINING, *code), nets=nets, weights=starts.files if starts else (), packages=("torch",))
         # fmt: on
     if not name:
         raise ValueError(
@@ -166,14 +164,14 @@ def choose(whole: Any, config: Any) -> None:
 def evaluate(whole: Any, model: str, config: Any, last: str) -> None:
     """Every metric on held-out clips, beside the baselines; the pictures of the report."""
     phases = importlib.import_module(f"{MODELS[model]}.phases")
-    nets = [NETS[net] for net in (*NETS_OF_LANDMARKS, *phases.reenacting(getattr(config, model)))]
+    nets = (*NETS_OF_LANDMARKS, *phases.reenacting(getattr(config, model)))
     # fmt: off
     whole(f"eval.{model}", "eval.reenact:evaluate", exclusive=True,
           resources={"cpu": config.runtime.eval_cpus, "gpu": int(config.runtime.use_gpu)},
           reads={"test_clips": ("list",), **_driven(model, config), last: ("checkpoint",)},
           writes=("scores",),
-          config=("eval",), code=(f"{MODELS[model]}.reenact:load_reenactor", *(net.loader for net in nets)),
-          weights=[w for net in nets for w in net.weights], lacking="say", packages=("torch", "dlib-bin"))
+          config=("eval",), code=(f"{MODELS[model]}.reenact:load_reenactor",), nets=nets, lacking="say",
+          packages=("torch", "scipy", "av"))  # the net; SSIM; the baseline that goes through a codec
     # fmt: on
 
 
@@ -217,15 +215,39 @@ def _keyed(
     writes: Sequence[str],
     nets: Sequence[str] = (),
     cpu: float = 1,
+    codec: Any = None,
     **more: Any,
 ) -> None:
-    """The loaders of its nets and the codecs of its fields are code of its key too. cpu: of each worker."""
-    code = [*(NETS[net].loader for net in nets), *codecs(writes)]
-    weights = [w for net in nets for w in NETS[net].weights]
+    """cpu: of each worker. codec: of the frames it writes, if not that of the clips."""
     gpu = run_config.runtime.gpu_share if any(NETS[net].gpu for net in nets) else 0
+    written = shards.packages(writes, codec or run_config.clips.frames.codec)
+    more = _with_what_it_uses(run_config, nets, more, shards.encoders(writes), written)
     graph.add(Node(name=name, kind="keyed", run=f"pipelines.preprocess.{run}", writes=writes, nets=nets,
-                   code=code, weights=weights, resources={"cpu": cpu, "gpu": gpu}, **more))  # fmt: skip
+                   resources={"cpu": cpu, "gpu": gpu}, **more))  # fmt: skip
 
 
-def _whole(graph: Graph, name: str, run: str, **more: Any) -> None:
+def _whole(graph: Graph, run_config: Any, name: str, run: str, nets: Sequence[str] = (), **more: Any) -> None:
+    more = _with_what_it_uses(run_config, nets, more)
     graph.add(Node(name=name, kind="whole", run=f"pipelines.{run}", **more))
+
+
+def _with_what_it_uses(
+    run_config: Any,
+    nets: Sequence[str],
+    more: Mapping[str, Any],
+    code: Sequence[str] = (),
+    packages: Sequence[str] = (),
+) -> dict[str, Any]:
+    """A node's key also holds the loaders, weights and packages of its nets, and what decodes the fields it
+    reads."""
+    used = [NETS[net] for net in nets]
+    read = [field for fields in more.get("reads", {}).values() for field in fields]
+    decoding = shards.packages(read, run_config.clips.frames.codec)
+    code = (*more.get("code", ()), *code, *(net.loader for net in used), *shards.decoders(read))
+    weights = (*more.get("weights", ()), *(w for net in used for w in net.weights))
+    packages = (*more.get("packages", ()), *packages, *decoding, *(p for net in used for p in net.packages))
+    return {**more, "code": _once(code), "weights": _once(weights), "packages": _once(packages)}
+
+
+def _once(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))

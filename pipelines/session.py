@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pipelines import config as configuration
 from pipelines.engine.code import Code
@@ -20,10 +21,17 @@ from storage.files import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("pipelines", "models", "storage")
-OUTSIDE = (  # what only moves bytes and messages: content digests guard it, so an edit there retrains nothing
-    "pipelines.engine", "pipelines.executor", "pipelines.tracking", "pipelines.progress",
-    "pipelines.config", "pipelines.preprocess.fetch", "pipelines.train.follow", "storage",
+PLUMBING = (
+    "pipelines.cli", "pipelines.config", "pipelines.engine", "pipelines.errors", "pipelines.executor",
+    "pipelines.preprocess.fetch", "pipelines.progress", "pipelines.runs", "pipelines.session",
+    "pipelines.tracking", "pipelines.train.broken", "pipelines.train.figures", "pipelines.train.follow",
+    "pipelines.train.launch", "pipelines.train.metric_log", "pipelines.train.observe", "pipelines.train.worker",
+    "models.errors", "models.labels", "models.starts", "storage",
 )  # fmt: skip
+"""What moves bytes, messages and processes, and what is only shown: an edit there changes no number, so these
+files and folders are in no key. All else is, where a node reaches it."""
+COMPUTES = ("storage.codecs", "storage.frames")
+"""Files of theirs that do compute numbers."""
 TOOLS = {"ffmpeg": "pipelines.preprocess.media:ffmpeg_version"}
 
 
@@ -41,9 +49,10 @@ class Session:
     @cached_property
     def environment(self) -> Environment:
         return Environment(
-            code=Code(ROOT, PACKAGES, OUTSIDE, load=self.cache.get),
+            code=source(self.cache.get),
             weights=lambda name: weights.pinned(self.store, name),
             tool=lambda name: resolve(TOOLS[name])(),
+            renamed=configuration.RENAMED,
         )
 
     def planner(self, force: Iterable[str] = (), retry_rejected: bool = False) -> Planner:
@@ -63,6 +72,12 @@ class Session:
         """The nodes named with all they need; None = all."""
         named = {self.graph[name].name for name in only}
         return named.union(*(self.graph.upstream(name) for name in named)) if named else None
+
+
+def source(load: Any = None, root: Path = ROOT) -> Code:
+    """The project's source, as keys see it."""
+    renamed = {now.rpartition(".")[2]: before for now, before in configuration.RENAMED.items()}
+    return Code(root, PACKAGES, PLUMBING, COMPUTES, configuration.classes(), renamed, load)
 
 
 def open_session(run_file: Path, sets: Iterable[str] = ()) -> Session:

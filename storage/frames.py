@@ -16,6 +16,7 @@ import numpy as np
 FPS = 25
 Codec = Literal["jpeg", "png", "h264"]
 EXTENSIONS: dict[str, str] = {"jpeg": "jpgs", "png": "pngs", "h264": "mp4"}
+PACKAGES: dict[str, tuple[str, ...]] = {"jpeg": ("simplejpeg",), "png": ("pillow",), "h264": ("av",)}
 GOP, CRF = 12, 12
 """41.7 dB against the crop at 4.4 KiB a 256 px frame; JPEG q95 has 45.0 dB at 18.4 KiB, q90 43.6 at 12.8."""
 

@@ -48,25 +48,21 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import json
 import tarfile
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from storage import frames
+from storage import codecs, frames
 
 if TYPE_CHECKING:
     from storage.files import Store
 
 Sample = dict[str, Any]
 
-SOUND_RATE = 16_000
+SOUND_RATE = codecs.SOUND_RATE
 _CHUNK = 2**20
 
 
@@ -127,56 +123,7 @@ def payload_chunks(payload: Payload) -> Iterator[bytes]:
                 yield data
 
 
-# --- codecs: one a kind of field --------------------------------------------------------------------------
-def _encode_flac(sound: np.ndarray) -> bytes:
-    import soundfile
-
-    out = io.BytesIO()
-    soundfile.write(out, np.clip(sound, -1, 1 - 2**-15), SOUND_RATE, format="FLAC", subtype="PCM_16")
-    return out.getvalue()
-
-
-def _decode_flac(data: bytes) -> np.ndarray:
-    import soundfile
-
-    sound, _ = soundfile.read(io.BytesIO(data), dtype="float32")
-    return sound
-
-
-def _encode_npy(array: np.ndarray) -> bytes:
-    out = io.BytesIO()
-    np.save(out, np.ascontiguousarray(array), allow_pickle=False)
-    return out.getvalue()
-
-
-def _encode_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Not np.savez: that stamps the zip entries with the time of day."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(arrays):
-            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            archive.writestr(entry, _encode_npy(np.asarray(arrays[name])))
-    return out.getvalue()
-
-
-def _decode_npz(data: bytes) -> dict[str, np.ndarray]:
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
-
-
-def _encode_json(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
-
-
-_ENCODE = {
-    "mp4": lambda video: video, "json": _encode_json, "npz": _encode_npz, "flac": _encode_flac,
-    "npy": _encode_npy,
-}  # fmt: skip
-_DECODE = {
-    "json": json.loads, "npz": _decode_npz, "flac": _decode_flac,
-    "npy": lambda data: np.load(io.BytesIO(data), allow_pickle=False),
-}  # fmt: skip
-
+# --- fields -------------------------------------------------------------------------------------------------
 FIELDS: dict[str, str] = {  # field -> extension; the docstring above says the rest
     "video": "mp4", "probe": "json", "truth": "npz",
     "frames": "jpgs", "sound": "flac", "boxes": "npy", "crop": "npy", "clip": "json",
@@ -193,13 +140,13 @@ def encode(field: str, value: Any) -> tuple[str, Payload]:
     """-> extension, member."""
     if FIELDS[field] == "jpgs":
         return frames.encode(value)
-    return FIELDS[field], _ENCODE[FIELDS[field]](value)
+    return FIELDS[field], codecs.ENCODE[FIELDS[field]](value)
 
 
 def decode(field: str, data: bytes, extension: str = "") -> Any:
     if FIELDS[field] == "jpgs":
         return frames.decode(extension or "jpgs", data)
-    return _DECODE[FIELDS[field]](data)
+    return codecs.DECODE[FIELDS[field]](data)
 
 
 def is_large(field: str) -> bool:
@@ -329,15 +276,21 @@ def write_shard(path: Path, samples: Iterable[EncodedSample]) -> list[SampleReco
         return [shard.add(sample) for sample in samples]
 
 
-CODECS = {
-    "json": "storage.shards:_encode_json",
-    "npz": "storage.shards:_encode_npz",
-    "jpgs": "storage.frames:encode",
-    "flac": "storage.shards:_encode_flac",
-    "npy": "storage.shards:_encode_npy",
-}
-
-
-def codecs(fields: Iterable[str]) -> list[str]:
+def encoders(fields: Iterable[str]) -> list[str]:
     """The code that turns these fields into bytes, as "module:function": part of their writer's key."""
-    return sorted({CODECS[FIELDS[f]] for f in fields if FIELDS.get(f) in CODECS})
+    return sorted({codec.encode for codec in _codecs(fields)})
+
+
+def decoders(fields: Iterable[str]) -> list[str]:
+    """The code that turns their bytes into what is computed on: part of the key of who reads them."""
+    return sorted({code for codec in _codecs(fields) for code in codec.decode})
+
+
+def packages(fields: Sequence[str], frames_codec: frames.Codec) -> list[str]:
+    """The packages that encode or decode them. frames_codec: of the run's `frames`."""
+    of_frames = frames.PACKAGES[frames_codec] if any(FIELDS.get(f) == "jpgs" for f in fields) else ()
+    return sorted({*of_frames, *(name for codec in _codecs(fields) for name in codec.packages)})
+
+
+def _codecs(fields: Iterable[str]) -> list[codecs.Codec]:
+    return [codecs.CODECS[FIELDS[f]] for f in fields if FIELDS.get(f) in codecs.CODECS]

@@ -1,5 +1,6 @@
 """The DAG: wired as designed, nothing undeclared, and an edit reaches exactly who it should."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,23 +8,23 @@ import pytest
 from models.headgan.phases import PHASES
 from pipelines.config import load
 from pipelines.engine.fingerprint import entries
-from pipelines.engine.symbols import Code
 from pipelines.graph import build
-from pipelines.session import OUTSIDE, PACKAGES, ROOT
+from pipelines.session import ROOT, source
 
 DEMO = ROOT / "configs/run/demo.yaml"
+CONFIG = load(DEMO).config
 
 
 @pytest.fixture(scope="module")
 def graph():
-    return build(load(DEMO).config)
+    return build(CONFIG)
 
 
-CODE = Code(ROOT, PACKAGES, OUTSIDE)
+CODE = source()
 
 
 def reached(graph, node: str) -> set[str]:
-    return set(CODE.closure(entries(graph[node])))
+    return set(CODE.closure(entries(graph[node], CONFIG, CODE)))
 
 
 def test_the_nodes_are_those_of_the_design(graph):
@@ -84,7 +85,7 @@ def test_preprocessing_reaches_no_model_and_training_no_stage(graph):
 
 def test_a_new_line_in_a_lookup_table_is_nobodys_code(graph):
     for node in graph:
-        assert not {"models.MODELS", "models.perception.NETS", "storage.shards.CODECS"} & reached(
+        assert not {"models.MODELS", "models.perception.NETS", "storage.codecs.CODECS"} & reached(
             graph, node.name
         )
 
@@ -196,3 +197,57 @@ def test_unknown_released_weights_are_an_error_listing_the_known():
 def test_only_a_phase_that_weighs_the_perceptual_loss_needs_vgg19(weight, needed):
     sets = ["fsrt.vgg19=imagenet", f"fsrt.phases.perceptual.losses.perceptual={weight}"]
     assert ("vgg19" in build(load(DEMO, sets).config)["train.fsrt.perceptual"].weights) == needed
+
+
+MACHINERY = {"numpy", "pyarrow", "click", "pydantic", "yaml", "ray", "mlflow", "safetensors"}
+"""And numpy, whose functions keep their results from version to version."""
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "dlib": "dlib-bin",
+    "cv2": "face-alignment",
+    "face_alignment": "face-alignment",
+}
+NO_MATTER = {
+    "clips": {"ffmpeg", "imageio_ffmpeg"},  # they find and call the tool, whose version is in the key
+    "keypoints": {"av", "pillow"},  # they decode frames that are stored in another way than this run's
+    "corpus": {"av", "pillow"},
+    "test_clips": {"av", "pillow"},
+    "train": {"av", "pillow"},  # and pillow writes the sample grid, which is only looked at
+    "eval": {"pillow"},
+    "report": {"scipy"},  # it reads what the metrics gave
+}
+
+
+def libraries(node) -> set[str]:
+    """Distributions that a node's code calls."""
+    found = set()
+    for place in CODE.closure(entries(node, CONFIG, CODE)):
+        module, _, name = place.rpartition(".")
+        refs = CODE.module(module).symbols[name].text.refs
+        found |= {ref.target[1:].split(".")[0] for ref in refs if ref.target[0] == "="}
+    ours = {"pipelines", "models", "storage", *sys.stdlib_module_names, *MACHINERY}
+    return {DISTRIBUTIONS.get(top, top) for top in found - ours}
+
+
+def test_every_library_that_computes_for_a_node_is_in_its_key(graph):
+    for node in graph:
+        no_matter = NO_MATTER.get(node.name.split(".")[0], set())
+        assert libraries(node) - no_matter <= set(node.packages), node.name
+
+
+def test_who_reads_frames_has_their_decoder_in_its_key(graph):
+    for node in graph:
+        if any("frames" in fields for fields in node.reads.values()):
+            assert "simplejpeg" in node.packages, node.name
+            assert "storage.frames.decode_image" in reached(graph, node.name), node.name
+    stored = build(load(DEMO, ["clips.frames.codec=h264"]).config)
+    assert "av" in stored["train.fsrt.warmup"].packages
+    assert "simplejpeg" not in stored["train.fsrt.warmup"].packages
+
+
+def test_the_loop_is_code_of_training_and_what_starts_and_watches_it_is_not(graph):
+    code = reached(graph, "train.fsrt.warmup")
+    assert {"pipelines.train.loop.one_step", "pipelines.train.optim.learning_rate"} <= code
+    assert not [
+        s for s in code if s.startswith(("pipelines.train.launch", "pipelines.train.follow", "models.labels"))
+    ]

@@ -5,7 +5,8 @@ that leads to a symbol of the project is replaced by that symbol's digest. So it
 reached, through however many files, and with an import that leads elsewhere; and it knows no path: moving or
 renaming a file changes nothing. Symbols that reach each other are hashed together.
 
-Left out: `outside`, the files that only move bytes, messages and processes; and lookup tables, constants that
+Left out: `outside`, the files that only move bytes, messages and processes (but for those that `inside` names
+among them); and lookup tables, constants that
 only map names to modules or "module:function" of the project: a node names the entries it uses.
 """
 
@@ -46,11 +47,13 @@ class Code:
         root: Path,
         packages: Sequence[str],
         outside: Sequence[str] = (),
+        inside: Sequence[str] = (),
         settings: Iterable[str] = (),
         renamed: Mapping[str, str] | None = None,
         load: Callable[[Path, Callable[[], dict[str, Any]]], dict[str, Any]] | None = None,
     ):
-        self.root, self.packages, self.outside = root, tuple(packages), tuple(outside)
+        self.root, self.packages = root, tuple(packages)
+        self.outside, self.inside = tuple(outside), frozenset(inside)
         self.settings, self.renamed = frozenset(settings), dict(renamed or {})
         self._load = load or (lambda _path, make: make())
         self._modules: dict[str, Module | None] = {}
@@ -108,7 +111,8 @@ class Code:
 
     def _is_outside(self, module: str) -> bool:
         if module not in self._outside:
-            self._outside[module] = any(module == o or module.startswith(f"{o}.") for o in self.outside)
+            within = any(module == o or module.startswith(f"{o}.") for o in self.outside)
+            self._outside[module] = within and module not in self.inside
         return self._outside[module]
 
     def _symbol(self, place: Place) -> Symbol:

@@ -43,6 +43,8 @@ class Node:
     """Further "module:symbol" entries that the function finds by name (a model, a codec)."""
     extend: str | None = None
     """Config path of a step budget that may grow without making the node stale."""
+    table: bool = False
+    """whole: it publishes a table of units, `<node>.parquet` with the columns id and bucket."""
     eager: bool = False
     """Cheap enough for planning to run it (nothing is published), so that the plan is exact behind it."""
     exclusive: bool = False
@@ -65,8 +67,16 @@ class Graph:
             written = sorted(self.nodes[upstream].writes)
             if missing := sorted(set(fields) - set(written)):
                 raise ValueError(f"node {node.name!r} reads {missing} of {upstream!r}, which has {written}")
+        if node.kind == "keyed" and not any(self._has_units(upstream) for upstream in node.reads):
+            raise ValueError(
+                f"keyed node {node.name!r} reads {sorted(node.reads) or 'nothing'}, none of which has units; "
+                "let it read a keyed node, or a whole one that publishes a table of units (table=True)"
+            )
         self.nodes[node.name] = node
         return node
+
+    def _has_units(self, name: str) -> bool:
+        return self.nodes[name].kind == "keyed" or self.nodes[name].table
 
     def __getitem__(self, name: str) -> Node:
         if name not in self.nodes:

@@ -20,7 +20,7 @@ import numpy as np
 from models.perception.interfaces import Configurable
 from pipelines.engine.node import Sample
 from pipelines.preprocess import media
-from pipelines.preprocess.keypoints import PACKAGES, inference
+from pipelines.preprocess.keypoints import inference
 from pipelines.preprocess.media import FPS
 from pipelines.preprocess.scores import Looks, audible_share
 from pipelines.preprocess.sources.files import short_name
@@ -116,12 +116,6 @@ class ClipsConfig:
     def nets(self) -> tuple[str, ...]:
         """Perception nets of this stage."""
         return (self.detector,) if self.identity == "off" else (self.detector, self.identity)
-
-    @property
-    def packages(self) -> tuple[str, ...]:
-        """Packages whose versions the result depends on."""
-        of_nets = {p for n in self.nets for start, ps in PACKAGES.items() if n.startswith(start) for p in ps}
-        return tuple(sorted({"simplejpeg", *of_nets}))
 
     def __post_init__(self) -> None:
         if not (32 <= self.size <= 1024 and self.size % 2 == 0):

@@ -134,10 +134,6 @@ class Fit3dmmConfig:
         frames = ("id_frames",) if self.identity == "frame" else ()
         return (*FITTED, *frames, *(("net_code", "net_crop") if self.backend in NET_MODELS else ()))
 
-    @property
-    def packages(self) -> tuple[str, ...]:
-        return ("torch",) if self.backend in NET_MODELS else ()
-
 
 def fit_clips(
     inputs: Mapping[str, Sequence[Sample]], config: Any, nets: Mapping[str, Any]

@@ -21,8 +21,6 @@ EXTRA_FIELDS = {
     "fan3d": ("confidence", "landmarks3d"),
 }
 """What a landmarker says besides the landmarks."""
-PACKAGES = {"dlib": ("dlib-bin",), "fan": ("face-alignment", "torch"), "s3fd": ("face-alignment", "torch")}
-"""Beginning of a net's name -> the packages whose versions its results depend on."""
 COMPARED = 32
 """Faces placed at once to find the largest of several in their frames."""
 
@@ -72,13 +70,6 @@ class KeypointsConfig:
     @property
     def writes(self) -> tuple[str, ...]:
         return ("landmarks", "score", "face_box", *EXTRA_FIELDS.get(self.landmarker, ()))
-
-    @property
-    def packages(self) -> tuple[str, ...]:
-        used = {
-            p for name in self.nets for start, ps in PACKAGES.items() if name.startswith(start) for p in ps
-        }
-        return tuple(sorted(used))
 
 
 def find_keypoints(

@@ -194,7 +194,7 @@ class Project:
     def graph(self) -> Graph:
         graph, at = Graph(), f"{self.package}.nodes"
         # fmt: off
-        graph.add(Node(name="listing", kind="whole", run=f"{at}:listing", eager=True,
+        graph.add(Node(name="listing", kind="whole", run=f"{at}:listing", eager=True, table=True,
                        writes=("value", "split"),
                        config=("listing.buckets", "listing.file"), inputs=f"{at}:inputs"))
         graph.add(Node(name="double", kind="keyed", run=f"{at}:double", pack="unit",

@@ -227,8 +227,9 @@ def test_every_choice_names_known_nets_fields_and_packages(detector, landmarker)
     config = KeypointsConfig(detector=detector, landmarker=landmarker)
     assert set(config.nets) <= set(NETS)
     assert {*config.reads, *config.writes} <= set(FIELDS)
-    assert ("face-alignment" in config.packages) == ("fan" in landmarker or detector == "s3fd")
-    assert ("dlib-bin" in config.packages) == (detector.startswith("dlib") or landmarker.startswith("dlib"))
+    packages = {package for net in config.nets for package in NETS[net].packages}
+    assert ("face-alignment" in packages) == ("fan" in landmarker or detector == "s3fd")
+    assert ("dlib-bin" in packages) == (detector.startswith("dlib") or landmarker.startswith("dlib"))
 
 
 def test_the_stage_writes_the_fields_that_the_landmarker_has():

@@ -1,0 +1,89 @@
+"""How a field's value becomes the bytes of a shard's member, and back; frames have a file of their own.
+
+Beside storage/frames.py the only part of storage that is in keys: it decides which numbers are read.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+SOUND_RATE = 16_000
+
+
+def encode_flac(sound: np.ndarray) -> bytes:
+    import soundfile
+
+    out = io.BytesIO()
+    soundfile.write(out, np.clip(sound, -1, 1 - 2**-15), SOUND_RATE, format="FLAC", subtype="PCM_16")
+    return out.getvalue()
+
+
+def decode_flac(data: bytes) -> np.ndarray:
+    import soundfile
+
+    sound, _ = soundfile.read(io.BytesIO(data), dtype="float32")
+    return sound
+
+
+def encode_npy(array: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    np.save(out, np.ascontiguousarray(array), allow_pickle=False)
+    return out.getvalue()
+
+
+def decode_npy(data: bytes) -> np.ndarray:
+    return np.load(io.BytesIO(data), allow_pickle=False)
+
+
+def encode_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Not np.savez: that stamps the zip entries with the time of day."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(arrays):
+            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            archive.writestr(entry, encode_npy(np.asarray(arrays[name])))
+    return out.getvalue()
+
+
+def decode_npz(data: bytes) -> dict[str, np.ndarray]:
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def encode_json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
+
+
+def decode_json(data: bytes) -> Any:
+    return json.loads(data)
+
+
+ENCODE = {
+    "mp4": lambda video: video,
+    "json": encode_json, "npz": encode_npz, "flac": encode_flac, "npy": encode_npy,
+}  # fmt: skip
+DECODE = {"json": decode_json, "npz": decode_npz, "flac": decode_flac, "npy": decode_npy}
+
+
+class Codec(NamedTuple):
+    encode: str
+    """"module:function", as the next two."""
+    decode: tuple[str, ...]
+    packages: tuple[str, ...] = ()
+    """Whose versions the bytes or the numbers depend on; of frames, see frames.PACKAGES."""
+
+
+CODECS = {
+    "json": Codec("storage.codecs:encode_json", ("storage.codecs:decode_json",)),
+    "npz": Codec("storage.codecs:encode_npz", ("storage.codecs:decode_npz",)),
+    "jpgs": Codec("storage.frames:encode", ("storage.frames:decode", "storage.frames:decode_image")),
+    "flac": Codec("storage.codecs:encode_flac", ("storage.codecs:decode_flac",), ("soundfile",)),
+    "npy": Codec("storage.codecs:encode_npy", ("storage.codecs:decode_npy",)),
+}
+"""By extension."""
