@@ -12,7 +12,7 @@ from models import MODELS
 from models.api import Phase, Task
 from pipelines.engine.fingerprint import resolve
 from pipelines.executor import load_nets
-from storage.files import Store
+from pipelines.train.observe import landmark_finder
 
 if TYPE_CHECKING:
     from pipelines.engine.node import Context
@@ -76,8 +76,3 @@ def _setting(section: Any, path: str) -> Any:
     for part in path.split("."):
         section = getattr(section, part)
     return section
-
-
-def landmark_finder(store: Store) -> Any:
-    """What validation's AKD is measured with, or None where its weights are missing."""
-    return resolve("pipelines.eval.scoring:load_landmarks")(store)[0]

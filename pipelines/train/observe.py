@@ -12,7 +12,8 @@ import numpy as np
 
 from models.api import Look
 from pipelines.eval.metrics import METRICS
-from pipelines.eval.scoring import score
+from pipelines.eval.scoring import load_landmarks, score
+from storage.files import Store
 
 SHOWN = {"l1": "l1", "ssim": "ssim", "akd_l2_dlib": "akd"}
 """Metric -> the name of its curve."""
@@ -42,3 +43,8 @@ def figures(looks: Sequence[Look], landmarks: Callable[[], Any] | None) -> dict[
                 found[prefix + "akd_frames"] = float(state.n)
     del found["psnr"]  # validation's own, which chooses the best checkpoint
     return found
+
+
+def landmark_finder(store: Store) -> Any:
+    """What validation's AKD is measured with, or None where its weights are missing."""
+    return load_landmarks(store)[0]
