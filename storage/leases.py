@@ -1,7 +1,10 @@
-"""Leases: two drivers should not train the same phase twice. They save work; correctness never rests on them.
+"""Leases: two drivers should not do the same work twice. They save work; correctness never rests on them.
 
-A claim is a small file with a heartbeat. The oldest claim that still beats holds the lease; the others wait.
-Works on any store that lists what was written and needs no conditional write. A dead holder's claim expires.
+A claim is a small file, `leases/<node>/<key>@<claim>.json`, that its holder writes again and again with a
+counter. Who watches one believes its holder alive as long as the file changed within `ttl` seconds of the
+watcher's own clock: clocks of different machines are never compared. The claims of one key have an order: a
+holder first, then by tickets drawn as in a bakery (one more than the highest that was there), then by name.
+Works on any store that lists what was written and needs no conditional write.
 """
 
 from __future__ import annotations
@@ -13,21 +16,119 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from storage import locations
+from storage.errors import StoreError, StoreUnreachable
 from storage.files import Store
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """How long a silent holder is believed alive, and how often it says so."""
+    """How long a silent holder is believed alive, how often it says so, and how often others look."""
 
     ttl: float = 60.0
     beat: float = 15.0
     poll: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a claim's file said when it was read."""
+
+    name: str
+    """Of the file: <key>@<claim>.json"""
+    text: bytes
+    holder: str
+    run: str
+    ticket: int
+    holding: bool
+
+    @property
+    def key(self) -> str:
+        return self.name.partition("@")[0]
+
+    @property
+    def order(self) -> tuple[bool, int, str]:
+        return (not self.holding, self.ticket, self.name)
+
+
+def claims(store: Store, node: str, key: str | None = None) -> list[Claim]:
+    """The claims on a node's work, or on one key of it, first in order first. A file that is no claim, or is
+    released before it is read, counts as none."""
+    folder, found = locations.leases(node), []
+    for entry in store.list(folder):
+        if key is not None and not entry.name.startswith(f"{key}@"):
+            continue
+        with suppress(FileNotFoundError, ValueError, TypeError, LookupError, AttributeError):
+            text = store.read(f"{folder}/{entry.name}")
+            facts = json.loads(text)
+            found.append(Claim(entry.name, text, str(facts["holder"]), str(facts.get("run", "")),
+                               int(facts.get("ticket", 0)), bool(facts.get("holding"))))  # fmt: skip
+    return sorted(found, key=lambda claim: claim.order)
+
+
+class Watch:
+    """Which claims are alive, by what this process has seen of them."""
+
+    def __init__(self, store: Store, node: str, terms: Lease = Lease()):
+        self.store, self.node, self.terms = store, node, terms
+        self._seen: dict[str, tuple[bytes, float]] = {}
+
+    def alive(self, key: str | None = None) -> list[Claim]:
+        """Claims in order. Those of dead holders are taken away: their work is free."""
+        living = []
+        for claim in claims(self.store, self.node, key):
+            now = time.monotonic()
+            if self._seen.get(claim.name, (b"", 0.0))[0] != claim.text:
+                self._seen[claim.name] = (claim.text, now)
+            if dead(claim.holder) or now - self._seen[claim.name][1] > self.terms.ttl:
+                self.store.delete(f"{locations.leases(self.node)}/{claim.name}")
+            else:
+                living.append(claim)
+        return living
+
+
+class _Mine:
+    """A claim of this process, and the thread that keeps it alive."""
+
+    def __init__(self, store: Store, node: str, key: str, run: str, terms: Lease, holding: bool):
+        ahead = [claim.ticket for claim in claims(store, node, key)]
+        self.store, self.terms = store, terms
+        self.name = f"{key}@{uuid.uuid4().hex}.json"
+        self._path = f"{locations.leases(node)}/{self.name}"
+        self._facts = {"holder": f"{socket.gethostname()}:{os.getpid()}", "run": run,
+                       "ticket": max(ahead, default=0) + 1, "holding": holding, "beat": 0}  # fmt: skip
+        self._lock, self._released = threading.Lock(), threading.Event()
+        self.write()
+        threading.Thread(target=self._keep_beating, daemon=True, name=f"lease {node}").start()
+
+    @property
+    def order(self) -> tuple[bool, int, str]:
+        return (not self._facts["holding"], self._facts["ticket"], self.name)
+
+    def write(self, **changed: Any) -> None:
+        with self._lock:  # a heartbeat under way must not bring a released claim back
+            if not self._released.is_set():
+                self._facts |= changed
+                self._facts["beat"] += 1
+                self.store.write_json(self._path, self._facts)
+
+    def _keep_beating(self) -> None:
+        pause = self.terms.beat
+        while not self._released.wait(pause):
+            try:
+                self.write()
+                pause = self.terms.beat
+            except (StoreUnreachable, StoreError):  # others believe us dead only after `ttl`: try again soon
+                pause = min(self.terms.poll, self.terms.beat)
+
+    def release(self) -> None:
+        self._released.set()
+        with self._lock, suppress(StoreUnreachable, StoreError):  # then it expires
+            self.store.delete(self._path)
 
 
 @contextmanager
@@ -36,62 +137,65 @@ def held(
     node: str,
     key: str,
     *,
+    run: str = "",
     terms: Lease = Lease(),
     waiting: Callable[[str], None] = lambda _holder: None,
     give_up: Callable[[], bool] = lambda: False,
 ) -> Iterator[bool]:
-    """Hold the lease of (node, key); yields whether we waited for a driver who may have done the work."""
-    folder = locations.lease(node, key)
-    mine = uuid.uuid4().hex
-    claimed = time.time()
-    stop = threading.Event()
-
-    def beat() -> None:
-        claim = {
-            "holder": f"{socket.gethostname()}:{os.getpid()}",
-            "claimed": claimed,
-            "until": time.time() + terms.ttl,
-        }
-        store.write_json(f"{folder}/{mine}.json", claim)
-
-    def keep_beating() -> None:
-        while not stop.wait(terms.beat):
-            beat()
-
-    beat()
-    waited = False
+    """Hold the lease of (node, key), waiting for it; yields whether we waited for a driver who may have done
+    the work."""
+    mine, watch, waited = _Mine(store, node, key, run, terms, holding=False), Watch(store, node, terms), False
     try:
-        while (first := _first(store, folder, mine)) is not None and not give_up():
+        while (ahead := _ahead(watch, key, mine, patient=waited)) and not give_up():
             if not waited:
-                waiting(first["holder"])
+                waiting(ahead)
             waited = True
             time.sleep(terms.poll)
-            beat()
-        thread = threading.Thread(target=keep_beating, daemon=True, name=f"lease {node}")
-        thread.start()
+        mine.write(holding=True)
         yield waited
     finally:
-        stop.set()
-        store.delete(f"{folder}/{mine}.json")
+        mine.release()
 
 
-def _first(store: Store, folder: str, mine: str) -> dict[str, Any] | None:
-    """The live claim ahead of ours, if any."""
-    claims: dict[str, dict[str, Any]] = {}
-    for entry in store.list(folder):
-        try:
-            claims[entry.name.removesuffix(".json")] = json.loads(store.read(f"{folder}/{entry.name}"))
-        except FileNotFoundError:
-            continue  # released between the listing and the read
-    live = {name: c for name, c in claims.items() if c["until"] > time.time() and not dead(c["holder"])}
-    order = sorted(live, key=lambda name: (live[name]["claimed"], name))
-    return None if not order or order[0] == mine else live[order[0]]
+def _ahead(watch: Watch, key: str, mine: _Mine, patient: bool) -> str:
+    """Who holds a claim ahead of ours; "" where nobody does. Patient: a store out of reach is asked again."""
+    try:
+        alive = watch.alive(key)
+    except StoreUnreachable:
+        if not patient:
+            raise
+        return "a store that does not answer"
+    first = alive[0] if alive else None  # ours too may be gone: taken away by one who saw no heartbeat
+    return first.holder if first and first.name != mine.name else ""
+
+
+@contextmanager
+def claimed(store: Store, node: str, key: str, *, run: str, terms: Lease = Lease()) -> Iterator[bool]:
+    """Claim (node, key) without waiting; yields False where another run holds it. A claim of the same run is
+    that of a worker which died at this work."""
+    mine: _Mine | None = None
+    try:
+        if not (taken := bool(_others(store, node, key, run))):
+            mine = _Mine(store, node, key, run, terms, holding=True)
+            taken = any(other.order < mine.order for other in _others(store, node, key, run))
+    except StoreUnreachable:
+        taken = False  # only work is at stake; whether the store can take the result is seen soon enough
+    try:
+        yield not taken
+    finally:
+        if mine is not None:
+            mine.release()
+
+
+def _others(store: Store, node: str, key: str, run: str) -> list[Claim]:
+    """Other runs' claims, those left out whose process is gone from this machine."""
+    return [claim for claim in claims(store, node, key) if claim.run != run and not dead(claim.holder)]
 
 
 def dead(holder: str) -> bool:
     """A holder on this machine whose process is gone need not be waited for."""
     host, _, pid = holder.rpartition(":")
-    if host != socket.gethostname():
+    if host != socket.gethostname() or not pid.isdigit():
         return False
     try:
         os.kill(int(pid), 0)

@@ -7,9 +7,9 @@
     accepts/<node>/<node key>.json       code changes declared harmless
     refs/<name>.json                     pins
     runs/<run>/                          the ledger: what ran, when, why
-    leases/<node>/<key>/                 claims with a heartbeat
+    leases/<node>/<key>@<claim>.json     claims with a heartbeat
     work/<node>/<key>/                   state to resume from; not an output
-    attempts/<node>/                     units being worked on right now: how a crash is noticed
+    attempts/<node>/<unit key>@<run>     units being worked on right now: how a crash is noticed
     weights/<id>.safetensors, .json      imported third-party weights
 
 A root is a folder or any URI pyarrow.fs understands (s3://bucket/prefix, gs://bucket/prefix).
@@ -79,16 +79,16 @@ def run(run_id: str) -> str:
     return f"runs/{safe(run_id)}"
 
 
-def lease(node: str, key: str) -> str:
-    return f"leases/{safe(node)}/{safe(key)}"
+def leases(node: str) -> str:
+    return f"leases/{safe(node)}"
 
 
 def work(node: str, key: str) -> str:
     return f"work/{safe(node)}/{safe(key)}"
 
 
-def attempt(node: str, unit_key: str) -> str:
-    return f"attempts/{safe(node)}/{safe(unit_key)}"
+def attempt(node: str, unit_key: str, run_id: str) -> str:
+    return f"attempts/{safe(node)}/{safe(f'{unit_key}@{run_id}')}"
 
 
 def weights(weights_id: str, extension: str) -> str:

@@ -116,7 +116,10 @@ class Runner:
                        "note": f"waiting for {holder}, which runs it"})  # fmt: skip
 
         store, give_up = self.planner.store, self.cancel.is_set
-        with leases.held(store, node.name, plan.key, waiting=waiting, give_up=give_up) as waited:
+        terms = {"run": self.run_id, "waiting": waiting, "give_up": give_up}
+        with leases.held(store, node.name, plan.key, **terms) as waited:
+            if self.cancel.is_set():
+                raise Cancelled("interrupted before it started")
             if waited and (plan := self.planner.node(node, plans)).settled:
                 self.emit(_cached_event(plan))
                 return plan

@@ -18,9 +18,9 @@ def store(tmp_path, monkeypatch):
     return Store(str(tmp_path / "store"))
 
 
-def build(store, stage, *units, key="k"):
+def build(store, stage, *units, key="k", run="r"):
     jobs = tuple(UnitJob(unit, f"key-{unit}", {"listing": {"id": unit}}, {}) for unit in units)
-    return build_pack(PackJob("node", key, jobs, run="r"), stage, None, {}, store)  # pyright: ignore
+    return build_pack(PackJob("node", key, jobs, run=run), stage, None, {}, store)  # pyright: ignore
 
 
 def two_clips(inputs, config, nets):
@@ -140,3 +140,19 @@ def test_samples_are_read_when_asked_for_and_one_ahead(store, monkeypatch):
     assert next(walk) == "0"
     assert len(read) <= 3
     assert list(walk) == ["1", "2", "3", "4"]
+
+
+def test_one_drivers_start_is_not_anothers_crash_and_its_end_leaves_the_others_record(store):
+    kept = []
+
+    def stage(inputs, config, nets):
+        kept.append(sorted(entry.name for entry in store.walk("attempts")))
+        if len(kept) == 1:
+            build(store, stage, "a", key="k2", run="second")  # meanwhile, in another driver
+        kept.append(sorted(entry.name for entry in store.walk("attempts")))
+        yield from two_clips(inputs, config, nets)
+
+    build(store, stage, "a", run="first")
+    first, second = (f"attempts/node/key-a@{run}" for run in ("first", "second"))
+    assert kept == [[first], [first, second], [first, second], [first]]
+    assert store.walk("attempts") == []
