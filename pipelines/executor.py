@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import secrets
 import signal
 import sys
 import threading
@@ -21,12 +22,18 @@ from pipelines.engine.fingerprint import resolve
 from pipelines.engine.keys import View
 from pipelines.engine.node import Node
 from pipelines.engine.packs import CodeError, PackJob, PackResult, build_pack
+from pipelines.errors import UserError
 from storage import weights
 from storage.errors import Damaged, StoreError, StoreUnreachable
 from storage.files import Store
 
 PATIENCE = 30.0
 """Seconds that a cluster may take to tell of its cores."""
+LOOPBACK = "127.0.0.1"
+NO_ENTRY = (
+    "cannot join Ray at {address}: {why}. Is it up, and is its token here (RAY_AUTH_TOKEN_PATH, "
+    "RAY_AUTH_TOKEN or ~/.ray/auth_token)? One without tokens is joined with RAY_AUTH_MODE=disabled only"
+)
 
 
 def load_nets(names: Sequence[str], store: Store) -> dict[str, Any]:
@@ -82,24 +89,33 @@ class RayExecutor:
 
     def start(self) -> None:
         """Idempotent, from any node's thread."""
+        address = self.runtime.ray or os.environ.get("RAY_ADDRESS") or "local"
+        closed_environment(private=address == "local")
         quiet_environment()
         import ray
 
         with self._starting:
             if not ray.is_initialized():
                 with native_messages_hidden(), signals_kept():
-                    self._join(ray, self.runtime.ray or os.environ.get("RAY_ADDRESS"))
+                    self._join(ray, address)
                     await_cores(ray)
 
-    def _join(self, ray: Any, address: str | None) -> None:
+    def _join(self, ray: Any, address: str) -> None:
         common: Any = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-        if address:
-            ray.init(address=address, **common)
-        else:  # "local": a cluster somebody left running on this machine is not ours to use
+        if address != "local":
+            try:
+                ray.init(address=address, **common)
+            except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+                raise UserError(NO_ENTRY.format(address=address, why=str(error).splitlines()[0])) from error
+        else:  # a cluster somebody left running on this machine is not ours to use
             ray.init(
-                address="local", num_cpus=self.runtime.cpus, include_dashboard=False,
+                address=address, num_cpus=self.runtime.cpus, include_dashboard=False,
                 object_store_memory=self.runtime.object_store_mb * 2**20, **common,
             )  # fmt: skip
+            if (found := ray.util.get_node_ip_address()) != LOOPBACK:
+                raise RuntimeError(
+                    f"the private Ray is at {found}, not {LOOPBACK}: ray was imported too early"
+                )
 
     def check(self, node: Node) -> None:
         """A request that no node of the cluster can meet would wait for ever."""
@@ -217,11 +233,28 @@ def stop(running: Any, failed: Exception | None) -> None:
         failed.add_note(f"Ray Data, when it was stopped: {trouble!r}")
 
 
+def closed_environment(private: bool) -> None:
+    """Set before ray is imported: who reaches a port of Ray runs code as its user, so calls carry a token.
+
+    A cluster's token is the user's (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token); to go without
+    takes an explicit RAY_AUTH_MODE=disabled. A private Ray always has one, made for this run and kept in its
+    environment, and is reached from this machine alone.
+    """
+    if not private:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        return
+    os.environ["RAY_AUTH_MODE"] = "token"
+    if not os.environ.get("RAY_AUTH_TOKEN") and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    # How Ray keeps to the loopback address, as it does on macOS and Windows; an address handed to ray.init
+    # would be replaced by the machine's own.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+
+
 def quiet_environment() -> None:
-    """Set before ray is imported: no usage reports, no bars of its own, authentication said explicitly."""
+    """Set before ray is imported: no usage reports, no bars of its own."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # or a thread that outlives shutdown starts another cluster
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # each pool of Ray Data trips a warning of core

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -10,15 +11,29 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+from storage.uris import check_uri
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = [
     ".git/", ".venv/", "venv/", ".reenact/", "**/__pycache__/", "*.egg-info/", ".ruff_cache/",
     ".pytest_cache/", ".hypothesis/", "mlruns/", "mlflow.db",
 ]  # fmt: skip
+# the token is not among them: each node has its own copy
 PASSED_ON = ("REENACT_STORE", "MLFLOW_TRACKING_URI", "RAY_AUTH_MODE")
 POLL_SECONDS = 1.0
+ASK_SECONDS = 10.0
 NOT_REACHED = "no Ray job server at {address} ({why}); is the cluster up, and is that its dashboard address?"
+OPEN = (
+    "the Ray job server at {address} asks for no token: whoever reaches it runs code there. Start its nodes "
+    "with RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, or set RAY_AUTH_MODE=disabled here to use it as it is"
+)
+NO_TOKEN = (
+    "the Ray job server at {address} takes no call without its token; put it into a file that "
+    "RAY_AUTH_TOKEN_PATH names (or ~/.ray/auth_token); on the head, `ray get-auth-token` prints it"
+)
 
 
 class SubmitError(RuntimeError):
@@ -26,26 +41,45 @@ class SubmitError(RuntimeError):
 
 
 def client(address: str) -> Any:
-    """A job client. RAY_AUTH_MODE is set, or Ray's token mode would depend on files in the home folder."""
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    """A job client that sends the cluster's token; without one only where RAY_AUTH_MODE=disabled says so."""
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if os.environ["RAY_AUTH_MODE"].lower() == "token" and not asks_for_token(address):
+        raise SubmitError(OPEN.format(address=address))
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     try:
         return JobSubmissionClient(address)
+    except AuthenticationError:
+        raise SubmitError(NO_TOKEN.format(address=address)) from None
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise SubmitError(NOT_REACHED.format(address=address, why=str(error).splitlines()[0])) from None
 
 
+def asks_for_token(address: str) -> bool:
+    """What the server says of itself, before it is sent anything. Servers older than tokens say nothing."""
+    try:
+        with urlopen(f"{address.rstrip('/')}/api/authentication_mode", timeout=ASK_SECONDS) as answer:
+            return json.load(answer).get("authentication_mode") == "token"
+    except HTTPError as error:
+        error.close()
+        return False
+    except (OSError, ValueError) as error:
+        raise SubmitError(NOT_REACHED.format(address=address, why=error)) from None
+
+
 def submit(address: str, run_file: str, options: Sequence[str], env: Mapping[str, str]) -> str:
     """Package and start; returns the job id. `options` are those of `reenact run`."""
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     path = Path(run_file).resolve()
     if not path.is_relative_to(ROOT):
         raise SubmitError(f"{run_file} lies outside {ROOT}, and only that travels; move it to configs/")
     python = sys.executable if _same_host(address) else "python"
     entry = [python, "-m", "pipelines.cli", "run", str(path.relative_to(ROOT)), *options]
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
     variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | dict(env)
+    for name in ("REENACT_STORE", "MLFLOW_TRACKING_URI"):  # a job's environment is shown by the dashboard
+        check_uri(variables.get(name, ""), name)
     variables |= {"REENACT_GIT": git_state(), "PYTHONUNBUFFERED": "1"}
     return client_submit(address, entry, variables)
 

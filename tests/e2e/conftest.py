@@ -30,10 +30,7 @@ class Checkout:
         """Compiled modules are kept for the checkout, whose hundred processes would compile each anew; of a
         source that is edited within a second, Python would take the old ones.
         """
-        mine = {
-            "REENACT_STORE": str(self.store), "REENACT_CACHE": str(self.home / "cache"),
-            "RAY_AUTH_MODE": "disabled",
-        }  # fmt: skip
+        mine = {"REENACT_STORE": str(self.store), "REENACT_CACHE": str(self.home / "cache")}
         left_out = ("RAY_", "MLFLOW_", "REENACT_", "PYTHONDONTWRITEBYTECODE")
         kept = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
         edited = {} if self.source == ROOT else {"PYTHONDONTWRITEBYTECODE": "1"}

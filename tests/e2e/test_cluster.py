@@ -3,11 +3,13 @@
 import contextlib
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,12 +23,22 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
+@dataclass
+class Cluster:
+    address: str
+    env: dict[str, str]
+    """What a machine of the cluster, or one that submits to it, has: where its token lies."""
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """`ray start --head --block` in its own session, stopped by its process group; yields its address."""
+    """`ray start --head --block` in its own session, stopped by its process group."""
     home = tmp_path_factory.mktemp("r")
     port, dashboard, client = free_port(), free_port(), free_port()
-    env = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    (home / "token").write_text(secrets.token_hex(32))
+    mine = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(home / "token")}
+    env = os.environ | mine | {"RAY_USAGE_STATS_ENABLED": "0"}
+    env.pop("RAY_AUTH_TOKEN", None)  # it would win over the file
     argv = [
         str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--disable-usage-stats",
         f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
@@ -35,10 +47,9 @@ def cluster(tmp_path_factory):
     ]  # fmt: skip
     log = (home / "ray.log").open("w")
     process = subprocess.Popen(argv, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-    address = f"http://127.0.0.1:{dashboard}"
     try:
         wait_until_up(dashboard, process, home / "ray.log")
-        yield address
+        yield Cluster(f"http://127.0.0.1:{dashboard}", {"RAY_AUTH_TOKEN_PATH": str(home / "token")})
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # SIGTERM takes Ray 20 s, and nothing here is to be kept
@@ -53,7 +64,7 @@ def wait_until_up(port: int, process: subprocess.Popen, log: Path) -> None:
     while time.monotonic() < limit:
         assert process.poll() is None, log.read_text()
         with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/api/version", timeout=2)
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/api/authentication_mode", timeout=2)
             return
         time.sleep(0.3)
     raise AssertionError(log.read_text())
@@ -75,27 +86,27 @@ def run_file():
 def test_submit_runs_the_pipeline_there_and_again_runs_nothing(
     micro, cluster, run_file, tmp_path, only, last
 ):
-    home = type(micro)(tmp_path)
-    done = home.call("submit", run_file, "--address", cluster, "--follow", *only, timeout=900)
+    home = type(micro)(tmp_path, env=cluster.env)
+    done = home.call("submit", run_file, "--address", cluster.address, "--follow", *only, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(last, done.stdout)
-    again = home.call("submit", run_file, "--address", cluster, "--follow", *only, timeout=300)
+    again = home.call("submit", run_file, "--address", cluster.address, "--follow", *only, timeout=300)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "nothing to do" in again.stdout
-    listed = home.call("jobs", "--address", cluster).stdout
+    listed = home.call("jobs", "--address", cluster.address).stdout
     assert listed.count("SUCCEEDED") >= 2
 
 
 def test_stop_in_the_middle_leaves_a_store_that_a_rerun_takes_up(micro, cluster, run_file, tmp_path):
-    home = type(micro)(tmp_path)
-    started = home.call("submit", run_file, "--address", cluster)
+    home = type(micro)(tmp_path, env=cluster.env)
+    started = home.call("submit", run_file, "--address", cluster.address)
     job = re.search(r"job (\S+):", started.stdout).group(1)
     limit = time.monotonic() + 240
     while not list((home.store / "packs/clips").glob("*.parquet")):
         assert time.monotonic() < limit
         time.sleep(0.1)
-    assert home.call("stop", job, "--address", cluster).returncode == 0
-    assert home.call("logs", job, "--address", cluster).returncode == 130
+    assert home.call("stop", job, "--address", cluster.address).returncode == 0
+    assert home.call("logs", job, "--address", cluster.address).returncode == 130
     kept = {p.name: p.stat().st_mtime_ns for p in (home.store / "packs/download").glob("*.tar")}
     assert home.states()["download"] == "cached"
     done = home.call("run", run_file, "--only", "clips")
@@ -104,13 +115,23 @@ def test_stop_in_the_middle_leaves_a_store_that_a_rerun_takes_up(micro, cluster,
 
 
 def test_a_failed_job_ends_with_its_own_exit_code(micro, cluster, run_file, tmp_path):
-    home, video = type(micro)(tmp_path), tmp_path / "videos/someone/empty.mp4"
+    home, video = type(micro)(tmp_path, env=cluster.env), tmp_path / "videos/someone/empty.mp4"
     video.parent.mkdir(parents=True)
     video.write_bytes(b"")
     settings = ("data.source=folder", f"data.folder.path={tmp_path / 'videos'}", "runtime.max_rejected=0.0")
     sets = [word for setting in settings for word in ("--set", setting)]
-    done = home.call("submit", run_file, "--address", cluster, "--follow", "--only", "download", *sets)
+    done = home.call(
+        "submit", run_file, "--address", cluster.address, "--follow", "--only", "download", *sets
+    )
     assert done.returncode == 3, done.stdout + done.stderr
+
+
+def test_who_has_no_token_is_turned_away_in_one_line(micro, cluster, run_file, tmp_path):
+    stranger = type(micro)(tmp_path, env={"RAY_AUTH_TOKEN": "0" * 64})
+    done = stranger.call("submit", run_file, "--address", cluster.address)
+    assert done.returncode == 1
+    assert "takes no call without its token" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_no_cluster_is_one_line(micro, run_file):

@@ -1,16 +1,22 @@
 """The same toy graph on a real, private Ray: same bytes, and a unit that kills its worker stops nothing."""
 
+import ipaddress
 import os
+import socket
+import subprocess
+import sys
 import traceback
 from types import SimpleNamespace
 
 import pytest
-import ray
 
 from pipelines.engine.node import Node
 from pipelines.engine.packs import CodeError
 from pipelines.engine.runner import Cancelled, Runner
-from pipelines.executor import RayExecutor
+from pipelines.executor import RayExecutor, closed_environment
+
+closed_environment(private=True)
+import ray  # noqa: E402 - reads that environment once, when it is imported
 
 RUNTIME = SimpleNamespace(ray="", cpus=2, object_store_mb=100, workers=None, pools={})
 
@@ -68,6 +74,70 @@ def test_broken_code_on_ray_names_the_unit_and_ends_the_run(project, run_on_ray)
     (error,) = (e for e in failed.values() if not isinstance(e, Cancelled))
     assert isinstance(error, CodeError), told
     assert "double: unit b: KeyError: 'a bug'" in str(error)
+
+
+def test_a_private_ray_listens_on_the_loopback_address_alone(cluster):
+    import psutil
+
+    ray.get(ray.remote(lambda: None).remote())  # a worker is there, and by then the agents are
+    me = psutil.Process()
+    found = {
+        (process.name(), connection.laddr.ip)
+        for process in (me, *me.children(recursive=True))
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert {"gcs_server", "raylet"} <= {name for name, _ in found}
+    assert not [one for one in found if one[1].removeprefix("::ffff:") not in ("127.0.0.1", "::1")]
+
+
+JOIN = """
+import os, sys, ray
+try:
+    ray.init(address=sys.argv[1], log_to_driver=False, logging_level="CRITICAL")
+    print("ran", ray.get(ray.remote(lambda: 6 * 7).remote()))
+except ConnectionError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "end"),
+    [
+        ({"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""}, "Failed to connect to Ray cluster"),
+        ({"RAY_AUTH_TOKEN": "0" * 64}, "Failed to connect to Ray cluster"),
+        ({}, "ran 42"),
+    ],
+)
+def test_who_has_not_the_token_of_a_private_ray_cannot_join_it(cluster, given, end):
+    address = ray.get_runtime_context().gcs_address
+    env = os.environ | {"RAY_NUM_REDIS_GET_RETRIES": "1"} | given  # as it is named still: tries of the store
+    done = subprocess.run(
+        [sys.executable, "-c", JOIN, address],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert end in done.stdout, done.stdout + done.stderr
+
+
+def test_a_private_ray_is_not_reached_by_the_machines_other_addresses(cluster):
+    import psutil
+
+    port = int(ray.get_runtime_context().gcs_address.rpartition(":")[2])
+    others = {
+        one.address
+        for addresses in psutil.net_if_addrs().values()
+        for one in addresses
+        if one.family == socket.AF_INET and not ipaddress.ip_address(one.address).is_loopback
+    }
+    if not others:
+        pytest.skip("this machine has no address but the loopback one")
+    for address in others:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((address, port), timeout=5)
 
 
 def test_a_pool_is_as_large_as_its_own_setting_says(monkeypatch):

@@ -1,0 +1,61 @@
+"""Submitting: no server without authentication is used by accident, and no password travels with a job."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from pipelines import submit
+from storage.errors import InvalidInput
+
+
+@pytest.fixture
+def server():
+    """A job server that says of itself what `mode` holds; `asked` are the paths it was asked for."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            made.asked.append(self.path)
+            body = json.dumps({"authentication_mode": made.mode}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_args) -> None: ...
+
+    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    made.mode, made.asked = "disabled", []
+    made.address = f"http://127.0.0.1:{made.server_port}"
+    thread = threading.Thread(target=made.serve_forever, daemon=True)
+    thread.start()
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+def test_a_job_server_without_authentication_is_refused_unless_asked_for(server, monkeypatch):
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with pytest.raises(submit.SubmitError, match=r"asks for no token.*RAY_AUTH_MODE=disabled"):
+        submit.client(server.address)
+    assert server.asked == ["/api/authentication_mode"]
+
+
+def test_a_job_server_with_authentication_is_told_from_one_without(server):
+    server.mode = "token"
+    assert submit.asks_for_token(server.address)
+    server.mode = "disabled"
+    assert not submit.asks_for_token(server.address)
+
+
+@pytest.mark.parametrize(
+    ("variable", "uri"),
+    [("MLFLOW_TRACKING_URI", "https://me:hunter2@host"), ("REENACT_STORE", "s3://AKIA:hunter2@bucket")],
+)
+def test_a_password_is_not_put_into_a_jobs_environment(variable, uri, monkeypatch, server):
+    monkeypatch.setenv(variable, uri)
+    with pytest.raises(InvalidInput, match=variable) as error:
+        submit.submit(server.address, str(submit.ROOT / "configs/run/demo.yaml"), [], {})
+    assert "hunter2" not in str(error.value)
+    assert not server.asked
