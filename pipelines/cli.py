@@ -95,9 +95,10 @@ def plan(run_file: Path, sets: tuple[str, ...], check: bool, show_config: bool, 
     if show_config:
         click.echo(resolved(session.loaded))
         return
-    plans = session.planner().plan()
+    planner = session.planner()
+    plans = planner.plan()
     session.cache.save()
-    describe(plans, click.echo)
+    describe(plans, click.echo, planner.readable.damaged)
     work = [name for name, p in plans.items() if not p.settled]
     click.echo(f"\n{len(work)} of {len(plans)} nodes to run" if work else "\nnothing to do")
     if check and work:

@@ -47,7 +47,7 @@ def run_pipeline(
     targets = session.targets(only)
     plans = planner.plan(targets)
     session.cache.save()
-    describe(plans, click.echo)
+    describe(plans, click.echo, planner.readable.damaged)
     if all(plan.settled for plan in plans.values()):
         click.echo("\nnothing to do")
         summary(session, plans)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from storage import frames, shards
+from storage.errors import Damaged
 from storage.families import parse_pack_record
 from storage.files import Store
 
@@ -180,7 +181,7 @@ def _recorded(path: Path, sample: _Sample) -> shards.SampleRecord:
             offsets = tuple(member.offset + o for o in frames.member_offsets(member.extension, data))
     try:
         digest = shards.EncodedSample(sample.key, payloads).digest()
-    except OSError:  # truncated: said already
+    except Damaged:  # truncated: said already
         digest = ""
     return shards.SampleRecord(sample.key, digest, tuple(sample.members), offsets)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,8 @@ from storage import frames, locations, shards
 from storage.errors import Damaged
 from storage.files import Store, sha256_file
 from storage.shards import Member, Sample, SampleRecord
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,11 +47,11 @@ class UnitRecord:
 
 _MEMBER = pa.struct([
     ("field", pa.string()), ("offset", pa.int64()), ("size", pa.int64()),
-    ("extension", pa.string()),
+    ("extension", pa.string()), ("crc", pa.uint32()),
 ])  # fmt: skip
 _SAMPLE = pa.struct([
     ("key", pa.string()), ("digest", pa.string()), ("members", pa.list_(_MEMBER)),
-    ("frame_offsets", pa.list_(pa.int64())),
+    ("frame_offsets", pa.list_(pa.int64())), ("frame_crcs", pa.list_(pa.uint32())),
 ])  # fmt: skip
 PACK_SCHEMA = pa.schema([
     ("unit", pa.string()), ("key", pa.string()), ("status", pa.string()), ("code", pa.string()),
@@ -60,6 +62,7 @@ MANIFEST_SCHEMA = pa.schema([
     ("unit", pa.string()), ("key", pa.string()), ("pack", pa.string()), ("status", pa.string()),
     ("code", pa.string()), ("reason", pa.string()), ("digest", pa.string()), ("bytes", pa.int64()),
     ("clips", pa.int64()), ("frames", pa.int64()), ("seconds", pa.float64()),
+    ("shard_bytes", pa.int64()), ("record_bytes", pa.int64()),
 ])  # fmt: skip
 
 
@@ -83,7 +86,17 @@ def pack_record_bytes(units: Iterable[UnitRecord]) -> bytes:
 
 
 def read_pack_record(store: Store, node: str, key: str) -> list[UnitRecord]:
-    return parse_pack_record(store.read(locations.pack_record(node, key)))
+    return _read(store, locations.pack_record(node, key), parse_pack_record)
+
+
+def _read(store: Store, path: str, parse: Callable[[bytes], T]) -> T:
+    """Damaged, which names the file, where it cannot be parsed."""
+    data = store.read(path)
+    try:
+        return parse(data)
+    except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise Damaged(f"{path} cannot be read ({first}); {shards.REMEDY}") from error
 
 
 def parse_pack_record(data: bytes) -> list[UnitRecord]:
@@ -95,9 +108,11 @@ def parse_pack_record(data: bytes) -> list[UnitRecord]:
 
 def _sample_record(row: Mapping[str, Any]) -> SampleRecord:
     members = tuple(
-        Member(m["field"], m["offset"], m["size"], m.get("extension") or "") for m in row["members"]
+        Member(m["field"], m["offset"], m["size"], m.get("extension") or "", m.get("crc"))
+        for m in row["members"]
     )
-    return SampleRecord(row["key"], row["digest"], members, tuple(row["frame_offsets"]))
+    crcs = tuple(row.get("frame_crcs") or ())
+    return SampleRecord(row["key"], row["digest"], members, tuple(row["frame_offsets"]), crcs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +128,31 @@ class ManifestRow:
     clips: int
     frames: int
     seconds: float
+    shard_bytes: int | None = None
+    """of the pack's shard; None in manifests made before it was kept"""
+    record_bytes: int | None = None
+    """of the pack's record, likewise"""
 
     @staticmethod
-    def of(record: UnitRecord, pack: str) -> ManifestRow:
+    def of(
+        record: UnitRecord, pack: str, shard_bytes: int | None = None, record_bytes: int | None = None
+    ) -> ManifestRow:
         return ManifestRow(
             record.unit, record.key, pack, record.status, record.code, record.reason, record.digest,
-            record.bytes, len(record.samples), record.frames, record.seconds,
+            record.bytes, len(record.samples), record.frames, record.seconds, shard_bytes, record_bytes,
         )  # fmt: skip
+
+
+def manifest_rows(units: Sequence[UnitRecord], pack: str, record_bytes: int) -> list[ManifestRow]:
+    """A pack's units as its manifest lists them."""
+    shard_bytes = shards.shard_size(sample for unit in units for sample in unit.samples)
+    return [ManifestRow.of(unit, pack, shard_bytes, record_bytes) for unit in units]
+
+
+def read_pack_rows(store: Store, node: str, pack: str) -> list[ManifestRow]:
+    """A pack's units by its own record."""
+    path = locations.pack_record(node, pack)
+    return _read(store, path, lambda data: manifest_rows(parse_pack_record(data), pack, len(data)))
 
 
 def manifest_bytes(rows: Iterable[ManifestRow]) -> bytes:
@@ -127,8 +160,8 @@ def manifest_bytes(rows: Iterable[ManifestRow]) -> bytes:
 
 
 def read_manifest(store: Store, node: str, key: str) -> list[ManifestRow]:
-    table = read_parquet(store.read(locations.manifest(node, key)))
-    return [ManifestRow(**row) for row in table.to_pylist()]
+    path = locations.manifest(node, key)
+    return _read(store, path, lambda data: [ManifestRow(**row) for row in read_parquet(data).to_pylist()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +238,14 @@ class Family:
         path, member = locations.pack(self.node, place.pack), place.sample.member("frames")
         if member.extension == "mp4":
             data = self.store.read_range(path, member.offset, member.size)
+            data = shards.intact(data, member.size, member.crc, path, f"{key}.frames")
             return frames.decode("mp4", data, indices)
-        with self.store.fs.open_input_file(self.store.at(path)) as stream:
-            return np.stack([
-                frames.decode_image(stream.read_at(offsets[i + 1] - offsets[i], offsets[i])) for i in indices
-            ])  # fmt: skip
+        crcs = place.sample.frame_crcs or (None,) * count
+        with self.store.open(path) as stream:
+            images = [stream.read_at(offsets[i + 1] - offsets[i], offsets[i]) for i in indices]
+        for i, data in zip(indices, images, strict=True):
+            shards.intact(data, offsets[i + 1] - offsets[i], crcs[i], path, f"frame {i} of {key}")
+        return np.stack([frames.decode_image(data) for data in images])
 
     def shard_uris(self) -> list[str]:
         """The shards in order, for plain `webdataset`."""
@@ -222,14 +258,16 @@ def read_sample(
 ) -> Sample:
     path = locations.pack(node, pack)
     wanted = [m.field for m in sample.members] if fields is None else fields
+    members = [sample.member(field) for field in wanted]
+    with store.open(path) as stream:
+        stored = {m: stream.read_at(m.size, m.offset) for m in members if not shards.is_large(m.field)}
     read: dict[str, Any] = {"__key__": sample.key}
-    with store.fs.open_input_file(store.at(path)) as stream:
-        for field in wanted:
-            m = sample.member(field)
-            if shards.is_large(field):
-                read[field] = shards.Blob(store, path, m.offset, m.size)
-            else:
-                read[field] = shards.decode(field, stream.read_at(m.size, m.offset), m.extension)
+    for m in members:
+        if m in stored:
+            data = shards.intact(stored[m], m.size, m.crc, path, f"{sample.key}.{m.field}")
+            read[m.field] = shards.decode(m.field, data, m.extension)
+        else:
+            read[m.field] = shards.Blob(store, path, m.offset, m.size, m.crc)
     return read
 
 
@@ -237,7 +275,7 @@ def stored_sample(store: Store, node: str, pack: str, sample: SampleRecord) -> s
     """A published sample as it lies there, for writing into another shard; nothing is decoded."""
     path = locations.pack(node, pack)
     members = {
-        m.field: (m.extension or shards.FIELDS[m.field], shards.Blob(store, path, m.offset, m.size))
+        m.field: (m.extension or shards.FIELDS[m.field], shards.Blob(store, path, m.offset, m.size, m.crc))
         for m in sample.members
     }
     return shards.EncodedSample(sample.key, members)

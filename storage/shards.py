@@ -45,17 +45,19 @@ header, then the JPEG files (little endian). Runs may ask for `pngs` (the same w
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from storage import codecs, frames
+from storage.errors import Damaged
 
 if TYPE_CHECKING:
     from storage.files import Store
@@ -64,6 +66,7 @@ Sample = dict[str, Any]
 
 SOUND_RATE = codecs.SOUND_RATE
 _CHUNK = 2**20
+REMEDY = "delete the file and run again (`reenact verify` finds all faults)"
 
 
 # --- what a member is made of -------------------------------------------------------------------------------
@@ -75,23 +78,28 @@ class Blob:
     path: str
     offset: int
     size: int
+    crc: int | None = None
+    """crc32 on record, if there is one"""
 
     @contextmanager
     def open(self) -> Iterator[Any]:
         """A binary stream that stands at the first byte; what follows the last belongs to others."""
-        with self.store.fs.open_input_file(self.store.at(self.path)) as stream:
+        with self.store.open(self.path) as stream:
             stream.seek(self.offset)
             yield stream
 
     def chunks(self) -> Iterator[bytes]:
-        left = self.size
+        """The member's bytes; Damaged after the last if they are not those that were written."""
+        left, crc = self.size, 0
         with self.open() as stream:
             while left:
                 data = stream.read(min(left, _CHUNK))
                 if not data:
-                    raise OSError(errno.EIO, f"{self.path} ends {left} bytes early; `reenact verify`")
-                left -= len(data)
+                    raise Damaged(f"{self.path} ends {left} bytes early; {REMEDY}")
+                left, crc = left - len(data), crc32(data, crc)
                 yield data
+        if self.crc not in (None, crc):
+            raise Damaged(f"{self.path}: {self.size} bytes at {self.offset} are not as written; {REMEDY}")
 
     def read(self) -> bytes:
         return b"".join(self.chunks())
@@ -161,6 +169,8 @@ class Member:
     offset: int
     size: int
     extension: str = ""
+    crc: int | None = None
+    """crc32 of its bytes; None in records made before there was one"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +182,8 @@ class SampleRecord:
     members: tuple[Member, ...]
     frame_offsets: tuple[int, ...]
     """Starts of the image files in the shard, and the end of the last; empty if the sample has no frames."""
+    frame_crcs: tuple[int, ...] = ()
+    """crc32 of each image file; none of H.264, and in records made before there were any"""
 
     @property
     def frames(self) -> int:
@@ -192,14 +204,35 @@ class EncodedSample:
     """Field -> extension, bytes."""
 
     def digest(self) -> str:
-        """sha256 over the fields' own; extensions are a codec's business."""
-        total = hashlib.sha256()
+        return self.sums()[0]
+
+    def sums(self) -> tuple[str, dict[str, int]]:
+        """sha256 over the fields' own (extensions are a codec's business), and the crc32 of each field."""
+        total, crcs = hashlib.sha256(), {}
         for field, (_, payload) in sorted(self.members.items()):
-            one = hashlib.sha256()
+            one, crc = hashlib.sha256(), 0
             for data in payload_chunks(payload):
                 one.update(data)
+                crc = crc32(data, crc)
             total.update(f"{field}\0{one.hexdigest()}\n".encode())
-        return total.hexdigest()
+            crcs[field] = crc
+        return total.hexdigest(), crcs
+
+
+def intact(data: bytes, size: int, crc: int | None, path: str, part: str) -> bytes:
+    """What was read of a shard, if it is what was written; Damaged otherwise."""
+    if len(data) != size:
+        raise Damaged(f"{path}: {len(data)} of the {size} bytes of {part} are there; {REMEDY}")
+    if crc is not None and crc32(data) != crc:
+        raise Damaged(f"{path}: {part} is not as written; {REMEDY}")
+    return data
+
+
+def shard_size(samples: Iterable[SampleRecord]) -> int:
+    """Bytes of a shard with these samples: tar fills its last block, adds two empty ones, fills a record."""
+    end = max((m.offset + m.size for sample in samples for m in sample.members), default=0)
+    blocks = -(-end // tarfile.BLOCKSIZE) + 2
+    return -(-blocks * tarfile.BLOCKSIZE // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
 
 
 def encode_sample(sample: Sample) -> EncodedSample:
@@ -236,16 +269,20 @@ class ShardWriter:
         if sample.key in self._keys:
             raise ValueError(f"two samples with key {sample.key} in one shard")
         self._keys[sample.key] = self._tar.offset
-        members, offsets = [], ()
+        members, offsets, frame_crcs = [], (), ()
+        digest, crcs = sample.sums()
         named = sorted((f"{sample.key}.{f}.{ext}", f, ext) for f, (ext, _) in sample.members.items())
         for name, field, extension in named:
             payload = sample.members[field][1]
             at = self._append(name, payload)
-            members.append(Member(field, at, payload_size(payload), extension))
+            members.append(Member(field, at, payload_size(payload), extension, crcs[field]))
             if FIELDS[field] == "jpgs":
                 data = b"".join(payload_chunks(payload))
-                offsets = tuple(at + o for o in frames.member_offsets(extension, data))
-        return SampleRecord(sample.key, sample.digest(), tuple(members), offsets)
+                starts = frames.member_offsets(extension, data)
+                offsets = tuple(at + o for o in starts)
+                if extension != "mp4":
+                    frame_crcs = tuple(crc32(data[a:b]) for a, b in pairwise(starts))
+        return SampleRecord(sample.key, digest, tuple(members), offsets, frame_crcs)
 
     def _append(self, name: str, payload: Payload) -> int:
         """-> where the member's bytes begin."""

@@ -18,6 +18,7 @@ from storage.errors import Damaged, StoreError, StoreUnreachable
 from storage.families import (
     ManifestRow,
     UnitRecord,
+    manifest_rows,
     pack_record_bytes,
     read_pack_record,
     read_sample,
@@ -60,6 +61,8 @@ class PackJob:
     units: tuple[UnitJob, ...]
     run: str = ""
     """The run that asks: crashes are counted within one run, so that killing drivers blames no unit."""
+    new: bool = False
+    """No record stood under this key when it was planned: if one does now, another driver built the pack."""
 
     @property
     def computed(self) -> int:
@@ -100,30 +103,31 @@ def build_pack(job: PackJob, run: Stage, config: View, nets: Mapping[str, Any], 
         try:
             with shards.ShardWriter(folder / "shard.tar") as shard:
                 for unit in job.units:
-                    if unit.copy_from:
-                        units.append(_copy(job, unit, shard, store))
-                    else:
-                        units.append(_compute(job, unit, shard, run, config, nets, store))
+                    copied = _copy(job, unit, shard, store) if unit.copy_from else None
+                    units.append(copied or _compute(job, unit, shard, run, config, nets, store))
         except UnitFailed as failure:
             return PackResult(job.key, (), 0, str(failure))
         # Data first, record last: readers trust records only.
         store.put(folder / "shard.tar", locations.pack(job.node, job.key))
-    store.write(locations.pack_record(job.node, job.key), pack_record_bytes(units))
-    rows = tuple(ManifestRow.of(unit, job.key) for unit in units)
-    return PackResult(job.key, rows, len(job.units) - job.computed)
+    record = pack_record_bytes(units)
+    store.write(locations.pack_record(job.node, job.key), record)
+    rows = manifest_rows(units, job.key, len(record))
+    return PackResult(job.key, tuple(rows), len(job.units) - job.computed)
 
 
-def _copy(job: PackJob, unit: UnitJob, shard: shards.ShardWriter, store: Store) -> UnitRecord:
+def _copy(job: PackJob, unit: UnitJob, shard: shards.ShardWriter, store: Store) -> UnitRecord | None:
+    """A unit as an older pack holds it; None where it is damaged there, and has to be computed."""
     assert unit.copy_from is not None
-    record = next(r for r in read_pack_record(store, job.node, unit.copy_from) if r.key == unit.key)
-    samples = []
-    for sample in record.samples:
-        copied = shard.add(stored_sample(store, job.node, unit.copy_from, sample))
-        if copied.digest != sample.digest:
-            path = locations.pack(job.node, unit.copy_from)
-            told = f"{path}: sample {sample.key} does not have the digest on record; `reenact verify`"
-            raise OSError(errno.EIO, told)
-        samples.append(copied)
+    mark, samples = shard.mark(), []
+    try:
+        record = next(r for r in read_pack_record(store, job.node, unit.copy_from) if r.key == unit.key)
+        for sample in record.samples:
+            samples.append(shard.add(stored_sample(store, job.node, unit.copy_from, sample)))
+            if samples[-1].digest != sample.digest:
+                raise Damaged(f"{locations.pack(job.node, unit.copy_from)}: {sample.key} has another digest")
+    except Damaged:
+        shard.back_to(mark)
+        return None
     return replace(record, samples=tuple(samples))
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +27,11 @@ from pipelines.engine.fingerprint import (
 from pipelines.engine.keys import View, digest, lookup
 from pipelines.engine.node import Graph, Node
 from pipelines.engine.packs import PackJob, UnitJob, seal
+from pipelines.engine.published import Packs, Readable, read_whole
 from storage import locations
-from storage.families import Artifact, ManifestRow, read_manifest, read_pack_record, read_parquet
-from storage.files import Entry, Store
-
-REMEMBERED = 3  # manifests looked through for units to copy
+from storage.errors import Damaged
+from storage.families import Artifact, ManifestRow, read_parquet
+from storage.files import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +91,13 @@ class Memory:
     scheme: int = SCHEME
 
     @staticmethod
+    def read(store: Store, path: str) -> Memory:
+        try:
+            return Memory.of(store.read_json(path, "fingerprint", "run_id"))
+        except (TypeError, LookupError, AttributeError) as error:
+            raise Damaged(f"{path} has another form ({error})") from error
+
+    @staticmethod
     def of(record: Mapping[str, Any]) -> Memory:
         if record.get("scheme") != SCHEME:  # its fingerprint has other components
             return Memory(
@@ -107,6 +113,7 @@ class Planner:
     ):
         self.graph, self.config, self.store, self.env = graph, config, store, env
         self.options = options or Options()
+        self.readable = Readable()
 
     def plan(self, names: set[str] | None = None) -> dict[str, NodePlan]:
         """Plan the whole graph, or some nodes with all that they need."""
@@ -134,11 +141,12 @@ class Planner:
     # --- shared by whole and keyed ---
     def memory(self, node: str) -> Memory | None:
         """What the node's latest finished run was made of."""
-        known = self.store.list(locations.node_keys(node))
-        if not known:
-            return None
-        latest = max(known, key=lambda e: (e.mtime, e.name))
-        return Memory.of(self.store.read_json(f"{locations.node_keys(node)}/{latest.name}"))
+        known = sorted(self.store.list(locations.node_keys(node)), key=lambda e: (e.mtime, e.name))
+        for entry in reversed(known):
+            path = f"{locations.node_keys(node)}/{entry.name}"
+            if (memory := self.readable(lambda path=path: Memory.read(self.store, path), None)) is not None:
+                return memory
+        return None
 
     def why(self, plan: NodePlan, inputs: Mapping[str, str]) -> list[str]:
         """Reasons a node's key is new, from the difference to its latest run."""
@@ -168,10 +176,10 @@ class Planner:
 
     def _accepted(self, node: str, key: str) -> str:
         path = locations.accept(node, key)
-        return self.store.read_json(path)["as"] if self.store.exists(path) else key
+        return self.readable(lambda: self.store.read_json(path, "as"), {"as": key})["as"]
 
     def _pinned(self, node: Node, key: str) -> NodePlan:
-        artifact = read_whole(self.store, node.name, key)
+        artifact = self.readable(lambda: read_whole(self.store, node.name, key), None)
         if artifact is None:
             raise ValueError(f"the pinned {node.name} {key} is not in the store; pin again: `reenact pin`")
         plan = NodePlan(node, "pinned", [f"pinned at {key[:8]}"], key=key, artifact=artifact)
@@ -184,19 +192,6 @@ def _table(plan: NodePlan, data: bytes, artifact: Artifact | None) -> None:
     rows = read_parquet(data).to_pylist()
     plan.outlook = {row["id"]: Outlook(digest(row), row=row) for row in rows}
     plan.buckets = {row["id"]: row["bucket"] for row in rows}
-
-
-def read_whole(store: Store, node: str, key: str, steps: int | None = None) -> Artifact | None:
-    """A whole node's published artifact, or None. A record whose files are gone counts as none."""
-    folder = locations.whole(node, key, steps)
-    if not store.exists(f"{folder}/record.json"):
-        return None
-    record = store.read_json(f"{folder}/record.json")
-    present = {e.name: e.size for e in store.list(folder)}
-    if any(present.get(name) != size for name, size in record["sizes"].items()):
-        return None
-    files, sums = tuple(sorted(record["sizes"])), record["sha256"]
-    return Artifact(store, node, key, record["digest"], folder, files, steps, sums)
 
 
 class _Whole:
@@ -219,10 +214,8 @@ class _Whole:
         plan.artifact = self._find()
         if plan.artifact is not None:
             plan.state = "cached"
-            if f"{node.name}.parquet" in plan.artifact.files:
-                _table(plan, plan.artifact.path(f"{node.name}.parquet").read_bytes(), plan.artifact)
             return
-        plan.reasons = plan.reasons or self.planner.why(plan, known) or ["missing object"]
+        plan.reasons = plan.reasons or self.planner.why(plan, known) or ["missing or damaged object"]
         if node.eager:
             self._look_ahead()
 
@@ -230,20 +223,32 @@ class _Whole:
         """Of an extendable node, only the artifact of exactly these steps: what else the store holds must not
         decide a result. The longest shorter one is gone on from.
         """
-        plan, node, store = self.plan, self.plan.node, self.planner.store
+        plan, node = self.plan, self.plan.node
         if node.extend is None:
-            return read_whole(store, node.name, plan.key)
+            return self._read()
         plan.steps = int(lookup(self.planner.config, node.extend))
-        if (artifact := read_whole(store, node.name, plan.key, plan.steps)) is not None:
+        if (artifact := self._read(plan.steps)) is not None:
             return artifact
-        folders = store.folders(locations.wholes(node.name))
+        folders = self.planner.store.folders(locations.wholes(node.name))
         reached = sorted(int(f.rpartition("-")[2]) for f in folders if f.startswith(f"{plan.key}-"))
         for steps in [s for s in reversed(reached) if s < plan.steps]:
-            if (artifact := read_whole(store, node.name, plan.key, steps)) is not None:
+            if (artifact := self._read(steps)) is not None:
                 plan.previous = artifact
                 plan.reasons = [f"config {node.extend} {steps} -> {plan.steps} (continues)"]
                 break
         return None
+
+    def _read(self, steps: int | None = None) -> Artifact | None:
+        """The artifact with this key, if it is whole; its table of units is read at once."""
+
+        def read() -> Artifact | None:
+            artifact = read_whole(self.planner.store, name, self.plan.key, steps)
+            if artifact is not None and f"{name}.parquet" in artifact.files:
+                _table(self.plan, artifact.path(f"{name}.parquet").read_bytes(), artifact)
+            return artifact
+
+        name = self.plan.node.name
+        return self.planner.readable(read, None)
 
     def _look_ahead(self) -> None:
         """Run a cheap node now, publish nothing: only so that the plan behind it is exact."""
@@ -280,6 +285,7 @@ class _Keyed:
     def __init__(self, planner: Planner, plan: NodePlan, plans: Mapping[str, NodePlan]):
         self.planner, self.plan, self.plans = planner, plan, plans
         self.store, self.node = planner.store, plan.node
+        self.packs = Packs(planner.store, plan.node.name, planner.readable)
 
     def fill(self) -> None:
         plan = self.plan
@@ -292,7 +298,7 @@ class _Keyed:
         name = self.node.name
         pack_keys = {digest("pack", name, sorted(keys[u] for u in g)): g for g in self._groups(keys)}
         plan.packs = sorted(pack_keys)
-        known = self._published(plan.packs, bool(open_units))
+        known = self.packs.rows(digest("artifact", name, plan.packs), plan.packs, bool(open_units))
         cached = {u: known[k] for u, k in keys.items() if self._usable(known.get(k))}
         stale = [u for u in keys if u not in cached]
         plan.outlook = {u: Outlook(r.digest, r.pack) for u, r in cached.items() if r.status == "ok"}
@@ -333,44 +339,8 @@ class _Keyed:
             groups.setdefault(self.plan.buckets[unit], []).append(unit)
         return list(groups.values())
 
-    @cached_property
-    def _files(self) -> set[str]:
-        return {e.name for e in self.store.list(locations.packs(self.node.name))}
-
-    def _present(self, pack: str) -> bool:
-        return f"{pack}.parquet" in self._files and f"{pack}.tar" in self._files
-
-    def _published(self, packs: list[str], partial: bool) -> dict[str, ManifestRow]:
-        """Unit key -> record, from this artifact's manifest if all packs stand, else from older ones too."""
-        key = digest("artifact", self.node.name, packs)
-        if not partial and all(self._present(p) for p in packs):
-            if self.store.exists(locations.manifest(self.node.name, key)):
-                return {r.key: r for r in read_manifest(self.store, self.node.name, key)}
-            return {r.key: r for p in packs for r in self._pack_rows(p)}
-        manifests = self._manifests()
-        rows: dict[str, ManifestRow] = {}
-        for entry in manifests[-REMEMBERED:]:
-            rows |= {r.key: r for r in self._manifest(entry)}
-        sealed = {r.pack for r in rows.values()}
-        since = manifests[-1].mtime if manifests else 0.0
-        for entry in self.store.list(locations.packs(self.node.name)):  # left by a run that was killed
-            pack, _, kind = entry.name.rpartition(".")
-            if kind == "parquet" and pack not in sealed and (entry.mtime >= since or pack in packs):
-                rows |= {r.key: r for r in self._pack_rows(pack)}
-        return rows
-
-    def _manifests(self) -> list[Entry]:
-        """Those of this node, oldest first."""
-        return sorted(self.store.list(locations.manifests(self.node.name)), key=lambda e: (e.mtime, e.name))
-
-    def _manifest(self, entry: Entry) -> list[ManifestRow]:
-        return read_manifest(self.store, self.node.name, entry.name.removesuffix(".parquet"))
-
-    def _pack_rows(self, pack: str) -> list[ManifestRow]:
-        return [ManifestRow.of(u, pack) for u in read_pack_record(self.store, self.node.name, pack)]
-
     def _usable(self, row: ManifestRow | None) -> bool:
-        if row is None or not self._present(row.pack):
+        if row is None or not self.packs.stands(row.pack, row):
             return False
         return row.status == "ok" or not self.planner.options.retry_rejected
 
@@ -384,11 +354,12 @@ class _Keyed:
         forced = self.node.name in self.planner.options.force
         for pack in plan.packs:
             units = packs[pack]
-            if forced or not self._present(pack) or any(not self._usable(known.get(keys[u])) for u in units):
+            usable = self.packs.stands(pack) and all(self._usable(known.get(keys[u])) for u in units)
+            if forced or not usable:
                 jobs = tuple(self._job(u, keys[u], None if forced else known.get(keys[u])) for u in units)
-                plan.jobs.append(PackJob(self.node.name, pack, jobs))
+                plan.jobs.append(PackJob(self.node.name, pack, jobs, new=not self.packs.recorded(pack)))
         plan.jobs.sort(key=lambda j: (-j.computed, j.key))  # largest first: a short tail
-        if not plan.jobs and self.store.exists(locations.manifest(self.node.name, plan.key)):
+        if not plan.jobs and self.packs.sealed:
             content = seal(known[k] for k in keys.values())
             plan.artifact = Artifact(self.store, self.node.name, plan.key, content)
             plan.state = "cached"
@@ -424,21 +395,25 @@ class _Keyed:
 
     def _unit_reasons(self, keys: Mapping[str, str], stale: list[str]) -> list[str]:
         """Of units stale under an unchanged node key: new ones, changed ones, lost ones."""
-        manifests = self._manifests()
+        manifests = self.packs.manifests()
         if not manifests:
             return []
-        before = {r.unit: r for r in self._manifest(manifests[-1])}
+        before = {r.unit: r for r in self.packs.manifest(manifests[-1])}
         kinds = Counter(
-            "new" if unit not in before else "missing object" if before[unit].key == keys[unit] else "changed"
+            "new" if unit not in before else "of a missing or damaged object"
+            if before[unit].key == keys[unit] else "changed"
             for unit in stale
-        )
+        )  # fmt: skip
         if kinds["changed"] and self.planner.why(self.plan, {}):
             del kinds["changed"]  # told by the key's own difference
         return [f"{n:,} of {len(keys):,} units {kind}" for kind, n in kinds.items()]
 
 
-def describe(plans: Mapping[str, NodePlan], write: Callable[[str], None]) -> None:
-    """The plan as a table, one line a node; its first column is as wide as the longest name."""
+def describe(
+    plans: Mapping[str, NodePlan], write: Callable[[str], None], damaged: Iterable[str] = ()
+) -> None:
+    """The plan as a table, one line a node, its first column as wide as the longest name; then the records
+    that could not be read, and so count as not there."""
     wide = max(24, *map(len, plans))
     head = f"{'node':<{wide}} {'state':<8} {'units':>7} {'cached':>7} {'stale':>6} {'after':>6}  "
     write(f"{head}reason")
@@ -451,3 +426,5 @@ def describe(plans: Mapping[str, NodePlan], write: Callable[[str], None]) -> Non
             write(f"{'':<{len(head)}}{reason}")
         if rest[6:]:
             write(f"{'':<{len(head)}}... and {len(rest) - 6} more (`reenact why {name}`)")
+    for text in damaged:
+        write(f"warning: counted as not there: {text}")

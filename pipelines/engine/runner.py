@@ -17,8 +17,8 @@ from pipelines.engine.node import Node
 from pipelines.engine.packs import Executor, PackResult
 from pipelines.engine.plan import Memory, NodePlan, Planner
 from storage import leases, locations
-from storage.families import Artifact, ManifestRow, manifest_bytes, read_pack_record
-from storage.files import Store, sha256_file
+from storage.families import Artifact, ManifestRow, manifest_bytes, read_pack_rows
+from storage.files import sha256_file
 
 Emit = Callable[[dict[str, Any]], Any]
 
@@ -183,7 +183,7 @@ class Runner:
         rows = [
             row
             for pack in plan.packs
-            for row in (built[pack].rows if pack in built else _rows_of(store, node.name, pack))
+            for row in (built[pack].rows if pack in built else read_pack_rows(store, node.name, pack))
         ]
         self._check_rejects(node, rows)
         store.write(locations.manifest(node.name, plan.key), manifest_bytes(rows))
@@ -253,10 +253,6 @@ class Runner:
             "weights": plan.print.weights, "inputs": {n: _input_event(plans[n]) for n in plan.node.reads},
             "counts": plan.counts,
         }  # fmt: skip
-
-
-def _rows_of(store: Store, node: str, pack: str) -> list[ManifestRow]:
-    return [ManifestRow.of(unit, pack) for unit in read_pack_record(store, node, pack)]
 
 
 def _input_event(plan: NodePlan) -> dict[str, str]:

@@ -6,16 +6,24 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from storage import locations, shards
+from storage.errors import Damaged
 from storage.families import (
+    PACK_SCHEMA,
     Family,
     ManifestRow,
     UnitRecord,
     manifest_bytes,
     pack_record_bytes,
+    read_manifest,
     read_pack_record,
+    read_pack_rows,
+    read_parquet,
+    read_sample,
 )
 from storage.files import Store
 
@@ -96,3 +104,86 @@ def test_records_need_no_thread_of_arrow(family):
     argv = [sys.executable, "-c", COUNT_THREADS, str(record)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["2", "0"]
+
+
+def flip(store, path, at):
+    """One bit of a published file."""
+    data = bytearray(store.read(path))
+    data[at] ^= 1
+    store.write(path, bytes(data))
+
+
+def test_a_flipped_bit_in_a_frame_is_not_decoded_and_the_message_names_file_and_frame(family):
+    key, path = family.keys[0], locations.pack("clips", "p1")
+    at = family._places[key].sample.frame_offsets[2]
+    flip(family.store, path, at + 300)
+    assert len(family.frames(key, [0, 1, 3])) == 3
+    with pytest.raises(Damaged, match=rf"{path}: frame 2 of {key} is not as written; delete the file"):
+        family.frames(key, [0, 2])
+
+
+@pytest.mark.parametrize("field", ["frames", "clip"])
+def test_a_flipped_bit_in_a_member_is_not_decoded(family, field):
+    key, path = family.keys[0], locations.pack("clips", "p1")
+    member = family._places[key].sample.member(field)
+    flip(family.store, path, member.offset + member.size - 1)
+    with pytest.raises(Damaged, match=rf"{path}: {key}\.{field} is not as written"):
+        family.read(key)
+
+
+def test_a_truncated_shard_is_damaged_not_an_end_of_data(family):
+    key, path = family.keys[0], locations.pack("clips", "p1")
+    end = family._places[key].sample.frame_offsets[-1]
+    family.store.write(path, family.store.read(path)[: end - 10])
+    with pytest.raises(Damaged, match=rf"{path}: \d+ of the \d+ bytes of frame 3"):
+        family.frames(key, [3])
+
+
+def test_a_large_member_is_checked_while_it_is_copied(tmp_path):
+    store = Store(str(tmp_path))
+    sample = shards.encode_sample({"__key__": "a#b", "video": b"v" * 3_000_000})
+    with store.scratch() as folder:
+        (record,) = shards.write_shard(folder / "s.tar", [sample])
+        store.put(folder / "s.tar", locations.pack("download", "p"))
+    flip(store, locations.pack("download", "p"), record.member("video").offset + 2_500_000)
+    video = read_sample(store, "download", "p", record)["video"]
+    with pytest.raises(Damaged, match=r"packs/download/p\.tar: 3000000 bytes at \d+ are not as written"):
+        video.copy_to(tmp_path / "copy")
+
+
+def test_records_without_checksums_are_read_as_before(family):
+    path = locations.pack_record("clips", "p1")
+    table = read_parquet(family.store.read(path))
+    rows = table.to_pylist()
+    for row in rows:
+        for sample in row["samples"]:
+            del sample["frame_crcs"]
+            for member in sample["members"]:
+                del member["crc"]
+    old = pa.schema([
+        *(field for field in PACK_SCHEMA if field.name != "samples"),
+        ("samples", pa.list_(pa.struct([
+            ("key", pa.string()), ("digest", pa.string()), ("frame_offsets", pa.list_(pa.int64())),
+            ("members", pa.list_(pa.struct([("field", pa.string()), ("offset", pa.int64()),
+                                            ("size", pa.int64()), ("extension", pa.string())]))),
+        ]))),
+    ])  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows, schema=old), family.store.at(path))
+    assert family.frames(family.keys[0], [0, 3]).shape == (2, 16, 16, 3)
+    assert family.read(family.keys[0])["clip"] == {"unit": "r1"}
+
+
+def test_a_shard_is_as_long_as_its_record_tells(family):
+    for pack in ("p1", "p2"):
+        (row, _) = read_pack_rows(family.store, "clips", pack)
+        assert row.shard_bytes == len(family.store.read(locations.pack("clips", pack)))
+        assert row.record_bytes == len(family.store.read(locations.pack_record("clips", pack)))
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1", b"nothing of the kind"])
+def test_a_record_that_cannot_be_read_is_damaged_and_named(family, data):
+    for path, read in ((locations.pack_record("clips", "p1"), read_pack_record),
+                       (locations.manifest("clips", "p1"), read_manifest)):  # fmt: skip
+        family.store.write(path, data)
+        with pytest.raises(Damaged, match=rf"^{path} cannot be read"):
+            read(family.store, "clips", "p1")

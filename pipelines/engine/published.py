@@ -1,0 +1,108 @@
+"""What nodes have published, as far as it stands whole in the store: a plan's view of packs and files.
+
+A record that cannot be read counts as not there, and so does what it lists. `Readable` keeps what was said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TypeVar
+
+from storage import locations
+from storage.errors import Damaged
+from storage.families import Artifact, ManifestRow, read_manifest, read_pack_rows
+from storage.files import Entry, Store
+
+REMEMBERED = 3  # manifests looked through for units to copy
+T = TypeVar("T")
+
+
+class Readable:
+    """Reads records, and remembers which ones could not be."""
+
+    def __init__(self) -> None:
+        self.damaged: dict[str, None] = {}
+        """Messages in order, each once; each names its file."""
+
+    def __call__(self, read: Callable[[], T], otherwise: T) -> T:
+        try:
+            return read()
+        except FileNotFoundError:
+            return otherwise
+        except Damaged as error:
+            self.damaged[str(error)] = None
+            return otherwise
+
+
+def read_whole(store: Store, node: str, key: str, steps: int | None = None) -> Artifact | None:
+    """A whole node's published artifact, or None. A record whose files are gone or cut short counts as none;
+    one that cannot be read is Damaged."""
+    folder = locations.whole(node, key, steps)
+    path = f"{folder}/record.json"
+    if not store.exists(path):
+        return None
+    record = store.read_json(path, "digest", "sizes", "sha256")
+    sizes, sums = record["sizes"], record["sha256"]
+    if not isinstance(sizes, dict) or not isinstance(sums, dict):
+        raise Damaged(f"{path}: its sizes and sha256 are no lists by file name")
+    present = {e.name: e.size for e in store.list(folder)}
+    if any(present.get(name) != size for name, size in sizes.items()):
+        return None
+    return Artifact(store, node, key, record["digest"], folder, tuple(sorted(sizes)), steps, sums)
+
+
+class Packs:
+    """The packs of a keyed node and the manifests that list them."""
+
+    def __init__(self, store: Store, node: str, readable: Readable):
+        self.store, self.node, self.readable = store, node, readable
+        self.sealed = False
+        """Whether `rows` found the manifest of the artifact asked for."""
+
+    @cached_property
+    def _files(self) -> list[Entry]:
+        return self.store.list(locations.packs(self.node))
+
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
+        return {entry.name: entry.size for entry in self._files}
+
+    def recorded(self, pack: str) -> bool:
+        return f"{pack}.parquet" in self._sizes
+
+    def stands(self, pack: str, row: ManifestRow | None = None) -> bool:
+        """Whether shard and record are there, and as long as a row of the pack says."""
+        shard, record = self._sizes.get(f"{pack}.tar"), self._sizes.get(f"{pack}.parquet")
+        if shard is None or record is None:
+            return False
+        return row is None or (row.shard_bytes in (None, shard) and row.record_bytes in (None, record))
+
+    def rows(self, key: str, packs: list[str], partial: bool) -> dict[str, ManifestRow]:
+        """Unit key -> record, from this artifact's manifest if all packs stand, else from older ones too."""
+        if not partial and all(self.stands(pack) for pack in packs):
+            rows = self.readable(lambda: read_manifest(self.store, self.node, key), None)
+            self.sealed = rows is not None
+            if rows is None:
+                rows = [row for pack in packs for row in self._pack_rows(pack)]
+            return {row.key: row for row in rows}
+        manifests = self.manifests()
+        found = {row.key: row for entry in manifests[-REMEMBERED:] for row in self.manifest(entry)}
+        listed = {row.pack for row in found.values()}
+        since = manifests[-1].mtime if manifests else 0.0
+        for entry in self._files:  # left by a run that was killed
+            pack, _, kind = entry.name.rpartition(".")
+            if kind == "parquet" and pack not in listed and (entry.mtime >= since or pack in packs):
+                found |= {row.key: row for row in self._pack_rows(pack)}
+        return found
+
+    def manifests(self) -> list[Entry]:
+        """Those of this node, oldest first."""
+        return sorted(self.store.list(locations.manifests(self.node)), key=lambda e: (e.mtime, e.name))
+
+    def manifest(self, entry: Entry) -> list[ManifestRow]:
+        key = entry.name.removesuffix(".parquet")
+        return self.readable(lambda: read_manifest(self.store, self.node, key), [])
+
+    def _pack_rows(self, pack: str) -> list[ManifestRow]:
+        return self.readable(lambda: read_pack_rows(self.store, self.node, pack), [])
