@@ -139,11 +139,18 @@ class Phase:
     """Decay of a running mean of the weights, which is then what the phase publishes; 0 = off."""
     adversary: Adversary | None = None
     """The discriminators, in a phase that has them."""
+    validate_every: int = 500
+    """Steps between validations. The best weights are chosen among these steps alone, so that they depend on
+    nothing but the phase; the last step is looked at too, but not chosen."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1:
             raise ValueError(
                 f"phase {self.name}: {self.steps} steps of {self.batch}: expected 1 or more of each"
+            )
+        if self.validate_every < 1:
+            raise ValueError(
+                f"phase {self.name}: validate_every {self.validate_every}: expected 1 or more steps"
             )
         if self.batch % self.chunk_size:
             raise ValueError(f"phase {self.name}: chunk {self.chunk} does not divide batch {self.batch}")

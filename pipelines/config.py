@@ -39,6 +39,10 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 RENAMED: dict[str, str] = {}
 """Settings that got another name: today's path, in which `*` stands for any one part -> the last part of the
 old one, which keys go on to hold, so that renaming a setting makes nothing stale."""
+RETIRED = {
+    "runtime.preview_every": "MODEL.phases.NAME.validate_every, as in fsrt.phases.warmup.validate_every=500",
+}
+"""Settings that were replaced by others of another meaning -> those."""
 
 
 class ConfigError(ValueError):
@@ -87,8 +91,6 @@ class RuntimeConfig:
     """Steps between the checkpoints that a crash falls back to."""
     log_every: int = 20
     """Steps between logged training figures."""
-    preview_every: int = 500
-    """Steps between validations with a sample grid."""
     download: TransportConfig = field(default_factory=TransportConfig)
     """Mirrors, politeness, patience, cookies and proxy of downloads."""
     max_rejected: float = 0.2
@@ -110,8 +112,8 @@ class RuntimeConfig:
             raise ValueError(f"train_workers {self.train_workers}: expected 0 or more")
         if min(self.train_cpus, self.eval_cpus) < 1:
             raise ValueError("train_cpus and eval_cpus: expected 1 or more")
-        if min(self.checkpoint_every, self.log_every, self.preview_every) < 1:
-            raise ValueError("checkpoint_every, log_every and preview_every: expected 1 or more steps")
+        if min(self.checkpoint_every, self.log_every) < 1:
+            raise ValueError("checkpoint_every and log_every: expected 1 or more steps")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -260,6 +262,8 @@ def _unknown(kind: Any, tree: Any, prefix: str, origin: Mapping[str, str], file:
     hints = typing.get_type_hints(kind)
     for key, value in tree.items():
         dotted = f"{prefix}{key}"
+        if dotted in RETIRED:
+            raise ConfigError(f"{_from(dotted, origin, file)}: {dotted} is gone; use {RETIRED[dotted]}")
         if key not in hints:
             near = difflib.get_close_matches(str(key), hints, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(hints)}"

@@ -53,6 +53,11 @@ def test_the_run_file_wins_over_fragments_and_set_over_both(run_file):
         ("use: data/synthetic", "expected a list of fragments"),
         ("use: [../../etc/passwd]", "leaves configs/"),
         ("use: [data/nope]", "no config file"),
+        (
+            "runtime: {preview_every: 100}",
+            r"runtime.preview_every is gone; use MODEL.phases.NAME.validate_every",
+        ),
+        ("fsrt: {phases: {warmup: {validate_every: 0}}}", "validate_every 0: expected 1 or more steps"),
         ("runtime: {max_rejected: 2}", "runtime: max_rejected 2.0: expected a share from 0 to 1"),
     ],
 )

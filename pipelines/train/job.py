@@ -38,7 +38,6 @@ class Job:
     scratch: str
     log_every: int
     checkpoint_every: int
-    preview_every: int
     threads: int
     compile: bool = False
 
@@ -66,7 +65,6 @@ def job_of(ctx: Context, train: Corpus, held_out: Corpus | None) -> Job:
         scratch=ctx.scratch,
         log_every=runtime.log_every,
         checkpoint_every=runtime.checkpoint_every,
-        preview_every=runtime.preview_every,
         threads=runtime.train_cpus,
         compile=runtime.train_compile,
     )

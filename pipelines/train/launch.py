@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -162,7 +161,7 @@ def publish(ctx: Context, job: Job) -> None:
     """The last checkpoint and the logs -> the artifact's files, without anything that depends on the time of
     day.
     """
-    from pipelines.train.state import BEST, publish_weights
+    from pipelines.train.state import publish_weights
     from pipelines.train.worker import SAMPLES
 
     store, files = Store(ctx.scratch), StepCheckpoints(ctx.scratch)
@@ -171,9 +170,8 @@ def publish(ctx: Context, job: Job) -> None:
             f"{job.node} ended at step {files.newest(job.phase.steps)} of {job.phase.steps}; run again"
         )
     tensors, about = files.load(job.phase.steps)
-    publish_weights(ctx.out, tensors, about)
+    publish_weights(ctx.out, tensors, about, store)
     if "best" in about:
-        shutil.copyfile(store.fetch(BEST), ctx.out / BEST)
         ctx.metrics({"final/best_psnr": about["best"][0], "final/best_step": about["best"][1]})
     lines = read_metrics(store)
     values = [{"step": line["step"], **line["values"]} for line in lines]

@@ -42,11 +42,13 @@ def begin(job: Job, device: torch.device, files: StepCheckpoints, step: int | No
 
 
 def look(job: Job, state: State, device: torch.device) -> Validation:
-    """Validate, and keep the weights if they are the best yet."""
+    """Validate, and keep the weights if they are the best yet. Only the phase says which steps may be the
+    best: the last one of a run that goes on later would not have been looked at in one go.
+    """
     corpus = job.held_out or job.train
     with state.showing():
         found = validate(state.task, corpus, job, device)
-    if found.psnr is not None:
+    if found.psnr is not None and state.step % job.phase.validate_every == 0:
         state.keep_best(Store(job.scratch), found.psnr)
     return found
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from models import MODELS
 from models.api import Phase
 from pipelines.engine.fingerprint import resolve
-from pipelines.train.state import BEST, MODEL, START, STATE
+from pipelines.train.state import BEST, MODEL, START, STATE, best_name, of_step
 from storage import checkpoints
 from storage.checkpoints import StepCheckpoints
 from storage.files import Store
@@ -25,7 +25,7 @@ def continues(ctx: Context, phase: Phase) -> bool:
     if ctx.previous is None:
         return False
     newest = StepCheckpoints(ctx.scratch).newest(phase.steps)
-    return newest is None or newest < checkpoints.load(ctx.previous.path(STATE))[1]["step"]
+    return newest is None or newest < ctx.previous.steps
 
 
 def bring_weights(ctx: Context, phase: Phase) -> None:
@@ -37,9 +37,11 @@ def bring_weights(ctx: Context, phase: Phase) -> None:
         before = ctx.inputs[f"{ctx.node.rsplit('.', 1)[0]}.{phase.start_from}"]
         _copy_in(before.path(STATE if phase.carry else MODEL), store, START)
     if ctx.previous is not None and continues(ctx, phase):
-        _, about = checkpoints.load(path := ctx.previous.path(STATE))
+        path = of_step(ctx.previous.path(STATE), ctx.previous.steps)
+        _, about = checkpoints.load(path)
         if "best" in about:
-            _copy_in(ctx.previous.path(BEST), store, BEST)
+            step = about["best"][1]
+            _copy_in(of_step(ctx.previous.path(BEST), step), store, best_name(step))
         _copy_in(path, store, StepCheckpoints.name(about["step"]))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,11 @@ from pipelines.train.objective import choose_parts, learn
 from pipelines.train.optim import Ema, adam, moments, restore_moments
 from storage import checkpoints
 from storage.checkpoints import StepCheckpoints
+from storage.errors import Damaged
 from storage.files import Store
 
 START, BEST = "start.safetensors", "best.safetensors"
+_BEST = re.compile(r"best-(\d{9})\.safetensors")
 MODEL, STATE = "model.safetensors", "state.safetensors"
 
 
@@ -54,6 +58,8 @@ class State:
         if step is not None:
             tensors, about = files.load(step)
             self._restore(tensors, about)
+            if self.best:
+                checked_best(files.store, self.best[1])
         elif files.store.exists(START):
             self._begin(*checkpoints.load(files.store.fetch(START)))
         elif self.job.phase.start_from:
@@ -138,7 +144,12 @@ class State:
         self.best = (psnr, self.step)
         with store.scratch() as folder:
             checkpoints.save(folder / BEST, published(self.saved()[0]), self._about())
-            store.put(folder / BEST, BEST)
+            store.put(folder / BEST, best_name(self.step))
+
+    def drop_old_best(self, store: Store) -> None:
+        """Once a checkpoint is saved: it and the one before it name at most two."""
+        for old in [step for step in best_steps(store) if step <= self.step][:-2]:
+            store.delete(best_name(old))
 
     def _restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
         self.net.load_state_dict(_under("net.", tensors))
@@ -161,7 +172,40 @@ def published(tensors: Mapping[str, Any]) -> dict[str, Any]:
     return _under("net.", tensors) | _under("ema.", tensors)
 
 
-def publish_weights(folder: Path, tensors: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    """The files that other nodes read: all that training goes on with, and the weights to use."""
+def best_name(step: int) -> str:
+    """In the work folder: of its step, so that none is taken for another."""
+    return f"best-{step:09d}.safetensors"
+
+
+def best_steps(store: Store) -> list[int]:
+    matches = (_BEST.fullmatch(entry.name) for entry in store.list(""))
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def checked_best(store: Store, step: int) -> Path:
+    """The best weights in a work folder, which are those of this step, or Damaged."""
+    if not store.exists(best_name(step)):
+        raise Damaged(
+            f"{store.uri}: no {best_name(step)}, which its checkpoint calls the best; delete that folder"
+        )
+    return of_step(store.fetch(best_name(step)), step)
+
+
+def of_step(path: Path, step: int) -> Path:
+    """This checkpoint, which says of itself that it is of this step, or Damaged."""
+    found = checkpoints.load(path)[1].get("step")
+    if found != step:
+        raise Damaged(
+            f"{path} holds weights of step {found}, its record says {step}; delete it and run again"
+        )
+    return path
+
+
+def publish_weights(folder: Path, tensors: Mapping[str, Any], about: Mapping[str, Any], work: Store) -> None:
+    """The files that other nodes read: all that training goes on with, the weights to use, the best of them.
+    `work`: where the best were put aside.
+    """
     checkpoints.save(folder / STATE, tensors, about)
     checkpoints.save(folder / MODEL, published(tensors), about)
+    if "best" in about:
+        shutil.copyfile(checked_best(work, about["best"][1]), folder / BEST)

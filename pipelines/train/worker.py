@@ -26,12 +26,11 @@ SAMPLES = "samples.png"
 
 def work(config: dict[str, Any]) -> None:
     """Ray Train's entry in each worker."""
-    train(config["job"])
+    train(config["job"], this_device())
 
 
-def train(job: Job) -> None:
+def train(job: Job, device: torch.device) -> None:
     rank, world = place()
-    device = this_device()
     torch.set_num_threads(job.threads)
     files = StepCheckpoints(job.scratch)
     state = begin(job, device, files, agreed(files.newest(job.phase.steps), world))
@@ -42,7 +41,7 @@ def train(job: Job) -> None:
             figures = state.figures.mean(world)
             if log is not None:
                 log.add(state.step, figures, speed(state.clock, job.phase.batch, world))
-        if "preview" in due and log is not None:
+        if "validate" in due and log is not None:
             log.add(state.step, _look(job, state, device), {})
             if state.best and state.best[1] == state.step:  # so that no kill parts the file from what is told
                 due |= {"checkpoint"}
@@ -50,6 +49,7 @@ def train(job: Job) -> None:
         if log is not None and (stop or "checkpoint" in due):
             log.flush()
             files.save(state.step, *state.saved())
+            state.drop_old_best(files.store)
         if stop:
             break
     if log is not None:
@@ -71,6 +71,10 @@ def _due(job: Job, step: int) -> set[str]:
     windows.
     """
     last = step == job.phase.steps
-    every = {"log": job.log_every, "checkpoint": job.checkpoint_every, "preview": job.preview_every}
+    every = {
+        "log": job.log_every,
+        "checkpoint": job.checkpoint_every,
+        "validate": job.phase.validate_every,
+    }
     due = {name for name, period in every.items() if last or step % period == 0}
     return due | {"log"} if due else due

@@ -195,7 +195,7 @@ def loop_step(net, phase, device, precision):
     job = Job(
         node=phase.name, phase=phase, build=build[phase.name], nets=lambda: {"vgg19": vgg19.load_random({})},
         landmarks=None, train=None, held_out=None, seed=0, precision=precision, scratch="",
-        log_every=1, checkpoint_every=1, preview_every=1, threads=1,
+        log_every=1, checkpoint_every=1, threads=1,
     )  # fmt: skip
     torch.manual_seed(0)
     state = State(job, device)

@@ -83,6 +83,7 @@ def family() -> FakeFamily:
 class FakeArtifact:
     folder: Path
     opened: Any = None
+    steps: int | None = None
 
     def path(self, name: str) -> Path:
         assert (self.folder / name).exists()
@@ -144,7 +145,7 @@ class Lab:
         folder.
         """
         self.count += 1
-        quick = {"steps": 6, "batch": 4, "chunk": 2, "optim": Optim(lr=1e-3, warmup=2)}
+        quick = {"steps": 6, "batch": 4, "chunk": 2, "optim": Optim(lr=1e-3, warmup=2), "validate_every": 4}
         phases = {**PHASES, phase: replace(PHASES[phase], **(quick | changes))}
         config = SimpleNamespace(
             fsrt=FsrtConfig(net=NANO, phases=phases, sampling=Sampling(queries=32), augment=Augment()),
@@ -155,7 +156,6 @@ class Lab:
                 use_gpu=False,
                 log_every=2,
                 checkpoint_every=every,
-                preview_every=4,
             ),
         )
         out = self.folder / f"out{self.count}"

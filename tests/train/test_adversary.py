@@ -18,7 +18,7 @@ from models.api import Adversary, Optim, Phase
 from pipelines.train import loop
 from pipelines.train.data import Corpus
 from pipelines.train.job import Job
-from pipelines.train.state import BEST, State, published
+from pipelines.train.state import State, best_name, published
 from storage.checkpoints import StepCheckpoints
 from storage.files import Store
 
@@ -70,7 +70,7 @@ def job(folder: Any, phase: Phase, judged: bool = True) -> Job:
     return Job(
         node="train.duel.toy", phase=phase, build=partial(Duel, judged), nets=dict, landmarks=None,
         train=corpus, held_out=None, seed=0, precision="fp32", scratch=str(folder), log_every=1,
-        checkpoint_every=2, preview_every=100, threads=1,
+        checkpoint_every=2, threads=1,
     )  # fmt: skip
 
 
@@ -237,7 +237,7 @@ def test_the_best_weights_are_those_of_the_highest_psnr(tmp_path):
         state.step = int(at)
         state.keep_best(store, psnr)
     assert state.best == (22.0, 2)
-    assert float(load_file(tmp_path / BEST)["maker.value"]) == 2.0
+    assert float(load_file(tmp_path / best_name(2))["maker.value"]) == 2.0
     assert state.saved()[1]["best"] == [22.0, 2]
 
 

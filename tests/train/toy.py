@@ -1,0 +1,85 @@
+"""A net of one number that learns to paint a grey: whole phases in hundredths of a second."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.api import Look, Optim, Phase
+from pipelines.train.data import Corpus
+from pipelines.train.job import Job
+
+SIDE = 16
+FAST = Optim(lr=0.1)  # it overshoots, so that the best step is seldom the last
+PHASE = Phase(
+    name="toy", steps=12, batch=2, train=("painter",), optim=FAST, losses={"pixel": 1.0}, ema=0.5,
+    validate_every=3,
+)  # fmt: skip
+
+
+class Grey(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(()))
+
+
+class Painter:
+    def __init__(self) -> None:
+        self.net = nn.ModuleDict({"painter": Grey()})
+
+    @property
+    def grey(self) -> torch.Tensor:
+        return self.net["painter"].value  # pyright: ignore[reportReturnType]
+
+    def use(self, nets: Any) -> None: ...
+
+    def labels(self) -> dict[str, str]:
+        return {}
+
+    def describe(self) -> dict[str, Any]:
+        return {"model": "painter"}
+
+    def draw(self, rng: np.random.Generator, clip: Any, training: bool) -> dict[str, np.ndarray]:
+        return {"wanted": np.float32(0.4 + 0.2 * rng.random())}
+
+    def terms(self, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
+        return {"pixel": lambda: (self.grey - batch["wanted"]).square().mean()}
+
+    def look(self, batch: dict[str, torch.Tensor]) -> Look:
+        wanted = batch["wanted"]
+        pictures = {
+            "source": torch.zeros_like(wanted),
+            "driving": wanted,
+            "output": self.grey.expand_as(wanted),
+        }
+        shown = {name: painted(values) for name, values in pictures.items()}
+        return Look(row=shown["output"], **shown)
+
+
+def painted(greys: torch.Tensor) -> np.ndarray:
+    """(B,) in [0,1] -> (B,S,S,3) uint8"""
+    values = (greys.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    return np.tile(values[:, None, None, None], (1, SIDE, SIDE, 3))
+
+
+class Frames:
+    """Two clips of four frames each."""
+
+    def frames_of(self, key: str) -> int:
+        return 4
+
+
+def job(folder: Path, phase: Phase = PHASE, **more: Any) -> Job:
+    """A job whose work folder is `folder`."""
+    corpus = Corpus(Frames(), {}, (("a",), ("b",)))  # pyright: ignore[reportArgumentType]
+    made = Job(
+        node="train.painter.toy", phase=phase, build=Painter, nets=dict, landmarks=None, train=corpus,
+        held_out=None, seed=0, precision="fp32", scratch=str(folder), log_every=1, checkpoint_every=2,
+        threads=1,
+    )  # fmt: skip
+    return replace(made, **more)
