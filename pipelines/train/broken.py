@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -22,13 +23,15 @@ class Seen(NamedTuple):
     clips: tuple[str, ...]
 
 
-def stop_if_broken(norm: Tensor, step: int, chunks: list[Chunk], found: list[Losses]) -> None:
+def stop_if_broken(norms: Mapping[str, Tensor], step: int, chunks: list[Chunk], found: list[Losses]) -> None:
     """Looked at once a step, before any weight moves: looking waits for the device. A worker sees its own
     losses alone, so all agree whether to stop, and each then says what all have seen.
+
+    norms: the gradient's, of each side that is about to move.
     """
     _, world = place()
     losses = torch.stack([one.to_minimise for one in found])
-    broken = (~(torch.isfinite(norm) & torch.isfinite(losses).all())).int()
+    broken = (~torch.isfinite(torch.stack([*norms.values(), *losses])).all()).int()
     if world > 1:
         dist.all_reduce(broken, dist.ReduceOp.MAX)
     if not bool(broken):
@@ -41,12 +44,15 @@ def stop_if_broken(norm: Tensor, step: int, chunks: list[Chunk], found: list[Los
         boxes: list[Any] = [None] * world
         dist.all_gather_object(boxes, seen)
         seen = [one for box in boxes for one in box]
-    raise FloatingPointError(f"step {step}: {_cause(norm.item(), seen)}")
+    raise FloatingPointError(
+        f"step {step}: {_cause({side: norm.item() for side, norm in norms.items()}, seen)}"
+    )
 
 
-def _cause(norm: float, seen: list[Seen]) -> str:
+def _cause(norms: Mapping[str, float], seen: list[Seen]) -> str:
     """Clips whose loss is not finite; if all are, those of the whole batch."""
     lost = [one for one in seen if not math.isfinite(one.loss)]
-    what = f"the loss is {lost[0].loss}" if lost else f"the gradient is {norm}"
+    gradients = [f"the {side}'s gradient is {n}" for side, n in norms.items() if not math.isfinite(n)]
+    what = f"the loss is {lost[0].loss}" if lost else " and ".join(gradients)
     clips = ", ".join(sorted({key for one in lost or seen for key in one.clips}))
     return f"{what} ({(lost or seen)[0].figures}); clips {'with it' if lost else 'of the batch'}: {clips}"

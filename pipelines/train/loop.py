@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +75,15 @@ def steps(job: Job, state: State, device: torch.device, rank: int, world: int) -
             yield step
 
 
+class Side(NamedTuple):
+    """What moves on one optimiser."""
+
+    adam: torch.optim.Adam
+    parameters: Mapping[str, nn.Parameter]
+    clip: float | None
+    """Largest gradient norm."""
+
+
 def one_step(
     job: Job, state: State, objective: nn.Module, chunks: list[Chunk], step: int, device: torch.device
 ) -> None:
@@ -92,31 +101,27 @@ def one_step(
                 losses: Losses = objective(to_device(chunk, device), step)
             (losses.to_minimise / len(chunks)).backward()
         found.append(losses._replace(to_minimise=losses.to_minimise.detach()))
-    norm = _gradient_norm(state.parameters)
-    stop_if_broken(norm, step, chunks, found)
-    if job.phase.optim.clip is not None:
-        torch.nn.utils.clip_grads_with_norm_(state.parameters.values(), job.phase.optim.clip, norm)
-    state.adam.step()
+    sides = {"generator": Side(state.adam, state.parameters, job.phase.optim.clip)}
     if state.judges_adam and job.phase.adversary and step % job.phase.adversary.every == 0:
-        _step_of_judges(state, job.phase.adversary.optim.clip)
+        sides["discriminator"] = Side(state.judges_adam, state.judging, job.phase.adversary.optim.clip)
+    norms = {name: _gradient_norm(side.parameters) for name, side in sides.items()}
+    stop_if_broken(norms, step, chunks, found)  # before either side moves
+    for name, side in sides.items():
+        if side.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(side.parameters.values(), side.clip, norms[name])
+        side.adam.step()
     if state.ema:
         state.ema.update()
     figures = {
         f"loss/{name}": torch.stack([one.terms[name] for one in found]).mean() for name in found[0].terms
     }
     figures["loss/total"] = torch.stack([one.total for one in found]).mean()
+    norm = norms["generator"]
     state.figures.add(figures | {"gradient_norm": norm, "learning_rate": norm.new_tensor(rate)})
 
 
 def _gradient_norm(parameters: Mapping[str, nn.Parameter]) -> Tensor:
     return torch.nn.utils.get_total_norm([p.grad for p in parameters.values() if p.grad is not None])
-
-
-def _step_of_judges(state: State, clip: float | None) -> None:
-    assert state.judges_adam is not None
-    if clip is not None:
-        torch.nn.utils.clip_grad_norm_(state.judging.values(), clip)
-    state.judges_adam.step()
 
 
 def _no_sync(objective: nn.Module) -> Any:

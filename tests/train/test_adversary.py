@@ -19,6 +19,7 @@ from pipelines.train import loop
 from pipelines.train.data import Corpus
 from pipelines.train.job import Job
 from pipelines.train.state import State, best_name, published
+from pipelines.train.worker import train
 from storage.checkpoints import StepCheckpoints
 from storage.files import Store
 
@@ -121,6 +122,38 @@ def test_a_judge_that_has_not_moved_yet_resumes(tmp_path):
     tensors, about = trained(tmp_path, phase(2, rarely))[0].saved()
     resumed, _ = trained(tmp_path, phase(6, rarely), lambda state: state._restore(tensors, about))
     assert resumed.net.state_dict() == straight.net.state_dict()
+
+
+class Spoilt(Duel):
+    """From the third step on, the judge's own term is a number whose gradient is none."""
+
+    def __init__(self, judged: bool) -> None:
+        super().__init__(judged)
+        self.steps = 0
+
+    def terms(self, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
+        self.steps += 1
+        spoilt = {"verdict": lambda: (self.net["judge"].value * 0).sqrt()}
+        return super().terms(batch) | (spoilt if self.steps >= 3 else {})
+
+
+def test_a_gradient_of_the_judge_that_is_no_number_stops_before_either_side_moves(tmp_path):
+    asked = replace(job(tmp_path, phase(4)), build=partial(Spoilt, True), checkpoint_every=1)
+    told = r"step 3: the discriminator's gradient is nan \(.*verdict 0\); clips of the batch: [ab]"
+    with pytest.raises(FloatingPointError, match=told):
+        train(asked, torch.device("cpu"))
+    files = StepCheckpoints(str(tmp_path))
+    assert files.newest(4) == 2
+    assert all(tensor.isfinite().all() for tensor in files.load(2)[0].values())
+
+
+def test_neither_side_has_moved_at_such_a_step(tmp_path):
+    state = State(replace(job(tmp_path, phase(4)), build=partial(Spoilt, True)), torch.device("cpu"))
+    with pytest.raises(FloatingPointError):
+        list(loop.steps(state.job, state, torch.device("cpu"), 0, 1))
+    assert state.step == 2
+    assert all(float(state.judges_adam.state[p]["step"]) == 2 for p in state.judging.values())
+    assert all(float(state.adam.state[p]["step"]) == 2 for p in state.parameters.values())
 
 
 def test_the_total_is_the_generators(tmp_path):

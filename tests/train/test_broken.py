@@ -23,7 +23,8 @@ def losses(value: float) -> Losses:
 
 def stop(norm: float, **of_clips: float) -> None:
     chunks = [Chunk((key,), {}) for key in of_clips]
-    stop_if_broken(torch.tensor(norm), 3, chunks, [losses(value) for value in of_clips.values()])
+    norms = {"generator": torch.tensor(norm)}
+    stop_if_broken(norms, 3, chunks, [losses(value) for value in of_clips.values()])
 
 
 def test_a_step_of_numbers_goes_on():
@@ -36,9 +37,8 @@ def test_a_lost_loss_names_its_own_clips_alone():
 
 
 def test_a_lost_gradient_names_the_whole_batch():
-    with pytest.raises(
-        FloatingPointError, match=r"the gradient is inf \(pixel 1\); clips of the batch: a, b$"
-    ):
+    told = r"the generator's gradient is inf \(pixel 1\); clips of the batch: a, b$"
+    with pytest.raises(FloatingPointError, match=told):
         stop(float("inf"), a=FINE, b=FINE)
 
 
