@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from models.fsrt.config import FsrtConfig
 from models.headgan.config import HeadGanConfig
+from pipelines import snapshot
 from pipelines.engine.keys import canonical, leaves
 from pipelines.eval.reenact import EvalConfig
 from pipelines.eval.report import ReportConfig
@@ -35,7 +36,7 @@ from pipelines.preprocess.speech import SpeechConfig
 from pipelines.preprocess.views import ViewsConfig
 from storage.uris import check_uri
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = snapshot.checkout() / "configs"
 RENAMED: dict[str, str] = {}
 """Settings that got another name: today's path, in which `*` stands for any one part -> the last part of the
 old one, which keys go on to hold, so that renaming a setting makes nothing stale."""

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from pipelines import snapshot
 from pipelines.engine.fingerprint import resolve
 from pipelines.engine.keys import View
 from pipelines.engine.node import Node
@@ -27,6 +28,8 @@ from storage import weights
 from storage.errors import Damaged, StoreError, StoreUnreachable
 from storage.files import Store
 
+JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Set by Ray where a submitted job runs."""
 PATIENCE = 30.0
 """Seconds that a cluster may take to tell of its cores."""
 LOOPBACK = "127.0.0.1"
@@ -102,6 +105,8 @@ class RayExecutor:
 
     def _join(self, ray: Any, address: str) -> None:
         common: Any = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+        if snapshot.inside() and JOB not in os.environ:
+            common |= _same_code(shipped=address != "local")
         if address != "local":
             try:
                 ray.init(address=address, **common)
@@ -212,6 +217,23 @@ class RayExecutor:
         for child in (*others, *agents):
             with suppress(psutil.NoSuchProcess):
                 child.kill()
+
+
+def _same_code(shipped: bool) -> dict[str, Any]:
+    """Arguments of ray.init with which workers import the snapshot that this process runs from: on machines
+    of a cluster a copy that Ray ships, else by PYTHONPATH as this process does. (Workers of a submitted job
+    run the copy of the checkout that came with it.)
+    """
+    if shipped:
+        return {"runtime_env": {"working_dir": str(snapshot.ROOT)}}
+    from ray.job_config import JobConfig
+
+    class FromPath(JobConfig):
+        def _runtime_env_has_working_dir(self) -> bool:
+            """Ray puts the current folder, often the checkout, in front of its workers' path unless so."""
+            return True
+
+    return {"job_config": FromPath()}
 
 
 def await_cores(ray: Any) -> None:

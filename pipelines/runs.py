@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from models.labels import told
+from pipelines import snapshot
 from pipelines.config import RuntimeConfig
 from pipelines.engine.fingerprint import resolve
 from pipelines.engine.keys import canonical
 from pipelines.engine.plan import NodePlan, describe
 from pipelines.progress import Progress
-from pipelines.session import Session, open_session
+from pipelines.session import Session, cache_folder, open_session
 from storage import ledger, locations, weights
 from storage.files import Store
 from storage.uris import public_uri
@@ -47,11 +48,15 @@ def run_pipeline(
     targets = session.targets(only)
     plans = planner.plan(targets)
     session.cache.save()
+    done = all(plan.settled for plan in plans.values())
+    if not done and not snapshot.inside():
+        snapshot.enter(cache_folder() / "code", sys.argv[1:])  # where all of this is planned again
     describe(plans, click.echo, planner.readable.damaged)
-    if all(plan.settled for plan in plans.values()):
+    if done:
         click.echo("\nnothing to do")
         summary(session, plans)
         return 0
+    snapshot.hold()
     click.echo("")
     session.store.check_writable()
     for plan in plans.values():  # now, and not when a worker starts after hours of other nodes
@@ -97,6 +102,11 @@ def _execute(
         click.echo(f"MLflow did not take all ({tracker.trouble}); the next run or `reenact ui` delivers it")
     session.cache.save()
     _say_failures(outcome)
+    if edited := snapshot.edited():
+        names = ", ".join([*edited[:3], *([f"{len(edited) - 3} more"] if edited[3:] else [])])
+        click.echo(
+            f"note: edited meanwhile: {names}; this ran the code of its start, the next run takes the edit"
+        )
     if outcome.exit_code == 130:
         click.echo("interrupted; what was published stays, and a rerun takes up the rest", err=True)
     if not outcome.failed:
@@ -126,7 +136,8 @@ def _started(session: Session, plans: Mapping[str, NodePlan]) -> dict[str, Any]:
     commit, _, dirty = git_state().partition("+")
     return {
         "type": "run_started", "name": session.config.name, "config": canonical(session.config),
-        "git": {"commit": commit, "dirty": bool(dirty)}, "store": public_uri(session.store.uri),
+        "git": {"commit": commit, "dirty": bool(dirty)}, "code": snapshot.ROOT.name,
+        "store": public_uri(session.store.uri),
         "argv": sys.argv[1:], "plan": "\n".join(lines),
         "graph": text(session.graph), "svg": svg(session.graph),
         "holder": f"{socket.gethostname()}:{os.getpid()}", "ray_job": os.environ.get("RAY_JOB_ID", ""),

@@ -15,15 +15,15 @@ from pipelines.engine.fingerprint import Environment, resolve
 from pipelines.engine.node import Graph
 from pipelines.engine.plan import Options, Planner
 from pipelines.graph import build
+from pipelines.snapshot import PACKAGES, ROOT
 from storage import locations, weights
 from storage.fetched import cache_folder
 from storage.files import Store
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("pipelines", "models", "storage")
 PLUMBING = (
     "pipelines.cli", "pipelines.config", "pipelines.engine", "pipelines.errors", "pipelines.executor",
     "pipelines.preprocess.fetch", "pipelines.progress", "pipelines.runs", "pipelines.session",
+    "pipelines.snapshot",
     "pipelines.tracking", "pipelines.train.broken", "pipelines.train.figures", "pipelines.train.follow",
     "pipelines.train.launch", "pipelines.train.metric_log", "pipelines.train.observe",
     "pipelines.train.worker",

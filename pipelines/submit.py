@@ -14,9 +14,10 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+from pipelines.snapshot import checkout
 from storage.uris import check_uri
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = checkout()
 LEFT_OUT = [
     ".git/", ".venv/", "venv/", ".reenact/", "**/__pycache__/", "*.egg-info/", ".ruff_cache/",
     ".pytest_cache/", ".hypothesis/", "mlruns/", "mlflow.db",

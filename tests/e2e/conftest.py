@@ -5,6 +5,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +52,15 @@ class Checkout:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
+
+    @staticmethod
+    def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str] | None, seconds: float = 240):
+        """Until the condition holds; the process, if one is given, must not end before."""
+        limit = time.monotonic() + seconds
+        while not condition():
+            assert process is None or process.poll() is None, process.stdout.read()
+            assert time.monotonic() < limit, "never got there"
+            time.sleep(0.05)
 
     def states(self, *sets: str) -> dict[str, str]:
         """Node -> state, as `plan` prints it."""

@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -25,14 +24,6 @@ def alive(group: int) -> list[str]:
     listed = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     rows = [line.split(None, 2) for line in listed.splitlines()]
     return [row[2] for row in rows if row[0] == str(group) and not row[1].startswith("Z")]
-
-
-def wait_for(condition, process, seconds: float = 240.0) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert process is None or process.poll() is None, process.stdout.read()
-        assert time.monotonic() < limit, "never got there"
-        time.sleep(0.05)
 
 
 def published(store: Path) -> dict[str, bytes]:
@@ -61,7 +52,7 @@ def test_a_killed_run_resumed_publishes_the_same_bytes(micro, tmp_path, moment):
         victim = type(micro)(tmp_path)
         reached = lambda: any((victim.store / "work" / moment).rglob("step-*.safetensors"))  # noqa: E731
     process = victim.start("run", MICRO, *wanted)
-    wait_for(reached, process)
+    victim.wait_for(reached, process)
     kill_tree(process)
     done = victim.call("run", MICRO, *wanted)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -74,13 +65,13 @@ def test_a_killed_run_resumed_publishes_the_same_bytes(micro, tmp_path, moment):
 def test_a_polite_stop_ends_the_workers_and_a_rerun_resumes(micro, tmp_path, number):
     victim = type(micro)(tmp_path)
     process = victim.start("run", MICRO)
-    wait_for(lambda: len(list((victim.store / "packs/download").glob("*.parquet"))) >= 1, process)
+    victim.wait_for(lambda: len(list((victim.store / "packs/download").glob("*.parquet"))) >= 1, process)
     os.kill(process.pid, number)
     assert process.wait(60) == 130
     out = process.stdout.read()
     assert "Traceback" not in out
     assert "SIGTERM" not in out
-    wait_for(lambda: not alive(process.pid), None, 15)
+    victim.wait_for(lambda: not alive(process.pid), None, 15)
     again = victim.call("run", MICRO, "--only", "download")
     assert again.returncode == 0
     assert victim.states()["download"] == "cached"
