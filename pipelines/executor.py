@@ -22,7 +22,7 @@ from pipelines import snapshot
 from pipelines.engine.fingerprint import resolve
 from pipelines.engine.keys import View
 from pipelines.engine.node import Node
-from pipelines.engine.packs import CodeError, PackJob, PackResult, build_pack
+from pipelines.engine.packs import CodeError, PackJob, PackResult, take_pack
 from pipelines.errors import UserError
 from storage import weights
 from storage.errors import Damaged, StoreError, StoreUnreachable
@@ -64,7 +64,7 @@ class PackWorker:
     def build(self, job: PackJob) -> PackResult | Exception:
         """Errors travel as results: one that Ray Data raises keeps the pool and its cores alive."""
         try:
-            return build_pack(job, self.run, self.config, self.nets, self.store)
+            return take_pack(job, self.run, self.config, self.nets, self.store)
         except Exception as error:  # noqa: BLE001 - raised in the driver
             told = (
                 error

@@ -13,7 +13,7 @@ from pipelines.engine.fingerprint import resolve
 from pipelines.engine.keys import View, digest
 from pipelines.engine.node import Node
 from pipelines.errors import Rejected
-from storage import locations, shards
+from storage import leases, locations, shards
 from storage.errors import Damaged, StoreError, StoreUnreachable
 from storage.families import (
     ManifestRow,
@@ -21,6 +21,7 @@ from storage.families import (
     manifest_rows,
     pack_record_bytes,
     read_pack_record,
+    read_pack_rows,
     read_sample,
     stored_sample,
 )
@@ -77,6 +78,8 @@ class PackResult:
     copied: int
     failure: str = ""
     """Network, disk or memory gave way in one unit: nothing was published, the next run tries again."""
+    held: bool = False
+    """Another driver is building it: nothing was done here."""
 
 
 class Executor(Protocol):
@@ -93,7 +96,23 @@ class InProcess:
     def build(self, node: Node, jobs: Sequence[PackJob], config: View, store: Store) -> Iterator[PackResult]:
         run = resolve(node.run)
         for job in jobs:
-            yield build_pack(job, run, config, {}, store)
+            yield take_pack(job, run, config, {}, store)
+
+
+def take_pack(job: PackJob, run: Stage, config: View, nets: Mapping[str, Any], store: Store) -> PackResult:
+    """Build a pack, unless another driver is building it or has built it since it was planned."""
+    with leases.claimed(store, job.node, job.key, run=job.run) as mine:
+        if not mine:
+            return PackResult(job.key, (), 0, held=True)
+        return built_elsewhere(job, store) or build_pack(job, run, config, nets, store)
+
+
+def built_elsewhere(job: PackJob, store: Store) -> PackResult | None:
+    """What another driver published under this key since it was planned, if it did."""
+    if not job.new or not store.exists(locations.pack_record(job.node, job.key)):
+        return None
+    rows = read_pack_rows(store, job.node, job.key)
+    return PackResult(job.key, tuple(rows), len(rows))
 
 
 def build_pack(job: PackJob, run: Stage, config: View, nets: Mapping[str, Any], store: Store) -> PackResult:

@@ -16,6 +16,7 @@ from pipelines.engine.keys import View, digest
 from pipelines.engine.node import Node
 from pipelines.engine.packs import Executor, PackResult
 from pipelines.engine.plan import Memory, NodePlan, Planner
+from pipelines.engine.sharing import build_shared
 from storage import leases, locations
 from storage.families import Artifact, ManifestRow, manifest_bytes, read_pack_rows
 from storage.files import sha256_file
@@ -59,6 +60,7 @@ class Runner:
     keep_going: bool = False
     max_rejected: float = 0.2
     width: int = 4
+    lease: leases.Lease = field(default_factory=leases.Lease)
     cancel: threading.Event = field(default_factory=threading.Event)
 
     def run(self, names: set[str] | None = None) -> Outcome:
@@ -116,7 +118,7 @@ class Runner:
                        "note": f"waiting for {holder}, which runs it"})  # fmt: skip
 
         store, give_up = self.planner.store, self.cancel.is_set
-        terms = {"run": self.run_id, "waiting": waiting, "give_up": give_up}
+        terms = {"run": self.run_id, "waiting": waiting, "give_up": give_up, "terms": self.lease}
         with leases.held(store, node.name, plan.key, **terms) as waited:
             if self.cancel.is_set():
                 raise Cancelled("interrupted before it started")
@@ -157,12 +159,14 @@ class Runner:
         done = rejected = frames = 0
         failures: list[str] = []
 
-        def report() -> None:
+        def report(note: str = "") -> None:
             self.emit({"type": "progress", "node": node.name, "done": done, "total": total,
-                       "rejected": rejected, "frames": frames})  # fmt: skip
+                       "rejected": rejected, "frames": frames, "note": note})  # fmt: skip
 
         report()
-        for result in self.executor.build(node, jobs, view, store) if jobs else ():
+        shared = build_shared(self.executor, node, jobs, view, store, terms=self.lease, waiting=report,
+                              cancelled=self.cancel.is_set)  # fmt: skip
+        for result in shared:
             if result.failure:
                 failures.append(result.failure)
                 self.emit({"type": "warning", "node": node.name, "text": f"failed: {result.failure}"})
@@ -177,6 +181,8 @@ class Runner:
         if failures:
             told = f"{len(failures)} of {len(jobs)} packs failed, the rest is kept; run again to retry"
             raise OSError(f"{node.name}: {told}: {failures[0]}")
+        if self.cancel.is_set():
+            raise Cancelled(f"interrupted with {done} of {total} units done; they are kept")
         if lost := [job.key for job in jobs if job.key not in built]:
             told = f"{len(lost)} of {len(jobs)} packs never came back, first {lost[0]}"
             raise RuntimeError(f"{node.name}: {told}")

@@ -1,0 +1,56 @@
+"""Two drivers at one keyed node: each builds packs that nobody holds, and waits at the end for the others'.
+
+A pack is claimed while it is built (storage.leases), so that a second driver takes what is left. Claims save
+work; what is published is the same without them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from pipelines.engine.keys import View
+from pipelines.engine.node import Node
+from pipelines.engine.packs import Executor, PackJob, PackResult, built_elsewhere
+from storage import leases
+from storage.errors import StoreUnreachable
+from storage.files import Store
+
+
+def build_shared(
+    executor: Executor, node: Node, jobs: Sequence[PackJob], config: View, store: Store, *,
+    terms: leases.Lease, waiting: Callable[[str], None], cancelled: Callable[[], bool],
+) -> Iterator[PackResult]:  # fmt: skip
+    """Results in order of completion. Packs that another driver holds come when it has published them, or are
+    built here once it has given them up or is dead."""
+    watch = leases.Watch(store, node.name, terms)
+    held: dict[str, PackJob] = {}
+    todo = list(jobs)
+    while todo:
+        by_key = {job.key: job for job in todo}
+        for result in executor.build(node, todo, config, store):
+            if result.held:
+                held[result.key] = by_key[result.key]
+            else:
+                yield result
+        todo = []
+        while held and not todo and not cancelled():
+            holders = _holders(watch, held)
+            for key in [key for key in held if key not in holders]:
+                job = held.pop(key)
+                if (result := built_elsewhere(job, store)) is not None:
+                    yield result
+                else:
+                    todo.append(job)
+            if held and not todo:
+                names = ", ".join(sorted({holders[key] for key in held}))
+                waiting(f"waiting for {names}: {len(held)} packs")
+                time.sleep(terms.poll)
+
+
+def _holders(watch: leases.Watch, held: dict[str, PackJob]) -> dict[str, str]:
+    """Pack -> who is building it."""
+    try:
+        return {claim.key: claim.holder for claim in watch.alive()}
+    except StoreUnreachable:
+        return dict.fromkeys(held, "a store that does not answer")
