@@ -136,7 +136,13 @@ def test_a_fetched_video_is_there_while_it_is_written_and_gone_afterwards(tmp_pa
     server = ThreadingHTTPServer(("127.0.0.1", 0), lambda *a: Handler(*a, directory=str(face_video.parent)))
     Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_address[1]}/{face_video.name}"
-    running = iter(download({"recordings": [row_of(url)]}, config_of("required", seconds_between=0), {}))
+    running = iter(
+        download(
+            {"recordings": [row_of(url)]},
+            config_of("required", seconds_between=0, private_hosts=("127.0.0.1",)),
+            {},
+        )
+    )
     sample = next(running)
     assert sample["probe"]["transport"] == "http"
     assert sample["video"].read_bytes() == face_video.read_bytes()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from pipelines.errors import Rejected
+from pipelines.errors import Rejected, UserError
 
 YOUTUBE_HOST = "youtube.com"
 _YOUTUBE = re.compile(r"youtube:([A-Za-z0-9_-]{11})")
@@ -19,12 +21,34 @@ _LONGEST = 300
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """Which servers an address may lead to. A list of videos comes from elsewhere, so it leads to public
+    addresses alone; what the user's own settings name may stand in the user's own network."""
+
+    configured: bool = False
+    """For a mirror of the settings, with all that it redirects to."""
+    hosts: tuple[str, ...] = ()
+    """runtime.download.private_hosts: hosts of one's own network that a list may name."""
+
+    def own(self, host: str, port: int) -> bool:
+        return self.configured or host.lower() in self.hosts or f"{host.lower()}:{port}" in self.hosts
+
+    def refusal(self, host: str, ip: str) -> str:
+        place = ip if host == ip else f"{host} is at {ip}, which"
+        if forbidden(ip, own=True):
+            return f"{place} is no server"
+        return f"{place} is no public address (runtime.download.private_hosts may name the host)"
+
+
+@dataclass(frozen=True, slots=True)
 class Address:
     url: str
     """Percent-encoded, without a fragment."""
     host: str
     """Lower case, with the port if the URL names one: whose limits count."""
     youtube: bool
+    reach: Reach = Reach()
+    """Where it may lead: checked by name here, by each connection's address in door.py."""
 
     @property
     def public(self) -> str:
@@ -32,7 +56,7 @@ class Address:
         return self.url if self.youtube else public(self.url)
 
 
-def address_of(uri: str) -> Address:
+def address_of(uri: str, reach: Reach = Reach()) -> Address:
     """`youtube:<11 characters>` or an http(s) URL. Raises Rejected: unsupported_url."""
     if match := _YOUTUBE.fullmatch(uri):
         return Address(f"https://www.youtube.com/watch?v={match[1]}", YOUTUBE_HOST, True)
@@ -47,49 +71,67 @@ def address_of(uri: str) -> Address:
         raise Rejected("unsupported_url", f"{public(uri)!r} holds a user name; use a cookie file or a proxy")
     if re.search(r"[\x00-\x20\x7f]", uri):
         raise Rejected("unsupported_url", f"{_short(public(uri))!r} holds blanks or control characters")
-    host = _checked_host(host, uri)
+    host = _checked_host(host, port or (443 if parts.scheme == "https" else 80), uri, reach)
     netloc = f"[{host}]" if ":" in host else host
     netloc = f"{netloc}:{port}" if port is not None else netloc
     path = quote(parts.path or "/", safe="/%:=&~+!$,;'@()*[]")
     url = urlunsplit((parts.scheme, netloc, path, quote(parts.query, safe="/%:=&?~+!$,;'@()*[]"), ""))
     if host == "youtu.be" or host == YOUTUBE_HOST or host.endswith(f".{YOUTUBE_HOST}"):
-        return Address(url, YOUTUBE_HOST, True)
-    return Address(url, netloc, False)
+        return Address(url, YOUTUBE_HOST, True, reach)
+    return Address(url, netloc, False, reach)
 
 
-def _checked_host(host: str, uri: str) -> str:
+def _checked_host(host: str, port: int, uri: str, reach: Reach) -> str:
+    shown = f"{_short(public(uri))!r}"
+    with suppress(ValueError):
+        number = str(ipaddress.ip_address(host))
+        if forbidden(number, reach.own(number, port)):
+            raise Rejected("unsupported_url", f"{shown}: {reach.refusal(host, number)}")
+        return number
     try:
-        number = ipaddress.ip_address(host)
-    except ValueError:
-        try:
-            name = host.encode("idna").decode().lower()
-        except UnicodeError:
-            name = ""
-        if not _HOST.fullmatch(name):
-            told = f"{_short(public(uri))!r} has no host name that could be looked up"
-            raise Rejected("unsupported_url", told) from None
-        return name
-    if forbidden(str(number)):
-        raise Rejected("unsupported_url", f"{_short(public(uri))!r} points at {number}, which is no server")
-    return str(number)
+        name = host.encode("idna").decode().lower()
+    except UnicodeError:
+        name = ""
+    if not _HOST.fullmatch(name):
+        raise Rejected("unsupported_url", f"{shown} has no host name that could be looked up")
+    if _is_number(name):  # 2130706433, 0x7f.1, 0177.0.0.1: what connects reads them as an address
+        raise Rejected("unsupported_url", f"{shown} writes an IP address in a form that hides it")
+    return name
 
 
-def forbidden(ip: str) -> bool:
-    """Addresses no list of videos may send us to: a cloud's metadata service answers on a link-local one,
-    and the rest are no servers. Private networks are allowed: intranet mirrors live there."""
+def _is_number(name: str) -> bool:
+    try:
+        socket.inet_aton(name)
+    except OSError:
+        return False
+    return True
+
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def forbidden(ip: str, own: bool) -> bool:
+    """Addresses that are not to be asked. own: of the user's own settings, which may name private networks
+    but no link-local address (a cloud's metadata service answers there) and none that is no server."""
     number = ipaddress.ip_address(ip.split("%")[0])
-    number = getattr(number, "ipv4_mapped", None) or number
-    return number.is_link_local or number.is_multicast or number.is_unspecified
+    if isinstance(number, ipaddress.IPv6Address):  # it may carry an IPv4 address, which is what counts
+        inner = number.ipv4_mapped or number.sixtofour
+        if number in _NAT64:
+            inner = ipaddress.IPv4Address(int(number) & 0xFFFF_FFFF)
+        number = inner or number
+    if number.is_link_local or number.is_multicast or number.is_unspecified:
+        return True
+    return not own and (not number.is_global or number.is_reserved)
 
 
 def proxy(variable: str) -> str:
-    """The proxy's URL from the named environment variable; "" = none is named. Raises OSError if it is not
+    """The proxy's URL from the named environment variable; "" = none is named. Raises UserError if it is not
     set: going without would show this machine's own address."""
     if not variable:
         return ""
     value = os.environ.get(variable, "")
     if not value:
-        raise OSError(f"runtime.download.proxy_env: {variable} is not set on this machine")
+        raise UserError(f"runtime.download.proxy_env: {variable} is not set on this machine")
     return value
 
 

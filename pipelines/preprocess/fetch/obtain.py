@@ -12,7 +12,7 @@ from typing import Any
 
 from pipelines.errors import Rejected
 from pipelines.preprocess.fetch import plain_http, ytdlp
-from pipelines.preprocess.fetch.address import Address, address_of
+from pipelines.preprocess.fetch.address import Address, Reach, address_of
 from pipelines.preprocess.fetch.hosts import Hosts, users_folder
 from pipelines.preprocess.fetch.settings import TransportConfig, on_web
 from pipelines.preprocess.fetch.work import Fetched, empty, keep, kept, work_folder
@@ -120,7 +120,7 @@ def _from_web(
     from storage.mirrors import file_names
 
     for name in file_names(wanted.names):
-        address = address_of(f"{mirror}/{name}")
+        address = address_of(f"{mirror}/{name}", Reach(configured=True))
         try:
             return Fetched(plain_http.fetch(address, folder, wanted.max_bytes, settings, hosts), "mirror")
         except Rejected as answer:
@@ -140,7 +140,7 @@ def _from_origin(
     """None where this transport is not meant for such an address."""
     if not wanted.uri:
         return None
-    ask = partial(_transfer, transport, address_of(wanted.uri), wanted, folder, settings, hosts)
+    ask = partial(_transfer, transport, _origin(wanted, settings), wanted, folder, settings, hosts)
     return _checked(ask, folder, check)
 
 
@@ -176,9 +176,14 @@ def _transfer(
         return None
 
 
+def _origin(wanted: Wanted, settings: TransportConfig) -> Address:
+    """What the list of videos names, which may lie about where it leads."""
+    return address_of(wanted.uri, Reach(hosts=settings.private_hosts))
+
+
 def _nowhere(wanted: Wanted, settings: TransportConfig) -> Rejected:
     if wanted.uri:
-        told = f"no transport of {', '.join(settings.order)} has {address_of(wanted.uri).public}"
+        told = f"no transport of {', '.join(settings.order)} has {_origin(wanted, settings).public}"
     else:
         told = f"{wanted.names[0]} is in no mirror, and its source names no address"
     return Rejected("not_in_mirror", told)

@@ -13,7 +13,6 @@ import http.client
 import http.cookiejar
 import json
 import re
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -21,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from pipelines.errors import Rejected
-from pipelines.preprocess.fetch.address import Address, address_of, forbidden, proxy, told
+from pipelines.errors import Rejected, UserError
+from pipelines.preprocess.fetch.address import Address, Reach, address_of, proxy, told
+from pipelines.preprocess.fetch.door import connect
 from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
 from pipelines.preprocess.fetch.settings import TransportConfig
 
@@ -76,7 +76,7 @@ def fetch(address: Address, folder: Path, max_bytes: int, settings: TransportCon
     Raises Rejected (the server's final answer), Page, or OSError (not now; what has come so far is kept):
     GaveUp or HostBusy after all tries.
     """
-    opener = _opener(settings)
+    opener = _opener(settings, address.reach)
     best, tries = _got(folder, address).size, 0
     while True:
         wait = min(settings.pause * 2**tries, settings.longest_pause)
@@ -123,7 +123,6 @@ def _once(
                 body.unlink(missing_ok=True)
             raise _refusal(error.code, error.headers, address) from error
     with response:
-        _check_peer(response, address)
         try:
             total, start = _promised(response, got, address)
         except OtherPart:
@@ -250,25 +249,63 @@ def retry_after(headers: Any) -> float:
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Each step is checked as the first address was."""
 
+    def __init__(self, reach: Reach):
+        self.reach = reach
+
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         try:
-            checked = address_of(newurl)
+            checked = address_of(newurl, self.reach)
         except Rejected:
             fp.close()
             raise
         return super().redirect_request(req, fp, code, msg, headers, checked.url)
 
 
-def _opener(settings: TransportConfig) -> urllib.request.OpenerDirector:
+class _Http(urllib.request.HTTPHandler):
+    """Connects by the door, except to a proxy, which looks names up itself."""
+
+    def __init__(self, reach: Reach):
+        super().__init__()
+        self.reach = reach
+
+    def http_open(self, req: Any) -> Any:
+        kind = http.client.HTTPConnection
+        return self.do_open(kind if req.has_proxy() else _by_door(kind, self.reach), req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def __init__(self, reach: Reach):
+        super().__init__()
+        self.reach = reach
+
+    def https_open(self, req: Any) -> Any:
+        kind = http.client.HTTPSConnection
+        return self.do_open(kind if req._tunnel_host else _by_door(kind, self.reach), req)
+
+
+def _by_door(kind: Any, reach: Reach) -> Any:
+    def make(host: str, **how: Any) -> Any:
+        connection = kind(host, **how)
+        connection._create_connection = lambda place, timeout, _source: connect(
+            place[0], place[1], timeout, reach
+        )
+        return connection
+
+    return make
+
+
+def _opener(settings: TransportConfig, reach: Reach) -> urllib.request.OpenerDirector:
     through = proxy(settings.proxy_env)
     proxies = {"http": through, "https": through} if through else None
-    handlers: list[Any] = [urllib.request.ProxyHandler(proxies), _Redirects()]
+    handlers: list[Any] = [
+        urllib.request.ProxyHandler(proxies), _Redirects(reach), _Http(reach), _Https(reach),
+    ]  # fmt: skip
     if settings.cookies:
         jar = http.cookiejar.MozillaCookieJar(settings.cookies)
         try:
             jar.load(ignore_discard=True, ignore_expires=True)
         except http.cookiejar.LoadError:
-            raise OSError(
+            raise UserError(
                 f"runtime.download.cookies: {settings.cookies} is no Netscape cookie file"
             ) from None
         for cookie in jar:
@@ -276,11 +313,3 @@ def _opener(settings: TransportConfig) -> urllib.request.OpenerDirector:
                 cookie.expires, cookie.discard = None, True
         handlers.append(urllib.request.HTTPCookieProcessor(jar))
     return urllib.request.build_opener(*handlers)
-
-
-def _check_peer(response: Any, address: Address) -> None:
-    """The name may have led to an address that the list could not have named itself."""
-    raw = getattr(getattr(response, "fp", None), "raw", None)
-    peer: socket.socket | None = getattr(raw, "_sock", None)
-    if peer is not None and forbidden(peer.getpeername()[0]):
-        raise Rejected("unsupported_url", f"{address.public} points at an address that is no server")

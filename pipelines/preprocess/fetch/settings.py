@@ -8,13 +8,16 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from pipelines.errors import Rejected
-from pipelines.preprocess.fetch.address import address_of, public
+from pipelines.preprocess.fetch.address import Reach, address_of, public
+from storage.errors import InvalidInput
+from storage.uris import check_uri
 
 Transport = Literal["mirror", "http", "ytdlp"]
 
 _WEB = ("http", "https")
 _SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", *_WEB)
 """What pyarrow opens, and the web."""
+_PRIVATE_HOST = re.compile(r"[a-z0-9.-]+(:\d+)?|[0-9a-f:.]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -31,6 +34,9 @@ class TransportConfig:
     proxy_env: str = ""
     """Name of the environment variable that holds the proxy's URL. Not the URL itself: that may hold a
     password, and the configuration is recorded. Empty = http_proxy and its like count, as everywhere."""
+    private_hosts: tuple[str, ...] = ()
+    """Hosts of your own network, with or without :port, that a list of videos may name. All others in private
+    networks or on this machine are refused, however they are written. Mirrors may stand anywhere."""
     folder: str = ""
     """Where partial files and the turns of hosts are kept; shared by all that download on this machine.
     Empty = `download` in REENACT_CACHE; where that is not set, .reenact/cache of the folder the job runs in
@@ -72,6 +78,10 @@ class TransportConfig:
         if self.proxy_env and not _VARIABLE.fullmatch(self.proxy_env):
             # the value is not repeated: it may be the URL, with its password
             raise ValueError("proxy_env: expected the name of an environment variable, not a URL")
+        for host in self.private_hosts:
+            if not _PRIVATE_HOST.fullmatch(host):
+                told = f"private_hosts {host!r}: expected a host in lower case, with or without :port"
+                raise ValueError(told)
         for uri in self.mirrors:
             if "://" in uri:
                 _check_mirror(uri)
@@ -99,8 +109,10 @@ def on_web(mirror: str) -> bool:
 def _check_mirror(uri: str) -> None:
     """Without repeating what may be secret."""
     parts = urlsplit(uri)
-    if "@" in parts.netloc:
-        raise ValueError("mirrors: a URI holds a password; give credentials by the environment")
+    try:
+        check_uri(uri, "mirrors")
+    except InvalidInput as error:
+        raise ValueError(str(error)) from None  # configuration adds the file and the key
     if parts.scheme not in _SCHEMES:
         expected = "a folder or file://, s3://, gs://, http://, https://"
         raise ValueError(f"mirrors: {public(uri)}: expected {expected}")
@@ -108,6 +120,6 @@ def _check_mirror(uri: str) -> None:
         if parts.query or parts.fragment:
             raise ValueError(f"mirrors: {public(uri)} holds a query, which may be secret; use cookies")
         try:
-            address_of(uri)
+            address_of(uri, Reach(configured=True))
         except Rejected as error:
             raise ValueError(f"mirrors: {error.sentence}") from None

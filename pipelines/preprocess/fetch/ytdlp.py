@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import contextvars
 import io
+import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from pipelines.errors import Rejected
-from pipelines.preprocess.fetch.address import Address, forbidden, proxy, public, told
+from pipelines.preprocess.fetch.address import Address, proxy, public, told
+from pipelines.preprocess.fetch.door import Door
 from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
 from pipelines.preprocess.fetch.plain_http import DISK, GaveUp, Pace
 from pipelines.preprocess.fetch.settings import TransportConfig
@@ -25,6 +29,8 @@ from pipelines.preprocess.media import ffmpeg_path
 
 _OWN_RETRIES = 1
 """yt-dlp itself retries each request; this is for what it gives up, with its pages asked for anew."""
+_PROTOCOLS = "http,https,httpproxy,tls,tcp,crypto,data"
+"""What ffmpeg may open for yt-dlp: a playlist may name files of this machine."""
 _FACTS = ("extractor", "id", "format_id", "width", "height", "fps", "vcodec", "acodec")
 
 
@@ -96,7 +102,6 @@ def _once(
     import yt_dlp
     from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor
 
-    _check_address(address, settings)
     fresh = folder / "ytdlp"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
@@ -106,10 +111,18 @@ def _once(
         # the downloader of sections asks for ffmpeg before it has any options; yt-dlp's own main does so too
         place: Any = FFmpegPostProcessor._ffmpeg_location
         place.set(ffmpeg_path())
-        with yt_dlp.YoutubeDL(params) as ydl:
+        with _web_alone(yt_dlp.YoutubeDL)(params) as ydl:
             return ydl.extract_info(address.url, download=True)
 
-    info = contextvars.copy_context().run(run)
+    with _door(address, settings) as door:
+        if door is not None:
+            params["proxy"] = door.url
+        try:
+            info = contextvars.copy_context().run(run)
+        except Exception as error:
+            if door is not None and door.refused:
+                raise Rejected("unsupported_url", f"{address.public}: {door.refused[0]}") from error
+            raise
     if not isinstance(info, Mapping):
         raise OSError(f"{address.public}: yt-dlp gave no answer")
     entries = [entry for entry in info.get("entries") or (info,) if entry]
@@ -141,6 +154,9 @@ def options(
         "progress_hooks": [lambda status: pace.step(status.get("downloaded_bytes") or 0)
                            if status.get("status") == "downloading" else None],
         "match_filter": _one_that_ended,
+        "external_downloader_args": {
+            "ffmpeg_i": ["-rw_timeout", str(int(settings.timeout * 1e6)), "-protocol_whitelist", _PROTOCOLS],
+        },
     }  # fmt: skip
     if address.youtube:
         params["allowed_extractors"] = ["youtube"]
@@ -155,8 +171,7 @@ def options(
             "download_ranges": lambda _info, _ydl: [{"start_time": first, "end_time": last}],
             "force_keyframes_at_cuts": True,
             # the cut is encoded once more: near enough to lossless that crops do not show it
-            "external_downloader_args": {
-                "ffmpeg_i": ["-rw_timeout", str(int(settings.timeout * 1e6))],
+            "external_downloader_args": params["external_downloader_args"] | {
                 "ffmpeg_o": ["-c:v", "libx264", "-crf", "12", "-preset", "veryfast", "-threads", "1",
                              "-c:a", "aac", "-b:a", "192k"],
             },
@@ -172,17 +187,34 @@ def _one_that_ended(info: Mapping[str, Any], *, incomplete: bool = False) -> Non
         raise Rejected("no_format", f"{info.get('extractor')}:{info.get('id')} is a live stream")
 
 
-def _check_address(address: Address, settings: TransportConfig) -> None:
-    """As plain http does, but beforehand: the connections are yt-dlp's. Behind a proxy it is the proxy that
-    looks names up."""
-    import socket
-
-    if settings.proxy_env or address.youtube:
+@contextmanager
+def _door(address: Address, settings: TransportConfig) -> Iterator[Door | None]:
+    """None behind a proxy, which looks names up itself; there only addresses written out are checked."""
+    if settings.proxy_env or any(name in getproxies() for name in ("http", "https", "all")):
+        yield None
         return
-    parts = urlsplit(address.url)
-    for found in socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM):
-        if forbidden(str(found[4][0])):
-            raise Rejected("unsupported_url", f"{address.public} points at an address that is no server")
+    for name in (
+        "no_proxy",
+        "NO_PROXY",
+    ):  # means nothing without a proxy, and would lead ffmpeg around this one
+        os.environ.pop(name, None)
+    with Door(address.reach, settings.timeout) as door:
+        yield door
+
+
+def _web_alone(kind: Any) -> Any:
+    """A YoutubeDL that downloads from web servers alone: ffmpeg and rtmpdump would open what a site calls the
+    address of its video, a file of this machine say, without a connection that could be checked."""
+
+    class WebAlone(kind):
+        def dl(self, name: str, info: Any, *rest: Any, **how: Any) -> Any:
+            for part in info.get("requested_formats") or (info,):
+                if urlsplit(str(part.get("url"))).scheme not in ("http", "https"):
+                    told = f"{public(str(info.get('webpage_url')))} names a video that is on no web server"
+                    raise Rejected("unsupported_url", told)
+            return super().dl(name, info, *rest, **how)
+
+    return WebAlone
 
 
 def _placed(fresh: Path, folder: Path, address: Address) -> Path:

@@ -146,8 +146,9 @@ def server(monkeypatch):
 
 @pytest.fixture
 def quick(tmp_path):
-    """Transport settings without a wait, and with a work folder of its own."""
+    """Transport settings without a wait, with a work folder of its own, for a server of this machine."""
     return TransportConfig(
+        private_hosts=("127.0.0.1",),
         folder=str(tmp_path / "work"), seconds_between=0, youtube_seconds_between=0, pause=0.01,
         request_seconds_between=0, longest_pause=0.05, timeout=2, retries=2, longest_wait=5,
     )  # fmt: skip

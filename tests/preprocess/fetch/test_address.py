@@ -1,7 +1,7 @@
 import pytest
 
-from pipelines.errors import Rejected
-from pipelines.preprocess.fetch.address import address_of, forbidden, proxy, public, told
+from pipelines.errors import Rejected, UserError
+from pipelines.preprocess.fetch.address import Reach, address_of, forbidden, proxy, public, told
 
 
 @pytest.mark.parametrize(
@@ -14,8 +14,8 @@ from pipelines.preprocess.fetch.address import address_of, forbidden, proxy, pub
         ("HTTP://Example.ORG:8080/a.mp4#t=3", "http://example.org:8080/a.mp4", "example.org:8080", False),
         ("https://bücher.example/ä.mp4?q=ü", "https://xn--bcher-kva.example/%C3%A4.mp4?q=%C3%BC",
          "xn--bcher-kva.example", False),
-        ("http://[2001:db8::1]/a", "http://[2001:db8::1]/a", "[2001:db8::1]", False),
-        ("http://10.0.0.7/a%20b", "http://10.0.0.7/a%20b", "10.0.0.7", False),
+        ("http://[2606:4700::1]/a", "http://[2606:4700::1]/a", "[2606:4700::1]", False),
+        ("http://9.9.9.9/a%20b", "http://9.9.9.9/a%20b", "9.9.9.9", False),
     ],
 )  # fmt: skip
 def test_addresses_are_made_canonical(uri, url, host, youtube):
@@ -33,6 +33,11 @@ def test_addresses_are_made_canonical(uri, url, host, youtube):
         "http://169.254.169.254/latest/meta-data", "http://[fe80::1]/", "http://0.0.0.0/", "http://224.0.0.1/",
         "http://[::ffff:169.254.169.254]/", "data:video/mp4;base64,AAAA", "ytsearch:cats",
         "http://" + "a" * 300,
+        "http://127.0.0.1/", "http://127.1/", "http://2130706433/", "http://0x7f000001/", "http://0x7f.1/",
+        "http://0177.0.0.1/", "http://017700000001/", "http://[::1]/", "http://[::ffff:127.0.0.1]/",
+        "http://[::ffff:7f00:1]/", "http://[64:ff9b::7f00:1]/", "http://[2002:7f00:1::]/", "http://10.0.0.7/a",
+        "http://192.168.1.1/", "http://[fd00::1]/", "http://100.64.0.1/", "http://2852039166/latest",
+        "http://\uff11\uff12\uff17.0.0.1/", "http://127\u30020\u30020\u30021/", "http://0/",
     ],
 )  # fmt: skip
 def test_what_is_no_address_of_a_video_is_rejected(uri):
@@ -42,11 +47,33 @@ def test_what_is_no_address_of_a_video_is_rejected(uri):
     assert "password" not in caught.value.sentence
 
 
-def test_metadata_services_are_forbidden_and_intranets_are_not():
-    assert forbidden("169.254.169.254")
-    assert forbidden("fe80::1%eth0")
-    assert not forbidden("192.168.1.1")
-    assert not forbidden("127.0.0.1")
+@pytest.mark.parametrize(
+    ("ip", "list_may", "own_may"),
+    [
+        ("9.9.9.9", True, True), ("2606:4700::1", True, True), ("64:ff9b::909:909", True, True),
+        ("192.168.1.1", False, True), ("127.0.0.1", False, True), ("::1", False, True),
+        ("fd00::1", False, True),
+        ("::ffff:10.0.0.1", False, True), ("64:ff9b::a00:1", False, True), ("2002:a00:1::", False, True),
+        ("169.254.169.254", False, False), ("fe80::1%eth0", False, False),
+        ("::ffff:169.254.169.254", False, False), ("0.0.0.0", False, False), ("::", False, False),
+        ("224.0.0.1", False, False), ("ff02::1", False, False),
+    ],
+)  # fmt: skip
+def test_a_list_leads_to_public_addresses_and_the_users_settings_to_their_own_network_too(
+    ip, list_may, own_may
+):
+    assert forbidden(ip, own=False) is not list_may
+    assert forbidden(ip, own=True) is not own_may
+
+
+def test_hosts_named_in_the_settings_may_be_private_and_no_others():
+    reach = Reach(hosts=("10.0.0.7", "10.0.0.8:8080"))
+    assert address_of("http://10.0.0.7:99/a", reach).host == "10.0.0.7:99"
+    assert address_of("http://10.0.0.8:8080/a", reach).host == "10.0.0.8:8080"
+    for uri in ("http://10.0.0.8/a", "http://10.0.0.9/a", "http://0x0a000007/a"):
+        with pytest.raises(Rejected):
+            address_of(uri, reach)
+    assert address_of("http://10.0.0.9/a", Reach(configured=True)).host == "10.0.0.9"
 
 
 def test_what_is_told_holds_no_secret():
@@ -64,5 +91,5 @@ def test_a_proxy_comes_from_the_named_variable(monkeypatch):
     assert proxy("") == ""
     assert proxy("MY_PROXY") == "socks5://host:1"
     monkeypatch.delenv("MY_PROXY")
-    with pytest.raises(OSError, match="MY_PROXY is not set"):
+    with pytest.raises(UserError, match="MY_PROXY is not set"):
         proxy("MY_PROXY")

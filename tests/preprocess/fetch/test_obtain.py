@@ -140,7 +140,8 @@ def test_a_killed_process_leaves_what_it_had_to_the_next(server, quick, ask, che
         "from pipelines.preprocess.fetch.obtain import obtain\n"
         "from pipelines.preprocess.fetch.settings import TransportConfig\n"
         "row = {'id': 'rec', 'uri': sys.argv[1], 'span': []}\n"
-        "with obtain(wanted(row, DownloadConfig()), TransportConfig(folder=sys.argv[2]), None): pass\n"
+        "settings = TransportConfig(folder=sys.argv[2], private_hosts=('127.0.0.1',))\n"
+        "with obtain(wanted(row, DownloadConfig()), settings, None): pass\n"
     )
     url, folder = f"{server.url}/a.mp4", tmp_path / "work"
     server.site.answers["/a.mp4"] = server.Answer(noise, pause=0.005)

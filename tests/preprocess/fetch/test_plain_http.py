@@ -1,15 +1,16 @@
 """Each way a web server can fail, on a real one."""
 
 import errno
+import socket
 import time
 from dataclasses import replace
 from email.utils import formatdate
 
 import pytest
 
-from pipelines.errors import Rejected
-from pipelines.preprocess.fetch import plain_http
-from pipelines.preprocess.fetch.address import address_of
+from pipelines.errors import Rejected, UserError
+from pipelines.preprocess.fetch import door, plain_http
+from pipelines.preprocess.fetch.address import Reach, address_of
 from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
 
 
@@ -21,7 +22,9 @@ def get(server, quick, tmp_path):
     def get(path, most=10**9, **changes):
         settings = replace(quick, **changes)
         hosts = Hosts(tmp_path / "hosts", settings.per_host, settings.longest_wait)
-        return plain_http.fetch(address_of(server.url + path), folder, most, settings, hosts)
+        return plain_http.fetch(
+            address_of(server.url + path, Reach(hosts=settings.private_hosts)), folder, most, settings, hosts
+        )
 
     get.folder = folder
     return get
@@ -216,11 +219,65 @@ def test_redirects_are_followed_but_not_anywhere(server, get, noise):
         "ftp://host/x",
         "http://169.254.169.254/latest",
         "http://me:pw@host/x",
+        "http://2130706433/w",
+        "http://[::ffff:127.0.0.1]/w",
+        "http://[::1]/w",
+        "http://10.0.0.1/w",
+        server.url.replace("127.0.0.1", "localhost") + "/w",
     ):
         server.site.answers["/v"] = server.Answer(status=302, headers=[("Location", target)])
         with pytest.raises(Rejected) as caught:
             get("/v")
         assert caught.value.code == "unsupported_url"
+
+
+@pytest.fixture
+def refused(server, quick, tmp_path):
+    """What a list's address at this machine's server comes to when the settings name no private host."""
+
+    def ask(uri):
+        hosts = Hosts(tmp_path / "hosts", 1, 1)
+        with pytest.raises(Rejected) as caught:
+            plain_http.fetch(address_of(uri), tmp_path, 10**9, replace(quick, private_hosts=()), hosts)
+        assert caught.value.code == "unsupported_url"
+        assert not server.site.requests
+        return caught.value.sentence
+
+    return ask
+
+
+def test_a_name_that_leads_to_this_machine_is_refused_before_a_request(server, refused):
+    sentence = refused(server.url.replace("127.0.0.1", "localhost") + "/v")
+    assert "localhost is at" in sentence
+    assert "private_hosts" in sentence
+
+
+def test_a_name_whose_address_changes_after_the_check_is_asked_at_the_one_checked(server, monkeypatch):
+    """A first answer that is public, later ones that are not: who looks up once connects to the first."""
+    port, asked = int(server.url.rpartition(":")[2]), []
+    kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+
+    def resolve(name, *_args, **_kwargs):
+        asked.append(name)
+        return [(*kind, ("9.9.9.9" if len(asked) == 1 else "127.0.0.1", port))]
+
+    reached = []
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(socket.socket, "connect", lambda self, place: reached.append(place))
+    door.connect("rebinding.example", port, 1, Reach()).close()
+    assert reached == [("9.9.9.9", port)]
+    assert asked == ["rebinding.example"]
+    with pytest.raises(Rejected):
+        door.connect("rebinding.example", port, 1, Reach())
+
+
+def test_a_mirror_of_the_settings_may_be_this_machine(server, quick, tmp_path, noise):
+    server.site.answers["/v"] = server.Answer(noise)
+    mirror = address_of(server.url + "/v", Reach(configured=True))
+    settings = replace(quick, private_hosts=())
+    assert (
+        plain_http.fetch(mirror, tmp_path, 10**9, settings, Hosts(tmp_path / "h", 1, 1)).read_bytes() == noise
+    )
 
 
 def test_a_circle_of_redirects_is_no_video(server, get):
@@ -268,6 +325,6 @@ def test_a_proxy_is_used_and_its_password_is_not_told(server, get, quick, monkey
 
 def test_a_named_proxy_that_is_not_set_is_not_passed_by(server, get, noise):
     server.site.answers["/v"] = server.Answer(noise)
-    with pytest.raises(OSError, match="NOT_SET is not set"):
+    with pytest.raises(UserError, match="NOT_SET is not set"):
         get("/v", proxy_env="NOT_SET")
     assert not server.site.requests

@@ -1,6 +1,7 @@
 """yt-dlp through its generic extractor, on the local server."""
 
 import errno
+import socket
 import time
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import pytest
 
 from pipelines.errors import Rejected
 from pipelines.preprocess.fetch import ytdlp
-from pipelines.preprocess.fetch.address import address_of
+from pipelines.preprocess.fetch.address import Reach, address_of
 from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
 from pipelines.preprocess.media import probe
 
@@ -19,11 +20,11 @@ def get(server, quick, tmp_path, ask):
     folder = tmp_path / "root" / "work" / "one"
     folder.mkdir(parents=True)
 
-    def get(path, span=(), changes=None, **settings):
-        wanted = ask(server.url + path, span=span, **settings)
+    def get(path, span=(), changes=None, base=server.url, **settings):
+        wanted = ask(base + path, span=span, **settings)
         how = replace(quick, **(changes or {}))
         gate = Hosts(tmp_path / "hosts", how.per_host, how.longest_wait)
-        return ytdlp.fetch(address_of(wanted.uri), folder, wanted, how, gate)
+        return ytdlp.fetch(address_of(wanted.uri, Reach(hosts=how.private_hosts)), folder, wanted, how, gate)
 
     get.folder = folder
     return get
@@ -49,6 +50,64 @@ def test_a_page_that_embeds_a_video(server, get, noise):
     server.site.answers["/watch"] = server.Answer(page("/a.mp4"), kind="text/html")
     server.site.answers["/a.mp4"] = server.Answer(noise)
     assert get("/watch")[0].read_bytes() == noise
+
+
+@pytest.fixture
+def other(server):
+    """The same server under a name that no setting calls private."""
+    return server.url.replace("127.0.0.1", "localhost")
+
+
+def refused(get, path, **how):
+    with pytest.raises(Rejected) as caught:
+        get(path, **how)
+    assert caught.value.code == "unsupported_url"
+    return caught.value.sentence
+
+
+def test_a_page_of_a_list_whose_name_leads_to_this_machine_is_refused_before_a_request(server, get, noise):
+    server.site.answers["/a.mp4"] = server.Answer(noise)
+    where = server.url.replace("127.0.0.1", "localhost")
+    settings = {"private_hosts": ()}
+    assert "private_hosts may name" in refused(get, "/a.mp4", base=where, changes=settings)
+    assert not server.site.requests
+
+
+@pytest.mark.parametrize("by", ["redirect", "page"])
+def test_neither_a_redirect_nor_a_page_leads_to_a_private_address(server, get, noise, other, by):
+    server.site.answers["/a.mp4"] = server.Answer(noise)
+    moved = server.Answer(status=302, headers=[("Location", f"{other}/a.mp4")])
+    shown = server.Answer(page(f"{other}/a.mp4"), kind="text/html")
+    server.site.answers["/watch"] = moved if by == "redirect" else shown
+    assert "localhost is at" in refused(get, "/watch")
+    assert "/a.mp4" not in server.site.counts
+
+
+@pytest.mark.parametrize("address", ["file:///{folder}/own.m3u8", "rtmp://127.0.0.1:{port}/a"])
+def test_a_page_cannot_name_a_video_that_is_on_no_web_server(server, get, noise, tmp_path, address):
+    """ffmpeg, which cuts sections out, would open it without a look at where it leads."""
+    (tmp_path / "own.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nown.mp4\n#EXT-X-ENDLIST\n")
+    (tmp_path / "own.mp4").write_bytes(noise)
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        uri = address.format(folder=tmp_path, port=stranger.getsockname()[1])
+        server.site.answers["/watch"] = server.Answer(page(uri), kind="text/html")
+        sentence = refused(get, "/watch", span=(0.2, 0.6), sections="exact")
+        assert "on no web server" in sentence
+        stranger.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            stranger.accept()
+
+
+def test_a_section_comes_through_the_door_and_from_nowhere_else(server, get, noise, other, monkeypatch):
+    """ffmpeg connects by itself, and heeds no_proxy."""
+    monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")
+    server.site.answers["/a.mp4"] = server.Answer(noise)
+    assert get("/a.mp4", span=(0.2, 0.6), sections="exact")[0].exists()
+    server.site.answers["/b.mp4"] = [
+        server.Answer(noise), server.Answer(status=302, headers=[("Location", f"{other}/c.mp4")])
+    ]  # fmt: skip
+    refused(get, "/b.mp4", span=(0.2, 0.6), sections="exact")
+    assert "/c.mp4" not in server.site.counts
 
 
 def test_of_two_videos_on_a_page_none_is_taken(server, get, noise):
