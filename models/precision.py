@@ -7,7 +7,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from models.errors import InvalidSettings
+
 Precision = Literal["fp32", "bf16"]
+
+
+def best_precision(device: torch.device) -> Precision:
+    """What suits the device where nothing else is asked for: bf16 on a GPU that has it."""
+    return "bf16" if device.type == "cuda" and has_bf16(device) else "fp32"
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -20,15 +27,29 @@ def has_bf16(device: torch.device) -> bool:
     return False
 
 
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Context in which matrix products run in bfloat16, for precision "bf16" on a device that `has_bf16`.
+INSTEAD = "ask for fp32 (`--set MODEL.precision=fp32`, of animate `--precision fp32`)"
 
-    Elsewhere, and for "fp32", it changes nothing. What must stay in float32 (positional codes, soft-argmax,
-    losses) leaves autocast by itself. Raises ValueError for another precision.
+
+def check_precision(precision: str, device: torch.device, instead: str = INSTEAD) -> None:
+    """Raises InvalidSettings where the device cannot compute so, for then another number would come out than
+    was asked for. instead: what the user may do.
     """
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"precision {precision!r}: expected fp32 or bf16")
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" and has_bf16(device))
+    if precision == "bf16" and not has_bf16(device):
+        raise InvalidSettings(
+            f"precision bf16: this machine's {device.type} does not multiply in bfloat16; {instead}"
+        )
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Context in which matrix products run in bfloat16, for precision "bf16"; for "fp32" it changes nothing.
+
+    What must stay in float32 (positional codes, soft-argmax, losses) leaves autocast by itself. Raises as
+    `check_precision` does.
+    """
+    check_precision(precision, device)
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def precise(x: Tensor) -> Tensor:

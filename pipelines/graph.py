@@ -137,7 +137,7 @@ def train(whole: Any, model: str, config: Any) -> str:
         code = (phases.TASKS[phase], *([starts.reader] if starts else []))
         # fmt: off
         whole(name, "train.launch:train_phase", exclusive=True, resources=resources,
-              check="pipelines.train.data:check_workers",
+              check="pipelines.train.checks:check_phase",
               reads={**reads, **from_phase}, writes=("checkpoint",), logs=("metrics.jsonl", "samples.png"),
               config=[*(f"{model}.{part}" for part in parts), *phases.told(section)],
               extend=f"{model}.phases.{phase}.steps",

@@ -280,7 +280,7 @@ class FsrtConfig:
     vgg19: Literal["imagenet", "random"] = "imagenet"
     """Weights of the perceptual loss's net. random: no file is needed, and everything trained so says it."""
     precision: Literal["fp32", "bf16"] = "bf16"
-    """bf16: autocast where the device multiplies in bfloat16 itself (GPUs, recent CPUs), float32 elsewhere;
+    """bf16: autocast; a device that does not multiply in bfloat16 itself (older CPUs) refuses to train so;
     positional codes, soft-argmax, losses and Adam stay in float32.
     """
     seed: int = 0

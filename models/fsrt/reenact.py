@@ -24,7 +24,7 @@ from models.fsrt.config import Architecture
 from models.fsrt.network import Fsrt, KeysValues
 from models.perception.hull import hull_area
 from models.perception.torch_net import differences, shapes
-from models.precision import autocast
+from models.precision import autocast, best_precision, check_precision
 
 TRAINING_ONLY = ("discriminator.",)
 """Parts that a checkpoint may hold and inference does not need."""
@@ -115,9 +115,8 @@ class Reenactor:
         self.notes: list[str] = []
         self.image_size = architecture.image_size
         self.device = next(net.parameters()).device
-        self.precision = (
-            ("bf16" if self.device.type == "cuda" else "fp32") if precision == "auto" else precision
-        )
+        self.precision = best_precision(self.device) if precision == "auto" else precision
+        check_precision(self.precision, self.device)
         self.batch = max(1, self._most(DETECTED) // architecture.detector.size**2)
 
     def _most(self, by_device: Mapping[str, int]) -> int:

@@ -39,7 +39,7 @@ from models.headgan.nmfc import Faces
 from models.perception.morphable import MorphableModel
 from models.perception.raster_torch import Shading
 from models.perception.torch_net import differences, shapes
-from models.precision import autocast
+from models.precision import autocast, best_precision, check_precision
 
 TRAINING_ONLY = ("image_discriminator.", "mouth_discriminator.")
 """Parts that a checkpoint may hold and inference does not need."""
@@ -163,9 +163,9 @@ class Reenactor:
         self.needs = (described.head,)
         self.notes: list[str] = []
         self.device = next(net.parameters()).device
-        on_gpu = self.device.type == "cuda"
-        self.precision = ("bf16" if on_gpu else "fp32") if precision == "auto" else precision
-        self.batch = max(1, RENDERED["cuda" if on_gpu else "cpu"] // self.image_size**2)
+        self.precision = best_precision(self.device) if precision == "auto" else precision
+        check_precision(self.precision, self.device)
+        self.batch = max(1, RENDERED["cuda" if self.device.type == "cuda" else "cpu"] // self.image_size**2)
         self._model: MorphableModel | None = None
         self._faces: Faces | None = None
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from models.precision import check_precision
+from pipelines.train.checks import fp32_instead
 from pipelines.train.device import agreed, place, this_device
 from pipelines.train.figures import speed
 from pipelines.train.job import Job
@@ -30,6 +32,7 @@ def work(config: dict[str, Any]) -> None:
 
 
 def train(job: Job, device: torch.device) -> None:
+    check_precision(job.precision, device, fp32_instead(job.node))
     rank, world = place()
     torch.set_num_threads(job.threads)
     files = StepCheckpoints(job.scratch)

@@ -148,7 +148,9 @@ class Lab:
         quick = {"steps": 6, "batch": 4, "chunk": 2, "optim": Optim(lr=1e-3, warmup=2), "validate_every": 4}
         phases = {**PHASES, phase: replace(PHASES[phase], **(quick | changes))}
         config = SimpleNamespace(
-            fsrt=FsrtConfig(net=NANO, phases=phases, sampling=Sampling(queries=32), augment=Augment()),
+            fsrt=FsrtConfig(
+                precision="fp32", net=NANO, phases=phases, sampling=Sampling(queries=32), augment=Augment()
+            ),
             runtime=SimpleNamespace(
                 train_workers=0,
                 train_cpus=1,

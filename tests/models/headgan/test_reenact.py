@@ -139,12 +139,14 @@ def test_the_source_is_encoded_once_for_all_frames(reenactor, clip, monkeypatch)
     assert len(calls) == 1
 
 
-def test_bf16_renders_nearly_the_same_and_keeps_the_flow_in_fp32(net, about, reenactor, clip):
+def test_bf16_renders_nearly_the_same_and_keeps_the_flow_in_fp32(net, about, reenactor, clip, monkeypatch):
+    monkeypatch.setattr("models.precision.has_bf16", lambda device: True)  # emulated, where it is not so
     half = Reenactor(lively(NET), Described.of(about), {}, "bf16")
     half.use(HEADS)
     made, _ = half.made(*half.seen(clip, [0], [3]))
     assert made.flow.dtype == torch.float32
-    assert np.abs(half.drive(clip, [0], [3]) - reenactor.drive(clip, [0], [3])).max() < 0.1
+    gap = np.abs(half.drive(clip, [0], [3]) - reenactor.drive(clip, [0], [3]))
+    assert 0 < gap.mean() < 0.02
 
 
 def test_a_deaf_net_without_flow_drawn_as_a_sketch_renders(about, clip, shown):
