@@ -177,7 +177,7 @@ def command(
       reenact animate portrait.jpg --driving talk.mp4 --out moving.mp4 --run configs/run/demo.yaml
       reenact animate portrait.jpg --frontal --turn yaw=20 --out turned.png --model headgan --run RUN.yaml
     """
-    from pipelines.eval.scoring import caption
+    from pipelines.eval.captions import caption
 
     edit, lender = edit_of(choice), choice["expression_of"]
     checked_out(out, [*sources, *([driving] if driving else []), *([lender] if lender else [])])

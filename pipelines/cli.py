@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from pipelines.animate_command import command as animate
+from pipelines.errors import UserError
 from pipelines.inspect_shards import shards
 from pipelines.weights import weights
 from storage.errors import Damaged, InvalidInput, StoreError, StoreUnreachable
@@ -54,7 +55,7 @@ def one_line_errors(function: Any) -> Any:
     def inner(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except (ValueError, InvalidInput) as error:  # ConfigError is one
+        except (ValueError, UserError, InvalidInput) as error:  # ConfigError is one
             click.echo(f"error: {error}", err=True)
             sys.exit(USAGE)
         except (StoreError, StoreUnreachable, Damaged) as error:
@@ -306,20 +307,32 @@ def trace(metric_run: str | None, recording: str | None, store: str) -> None:
 # --- keeping ----------------------------------------------------------------------------------------------
 @main.command()
 @RUN_FILE
-@click.argument("node")
+@click.argument("node", required=False)
+@click.option(
+    "--since", metavar="COMMIT", help="Every node that ran with the code of this commit, not one alone."
+)
 @click.option("--reason", required=True, help="Why the changed code gives the same outputs; it is recorded.")
 @SETS
-@example("reenact accept configs/run/demo.yaml clips --reason 'renamed a variable'")
+@example("reenact accept configs/run/demo.yaml --since HEAD~1 --reason 'an option that is off'")
 @one_line_errors
-def accept(run_file: Path, node: str, reason: str, sets: tuple[str, ...]) -> None:
-    """Declare existing outputs valid for changed code (never for changed config or inputs)."""
-    from pipelines import housekeeping
+def accept(run_file: Path, node: str | None, since: str | None, reason: str, sets: tuple[str, ...]) -> None:
+    """Declare existing outputs valid for changed code (never for changed config or inputs): of one NODE since
+    its last run, or of all that ran with the code of a commit whose goldens are those of today."""
+    from pipelines import accept as accepting
     from pipelines.session import open_session
 
     session = open_session(run_file, sets)
     planner = session.planner()
+    if since is not None:
+        lines = list(
+            accepting.accept_since(planner, since, reason, [planner.graph[node].name] if node else [])
+        )
+        click.echo("\n".join(lines) or "no code in a key changed since that commit")
+        return
+    if node is None:
+        raise UserError("accept: give a NODE, or --since COMMIT for all that ran with its code")
     plans = planner.plan(session.targets([node]))
-    click.echo(housekeeping.accept(planner, plans[node], reason))
+    click.echo(accepting.accept(planner, plans[node], reason))
 
 
 @main.command()

@@ -1,15 +1,12 @@
-"""Keeping a store: accept, pin, gc, verify."""
+"""Keeping a store: pin, gc, verify."""
 
 from __future__ import annotations
 
-import getpass
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 
-from pipelines.engine.fingerprint import SCHEME
-from pipelines.engine.keys import difference
-from pipelines.engine.plan import NodePlan, Planner
+from pipelines.engine.plan import NodePlan
 from storage import ledger, locations
 from storage.families import read_manifest, read_pack_record, stored_sample
 from storage.files import Store, sha256_file
@@ -17,31 +14,6 @@ from storage.files import Store, sha256_file
 GRACE_HOURS = 72.0
 
 Found = dict[str, list[tuple[str, int]]]  # node -> (path, bytes)
-
-
-def accept(planner: Planner, plan: NodePlan, reason: str) -> str:
-    """Declare the outputs of the node's last run valid for changed code; not for anything else changed."""
-    name = plan.node.name
-    if plan.print is None or plan.state == "cached":
-        raise ValueError(f"{name} is {plan.state}: there is nothing to accept")
-    memory = planner.memory(name)
-    if memory is None or memory.scheme != SCHEME:
-        raise ValueError(f"{name} has never run: there is no output to accept")
-    old = memory.fingerprint
-    if not old.same_but_code(plan.print):
-        parts = ("config", "weights", "tools", "packages", "inputs")
-        changed = [n for p in parts for n, _, _ in difference(getattr(old, p), getattr(plan.print, p))]
-        told = ", ".join(changed[:4])
-        raise ValueError(f"{name}: more than code changed ({told}); only a run can answer for that")
-    if old.key == plan.print.key:
-        raise ValueError(f"{name}: its code did not change; it runs because: {'; '.join(plan.reasons)}")
-    before = locations.accept(name, old.key)
-    stands_for = planner.store.read_json(before)["as"] if planner.store.exists(before) else old.key
-    symbols = planner.changed_code(plan, memory)
-    record = {"as": stands_for, "reason": reason, "by": getpass.getuser(), "time": time.time(),
-              "symbols": symbols}  # fmt: skip
-    planner.store.write_json(locations.accept(name, plan.print.key), record)
-    return f"{name}: outputs of {stands_for[:12]} accepted for changed {', '.join(symbols)}"
 
 
 def pin(store: Store, plans: dict[str, NodePlan], name: str) -> str:

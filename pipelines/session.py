@@ -21,7 +21,8 @@ from storage.fetched import cache_folder
 from storage.files import Store
 
 PLUMBING = (
-    "pipelines.cli", "pipelines.config", "pipelines.engine", "pipelines.errors", "pipelines.executor",
+    "pipelines.cli", "pipelines.config", "pipelines.engine", "pipelines.errors", "pipelines.eval.captions",
+    "pipelines.executor",
     "pipelines.preprocess.fetch", "pipelines.progress", "pipelines.runs", "pipelines.session",
     "pipelines.snapshot", "pipelines.tracking", "pipelines.train.broken", "pipelines.train.checks",
     "pipelines.train.figures", "pipelines.train.follow", "pipelines.train.launch",

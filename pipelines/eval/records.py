@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.eval.methods import BASELINES
 from pipelines.eval.metrics import METRICS, Metric, Sums
-from pipelines.eval.scoring import BASELINES, LANDMARK_BACKEND, ClipScore
+from pipelines.eval.scoring import LANDMARK_BACKEND, ClipScore
 
 if TYPE_CHECKING:
     from pipelines.eval.reenact import EvalConfig

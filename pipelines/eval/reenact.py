@@ -26,10 +26,11 @@ import numpy as np
 from models import MODELS
 from models.labels import told
 from pipelines.eval import pictures
+from pipelines.eval.captions import caption
 from pipelines.eval.chosen import TestClips, evenly, read_chosen
 from pipelines.eval.metrics import METRICS
 from pipelines.eval.records import clip_rows, figures, frame_rows, protocol_id, records
-from pipelines.eval.scoring import ClipScore, caption, score_clips
+from pipelines.eval.scoring import ClipScore, score_clips
 from pipelines.stored_clips import opened
 
 if TYPE_CHECKING:

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.eval.captions import BASELINE_TEXTS
+from pipelines.eval.methods import COPY
 from pipelines.eval.metrics import METRICS
 from pipelines.eval.page import COLOURS, GREY, Section, Strip, esc, facts, number, page, strips, table
 from pipelines.eval.pictures import data_uri
-from pipelines.eval.scoring import BASELINES, COPY
 from pipelines.eval.sharing import Evaluated, groups, on_shared_frames
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def report(ctx: Context) -> None:
     whole = {
         "models": [{"summary": one.summary, "records": list(one.records)} for one in models],
         "published": published,
-        "baselines": BASELINES,
+        "baselines": BASELINE_TEXTS,
     }
     text = json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     (ctx.out / "report.json").write_text(text + "\n")
@@ -182,7 +183,7 @@ def _table(group: Sequence[Evaluated]) -> str:
         cells = "".join(_cell(one.record(n, one.model), best[n]) for n in names)
         rows.append(f'<tr class="model"><td>{esc(one.model)}<br>{_tags(one)}</td>{cells}</tr>')
     one = group[0]  # the same frames, hence the same baselines, for every model of the group
-    for method, meaning in BASELINES.items():
+    for method, meaning in BASELINE_TEXTS.items():
         cells = "".join(_cell(one.record(n, method), best[n] if method == COPY else None) for n in names)
         rows.append(
             f'<tr class="base"><td title="{esc(meaning)}">{esc(method.replace("_", " "))}</td>{cells}</tr>'
@@ -321,6 +322,6 @@ def _glossary(models: Sequence[Evaluated]) -> str:
         for name in names
     ]
     baselines = "".join(
-        f"<p><b>{esc(m.replace('_', ' '))}</b>: {esc(what)}.</p>" for m, what in BASELINES.items()
+        f"<p><b>{esc(m.replace('_', ' '))}</b>: {esc(what)}.</p>" for m, what in BASELINE_TEXTS.items()
     )
     return table(["metric", "meaning", "variant", "computed with"], rows) + baselines + JITTER

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.eval import pictures
+from pipelines.eval.captions import caption, column_titles
+from pipelines.eval.methods import CODEC, COPY
 from pipelines.eval.metrics import METRICS, Sums
 from pipelines.eval.metrics.akd import FRAME_SIZE, found
 from pipelines.stored_clips import Clips, StoredClip
@@ -24,11 +26,6 @@ if TYPE_CHECKING:
     from models.api import Clip
     from pipelines.eval.reenact import EvalConfig
 
-COPY, CODEC = "copy_source", "codec"
-BASELINES: dict[str, str] = {
-    COPY: "the source frame, unchanged: what a model must beat",
-    CODEC: "the ground truth through our MP4 (H.264 crf 18): as good as a video file can look",
-}
 CHECKPOINTS = {"last": "model.safetensors", "best": "best.safetensors"}
 NETS_OF_LANDMARKS = ("dlib_hog", "dlib68")
 LANDMARK_BACKEND = f"{' + '.join(NETS_OF_LANDMARKS)} on frames resized to {FRAME_SIZE} px, largest face"
@@ -254,17 +251,6 @@ def explained(
 
 def middle_of(frames: Sequence[Any] | np.ndarray) -> int:
     return len(frames) // 2
-
-
-def column_titles(model: str) -> list[str]:
-    return ["source", "driving = truth", model, f"error x{pictures.ERROR_GAIN}"]
-
-
-def caption(model: str, labels: Mapping[str, str]) -> str:
-    """The honesty line under every picture: which parts do not carry the published weights."""
-    return " · ".join(
-        [model, *(f"{part.replace('_', ' ')}: {what}" for part, what in sorted(labels.items()))]
-    )
 
 
 # --- nets ---------------------------------------------------------------------------------------------------

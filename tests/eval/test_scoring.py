@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from pipelines.eval import scoring
+from pipelines.eval.captions import caption, column_titles
 from pipelines.eval.metrics import METRICS
 
 
@@ -125,7 +126,7 @@ def test_the_largest_of_several_faces_is_taken():
 
 
 def test_the_caption_says_which_weights_are_not_the_published_ones():
-    text = scoring.caption("fsrt", {"kp_detector": "distilled from dlib landmarks"})
+    text = caption("fsrt", {"kp_detector": "distilled from dlib landmarks"})
     assert text == "fsrt · kp detector: distilled from dlib landmarks"
 
 
@@ -133,7 +134,7 @@ def test_a_cell_shows_source_driving_model_and_error(driven):
     methods, truth = driven
     cell = scoring.draw("toy", methods, truth, {}, {}, video=False)
     assert [image.shape for image in cell.row] == [(192, 192, 3)] * 4
-    assert cell.titles == scoring.column_titles("toy")
+    assert cell.titles == column_titles("toy")
     assert cell.video == b""
 
 

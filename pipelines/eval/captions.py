@@ -1,0 +1,24 @@
+"""What stands under, over and beside the pictures and numbers of an evaluation: words alone, so in no key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipelines.eval.methods import CODEC, COPY
+from pipelines.eval.pictures import ERROR_GAIN
+
+BASELINE_TEXTS: dict[str, str] = {
+    COPY: "the source frame, unchanged: what a model must beat",
+    CODEC: "the ground truth through our MP4 (H.264 crf 18): as good as a video file can look",
+}
+
+
+def column_titles(model: str) -> list[str]:
+    return ["source", "driving = truth", model, f"error x{ERROR_GAIN}"]
+
+
+def caption(model: str, labels: Mapping[str, str]) -> str:
+    """The honesty line under every picture: which parts do not carry the published weights."""
+    return " · ".join(
+        [model, *(f"{part.replace('_', ' ')}: {what}" for part, what in sorted(labels.items()))]
+    )

@@ -1,0 +1,77 @@
+"""Edits of a finished run's code that change no number, and one that could but is shown not to."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipelines.accept import GOLDENS
+from pipelines.snapshot import ROOT
+
+MICRO = str(Path(__file__).with_name("micro.yaml"))
+FIELD = '    extra: float = field(default=0.0, metadata={"as_before": 0.0})\n'
+USES = (
+    "pipelines/train/state.py",
+    "Ema(self.parameters, phase.ema) if",
+    "Ema(self.parameters, phase.ema + phase.extra) if",
+)
+
+
+def git(folder: Path, *arguments: str) -> None:
+    mine = ("-c", "user.name=tester", "-c", "user.email=tester@example.com")
+    subprocess.run(["git", *mine, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture
+def edited(copy):
+    """A finished run, and a checkout of one commit to edit."""
+    copy.own_source()
+    shutil.copytree(ROOT / GOLDENS, copy.source / GOLDENS)
+    git(copy.source, "init", "-q")
+    git(copy.source, "add", ".")
+    git(copy.source, "commit", "-q", "-m", "as it ran")
+    return copy
+
+
+def test_a_moved_file_a_new_field_and_a_reworded_message_make_nothing_stale(edited):
+    fsrt = edited.source / "models/fsrt"
+    (edited.source / "models/moved").mkdir()
+    (fsrt / "losses.py").rename(edited.source / "models/moved/losses.py")
+    edited.edit(
+        "models/fsrt/full_image.py", "from models.fsrt import losses", "from models.moved import losses"
+    )
+    for name in ("task", "distil"):
+        moved = f"from models.fsrt import augment, pictures\n{now}\n"
+        edited.edit(f"models/fsrt/{name}.py", "from models.fsrt import augment, losses, pictures\n", moved)
+    edited.edit("models/api.py", "    ema: float = 0.0\n", f"    ema: float = 0.0\n{FIELD}")
+    edited.edit("pipelines/train/launch.py", "training workers need", "workers of a training need")
+    edited.edit("pipelines/eval/captions.py", "driving = truth", "driving, which is the truth")
+    assert set(edited.states().values()) == {"cached"}
+
+
+def test_code_that_reads_a_new_field_is_accepted_once_for_every_phase(edited):
+    edited.edit("models/api.py", "    ema: float = 0.0\n", f"    ema: float = 0.0\n{FIELD}")
+    edited.edit(*USES)
+    stale = {name for name, state in edited.states().items() if state == "stale"}
+    assert stale == {name for name in edited.states() if name.startswith("train.")}
+    done = edited.call("accept", MICRO, "--since", "HEAD", "--reason", "off by default")
+    assert done.returncode == 0, done.stderr
+    assert all(f"{name}: outputs of" in done.stdout for name in stale)
+    assert "pipelines.train.state.State" in done.stdout
+    assert set(edited.states().values()) == {"cached"}
+
+
+def test_nothing_is_accepted_where_a_golden_changed(edited):
+    edited.edit(*USES)
+    golden = edited.source / GOLDENS / "fsrt.json"
+    golden.write_text(golden.read_text() + "\n")
+    done = edited.call("accept", MICRO, "--since", "HEAD", "--reason", "off by default")
+    assert done.returncode == 2
+    assert "fsrt.json changed since" in done.stderr
+
+
+def test_a_commit_that_is_none_is_one_line(edited):
+    done = edited.call("accept", MICRO, "--since", "--output=x", "--reason", "none")
+    assert done.returncode == 2
+    assert "no commit '--output=x'" in done.stderr
