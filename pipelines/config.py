@@ -266,6 +266,10 @@ def _unknown(kind: Any, tree: Any, prefix: str, origin: Mapping[str, str], file:
         if dotted in RETIRED:
             raise ConfigError(f"{_from(dotted, origin, file)}: {dotted} is gone; use {RETIRED[dotted]}")
         if key not in hints:
+            if now := _renamed(prefix, key):
+                raise ConfigError(
+                    f"{_from(dotted, origin, file)}: {dotted} is now called {now}; change the name"
+                )
             near = difflib.get_close_matches(str(key), hints, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(hints)}"
             raise ConfigError(f"{_from(dotted, origin, file)}: {dotted}: unknown key; {hint}")
@@ -275,6 +279,18 @@ def _unknown(kind: Any, tree: Any, prefix: str, origin: Mapping[str, str], file:
                     _unknown(inner, one, f"{dotted}.{name}.", origin, file)
             else:
                 _unknown(inner, value, f"{dotted}.", origin, file)
+
+
+def _renamed(prefix: str, key: str) -> str | None:
+    """The name that a setting has today, or None."""
+    parts = [*prefix.split(".")[:-1], key]
+    for now, before in RENAMED.items():
+        pattern = [*now.split(".")[:-1], before]
+        if len(pattern) == len(parts) and all(
+            p in ("*", part) for p, part in zip(pattern, parts, strict=True)
+        ):
+            return ".".join([*parts[:-1], now.rpartition(".")[2]])
+    return None
 
 
 def _from(dotted: str, origin: Mapping[str, str], file: str) -> str:

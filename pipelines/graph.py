@@ -21,6 +21,7 @@ from models import MODELS
 from models.perception import NETS
 from models.starts import check as check_start
 from pipelines.engine.node import Graph, Node
+from pipelines.errors import UserError
 from pipelines.eval.scoring import NETS_OF_LANDMARKS
 from pipelines.preprocess.sources import SOURCE_NETS, SOURCES
 from storage import shards
@@ -124,6 +125,7 @@ def train(whole: Any, model: str, config: Any) -> str:
     phases = importlib.import_module(f"{MODELS[model]}.phases")
     resources = {"cpu": config.runtime.train_cpus, "gpu": int(config.runtime.use_gpu)}
     section, name = getattr(config, model), ""
+    check_frames(model, phases.reads(section))
     reads = {"recordings": ("id", "split", "identity"), **phases.reads(section)}
     for phase, settings in section.phases.items():
         if settings is None:  # the run file drops it
@@ -148,6 +150,15 @@ def train(whole: Any, model: str, config: Any) -> str:
             f"{model}.phases: the run leaves out every phase; keep one, or take {model} out of models"
         )
     return name
+
+
+def check_frames(model: str, reads: Mapping[str, Sequence[str]]) -> None:
+    """Training and evaluation take the frames of `clips`: those of a view would silently be others."""
+    if others := sorted(node for node, fields in reads.items() if "frames" in fields and node != "clips"):
+        raise UserError(
+            f"{model} reads frames of {', '.join(others)}, but models are given the frames of clips alone; "
+            f"let {MODELS[model]}.phases read them of clips"
+        )
 
 
 def choose(whole: Any, config: Any) -> None:

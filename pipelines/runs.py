@@ -21,7 +21,7 @@ from pipelines.engine.keys import canonical
 from pipelines.engine.plan import NodePlan, describe
 from pipelines.progress import Progress
 from pipelines.session import Session, cache_folder, open_session
-from storage import ledger, locations, weights
+from storage import format, ledger, locations, weights
 from storage.files import Store
 from storage.uris import public_uri
 
@@ -59,6 +59,7 @@ def run_pipeline(
     snapshot.hold()
     click.echo("")
     session.store.check_writable()
+    format.mark(session.store)
     for plan in plans.values():  # now, and not when a worker starts after hours of other nodes
         if plan.node.check and not plan.settled:
             resolve(plan.node.check)(session.config, plan.node.name)

@@ -16,7 +16,7 @@ from pipelines.engine.node import Graph
 from pipelines.engine.plan import Options, Planner
 from pipelines.graph import build
 from pipelines.snapshot import PACKAGES, ROOT
-from storage import locations, weights
+from storage import format, locations, weights
 from storage.fetched import cache_folder
 from storage.files import Store
 
@@ -84,4 +84,5 @@ def source(load: Any = None, root: Path = ROOT) -> Code:
 def open_session(run_file: Path, sets: Iterable[str] = ()) -> Session:
     loaded = configuration.load(run_file, sets)
     store = Store(configuration.store_uri(loaded.config))
+    format.check(store)
     return Session(loaded, store, build(loaded.config), FileCache(cache_folder() / "files.json"))

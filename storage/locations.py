@@ -11,6 +11,7 @@
     work/<node>/<key>/                   state to resume from; not an output
     attempts/<node>/<unit key>@<run>     units being worked on right now: how a crash is noticed
     weights/<id>.safetensors, .json      imported third-party weights
+    format.json                          the version of this layout (storage/format.py)
 
 A root is a folder or any URI pyarrow.fs understands (s3://bucket/prefix, gs://bucket/prefix).
 """
@@ -21,6 +22,7 @@ import re
 
 from storage.errors import InvalidInput
 
+FORMAT = "format.json"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*")
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pipelines import config as configuration
 from pipelines.config import ConfigError, load, resolved
 from storage.errors import InvalidInput
 
@@ -93,3 +94,15 @@ def test_the_resolved_tree_says_where_a_value_came_from(run_file):
     assert "identities: 36  # configs/data/synthetic.yaml" in shown
     assert "cpus: 1  # --set runtime.cpus" in shown
     assert "detect_every: 5\n" in shown  # a default has no origin
+
+
+def test_a_setting_that_was_renamed_is_told_by_its_new_name(run_file, monkeypatch):
+    monkeypatch.setitem(configuration.RENAMED, "fsrt.phases.*.validate_every", "preview_every")
+    with pytest.raises(ConfigError, match=r"fsrt.phases.warmup.preview_every is now called .*validate_every"):
+        load(run_file("fsrt: {phases: {warmup: {preview_every: 3}}}"))
+
+
+def test_every_class_of_settings_is_known():
+    found = configuration.classes()
+    assert {"models.api:Phase", "models.api:Adversary", "pipelines.preprocess.views:Ffhq256Config"} <= found
+    assert "pipelines.preprocess.sources.folder:FolderConfig" in found

@@ -8,7 +8,8 @@ import pytest
 from models.headgan.phases import PHASES
 from pipelines.config import load
 from pipelines.engine.fingerprint import entries
-from pipelines.graph import build
+from pipelines.errors import UserError
+from pipelines.graph import build, check_frames
 from pipelines.session import ROOT, source
 
 DEMO = ROOT / "configs/run/demo.yaml"
@@ -102,6 +103,12 @@ def test_views_are_cut_for_who_asks(graph):
     assert {"clips", "keypoints"} <= asked.upstream("views.ffhq256")
     assert "keypoints" not in asked.upstream("views.vox512")
     assert asked["clips"] == graph["clips"]
+
+
+def test_frames_of_a_view_are_refused_and_not_replaced_by_those_of_the_clips():
+    check_frames("fsrt", {"clips": ("frames", "clip"), "views.ffhq256": ("affine",)})
+    with pytest.raises(UserError, match=r"fsrt reads frames of views.ffhq256, but models are given"):
+        check_frames("fsrt", {"clips": ("clip",), "views.ffhq256": ("frames",)})
 
 
 def test_runtime_settings_are_in_no_key(graph):

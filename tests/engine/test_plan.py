@@ -125,3 +125,9 @@ def test_columns_of_the_plan_stand_under_their_heads():
     head, first, second, other = lines
     assert first.index("stale") == other.index("cached") == head.index("state")
     assert first.index("code a") == second.index("code b") == head.index("reason")
+
+
+def test_a_keyed_node_over_an_input_without_units_is_an_error_of_the_graph(project):
+    graph = project.graph()
+    with pytest.raises(ValueError, match=r"keyed node 'each' reads \['total'\], none of which has units"):
+        graph.add(Node(name="each", kind="keyed", run="a:b", reads={"total": ("sum",)}))

@@ -1,0 +1,30 @@
+"""The version of a store's layout: an older reenact must not misread a newer store, nor write into it."""
+
+from __future__ import annotations
+
+from storage import locations
+from storage.errors import InvalidInput
+from storage.files import Store
+from storage.uris import public_uri
+
+FORMAT = 2
+"""1: without a version; its keys are made in another way, so a run computes anew and `gc` frees the old."""
+
+
+def check(store: Store) -> None:
+    """Raises InvalidInput for a store that a newer version has written."""
+    if not store.exists(locations.FORMAT):
+        return
+    found = store.read_json(locations.FORMAT)
+    version = found.get("format") if isinstance(found, dict) else None
+    if not isinstance(version, int) or version > FORMAT:
+        raise InvalidInput(
+            f"store {public_uri(store.uri)} has format {version!r}, this reenact knows {FORMAT}; update it, "
+            "or give another store (runtime.store or REENACT_STORE)"
+        )
+
+
+def mark(store: Store) -> None:
+    """Say in the store which version writes into it."""
+    if not store.exists(locations.FORMAT) or store.read_json(locations.FORMAT)["format"] < FORMAT:
+        store.write_json(locations.FORMAT, {"format": FORMAT})
