@@ -13,10 +13,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from storage.errors import Damaged
+
 FPS = 25
 Codec = Literal["jpeg", "png", "h264"]
 EXTENSIONS: dict[str, str] = {"jpeg": "jpgs", "png": "pngs", "h264": "mp4"}
 PACKAGES: dict[str, tuple[str, ...]] = {"jpeg": ("simplejpeg",), "png": ("pillow",), "h264": ("av",)}
+LONGEST_SIDE = 8_192
+"""Of a frame to decode: its header is looked at first, since a small file may hold a huge picture."""
 GOP, CRF = 12, 12
 """41.7 dB against the crop at 4.4 KiB a 256 px frame; JPEG q95 has 45.0 dB at 18.4 KiB, q90 43.6 at 12.8."""
 
@@ -93,15 +97,23 @@ def unpack_offsets(data: bytes) -> list[int]:
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """One JPEG or PNG file -> (H,W,3) uint8 RGB."""
+    """One JPEG or PNG file -> (H,W,3) uint8 RGB. Damaged where its header tells of a larger one."""
     if data[:2] == b"\xff\xd8":
         import simplejpeg
 
+        height, width, *_ = simplejpeg.decode_jpeg_header(data)
+        _check_size(int(height), int(width))
         return simplejpeg.decode_jpeg(data, colorspace="RGB")
     from PIL import Image
 
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        _check_size(image.height, image.width)
         return np.asarray(image.convert("RGB"))
+
+
+def _check_size(height: int, width: int) -> None:
+    if height > LONGEST_SIDE or width > LONGEST_SIDE:
+        raise Damaged(f"a frame of {width:,} x {height:,} pixels, expected at most {LONGEST_SIDE:,} a side")
 
 
 def _jpeg(image: np.ndarray, quality: int) -> bytes:

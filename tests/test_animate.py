@@ -21,6 +21,7 @@ from pipelines.animate_command import Ticker, perception
 from pipelines.canvas import Canvas, fading
 from pipelines.cli import main
 from pipelines.driving import Film, Likeness, ahead, find_driving
+from pipelines.errors import UserError
 from pipelines.preprocess import media
 from pipelines.preprocess.clips import ClipsConfig
 from pipelines.preprocess.media import ffmpeg_path
@@ -406,10 +407,23 @@ def test_grey_and_palette_become_rgb(tmp_path):
         assert pixels.min() > 250
 
 
+@pytest.mark.parametrize(("side", "found"), [(13_000, "13,000 x 13,000"), (60_000, "3,600,000,000")])
+def test_a_picture_larger_than_any_camera_makes_is_refused_undecoded(tmp_path, png_head, side, found):
+    (tmp_path / "bomb.png").write_bytes(png_head(side, side))
+    with pytest.raises(UserError, match=rf"bomb\.png has {found} pixels, more than 64,000,000"):
+        read_picture(tmp_path / "bomb.png")
+
+
+def test_a_picture_that_another_program_would_have_to_draw_is_refused(tmp_path):
+    Image.new("RGB", (8, 6)).save(tmp_path / "drawn.eps")
+    with pytest.raises(UserError, match=r"drawn\.eps is not a picture that can be read"):
+        read_picture(tmp_path / "drawn.eps")
+
+
 @pytest.mark.parametrize("data", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
 def test_what_is_no_picture_is_told_by_its_name(tmp_path, data):
     (tmp_path / "odd.png").write_bytes(data)
-    with pytest.raises(ValueError, match=r"odd\.png"):
+    with pytest.raises(UserError, match=r"odd\.png"):
         read_picture(tmp_path / "odd.png")
 
 

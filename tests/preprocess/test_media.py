@@ -1,3 +1,6 @@
+from fractions import Fraction
+
+import av
 import numpy as np
 import pytest
 
@@ -310,3 +313,18 @@ def test_ffmpeg_failure_names_no_temporary_file(tmp_path):
     with pytest.raises(Rejected) as caught:
         media.run_ffmpeg(missing, timeout=20)
     assert str(tmp_path) not in caught.value.sentence
+
+
+def test_a_video_of_larger_frames_than_any_camera_makes_is_rejected_before_one_is_decoded(tmp_path):
+    """Only its header says so: no packet holds a frame at all."""
+    with av.open(tmp_path / "bomb.mov", "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width = stream.height = 13_000
+        stream.pix_fmt = "yuvj420p"
+        for k in range(4):
+            packet = av.Packet(b"\xff\xd8nothing\xff\xd9")
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, k, k, Fraction(1, 25)
+            container.mux(packet)
+    with pytest.raises(Rejected, match="13,000 x 13,000 pixels, expected at most 64,000,000") as caught:
+        media.probe(tmp_path / "bomb.mov")
+    assert caught.value.code == "too_large"

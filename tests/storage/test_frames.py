@@ -3,6 +3,7 @@ import pytest
 import webdataset
 
 from storage import frames, locations, shards
+from storage.errors import Damaged
 from storage.families import Family, ManifestRow, UnitRecord, manifest_bytes, pack_record_bytes
 from storage.files import Store
 
@@ -86,3 +87,13 @@ def test_a_family_reads_each_codec(images, codec, tmp_path):
     (read,) = webdataset.WebDataset(family.shard_uris()[0], shardshuffle=False)
     extension = frames.EXTENSIONS[codec]
     np.testing.assert_array_equal(frames.decode(extension, read[f"frames.{extension}"]), whole)
+
+
+def test_a_frame_whose_header_tells_of_too_many_pixels_is_not_decoded(png_head):
+    tile = np.zeros((16, 16, 3), np.uint8)
+    jpeg = bytearray(frames._jpeg(tile, 90))
+    at = jpeg.index(b"\xff\xc0") + 5  # start of frame: marker, length, precision, height, width
+    jpeg[at : at + 4] = (9_000).to_bytes(2, "big") * 2
+    for data in (jpeg, png_head(9_000, 9_000)):
+        with pytest.raises(Damaged, match="9,000 x 9,000 pixels, expected at most 8,192 a side"):
+            frames.decode_image(bytes(data))

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.errors import Rejected
 from pipelines.preprocess.media.clock import FPS
-from pipelines.preprocess.media.process import FORMATS
+from pipelines.preprocess.media.process import FORMATS, MOST_PIXELS
 
 HDR = {16: "smpte2084", 18: "arib-std-b67"}
 """Transfer curves of high dynamic range (ITU-T H.273), by ffmpeg's names."""
@@ -20,7 +20,8 @@ def probe(path: Path, name: str | None = None) -> dict[str, Any]:
 
     start: the time stamp that counts as second 0, the first of any stream. begin: when the first frame is
     shown, later than 0 where sound comes first. seconds: when the last frame ends. Demuxes the whole file and
-    decodes one frame; raises Rejected: empty, unreadable, no_video, zero_duration, truncated, undecodable.
+    decodes one frame; raises Rejected: empty, unreadable, no_video, zero_duration, truncated, undecodable,
+    too_large.
     name: what to call the file in the sentence, if not by its name.
     """
     import av
@@ -117,13 +118,23 @@ def _packet_times(
 
 def _shown_size(container: Any, video: Any, name: str) -> tuple[int, int]:
     """Width and height as ffmpeg's filters see them: turned upright, pixels made square."""
+    check_pixels(video.width, video.height, name)
     container.seek(0)
     video.codec_context.thread_count = 1
     first = next(container.decode(video), None)
     if first is None:
         raise Rejected("undecodable", f"no frame of {name} can be decoded")
     width, height = first.width, first.height
+    check_pixels(width, height, name)
     aspect = video.sample_aspect_ratio
     if aspect and aspect != 1:
         width = max(2, round(width * float(aspect) / 2) * 2)
     return (height, width) if first.rotation % 180 else (width, height)
+
+
+def check_pixels(width: int, height: int, name: str) -> None:
+    if width * height > MOST_PIXELS:
+        raise Rejected(
+            "too_large",
+            f"{name} has frames of {width:,} x {height:,} pixels, expected at most {MOST_PIXELS:,}",
+        )

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipelines.errors import UserError
+from pipelines.preprocess.media.process import MOST_PIXELS
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "TGA", "JPEG2000", "AVIF")
+"""Pictures made of pixels. Pillow knows more, some of which (EPS) it hands to other programs."""
 WIDE = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 """Pillow's modes of grey pictures with 16 bits."""
 
@@ -21,16 +27,20 @@ class Picture(NamedTuple):
 
 def read_picture(path: Path) -> Picture:
     """A file that Pillow can read (PNG, JPEG, WebP, TIFF, ...), turned as its EXIF says. What is transparent
-    becomes white, 16 bits become 8, of several frames the first is taken; each is noted. ValueError where it
-    is no picture, cut short, or too large (179 million pixels).
+    becomes white, 16 bits become 8, of several frames the first is taken; each is noted. UserError where it
+    is no picture, cut short, or too large.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     notes: list[str] = []
+    Image.init()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=[one for one in FORMATS if one in Image.OPEN]) as image:
+                width, height = image.size
+                if width * height > MOST_PIXELS:
+                    raise _too_large(path, f"{width:,} x {height:,}")
                 if getattr(image, "n_frames", 1) > 1:
                     notes.append("holds several frames: the first is used")
                 if _bits(image) > 8:
@@ -38,14 +48,19 @@ def read_picture(path: Path) -> Picture:
                 image.load()
                 upright = ImageOps.exif_transpose(image)
     except UnidentifiedImageError:
-        raise ValueError(f"{path} is not a picture that can be read") from None
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{path} is too large: {error}") from None
+        raise UserError(f"{path} is not a picture that can be read ({', '.join(FORMATS)})") from None
+    except Image.DecompressionBombError as error:  # Pillow's own limit, which it looks at sooner
+        found = re.search(r"\d{6,}", str(error))
+        raise _too_large(path, f"{int(found[0]):,}" if found else "too many") from None
     except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, FileNotFoundError | IsADirectoryError | PermissionError):
             raise
-        raise ValueError(f"{path} cannot be decoded: {error}") from error
+        raise UserError(f"{path} cannot be decoded: {error}") from error
     return Picture(np.asarray(_flat(_eight_bit(upright), notes)), notes)
+
+
+def _too_large(path: Path, found: str) -> UserError:
+    return UserError(f"{path} has {found} pixels, more than {MOST_PIXELS:,} in all; scale it down")
 
 
 def _bits(image: Any) -> int:

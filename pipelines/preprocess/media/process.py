@@ -24,8 +24,12 @@ FORMATS = (
 )
 """The containers that are read. Play lists and other formats that name further files are not among them."""
 PIPE_BYTES = 2**20
+MOST_PIXELS = 64_000_000
+"""Of a picture or a video's frame: twice 8K video, more than any common camera. A file of a few kilobytes can
+hold more than a machine has memory for, so sizes are looked at before anything is decoded."""
 INPUT = {
     "threads": 1,
+    "max_pixels": MOST_PIXELS,
     "flags": "bitexact",
     "format_whitelist": FORMATS,
     "protocol_whitelist": "file",

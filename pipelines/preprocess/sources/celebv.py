@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import Rejected
+from pipelines.preprocess.media.container import check_pixels
 from pipelines.preprocess.sources import Listing
 from pipelines.preprocess.sources.files import digests, is_utf8, reject, safe_name, short_name, text_lines
 from pipelines.preprocess.sources.tracks import track
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 IMAGES = "Image"
 EXTENSIONS = (".jpg", ".jpeg", ".png")
+PICTURES = "image2,jpeg_pipe,png_pipe"
+"""What such a file may be: ffmpeg goes by content, and a play list names further files."""
 _NUMBERED = re.compile(r"[A-Za-z0-9_-]*?([0-9]{1,9})\.[A-Za-z]+")
 
 
@@ -222,11 +225,11 @@ def video_of(row: Mapping[str, Any]) -> bytes:
 
 def _opened(path: Path) -> InputContainer:
     import av
-    from av.error import InvalidDataError
 
+    options = {"format_whitelist": PICTURES, "protocol_whitelist": "file", "pattern_type": "none"}
     try:
-        return av.open(str(path))
-    except InvalidDataError:
+        return av.open(f"file:{path}", options=options)
+    except ValueError:  # av's InvalidDataError is one
         raise Rejected("undecodable", f"{path.name} is not an image") from None
 
 
@@ -235,6 +238,7 @@ def _kind(image: InputContainer) -> str:
     stream = image.streams.video[0]
     if not stream.width:
         raise Rejected("undecodable", f"{Path(image.name).name} is not an image")
+    check_pixels(stream.width, stream.height, Path(image.name).name)
     return f"{stream.codec_context.name} {stream.width}x{stream.height}"
 
 

@@ -133,6 +133,25 @@ def test_a_broken_image_is_rejected(corpus, tmp_path, content):
     assert caught.value.args[0] == "undecodable"
 
 
+def test_an_image_larger_than_any_camera_makes_is_not_decoded(corpus, tmp_path, png_head):
+    folder = corpus("Ann", range(1, 5), "{:06d}.png")
+    for file in folder.iterdir():
+        file.write_bytes(png_head(13_000, 13_000))
+    ((row,), _) = listed(tmp_path)
+    with pytest.raises(Rejected, match="13,000 x 13,000 pixels, expected at most 64,000,000") as caught:
+        video_of(row)
+    assert caught.value.code == "too_large"
+
+
+def test_a_play_list_under_the_name_of_an_image_opens_no_other_file(corpus, tmp_path):
+    folder = corpus("Ann", range(1, 5))
+    (folder / "000003.jpg").write_text(f"ffconcat version 1.0\nfile {folder}/000001.jpg\n")
+    ((row,), _) = listed(tmp_path)
+    with pytest.raises(Rejected) as caught:
+        video_of(row)
+    assert caught.value.code == "undecodable"
+
+
 def test_an_image_that_changed_since_is_no_answer(corpus, tmp_path):
     folder = corpus("Ann", range(1, 5))
     ((row,), _) = listed(tmp_path)
