@@ -353,24 +353,42 @@ def pin(name: str, run_file: Path, sets: tuple[str, ...]) -> None:
 
 @main.command()
 @STORE
-@click.option("--keep-runs", default=5, show_default=True, help="What these latest runs used is kept.")
+@click.option("--keep-runs", default=5, show_default=True, type=click.IntRange(min=1),
+              help="Of each node, what this many latest runs of each run name used is kept.")  # fmt: skip
+@click.option("--drop", multiple=True, metavar="NAME",
+              help="Past runs of this run name keep nothing any more (repeatable).")  # fmt: skip
 @click.option("--grace", default=72.0, show_default=True, help="Hours for which nothing is deleted.")
 @click.option("--yes", is_flag=True, help="Delete; without it, only the table is shown.")
 @example("reenact gc --keep-runs 3 --yes")
 @one_line_errors
-def gc(store: str, keep_runs: int, grace: float, yes: bool) -> None:
-    """Free space: what neither the latest runs nor a pin reaches."""
-    from pipelines import housekeeping
+def gc(store: str, keep_runs: int, drop: tuple[str, ...], grace: float, yes: bool) -> None:
+    """Free space: what no run, pin or lease needs.
+
+    Kept is, of each node, what the latest runs of each run name made or found in place ("nothing to do"
+    counts as a run), with all it was made from. Counted by node, a run with --only pushes nothing else out;
+    runs on a pin are counted apart from the others. Kept is also what runs need that go on, or were stopped
+    before they finished a node, and what a lease is held on.
+    """
+    from pipelines import garbage, uses
+    from storage.errors import Damaged
     from storage.files import Store
 
     at = Store(store)
-    found = housekeeping.garbage(at, keep_runs, grace)
-    for line in housekeeping.table(found):
+    if drop and yes:
+        uses.drop(at, drop)
+    found = garbage.garbage(at, keep_runs, grace, drop)
+    for line in garbage.table(found):
         click.echo(line)
+    for text in found.spared:
+        click.echo(f"warning: all packs of its node stay: {text}", err=True)
+    for text in found.unreadable:
+        click.echo(f"warning: {text}", err=True)
+    if yes and found.unreadable:
+        raise Damaged("nothing deleted: what the files above kept is not known; mend or delete them first")
     if yes:
-        housekeeping.collect(at, found)
+        garbage.collect(at, found)
         click.echo("deleted")
-    elif found:
+    elif found.found:
         click.echo("nothing deleted; --yes deletes")
 
 
@@ -379,13 +397,16 @@ def gc(store: str, keep_runs: int, grace: float, yes: bool) -> None:
 @example("reenact verify")
 @one_line_errors
 def verify(store: str) -> None:
-    """Re-hash everything in the store; exit 1 if something is missing or differs."""
-    from pipelines import housekeeping
+    """Re-hash everything in the store; exit 1 if something is missing or differs, with what to do."""
+    from pipelines import verify as verifying
     from storage.files import Store
 
-    faults = list(housekeeping.verify(Store(store)))
-    for fault in faults:
-        click.echo(fault)
+    found = list(verifying.verify(Store(store)))
+    for fault in found:
+        click.echo(f"{fault.path}: {fault.what}" + (" (left over)" if fault.then == "left" else ""))
+    faults = [fault for fault in found if fault.then != "left"]
+    for line in verifying.outlook(faults):
+        click.echo(line)
     click.echo(f"{len(faults)} faults" if faults else "everything published is intact")
     sys.exit(1 if faults else 0)
 

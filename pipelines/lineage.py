@@ -9,7 +9,8 @@ from typing import Any
 from pipelines.engine.fingerprint import SCHEME
 from pipelines.engine.plan import NodePlan, Planner
 from storage import ledger, locations
-from storage.families import read_manifest
+from storage.errors import Damaged
+from storage.families import ManifestRow, read_manifest
 from storage.files import Store
 
 
@@ -59,19 +60,25 @@ def _source(planner: Planner, plan: NodePlan) -> Iterator[str]:
 
 
 # --- trace: from a figure to the recordings, and back -----------------------------------------------------
-def _history(store: Store) -> dict[tuple[str, str], dict[str, Any]]:
-    """(node, artifact key) -> the event of the run that made it, newest last."""
+def _history(store: Store, said: list[str]) -> dict[tuple[str, str], dict[str, Any]]:
+    """(node, artifact key) -> the event of the run that made it, newest last. `said` gets what could not be
+    read."""
     return {
         (event["node"], event["key"]): event
         for run in ledger.runs(store)
-        for event in ledger.read_events(store, run)
+        for event in ledger.read_events(store, run, metrics=False, damaged=said.append)
         if event["type"] == "node_started"
     }
 
 
+def _warnings(said: list[str]) -> Iterator[str]:
+    yield from (f"warning: counted as not there: {text}" for text in dict.fromkeys(said))
+
+
 def trace(store: Store, node: str, key: str) -> Iterator[str]:
     """The artifact and everything it was made from, each with its key, content digest, run and code size."""
-    history = _history(store)
+    said: list[str] = []
+    history = _history(store, said)
     seen: set[str] = set()
 
     def up(name: str, at: str, depth: int) -> Iterator[str]:
@@ -88,6 +95,7 @@ def trace(store: Store, node: str, key: str) -> Iterator[str]:
             yield from up(upstream, source["key"], depth + 1)
 
     yield from up(node, key, 0)
+    yield from _warnings(said)
 
 
 def find_artifact(store: Store, text: str) -> tuple[str, str]:
@@ -95,7 +103,7 @@ def find_artifact(store: Store, text: str) -> tuple[str, str]:
     run, _, node = text.partition(":")
     hits = []
     for run_id in ledger.runs(store):
-        for event in ledger.read_events(store, run_id):
+        for event in ledger.read_events(store, run_id, metrics=False):
             if event["type"] not in ("node_started", "node_cached"):
                 continue
             meant = event["node"] == node if node else event["node"].startswith("eval.")
@@ -108,20 +116,31 @@ def find_artifact(store: Store, text: str) -> tuple[str, str]:
 
 def trace_recording(store: Store, recording: str) -> Iterator[str]:
     """Every published artifact that a recording went into."""
-    history = _history(store)
+    said: list[str] = []
+    history = _history(store, said)
     touched: set[str] = set()
     for node, key in history:
-        if store.exists(locations.manifest(node, key)):
-            for row in read_manifest(store, node, key):
-                if row.unit == recording:
-                    touched.add(key)
-                    holds = f"{row.clips} clips, {row.frames} frames"
-                    told = holds if row.status == "ok" else f"{row.code}: {row.reason}"
-                    yield f"{node:<24} {key}  pack {row.pack[:12]}  {row.status}  {told}"
+        for row in _manifest(store, node, key, said):
+            if row.unit == recording:
+                touched.add(key)
+                holds = f"{row.clips} clips, {row.frames} frames"
+                told = holds if row.status == "ok" else f"{row.code}: {row.reason}"
+                yield f"{node:<24} {key}  pack {row.pack[:12]}  {row.status}  {told}"
     for (node, key), event in history.items():  # in order of time: an artifact comes after what it reads
         used = [up for up, source in event["inputs"].items() if source["key"] in touched]
         if used and not store.exists(locations.manifest(node, key)):
             touched.add(key)
             yield f"{node:<24} {key}  through {', '.join(used)}"
+    yield from _warnings(said)
     if not touched:
         raise ValueError(f"no artifact holds a recording {recording!r}")
+
+
+def _manifest(store: Store, node: str, key: str, said: list[str]) -> list[ManifestRow]:
+    try:
+        return read_manifest(store, node, key)
+    except FileNotFoundError:
+        return []
+    except Damaged as error:
+        said.append(str(error))
+        return []

@@ -22,6 +22,7 @@ from pipelines.engine.plan import NodePlan, describe
 from pipelines.progress import Progress
 from pipelines.session import Session, cache_folder, open_session
 from storage import format, ledger, locations, weights
+from storage.errors import StoreError, StoreUnreachable
 from storage.files import Store
 from storage.uris import public_uri
 
@@ -54,6 +55,7 @@ def run_pipeline(
     describe(plans, click.echo, planner.readable.damaged)
     if done:
         click.echo("\nnothing to do")
+        _record_reuse(session, plans)
         summary(session, plans)
         return 0
     snapshot.hold()
@@ -66,6 +68,15 @@ def run_pipeline(
         for needed in plan.node.weights if plan.node.lacking == "refuse" and not plan.settled else ():
             weights.require(session.store, needed)
     return _execute(session, planner, plans, targets, keep_going)
+
+
+def _record_reuse(session: Session, plans: Mapping[str, NodePlan]) -> None:
+    """So that gc keeps what this run found in place. A store that takes nothing can still be looked at."""
+    artifacts = {name: plan.key for name, plan in plans.items()}
+    try:
+        ledger.record_reuse(session.store, session.config.name, artifacts)
+    except (StoreError, StoreUnreachable) as error:
+        click.echo(f"gc will not know that this was used: {error}", err=True)
 
 
 def _execute(

@@ -67,7 +67,7 @@ class Session:
             return {}
         if not self.store.exists(locations.ref(name)):
             raise ValueError(f"data.pin: no pin {name!r} in this store; see `reenact pin --help`")
-        return dict(self.store.read_json(locations.ref(name))["artifacts"])
+        return dict(self.store.read_json(locations.ref(name), "artifacts")["artifacts"])
 
     def targets(self, only: Iterable[str]) -> set[str] | None:
         """The nodes named with all they need; None = all."""

@@ -46,6 +46,18 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, json.loads(about)
 
 
+def about(path: Path) -> dict[str, Any]:
+    """What `save` was told about a file's tensors, from its header alone."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            text = (file.metadata() or {}).get(ABOUT, "{}")
+        return dict(json.loads(text))
+    except (SafetensorError, ValueError, TypeError) as error:
+        raise Damaged(f"{path} is no whole checkpoint: {error}") from error
+
+
 class StepCheckpoints:
     """The states a training run can fall back to: one file per step in a work folder, the last few kept."""
 

@@ -1,24 +1,36 @@
-"""The run ledger: what ran, why, and how it ended, as JSON lines in small segments (no store can append)."""
+"""The run ledger: what ran, why, and how it ended, as JSON lines in small segments (no store can append).
+
+Metrics and progress have segments of their own, so that what a run made and used is read without them.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any
 
 from storage import locations
+from storage.errors import Damaged
 from storage.files import Store
 
 FLUSH_SECONDS = 2.0
+EVENTS, METRICS = "events", "metrics"
+"""Kinds of segments: <kind>-<number>.jsonl, numbered together in the order they were written."""
 
 
 def new_run_id() -> str:
     """Sorts by time; the last part keeps two runs of one second apart."""
     now = datetime.now(UTC)
     return f"{now:%Y%m%d-%H%M%S}-{time.time_ns() % 0xFFFF:04x}"
+
+
+def _kind(event: Mapping[str, Any]) -> str:
+    return METRICS if event["type"] in ("metrics", "progress") else EVENTS
 
 
 class Ledger:
@@ -36,7 +48,7 @@ class Ledger:
         with self._lock:
             self._pending.append(event)
             due = time.monotonic() - self._flushed > FLUSH_SECONDS
-        if due or event["type"] not in ("metrics", "progress"):
+        if due or _kind(event) == EVENTS:
             self.flush()
         return event
 
@@ -44,22 +56,58 @@ class Ledger:
         with self._lock:
             events, self._pending = self._pending, []
             self._flushed = time.monotonic()
-            if not events:
-                return
-            path = f"{locations.run(self.run_id)}/events-{self._segment:06d}.jsonl"
-            self._segment += 1
-            self.store.write(path, "".join(json.dumps(e, sort_keys=True) + "\n" for e in events).encode())
+            for kind, some in groupby(events, key=_kind):
+                path = f"{locations.run(self.run_id)}/{kind}-{self._segment:06d}.jsonl"
+                self._segment += 1
+                lines = "".join(json.dumps(event, sort_keys=True) + "\n" for event in some)
+                self.store.write(path, lines.encode())
 
 
-def read_events(store: Store, run_id: str) -> Iterator[dict[str, Any]]:
-    """A run's events in the order they were emitted."""
+def read_events(
+    store: Store, run_id: str, *, metrics: bool = True, damaged: Callable[[str], object] = lambda _text: None
+) -> Iterator[dict[str, Any]]:
+    """A run's events in the order they were emitted; without `metrics`, only what it made and used. Lines
+    that are no events are left out, and `damaged` is told which file has some."""
     folder = locations.run(run_id)
-    for entry in store.list(folder):
-        if entry.name.startswith("events-"):
-            for line in store.read(f"{folder}/{entry.name}").decode().splitlines():
-                yield json.loads(line)
+    kinds = (EVENTS, METRICS) if metrics else (EVENTS,)
+    names = [e.name for e in store.list(folder) if e.name.partition("-")[0] in kinds]
+    for name in sorted(names, key=lambda name: name.partition("-")[2]):
+        for number, line in enumerate(store.read(f"{folder}/{name}").splitlines(), 1):
+            try:
+                event = json.loads(line)
+                if not isinstance(event["type"], str) or not isinstance(event["time"], (int, float)):
+                    raise TypeError(event)
+            except (ValueError, TypeError, LookupError):
+                damaged(f"{folder}/{name}, line {number}, is no event of a run")
+                continue
+            yield event
 
 
 def runs(store: Store) -> list[str]:
     """Run ids, oldest first."""
     return store.folders("runs")
+
+
+# --- runs with nothing to do --------------------------------------------------------------------------------
+def record_reuse(store: Store, name: str, artifacts: Mapping[str, str]) -> None:
+    """That a run called `name` found these artifacts (node -> key) as it wants them: they are in use. One
+    small file for the same artifacts, however often."""
+    which = json.dumps([name, dict(artifacts)], sort_keys=True)
+    path = locations.reuse(hashlib.sha256(which.encode()).hexdigest()[:32])
+    store.write_json(path, {"name": name, "artifacts": dict(artifacts), "time": time.time()})
+
+
+def reuses(store: Store, damaged: Callable[[str], object] = lambda _text: None) -> Iterator[dict[str, Any]]:
+    """What runs with nothing to do left behind."""
+    for entry in store.list(locations.REUSES):
+        try:
+            found = store.read_json(f"{locations.REUSES}/{entry.name}", "name", "artifacts", "time")
+            yield {
+                "name": str(found["name"]),
+                "artifacts": dict(found["artifacts"]),
+                "time": float(found["time"]),
+            }
+        except (TypeError, ValueError):
+            damaged(f"{locations.REUSES}/{entry.name} is of another form")
+        except Damaged as error:
+            damaged(str(error))

@@ -7,6 +7,8 @@
     accepts/<node>/<node key>.json       code changes declared harmless
     refs/<name>.json                     pins
     runs/<run>/                          the ledger: what ran, when, why
+    runs/dropped.json                    run names whose past runs no longer keep anything
+    reuses/<digest>.json                 artifacts that a run with nothing to do found in place
     leases/<node>/<key>@<claim>.json     claims with a heartbeat
     work/<node>/<key>/                   state to resume from; not an output
     attempts/<node>/<unit key>@<run>     units being worked on right now: how a crash is noticed
@@ -79,6 +81,14 @@ def ref(name: str) -> str:
 
 def run(run_id: str) -> str:
     return f"runs/{safe(run_id)}"
+
+
+REUSES = "reuses"
+DROPPED = "runs/dropped.json"
+
+
+def reuse(digest: str) -> str:
+    return f"{REUSES}/{safe(digest)}.json"
 
 
 def leases(node: str) -> str:

@@ -106,7 +106,7 @@ class Runner:
     def _settle(self, node: Node, plans: dict[str, NodePlan], outcome: Outcome) -> NodePlan:
         plan = self.planner.node(node, plans)
         if plan.settled:
-            self.emit(_cached_event(plan))
+            self.emit(_cached_event(plan, plans))
             return plan
         if self.cancel.is_set():
             raise Cancelled("interrupted before it started")
@@ -123,7 +123,7 @@ class Runner:
             if self.cancel.is_set():
                 raise Cancelled("interrupted before it started")
             if waited and (plan := self.planner.node(node, plans)).settled:
-                self.emit(_cached_event(plan))
+                self.emit(_cached_event(plan, plans))
                 return plan
             return self._execute(plan, plans, outcome)
 
@@ -266,10 +266,10 @@ def _input_event(plan: NodePlan) -> dict[str, str]:
     return {"key": plan.artifact.key, "digest": plan.artifact.digest}
 
 
-def _cached_event(plan: NodePlan) -> dict[str, Any]:
+def _cached_event(plan: NodePlan, plans: Mapping[str, NodePlan]) -> dict[str, Any]:
     return {
         "type": "node_cached", "node": plan.node.name, "key": plan.key, "counts": plan.counts,
-        "state": plan.state,
+        "state": plan.state, "inputs": {n: _input_event(plans[n]) for n in plan.node.reads if n in plans},
     }  # fmt: skip
 
 

@@ -1,0 +1,190 @@
+"""What is in use: by the ledger, pins, leases and runs that are not over; `gc` keeps it, `verify` misses it.
+
+A run is known by the name in its run file. Of each node, what the latest runs of each name made or found in
+place is in use, those on a pin counted apart from the others; so is all that it was made from, as far up as
+the ledger tells. Counted by node, a run of a few nodes pushes nothing else out.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from storage import leases, ledger, locations
+from storage.errors import Damaged
+from storage.files import Store
+
+Key = tuple[str, str]
+"""Node, artifact key."""
+SILENT_HOURS = 24.0
+"""After so long without a word, a run on another machine is taken for dead."""
+CLOCKS_HOURS = 24.0
+"""How far apart the clocks of machines and stores may be."""
+HOUR = 3600.0
+
+
+@dataclass
+class Use:
+    """What one run made, found in place or left unfinished."""
+
+    run: str
+    name: str
+    time: float
+    going: bool = False
+    keys: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    published: dict[Key, str] = field(default_factory=dict)
+    """What was there when the run left it -> the folder of its files; "" of keyed nodes and where unknown"""
+    unfinished: dict[str, float] = field(default_factory=dict)
+    """Node -> when it was started"""
+
+
+@dataclass
+class History:
+    uses: list[Use]
+    """Oldest first"""
+    inputs: dict[Key, set[Key]]
+    """What each artifact was made from"""
+
+
+def history(store: Store, damaged: Callable[[str], object]) -> History:
+    """The whole ledger, without metrics. `damaged` is told what cannot be read."""
+    inputs: dict[Key, set[Key]] = defaultdict(set)
+    uses = [_use(store, run, inputs, damaged) for run in ledger.runs(store)]
+    for found in ledger.reuses(store, damaged):
+        use = Use("", found["name"], found["time"])
+        for node, key in found["artifacts"].items():
+            use.keys[node].add(key)
+            use.published[node, key] = ""
+        uses.append(use)
+    return History(sorted(uses, key=lambda use: use.time), inputs)
+
+
+def _use(store: Store, run: str, inputs: dict[Key, set[Key]], damaged: Callable[[str], object]) -> Use:
+    use, holder, over = Use(run, "", 0.0), ":0", False
+    for event in ledger.read_events(store, run, metrics=False, damaged=damaged):
+        use.time = use.time or event["time"]
+        if event["type"] == "run_started":
+            use.name, holder = str(event.get("name", "")), str(event.get("holder", ":0"))
+        over |= event["type"] == "run_finished"
+        node, key = event.get("node"), event.get("key")
+        if event["type"] == "node_finished" and event.get("status") == "FINISHED":
+            use.unfinished.pop(str(node), None)
+        if not node or not key or event["type"] not in ("node_started", "node_cached", "node_finished"):
+            continue
+        use.keys[node].add(key)
+        if event["type"] == "node_started":
+            use.unfinished[node] = event["time"]
+        else:
+            use.published[node, key] = event.get("folder") or ""
+        inputs[node, key] |= {(up, one["key"]) for up, one in (event.get("inputs") or {}).items()}
+    use.going = not over and _goes_on(store, run, holder)
+    return use
+
+
+def _goes_on(store: Store, run: str, holder: str) -> bool:
+    if holder.rpartition(":")[0] == socket.gethostname():
+        return not leases.dead(holder)
+    latest = max((entry.mtime for entry in store.list(locations.run(run))), default=0.0)
+    return latest > time.time() - SILENT_HOURS * HOUR
+
+
+@dataclass
+class Reach:
+    """What is in use."""
+
+    keys: set[Key] = field(default_factory=set)
+    packs: set[Key] = field(default_factory=set)
+    """Node, pack key: of units being built"""
+    since: dict[str, float] = field(default_factory=dict)
+    """Node -> from when on its packs may be of a run that did not finish it: no manifest reaches them"""
+    claims: set[str] = field(default_factory=set)
+    """Paths of live ones"""
+    going: dict[str, float] = field(default_factory=dict)
+    """Run that is not over -> when it began"""
+
+
+def reach(
+    store: Store, keep_runs: int, damaged: Callable[[str], object], drop: Collection[str] = ()
+) -> Reach:
+    """All that is in use, where the latest `keep_runs` runs of each name and node count."""
+    past, pins = history(store, damaged), _pins(store, damaged)
+    let_go = dropped(store, damaged) | dict.fromkeys(drop, time.time())
+    found = Reach(keys=set(pins))
+    counted: dict[tuple[str, str, str], list[Use]] = defaultdict(list)  # name, pin, node
+    for use in past.uses:
+        if use.going:
+            found.going[use.run] = use.time
+        elif use.time <= let_go.get(use.name, -1.0):
+            continue
+        pinned = next((key for node, key in pins if key in use.keys.get(node, ())), "")
+        for node in use.keys:
+            counted[use.name, pinned, node].append(use)
+    for (_, _, node), uses in counted.items():
+        kept = [use for use in reversed(uses) if use.going] + uses[-keep_runs:]
+        found.keys |= {(node, key) for use in kept for key in use.keys[node]}
+        for use in reversed(uses[-keep_runs:]):
+            if node not in use.unfinished:
+                break  # a later run finished what earlier ones did not
+            since = use.unfinished[node] - CLOCKS_HOURS * HOUR
+            found.since[node] = min(since, found.since.get(node, since))
+    for node, claim in _live_claims(store):
+        found.keys.add((node, claim.key))
+        found.packs.add((node, claim.key))
+        found.claims.add(f"{locations.leases(node)}/{claim.name}")
+    found.keys = closure(found.keys, past.inputs)
+    return found
+
+
+def closure(keys: Iterable[Key], inputs: Mapping[Key, set[Key]]) -> set[Key]:
+    """These and all they were made from."""
+    found: set[Key] = set()
+    stack = list(keys)
+    while stack:
+        if (one := stack.pop()) not in found:
+            found.add(one)
+            stack += inputs.get(one, ())
+    return found
+
+
+def _pins(store: Store, damaged: Callable[[str], object]) -> list[Key]:
+    found: list[Key] = []
+    for entry in store.list("refs"):
+        try:
+            artifacts: Any = store.read_json(f"refs/{entry.name}", "artifacts")["artifacts"]
+            found += [(str(node), str(key)) for node, key in artifacts.items()]
+        except AttributeError:
+            damaged(f"refs/{entry.name}: its artifacts are no keys by node")
+        except Damaged as error:
+            damaged(str(error))
+    return found
+
+
+def _live_claims(store: Store) -> Iterable[tuple[str, leases.Claim]]:
+    """Claims that changed within an hour, by the store's own clock as far as it agrees with ours."""
+    for node in store.folders("leases"):
+        written = {entry.name: entry.mtime for entry in store.list(locations.leases(node))}
+        for claim in leases.claims(store, node):
+            fresh = written.get(claim.name, 0.0) > time.time() - HOUR
+            if fresh and not leases.dead(claim.holder):
+                yield node, claim
+
+
+# --- names that no longer count -----------------------------------------------------------------------------
+def dropped(store: Store, damaged: Callable[[str], object] = lambda _text: None) -> dict[str, float]:
+    """Run name -> until when its runs no longer count."""
+    try:
+        return {str(name): float(at) for name, at in store.read_json(locations.DROPPED).items()}
+    except FileNotFoundError:
+        return {}
+    except (Damaged, AttributeError, TypeError, ValueError) as error:
+        damaged(f"{locations.DROPPED}: {error}")
+        return {}
+
+
+def drop(store: Store, names: Iterable[str]) -> None:
+    """Past runs of these names no longer count; later ones do."""
+    store.write_json(locations.DROPPED, dropped(store) | dict.fromkeys(names, time.time()))
