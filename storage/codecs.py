@@ -8,7 +8,9 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,13 +66,6 @@ def decode_json(data: bytes) -> Any:
     return json.loads(data)
 
 
-ENCODE = {
-    "mp4": lambda video: video,
-    "json": encode_json, "npz": encode_npz, "flac": encode_flac, "npy": encode_npy,
-}  # fmt: skip
-DECODE = {"json": decode_json, "npz": decode_npz, "flac": decode_flac, "npy": decode_npy}
-
-
 class Codec(NamedTuple):
     encode: str
     """"module:function", as the next two."""
@@ -87,3 +82,20 @@ CODECS = {
     "npy": Codec("storage.codecs:encode_npy", ("storage.codecs:decode_npy",)),
 }
 """By extension."""
+
+
+def encode(extension: str, value: Any) -> Any:
+    """A value as the bytes of its member; a video (mp4) is stored as it is."""
+    return value if extension == "mp4" else _function(CODECS[extension].encode)(value)
+
+
+def decode(extension: str, data: bytes) -> Any:
+    """The value of a member's bytes."""
+    return _function(CODECS[extension].decode[0])(data)
+
+
+@cache
+def _function(entry: str) -> Callable[[Any], Any]:
+    """By the text that stands in keys, so that what is called is what they hold."""
+    module, _, name = entry.partition(":")
+    return getattr(import_module(module), name)

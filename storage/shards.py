@@ -148,13 +148,13 @@ def encode(field: str, value: Any) -> tuple[str, Payload]:
     """-> extension, member."""
     if FIELDS[field] == "jpgs":
         return frames.encode(value)
-    return FIELDS[field], codecs.ENCODE[FIELDS[field]](value)
+    return FIELDS[field], codecs.encode(FIELDS[field], value)
 
 
 def decode(field: str, data: bytes, extension: str = "") -> Any:
     if FIELDS[field] == "jpgs":
         return frames.decode(extension or "jpgs", data)
-    return codecs.DECODE[FIELDS[field]](data)
+    return codecs.decode(FIELDS[field], data)
 
 
 def is_large(field: str) -> bool:

@@ -46,6 +46,8 @@ def test_a_moved_file_a_new_field_and_a_reworded_message_make_nothing_stale(edit
         edited.edit(f"models/fsrt/{name}.py", "from models.fsrt import augment, losses, pictures\n", moved)
     edited.edit("models/api.py", "    ema: float = 0.0\n", f"    ema: float = 0.0\n{FIELD}")
     edited.edit("pipelines/train/launch.py", "training workers need", "workers of a training need")
+    edited.edit("models/labels.py", "fine-tuned", "trained further from")
+    edited.edit("pipelines/progress.py", "LOG_EVERY = 10.0", "LOG_EVERY = 20.0")
     edited.edit("pipelines/eval/captions.py", "driving = truth", "driving, which is the truth")
     assert set(edited.states().values()) == {"cached"}
 
