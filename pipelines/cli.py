@@ -16,10 +16,9 @@ from typing import Any
 import click
 
 from pipelines.animate_command import command as animate
-from pipelines.errors import UserError
+from pipelines.errors import UserError, meaning
 from pipelines.inspect_shards import shards
 from pipelines.weights import weights
-from storage.errors import Damaged, InvalidInput, StoreError, StoreUnreachable
 
 USAGE, WORK_TO_DO, INTERRUPTED = 2, 10, 130
 RUN_FILE = click.argument("run_file", type=click.Path(path_type=Path), metavar="RUN.yaml")
@@ -49,19 +48,25 @@ def example(text: str) -> Callable[[Any], Any]:
 
 
 def one_line_errors(function: Any) -> Any:
-    """The user's mistakes end as one line and exit 2; anything else is a fault and keeps its traceback."""
+    """What has a meaning (pipelines/errors.py) ends as one line: the user's mistakes with 2, a store that
+    cannot be used or what may pass with 1. Anything else is a fault and keeps its traceback."""
 
     @wraps(function)
     def inner(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except (ValueError, UserError, InvalidInput) as error:  # ConfigError is one
-            click.echo(f"error: {error}", err=True)
-            sys.exit(USAGE)
-        except (StoreError, StoreUnreachable, Damaged) as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(1)
-        except FileNotFoundError as error:
+        except Exception as error:
+            what = meaning(error)
+            if what != "fault":
+                click.echo(f"error: {error}", err=True)
+                sys.exit(USAGE if what == "user" else 1)
+            if not isinstance(error, (ValueError, OSError)):
+                raise
+            if isinstance(error, ValueError):
+                click.echo(f"error: {error}", err=True)
+                sys.exit(USAGE)
+            if not isinstance(error, FileNotFoundError):
+                raise
             where = f"{error.filename}: " if error.filename else ""
             click.echo(f"error: {where}{error.strerror or error}", err=True)
             sys.exit(1)

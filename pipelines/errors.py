@@ -6,6 +6,7 @@ translated is a fault of the code, and keeps its traceback wherever it was raise
 
 from __future__ import annotations
 
+import traceback
 from typing import Literal
 
 from models.errors import InvalidFile, InvalidSettings
@@ -42,12 +43,22 @@ class Transient(Exception):
         return str(self.args[0])
 
 
+class TooManyRejects(Exception):
+    """A node rejected a larger share of its units than allowed; what was computed is kept."""
+
+
+class CodeError(Exception):
+    """A fault of the code in another process, in words that survive the way back: the message says where, the
+    note is the traceback of the fault itself."""
+
+
 MEANINGS: dict[type[BaseException], Meaning] = {
     UserError: "user",
     InvalidInput: "user",
     InvalidSettings: "user",
     InvalidFile: "user",
     Rejected: "rejected",
+    TooManyRejects: "rejected",
     Transient: "transient",
     StoreUnreachable: "transient",
     MemoryError: "transient",
@@ -63,3 +74,36 @@ def meaning(error: BaseException) -> Meaning:
         if kind in MEANINGS:
             return MEANINGS[kind]
     return "fault"
+
+
+def placed(error: Exception, where: str) -> Exception:
+    """The same error led by where it came from (node, unit), fit to travel between processes."""
+    if meaning(error) == "rejected":
+        return error
+    if isinstance(error, Transient):
+        return Transient(f"{where}: {error}", error.soon)
+    known = portable(error)
+    same = type(known)(f"{where}: {known}")
+    same.__dict__.update(known.__dict__)
+    return same
+
+
+def portable(error: Exception) -> Exception:
+    """The same error, fit to travel between processes: a fault becomes a CodeError with its traceback."""
+    if meaning(error) != "fault" or isinstance(error, CodeError):
+        return error
+    fault = CodeError(f"{type(error).__name__}: {error}")
+    fault.add_note(traceback_of(error))
+    return fault
+
+
+def traceback_of(error: BaseException) -> str:
+    """Where the code failed: in the process that it failed in, where an error brought that along."""
+    notes = getattr(error, "__notes__", None)
+    return "\n".join(notes) if notes else "".join(traceback.format_exception(error)).rstrip()
+
+
+def first_line(error: BaseException) -> str:
+    """What is said of an error where a line is all there is room for."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]

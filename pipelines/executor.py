@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -22,10 +21,9 @@ from pipelines import snapshot
 from pipelines.engine.fingerprint import resolve
 from pipelines.engine.keys import View
 from pipelines.engine.node import Node
-from pipelines.engine.packs import CodeError, PackJob, PackResult, take_pack
-from pipelines.errors import UserError
+from pipelines.engine.packs import PackJob, PackResult, take_pack
+from pipelines.errors import Transient, UserError, first_line, placed, portable
 from storage import weights
-from storage.errors import Damaged, StoreError, StoreUnreachable
 from storage.files import Store
 
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -54,8 +52,12 @@ class PackWorker:
 
     def __init__(self, node: Node, config: View, store: Store):
         one_thread()
-        self.run, self.config, self.store = resolve(node.run), config, store
-        self.nets = load_nets(node.nets, store)
+        self.config, self.store = config, store
+        self.broken: Exception | None = None
+        try:
+            self.run, self.nets = resolve(node.run), load_nets(node.nets, store)
+        except Exception as error:  # noqa: BLE001 - raised in the driver, as those of `build`
+            self.broken = placed(error, node.name)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[bytes]]:
         jobs: list[PackJob] = [pickle.loads(data) for data in batch["job"]]
@@ -64,15 +66,9 @@ class PackWorker:
     def build(self, job: PackJob) -> PackResult | Exception:
         """Errors travel as results: one that Ray Data raises keeps the pool and its cores alive."""
         try:
-            return take_pack(job, self.run, self.config, self.nets, self.store)
+            return self.broken or take_pack(job, self.run, self.config, self.nets, self.store)
         except Exception as error:  # noqa: BLE001 - raised in the driver
-            told = (
-                error
-                if isinstance(error, (CodeError, OSError, StoreError, StoreUnreachable, Damaged))
-                else CodeError(f"{job.node}: {error!r}")
-            )
-            told.add_note("".join(traceback.format_exception(error)).rstrip())
-            return told
+            return error
 
 
 def one_thread() -> None:
@@ -332,10 +328,19 @@ def in_worker(
     wanted = resources or {}
     task = ray.remote(num_cpus=wanted.get("cpu", 1), num_gpus=wanted.get("gpu", 0), max_retries=1)(_call)
     try:
-        return ray.get(task.remote(function, args, kwargs))
-    except ray.exceptions.RayTaskError as error:
-        raise error.as_instanceof_cause() from None
+        value, error = ray.get(task.remote(function, args, kwargs))
+    except (ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError) as lost:
+        raise Transient(f"its worker was lost, run again: {first_line(lost)}", soon=False) from lost
+    if error is not None:
+        raise error
+    return value
 
 
-def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return function(*args, **kwargs)
+def _call(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, Exception | None]:
+    """An error travels as a result: one that Ray raises is hidden behind Ray's own words."""
+    try:
+        return function(*args, **kwargs), None
+    except Exception as error:  # noqa: BLE001 - raised in the driver
+        return None, portable(error)

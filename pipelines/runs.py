@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,6 +19,7 @@ from pipelines.config import RuntimeConfig
 from pipelines.engine.fingerprint import resolve
 from pipelines.engine.keys import canonical
 from pipelines.engine.plan import NodePlan, describe
+from pipelines.errors import first_line, meaning, traceback_of
 from pipelines.progress import Progress
 from pipelines.session import Session, cache_folder, open_session
 from storage import format, ledger, locations, weights
@@ -27,6 +28,7 @@ from storage.files import Store
 from storage.uris import public_uri
 
 if TYPE_CHECKING:
+    from pipelines.engine.runner import Outcome
     from pipelines.executor import RayExecutor
 
 Records = dict[str, list[dict[str, Any]]]
@@ -104,7 +106,7 @@ def _execute(
     runner = Runner(planner, executor, record.run_id, emit, keep_going, runtime.max_rejected)
     outcome = runner.run(targets)
     status = {0: "FINISHED", 130: "KILLED"}.get(outcome.exit_code, "FAILED")
-    errors = {node: _one_line(error) for node, error in outcome.failed.items()}
+    errors = {node: first_line(error) for node, error in outcome.failed.items()}
     emit({"type": "run_finished", "status": status,
           "error": "; ".join(f"{node}: {told}" for node, told in errors.items())})  # fmt: skip
     if tracker.close():
@@ -113,7 +115,8 @@ def _execute(
     else:
         click.echo(f"MLflow did not take all ({tracker.trouble}); the next run or `reenact ui` delivers it")
     session.cache.save()
-    _say_failures(outcome)
+    for line in failures(outcome) if outcome.exit_code != 130 else ():
+        click.echo(line, err=True)
     if edited := snapshot.edited():
         names = ", ".join([*edited[:3], *([f"{len(edited) - 3} more"] if edited[3:] else [])])
         click.echo(
@@ -156,24 +159,19 @@ def _started(session: Session, plans: Mapping[str, NodePlan]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _one_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]
-
-
-def _say_failures(outcome: Any) -> None:
-    from pipelines.engine.packs import CodeError
-
+def failures(outcome: Outcome) -> Iterator[str]:
+    """What failed, each with the traceback of a fault of the code; what was stopped by that; what did not
+    begin."""
     for node, error in outcome.failed.items():
         if isinstance(error, KeyboardInterrupt):
             continue
-        click.echo(f"\n{node} failed: {_one_line(error)}", err=True)
-        if isinstance(error, CodeError) or not isinstance(error, (OSError, RuntimeError, ValueError)):
-            import traceback
-
-            click.echo("".join(traceback.format_exception(error)), err=True)
-    if outcome.skipped and outcome.exit_code != 130:
-        click.echo(f"not run: {', '.join(outcome.skipped)}", err=True)
+        yield f"\n{node} failed: {first_line(error)}"
+        if meaning(error) == "fault":
+            yield f"\n{traceback_of(error)}\n"
+    if outcome.cancelled:
+        yield f"cancelled because {outcome.reason}: {', '.join(outcome.cancelled)}"
+    if outcome.skipped:
+        yield f"not run because {outcome.reason}: {', '.join(outcome.skipped)}"
 
 
 # --- MLflow, later ----------------------------------------------------------------------------------------

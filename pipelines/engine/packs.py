@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +11,9 @@ from typing import Any, Protocol
 from pipelines.engine.fingerprint import resolve
 from pipelines.engine.keys import View, digest
 from pipelines.engine.node import Node
-from pipelines.errors import Rejected
+from pipelines.errors import Rejected, meaning, placed
 from storage import leases, locations, shards
-from storage.errors import Damaged, StoreError, StoreUnreachable
+from storage.errors import Damaged
 from storage.families import (
     ManifestRow,
     UnitRecord,
@@ -29,18 +28,9 @@ from storage.files import Store
 
 MAX_CRASHES = 2  # a unit that took its worker down this often is bad data
 RETRIES = (0.5, 2.0, 8.0)
-"""Seconds before another try at what failed for want of network, disk or memory; an error whose `not_soon` is
-true is left to a later run."""
+"""Seconds before another try at what failed for want of network, memory or time."""
 
 Stage = Callable[[Mapping[str, Sequence[shards.Sample]], View, Mapping[str, Any]], Iterable[shards.Sample]]
-
-
-class UnitFailed(Exception):
-    """Every try at a unit failed for want of network, disk or memory: not an answer, and not its fault."""
-
-
-class CodeError(RuntimeError):
-    """A stage raised: a fault of the code, so the run stops and says where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +67,7 @@ class PackResult:
     """Not the records: their offsets would fill the driver's memory."""
     copied: int
     failure: str = ""
-    """Network, disk or memory gave way in one unit: nothing was published, the next run tries again."""
+    """Network, memory or time gave way: nothing was published, the next run tries again."""
     held: bool = False
     """Another driver is building it: nothing was done here."""
 
@@ -116,22 +106,33 @@ def built_elsewhere(job: PackJob, store: Store) -> PackResult | None:
 
 
 def build_pack(job: PackJob, run: Stage, config: View, nets: Mapping[str, Any], store: Store) -> PackResult:
-    """Copy what older packs hold, compute the rest, publish the shard, then its record."""
+    """Copy what older packs hold, compute the rest, publish the shard, then its record. What it raises names
+    the node, and the unit if it was one."""
+    try:
+        units, size = _publish(job, run, config, nets, store)
+    except Exception as error:
+        if meaning(error) != "transient":
+            raise placed(error, job.node) from error
+        return PackResult(job.key, (), 0, str(error) or type(error).__name__)
+    rows = tuple(manifest_rows(units, job.key, size))
+    return PackResult(job.key, rows, len(job.units) - job.computed)
+
+
+def _publish(
+    job: PackJob, run: Stage, config: View, nets: Mapping[str, Any], store: Store
+) -> tuple[list[UnitRecord], int]:
+    """The units' records, and the bytes that they take."""
     units: list[UnitRecord] = []
     with store.scratch() as folder:
-        try:
-            with shards.ShardWriter(folder / "shard.tar") as shard:
-                for unit in job.units:
-                    copied = _copy(job, unit, shard, store) if unit.copy_from else None
-                    units.append(copied or _compute(job, unit, shard, run, config, nets, store))
-        except UnitFailed as failure:
-            return PackResult(job.key, (), 0, str(failure))
+        with shards.ShardWriter(folder / "shard.tar") as shard:
+            for unit in job.units:
+                copied = _copy(job, unit, shard, store) if unit.copy_from else None
+                units.append(copied or _compute(job, unit, shard, run, config, nets, store))
         # Data first, record last: readers trust records only.
         store.put(folder / "shard.tar", locations.pack(job.node, job.key))
     record = pack_record_bytes(units)
     store.write(locations.pack_record(job.node, job.key), record)
-    rows = manifest_rows(units, job.key, len(record))
-    return PackResult(job.key, tuple(rows), len(job.units) - job.computed)
+    return units, len(record)
 
 
 def _copy(job: PackJob, unit: UnitJob, shard: shards.ShardWriter, store: Store) -> UnitRecord | None:
@@ -173,18 +174,14 @@ def _compute(
             raise Rejected("crashed", f"took its worker process down {crashes} times")
         # still there after a crash, gone after any answer
         store.write(attempt, b"x" * (crashes + 1))
-        records = _with_retries(work, unit.unit)
+        records = _with_retries(work)
     except Rejected as reject:
         shard.back_to(mark)
         status, code, reason = "rejected", reject.code, reject.sentence
-    except UnitFailed:
-        store.delete(attempt)
-        raise
-    except (OSError, StoreError, Damaged):
-        raise
     except Exception as error:
-        store.delete(attempt)
-        raise CodeError(f"{job.node}: unit {unit.unit}: {type(error).__name__}: {error}") from error
+        if meaning(error) != "store":  # which may not take this either, and must not hide why
+            store.delete(attempt)
+        raise placed(error, f"unit {unit.unit}") from error
     store.delete(attempt)
     content = digest("content", [[r.key, r.digest] for r in records]) if status == "ok" else ""
     return UnitRecord(
@@ -238,18 +235,15 @@ class Samples(Sequence[shards.Sample]):
             yield ahead.result()
 
 
-def _with_retries(call: Callable[[], list[shards.SampleRecord]], unit: str) -> list[shards.SampleRecord]:
-    for pause in (*RETRIES, None):
+def _with_retries(call: Callable[[], list[shards.SampleRecord]]) -> list[shards.SampleRecord]:
+    for pause in RETRIES:
         try:
             return call()
-        except (OSError, MemoryError, StoreUnreachable) as error:
-            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES)
-            if full:
-                raise OSError(getattr(error, "errno", None) or errno.EIO, f"unit {unit}: {error}") from error
-            if pause is None or getattr(error, "not_soon", False):
-                raise UnitFailed(f"unit {unit}: {error}") from error
-            time.sleep(pause)
-    raise AssertionError("unreachable")
+        except Exception as error:
+            if meaning(error) != "transient" or not getattr(error, "soon", True):
+                raise
+        time.sleep(pause)
+    return call()
 
 
 def seal(rows: Iterable[ManifestRow]) -> str:

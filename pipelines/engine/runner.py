@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, replace
@@ -17,6 +16,7 @@ from pipelines.engine.node import Node
 from pipelines.engine.packs import Executor, PackResult
 from pipelines.engine.plan import Memory, NodePlan, Planner
 from pipelines.engine.sharing import build_shared
+from pipelines.errors import TooManyRejects, Transient, meaning, traceback_of
 from storage import leases, locations
 from storage.families import Artifact, ManifestRow, manifest_bytes, read_pack_rows
 from storage.files import sha256_file
@@ -24,31 +24,37 @@ from storage.files import sha256_file
 Emit = Callable[[dict[str, Any]], Any]
 
 
-class TooManyRejects(RuntimeError):
-    """A node rejected a larger share of its units than allowed; what was computed is kept."""
-
-
-class Cancelled(RuntimeError):
+class Cancelled(Exception):
     """The run was interrupted; what was published stays."""
 
 
 @dataclass
 class Outcome:
-    """How a run ended: the final plan of every node that settled, and what failed or was left out."""
+    """How a run ended: the final plan of every node that settled, what failed, what was under way when the
+    run had to stop, and what never began; of these two the reason."""
 
     plans: dict[str, NodePlan] = field(default_factory=dict)
     failed: dict[str, BaseException] = field(default_factory=dict)
+    cancelled: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     executed: list[str] = field(default_factory=list)
 
     @property
+    def reason(self) -> str:
+        """Why the rest of the run did not happen."""
+        nodes = [name for name, error in self.failed.items() if not isinstance(error, KeyboardInterrupt)]
+        return f"{nodes[0]} failed" if nodes else "the run was interrupted"
+
+    @property
     def exit_code(self) -> int:
-        errors = [e for e in self.failed.values() if not isinstance(e, Cancelled)]
-        if any(isinstance(e, KeyboardInterrupt) for e in errors) or (self.failed and not errors):
+        errors = list(self.failed.values())
+        if any(isinstance(error, KeyboardInterrupt) for error in errors):
             return 130
-        if any(isinstance(e, TooManyRejects) for e in errors):
+        if any(isinstance(error, TooManyRejects) for error in errors):
             return 3
-        return 1 if errors else 0
+        if errors:
+            return 2 if all(meaning(error) == "user" for error in errors) else 1
+        return 130 if self.cancelled or self.skipped else 0
 
 
 @dataclass
@@ -71,7 +77,8 @@ class Runner:
         running: dict[Future[NodePlan], Node] = {}
         try:
             while todo or running:
-                for node in [n for n in todo if all(u in outcome.plans for u in n.reads)]:
+                ready = [n for n in todo if all(u in outcome.plans for u in n.reads)]
+                for node in ready if not self.cancel.is_set() else ():
                     todo.remove(node)
                     running[pool.submit(self._settle, node, dict(outcome.plans), outcome)] = node
                 if not running:
@@ -81,7 +88,6 @@ class Runner:
                     self._collect(future, running.pop(future), outcome)
                 if outcome.failed and not self.keep_going:
                     self.cancel.set()
-                    todo = []
         except KeyboardInterrupt as interrupt:
             self.cancel.set()
             outcome.failed["(run)"] = interrupt
@@ -89,7 +95,7 @@ class Runner:
             interrupted = isinstance(outcome.failed.get("(run)"), KeyboardInterrupt)
             pool.shutdown(wait=not interrupted, cancel_futures=True)
         for node in [*todo, *running.values()]:
-            outcome.skipped[node.name] = "upstream failed" if outcome.failed else "not reached"
+            outcome.skipped[node.name] = outcome.reason
         return outcome
 
     def _collect(self, future: Future[NodePlan], node: Node, outcome: Outcome) -> None:
@@ -97,9 +103,12 @@ class Runner:
         if error is None:
             outcome.plans[node.name] = future.result()
             return
-        outcome.failed[node.name] = error
-        status = "KILLED" if isinstance(error, Cancelled) else "FAILED"
-        detail = "".join(traceback.format_exception(error))
+        if isinstance(error, Cancelled):
+            outcome.cancelled[node.name] = outcome.reason
+            status, detail = "KILLED", ""
+        else:
+            outcome.failed[node.name] = error
+            status, detail = "FAILED", traceback_of(error)
         self.emit({"type": "node_finished", "node": node.name, "status": status, "error": str(error),
                    "detail": detail})  # fmt: skip
 
@@ -180,7 +189,7 @@ class Runner:
                 raise Cancelled(f"interrupted with {done} of {total} units done; they are kept")
         if failures:
             told = f"{len(failures)} of {len(jobs)} packs failed, the rest is kept; run again to retry"
-            raise OSError(f"{node.name}: {told}: {failures[0]}")
+            raise Transient(f"{node.name}: {told}: {failures[0]}", soon=False)
         if self.cancel.is_set():
             raise Cancelled(f"interrupted with {done} of {total} units done; they are kept")
         if lost := [job.key for job in jobs if job.key not in built]:

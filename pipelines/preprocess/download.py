@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.engine.node import Sample
-from pipelines.errors import Rejected
+from pipelines.errors import Rejected, Transient
 from pipelines.preprocess.media import as_file, probe
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class _Look:
             told = f"sha256 {found}, expected {row['sha256']}"
             if row["uri"].startswith("/"):
                 # no property of the recording: replaced while the run is under way
-                raise OSError(f"{path} changed since it was listed: {told}; run again")
+                raise Transient(f"{path} changed since it was listed: {told}; run again", soon=False)
             raise Rejected("checksum", f"{row['id']} has {told}")
         probed = probe(path, row["id"])
         if not probed["audio_rate"] and self._sound == "required":
@@ -123,7 +123,7 @@ class _Look:
     def confirm(self) -> None:
         """After the file was copied into the shard: it is still the one that was looked into."""
         if self._seen is not None and _state(self._seen[0]) != self._seen[1]:
-            raise OSError(f"{self._seen[0]} changed while it was read; run again")
+            raise Transient(f"{self._seen[0]} changed while it was read; run again", soon=False)
 
 
 def _as_listed(row: Mapping[str, Any]) -> Path:
@@ -131,13 +131,16 @@ def _as_listed(row: Mapping[str, Any]) -> Path:
     path = Path(row["uri"])
     listed = json.loads(row["spec"]) if row["spec"].startswith("{") else {}
     if "mtime_ns" in listed and _state(path) != (listed["bytes"], listed["mtime_ns"]):
-        raise OSError(f"{path} changed since it was listed; run again")
+        raise Transient(f"{path} changed since it was listed; run again", soon=False)
     return path
 
 
 def _state(path: Path) -> tuple[int, int]:
     """Size in bytes, time of the last change in nanoseconds."""
-    stat = path.stat()
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        raise Transient(f"{path} is gone since it was listed; run again", soon=False) from None
     return stat.st_size, stat.st_mtime_ns
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from models.perception.interfaces import Configurable
 from pipelines.engine.node import Sample
-from pipelines.errors import Rejected
+from pipelines.errors import Rejected, UserError
 from pipelines.preprocess.keypoints import inference
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def _fitter(settings: Any, model: Any, net: Any) -> tuple[Fitter, Measure]:
     from models.perception.algorithm1 import Algorithm1
 
     if settings.points == "dense" and model.dense_index is None:
-        raise ValueError(f"fit3dmm.points dense: model {model.name} does not say which vertices those are")
+        raise UserError(f"fit3dmm.points dense: model {model.name} does not say which vertices those are")
     solver = Algorithm1.of(
         model,
         model.dense_index if settings.points == "dense" else None,

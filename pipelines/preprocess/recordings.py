@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipelines.errors import UserError
 from pipelines.preprocess.sources import Listing, load, with_sources
 from pipelines.preprocess.sources.files import BadLine, checked_id, digests, reject
 from pipelines.preprocess.sources.tracks import overlapping, span
@@ -101,7 +102,7 @@ def list_source(data: Any) -> Listing:
     listing = without_unsafe(listed if isinstance(listed, Listing) else Listing(listed, []))
     rows, rejects = without_copies(without_repeats(listing))
     if not rows:
-        raise ValueError(
+        raise UserError(
             f"data.source {data.source} lists no recordings ({len(rejects)} of its rows were rejected"
             + (f", the first: {rejects[0]['sentence']})" if rejects else ")")
         )

@@ -10,6 +10,7 @@ import numpy as np
 
 from models.perception.interfaces import Inference, SpeechOptions
 from pipelines.engine.node import Sample
+from pipelines.errors import UserError
 
 COLUMNS = 4
 """Mel columns a video frame: 10 ms each, 40 ms a frame."""
@@ -137,10 +138,10 @@ def _sample(key: str, features: np.ndarray, dtype: str) -> Sample:
 
 
 def stored(features: np.ndarray, dtype: str) -> np.ndarray:
-    """features in the type they are stored in. Raises ValueError where float16 cannot hold them."""
+    """features in the type they are stored in. Raises UserError where float16 cannot hold them."""
     largest = float(np.abs(features).max(initial=0))
     if dtype == "float16" and not largest <= float(np.finfo(np.float16).max):
-        raise ValueError(f"a feature of {largest:g} is too large for speech.dtype float16; use float32")
+        raise UserError(f"a feature of {largest:g} is too large for speech.dtype float16; use float32")
     return features.astype(dtype)
 
 

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from models.perception.headgan_audio import Token
+from pipelines.errors import UserError
 from pipelines.preprocess.sources.files import digests, metadata_file
 
 SETTING = "speech.transcripts"
@@ -40,15 +41,15 @@ def tokens_of(path: str, recording: str, start: float, seconds: float) -> list[T
 
 @lru_cache(maxsize=2)
 def read(path: str) -> dict[str, list[tuple[str, float]]]:
-    """Recording id -> characters and their seconds, in order of time. Raises ValueError that says where the
+    """Recording id -> characters and their seconds, in order of time. Raises UserError that says where the
     file is not as the head of this module describes it.
     """
     try:
         given = json.loads(metadata_file(path, SETTING).read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{SETTING} {path!r} is no JSON: {error}") from error
+        raise UserError(f"{SETTING} {path!r} is no JSON: {error}") from error
     if not isinstance(given, dict):
-        raise ValueError(f"{SETTING} {path!r}: found {type(given).__name__}, expected recording id -> tokens")
+        raise UserError(f"{SETTING} {path!r}: found {type(given).__name__}, expected recording id -> tokens")
     return {recording: _checked(path, recording, tokens) for recording, tokens in given.items()}
 
 
@@ -56,7 +57,7 @@ def _checked(path: str, recording: str, tokens: Any) -> list[tuple[str, float]]:
     found: list[tuple[str, float]] = []
     for place, token in enumerate(tokens if isinstance(tokens, list) else [tokens]):
         if not _is_token(token) or (found and token[1] < found[-1][1]):
-            raise ValueError(
+            raise UserError(
                 f"{SETTING} {path!r}: {recording}, token {place} is {json.dumps(token)[:60]}; expected "
                 "[one character, seconds], in order of time"
             )

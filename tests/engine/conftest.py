@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from PKG.helpers import twice
-from pipelines.errors import Rejected
+from pipelines.errors import Rejected, Transient
 
 OFFSET = 0
 
@@ -58,7 +58,7 @@ def double(inputs, config, nets):
     if row["value"] == 666:
         raise KeyError("a bug")
     if row["value"] == 777 and not Path(__file__).with_name("online").exists():
-        raise ConnectionResetError("no network")
+        raise Transient("no network")
     return [{"__key__": row["id"], "clip": {"value": twice(row["value"]) * config.double.times}}]
 
 

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from pipelines.engine.node import Node
-from pipelines.engine.packs import CodeError
 from pipelines.engine.runner import Cancelled, Runner
+from pipelines.errors import CodeError
 from pipelines.executor import RayExecutor, closed_environment
 
 closed_environment(private=True)

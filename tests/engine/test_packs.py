@@ -1,12 +1,12 @@
 """Building one pack: samples leave as they come, inputs arrive as they are asked for."""
 
-import errno
-
 import pytest
 
+from models.errors import InvalidSettings
 from pipelines.engine import packs
-from pipelines.engine.packs import CodeError, PackJob, Samples, UnitJob, build_pack
-from pipelines.errors import Rejected
+from pipelines.engine.packs import PackJob, Samples, UnitJob, build_pack
+from pipelines.errors import CodeError, Rejected, Transient, traceback_of
+from storage.errors import StoreError
 from storage.families import read_pack_record, read_sample
 from storage.files import Store
 from storage.shards import SampleRecord
@@ -79,7 +79,7 @@ def test_what_failed_half_way_is_tried_again_from_its_start(store):
         tries.append(1)
         yield from two_clips(inputs, config, nets)
         if len(tries) < 3:
-            raise ConnectionResetError("the line went")
+            raise Transient("the line went")
 
     build(store, stage, "a")
     assert len(tries) == 3
@@ -89,7 +89,7 @@ def test_what_failed_half_way_is_tried_again_from_its_start(store):
 def test_a_unit_that_keeps_failing_is_no_answer_and_publishes_nothing(store):
     def stage(inputs, config, nets):
         yield from two_clips(inputs, config, nets)
-        raise ConnectionResetError("the line went")
+        raise Transient("the line went")
 
     result = build(store, stage, "a")
     assert "unit a: the line went" in result.failure
@@ -102,9 +102,7 @@ def test_what_cannot_be_had_soon_is_left_to_a_later_run(store):
 
     def stage(inputs, config, nets):
         tries.append(1)
-        error = ConnectionError("the host is closed for an hour")
-        error.not_soon = True  # pyright: ignore
-        raise error
+        raise Transient("the host is closed for an hour", soon=False)
         yield
 
     assert "closed for an hour" in build(store, stage, "a").failure
@@ -113,10 +111,34 @@ def test_what_cannot_be_had_soon_is_left_to_a_later_run(store):
 
 def test_a_full_disk_stops_everything(store):
     def stage(inputs, config, nets):
-        raise OSError(errno.ENOSPC, "no space")
+        raise StoreError("the disk is full")
         yield
 
-    with pytest.raises(OSError, match="unit a"):
+    with pytest.raises(StoreError, match=r"^node: unit a: the disk is full$"):
+        build(store, stage, "a")
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError("a bug"), ValueError("a bug"), RuntimeError("a bug")])
+def test_no_builtin_class_is_taken_for_trouble_that_passes(store, error):
+    tries = []
+
+    def stage(inputs, config, nets):
+        tries.append(1)
+        raise error
+        yield
+
+    with pytest.raises(CodeError, match=f"unit a: {type(error).__name__}: a bug") as failed:
+        build(store, stage, "a")
+    assert len(tries) == 1
+    assert "in stage\n    raise error" in traceback_of(failed.value)
+
+
+def test_a_users_mistake_in_a_unit_stays_one_and_names_the_unit(store):
+    def stage(inputs, config, nets):
+        raise InvalidSettings("layer 99: this net has 12")
+        yield
+
+    with pytest.raises(InvalidSettings, match=r"^node: unit a: layer 99: this net has 12$"):
         build(store, stage, "a")
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipelines.errors import Rejected
+from pipelines.errors import Rejected, Transient
 from pipelines.preprocess.download import DownloadConfig, download, formats, section
 from pipelines.preprocess.fetch.settings import TransportConfig
 from storage.shards import encode_sample
@@ -79,10 +79,10 @@ def test_reject_sentences_do_not_depend_on_where_the_file_was_unpacked(tmp_path)
 
 
 def test_a_file_that_changed_since_it_was_listed_is_not_an_answer(silent, tmp_path):
-    with pytest.raises(OSError, match="changed since it was listed"):
+    with pytest.raises(Transient, match="changed since it was listed"):
         downloaded(row_of(silent, "0" * 64), OPTIONAL)
     (tmp_path / "bad.mp4").write_bytes(b"not a video, and not what was listed either")
-    with pytest.raises(OSError, match="changed since it was listed"):
+    with pytest.raises(Transient, match="changed since it was listed"):
         downloaded(row_of(tmp_path / "bad.mp4", "0" * 64), OPTIONAL)
 
 
@@ -91,7 +91,7 @@ def test_a_file_listed_by_size_and_time_may_not_change_either(silent):
     listed = json.dumps({"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns})
     assert downloaded(row_of(silent, spec=listed), OPTIONAL)["probe"]["frames"] == 10
     touched = json.dumps({"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns - 1})
-    with pytest.raises(OSError, match="changed since it was listed"):
+    with pytest.raises(Transient, match="changed since it was listed"):
         downloaded(row_of(silent, spec=touched), OPTIONAL)
 
 
@@ -99,12 +99,12 @@ def test_a_file_that_changes_while_it_is_read_is_not_an_answer(silent):
     running = iter(download({"recordings": [row_of(silent)]}, OPTIONAL, {}))
     next(running)
     silent.write_bytes(b"another")
-    with pytest.raises(OSError, match="changed while it was read"):
+    with pytest.raises(Transient, match="changed while it was read"):
         next(running)
 
 
 def test_a_file_that_went_away_is_not_an_answer(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(Transient):
         downloaded(row_of(tmp_path / "gone.mp4"), OPTIONAL)
 
 

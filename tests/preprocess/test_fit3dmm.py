@@ -9,7 +9,7 @@ from models.perception.fit import turn
 from models.perception.morphable import analytic
 from models.perception.pose import project
 from pipelines.config import Config
-from pipelines.errors import Rejected
+from pipelines.errors import Rejected, UserError
 from pipelines.graph import build
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
 from pipelines.preprocess.download import DownloadConfig, download
@@ -345,7 +345,7 @@ def test_dense_points_give_the_pose_within_a_degree(dense, dense_fit):
 
 
 def test_dense_points_of_a_model_that_does_not_know_them_are_refused(dense):
-    with pytest.raises(ValueError, match="does not say which vertices"):
+    with pytest.raises(UserError, match="does not say which vertices"):
         fits_of([dense[1]], backend="algorithm1", points="dense")
 
 

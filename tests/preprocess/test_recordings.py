@@ -8,6 +8,7 @@ import pytest
 
 from pipelines.config import CONFIGS, ConfigError
 from pipelines.config import load as load_config
+from pipelines.errors import UserError
 from pipelines.graph import data_settings
 from pipelines.preprocess.recordings import (
     DataConfig,
@@ -263,7 +264,7 @@ def test_every_fragment_of_data_loads(tmp_path, name):
 
 
 def test_an_empty_source_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"data\.source folder lists no recordings"):
+    with pytest.raises(UserError, match=r"data\.source folder lists no recordings"):
         list_source(folder(tmp_path))
 
 

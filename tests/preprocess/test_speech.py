@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pipelines.config import Config
+from pipelines.errors import UserError
 from pipelines.graph import build
 from pipelines.preprocess.sources.synthetic import speak
 from pipelines.preprocess.speech import SpeechConfig, encode_speech, frame_features, stored
@@ -119,7 +120,7 @@ def test_float16_halves_the_bytes_and_costs_half_a_per_mille():
 
 
 def test_what_float16_cannot_hold_is_an_error_and_no_infinity():
-    with pytest.raises(ValueError, match="70000 is too large for"):
+    with pytest.raises(UserError, match="70000 is too large for"):
         stored(np.array([[7e4]], np.float32), "float16")
 
 

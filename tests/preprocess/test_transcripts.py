@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipelines.config import Config
+from pipelines.errors import UserError
 from pipelines.graph import build
 from pipelines.preprocess.speech import SpeechConfig, encode_speech
 from pipelines.preprocess.transcripts import external, read, tokens_of
@@ -75,7 +76,7 @@ def test_the_file_s_content_is_in_the_key_of_speech(path, tmp_path):
 
 
 def test_a_file_that_is_not_there_is_named():
-    with pytest.raises(ValueError, match=r"speech\.transcripts '/nowhere/said\.json' is not a file"):
+    with pytest.raises(UserError, match=r"speech\.transcripts '/nowhere/said\.json' is not a file"):
         external(Config(speech=SpeechConfig(encoder="headgan", transcripts="/nowhere/said.json")))
 
 
@@ -94,7 +95,7 @@ def test_a_file_that_is_not_there_is_named():
 def test_a_file_of_another_form_is_refused(tmp_path, content, told):
     file = tmp_path / "said.json"
     file.write_text(content)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(UserError, match=told):
         read(str(file))
 
 

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from pipelines.errors import Transient
+
 _POLL = 0.05
 _DAY = 86_400.0
 
@@ -37,10 +39,11 @@ def users_folder(otherwise: Path) -> Path:
     return folder if os.access(folder, os.W_OK) else otherwise
 
 
-class HostBusy(OSError):
+class HostBusy(Transient):
     """A host wants more patience than the settings have: the recording is for a later run."""
 
-    not_soon = True
+    def __init__(self, message: str):
+        super().__init__(message, soon=False)
 
 
 class Hosts:

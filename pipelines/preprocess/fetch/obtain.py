@@ -46,7 +46,7 @@ Check = Callable[[Path], dict[str, Any]]
 def obtain(wanted: Wanted, settings: TransportConfig, check: Check) -> Iterator[Fetched]:
     """The complete and checked file, there until the block ends.
 
-    Raises Rejected: what the origin or the mirrors finally said. OSError: not now.
+    Raises Rejected: what the origin or the mirrors finally said. Transient: not now.
     """
     root = Path(settings.folder).absolute() if settings.folder else cache_folder().absolute() / "download"
     own = settings.folder or os.environ.get("REENACT_CACHE")

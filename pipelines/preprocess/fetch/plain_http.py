@@ -20,18 +20,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from pipelines.errors import Rejected, UserError
+from pipelines.errors import Rejected, Transient, UserError
 from pipelines.preprocess.fetch.address import Address, Reach, address_of, proxy, told
 from pipelines.preprocess.fetch.door import connect
 from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
 from pipelines.preprocess.fetch.settings import TransportConfig
+from storage.errors import StoreError
 
 _CHUNK = 1 << 16
 _WORTH = 1 << 16
 """Bytes that make a try a step forward rather than a failure."""
 _AGENT = "reenact/0.1"
-DISK = (errno.ENOSPC, errno.EROFS, errno.EACCES)
-"""This machine's troubles, which no other try helps."""
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _PAGES = re.compile(r"text/html|application/(xhtml\+xml|(vnd\.apple\.|x-)mpegurl|dash\+xml)|audio/mpegurl")
 _GONE = {404: "not_found", 410: "not_found", 401: "needs_auth", 403: "needs_auth", 407: "needs_auth",
          451: "geo_blocked"}  # fmt: skip
@@ -42,13 +42,14 @@ class Page(Exception):
     """The answer is a page or a playlist: a matter for yt-dlp."""
 
 
-class GaveUp(OSError):
+class GaveUp(Transient):
     """This recording is not to be had now, after all tries; its host asks for no rest."""
 
-    not_soon = True
+    def __init__(self, message: str):
+        super().__init__(message, soon=False)
 
 
-class ForNow(OSError):
+class ForNow(Transient):
     """The server did not give the file this time. after: seconds it asked all of us to wait; 0 = it did not
     say how long, None = it only failed."""
 
@@ -73,8 +74,8 @@ class Got:
 def fetch(address: Address, folder: Path, max_bytes: int, settings: TransportConfig, hosts: Hosts) -> Path:
     """-> the complete file, in `folder`.
 
-    Raises Rejected (the server's final answer), Page, or OSError (not now; what has come so far is kept):
-    GaveUp or HostBusy after all tries.
+    Raises Rejected (the server's final answer), Page, GaveUp or HostBusy (not now, after all tries; what has
+    come so far is kept), StoreError where this machine's disk does not take it.
     """
     opener = _opener(settings, address.reach)
     best, tries = _got(folder, address).size, 0
@@ -90,8 +91,7 @@ def fetch(address: Address, folder: Path, max_bytes: int, settings: TransportCon
                 hosts.back_off(address.host, error.after or wait)
             last = error
         except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
-            if getattr(error, "errno", None) in DISK:
-                raise
+            check_disk(error, folder)
             last = error
         size = _got(folder, address).size
         tries = 0 if size >= best + _WORTH else tries + 1
@@ -102,6 +102,12 @@ def fetch(address: Address, folder: Path, max_bytes: int, settings: TransportCon
             end = HostBusy if rest else GaveUp
             raise end(f"{address.public}: {told_last}; gave up after {tries} tries") from last
         time.sleep(wait)
+
+
+def check_disk(error: BaseException, folder: Path) -> None:
+    """StoreError where it is this machine's disk that fails, not the server: no other try helps."""
+    if isinstance(error, OSError) and error.errno in _DISK:
+        raise StoreError(f"cannot write the download into {folder}: {error.strerror}") from error
 
 
 def _once(
@@ -304,10 +310,11 @@ def _opener(settings: TransportConfig, reach: Reach) -> urllib.request.OpenerDir
         jar = http.cookiejar.MozillaCookieJar(settings.cookies)
         try:
             jar.load(ignore_discard=True, ignore_expires=True)
-        except http.cookiejar.LoadError:
-            raise UserError(
-                f"runtime.download.cookies: {settings.cookies} is no Netscape cookie file"
-            ) from None
+        except OSError as error:  # LoadError is one
+            there = (
+                "is no Netscape cookie file" if error.errno is None else f"cannot be read: {error.strerror}"
+            )
+            raise UserError(f"runtime.download.cookies: {settings.cookies} {there}") from None
         for cookie in jar:
             if cookie.expires == 0:  # how browsers' exports write a cookie of the session: not one of 1970
                 cookie.expires, cookie.discard = None, True

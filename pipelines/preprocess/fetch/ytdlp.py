@@ -18,11 +18,11 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from pipelines.errors import Rejected
+from pipelines.errors import Rejected, Transient, UserError
 from pipelines.preprocess.fetch.address import Address, proxy, public, told
 from pipelines.preprocess.fetch.door import Door
 from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
-from pipelines.preprocess.fetch.plain_http import DISK, GaveUp, Pace
+from pipelines.preprocess.fetch.plain_http import GaveUp, Pace, check_disk
 from pipelines.preprocess.fetch.settings import TransportConfig
 from pipelines.preprocess.fetch.verdicts import BOT, BUSY, REFUSED, Verdict, chained, verdict
 from pipelines.preprocess.media import ffmpeg_path
@@ -55,7 +55,7 @@ def fetch(
 ) -> tuple[Path, float, dict[str, Any]]:
     """-> the complete file in `folder`, the second of the recording it starts at, what yt-dlp chose.
 
-    Raises Rejected or OSError: GaveUp or HostBusy after all tries.
+    Raises Rejected, GaveUp or HostBusy after all tries, StoreError where this machine's disk is full.
     """
     between = settings.youtube_seconds_between if address.youtube else settings.seconds_between
     tries = 0
@@ -67,7 +67,7 @@ def fetch(
         except (Rejected, HostBusy):
             raise
         except Exception as error:  # noqa: BLE001 - extractors raise anything; sorted or raised again below
-            last, found = error, _sorted(error, address, log)
+            last, found = error, _sorted(error, folder, address, log)
         sentence = f"{address.public}: {told(_words(last, address), proxy(settings.proxy_env))}"
         if found.final:
             raise Rejected(found.code, sentence) from last
@@ -84,14 +84,13 @@ def fetch(
             time.sleep(found.after or pause)
 
 
-def _sorted(error: Exception, address: Address, log: Log) -> Verdict:
+def _sorted(error: Exception, folder: Path, address: Address, log: Log) -> Verdict:
     """Disk errors are raised: no other try helps. Errors that are not of yt-dlp's making are too."""
     from yt_dlp.utils import YoutubeDLError
 
     for one in chained(error):
-        if isinstance(one, OSError) and one.errno in DISK:
-            raise one
-    if not isinstance(error, (YoutubeDLError, OSError)):
+        check_disk(one, folder)
+    if not isinstance(error, (YoutubeDLError, OSError, Transient)):
         raise error
     return verdict(error, address.youtube, log.warnings)
 
@@ -124,7 +123,7 @@ def _once(
                 raise Rejected("unsupported_url", f"{address.public}: {door.refused[0]}") from error
             raise
     if not isinstance(info, Mapping):
-        raise OSError(f"{address.public}: yt-dlp gave no answer")
+        raise Transient(f"{address.public}: yt-dlp gave no answer")
     entries = [entry for entry in info.get("entries") or (info,) if entry]
     if not entries:
         raise Rejected("unsupported_url", f"{address.public} holds no video")
@@ -162,7 +161,11 @@ def options(
         params["allowed_extractors"] = ["youtube"]
     if settings.cookies:
         # a copy in memory: yt-dlp writes its jar back, and several processes would ruin the user's file
-        params["cookiefile"] = io.StringIO(Path(settings.cookies).read_text())
+        try:
+            params["cookiefile"] = io.StringIO(Path(settings.cookies).read_text())
+        except OSError as error:
+            told = f"{settings.cookies} cannot be read: {error.strerror}"
+            raise UserError(f"runtime.download.cookies: {told}") from None
     if through := proxy(settings.proxy_env):
         params["proxy"] = through
     if wanted.section is not None:
@@ -223,7 +226,7 @@ def _placed(fresh: Path, folder: Path, address: Address) -> Path:
     if not files:
         raise Rejected("too_large", f"{address.public} has more bytes than download.max_bytes")
     if len(files) > 1:
-        raise OSError(f"{address.public}: yt-dlp left {len(files)} files, expected one")
+        raise Transient(f"{address.public}: yt-dlp left {len(files)} files, expected one")
     video = folder / "video"  # not plain http's name: that file may be continued
     files[0].replace(video)
     shutil.rmtree(fresh)

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipelines.errors import Rejected
+from pipelines.errors import Rejected, Transient
 
 FORMATS = (
     "mov,mp4,m4a,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,live_flv,asf,ogg,h264,hevc,av1,ivf,mxf,"
@@ -87,7 +87,7 @@ class FfmpegPipe:
     """A running ffmpeg whose output is read as it comes.
 
     timeout: seconds that may be spent waiting for it, all together; what the reader does between two reads
-    does not count. Raises Rejected where ffmpeg gives the file up, TimeoutError (after killing it) where it
+    does not count. Raises Rejected where ffmpeg gives the file up, Transient (after killing it) where it
     is late.
     """
 
@@ -183,8 +183,8 @@ class FfmpegPipe:
             self._process.wait()
             raise self._late() from None
 
-    def _late(self) -> TimeoutError:
-        return TimeoutError(f"ffmpeg ran longer than {self._timeout:.0f} s: {' '.join(self._command)}")
+    def _late(self) -> Transient:
+        return Transient(f"ffmpeg ran longer than {self._timeout:.0f} s: {' '.join(self._command)}")
 
 
 def _anonymous(line: str) -> str:

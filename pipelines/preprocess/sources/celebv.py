@@ -19,7 +19,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import Rejected
+from pipelines.errors import Rejected, Transient, UserError
 from pipelines.preprocess.media.container import check_pixels
 from pipelines.preprocess.sources import Listing
 from pipelines.preprocess.sources.files import digests, is_utf8, reject, safe_name, short_name, text_lines
@@ -117,12 +117,12 @@ def _row(folder: Path, run: Sequence[Image], config: CelebvConfig) -> dict[str, 
 def _persons(config: CelebvConfig) -> list[Path]:
     root = Path(config.path)
     if not config.path or not root.is_dir():
-        raise ValueError(f"data.celebv.path {config.path!r} is not a folder")
+        raise UserError(f"data.celebv.path {config.path!r} is not a folder")
     found = sorted(path for path in root.iterdir() if (path / IMAGES).is_dir())
     if unreadable := [path.name for path in found if not is_utf8(path)]:
-        raise ValueError(f"data.celebv.path: the name of folder {unreadable[0]!a} is not UTF-8; rename it")
+        raise UserError(f"data.celebv.path: the name of folder {unreadable[0]!a} is not UTF-8; rename it")
     if not found:
-        raise ValueError(f"data.celebv.path {config.path!r} has no folder <person>/{IMAGES}")
+        raise UserError(f"data.celebv.path {config.path!r} has no folder <person>/{IMAGES}")
     return found
 
 
@@ -201,7 +201,9 @@ def video_of(row: Mapping[str, Any]) -> bytes:
     folder, names = Path(row["uri"]), spec["images"]
     if _stamp((name, (folder / name).stat()) for name in names) != spec["stamp"]:
         # not a property of the recording: files were replaced while the run was under way
-        raise OSError(f"images of {row['id']} in {folder} changed since they were listed; run again")
+        raise Transient(
+            f"images of {row['id']} in {folder} changed since they were listed; run again", soon=False
+        )
     out = io.BytesIO()
     # bitexact: no random ids and no time of writing in the file
     with (

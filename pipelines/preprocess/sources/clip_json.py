@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines.errors import UserError
 from pipelines.preprocess.sources import Listing
 from pipelines.preprocess.sources.files import YOUTUBE_ID, BadLine, checked_id, reject
 from pipelines.preprocess.sources.mirror import Mirror
@@ -113,7 +114,7 @@ def _whole(digits: str) -> float:
 
 # --- the file -----------------------------------------------------------------------------------------------
 def clips(path: Path) -> Iterator[tuple[str, int, Any]]:
-    """Key, line and value of every clip. ValueError with the line where the file is not JSON at all."""
+    """Key, line and value of every clip. UserError with the line where the file is not JSON at all."""
     # bytes that are not UTF-8 spoil the clip they stand in, not the file
     reader = _Reader(path.read_text(encoding="utf-8-sig", errors="replace"))
     try:
@@ -126,9 +127,9 @@ def clips(path: Path) -> Iterator[tuple[str, int, Any]]:
             else:
                 yield key, reader.line(), reader.value()
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
+        raise UserError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
     except RecursionError:
-        raise ValueError(f"{path}, line {reader.line()}: nested too deeply") from None
+        raise UserError(f"{path}, line {reader.line()}: nested too deeply") from None
 
 
 class _Reader:

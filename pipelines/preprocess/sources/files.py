@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from pipelines.errors import UserError
+
 LONGEST_NAME = 32
 """Characters of an id or of an identity. Tar gives 100 bytes to the name of a shard's member,
 `{identity}#{id}#{start}#{end}.{field}.{ext}`: 32 + 1 + 32 + 1 + 7 + 1 + 7, ticks of four days, are 81; the
@@ -64,7 +66,7 @@ def checked_id(what: str, text: str) -> str:
 def metadata_file(path: str, setting: str) -> Path:
     """A file named in the configuration; `setting` is its name there."""
     if not path or not Path(path).is_file():
-        raise ValueError(f"{setting} {path!r} is not a file")
+        raise UserError(f"{setting} {path!r} is not a file")
     return Path(path)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pipelines.errors import UserError
 from pipelines.preprocess.sources import Listing
 from pipelines.preprocess.sources.files import digests, hashed_name, is_utf8, reject, safe_name
 
@@ -73,7 +74,7 @@ def external(config: FolderConfig) -> dict[str, str]:
 def _root(config: FolderConfig) -> Path:
     root = Path(config.path)
     if not config.path or not root.is_dir():
-        raise ValueError(f"data.folder.path {config.path!r} is not a folder")
+        raise UserError(f"data.folder.path {config.path!r} is not a folder")
     return root
 
 
@@ -88,7 +89,7 @@ def _videos(root: Path, config: FolderConfig) -> list[Path]:
         ):
             continue
         if not path.resolve().is_relative_to(inside):
-            raise ValueError(f"{path} is a link that leaves {root}; copy the video into the folder")
+            raise UserError(f"{path} is a link that leaves {root}; copy the video into the folder")
         if path.is_file():
             found.append(path)
     return sorted(found, key=lambda path: path.relative_to(root).as_posix())
@@ -119,19 +120,19 @@ def _read_identities(table: Path, files: set[str]) -> dict[str, str]:
         reader = csv.DictReader(stream)
         missing = [c for c in ("file", "identity") if c not in (reader.fieldnames or [])]
         if missing:
-            raise ValueError(
+            raise UserError(
                 f"{table}: no column {', '.join(missing)}; found {', '.join(reader.fieldnames or [])}"
             )
         for row in reader:
             where, name = f"{table}, line {reader.line_num}", row["file"] or ""
             if name not in files:
-                raise ValueError(f"{where}: no video {name!r} in the folder")
+                raise UserError(f"{where}: no video {name!r} in the folder")
             if name in found:
-                raise ValueError(f"{where}: {name!r} is listed twice")
+                raise UserError(f"{where}: {name!r} is listed twice")
             if not (row["identity"] or "").strip():
-                raise ValueError(f"{where}: {name!r} has no identity")
+                raise UserError(f"{where}: {name!r} has no identity")
             found[name] = safe_name(row["identity"].strip())
     unlisted = sorted(files - set(found))
     if unlisted:
-        raise ValueError(f"{table}: {len(unlisted)} videos have no line, the first is {unlisted[0]!r}")
+        raise UserError(f"{table}: {len(unlisted)} videos have no line, the first is {unlisted[0]!r}")
     return found

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipelines.errors import UserError
 from pipelines.preprocess.sources.files import YOUTUBE_ID, is_utf8, short_name
 from pipelines.preprocess.sources.tracks import in_order
 
@@ -54,7 +55,7 @@ def scan(folder: str, setting: str) -> Mirror:
         return Mirror(None)
     root = Path(folder).absolute()
     if not root.is_dir():
-        raise ValueError(f"{setting} {folder!r} is not a folder")
+        raise UserError(f"{setting} {folder!r} is not a folder")
     files: dict[str, tuple[Path, int, int]] = {}
     for path, stat in sorted(walk(root), key=lambda found: str(found[0])):
         name, extension = os.path.splitext(path.name)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pipelines.errors import UserError
 from pipelines.preprocess.sources import Listing
 from pipelines.preprocess.sources.files import (
     BadLine,
@@ -89,7 +90,7 @@ def external(config: Talkinghead1khConfig) -> dict[str, str]:
 def _lists(config: Talkinghead1khConfig) -> list[tuple[Path, str]]:
     """The files, with the split of each."""
     if not config.lists or not Path(config.lists).is_dir():
-        raise ValueError(f"data.talkinghead_1kh.lists {config.lists!r} is not a folder")
+        raise UserError(f"data.talkinghead_1kh.lists {config.lists!r} is not a folder")
     paths = {name: Path(config.lists) / f"{name}_video_tubes.txt" for name in dict.fromkeys(config.sets)}
     return [
         (metadata_file(str(path), "data.talkinghead_1kh.lists:"), "test" if name == "val" else "train")

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.errors import UserError
 from pipelines.preprocess.sources import Listing
 from pipelines.preprocess.sources.files import (
     SAFE_ID,
@@ -134,12 +135,12 @@ def external(config: VoxcelebConfig) -> dict[str, str]:
 def _places(config: VoxcelebConfig) -> list[Path]:
     places = [Path(text) for text in config.txt]
     if not places:
-        raise ValueError(
+        raise UserError(
             "data.voxceleb.txt names no folder or archive of track files, such as vox2_dev_txt.zip"
         )
     for place in places:
         if not (place.is_dir() or (place.is_file() and zipfile.is_zipfile(place))):
-            raise ValueError(f"data.voxceleb.txt {str(place)!r} is neither a folder nor a zip archive")
+            raise UserError(f"data.voxceleb.txt {str(place)!r} is neither a folder nor a zip archive")
     return places
 
 

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.errors import UserError
 from pipelines.preprocess.sources import Listing
 from pipelines.preprocess.sources.files import (
     BadLine,
@@ -54,7 +55,7 @@ def recordings(config: VoxcelebCsvConfig) -> Listing:
     columns = _cells(next(lines, (0, ""))[1])
     missing = [c for c in COLUMNS if c not in columns]
     if missing:
-        raise ValueError(f"{path}: no column {', '.join(missing)}; found {', '.join(columns)}")
+        raise UserError(f"{path}: no column {', '.join(missing)}; found {', '.join(columns)}")
     for number, text in lines:
         cells = _cells(text)
         try:

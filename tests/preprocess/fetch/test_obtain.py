@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.errors import Rejected
+from pipelines.errors import Rejected, Transient
 from pipelines.preprocess.fetch.hosts import HostBusy
 from pipelines.preprocess.fetch.obtain import obtain
 from storage.errors import StoreError
@@ -123,7 +123,10 @@ def test_a_partial_file_is_never_given_out_but_continued(server, quick, ask, che
     server.site.answers["/a.mp4"] = server.Answer(noise, cut=60_000)
     wanted = ask(f"{server.url}/a.mp4")
     given = []
-    with pytest.raises(OSError, match="gave up"), obtain(wanted, replace(quick, retries=0), check) as fetched:
+    with (
+        pytest.raises(Transient, match="gave up"),
+        obtain(wanted, replace(quick, retries=0), check) as fetched,
+    ):
         given.append(fetched)
     assert not given
     server.site.answers["/a.mp4"] = server.Answer(noise)
@@ -220,7 +223,7 @@ def test_a_web_mirror_without_it_gives_way(server, quick, ask, check, noise):
 def test_a_web_mirror_is_taken_up_where_it_broke(server, quick, ask, check, noise):
     settings = replace(quick, mirrors=(f"{server.url}/m",), retries=0)
     server.site.answers["/m/rec.mp4"] = server.Answer(noise, cut=60_000)
-    with pytest.raises(OSError, match="gave up"):
+    with pytest.raises(Transient, match="gave up"):
         transport_of(ask(""), settings, check)
     server.site.answers["/m/rec.mp4"] = server.Answer(noise)
     with obtain(ask(""), settings, check) as fetched:
@@ -235,7 +238,7 @@ def test_a_web_mirror_that_is_locked_or_out_of_order_does_not_give_way(
 ):
     server.site.answers |= {"/m/rec.mp4": server.Answer(**answer), "/a.mp4": server.Answer(noise)}
     settings = replace(quick, mirrors=(f"{server.url}/m",), give_up=give_up)
-    with pytest.raises(OSError, match=r"127\.0\.0\.1:\d+/m"):
+    with pytest.raises(Transient, match=r"127\.0\.0\.1:\d+/m"):
         transport_of(ask(f"{server.url}/a.mp4"), settings, check)
     assert "/a.mp4" not in paths(server)
 
@@ -250,7 +253,7 @@ def test_a_damaged_web_mirror_gives_way_after_a_second_try(server, quick, ask, c
 # --- giving up ----------------------------------------------------------------------------------------------
 def test_a_recording_is_given_up_only_by_the_users_word(server, quick, ask, check):
     server.site.answers["/a.mp4"] = server.Answer(status=500)
-    with pytest.raises(OSError, match="gave up after 3 tries"):
+    with pytest.raises(Transient, match="gave up after 3 tries"):
         transport_of(ask(f"{server.url}/a.mp4"), quick, check)
     with pytest.raises(Rejected, match="gave up after 3 tries") as caught:
         transport_of(ask(f"{server.url}/a.mp4"), replace(quick, give_up=True), check)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from pipelines.errors import Rejected
+from pipelines.errors import Rejected, Transient, UserError
 from pipelines.preprocess.sources.celebv import CelebvConfig, Image, external, recordings, runs, video_of
 
 STAT = os.stat(__file__)
@@ -156,7 +156,7 @@ def test_an_image_that_changed_since_is_no_answer(corpus, tmp_path):
     folder = corpus("Ann", range(1, 5))
     ((row,), _) = listed(tmp_path)
     (folder / "000003.jpg").write_bytes(b"other")
-    with pytest.raises(OSError, match="changed since they were listed; run again"):
+    with pytest.raises(Transient, match="changed since they were listed; run again"):
         video_of(row)
 
 
@@ -178,15 +178,15 @@ def test_impossible_settings_are_refused(bad):
 
 
 def test_no_folder_and_no_persons_are_one_sentence(tmp_path):
-    with pytest.raises(ValueError, match=r"data\.celebv\.path '' is not a folder"):
+    with pytest.raises(UserError, match=r"data\.celebv\.path '' is not a folder"):
         recordings(CelebvConfig())
-    with pytest.raises(ValueError, match=r"no folder <person>/Image"):
+    with pytest.raises(UserError, match=r"no folder <person>/Image"):
         recordings(CelebvConfig(path=str(tmp_path)))
 
 
 def test_a_person_whose_name_is_not_utf8_is_one_sentence(corpus, tmp_path):
     os.makedirs(os.path.join(os.fsencode(tmp_path), b"celebv", b"Jos\xe9", b"Image"))
-    with pytest.raises(ValueError, match=r"folder 'Jos.*' is not UTF-8; rename it"):
+    with pytest.raises(UserError, match=r"folder 'Jos.*' is not UTF-8; rename it"):
         listed(tmp_path)
 
 

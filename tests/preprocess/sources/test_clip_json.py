@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.errors import UserError
 from pipelines.preprocess.sources import celebv_hq, celebv_text
 from pipelines.preprocess.sources.celebv_hq import CelebvHqConfig
 from pipelines.preprocess.sources.celebv_text import CelebvTextConfig
@@ -144,7 +145,7 @@ def test_bytes_that_are_not_utf8_spoil_their_clip_only(listed):
     ],
 )
 def test_a_file_that_is_not_json_is_one_sentence_with_its_line(listed, text, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         listed(text)
 
 
@@ -212,7 +213,7 @@ def test_external_is_the_file_and_the_mirror(listed, tmp_path):
 
 @pytest.mark.parametrize("json_path", ["", "/nowhere.json"])
 def test_no_file_is_one_sentence(json_path):
-    with pytest.raises(ValueError, match=r"data\.celebv_hq\.json '.*' is not a file"):
+    with pytest.raises(UserError, match=r"data\.celebv_hq\.json '.*' is not a file"):
         celebv_hq.recordings(CelebvHqConfig(json=json_path))
 
 

@@ -2,6 +2,7 @@ import os
 
 import pytest
 
+from pipelines.errors import UserError
 from pipelines.preprocess.sources.files import digests, safe_name
 from pipelines.preprocess.sources.folder import FolderConfig, external, recordings
 
@@ -84,7 +85,7 @@ def test_identities_come_from_the_csv(corpus, tmp_path):
 def test_a_wrong_csv_is_named_with_its_line(corpus, tmp_path, text, message):
     table = tmp_path / "who.csv"
     table.write_text(text)
-    with pytest.raises(ValueError, match=r"who\.csv") as caught:
+    with pytest.raises(UserError, match=r"who\.csv") as caught:
         listed(corpus, identities=str(table))
     assert message in str(caught.value)
 
@@ -92,12 +93,12 @@ def test_a_wrong_csv_is_named_with_its_line(corpus, tmp_path, text, message):
 def test_a_link_out_of_the_folder_is_refused(corpus, tmp_path):
     (tmp_path / "secret.mp4").write_bytes(b"x")
     os.symlink(tmp_path / "secret.mp4", corpus / "ann" / "link.mp4")
-    with pytest.raises(ValueError, match=r"link\.mp4 is a link that leaves"):
+    with pytest.raises(UserError, match=r"link\.mp4 is a link that leaves"):
         listed(corpus)
 
 
 def test_no_folder_is_one_sentence():
-    with pytest.raises(ValueError, match=r"data\.folder\.path '' is not a folder"):
+    with pytest.raises(UserError, match=r"data\.folder\.path '' is not a folder"):
         recordings(FolderConfig())
 
 

@@ -2,6 +2,7 @@ import os
 
 import pytest
 
+from pipelines.errors import UserError
 from pipelines.preprocess.sources.mirror import scan
 
 
@@ -57,5 +58,5 @@ def test_a_name_that_is_not_utf8_is_passed_by(folder):
 
 
 def test_no_folder_is_one_sentence(tmp_path):
-    with pytest.raises(ValueError, match=r"data\.x\.mirror '.*gone' is not a folder"):
+    with pytest.raises(UserError, match=r"data\.x\.mirror '.*gone' is not a folder"):
         scan(str(tmp_path / "gone"), "data.x.mirror")

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.errors import UserError
 from pipelines.preprocess.sources.talkinghead_1kh import (
     Talkinghead1khConfig,
     clip_name,
@@ -116,5 +117,5 @@ def test_external_is_the_lists_and_the_mirror(listed, tmp_path):
 
 
 def test_a_missing_list_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"lists.*train_video_tubes\.txt' is not a file"):
+    with pytest.raises(UserError, match=r"lists.*train_video_tubes\.txt' is not a file"):
         recordings(Talkinghead1khConfig(lists=str(tmp_path)))

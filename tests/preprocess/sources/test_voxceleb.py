@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.errors import UserError
 from pipelines.preprocess.sources.tracks import in_pixels
 from pipelines.preprocess.sources.voxceleb import VoxcelebConfig, cut, external, recordings
 
@@ -244,7 +245,7 @@ def test_external_changes_with_what_is_read(write, tmp_path, change, names):
 
 @pytest.mark.parametrize("txt", [(), ("nowhere",), (__file__,)])
 def test_what_is_neither_folder_nor_archive_is_one_sentence(txt):
-    with pytest.raises(ValueError, match=r"data\.voxceleb\.txt"):
+    with pytest.raises(UserError, match=r"data\.voxceleb\.txt"):
         recordings(VoxcelebConfig(txt=txt))
 
 

@@ -2,6 +2,7 @@ import time
 
 import pytest
 
+from pipelines.errors import UserError
 from pipelines.preprocess.sources.voxceleb_csv import VoxcelebCsvConfig, external, recordings
 
 HEAD = "video_id,start,end,bbox,fps,width,height,partition,person_id\n"
@@ -131,7 +132,7 @@ def test_a_bad_line_is_rejected_with_file_and_line(mirror, line, code):
 
 
 def test_a_missing_column_is_named_with_those_found(mirror):
-    with pytest.raises(ValueError, match=r"meta\.csv: no column bbox; found video_id, start, end, box"):
+    with pytest.raises(UserError, match=r"meta\.csv: no column bbox; found video_id, start, end, box"):
         recordings(mirror(HEAD.replace("bbox", "box") + "v,0,9,1-2-3-4,25,64,36,train,id1\n"))
 
 
