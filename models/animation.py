@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from models.errors import InvalidSettings
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
@@ -69,11 +71,11 @@ class Edit:
     def __post_init__(self) -> None:
         for name, changes in (("pose", self.pose), ("turn", self.turn)):
             if unknown := sorted(set(changes) - set(ANGLES)):
-                raise ValueError(f"{name} {', '.join(unknown)}: expected some of {', '.join(ANGLES)}")
+                raise InvalidSettings(f"{name} {', '.join(unknown)}: expected some of {', '.join(ANGLES)}")
         for name in ("pose", "turn", "expression", "identity"):
             for key, value in getattr(self, name).items():
                 if not isfinite(value):
-                    raise ValueError(f"{name} {key}={value}: expected a finite number")
+                    raise InvalidSettings(f"{name} {key}={value}: expected a finite number")
 
     @property
     def told(self) -> list[str]:
@@ -101,9 +103,11 @@ class Transfer:
 
     def __post_init__(self) -> None:
         if self.motion not in ("absolute", "relative"):
-            raise ValueError(f"motion {self.motion!r}: expected absolute or relative")
+            raise InvalidSettings(f"motion {self.motion!r}: expected absolute or relative")
         if self.adapt_scale and self.motion == "absolute":
-            raise ValueError("adapt_scale scales the changes of relative motion; with absolute it has no use")
+            raise InvalidSettings(
+                "adapt_scale scales the changes of relative motion; with absolute it has no use"
+            )
 
 
 class Reenactor(Protocol):
@@ -134,29 +138,29 @@ class Reenactor(Protocol):
         ...
 
     def check(self, how: Transfer) -> None:
-        """Raises ValueError, which says why, where the model cannot transfer motion this way."""
+        """Raises InvalidSettings, which says why, where the model cannot transfer motion this way."""
         ...
 
     def heard(self, speech: np.ndarray) -> np.ndarray:
         """speech (N,D) of a whole sound, a row each 40 ms, as stage `speech` writes it -> (N,A) float32. Only
-        of models that read speech; ValueError where D is not what it learned with."""
+        of models that read speech; InvalidSettings where D is not what it learned with."""
         ...
 
     def stated(self, parameters: Mapping[str, np.ndarray]) -> Motion:
-        """Motion that a user gives as numbers. Raises ValueError: the model takes none, or what is wrong with
-        these."""
+        """Motion that a user gives as numbers. Raises InvalidSettings or InvalidFile: the model takes none,
+        or what is wrong with these."""
         ...
 
     def scene(self, sources: Shown) -> Any:
-        """All that rendering needs of one or more source pictures, computed once. Raises ValueError where it
-        cannot make anything of one."""
+        """All that rendering needs of one or more source pictures, computed once. Raises InvalidSettings or
+        InvalidFile where it cannot make anything of one."""
         ...
 
     def motion(self, driving: Shown) -> Motion: ...
 
     def transfer(self, scene: Any, driving: Motion, first: Motion, how: Transfer) -> Motion:
         """driving (T frames), first (one frame: where relative motion starts) -> motion to render (T).
-        Raises ValueError where the motion cannot be told."""
+        Raises InvalidFile where the motion cannot be told."""
         ...
 
     def render(self, scene: Any, motion: Motion) -> np.ndarray:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from models.errors import InvalidFile
+
 MOST_LABELS, LABEL = 100, 200
 """Labels of a checkpoint, and characters of one."""
 SHOWN = 1000
@@ -21,15 +23,19 @@ def settings(kind: type[T], described: object, name: str) -> T:
     """Parsed JSON -> a dataclass whose fields are of KINDS, choices, tuples or such dataclasses. What is left
     out keeps its default. name: for errors.
 
-    Raises ValueError naming a setting that is unknown, of another type or no choice; the dataclass may refuse
-    its value too.
+    Raises InvalidFile naming a setting that is unknown, of another type or no choice; the dataclass may
+    refuse its value too.
     """
     if not isinstance(described, Mapping):
-        raise ValueError(f"{name}: found {reprlib.repr(described)}, expected an object of settings")
+        raise InvalidFile(f"{name}: found {reprlib.repr(described)}, expected an object of settings")
     hints = get_type_hints(kind)
     if unknown := [one for one in described if one not in hints]:
-        raise ValueError(f"{name}: unknown {reprlib.repr(unknown[0])}; known: {', '.join(hints)}")
-    return kind(**{one: _taken(hints[one], value, f"{name}.{one}") for one, value in described.items()})
+        raise InvalidFile(f"{name}: unknown {reprlib.repr(unknown[0])}; known: {', '.join(hints)}")
+    values = {one: _taken(hints[one], value, f"{name}.{one}") for one, value in described.items()}
+    try:
+        return kind(**values)
+    except ValueError as error:  # how a dataclass refuses a value
+        raise InvalidFile(str(error)) from error
 
 
 def _taken(kind: Any, value: Any, name: str) -> Any:
@@ -45,20 +51,20 @@ def _taken(kind: Any, value: Any, name: str) -> Any:
     else:
         fits, expected = type(value) is kind, KINDS.get(kind, "a list")
     if not fits:
-        raise ValueError(f"{name} {reprlib.repr(value)}: expected {expected}")
+        raise InvalidFile(f"{name} {reprlib.repr(value)}: expected {expected}")
     return value
 
 
 def labels_of(about: Mapping[str, Any]) -> dict[str, str]:
     """`labels` of a checkpoint's metadata: part of the net -> whose weights it carries. They are shown to
-    people. Raises ValueError where they are missing, or other than short printable texts.
+    people. Raises InvalidFile where they are missing, or other than short printable texts.
     """
     found = about.get("labels")
     if not isinstance(found, Mapping) or len(found) > MOST_LABELS:
-        raise ValueError(f"labels {reprlib.repr(found)}: expected an object of at most {MOST_LABELS} texts")
+        raise InvalidFile(f"labels {reprlib.repr(found)}: expected an object of at most {MOST_LABELS} texts")
     for text in (one for pair in found.items() for one in pair):
         if not isinstance(text, str) or not text.isprintable() or len(text) > LABEL:
-            raise ValueError(
+            raise InvalidFile(
                 f"labels: found {reprlib.repr(text)}, expected printable texts of at most {LABEL} characters"
             )
     return dict(found)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 
 from models.api import RELEASED, Phase, Released
+from models.errors import InvalidSettings
 
 
 def check(
@@ -18,8 +19,8 @@ def check(
     parts: Mapping[str, Sequence[str]],
     released: Mapping[str, Released],
 ) -> None:
-    """Raises ValueError, which says what to change and what to run, where the start is not there, a part of
-    the net neither learns nor is brought, or Adam is to go on for parts that have not learnt.
+    """Raises InvalidSettings, which says what to change and what to run, where the start is not there, a
+    part of the net neither learns nor is brought, or Adam is to go on for parts that have not learnt.
 
     parts: of the net of each phase, and so what it brings to a later one.
     """
@@ -30,23 +31,25 @@ def check(
     if start and not before and not files:
         off = f" while {model}.phases.{start} is null (else {_made(model, start)})" if start in phases else ""
         there = _listed(model, earlier, released)
-        raise ValueError(f"{node} starts from {start!r}, which this run does not have{off}; it has {there}")
+        raise InvalidSettings(
+            f"{node} starts from {start!r}, which this run does not have{off}; it has {there}"
+        )
     if unknown := sorted(set(phase.learning) - set(own)):
-        raise ValueError(f"{node} trains {unknown}, but the parts of its net are {sorted(own)}")
+        raise InvalidSettings(f"{node} trains {unknown}, but the parts of its net are {sorted(own)}")
     brought = parts[before.name] if before else files.parts if files else ()
     if lacking := set(own) - set(phase.learning) - set(brought):
         bring = [one for one in earlier if lacking <= set(parts[one])]
         these = [one for one, file in released.items() if lacking <= set(file.parts)]
         origin = f"{start}, which does not bring it" if start else "nothing"
         there = _listed(model, bring, these)
-        raise ValueError(
+        raise InvalidSettings(
             f"{node} does not train {', '.join(sorted(lacking))} and starts from {origin}; "
             + (f"set {path}.start_from to one of {there}" if there else f"name it in {path}.train")
         )
     if before and phase.carry and (anew := set(phase.train) - set(before.train)):
         learnt = [one for one, it in earlier.items() if set(phase.train) <= set(it.train)]
         there = _listed(model, learnt, ())
-        raise ValueError(
+        raise InvalidSettings(
             f"{node} goes on with the Adam moments of train.{model}.{start}, which does not train "
             f"{', '.join(sorted(anew))}; set {path}.carry to false"
             + (f", or {path}.start_from to one of {there}" if there else "")

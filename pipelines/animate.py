@@ -33,7 +33,7 @@ from pipelines.driving import (
     with_faces,
 )
 from pipelines.driving_sound import heard_at, silence
-from pipelines.errors import Rejected
+from pipelines.errors import Rejected, UserError, meaning
 from pipelines.preprocess import media
 from pipelines.preprocess.clips import ClipsConfig
 
@@ -66,7 +66,7 @@ class Wish:
 
     def __post_init__(self) -> None:
         if self.best_frame and self.transfer.motion != "relative":
-            raise ValueError("best-frame is where relative motion starts; add --motion relative")
+            raise UserError("best-frame is where relative motion starts; add --motion relative")
 
     @property
     def edits(self) -> list[str]:
@@ -132,7 +132,7 @@ def animate(
     with blamed(driving or sources[0]):
         reel = opened(reenactor, driving, shown, wish, nets, device, say)
         if out.suffix.lower() == PICTURE and len(reel.times.shown) != 1:
-            raise ValueError(f"{len(reel.times.shown)} frames drive, and {out.name} holds one; name it .mp4")
+            raise UserError(f"{len(reel.times.shown)} frames drive, and {out.name} holds one; name it .mp4")
         motions, first, start = plan_motion(reel, found[0].portrait, wish.best_frame, nets, say)
         canvas = Canvas(found[0].picture, found[0].portrait.square) if wish.paste_back else None
         size = (reenactor.image_size, reenactor.image_size) if canvas is None else canvas.size
@@ -154,15 +154,15 @@ def animate(
 
 
 def check(reenactor: Reenactor, wish: Wish, driving: Path | None) -> None:
-    """ValueError for a wish that cannot be met, before any work."""
+    """UserError or InvalidSettings for a wish that cannot be met, before any work."""
     reenactor.check(wish.transfer)
     if wish.best_frame and reenactor.whole:
-        raise ValueError(
+        raise UserError(
             "best-frame: this model's relative motion is measured from the mean of the whole driving video, "
             "not from one frame"
         )
     if driving is None and not wish.edits:
-        raise ValueError(
+        raise UserError(
             "nothing drives: give --driving, or an edit (--frontal, --pose, --turn, --expression, --identity)"
         )
 
@@ -173,11 +173,11 @@ def blamed(path: Path) -> Iterator[None]:
     try:
         yield
     except Rejected as error:
-        raise ValueError(f"{path}: {error.sentence}") from error
-    except ValueError as error:
-        if str(path) in str(error):
+        raise UserError(f"{path}: {error.sentence}") from error
+    except Exception as error:
+        if meaning(error) != "user" or str(path) in str(error):
             raise
-        raise ValueError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {error}") from error
 
 
 def opened(
@@ -222,7 +222,7 @@ def sound_of(reel: Driving) -> tuple[Path | None, float]:
 
 # --- faces --------------------------------------------------------------------------------------------------
 def find_source(path: Path, clips: ClipsConfig, detector: Any, side: int, say: Say) -> Source:
-    """A picture's face. ValueError where it shows none."""
+    """A picture's face. UserError where it shows none."""
     from pipelines.preprocess.media.picture import read_picture
     from pipelines.preprocess.one_face import portrait
 
@@ -232,7 +232,7 @@ def find_source(path: Path, clips: ClipsConfig, detector: Any, side: int, say: S
     found = portrait(picture.pixels, clips, detector)
     height, width = picture.pixels.shape[:2]
     if found is None:
-        raise ValueError(f"{path}: {detector.name} sees no face in its {width} x {height} pixels")
+        raise UserError(f"{path}: {detector.name} sees no face in its {width} x {height} pixels")
     if found.others:
         say(f"{path}: {found.others + 1} faces; the largest is used")
     across = int(found.square[2] - found.square[0])

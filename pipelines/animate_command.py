@@ -14,6 +14,7 @@ import click
 from models.animation import ANGLES, Edit, Reenactor, Transfer
 from pipelines.animate import PICTURE, Made, Wish, animate
 from pipelines.driving_sound import encoder_of
+from pipelines.errors import UserError
 from pipelines.preprocess.clips import ClipsConfig
 from pipelines.progress import LOG_EVERY, REDRAW_EVERY, clock
 
@@ -91,25 +92,25 @@ def tags_of(trained: Trained, reenactor: Reenactor, wish: Wish) -> dict[str, str
 
 
 def device_of(wanted: str) -> str:
-    """auto -> cuda where there is one. ValueError where cuda is asked for and there is none."""
+    """auto -> cuda where there is one. UserError where cuda is asked for and there is none."""
     import torch
 
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: torch sees no GPU here; --device cpu is slower but works")
+        raise UserError("--device cuda: torch sees no GPU here; --device cpu is slower but works")
     return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
 
 
 def checked_out(out: Path, inputs: Sequence[Path]) -> None:
-    """ValueError, FileNotFoundError: an output that cannot be, or an input that is not there."""
+    """UserError: an output that cannot be, or an input that is not there."""
     for path in inputs:
         if not path.is_file():
-            raise FileNotFoundError(2, "no such file", str(path))
+            raise UserError(f"{path}: no such file")
         if out.exists() and out.samefile(path):
-            raise ValueError(f"--out {out} would overwrite an input")
+            raise UserError(f"--out {out} would overwrite an input")
     if out.suffix.lower() not in (".mp4", PICTURE):
-        raise ValueError(f"--out {out}: expected a name that ends with .mp4, or with {PICTURE} for one frame")
+        raise UserError(f"--out {out}: expected a name that ends with .mp4, or with {PICTURE} for one frame")
     if not out.absolute().parent.is_dir():
-        raise FileNotFoundError(2, "no such folder", str(out.absolute().parent))
+        raise UserError(f"{out.absolute().parent}: no such folder")
 
 
 FILE = click.Path(path_type=Path)
@@ -224,14 +225,14 @@ def edit_of(choice: Mapping[str, Any]) -> Edit:
 
 
 def numbers(words: Sequence[str], option: str, names: str) -> dict[str, float]:
-    """NAME=NUMBER each -> by name; the last of a name counts. ValueError for other words."""
+    """NAME=NUMBER each -> by name; the last of a name counts. UserError for other words."""
     found = {}
     for word in words:
         name, _, value = word.partition("=")
         try:
             found[name.strip()] = float(value)
         except ValueError:
-            raise ValueError(f"{option} {word}: expected NAME=NUMBER, the name {names}") from None
+            raise UserError(f"{option} {word}: expected NAME=NUMBER, the name {names}") from None
     return found
 
 
@@ -265,7 +266,7 @@ def chosen(choice: Mapping[str, Any], say: Say) -> Trained:
 
     given = [name for name in ("checkpoint", "run_file", "weights") if choice[name]]
     if len(given) != 1:
-        raise ValueError("animate: give one of --checkpoint FILE, --run RUN.yaml, --weights ID")
+        raise UserError("animate: give one of --checkpoint FILE, --run RUN.yaml, --weights ID")
     if choice["run_file"]:
         return trained.of_run(choice["run_file"], choice["sets"], choice["model"], say)
     store = Store(choice["store"])

@@ -299,7 +299,7 @@ def trace(metric_run: str | None, recording: str | None, store: str) -> None:
     from storage.files import Store
 
     if (metric_run is None) == (recording is None):
-        raise ValueError("trace: give a METRIC-RUN, or --recording ID")
+        raise UserError("trace: give a METRIC-RUN, or --recording ID")
     at = Store(store)
     if recording is not None:
         lines = lineage.trace_recording(at, recording)

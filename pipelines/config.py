@@ -24,6 +24,7 @@ from models.fsrt.config import FsrtConfig
 from models.headgan.config import HeadGanConfig
 from pipelines import snapshot
 from pipelines.engine.keys import canonical, leaves
+from pipelines.errors import UserError
 from pipelines.eval.reenact import EvalConfig
 from pipelines.eval.report import ReportConfig
 from pipelines.preprocess.clips import ClipsConfig
@@ -46,7 +47,7 @@ RETIRED = {
 """Settings that were replaced by others of another meaning -> those."""
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A run file, fragment or --set that cannot be used; one line, for the user."""
 
 

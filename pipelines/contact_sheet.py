@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.errors import UserError
 from pipelines.eval import pictures
 
 COLUMNS = 8
@@ -35,7 +36,7 @@ def draw_sheet(out: Path, clips: Sequence[Mapping[str, Any]], mesh: Path | None 
     told += [f"{clip['__key__']}: no frames; name the clips' shard with --with" for clip in clips
              if "frames" not in clip]  # fmt: skip
     if not blocks:
-        raise ValueError(f"nothing to draw: {told[0] if told else 'the shard is empty'}")
+        raise UserError(f"nothing to draw: {told[0] if told else 'the shard is empty'}")
     out.write_bytes(pictures.png(np.concatenate(blocks)))
     return list(dict.fromkeys(told))
 

@@ -21,6 +21,7 @@ import numpy as np
 from models.animation import MOST_LOST, Motion, Reenactor, Shown
 from models.perception.file_arrays import UNREADABLE
 from models.perception.hull import hull_area
+from pipelines.errors import UserError, meaning
 from pipelines.preprocess import media
 from pipelines.preprocess.clips import ClipsConfig
 from pipelines.preprocess.media.writing import Timeline
@@ -68,18 +69,18 @@ def find_driving(
     say: Say,
     whole: bool = False,
 ) -> tuple[FaceTrack, int]:
-    """The driving face, and in how many frames it is not there. whole: `Reenactor.whole`. ValueError where no
+    """The driving face, and in how many frames it is not there. whole: `Reenactor.whole`. UserError where no
     face is there in most frames.
     """
     from pipelines.preprocess.one_face import face_track
 
     track = face_track(path, probed, clips, detector)
     if track is None:
-        raise ValueError(f"{path}: {detector.name} sees no face in any frame it was shown")
+        raise UserError(f"{path}: {detector.name} sees no face in any frame it was shown")
     there = face_shown(track.at(times.seconds))
     lost = int((~there).sum())
     if lost > MOST_LOST * len(there):
-        raise ValueError(f"{path}: no face in {lost} of {len(there)} frames, more than {MOST_LOST:.0%}")
+        raise UserError(f"{path}: no face in {lost} of {len(there)} frames, more than {MOST_LOST:.0%}")
     if lost:
         mended = "" if whole else "; each keeps the last face's motion"
         say(f"{path}: no face in {lost} of {len(there)} frames{mended}")
@@ -244,8 +245,10 @@ class Numbers:
             quiet = silence(len(next(iter(self._motion.values()))))
             if quiet is not None and "speech" not in fields:
                 self._motion = reenactor.stated(fields | {"speech": quiet})
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+        except Exception as error:
+            if meaning(error) != "user":
+                raise
+            raise UserError(f"{path}: {error}") from None
         self.times = steady(len(next(iter(self._motion.values()))), rate)
         self.indices: list[int] = []
         self.there: list[bool] = []
@@ -259,7 +262,7 @@ class Numbers:
 
 
 def read_numbers(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz file; nothing in it is unpickled. ValueError, naming the field, if it is none."""
+    """The arrays of an npz file; nothing in it is unpickled. UserError, naming the field, if it is none."""
     field = ""
     try:
         found = np.load(path, allow_pickle=False)
@@ -274,7 +277,7 @@ def read_numbers(path: Path) -> dict[str, np.ndarray]:
         return arrays
     except UNREADABLE as error:
         told = f"{field}: {error}" if field else str(error)
-        raise ValueError(f"{path} is no file of numbers: {told}") from None
+        raise UserError(f"{path} is no file of numbers: {told}") from None
 
 
 def stated_rate(value: np.ndarray | None) -> Fraction:
@@ -282,7 +285,7 @@ def stated_rate(value: np.ndarray | None) -> Fraction:
     if value is None:
         return Fraction(media.FPS)
     if value.shape or value.dtype.kind not in "fiu" or not 1 <= value <= FASTEST:
-        raise ValueError(f"fps: found {value.dtype} {value.shape}, expected one number from 1 to {FASTEST}")
+        raise UserError(f"fps: found {value.dtype} {value.shape}, expected one number from 1 to {FASTEST}")
     return Fraction(float(value)).limit_denominator(1001)
 
 
@@ -324,7 +327,7 @@ class Likeness:
         points = landmarker.landmarks(source.crop[None], source.box[None])[0]
         self._wanted = normalised(points)
         if self._wanted is None:
-            raise ValueError(f"{landmarker.name} places no landmarks on the source; leave out --best-frame")
+            raise UserError(f"{landmarker.name} places no landmarks on the source; leave out --best-frame")
         self._distances: list[float] = []
 
     def look(self, driving: Shown) -> None:
@@ -334,11 +337,11 @@ class Likeness:
             self._distances.append(gap)
 
     def best(self) -> int:
-        """Number, among the frames with a face, of the most alike; the earliest of equals. ValueError where
+        """Number, among the frames with a face, of the most alike; the earliest of equals. UserError where
         none has landmarks.
         """
         if not np.isfinite(self._distances).any():
-            raise ValueError(
+            raise UserError(
                 f"{self._landmarker.name} places no landmarks on any driving frame; leave out --best-frame"
             )
         return int(np.argmin(self._distances))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.errors import UserError
 from pipelines.preprocess import media
 from pipelines.preprocess.media import FPS
 from pipelines.preprocess.speech import SpeechConfig, encode_speech
@@ -35,13 +36,13 @@ def encoder_of(reenactor: Reenactor) -> SpeechConfig | None:
         return None
     told = dict(reenactor.hears)
     if "encoder" not in told:
-        raise ValueError("the checkpoint does not tell which speech encoder the model learned with")
+        raise UserError("the checkpoint does not tell which speech encoder the model learned with")
     try:
         return replace(TypeAdapter(SpeechConfig).validate_python(told), transcripts="")
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"the checkpoint tells of a speech encoder with {where}: {first['msg']}") from None
+        raise UserError(f"the checkpoint tells of a speech encoder with {where}: {first['msg']}") from None
 
 
 def heard_at(

@@ -146,7 +146,7 @@ def train(whole: Any, model: str, config: Any) -> str:
               code=(*TRAINING, *code), nets=nets, weights=starts.files if starts else (), packages=("torch",))
         # fmt: on
     if not name:
-        raise ValueError(
+        raise UserError(
             f"{model}.phases: the run leaves out every phase; keep one, or take {model} out of models"
         )
     return name

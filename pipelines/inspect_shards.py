@@ -15,6 +15,8 @@ from typing import Any
 
 import click
 
+from pipelines.errors import UserError
+
 SHEET_SAMPLES = 6
 """Samples on a sheet, unless one is named."""
 SHEET_FIELDS = (
@@ -42,7 +44,7 @@ def members(path: Path) -> Iterator[Member]:
                 field, _, extension = rest.partition(".")
                 yield Member(key, field, extension, info.offset_data, info.size)
     except tarfile.TarError as error:
-        raise ValueError(f"{path} cannot be read as a tar: {error}; `reenact shards validate`") from None
+        raise UserError(f"{path} cannot be read as a tar: {error}; `reenact shards validate`") from None
 
 
 def read(path: Path, member: Member) -> bytes:
@@ -78,7 +80,7 @@ def listing(path: Path, key: str | None) -> Iterator[str]:
 
 def wanted(path: Path, found: dict[str, list[Member]], key: str | None) -> str | None:
     if key is not None and key not in found:
-        raise ValueError(f"{path.name} has no sample {key!r}; it has {', '.join(list(found)[:3])}, ...")
+        raise UserError(f"{path.name} has no sample {key!r}; it has {', '.join(list(found)[:3])}, ...")
     return key if key is not None else next(iter(found), None)
 
 

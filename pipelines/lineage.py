@@ -8,6 +8,7 @@ from typing import Any
 
 from pipelines.engine.fingerprint import SCHEME
 from pipelines.engine.plan import NodePlan, Planner
+from pipelines.errors import UserError
 from storage import ledger, locations
 from storage.errors import Damaged
 from storage.families import ManifestRow, read_manifest
@@ -110,7 +111,7 @@ def find_artifact(store: Store, text: str) -> tuple[str, str]:
             if (run == run_id and meant) or (len(text) >= 6 and event["key"].startswith(text)):
                 hits.append((event["node"], event["key"]))
     if not hits:
-        raise ValueError(f"no run or artifact {text!r} in the ledger; give a run id, RUN:NODE or a key")
+        raise UserError(f"no run or artifact {text!r} in the ledger; give a run id, RUN:NODE or a key")
     return hits[-1]
 
 
@@ -133,7 +134,7 @@ def trace_recording(store: Store, recording: str) -> Iterator[str]:
             yield f"{node:<24} {key}  through {', '.join(used)}"
     yield from _warnings(said)
     if not touched:
-        raise ValueError(f"no artifact holds a recording {recording!r}")
+        raise UserError(f"no artifact holds a recording {recording!r}")
 
 
 def _manifest(store: Store, node: str, key: str, said: list[str]) -> list[ManifestRow]:

@@ -14,6 +14,7 @@ from pipelines.engine.file_cache import FileCache
 from pipelines.engine.fingerprint import Environment, resolve
 from pipelines.engine.node import Graph
 from pipelines.engine.plan import Options, Planner
+from pipelines.errors import UserError
 from pipelines.graph import build
 from pipelines.snapshot import PACKAGES, ROOT
 from storage import format, locations, weights
@@ -66,7 +67,7 @@ class Session:
         if (name := self.config.data.pin) is None:
             return {}
         if not self.store.exists(locations.ref(name)):
-            raise ValueError(f"data.pin: no pin {name!r} in this store; see `reenact pin --help`")
+            raise UserError(f"data.pin: no pin {name!r} in this store; see `reenact pin --help`")
         return dict(self.store.read_json(locations.ref(name), "artifacts")["artifacts"])
 
     def targets(self, only: Iterable[str]) -> set[str] | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models import MODELS
+from pipelines.errors import UserError
 from pipelines.eval.scoring import CHECKPOINTS
 from pipelines.preprocess.clips import ClipsConfig
 from storage import locations
@@ -48,7 +49,7 @@ class Trained:
         return ", ".join(f"{name} {sha256_file(path)}" for name, path in sorted(self.files.items()))
 
     def load(self, device: str, precision: Precision) -> Reenactor:
-        """ValueError, naming the tensors, where the file is another model's."""
+        """InvalidFile, naming the tensors, where the file is another model's."""
         module = importlib.import_module(f"{MODELS[self.model]}.reenact")
         if set(self.files) == {""}:
             return module.load_reenactor(self.files[""], device, precision)
@@ -59,42 +60,45 @@ class Trained:
 def of_checkpoint(path: Path, model: str | None, store: Store, say: Say) -> Trained:
     """A model.safetensors that a phase published; its metadata says which model it is."""
     if not path.is_file():
-        raise FileNotFoundError(2, "no such file", str(path))
+        raise UserError(f"{path}: no such file")
     found = about(path).get("model")
     if not isinstance(found, str) or found not in MODELS:
-        raise ValueError(f"{path} names the model {found!r}; known: {', '.join(MODELS)}")
+        raise UserError(f"{path} names the model {found!r}; known: {', '.join(MODELS)}")
     if model is not None and model != found:
-        raise ValueError(f"{path} holds {found}, not {model}")
+        raise UserError(f"{path} holds {found}, not {model}")
     say(f"{path.name} does not tell how its clips were cut: the defaults, but for --size, --margin, --lift")
     return Trained(model=found, name=path.name, files={"": path}, clips=ClipsConfig(), store=store)
 
 
 def about(path: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself. ValueError for files of another kind, with what to do."""
+    """What a checkpoint says of itself. UserError for files of another kind, with what to do."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="np") as file:
             text = (file.metadata() or {}).get("reenact")
     except SafetensorError as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is no safetensors file ({error}); published .pt: `reenact weights import ID FILE`, "
             "then `--weights ID`"
         ) from None
     if text is None:
-        raise ValueError(f"{path} is no checkpoint of a training phase: its metadata has no 'reenact'")
-    told = json.loads(text)
+        raise UserError(f"{path} is no checkpoint of a training phase: its metadata has no 'reenact'")
+    try:
+        told = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path}: its metadata 'reenact' is no JSON ({error})") from None
     if not isinstance(told, dict):
-        raise ValueError(f"{path}: its metadata 'reenact' is a {type(told).__name__}, expected an object")
+        raise UserError(f"{path}: its metadata 'reenact' is a {type(told).__name__}, expected an object")
     return told
 
 
 def of_weights(weights_id: str, model: str | None, store: Store) -> Trained:
-    """Released weights that were imported; FileNotFoundError says how to obtain them where they were not."""
+    """Released weights that were imported; where they were not, the error says how to obtain them."""
     from storage.weights import path_of
 
     if model is not None and model not in MODELS:
-        raise ValueError(f"no model {model!r}; known: {', '.join(MODELS)}")
+        raise UserError(f"no model {model!r}; known: {', '.join(MODELS)}")
     known: dict[str, str] = {}
     for name in MODELS if model is None else [model]:
         released = importlib.import_module(f"{MODELS[name]}.phases").RELEASED
@@ -102,7 +106,7 @@ def of_weights(weights_id: str, model: str | None, store: Store) -> Trained:
             files = {one: path_of(store, one) for one in released[weights_id].files}
             return Trained(model=name, name=weights_id, files=files, clips=ClipsConfig(), store=store)
         known |= dict.fromkeys(released, name)
-    raise ValueError(f"no released weights {weights_id!r}; known: {', '.join(known) or 'none'}")
+    raise UserError(f"no released weights {weights_id!r}; known: {', '.join(known) or 'none'}")
 
 
 def of_run(run_file: Path, sets: Iterable[str], model: str | None, say: Say) -> Trained:
@@ -114,11 +118,11 @@ def of_run(run_file: Path, sets: Iterable[str], model: str | None, say: Say) -> 
     session = open_session(run_file, sets)
     config = session.config
     if model is not None and model not in config.models:
-        raise ValueError(f"{run_file} trains {', '.join(config.models)}, not {model}")
+        raise UserError(f"{run_file} trains {', '.join(config.models)}, not {model}")
     name = model or config.models[0]
     found = _current(session, name) or _newest(session, name, run_file, say)
     if found is None:
-        raise ValueError(
+        raise UserError(
             f"no phase of {name} that renders images has been trained in {session.store}; "
             f"`reenact run {run_file}` trains it"
         )

@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 
 from models import MODELS
+from pipelines.errors import UserError
 
 STORE = click.option("--store", default=".reenact/store", envvar="REENACT_STORE", show_default=True,
                      help="Store folder or URI.")  # fmt: skip
@@ -37,20 +38,20 @@ def checker(weights_id: str) -> Callable[[Path], None] | None:
 def export(checkpoint: Path, folder: Path) -> list[Path]:
     """model.safetensors of a training phase -> files in the layout of the model's authors, in `folder`.
 
-    Raises ValueError for a file that is no whole checkpoint of ours, or of a model without released weights.
+    Raises UserError for a file that is no whole checkpoint of ours, or of a model without released weights.
     """
     from storage import checkpoints
 
     if not checkpoint.is_file():
-        raise ValueError(f"no file {checkpoint}")
+        raise UserError(f"no file {checkpoint}")
     tensors, about = checkpoints.load(checkpoint)
     if any(name.startswith("net.") for name in tensors):
-        raise ValueError(f"{checkpoint} is a state to train on from; export the model.safetensors beside it")
+        raise UserError(f"{checkpoint} is a state to train on from; export the model.safetensors beside it")
     tables = {name: import_module(f"{package}.phases").RELEASED for name, package in MODELS.items()}
     table = tables.get(str(about.get("model")))
     if not table:
         known = ", ".join(name for name, declared in tables.items() if declared)
-        raise ValueError(f"{checkpoint} holds model {about.get('model')!r}; a layout is known for: {known}")
+        raise UserError(f"{checkpoint} holds model {about.get('model')!r}; a layout is known for: {known}")
     module = next(iter(table.values())).reader.partition(":")[0]
     return import_module(module).write(tensors, about, folder)
 

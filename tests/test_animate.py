@@ -267,20 +267,20 @@ def test_frames_before_the_first_face_have_its_motion(make, moving, tmp_path):
 
 def test_a_video_without_a_face_in_most_frames_is_an_error(make, moving, tmp_path):
     driving = encode(tmp_path / "most.mp4", blanked(moving, 5, 40))
-    with pytest.raises(ValueError, match=r"no face in \d+ of 50 frames, more than 50%"):
+    with pytest.raises(UserError, match=r"no face in \d+ of 50 frames, more than 50%"):
         make(driving)
 
 
 def test_a_video_without_any_face_is_an_error(make, tmp_path):
     driving = encode(tmp_path / "none.mp4", np.full((20, 128, 128, 3), 90, np.uint8))
-    with pytest.raises(ValueError, match="sees no face in any frame"):
+    with pytest.raises(UserError, match="sees no face in any frame"):
         make(driving)
 
 
 def test_a_file_that_is_no_video_is_an_error_that_names_it(make, source, tmp_path):
     path = tmp_path / "portrait.dat"
     path.write_bytes(source.read_bytes())
-    with pytest.raises(ValueError, match=r"portrait\.dat: .*not a video"):
+    with pytest.raises(UserError, match=r"portrait\.dat: .*not a video"):
         make(path)
 
 
@@ -317,7 +317,7 @@ def test_an_error_half_way_is_passed_on(make, videos):
 def test_a_source_without_a_face_is_an_error(make, videos, tmp_path):
     path = tmp_path / "wall.png"
     Image.new("RGB", (200, 100), (90, 90, 90)).save(path)
-    with pytest.raises(ValueError, match=r"wall\.png: dlib_hog sees no face in its 200 x 100 pixels"):
+    with pytest.raises(UserError, match=r"wall\.png: dlib_hog sees no face in its 200 x 100 pixels"):
         make(videos["silent"], [path])
 
 
@@ -474,12 +474,12 @@ def test_likeness_sees_neither_place_nor_size(face, nets):
 def test_without_landmarks_in_any_frame_there_is_no_best_one(face, nets):
     points = np.full((3, 68, 2), np.nan, np.float32)
     points[0] = np.random.default_rng(0).uniform(0, 60, (68, 2))
-    with pytest.raises(ValueError, match="placed places no landmarks on any driving frame; leave out --best"):
+    with pytest.raises(UserError, match="placed places no landmarks on any driving frame; leave out --best"):
         likeness_of(face, nets, points).best()
 
 
 def test_best_frame_without_relative_motion_means_nothing():
-    with pytest.raises(ValueError, match="--motion relative"):
+    with pytest.raises(UserError, match="--motion relative"):
         Wish(best_frame=True)
 
 
@@ -506,12 +506,12 @@ def test_a_picture_may_become_a_video_of_one_frame(make, source):
 
 
 def test_a_video_does_not_fit_into_a_picture(make, videos):
-    with pytest.raises(ValueError, match=r"20 frames drive, and out\.png holds one; name it \.mp4"):
+    with pytest.raises(UserError, match=r"20 frames drive, and out\.png holds one; name it \.mp4"):
         make(videos["silent"], name="out.png")
 
 
 def test_without_anything_that_drives_there_is_nothing_to_make(make):
-    with pytest.raises(ValueError, match="nothing drives: give --driving, or an edit"):
+    with pytest.raises(UserError, match="nothing drives: give --driving, or an edit"):
         make(None)
 
 
@@ -627,8 +627,8 @@ def test_the_command_makes_a_video_that_tells_its_weights(checkpoint, videos, so
         (["--checkpoint", "MODEL", "--turn", "nod=20"], 2, "turn nod: expected some of pitch, yaw, roll"),
         (["--checkpoint", "MODEL", "--pose", "yaw"], 2, "--pose yaw: expected NAME=NUMBER"),
         (["--checkpoint", "MODEL", "-o", "x.avi"], 2, "ends with .mp4"),
-        (["--checkpoint", "MODEL", "-o", "none/x.mp4"], 1, "no such folder"),
-        (["--checkpoint", "MODEL", "--driving", "gone.mp4"], 1, "gone.mp4: no such file"),
+        (["--checkpoint", "MODEL", "-o", "none/x.mp4"], 2, "no such folder"),
+        (["--checkpoint", "MODEL", "--driving", "gone.mp4"], 2, "gone.mp4: no such file"),
     ],
 )
 def test_a_wrong_wish_is_one_line(arguments, code, told, checkpoint, videos, source, tmp_path):
@@ -659,7 +659,7 @@ def test_a_run_gives_its_last_trained_phase_and_its_way_of_cropping(checkpoint, 
     monkeypatch.setenv("REENACT_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("REENACT_CACHE", str(tmp_path / "cache"))
     run = Path(__file__).parent.parent / "configs" / "run" / "demo.yaml"
-    with pytest.raises(ValueError, match=r"no phase of fsrt .*reenact run"):
+    with pytest.raises(UserError, match=r"no phase of fsrt .*reenact run"):
         trained.of_run(run, (), None, said.append)
     folder = tmp_path / "store" / "whole" / "train.fsrt.warmup" / f"{'a' * 32}-000000006"
     folder.mkdir(parents=True)

@@ -27,6 +27,7 @@ from pipelines.animate_command import nets_of, perception
 from pipelines.cli import main
 from pipelines.driving import Film, find_driving, read_numbers, stated_rate, steady
 from pipelines.driving_sound import encoder_of, heard_at, rows_of, silence, speech_of
+from pipelines.errors import UserError
 from pipelines.preprocess import media
 from pipelines.preprocess.clips import ClipsConfig
 from pipelines.preprocess.media import ffmpeg_path
@@ -220,7 +221,7 @@ def test_wrong_numbers_are_told_with_their_file(make, tmp_path, change, told):
               "exp_coeffs": np.zeros((2, analytic().n_exp))} | change  # fmt: skip
     path = tmp_path / "motion.npz"
     np.savez(path, **fields)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(UserError, match=told):
         make(path)
 
 
@@ -228,7 +229,7 @@ def test_other_files_are_no_numbers(tmp_path):
     np.save(tmp_path / "one.npy", np.zeros(3))
     (tmp_path / "text.npz").write_text("no")
     for name in ("one.npy", "text.npz"):
-        with pytest.raises(ValueError, match=rf"{name} is no file of numbers"):
+        with pytest.raises(UserError, match=rf"{name} is no file of numbers"):
             read_numbers(tmp_path / name)
 
 
@@ -250,7 +251,7 @@ def test_broken_files_of_numbers_are_told_by_their_field(tmp_path):
     path = tmp_path / "motion.npz"
 
     def refused(why):
-        with pytest.raises(ValueError, match=rf"motion\.npz is no file of numbers: scale: .*{why}"):
+        with pytest.raises(UserError, match=rf"motion\.npz is no file of numbers: scale: .*{why}"):
             read_numbers(path)
 
     np.savez_compressed(path, scale=np.arange(999.0))
@@ -281,12 +282,12 @@ def test_steady_times_are_exact():
 def test_a_face_that_does_not_fit_is_an_error_that_names_the_file(make, videos, monkeypatch, nets):
     place = nets["landmarker"].landmarks
     monkeypatch.setattr(nets["landmarker"], "landmarks", lambda frames, boxes: place(frames, boxes)[:, ::-1])
-    with pytest.raises(ValueError, match=r"portrait\.png: source frame 0: the 3D face does not fit"):
+    with pytest.raises(UserError, match=r"portrait\.png: source frame 0: the 3D face does not fit"):
         make(videos["silent"])
 
 
 def test_best_frame_means_nothing_to_it(make, videos):
-    with pytest.raises(ValueError, match="from the mean of the whole driving video"):
+    with pytest.raises(UserError, match="from the mean of the whole driving video"):
         make(videos["silent"], best_frame=True)
 
 
@@ -355,7 +356,7 @@ def test_what_a_checkpoint_tells_of_its_encoder_is_checked(reenactor, monkeypatc
     }
     for told, hears in wrong.items():
         monkeypatch.setattr(reenactor, "hears", hears)
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(UserError, match=told):
             encoder_of(reenactor)
     monkeypatch.setattr(reenactor, "hears", {"encoder": "headgan", "transcripts": "/etc/passwd"})
     assert encoder_of(reenactor).transcripts == ""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from models.errors import InvalidSettings
 from models.headgan.phases import PHASES
 from pipelines.config import load
 from pipelines.engine.fingerprint import entries
@@ -49,7 +50,7 @@ def test_one_list_of_clips_serves_both_models_and_asks_for_what_each_is_driven_w
 
 
 def test_a_run_that_scores_several_sources_is_refused_before_headgan_trains():
-    with pytest.raises(ValueError, match=r"eval\.sources 2: headgan is driven from one source"):
+    with pytest.raises(InvalidSettings, match=r"eval\.sources 2: headgan is driven from one source"):
         build(load(DEMO, ["eval.sources=2"]).config)
 
 
@@ -141,7 +142,7 @@ def test_a_phase_whose_start_is_dropped_says_what_would_train_it_and_what_there_
         r"train.fsrt.warmup starts from 'keypoints', which this run does not have while fsrt.phases.keypoints"
         r" is null \(else `reenact run RUN.yaml --only train.fsrt.keypoints` trains it\); it has weights.fsrt"
     )
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(InvalidSettings, match=told):
         build(load(DEMO, ["fsrt.phases.keypoints=null"]).config)
 
 
@@ -177,7 +178,7 @@ def test_a_phase_whose_start_is_dropped_says_what_would_train_it_and_what_there_
     ],
 )  # fmt: skip
 def test_a_phase_that_cannot_start_is_refused_before_anything_runs(sets, told):
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(InvalidSettings, match=told):
         build(load(DEMO, sets).config)
 
 
@@ -195,7 +196,7 @@ def test_released_weights_and_their_reader_are_in_the_key():
 
 def test_unknown_released_weights_are_an_error_listing_the_known():
     with pytest.raises(
-        ValueError, match=r"'weights.fsrt', which this run does not have; it has .*weights.fsrt_kp"
+        InvalidSettings, match=r"'weights.fsrt', which this run does not have; it has .*weights.fsrt_kp"
     ):
         build(load(DEMO, ["fsrt.phases.warmup.start_from=weights.fsrt"]).config)
 

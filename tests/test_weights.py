@@ -6,12 +6,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from models.errors import InvalidFile
 from models.fsrt.config import Architecture, Detector, FsrtConfig, Sampling
 from models.fsrt.network import Fsrt
 from models.fsrt.phases import PHASES
 from models.fsrt.released import read
 from pipelines.cli import main
 from pipelines.engine.keys import View
+from pipelines.errors import UserError
 from pipelines.weights import checker, export
 from storage import checkpoints
 from storage.weights_import import convert
@@ -79,7 +81,7 @@ def test_what_cannot_be_exported_is_said_in_a_line(tmp_path, tensors, facts, sai
 
 
 def test_a_missing_checkpoint_is_said(tmp_path):
-    with pytest.raises(ValueError, match="no file"):
+    with pytest.raises(UserError, match="no file"):
         export(tmp_path / "nothing", tmp_path)
 
 
@@ -109,5 +111,5 @@ def test_a_phase_starts_with_the_settings_that_its_key_holds(tmp_path, trained, 
     found, _ = read(files, View(section, (declared,)), PHASES[phase])  # pyright: ignore[reportArgumentType]
     assert {name.split(".")[0] for name in found} >= {"kp_detector"}
     other = replace(section, net=replace(NET, detector=replace(NET.detector, keypoints=9)))
-    with pytest.raises(ValueError, match=r"do not fit fsrt\.net"):
+    with pytest.raises(InvalidFile, match=r"do not fit fsrt\.net"):
         read(files, View(other, (declared,)), PHASES[phase])  # pyright: ignore[reportArgumentType]

@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from models.api import Batch, Clip, Look, Sample
+from models.errors import InvalidSettings
 from models.fsrt import augment, losses, pictures
 from models.fsrt.config import Augment, Detector
 from models.fsrt.keypoints import KeypointDetector, heatmap_axis
@@ -49,7 +50,7 @@ class KeypointTask:
 
     def __init__(self, detector: Detector, augment: Augment) -> None:
         if detector.keypoints != len(GROUPS):
-            raise ValueError(
+            raise InvalidSettings(
                 f"detector.keypoints {detector.keypoints}: the distilled detector has {len(GROUPS)}"
             )
         self.detector, self.changes = detector, augment

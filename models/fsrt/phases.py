@@ -153,4 +153,4 @@ def told(section: FsrtConfig) -> tuple[str, ...]:
 
 
 def check(config: Any) -> None:
-    """Raises ValueError where a run's data do not fit the model's settings: all do."""
+    """Raises InvalidSettings where a run's data do not fit the model's settings: all do."""

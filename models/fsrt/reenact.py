@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from models.animation import Follow, Motion, Precision, Shown, Transfer
 from models.api import Clip
 from models.checked import labels_of, printable, settings
+from models.errors import InvalidFile, InvalidSettings
 from models.fsrt.config import Architecture
 from models.fsrt.network import Fsrt, KeysValues
 from models.perception.hull import hull_area
@@ -37,7 +38,7 @@ DETECTED = {"cpu": 4 * 65_536, "cuda": 16 * 65_536}
 def load_reenactor(
     path: Path, device: str | torch.device = "cpu", precision: Precision = "auto"
 ) -> Reenactor:
-    """model.safetensors of a phase that trains the whole net. ValueError: another file, another model's, or
+    """model.safetensors of a phase that trains the whole net. InvalidFile: another file, another model's, or
     tensors that are missing, unknown or of another shape, which it names.
     """
     from safetensors import SafetensorError, safe_open
@@ -47,9 +48,9 @@ def load_reenactor(
             about = (file.metadata() or {}).get("reenact")
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+        raise InvalidFile(f"{path} is not a whole safetensors file: {error}") from error
     if about is None:
-        raise ValueError(f"{path} is no checkpoint of a training phase: its metadata has no 'reenact'")
+        raise InvalidFile(f"{path} is no checkpoint of a training phase: its metadata has no 'reenact'")
     return reenactor_of(state, json.loads(about), device, precision, str(path))
 
 
@@ -62,22 +63,22 @@ def reenactor_of(
 ) -> Reenactor:
     """Tensors by the names of `Fsrt` and what a checkpoint says of itself -> a reenactor. name: for errors.
 
-    Raises ValueError as `load_reenactor` does.
+    Raises InvalidFile as `load_reenactor` does.
     """
     model, phase = printable(about.get("model", "fsrt")), printable(about.get("phase"))
     if model != "fsrt":
-        raise ValueError(f"{name} holds {model}, not fsrt; give `--model {model}`")
+        raise InvalidFile(f"{name} holds {model}, not fsrt; give `--model {model}`")
     if "architecture" not in about:
-        raise ValueError(f"{name} holds fsrt phase {phase}, which cannot render images")
+        raise InvalidFile(f"{name} holds fsrt phase {phase}, which cannot render images")
     try:
         architecture, labels = settings(Architecture, about["architecture"], "architecture"), labels_of(about)
-    except ValueError as error:
-        raise ValueError(f"{name}: its metadata describes no net that is known here ({error})") from None
+    except InvalidFile as error:
+        raise InvalidFile(f"{name}: its metadata describes no net that is known here ({error})") from None
     with torch.device("meta"):  # of any size that is allowed: nothing is made before the tensors agree
         expected = shapes(Fsrt(architecture))
     state = {key: t for key, t in tensors.items() if not key.startswith(TRAINING_ONLY)}
     if told := differences(state, expected):
-        raise ValueError(f"{name} does not fit fsrt as its metadata describes it: tensors {printable(told)}")
+        raise InvalidFile(f"{name} does not fit fsrt as its metadata describes it: tensors {printable(told)}")
     net = Fsrt(architecture)
     net.load_state_dict(state, strict=True)
     return Reenactor(net.to(device), architecture, labels, precision)
@@ -126,28 +127,28 @@ class Reenactor:
         """It looks through no net but its own."""
 
     def check(self, how: Transfer) -> None:
-        """ValueError: relative motion moves keypoints, and a net may have been trained without them; no net
-        of it knows angles, named expressions or identities.
+        """InvalidSettings: relative motion moves keypoints, and a net may have been trained without them; no
+        net of it knows angles, named expressions or identities.
         """
         if how.edit.told:
-            raise ValueError(
+            raise InvalidSettings(
                 f"fsrt cannot make a head's {', '.join(how.edit.told)}: it has no coefficients of pose, "
                 "expression or identity that could be edited, only latent vectors of the frames; headgan has"
             )
         if how.motion == "relative" and not self.architecture.uses_keypoints:
-            raise ValueError(
+            raise InvalidSettings(
                 "relative motion adds the changes of the driving keypoints to those of the source, and this "
                 "model renders without keypoints (net.keypoint_octaves 0): the pose is part of its latent "
                 "expression, which cannot be taken apart; use absolute motion"
             )
 
     def heard(self, speech: np.ndarray) -> np.ndarray:
-        """ValueError: it hears nothing."""
-        raise ValueError("fsrt hears nothing")
+        """InvalidSettings: it hears nothing."""
+        raise InvalidSettings("fsrt hears nothing")
 
     def stated(self, parameters: Mapping[str, np.ndarray]) -> Motion:
-        """ValueError: it is driven by frames alone."""
-        raise ValueError(
+        """InvalidSettings: it is driven by frames alone."""
+        raise InvalidSettings(
             "fsrt is driven by a video or a picture: its motion is a latent vector, which nobody can state "
             "in numbers; headgan takes a file of 3D face parameters"
         )
@@ -234,13 +235,15 @@ def relative_keypoints(source: Tensor, driving: Tensor, first: Tensor, adapt_sca
     """source (K,2), driving (T,K,2), first (K,2) -> (T,K,2): k_s + a (k_d - k_d0) (supplement 7.3).
 
     a = 1, or with adapt_scale the square root of the ratio of the areas that the keypoints of `source` and
-    `first` span. The result may leave [-1,1]. ValueError where `first` spans no area.
+    `first` span. The result may leave [-1,1]. InvalidSettings where `first` spans no area.
     """
     scale = 1.0
     if adapt_scale:
         span = area(first)
         if not span > 0:
-            raise ValueError("the keypoints of the first driving frame span no area: no scale to adapt to")
+            raise InvalidSettings(
+                "the keypoints of the first driving frame span no area: no scale to adapt to"
+            )
         scale = (area(source) / span) ** 0.5
     return source + scale * (driving - first)
 

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from models.checked import settings
+from models.errors import InvalidFile, InvalidSettings
 from models.fsrt.config import Architecture, Detector, Judge, full
 from models.fsrt.discriminator import Discriminator
 from models.fsrt.keypoints import KeypointDetector
@@ -56,8 +57,8 @@ def read(
 
     `files` holds a detector's file, alone or with a net's. With a phase, parts that its net has not are left
     out. With a run's settings the tensors must fit its net; of the settings only those of the parts are read.
-    Without, the architecture is inferred. Raises ValueError naming what is missing, unknown or of another
-    shape.
+    Without, the architecture is inferred. Raises InvalidFile or InvalidSettings naming what is missing,
+    unknown or of another shape.
     """
     tensors = _gathered(files)
     what, parts = f"weights {' and '.join(files)}", _parts(tensors, files)
@@ -78,11 +79,13 @@ def read(
 
 def load(files: Mapping[str, Path]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A net to render with: tensors and metadata as a checkpoint of our own holds them, its architecture
-    inferred. The discriminator stays behind. Raises ValueError as `read` does.
+    inferred. The discriminator stays behind. Raises InvalidFile or InvalidSettings as `read` does.
     """
     tensors, labels = read(files)
     if not any(name in files for name in NETS):
-        raise ValueError(f"weights {' and '.join(files)} hold a detector alone, which cannot render images")
+        raise InvalidSettings(
+            f"weights {' and '.join(files)} hold a detector alone, which cannot render images"
+        )
     about = {
         "model": "fsrt",
         "phase": "released",
@@ -93,7 +96,7 @@ def load(files: Mapping[str, Path]) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def check(weights_id: str, path: Path) -> None:
-    """Whether an imported file is what its id says; raises ValueError as `read` does."""
+    """Whether an imported file is what its id says; raises InvalidFile or InvalidSettings as `read` does."""
     tensors = _opened(weights_id, path)
     wanted = expected(architecture_of(tensors, full()), Judge(), _parts(tensors, [weights_id]))
     _fit(tensors, wanted, f"this is not {weights_id}", "")
@@ -103,9 +106,11 @@ def _gathered(files: Mapping[str, Path]) -> dict[str, Tensor]:
     """The tensors of all files, by our names."""
     nets, detectors = ([name for name in kind if name in files] for kind in (NETS, DETECTORS))
     if unknown := sorted(set(files) - {*NETS, *DETECTORS}):
-        raise ValueError(f"no reader for weights {', '.join(unknown)}; known: {', '.join(NETS + DETECTORS)}")
+        raise InvalidSettings(
+            f"no reader for weights {', '.join(unknown)}; known: {', '.join(NETS + DETECTORS)}"
+        )
     if len(detectors) != 1 or len(nets) > 1:
-        raise ValueError(
+        raise InvalidSettings(
             f"weights {', '.join(files) or 'none'}: expected one detector ({' or '.join(DETECTORS)}) and at "
             f"most one net ({' or '.join(NETS)}); a net's file holds no detector"
         )
@@ -113,7 +118,7 @@ def _gathered(files: Mapping[str, Path]) -> dict[str, Tensor]:
     for name in nets:
         more = _opened(name, files[name])
         if both := sorted(tensors.keys() & more.keys()):
-            raise ValueError(f"{both[0]} and {len(both) - 1} more are in {detectors[0]} and in {name}")
+            raise InvalidFile(f"{both[0]} and {len(both) - 1} more are in {detectors[0]} and in {name}")
         tensors |= more
     return tensors
 
@@ -183,7 +188,7 @@ def expected(net: Architecture, judge: Judge, parts: Iterable[str]) -> dict[str,
 
 def _fit(tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], what: str, why: str) -> None:
     if told := differences(tensors, wanted):
-        raise ValueError(f"{what}: tensors {told}. {why or 'Is it the file of another model?'}")
+        raise InvalidFile(f"{what}: tensors {told}. {why or 'Is it the file of another model?'}")
 
 
 def architecture_of(tensors: Mapping[str, Tensor], like: Architecture) -> Architecture:
@@ -244,7 +249,7 @@ def _check_hidden(what: str, tensors: Mapping[str, Tensor], net: Architecture, p
     if told := [
         f"fsrt.net.{name} {ours} (theirs: {theirs})" for name, ours, theirs in pairs if ours != theirs
     ]:
-        raise ValueError(f"{what} were trained with other settings: {', '.join(told)}")
+        raise InvalidSettings(f"{what} were trained with other settings: {', '.join(told)}")
 
 
 # --- writing ------------------------------------------------------------------------------------------------
@@ -253,8 +258,8 @@ def write(tensors: Mapping[str, Tensor], about: Mapping[str, Any], folder: Path)
     the net) and kp_detector.pt; the latter alone from phase `keypoints`.
 
     tensors and about: as storage.checkpoints.load gives them for a model.safetensors. Variants that only our
-    code can build (no keypoints) come out in the same layout. Raises ValueError where the checkpoint does not
-    hold exactly its net, or a file is there already: nothing is overwritten.
+    code can build (no keypoints) come out in the same layout. Raises InvalidFile where the checkpoint does
+    not hold exactly its net, or a file is there already: nothing is overwritten.
     """
     if "architecture" in about:
         net = settings(Architecture, about["architecture"], "architecture")
@@ -264,7 +269,7 @@ def write(tensors: Mapping[str, Tensor], about: Mapping[str, Any], folder: Path)
             found = shapes(KeypointDetector(settings(Detector, about["detector"], "detector")))
         wanted = {f"{DETECTOR}.{name}": shape for name, shape in found.items()}
     else:
-        raise ValueError("the checkpoint's metadata names neither an architecture nor a detector")
+        raise InvalidFile("the checkpoint's metadata names neither an architecture nor a detector")
     # the discriminator's sizes are no part of the metadata: its tensors go through as they are
     own = {name: tensor for name, tensor in tensors.items() if _part(name) != JUDGE}
     _fit(own, wanted, f"the checkpoint of phase {about.get('phase')} is not whole", "")
@@ -276,7 +281,7 @@ def write(tensors: Mapping[str, Tensor], about: Mapping[str, Any], folder: Path)
     if groups:
         contents[NET_FILE] = groups
     if there := [str(folder / name) for name in contents if (folder / name).exists()]:
-        raise ValueError(f"{' and '.join(there)} would be overwritten; choose another folder")
+        raise InvalidSettings(f"{' and '.join(there)} would be overwritten; choose another folder")
     return [_saved(content, folder / name) for name, content in contents.items()]
 
 

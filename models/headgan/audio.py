@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from models.errors import InvalidFile
 from models.headgan.config import Hearing
 
 EPSILON = 1e-5
@@ -27,7 +28,7 @@ def heard(
 
     Centred, the rows at both ends of a window's 9 count half: rows lie on the middles of frames, and a window
     of 8 frames about such a middle ends on two others. Rows beyond the clip do not count. A row not finite
-    is a ValueError.
+    is an InvalidFile.
     """
     if not has_sound:
         return np.zeros((len(frames), speech.shape[1]), np.float32)
@@ -40,7 +41,7 @@ def heard(
         rows = speech[np.clip(near, 0, len(speech) - 1)].astype(np.float32)  # (n,w,D)
         found = np.einsum("nw,nwd->nd", weight, rows) / weight.sum(1, keepdims=True)
     if not np.isfinite(found).all():
-        raise ValueError(
+        raise InvalidFile(
             f"{whose}: speech features hold a NaN or an infinity near frames {frames[0]} to {frames[-1]}; "
             "have them made anew (`reenact run RUN.yaml --force speech`)"
         )

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from models.animation import ANGLES, MOST_LOST, Edit, Follow
+from models.errors import InvalidFile, InvalidSettings
 from models.headgan.motion import (
     Adaptation,
     HeadMotion,
@@ -35,14 +36,14 @@ def fitted(model: MorphableModel, landmarks: np.ndarray, whose: str) -> tuple[He
 
     One identity for all frames. A run of frames without a fit, because there is no face or the 3D face does
     not fit, is bridged from both sides up to `BRIDGED` frames; in a longer one, and at the ends, the last
-    fit before it (at the start: the first after it) is kept. Raises ValueError, naming the frames, where the
+    fit before it (at the start: the first after it) is kept. Raises InvalidFile, naming the frames, where the
     3D face does not fit in more than `BRIDGED` frames of a run, and where more than `MOST_LOST` of all have
     no fit.
     """
     size = face_size(landmarks)
     shown = size > 1
     if not shown.any():
-        raise ValueError(f"{whose}: no landmarks in any of {len(landmarks)} frames")
+        raise InvalidFile(f"{whose}: no landmarks in any of {len(landmarks)} frames")
     fit, good = fit_video(model, landmarks, FitOptions())
     notes, standing = [], np.arange(len(good))
     for first, last in runs(~good):
@@ -50,7 +51,7 @@ def fitted(model: MorphableModel, landmarks: np.ndarray, whose: str) -> tuple[He
         told = f"{whose} {lacking(first, last, len(misfits))}"
         if len(misfits) > BRIDGED or not good.any():
             off = (fit.error / size)[misfits].max()
-            raise ValueError(
+            raise InvalidFile(
                 f"{told}; it is off by up to {off:.0%} of the face's size, and up to {BRIDGED} such frames "
                 "in a row can be bridged; another picture, or a video cut into parts, may do"
             )
@@ -62,7 +63,7 @@ def fitted(model: MorphableModel, landmarks: np.ndarray, whose: str) -> tuple[He
             notes.append(f"{told}; frame {kept}'s motion is kept")
     lost = int((~good).sum())
     if lost > MOST_LOST * len(good):
-        raise ValueError(
+        raise InvalidFile(
             f"{whose}: no face, or none that the 3D face fits, in {lost} of {len(good)} frames, more than "
             f"{MOST_LOST:.0%}"
         )
@@ -102,8 +103,8 @@ def mixed(driving: HeadMotion, reference: HeadMotion, follow: Follow) -> HeadMot
 def edited(
     motion: HeadMotion, edit: Edit, model: MorphableModel, lent: np.ndarray | None = None
 ) -> HeadMotion:
-    """lent (n_exp,): the expression of another picture, where `edit` wants one. ValueError for a component
-    that the model does not have.
+    """lent (n_exp,): the expression of another picture, where `edit` wants one. InvalidSettings for a
+    component that the model does not have.
     """
     if edit.frontal:
         motion = frontal(motion)
@@ -119,7 +120,7 @@ def edited(
 def component_change(
     kind: Literal["expression", "identity"], changes: Mapping[str, float], model: MorphableModel
 ) -> np.ndarray:
-    """Component by number or name -> sigmas, as (n_exp,) or (n_id,) float32. ValueError for another."""
+    """Component by number or name -> sigmas, as (n_exp,) or (n_id,) float32. InvalidSettings for another."""
     known = {"expression": model.exp_names, "identity": model.id_names}[kind]
     change = np.zeros({"expression": model.n_exp, "identity": model.n_id}[kind], np.float32)
     for component, sigmas in changes.items():
@@ -129,6 +130,8 @@ def component_change(
             at = int(component)
         else:
             names = f" or one of {', '.join(known)}" if known else ""
-            raise ValueError(f"{kind} {component}: {model.name} has components 0 to {len(change) - 1}{names}")
+            raise InvalidSettings(
+                f"{kind} {component}: {model.name} has components 0 to {len(change) - 1}{names}"
+            )
         change[at] += sigmas
     return change

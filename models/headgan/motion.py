@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from models.errors import InvalidFile, InvalidSettings
 from models.perception.algorithm1 import adapt_camera
 from models.perception.pose import FLIP, euler_to_rotation, nearest_rotation, rotation_to_euler
 
@@ -118,18 +119,18 @@ def explicit_motion(given: Mapping[str, np.ndarray], n_id: int, n_exp: int) -> H
 
     given: scale (T,), translation (T,3), exp_coeffs (T,n_exp), and rotation (T,3,3) or angles (T,3) in
     degrees; id_coeffs (n_id,) or (T,n_id), zeros if left out, for reenactment takes the reference's. Raises
-    ValueError that names the field, its frame, what was found and what is expected.
+    InvalidFile that names the field, its frame, what was found and what is expected.
     """
     known = {"scale", "translation", "exp_coeffs", "rotation", "angles", "id_coeffs"}
     if unknown := sorted(set(given) - known):
-        raise ValueError(
+        raise InvalidFile(
             f"unknown {', '.join(unknown)} in a head's motion; it has {', '.join(sorted(known))}"
         )
     missing = [name for name in ("scale", "translation", "exp_coeffs") if name not in given]
     if ("rotation" in given) == ("angles" in given):
         missing.append("one of rotation and angles")
     if missing:
-        raise ValueError(f"a head's motion needs {', '.join(missing)}; it has {', '.join(sorted(given))}")
+        raise InvalidFile(f"a head's motion needs {', '.join(missing)}; it has {', '.join(sorted(given))}")
     arrays = {name: np.asarray(value) for name, value in given.items()}
     frames = int(arrays["scale"].size)
     identity = arrays.get("id_coeffs", np.zeros(n_id, np.float32))
@@ -139,7 +140,7 @@ def explicit_motion(given: Mapping[str, np.ndarray], n_id: int, n_exp: int) -> H
         "rotation": (frames, 3, 3), "angles": (frames, 3), "id_coeffs": (frames, n_id),
     }  # fmt: skip
     if not frames:
-        raise ValueError("scale: found no frames, expected one or more")
+        raise InvalidFile("scale: found no frames, expected one or more")
     for name, value in arrays.items():
         arrays[name] = checked(name, value, expected[name], SMALLEST if name == "scale" else -LARGEST)
     if "rotation" in arrays:
@@ -155,23 +156,23 @@ def explicit_motion(given: Mapping[str, np.ndarray], n_id: int, n_exp: int) -> H
 
 
 def checked(name: str, value: np.ndarray, shape: tuple[int, ...], least: float = -LARGEST) -> np.ndarray:
-    """A user's numbers as float64; of several the first dimension is T. ValueError where they are not of this
-    shape, or not numbers from `least` to `LARGEST`."""
+    """A user's numbers as float64; of several the first dimension is T. InvalidFile where they are not of
+    this shape, or not numbers from `least` to `LARGEST`."""
     if value.shape != shape:
-        raise ValueError(f"{name}: found shape {value.shape}, expected {shape}")
+        raise InvalidFile(f"{name}: found shape {value.shape}, expected {shape}")
     if value.dtype.kind not in "fiu":
-        raise ValueError(f"{name}: found {value.dtype}, expected numbers")
+        raise InvalidFile(f"{name}: found {value.dtype}, expected numbers")
     numbers = value.astype(np.float64)
     wrong = np.argwhere(~((numbers >= least) & (numbers <= LARGEST)))
     if len(wrong):
         where = f", frame {wrong[0][0]}" if shape else ""
         found = numbers[tuple(wrong[0])]
-        raise ValueError(f"{name}{where}: found {found:g}, expected numbers from {least:g} to {LARGEST:g}")
+        raise InvalidFile(f"{name}{where}: found {found:g}, expected numbers from {least:g} to {LARGEST:g}")
     return numbers
 
 
 def _check_rotation(rotation: np.ndarray) -> None:
-    """rotation (T,3,3). ValueError, naming the frame, for matrices that are no model-to-camera rotation."""
+    """rotation (T,3,3). InvalidFile, naming the frame, for matrices that are no model-to-camera rotation."""
     skew = np.abs(rotation @ np.swapaxes(rotation, 1, 2) - np.eye(3)).max((1, 2))
     determinant = np.linalg.det(rotation)
     unflipped = (rotation[:, 1, 1] > 0) & (rotation[:, 2, 2] > 0)
@@ -188,7 +189,7 @@ def _check_rotation(rotation: np.ndarray) -> None:
                 "found a head that is upside down and looks away, expected model to camera, flip of y and z "
                 "included: diag(1,-1,-1) for a frontal head"
             )
-        raise ValueError(f"rotation, frame {t}: {told}")
+        raise InvalidFile(f"rotation, frame {t}: {told}")
 
 
 def window(frame: int, frames: int = 3) -> list[int]:
@@ -230,14 +231,14 @@ def reenacted(driving: HeadMotion, reference: HeadMotion, how: Adaptation | None
     """The driving clip's expression and rotation (T frames) on the reference's head (1 frame or more): its
     identity, and its place and size as `how` says. Neither rotation nor expression is smoothed.
 
-    Raises ValueError where standardising has no spread to take.
+    Raises InvalidSettings where standardising has no spread to take.
     """
     how = how or Adaptation()
     identity = np.tile(reference.identity.mean(0), (len(driving), 1))
     if not how.scale:
         return replace(driving, identity=identity)
     if how.standardise and min(len(driving), len(reference)) < 2:
-        raise ValueError(
+        raise InvalidSettings(
             f"adaptation.standardise: {len(driving)} driving and {len(reference)} reference frames; it needs "
             "two or more of each to know a spread"
         )

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from models.api import Adversary, Optim, Phase, Released
+from models.errors import InvalidSettings
 
 if TYPE_CHECKING:
     from models.headgan.config import HeadGanConfig
@@ -128,22 +129,24 @@ def told(section: HeadGanConfig) -> tuple[str, ...]:
 
 
 def check(config: Any) -> None:
-    """Raises ValueError where a run's data do not fit the model's settings."""
+    """Raises InvalidSettings where a run's data do not fit the model's settings."""
     section = config.headgan
     if config.eval.sources != 1:
-        raise ValueError(f"eval.sources {config.eval.sources}: headgan is driven from one source; expected 1")
+        raise InvalidSettings(
+            f"eval.sources {config.eval.sources}: headgan is driven from one source; expected 1"
+        )
     if section.head != config.fit3dmm.model:
-        raise ValueError(
+        raise InvalidSettings(
             f"headgan.head {section.head} with fit3dmm.model {config.fit3dmm.model}: coefficients of one "
             "model mean nothing to another; set both alike"
         )
     if section.identity == "frame" and config.fit3dmm.identity != "frame":
-        raise ValueError(
+        raise InvalidSettings(
             f"headgan.identity frame with fit3dmm.identity {config.fit3dmm.identity}: expected "
             "fit3dmm.identity frame, or headgan.identity clip_mean"
         )
     if section.net.audio not in (0, config.speech.size):
-        raise ValueError(
+        raise InvalidSettings(
             f"headgan.net.audio {section.net.audio}: speech.encoder {config.speech.encoder} gives vectors of "
             f"{config.speech.size}; expected that, or 0 for a net that hears nothing, or another encoder "
             "(headgan gives 300)"

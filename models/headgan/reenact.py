@@ -20,6 +20,7 @@ from torch import Tensor
 from models.animation import Follow, Motion, Precision, Shown, Transfer
 from models.api import Clip
 from models.checked import labels_of, printable, settings
+from models.errors import InvalidFile, InvalidSettings
 from models.headgan import pictures
 from models.headgan.audio import heard
 from models.headgan.blocks import fold
@@ -51,7 +52,7 @@ RENDERED = {"cpu": 65_536, "cuda": 16 * 65_536}
 def load_reenactor(
     path: Path, device: str | torch.device = "cpu", precision: Precision = "auto"
 ) -> Reenactor:
-    """model.safetensors of a training phase. ValueError: another file, another model's, or tensors that are
+    """model.safetensors of a training phase. InvalidFile: another file, another model's, or tensors that are
     missing, unknown or of another shape, which it names.
     """
     from safetensors import SafetensorError, safe_open
@@ -61,9 +62,9 @@ def load_reenactor(
             about = (file.metadata() or {}).get("reenact")
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+        raise InvalidFile(f"{path} is not a whole safetensors file: {error}") from error
     if about is None:
-        raise ValueError(f"{path} is no checkpoint of a training phase: its metadata has no 'reenact'")
+        raise InvalidFile(f"{path} is no checkpoint of a training phase: its metadata has no 'reenact'")
     return reenactor_of(state, json.loads(about), device, precision, str(path))
 
 
@@ -77,22 +78,22 @@ def reenactor_of(
     """Tensors by the names of `Generator` and what a checkpoint says of itself -> a reenactor. name: for
     errors.
 
-    Raises ValueError as `load_reenactor` does.
+    Raises InvalidFile as `load_reenactor` does.
     """
     if about.get("model") != "headgan":
-        raise ValueError(
+        raise InvalidFile(
             f"{name} holds {about.get('model')}, not headgan; give `--model {about.get('model')}`"
         )
     try:
         described, labels = Described.of(about), labels_of(about)
         with torch.device("meta"):  # metadata may name any size: nothing is made before the tensors agree
             net = Generator(described.net)
-    except (TypeError, KeyError, ValueError, RuntimeError, OverflowError) as error:
+    except (TypeError, KeyError, InvalidFile, RuntimeError, OverflowError) as error:
         told = printable(error)
-        raise ValueError(f"{name}: its metadata describes no net that is known here ({told})") from None
+        raise InvalidFile(f"{name}: its metadata describes no net that is known here ({told})") from None
     state = {key: t.float() for key, t in tensors.items() if not key.startswith(TRAINING_ONLY)}
     if told := differences(state, shapes(net)):
-        raise ValueError(f"{name} does not fit headgan as its metadata describes it: tensors {told}")
+        raise InvalidFile(f"{name} does not fit headgan as its metadata describes it: tensors {told}")
     net.load_state_dict(state, strict=True, assign=True)
     return Reenactor(net.to(device), described, labels, precision)
 
@@ -112,10 +113,10 @@ class Described:
 
     @classmethod
     def of(cls, about: Mapping[str, Any]) -> Described:
-        """Metadata -> value. TypeError, KeyError, ValueError for what is not known here."""
+        """Metadata -> value. TypeError, KeyError, InvalidFile for what is not known here."""
         for name, known in (("head", Head), ("identity", Identity), ("shading", Shading)):
             if about[name] not in get_args(known):
-                raise ValueError(f"{name} {about[name]!r}: expected one of {', '.join(get_args(known))}")
+                raise InvalidFile(f"{name} {about[name]!r}: expected one of {', '.join(get_args(known))}")
         return cls(
             net=settings(Architecture, about["architecture"], "architecture"),
             head=about["head"],
@@ -182,11 +183,11 @@ class Reenactor:
         return self._model
 
     def check(self, how: Transfer) -> None:
-        """ValueError: relative motion always takes the source's size, so there is nothing to adapt; a
+        """InvalidSettings: relative motion always takes the source's size, so there is nothing to adapt; a
         component that the head does not have.
         """
         if how.adapt_scale:
-            raise ValueError(
+            raise InvalidSettings(
                 "headgan's relative motion always takes the source's size and place; leave out adapt_scale"
             )
         component_change("expression", how.edit.expression, self.model)
@@ -196,7 +197,7 @@ class Reenactor:
     def heard(self, speech: np.ndarray) -> np.ndarray:
         """speech (N,D), a row each 40 ms -> (N,A) float32."""
         if speech.shape[1] != self.described.net.audio:
-            raise ValueError(
+            raise InvalidSettings(
                 f"speech features of {speech.shape[1]} numbers, but this headgan learned with "
                 f"{self.described.net.audio}: give the run that trained it (--run), for its speech encoder"
             )
@@ -224,9 +225,9 @@ class Reenactor:
 
     @torch.inference_mode()
     def scene(self, sources: Shown) -> Scene:
-        """One source. ValueError: more of them, or one to which the 3D face does not fit."""
+        """One source. InvalidSettings: more of them, or one to which the 3D face does not fit."""
         if len(sources.frames) != 1:
-            raise ValueError(
+            raise InvalidSettings(
                 f"headgan takes one source picture, found {len(sources.frames)}: it learned from one"
             )
         head, _ = fitted(self.model, self.motion(sources)["landmarks"].numpy(), "source")
@@ -265,7 +266,7 @@ class Reenactor:
     @torch.inference_mode()
     def drive(self, clip: Clip, sources: Sequence[int], driving: Sequence[int]) -> np.ndarray:
         """From the clip's fits and speech features -> (len(driving),I,I,3) float32 in [0,1]; absolute motion.
-        ValueError for several sources.
+        InvalidSettings for several sources.
         """
         return self.render(*self.seen(clip, sources, driving))
 
@@ -273,7 +274,7 @@ class Reenactor:
     def seen(self, clip: Clip, sources: Sequence[int], driving: Sequence[int]) -> tuple[Scene, Motion]:
         """What `drive` renders."""
         if len(sources) != 1:
-            raise ValueError(f"headgan takes one source, found {len(sources)}; set eval.sources to 1")
+            raise InvalidSettings(f"headgan takes one source, found {len(sources)}; set eval.sources to 1")
         frames = clip.frames(sources)
         whole = read_motion(clip.read, self.described.identity).in_pixels(self.image_size / frames.shape[1])
         speech = torch.zeros(len(driving), 0)
@@ -314,7 +315,7 @@ class Reenactor:
         return {name: torch.from_numpy(getattr(head, name)) for name in PARTS}
 
     def _sound(self, speech: np.ndarray | None, frames: int) -> dict[str, Tensor]:
-        """(T,A); zeros where nothing is heard, as in training. ValueError for another shape."""
+        """(T,A); zeros where nothing is heard, as in training. InvalidFile for another shape."""
         expected = (frames, self.described.net.audio)
         if speech is None or not self.described.net.audio:
             return {"speech": torch.zeros(expected)}

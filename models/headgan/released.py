@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from models.errors import InvalidFile, InvalidSettings
 from models.headgan.config import RGB, Architecture, Hearing, Judges, official
 from models.headgan.discriminator import image_discriminator, mouth_discriminator
 from models.headgan.network import Generator
@@ -78,13 +79,14 @@ def read(
 
     With a run's settings the tensors must fit its net and judges; without, the published ones, but for the
     generator's settings that shapes show (`architecture_of`). With a phase, judges that it does not train are
-    left out. Raises ValueError naming what is missing, unknown or of another shape, and for settings that
-    shapes do not show and that are not the published ones: a net that is not residual, or is shown sketches.
+    left out. Raises InvalidFile or InvalidSettings naming what is missing, unknown or of another shape, and
+    for settings that shapes do not show and that are not the published ones: a net that is not residual, or
+    is shown sketches.
     """
     if unknown := sorted(set(files) - set(PREFIXES)):
-        raise ValueError(f"no reader for weights {', '.join(unknown)}; known: {', '.join(PREFIXES)}")
+        raise InvalidSettings(f"no reader for weights {', '.join(unknown)}; known: {', '.join(PREFIXES)}")
     if GENERATOR not in files:
-        raise ValueError(f"weights {', '.join(files) or 'none'}: expected {GENERATOR} among them")
+        raise InvalidSettings(f"weights {', '.join(files) or 'none'}: expected {GENERATOR} among them")
     if phase is not None:
         judges = phase.adversary.train if phase.adversary else ()
         files = {
@@ -94,7 +96,7 @@ def read(
     net = architecture_of(found[GENERATOR], official()) if section is None else section.net
     for name, tensors in found.items():
         if told := differences(tensors, expected(name, net, Judges() if section is None else section.judges)):
-            raise ValueError(
+            raise InvalidFile(
                 f"weights {name} do not fit HeadGAN: tensors {told}. Is it another model's file?"
             )
     _check_hidden(net)
@@ -105,7 +107,7 @@ def read(
 
 def load(files: Mapping[str, Path]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A net to render with: tensors and metadata as a checkpoint of our own holds them, its architecture
-    inferred. The judges stay behind. Raises ValueError as `read` does.
+    inferred. The judges stay behind. Raises InvalidFile or InvalidSettings as `read` does.
 
     Head, identity and sound are what the authors trained with: LSFM, each frame's own fit, and features that
     reach ahead. They had characters from a speech recogniser, as the label `tokens` of a net that hears says.
@@ -129,7 +131,7 @@ def load(files: Mapping[str, Path]) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def check(weights_id: str, path: Path) -> None:
-    """Whether an imported file is what its id says; raises ValueError as `read` does."""
+    """Whether an imported file is what its id says; raises InvalidFile or InvalidSettings as `read` does."""
     tensors = _opened(path, PREFIXES[weights_id])
     net = official()
     if weights_id == GENERATOR:
@@ -139,17 +141,17 @@ def check(weights_id: str, path: Path) -> None:
         if first is not None and first.dim() == 4 and first.shape[1] >= RGB:
             net = replace(net, audio=first.shape[1] - RGB)
     if told := differences(tensors, expected(weights_id, net, Judges())):
-        raise ValueError(f"this is not {weights_id}: tensors {told}. Is it the file of another model?")
+        raise InvalidFile(f"this is not {weights_id}: tensors {told}. Is it the file of another model?")
 
 
 def _check_hidden(net: Architecture) -> None:
     if not net.residual:  # C's blocks always are, and shapes do not show it
-        raise ValueError(
+        raise InvalidSettings(
             f"weights {GENERATOR} were trained with SPADE blocks that add their input: expected net.residual "
             "true (preset official), found false"
         )
     if net.condition != "nmfc":
-        raise ValueError(f"weights {GENERATOR} were shown NMFC, found net.condition {net.condition}")
+        raise InvalidSettings(f"weights {GENERATOR} were shown NMFC, found net.condition {net.condition}")
 
 
 def _opened(path: Path, prefix: str) -> dict[str, Tensor]:
@@ -202,19 +204,19 @@ def write(tensors: Mapping[str, Tensor], about: Mapping[str, Any], folder: Path)
     it holds.
 
     tensors and about: as storage.checkpoints.load gives them for a model.safetensors. Variants that only our
-    code can build come out in the same layout. Raises ValueError where the checkpoint does not hold exactly
+    code can build come out in the same layout. Raises InvalidFile where the checkpoint does not hold exactly
     its generator, or a file is there already: nothing is overwritten.
     """
     if "architecture" not in about:
-        raise ValueError("the checkpoint's metadata names no architecture")
+        raise InvalidFile("the checkpoint's metadata names no architecture")
     judges = tuple(prefix for prefix in PREFIXES.values() if prefix)
     # the judges' sizes are no part of the metadata: their tensors go through as they are
     own = {name: tensor for name, tensor in tensors.items() if not name.startswith(judges)}
     if told := differences(own, expected(GENERATOR, Architecture(**about["architecture"]), Judges())):
-        raise ValueError(f"the checkpoint of phase {about.get('phase')} is not whole: tensors {told}")
+        raise InvalidFile(f"the checkpoint of phase {about.get('phase')} is not whole: tensors {told}")
     contents = {FILES[name]: content for name, content in published(tensors).items()}
     if there := [str(folder / name) for name in contents if (folder / name).exists()]:
-        raise ValueError(f"{' and '.join(there)} would be overwritten; choose another folder")
+        raise InvalidSettings(f"{' and '.join(there)} would be overwritten; choose another folder")
     return [_saved(content, folder / name) for name, content in contents.items()]
 
 

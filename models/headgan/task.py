@@ -21,6 +21,7 @@ from torch.func import functional_call
 
 from models import labels
 from models.api import Batch, Clip, Look, Sample
+from models.errors import InvalidSettings
 from models.headgan import losses, pictures
 from models.headgan.audio import heard
 from models.headgan.config import Architecture, Hearing, Judges, Terms
@@ -142,10 +143,11 @@ class HeadGanTask:
         return int(rng.choice(shown[shown != driving])), driving
 
     def heard(self, clip: Clip, frame: int) -> np.ndarray:
-        """(A,) float32; zeros where the recording has no sound. ValueError for features of another length."""
+        """(A,) float32; zeros where the recording has no sound. InvalidSettings for features of another
+        length."""
         speech = clip.read("speech")
         if speech.shape[1] != self.architecture.audio:
-            raise ValueError(
+            raise InvalidSettings(
                 f"clip {clip.key}: speech features of {speech.shape[1]}, net.audio {self.architecture.audio}"
             )
         has_sound = bool(clip.read("clip")["has_sound"])

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from models.errors import InvalidSettings
 from models.perception.fit import FaceFit
 from models.perception.morphable import MorphableModel
 from models.perception.pose import FLIP, nearest_rotation
@@ -70,7 +71,7 @@ class Algorithm1:
         ridge: weight of the squared coefficients over sigma; the squared error of a point, in model units,
         is a good one. camera_target: the shape that the camera carries to the image. rounds: more than the
         algorithm's 1 align the points again, to the shape found, so that an open jaw no longer turns and
-        shrinks the head. Raises ValueError when the points do not determine the coefficients.
+        shrinks the head. Raises InvalidSettings when the points do not determine the coefficients.
         """
         points, n_id = len(mean), id_basis.shape[-1]
         basis = np.concatenate([id_basis, exp_basis], axis=-1).reshape(3 * points, -1).astype(np.float64)
@@ -78,7 +79,7 @@ class Algorithm1:
         gram = basis.T @ basis
         held = gram + ridge * np.diag(1 / np.square(np.ones(count) if sigma is None else sigma))
         if np.linalg.cond(held) > 1e12:
-            raise ValueError(f"{points} points do not determine {count} coefficients; give a ridge")
+            raise InvalidSettings(f"{points} points do not determine {count} coefficients; give a ridge")
         self.n_id, self.rounds = n_id, rounds
         self.camera_target, self.orthonormal = camera_target, orthonormal
         self._mean = mean.astype(np.float64)

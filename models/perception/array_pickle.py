@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from models.errors import InvalidFile
+
 
 class Boxed:
     """Stands for an object that the file asks for: keeps what it would be made of, does nothing."""
@@ -103,11 +105,12 @@ class ArraysOnly(pickle.Unpickler):
 
 def read_pickle(stream: BinaryIO, name: str) -> Any:
     """A pickle by Python 2 or 3: numbers, texts, lists, dicts, and arrays that `as_array` opens. An array of
-    one object gives that object. ValueError where the file names anything else; `name` is for the message."""
+    one object gives that object. InvalidFile where the file names anything else; `name` is for the
+    message."""
     try:
         found = ArraysOnly(stream, encoding="latin1").load()
     except (pickle.UnpicklingError, EOFError, AttributeError, TypeError, LookupError, ValueError) as error:
-        raise ValueError(f"{name} is not a pickle of arrays alone: {error}") from error
+        raise InvalidFile(f"{name} is not a pickle of arrays alone: {error}") from error
     if isinstance(found, BoxedArray) and isinstance(found.state, tuple) and isinstance(found.state[-1], list):
         return found.state[-1][0]
     return found

@@ -36,6 +36,7 @@ from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 
+from models.errors import InvalidFile
 from models.perception.array_pickle import as_array, read_pickle
 from models.perception.file_arrays import FileArrays
 from models.perception.morphable import MorphableModel, vertex_normals
@@ -77,19 +78,19 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path.name} is not a whole safetensors file: {error}") from error
+        raise InvalidFile(f"{path.name} is not a whole safetensors file: {error}") from error
 
 
 def read_model(path: Path) -> MorphableModel:
-    """What `write_arrays` wrote; arrays that are not the model's are left aside. ValueError names the file
+    """What `write_arrays` wrote; arrays that are not the model's are left aside. InvalidFile names the file
     and the field that is missing or wrong.
     """
     file = FileArrays(path.name, "a model as models.perception.converters writes it", read_arrays(path))
     file.require(*NEEDED)
     try:
         return _model_of(file)
-    except ValueError as error:
-        raise ValueError(
+    except (ValueError, InvalidFile) as error:
+        raise InvalidFile(
             f"{path.name}: {error}. Convert the publisher's files again and import that"
         ) from error
 
@@ -210,7 +211,7 @@ def lsfm(model_path: Path, sampler_path: Path, mesh_path: Path) -> MorphableMode
     (idxs: the vertices that dense landmarks stand for), and the mesh (see the table above)."""
     fmod = _matlab(model_path, ("fmod",)).get("fmod")
     if fmod is None or fmod.dtype.names is None or fmod.size != 1:
-        raise ValueError(f"{model_path.name} holds no fmod, one struct of {', '.join(LSFM_ARRAYS)}")
+        raise InvalidFile(f"{model_path.name} holds no fmod, one struct of {', '.join(LSFM_ARRAYS)}")
     found = {name: fmod.reshape(-1)[0][name] for name in fmod.dtype.names}
     file = FileArrays(model_path.name, "LSFM's model as HeadGAN has it", found)
     file.require(*LSFM_ARRAYS)
@@ -247,7 +248,7 @@ def _matlab(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         with path.open("rb") as stream:
             return loadmat(stream, variable_names=list(names))
     except (MatReadError, NotImplementedError, ValueError, TypeError, zlib.error) as error:
-        raise ValueError(f"{path.name} is not a MATLAB 5 file: {str(error).splitlines()[0]}") from error
+        raise InvalidFile(f"{path.name} is not a MATLAB 5 file: {str(error).splitlines()[0]}") from error
 
 
 def _thrice(corners: np.ndarray) -> np.ndarray:
@@ -341,10 +342,10 @@ def _named(path: Path, names: Sequence[str], what: str) -> FileArrays:
     """These arrays of an npz, a pickle, or an npy whose one object is a dict."""
     try:
         found = _opened(path)
-    except (ValueError, EOFError, BadZipFile) as error:
-        raise ValueError(f"{path.name} cannot be read as {what}: {error}") from error
+    except (ValueError, EOFError, BadZipFile, InvalidFile) as error:
+        raise InvalidFile(f"{path.name} cannot be read as {what}: {error}") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path.name} holds a {type(found).__name__}, expected a dict of arrays")
+        raise InvalidFile(f"{path.name} holds a {type(found).__name__}, expected a dict of arrays")
     file = FileArrays(path.name, what, found)
     file.require(*names)
     arrays = {}
@@ -352,7 +353,7 @@ def _named(path: Path, names: Sequence[str], what: str) -> FileArrays:
         try:
             arrays[name] = as_array(found[name])
         except ValueError as error:
-            raise ValueError(f"{path.name}: {name}: {error}") from error
+            raise InvalidFile(f"{path.name}: {name}: {error}") from error
     return FileArrays(path.name, what, arrays)
 
 
@@ -388,5 +389,5 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except (ValueError, OSError) as error:
+    except (InvalidFile, OSError) as error:
         sys.exit(f"error: {error}")

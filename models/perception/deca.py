@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.errors import InvalidFile
 from models.perception.fit import FaceFit, turn
 from models.perception.pose import FLIP
 from models.perception.resnet import OUT, SIDE, Reading, ResNet50, ShapeNet, load_part
@@ -128,7 +129,7 @@ def load(weights: Mapping[str, Path]) -> Deca:
     arrays = read_arrays(weights["flame_model"])
     joint = [arrays.get(name) for name in ("root", "root_basis", "origin")]
     if any(part is None for part in joint):
-        raise ValueError(
+        raise InvalidFile(
             f"{weights['flame_model'].name} is not a FLAME that models.perception.converters wrote"
         )
     net = load_part(Encoder, weights["deca"], "E_flame", "deca")

@@ -14,6 +14,8 @@ from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 
+from models.errors import InvalidFile
+
 UNREADABLE = (
     OSError, EOFError, RuntimeError, MemoryError, BadZipFile, zlib.error, lzma.LZMAError,  # the zip
     ValueError, TypeError, SyntaxError, tokenize.TokenError,  # an array's header
@@ -26,7 +28,7 @@ Shape = tuple[int | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class FileArrays:
-    """All checks raise ValueError: the file, the field, what was found, what is expected, what to do."""
+    """All checks raise InvalidFile: the file, the field, what was found, what is expected, what to do."""
 
     file: str
     """Its name, without folders."""
@@ -37,7 +39,7 @@ class FileArrays:
     def require(self, *names: str) -> None:
         if missing := [name for name in names if name not in self.found]:
             has = ", ".join(sorted(map(str, self.found))[:8]) or "nothing"
-            raise ValueError(
+            raise InvalidFile(
                 f"{self.file}: no {', '.join(missing)}; expected {self.what}, found {has}. {self._advice}"
             )
 
@@ -92,9 +94,9 @@ class FileArrays:
             raise self.wrong(name, f"is of type {array.dtype}", expected)
         return array
 
-    def wrong(self, name: str, found: str, expected: str) -> ValueError:
+    def wrong(self, name: str, found: str, expected: str) -> InvalidFile:
         """The error to raise."""
-        return ValueError(f"{self.file}: {name} {found}, expected {expected}. {self._advice}")
+        return InvalidFile(f"{self.file}: {name} {found}, expected {expected}. {self._advice}")
 
     @property
     def _advice(self) -> str:
@@ -102,8 +104,8 @@ class FileArrays:
 
 
 def read_npz(stream: BinaryIO, file: str, what: str) -> FileArrays:
-    """All arrays of an npz; nothing in it is unpickled. file, what: as FileArrays has them. ValueError: it is
-    none, or one of its arrays cannot be read.
+    """All arrays of an npz; nothing in it is unpickled. file, what: as FileArrays has them. InvalidFile: it
+    is none, or one of its arrays cannot be read.
     """
     found: dict[str, Any] = {}
     read = FileArrays(file, what, found)

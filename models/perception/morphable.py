@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from models.errors import InvalidFile
 from models.perception.file_arrays import read_npz
 
 LANDMARKS = 68
@@ -153,7 +154,7 @@ class MorphableModel:
 
     @classmethod
     def load(cls, path: Path | BinaryIO) -> MorphableModel:
-        """Read an npz; nothing in it is unpickled. ValueError names the file and what is missing, unknown or
+        """Read an npz; nothing in it is unpickled. InvalidFile names the file and what is missing, unknown or
         wrong in it.
         """
         name = path.name if isinstance(path, Path) else "the model's stream"
@@ -164,7 +165,7 @@ class MorphableModel:
         values: dict[str, Any] = {n: a for n, a in file.found.items() if not n.startswith(_REGION)}
         known = {one.name for one in fields(cls)} - {"regions"}
         if unknown := sorted(set(values) - known):
-            raise ValueError(f"{name}: unknown {', '.join(unknown)} in a morphable model")
+            raise InvalidFile(f"{name}: unknown {', '.join(unknown)} in a morphable model")
         values |= {text: file.text(text) for text in _TEXTS}
         values |= {n: file.texts(n) if values[n].size else () for n in _NAMES if n in values}
         if "metres_per_unit" in values:
@@ -172,7 +173,7 @@ class MorphableModel:
         try:
             return cls(regions=regions, **values)
         except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
+            raise InvalidFile(f"{name}: {error}") from error
 
     @staticmethod
     def analytic() -> MorphableModel:

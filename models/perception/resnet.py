@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.errors import InvalidFile
 from models.perception.fit import FaceFit
 from models.perception.torch_net import TorchNet, in_batches, read_tensors
 
@@ -129,14 +130,14 @@ class ShapeNet(TorchNet, ABC):
 def load_part(make: Callable[[], nn.Module], path: Path, part: str, weights_id: str) -> nn.Module:
     """The net that `make` builds, with the tensors that the file holds under `part`.
 
-    Counts of training batches may be missing. Raises ValueError naming what else is missing, unknown or of
+    Counts of training batches may be missing. Raises InvalidFile naming what else is missing, unknown or of
     another shape.
     """
     found = read_tensors(path)
     tensors = {name.removeprefix(f"{part}."): t for name, t in found.items() if name.startswith(f"{part}.")}
     if not tensors:
         tops = sorted({name.split(".")[0] for name in found})[:6]
-        raise ValueError(f"weights {weights_id}: no {part} in {path.name}; it holds {', '.join(tops)}")
+        raise InvalidFile(f"weights {weights_id}: no {part} in {path.name}; it holds {', '.join(tops)}")
     net = make()
     wanted = {n: t.shape for n, t in net.state_dict().items() if not n.endswith("num_batches_tracked")}
     wrong = {
@@ -150,6 +151,6 @@ def load_part(make: Callable[[], nn.Module], path: Path, part: str, weights_id: 
         if names
     ]
     if told:
-        raise ValueError(f"weights {weights_id}: {part} of {path.name} {'; '.join(told)}")
+        raise InvalidFile(f"weights {weights_id}: {part} of {path.name} {'; '.join(told)}")
     net.load_state_dict({name: tensors[name].float() for name in wanted}, strict=False)
     return net

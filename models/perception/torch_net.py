@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from models.errors import InvalidFile
 from models.perception.interfaces import Inference
 
 BATCH = {"cpu": 1, "cuda": 64}
@@ -89,14 +90,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     They may lie under `state_dict`, beside an optimizer's, and carry the `module.` of data parallelism.
     """
     if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        found: dict[str, Tensor] = load_file(path)
+        try:
+            found: dict[str, Tensor] = load_file(path)
+        except SafetensorError as error:
+            raise InvalidFile(f"{path}: not a whole safetensors file: {error}") from error
     else:
         try:
             found = _flat(torch.load(path, map_location="cpu", weights_only=True))
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            raise ValueError(f"{path}: not a file of tensors alone: {str(error).splitlines()[0]}") from error
+            raise InvalidFile(f"{path}: not a file of tensors alone: {str(error).splitlines()[0]}") from error
     for nest in NESTS:
         inner = {name.removeprefix(f"{nest}."): t for name, t in found.items() if name.startswith(f"{nest}.")}
         found = inner or found
@@ -117,13 +122,13 @@ def build(
 ) -> nn.Module:
     """The net that `make` builds, with the tensors of the file and no others; `unused` may be in the file.
 
-    Raises ValueError naming those that are missing, unknown or of another shape.
+    Raises InvalidFile naming those that are missing, unknown or of another shape.
     """
     tensors = {name: tensor for name, tensor in read_tensors(path).items() if name not in unused}
     with torch.device("meta"):  # no time and no random numbers for weights that are replaced at once
         net = make()
     if told := differences(tensors, shapes(net)):
-        raise ValueError(
+        raise InvalidFile(
             f"weights {weights_id} do not fit {type(net).__name__}: tensors {told}. "
             f"Is {path.name} another model's file?"
         )

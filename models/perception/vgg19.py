@@ -83,7 +83,7 @@ class Vgg19:
 
 
 def load(weights: Mapping[str, Path]) -> Vgg19:
-    """The net trained on ImageNet. Raises ValueError naming missing, unknown and misshapen tensors."""
+    """The net trained on ImageNet. Raises InvalidFile naming missing, unknown and misshapen tensors."""
     net = build(Features, weights[WEIGHTS], WEIGHTS, UNUSED)
     assert isinstance(net, Features)
     return Vgg19(net, "vgg19")

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.errors import InvalidFile, InvalidSettings
 from models.perception.interfaces import Inference, SpeechOptions
 
 RATE = 16_000
@@ -77,9 +78,9 @@ def load(path: Path, name: str) -> Wav2Vec2:
         tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 - not a dict
     given = about.get("config.json")
     if given is None:
-        raise ValueError(f"{name}: no config.json came with the weights; import the folder that holds both")
+        raise InvalidFile(f"{name}: no config.json came with the weights; import the folder that holds both")
     if given.get("add_adapter"):
-        raise ValueError(f"{name}: has an adapter behind the transformer, which changes its frame rate")
+        raise InvalidFile(f"{name}: has an adapter behind the transformer, which changes its frame rate")
     architecture = {key: given[key] for key in ARCHITECTURE if key in given}
     architecture |= {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}  # of training
     architecture |= {"attn_implementation": "sdpa"}
@@ -107,7 +108,7 @@ def _fill(net: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
     found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     if wrong := sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key)):
         key = wrong[0]
-        raise ValueError(
+        raise InvalidFile(
             f"{name}: {len(wrong)} tensors do not fit config.json, such as {key}: "
             f"found {found.get(key, 'none')}, expected {wanted.get(key, 'none')}"
         )
@@ -119,7 +120,7 @@ def _check_clock(config: Any, name: str) -> None:
     for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
         field, hop = field + (kernel - 1) * hop, hop * stride
     if (hop, field) != (HOP, FIELD):
-        raise ValueError(f"{name}: tokens of {field} samples every {hop}; expected {FIELD} every {HOP}")
+        raise InvalidFile(f"{name}: tokens of {field} samples every {hop}; expected {FIELD} every {HOP}")
 
 
 # --- windows ------------------------------------------------------------------------------------------------
@@ -240,7 +241,9 @@ class Wav2Vec2:
     def _transformer(self, layer: int) -> nn.Module:
         """The blocks up to `layer`, whose output is the library's hidden_states[layer]."""
         if not -1 <= layer <= self.layers:
-            raise ValueError(f"{self.name}: layer {layer} asked for; it has {self.layers}, -1 is the last")
+            raise InvalidSettings(
+                f"{self.name}: layer {layer} asked for; it has {self.layers}, -1 is the last"
+            )
         if layer in (-1, self.layers):
             return self.net.encoder
         if layer not in self._cut:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from pipelines.errors import UserError
+
 Sample = dict[str, Any]
 
 
@@ -34,7 +36,7 @@ class Node:
     """Where weights are missing: refuse to run, before any node does; or run, and say what is left out."""
     check: str | None = None
     """"module:function" of (config, node name): called before any node runs, if this one will; raises
-    ValueError for settings that cannot work."""
+    UserError or InvalidSettings for settings that cannot work."""
     tools: Sequence[str] = ()
     packages: Sequence[str] = ()
     nets: Sequence[str] = ()
@@ -80,7 +82,7 @@ class Graph:
 
     def __getitem__(self, name: str) -> Node:
         if name not in self.nodes:
-            raise ValueError(f"no node {name!r}; the nodes are {', '.join(self.nodes)}")
+            raise UserError(f"no node {name!r}; the nodes are {', '.join(self.nodes)}")
         return self.nodes[name]
 
     def __iter__(self):

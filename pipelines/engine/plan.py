@@ -28,6 +28,7 @@ from pipelines.engine.keys import View, digest, lookup
 from pipelines.engine.node import Graph, Node
 from pipelines.engine.packs import PackJob, UnitJob, seal
 from pipelines.engine.published import Packs, Readable, read_whole
+from pipelines.errors import UserError
 from storage import locations
 from storage.errors import Damaged
 from storage.families import Artifact, ManifestRow, read_parquet
@@ -181,7 +182,7 @@ class Planner:
     def _pinned(self, node: Node, key: str) -> NodePlan:
         artifact = self.readable(lambda: read_whole(self.store, node.name, key), None)
         if artifact is None:
-            raise ValueError(f"the pinned {node.name} {key} is not in the store; pin again: `reenact pin`")
+            raise UserError(f"the pinned {node.name} {key} is not in the store; pin again: `reenact pin`")
         plan = NodePlan(node, "pinned", [f"pinned at {key[:8]}"], key=key, artifact=artifact)
         _table(plan, artifact.path(f"{node.name}.parquet").read_bytes(), artifact)
         return plan

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.errors import UserError
+
 if TYPE_CHECKING:
     from pipelines.engine.node import Context
 
@@ -62,20 +64,20 @@ def choose(
     """Clips of test identities that have a driving frame besides the sources and that no family lacks: at
     most `most`, evenly spread. `families`: node -> family, `clips` among them.
 
-    Raises ValueError, which says what to change, where none is left.
+    Raises UserError, which says what to change, where none is left.
     """
     clips = families["clips"]
     tested = [k for k in clips.keys if split_of[clips.recording_of(k)] == "test"]
     if not tested:
-        raise ValueError(f"none of {len(clips.keys)} clips is in the test split; raise data.test_fraction")
+        raise UserError(f"none of {len(clips.keys)} clips is in the test split; raise data.test_fraction")
     long = [k for k in tested if clips.frames_of(k) > sources]
     if not long:
-        raise ValueError(f"none of {len(tested)} test clips has more frames than eval.sources, {sources}")
+        raise UserError(f"none of {len(tested)} test clips has more frames than eval.sources, {sources}")
     lacking = Counter(name for name, family in families.items() for key in long if key not in family)
     keys = [key for key in long if all(key in family for family in families.values())]
     if not keys:
         told = ", ".join(f"{count} by {name}" for name, count in sorted(lacking.items()))
-        raise ValueError(
+        raise UserError(
             f"none of {len(long)} test clips can drive every model: rejected are {told}; "
             "the corpus page shows why, or leave a model out of `models`"
         )

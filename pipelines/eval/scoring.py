@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.errors import UserError
 from pipelines.eval import pictures
 from pipelines.eval.captions import caption, column_titles
 from pipelines.eval.methods import CODEC, COPY
@@ -152,7 +153,7 @@ def drive(
             f"{model} gave {generated.shape} for {len(driving)} driving frames; expected {expected}"
         )
     if not np.isfinite(generated).all():
-        raise FloatingPointError(f"{model} gave values that are not finite; its checkpoint is unusable")
+        raise UserError(f"{model} gave values that are not finite; its checkpoint is unusable")
     resized = pictures.to_uint8(pictures.resize(frames, size))
     truth = resized[len(sources) :]
     methods = {

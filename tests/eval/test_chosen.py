@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from pipelines.errors import UserError
 from pipelines.eval import chosen
 
 
@@ -26,14 +27,14 @@ def test_fewer_clips_are_spread_over_all_of_them(make_family, clips, split_of):
 
 
 def test_no_test_clip_is_an_error_that_says_what_to_raise(make_family, clips):
-    with pytest.raises(ValueError, match=r"data\.test_fraction"):
+    with pytest.raises(UserError, match=r"data\.test_fraction"):
         list_of({"clips": make_family(clips)}, {f"rec{i}": "train" for i in range(6)})
 
 
 def test_clips_with_no_frame_left_to_drive_are_not_scored(make_family, clips):
     split_of = {f"rec{i}": "test" for i in range(6)}
     assert len(list_of({"clips": make_family(clips)}, split_of, sources=8)) == 6  # of 9 frames each
-    with pytest.raises(ValueError, match=r"none of 6 test clips has more frames than eval\.sources, 9"):
+    with pytest.raises(UserError, match=r"none of 6 test clips has more frames than eval\.sources, 9"):
         list_of({"clips": make_family(clips)}, split_of, sources=9)
 
 
@@ -54,7 +55,7 @@ def test_what_is_lost_of_the_training_clips_is_not_counted(make_family, clips, s
 def test_no_clip_that_drives_every_model_is_an_error_that_says_who_lacks_them(make_family, clips, split_of):
     families = {"clips": make_family(clips), "fit3dmm": make_family({})}
     with pytest.raises(
-        ValueError, match="none of 4 test clips can drive every model: rejected are 4 by fit3d"
+        UserError, match="none of 4 test clips can drive every model: rejected are 4 by fit3d"
     ):
         chosen.choose(families, split_of, None, 1)
 

@@ -3,6 +3,7 @@
 import pytest
 
 from models.animation import Edit
+from models.errors import InvalidSettings
 
 
 def test_an_edit_tells_its_changes_in_their_order():
@@ -27,5 +28,5 @@ def test_an_edit_tells_its_changes_in_their_order():
     ],
 )
 def test_an_edit_that_means_nothing_is_refused(wrong, told):
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(InvalidSettings, match=told):
         Edit(**wrong)

@@ -6,6 +6,7 @@ from typing import Literal
 import pytest
 
 from models.checked import labels_of, printable, settings
+from models.errors import InvalidFile
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +47,7 @@ def test_settings_are_those_of_the_dataclass_and_lists_become_tuples():
     ],
 )
 def test_what_is_no_setting_is_told_by_its_name(described, message):
-    with pytest.raises(ValueError, match=f"^{message}$"):
+    with pytest.raises(InvalidFile, match=f"^{message}$"):
         settings(Outer, described, "net")
 
 
@@ -67,7 +68,7 @@ def test_labels_are_those_of_the_metadata():
     ],
 )
 def test_labels_other_than_short_printable_texts_are_refused(about):
-    with pytest.raises(ValueError, match=r"^labels.* expected .* texts"):
+    with pytest.raises(InvalidFile, match=r"^labels.* expected .* texts"):
         labels_of(about)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from models.errors import InvalidFile
 from pipelines.weights import export
 from storage import checkpoints, locations
 from storage.errors import InvalidInput
@@ -72,7 +73,7 @@ def test_weights_of_another_architecture_stop_before_training(lab, imported):
     context = lab.context("warmup", start_from="weights.fsrt_vox")
     net = replace(context.config.fsrt.net, expression_size=12)
     context.config.fsrt = replace(context.config.fsrt, net=net)
-    with pytest.raises(ValueError, match=r"do not fit fsrt\.net: .*expression_size 8 \(fsrt\.net: 12\)"):
+    with pytest.raises(InvalidFile, match=r"do not fit fsrt\.net: .*expression_size 8 \(fsrt\.net: 12\)"):
         lab.run(context)
     assert not context.seen["metrics"]
 

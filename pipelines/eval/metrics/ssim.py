@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipelines.errors import UserError
 from pipelines.eval.metrics.metric import Metric, Sums, check_pair
 
 SIGMA = 1.5
@@ -49,7 +50,7 @@ def update(prediction: np.ndarray, target: np.ndarray) -> SsimSums:
     """Two (T,H,W,3) in [0,1], at least 11 px a side -> sums."""
     check_pair(prediction, target)
     if min(target.shape[1:3]) < 2 * RADIUS + 1:
-        raise ValueError(f"SSIM of {target.shape[1:3]} px frames: expected at least {2 * RADIUS + 1} a side")
+        raise UserError(f"SSIM of {target.shape[1:3]} px frames: expected at least {2 * RADIUS + 1} a side")
     pairs = zip(prediction, target, strict=True)
     total = sum(ssim_frame(p.astype(np.float64), t.astype(np.float64)) for p, t in pairs)
     return SsimSums(n=float(len(target)), total=total)

@@ -52,9 +52,9 @@ def read_picture(path: Path) -> Picture:
     except Image.DecompressionBombError as error:  # Pillow's own limit, which it looks at sooner
         found = re.search(r"\d{6,}", str(error))
         raise _too_large(path, f"{int(found[0]):,}" if found else "too many") from None
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise UserError(f"{path}: {error.strerror}") from None
     except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, FileNotFoundError | IsADirectoryError | PermissionError):
-            raise
         raise UserError(f"{path} cannot be decoded: {error}") from error
     return Picture(np.asarray(_flat(_eight_bit(upright), notes)), notes)
 

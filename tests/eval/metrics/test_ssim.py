@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
+from pipelines.errors import UserError
 from pipelines.eval.metrics import ssim
 
 
@@ -29,5 +30,5 @@ def test_equal_frames_have_ssim_one(images):
 
 
 def test_frames_smaller_than_the_window_are_refused():
-    with pytest.raises(ValueError, match="expected at least 11"):
+    with pytest.raises(UserError, match="expected at least 11"):
         ssim.update(np.zeros((1, 8, 8, 3)), np.zeros((1, 8, 8, 3)))

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from models.animation import Edit, Shown, Transfer
+from models.errors import InvalidFile, InvalidSettings
 from models.fsrt.network import Fsrt
 from models.fsrt.reenact import Reenactor, load_reenactor, reenactor_of, relative_keypoints
 
@@ -80,14 +81,14 @@ def test_the_scale_is_that_of_the_source_face_over_the_first_driving_face():
 
 def test_a_first_frame_without_extent_has_no_scale():
     line = torch.arange(4.0)[:, None].repeat(1, 2)
-    with pytest.raises(ValueError, match="span no area"):
+    with pytest.raises(InvalidSettings, match="span no area"):
         relative_keypoints(line, line[None], line, adapt_scale=True)
 
 
 def test_a_model_without_keypoints_refuses_relative_motion_and_says_why(nano, clip):
     net = replace(nano, keypoint_octaves=0)
     reenactor = Reenactor(Fsrt(net), net, {})
-    with pytest.raises(ValueError, match=r"renders without keypoints.*latent expression"):
+    with pytest.raises(InvalidSettings, match=r"renders without keypoints.*latent expression"):
         reenactor.check(RELATIVE)
     reenactor.check(Transfer())
     assert reenactor.drive(clip, [0], [1, 2]).shape == (2, 16, 16, 3)
@@ -95,7 +96,7 @@ def test_a_model_without_keypoints_refuses_relative_motion_and_says_why(nano, cl
 
 @pytest.mark.parametrize("wrong", [{"motion": "both"}, {"motion": "absolute", "adapt_scale": True}])
 def test_a_transfer_that_means_nothing_is_refused(wrong):
-    with pytest.raises(ValueError, match=r"expected absolute or relative|relative motion"):
+    with pytest.raises(InvalidSettings, match=r"expected absolute or relative|relative motion"):
         Transfer(**wrong)
 
 
@@ -129,23 +130,23 @@ def test_the_judge_of_an_adversarial_phase_stays_behind(state, about):
 
 def test_a_checkpoint_of_another_size_is_told_by_its_tensors(state, about, nano):
     described = about | {"architecture": asdict(replace(nano, expression_size=12))}
-    with pytest.raises(ValueError, match=r"it\.safetensors does not fit fsrt.*of another shape: .*\(8,"):
+    with pytest.raises(InvalidFile, match=r"it\.safetensors does not fit fsrt.*of another shape: .*\(8,"):
         reenactor_of(state, described, name="it.safetensors")
 
 
 def test_unknown_and_missing_tensors_are_named(state, about):
     state = {name.replace("encoder.per_patch_linear", "encoder.patches"): t for name, t in state.items()}
-    with pytest.raises(ValueError, match=r"missing: encoder\.per_patch_linear.*unknown: encoder\.patches"):
+    with pytest.raises(InvalidFile, match=r"missing: encoder\.per_patch_linear.*unknown: encoder\.patches"):
         reenactor_of(state, about)
 
 
 def test_a_checkpoint_of_another_model_is_told(state, about):
-    with pytest.raises(ValueError, match="holds headgan, not fsrt"):
+    with pytest.raises(InvalidFile, match="holds headgan, not fsrt"):
         reenactor_of(state, about | {"model": "headgan"})
 
 
 def test_a_phase_that_renders_nothing_is_told(state, about):
-    with pytest.raises(ValueError, match="phase keypoints, which cannot render images"):
+    with pytest.raises(InvalidFile, match="phase keypoints, which cannot render images"):
         reenactor_of(state, {"model": "fsrt", "phase": "keypoints"})
 
 
@@ -160,7 +161,7 @@ def test_a_phase_that_renders_nothing_is_told(state, about):
     ],
 )
 def test_metadata_of_another_form_is_told(state, about, change, message):
-    with pytest.raises(ValueError, match=rf"describes no net that is known here \({message}"):
+    with pytest.raises(InvalidFile, match=rf"describes no net that is known here \({message}"):
         reenactor_of(state, about | change)
 
 
@@ -178,13 +179,13 @@ def test_metadata_of_another_form_is_told(state, about, change, message):
     ],
 )
 def test_an_architecture_that_cannot_be_is_told_by_its_setting(state, about, change, message):
-    with pytest.raises(ValueError, match=rf"describes no net that is known here \(.*{message}"):
+    with pytest.raises(InvalidFile, match=rf"describes no net that is known here \(.*{message}"):
         reenactor_of(state, about | {"architecture": about["architecture"] | change})
 
 
 @pytest.mark.parametrize("about", [{"model": CLEAR}, {"phase": CLEAR}, {"architecture": {}, "labels": {}}])
 def test_no_text_of_a_checkpoint_steers_the_terminal(about):
-    with pytest.raises(ValueError, match=r"\\x1b\[2J") as told:
+    with pytest.raises(InvalidFile, match=r"\\x1b\[2J") as told:
         reenactor_of({CLEAR: torch.ones(1)}, about)
     assert CLEAR not in str(told.value)
 
@@ -192,10 +193,10 @@ def test_no_text_of_a_checkpoint_steers_the_terminal(about):
 def test_files_of_another_kind_are_told(tmp_path, state):
     plain, cut = tmp_path / "plain.safetensors", tmp_path / "cut.safetensors"
     save_file(state, plain)
-    with pytest.raises(ValueError, match="no checkpoint of a training phase"):
+    with pytest.raises(InvalidFile, match="no checkpoint of a training phase"):
         load_reenactor(plain)
     cut.write_bytes(plain.read_bytes()[:999])
-    with pytest.raises(ValueError, match="not a whole safetensors file"):
+    with pytest.raises(InvalidFile, match="not a whole safetensors file"):
         load_reenactor(cut)
 
 
@@ -209,12 +210,14 @@ def test_a_saved_checkpoint_renders_as_the_net_did(tmp_path, reenactor, about, c
 # --- what it cannot do --------------------------------------------------------------------------------------
 def test_edits_are_refused_with_what_was_asked(reenactor):
     edit = Edit(frontal=True, turn={"yaw": 20.0}, expression={"jaw_open": 1.0})
-    with pytest.raises(ValueError, match=r"frontal, yaw \+20 degrees, expression jaw_open \+1 sigmas:"):
+    with pytest.raises(InvalidSettings, match=r"frontal, yaw \+20 degrees, expression jaw_open \+1 sigmas:"):
         reenactor.check(Transfer(edit=edit))
-    with pytest.raises(ValueError, match=r"identity 0 \+2 sigmas: it has no coefficients of .* identity"):
+    with pytest.raises(
+        InvalidSettings, match=r"identity 0 \+2 sigmas: it has no coefficients of .* identity"
+    ):
         reenactor.check(Transfer(edit=Edit(identity={"0": 2.0})))
 
 
 def test_numbers_cannot_drive_it(reenactor):
-    with pytest.raises(ValueError, match="driven by a video or a picture"):
+    with pytest.raises(InvalidSettings, match="driven by a video or a picture"):
         reenactor.stated({"scale": np.ones(3)})

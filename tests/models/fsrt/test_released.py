@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from models.errors import InvalidFile, InvalidSettings
 from models.fsrt.config import Augment, FsrtConfig, Judge, Sampling, full, small_decoder
 from models.fsrt.discriminator import Discriminator
 from models.fsrt.network import Fsrt
@@ -161,7 +162,7 @@ def broken(tmp_path, files, section, change, message):
     content = {part: dict(noise(net, 1)) for part, net in Fsrt(section.net).named_children() if part in PARTS}
     change(content)
     path = imported(tmp_path, "fsrt_vox", content)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InvalidFile, match=message):
         read({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, section)
 
 
@@ -193,7 +194,7 @@ def test_a_tensor_of_another_shape_is_an_error(tmp_path, files, section):
 def test_another_architecture_is_told_by_its_settings(files, section):
     other = replace(section, net=replace(section.net, expression_size=12, decoder_mlp=20))
     with pytest.raises(
-        ValueError, match=r"of another shape.*expression_size 8 \(fsrt.net: 12\).*decoder_mlp 16"
+        InvalidFile, match=r"of another shape.*expression_size 8 \(fsrt.net: 12\).*decoder_mlp 16"
     ):
         read(files, other)
 
@@ -201,22 +202,22 @@ def test_another_architecture_is_told_by_its_settings(files, section):
 def test_another_discriminator_is_an_error(tmp_path, files, trained, section):
     path = imported(tmp_path, "fsrt_vox", of(trained, *PARTS, "discriminator"))
     other = replace(section, discriminator=replace(JUDGE, width=4))
-    with pytest.raises(ValueError, match=r"of another shape: discriminator\.discs\.1"):
+    with pytest.raises(InvalidFile, match=r"of another shape: discriminator\.discs\.1"):
         read({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, other, PHASES["adversarial"])
 
 
 def test_a_net_without_a_detector_is_an_error(files, section):
-    with pytest.raises(ValueError, match=r"expected one detector .fsrt_kp or fomm_vox.*holds no detector"):
+    with pytest.raises(InvalidSettings, match=r"one detector .fsrt_kp or fomm_vox.*holds no detector"):
         read({"fsrt_vox": files["fsrt_vox"]}, section)
 
 
 def test_two_detectors_are_an_error(tmp_path, files, trained, section):
     fomm = imported(tmp_path, "fomm_vox", of(trained, "kp_detector"))
-    with pytest.raises(ValueError, match="expected one detector"):
+    with pytest.raises(InvalidSettings, match="expected one detector"):
         read({**files, "fomm_vox": fomm}, section)
     path = imported(tmp_path, "fsrt_vox", of(trained, *PARTS, "kp_detector"))
     with pytest.raises(
-        ValueError, match=r"kp_detector.down.weight and \d+ more are in fsrt_kp and in fsrt_vox"
+        InvalidFile, match=r"kp_detector.down.weight and \d+ more are in fsrt_kp and in fsrt_vox"
     ):
         read({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, section)
 
@@ -224,7 +225,7 @@ def test_two_detectors_are_an_error(tmp_path, files, trained, section):
 @pytest.mark.parametrize("weights_id", ["fsrt_vox", "fsrt_kp", "fomm_vox"])
 def test_the_file_of_another_model_is_refused_before_it_is_imported(tmp_path, weights_id):
     path = imported(tmp_path, weights_id, {"conv1.weight": torch.ones(2), "fc.weight": torch.ones(3)})
-    with pytest.raises(ValueError, match=f"this is not {weights_id}: .*missing.*2 unknown: .*conv1.weight"):
+    with pytest.raises(InvalidFile, match=f"this is not {weights_id}: .*missing.*2 unknown: .*conv1.weight"):
         check(weights_id, path)
 
 
@@ -281,14 +282,14 @@ def test_a_distilled_detector_is_written_alone(tmp_path, trained, section):
 def test_a_checkpoint_that_is_not_whole_is_not_written(tmp_path, trained, section):
     tensors = flat(trained)
     tensors.pop("decoder.render_mlp.0.bias")
-    with pytest.raises(ValueError, match=r"phase adversarial is not whole: tensors 1 missing: decoder"):
+    with pytest.raises(InvalidFile, match=r"phase adversarial is not whole: tensors 1 missing: decoder"):
         write(tensors, about(section), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_overwritten(tmp_path, trained, section):
     write(flat(trained), about(section), tmp_path)
-    with pytest.raises(ValueError, match=r"vox256.pt would be overwritten"):
+    with pytest.raises(InvalidSettings, match=r"vox256.pt would be overwritten"):
         write(flat(trained), about(section), tmp_path)
 
 
@@ -325,10 +326,10 @@ def test_item_10_the_published_layout_both_ways(tmp_path, golden):
     tensors, read_about = load(files)
     assert read_about["architecture"] == asdict(net)
     assert reenactor_of(tensors, read_about).architecture == net
-    with pytest.raises(ValueError, match="hold a detector alone, which cannot render"):
+    with pytest.raises(InvalidSettings, match="hold a detector alone, which cannot render"):
         load({"fsrt_kp": files["fsrt_kp"]})
     no_negative = FsrtConfig(net=replace(net, start_octave=0), augment=Augment(out_of_frame=0))
     with pytest.raises(
-        ValueError, match=r"trained with other settings: fsrt.net.start_octave 0 \(theirs: -1\)"
+        InvalidSettings, match=r"trained with other settings: fsrt.net.start_octave 0 \(theirs: -1\)"
     ):
         read(files, no_negative)

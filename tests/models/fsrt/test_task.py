@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.errors import InvalidFile, InvalidSettings
 from models.fsrt.config import Augment, Sampling
 from models.fsrt.distil import GROUPS, KeypointTask, group_keypoints
 from models.fsrt.task import ReenactTask, load_reenactor
@@ -137,7 +138,7 @@ def test_distilled_keypoints_are_means_of_landmark_groups():
 def test_the_distilled_detector_has_ten_keypoints(nano):
     from dataclasses import replace
 
-    with pytest.raises(ValueError, match=r"keypoints 8: the distilled detector has 10"):
+    with pytest.raises(InvalidSettings, match=r"keypoints 8: the distilled detector has 10"):
         KeypointTask(replace(nano.detector, keypoints=8), Augment())
 
 
@@ -172,5 +173,5 @@ def test_a_checkpoint_with_a_missing_tensor_is_refused(task, checkpoint):
     state, about = load_file(checkpoint), {"labels": {}, **task.describe()}
     state.pop("decoder.render_mlp.0.weight")
     save_file(state, checkpoint, metadata={"reenact": json.dumps(about)})
-    with pytest.raises(ValueError, match=r"decoder\.render_mlp\.0\.weight"):
+    with pytest.raises(InvalidFile, match=r"decoder\.render_mlp\.0\.weight"):
         load_reenactor(checkpoint)

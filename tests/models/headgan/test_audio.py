@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from models.errors import InvalidFile
 from models.headgan.audio import heard
 from models.headgan.config import Hearing
 
@@ -58,7 +59,7 @@ def test_a_clip_without_sound_is_heard_as_zeros():
 
 def test_features_that_are_not_finite_are_an_error():
     with pytest.raises(
-        ValueError, match="clip x: speech features hold a NaN or an infinity near frames 2 to"
+        InvalidFile, match="clip x: speech features hold a NaN or an infinity near frames 2 to"
     ):
         heard(np.full((5, 3), np.nan), [2], Hearing(), whose="clip x")
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from models.animation import Edit
+from models.errors import InvalidFile, InvalidSettings
 from models.headgan.driving import component_change, edited, fitted, mixed
 from models.perception.fit import FitOptions, fit_landmarks
 from models.perception.morphable import analytic
@@ -110,23 +111,23 @@ def test_more_than_five_frames_of_a_run_that_do_not_fit_are_an_error_that_names_
 ):
     """Frames without a face do not end a run."""
     longer = np.concatenate([landmarks, landmarks[::-1]])
-    with pytest.raises(ValueError, match=f"driving {told}"):
+    with pytest.raises(InvalidFile, match=f"driving {told}"):
         fitted(analytic(), without_fit(longer, missing, odd), "driving")
 
 
 def test_more_than_half_of_the_frames_without_a_fit_are_an_error(landmarks):
     longer = np.concatenate([landmarks, landmarks[::-1]])
-    with pytest.raises(ValueError, match=r"driving: no face, or none that .* fits, in 13 of 24 frames"):
+    with pytest.raises(InvalidFile, match=r"driving: no face, or none that .* fits, in 13 of 24 frames"):
         fitted(analytic(), without_fit(longer, range(2, 13), [20, 22]), "driving")
 
 
 def test_a_single_picture_that_does_not_fit_is_an_error(landmarks):
-    with pytest.raises(ValueError, match="source frame 0: the 3D face does not fit"):
+    with pytest.raises(InvalidFile, match="source frame 0: the 3D face does not fit"):
         fitted(analytic(), landmarks[:1, ::-1], "source")
 
 
 def test_no_face_at_all_is_an_error(landmarks):
-    with pytest.raises(ValueError, match="no landmarks in any of 12 frames"):
+    with pytest.raises(InvalidFile, match="no landmarks in any of 12 frames"):
         fitted(analytic(), np.full_like(landmarks, np.nan), "driving")
 
 
@@ -198,9 +199,9 @@ def test_components_go_by_number_or_name_and_others_are_told():
         assert named[[0, 2]].tolist() == [-1.0, 0.5]
         assert np.count_nonzero(named) == 2
         known = rf"{kind} smirk: analytic has components 0 to {len(names) - 1} or one of {names[0]}, "
-        with pytest.raises(ValueError, match=known):
+        with pytest.raises(InvalidSettings, match=known):
             component_change(kind, {"smirk": 1.0}, model)
-        with pytest.raises(ValueError, match=f"{kind} 99"):
+        with pytest.raises(InvalidSettings, match=f"{kind} 99"):
             component_change(kind, {"99": 1.0}, model)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.errors import InvalidFile, InvalidSettings
 from models.headgan.motion import (
     CAMERA,
     Adaptation,
@@ -161,7 +162,7 @@ def test_angles_or_rotations_drive_a_head():
     ],
 )
 def test_parameters_that_cannot_be_used_are_named(changed, told):
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(InvalidFile, match=told):
         explicit_motion({**GIVEN, **changed}, 4, 3)
 
 
@@ -212,7 +213,7 @@ def test_standardising_takes_the_references_spread_and_needs_one():
     found = reenacted(driving, reference, Adaptation(standardise=True, frames=1))
     spread = (reference.translation / reference.scale[:, None]).std(0)
     np.testing.assert_allclose((found.translation / found.scale[:, None]).std(0), spread, rtol=1e-4)
-    with pytest.raises(ValueError, match="40 driving and 1 reference frames"):
+    with pytest.raises(InvalidSettings, match="40 driving and 1 reference frames"):
         reenacted(driving, reference.at([0]), Adaptation(standardise=True))
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from models import MODELS
+from models.errors import InvalidSettings
 from models.headgan import phases
 from models.headgan.config import Architecture, HeadGanConfig, Judges
 from models.headgan.phases import PHASES, RELEASED, SETTINGS, TASKS
@@ -98,7 +99,7 @@ def test_data_that_fit_pass():
     ],
 )
 def test_data_that_do_not_fit_are_refused(section, changes, told):
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(InvalidSettings, match=told):
         phases.check(run(section, **changes))
 
 
@@ -139,7 +140,7 @@ def test_the_parts_are_those_of_the_net(net, judges):
     ],
 )
 def test_settings_that_cannot_work_say_what_to_change(change, told):
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(InvalidSettings, match=told):
         HeadGanConfig(**change)
 
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from models.animation import Edit, Shown, Transfer
+from models.errors import InvalidFile, InvalidSettings
 from models.headgan.config import Architecture, Hearing
 from models.headgan.network import Generator
 from models.headgan.reenact import Described, Reenactor, load_reenactor, reenactor_of
@@ -186,13 +187,13 @@ def test_the_expression_of_another_picture_is_taken(reenactor, shown):
 
 
 def test_adapt_scale_is_refused_for_it_is_always_done(reenactor):
-    with pytest.raises(ValueError, match="always takes the source's size"):
+    with pytest.raises(InvalidSettings, match="always takes the source's size"):
         reenactor.check(Transfer(motion="relative", adapt_scale=True))
 
 
 @pytest.mark.parametrize("kind", ["expression", "identity"])
 def test_a_component_that_the_head_does_not_have_is_refused_before_any_work(reenactor, kind):
-    with pytest.raises(ValueError, match=f"{kind} smirk: analytic has components 0 to"):
+    with pytest.raises(InvalidSettings, match=f"{kind} smirk: analytic has components 0 to"):
         reenactor.check(Transfer(edit=Edit(**{kind: {"smirk": 1.0}})))
 
 
@@ -211,9 +212,9 @@ def test_an_identity_moves_the_driven_nmfc_and_not_the_sources(reenactor, shown)
 
 
 def test_one_source_alone(reenactor, shown, clip):
-    with pytest.raises(ValueError, match="one source picture, found 2"):
+    with pytest.raises(InvalidSettings, match="one source picture, found 2"):
         reenactor.scene(shown(0, 2))
-    with pytest.raises(ValueError, match=r"set eval\.sources to 1"):
+    with pytest.raises(InvalidSettings, match=r"set eval\.sources to 1"):
         reenactor.drive(clip, [0, 11], [3])
 
 
@@ -228,7 +229,7 @@ def test_what_is_heard_changes_the_picture(reenactor, clip):
 
 
 def test_features_of_another_encoder_are_told(reenactor):
-    with pytest.raises(ValueError, match="features of 320 numbers, but this headgan learned with 5"):
+    with pytest.raises(InvalidSettings, match="features of 320 numbers, but this headgan learned with 5"):
         reenactor.heard(np.zeros((4, 320), np.float32))
 
 
@@ -261,7 +262,7 @@ def test_stated_numbers_drive_as_the_landmarks_made_from_them(reenactor, numbers
     ],
 )
 def test_wrong_numbers_are_told_by_their_field(reenactor, numbers, change, told):
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(InvalidFile, match=told):
         reenactor.stated(numbers | change)
 
 
@@ -293,13 +294,13 @@ def test_a_saved_checkpoint_with_judges_renders_as_the_net_did(net, about, reena
     ],
 )
 def test_a_checkpoint_that_is_not_what_it_says_is_told(net, about, change, told):
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(InvalidFile, match=told):
         reenactor_of(net.state_dict(), about | change, name="it")
 
 
 def test_unknown_and_missing_tensors_are_named(net, about):
     state = {name.replace("conv_img", "picture"): tensor for name, tensor in net.state_dict().items()}
-    with pytest.raises(ValueError, match=r"missing: rendering_network\.conv_img.*unknown: .*picture"):
+    with pytest.raises(InvalidFile, match=r"missing: rendering_network\.conv_img.*unknown: .*picture"):
         reenactor_of(state, about)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from models.errors import InvalidFile, InvalidSettings
 from models.headgan import released
 from models.headgan.config import Architecture, HeadGanConfig, Judges, official
 from models.headgan.discriminator import image_discriminator, mouth_discriminator
@@ -102,12 +103,12 @@ def test_a_file_that_does_not_fit_is_refused(net, section, tmp_path, harm, told)
     harm(tensors)
     path = tmp_path / "harmed.safetensors"
     save_file(tensors, path)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(InvalidFile, match=told):
         read({"headgan_vox": path}, section)
 
 
 def test_the_supplements_net_refuses_official_weights(files, nano, section):
-    with pytest.raises(ValueError, match=r"unknown: flow_network\.dec_mask\.1"):
+    with pytest.raises(InvalidFile, match=r"unknown: flow_network\.dec_mask\.1"):
         read({"headgan_vox": files["headgan_vox"]}, replace(section, net=nano))
 
 
@@ -119,7 +120,7 @@ def test_the_supplements_net_refuses_official_weights(files, nano, section):
     ],
 )
 def test_settings_that_shapes_do_not_show_must_be_theirs_too(files, section, change, told):
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(InvalidSettings, match=told):
         read({"headgan_vox": files["headgan_vox"]}, replace(section, net=replace(section.net, **change)))
 
 
@@ -133,9 +134,9 @@ def test_judges_that_a_phase_does_not_train_stay_behind(files, section):
 
 
 def test_a_generator_must_be_among_the_files(files):
-    with pytest.raises(ValueError, match="expected headgan_vox among them"):
+    with pytest.raises(InvalidSettings, match="expected headgan_vox among them"):
         read({"headgan_vox_d": files["headgan_vox_d"]})
-    with pytest.raises(ValueError, match="no reader for weights fsrt_vox"):
+    with pytest.raises(InvalidSettings, match="no reader for weights fsrt_vox"):
         read({"fsrt_vox": files["headgan_vox"]})
 
 
@@ -165,9 +166,9 @@ def published_size(tmp_path):
 def test_an_imported_file_is_what_its_id_says(published_size):
     for name, path in published_size.items():
         check(name, path)
-    with pytest.raises(ValueError, match="this is not headgan_vox_d: tensors"):
+    with pytest.raises(InvalidFile, match="this is not headgan_vox_d: tensors"):
         check("headgan_vox_d", published_size["headgan_vox_dm"])
-    with pytest.raises(ValueError, match="this is not headgan_vox: tensors"):
+    with pytest.raises(InvalidFile, match="this is not headgan_vox: tensors"):
         check("headgan_vox", published_size["headgan_vox_dm"])
     tensors, about = load(published_size)
     assert Architecture(**about["architecture"]) == official()
@@ -198,13 +199,13 @@ def test_a_checkpoint_is_written_as_the_authors_files(net, arch, section, tmp_pa
         save_file(torch.load(path, weights_only=True), again[name])
     tensors, _ = read(again, section)
     assert all(torch.equal(tensors[name], tensor) for name, tensor in net.state_dict().items())
-    with pytest.raises(ValueError, match="would be overwritten"):
+    with pytest.raises(InvalidSettings, match="would be overwritten"):
         write(net.state_dict(), about, tmp_path / "out")
 
 
 def test_half_a_checkpoint_is_not_written(net, arch, tmp_path):
     tensors = {name: t for name, t in net.state_dict().items() if not name.startswith("flow_network.enc.0")}
-    with pytest.raises(ValueError, match="the checkpoint of phase decay is not whole: tensors 5 missing"):
+    with pytest.raises(InvalidFile, match="the checkpoint of phase decay is not whole: tensors 5 missing"):
         write(tensors, {"architecture": asdict(arch), "phase": "decay"}, tmp_path)
-    with pytest.raises(ValueError, match="names no architecture"):
+    with pytest.raises(InvalidFile, match="names no architecture"):
         write(tensors, {}, tmp_path)

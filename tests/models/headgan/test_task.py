@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from models.api import Phase
+from models.errors import InvalidSettings
 from models.headgan import losses
 from models.headgan.config import Architecture, Hearing, Judges, Terms
 from models.headgan.discriminator import crop, mouth_centre
@@ -148,7 +149,7 @@ def test_a_net_that_hears_nothing_reads_no_sound(talking_head):
 
 
 def test_features_of_another_length_are_refused(drawer, talking_head):
-    with pytest.raises(ValueError, match=r"speech features of 7, net\.audio 5"):
+    with pytest.raises(InvalidSettings, match=r"speech features of 7, net\.audio 5"):
         drawer.draw(np.random.default_rng(0), talking_head(audio=7), True)
 
 

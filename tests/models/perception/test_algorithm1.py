@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.errors import InvalidSettings
 from models.perception.algorithm1 import Algorithm1, adapt_camera, box_filter, camera_of
 from models.perception.morphable import analytic
 from models.perception.pose import euler_to_rotation, nearest_rotation, project, rotation_to_euler
@@ -166,7 +167,7 @@ def test_too_few_points_ask_for_a_ridge():
     head = analytic()
     parts = head.landmark_model()
     wide = (parts[0], np.tile(parts[1], (1, 1, 20)), parts[2])
-    with pytest.raises(ValueError, match="68 points do not determine 351 coefficients"):
+    with pytest.raises(InvalidSettings, match="68 points do not determine 351 coefficients"):
         Algorithm1(*wide)
     Algorithm1(*wide, ridge=1e-3)
 

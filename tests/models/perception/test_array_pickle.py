@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csc_matrix, csr_matrix
 
+from models.errors import InvalidFile
 from models.perception.array_pickle import as_array, read_pickle
 
 
@@ -52,14 +53,14 @@ class Sneaky:
 def test_a_pickle_that_is_a_program_is_refused_and_not_run(payload, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for protocol in (0, 2, 4):
-        with pytest.raises(ValueError, match=r"a\.pkl is not a pickle of arrays alone: it names"):
+        with pytest.raises(InvalidFile, match=r"a\.pkl is not a pickle of arrays alone: it names"):
             read(payload, protocol)
     assert not (tmp_path / "EVIL").exists()
 
 
 @pytest.mark.parametrize("data", [b"", b"not a pickle", pickle.dumps(np.arange(9))[:-20]])
 def test_what_is_no_pickle_is_told(data):
-    with pytest.raises(ValueError, match="not a pickle of arrays alone"):
+    with pytest.raises(InvalidFile, match="not a pickle of arrays alone"):
         read_pickle(io.BytesIO(data), "a.pkl")
 
 

@@ -7,6 +7,7 @@ import pytest
 from scipy.io import savemat
 from scipy.sparse import csc_matrix
 
+from models.errors import InvalidFile
 from models.perception import converters
 from models.perception.fit import turn
 from models.perception.morphable import MorphableModel
@@ -119,13 +120,13 @@ def test_a_pickle_of_other_things_says_what_lacks(tmp_path, shape_files):
     arrays = shape_files.flame_arrays()
     del arrays["posedirs"]
     (tmp_path / "m.pkl").write_bytes(pickle.dumps(arrays))
-    with pytest.raises(ValueError, match="no posedirs"):
+    with pytest.raises(InvalidFile, match="no posedirs"):
         converters.read_flame(tmp_path / "m.pkl")
     (tmp_path / "m.pkl").write_bytes(b"not a pickle")
-    with pytest.raises(ValueError, match="not a pickle of arrays"):
+    with pytest.raises(InvalidFile, match="not a pickle of arrays"):
         converters.read_flame(tmp_path / "m.pkl")
     (tmp_path / "m.pkl").write_bytes(pickle.dumps([1, 2]))
-    with pytest.raises(ValueError, match="holds a list"):
+    with pytest.raises(InvalidFile, match="holds a list"):
         converters.read_flame(tmp_path / "m.pkl")
 
 
@@ -230,19 +231,19 @@ def test_lsfm_keeps_its_bounds_and_dense_points(tmp_path):
     assert (found.id_bound == np.float32(0.8)).all()
     assert (found.exp_bound == 1.5).all()
     savemat(tmp_path / "other.mat", {"x": arrays})
-    with pytest.raises(ValueError, match="holds no fmod"):
+    with pytest.raises(InvalidFile, match="holds no fmod"):
         converters.lsfm(tmp_path / "other.mat", *files[1:])
 
 
 def test_a_file_that_is_no_basel_model_is_refused(tmp_path):
     savemat(tmp_path / "m.mat", {"x": np.ones(3)})
-    with pytest.raises(ValueError, match="no meanshape"):
+    with pytest.raises(InvalidFile, match="no meanshape"):
         converters.bfm(tmp_path / "m.mat")
     (tmp_path / "n.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + b"\x89HDF")
-    with pytest.raises(ValueError, match="not a MATLAB 5 file"):
+    with pytest.raises(InvalidFile, match="not a MATLAB 5 file"):
         converters.bfm(tmp_path / "n.mat")
     (tmp_path / "n.mat").write_bytes(b"cut off")
-    with pytest.raises(ValueError, match=r"n\.mat is not a MATLAB 5 file: Mat file appears to be truncated"):
+    with pytest.raises(InvalidFile, match=r"n\.mat is not a MATLAB 5 file: Mat file appears to be truncated"):
         converters.lsfm(tmp_path / "n.mat", tmp_path / "a.pkl", tmp_path / "b.npz")
 
 
@@ -250,7 +251,7 @@ def test_other_safetensors_are_no_model(tmp_path):
     from safetensors.numpy import save_file
 
     save_file({"a": np.ones(3)}, tmp_path / "x.safetensors")
-    with pytest.raises(ValueError, match=r"x\.safetensors: no name, license, mean, .*found a"):
+    with pytest.raises(InvalidFile, match=r"x\.safetensors: no name, license, mean, .*found a"):
         converters.load_bfm({"bfm_deep3d": tmp_path / "x.safetensors"})
 
 
@@ -326,30 +327,30 @@ FLAME_CRIMES = [
 
 @pytest.mark.parametrize(("which", "changes", "told"), LSFM_CRIMES)
 def test_a_wrong_lsfm_is_told_by_file_and_field(tmp_path, which, changes, told):
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(InvalidFile, match=told):
         lsfm_broken(tmp_path, which, **changes)
 
 
 @pytest.mark.parametrize(("which", "changes", "told"), TDDFA_CRIMES)
 def test_a_wrong_3ddfa_is_told_by_file_and_field(tmp_path, which, changes, told):
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(InvalidFile, match=told):
         tddfa_broken(tmp_path, which, **changes)
 
 
 @pytest.mark.parametrize(("changes", "told"), BFM_CRIMES)
 def test_a_wrong_basel_model_is_told_by_file_and_field(tmp_path, shape_files, changes, told):
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(InvalidFile, match=told):
         bfm_broken(tmp_path, shape_files, **changes)
 
 
 @pytest.mark.parametrize(("changes", "told"), FLAME_CRIMES)
 def test_a_wrong_flame_is_told_by_file_and_field(tmp_path, shape_files, changes, told):
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(InvalidFile, match=told):
         flame_broken(tmp_path, shape_files, **changes)
 
 
 def test_every_error_says_what_to_do(tmp_path):
-    with pytest.raises(ValueError, match="Is it HeadGAN's sampler, whole and unchanged"):
+    with pytest.raises(InvalidFile, match="Is it HeadGAN's sampler, whole and unchanged"):
         lsfm_broken(tmp_path, 1, idxs=[99])
 
 
@@ -374,7 +375,7 @@ def test_a_wrong_converted_model_is_told_by_file_and_field(tmp_path, crime):
     change, told = CONVERTED[crime]
     change(arrays)
     save_file(arrays, tmp_path / "m.safetensors")
-    with pytest.raises(ValueError, match=rf"^m\.safetensors: .*{told}"):
+    with pytest.raises(InvalidFile, match=rf"^m\.safetensors: .*{told}"):
         converters.load_lsfm({"lsfm": tmp_path / "m.safetensors"})
 
 
@@ -382,5 +383,5 @@ def test_a_wrong_converted_model_is_told_by_file_and_field(tmp_path, crime):
 def test_a_file_of_something_else_is_told_by_name(tmp_path, name):
     model, sampler, _ = lsfm_files(tmp_path, *lsfm_arrays())
     (tmp_path / name).write_bytes(b"something else")
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(InvalidFile, match=name):
         converters.lsfm(model, sampler, tmp_path / name)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.errors import InvalidFile
 from models.perception import converters, deca
 from models.perception.fit import turn
 from models.perception.interfaces import Configurable
@@ -141,7 +142,7 @@ def test_another_models_file_is_told_by_its_names(told, files, tmp_path):
     tensors = load_file(files["deca"])
     CRIMES[told](tensors)
     save_file(tensors, tmp_path / "x.safetensors")
-    with pytest.raises(ValueError, match=f"weights deca: .*{told}"):
+    with pytest.raises(InvalidFile, match=f"weights deca: .*{told}"):
         load_part(deca.Encoder, tmp_path / "x.safetensors", "E_flame", "deca")
 
 
@@ -149,5 +150,5 @@ def test_a_flame_without_its_joint_is_refused(files, tmp_path):
     from models.perception.morphable import analytic
 
     converters.write_arrays(tmp_path / "other.safetensors", analytic())
-    with pytest.raises(ValueError, match="is not a FLAME"):
+    with pytest.raises(InvalidFile, match="is not a FLAME"):
         deca.load({**files, "flame_model": tmp_path / "other.safetensors"})

@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.io import savemat
 
+from models.errors import InvalidFile
 from models.perception import converters, deep3d
 from models.perception.pose import FLIP, project, rotation_to_euler
 from models.perception.resnet import Reading
@@ -129,5 +130,5 @@ def test_a_file_without_the_net_is_refused(file, tmp_path):
     from safetensors.torch import save_file
 
     save_file({"state_dict.a": torch.zeros(2)}, tmp_path / "x.safetensors")
-    with pytest.raises(ValueError, match=r"no net_recon in x\.safetensors"):
+    with pytest.raises(InvalidFile, match=r"no net_recon in x\.safetensors"):
         deep3d.load({"deep3d": tmp_path / "x.safetensors"})

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.errors import InvalidFile
 from models.perception import fan
 from models.perception.interfaces import Configurable, Inference
 
@@ -267,7 +268,7 @@ def test_the_cache_is_laid_out_from_imported_weights(formula_nets, tmp_path, wei
 
 
 def test_a_file_of_another_net_is_refused(weights):
-    with pytest.raises(ValueError, match=r"weights fan2d do not fit FAN: .*missing.*unknown"):
+    with pytest.raises(InvalidFile, match=r"weights fan2d do not fit FAN: .*missing.*unknown"):
         fan.load_2d({"fan2d": weights["fan_depth"]})
 
 

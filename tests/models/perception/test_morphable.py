@@ -5,6 +5,7 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 
+from models.errors import InvalidFile
 from models.perception.morphable import MorphableModel, analytic
 
 # iBUG 68: the landmark on the other side of the face
@@ -128,7 +129,7 @@ def test_a_broken_field_is_named(head, field):
 
 def test_a_file_without_a_field_or_with_a_strange_one_is_refused(tmp_path):
     np.savez(tmp_path / "m.npz", name="x", mean=np.zeros((3, 3), np.float32))
-    with pytest.raises(ValueError, match="no license, id_basis"):
+    with pytest.raises(InvalidFile, match="no license, id_basis"):
         MorphableModel.load(tmp_path / "m.npz")
 
 
@@ -137,7 +138,7 @@ def test_a_file_with_a_field_of_the_wrong_shape_is_named_with_the_field(head, tm
     with np.load(tmp_path / "m.npz") as file:
         arrays = {name: file[name] for name in file.files}
     np.savez(tmp_path / "m.npz", **(arrays | {"exp_basis": arrays["exp_basis"][..., 0]}))
-    with pytest.raises(ValueError, match=r"m\.npz: .*exp_basis is .*expected 3 dimensions"):
+    with pytest.raises(InvalidFile, match=r"m\.npz: .*exp_basis is .*expected 3 dimensions"):
         MorphableModel.load(tmp_path / "m.npz")
 
 
@@ -177,7 +178,7 @@ FIELDS = {
 def test_a_wrong_field_of_a_file_is_told_by_file_and_field(tiny, tmp_path, field):
     value, told = FIELDS[field]
     np.savez(tmp_path / "m.npz", **(tiny | {field: value}))
-    with pytest.raises(ValueError, match=rf"^m\.npz: .*{field.removeprefix('region_')} .*{told}"):
+    with pytest.raises(InvalidFile, match=rf"^m\.npz: .*{field.removeprefix('region_')} .*{told}"):
         MorphableModel.load(tmp_path / "m.npz")
 
 
@@ -197,7 +198,7 @@ def test_a_file_that_is_cut_rotten_or_no_npz_is_told_by_name(tiny, tmp_path):
     path = tmp_path / "m.npz"
 
     def refused(told):
-        with pytest.raises(ValueError, match=rf"^m\.npz: {told}.* Is it a morphable model as .*, whole"):
+        with pytest.raises(InvalidFile, match=rf"^m\.npz: {told}.* Is it a morphable model as .*, whole"):
             MorphableModel.load(path)
 
     path.write_text("vertices 3")
@@ -222,7 +223,7 @@ def test_a_file_that_is_cut_rotten_or_no_npz_is_told_by_name(tiny, tmp_path):
 
 def test_pickled_objects_are_refused(tmp_path):
     np.savez(tmp_path / "m.npz", name=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(InvalidFile, match="allow_pickle"):
         MorphableModel.load(tmp_path / "m.npz")
 
 

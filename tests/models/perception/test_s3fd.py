@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.errors import InvalidFile
 from models.perception import s3fd as module
 from models.perception.fan import lay_out_cache
 from models.perception.interfaces import Configurable, Inference
@@ -105,6 +106,6 @@ def test_it_can_be_told_where_to_run(detector, with_squares):
 def test_another_nets_file_is_refused(tmp_path):
     torch.save({"conv1.weight": torch.ones(1)}, tmp_path / "fan.pth")
     with pytest.raises(
-        ValueError, match=r"weights s3fd do not fit s3fd: tensors 65 missing: conv1_1\.weight"
+        InvalidFile, match=r"weights s3fd do not fit s3fd: tensors 65 missing: conv1_1\.weight"
     ):
         module.load({"s3fd": tmp_path / "fan.pth"})

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from models.errors import InvalidFile
 from models.perception.interfaces import Inference
 from models.perception.torch_net import TorchNet, build, in_batches, read_tensors
 
@@ -51,7 +52,7 @@ def test_a_file_with_code_is_refused_and_not_run(tmp_path):
             return (open, (str(tmp_path / "ran"), "w"))
 
     torch.save({"a": Evil()}, tmp_path / "evil.pth", pickle_module=pickle)
-    with pytest.raises(ValueError, match=r"evil.pth: not a file of tensors alone"):
+    with pytest.raises(InvalidFile, match=r"evil.pth: not a file of tensors alone"):
         read_tensors(tmp_path / "evil.pth")
     assert not (tmp_path / "ran").exists()
 
@@ -75,7 +76,7 @@ def test_tensors_that_do_not_fit_are_named(linear, tmp_path, change, told):
     state = dict(linear.state_dict())
     change(state)
     torch.save(state, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(InvalidFile, match=told):
         build(lambda: nn.Linear(3, 2), tmp_path / "a.pth", "fan2d")
 
 

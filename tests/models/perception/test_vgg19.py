@@ -2,6 +2,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from models.errors import InvalidFile
 from models.perception import NETS
 from models.perception.interfaces import Inference
 from models.perception.vgg19 import UNUSED, Features, load, load_random
@@ -92,7 +93,7 @@ def test_the_published_file_is_read_without_its_classifier(published, tmp_path):
 def test_another_file_is_refused_by_name(published, tmp_path, change, message):
     state = dict(published)
     change(state)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InvalidFile, match=message):
         load(write(tmp_path, state))
 
 

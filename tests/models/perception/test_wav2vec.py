@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, Wav2Vec2Model
 
+from models.errors import InvalidFile, InvalidSettings
 from models.perception import wav2vec
 from models.perception.interfaces import SpeechOptions
 from storage.weights_import import convert
@@ -271,18 +272,18 @@ def test_a_config_that_names_code_is_read_for_its_sizes_only(tmp_path, monkeypat
     ],
 )
 def test_a_checkpoint_that_is_not_what_it_says_is_refused(tmp_path, changed, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(InvalidFile, match=said):
         wav2vec.load(edited(tmp_path, **changed), "wav2vec2_base")
 
 
 def test_tensors_without_their_config_are_refused(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match=r"no config\.json came with the weights"):
+    with pytest.raises(InvalidFile, match=r"no config\.json came with the weights"):
         wav2vec.load(tmp_path / "a.safetensors", "wav2vec2_base")
 
 
 def test_what_is_no_whole_frame_or_no_layer_is_refused(ours):
     with pytest.raises(ValueError, match="641 samples: expected a multiple of 640"):
         ours.encode([np.zeros(641, np.float32)], SpeechOptions())
-    with pytest.raises(ValueError, match="layer 3 asked for; it has 2"):
+    with pytest.raises(InvalidSettings, match="layer 3 asked for; it has 2"):
         ours.encode([voice(1)], SpeechOptions(layer=3))
