@@ -26,6 +26,9 @@ def free_port() -> int:
 @dataclass
 class Cluster:
     address: str
+    """Of its dashboard, where jobs are submitted."""
+    ray: str
+    """Where a driver joins it."""
     env: dict[str, str]
     """What a machine of the cluster, or one that submits to it, has: where its token lies."""
 
@@ -49,7 +52,8 @@ def cluster(tmp_path_factory):
     process = subprocess.Popen(argv, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         wait_until_up(dashboard, process, home / "ray.log")
-        yield Cluster(f"http://127.0.0.1:{dashboard}", {"RAY_AUTH_TOKEN_PATH": str(home / "token")})
+        token = {"RAY_AUTH_TOKEN_PATH": str(home / "token")}
+        yield Cluster(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{port}", token)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # SIGTERM takes Ray 20 s, and nothing here is to be kept
@@ -109,7 +113,8 @@ def test_stop_in_the_middle_leaves_a_store_that_a_rerun_takes_up(micro, cluster,
     assert home.call("logs", job, "--address", cluster.address).returncode == 130
     kept = {p.name: p.stat().st_mtime_ns for p in (home.store / "packs/download").glob("*.tar")}
     assert home.states()["download"] == "cached"
-    done = home.call("run", run_file, "--only", "clips")
+    # by a driver that joins the cluster, whose workers are shipped the snapshot that it runs from
+    done = home.call("run", run_file, "--only", "clips", "--set", f"runtime.ray={cluster.ray}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert {p.name: p.stat().st_mtime_ns for p in (home.store / "packs/download").glob("*.tar")} == kept
 
