@@ -24,6 +24,9 @@ from storage import locations
 from storage.errors import StoreError, StoreUnreachable
 from storage.files import Store
 
+MEETING_SECONDS = 0.5
+"""How long two claims made at the same time may take to see each other."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:
@@ -175,9 +178,9 @@ def claimed(store: Store, node: str, key: str, *, run: str, terms: Lease = Lease
     that of a worker which died at this work."""
     mine: _Mine | None = None
     try:
-        if not (taken := bool(_others(store, node, key, run))):
+        if not (taken := bool(_others(store, node, key, run, ""))):
             mine = _Mine(store, node, key, run, terms, holding=True)
-            taken = any(other.order < mine.order for other in _others(store, node, key, run))
+            taken = _met_another(store, node, key, run, mine)
     except StoreUnreachable:
         taken = False  # only work is at stake; whether the store can take the result is seen soon enough
     try:
@@ -187,9 +190,26 @@ def claimed(store: Store, node: str, key: str, *, run: str, terms: Lease = Lease
             mine.release()
 
 
-def _others(store: Store, node: str, key: str, run: str) -> list[Claim]:
-    """Other runs' claims, those left out whose process is gone from this machine."""
-    return [claim for claim in claims(store, node, key) if claim.run != run and not dead(claim.holder)]
+def _met_another(store: Store, node: str, key: str, run: str, mine: _Mine) -> bool:
+    """Whether to give way to a claim made at the same time. Who is behind in order does at once; who is ahead
+    looks whether the other one does: it may have looked before our claim was there, and be at work."""
+    until = time.monotonic() + MEETING_SECONDS
+    while others := _others(store, node, key, run, mine.name):
+        if any(other.order < mine.order for other in others) or time.monotonic() > until:
+            return True
+        time.sleep(MEETING_SECONDS / 50)
+    return False
+
+
+def _others(store: Store, node: str, key: str, run: str, mine: str) -> list[Claim]:
+    """Other runs' claims. Those of dead workers, as far as that is known at once, are taken away."""
+    found = []
+    for claim in claims(store, node, key):
+        if claim.run != run and not dead(claim.holder):
+            found.append(claim)
+        elif claim.name != mine:
+            store.delete(f"{locations.leases(node)}/{claim.name}")
+    return found
 
 
 def dead(holder: str) -> bool:

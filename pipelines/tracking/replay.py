@@ -14,6 +14,7 @@ from typing import Any
 
 from pipelines.tracking.place import Place, prepare
 from pipelines.tracking.text import MAX_TAG, cut, flatten, name_of, public, public_tree, tags_of, yaml_of
+from storage.errors import Damaged, StoreError, StoreUnreachable
 
 Event = Mapping[str, Any]
 Fetch = Callable[[str], Path]
@@ -379,7 +380,7 @@ class Replayer:
         try:
             local = self.fetch(path)
             return local if local.stat().st_size <= MAX_ARTIFACT else None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, StoreError, StoreUnreachable, Damaged) as error:
             log.warning("not copied to MLflow: %s", error)
             return None
 

@@ -144,6 +144,7 @@ def test_a_claim_of_the_same_run_is_that_of_its_dead_worker(store):
     write_claim(store, run="mine")
     with leases.claimed(store, "train", "k", run="mine") as claimed:
         assert claimed
+    assert store.list(locations.leases("train")) == []
 
 
 def test_a_watcher_takes_away_what_its_dead_holder_left(store):
