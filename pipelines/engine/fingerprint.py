@@ -127,16 +127,16 @@ def package_version(name: str) -> str:
 
 def reasons(old: Fingerprint, new: Fingerprint, code: Sequence[str] = ()) -> list[str]:
     """The difference of two keys in the user's words, most telling first. code: what `changed_code` says."""
-    told = [
+    found = [
         f"config {name} {_short(was)} -> {_short(now)}"
         for name, was, now in difference(old.config, new.config)
     ]
-    told += [f"code {one}" for one in code] if old.code != new.code else []
-    told += [f"weights {name}" for name, _, _ in difference(old.weights, new.weights)]
-    told += [f"tool {name} {was} -> {now}" for name, was, now in difference(old.tools, new.tools)]
-    told += [f"package {name} {was} -> {now}" for name, was, now in difference(old.packages, new.packages)]
-    told += _input_reasons(old.inputs, new.inputs)
-    return told
+    found += [f"code {one}" for one in code] if old.code != new.code else []
+    found += [f"weights {name}" for name, _, _ in difference(old.weights, new.weights)]
+    found += [f"tool {name} {was} -> {now}" for name, was, now in difference(old.tools, new.tools)]
+    found += [f"package {name} {was} -> {now}" for name, was, now in difference(old.packages, new.packages)]
+    found += _input_reasons(old.inputs, new.inputs)
+    return found
 
 
 def changed_code(old: Mapping[str, Sequence[str]], new: Mapping[str, Reached]) -> list[str]:

@@ -1,7 +1,7 @@
 """A source file as symbols: each top-level function, class and constant as text of what it computes.
 
 The text is `ast.unparse` of the definition without what changes no number: docstrings, comments, formatting,
-annotations of functions, and what is only said to a reader (engine/messages.py). Every name that may lead to
+annotations of functions, and what only speaks to a reader (engine/messages.py). Every name that may lead to
 another symbol of the project is a numbered mark in it; engine/code.py follows them, so that where a symbol
 lives, and what others call it, is no part of what it is.
 
