@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -160,8 +160,15 @@ def manifest_bytes(rows: Iterable[ManifestRow]) -> bytes:
 
 
 def read_manifest(store: Store, node: str, key: str) -> list[ManifestRow]:
-    path = locations.manifest(node, key)
-    return _read(store, path, lambda data: [ManifestRow(**row) for row in read_parquet(data).to_pylist()])
+    return _read(store, locations.manifest(node, key), _manifest_rows)
+
+
+def _manifest_rows(data: bytes) -> list[ManifestRow]:
+    """By column: half the time of a dict a row, which is much of a plan's."""
+    table = read_parquet(data)
+    names = [field.name for field in fields(ManifestRow)][: table.num_columns]  # sizes came later, at the end
+    columns = [table.column(name).to_pylist() for name in names]
+    return [ManifestRow(*row) for row in zip(*columns, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
