@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.engine.code import Code
 from pipelines.engine.fingerprint import Environment
 from pipelines.engine.keys import digest
 from pipelines.engine.node import Graph, Node
 from pipelines.engine.packs import PackResult
 from pipelines.engine.plan import Planner
 from pipelines.engine.runner import Runner
-from pipelines.engine.symbols import Code
 from storage import locations
 from storage.families import ManifestRow, UnitRecord, pack_record_bytes
 from storage.files import Store

@@ -9,8 +9,8 @@ from pipelines.config import Config, RuntimeConfig
 from pipelines.engine import packs
 from pipelines.engine.keys import View
 from pipelines.engine.packs import PackJob, UnitJob, build_pack
-from pipelines.engine.symbols import Code
 from pipelines.preprocess.download import bring
+from pipelines.session import source
 from storage import locations
 from storage.families import read_pack_record, read_sample
 from storage.files import Store
@@ -85,8 +85,6 @@ def test_the_same_video_by_another_way_has_the_same_bytes(server, publish, noise
 
 
 def test_an_edited_renderer_fetches_nothing_again():
-    root = Path(__file__).resolve().parents[3]
-    code = Code(root, ("pipelines", "models", "storage"), ("pipelines.engine", "storage"))
-    reached = {name.rpartition(".")[0] for name in code.closure(["pipelines.preprocess.download:bring"])}
+    reached = {name.rpartition(".")[0] for name in source().closure(["pipelines.preprocess.download:bring"])}
     assert "pipelines.preprocess.media.container" in reached
     assert not [module for module in reached if "synthetic" in module or module.startswith("models")]
