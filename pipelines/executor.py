@@ -10,6 +10,7 @@ import os
 import pickle
 import secrets
 import signal
+import socket
 import sys
 import threading
 import time
@@ -113,10 +114,8 @@ class RayExecutor:
                 address=address, num_cpus=self.runtime.cpus, include_dashboard=False,
                 object_store_memory=self.runtime.object_store_mb * 2**20, **common,
             )  # fmt: skip
-            if (found := ray.util.get_node_ip_address()) != LOOPBACK:
-                raise RuntimeError(
-                    f"the private Ray is at {found}, not {LOOPBACK}: ray was imported too early"
-                )
+            if not is_private():
+                raise RuntimeError(f"the private Ray is not at {LOOPBACK} alone: ray was imported too early")
 
     def check(self, node: Node) -> None:
         """A request that no node of the cluster can meet would wait for ever."""
@@ -267,6 +266,16 @@ def closed_environment(private: bool) -> None:
     # How Ray keeps to the loopback address, as it does on macOS and Windows; an address handed to ray.init
     # would be replaced by the machine's own.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):  # where training workers listen for each other
+        os.environ[name] = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+
+
+def is_private() -> bool:
+    """Whether the Ray in use is of this machine alone, and reached from nowhere else."""
+    import ray
+
+    return ray.util.get_node_ip_address() == LOOPBACK
 
 
 def quiet_environment() -> None:

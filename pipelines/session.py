@@ -26,8 +26,8 @@ PLUMBING = (
     "pipelines.executor",
     "pipelines.preprocess.fetch", "pipelines.progress", "pipelines.runs", "pipelines.session",
     "pipelines.snapshot", "pipelines.tracking", "pipelines.train.broken", "pipelines.train.checks",
-    "pipelines.train.figures", "pipelines.train.follow", "pipelines.train.launch",
-    "pipelines.train.metric_log", "pipelines.train.observe", "pipelines.train.worker",
+    "pipelines.train.figures", "pipelines.train.follow", "pipelines.train.group",
+    "pipelines.train.launch", "pipelines.train.metric_log", "pipelines.train.observe", "pipelines.train.worker",
     "models.errors", "models.labels", "models.starts", "storage",
 )  # fmt: skip
 """What moves bytes, messages and processes, and what is only shown: an edit there changes no number, so these

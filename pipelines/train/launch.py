@@ -119,6 +119,8 @@ def run_workers(ctx: Context, job: Job) -> None:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    from pipelines.executor import is_private
+    from pipelines.train.group import OneMachine
     from pipelines.train.worker import work
 
     runtime = ctx.config.runtime
@@ -133,12 +135,13 @@ def run_workers(ctx: Context, job: Job) -> None:
     # Ray's own records of the run: only for its dashboard, resuming goes through the work folder's
     # checkpoints.
     place = RunConfig(name=f"{job.node}-{ctx.key[:16]}", storage_path=Store(ctx.scratch).uri_of("ray"))
+    group = OneMachine if workers == 1 or is_private() else TorchConfig
     trainer = TorchTrainer(
         work,
         train_loop_config={"job": job},
         scaling_config=scaling,
         run_config=place,
-        torch_config=TorchConfig(backend="nccl" if runtime.use_gpu else "gloo"),
+        torch_config=group(backend="nccl" if runtime.use_gpu else "gloo"),
     )
     trainer.fit()
 

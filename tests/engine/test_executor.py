@@ -1,6 +1,7 @@
 """The same toy graph on a real, private Ray: same bytes, and a unit that kills its worker stops nothing."""
 
 import ipaddress
+import json
 import os
 import socket
 import subprocess
@@ -89,6 +90,46 @@ def test_a_private_ray_listens_on_the_loopback_address_alone(cluster):
     }
     assert {"gcs_server", "raylet"} <= {name for name, _ in found}
     assert not [one for one in found if one[1].removeprefix("::ffff:") not in ("127.0.0.1", "::1")]
+
+
+def _listening(config):
+    """A training loop: what two workers agree on, and where this one listens meanwhile."""
+    import psutil
+    import torch
+    from torch import distributed
+
+    one = torch.ones(1)
+    distributed.all_reduce(one)
+    listening = [
+        c.laddr.ip for c in psutil.Process().net_connections("inet") if c.status == psutil.CONN_LISTEN
+    ]
+    distributed.barrier()
+    path = f"{config['folder']}/{distributed.get_rank()}.json"
+    with open(path, "w") as file:
+        json.dump([one.item(), listening], file)
+
+
+@pytest.mark.slow
+def test_training_workers_of_one_machine_meet_without_a_port_that_others_reach(
+    cluster, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from pipelines.train.group import OneMachine
+
+    TorchTrainer(
+        _listening,
+        train_loop_config={"folder": str(tmp_path)},
+        scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}),
+        run_config=RunConfig(storage_path=str(tmp_path / "ray")),
+        torch_config=OneMachine(backend="gloo"),
+    ).fit()
+    for rank in (0, 1):
+        total, listening = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert total == 2
+        assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
 
 
 JOIN = """
