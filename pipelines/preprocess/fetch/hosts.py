@@ -42,8 +42,8 @@ def users_folder(otherwise: Path) -> Path:
 class HostBusy(Transient):
     """A host wants more patience than the settings have: the recording is for a later run."""
 
-    def __init__(self, message: str):
-        super().__init__(message, soon=False)
+    def __init__(self, message: str, soon: bool = False):
+        super().__init__(message, soon)  # as pickle calls it again, in the driver
 
 
 class Hosts:

@@ -45,8 +45,8 @@ class Page(Exception):
 class GaveUp(Transient):
     """This recording is not to be had now, after all tries; its host asks for no rest."""
 
-    def __init__(self, message: str):
-        super().__init__(message, soon=False)
+    def __init__(self, message: str, soon: bool = False):
+        super().__init__(message, soon)  # as pickle calls it again, in the driver
 
 
 class ForNow(Transient):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.preprocess.fetch.hosts import HostBusy, Hosts, only_one
+from pipelines.preprocess.fetch.plain_http import GaveUp
 
 ROOT = Path(__file__).resolve().parents[3]
 WORKER = """
@@ -128,3 +129,9 @@ def test_only_one_holds_a_lock_file_and_it_is_gone_afterwards(tmp_path):
     assert not path.exists()
     with only_one(path, 1), pytest.raises(HostBusy), only_one(path, 0):
         pass
+
+
+@pytest.mark.parametrize("kind", [HostBusy, GaveUp])
+def test_what_is_for_a_later_run_comes_whole_from_a_worker(kind):
+    error = pickle.loads(pickle.dumps(kind("h is to be left alone")))
+    assert (str(error), error.soon) == ("h is to be left alone", False)
