@@ -1,6 +1,7 @@
 """Limits of a host, kept by several processes together."""
 
 import json
+import pickle
 import subprocess
 import sys
 import threading
