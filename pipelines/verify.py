@@ -24,9 +24,9 @@ class Fault:
     what: str
     node: str = ""
     """Whose output it is, if it is one"""
-    then: Literal["rebuilt", "delete", "left"] = "delete"
+    then: Literal["rebuilt", "delete", "mend", "left"] = "delete"
     """rebuilt: the next run that needs it sees it and makes it again; delete: it does once the file is gone;
-    left: nothing needs it (a run was cut short), `gc` removes it. The last is no fault."""
+    mend: its other lines count; left: no fault, of a run that was cut short, and `gc` removes it."""
 
 
 def verify(store: Store) -> Iterator[Fault]:
@@ -158,7 +158,8 @@ def _small_files(store: Store) -> Iterator[Fault]:
     list(ledger.reuses(store, said.append))
     for text in dict.fromkeys(said):
         path = text.partition(" ")[0].rstrip(",:")
-        yield Fault(path, text.removeprefix(path).lstrip(",: "))
+        then = "mend" if path.startswith("runs/") else "delete"
+        yield Fault(path, text.removeprefix(path).lstrip(",: "), "", then)
 
 
 def _parsed(read: Callable[[], Any], path: str) -> Iterator[Fault]:
@@ -191,6 +192,8 @@ def outlook(faults: Iterable[Fault]) -> list[str]:
     """What to delete, and what the next run then makes again."""
     faults = [fault for fault in faults if fault.then != "left"]
     lines = [f"delete {path}" for path in dict.fromkeys(f.path for f in faults if f.then == "delete")]
+    mend = dict.fromkeys(f.path for f in faults if f.then == "mend")
+    lines += [f"take the lines named above out of {path}" for path in mend]
     counts: dict[str, set[str]] = defaultdict(set)
     for fault in faults:
         if fault.node:
