@@ -1,10 +1,15 @@
 """URIs: a query stays at the end, and one that holds a password is refused without being shown."""
 
-import pytest
+import pickle
 
+import pytest
+import torch
+
+from storage.checkpoints import StepCheckpoints
 from storage.errors import InvalidInput
 from storage.files import Store
 from storage.uris import check_uri, joined, public_uri
+from tests.storage import s3_server
 
 HOLDING_CREDENTIALS = (
     "s3://AKIA:hunter2@bucket/x",
@@ -77,6 +82,38 @@ def test_a_store_below_a_store_with_a_query_reads_what_that_wrote():
     assert store.uri_of("work/n/k") == "mock:///bucket/prefix/work/n/k?region=eu"
     below = Store(store.uri_of("work/n/k"))
     assert below.at("step.bin") == store.at("work/n/k/step.bin")
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """An S3 server that is named by a query, with the credentials where they belong."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    made = s3_server.served()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+def test_a_store_at_an_endpoint_of_its_query_keeps_a_trainings_checkpoints(bucket):
+    store = Store(bucket.uri)
+    work = StepCheckpoints(store.uri_of("work/train.toy/key"))
+    for step in (2, 4):
+        work.save(step, {"w": torch.full((3,), float(step))}, {"step": step})
+    assert "prefix/work/train.toy/key/step-000000004.safetensors" in bucket.bucket
+    tensors, about = StepCheckpoints(store.uri_of("work/train.toy/key")).load(4)
+    assert (tensors["w"].tolist(), about) == ([4.0] * 3, {"step": 4})
+    assert store.read_range("work/train.toy/key/step-000000004.safetensors", 0, 8) != b""
+    assert work.steps() == [2, 4]
+
+
+def test_a_worker_opens_the_same_store_at_an_endpoint_of_its_query(bucket):
+    store = Store(bucket.uri)
+    store.write("refs/a.json", b"1")
+    assert pickle.loads(pickle.dumps(store)).read("refs/a.json") == b"1"
+    assert store.folders("") == ["refs"]
+    assert "endpoint" not in repr(store)
 
 
 @pytest.mark.parametrize("uri", HOLDING_CREDENTIALS)
