@@ -36,6 +36,18 @@ def png_head():
     return make
 
 
+@pytest.fixture
+def bucket(monkeypatch):
+    """An S3 server that is named by a query, with the credentials where they belong."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    made = _module("storage/s3_server").served()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
 def _module(name):
     spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
     module = importlib.util.module_from_spec(spec)

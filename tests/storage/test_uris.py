@@ -9,7 +9,6 @@ from storage.checkpoints import StepCheckpoints
 from storage.errors import InvalidInput
 from storage.files import Store
 from storage.uris import check_uri, joined, public_uri
-from tests.storage import s3_server
 
 HOLDING_CREDENTIALS = (
     "s3://AKIA:hunter2@bucket/x",
@@ -82,18 +81,6 @@ def test_a_store_below_a_store_with_a_query_reads_what_that_wrote():
     assert store.uri_of("work/n/k") == "mock:///bucket/prefix/work/n/k?region=eu"
     below = Store(store.uri_of("work/n/k"))
     assert below.at("step.bin") == store.at("work/n/k/step.bin")
-
-
-@pytest.fixture
-def bucket(monkeypatch):
-    """An S3 server that is named by a query, with the credentials where they belong."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    made = s3_server.served()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
 
 
 def test_a_store_at_an_endpoint_of_its_query_keeps_a_trainings_checkpoints(bucket):
