@@ -101,6 +101,8 @@ class Reach:
     """Node, pack key: of units being built"""
     since: dict[str, float] = field(default_factory=dict)
     """Node -> from when on its packs may be of a run that did not finish it: no manifest reaches them"""
+    published: dict[Key, str] = field(default_factory=dict)
+    """What the ledger says was published -> the folder of its files, where known"""
     claims: set[str] = field(default_factory=set)
     """Paths of live ones"""
     going: dict[str, float] = field(default_factory=dict)
@@ -113,7 +115,7 @@ def reach(
     """All that is in use, where the latest `keep_runs` runs of each name and node count."""
     past, pins = history(store, damaged), _pins(store, damaged)
     let_go = dropped(store, damaged) | dict.fromkeys(drop, time.time())
-    found = Reach(keys=set(pins))
+    found = Reach(keys=set(pins), published={k: at for use in past.uses for k, at in use.published.items()})
     counted: dict[tuple[str, str, str], list[Use]] = defaultdict(list)  # name, pin, node
     for use in past.uses:
         if use.going:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from pipelines.uses import history, reach
+from pipelines.uses import reach
 from storage import leases, ledger, locations
 from storage.errors import Damaged
 from storage.families import ManifestRow, read_manifest, read_pack_record, stored_sample
@@ -171,15 +171,14 @@ def _parsed(read: Callable[[], Any], path: str) -> Iterator[Fault]:
 
 def _gone(store: Store) -> Iterator[Fault]:
     """What is in use by the latest run of each name, or pinned, and is not there at all."""
-    used, uses = reach(store, 1, lambda _text: None).keys, history(store, lambda _text: None).uses
-    published = {key: at for use in uses for key, at in use.published.items()}
+    found = reach(store, 1, lambda _text: None)
     keyed, whole = {*store.folders("manifests"), *store.folders("packs")}, set(store.folders("whole"))
-    for (node, key), folder in sorted(published.items()):
-        if (node, key) not in used:
+    for (node, key), folder in sorted(found.published.items()):
+        if (node, key) not in found.keys:
             continue
         if node in whole or folder:
-            found = {f"{locations.wholes(node)}/{name}" for name in store.folders(locations.wholes(node))}
-            mine = {folder} if folder else {at for at in found if at.split("/")[-1].split("-")[0] == key}
+            there = {f"{locations.wholes(node)}/{name}" for name in store.folders(locations.wholes(node))}
+            mine = {folder} if folder else {at for at in there if at.split("/")[-1].split("-")[0] == key}
             if not any(store.exists(f"{at}/record.json") for at in mine):
                 at = folder or locations.whole(node, key)
                 yield Fault(f"{at}/record.json", "missing, though a run published it", node, "rebuilt")

@@ -85,9 +85,9 @@ class Packs:
             self.sealed = rows is not None
             if rows is None:
                 rows = [row for pack in packs for row in self._pack_rows(pack)]
-            return {row.key: row for row in rows}
+            return self._as_recorded(rows)
         manifests = self.manifests()
-        found = {row.key: row for entry in manifests[-REMEMBERED:] for row in self.manifest(entry)}
+        found = self._as_recorded([row for entry in manifests[-REMEMBERED:] for row in self.manifest(entry)])
         listed = {row.pack for row in found.values()}
         since = manifests[-1].mtime if manifests else 0.0
         for entry in self._files:  # left by a run that was killed
@@ -95,6 +95,14 @@ class Packs:
             if kind == "parquet" and pack not in listed and (entry.mtime >= since or pack in packs):
                 found |= {row.key: row for row in self._pack_rows(pack)}
         return found
+
+    def _as_recorded(self, rows: list[ManifestRow]) -> dict[str, ManifestRow]:
+        """By unit key. Of a pack that is not as long as its manifest says, its own record tells: it was built
+        again since, or is damaged."""
+        other = {row.pack for row in rows if self.stands(row.pack) and not self.stands(row.pack, row)}
+        self.sealed = self.sealed and not other
+        own = [row for pack in sorted(other) for row in self._pack_rows(pack)]
+        return {row.key: row for row in [*(row for row in rows if row.pack not in other), *own]}
 
     def manifests(self) -> list[Entry]:
         """Those of this node, oldest first."""

@@ -1,9 +1,12 @@
 """A file that is cut short, garbled or gone costs the node it belongs to: it is built again, and named."""
 
+from dataclasses import replace
+
 import pytest
 
 from pipelines.engine.plan import describe
 from storage import locations
+from storage.families import pack_record_bytes, read_pack_record
 
 
 def first(project, top, node, ending):
@@ -111,3 +114,18 @@ def test_a_unit_that_an_older_pack_holds_damaged_is_computed_again(ran):
     ran.did()
     assert not ran.run().failed
     assert {"side a", "side i"} <= set(ran.did())
+
+
+def test_a_pack_built_again_since_is_as_its_own_record_says(ran):
+    """By another run, in other seconds: its record has another length than an older manifest says."""
+    path = first(ran, "packs", "add", ".parquet")
+    key = path.split("/")[-1].removesuffix(".parquet")
+    units = [replace(unit, seconds=unit.seconds / 7) for unit in read_pack_record(ran.store, "add", key)]
+    record = pack_record_bytes([*units, replace(units[0], unit="none", key="none", samples=())])
+    assert len(record) != len(ran.store.read(path))
+    ran.store.write(path, record)
+    assert ran.plan()["add"].reasons == ["not sealed"]
+    ran.did()
+    assert ran.run().executed == ["add"]
+    assert ran.did() == []
+    assert ran.plan()["add"].state == "cached"
