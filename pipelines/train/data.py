@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from models.api import Sample, Task
+from models.errors import InvalidSettings
+from pipelines.errors import UserError
 from pipelines.stored_clips import Clips, Family, StoredClip
 
 ORDER, DRAW = 0, 1  # what a random stream is for
@@ -53,7 +55,7 @@ def draw(task: Task, corpus: Corpus, seed: int, index: int, training: bool) -> t
         if sample is not None:
             return clip.key, sample
         tried.append(clip.key)
-    raise ValueError(
+    raise UserError(
         f"no usable frames after {ATTEMPTS} tries, the last in {tried[-3:]}; look at their rejects"
     )
 
@@ -78,7 +80,7 @@ def chunk_indices(step: int, batch: int, chunk: int, rank: int, world: int) -> l
     first = (step - 1) * batch
     starts = range(first, first + batch, chunk)
     if len(starts) % world:
-        raise ValueError(
+        raise InvalidSettings(
             f"a batch of {batch} in chunks of {chunk} cannot be shared by {world} workers; "
             f"set runtime.train_workers to a divisor of {len(starts)}, or the phase's chunk to a smaller size"
         )
@@ -86,7 +88,7 @@ def chunk_indices(step: int, batch: int, chunk: int, rank: int, world: int) -> l
 
 
 def check_workers(config: Any, node: str) -> None:
-    """Raises ValueError, which says what to change, where the phase's chunks cannot be dealt out evenly."""
+    """Raises, saying what to change, where the phase's chunks cannot be dealt out evenly."""
     _, model, phase = node.split(".")
     settings = getattr(config, model).phases[phase]
     chunk_indices(1, settings.batch, settings.chunk_size, 0, max(1, config.runtime.train_workers))

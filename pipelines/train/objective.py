@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.api import Batch, Phase, Task, given
+from models.errors import InvalidSettings
 
 
 class Objective(nn.Module):
@@ -70,7 +71,7 @@ def weighted(
 def check_names(weights: Mapping[str, float], offered: Iterable[str]) -> None:
     unknown = sorted(name for name, weight in weights.items() if weight != 0 and name not in set(offered))
     if unknown:
-        raise ValueError(f"the phase weighs losses {unknown}, but its task computes {sorted(offered)}")
+        raise InvalidSettings(f"the phase weighs losses {unknown}, but its task computes {sorted(offered)}")
 
 
 def choose_parts(net: nn.Module, train: Iterable[str]) -> dict[str, nn.Parameter]:
@@ -81,7 +82,7 @@ def choose_parts(net: nn.Module, train: Iterable[str]) -> dict[str, nn.Parameter
     children = dict(net.named_children())
     unknown = sorted(set(train) - set(children))
     if unknown:
-        raise ValueError(f"the phase trains {unknown}, but the parts of the net are {sorted(children)}")
+        raise InvalidSettings(f"the phase trains {unknown}, but the parts of the net are {sorted(children)}")
     net.requires_grad_(False)
     for name in train:
         children[name].requires_grad_(True)

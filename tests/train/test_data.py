@@ -3,6 +3,8 @@ import pickle
 import numpy as np
 import pytest
 
+from models.errors import InvalidSettings
+from pipelines.errors import UserError
 from pipelines.train.data import Corpus, chunk_indices, draw, gather, prefetched, training_chunks
 
 
@@ -48,7 +50,7 @@ def test_workers_share_the_same_samples(corpus):
 
 def test_a_batch_that_cannot_be_shared_says_what_to_change():
     assert chunk_indices(2, 8, 2, 1, 2) == [range(10, 12), range(14, 16)]
-    with pytest.raises(ValueError, match=r"8 in chunks of 4 cannot be shared by 3 .* divisor of 2"):
+    with pytest.raises(InvalidSettings, match=r"8 in chunks of 4 cannot be shared by 3 .* divisor of 2"):
         chunk_indices(1, 8, 4, 0, 3)
 
 
@@ -66,7 +68,7 @@ def test_an_unusable_clip_is_replaced_by_another(corpus):
     refused = [key for key in corpus.clips.keys if key.startswith("id1#")]
     task = CountingTask(refused)
     assert {draw(task, corpus, 0, i, True)[0] for i in range(30)}.isdisjoint(refused)
-    with pytest.raises(ValueError, match="no usable frames after 100 tries"):
+    with pytest.raises(UserError, match="no usable frames after 100 tries"):
         draw(CountingTask(corpus.clips.keys), corpus, 0, 0, True)
 
 

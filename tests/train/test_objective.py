@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from models.api import Phase
+from models.errors import InvalidSettings
 from pipelines.train.objective import Objective, choose_parts, learn
 
 
@@ -47,7 +48,8 @@ def test_weight_zero_is_logged_without_gradient_and_absent_is_not_computed():
 
 def test_a_name_the_task_does_not_know_is_an_error_naming_both():
     with pytest.raises(
-        ValueError, match=r"weighs losses \['pixle'\], but its task computes \['first', 'second', 'third'\]"
+        InvalidSettings,
+        match=r"weighs losses \['pixle'\], but its task computes \['first', 'second', 'third'\]",
     ):
         Objective(TwoLosses(), phase({"pixle": 1.0}))({}, 1)
 
@@ -68,5 +70,7 @@ def test_only_named_parts_learn():
 
 
 def test_an_unknown_part_is_an_error_naming_the_parts():
-    with pytest.raises(ValueError, match=r"trains \['decodr'\], but the parts of the net are \['a', 'b'\]"):
+    with pytest.raises(
+        InvalidSettings, match=r"trains \['decodr'\], but the parts of the net are \['a', 'b'\]"
+    ):
         choose_parts(TwoLosses().net, ("decodr",))
