@@ -72,7 +72,10 @@ class _Visit(socketserver.BaseRequestHandler):
     """One connection of a client: one server, and bytes passed on until either side ends it."""
 
     def handle(self) -> None:
-        door: Any = self.server
+        with suppress(OSError):  # a client that has gone
+            self._visit(self.server)
+
+    def _visit(self, door: Any) -> None:
         try:
             head, _, rest = _head(self.request).partition(b"\r\n\r\n")
             line, *fields = head.split(b"\r\n")
@@ -93,7 +96,7 @@ class _Visit(socketserver.BaseRequestHandler):
             door.refused.append(refusal.sentence)
             self._answer("403 Forbidden")
             return
-        except OSError:
+        except (OSError, UnicodeError):  # UnicodeError: no name that could be looked up
             self._answer("502 Bad Gateway")
             return
         with upstream, suppress(OSError, ValueError):  # either has gone: the other sees its connection end

@@ -35,6 +35,8 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _PAGES = re.compile(r"text/html|application/(xhtml\+xml|(vnd\.apple\.|x-)mpegurl|dash\+xml)|audio/mpegurl")
 _GONE = {404: "not_found", 410: "not_found", 401: "needs_auth", 403: "needs_auth", 407: "needs_auth",
          451: "geo_blocked"}  # fmt: skip
+_NUMBER = re.compile(r"[0-9]{1,18}")
+"""As headers may hold one: Python calls more than that digits, and takes not all of it for a number."""
 _FOR_NOW = {408, 425, 429}
 
 
@@ -195,7 +197,10 @@ def _promised(response: Any, got: Got, address: Address) -> tuple[int | None, in
     if encoding != "identity":
         raise ForNow(f"the server packs its answer ({encoding}) though asked not to")
     if response.status == 206:
-        match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", (headers.get("Content-Range") or "").strip())
+        match = re.fullmatch(
+            r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)",
+            (headers.get("Content-Range") or "").strip(),
+        )
         if not match or int(match[1]) != got.size:
             raise OtherPart(f"asked for bytes from {got.size}, got {headers.get('Content-Range')!r}")
         # '*' = a size the server does not know: the part runs to the end, for so it was asked for
@@ -203,8 +208,8 @@ def _promised(response: Any, got: Got, address: Address) -> tuple[int | None, in
     kind = (headers.get_content_type() or "").lower()
     if _PAGES.fullmatch(kind):
         raise Page(f"{address.public} answers with {kind}")
-    length = headers.get("Content-Length", "")
-    return (int(length) if length.isdigit() else None), 0
+    length = headers.get("Content-Length", "").strip()
+    return (int(length) if _NUMBER.fullmatch(length) else None), 0
 
 
 def _validator(headers: Any) -> str:
@@ -243,11 +248,11 @@ def _refusal(status: int, headers: Any, address: Address) -> Exception:
 def retry_after(headers: Any) -> float:
     """Seconds from a Retry-After header, which holds seconds or a date; 0 = it says nothing."""
     value = (headers.get("Retry-After") or "").strip()
-    if value.isdigit():
+    if _NUMBER.fullmatch(value):
         return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0.0
 
 

@@ -1,6 +1,7 @@
 """The proxy that yt-dlp and ffmpeg are sent through."""
 
 import http.client
+import socket
 import urllib.request
 
 import pytest
@@ -44,6 +45,15 @@ def test_a_tunnel_to_a_private_address_is_refused_however_it_is_written(server, 
         connection.request("GET", "/v")
     assert len(door.refused) == 1
     assert not server.site.requests
+
+
+@pytest.mark.parametrize("target", ["x" * 70 + ".example:80", "a..b:80", ":80", "host:port", "[::1:80"])
+def test_a_name_that_cannot_be_looked_up_is_no_trouble_of_the_door(door, target, capfd):
+    with socket.create_connection(("127.0.0.1", door.server_address[1]), timeout=5) as client:
+        login = f"Proxy-Authorization: {door.pass_line.decode()}"
+        client.sendall(f"CONNECT {target} HTTP/1.1\r\n{login}\r\n\r\n".encode())
+        assert client.recv(1000)[9:12] in (b"502", b"403", b"")
+    assert not capfd.readouterr().err
 
 
 def test_it_is_shut_when_the_download_ends():

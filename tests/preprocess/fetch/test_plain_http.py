@@ -120,6 +120,17 @@ def test_an_announced_length_that_never_comes_is_no_file(server, get, noise):
     assert len(server.site.requests) == 1 + 1 + 2  # the first brought most of it, so it does not count
 
 
+@pytest.mark.parametrize("length", ["\u00b2", "9" * 5000, "-1", "1e3"])
+def test_a_length_that_is_no_number_counts_as_none(server, get, noise, length):
+    server.site.answers["/v"] = server.Answer(noise, length=-1, headers=[("Content-Length", length)])
+    assert get("/v").read_bytes() == noise
+
+
+@pytest.mark.parametrize("value", ["\u00b2", "9" * 5000, "-1", "Mon, 99 Foo 2026", ""])
+def test_a_pause_that_is_no_number_and_no_date_counts_as_none(value):
+    assert plain_http.retry_after({"Retry-After": value}) == 0
+
+
 def test_no_length_at_all_is_taken_as_it_ends(server, get, noise):
     server.site.answers["/v"] = server.Answer(noise, length=-1)
     assert get("/v").read_bytes() == noise
