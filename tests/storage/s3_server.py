@@ -1,12 +1,13 @@
 """A bucket in memory that speaks as much of S3 as pyarrow asks for, on the loopback address."""
 
 import io
+import re
 import threading
 from hashlib import md5
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from urllib.parse import parse_qs, unquote, urlsplit
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, unescape
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -67,8 +68,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         key, query = self.asked()
-        self.body()
-        if "uploads" in query:
+        body = self.body().decode()
+        if "delete" in query:
+            for name in re.findall("<Key>(.*?)</Key>", body):
+                self.bucket.pop(unescape(name), None)
+            self.answer(body=b"<DeleteResult></DeleteResult>")
+        elif "uploads" in query:
             self.parts[key] = {}
             self.answer(body=f"<R><UploadId>{escape(key)}</UploadId></R>".encode())
         else:

@@ -1,5 +1,6 @@
 """Copies of remote files: never an older state of one, in a private folder with a bound."""
 
+import json
 import os
 from hashlib import sha256
 
@@ -9,6 +10,7 @@ from storage import locations, weights
 from storage.errors import Damaged
 from storage.families import Artifact
 from storage.fetched import Copies
+from storage.files import Store
 from tests.storage.remote import remote_store
 
 
@@ -18,51 +20,62 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "fetched"
 
 
-@pytest.fixture(params=[False, True], ids=["without tags", "with tags"])
-def bucket(request, tmp_path):
+@pytest.fixture(params=["no ETag", "S3"])
+def elsewhere(request, tmp_path):
+    """A store, and what puts an object there, as another machine does: as old as the one before."""
+    if request.param == "S3":
+        server = request.getfixturevalue("bucket")
+        return Store(server.uri), lambda path, data: server.bucket.update({f"prefix/{path}": data})
     folder = tmp_path / "bucket"
-    return remote_store(folder, tags=request.param), folder
+
+    def put(path, data):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_bytes(data)
+        os.utime(folder / path, (1, 1))
+
+    return remote_store(folder), put
 
 
-def overwrite(path, data):
-    """As long and as old as before."""
-    stamp = path.stat()
-    path.write_bytes(data)
-    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-
-
-def test_an_object_of_equal_size_and_time_but_other_content_is_read_again(bucket):
-    store, folder = bucket
-    (folder / "best").write_bytes(b"step  6")
+def test_an_object_of_equal_size_and_time_but_other_content_is_read_again(elsewhere):
+    store, put = elsewhere
+    put("best", b"step  6")
     assert store.fetch("best").read_bytes() == b"step  6"
-    overwrite(folder / "best", b"step 12")
+    put("best", b"step 12")
     assert store.fetch("best").read_bytes() == b"step 12"
 
 
-def test_a_copy_in_use_keeps_its_content(bucket):
-    store, folder = bucket
-    (folder / "best").write_bytes(b"step  6")
+def test_a_copy_in_use_keeps_its_content(elsewhere):
+    store, put = elsewhere
+    put("best", b"step  6")
     first = store.fetch("best")
-    overwrite(folder / "best", b"step 12")
+    put("best", b"step 12")
     store.fetch("best")
     assert first.read_bytes() == b"step  6"
 
 
-def test_weights_imported_again_are_the_new_ones(bucket):
-    store, folder = bucket
+def test_an_object_of_the_same_etag_is_read_once(bucket):
+    store = Store(bucket.uri)
+    store.write("model", b"weights")
+    first = store.fetch("model")
+    first.write_bytes(b"a mark")
+    assert store.fetch("model").read_bytes() == b"a mark"
+
+
+def test_weights_imported_again_are_the_new_ones(elsewhere):
+    store, put = elsewhere
     for data in (b"first", b"later"):
-        (folder / "weights").mkdir(exist_ok=True)
-        (folder / locations.weights("fsrt_vox", "safetensors")).write_bytes(data)
-        store.write_json(locations.weights("fsrt_vox", "json"), {"sha256": sha256(data).hexdigest()})
+        put(locations.weights("fsrt_vox", "safetensors"), data)
+        put(locations.weights("fsrt_vox", "json"), json.dumps({"sha256": sha256(data).hexdigest()}).encode())
         assert weights.path_of(store, "fsrt_vox").read_bytes() == data
 
 
-def test_what_a_record_knows_by_digest_is_read_once(tmp_path):
-    store, folder = remote_store(tmp_path / "bucket"), tmp_path / "bucket"
-    (folder / "model").write_bytes(b"weights")
-    artifact = Artifact(store, "n", "k", "d", "", ("model",), None, {"model": sha256(b"weights").hexdigest()})
+def test_what_a_record_knows_by_digest_is_read_once(elsewhere):
+    store, put = elsewhere
+    put("whole/model", b"weights")
+    sums = {"model": sha256(b"weights").hexdigest()}
+    artifact = Artifact(store, "n", "k", "d", "whole", ("model",), None, sums)
     first = artifact.path("model")
-    (folder / "model").unlink()
+    store.delete("whole/model")
     assert artifact.path("model") == first
 
 
@@ -74,8 +87,6 @@ def test_a_remote_file_that_is_not_what_its_record_says_is_damaged(tmp_path):
 
 
 def test_a_local_file_that_is_not_what_its_record_says_is_damaged(tmp_path):
-    from storage.files import Store
-
     store = Store(str(tmp_path / "store"))
     store.write("whole/n/k/model", b"flipped")
     sums = {"model": sha256(b"weights").hexdigest()}

@@ -131,3 +131,14 @@ def test_a_garbled_small_file_is_damaged_and_named(store, data):
     store.write("refs/a.json", data)
     with pytest.raises(Damaged, match=r"refs/a\.json"):
         store.read_json("refs/a.json", "artifacts")
+
+
+def test_deleting_in_a_bucket_what_is_not_there_is_no_error(bucket):
+    store = Store(bucket.uri)
+    store.write("work/n/k/a", b"1")
+    for path in ("work/n/k/a", "work/n/k/a", "nothing"):
+        store.delete(path)
+    store.write("work/n/k/b", b"1")
+    for path in ("work", "work", "nothing"):
+        store.delete_tree(path)
+    assert store.walk("") == []

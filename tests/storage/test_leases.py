@@ -154,3 +154,14 @@ def test_a_watcher_takes_away_what_its_dead_holder_left(store):
     time.sleep(1.2 * FAST.ttl)
     assert watch.alive() == []
     assert store.list(locations.leases("train")) == []
+
+
+def test_a_bucket_holds_leases_too(bucket):
+    store = Store(bucket.uri)
+    with leases.held(store, "train", "k", run="a", terms=FAST) as waited:
+        assert not waited
+        with leases.claimed(store, "train", "k", run="b") as claimed:
+            assert not claimed
+    with leases.claimed(store, "train", "k", run="b") as claimed:
+        assert claimed
+    assert store.list(locations.leases("train")) == []
