@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from pipelines.preprocess.media.process import FORMATS
 from storage import frames, shards
 from storage.errors import Damaged
 from storage.families import parse_pack_record
@@ -146,7 +147,8 @@ def _decoded(sample: _Sample, member: shards.Member, stream: Any) -> Iterator[st
 def _first_frame(stream: IO[bytes]) -> None:
     import av
 
-    with av.open(stream, mode="r") as container:
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+    with av.open(stream, mode="r", options=options) as container:
         if next(container.decode(video=0), None) is None:
             raise ValueError("a video without frames")
 

@@ -75,7 +75,8 @@ def member_offsets(extension: str, data: bytes) -> list[int]:
         return unpack_offsets(data)
     import av
 
-    with av.open(io.BytesIO(data), "r") as container:
+    # left to its content, a text that lists other files would open them
+    with av.open(io.BytesIO(data), "r", format="mp4") as container:
         count = sum(packet.size > 0 for packet in container.demux(video=0))
     return [0] * count + [len(data)]
 
@@ -158,7 +159,7 @@ def _from_h264(data: bytes, indices: Sequence[int] | None) -> np.ndarray:
     """Seeks to the GOP of each frame asked for."""
     import av
 
-    with av.open(io.BytesIO(data), "r") as container:
+    with av.open(io.BytesIO(data), "r", format="mp4") as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         if indices is None:

@@ -200,3 +200,12 @@ def test_a_raw_recording_is_opened_and_not_only_counted(tmp_path):
     for data, fine in ((video, True), (video[:300], False)):
         path = written(tmp_path / "raw.tar", [{"__key__": "rec1", "video": data, "probe": {"width": 64}}])
         assert (not check(path).faults) == fine
+
+
+def test_a_text_in_place_of_a_recording_opens_no_file_that_it_lists(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 255, (5, 64, 64, 3), dtype=np.uint8)
+    (tmp_path / "own.mp4").write_bytes(frames.encoded(images, "h264").data)
+    monkeypatch.chdir(tmp_path)
+    listing = b"ffconcat version 1.0\nfile own.mp4\n"
+    path = written(tmp_path / "raw.tar", [{"__key__": "rec1", "video": listing, "probe": {"width": 64}}])
+    assert check(path).faults

@@ -97,3 +97,13 @@ def test_a_frame_whose_header_tells_of_too_many_pixels_is_not_decoded(png_head):
     for data in (jpeg, png_head(9_000, 9_000)):
         with pytest.raises(Damaged, match="9,000 x 9,000 pixels, expected at most 8,192 a side"):
             frames.decode_image(bytes(data))
+
+
+def test_a_text_in_place_of_a_video_opens_no_file_that_it_lists(images, tmp_path, monkeypatch):
+    extension, data = frames.encode(frames.encoded(images, "h264"))
+    (tmp_path / "own.mp4").write_bytes(data)
+    monkeypatch.chdir(tmp_path)
+    listing = b"ffconcat version 1.0\nfile own.mp4\n"
+    for read in (frames.decode, frames.member_offsets):
+        with pytest.raises(ValueError, match="Invalid data"):
+            read(extension, listing)
