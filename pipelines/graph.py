@@ -138,7 +138,7 @@ def train(whole: Any, model: str, config: Any) -> str:
         parts = (*phases.SETTINGS[phase], *(phases.NET_SETTINGS if nets else ()), f"phases.{phase}")
         code = (phases.TASKS[phase], *([starts.reader] if starts else []))
         # fmt: off
-        whole(name, "train.launch:train_phase", exclusive=True, resources=resources,
+        whole(name, "train.launch:train_phase", exclusive=True, stops=True, resources=resources,
               check="pipelines.train.checks:check_phase",
               reads={**reads, **from_phase}, writes=("checkpoint",), logs=("metrics.jsonl", "samples.png"),
               config=[*(f"{model}.{part}" for part in parts), *phases.told(section)],

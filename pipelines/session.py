@@ -28,7 +28,8 @@ PLUMBING = (
     "pipelines.snapshot", "pipelines.tracking", "pipelines.train.broken", "pipelines.train.checks",
     "pipelines.train.figures", "pipelines.train.follow", "pipelines.train.group",
     "pipelines.train.launch", "pipelines.train.metric_log", "pipelines.train.observe",
-    "pipelines.train.worker", "models.errors", "models.labels", "models.starts", "storage",
+    "pipelines.train.stopping", "pipelines.train.worker",
+    "models.errors", "models.labels", "models.starts", "storage",
 )  # fmt: skip
 """What moves bytes, messages and processes, and what is only shown: an edit there changes no number, so these
 files and folders are in no key. All else is, where a node reaches it."""

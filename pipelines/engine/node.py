@@ -47,6 +47,9 @@ class Node:
     """Config path of a step budget that may grow without making the node stale."""
     table: bool = False
     """whole: it publishes a table of units, `<node>.parquet` with the columns id and bucket."""
+    stops: bool = False
+    """whole: its function looks at `Context.cancelled` and ends soon at a safe point, so an interrupted run
+    waits for it."""
     eager: bool = False
     """Cheap enough for planning to run it (nothing is published), so that the plan is exact behind it."""
     exclusive: bool = False

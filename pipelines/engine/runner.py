@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -91,12 +92,22 @@ class Runner:
         except KeyboardInterrupt as interrupt:
             self.cancel.set()
             outcome.failed["(run)"] = interrupt
+            self._let_stop(running, outcome)
         finally:
             interrupted = isinstance(outcome.failed.get("(run)"), KeyboardInterrupt)
             pool.shutdown(wait=not interrupted, cancel_futures=True)
         for node in [*todo, *running.values()]:
             outcome.skipped[node.name] = outcome.reason
         return outcome
+
+    def _let_stop(self, running: dict[Future[NodePlan], Node], outcome: Outcome) -> None:
+        """Wait for the nodes of an interrupted run that stop at a safe point; another interrupt ends it."""
+        stopping = {future for future, node in running.items() if node.stops and not future.cancel()}
+        with suppress(KeyboardInterrupt):
+            while stopping:
+                done, stopping = wait(stopping, timeout=0.5)
+                for future in done:
+                    self._collect(future, running.pop(future), outcome)
 
     def _collect(self, future: Future[NodePlan], node: Node, outcome: Outcome) -> None:
         error = future.exception()

@@ -23,8 +23,16 @@ class Seen(NamedTuple):
     clips: tuple[str, ...]
 
 
-def stop_if_broken(norms: Mapping[str, Tensor], step: int, chunks: list[Chunk], found: list[Losses]) -> None:
-    """Looked at once a step, before any weight moves: looking waits for the device. A worker sees its own
+def stop_if_broken(
+    norms: Mapping[str, Tensor],
+    step: int,
+    chunks: list[Chunk],
+    found: list[Losses],
+    asked: bool = False,
+) -> bool:
+    """Raises where a loss or gradient is no number -> whether any worker was `asked` to stop politely.
+
+    Looked at once a step, before any weight moves: looking waits for the device. A worker sees its own
     losses alone, so all agree whether to stop, and each then says what all have seen.
 
     norms: the gradient's, of each side that is about to move.
@@ -32,10 +40,14 @@ def stop_if_broken(norms: Mapping[str, Tensor], step: int, chunks: list[Chunk], 
     _, world = place()
     losses = torch.stack([one.to_minimise for one in found])
     broken = (~torch.isfinite(torch.stack([*norms.values(), *losses])).all()).int()
-    if world > 1:
-        dist.all_reduce(broken, dist.ReduceOp.MAX)
-    if not bool(broken):
-        return
+    if world == 1:
+        is_broken = bool(broken)
+    else:
+        flags = torch.stack([broken, torch.full_like(broken, asked)])
+        dist.all_reduce(flags, dist.ReduceOp.MAX)
+        is_broken, asked = (bool(flag) for flag in flags.tolist())
+    if not is_broken:
+        return asked
     seen = []
     for chunk, one in zip(chunks, found, strict=True):
         figures = ", ".join(f"{name} {term.item():.4g}" for name, term in one.terms.items())

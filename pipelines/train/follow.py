@@ -1,4 +1,4 @@
-"""Watching a training run: metric lines passed on as they appear, a stop when asked, errors in plain words.
+"""Watching a training run: metric lines passed on as they appear, a stop when asked, the worker's own errors.
 
 Nothing here can change a result, so it is in no key (pipelines/session.py).
 """
@@ -6,10 +6,13 @@ Nothing here can change a result, so it is in no key (pipelines/session.py).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
-from pipelines.train.metric_log import METRICS, STOP, read_metrics
+from pipelines.errors import meaning
+from pipelines.train.metric_log import MetricReader
+from pipelines.train.stopping import STOP
 from storage.files import Store
 
 if TYPE_CHECKING:
@@ -17,11 +20,13 @@ if TYPE_CHECKING:
     from pipelines.train.job import Job
 
 POLL = 0.5  # seconds between two looks at the metric lines
-PATIENCE = 20.0  # seconds that workers get to stop at a step's end
+PATIENCE = 300.0  # seconds that workers get to end their step and to save it
 
 
 def follow(ctx: Context, job: Job, run: Callable[[], None]) -> bool:
-    """Run in a thread and pass metric lines on as they appear -> False if cancelled, at the end of a step."""
+    """Run in a thread and pass metric lines on as they appear -> False if cancelled: then the workers have
+    stopped at the end of a step, and its checkpoint is saved.
+    """
     failures: list[BaseException] = []
 
     def guarded() -> None:
@@ -30,61 +35,58 @@ def follow(ctx: Context, job: Job, run: Callable[[], None]) -> bool:
         except BaseException as error:  # noqa: BLE001 (handed to the caller's thread)
             failures.append(error)
 
-    store = Store(ctx.scratch)
+    store, steps = Store(ctx.scratch), job.phase.steps
     lines = Lines(ctx, job, store)
     thread = threading.Thread(target=guarded, name=job.node, daemon=True)
     thread.start()
-    cancelled = getattr(ctx, "cancelled", lambda: False)
-    while thread.is_alive():
+    until: float | None = None
+    while thread.is_alive() and (until is None or time.monotonic() < until):
         thread.join(POLL)
         lines.forward()
-        if cancelled():
+        if until is None and ctx.cancelled():
+            until = time.monotonic() + PATIENCE
             store.write(STOP, b"")
-            thread.join(PATIENCE)
-            return False
+            ctx.progress(lines.step, steps, f"stopping at the end of a step (logged last: {lines.step})")
     lines.forward()
     if failures:
-        raise _plain(job, failures[0]) from failures[0]
-    return True
+        raise own_error(job.node, failures[0])
+    if until is not None:
+        told = "still not stopped" if thread.is_alive() else f"stopped at the end of step {lines.step}"
+        ctx.progress(lines.step, steps, f"{told}; a rerun goes on from its last checkpoint")
+    return until is None
 
 
-def _plain(job: Job, error: BaseException) -> BaseException:
-    """The worker's own words in place of a pickled traceback in a traceback."""
-    workers = getattr(error, "worker_failures", None)
-    if workers:
-        rank, first = sorted(workers.items())[0]
-        cause = getattr(first, "cause", None) or first
-        return RuntimeError(f"{job.node}, worker {rank}: {type(cause).__name__}: {cause}")
-    return RuntimeError(f"{job.node}: {type(error).__name__}: {error}")
+def own_error(node: str, error: BaseException) -> BaseException:
+    """What went wrong in a worker, of the class that it had there, with the worker's traceback as a note."""
+    failures = getattr(error, "worker_failures", None)
+    if not failures:
+        return error
+    own = {rank: getattr(one, "_base_exc", one) for rank, one in sorted(failures.items())}
+    rank = next((rank for rank, one in own.items() if meaning(one) != "fault"), min(own))
+    own[rank].add_note(f"{node}, worker {rank}:\n{failures[rank]}")
+    return own[rank]
 
 
 class Lines:
     """Metric lines forwarded to the run, each once."""
 
     def __init__(self, ctx: Context, job: Job, store: Store) -> None:
-        self.ctx, self.job, self.store = ctx, job, store
-        self.size, self.step, self.seen = -1, 0, 0
+        self.ctx, self.job, self.reader = ctx, job, MetricReader(store)
+        self.step, self.latest = 0, dict[str, float]()
 
     def forward(self) -> None:
-        entries = {entry.name: entry.size for entry in self.store.list("")}
-        if entries.get(METRICS, -1) == self.size:
-            return
-        self.size = entries.get(METRICS, -1)
-        lines = read_metrics(self.store)
-        for line in lines[self.seen :]:
+        found = self.reader.new()
+        for line in found:
             values = line["values"] | {f"speed/{name}": value for name, value in line["speed"].items()}
             self.ctx.metrics(values, step=line["step"])
             self.step = line["step"]
-        if len(lines) > self.seen:
-            self.ctx.progress(self.step, self.job.phase.steps, note(lines))
-        self.seen = len(lines)
+            self.latest |= line["values"] | line["speed"]
+        if found:
+            self.ctx.progress(self.step, self.job.phase.steps, note(self.latest))
 
 
-def note(lines: list[dict[str, Any]]) -> str:
+def note(latest: Mapping[str, float]) -> str:
     """The figures of a progress line: the last total loss, speed and held-out score."""
-    latest: dict[str, float] = {}
-    for line in lines:
-        latest |= line["values"] | line["speed"]
     chosen = [n for n in latest if n in ("loss/total", "samples_per_second") or n.startswith("held_out/")]
     told = [n for n in chosen if "/copy_" not in n and not n.endswith("_frames")]
     return ", ".join(f"{name} {latest[name]:.4g}" for name in told)

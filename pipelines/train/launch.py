@@ -15,14 +15,18 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models import MODELS
 from models.api import Phase
+from models.errors import InvalidSettings
 from models.labels import told
+from pipelines.errors import UserError
 from pipelines.stored_clips import Clips
 from pipelines.train.follow import follow, note
-from pipelines.train.metric_log import METRICS, STOP, log_text, read_metrics
+from pipelines.train.metric_log import METRICS, MetricLog, cut, log_text, read_metrics
+from pipelines.train.stopping import STOP
 from storage.checkpoints import StepCheckpoints
 from storage.files import Store
 
@@ -55,13 +59,20 @@ def prepare(ctx: Context, phase: Phase) -> None:
     store = Store(ctx.scratch)
     store.delete(STOP)
     if ctx.previous is not None and continues(ctx, phase):
-        lines = ctx.previous.path(METRICS).read_text().splitlines()
-        store.write(METRICS, log_text({"speed": {}, **_split(json.loads(line))} for line in lines))
+        cut(store, 0)
+        _bring_lines(ctx.previous.path(METRICS), store)
+    else:  # before anybody reads along: a resumed run repeats the steps after its checkpoint
+        cut(store, StepCheckpoints(ctx.scratch).newest(phase.steps) or 0)
     bring_weights(ctx, phase)
 
 
-def _split(line: dict[str, Any]) -> dict[str, Any]:
-    return {"step": line.pop("step"), "values": line}
+def _bring_lines(path: Path, store: Store) -> None:
+    log = MetricLog(store)
+    with path.open() as file:
+        for line in file:
+            values = json.loads(line)
+            log.add(values.pop("step"), values, {})
+    log.flush()
 
 
 def corpora(ctx: Context, reads: Mapping[str, Sequence[str]]) -> tuple[Corpus, Corpus | None]:
@@ -82,7 +93,7 @@ def corpora(ctx: Context, reads: Mapping[str, Sequence[str]]) -> tuple[Corpus, C
         facts |= {f"left_out.{node}": n for node, n in left_out(split.stored, reads, of_split).items()}
         ctx.params({f"data.{name}.{fact}": value for fact, value in facts.items()})
     if not split.corpora["train"].identities:
-        raise ValueError(
+        raise UserError(
             f"{ctx.node}: no clip to train on; all were rejected, or all recordings are in the test split"
         )
     held_out = split.corpora["test"]
@@ -153,7 +164,7 @@ def _check_room(workers: int, cpus: int, use_gpu: bool) -> None:
     have = ray.cluster_resources()
     for kind, needed in (("CPU", workers * cpus), ("GPU", workers if use_gpu else 0)):
         if have.get(kind, 0) < needed:
-            raise ValueError(
+            raise InvalidSettings(
                 f"{workers} training workers need {needed} {kind}, the cluster has {have.get(kind, 0):g}; "
                 "lower runtime.train_workers or runtime.train_cpus"
             )
@@ -176,14 +187,23 @@ def publish(ctx: Context, job: Job) -> None:
     publish_weights(ctx.out, tensors, about, store)
     if "best" in about:
         ctx.metrics({"final/best_psnr": about["best"][0], "final/best_step": about["best"][1]})
-    lines = read_metrics(store)
-    values = [{"step": line["step"], **line["values"]} for line in lines]
-    (ctx.out / METRICS).write_bytes(log_text(values))
+    latest, scores = _join_lines(store, ctx.out / METRICS)
     (ctx.out / SAMPLES).write_bytes(store.read(SAMPLES))
     if about["labels"]:
         said = told(about["labels"])
         ctx.params({f"net.{part}": label for part, label in about["labels"].items()} | {"labels": said})
-        ctx.progress(job.phase.steps, job.phase.steps, f"{note(lines)} [{said}]")
-    scores = [line for line in values if any(name.startswith("held_out/") for name in line)]
+        ctx.progress(job.phase.steps, job.phase.steps, f"{note(latest)} [{said}]")
     if scores:
-        ctx.metrics({f"final/{name}": v for name, v in scores[-1].items() if name.startswith("held_out/")})
+        ctx.metrics({f"final/{name}": value for name, value in scores.items()})
+
+
+def _join_lines(store: Store, path: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """All metric lines as one file -> the last value of every figure; the last scores of held-out clips."""
+    latest: dict[str, float] = {}
+    scores: dict[str, float] = {}
+    with path.open("wb") as file:
+        for line in read_metrics(store):
+            file.write(log_text([{"step": line["step"], **line["values"]}]))
+            latest |= line["values"] | line["speed"]
+            scores = {k: v for k, v in line["values"].items() if k.startswith("held_out/")} or scores
+    return latest, scores

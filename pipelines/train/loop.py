@@ -105,7 +105,8 @@ def one_step(
     if state.judges_adam and job.phase.adversary and step % job.phase.adversary.every == 0:
         sides["discriminator"] = Side(state.judges_adam, state.judging, job.phase.adversary.optim.clip)
     norms = {name: _gradient_norm(side.parameters) for name, side in sides.items()}
-    stop_if_broken(norms, step, chunks, found)  # before either side moves
+    # before either side moves; in the same wait for the device, workers agree whether to stop
+    state.stop.agreed = stop_if_broken(norms, step, chunks, found, state.stop.asked)
     for name, side in sides.items():
         if side.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(side.parameters.values(), side.clip, norms[name])

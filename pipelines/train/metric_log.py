@@ -1,47 +1,103 @@
-"""Metric lines in the work folder: workers write them, the driver reads along, a resumed run goes on."""
+"""Metric lines in the work folder: workers write them, the driver reads along, a resumed run goes on.
+
+They lie in segments, `metrics-000000.jsonl` and so on, so that any store can hold them (an object has no
+append) and yet what is written grows with the lines alone: only the last segment is rewritten, up to SEGMENT
+bytes. Segments are read in order, each to its end once the next one is there.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import Any
 
 from storage.files import Store
 
-METRICS, STOP = "metrics.jsonl", "stop"
+METRICS = "metrics.jsonl"
+"""Of the artifact: all segments as one file, without what depends on the time of day."""
 FLUSH = 1.0  # seconds between two writes of the metric lines
+SEGMENT = 1 << 16
+"""Bytes from which on a segment is closed: about 130 lines of ten losses."""
+_NAME = re.compile(r"metrics-(\d{6,})\.jsonl")
+
+Line = dict[str, Any]
 
 
-class MetricLog:
-    """Metric lines in the work folder, rewritten whole so that any store can hold them; the driver reads
-    along.
-    """
-
-    def __init__(self, scratch: str, after: int) -> None:
-        self.store, self.written = Store(scratch), 0.0
-        self.lines = [
-            line for line in read_metrics(self.store) if line["step"] <= after
-        ]  # a resumed run repeats steps
-
-    def add(self, step: int, values: dict[str, float], speed: dict[str, float]) -> None:
-        self.lines.append({"step": step, "values": values, "speed": speed})
-        if time.monotonic() - self.written >= FLUSH:
-            self.flush()
-
-    def flush(self) -> None:
-        self.store.write(METRICS, log_text(self.lines))
-        self.written = time.monotonic()
-
-    def stop_asked(self) -> bool:
-        return self.store.exists(STOP)
+def segment(number: int) -> str:
+    return f"metrics-{number:06d}.jsonl"
 
 
-def log_text(lines: Iterable[dict[str, Any]]) -> bytes:
+def segments(store: Store) -> list[int]:
+    matches = (_NAME.fullmatch(entry.name) for entry in store.list(""))
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def log_text(lines: Iterable[Line]) -> bytes:
     return "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines).encode()
 
 
-def read_metrics(store: Store) -> list[dict[str, Any]]:
-    if not store.exists(METRICS):
-        return []
-    return [json.loads(line) for line in store.read(METRICS).decode().splitlines()]
+def lines_of(store: Store, number: int) -> list[Line]:
+    return [json.loads(line) for line in store.read(segment(number)).decode().splitlines()]
+
+
+def read_metrics(store: Store) -> Iterator[Line]:
+    """All lines, in order."""
+    for number in segments(store):
+        yield from lines_of(store, number)
+
+
+def cut(store: Store, after: int) -> None:
+    """Drop the lines of steps that a resumed run repeats."""
+    for number in reversed(segments(store)):
+        lines = lines_of(store, number)
+        kept = [line for line in lines if line["step"] <= after]
+        if kept and len(kept) < len(lines):
+            store.write(segment(number), log_text(kept))
+        if kept:
+            return
+        store.delete(segment(number))
+
+
+class MetricLog:
+    """The writing end."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.written = store, 0.0
+        self.number = max(segments(store), default=0)
+        self.text = store.read(segment(self.number)) if store.exists(segment(self.number)) else b""
+
+    def add(self, step: int, values: dict[str, float], speed: dict[str, float]) -> None:
+        self.text += log_text([{"step": step, "values": values, "speed": speed}])
+        if time.monotonic() - self.written >= FLUSH or len(self.text) >= SEGMENT:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.text:
+            self.store.write(segment(self.number), self.text)
+        if len(self.text) >= SEGMENT:
+            self.number, self.text = self.number + 1, b""
+        self.written = time.monotonic()
+
+
+class MetricReader:
+    """The reading end: what is new since the last call. Reads one segment again, and those after it."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.number, self.seen = store, 0, 0
+
+    def new(self) -> list[Line]:
+        found: list[Line] = []
+        for number in count(self.number):
+            closed = self.store.exists(segment(number + 1))  # asked first: then this one is read to its end
+            if not self.store.exists(segment(number)):
+                break
+            lines = lines_of(self.store, number)
+            found += lines[self.seen :]
+            self.number, self.seen = number, len(lines)
+            if not closed:
+                break
+            self.number, self.seen = number + 1, 0
+        return found

@@ -13,11 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from models import labels
+from models.errors import InvalidSettings
+from pipelines.errors import UserError
 from pipelines.train.device import on_device
 from pipelines.train.figures import Clock, Figures
 from pipelines.train.job import Job
 from pipelines.train.objective import choose_parts, learn
 from pipelines.train.optim import Ema, adam, moments, restore_moments
+from pipelines.train.stopping import Stop
 from storage import checkpoints
 from storage.checkpoints import StepCheckpoints
 from storage.errors import Damaged
@@ -49,7 +52,7 @@ class State:
         self.before = 0
         """Steps that Adam had done when the phase began: those of the phases that it carries on from."""
         self.labels = dict(self.task.labels())
-        self.figures, self.clock = Figures(), Clock()
+        self.figures, self.clock, self.stop = Figures(), Clock(), Stop()
         self.best: tuple[float, int] | None = None
         """The best validation PSNR and its step."""
 
@@ -64,12 +67,12 @@ class State:
             self._begin(*checkpoints.load(files.store.fetch(START)))
         elif self.job.phase.start_from:
             node = f"{self.job.node.rpartition('.')[0]}.{self.job.phase.start_from}"
-            raise FileNotFoundError(
+            raise UserError(
                 f"{self.job.node}: no weights of {node} in its work folder to start from; run that first: "
                 f"`reenact run RUN.yaml --only {node}`"
             )
         elif frozen := sorted(self._parts() - set(self.job.phase.learning)):
-            raise ValueError(
+            raise InvalidSettings(
                 f"{self.job.node} starts from nothing, but does not train {frozen}; set start_from to a "
                 "phase or to weights.<id> that brings them"
             )
@@ -85,7 +88,7 @@ class State:
         lacking = {name.split(".")[0] for name in found.missing_keys}
         missing, half = sorted(lacking - set(phase.learning)), sorted(lacking & begun)
         if found.unexpected_keys or missing or half:
-            raise ValueError(
+            raise InvalidSettings(
                 f"{self.job.node} cannot start from phase {about.get('phase')}: it brings unknown tensors "
                 f"{found.unexpected_keys[:3]}, lacks the frozen parts {missing}, has only a share of {half}"
             )

@@ -18,8 +18,9 @@ from pipelines.train.device import agreed, place, this_device
 from pipelines.train.figures import speed
 from pipelines.train.job import Job
 from pipelines.train.loop import begin, look, steps
-from pipelines.train.metric_log import MetricLog
+from pipelines.train.metric_log import MetricLog, cut
 from pipelines.train.state import State
+from pipelines.train.stopping import StopFile
 from storage.checkpoints import StepCheckpoints
 from storage.files import Store
 
@@ -37,9 +38,14 @@ def train(job: Job, device: torch.device) -> None:
     torch.set_num_threads(job.threads)
     files = StepCheckpoints(job.scratch)
     state = begin(job, device, files, agreed(files.newest(job.phase.steps), world))
-    log = MetricLog(job.scratch, state.step) if rank == 0 else None
+    log, stop_file = None, None
+    if rank == 0:
+        cut(files.store, state.step)
+        log, stop_file = MetricLog(files.store), StopFile(files.store)
     for _ in steps(job, state, device, rank, world):
-        due = _due(job, state.step)
+        state.stop.asked = stop_file is not None and stop_file.asked()
+        stop = state.stop.agreed or (world == 1 and state.stop.asked)
+        due = _due(job, state.step) | ({"log", "checkpoint"} if stop else set())
         if "log" in due:
             figures = state.figures.mean(world)
             if log is not None:
@@ -48,8 +54,7 @@ def train(job: Job, device: torch.device) -> None:
             log.add(state.step, _look(job, state, device), {})
             if state.best and state.best[1] == state.step:  # so that no kill parts the file from what is told
                 due |= {"checkpoint"}
-        stop = "log" in due and agreed(log is not None and log.stop_asked(), world)
-        if log is not None and (stop or "checkpoint" in due):
+        if log is not None and "checkpoint" in due:
             log.flush()
             files.save(state.step, *state.saved())
             state.drop_old_best(files.store)

@@ -207,7 +207,7 @@ class Project:
                        reads={"listing": ("value",)}, writes=("probe",)))
         graph.add(Node(name="total", kind="whole", run=f"{at}:total", exclusive=True,
                        reads={"add": ("clip",)}, writes=("sum",),
-                       config=("total",), extend="total.steps", logs=("from.txt",)))
+                       config=("total",), extend="total.steps", logs=("from.txt",), stops=True))
         graph.add(Node(name="report", kind="whole", run=f"{at}:report",
                        reads={"total": ("sum",)}, writes=("page",)))
         # fmt: on

@@ -177,6 +177,27 @@ def test_logs_are_recorded_but_are_no_part_of_the_content(ran):
     assert continued["digest"] == begun["digest"]
 
 
+INTERRUPTED = """
+    import os, signal, time
+    os.kill(os.getpid(), signal.SIGINT)
+    while not ctx.cancelled():
+        time.sleep(0.01)
+    if AGAIN:
+        os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(2)  # the step in flight, and its checkpoint
+    log("stopped", "")
+"""
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_interrupted_run_waits_for_a_safe_point_unless_interrupted_again(project, again):
+    start = "    start = int"
+    project.edit("nodes", start, INTERRUPTED.replace("AGAIN", str(again)) + start)
+    outcome = project.run()
+    assert outcome.exit_code == 130
+    assert ("stopped" in project.did()) == (not again)
+
+
 def test_force_recomputes_one_node(ran):
     assert ran.run(force=frozenset({"add"})).executed == ["add"]
 

@@ -15,6 +15,8 @@ import torch
 from torch import nn
 
 from models.api import Adversary, Optim, Phase
+from models.errors import InvalidSettings
+from pipelines.errors import UserError
 from pipelines.train import loop
 from pipelines.train.data import Corpus
 from pipelines.train.job import Job
@@ -277,11 +279,11 @@ def test_the_best_weights_are_those_of_the_highest_psnr(tmp_path):
 def test_a_start_that_is_not_there_names_the_node_to_run(tmp_path):
     state = State(job(tmp_path, phase(1, start_from="first")), torch.device("cpu"))
     told = r"no weights of train\.duel\.first .*: `reenact run RUN\.yaml --only train\.duel\.first`"
-    with pytest.raises(FileNotFoundError, match=told):
+    with pytest.raises(UserError, match=told):
         state.resume(StepCheckpoints(str(tmp_path)), None)
 
 
 def test_frozen_parts_that_nothing_brings_are_refused(tmp_path):
     state = State(job(tmp_path, phase(1, adversary=None)), torch.device("cpu"))
-    with pytest.raises(ValueError, match=r"starts from nothing, but does not train \['judge'\]"):
+    with pytest.raises(InvalidSettings, match=r"starts from nothing, but does not train \['judge'\]"):
         state.resume(StepCheckpoints(str(tmp_path)), None)

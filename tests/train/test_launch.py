@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from models.errors import InvalidSettings
 from models.fsrt.task import ReenactTask
 from pipelines.train import loop, metric_log
 from storage import checkpoints
@@ -121,14 +122,14 @@ def test_nan_stops_with_the_clips_of_the_batch(lab, monkeypatch):
 
     monkeypatch.setattr(ReenactTask, "step", step)
     with pytest.raises(
-        RuntimeError, match=r"step 1: the loss is nan \(pixel nan.*\); clips with it: id0#rec0"
+        FloatingPointError, match=r"step 1: the loss is nan \(pixel nan.*\); clips with it: id0#rec0"
     ):
         lab.run(lab.context("warmup"))
 
 
 def test_a_misspelt_loss_stops_at_the_first_step(lab):
     lab.keypoints()
-    with pytest.raises(RuntimeError, match=r"weighs losses \['pixle'\].*'pixel', 'variance'"):
+    with pytest.raises(InvalidSettings, match=r"weighs losses \['pixle'\].*'pixel', 'variance'"):
         lab.run(lab.context("warmup", losses={"pixle": 1.0}))
 
 
@@ -137,7 +138,7 @@ def test_a_phase_without_its_start_is_refused(lab):
     state, about = checkpoints.load(lab.inputs["train.fsrt.keypoints"].path("model.safetensors"))
     state.pop("kp_detector.kp.bias")
     checkpoints.save(lab.inputs["train.fsrt.keypoints"].folder / "model.safetensors", state, about)
-    with pytest.raises(RuntimeError, match=r"cannot start from phase keypoints: .* \['kp_detector'\]"):
+    with pytest.raises(InvalidSettings, match=r"cannot start from phase keypoints: .* \['kp_detector'\]"):
         lab.run(lab.context("warmup"))
 
 

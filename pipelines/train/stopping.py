@@ -1,0 +1,35 @@
+"""How a training is stopped politely: a file in its work folder, which workers agree on."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+from storage.errors import StoreUnreachable
+from storage.files import Store
+
+STOP = "stop"
+POLL = 1.0  # seconds between two looks for the file
+
+
+@dataclass
+class Stop:
+    """asked: this worker knows of the wish. agreed: all workers do, at the same step."""
+
+    asked: bool = False
+    agreed: bool = False
+
+
+class StopFile:
+    """Looked for after every step, but in the store only every POLL seconds."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.looked, self.found = store, 0.0, False
+
+    def asked(self) -> bool:
+        if not self.found and time.monotonic() - self.looked >= POLL:
+            with suppress(StoreUnreachable):  # then at the next look
+                self.found = self.store.exists(STOP)
+            self.looked = time.monotonic()
+        return self.found
