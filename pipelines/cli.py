@@ -5,7 +5,6 @@ Exit codes: 0 ok, 1 failed, 2 usage or config, 3 too many rejects, 10 work to do
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -57,19 +56,10 @@ def one_line_errors(function: Any) -> Any:
             return function(*args, **kwargs)
         except Exception as error:
             what = meaning(error)
-            if what != "fault":
-                click.echo(f"error: {error}", err=True)
-                sys.exit(USAGE if what == "user" else 1)
-            if not isinstance(error, (ValueError, OSError)):
+            if what == "fault":
                 raise
-            if isinstance(error, ValueError):
-                click.echo(f"error: {error}", err=True)
-                sys.exit(USAGE)
-            if not isinstance(error, FileNotFoundError):
-                raise
-            where = f"{error.filename}: " if error.filename else ""
-            click.echo(f"error: {where}{error.strerror or error}", err=True)
-            sys.exit(1)
+            click.echo(f"error: {error}", err=True)
+            sys.exit(USAGE if what == "user" else 1)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             sys.exit(INTERRUPTED)
@@ -188,36 +178,23 @@ def submit(
     arguments = [a for text in sets for a in ("--set", text)]
     arguments += [a for name in ("only", "force") for node in options[name] for a in (f"--{name}", node)]
     arguments += ["--keep-going"] * options["keep_going"]
-    with told(jobs.SubmitError):
-        job = jobs.submit(address, str(run_file), arguments, {"REENACT_STORE": session.store.uri})
-        at = f"{job} --address {address}"
-        click.echo(f"job {job}: `reenact logs {at}` follows it, `reenact stop {at}` ends it")
-        if follow:
-            sys.exit(jobs.follow(address, job))
-
-
-class told:
-    """Ends the command with one line for an error of this kind."""
-
-    def __init__(self, *kinds: type[BaseException]):
-        self.kinds = kinds
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: Any, _trace: Any) -> None:
-        if isinstance(error, self.kinds):
-            click.echo(f"error: {error}", err=True)
-            sys.exit(1)
+    jobs.check_store(address, session.store.uri, session.config.runtime.tracking)
+    job = jobs.submit(address, str(run_file), arguments, {"REENACT_STORE": session.store.uri})
+    at = f"{job} --address {address}"
+    click.echo(f"job {job}: `reenact logs {at}` follows it, `reenact stop {at}` ends it")
+    if follow:
+        sys.exit(jobs.follow(address, job))
 
 
 @main.command()
 @ADDRESS
 @example("reenact jobs --address http://head:8265")
+@one_line_errors
 def jobs(address: str) -> None:
     """Jobs of a cluster, newest last."""
     from pipelines import submit as jobs_
 
-    with told(jobs_.SubmitError):
+    with jobs_.answers():
         for job in sorted(jobs_.client(address).list_jobs(), key=lambda j: j.start_time or 0):
             click.echo(f"{job.submission_id or job.job_id}  {job.status.value:<10} {job.entrypoint}")
 
@@ -227,11 +204,12 @@ def jobs(address: str) -> None:
 @ADDRESS
 @click.option("--follow/--no-follow", default=True, show_default=True)
 @example("reenact logs raysubmit_a1b2 --address http://head:8265")
+@one_line_errors
 def logs(job_id: str, address: str, follow: bool) -> None:
     """A job's log; with --follow to its end, and its exit code."""
     from pipelines import submit as jobs_
 
-    with told(jobs_.SubmitError, RuntimeError):
+    with jobs_.answers():
         if follow:
             sys.exit(jobs_.follow(address, job_id))
         click.echo(jobs_.client(address).get_job_logs(job_id), nl=False)
@@ -241,11 +219,12 @@ def logs(job_id: str, address: str, follow: bool) -> None:
 @click.argument("job_id")
 @ADDRESS
 @example("reenact stop raysubmit_a1b2 --address http://head:8265")
+@one_line_errors
 def stop(job_id: str, address: str) -> None:
     """End a job; what it published stays, and a rerun takes up the rest."""
     from pipelines import submit as jobs_
 
-    with told(jobs_.SubmitError, RuntimeError):
+    with jobs_.answers():
         stopped = jobs_.client(address).stop_job(job_id)
         click.echo(f"{job_id}: {'stopping' if stopped else 'had ended already'}")
 
@@ -278,13 +257,16 @@ def graph(run_file: Path, sets: tuple[str, ...], svg: Path | None) -> None:
 @one_line_errors
 def ui(store: str, port: int) -> None:
     """Browse runs, figures, videos and checkpoints: the MLflow server of this store, on this machine only."""
-    from pipelines.runs import catch_up
-    from pipelines.tracking import serve
+    from pipelines.runs import catch_up, last_tracking
+    from pipelines.tracking import serve, ui_command
     from storage.files import Store
 
-    catch_up(Store(store))
+    at = Store(store)
+    tracking = last_tracking(at)
+    ui_command(at.uri, tracking)  # where there is nothing to serve, it says so now
+    catch_up(at)
     click.echo(f"MLflow at http://127.0.0.1:{port} (Ctrl-C ends it)")
-    sys.exit(serve(store if "://" in store else os.path.abspath(store), port=port))
+    sys.exit(serve(at.uri, tracking, port))
 
 
 @main.command()

@@ -48,12 +48,25 @@ def load_nets(names: Sequence[str], store: Store) -> dict[str, Any]:
     }
 
 
+class RayMachines:
+    """The nodes of the Ray cluster, asked from a worker. A node that comes back has another id."""
+
+    def __init__(self) -> None:
+        import ray
+
+        self.here = ray.get_runtime_context().get_node_id()
+
+    def alive(self, machine: str) -> bool:
+        import ray
+
+        return any(node["NodeID"] == machine and node["Alive"] for node in ray.nodes())
+
+
 class PackWorker:
     """A Ray Data actor: nets loaded once, then one pack a call."""
 
     def __init__(self, node: Node, config: View, store: Store):
-        one_thread()
-        self.config, self.store = config, store
+        self.config, self.store, self.machines = config, store, RayMachines()
         self.broken: Exception | None = None
         try:
             self.run, self.nets = resolve(node.run), load_nets(node.nets, store)
@@ -67,15 +80,49 @@ class PackWorker:
     def build(self, job: PackJob) -> PackResult | Exception:
         """Errors travel as results: one that Ray Data raises keeps the pool and its cores alive."""
         try:
-            return self.broken or take_pack(job, self.run, self.config, self.nets, self.store)
+            return self.broken or take_pack(job, self.run, self.config, self.nets, self.store, self.machines)
         except Exception as error:  # noqa: BLE001 - raised in the driver
-            return error
+            return portable(error)
 
 
-def one_thread() -> None:
-    """A worker is one core; libraries that start a thread a core would fight over them."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[name] = "1"
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
+)
+"""A worker is one core; libraries that start a thread a core would fight over them. Given by Ray's
+runtime_env: what a worker sets itself comes after Ray's own imports, and numpy has its threads by then."""
+
+
+class Room:
+    """Nodes run side by side as far as the cluster holds their whole pools, on cores and on GPUs: two half
+    pools would wait for each other's other half."""
+
+    def __init__(self, have: Callable[[], Mapping[str, float]]):
+        self._have = have
+        self._freed = threading.Condition()
+        self._taken: dict[str, float] = {"CPU": 0.0, "GPU": 0.0}
+
+    @contextmanager
+    def of(self, workers: int, resources: Mapping[str, float]) -> Iterator[None]:
+        """Hold what so many workers of a node need (its `resources`); alone, a node always has room."""
+        wanted = {"CPU": workers * resources.get("cpu", 1), "GPU": workers * resources.get("gpu", 0)}
+
+        def fits() -> bool:
+            have = self._have()
+            return not any(self._taken.values()) or all(
+                self._taken[name] + amount <= have.get(name, 0) for name, amount in wanted.items() if amount
+            )
+
+        with self._freed:
+            self._freed.wait_for(fits)
+            for name, amount in wanted.items():
+                self._taken[name] += amount
+        try:
+            yield
+        finally:
+            with self._freed:
+                for name, amount in wanted.items():
+                    self._taken[name] -= amount
+                self._freed.notify_all()
 
 
 class RayExecutor:
@@ -84,8 +131,7 @@ class RayExecutor:
     def __init__(self, runtime: Any):
         self.runtime = runtime
         self._starting = threading.Lock()
-        self._freed = threading.Condition()
-        self._taken = 0.0
+        self._room = Room(cluster_resources)
 
     def start(self) -> None:
         """Idempotent, from any node's thread."""
@@ -144,26 +190,8 @@ class RayExecutor:
         self.start()
         self.check(node)
         size = min(self.most_workers(node), len(jobs))
-        with self._cores(size * node.resources.get("cpu", 1)):
+        with self._room.of(size, node.resources):
             yield from self._stream(node, jobs, config, store, size)
-
-    @contextmanager
-    def _cores(self, wanted: float) -> Iterator[None]:
-        """Nodes run side by side as far as the cluster has cores for their whole pools: two half pools would
-        wait for each other's other half."""
-        import ray
-
-        with self._freed:
-            self._freed.wait_for(
-                lambda: not self._taken or self._taken + wanted <= ray.cluster_resources()["CPU"]
-            )
-            self._taken += wanted
-        try:
-            yield
-        finally:
-            with self._freed:
-                self._taken -= wanted
-                self._freed.notify_all()
 
     def _stream(
         self, node: Node, jobs: Sequence[PackJob], config: View, store: Store, size: int
@@ -180,6 +208,7 @@ class RayExecutor:
             compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=ahead),
             num_cpus=node.resources.get("cpu", 1),
             num_gpus=node.resources.get("gpu", 0),
+            runtime_env={"env_vars": ONE_THREAD},
             fn_constructor_args=(node, config, store),
         )
         failed: Exception | None = None
@@ -229,6 +258,12 @@ def _same_code(shipped: bool) -> dict[str, Any]:
             return True
 
     return {"job_config": FromPath()}
+
+
+def cluster_resources() -> Mapping[str, float]:
+    import ray
+
+    return ray.cluster_resources()
 
 
 def await_cores(ray: Any) -> None:

@@ -22,10 +22,11 @@ from pipelines.engine.plan import NodePlan, describe
 from pipelines.errors import first_line, meaning, traceback_of
 from pipelines.progress import Progress
 from pipelines.session import Session, cache_folder, open_session
+from pipelines.tracking import configured, place
 from storage import format, ledger, locations, weights
 from storage.errors import StoreError, StoreUnreachable
 from storage.files import Store
-from storage.uris import public_uri
+from storage.uris import public_uri, store_option
 
 if TYPE_CHECKING:
     from pipelines.engine.runner import Outcome
@@ -52,6 +53,8 @@ def run_pipeline(
     plans = planner.plan(targets)
     session.cache.save()
     done = all(plan.settled for plan in plans.values())
+    if not done:  # refused before any work: runs of a remote store are tracked where the settings say
+        place(session.store.uri, session.config.runtime.tracking)
     if not done and not snapshot.inside():
         snapshot.enter(cache_folder() / "code", sys.argv[1:])  # where all of this is planned again
     describe(plans, click.echo, planner.readable.damaged)
@@ -86,7 +89,7 @@ def _execute(
 ) -> int:
     from pipelines.engine.runner import Runner
     from pipelines.executor import RayExecutor
-    from pipelines.tracking import Tracker, place
+    from pipelines.tracking import Tracker
 
     runtime = session.config.runtime
     record = ledger.Ledger(session.store, ledger.new_run_id())
@@ -111,9 +114,10 @@ def _execute(
           "error": "; ".join(f"{node}: {told}" for node, told in errors.items())})  # fmt: skip
     if tracker.close():
         session.store.write_json(_tracked(record.run_id), {"uri": public_uri(where.uri)})
-        catch_up(session.store, runtime.tracking, runtime.experiment)
+        catch_up(session.store)
     else:
-        click.echo(f"MLflow did not take all ({tracker.trouble}); the next run or `reenact ui` delivers it")
+        ui = f"reenact ui{store_option(session.store.uri)}"
+        click.echo(f"MLflow did not take all ({tracker.trouble}); the next run or `{ui}` delivers it")
     session.cache.save()
     for line in failures(outcome) if outcome.exit_code != 130 else ():
         click.echo(line, err=True)
@@ -152,7 +156,7 @@ def _started(session: Session, plans: Mapping[str, NodePlan]) -> dict[str, Any]:
     return {
         "type": "run_started", "name": session.config.name, "config": canonical(session.config),
         "git": {"commit": commit, "dirty": bool(dirty)}, "code": snapshot.ROOT.name,
-        "store": public_uri(session.store.uri),
+        "store": public_uri(session.store.uri), "tracking": configured(session.config.runtime.tracking),
         "argv": sys.argv[1:], "plan": "\n".join(lines),
         "graph": text(session.graph), "svg": svg(session.graph),
         "holder": f"{socket.gethostname()}:{os.getpid()}", "ray_job": os.environ.get("RAY_JOB_ID", ""),
@@ -179,19 +183,35 @@ def _tracked(run_id: str) -> str:
     return f"{locations.run(run_id)}/tracked.json"
 
 
-def catch_up(store: Store, tracking: str = "", experiment: str = "reenact") -> None:
-    """Deliver to MLflow what earlier runs could not."""
-    from pipelines.tracking import Tracker, place
+def catch_up(store: Store) -> None:
+    """Deliver to MLflow what earlier runs could not, each to where it was to be tracked."""
+    from pipelines.tracking import Tracker
 
     waiting = [run for run in ledger.runs(store) if not store.exists(_tracked(run))]
     for run_id in waiting:
         events = list(ledger.read_events(store, run_id))
         if not events or not _over(events):
             continue
+        tracking, experiment = tracking_of(events)
         tracker = Tracker(place(store.uri, tracking), experiment, store.fetch)
         if not tracker.sync(events, over=True):
             return
         store.write_json(_tracked(run_id), {"late": True})
+
+
+def tracking_of(events: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """A run's tracking URI, "" where it is beside the store, and its experiment, as its first event says."""
+    runtime = events[0].get("config", {}).get("runtime", {}) if events else {}
+    tracking = events[0].get("tracking", runtime.get("tracking", "")) if events else ""
+    return tracking, runtime.get("experiment", RuntimeConfig().experiment)
+
+
+def last_tracking(store: Store) -> str:
+    """Where the newest run is tracked, "" if beside the store."""
+    for run_id in reversed(ledger.runs(store)):
+        if events := list(ledger.read_events(store, run_id)):
+            return tracking_of(events)[0]
+    return ""
 
 
 def _over(events: Sequence[Mapping[str, Any]]) -> bool:
@@ -214,9 +234,7 @@ def summary(session: Session, plans: Mapping[str, NodePlan]) -> None:
         click.echo(f"\nreport  {report.artifact.uri('report.html')}")
     if (corpus := plans.get("corpus")) and corpus.artifact:
         click.echo(f"corpus  {corpus.artifact.uri('corpus.html')}")
-    store = session.config.runtime.store
-    where = "" if store == RuntimeConfig().store else f" --store {store}"
-    click.echo(f"MLflow  reenact ui{where}   # then open http://127.0.0.1:5000")
+    click.echo(f"MLflow  reenact ui{store_option(session.store.uri)}   # then open http://127.0.0.1:5000")
 
 
 def _compared(report: Any) -> list[Records]:

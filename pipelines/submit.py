@@ -8,13 +8,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+from pipelines.errors import Transient, UserError
 from pipelines.snapshot import checkout
+from pipelines.tracking import place
 from storage.uris import check_uri
 
 ROOT = checkout()
@@ -37,7 +40,7 @@ NO_TOKEN = (
 )
 
 
-class SubmitError(RuntimeError):
+class SubmitError(Transient):
     """The job server could not be reached or refused; one line, for the user."""
 
 
@@ -74,7 +77,7 @@ def submit(address: str, run_file: str, options: Sequence[str], env: Mapping[str
     """Package and start; returns the job id. `options` are those of `reenact run`."""
     path = Path(run_file).resolve()
     if not path.is_relative_to(ROOT):
-        raise SubmitError(f"{run_file} lies outside {ROOT}, and only that travels; move it to configs/")
+        raise UserError(f"{run_file} lies outside {ROOT}, and only that travels; move it to configs/")
     python = sys.executable if _same_host(address) else "python"
     entry = [python, "-m", "pipelines.cli", "run", str(path.relative_to(ROOT)), *options]
     os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -93,6 +96,25 @@ def client_submit(address: str, entry: Sequence[str], variables: Mapping[str, st
         runtime_env={"working_dir": str(ROOT), "excludes": LEFT_OUT, "env_vars": dict(variables)},
         metadata={"project": "reenact", "git": variables.get("REENACT_GIT", "")},
     )
+
+
+def check_store(address: str, store: str, tracking: str) -> None:
+    """Refuses a job whose nodes would publish where nobody finds it."""
+    if "://" not in store and not _same_host(address):
+        raise UserError(
+            f"the store {store} is a folder of this machine, and {address} is another; set runtime.store to "
+            "a URI such as s3://bucket/prefix, or file:///folder if all nodes mount it"
+        )
+    place(store, tracking)
+
+
+@contextmanager
+def answers() -> Iterator[None]:
+    """What the job server answers with is an error of one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise SubmitError(str(error)) from error
 
 
 def _same_host(address: str) -> bool:

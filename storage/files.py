@@ -24,12 +24,12 @@ from pyarrow import ArrowInvalid, fs
 
 from storage.errors import Damaged, InvalidInput, StoreError, StoreUnreachable
 from storage.fetched import Copies, version
-from storage.uris import check_uri, joined, public_uri
+from storage.uris import check_uri, joined, public_uri, store_option
 
 _CHUNK = 1 << 20
 _UNUSABLE = {
-    errno.ENOSPC: "the disk is full; free some space (`reenact gc`) and run again",
-    errno.EDQUOT: "the disk quota is used up; free some space (`reenact gc`) and run again",
+    errno.ENOSPC: "the disk is full; free some space (`reenact gc{option}`) and run again",
+    errno.EDQUOT: "the disk quota is used up; free some space (`reenact gc{option}`) and run again",
     errno.EACCES: "no permission",
     errno.EPERM: "no permission",
     errno.EROFS: "that file system is read-only",
@@ -238,7 +238,8 @@ class Store:
                 raise
             at = f"cannot {doing} {path or 'its root'} in store {public_uri(self.uri)}"
             if (why := _UNUSABLE.get(error.errno or 0)) or _REFUSED.search(str(error)):
-                raise StoreError(f"{at}: {why or error}") from error
+                told = why.format(option=store_option(self.uri)) if why else error
+                raise StoreError(f"{at}: {told}") from error
             raise StoreUnreachable(f"{at}: {error}") from error
 
 

@@ -6,6 +6,7 @@ credentials come from the environment or from a file instead.
 
 from __future__ import annotations
 
+import os
 import re
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -26,6 +27,16 @@ _INSTEAD = {
     "postgresql": "PGPASSWORD, or the file ~/.pgpass",
     "mysql": "the file that ?read_default_file= names",
 }
+
+
+def store_option(uri: str) -> str:
+    """What a printed command needs in order to find this store; "" where it is the one that commands take
+    anyway."""
+    usual = os.environ.get("REENACT_STORE") or ".reenact/store"
+    if uri == (usual if "://" in usual else os.path.abspath(usual)):
+        return ""
+    here = os.path.abspath("") + os.sep
+    return f" --store {public_uri(uri).removeprefix(here)}"
 
 
 def check_uri(uri: str, name: str) -> None:

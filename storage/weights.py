@@ -20,6 +20,7 @@ from typing import Any
 from storage import locations
 from storage.errors import Damaged, InvalidInput
 from storage.files import Store, sha256_file
+from storage.uris import store_option
 
 IMPORT_SECONDS = 900
 
@@ -178,7 +179,8 @@ def require(store: Store, weights_id: str) -> None:
         files = " and ".join((weights.file, *weights.settings[:1]))
         raise InvalidInput(
             f"weights {weights_id} ({weights.purpose}) are missing: get {files} from "
-            f"{weights.publisher}, then `reenact weights import {weights_id} FILE`"
+            f"{weights.publisher}, then "
+            f"`reenact weights import {weights_id} FILE{store_option(store.uri)}`"
         )
 
 

@@ -378,6 +378,18 @@ def test_runs_are_tracked_beside_a_local_store_by_default(monkeypatch, tmp_path)
     assert place(str(tmp_path)).uri == f"sqlite:///{tmp_path}/mlflow/mlflow.db"
 
 
+def test_a_file_uri_is_a_folder_too(monkeypatch, tmp_path):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert place(f"file://{tmp_path}") == place(str(tmp_path))
+
+
+def test_runs_in_a_bucket_are_never_tracked_in_a_folder_that_goes_away(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(UserError, match=r"runtime\.tracking, or MLFLOW_TRACKING_URI, to an MLflow"):
+        place("s3://bucket/prefix")
+    assert place("s3://bucket/prefix", "http://mlflow:5000") == Place("http://mlflow:5000")
+
+
 def test_the_environment_overrides_the_setting(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     assert place("store", "sqlite:///else.db") == Place("http://mlflow:5000")

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from pipelines.engine.attempts import Machines, ThisMachine, begin, unanswered
 from pipelines.engine.fingerprint import resolve
 from pipelines.engine.keys import View, digest
 from pipelines.engine.node import Node
@@ -89,12 +90,15 @@ class InProcess:
             yield take_pack(job, run, config, {}, store)
 
 
-def take_pack(job: PackJob, run: Stage, config: View, nets: Mapping[str, Any], store: Store) -> PackResult:
+def take_pack(
+    job: PackJob, run: Stage, config: View, nets: Mapping[str, Any], store: Store,
+    machines: Machines | None = None,
+) -> PackResult:  # fmt: skip
     """Build a pack, unless another driver is building it or has built it since it was planned."""
     with leases.claimed(store, job.node, job.key, run=job.run) as mine:
         if not mine:
             return PackResult(job.key, (), 0, held=True)
-        return built_elsewhere(job, store) or build_pack(job, run, config, nets, store)
+        return built_elsewhere(job, store) or build_pack(job, run, config, nets, store, machines)
 
 
 def built_elsewhere(job: PackJob, store: Store) -> PackResult | None:
@@ -105,11 +109,14 @@ def built_elsewhere(job: PackJob, store: Store) -> PackResult | None:
     return PackResult(job.key, tuple(rows), len(rows))
 
 
-def build_pack(job: PackJob, run: Stage, config: View, nets: Mapping[str, Any], store: Store) -> PackResult:
+def build_pack(
+    job: PackJob, run: Stage, config: View, nets: Mapping[str, Any], store: Store,
+    machines: Machines | None = None,
+) -> PackResult:  # fmt: skip
     """Copy what older packs hold, compute the rest, publish the shard, then its record. What it raises names
     the node, and the unit if it was one."""
     try:
-        units, size = _publish(job, run, config, nets, store)
+        units, size = _publish(job, run, config, nets, store, machines or ThisMachine())
     except Exception as error:
         if meaning(error) != "transient":
             raise placed(error, job.node) from error
@@ -119,7 +126,7 @@ def build_pack(job: PackJob, run: Stage, config: View, nets: Mapping[str, Any], 
 
 
 def _publish(
-    job: PackJob, run: Stage, config: View, nets: Mapping[str, Any], store: Store
+    job: PackJob, run: Stage, config: View, nets: Mapping[str, Any], store: Store, machines: Machines
 ) -> tuple[list[UnitRecord], int]:
     """The units' records, and the bytes that they take."""
     units: list[UnitRecord] = []
@@ -127,7 +134,7 @@ def _publish(
         with shards.ShardWriter(folder / "shard.tar") as shard:
             for unit in job.units:
                 copied = _copy(job, unit, shard, store) if unit.copy_from else None
-                units.append(copied or _compute(job, unit, shard, run, config, nets, store))
+                units.append(copied or _compute(job, unit, shard, run, config, nets, store, machines))
         # Data first, record last: readers trust records only.
         store.put(folder / "shard.tar", locations.pack(job.node, job.key))
     record = pack_record_bytes(units)
@@ -153,11 +160,12 @@ def _copy(job: PackJob, unit: UnitJob, shard: shards.ShardWriter, store: Store) 
 
 def _compute(
     job: PackJob, unit: UnitJob, shard: shards.ShardWriter, run: Stage, config: View, nets: Mapping[str, Any],
-    store: Store,
+    store: Store, machines: Machines,
 ) -> UnitRecord:  # fmt: skip
     start = time.perf_counter()
     attempt = locations.attempt(job.node, unit.key, job.run)
-    crashes = len(store.read(attempt)) if store.exists(attempt) else 0  # a byte each
+    before = unanswered(store, attempt)
+    crashes = sum(machines.alive(machine) for machine in before)
     mark, records = shard.mark(), []
     status, code, reason = "ok", "", ""
 
@@ -173,7 +181,7 @@ def _compute(
         if crashes >= MAX_CRASHES:
             raise Rejected("crashed", f"took its worker process down {crashes} times")
         # still there after a crash, gone after any answer
-        store.write(attempt, b"x" * (crashes + 1))
+        begin(store, attempt, [*before, machines.here])
         records = _with_retries(work)
     except Rejected as reject:
         shard.back_to(mark)

@@ -392,7 +392,8 @@ class _Keyed:
             plan.state = "stale" if told else "pending"
             plan.reasons = plan.reasons or [f"after {', '.join(waiting)} (may cut off)"]
         if not plan.reasons:
-            plan.reasons = ["packs to regroup" if plan.jobs else "not sealed"]
+            regroup = "packs to regroup" if plan.jobs else "not sealed"
+            plan.reasons = ["forced" if self.node.name in self.planner.options.force else regroup]
 
     def _unit_reasons(self, keys: Mapping[str, str], stale: list[str]) -> list[str]:
         """Of units stale under an unchanged node key: new ones, changed ones, lost ones."""

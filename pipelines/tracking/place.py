@@ -9,6 +9,8 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from pipelines.errors import UserError
 from pipelines.tracking.text import public
@@ -28,14 +30,23 @@ class Place:
         return self.uri.startswith(("http://", "https://"))
 
 
+def configured(tracking_uri: str = "") -> str:
+    """Where the environment or else the setting wants runs tracked; "" = beside the store."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri
+
+
 def place(store_root: str, tracking_uri: str = "") -> Place:
-    """MLFLOW_TRACKING_URI, else the setting, else sqlite and a folder in the store (or here, if that is
-    remote)."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri
-    if uri:
+    """MLFLOW_TRACKING_URI, else the setting, else sqlite and a folder in the store, if that is a folder."""
+    if uri := configured(tracking_uri):
         check_uri(uri, "the tracking URI")
         return Place(uri)
-    root = Path("." if "://" in store_root else store_root).absolute() / "mlflow"
+    folder = url2pathname(urlsplit(store_root).path) if store_root.startswith("file://") else store_root
+    if "://" in folder:
+        raise UserError(
+            f"runs in {public(store_root)} have nowhere to be tracked: MLflow's sqlite needs a folder that "
+            "stays. Set runtime.tracking, or MLFLOW_TRACKING_URI, to an MLflow server or a sqlite:/// file"
+        )
+    root = Path(folder).absolute() / "mlflow"
     return Place(f"sqlite:///{root / 'mlflow.db'}", str(root / "artifacts"))
 
 

@@ -6,15 +6,20 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import traceback
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from models.errors import InvalidSettings
+from pipelines import executor
 from pipelines.engine.node import Node
-from pipelines.engine.runner import Cancelled, Runner
-from pipelines.errors import CodeError
-from pipelines.executor import RayExecutor, closed_environment
+from pipelines.engine.runner import Outcome, Runner
+from pipelines.errors import CodeError, traceback_of
+from pipelines.executor import ONE_THREAD, RayExecutor, Room, closed_environment, in_worker
+from pipelines.runs import failures
 
 closed_environment(private=True)
 import ray  # noqa: E402 - reads that environment once, when it is imported
@@ -71,8 +76,8 @@ def test_broken_code_on_ray_names_the_unit_and_ends_the_run(project, run_on_ray)
     project.values({"a": 1, "b": 666})
     failed = run_on_ray(project).failed
     told = "\n".join("".join(traceback.format_exception(e)) for e in failed.values())
-    # a node beside the broken one, under way when it failed, is cancelled
-    (error,) = (e for e in failed.values() if not isinstance(e, Cancelled))
+    # a node beside the broken one, under way when it failed, is cancelled, and stands elsewhere
+    (error,) = failed.values()
     assert isinstance(error, CodeError), told
     assert "double: unit b: KeyError: 'a bug'" in str(error)
 
@@ -194,3 +199,66 @@ def test_workers_that_mostly_wait_outnumber_the_cores_only_if_asked(monkeypatch)
     sizes = [RayExecutor(SimpleNamespace(workers=None, pools=pools)).most_workers(node)
              for pools in ({}, {"download": 4}, {"download": 99})]  # fmt: skip
     assert sizes == [2, 4, 8]
+
+
+def test_nodes_share_the_gpus_of_a_cluster_as_they_share_its_cores():
+    room = Room(lambda: {"CPU": 16.0, "GPU": 1.0})
+    began = threading.Event()
+
+    def second():
+        with room.of(1, {"cpu": 1, "gpu": 1}):
+            began.set()
+
+    with room.of(1, {"cpu": 1, "gpu": 1}):
+        thread = threading.Thread(target=second, daemon=True)
+        thread.start()
+        assert not began.wait(0.2)  # 15 cores are free, the GPU is not
+        with room.of(4, {"cpu": 2}):
+            pass
+    assert began.wait(5)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_fault_in_a_task_says_where_the_code_failed_and_not_what_ray_calls_it():
+    def evaluate(clips):
+        return evaluate_clip(clips[3])
+
+    def evaluate_clip(clip):
+        return clip
+
+    with pytest.raises(CodeError, match=r"^IndexError: list index out of range$") as failed:
+        in_worker(evaluate, [1, 2])
+    trace = traceback_of(failed.value)
+    assert "in evaluate\n" in trace
+    assert trace.endswith("IndexError: list index out of range")
+    assert "ray" not in trace.replace(str(Path(executor.__file__)), "").lower()
+    lines = list(failures(Outcome(failed={"eval.fsrt": failed.value})))
+    assert lines == ["\neval.fsrt failed: IndexError: list index out of range", f"\n{trace}\n"]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_users_mistake_in_a_task_stays_one_line():
+    def evaluate():
+        raise InvalidSettings("eval.sources 2: expected 1")
+
+    with pytest.raises(InvalidSettings) as failed:
+        in_worker(evaluate)
+    outcome = Outcome(failed={"eval.fsrt": failed.value})
+    assert list(failures(outcome)) == ["\neval.fsrt failed: eval.sources 2: expected 1"]
+    assert outcome.exit_code == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
+def test_a_worker_is_born_with_one_thread_for_each_library(project, run_on_ray):
+    """Set later, it comes after Ray's own imports, numpy among them."""
+    project.edit("nodes", 'log("double", row["id"])', 'log("double", born())')
+    project.edit("nodes", "OFFSET = 0", '''OFFSET = 0
+
+
+def born():
+    """The environment that this process began with."""
+    begin = dict(one.partition("=")[::2] for one in Path("/proc/self/environ").read_text().split("\\0"))
+    return [begin.get(name) for name in NAMES]
+'''.replace("NAMES", repr(sorted(ONE_THREAD))))  # fmt: skip
+    assert not run_on_ray(project).failed
+    assert {line for line in project.did() if line.startswith("double")} == {f"double {['1'] * 4}"}

@@ -178,3 +178,36 @@ def test_one_drivers_start_is_not_anothers_crash_and_its_end_leaves_the_others_r
     first, second = (f"attempts/node/key-a@{run}" for run in ("first", "second"))
     assert kept == [[first], [first, second], [first, second], [first]]
     assert store.walk("attempts") == []
+
+
+class Cluster:
+    """Machines of which some are gone; `here` is the one that works at present."""
+
+    def __init__(self, here: str, gone: tuple[str, ...] = ()):
+        self.here, self.gone = here, gone
+
+    def alive(self, machine: str) -> bool:
+        return machine not in self.gone
+
+
+class PowerCut(BaseException):
+    """Stands for a process that ends in the middle of a unit."""
+
+
+@pytest.mark.parametrize(
+    ("gone", "status"),
+    [((), "rejected"), (("m1",), "ok"), (("m1", "m2"), "ok")],
+    ids=["both live on", "one is lost", "both are lost"],
+)
+def test_a_machine_that_dies_under_a_unit_does_not_count_against_it(store, gone, status):
+    def dying(inputs, config, nets):
+        raise PowerCut
+        yield
+
+    unit = UnitJob("a", "key-a", {"listing": {"id": "a"}}, {})
+    job = PackJob("node", "k", (unit,), run="r")
+    for machine in ("m1", "m2"):
+        with pytest.raises(PowerCut):
+            build_pack(job, dying, None, {}, store, Cluster(machine))  # pyright: ignore
+    result = build_pack(job, two_clips, None, {}, store, Cluster("m3", gone))  # pyright: ignore
+    assert [row.status for row in result.rows] == [status]

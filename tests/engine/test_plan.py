@@ -131,3 +131,7 @@ def test_a_keyed_node_over_an_input_without_units_is_an_error_of_the_graph(proje
     graph = project.graph()
     with pytest.raises(ValueError, match=r"keyed node 'each' reads \['total'\], none of which has units"):
         graph.add(Node(name="each", kind="keyed", run="a:b", reads={"total": ("sum",)}))
+
+
+def test_a_forced_keyed_node_says_that_it_is_forced(ran):
+    assert ran.plan(force=frozenset({"add"}))["add"].reasons == ["forced"]

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.engine.packs import InProcess
-from pipelines.engine.runner import Runner
-from pipelines.errors import CodeError, TooManyRejects
+from pipelines.engine.runner import Outcome, Runner
+from pipelines.errors import CodeError, TooManyRejects, Transient
+from pipelines.runs import failures
 from storage import locations
 
 BUILD_ONE = """
@@ -31,7 +32,7 @@ RUN_AND_DIE = """
 import importlib.util, os, pickle, sys
 sys.path[:0] = [sys.argv[1], sys.argv[2]]
 from pipelines.engine.packs import InProcess
-from pipelines.engine.runner import Runner
+from pipelines.engine.runner import Outcome, Runner
 
 spec = importlib.util.spec_from_file_location("toys", sys.argv[3])
 sys.modules["toys"] = toys = importlib.util.module_from_spec(spec)
@@ -255,3 +256,27 @@ def test_a_killed_run_resumed_equals_an_uninterrupted_one(project, steps):
         project.store.delete_tree(top)
     project.run()
     assert project.bytes() == resumed
+
+
+def test_what_was_stopped_and_what_never_began_are_told_apart_from_what_failed(project):
+    project.values({"a": 666, "b": 1})
+    outcome = project.run()
+    assert set(outcome.failed) == {"double"}
+    assert "report" in outcome.skipped
+    assert set(outcome.skipped.values()) == {"double failed"}
+    assert {*outcome.plans, *outcome.failed, *outcome.cancelled, *outcome.skipped} == {
+        "listing", "double", "side", "add", "total", "report",
+    }  # fmt: skip
+    lines = list(failures(outcome))
+    assert lines[0] == "\ndouble failed: double: unit a: KeyError: 'a bug'"
+    assert lines[1].endswith("KeyError: 'a bug'\n")
+    assert lines[-1] == f"not run because double failed: {', '.join(outcome.skipped)}"
+
+
+def test_a_node_under_way_when_another_fails_is_cancelled_and_not_failed():
+    outcome = Outcome(failed={"double": Transient("double: no network")})
+    outcome.cancelled["side"] = outcome.reason
+    assert list(failures(outcome)) == [
+        "\ndouble failed: double: no network", "cancelled because double failed: side",
+    ]  # fmt: skip
+    assert outcome.exit_code == 1
