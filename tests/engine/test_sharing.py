@@ -8,11 +8,12 @@ from pipelines.engine.packs import InProcess
 from pipelines.engine.runner import Runner
 from storage import leases, locations
 
-FAST = leases.Lease(ttl=1.0, beat=0.1, poll=0.02)
+PATIENT = leases.Lease(poll=0.02)
+HASTY = leases.Lease(ttl=1.0, poll=0.02)
 
 
-def driver(project, name):
-    return Runner(project.planner(), InProcess(), name, lease=FAST)
+def driver(project, name, lease=PATIENT):
+    return Runner(project.planner(), InProcess(), name, lease=lease)
 
 
 def claims_left(project):
@@ -50,7 +51,7 @@ def test_a_dead_drivers_pack_is_taken_over(project):
     pack = project.plan()["side"].jobs[0].key
     facts = {"holder": "elsewhere:7", "run": "dead", "ticket": 1, "holding": True, "beat": 3}
     project.store.write_json(f"{locations.leases('side')}/{pack}@dead.json", facts)
-    outcome = driver(project, "next").run()
+    outcome = driver(project, "next", HASTY).run()
     assert not outcome.failed
     assert [line for line in project.did() if line.startswith("side")] == [f"side {u}" for u in "abcde"]
     assert claims_left(project) == []
@@ -70,6 +71,6 @@ def test_what_another_driver_publishes_meanwhile_is_taken_as_it_is(slow):
 def test_a_forced_node_is_computed_though_its_packs_stand(slow):
     assert not driver(slow, "first").run().failed
     slow.did()
-    runner = Runner(slow.planner(force=frozenset({"side"})), InProcess(), "second", lease=FAST)
+    runner = Runner(slow.planner(force=frozenset({"side"})), InProcess(), "second", lease=PATIENT)
     assert runner.run().executed == ["side"]
     assert len(slow.did()) == 8
