@@ -226,8 +226,9 @@ def test_a_fault_in_a_task_says_where_the_code_failed_and_not_what_ray_calls_it(
     def evaluate_clip(clip):
         return clip
 
-    with pytest.raises(CodeError, match=r"^IndexError: list index out of range$") as failed:
+    with pytest.raises(CodeError) as failed:
         in_worker(evaluate, [1, 2])
+    assert str(failed.value) == "IndexError: list index out of range"
     trace = traceback_of(failed.value)
     assert "in evaluate\n" in trace
     assert trace.endswith("IndexError: list index out of range")
