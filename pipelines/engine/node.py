@@ -127,6 +127,10 @@ class Context(Protocol):
     cancelled: Callable[[], bool]
     """True once the run is being interrupted: stop at the next safe point."""
 
+    def work_apart(self, name: str) -> None:
+        """Have `scratch` name a folder within it from now on, and spare the rest when this node is done."""
+        ...
+
     def progress(self, done: int, total: int, note: str = "") -> None: ...
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:

@@ -236,7 +236,7 @@ class Runner:
                 raise Cancelled("interrupted")
             self._publish(plan, out)
         if node.exclusive:
-            store.delete_tree(locations.work(node.name, plan.key))
+            store.delete_tree(context.work)
 
     def _publish(self, plan: NodePlan, out: Path) -> None:
         node, store = plan.node, self.planner.store
@@ -313,10 +313,17 @@ class RunContext:
         self._runner = runner
         self.node, self.key, self.out, self.inputs = plan.node.name, plan.key, out, inputs
         self.config = View(runner.planner.config, plan.node.config)
-        self.scratch = runner.planner.store.uri_of(locations.work(plan.node.name, plan.key))
+        self.work = locations.work(plan.node.name, plan.key)
         self.previous = plan.previous
         self.resources = plan.node.resources
         self.cancelled = runner.cancel.is_set
+
+    @property
+    def scratch(self) -> str:
+        return self._runner.planner.store.uri_of(self.work)
+
+    def work_apart(self, name: str) -> None:
+        self.work = f"{self.work}/{name}"
 
     def progress(self, done: int, total: int, note: str = "") -> None:
         self._runner.emit({"type": "progress", "node": self.node, "done": done, "total": total, "note": note})

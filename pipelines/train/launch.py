@@ -45,7 +45,11 @@ def train_phase(ctx: Context) -> None:
 
     model = ctx.node.split(".")[1]
     reads = import_module(f"{MODELS[model]}.phases").reads(getattr(ctx.config, model))
-    job = job_of(ctx, *corpora(ctx, reads))
+    clips = corpora(ctx, reads)
+    steps = getattr(ctx.config, model).phases[ctx.node.split(".")[2]].steps
+    if any(step > steps for step in StepCheckpoints(ctx.scratch).steps()):  # a longer run's, not done yet
+        ctx.work_apart(f"steps-{steps}")
+    job = job_of(ctx, *clips)
     prepare(ctx, job.phase)
     if follow(ctx, job, partial(run_workers, ctx, job)):
         publish(ctx, job)

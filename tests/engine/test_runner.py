@@ -178,6 +178,24 @@ def test_logs_are_recorded_but_are_no_part_of_the_content(ran):
     assert continued["digest"] == begun["digest"]
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_node_that_worked_apart_leaves_the_rest_of_its_work_folder(project, apart):
+    more = """
+    from pathlib import Path
+    Path(ctx.scratch).mkdir(parents=True)
+    (Path(ctx.scratch) / "of a longer run").touch()
+    if APART:
+        ctx.work_apart("5")
+        Path(ctx.scratch).mkdir()
+        (Path(ctx.scratch) / "own").touch()
+"""
+    start = "    start = int"
+    project.edit("nodes", start, more.replace("APART", str(apart)) + start)
+    assert not project.run().failed
+    left = [Path(entry.name).name for entry in project.store.walk("work")]
+    assert left == (["of a longer run"] if apart else [])
+
+
 INTERRUPTED = """
     import os, signal, time
     os.kill(os.getpid(), signal.SIGINT)

@@ -114,6 +114,9 @@ class FakeContext:
     def params(self, values: dict[str, Any]) -> None:
         self.seen["params"].append(values)
 
+    def work_apart(self, name: str) -> None:
+        self.scratch = f"{self.scratch}/{name}"
+
     def cancelled(self) -> bool:
         return self.stop_at is not None and any(done >= self.stop_at for done, _, _ in self.seen["progress"])
 

@@ -59,6 +59,23 @@ def test_more_steps_continue_from_fewer(lab):
     assert lines(longer)[0]["step"] == 2  # the log goes on, too
 
 
+def test_a_shorter_run_leaves_what_an_interrupted_longer_one_has_done(lab, monkeypatch):
+    lab.keypoints()
+    with monkeypatch.context() as patch:
+        broken_at(patch, 6, RuntimeError("power cut"))
+        with pytest.raises(RuntimeError, match="power cut"):
+            lab.run(lab.context("warmup", scratch="work", steps=8))
+    longer = lab.context("warmup", scratch="work", steps=8)
+    before = StepCheckpoints(longer.scratch).steps()
+    assert before[-1] > 3
+    shorter = lab.run(lab.context("warmup", scratch="work", steps=3))
+    alone = lab.run(lab.context("warmup", steps=3))
+    for name in FILES:
+        assert (shorter.out / name).read_bytes() == (alone.out / name).read_bytes(), name
+    assert StepCheckpoints(longer.scratch).steps() == before
+    assert shorter.scratch == f"{longer.scratch}/steps-3"
+
+
 def test_what_a_phase_publishes(lab):
     artifact = lab.keypoints()
     state = load_file(artifact.path("model.safetensors"))
