@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from pipelines.animate_command import command as animate
-from pipelines.errors import UserError, meaning
+from pipelines.errors import UserError, meaning, write_output
 from pipelines.inspect_shards import shards
 from pipelines.weights import weights
 
@@ -246,7 +246,7 @@ def graph(run_file: Path, sets: tuple[str, ...], svg: Path | None) -> None:
     if svg is None:
         click.echo(draw.text(dag))
     else:
-        svg.write_text(draw.svg(dag))
+        write_output(svg, draw.svg(dag).encode())
         click.echo(f"drew {len(dag.nodes)} nodes to {svg}")
 
 

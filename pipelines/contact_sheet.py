@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.errors import UserError
+from pipelines.errors import UserError, write_output
 from pipelines.eval import pictures
 
 COLUMNS = 8
@@ -37,7 +37,7 @@ def draw_sheet(out: Path, clips: Sequence[Mapping[str, Any]], mesh: Path | None 
              if "frames" not in clip]  # fmt: skip
     if not blocks:
         raise UserError(f"nothing to draw: {told[0] if told else 'the shard is empty'}")
-    out.write_bytes(pictures.png(np.concatenate(blocks)))
+    write_output(out, pictures.png(np.concatenate(blocks)))
     return list(dict.fromkeys(told))
 
 

@@ -7,6 +7,7 @@ translated is a fault of the code, and keeps its traceback wherever it was raise
 from __future__ import annotations
 
 import traceback
+from pathlib import Path
 from typing import Literal
 
 from models.errors import InvalidFile, InvalidSettings
@@ -86,6 +87,16 @@ def placed(error: Exception, where: str) -> Exception:
     same = type(known)(f"{where}: {known}")
     same.__dict__.update(known.__dict__)
     return same
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Write a file that the user named; UserError, with the path, where it cannot be written."""
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; give a file in a folder that is there"
+        ) from None
 
 
 def portable(error: Exception) -> Exception:

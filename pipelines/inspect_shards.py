@@ -23,7 +23,7 @@ SHEET_FIELDS = (
     "frames", "frame_at", "affine", "sound", "clip", "crop", "boxes", "landmarks", "face_box",
     "id_coeffs", "exp_coeffs", "scale", "rotation", "translation", "fit_error",
 )  # fmt: skip
-SHARD = click.Path(path_type=Path, dir_okay=False)
+SHARD = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from click.testing import CliRunner
 
 from pipelines.cli import main
 from pipelines.inspect_shards import gathered, listing, size_text
+from pipelines.snapshot import ROOT
 from storage import locations, shards
 from storage.families import ManifestRow, UnitRecord, manifest_bytes, pack_record_bytes
 from storage.files import Store
@@ -144,3 +145,18 @@ def test_a_sheet_without_frames_says_what_to_name(store, tmp_path):
 @pytest.mark.parametrize(("size", "text"), [(5, "5 B"), (2048, "2.0 KiB"), (3.5 * 2**30, "3.5 GiB")])
 def test_sizes_are_readable(size, text):
     assert size_text(size) == text
+
+
+def test_a_shard_that_is_not_there_is_a_mistake_in_the_call(tmp_path):
+    for command in ("inspect", "validate"):
+        done = CliRunner().invoke(main, ["shards", command, str(tmp_path / "no.tar")])
+        assert done.exit_code == 2
+        assert "no.tar' does not exist" in done.output
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path):
+    done = CliRunner().invoke(
+        main, ["graph", str(ROOT / "configs/run/demo.yaml"), "--svg", str(tmp_path / "no/graph.svg")]
+    )
+    assert done.exit_code == 2
+    assert "no/graph.svg: No such file or directory; give a file in a folder that is there" in done.output
