@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from pipelines.errors import UserError
 from pipelines.eval import scoring
 from pipelines.eval.captions import caption, column_titles
 from pipelines.eval.metrics import METRICS
@@ -114,7 +115,7 @@ def test_a_model_that_gives_nan_is_an_error(half_way, clip):
         def drive(self, clip, sources, driving):
             return super().drive(clip, sources, driving) * np.nan
 
-    with pytest.raises(FloatingPointError, match="not finite"):
+    with pytest.raises(UserError, match="not finite"):
         scoring.drive("toy", Broken(), clip, [0], range(1, 9))
 
 
