@@ -619,7 +619,7 @@ def test_the_command_makes_a_video_that_tells_its_weights(checkpoint, videos, so
     [
         ([], 2, "give one of --checkpoint"),
         (["--weights", "fsrt_none"], 2, "no released weights 'fsrt_none'; known: fsrt_vox"),
-        (["--weights", "fsrt_vox"], 1, "reenact weights import fsrt_vox"),
+        (["--weights", "fsrt_vox"], 2, "reenact weights import fsrt_vox"),
         (["--checkpoint", "SOURCE"], 2, "is no safetensors file"),
         (["--checkpoint", "MODEL", "--model", "headgan"], 2, "holds fsrt, not headgan"),
         (["--checkpoint", "MODEL", "--best-frame"], 2, "--motion relative"),
