@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import config as configuration
+from pipelines.engine import messages, symbols
 from pipelines.engine.code import Code
 from pipelines.engine.file_cache import FileCache
 from pipelines.engine.fingerprint import Environment, resolve
+from pipelines.engine.keys import digest
 from pipelines.engine.node import Graph
 from pipelines.engine.plan import Options, Planner
 from pipelines.errors import UserError
@@ -87,4 +90,11 @@ def open_session(run_file: Path, sets: Iterable[str] = ()) -> Session:
     loaded = configuration.load(run_file, sets)
     store = Store(configuration.store_uri(loaded.config))
     format.check(store)
-    return Session(loaded, store, build(loaded.config), FileCache(cache_folder() / "files.json"))
+    return Session(loaded, store, build(loaded.config), FileCache(cache_folder() / "files.json", _parser()))
+
+
+def _parser() -> str:
+    """Names what turns a source file into symbols: an edit of it, another Python or another old name of a
+    setting gives other texts."""
+    texts = [Path(module.__file__ or "").read_text() for module in (messages, symbols)]
+    return digest(*texts, configuration.RENAMED, sys.version_info[:2])

@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 FORM = 2
-"""Of the cache file and of what is kept in it; raise it when either changes: another form is ignored."""
+"""Of the cache file; raise it when that changes: another form is ignored."""
 
 
 class FileCache:
-    """Facts by (path, size, mtime, inode) in one small JSON file. Any thread may ask."""
+    """Facts by (path, size, mtime, inode) in one small JSON file. Any thread may ask. maker: names what makes
+    the facts; those of another one are ignored."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, maker: str = ""):
+        self.path, self.maker = path, maker
         self._lock = threading.Lock()
         self._dirty = False
-        self._facts = _read(path)
+        self._facts = _read(path, maker)
 
     def get(self, file: Path, make: Callable[[], Any]) -> Any:
         stat = file.stat()
@@ -39,7 +40,7 @@ class FileCache:
         with self._lock:  # another thread may add facts meanwhile
             if not self._dirty:
                 return
-            text = json.dumps({"form": FORM, "facts": self._facts})
+            text = json.dumps({"form": FORM, "maker": self.maker, "facts": self._facts})
             self._dirty = False
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,12 +49,14 @@ class FileCache:
             aside.replace(self.path)
 
 
-def _read(path: Path) -> dict[str, list[Any]]:
-    """The facts of a cache file; none of one that is not there, cut short or of another form."""
+def _read(path: Path, maker: str) -> dict[str, list[Any]]:
+    """The facts of a cache file; none of one that is not there, cut short, or of another form or maker."""
     try:
         held = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
         return {}
-    if not isinstance(held, dict) or held.get("form") != FORM or not isinstance(held.get("facts"), dict):
+    if not isinstance(held, dict) or not isinstance(held.get("facts"), dict):
+        return {}
+    if (held.get("form"), held.get("maker")) != (FORM, maker):
         return {}
     return {name: fact for name, fact in held["facts"].items() if isinstance(fact, list) and len(fact) == 2}

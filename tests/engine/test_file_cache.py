@@ -58,3 +58,13 @@ def test_a_cache_of_another_form_is_ignored(tmp_path, text):
     file.touch()
     (tmp_path / "files.json").write_text(text.replace("FILE", str(file)), encoding="latin-1")
     assert FileCache(tmp_path / "files.json").get(file, lambda: "made") == "made"
+
+
+def test_facts_that_something_else_made_are_ignored(tmp_path):
+    file = tmp_path / "a.py"
+    file.touch()
+    cache = FileCache(tmp_path / "files.json", "parser 1")
+    cache.get(file, lambda: "first")
+    cache.save()
+    assert FileCache(tmp_path / "files.json", "parser 2").get(file, lambda: "second") == "second"
+    assert FileCache(tmp_path / "files.json", "parser 1").get(file, lambda: "third") == "first"
