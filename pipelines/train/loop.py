@@ -1,6 +1,7 @@
 """What training computes: how it begins, one step, one look at the net. The same for every model.
 
-When to log, save and stop is worker.py's.
+When to log, save and stop is worker.py's; after which steps the net is looked at is told here, since these
+are the steps that may be the best.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from models.api import Phase
 from models.precision import autocast
 from pipelines.train.broken import stop_if_broken
 from pipelines.train.data import Chunk, training_chunks
@@ -39,6 +41,11 @@ def begin(job: Job, device: torch.device, files: StepCheckpoints, step: int | No
     if job.compile:
         state.net.compile(dynamic=False)  # after resuming: names of tensors stay those of the plain net
     return state
+
+
+def looked_at(phase: Phase, step: int) -> bool:
+    """Whether the net is validated after a step."""
+    return step == phase.steps or step % phase.validate_every == 0
 
 
 def look(job: Job, state: State, device: torch.device) -> Validation:

@@ -17,7 +17,7 @@ from pipelines.train.checks import fp32_instead
 from pipelines.train.device import agreed, place, this_device
 from pipelines.train.figures import speed
 from pipelines.train.job import Job
-from pipelines.train.loop import begin, look, steps
+from pipelines.train.loop import begin, look, looked_at, steps
 from pipelines.train.metric_log import MetricLog, cut
 from pipelines.train.state import State
 from pipelines.train.stopping import StopFile
@@ -79,10 +79,8 @@ def _due(job: Job, step: int) -> set[str]:
     windows.
     """
     last = step == job.phase.steps
-    every = {
-        "log": job.log_every,
-        "checkpoint": job.checkpoint_every,
-        "validate": job.phase.validate_every,
-    }
+    every = {"log": job.log_every, "checkpoint": job.checkpoint_every}
     due = {name for name, period in every.items() if last or step % period == 0}
+    if looked_at(job.phase, step):
+        due |= {"validate"}
     return due | {"log"} if due else due
