@@ -110,6 +110,8 @@ class Corpus:
     """How they were brought -> how many."""
     soundless: int = 0
     """Of those probed: recordings without sound. HeadGAN hears zeros in their clips."""
+    interlaced: int = 0
+    """Of those probed: recordings of interlaced video, whose clips are deinterlaced."""
     dropped: dict[str, int] = field(default_factory=dict)
     """Tracks that made no clip in sampled recordings that made others: code -> how many."""
     unfitted: list[str] = field(default_factory=list)
@@ -173,6 +175,7 @@ def figures(facts: Corpus) -> dict[str, float]:
         "hours": clips.hours,
         "duplicates": sum(len(d.recordings) - 1 for d in facts.duplicates),
         "soundless": facts.soundless,
+        "interlaced": facts.interlaced,
         "shared_identities": len(facts.shared),
         "unfitted": len(facts.unfitted),
     }
@@ -222,6 +225,7 @@ def count(
         resolutions=_counted(f"{probe['width']} x {probe['height']}" for probe in probed.values()),
         transports=_counted(probe["transport"] for probe in probed.values()),
         soundless=sum(not probe["audio_rate"] for probe in probed.values()),
+        interlaced=sum(bool(probe.get("interlaced")) for probe in probed.values()),
         values={
             "clips_each": [float(one.clips) for one in people],
             "raw_seconds": [float(probe["seconds"]) for probe in probed.values()],

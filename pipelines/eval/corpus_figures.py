@@ -193,7 +193,8 @@ def _size_table(facts: Corpus) -> str:
         f"{total:,} recordings" if total == there else f"{total:,} of {there:,} recordings, drawn at random"
     )
     quiet = f"; {facts.soundless:,} without sound" if facts.soundless else ""
-    said = f'<p class="soft small">As downloaded: {share}; {brought}{quiet}.</p>'
+    combed = f"; {facts.interlaced:,} interlaced (clips are deinterlaced)" if facts.interlaced else ""
+    said = f'<p class="soft small">As downloaded: {share}; {brought}{quiet}{combed}.</p>'
     return said + table(["width × height", "recordings", "share"], rows, numbers=(1, 2))
 
 

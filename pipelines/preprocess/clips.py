@@ -32,6 +32,7 @@ from pipelines.preprocess.tracks import (
     given_tracks,
     scene_cuts,
     ticks_of,
+    without_held,
 )
 from storage import frames
 
@@ -167,7 +168,7 @@ def cut_clips(
         else:
             embedder = nets.get(settings.identity)
             tracks = found_tracks(path, probed, settings, detector, embedder, row.get("span") or ())
-        usable = _usable(tracks, probed, settings, dropped)
+        usable = _usable(without_held(tracks, probed, dropped), probed, settings, dropped)
         yield from _judged(_Recording(path, probed, row, settings, detector), usable, dropped)
 
 

@@ -22,11 +22,9 @@ import numpy as np
 
 from pipelines.errors import Rejected
 from pipelines.preprocess import media
-from pipelines.preprocess.media import FPS
+from pipelines.preprocess.media import FPS, LONGEST_HOLE
 from pipelines.preprocess.sources.tracks import in_pixels, in_seconds, overlap, tube_spans, union
 
-LONGEST_HOLE = 0.5
-"""Seconds without a frame, beyond those that sampling leaves, from which a file counts as damaged."""
 TINY = 1e-9
 """Pixels: a box without area grows from there."""
 SCENE_THUMB = 16
@@ -183,6 +181,7 @@ def found_tracks(
     begin, end = seconds or (0.0, probed["seconds"])
     check_whole(seen.times, max(begin, probed.get("begin", 0.0)), end, every, probed)
     cuts = confirmed(seen, [look.thumb for look in seen.results], probed)
+    cuts = sorted({*cuts, *(edge for span in held_ticks(probed) for edge in span if first < edge < last)})
     ticks = np.round((seen.times + probed.get("offset", 0.0)) * FPS).astype(int)
     looks = seen.results
     if seconds:  # what was read holds a margin on either side
@@ -397,6 +396,29 @@ def parted(track: Track, cuts: Sequence[int]) -> list[Track]:
     ]
 
 
+def held_ticks(probed: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Spans of ticks, first and one past the last, over which a frame is only held: it is the frame of the
+    tick before."""
+    offset = probed.get("offset", 0.0)
+    spans = [((a + offset) * FPS, (b + offset) * FPS) for a, b in probed.get("held", ())]
+    return [(math.floor(a + 0.5 + 1e-6) + 1, math.ceil(b - 1e-6)) for a, b in spans]
+
+
+def without_held(tracks: Sequence[Track], probed: Mapping[str, Any], dropped: Dropped) -> list[Track]:
+    """Tracks parted where a frame is held, and what shows the held frame `dropped`: a face that stands still
+    beside a voice that talks teaches a model the wrong thing."""
+    held = held_ticks(probed)
+    out: list[Track] = []
+    for track in tracks:
+        for piece in parted(track, sorted({edge for span in held for edge in span})):
+            if any(start <= piece.start < stop for start, stop in held):
+                begin, end = piece.start / FPS, piece.stop / FPS
+                dropped.add(piece.frames, "frozen", f"one frame is held from {begin:.2f} to {end:.2f} s")
+            else:
+                out.append(piece)
+    return out
+
+
 # --- boxes --------------------------------------------------------------------------------------------------
 def grown(box: np.ndarray, margin: float) -> np.ndarray:
     """(4,) with `margin` of its sides added on each."""
@@ -422,13 +444,19 @@ def pieces(track: Track, longest: int) -> list[Track]:
 
 
 def check_whole(times: np.ndarray, begin: float, end: float, every: int, probed: Mapping[str, Any]) -> None:
-    """Raises Rejected where a span of seconds decodes to fewer frames than the file's index promises."""
+    """Raises Rejected where a span of seconds decodes to fewer frames than the file's index promises. times
+    (n,): the seconds of each `every`th frame."""
     allowed = 2 * every / probed["fps"] + 0.2
     if times[-1] < min(end, probed["seconds"]) - allowed or times[0] > begin + allowed:
         have, want = f"{times[0]:.2f} to {times[-1]:.2f} s", f"{begin:.2f} to {end:.2f} s"
         raise Rejected("truncated", f"frames from {have} can be decoded, of {want}")
-    hole = int(np.diff(times).argmax()) if len(times) > 1 else 0
-    if len(times) > 1 and times[hole + 1] - times[hole] > allowed + LONGEST_HOLE:
+    gaps = np.diff(times)
+    for hold_begin, hold_end in probed.get("held", ()):
+        before = int(np.searchsorted(times, hold_begin + 1e-3)) - 1
+        if 0 <= before < len(gaps):
+            gaps[before] -= hold_end - hold_begin
+    if len(gaps) and gaps.max() > allowed + LONGEST_HOLE:
+        hole = int(gaps.argmax())
         raise Rejected(
             "damaged", f"no frame between {times[hole]:.2f} and {times[hole + 1]:.2f} s can be decoded"
         )

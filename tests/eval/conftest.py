@@ -212,6 +212,7 @@ def corpus_inputs(clips, recordings) -> dict[str, Any]:
     }
     for name in ("rec5", "rec9"):
         raw[name]["probe"] |= {"width": 640, "height": 360, "transport": "mirror", "audio_rate": 0}
+    raw["rec9"]["probe"]["interlaced"] = True
     inputs["download"] = Shards(
         MemoryFamily(dict.fromkeys(raw, np.empty(0)), fields=raw),
         [*rows, manifest_row("rec9")],

@@ -99,6 +99,11 @@ def test_recordings_without_sound_are_counted(facts, built):
     assert "2 without sound" in (built.out / "corpus.html").read_text()
 
 
+def test_interlaced_recordings_are_counted(facts, built):
+    assert facts["interlaced"] == 1
+    assert "1 interlaced (clips are deinterlaced)" in (built.out / "corpus.html").read_text()
+
+
 def test_tracks_that_made_no_clip_are_counted_once_a_recording(facts, make_family):
     assert facts["dropped"] == {"too_short": 12}
     keys = ["a#r#000000#000009", "a#r#000009#000018"]

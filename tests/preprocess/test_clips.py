@@ -337,7 +337,8 @@ def test_fewer_frames_than_promised_are_noticed(face_video, nets):
 def test_a_hole_in_the_middle_is_noticed(portrait, tmp_path, helpers, nets, tracks):
     frames = np.repeat(portrait[None, :320, 60:380], 75, axis=0)
     times = np.r_[np.arange(35) * 0.04, np.arange(40) * 0.04 + 2.9]
-    path = helpers.write_video(tmp_path / "hole.mp4", frames, times=times)
+    # Matroska's frames end when they end; those of an mp4 are shown until the next
+    path = helpers.write_video(tmp_path / "hole.mkv", frames, times=times)
     assert code_of(path, BASE, nets, tracks) == "damaged"
 
 
@@ -357,3 +358,25 @@ def test_frames_are_stored_as_asked(face_video, codec, extension):
     (exact,) = cut(face_video, EXACT, {}, given)
     assert sample["frames"] == frames.encoded(exact["frames"].images(), codec, 90)
     assert (sample["frames"].extension, len(sample["frames"])) == (extension, 30)
+
+
+@pytest.fixture(scope="module")
+def still_between(portrait, tmp_path_factory, helpers):
+    """1.4 s of a moving portrait, its last frame for two seconds more, then 1.6 s that move again."""
+    frames = np.stack([portrait[:320, 100 - t : 420 - t] for t in range(75)])
+    times = np.r_[np.arange(35) * 0.04, 3.36 + np.arange(40) * 0.04]
+    path = helpers.write_video(tmp_path_factory.mktemp("still") / "a.mp4", frames, times=times)
+    return helpers.ffmpeg("-i", path, "-c", "copy", path.with_name("b.mp4"))  # which states durations
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_held_frame_parts_a_track_and_is_no_clip(still_between, nets, given):
+    tracks = [track(0, 124, [80, 40, 240, 200])] if given else []
+    before, after = cut(still_between, BASE, nets, tracks)
+    assert (before["clip"]["start"], before["clip"]["end"]) == (0, 35)
+    assert (after["clip"]["start"], after["clip"]["end"]) == (84, 124)
+    assert after["clip"]["dropped"] == ({"frozen": 1} if given else {})
+
+
+def test_a_track_of_one_held_frame_is_frozen(still_between, nets):
+    assert code_of(still_between, BASE, nets, [track(40, 80, [80, 40, 240, 200])]) == "frozen"

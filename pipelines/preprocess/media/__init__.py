@@ -7,6 +7,7 @@ file; ticks count the 25 fps clock of the whole recording, of which a file may h
 
 from pipelines.preprocess.media.clock import (
     FPS,
+    LONGEST_HOLE,
     SAMPLES_A_FRAME,
     SOUND_RATE,
     nearest,
@@ -33,6 +34,7 @@ from pipelines.preprocess.media.sound import fit_length, read_sound
 
 __all__ = [
     "FPS",
+    "LONGEST_HOLE",
     "SAMPLES_A_FRAME",
     "SOUND_RATE",
     "FfmpegPipe",

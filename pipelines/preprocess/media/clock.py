@@ -16,6 +16,10 @@ LATE_START = 0.1
 """Seconds by which a picture may start after its sound without losing a tick: encoders delay one or the
 other."""
 
+LONGEST_HOLE = 0.5
+"""Seconds without a frame, beyond those that sampling leaves, from which a frame counts as held or the next
+one as lost."""
+
 
 def ticks_of(probed: Mapping[str, Any]) -> tuple[int, int]:
     """The ticks, first and one past the last, at which a probed file has a picture; at least one.

@@ -1,27 +1,42 @@
-"""What a file holds, found by demuxing all of it and decoding one frame."""
+"""What a file holds, found by demuxing all of it and decoding its first frame and its first sound."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import Rejected
-from pipelines.preprocess.media.clock import FPS
+from pipelines.preprocess.media.clock import FPS, LONGEST_HOLE
 from pipelines.preprocess.media.process import FORMATS, MOST_PIXELS
 
 HDR = {16: "smpte2084", 18: "arib-std-b67"}
 """Transfer curves of high dynamic range (ITU-T H.273), by ffmpeg's names."""
+STATES_DURATIONS = "matroska"
+"""The container whose frames may end before the next one begins. In all others a frame is shown until the
+next."""
+REORDERED = 16
+"""Frames, at most, by which the order of decoding differs from that of display (H.264)."""
+COUNTS_FRAMES = "mov"
+"""The container whose header counts the frames in it (AVI's counts the empty ones as well)."""
+TRIES = 50
+"""Packets of sound, at most, in which one that can be decoded is looked for."""
 
 
 def probe(path: Path, name: str | None = None) -> dict[str, Any]:
-    """width, height (as shown, after rotation), fps, frames, start, begin, seconds, audio_rate (0 = no
-    sound), transfer ("" unless HDR), container, video_codec.
+    """width, height (as shown, after rotation), fps, frames, start, begin, seconds, held, interlaced,
+    video_index, audio_index (-1 = no sound), audio_rate (0 = no sound), transfer ("" unless HDR), container,
+    video_codec.
 
-    start: the time stamp that counts as second 0, the first of any stream. begin: when the first frame is
-    shown, later than 0 where sound comes first. seconds: when the last frame ends. Demuxes the whole file and
-    decodes one frame; raises Rejected: empty, unreadable, no_video, zero_duration, truncated, undecodable,
-    too_large.
+    video_index, audio_index: streams of the file, the first of each kind that can be decoded. start: the time
+    stamp that counts as second 0, the first of any stream. begin: when the first frame is shown, later than 0
+    where sound comes first. seconds: when the last frame ends. held: [begin, end] in seconds of each frame
+    that is shown for longer than LONGEST_HOLE.
+
+    Demuxes the whole file and decodes one frame; raises Rejected: empty, unreadable, no_video, zero_duration,
+    truncated, undecodable, too_large.
     name: what to call the file in the sentence, if not by its name.
     """
     import av
@@ -48,82 +63,160 @@ def _probe(container: Any, name: str) -> dict[str, Any]:
         raise Rejected(
             "no_video", f"{name} holds no video stream, only {[s.type for s in container.streams]}"
         )
-    video = videos[0]
-    sound = container.streams.audio[0] if container.streams.audio else None
-    begins, ends, sounds, hidden = _packet_times(container, [video, sound] if sound else [video])
+    decodable = [s for s in videos if s.codec_context is not None]
+    if not decodable:
+        raise Rejected("undecodable", f"{name} holds video of a codec that ffmpeg does not know")
+    video = decodable[0]
+    check_pixels(video.width, video.height, name)
+    seen = _demuxed(container, video)
+    begins = [begin for begin, _ in seen.frames]
     if len(begins) < 2 or begins[-1] - begins[0] <= 0:
-        raise Rejected("zero_duration", f"{name} holds {len(begins)} frames: no duration")
+        untimed = f" with a time stamp, of {seen.packets}" if seen.packets > len(begins) else ""
+        raise Rejected("zero_duration", f"{name} holds {len(begins)} frames{untimed}: no duration")
     start = container.start_time / 1_000_000 if container.start_time is not None else begins[0]
-    seconds = max(ends) - start
+    seconds = seen.frames[-1][1] - start
     counted = (len(begins) - 1) / (begins[-1] - begins[0])
     # headers may name a clock, such as 90000, for a rate
     rate = float(video.average_rate or counted)
-    heard = sounds[-1] - start if sounds else None
-    _check_promise(container, video, name, len(begins) + hidden, seconds, heard)
-    width, height = _shown_size(container, video, name)
+    fps = rate if 0.5 < rate / counted < 2 else counted
+    _check_promise(container, video, name, seen, start)
+    if seen.first is None:
+        raise Rejected("undecodable", f"no frame of {name} can be decoded")
+    width, height = _shown_size(video, seen.first, name)
+    sound = seen.sound
     return {
         "width": width,
         "height": height,
-        "fps": round(rate if 0.5 < rate / counted < 2 else counted, 6),
+        "fps": round(fps, 6),
         "frames": len(begins),
         "start": round(start, 6),
         "begin": round(max(0.0, begins[0] - start), 6),
         "seconds": round(seconds, 6),
-        "audio_rate": int(sound.rate) if sound and sounds else 0,
+        "held": _held(seen.frames, start, LONGEST_HOLE + 2 / fps, container.format.name),
+        "interlaced": bool(seen.first.interlaced_frame),
+        "video_index": video.index,
+        "audio_index": sound.index if sound else -1,
+        "audio_rate": int(sound.rate) if sound else 0,
         "transfer": HDR.get(int(video.codec_context.color_trc or 0), ""),
         "container": container.format.name,
         "video_codec": video.codec_context.name,
     }
 
 
-def _check_promise(
-    container: Any, video: Any, name: str, frames: int, seconds: float, heard: float | None
-) -> None:
-    """mp4 counts its frames and Matroska states its length in the header: a cut file holds less than they
-    promise. frames: also those that an edit list hides. heard: when the last packet of sound begins."""
-    promised = container.duration / 1_000_000 if container.duration else 0.0
-    missing = promised - max(seconds, heard or 0.0)
-    if frames < 0.95 * video.frames or missing > max(1.0, 0.1 * promised):
-        raise Rejected(
-            "truncated",
-            f"{name} promises {video.frames} frames and {promised:.2f} s, "
-            f"but holds {frames} frames and {seconds:.2f} s",
-        )
+# --- packets ------------------------------------------------------------------------------------------------
+@dataclass(slots=True)
+class _Demuxed:
+    """What all packets of a file say. Seconds by the file's own time stamps."""
+
+    frames: list[tuple[float, float]] = field(default_factory=list)
+    """Begin and end of every frame of the video, in order of display."""
+    packets: int = 0
+    """Packets of the video that are not empty."""
+    hidden: int = 0
+    """Those of them that an edit list hides."""
+    first: Any = None
+    """The first frame that can be decoded."""
+    sound: Any = None
+    """The first sound stream of which something can be decoded."""
+    last: float = 0.0
+    """When the last packet of any stream ends."""
 
 
-def _packet_times(
-    container: Any, streams: Sequence[Any]
-) -> tuple[list[float], list[float], list[float], int]:
-    """Begin and end of every video frame in order of display, begin of every sound packet; seconds. And how
-    many video frames an edit list hides."""
-    hidden = 0
-    spans: list[tuple[float, float]] = []
-    sounds: list[float] = []
-    frame = float(1 / streams[0].average_rate) if streams[0].average_rate else 1 / FPS
-    for packet in container.demux(*streams):
-        if packet.size and packet.is_discard:
-            hidden += packet.stream is streams[0]
+def _demuxed(container: Any, video: Any) -> _Demuxed:
+    seen = _Demuxed()
+    video.codec_context.thread_count = 1
+    trials = {s.index: TRIES for s in container.streams.audio if s.codec_context is not None}
+    heard: dict[int, Any] = {}
+    usual = float(1 / video.average_rate) if video.average_rate else 1 / FPS
+    for packet in container.demux():
+        stream = packet.stream
+        if stream.index == video.index:
+            if seen.first is None:
+                seen.first = next(_decoded(packet), None)
+            seen.packets += packet.size > 0
+            seen.hidden += packet.size > 0 and packet.is_discard
+        elif trials.get(stream.index) and packet.size:
+            trials[stream.index] -= 1
+            if next(_decoded(packet), None) is not None:
+                trials[stream.index] = 0
+                heard[stream.index] = stream
         if packet.pts is None or packet.size == 0 or packet.is_discard:
             continue
         begin = float(packet.pts * packet.time_base)
-        if packet.stream is not streams[0]:
-            sounds.append(begin)
+        end = begin + float((packet.duration or 0) * packet.time_base)
+        seen.last = max(seen.last, end)
+        if stream.index == video.index:
+            seen.frames.append((begin, end if packet.duration else begin + usual))
+    seen.frames.sort()
+    seen.sound = heard[min(heard)] if heard else None
+    return seen
+
+
+def _decoded(packet: Any) -> Iterator[Any]:
+    """The frames of a packet; none of a broken one, which is what the decoder needs to be asked on."""
+    from av.error import FFmpegError
+
+    try:
+        yield from packet.decode()
+    except FFmpegError:
+        return
+
+
+def _held(
+    frames: Sequence[tuple[float, float]], start: float, longest: float, container: str
+) -> list[list[float]]:
+    """Spans of more than `longest` seconds between two frames over which the first one is shown. Where the
+    container states that it ends early, frames were lost."""
+    found: list[list[float]] = []
+    for k, ((begin, _), (after, _)) in enumerate(pairwise(frames)):
+        if after - begin <= longest:
             continue
-        spans.append(
-            (begin, begin + (float(packet.duration * packet.time_base) if packet.duration else frame))
+        if container.startswith(STATES_DURATIONS):
+            # muxers copy durations in the order of decoding, so that a neighbour may have this frame's
+            near = frames[max(0, k - REORDERED) : k + REORDERED + 1]
+            if after - begin - max(b - a for a, b in near) > longest:
+                continue
+        found.append([round(begin - start, 6), round(after - start, 6)])
+    return found
+
+
+# --- what the header promises -------------------------------------------------------------------------------
+def _check_promise(container: Any, video: Any, name: str, seen: _Demuxed, start: float) -> None:
+    """A cut file holds less than its header promises: frames that mp4 counts, or the length of the video.
+
+    Where only the length of the whole file is stated, it is that of the longest stream of any kind, such as
+    subtitles. Lengths may count from 0 or from the first time stamp: the longer way is taken.
+    """
+    counts = container.format.name.startswith(COUNTS_FRAMES)
+    frames = len(seen.frames) + seen.hidden
+    end = seen.frames[-1][1]
+    whole = container.duration / 1_000_000 if container.duration else None
+    own = _own_duration(video)
+    reached = end if own is not None else max(end, seen.last)
+    promised = min((length for length in (own, whole) if length is not None), default=0.0)
+    missing = promised - max(reached, reached - start)
+    if (counts and frames < 0.95 * video.frames) or missing > max(1.0, 0.1 * promised):
+        raise Rejected(
+            "truncated",
+            f"{name} promises {f'{video.frames} frames and ' if counts else ''}{promised:.2f} s, "
+            f"but holds {frames} frames and {end - start:.2f} s",
         )
-    spans.sort()
-    return [b for b, _ in spans], [e for _, e in spans], sorted(sounds), hidden
 
 
-def _shown_size(container: Any, video: Any, name: str) -> tuple[int, int]:
+def _own_duration(video: Any) -> float | None:
+    """Seconds of the video stream by the header; Matroska keeps them in a tag, as 00:00:03.600000000."""
+    if video.duration:
+        return float(video.duration * video.time_base)
+    parts = video.metadata.get("DURATION", "").split(":")
+    try:
+        hours, minutes, seconds = (float(part) for part in parts)
+    except ValueError:
+        return None
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def _shown_size(video: Any, first: Any, name: str) -> tuple[int, int]:
     """Width and height as ffmpeg's filters see them: turned upright, pixels made square."""
-    check_pixels(video.width, video.height, name)
-    container.seek(0)
-    video.codec_context.thread_count = 1
-    first = next(container.decode(video), None)
-    if first is None:
-        raise Rejected("undecodable", f"no frame of {name} can be decoded")
     width, height = first.width, first.height
     check_pixels(width, height, name)
     aspect = video.sample_aspect_ratio

@@ -244,10 +244,13 @@ def _frames_out(
         reading["t"] = f"{span[1] - begin + SEEK_MARGIN:.3f}"
     elif span is not None:
         reading["t"] = f"{span[1] + SEEK_MARGIN:.3f}"
-    # V: not the picture of a cover, which may stand before the video
-    stream = from_zero(ffmpeg.input(str(path), copyts=None, **reading)["V:0"], "setpts", probed)
+    # probes that were pinned earlier name no stream
+    video = ffmpeg.input(str(path), copyts=None, **reading)[str(probed.get("video_index", "V:0"))]
+    stream = from_zero(video, "setpts", probed)
     if begin and not seek:
         stream = stream.filter("trim", start=begin)
+    if probed.get("interlaced"):  # one frame for each; those of them that are not interlaced are left alone
+        stream = stream.filter("bwdif", mode="send_frame", deint="interlaced")
     if change:
         stream = stream.filter("scdet", threshold=change)
     if every > 1:

@@ -33,7 +33,8 @@ def read_sound(path: Path, probed: Mapping[str, Any], start: int, stop: int) -> 
     reading: dict[str, Any] = {**INPUT, "t": f"{end - whole + 0.5:.3f}"}
     if whole:
         reading["ss"] = str(whole)
-    stream = from_zero(ffmpeg.input(str(path), copyts=None, **reading)["a:0"], "asetpts", probed)
+    sound = ffmpeg.input(str(path), copyts=None, **reading)[str(probed.get("audio_index", "a:0"))]
+    stream = from_zero(sound, "asetpts", probed)
     # fills holes and a late start with silence; first_pts counts samples of the input
     stream = stream.filter(
         "aresample",
