@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.errors import UserError
-from pipelines.preprocess.sources import Listing
+from pipelines.preprocess.sources import Listing, cells
 from pipelines.preprocess.sources.files import digests, hashed_name, is_utf8, reject, safe_name
 
 
@@ -117,21 +117,23 @@ def _read_identities(table: Path, files: set[str]) -> dict[str, str]:
     """The CSV -> {file: identity}. It must name every video once, and nothing else."""
     found: dict[str, str] = {}
     with table.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
-        reader = csv.DictReader(stream)
-        missing = [c for c in ("file", "identity") if c not in (reader.fieldnames or [])]
-        if missing:
-            raise UserError(
-                f"{table}: no column {', '.join(missing)}; found {', '.join(reader.fieldnames or [])}"
-            )
-        for row in reader:
-            where, name = f"{table}, line {reader.line_num}", row["file"] or ""
+        reader = csv.reader(stream, skipinitialspace=True)
+        columns = [column.strip() for column in next(reader, [])]
+        cells.check_columns(table, columns, ("file", "identity"))
+        for line in reader:
+            if not line:
+                continue
+            row = dict(zip(columns, line, strict=False))
+            where, name = f"{table}, line {reader.line_num}", row.get("file", "")
+            name = name if name in files else name.strip()
             if name not in files:
                 raise UserError(f"{where}: no video {name!r} in the folder")
             if name in found:
                 raise UserError(f"{where}: {name!r} is listed twice")
-            if not (row["identity"] or "").strip():
+            identity = cells.name(row.get("identity", ""))
+            if not identity:
                 raise UserError(f"{where}: {name!r} has no identity")
-            found[name] = safe_name(row["identity"].strip())
+            found[name] = safe_name(identity)
     unlisted = sorted(files - set(found))
     if unlisted:
         raise UserError(f"{table}: {len(unlisted)} videos have no line, the first is {unlisted[0]!r}")

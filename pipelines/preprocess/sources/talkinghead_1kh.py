@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.errors import UserError
-from pipelines.preprocess.sources import Listing
+from pipelines.preprocess.sources import Listing, cells
 from pipelines.preprocess.sources.files import (
     BadLine,
     digests,
@@ -34,6 +34,10 @@ DRIFT = 5.0
 """Seconds by which a piece may begin before or after its minute; users saw 4."""
 OWN_FRAMES = 0
 """The clock of a track whose ticks are the recording's frames."""
+COLUMNS = ("name", "H", "W", "S", "E", "L", "T", "R", "B")
+"""In this order, unless a first line of a list names its columns."""
+MOST = 10**9
+"""Frames and pixels: no list has as many."""
 _NAME = re.compile(r"([A-Za-z0-9_-]{11})_([0-9]{4})")
 
 
@@ -61,9 +65,16 @@ def recordings(config: Talkinghead1khConfig) -> Listing:
     splits: dict[str, str] = {}
     seen: set[tuple[str, int, int, tuple[float, ...]]] = set()
     for path, split in _lists(config):
+        columns: Sequence[str] = COLUMNS
         for number, text in text_lines(path):
+            row = cells.split(text)
+            if number == 1:
+                cells.check_commas(path, text)
+                if set(COLUMNS) <= set(row):
+                    columns = row
+                    continue
             try:
-                name, tube = parse(text)
+                name, tube = parse(row, columns)
                 one = (name, tube["start"], tube["end"], tuple(tube["box"]))
                 # the two lists differ in their videos; a video in both is tested on
                 video = name[:11]
@@ -71,7 +82,7 @@ def recordings(config: Talkinghead1khConfig) -> Listing:
                 if one in seen:
                     raise BadLine("duplicate_row", f"{name} {one[1]}-{one[2]} is listed before")
             except BadLine as error:
-                rejects.append(reject(text.split(",")[0][:80], path, number, *error.args))
+                rejects.append(reject(row[0][:80], path, number, *error.args))
                 continue
             seen.add(one)
             pieces.setdefault(name, []).append(tube)
@@ -98,14 +109,24 @@ def _lists(config: Talkinghead1khConfig) -> list[tuple[Path, str]]:
     ]
 
 
-def parse(text: str) -> tuple[str, dict[str, Any]]:
-    """One line -> name of the piece, track on the piece's own frames."""
-    name, *cells = [cell.strip() for cell in text.split(",")]
+def parse(row: Sequence[str], columns: Sequence[str] = COLUMNS) -> tuple[str, dict[str, Any]]:
+    """The cells of one line -> name of the piece, track on the piece's own frames."""
+    if len(row) == len(columns) + 1 and _NAME.fullmatch(row[1]):  # pandas numbered the lines
+        row = row[1:]
+    line = dict(zip(columns, row, strict=False))
+    name = line.get("name", "")
     if not _NAME.fullmatch(name):
         raise BadLine("unsafe_id", f"name {name[:80]!r}: expected <YouTube id>_<minute, four digits>")
-    if len(cells) != 8 or not all(re.fullmatch(r"[0-9]{1,9}", cell) for cell in cells):
-        raise BadLine("malformed_row", "expected name,H,W,S,E,L,T,R,B with eight whole numbers")
-    height, width, start, end, left, top, right, bottom = map(int, cells)
+    try:
+        if len(row) != len(columns):
+            raise ValueError(f"{len(row)} columns")
+        numbers = [cells.whole_number(line[column]) for column in COLUMNS[1:]]
+        if not all(0 <= value < MOST for value in numbers):
+            raise ValueError(f"a number outside of 0 to {MOST}")
+    except ValueError as error:
+        told = f"expected {','.join(columns)}, all but the name whole numbers: {error}"
+        raise BadLine("malformed_row", told[:300]) from error
+    height, width, start, end, left, top, right, bottom = numbers
     if start > end:
         raise BadLine("malformed_span", f"frames {start} to {end}: the last lies before the first")
     if not (left < right <= width and top < bottom <= height):

@@ -242,7 +242,9 @@ def read_utterance(text: str, video: str) -> tuple[np.ndarray, np.ndarray, tuple
         if len(cells) != 5:
             raise BadLine("malformed_row", f"{len(cells)} values, expected {' '.join(COLUMNS)}", number)
     values = _numbers(rows)
+    # shares have a point in them; so do whole pixels that were written as floats, but no share is so large
     pixels = all("." not in cell for _, cells in rows for cell in cells[1:])
+    pixels = pixels or bool((values[:, 1:] == np.floor(values[:, 1:])).all() and values[:, 3:].max() > 1)
     _check(rows, values, pixels)
     frames, boxes = values[:, 0].astype(np.int64), values[:, 1:].copy()
     boxes[:, 2:] += boxes[:, :2]

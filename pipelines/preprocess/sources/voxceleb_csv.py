@@ -17,8 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.errors import UserError
-from pipelines.preprocess.sources import Listing
+from pipelines.preprocess.sources import Listing, cells
 from pipelines.preprocess.sources.files import (
     BadLine,
     checked_id,
@@ -32,7 +31,7 @@ from pipelines.preprocess.sources.tracks import LARGEST, LONGEST, track
 
 COLUMNS = ("video_id", "start", "end", "bbox", "fps", "width", "height", "partition")
 PARTITIONS = ("train", "test")
-_BOX = re.compile(r"([0-9]{1,9})-([0-9]{1,9})-([0-9]{1,9})-([0-9]{1,9})")
+_BOX = re.compile("-".join([r"([0-9]{1,9}(?:\.[0-9]*)?)"] * 4))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,16 +51,14 @@ def recordings(config: VoxcelebCsvConfig) -> Listing:
     rejects: list[dict] = []
     seen: set[tuple[str, str, int, int]] = set()
     lines = text_lines(path)
-    columns = _cells(next(lines, (0, ""))[1])
-    missing = [c for c in COLUMNS if c not in columns]
-    if missing:
-        raise UserError(f"{path}: no column {', '.join(missing)}; found {', '.join(columns)}")
+    columns = cells.split(next(lines, (0, ""))[1])
+    cells.check_columns(path, columns, COLUMNS)
     for number, text in lines:
-        cells = _cells(text)
+        row = cells.split(text)
+        line = dict(zip(columns, row, strict=False))
         try:
-            if len(cells) != len(columns):
-                raise BadLine("malformed_row", f"{len(cells)} columns, expected {len(columns)}")
-            line = dict(zip(columns, cells, strict=True))
+            if len(row) != len(columns):
+                raise BadLine("malformed_row", f"{len(row)} columns, expected {len(columns)}")
             video, person, found = _parse(line)
             # before the duplicate is dropped: the published file repeats lines with another partition
             if partition.get(person) != "test":
@@ -70,7 +67,7 @@ def recordings(config: VoxcelebCsvConfig) -> Listing:
             if one in seen:
                 raise BadLine("duplicate_row", f"{video} {person} {one[2]}-{one[3]} is listed before")
         except BadLine as error:
-            rejects.append(reject(cells[0][:80], path, number, *error.args))
+            rejects.append(reject(line.get("video_id", "")[:80], path, number, *error.args))
             continue
         seen.add(one)
         tracks.setdefault((video, person), []).append(found)
@@ -84,26 +81,23 @@ def external(config: VoxcelebCsvConfig) -> dict[str, str]:
     return {path.name: digests([path])[path], "mirror": mirror.digest()}
 
 
-def _cells(text: str) -> list[str]:
-    """The published files quote nothing; a quote that is not closed must not swallow the lines after it."""
-    return [cell.strip().strip('"') for cell in text.split(",")]
-
-
 def _parse(line: Mapping[str, str]) -> tuple[str, str, dict[str, Any]]:
     """One line -> video id, person id, track."""
     video, _, person = line["video_id"].partition("#")
-    person = line.get("person_id") or person or video
+    video = cells.name(video)
+    person = cells.name(line.get("person_id") or person or video)
     checked_id("video_id", video)
     checked_id("person_id", person)
+    if person in cells.EMPTY:  # a name that many would share
+        raise BadLine("malformed_row", f"person_id {person!r}: an empty cell that became a word")
     if line["partition"] not in PARTITIONS:
         raise BadLine("malformed_row", f"partition {line['partition']!r}: expected train or test")
     try:
-        start, end, width, height = (int(line[c]) for c in ("start", "end", "width", "height"))
-        fps = float(line["fps"])
+        start, end, width, height = (cells.whole_number(line[c]) for c in ("start", "end", "width", "height"))
+        fps = cells.number(line["fps"])
     except ValueError as error:
-        raise BadLine(
-            "malformed_row", f"start, end, fps, width and height must be numbers: {error}"
-        ) from error
+        told = f"start, end, width and height must be whole numbers, fps a number: {error}"
+        raise BadLine("malformed_row", told) from error
     if not (
         1 <= fps <= 240
         and 0 <= start < end <= LONGEST * fps
@@ -114,7 +108,7 @@ def _parse(line: Mapping[str, str]) -> tuple[str, str, dict[str, Any]]:
             "malformed_row", f"impossible span or frame: {start}-{end} at {fps} fps in {width}x{height}"
         )
     box = _BOX.fullmatch(line["bbox"])
-    x0, y0, x1, y1 = map(int, box.groups()) if box else (0, 0, 0, 0)
+    x0, y0, x1, y1 = map(float, box.groups()) if box else (0, 0, 0, 0)
     # 4 % of the published boxes end outside their frame; their own loader cuts them there
     x1, y1 = min(x1, width), min(y1, height)
     if not (x0 < x1 and y0 < y1):

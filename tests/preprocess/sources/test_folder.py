@@ -72,9 +72,20 @@ def test_identities_come_from_the_csv(corpus, tmp_path):
     assert f"identities:{table.name}" in external(FolderConfig(path=str(corpus), identities=str(table)))
 
 
+def test_a_csv_that_pandas_wrote_names_the_same_people(corpus, tmp_path):
+    table = tmp_path / "who.csv"
+    names = ("ann/one.mp4", "ann/two.MP4", "bob b/one.mp4", "solo.mkv")
+    table.write_text("file,identity\n" + "".join(f"{name},{n}\n" for n, name in enumerate(names)))
+    plain = listed(corpus, identities=str(table))
+    lines = "".join(f'{n},{n}.0,"{name}",x\r\n' for n, name in enumerate(names))
+    table.write_text(f"\ufeff,identity, file,note\r\n{lines}")
+    assert listed(corpus, identities=str(table)) == plain
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("file;identity\nann/one.mp4;p1\n", "who.csv: semicolons part the columns, expected commas"),
         ("file,who\nann/one.mp4,p1\n", "no column identity; found file, who"),
         ("file,identity\nann/six.mp4,p1\n", "line 2: no video 'ann/six.mp4'"),
         ("file,identity\nann/one.mp4,p1\nann/one.mp4,p2\n", "line 3: 'ann/one.mp4' is listed twice"),

@@ -98,12 +98,30 @@ def test_a_bad_line_is_rejected_with_file_and_line(listed, line, code):
     assert len(listing.rows) == 1
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        LINE.replace("720, 1280", "720.0,1.28e3"),
+        f"0,{LINE}",
+        f",name,W,H,S,E,L,T,R,B\n0,{PIECE},1280.0,720.0,0,271.0,504,63,792,351.",
+    ],
+)
+def test_what_pandas_wrote_reads_as_what_it_was_made_from(listed, text):
+    plain = recordings(listed(LINE, videos=[PIECE]))
+    assert recordings(listed(f"{text}\n")) == plain
+
+
+def test_tabs_are_one_sentence(listed):
+    with pytest.raises(UserError, match=r"train_video_tubes\.txt: tabs part the columns, expected commas"):
+        recordings(listed(LINE.replace(", ", "\t")))
+
+
 @given(
     start=st.integers(0, 2000), frames=st.integers(1, 2000), left=st.integers(0, 99), side=st.integers(1, 99)
 )
 def test_a_line_and_the_name_of_its_clip_say_the_same(start, frames, left, side):
     cells = (start, start + frames - 1, left, 3, left + side, 3 + side)
-    name, tube = parse(f"{PIECE},400,400,{','.join(map(str, cells))}")
+    name, tube = parse([PIECE, "400", "400", *map(str, cells)])
     assert tube["end"] - tube["start"] == frames
     assert clip_name(name, tube) == f"{PIECE}_S%d_E%d_L%d_T%d_R%d_B%d" % cells
 

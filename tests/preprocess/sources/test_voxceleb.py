@@ -62,6 +62,15 @@ def test_pixels_of_the_first_set_scale_with_the_height(write):
         assert in_pixels(row["tracks"][0], width, 720) == [490, 180, 708, 396]
 
 
+def test_whole_pixels_that_were_written_as_floats_stay_pixels(write):
+    text = first_set(range(100))
+    root = write(text, f"txt/id10092/{VIDEO}/00001.txt")
+    other = write(
+        text.replace(" \t90 \t109 ", ".0 \t90. \t1.09e2 "), f"txt/id10092/{VIDEO}/00001.txt", "float"
+    )
+    assert listed(other).rows == listed(root).rows
+
+
 def test_shares_of_the_second_set_scale_with_both_sides(write):
     root = write(second_set(range(100)), f"txt/id00017/{VIDEO}/00001.txt")
     (row,) = listed(root, grow=0.0).rows

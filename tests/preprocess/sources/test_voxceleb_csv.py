@@ -84,6 +84,35 @@ def test_an_open_quote_does_not_swallow_the_next_lines(mirror):
     assert [r["line"] for r in listing.rejects] == [3]
 
 
+def test_what_pandas_wrote_reads_as_what_it_was_made_from(mirror):
+    plain = (
+        HEAD + "v,3657,3994,624-48-1018-553,25,1280,720,train,id1\nw,3467,3576,6-4-98-55,25,1280,720,test,7\n"
+    )
+    head = ",person_id,video_id,start,end,bbox,fps,note,width,height,partition\r\n"
+    lines = (
+        '0,id1,v,3657.0,3.994e3,624.0-48.0-1018.0-553.0,25.0,"",1280.0,720.,train\r\n'
+        '1,7.0,w, +3467 ,3576.0,"6-4-98-55",25,x,1280,720.0,test\r\n'
+    )
+    assert recordings(mirror(f"\ufeff{head}{lines}")) == recordings(mirror(plain))
+
+
+def test_a_row_with_half_a_frame_or_an_empty_cell_is_rejected_by_its_video(mirror):
+    line = "{},0,{},1-2-30-34,25.0,64,36,train,{}\n"
+    text = line.format("a", "90.5", "p") + line.format("b", "", "p") + line.format("c", "NaN", "p")
+    listing = recordings(mirror("n," + HEAD + "".join(f"0,{row}\n" for row in text.split()) + "0," +
+                                line.format("d", 90, "nan") + "0," + line.format("ok", 90, "p")))  # fmt: skip
+    assert [row["id"] for row in listing.rows] == ["ok"]
+    assert [(r["id"], r["code"], r["line"]) for r in listing.rejects] == [
+        (video, "malformed_row", number) for number, video in enumerate("abcd", 2)
+    ]
+    assert "'90.5' is not a whole number" in listing.rejects[0]["sentence"]
+
+
+def test_semicolons_are_one_sentence(mirror):
+    with pytest.raises(UserError, match=r"meta\.csv: semicolons part the columns, expected commas"):
+        recordings(mirror(HEAD.replace(",", ";") + "v;0;9;1-2-3-4;25;64;36;train;id1\n"))
+
+
 def test_crop_vox_names_are_read(mirror):
     text = HEAD.replace(",person_id", "") + "v#id7,0,9,1-2-3-4,25,64,36,train\n"
     (row,) = recordings(mirror(text)).rows
