@@ -81,6 +81,9 @@ def list_recordings(ctx: Context) -> None:
     pq.write_table(_table(notes, rejected), ctx.out / "notes.parquet", compression="zstd")
     identities = {row["identity"]: row["split"] for row in rows}
     lost = f", {len(rejects):,} rows of the source rejected: {rejects[0]['sentence']}" if rejects else ""
+    found = load(data.source, "left_out")
+    if found and (told := found(getattr(data, data.source))):
+        lost += f"; {told}"
     lost += f", {len(notes):,} with tracks that overlap in time" if notes else ""
     ctx.progress(len(rows), len(rows), f"{len(rows):,} recordings of {len(identities):,} people{lost}")
     ctx.metrics(

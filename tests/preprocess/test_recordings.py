@@ -199,6 +199,23 @@ def test_the_same_bytes_under_two_names_are_one_recording(corpus):
     assert len(rows) == 36
 
 
+def test_two_links_to_one_video_are_one_recording(corpus, tmp_path):
+    (tmp_path / "far.mp4").write_bytes(b"far")
+    for name in ("p00/near.mp4", "p01/near.mp4"):
+        (corpus / name).symlink_to(tmp_path / "far.mp4")
+    rows, rejects = list_source(folder(corpus))
+    assert [(r["id"], r["code"]) for r in rejects] == [("p01-near", "duplicate_content")]
+    assert "p00-near" in {row["id"] for row in rows}
+
+
+def test_files_that_are_left_out_are_told_with_the_count_of_recordings(corpus, tmp_path):
+    (corpus / "tape.braw").write_bytes(b"x")
+    ctx, notes = context(folder(corpus), tmp_path), []
+    ctx.progress = lambda done, total, note: notes.append(note)
+    list_recordings(ctx)
+    assert "36 recordings of 12 people; 1 files are left out (1 .braw)" in notes[0]
+
+
 def test_only_files_of_equal_size_are_read_to_find_copies(tmp_path, monkeypatch):
     monkeypatch.setenv("REENACT_CACHE", str(tmp_path / "cache"))
     rows = []

@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from pipelines.errors import UserError
 
@@ -19,6 +21,26 @@ longest field, `.landmarks3d.npy`, takes 16 more."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 SAFE_ID = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_NAME}}}")
 YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
+
+
+VIDEOS = (
+    ".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".3g2", ".3gp", ".asf", ".divx", ".dv", ".f4v", ".flv",
+    ".ivf", ".m1v", ".m2p", ".m2t", ".m2ts", ".m2v", ".mk3d", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".nut",
+    ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".wmv", ".y4m",
+)  # fmt: skip
+"""Names of videos: those of the containers that media.process.FORMATS reads."""
+_NO_VIDEOS = """
+    .ai .arw .avif .bmp .cr2 .cr3 .dng .eps .gif .heic .heif .ico .jfif .jp2 .jpeg .jpg .jxl .nef .png .psd
+    .raw .svg .tga .thm .tif .tiff .webp .xcf
+    .bib .csv .doc .docx .htm .html .ini .ipynb .json .jsonl .log .md .nfo .odt .pdf .ppt .pptx .py .rst
+    .rtf .sh .tex .toml .tsv .txt .url .xls .xlsx .xml .yaml .yml
+    .aac .aif .aiff .ass .flac .lrc .m3u .m3u8 .m4a .mka .mp3 .oga .ogg .opus .sbv .srt .ssa .sub .sup .vtt
+    .wav .wma
+    .7z .bak .bz2 .ckpt .db .gz .h5 .idx .lock .mat .md5 .npy .npz .old .onnx .parquet .part .pkl .pt .pth
+    .rar .safetensors .sha1 .sha256 .tar .tgz .tmp .torrent .xz .ytdl .zip .zst
+"""  # pictures; texts and tables; sound and subtitles; arrays, archives, sums, what was not finished
+NO_VIDEOS = frozenset(_NO_VIDEOS.split())
+"""Names of files that nobody takes for videos."""
 
 
 class BadLine(ValueError):
@@ -68,6 +90,71 @@ def metadata_file(path: str, setting: str) -> Path:
     if not path or not Path(path).is_file():
         raise UserError(f"{setting} {path!r} is not a file")
     return Path(path)
+
+
+class Lost(NamedTuple):
+    """What a folder holds and could not be read."""
+
+    path: Path
+    code: str
+    sentence: str
+
+
+class Walk(NamedTuple):
+    files: list[tuple[Path, os.stat_result]]
+    lost: list[Lost]
+
+
+def walk(root: Path) -> Walk:
+    """Every file below root with its state, by the name of the link where a link leads to it. Hidden names
+    are passed by.
+
+    Each folder is read once, under its own name if it lies below root: links that lead in a circle end.
+    """
+    files: list[tuple[Path, os.stat_result]] = []
+    lost: list[Lost] = []
+    read: set[str] = set()
+    waiting = [(str(root), os.path.realpath(root))]
+    links: list[tuple[str, str]] = []
+    while waiting or links:
+        linked = not waiting
+        if linked:
+            links.sort()
+        folder, real = links.pop(0) if linked else waiting.pop()
+        if real in read:
+            if linked:
+                told = f"the link leads to {real}, whose files are listed already"
+                lost.append(Lost(Path(folder), "duplicate_content", told))
+            continue
+        read.add(real)
+        for path, state in _entries(folder, lost):
+            if not stat.S_ISDIR(state.st_mode):
+                files.append((path, state))
+            elif path.is_symlink():
+                links.append((str(path), os.path.realpath(path)))
+            else:
+                waiting.append((str(path), os.path.join(real, path.name)))
+    return Walk(files, lost)
+
+
+def _entries(folder: str, lost: list[Lost]) -> Iterator[tuple[Path, os.stat_result]]:
+    """Files and folders in a folder, with the state of what they link to."""
+    try:
+        with os.scandir(folder) as found:
+            entries = [entry for entry in found if not entry.name.startswith(".")]
+    except OSError as error:
+        lost.append(Lost(Path(folder), "unreadable", f"the folder cannot be read: {error.strerror}"))
+        return
+    for entry in entries:
+        try:
+            state = entry.stat()
+        except OSError as error:
+            if entry.is_symlink():
+                told = f"the link leads to {os.readlink(entry.path)!r}: {error.strerror}"
+                lost.append(Lost(Path(entry.path), "dangling_link", told))
+            continue  # else it went away meanwhile
+        if stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode):
+            yield Path(entry.path), state
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -10,14 +10,24 @@ from typing import Any, Literal
 
 from pipelines.errors import UserError
 from pipelines.preprocess.sources import Listing, cells
-from pipelines.preprocess.sources.files import digests, hashed_name, is_utf8, reject, safe_name
+from pipelines.preprocess.sources.files import (
+    NO_VIDEOS,
+    VIDEOS,
+    Lost,
+    digests,
+    hashed_name,
+    is_utf8,
+    reject,
+    safe_name,
+    walk,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FolderConfig:
     path: str = ""
-    """The folder; searched with all folders below it."""
-    extensions: tuple[str, ...] = (".mp4", ".mkv", ".webm", ".mov", ".avi")
+    """The folder; searched with all folders below it, and those that links lead to."""
+    extensions: tuple[str, ...] = VIDEOS
     """Which files are videos, by the end of their names; capitals count as small letters."""
     identity: Literal["parent", "top", "file"] = "parent"
     """Who is shown: the folder a file lies in, the first folder under `path`, or every file someone else. A
@@ -36,8 +46,11 @@ class FolderConfig:
 def recordings(config: FolderConfig) -> Listing:
     """A row a video, sorted by its relative path."""
     root = _root(config)
-    files = _videos(root, config)
-    rejects = [
+    files, lost, others = _look(root, config)
+    if not files and others:
+        raise UserError(f"data.folder.path {config.path!r} holds no video by its name: {_counted(others)}")
+    rejects = [reject("", one.path, 0, one.code, one.sentence) for one in lost]
+    rejects += [
         reject("", path, 0, "malformed_name", "the file's name is not UTF-8; rename it")
         for path in files
         if not is_utf8(path)
@@ -60,15 +73,30 @@ def recordings(config: FolderConfig) -> Listing:
 def external(config: FolderConfig) -> dict[str, str]:
     """Relative name -> sha256 of every video, and of the CSV."""
     root = _root(config)
-    files = _videos(root, config)
+    files, lost, _ = _look(root, config)
     readable = digests(path for path in files if is_utf8(path))
     found = {path.relative_to(root).as_posix(): digest for path, digest in readable.items()}
     if len(readable) < len(files):
         found["names that are not UTF-8"] = str(len(files) - len(readable))
+    for one in lost:
+        found[f"lost {one.path.relative_to(root)}".encode(errors="replace").decode()] = one.sentence
     if config.identities:
         table = Path(config.identities)
         found[f"identities:{table.name}"] = digests([table])[table]
     return found
+
+
+def left_out(config: FolderConfig) -> str:
+    """How many files may be videos but are none by their names; "" if there are none."""
+    others = _look(_root(config), config)[2]
+    return _counted(others) if others else ""
+
+
+def _counted(others: Counter[str]) -> str:
+    kinds = ", ".join(f"{count:,} {suffix or 'without an ending'}" for suffix, count in others.most_common(5))
+    more = f" and {len(others) - 5} more kinds" if len(others) > 5 else ""
+    told = f"{others.total():,} files are left out ({kinds}{more})"
+    return f"{told}; data.folder.extensions lists what counts as a video"
 
 
 def _root(config: FolderConfig) -> Path:
@@ -78,21 +106,21 @@ def _root(config: FolderConfig) -> Path:
     return root
 
 
-def _videos(root: Path, config: FolderConfig) -> list[Path]:
-    """Every video below root, sorted by relative path. A link may point anywhere inside root, and nowhere
-    else."""
-    inside = root.resolve()
-    found = []
-    for path in root.rglob("*"):
-        if path.suffix.lower() not in config.extensions or any(
-            p.startswith(".") for p in path.relative_to(root).parts
-        ):
-            continue
-        if not path.resolve().is_relative_to(inside):
-            raise UserError(f"{path} is a link that leaves {root}; copy the video into the folder")
-        if path.is_file():
-            found.append(path)
-    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+def _look(root: Path, config: FolderConfig) -> tuple[list[Path], list[Lost], Counter[str]]:
+    """Every video below root, sorted by relative path; what could not be read; and, by the end of their
+    names, how many other files may be videos."""
+    found = walk(root)
+    videos: list[Path] = []
+    others: Counter[str] = Counter()
+    for path, _ in found.files:
+        suffix = path.suffix.lower()
+        if suffix in config.extensions:
+            videos.append(path)
+        elif suffix not in NO_VIDEOS:
+            others[suffix] += 1
+    lost = [one for one in found.lost if one.path.suffix.lower() not in NO_VIDEOS]
+    videos.sort(key=lambda path: path.relative_to(root).as_posix())
+    return videos, sorted(lost), others
 
 
 def _ids(names: dict[Path, str]) -> dict[Path, str]:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError
-from pipelines.preprocess.sources.files import YOUTUBE_ID, is_utf8, short_name
+from pipelines.preprocess.sources.files import VIDEOS, YOUTUBE_ID, is_utf8, short_name, walk
 from pipelines.preprocess.sources.tracks import in_order
 
-EXTENSIONS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
+USUAL = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
+"""Of two videos with one name, these come before other kinds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,8 @@ class Mirror:
 
 
 def scan(folder: str, setting: str) -> Mirror:
-    """Every video in the folder and in those below it; of two with one name the first by path counts.
+    """Every video in the folder, in those below it and where links lead; of two with one name the first by
+    path counts.
 
     `setting` is the configuration's name of the folder, for the error. "" = there is no mirror.
     """
@@ -56,29 +58,18 @@ def scan(folder: str, setting: str) -> Mirror:
     root = Path(folder).absolute()
     if not root.is_dir():
         raise UserError(f"{setting} {folder!r} is not a folder")
+    found = walk(root)
+    if closed := [lost for lost in found.lost if lost.code == "unreadable"]:
+        raise UserError(f"{setting}: {closed[0].path}: {closed[0].sentence}")
     files: dict[str, tuple[Path, int, int]] = {}
-    for path, stat in sorted(walk(root), key=lambda found: str(found[0])):
-        name, extension = os.path.splitext(path.name)
-        if extension.lower() in EXTENSIONS and is_utf8(path):
-            files.setdefault(name, (path, stat.st_size, stat.st_mtime_ns))
+    for path, stat in sorted(found.files, key=lambda one: (_extension(one[0]) not in USUAL, str(one[0]))):
+        if _extension(path) in VIDEOS and is_utf8(path):
+            files.setdefault(os.path.splitext(path.name)[0], (path, stat.st_size, stat.st_mtime_ns))
     return Mirror(root, files)
 
 
-def walk(root: Path) -> list[tuple[Path, os.stat_result]]:
-    """Every file below root with its state. Links to files count as files; folders that are links, and
-    hidden names, are passed by."""
-    found: list[tuple[Path, os.stat_result]] = []
-    waiting = [str(root)]
-    while waiting:
-        with os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
-                elif entry.is_file():
-                    found.append((Path(entry.path), entry.stat()))
-    return found
+def _extension(path: Path) -> str:
+    return os.path.splitext(path.name)[1].lower()
 
 
 def rows_of(

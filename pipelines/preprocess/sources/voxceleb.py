@@ -36,8 +36,9 @@ from pipelines.preprocess.sources.files import (
     metadata_file,
     reject,
     text_lines,
+    walk,
 )
-from pipelines.preprocess.sources.mirror import rows_of, scan, walk
+from pipelines.preprocess.sources.mirror import rows_of, scan
 from pipelines.preprocess.sources.tracks import track, tube_spans, union
 
 FPS = 25
@@ -152,7 +153,7 @@ def _outer(place: Path) -> str:
 
 
 def _track_files(folder: Path) -> list[tuple[Path, Any]]:
-    found = [(path, stat) for path, stat in walk(folder) if path.suffix == ".txt"]
+    found = [(path, stat) for path, stat in walk(folder).files if path.suffix == ".txt"]
     return sorted(found, key=lambda one: str(one[0]))
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from pipelines.errors import UserError
 from pipelines.preprocess.sources.files import digests, safe_name
-from pipelines.preprocess.sources.folder import FolderConfig, external, recordings
+from pipelines.preprocess.sources.folder import FolderConfig, external, left_out, recordings
 
 
 @pytest.fixture
@@ -101,11 +101,64 @@ def test_a_wrong_csv_is_named_with_its_line(corpus, tmp_path, text, message):
     assert message in str(caught.value)
 
 
-def test_a_link_out_of_the_folder_is_refused(corpus, tmp_path):
-    (tmp_path / "secret.mp4").write_bytes(b"x")
-    os.symlink(tmp_path / "secret.mp4", corpus / "ann" / "link.mp4")
-    with pytest.raises(UserError, match=r"link\.mp4 is a link that leaves"):
-        listed(corpus)
+def test_links_to_files_and_folders_anywhere_are_followed_under_their_own_names(corpus, tmp_path):
+    far = tmp_path / "disk"
+    (far / "deep").mkdir(parents=True)
+    (far / "deep" / "take.mp4").write_bytes(b"take")
+    (tmp_path / "other.mp4").write_bytes(b"x")
+    os.symlink(far, corpus / "eve")
+    os.symlink(tmp_path / "other.mp4", corpus / "ann" / "link.mp4")
+    rows = listed(corpus)
+    assert rows["eve-deep-take"]["uri"] == str(corpus / "eve" / "deep" / "take.mp4")
+    assert (rows["ann-link"]["identity"], len(rows)) == ("ann", 6)
+
+
+def test_links_in_a_circle_and_to_nothing_are_one_reject_each(corpus, tmp_path):
+    os.symlink(corpus, corpus / "ann" / "up")
+    os.symlink(corpus / "ann", corpus / "aaa")
+    os.symlink("self.mp4", corpus / "self.mp4")
+    os.symlink(tmp_path / "gone", corpus / "zoe")
+    os.symlink(tmp_path / "gone.txt", corpus / "notes.txt")
+    listing = recordings(FolderConfig(path=str(corpus)))
+    assert {(os.path.basename(r["file"]), r["code"]) for r in listing.rejects} == {
+        ("up", "duplicate_content"), ("aaa", "duplicate_content"),
+        ("self.mp4", "dangling_link"), ("zoe", "dangling_link"),
+    }  # fmt: skip
+    assert {row["id"] for row in listing.rows if "ann" in row["id"]} == {"ann-one", "ann-two"}
+    assert len(listing.rows) == 4
+
+
+def test_a_link_that_leads_somewhere_again_makes_the_listing_another(corpus, tmp_path):
+    before = external(FolderConfig(path=str(corpus)))
+    os.symlink(tmp_path / "later.mp4", corpus / "later.mp4")
+    broken = external(FolderConfig(path=str(corpus)))
+    (tmp_path / "later.mp4").write_bytes(b"here")
+    mended = external(FolderConfig(path=str(corpus)))
+    assert len({str(found) for found in (before, broken, mended)}) == 3
+    assert "later.mp4" in mended
+
+
+@pytest.mark.parametrize(
+    "suffix", [".m4v", ".ts", ".MTS", ".m2ts", ".flv", ".wmv", ".mpg", ".vob", ".3gp", ".ogv"]
+)
+def test_every_kind_of_video_counts(corpus, suffix):
+    (corpus / f"clip{suffix}").write_bytes(b"video")
+    assert "clip" in listed(corpus)
+
+
+def test_what_may_be_a_video_and_is_left_out_is_counted(corpus):
+    assert left_out(FolderConfig(path=str(corpus))) == ""
+    for name in ("a.braw", "b.braw", "ann/c", "d.jpg", "e.srt"):
+        (corpus / name).write_bytes(b"x")
+    told = left_out(FolderConfig(path=str(corpus)))
+    assert told.startswith("3 files are left out (2 .braw, 1 without an ending)")
+    assert left_out(FolderConfig(path=str(corpus), extensions=(".mp4",))).startswith("4 files are left out")
+
+
+def test_a_folder_of_nothing_but_what_is_left_out_is_one_sentence(tmp_path):
+    (tmp_path / "a.braw").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"holds no video by its name: 1 files are left out \(1 \.braw\)"):
+        recordings(FolderConfig(path=str(tmp_path)))
 
 
 def test_no_folder_is_one_sentence():

@@ -42,13 +42,23 @@ def test_the_digest_sees_new_changed_and_renamed_files(folder):
     assert len(seen) == 4
 
 
-def test_a_linked_file_counts_and_a_linked_folder_does_not(folder, tmp_path):
-    (tmp_path / "other").mkdir()
+def test_linked_files_and_folders_count_and_circles_end(folder, tmp_path):
+    (tmp_path / "other" / "more").mkdir(parents=True)
+    (tmp_path / "other" / "more" / "far2.ts").write_bytes(b"x")
+    os.symlink(tmp_path / "other" / "more", folder / "linked")
     (tmp_path / "other" / "far.mp4").write_bytes(b"x")
     os.symlink(tmp_path / "other" / "far.mp4", folder / "near.mp4")
     os.symlink(folder, folder / "loop")
     os.symlink(tmp_path / "nowhere.mp4", folder / "broken.mp4")
-    assert set(scan(str(folder), "m").files) == {"v", "w", "z", "near"}
+    assert set(scan(str(folder), "m").files) == {"v", "w", "z", "near", "far2"}
+
+
+def test_a_rarer_kind_of_video_does_not_take_the_place_of_a_usual_one(folder):
+    (folder / "a" / "b" / "0").mkdir()
+    for name in ("a/b/w.3gp", "0.flv"):
+        (folder / name).write_bytes(b"x")
+    files = scan(str(folder), "m").files
+    assert (files["w"][0].name, files["0"][0].name) == ("w.webm", "0.flv")
 
 
 def test_a_name_that_is_not_utf8_is_passed_by(folder):
