@@ -25,6 +25,14 @@ TRIES = 50
 """Packets of sound, at most, in which one that can be decoded is looked for."""
 
 
+def open_file(path: Path) -> Any:
+    """A PyAV container of a local file, of a format that names no further files."""
+    import av
+
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+    return av.open(f"file:{path}", metadata_errors="replace", options=options)
+
+
 def probe(path: Path, name: str | None = None) -> dict[str, Any]:
     """width, height (as shown, after rotation), fps, frames, start, begin, seconds, held, interlaced,
     video_index, audio_index (-1 = no sound), audio_rate (0 = no sound), transfer ("" unless HDR), container,
@@ -39,15 +47,13 @@ def probe(path: Path, name: str | None = None) -> dict[str, Any]:
     truncated, undecodable, too_large.
     name: what to call the file in the sentence, if not by its name.
     """
-    import av
     import av.error
 
     name = name or path.name
     if path.stat().st_size == 0:
         raise Rejected("empty", f"{name} holds 0 bytes")
     try:
-        options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-        with av.open(f"file:{path}", metadata_errors="replace", options=options) as container:
+        with open_file(path) as container:
             return _probe(container, name)
     except av.error.FFmpegError as error:
         if isinstance(error, OSError) and not isinstance(error, ValueError | EOFError):
