@@ -86,6 +86,7 @@ def plan(run_file: Path, sets: tuple[str, ...], check: bool, show_config: bool, 
     from pipelines.config import resolved
     from pipelines.engine.plan import describe
     from pipelines.session import open_session
+    from pipelines.splits import empty_split
 
     session = open_session(run_file, with_limit(sets, limit))
     if show_config:
@@ -97,6 +98,8 @@ def plan(run_file: Path, sets: tuple[str, ...], check: bool, show_config: bool, 
     describe(plans, click.echo, planner.readable.damaged)
     work = [name for name, p in plans.items() if not p.settled]
     click.echo(f"\n{len(work)} of {len(plans)} nodes to run" if work else "\nnothing to do")
+    if trouble := empty_split(plans, session.config.data):
+        click.echo(f"a run will stop before them: {trouble}", err=True)
     if check and work:
         sys.exit(WORK_TO_DO)
 

@@ -22,6 +22,7 @@ from pipelines.engine.plan import NodePlan, describe
 from pipelines.errors import first_line, meaning, traceback_of
 from pipelines.progress import Progress
 from pipelines.session import Session, cache_folder, open_session
+from pipelines.splits import check_splits
 from pipelines.tracking import configured, place
 from storage import format, ledger, locations, weights
 from storage.errors import StoreError, StoreUnreachable
@@ -55,6 +56,7 @@ def run_pipeline(
     done = all(plan.settled for plan in plans.values())
     if not done:  # refused before any work: runs of a remote store are tracked where the settings say
         place(session.store.uri, session.config.runtime.tracking)
+        check_splits(plans, session.config.data)
     if not done and not snapshot.inside():
         snapshot.enter(cache_folder() / "code", sys.argv[1:])  # where all of this is planned again
     describe(plans, click.echo, planner.readable.damaged)

@@ -1,0 +1,61 @@
+"""Which split a run needs and has nobody in: found from the list of recordings, before work on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.engine.plan import NodePlan
+from pipelines.errors import UserError
+
+NEEDED_BY = {"train": "train.", "test": "test_clips"}
+"""Split -> how the names of the nodes begin that cannot do without."""
+DECIDES = {
+    "synthetic": "data.synthetic.identities and data.synthetic.test_identities",
+    "voxceleb": "data.voxceleb.txt and data.voxceleb.test_persons",
+    "voxceleb_csv": "the column partition of data.voxceleb_csv.csv",
+    "celebv": "data.celebv.held_out",
+    "talkinghead_1kh": "data.talkinghead_1kh.sets",
+}
+"""What the split of a source depends on that says it itself."""
+
+
+def empty_split(plans: Mapping[str, NodePlan], data: Any) -> str:
+    """One sentence, with what to set, where nodes that are yet to run need a split without recordings; ""
+    where there is none."""
+    outlook = plans["recordings"].outlook if "recordings" in plans else {}
+    rows = [seen.row for seen in outlook.values() if seen.row is not None]
+    splits: dict[str, set[str]] = {}
+    for row in rows:
+        splits.setdefault(row["split"], set()).add(row["identity"])
+    for split, prefix in NEEDED_BY.items():
+        waiting = [name for name, plan in plans.items() if name.startswith(prefix) and not plan.settled]
+        if rows and waiting and split not in splits:
+            other, people = next(iter(splits.items()))
+            who = "the only identity is" if len(people) == 1 else f"all {len(people):,} identities are"
+            advice = _advice(data, split, len(people), len(rows))
+            if split == "test":
+                advice += ", or leave evaluation out with --only NODE"
+            return f"the {split} split is empty, and {waiting[0]} needs it: {who} in {other}; {advice}"
+    return ""
+
+
+def check_splits(plans: Mapping[str, NodePlan], data: Any) -> None:
+    """UserError where a node that is to run needs a split that is empty."""
+    if sentence := empty_split(plans, data):
+        raise UserError(sentence)
+
+
+def _advice(data: Any, split: str, people: int, recordings: int) -> str:
+    if data.limit == 1:
+        return "set data.limit to 2 or more"
+    if people > 1 and split == "test" and data.test_fraction == 0:
+        return "set data.test_fraction above 0"
+    if people == 1 and data.source == "folder":
+        if data.folder.identities:
+            return "name more people in data.folder.identities"
+        if recordings > 1:
+            return "set data.folder.identity=file, if each video shows somebody else, or add videos of others"
+    if data.source in DECIDES:
+        return f"{DECIDES[data.source]} decide" + "s" * (" and " not in DECIDES[data.source]) + " on it"
+    return "add videos of other people"
