@@ -20,7 +20,6 @@ from models.animation import Motion, Reenactor, Shown, Transfer
 from pipelines.canvas import Canvas
 from pipelines.driving import (
     NUMBERS,
-    PICTURES,
     Driving,
     Film,
     Numbers,
@@ -29,15 +28,16 @@ from pipelines.driving import (
     find_driving,
     joined,
     plan_motion,
+    read_numbers,
     taken,
     with_faces,
 )
 from pipelines.driving_sound import heard_at, silence
 from pipelines.errors import Rejected, UserError, meaning
-from pipelines.preprocess import media
 from pipelines.preprocess.clips import ClipsConfig
 
 if TYPE_CHECKING:
+    from pipelines.preprocess.media.picture import Picture
     from pipelines.preprocess.one_face import Portrait
 
 Say = Callable[[str], None]
@@ -153,6 +153,19 @@ def animate(
                 float(times.base), size=size, rate=rate, sound=sound, start=start)  # fmt: skip
 
 
+def check_files(pictures: Sequence[Path], driving: Path | None) -> None:
+    """UserError for a file that cannot be read, before a model is loaded. pictures: sources, and others that
+    must be pictures."""
+    from pipelines.preprocess.media.picture import picture_or_video, read_picture
+
+    for path in pictures:
+        read_picture(path)
+    if driving is not None and driving.suffix.lower() == NUMBERS:
+        read_numbers(driving)
+    elif driving is not None:
+        picture_or_video(driving)
+
+
 def check(reenactor: Reenactor, wish: Wish, driving: Path | None) -> None:
     """UserError or InvalidSettings for a wish that cannot be met, before any work."""
     reenactor.check(wish.transfer)
@@ -189,7 +202,8 @@ def opened(
     device: str,
     say: Say,
 ) -> Driving:
-    """What drives, by the name of its file."""
+    """What drives: numbers by the name of their file, a picture or a video by what is in it."""
+    from pipelines.preprocess.media.picture import Picture, picture_or_video
     from pipelines.preprocess.media.writing import timeline
 
     landmarker = nets["landmarker"] if "landmarks" in reenactor.reads else None
@@ -201,10 +215,10 @@ def opened(
         return Still(replace(only_first(sources), speech=quiet(1)), reenactor)
     if driving.suffix.lower() == NUMBERS:
         return Numbers(driving, reenactor, quiet)
-    if driving.suffix.lower() in PICTURES:
-        found = find_source(driving, wish.clips, nets["detector"], reenactor.image_size, say)
+    probed = picture_or_video(driving)
+    if isinstance(probed, Picture):
+        found = face_of(driving, probed, wish.clips, nets["detector"], reenactor.image_size, say)
         return Still(replace(shown_of([found], landmarker), speech=quiet(1)), reenactor)
-    probed = media.probe(driving)
     times = timeline(driving, probed["start"])
     track, _ = find_driving(driving, probed, times, wish.clips, nets["detector"], say, reenactor.whole)
     heard = heard_at(driving, probed, times, reenactor, nets, device, say)
@@ -222,11 +236,16 @@ def sound_of(reel: Driving) -> tuple[Path | None, float]:
 
 # --- faces --------------------------------------------------------------------------------------------------
 def find_source(path: Path, clips: ClipsConfig, detector: Any, side: int, say: Say) -> Source:
-    """A picture's face. UserError where it shows none."""
+    """The face of a picture's file. UserError where it shows none."""
     from pipelines.preprocess.media.picture import read_picture
+
+    return face_of(path, read_picture(path), clips, detector, side, say)
+
+
+def face_of(path: Path, picture: Picture, clips: ClipsConfig, detector: Any, side: int, say: Say) -> Source:
+    """A picture's face. UserError where it shows none."""
     from pipelines.preprocess.one_face import portrait
 
-    picture = read_picture(path)
     for note in picture.notes:
         say(f"{path}: {note}")
     found = portrait(picture.pixels, clips, detector)

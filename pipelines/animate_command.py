@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from models.animation import ANGLES, Edit, Reenactor, Transfer
-from pipelines.animate import PICTURE, Made, Wish, animate
+from pipelines.animate import PICTURE, Made, Wish, animate, check_files
 from pipelines.driving_sound import encoder_of
 from pipelines.errors import UserError
 from pipelines.preprocess.clips import ClipsConfig
@@ -181,7 +181,9 @@ def command(
     from pipelines.eval.captions import caption
 
     edit, lender = edit_of(choice), choice["expression_of"]
-    checked_out(out, [*sources, *([driving] if driving else []), *([lender] if lender else [])])
+    pictures = [*sources, *([lender] if lender else [])]
+    checked_out(out, [*pictures, *([driving] if driving else [])])
+    check_files(pictures, driving)
     ticker, where = Ticker(), device_of(device)
     trained = chosen(choice, ticker.say)
     reenactor = trained.load(where, precision)

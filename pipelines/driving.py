@@ -37,8 +37,6 @@ AHEAD = 2
 """Batches of driving frames decoded before they are asked for."""
 FAR = 1.7
 """A driving square this much wider than one frame needs is told of."""
-PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""Names of files that drive as one still picture."""
 NUMBERS = ".npz"
 """Name of files that drive by numbers."""
 FASTEST = 240

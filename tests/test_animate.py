@@ -1,6 +1,7 @@
 """`reenact animate`: frames, times and sound of the driving video; faces found, missed and pasted back."""
 
 import hashlib
+import importlib.util
 import json
 import subprocess
 from dataclasses import asdict
@@ -25,7 +26,7 @@ from pipelines.errors import UserError
 from pipelines.preprocess import media
 from pipelines.preprocess.clips import ClipsConfig
 from pipelines.preprocess.media import ffmpeg_path
-from pipelines.preprocess.media.picture import read_picture
+from pipelines.preprocess.media.picture import picture_or_video, read_picture
 from pipelines.preprocess.media.writing import timeline
 from pipelines.preprocess.one_face import cut_of, portrait
 from storage.files import Store
@@ -277,11 +278,41 @@ def test_a_video_without_any_face_is_an_error(make, tmp_path):
         make(driving)
 
 
-def test_a_file_that_is_no_video_is_an_error_that_names_it(make, source, tmp_path):
+def test_a_file_that_is_no_video_is_an_error_that_names_it(make, tmp_path):
     path = tmp_path / "portrait.dat"
-    path.write_bytes(source.read_bytes())
-    with pytest.raises(UserError, match=r"portrait\.dat: .*not a video"):
+    path.write_bytes(b"neither of the two")
+    with pytest.raises(UserError, match=r"portrait\.dat is not a picture .*, and not a video"):
         make(path)
+
+
+@pytest.mark.parametrize("name", ["portrait.dat", "portrait.mp4"])
+def test_a_picture_drives_whatever_it_is_called(make, source, tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(source.read_bytes())
+    out, made = make(path, name="out.png")
+    assert (made.frames, made.sound) == (1, "no sound")
+    assert np.array_equal(np.asarray(Image.open(out)), np.asarray(Image.open(make(source, name="o.png")[0])))
+
+
+def test_a_video_drives_whatever_it_is_called(make, videos, tmp_path):
+    path = tmp_path / "video.jpg"
+    path.write_bytes(videos["silent"].read_bytes())
+    assert make(path)[1].frames == 20
+
+
+def test_a_video_of_one_frame_drives_as_a_picture_and_can_be_a_source(make, moving, tmp_path, said):
+    path = encode(tmp_path / "one.mp4", moving[:1], *SINE, "-c:a", "aac")
+    assert make(path, [path])[1].frames == 1
+    assert said.count(f"{path}: a video of one frame, taken as a picture, without its sound") == 2
+
+
+def test_a_picture_that_moves_drives_as_a_video_where_ffmpeg_reads_it(make, moving, tmp_path, said):
+    frames = [Image.fromarray(frame) for frame in moving[:40:10]]
+    for name in ("moves.gif", "moves.webp"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], duration=80)
+    assert make(tmp_path / "moves.gif")[1].frames == 4
+    assert make(tmp_path / "moves.webp")[1].frames == 1
+    assert f"{tmp_path / 'moves.webp'}: holds several frames: the first is used" in said
 
 
 def test_a_face_that_moves_far_keeps_one_square_and_is_told_of(face, tmp_path, nets, said):
@@ -425,6 +456,63 @@ def test_what_is_no_picture_is_told_by_its_name(tmp_path, data):
     (tmp_path / "odd.png").write_bytes(data)
     with pytest.raises(UserError, match=r"odd\.png"):
         read_picture(tmp_path / "odd.png")
+
+
+def test_a_video_as_a_portrait_is_one_sentence(videos):
+    with pytest.raises(UserError, match=r"ntsc\.mp4 is a video of 50 frames, expected a picture; take one"):
+        read_picture(videos["ntsc"])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", r"is a HEIC picture, .*pip install pillow-heif"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "is a JPEG XL picture, which cannot be read here"),
+        (b"\xff\x0a\x10\x20", "is a JPEG XL picture, which cannot be read here"),
+        (b"", "holds 0 bytes"),
+    ],
+)  # fmt: skip
+def test_pictures_that_cannot_be_read_here_are_named_with_what_to_do(tmp_path, data, message):
+    if b"heic" in data and importlib.util.find_spec("pillow_heif"):
+        pytest.skip("pillow-heif is installed")
+    (tmp_path / "phone.jpg").write_bytes(data)
+    for read in (read_picture, picture_or_video):
+        with pytest.raises(UserError, match=rf"phone\.jpg {message}"):
+            read(tmp_path / "phone.jpg")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "AVIF"])
+def test_a_picture_that_is_cut_short_is_one_line(tmp_path, kind):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole", kind)
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole").read_bytes()[:-900])
+    with pytest.raises(UserError, match=r"cut\.jpg") as caught:
+        picture_or_video(tmp_path / "cut.jpg")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_drive_is_found_before_a_model_is_looked_for(source, tmp_path):
+    path = tmp_path / "sound.wav"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.int16), layout="mono")
+        frame.sample_rate = 16_000
+        container.mux(stream.encode(frame))
+    given = [
+        "animate",
+        str(source),
+        "--driving",
+        str(path),
+        "-o",
+        str(tmp_path / "o.mp4"),
+        "--weights",
+        "none",
+    ]
+    done = CliRunner().invoke(main, given)
+    assert done.exit_code == 2
+    assert (
+        "sound.wav holds no video stream, only ['audio']; a picture or a video shows the face" in done.output
+    )
 
 
 # --- motion -------------------------------------------------------------------------------------------------

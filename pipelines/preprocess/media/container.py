@@ -33,7 +33,7 @@ def open_file(path: Path) -> Any:
     return av.open(f"file:{path}", metadata_errors="replace", options=options)
 
 
-def probe(path: Path, name: str | None = None) -> dict[str, Any]:
+def probe(path: Path, name: str | None = None, least: int = 2) -> dict[str, Any]:
     """width, height (as shown, after rotation), fps, frames, start, begin, seconds, held, interlaced,
     video_index, audio_index (-1 = no sound), audio_rate (0 = no sound), transfer ("" unless HDR), container,
     video_codec.
@@ -45,7 +45,7 @@ def probe(path: Path, name: str | None = None) -> dict[str, Any]:
 
     Demuxes the whole file and decodes one frame; raises Rejected: empty, unreadable, no_video, zero_duration,
     truncated, undecodable, too_large.
-    name: what to call the file in the sentence, if not by its name.
+    name: what to call the file in the sentence, if not by its name. least: fewer frames are no video.
     """
     import av.error
 
@@ -54,7 +54,7 @@ def probe(path: Path, name: str | None = None) -> dict[str, Any]:
         raise Rejected("empty", f"{name} holds 0 bytes")
     try:
         with open_file(path) as container:
-            return _probe(container, name)
+            return _probe(container, name, least)
     except av.error.FFmpegError as error:
         if isinstance(error, OSError) and not isinstance(error, ValueError | EOFError):
             raise  # the disk, not the file
@@ -63,7 +63,7 @@ def probe(path: Path, name: str | None = None) -> dict[str, Any]:
         ) from error
 
 
-def _probe(container: Any, name: str) -> dict[str, Any]:
+def _probe(container: Any, name: str, least: int) -> dict[str, Any]:
     videos = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
     if not videos:
         raise Rejected(
@@ -76,12 +76,12 @@ def _probe(container: Any, name: str) -> dict[str, Any]:
     check_pixels(video.width, video.height, name)
     seen = _demuxed(container, video)
     begins = [begin for begin, _ in seen.frames]
-    if len(begins) < 2 or begins[-1] - begins[0] <= 0:
+    if len(begins) < least or (len(begins) > 1 and begins[-1] - begins[0] <= 0):
         untimed = f" with a time stamp, of {seen.packets}" if seen.packets > len(begins) else ""
         raise Rejected("zero_duration", f"{name} holds {len(begins)} frames{untimed}: no duration")
     start = container.start_time / 1_000_000 if container.start_time is not None else begins[0]
     seconds = seen.frames[-1][1] - start
-    counted = (len(begins) - 1) / (begins[-1] - begins[0])
+    counted = (len(begins) - 1) / (begins[-1] - begins[0]) if len(begins) > 1 else FPS
     # headers may name a clock, such as 90000, for a rate
     rate = float(video.average_rate or counted)
     fps = rate if 0.5 < rate / counted < 2 else counted
