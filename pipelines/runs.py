@@ -21,11 +21,12 @@ from pipelines.engine.keys import canonical
 from pipelines.engine.plan import NodePlan, describe
 from pipelines.errors import first_line, meaning, traceback_of
 from pipelines.progress import Progress
-from pipelines.session import Session, cache_folder, open_session
+from pipelines.session import Session, open_session
 from pipelines.splits import check_splits
 from pipelines.tracking import configured, place
 from storage import format, ledger, locations, weights
 from storage.errors import StoreError, StoreUnreachable
+from storage.fetched import working_folder
 from storage.files import Store
 from storage.uris import public_uri, store_option
 
@@ -58,7 +59,7 @@ def run_pipeline(
         place(session.store.uri, session.config.runtime.tracking)
         check_splits(plans, session.config.data)
     if not done and not snapshot.inside():
-        snapshot.enter(cache_folder() / "code", sys.argv[1:])  # where all of this is planned again
+        snapshot.enter(working_folder("code"), sys.argv[1:])  # where all of this is planned again
     describe(plans, click.echo, planner.readable.damaged)
     if done:
         click.echo("\nnothing to do")

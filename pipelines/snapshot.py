@@ -52,7 +52,7 @@ def enter(folder: Path, arguments: Sequence[str]) -> NoReturn:
 def take(folder: Path, root: Path = ROOT) -> Path:
     """Copy the packages below `root` to a folder named by their content, if there is none yet."""
     target = folder / digest(root)
-    if not target.exists():
+    if not _whole(target):
         aside = folder / f".{uuid.uuid4().hex}"
         for name in files(root):
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +60,8 @@ def take(folder: Path, root: Path = ROOT) -> Path:
             (aside / name).chmod(0o444)
         if digest(aside) != target.name:  # edited while it was copied
             target = folder / digest(aside)
+        if not _whole(target):
+            _remove(target)
         with suppress(OSError):  # another run was faster
             aside.rename(target)
         shutil.rmtree(aside, ignore_errors=True)
@@ -67,6 +69,18 @@ def take(folder: Path, root: Path = ROOT) -> Path:
     hold(target)
     _prune(folder)
     return target
+
+
+def _whole(target: Path) -> bool:
+    """Whether a snapshot holds what its name says: somebody may have cleared a part of the cache."""
+    return target.is_dir() and digest(target) == target.name
+
+
+def _remove(target: Path) -> None:
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    else:
+        target.unlink(missing_ok=True)
 
 
 def hold(root: Path = ROOT) -> None:

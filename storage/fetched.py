@@ -4,13 +4,21 @@ time, in a private folder with a bound.
 
 from __future__ import annotations
 
+import logging
 import os
+import stat
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+from storage.uris import expanded
+
+log = logging.getLogger(__name__)
 
 MOST_BYTES = 20 * 2**30
 """What the copies may take together; the least recently used go first."""
@@ -18,7 +26,7 @@ MOST_BYTES = 20 * 2**30
 
 def cache_folder() -> Path:
     """Where everything goes that can be made again: REENACT_CACHE, else a folder in the working directory."""
-    return Path(os.environ.get("REENACT_CACHE") or ".reenact/cache").absolute()
+    return Path(expanded(os.environ.get("REENACT_CACHE") or ".reenact/cache")).absolute()
 
 
 def version(uri: str, metadata: Mapping[Any, Any] | None) -> str:
@@ -33,20 +41,59 @@ def _text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
+def working_folder(name: str) -> Path:
+    """A folder of this user's own, for copies and for files in the making: `name` in the cache, or beside
+    that where it is another user's, or a temporary one where the cache takes nothing."""
+    return _working(cache_folder(), name, os.getuid())
+
+
+@cache
+def _working(within: Path, name: str, user: int) -> Path:
+    if takes_files(within / name, user):
+        return within / name
+    if takes_files(within / f"{name}-{user}"):
+        return within / f"{name}-{user}"
+    folder = _temporary(user) / name
+    log.warning("the cache %s cannot be written; %s is used for now (REENACT_CACHE sets it)", within, folder)
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def takes_files(folder: Path, owner: int | None = None) -> bool:
+    """Whether files can be made in this folder, and it belongs to `owner`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if owner not in (None, folder.stat().st_uid):
+            return False
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _temporary(user: int) -> Path:
+    """The same for all processes of this user, unless somebody else made something of that name."""
+    folder = Path(tempfile.gettempdir()) / f"reenact-{user}"
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == user and not found.st_mode & 0o077:
+            return folder
+    return Path(tempfile.mkdtemp(prefix="reenact-"))
+
+
 class Copies:
     """Files by content: <folder>/<content>/<file name>. Processes may share the folder."""
 
     def __init__(self, folder: Path | None = None, most: int | None = None):
-        self.folder = folder or cache_folder() / "fetched"
+        self.folder = folder or working_folder("fetched")
         self.most = MOST_BYTES if most is None else most
 
     def find(self, content: str, name: str) -> Path | None:
         path = self.folder / content / name
-        try:
+        with suppress(OSError):
             os.utime(path)  # its time is that of its last use
-        except FileNotFoundError:
-            return None
-        return path
+        return path if path.is_file() and os.access(path, os.R_OK) else None
 
     @contextmanager
     def aside(self) -> Iterator[Path]:
@@ -72,8 +119,8 @@ class Copies:
         for path in self.folder.rglob("*"):
             with suppress(FileNotFoundError):  # another process makes room as well
                 if path.is_file():
-                    stat = path.stat()
-                    held.append((stat.st_mtime, stat.st_size, path))
+                    facts = path.stat()
+                    held.append((facts.st_mtime, facts.st_size, path))
         total = sum(size for _, size, _ in held)
         for _, size, path in sorted(held):
             if total <= self.most:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -89,3 +90,16 @@ def test_a_process_goes_on_in_the_snapshot_though_it_stands_in_the_checkout(sour
     assert done.returncode == 0, done.stderr
     (taken,) = [p for p in (tmp_path / "code").iterdir() if p.is_dir()]
     assert done.stdout.strip() == f"{taken} {source} ['run', 'a b'] []"
+
+
+@pytest.mark.parametrize("kind", ["half", "a file", "a dangling link"])
+def test_what_is_no_whole_snapshot_is_made_anew(source, tmp_path, kind):
+    taken = snapshot.take(tmp_path / "code", source)
+    if kind == "half":
+        (taken / "models/code.py").unlink()
+    else:
+        shutil.rmtree(taken)
+        taken.touch() if kind == "a file" else taken.symlink_to("gone")
+    again = snapshot.take(tmp_path / "code", source)
+    assert again == taken
+    assert snapshot.digest(again) == taken.name

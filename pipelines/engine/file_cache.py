@@ -42,18 +42,21 @@ class FileCache:
                 return
             text = json.dumps({"form": FORM, "maker": self.maker, "facts": self._facts})
             self._dirty = False
+        aside = self.path.with_name(f".{self.path.name}.{os.getpid()}-{threading.get_ident()}")
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            aside = self.path.with_name(f".{self.path.name}.{os.getpid()}-{threading.get_ident()}")
             aside.write_text(text)
             aside.replace(self.path)
+        with contextlib.suppress(OSError):  # still there where it could not be finished or renamed
+            aside.unlink()
 
 
 def _read(path: Path, maker: str) -> dict[str, list[Any]]:
-    """The facts of a cache file; none of one that is not there, cut short, or of another form or maker."""
+    """The facts of a cache file; none of one that cannot be read, is cut short, or of another form or
+    maker."""
     try:
         held = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(held, dict) or not isinstance(held.get("facts"), dict):
         return {}

@@ -68,3 +68,23 @@ def test_facts_that_something_else_made_are_ignored(tmp_path):
     cache.save()
     assert FileCache(tmp_path / "files.json", "parser 2").get(file, lambda: "second") == "second"
     assert FileCache(tmp_path / "files.json", "parser 1").get(file, lambda: "third") == "first"
+
+
+@pytest.mark.parametrize("kind", ["below a file", "a folder", "a dangling link", "deep"])
+def test_a_cache_that_can_be_neither_read_nor_written_is_no_error(tmp_path, kind):
+    file, path = tmp_path / "a.py", tmp_path / "cache" / "files.json"
+    file.touch()
+    if kind == "below a file":
+        path.parent.touch()
+    else:
+        path.parent.mkdir()
+    if kind == "a folder":
+        (path / "x").mkdir(parents=True)
+    elif kind == "a dangling link":
+        path.symlink_to(tmp_path / "gone" / "files.json")
+    elif kind == "deep":
+        path.write_text("[" * 100_000)
+    cache = FileCache(path)
+    assert cache.get(file, lambda: "made") == "made"
+    cache.save()
+    assert not list(tmp_path.glob("cache/.*"))

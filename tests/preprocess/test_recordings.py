@@ -240,7 +240,7 @@ def test_only_files_of_equal_size_are_read_to_find_copies(tmp_path, monkeypatch)
         "c": "a, byte for byte",
         "c-two": "a, byte for byte",
     }
-    read = json.loads((tmp_path / "cache" / "digests.json").read_text())
+    read = json.loads((tmp_path / "cache" / "digests.json").read_text())["facts"]
     assert {Path(path).name for path in read} == {"a", "b", "c"}
 
 

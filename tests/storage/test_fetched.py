@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from hashlib import sha256
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from storage import locations, weights
 from storage.errors import Damaged
 from storage.families import Artifact
-from storage.fetched import Copies
+from storage.fetched import Copies, working_folder
 from storage.files import Store
 from tests.storage.remote import remote_store
 
@@ -117,3 +119,41 @@ def test_the_least_recently_used_copies_make_room(tmp_path):
     third = add("c")
     assert [path.exists() for path in (first, second, third)] == [True, False, True]
     assert not second.parent.exists()
+
+
+def test_copies_go_to_a_temporary_folder_where_the_cache_takes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "cache").write_text("a file in its place")
+    store, folder = remote_store(tmp_path / "bucket"), tmp_path / "bucket"
+    (folder / "model").write_bytes(b"weights")
+    path = store.fetch("model")
+    assert path.read_bytes() == b"weights"
+    assert path.is_relative_to(tmp_path / "tmp")
+    assert (tmp_path / "tmp" / f"reenact-{os.getuid()}").stat().st_mode & 0o077 == 0
+
+
+def test_a_temporary_folder_that_others_may_write_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp" / f"reenact-{os.getuid()}").mkdir(parents=True, mode=0o777)
+    (tmp_path / "tmp" / f"reenact-{os.getuid()}").chmod(0o777)
+    (tmp_path / "cache").symlink_to(tmp_path / "gone" / "cache")
+    (tmp_path / "gone").write_text("a file in its place")
+    assert working_folder("fetched").parent.name != f"reenact-{os.getuid()}"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be another user")
+@pytest.mark.parametrize(("mode", "at"), [(0o755, "reenact-65534/code"), (0o777, "cache/code-65534")])
+def test_another_users_cache_is_left_alone(tmp_path, mode, at):
+    (tmp_path / "cache" / "code").mkdir(parents=True)
+    (tmp_path / "cache").chmod(mode)
+    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    tmp_path.chmod(0o777)
+    code = (
+        "import os, tempfile; from storage.fetched import working_folder\n"
+        "os.setgid(65534); os.setuid(65534); print(working_folder('code'))"
+    )
+    env = os.environ | {"TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{tmp_path / at}\n"

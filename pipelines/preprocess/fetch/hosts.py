@@ -139,10 +139,10 @@ def _locked(file: IO[bytes]) -> bool:
 
 
 def _numbers(text: str) -> dict[str, float]:
-    """A clock that a dying process left half-written counts as none."""
+    """A clock that a dying process left half-written, or of another form, counts as none."""
     try:
         return {str(name): float(value) for name, value in json.loads(text or "{}").items()}
-    except ValueError:
+    except (ValueError, TypeError, AttributeError):
         return {}
 
 

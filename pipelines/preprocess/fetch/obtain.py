@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import Rejected
+from pipelines.errors import Rejected, UserError
 from pipelines.preprocess.fetch import plain_http, ytdlp
 from pipelines.preprocess.fetch.address import Address, Reach, address_of
 from pipelines.preprocess.fetch.hosts import Hosts, users_folder
 from pipelines.preprocess.fetch.settings import TransportConfig, on_web
 from pipelines.preprocess.fetch.work import Fetched, empty, keep, kept, work_folder
-from pipelines.preprocess.sources.files import cache_folder
+from storage.fetched import takes_files, working_folder
 
 _DAMAGED = {"empty", "unreadable", "truncated", "undecodable", "checksum"}
 """What a bad transfer looks like; no_video, for example, is what the file is."""
@@ -48,7 +48,9 @@ def obtain(wanted: Wanted, settings: TransportConfig, check: Check) -> Iterator[
 
     Raises Rejected: what the origin or the mirrors finally said. Transient: not now.
     """
-    root = Path(settings.folder).absolute() if settings.folder else cache_folder().absolute() / "download"
+    root = Path(settings.folder).absolute() if settings.folder else working_folder("download")
+    if not takes_files(root):
+        raise UserError(f"runtime.download.folder: {root} takes no files; name a folder that can be written")
     own = settings.folder or os.environ.get("REENACT_CACHE")
     turns = root / "hosts" if own else users_folder(otherwise=root / "hosts")
     hosts = Hosts(turns, settings.per_host, settings.longest_wait)

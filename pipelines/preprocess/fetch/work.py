@@ -77,12 +77,12 @@ def keep(folder: Path, fetched: Fetched) -> None:
 
 
 def kept(folder: Path) -> Fetched | None:
-    """The complete file of an earlier try."""
+    """The complete file of an earlier try; None where its record is not there, or of another form."""
     try:
         record = json.loads((folder / "complete.json").read_text())
-    except FileNotFoundError:
+        return Fetched(**(record | {"path": folder / record["path"]}))
+    except (FileNotFoundError, ValueError, TypeError, LookupError):
         return None
-    return Fetched(**(record | {"path": folder / record["path"]}))
 
 
 @cache

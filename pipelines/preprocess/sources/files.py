@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from pipelines.engine.file_cache import FileCache
 from pipelines.errors import UserError
+from storage.fetched import cache_folder
 
 LONGEST_NAME = 32
 """Characters of an id or of an identity. Tar gives 100 bytes to the name of a shard's member,
@@ -167,37 +168,14 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, text
 
 
-def cache_folder() -> Path:
-    return Path(os.environ.get("REENACT_CACHE") or Path(".reenact") / "cache")
-
-
 def digests(paths: Iterable[Path]) -> dict[Path, str]:
     """sha256 of every file. A file whose size, time and inode stand in the cache is not read again."""
-    store = cache_folder() / "digests.json"
-    try:
-        known = json.loads(store.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        known = {}
-    found: dict[Path, str] = {}
-    fresh = False
-    for path in paths:
-        stat = path.stat()
-        state = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-        entry = known.get(str(path.absolute()))
-        if entry is None or entry[:3] != state:
-            with path.open("rb") as stream:
-                entry = [*state, hashlib.file_digest(stream, "sha256").hexdigest()]
-            known[str(path.absolute())] = entry
-            fresh = True
-        found[path] = entry[3]
-    if fresh:
-        _remember(store, known)
+    known = FileCache(cache_folder() / "digests.json", "sha256")
+    found = {path: known.get(path, partial(_sha256, path)) for path in paths}
+    known.save()
     return found
 
 
-def _remember(store: Path, known: dict) -> None:
-    """Written aside and renamed: two planners may do this at once, and either result is right."""
-    store.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=store.parent, delete=False) as file:
-        json.dump(known, file)
-    os.replace(file.name, store)
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
