@@ -6,6 +6,7 @@ other families hold of the same clip come from shards named with --with, or from
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 import click
 
 from pipelines.errors import UserError
+from pipelines.options import FILE, HomePath
 
 SHEET_SAMPLES = 6
 """Samples on a sheet, unless one is named."""
@@ -23,7 +25,7 @@ SHEET_FIELDS = (
     "frames", "frame_at", "affine", "sound", "clip", "crop", "boxes", "landmarks", "face_box",
     "id_coeffs", "exp_coeffs", "scale", "rotation", "translation", "fit_error",
 )  # fmt: skip
-SHARD = click.Path(path_type=Path, dir_okay=False, exists=True)
+SHARD = HomePath(path_type=Path, dir_okay=False, exists=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ def members(path: Path) -> Iterator[Member]:
                 field, _, extension = rest.partition(".")
                 yield Member(key, field, extension, info.offset_data, info.size)
     except tarfile.TarError as error:
-        raise UserError(f"{path} cannot be read as a tar: {error}; `reenact shards validate`") from None
+        validate = f"reenact shards validate {shlex.quote(str(path))}"
+        raise UserError(f"{path} cannot be read as a tar: {error}; `{validate}`") from None
 
 
 def read(path: Path, member: Member) -> bytes:
@@ -191,7 +194,7 @@ def shards() -> None:
 @shards.command("inspect")
 @click.argument("path", type=SHARD)
 @click.option("--sample", metavar="KEY", help="Only this sample.")
-@click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE.png",
+@click.option("--sheet", type=FILE, metavar="FILE.png",
               help="Draw frames with boxes, landmarks and the fitted mesh, and the sound.")  # fmt: skip
 @click.option("--with", "others", type=SHARD, multiple=True, metavar="SHARD",
               help="A shard of another family with the same clips; a store finds it by itself.")  # fmt: skip

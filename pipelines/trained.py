@@ -6,12 +6,14 @@ import importlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models import MODELS
 from pipelines.errors import UserError
 from pipelines.eval.scoring import CHECKPOINTS
+from pipelines.options import command
 from pipelines.preprocess.clips import ClipsConfig
 from storage import locations
 from storage.files import Store, sha256_file
@@ -120,11 +122,11 @@ def of_run(run_file: Path, sets: Iterable[str], model: str | None, say: Say) -> 
     if model is not None and model not in config.models:
         raise UserError(f"{run_file} trains {', '.join(config.models)}, not {model}")
     name = model or config.models[0]
-    found = _current(session, name) or _newest(session, name, run_file, say)
+    found = _current(session, name) or _newest(session, name, partial(command, "why", run_file, sets), say)
     if found is None:
         raise UserError(
             f"no phase of {name} that renders images has been trained in {session.store}; "
-            f"`reenact run {run_file}` trains it"
+            f"`{command('run', run_file, sets)}` trains it"
         )
     node, path = found
     name_of = f"{node} of {config.name}"
@@ -153,8 +155,9 @@ def _current(session: Session, model: str) -> tuple[str, Path] | None:
     return None
 
 
-def _newest(session: Session, model: str, run_file: Path, say: Say) -> tuple[str, Path] | None:
-    """The last phase of which the store holds any training, the newest of those."""
+def _newest(session: Session, model: str, why: Callable[..., str], say: Say) -> tuple[str, Path] | None:
+    """The last phase of which the store holds any training, the newest of those. why: the command that
+    explains a node."""
     store = session.store
     for node in _phases(session, model):
         folders = [f"{locations.wholes(node)}/{key}" for key in store.folders(locations.wholes(node))]
@@ -169,7 +172,7 @@ def _newest(session: Session, model: str, run_file: Path, say: Say) -> tuple[str
             if "architecture" in about(path):
                 say(
                     f"{node} {folder.rsplit('/', 1)[1][:8]} is the newest in the store, trained with other "
-                    f"settings, data or code than now: `reenact why {run_file} {node}`"
+                    f"settings, data or code than now: `{why(node)}`"
                 )
                 return node, path
     return None

@@ -96,7 +96,7 @@ def _read(store: Store, path: str, parse: Callable[[bytes], T]) -> T:
         return parse(data)
     except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise Damaged(f"{path} cannot be read ({first}); {shards.REMEDY}") from error
+        raise store.damaged(f"{path} cannot be read ({first})") from error
 
 
 def parse_pack_record(data: bytes) -> list[UnitRecord]:
@@ -245,13 +245,14 @@ class Family:
         path, member = locations.pack(self.node, place.pack), place.sample.member("frames")
         if member.extension == "mp4":
             data = self.store.read_range(path, member.offset, member.size)
-            data = shards.intact(data, member.size, member.crc, path, f"{key}.frames")
+            data = shards.intact(data, member.size, member.crc, self.store, f"{path}: {key}.frames")
             return frames.decode("mp4", data, indices)
         crcs = place.sample.frame_crcs or (None,) * count
         with self.store.open(path) as stream:
             images = [stream.read_at(offsets[i + 1] - offsets[i], offsets[i]) for i in indices]
         for i, data in zip(indices, images, strict=True):
-            shards.intact(data, offsets[i + 1] - offsets[i], crcs[i], path, f"frame {i} of {key}")
+            size = offsets[i + 1] - offsets[i]
+            shards.intact(data, size, crcs[i], self.store, f"{path}: frame {i} of {key}")
         return np.stack([frames.decode_image(data) for data in images])
 
     def shard_uris(self) -> list[str]:
@@ -271,7 +272,7 @@ def read_sample(
     read: dict[str, Any] = {"__key__": sample.key}
     for m in members:
         if m in stored:
-            data = shards.intact(stored[m], m.size, m.crc, path, f"{sample.key}.{m.field}")
+            data = shards.intact(stored[m], m.size, m.crc, store, f"{path}: {sample.key}.{m.field}")
             read[m.field] = shards.decode(m.field, data, m.extension)
         else:
             read[m.field] = shards.Blob(store, path, m.offset, m.size, m.crc)

@@ -24,7 +24,7 @@ from pyarrow import ArrowInvalid, fs
 
 from storage.errors import Damaged, InvalidInput, StoreError, StoreUnreachable
 from storage.fetched import Copies, version
-from storage.uris import check_uri, joined, public_uri, store_option
+from storage.uris import absolute, check_uri, joined, public_uri, store_option
 
 _CHUNK = 1 << 20
 _UNUSABLE = {
@@ -53,15 +53,14 @@ class Store:
 
     def __init__(self, uri: str):
         check_uri(uri, "store")
-        self.uri = uri
-        if "://" in uri:
+        self.uri = absolute(uri)
+        if "://" in self.uri:
             try:
-                self.fs, base = fs.FileSystem.from_uri(uri)
+                self.fs, base = fs.FileSystem.from_uri(self.uri)
             except ArrowInvalid as error:
                 raise InvalidInput(f"store {public_uri(uri)}: {error}") from None
         else:
-            self.fs, base = fs.LocalFileSystem(), os.path.abspath(uri)
-            self.uri = base
+            self.fs, base = fs.LocalFileSystem(), self.uri
         self.base = base.rstrip("/")
         self.local = isinstance(self.fs, fs.LocalFileSystem)
 
@@ -70,6 +69,11 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({public_uri(self.uri)!r})"
+
+    def damaged(self, found: str) -> Damaged:
+        """The error about a file that is not what its record says: what was found, and what to do."""
+        verify = f"reenact verify{store_option(self.uri)}"
+        return Damaged(f"{found}; delete the file and run again (`{verify}` finds all faults)")
 
     def at(self, path: str) -> str:
         return f"{self.base}/{path}"

@@ -57,7 +57,6 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from storage import codecs, frames
-from storage.errors import Damaged
 
 if TYPE_CHECKING:
     from storage.files import Store
@@ -66,7 +65,6 @@ Sample = dict[str, Any]
 
 SOUND_RATE = codecs.SOUND_RATE
 _CHUNK = 2**20
-REMEDY = "delete the file and run again (`reenact verify` finds all faults)"
 
 
 # --- what a member is made of -------------------------------------------------------------------------------
@@ -95,11 +93,11 @@ class Blob:
             while left:
                 data = stream.read(min(left, _CHUNK))
                 if not data:
-                    raise Damaged(f"{self.path} ends {left} bytes early; {REMEDY}")
+                    raise self.store.damaged(f"{self.path} ends {left} bytes early")
                 left, crc = left - len(data), crc32(data, crc)
                 yield data
         if self.crc not in (None, crc):
-            raise Damaged(f"{self.path}: {self.size} bytes at {self.offset} are not as written; {REMEDY}")
+            raise self.store.damaged(f"{self.path}: {self.size} bytes at {self.offset} are not as written")
 
     def read(self) -> bytes:
         return b"".join(self.chunks())
@@ -219,12 +217,13 @@ class EncodedSample:
         return total.hexdigest(), crcs
 
 
-def intact(data: bytes, size: int, crc: int | None, path: str, part: str) -> bytes:
-    """What was read of a shard, if it is what was written; Damaged otherwise."""
+def intact(data: bytes, size: int, crc: int | None, store: Store, part: str) -> bytes:
+    """What was read of a shard, if it is what was written; Damaged otherwise. part: the shard's path and what
+    of it."""
     if len(data) != size:
-        raise Damaged(f"{path}: {len(data)} of the {size} bytes of {part} are there; {REMEDY}")
+        raise store.damaged(f"{part}: {len(data)} of its {size} bytes are there")
     if crc is not None and crc32(data) != crc:
-        raise Damaged(f"{path}: {part} is not as written; {REMEDY}")
+        raise store.damaged(f"{part} is not as written")
     return data
 
 

@@ -383,6 +383,34 @@ def test_a_file_uri_is_a_folder_too(monkeypatch, tmp_path):
     assert place(f"file://{tmp_path}") == place(str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["what?x=1", "a 50%25", "#1", "it's \u00e9"])
+def test_a_store_whose_name_means_something_in_a_uri_is_tracked_in_itself(
+    name, empty_store, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    where = place(str(tmp_path / name))
+    (tmp_path / name / "mlflow").mkdir(parents=True)
+    with (
+        sqlite3.connect(empty_store) as source,
+        sqlite3.connect(tmp_path / name / "mlflow" / "mlflow.db") as target,
+    ):
+        source.backup(target)
+        target.execute("delete from experiments where name = 'reenact'")
+    replayer = Replayer(where)
+    run = replayer.client.create_run(replayer.experiment)
+    replayer.client.log_text(run.info.run_id, "a note", "note.txt")
+    assert {p.name for p in tmp_path.iterdir()} == {name}
+    assert [p.read_text() for p in (tmp_path / name / "mlflow" / "artifacts").rglob("note.txt")] == ["a note"]
+
+
+def test_a_database_of_runs_is_looked_for_at_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert place("store", "sqlite:///~/mlflow.db").uri == "sqlite:////home/ann/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "~/mlruns")
+    assert place("store").uri == "/home/ann/mlruns"
+
+
 def test_runs_in_a_bucket_are_never_tracked_in_a_folder_that_goes_away(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(UserError, match=r"runtime\.tracking, or MLFLOW_TRACKING_URI, to an MLflow"):

@@ -182,7 +182,9 @@ class Planner:
     def _pinned(self, node: Node, key: str) -> NodePlan:
         artifact = self.readable(lambda: read_whole(self.store, node.name, key), None)
         if artifact is None:
-            raise UserError(f"the pinned {node.name} {key} is not in the store; pin again: `reenact pin`")
+            raise UserError(
+                f"the pinned {node.name} {key} is not in the store; pin again: `reenact pin NAME RUN.yaml`"
+            )
         plan = NodePlan(node, "pinned", [f"pinned at {key[:8]}"], key=key, artifact=artifact)
         _table(plan, artifact.path(f"{node.name}.parquet").read_bytes(), artifact)
         return plan
@@ -429,6 +431,6 @@ def describe(
         for reason in rest[:6]:
             write(f"{'':<{len(head)}}{reason}")
         if rest[6:]:
-            write(f"{'':<{len(head)}}... and {len(rest) - 6} more (`reenact why {name}`)")
+            write(f"{'':<{len(head)}}... and {len(rest) - 6} more (`reenact why RUN.yaml {name}`)")
     for text in damaged:
         write(f"warning: counted as not there: {text}")

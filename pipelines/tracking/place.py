@@ -9,12 +9,12 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from urllib.request import url2pathname
 
 from pipelines.errors import UserError
 from pipelines.tracking.text import public
-from storage.uris import check_uri
+from storage.uris import check_uri, expanded
 
 STOP_SECONDS = 5.0
 
@@ -32,7 +32,7 @@ class Place:
 
 def configured(tracking_uri: str = "") -> str:
     """Where the environment or else the setting wants runs tracked; "" = beside the store."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri
+    return expanded(os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri)
 
 
 def place(store_root: str, tracking_uri: str = "") -> Place:
@@ -46,8 +46,10 @@ def place(store_root: str, tracking_uri: str = "") -> Place:
             f"runs in {public(store_root)} have nowhere to be tracked: MLflow's sqlite needs a folder that "
             "stays. Set runtime.tracking, or MLFLOW_TRACKING_URI, to an MLflow server or a sqlite:/// file"
         )
-    root = Path(folder).absolute() / "mlflow"
-    return Place(f"sqlite:///{root / 'mlflow.db'}", str(root / "artifacts"))
+    # MLflow reads both as URIs. It also makes the folder of a sqlite:/// file, but of the quoted name.
+    root = str(Path(folder).absolute() / "mlflow")
+    scheme = "sqlite" if quote(root) == root else "sqlite+pysqlite"
+    return Place(f"{scheme}:///{quote(root)}/mlflow.db", f"{quote(root)}/artifacts")
 
 
 def ui_command(store_root: str, tracking_uri: str = "", port: int = 5000) -> list[str]:
@@ -85,5 +87,7 @@ def serve(store_root: str, tracking_uri: str = "", port: int = 5000) -> int:
 
 
 def prepare(where: Place) -> None:
-    if where.uri.startswith("sqlite:///"):
-        Path(where.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    """Make the folder of a database that is a file."""
+    scheme, found, path = where.uri.partition(":///")
+    if found and scheme.startswith("sqlite"):
+        Path(unquote(path.partition("?")[0])).parent.mkdir(parents=True, exist_ok=True)

@@ -135,7 +135,7 @@ def test_a_truncated_shard_is_damaged_not_an_end_of_data(family):
     key, path = family.keys[0], locations.pack("clips", "p1")
     end = family._places[key].sample.frame_offsets[-1]
     family.store.write(path, family.store.read(path)[: end - 10])
-    with pytest.raises(Damaged, match=rf"{path}: \d+ of the \d+ bytes of frame 3"):
+    with pytest.raises(Damaged, match=rf"{path}: frame 3 of {key}: \d+ of its \d+ bytes are there"):
         family.frames(key, [3])
 
 
