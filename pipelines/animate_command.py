@@ -15,6 +15,7 @@ from models.animation import ANGLES, Edit, Reenactor, Transfer
 from pipelines.animate import PICTURE, Made, Wish, animate, check_files
 from pipelines.driving_sound import encoder_of
 from pipelines.errors import UserError
+from pipelines.options import FILE, STORE
 from pipelines.preprocess.clips import ClipsConfig
 from pipelines.progress import LOG_EVERY, REDRAW_EVERY, clock
 
@@ -113,9 +114,6 @@ def checked_out(out: Path, inputs: Sequence[Path]) -> None:
         raise UserError(f"{out.absolute().parent}: no such folder")
 
 
-FILE = click.Path(path_type=Path)
-
-
 @click.command("animate")
 @click.argument("sources", nargs=-1, required=True, type=FILE, metavar="SOURCE...")
 @click.option("--driving", type=FILE, metavar="FILE",
@@ -160,8 +158,7 @@ FILE = click.Path(path_type=Path)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True,
               help="auto: bf16 on a GPU, else fp32.")  # fmt: skip
-@click.option("--store", default=".reenact/store", envvar="REENACT_STORE", show_default=True,
-              help="Where imported weights are.")  # fmt: skip
+@STORE
 def command(
     sources: tuple[Path, ...],
     driving: Path | None,

@@ -5,6 +5,7 @@ Exit codes: 0 ok, 1 failed, 2 usage or config, 3 too many rejects, 10 work to do
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -17,10 +18,11 @@ import click
 from pipelines.animate_command import command as animate
 from pipelines.errors import UserError, meaning, write_output
 from pipelines.inspect_shards import shards
+from pipelines.options import FILE, STORE
 from pipelines.weights import weights
 
 USAGE, WORK_TO_DO, INTERRUPTED = 2, 10, 130
-RUN_FILE = click.argument("run_file", type=click.Path(path_type=Path), metavar="RUN.yaml")
+RUN_FILE = click.argument("run_file", type=FILE, metavar="RUN.yaml")
 SETS = click.option("--set", "sets", multiple=True, metavar="A.B=VALUE",
                     help="Change one setting (repeatable).")  # fmt: skip
 LIMIT = click.option("--limit", type=int, help="Only the first N recordings (same as --set data.limit=N).")
@@ -32,8 +34,6 @@ KEEP_GOING = click.option("--keep-going", is_flag=True,
                           help="After a failure, still run what does not depend on it.")  # fmt: skip
 ADDRESS = click.option("--address", default="http://127.0.0.1:8265", envvar="RAY_JOBS_ADDRESS",
                        show_default=True, help="Ray dashboard, where jobs are submitted.")  # fmt: skip
-STORE = click.option("--store", default=".reenact/store", envvar="REENACT_STORE", show_default=True,
-                     help="Store folder or URI.")  # fmt: skip
 
 
 def example(text: str) -> Callable[[Any], Any]:
@@ -183,7 +183,7 @@ def submit(
     arguments += ["--keep-going"] * options["keep_going"]
     jobs.check_store(address, session.store.uri, session.config.runtime.tracking)
     job = jobs.submit(address, str(run_file), arguments, {"REENACT_STORE": session.store.uri})
-    at = f"{job} --address {address}"
+    at = f"{job} --address {shlex.quote(address)}"
     click.echo(f"job {job}: `reenact logs {at}` follows it, `reenact stop {at}` ends it")
     if follow:
         sys.exit(jobs.follow(address, job))
@@ -236,7 +236,7 @@ def stop(job_id: str, address: str) -> None:
 @main.command()
 @RUN_FILE
 @SETS
-@click.option("--svg", type=click.Path(path_type=Path), help="Draw to this file instead.")
+@click.option("--svg", type=FILE, help="Draw to this file instead.")
 @example("reenact graph configs/run/demo.yaml --svg graph.svg")
 @one_line_errors
 def graph(run_file: Path, sets: tuple[str, ...], svg: Path | None) -> None:

@@ -2,6 +2,10 @@
 
 A run file names fragments (`use: [data/synthetic, cluster/local]`, looked up in configs/), applied in order;
 its own keys win over them, `--set a.b=c` over all. Mappings merge, lists are replaced; no interpolation.
+
+The value of a `--set` is what was typed, made a number, true or false where its setting is one: no comments,
+no octal numbers, no quotes. [a, b] and {a: 1} are YAML where the setting is a list or a mapping. null, or
+nothing at all, is none where a setting may be none; ~ is the home folder, and only in a path.
 """
 
 from __future__ import annotations
@@ -11,8 +15,10 @@ import difflib
 import os
 import re
 import sys
+import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +41,7 @@ from pipelines.preprocess.keypoints import KeypointsConfig
 from pipelines.preprocess.recordings import DataConfig
 from pipelines.preprocess.speech import SpeechConfig
 from pipelines.preprocess.views import ViewsConfig
-from storage.uris import check_uri
+from storage.uris import LocalPath, absolute, check_uri
 
 CONFIGS = snapshot.checkout() / "configs"
 RENAMED: dict[str, str] = {}
@@ -55,10 +61,10 @@ class ConfigError(UserError):
 class RuntimeConfig:
     """How and where to run. Nothing here changes a result, and nothing here enters a key."""
 
-    store: str = ".reenact/store"
+    store: LocalPath = ".reenact/store"
     """Folder or URI (s3://bucket/prefix?region=...) that everything is published to. Credentials come from
     the environment (AWS_*, GOOGLE_APPLICATION_CREDENTIALS): one that holds them is refused."""
-    tracking: str = ""
+    tracking: LocalPath = ""
     """MLflow tracking URI; empty = sqlite beside the store. MLFLOW_TRACKING_URI wins. Credentials:
     MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."""
     experiment: str = "reenact"
@@ -99,6 +105,8 @@ class RuntimeConfig:
     """A node whose share of rejected units is larger fails."""
 
     def __post_init__(self) -> None:
+        if not self.store or not self.experiment:
+            raise ValueError("store and experiment: expected a text, found an empty one")
         check_uri(self.store, "runtime.store")
         check_uri(self.tracking, "runtime.tracking")
         if not 0 <= self.max_rejected <= 1:
@@ -234,10 +242,37 @@ def _set(text: str) -> tuple[str, Any]:
     dotted, equals, value = text.partition("=")
     if not equals or not dotted:
         raise ConfigError(f"--set {text!r}: expected a.b=value")
-    try:
-        return dotted.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {dotted}: {value!r} is not a YAML value") from None
+    dotted = dotted.strip()
+    return dotted, _typed(dotted, value)
+
+
+def _typed(dotted: str, text: str) -> Any:
+    """What was typed as a value of its setting's type, as far as pydantic does not see to that."""
+    kinds = _kinds(Config, dotted.split("."))
+    if text in ("", "null") and type(None) in kinds:
+        return None
+    if text.lstrip().startswith(("[", "{")) and str not in kinds:
+        try:
+            return yaml.load(text, Loader=_Loader)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {dotted}: {text!r} is not a YAML list or mapping") from None
+    if int in kinds and re.fullmatch(r"[-+]?[0-9.]+e[-+]?[0-9]+", text.strip(), re.IGNORECASE):
+        with suppress(ValueError):
+            return float(text)  # 2e5 steps
+    return text
+
+
+def _kinds(kind: Any, path: Sequence[str]) -> set[Any]:
+    """The types that the setting at this path may have, str and int and so on; of an unknown one none."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return set().union(*(_kinds(one, path) for one in typing.get_args(kind)))
+    if not path:
+        return {kind}
+    if dataclasses.is_dataclass(kind):
+        return _kinds(typing.get_type_hints(kind).get(path[0]), path[1:])
+    if typing.get_origin(kind) is dict:
+        return _kinds(typing.get_args(kind)[1], path[1:])
+    return set()
 
 
 def _nested(dotted: str, value: Any) -> dict[str, Any]:
@@ -365,5 +400,4 @@ def classes(kind: type = Config) -> set[str]:
 
 def store_uri(config: Config) -> str:
     """Absolute: workers run in other folders."""
-    uri = os.environ.get("REENACT_STORE") or config.runtime.store
-    return uri if "://" in uri else str(Path(uri).absolute())
+    return absolute(os.environ.get("REENACT_STORE") or config.runtime.store)

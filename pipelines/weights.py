@@ -18,9 +18,7 @@ import click
 
 from models import MODELS
 from pipelines.errors import UserError
-
-STORE = click.option("--store", default=".reenact/store", envvar="REENACT_STORE", show_default=True,
-                     help="Store folder or URI.")  # fmt: skip
+from pipelines.options import FILE, STORE
 
 
 def checker(weights_id: str) -> Callable[[Path], None] | None:
@@ -82,7 +80,7 @@ def weights_list(store: str) -> None:
 
 @weights.command("import")
 @click.argument("weights_id", metavar="ID")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FILE)
 @STORE
 def weights_import(weights_id: str, file: Path, store: str) -> None:
     """Convert a publisher's file to safetensors (tensors only, in its own process) and pin its sha256. Where
@@ -104,8 +102,8 @@ def weights_import(weights_id: str, file: Path, store: str) -> None:
 
 
 @weights.command("export")
-@click.argument("checkpoint", type=click.Path(path_type=Path), metavar="MODEL.safetensors")
-@click.argument("folder", type=click.Path(path_type=Path), metavar="FOLDER")
+@click.argument("checkpoint", type=FILE, metavar="MODEL.safetensors")
+@click.argument("folder", type=FILE, metavar="FOLDER")
 def weights_export(checkpoint: Path, folder: Path) -> None:
     """Write a trained model as files that its authors' own code loads.
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+from typing import Annotated, Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from storage.errors import InvalidInput
@@ -29,14 +31,56 @@ _INSTEAD = {
 }
 
 
+_HOME = re.compile(r"((?:sqlite|file):/*)?(~[^/]*)(/.*)?", re.DOTALL)
+
+
+def expanded(path: str) -> str:
+    """A path or URI in which a leading ~ or ~NAME is that user's home: shells expand it neither behind a "="
+    nor in a file. InvalidInput where there is no such home; a name that begins so is written ./~NAME."""
+    if not (found := _HOME.fullmatch(path)):
+        return path
+    scheme, name, rest = found[1], found[2], found[3] or ""
+    home = os.path.expanduser(name)
+    if home == name:
+        raise InvalidInput(f"{path}: no home folder is known for {name}; write ./{path} for a name with ~")
+    if not scheme:
+        return home + rest
+    return f"{'sqlite:///' if scheme.startswith('sqlite') else 'file://'}{quote(home)}{rest}"
+
+
+class _Home:
+    """Has pydantic expand the paths of settings, where a configuration is loaded."""
+
+    def __get_pydantic_core_schema__(self, kind: Any, handler: Any) -> Any:
+        from pydantic_core import PydanticCustomError, core_schema
+
+        def of_home(path: str) -> str:
+            try:
+                return expanded(path)
+            except InvalidInput as error:
+                raise PydanticCustomError("value_error", "{why}", {"why": str(error)}) from None
+
+        return core_schema.no_info_after_validator_function(of_home, handler(kind))
+
+
+LocalPath = Annotated[str, _Home()]
+"""Type of a setting that is a path, or may be one: ~ is expanded."""
+
+
+def absolute(uri: str) -> str:
+    """A store's folder as an absolute path, ~ expanded; a URI as it is."""
+    uri = expanded(uri)
+    return uri if "://" in uri else os.path.abspath(uri)
+
+
 def store_option(uri: str) -> str:
-    """What a printed command needs in order to find this store; "" where it is the one that commands take
-    anyway."""
-    usual = os.environ.get("REENACT_STORE") or ".reenact/store"
-    if uri == (usual if "://" in usual else os.path.abspath(usual)):
+    """What a printed command needs in order to find this store, quoted for a shell; "" where it is the one
+    that commands take anyway. A store's URI holds nothing secret (`check_uri`); what its query says is needed
+    to find it."""
+    if uri == absolute(os.environ.get("REENACT_STORE") or ".reenact/store"):
         return ""
-    here = os.path.abspath("") + os.sep
-    return f" --store {public_uri(uri).removeprefix(here)}"
+    near = uri.removeprefix(os.path.abspath("") + os.sep)
+    return f" --store {shlex.quote(uri if near.startswith(('~', '-')) else near)}"
 
 
 def check_uri(uri: str, name: str) -> None:

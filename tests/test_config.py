@@ -1,6 +1,7 @@
 """Run files: strict, and every mistake is one line that names file, key, found and expected."""
 
 import pytest
+import yaml
 
 from pipelines import config as configuration
 from pipelines.config import ConfigError, load, resolved
@@ -80,6 +81,103 @@ def test_a_uri_that_holds_a_password_is_refused_whether_or_not_it_is_the_one_use
 def test_a_mistake_in_a_set_names_it(run_file):
     with pytest.raises(ConfigError, match=r"--set clips.size: clips: size 3: expected"):
         load(run_file(""), ["clips.size=3"])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("data.folder.path=/videos/Take #2", "/videos/Take #2"),
+        ("data.folder.path=a: b", "a: b"),
+        ("data.folder.path=[x]", "[x]"),
+        ("data.folder.path=*x", "*x"),
+        ("data.folder.path=/a ", "/a "),
+        ("data.folder.path=a=b", "a=b"),
+        ('data.folder.path="q r"', '"q r"'),
+        ("data.folder.path=%20", "%20"),
+        ("name=no", "no"),
+        ("name=null", "null"),
+        ("name=12:30", "12:30"),
+        ("name=2026-11-29", "2026-11-29"),
+        ("runtime.experiment=2026", "2026"),
+        ("data.limit=010", 10),
+        ("data.limit= 7 ", 7),
+        ("fsrt.phases.warmup.steps=1_000", 1000),
+        ("fsrt.phases.warmup.steps=2e5", 200_000),
+        ("fsrt.phases.warmup.optim.lr=1e-4", 1e-4),
+        ("runtime.use_gpu=on", True),
+    ],
+)
+def test_the_value_of_a_set_is_what_was_typed_in_the_type_of_its_setting(run_file, text, value):
+    assert setting(load(run_file(""), [text]).config, text) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["data.limit=", "data.limit=null", "data.pin=", "fsrt.phases.keypoints=null"]
+)
+def test_null_or_nothing_is_none_where_a_setting_may_be_none(run_file, text):
+    assert setting(load(run_file("data: {limit: 3, pin: v1}"), [text]).config, text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("models=[headgan, fsrt]", ("headgan", "fsrt")),
+        ("runtime.pools={download: 4}", {"download": 4}),
+        ("data.folder.extensions=['.mp4']", (".mp4",)),
+    ],
+)
+def test_brackets_are_yaml_where_the_setting_is_a_list_or_a_mapping(run_file, text, value):
+    assert setting(load(run_file(""), [text]).config, text) == value
+
+
+@pytest.mark.parametrize("text", ["data.limit=0x10", "data.limit=12:30", "data.limit=~", "models=[fsrt",
+                                  "data.sound=required # all", "runtime.store="])  # fmt: skip
+def test_a_set_that_is_no_value_of_its_setting_is_a_mistake_in_one_line(run_file, text):
+    with pytest.raises(ConfigError, match=f"--set {text.partition('=')[0]}: ") as error:
+        load(run_file(""), [text])
+    assert "\n" not in str(error.value)
+
+
+PATHS = ("runtime.store", "data.folder.path", "data.folder.identities", "data.voxceleb.mirror",
+         "data.voxceleb.test_persons", "data.voxceleb_csv.csv", "data.voxceleb_csv.mirror",
+         "data.celebv.path", "data.celebv_hq.json", "data.celebv_text.mirror", "data.talkinghead_1kh.lists",
+         "runtime.download.cookies", "runtime.download.folder")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_path_begins_at_home_wherever_it_is_set(run_file, name, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    nested = "~/x y"
+    for part in reversed(name.split(".")):
+        nested = {part: nested}
+    for config in (load(run_file(""), [f"{name}=~/x y"]).config, load(run_file(yaml.dump(nested))).config):
+        assert setting(config, name) == "/home/ann/x y"
+
+
+def test_paths_in_a_list_begin_at_home_too(run_file, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    config = load(run_file(""), ["runtime.download.mirrors=[~/a, 's3://b/~', ./~c]"]).config
+    assert config.runtime.download.mirrors == ("/home/ann/a", "s3://b/~", "./~c")
+
+
+def test_a_home_that_nobody_has_is_a_mistake(run_file):
+    with pytest.raises(
+        ConfigError, match=r"--set runtime.store: .*no home folder is known for ~no-such-user"
+    ):
+        load(run_file(""), ["runtime.store=~no-such-user/s"])
+
+
+def test_the_store_of_the_environment_begins_at_home(run_file, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setenv("REENACT_STORE", "~/s")
+    assert configuration.store_uri(load(run_file("")).config) == "/home/ann/s"
+
+
+def setting(config, text):
+    """The value at the path that a --set begins with."""
+    for part in text.partition("=")[0].split("."):
+        config = config[part] if isinstance(config, dict) else getattr(config, part)
+    return config
 
 
 def test_numbers_in_scientific_notation_are_numbers(run_file):

@@ -11,6 +11,7 @@ import numpy as np
 from models.perception.interfaces import Inference, SpeechOptions
 from pipelines.engine.node import Sample
 from pipelines.errors import UserError
+from storage.uris import LocalPath
 
 COLUMNS = 4
 """Mel columns a video frame: 10 ms each, 40 ms a frame."""
@@ -47,7 +48,7 @@ class SpeechConfig:
     audio_align: Literal["centred", "official"] = "centred"
     """headgan: where its 8 frames of sound lie. centred = about the middle of the frame; official = from the
     frame on, as released weights were trained."""
-    transcripts: str = ""
+    transcripts: LocalPath = ""
     """headgan: a file of timed characters (pipelines/preprocess/transcripts.py). Empty: nobody says a letter,
     and `tokens` reads none."""
 

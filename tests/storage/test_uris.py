@@ -1,6 +1,7 @@
 """URIs: a query stays at the end, and one that holds a password is refused without being shown."""
 
 import pickle
+import subprocess
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from storage.checkpoints import StepCheckpoints
 from storage.errors import InvalidInput
 from storage.files import Store
-from storage.uris import check_uri, joined, public_uri
+from storage.uris import check_uri, expanded, joined, public_uri, store_option
 
 HOLDING_CREDENTIALS = (
     "s3://AKIA:hunter2@bucket/x",
@@ -106,3 +107,50 @@ def test_a_worker_opens_the_same_store_at_an_endpoint_of_its_query(bucket):
 @pytest.mark.parametrize("uri", HOLDING_CREDENTIALS)
 def test_a_shown_uri_has_no_secret_even_where_it_cannot_be_parsed(uri):
     assert "hunter2" not in public_uri(uri)
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("~", "/home/a b"),
+        ("~/s", "/home/a b/s"),
+        ("sqlite:///~/mlflow.db", "sqlite:////home/a%20b/mlflow.db"),
+        ("file:///~/s", "file:///home/a%20b/s"),
+        ("a~b", "a~b"),
+        ("/x/~", "/x/~"),
+        ("./~", "./~"),
+        ("s3://bucket/~/s", "s3://bucket/~/s"),
+    ],
+)
+def test_a_path_that_begins_with_a_tilde_begins_at_home(path, found, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/a b")
+    assert expanded(path) == found
+
+
+def test_a_store_at_home_makes_no_folder_named_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    Store("~/s").write("a", b"")
+    assert [p.name for p in tmp_path.iterdir()] == ["home"]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["what?x=1", "a 50%25", "it's", "$HOME", "~", "#1", "s3://bucket/prefix?region=eu&endpoint_override=h:1"],
+)
+def test_the_store_option_of_a_printed_command_can_be_pasted(uri, tmp_path, monkeypatch):
+    monkeypatch.delenv("REENACT_STORE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    uri = uri if "://" in uri else str(tmp_path / uri)
+    done = subprocess.run(
+        f"printf %s{store_option(uri)}", shell=True, capture_output=True, text=True, check=True
+    )
+    assert Store(done.stdout.removeprefix("--store")).uri == uri
+
+
+def test_a_damaged_file_is_told_with_the_command_that_looks_at_its_store(tmp_path, monkeypatch):
+    monkeypatch.delenv("REENACT_STORE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert "`reenact verify --store 'my store'`" in str(
+        Store("my store").damaged("packs/x is not as written")
+    )

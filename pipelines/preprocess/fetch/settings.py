@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pipelines.errors import Rejected
 from pipelines.preprocess.fetch.address import Reach, address_of, public
 from storage.errors import InvalidInput
-from storage.uris import check_uri
+from storage.uris import LocalPath, check_uri
 
 Transport = Literal["mirror", "http", "ytdlp"]
 
@@ -26,10 +26,10 @@ class TransportConfig:
     order: tuple[Transport, ...] = ("mirror", "http", "ytdlp")
     """Ways to try, the best first. One that does not apply, or answers that the video is not there, gives way
     to the next; one that is out of order does not: which copy is used must not depend on the weather."""
-    mirrors: tuple[str, ...] = ()
+    mirrors: tuple[LocalPath, ...] = ()
     """Folders, object stores (file://, s3://, gs://) and web servers (http://, https://) of
     {recording id}.mp4, .mkv, .webm and so on. A web server is asked for one spelling after the other."""
-    cookies: str = ""
+    cookies: LocalPath = ""
     """Path of a Netscape cookie file for http and yt-dlp; it is read, never written."""
     proxy_env: str = ""
     """Name of the environment variable that holds the proxy's URL. Not the URL itself: that may hold a
@@ -37,7 +37,7 @@ class TransportConfig:
     private_hosts: tuple[str, ...] = ()
     """Hosts of your own network, with or without :port, that a list of videos may name. All others in private
     networks or on this machine are refused, however they are written. Mirrors may stand anywhere."""
-    folder: str = ""
+    folder: LocalPath = ""
     """Where partial files and the turns of hosts are kept; shared by all that download on this machine.
     Empty = `download` in REENACT_CACHE; where that is not set, .reenact/cache of the folder the job runs in
     for partial files, and for turns the user's own cache (XDG_CACHE_HOME), which all jobs share."""

@@ -24,6 +24,7 @@ from pipelines.preprocess.media.container import check_pixels
 from pipelines.preprocess.sources import Listing
 from pipelines.preprocess.sources.files import digests, is_utf8, reject, safe_name, short_name, text_lines
 from pipelines.preprocess.sources.tracks import track
+from storage.uris import LocalPath
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -37,7 +38,7 @@ _NUMBERED = re.compile(r"[A-Za-z0-9_-]*?([0-9]{1,9})\.[A-Za-z]+")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CelebvConfig:
-    path: str = ""
+    path: LocalPath = ""
     """The folder that holds one folder a person."""
     landmarks: str = "all_98pt.txt"
     """Name of the list in a person's folder. Where it is there, only the images it names are used."""

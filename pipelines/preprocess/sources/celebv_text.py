@@ -14,13 +14,14 @@ from pipelines.preprocess.sources import Listing
 from pipelines.preprocess.sources.clip_json import listing
 from pipelines.preprocess.sources.files import digests, metadata_file
 from pipelines.preprocess.sources.mirror import scan
+from storage.uris import LocalPath
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CelebvTextConfig:
-    json: str = ""
+    json: LocalPath = ""
     """The metadata file."""
-    mirror: str = ""
+    mirror: LocalPath = ""
     """Folder of whole videos named {YouTube id}.mp4, or of cut clips named {clip}.mp4, or as another kind of
     video. Recordings that are not there are rejected at download. Empty: they are fetched from YouTube."""
     grow: float = 0.02

@@ -21,18 +21,19 @@ from pipelines.preprocess.sources.files import (
     safe_name,
     walk,
 )
+from storage.uris import LocalPath
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FolderConfig:
-    path: str = ""
+    path: LocalPath = ""
     """The folder; searched with all folders below it, and those that links lead to."""
     extensions: tuple[str, ...] = VIDEOS
     """Which files are videos, by the end of their names; capitals count as small letters."""
     identity: Literal["parent", "top", "file"] = "parent"
     """Who is shown: the folder a file lies in, the first folder under `path`, or every file someone else. A
     file that lies in `path` itself is always someone else."""
-    identities: str | None = None
+    identities: LocalPath | None = None
     """A CSV with columns file (relative to `path`) and identity, in place of the folders' names."""
 
     def __post_init__(self) -> None:

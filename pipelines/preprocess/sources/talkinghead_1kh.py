@@ -28,6 +28,7 @@ from pipelines.preprocess.sources.files import (
 )
 from pipelines.preprocess.sources.mirror import Mirror, scan
 from pipelines.preprocess.sources.tracks import in_order, track
+from storage.uris import LocalPath
 
 MINUTE = 60.0
 DRIFT = 5.0
@@ -43,11 +44,11 @@ _NAME = re.compile(r"([A-Za-z0-9_-]{11})_([0-9]{4})")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Talkinghead1khConfig:
-    lists: str = ""
+    lists: LocalPath = ""
     """The folder data_list of the set, with {set}_video_tubes.txt."""
     sets: tuple[Literal["small", "train", "val"], ...] = ("train", "val")
     """Which lists to use; val is the test split."""
-    mirror: str = ""
+    mirror: LocalPath = ""
     """Folder of pieces ({YouTube id}_{minute}.mp4), of cut clips (..._S.._E.._L.._T.._R.._B...mp4), of whole
     videos ({YouTube id}.mp4), or of other kinds of video with these names. Recordings that are not there are
     rejected at download. Empty: whole videos are fetched from YouTube."""
