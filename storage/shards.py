@@ -36,7 +36,7 @@ clips exist) and the fields below. Plain `webdataset` reads every shard: a membe
 Scores in `clip`: detected, visible (shares of the frames looked at with the face; visible is null where
 nobody looked), sharpness (median variance of the face's Laplacian), audible (share of frames with sound),
 has_sound, side (of the crop in the recording), dropped (reject code -> tracks of the recording that make no
-clip).
+clip), box_frame ([width, height] of the frame that the source's boxes are in, where it was found out).
 
 `jpgs` packs a clip's frames in one member: uint32 count, count+1 uint32 offsets relative to the end of that
 header, then the JPEG files (little endian). Runs may ask for `pngs` (the same with PNG files) or `mp4`

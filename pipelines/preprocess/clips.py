@@ -20,6 +20,7 @@ import numpy as np
 from models.perception.interfaces import Configurable
 from pipelines.engine.node import Sample
 from pipelines.preprocess import media
+from pipelines.preprocess.box_frame import in_known_frame
 from pipelines.preprocess.keypoints import inference
 from pipelines.preprocess.media import FPS
 from pipelines.preprocess.scores import Looks, audible_share
@@ -161,15 +162,17 @@ def cut_clips(
     if isinstance(detector, Configurable):
         detector.configure(inference(config.runtime, "float32"))
     with media.as_file(raw["video"]) as path:
-        dropped = Dropped()
+        dropped, frame = Dropped(), None
         if len(row["tracks"]):
-            cuts = _given_cuts(path, probed, row["tracks"], settings)
-            tracks = given_tracks(row["tracks"], probed, settings, dropped, cuts)
+            given, frame = in_known_frame(path, probed, row["tracks"], settings, detector)
+            cuts = _given_cuts(path, probed, given, settings)
+            tracks = given_tracks(given, probed, settings, dropped, cuts)
         else:
             embedder = nets.get(settings.identity)
             tracks = found_tracks(path, probed, settings, detector, embedder, row.get("span") or ())
         usable = _usable(without_held(tracks, probed, dropped), probed, settings, dropped)
-        yield from _judged(_Recording(path, probed, row, settings, detector), usable, dropped)
+        recording = _Recording(path, probed, row, settings, detector, frame)
+        yield from _judged(recording, usable, dropped)
 
 
 class _Recording(NamedTuple):
@@ -178,6 +181,8 @@ class _Recording(NamedTuple):
     row: Mapping[str, Any]
     settings: Any
     detector: Any
+    box_frame: tuple[int, int] | None = None
+    """Width and height of the frame that the source's boxes are in, where that had to be found."""
 
 
 def _given_cuts(
@@ -334,7 +339,7 @@ def _judged(
 
 def _clip(recording: _Recording, track: Track, crop: np.ndarray, dropped: Dropped) -> Sample | None:
     """One clip with its scores; None where a gate drops it."""
-    path, probed, row, settings, detector = recording
+    path, probed, row, settings, detector, box_frame = recording
     sound = media.read_sound(path, probed, track.start, track.stop)
     audible = audible_share(sound, settings.sound_floor)
     if audible < settings.min_audible:
@@ -380,5 +385,6 @@ def _clip(recording: _Recording, track: Track, crop: np.ndarray, dropped: Droppe
             "audible": round(audible, 4),
             "has_sound": bool(probed["audio_rate"]),
             "side": int(min(crop[2:] - crop[:2])),
+            **({"box_frame": list(box_frame)} if box_frame else {}),
         },
     }

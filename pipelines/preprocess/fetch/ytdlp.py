@@ -238,8 +238,16 @@ def _offset(wanted: Any) -> float:
 
 
 def _facts(info: Mapping[str, Any]) -> dict[str, Any]:
-    """What an info file would hold that says which of a site's versions this is."""
+    """What an info file would hold that says which of a site's versions this is, and how large the largest
+    is: a source's boxes may be in pixels of that one."""
     facts = {name: info.get(name) for name in _FACTS}
+    sizes = [
+        (int(one["width"]), int(one["height"]))
+        for one in info.get("formats") or ()
+        if one.get("width") and one.get("height") and one.get("vcodec") != "none"
+    ]
+    if sizes:
+        facts["largest_width"], facts["largest_height"] = max(sizes, key=lambda size: size[0] * size[1])
     return {name: value for name, value in facts.items() if isinstance(value, (str, int, float))}
 
 

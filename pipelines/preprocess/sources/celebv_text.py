@@ -2,8 +2,9 @@
 
 The published copies differ: with or without the mapping `clips` around the clips, boxes in shares or in
 pixels of the frame, seconds called start_sec or start_frame. All are read. The pixels are those of the
-original frame, whose size no file gives: a mirror of smaller videos needs the boxes in shares. The file names
-neither persons nor splits: all clips of a video count as one identity.
+original frame, whose size no file gives: boxes that leave the frame of a smaller copy are scaled where the
+original's size can be found (preprocess/box_frame.py), else rejected. The file names neither persons nor
+splits: all clips of a video count as one identity.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def parse(clip: Any, grow: float, pixels: bool) -> tuple[str, dict[str, Any]]:
     if max(edges) > LARGEST:
         raise BadLine("malformed_box", f"{edges}: no frame has so many pixels")
     if max(edges) > MOST_SHARE:
-        # of which frame the file does not say: it is taken to be the recording's own
+        # of which frame the file does not say: preprocess/box_frame.py finds out
         grown, size = [max(edge, 0.0) for edge in edges], (0, 0)
     else:
         grown = [

@@ -6,7 +6,8 @@ its sides the box is yet to `grow` on each side to make a crop: 0 where the sour
 source cannot know reads 0:
   fps 0               the ticks are the recording's own frames
   width 0             only the height is known: both directions scale alike
-  width 0, height 0   the box is in pixels of the recording itself
+  width 0, height 0   the box is in pixels of the recording, of which a copy may be a smaller version
+                      (preprocess/box_frame.py finds out)
 A frame of 1 x 1 means that the box is in shares of the frame.
 """
 

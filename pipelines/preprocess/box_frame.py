@@ -1,0 +1,135 @@
+"""In which frame a source's boxes are, where they are in pixels and the source does not say of what.
+
+They are those of the recording as the source's makers had it; a copy may be a smaller version. What a site
+has, yt-dlp says. Otherwise a box that leaves the copy's frame proves that they are of a larger one; which of
+the usual ones is a guess until a face is seen where it puts the boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.errors import Rejected
+from pipelines.preprocess import media
+from pipelines.preprocess.sources.tracks import in_pixels, overlap
+from pipelines.preprocess.tracks import grown, ticks_of
+
+Size = tuple[int, int]
+
+USUAL_LINES = (360, 480, 720, 1080, 1440, 2160)
+"""Of frames of 16:9, into which a recording of another shape is fitted."""
+ROUNDING = 0.01
+"""Share of the frame by which a box may leave it all the same."""
+LOOKS = 8
+"""Frames, at most, in which a face is looked for."""
+HEAD = 0.35
+"""Growth of a detected face on each side, in sides of it, to what boxes of sources hold."""
+ALIKE = 0.25
+"""Overlap of such a face and a box from which the box is taken to be about it."""
+AGREE = 0.5
+"""Share of the frames with a face in which its box must be about one."""
+
+
+def in_known_frame(
+    path: Path, probed: Mapping[str, Any], tracks: Sequence[Mapping[str, Any]], settings: Any, detector: Any
+) -> tuple[Sequence[Mapping[str, Any]], Size | None]:
+    """The tracks with the frame that their boxes are in, and that frame; None where nothing had to be found.
+
+    Raises Rejected, another_scale, where the boxes do not fit the copy and no frame is sure.
+    """
+    unsaid = [track for track in tracks if not track["height"]]
+    if not unsaid:
+        return tracks, None
+    reach = np.max([track["box"][2:] for track in unsaid], axis=0)
+    own = (probed["width"], probed["height"])
+    origin = probed.get("origin", {})
+    known = (origin.get("largest_width", 0), origin.get("largest_height", 0))
+    original = known if all(known) else own
+    if _holds(original, reach):
+        frame = original
+    else:
+        larger = [] if all(known) else [frame for frame in usual_frames(own) if _holds(frame, reach)]
+        # boxes may leave the right frame too, where a face does
+        frame = confirmed([original, *larger], unsaid, _faces(path, probed, unsaid, settings, detector), own)
+        if frame is None:
+            tried = ", ".join(f"{width} x {height}" for width, height in (original, *larger))
+            raise Rejected(
+                "another_scale",
+                f"boxes reach {reach[0]:.0f} x {reach[1]:.0f} px, this copy has {own[0]} x {own[1]}, and no "
+                f"face is seen in them if the original had {tried}; take a copy of the original's size, or "
+                "give boxes in shares of the frame",
+            )
+    if frame == own:
+        return tracks, None
+    width, height = frame
+    return [t if t["height"] else {**t, "width": width, "height": height} for t in tracks], frame
+
+
+def usual_frames(own: Size) -> list[Size]:
+    """The usual frames that are larger than a copy, in its shape, smallest first."""
+    long, short = max(own), min(own)
+    zooms = [min(lines * 16 / 9 / long, lines / short) for lines in USUAL_LINES]
+    return [(round(own[0] * zoom), round(own[1] * zoom)) for zoom in zooms if zoom > 1 + ROUNDING]
+
+
+def confirmed(
+    frames: Sequence[Size],
+    tracks: Sequence[Mapping[str, Any]],
+    faces: Sequence[tuple[int, np.ndarray]],
+    own: Size,
+) -> Size | None:
+    """The frame in which the tracks' boxes are about faces; of several the one that suits best. None where
+    there is none.
+
+    faces: of each frame of the copy with a face, the number of its track and boxes (n,4) in pixels.
+    """
+    best, suits = None, 0.0
+    for frame in frames:
+        alike = []
+        for number, found in faces:
+            track = {**tracks[number], "width": frame[0], "height": frame[1]}
+            box = np.array(in_pixels(track, *own))
+            alike.append(max(float(overlap(box, grown(face, HEAD))) for face in found))
+        if alike and np.mean(np.array(alike) >= ALIKE) >= AGREE and np.mean(alike) > suits:
+            best, suits = frame, float(np.mean(alike))
+    return best
+
+
+def _holds(frame: Size, reach: np.ndarray) -> bool:
+    return bool((reach <= np.array(frame) * (1 + ROUNDING)).all())
+
+
+def _faces(
+    path: Path, probed: Mapping[str, Any], tracks: Sequence[Mapping[str, Any]], settings: Any, detector: Any
+) -> list[tuple[int, np.ndarray]]:
+    """Number of a track and its faces (n,4), in pixels of the copy, of each frame that was looked at and
+    shows one."""
+    zoom = min(1.0, settings.detect_size / max(probed["width"], probed["height"]))
+    size = (max(2, round(probed["width"] * zoom)), max(2, round(probed["height"] * zoom)))
+    scale = np.array([probed["width"] / size[0], probed["height"] / size[1]] * 2)
+    found = []
+    for number, tick in _looks(tracks, probed):
+        frames, _ = media.read_ticks(path, probed, size, None, np.array([tick]))
+        boxes = detector.detect(frames)[0][:, :4]
+        if len(boxes):
+            found.append((number, boxes * scale))
+    return found
+
+
+def _looks(tracks: Sequence[Mapping[str, Any]], probed: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Number of a track and a tick of it, of LOOKS at most: middles of tracks that the file has, evenly
+    chosen, then quarters of them."""
+    first, last = media.ticks_of(probed)
+    spans = []
+    for number, track in enumerate(tracks):
+        begin, end = ticks_of(track, probed)
+        begin, end = max(begin, first), min(end, last)
+        if begin < end:
+            spans.append((number, begin, end))
+    chosen = spans[:: max(1, -(-len(spans) // LOOKS))]
+    looks = [(n, int(begin + (end - begin) * at)) for at in (0.5, 0.25, 0.75) for n, begin, end in chosen]
+    return looks[:LOOKS]
