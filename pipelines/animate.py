@@ -38,6 +38,7 @@ from pipelines.preprocess.clips import ClipsConfig
 
 if TYPE_CHECKING:
     from pipelines.preprocess.media.picture import Picture
+    from pipelines.preprocess.media.sound_track import Sound
     from pipelines.preprocess.one_face import Portrait
 
 Say = Callable[[str], None]
@@ -141,13 +142,13 @@ def animate(
         if out.suffix.lower() == PICTURE:
             file = PngWriter(out, tags)
         else:
-            file = Mp4Writer(out, size, reel.times, tags, *sound_of(reel))
+            file = Mp4Writer(out, size, reel.times, tags, sound_of(reel))
         with file as writer:
             total = len(reel.times.shown)
             count = written(writer, images, reel.indices, lambda done: progress(done, total))
     if count != total:
         say(f"{driving}: {count} of {total} frames could be decoded")
-    times, sound = reel.times, "no sound" if writer.sound is None else writer.sound.told
+    times, sound = reel.times, "no sound" if writer.sound is None else writer.sound.summary
     rate = f"{times.rate} frames/s" if times.constant else f"{float(times.rate):.3f} frames/s on average"
     return Made(frames=count, lost=reel.there.count(False), seconds=(times.end - times.shown[0]) *
                 float(times.base), size=size, rate=rate, sound=sound, start=start)  # fmt: skip
@@ -219,7 +220,7 @@ def opened(
     if isinstance(probed, Picture):
         found = face_of(driving, probed, wish.clips, nets["detector"], reenactor.image_size, say)
         return Still(replace(shown_of([found], landmarker), speech=quiet(1)), reenactor)
-    times = timeline(driving, probed["start"])
+    times = timeline(driving, probed["start"], probed["video_index"])
     track, _ = find_driving(driving, probed, times, wish.clips, nets["detector"], say, reenactor.whole)
     heard = heard_at(driving, probed, times, reenactor, nets, device, say)
     if reenactor.whole:
@@ -227,11 +228,13 @@ def opened(
     return Film(driving, probed, times, track, wish.clips.size, reenactor, landmarker, heard)
 
 
-def sound_of(reel: Driving) -> tuple[Path | None, float]:
-    """The file whose sound the output gets, and the second of its stamps that counts as 0."""
-    if not isinstance(reel, Film):
-        return None, 0.0
-    return (reel.path if reel.probed["audio_rate"] else None), reel.probed["start"]
+def sound_of(reel: Driving) -> Sound | None:
+    """The sound that the output gets, where a video with sound drives."""
+    from pipelines.preprocess.media.sound_track import Sound
+
+    if not isinstance(reel, Film) or not reel.probed["audio_rate"]:
+        return None
+    return Sound(reel.path, reel.probed)
 
 
 # --- faces --------------------------------------------------------------------------------------------------

@@ -5,23 +5,19 @@ frames. The same frames give the same bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipelines.preprocess.media.process import FORMATS
+from pipelines.preprocess.media.container import open_file
+from pipelines.preprocess.media.sound_track import Sound
 
-COPIED = ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")
-"""Sound that mp4 takes as it is; any other is encoded as AAC."""
-AAC_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
-AAC_BITS = 192_000
 THREADS = 4
 """Of the encoder: fixed, since x264's output depends on their number."""
 X264: dict[str, object] = {"preset": "medium", "flags": "+bitexact", "x264-params": "mbtree=0"}
@@ -70,22 +66,16 @@ class Timeline:
         return min(max(after + 1, at), len(self.shown) - 1)
 
 
-def opened(path: Path) -> Any:
-    """A PyAV container of a local file, of a format that names no further files."""
-    import av
-
-    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-    return av.open(f"file:{path}", metadata_errors="replace", options=options)
-
-
-def timeline(path: Path, start: float) -> Timeline:
-    """The times of a probed file's video frames; `start`: the second of its stamps that counts as 0.
+def timeline(path: Path, start: float, index: int | None = None) -> Timeline:
+    """The times of a probed file's video frames; `start`: the second of its stamps that counts as 0. index:
+    of the stream; None: the first that is a video.
 
     Where all stamps lie on the grid of a constant rate, rounded to the file's own units (Matroska counts
     milliseconds), the grid itself is taken: 29.97 frames a second stay 30000/1001.
     """
-    with opened(path) as container:
-        video = next(s for s in container.streams.video if not s.disposition & s.disposition.attached_pic)
+    with open_file(path) as container:
+        videos = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
+        video = videos[0] if index is None else container.streams[index]
         base = Fraction(video.time_base)
         spans = [
             (packet.pts, packet.duration or 0)
@@ -116,89 +106,12 @@ def _on_grid(shown: Sequence[int], base: Fraction, rate: Fraction) -> Timeline |
     return Timeline(fine, grid, grid[-1] + step, rate, True)
 
 
-# --- sound --------------------------------------------------------------------------------------------------
-class Sound:
-    """The first sound track of a file, as packets for another: copied bit by bit, or encoded as AAC."""
-
-    def __init__(self, path: Path, start: float, output: Any):
-        self._container = opened(path)
-        self._in = self._container.streams.audio[0]
-        self.codec = self._in.codec_context.codec.canonical_name
-        self.copied = self.codec in COPIED
-        self._zero = round(Fraction(start).limit_denominator(1_000_000) / Fraction(self._in.time_base))
-        if self.copied:
-            self._out = output.add_stream_from_template(self._in)
-        else:
-            rate = self._in.codec_context.sample_rate
-            near = min(AAC_RATES, key=lambda r: abs(r - rate))
-            layout = "mono" if self._in.codec_context.channels == 1 else "stereo"
-            self._out = output.add_stream("aac", rate=near, layout=layout)
-            self._out.bit_rate, self._out.options = AAC_BITS, {"flags": "+bitexact"}
-        self._packets = self._copies() if self.copied else self._encoded()
-        self._next = next(self._packets, None)
-
-    @property
-    def told(self) -> str:
-        return f"sound copied ({self.codec})" if self.copied else f"sound encoded as AAC (was {self.codec})"
-
-    def before(self, second: float) -> Iterator[Any]:
-        """The packets, not given out yet, that begin before a second."""
-        while self._next is not None and self._next[0] < second:
-            yield self._next[1]
-            self._next = next(self._packets, None)
-
-    def close(self) -> None:
-        self._container.close()
-
-    def _copies(self) -> Iterator[tuple[float, Any]]:
-        last = -math.inf
-        for packet in self._container.demux(self._in):
-            if not packet.size or packet.dts is None or packet.dts <= last:
-                continue  # a damaged file may step back, which no mp4 can
-            last = packet.dts
-            packet.dts -= self._zero
-            packet.pts = packet.dts if packet.pts is None else packet.pts - self._zero
-            packet.stream = self._out
-            yield float(packet.dts * packet.time_base), packet
-
-    def _encoded(self) -> Iterator[tuple[float, Any]]:
-        """Through ffmpeg's resampler, which fills holes and a late start with silence."""
-        from av.error import BlockingIOError, EOFError
-        from av.filter import Graph
-
-        context = self._out.codec_context
-        graph = Graph()
-        source = graph.add_abuffer(template=self._in)
-        resampled = graph.add("aresample", f"{context.sample_rate}:async=1:first_pts=0")
-        formatted = graph.add("aformat", f"sample_fmts=fltp:channel_layouts={context.layout.name}")
-        graph.link_nodes(source, resampled, formatted, graph.add("abuffersink")).configure()
-        for frame in chain(self._decoded(), [None]):
-            if frame is not None and frame.pts is not None:
-                frame.pts -= self._zero
-            graph.push(frame)
-            with suppress(BlockingIOError, EOFError):  # it wants more, or gave all
-                while True:
-                    yield from self._timed(self._out.encode(graph.pull()))
-        yield from self._timed(self._out.encode(None))
-
-    def _decoded(self) -> Iterator[Any]:
-        from av.error import InvalidDataError
-
-        for packet in self._container.demux(self._in):
-            with suppress(InvalidDataError):  # damaged sound is a hole, not the end of a long rendering
-                yield from packet.decode()
-
-    def _timed(self, packets: Sequence[Any]) -> Iterator[tuple[float, Any]]:
-        for packet in packets:
-            yield float((packet.dts or 0) * packet.time_base), packet
-
-
 # --- the file -----------------------------------------------------------------------------------------------
 class Mp4Writer:
     """H.264 4:2:0 in an mp4 that starts to play before it is all there, with a video's times and sound.
 
-    size: (W,H), even. tags: kept as they are (QuickTime metadata keys). A with-block finishes the file; after
-    an error the file is not whole.
+    size: (W,H), even. tags: kept as they are (QuickTime metadata keys). sound: closed with the file. A
+    with-block finishes the file; after an error the file is not whole.
     """
 
     def __init__(
@@ -207,17 +120,13 @@ class Mp4Writer:
         size: tuple[int, int],
         times: Timeline,
         tags: Mapping[str, str],
-        sound_of: Path | None = None,
-        start: float = 0.0,
+        sound: Sound | None = None,
         crf: int = 16,
     ):
         import av
 
         self.times, self._durations = times, times.durations
-        heard = opened(sound_of) if sound_of is not None else None
-        timescale = _timescale(times.base, heard.streams.audio[0].time_base if heard else None)
-        if heard:
-            heard.close()
+        timescale = _timescale(times.base, sound.base if sound else None)
         options = {
             "movflags": "+faststart+use_metadata_tags",
             "fflags": "+bitexact",
@@ -235,7 +144,9 @@ class Mp4Writer:
         context.color_range = 1  # 16 to 235, as players expect of video
         # without B-frames where times are uneven: mp4 keeps the durations of frames in the order of decoding
         self._video.options = X264 | {"crf": str(crf)} | ({} if times.constant else {"bf": "0"})
-        self.sound = Sound(sound_of, start, self._container) if sound_of is not None else None
+        self.sound = sound
+        if sound is not None:
+            sound.join(self._container)
 
     def __enter__(self) -> Mp4Writer:
         return self
@@ -297,8 +208,8 @@ class PngWriter:
         """The file is whole already."""
 
 
-def _timescale(base: Fraction, of_sound: Any) -> int:
+def _timescale(base: Fraction, of_sound: Fraction | None) -> int:
     """Units a second of the whole file, in which offsets of its tracks are kept: exact for both where it
     can."""
-    both = math.lcm(base.denominator, Fraction(of_sound).denominator) if of_sound else base.denominator
+    both = math.lcm(base.denominator, of_sound.denominator) if of_sound else base.denominator
     return both if both <= LARGEST_TIMESCALE else base.denominator

@@ -2,6 +2,7 @@
 
 import io
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -67,8 +68,13 @@ def onsets(sound, rate=16_000):
     return loud[np.diff(loud, prepend=-rate) > rate // 4] / rate
 
 
+def flashes(path):
+    """Seconds of the file's stamps at which the picture turns white."""
+    with av.open(str(path)) as container:
+        shown = [(frame.time, frame.to_ndarray(format="gray").mean()) for frame in container.decode(video=0)]
+    return np.array([time for time, level in shown if level > 120])
+
+
 @pytest.fixture(scope="session")
 def clicking():
-    from types import SimpleNamespace
-
-    return SimpleNamespace(film=film, onsets=onsets, at=CLICK)
+    return SimpleNamespace(film=film, onsets=onsets, flashes=flashes, at=CLICK)
