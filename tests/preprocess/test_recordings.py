@@ -213,7 +213,7 @@ def test_files_that_are_left_out_are_told_with_the_count_of_recordings(corpus, t
     ctx, notes = context(folder(corpus), tmp_path), []
     ctx.progress = lambda done, total, note: notes.append(note)
     list_recordings(ctx)
-    assert "36 recordings of 12 people; 1 files are left out (1 .braw)" in notes[0]
+    assert "36 recordings of 12 people; left out are 1 .braw; data.folder.extensions" in notes[0]
 
 
 def test_only_files_of_equal_size_are_read_to_find_copies(tmp_path, monkeypatch):

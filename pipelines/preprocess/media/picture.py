@@ -63,7 +63,7 @@ def picture_or_video(path: Path) -> Picture | dict[str, Any]:
     return _picture_or_video(path, state.st_size, state.st_mtime_ns)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=1)
 def _picture_or_video(path: Path, _size: int, _changed: int) -> Picture | dict[str, Any]:
     picture = _decoded(path)
     if picture is None:

@@ -49,7 +49,7 @@ def recordings(config: FolderConfig) -> Listing:
     root = _root(config)
     files, lost, others = _look(root, config)
     if not files and others:
-        raise UserError(f"data.folder.path {config.path!r} holds no video by its name: {_counted(others)}")
+        raise UserError(f"data.folder.path {config.path!r} holds no video: {_counted(others)}")
     rejects = [reject("", one.path, 0, one.code, one.sentence) for one in lost]
     rejects += [
         reject("", path, 0, "malformed_name", "the file's name is not UTF-8; rename it")
@@ -94,10 +94,10 @@ def left_out(config: FolderConfig) -> str:
 
 
 def _counted(others: Counter[str]) -> str:
-    kinds = ", ".join(f"{count:,} {suffix or 'without an ending'}" for suffix, count in others.most_common(5))
+    ordered = sorted(others.items(), key=lambda one: (-one[1], one[0]))
+    kinds = ", ".join(f"{count:,} {suffix or 'without an ending'}" for suffix, count in ordered[:5])
     more = f" and {len(others) - 5} more kinds" if len(others) > 5 else ""
-    told = f"{others.total():,} files are left out ({kinds}{more})"
-    return f"{told}; data.folder.extensions lists what counts as a video"
+    return f"left out are {kinds}{more}; data.folder.extensions lists what counts as a video"
 
 
 def _root(config: FolderConfig) -> Path:

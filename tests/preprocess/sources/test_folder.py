@@ -151,13 +151,15 @@ def test_what_may_be_a_video_and_is_left_out_is_counted(corpus):
     for name in ("a.braw", "b.braw", "ann/c", "d.jpg", "e.srt"):
         (corpus / name).write_bytes(b"x")
     told = left_out(FolderConfig(path=str(corpus)))
-    assert told.startswith("3 files are left out (2 .braw, 1 without an ending)")
-    assert left_out(FolderConfig(path=str(corpus), extensions=(".mp4",))).startswith("4 files are left out")
+    assert told.startswith("left out are 2 .braw, 1 without an ending; data.folder.ext")
+    assert left_out(FolderConfig(path=str(corpus), extensions=(".mp4",))).startswith(
+        "left out are 2 .braw, 1 .mkv, 1 w"
+    )
 
 
 def test_a_folder_of_nothing_but_what_is_left_out_is_one_sentence(tmp_path):
     (tmp_path / "a.braw").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"holds no video by its name: 1 files are left out \(1 \.braw\)"):
+    with pytest.raises(UserError, match=r"holds no video: left out are 1 \.braw; data"):
         recordings(FolderConfig(path=str(tmp_path)))
 
 
