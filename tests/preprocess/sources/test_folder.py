@@ -153,7 +153,7 @@ def test_what_may_be_a_video_and_is_left_out_is_counted(corpus):
     told = left_out(FolderConfig(path=str(corpus)))
     assert told.startswith("left out are 2 .braw, 1 without an ending; data.folder.ext")
     assert left_out(FolderConfig(path=str(corpus), extensions=(".mp4",))).startswith(
-        "left out are 2 .braw, 1 .mkv, 1 w"
+        "left out are 2 .braw, 1 without an ending, 1 .mkv; "
     )
 
 
