@@ -457,6 +457,5 @@ def check_whole(times: np.ndarray, begin: float, end: float, every: int, probed:
             gaps[before] -= hold_end - hold_begin
     if len(gaps) and gaps.max() > allowed + LONGEST_HOLE:
         hole = int(gaps.argmax())
-        raise Rejected(
-            "damaged", f"no frame between {times[hole]:.2f} and {times[hole + 1]:.2f} s can be decoded"
-        )
+        there = f"no frame between {times[hole]:.2f} and {times[hole + 1]:.2f} s"
+        raise Rejected("damaged", f"{there} can be decoded, and the one before is not said to last so long")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +17,9 @@ HDR = {16: "smpte2084", 18: "arib-std-b67"}
 STATES_DURATIONS = "matroska"
 """The container whose frames may end before the next one begins. In all others a frame is shown until the
 next."""
+ESTIMATED = ("matroska", "flv")
+"""Containers whose headers state no length of a single stream: where ffmpeg has one, and then that of the
+whole as well, it was estimated from the bit rate."""
 REORDERED = 16
 """Frames, at most, by which the order of decoding differs from that of display (H.264)."""
 COUNTS_FRAMES = "mov"
@@ -98,7 +101,7 @@ def _probe(container: Any, name: str, least: int) -> dict[str, Any]:
         "start": round(start, 6),
         "begin": round(max(0.0, begins[0] - start), 6),
         "seconds": round(seconds, 6),
-        "held": _held(seen.frames, start, LONGEST_HOLE + 2 / fps, container.format.name),
+        "held": _held(seen, start, LONGEST_HOLE + 2 / fps, container.format.name),
         "interlaced": bool(seen.first.interlaced_frame),
         "video_index": video.index,
         "audio_index": sound.index if sound else -1,
@@ -118,6 +121,8 @@ class _Demuxed:
     """Begin and end of every frame of the video, in order of display."""
     packets: int = 0
     """Packets of the video that are not empty."""
+    stated: bool = True
+    """Whether each of them says how long its frame is shown."""
     hidden: int = 0
     """Those of them that an edit list hides."""
     first: Any = None
@@ -153,6 +158,7 @@ def _demuxed(container: Any, video: Any) -> _Demuxed:
         seen.last = max(seen.last, end)
         if stream.index == video.index:
             seen.frames.append((begin, end if packet.duration else begin + usual))
+            seen.stated &= bool(packet.duration)
     seen.frames.sort()
     seen.sound = heard[min(heard)] if heard else None
     return seen
@@ -168,20 +174,18 @@ def _decoded(packet: Any) -> Iterator[Any]:
         return
 
 
-def _held(
-    frames: Sequence[tuple[float, float]], start: float, longest: float, container: str
-) -> list[list[float]]:
+def _held(seen: _Demuxed, start: float, longest: float, container: str) -> list[list[float]]:
     """Spans of more than `longest` seconds between two frames over which the first one is shown. Where the
     container states that it ends early, frames were lost."""
+    ends_early = container.startswith(STATES_DURATIONS) and seen.stated
     found: list[list[float]] = []
-    for k, ((begin, _), (after, _)) in enumerate(pairwise(frames)):
+    for k, ((begin, _), (after, _)) in enumerate(pairwise(seen.frames)):
         if after - begin <= longest:
             continue
-        if container.startswith(STATES_DURATIONS):
-            # muxers copy durations in the order of decoding, so that a neighbour may have this frame's
-            near = frames[max(0, k - REORDERED) : k + REORDERED + 1]
-            if after - begin - max(b - a for a, b in near) > longest:
-                continue
+        # muxers copy durations in the order of decoding, so that a neighbour may have this frame's
+        near = seen.frames[max(0, k - REORDERED) : k + REORDERED + 1]
+        if ends_early and after - begin - max(b - a for a, b in near) > longest:
+            continue
         found.append([round(begin - start, 6), round(after - start, 6)])
     return found
 
@@ -198,6 +202,8 @@ def _check_promise(container: Any, video: Any, name: str, seen: _Demuxed, start:
     end = seen.frames[-1][1]
     whole = container.duration / 1_000_000 if container.duration else None
     own = _own_duration(video)
+    if video.duration and container.format.name.startswith(ESTIMATED):
+        own = whole = None
     reached = end if own is not None else max(end, seen.last)
     promised = min((length for length in (own, whole) if length is not None), default=0.0)
     missing = promised - max(reached, reached - start)

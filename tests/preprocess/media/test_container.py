@@ -54,6 +54,13 @@ def test_time_stamps_that_start_late_do_not_count_for_its_length(tmp_path, helpe
     assert media.probe(path)["seconds"] == pytest.approx(3, abs=0.05)
 
 
+def test_a_length_that_was_estimated_from_the_bit_rate_is_no_promise(tmp_path, helpers):
+    """A live recording has no length in its header; what ffmpeg makes of its bit rate is many times it."""
+    codecs = ("-c:v", "libtheora", "-q:v", 10, "-s", "320x240", "-c:a", "libmp3lame", "-b:a", "32k")
+    path = helpers.ffmpeg(*PICTURE, *TONE, *codecs, "-live", 1, tmp_path / "a.mkv")
+    assert media.probe(path)["seconds"] == pytest.approx(3, abs=0.05)
+
+
 def test_empty_frames_of_avi_do_not_count_as_missing(tmp_path, helpers):
     times = np.r_[np.arange(25) * 0.04, 1.8 + np.arange(50) * 0.04]
     frames = noise(75) // 4
@@ -124,6 +131,17 @@ def test_a_frame_that_is_shown_for_long_is_held_not_lost(tmp_path, helpers, suff
     probed = media.probe(talk_after_a_still(tmp_path, helpers, suffix))
     ((begin, end),) = probed["held"]
     assert end - begin == pytest.approx(2, abs=1e-3)
+
+
+def test_a_webm_that_states_no_duration_holds_its_frames(tmp_path, helpers):
+    """As browsers record: without DefaultDuration (23E383), which is made void (EC) here."""
+    times = np.r_[np.arange(20) * 0.04, 2 + np.arange(30) * 0.04]
+    path = helpers.write_video(tmp_path / "a.mkv", noise(50), times=times)
+    assert media.probe(path)["held"] == []
+    head, tail = path.read_bytes().split(b"\x23\xe3\x83", 1)
+    size = tail[0] & 0x7F
+    path.write_bytes(head + b"\xec" + bytes([0x80 | (size + 2)]) + bytes(size + 2) + tail[size + 1 :])
+    assert media.probe(path)["held"] == [[0.76, 2.0]]
 
 
 def combs(frames):
