@@ -17,6 +17,7 @@ from pipelines.driving_sound import encoder_of
 from pipelines.errors import UserError
 from pipelines.options import FILE, STORE
 from pipelines.preprocess.clips import ClipsConfig
+from pipelines.preprocess.media import ffmpeg_instead
 from pipelines.progress import LOG_EVERY, REDRAW_EVERY, clock
 
 if TYPE_CHECKING:
@@ -182,6 +183,8 @@ def command(
     checked_out(out, [*pictures, *([driving] if driving else [])])
     check_files(pictures, driving)
     ticker, where = Ticker(), device_of(device)
+    if driving and (instead := ffmpeg_instead()):  # raises before any work where there is none
+        ticker.say(instead)
     trained = chosen(choice, ticker.say)
     reenactor = trained.load(where, precision)
     wish = wish_of(choice, edit, reenactor, framed_as(trained, choice))

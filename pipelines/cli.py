@@ -96,6 +96,8 @@ def plan(run_file: Path, sets: tuple[str, ...], check: bool, show_config: bool, 
     plans = planner.plan()
     session.cache.save()
     describe(plans, click.echo, planner.readable.damaged)
+    for note in session.notes():
+        click.echo(note)
     work = [name for name, p in plans.items() if not p.settled]
     click.echo(f"\n{len(work)} of {len(plans)} nodes to run" if work else "\nnothing to do")
     if trouble := empty_split(plans, session.config.data):

@@ -61,6 +61,8 @@ def run_pipeline(
     if not done and not snapshot.inside():
         snapshot.enter(working_folder("code"), sys.argv[1:])  # where all of this is planned again
     describe(plans, click.echo, planner.readable.damaged)
+    for note in session.notes():
+        click.echo(note)
     if done:
         click.echo("\nnothing to do")
         _record_reuse(session, plans)

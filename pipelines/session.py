@@ -26,8 +26,8 @@ from storage.files import Store
 
 PLUMBING = (
     "pipelines.cli", "pipelines.config", "pipelines.engine", "pipelines.errors", "pipelines.eval.captions",
-    "pipelines.executor",
-    "pipelines.preprocess.fetch", "pipelines.progress", "pipelines.runs", "pipelines.session",
+    "pipelines.executor", "pipelines.preprocess.fetch", "pipelines.preprocess.media.tool",
+    "pipelines.progress", "pipelines.runs", "pipelines.session",
     "pipelines.snapshot", "pipelines.tracking", "pipelines.train.broken", "pipelines.train.checks",
     "pipelines.train.figures", "pipelines.train.follow", "pipelines.train.group",
     "pipelines.train.launch", "pipelines.train.metric_log", "pipelines.train.observe",
@@ -39,6 +39,8 @@ files and folders are in no key. All else is, where a node reaches it."""
 COMPUTES = ("storage.codecs", "storage.frames")
 """Files of theirs that do compute numbers."""
 TOOLS = {"ffmpeg": "pipelines.preprocess.media:ffmpeg_version"}
+INSTEAD = {"ffmpeg": "pipelines.preprocess.media:ffmpeg_instead"}
+"""Tool -> the function that says why it is not the one on PATH, "" if it is."""
 
 
 @dataclass
@@ -66,6 +68,11 @@ class Session:
             _ = self.graph[name]  # an unknown node is the user's mistake, said at once
         options = Options(frozenset(force), retry_rejected, self.pins())
         return Planner(self.graph, self.config, self.store, self.environment, options)
+
+    def notes(self) -> list[str]:
+        """What to know of the tools that the nodes use."""
+        used = sorted({name for node in self.graph.nodes.values() for name in node.tools})
+        return [f"note: {why}" for name in used if (why := resolve(INSTEAD[name])())]
 
     def pins(self) -> dict[str, str]:
         if (name := self.config.data.pin) is None:

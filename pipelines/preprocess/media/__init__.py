@@ -26,6 +26,7 @@ from pipelines.preprocess.media.frames import (
 from pipelines.preprocess.media.process import (
     FfmpegPipe,
     as_file,
+    ffmpeg_instead,
     ffmpeg_path,
     ffmpeg_version,
     run_ffmpeg,
@@ -40,6 +41,7 @@ __all__ = [
     "FfmpegPipe",
     "Seen",
     "as_file",
+    "ffmpeg_instead",
     "ffmpeg_path",
     "ffmpeg_version",
     "fit_length",

@@ -12,7 +12,8 @@ import numpy as np
 
 from pipelines.errors import Rejected
 from pipelines.preprocess.media.clock import seconds_of
-from pipelines.preprocess.media.process import INPUT, FfmpegPipe, from_zero, has_filter, passthrough, patience
+from pipelines.preprocess.media.failure import untimed
+from pipelines.preprocess.media.process import INPUT, FfmpegPipe, from_zero, patience
 
 T = TypeVar("T")
 Box = tuple[int, int, int, int]
@@ -182,6 +183,9 @@ def map_frames(
     return Seen(results, np.maximum.accumulate(times), np.array(changes))
 
 
+TIME = re.compile(r"showinfo[^\n]*\] n: *\d+ pts: *(-?\d+) ")
+
+
 class _Log:
     """The presentation times that the showinfo filter prints; its pts_time has six digits only, so pts is
     used. A frame's line is written before the frame is. Where the size changes, the filters start anew."""
@@ -198,7 +202,8 @@ class _Log:
         if not self._times:
             self._read()
         if not self._times:
-            raise Rejected("undecodable", f"ffmpeg gave no timestamp for frame {self._frames}")
+            self._pipe.check_log()
+            raise untimed(self._pipe.command, TIME.pattern, self._frames)
         return self._times.popleft()
 
     def finish(self) -> list[float]:
@@ -213,7 +218,7 @@ class _Log:
 
     def _read(self) -> None:
         for line in self._pipe.lines():
-            if found := re.search(r"showinfo[^\n]*\] n: *\d+ pts: *(-?\d+) ", line):
+            if found := TIME.search(line):
                 self._times.append(int(found[1]) * self._base)
                 self._frames += 1
             elif found := re.search(r"showinfo[^\n]*config in time_base: (\d+)/(\d+)", line):
@@ -257,7 +262,9 @@ def _frames_out(
         last = f"+gte(n,{probed['frames'] - 1})" if span is None else ""
         stream = stream.filter("select", f"not(mod(n,{every})){last}")
     stream = _scaled(stream, probed, size, crop).filter("showinfo", checksum=0)
-    return ffmpeg.output(stream, "pipe:", format="rawvideo", pix_fmt="rgb24", threads=1, **passthrough())
+    return ffmpeg.output(
+        stream, "pipe:", format="rawvideo", pix_fmt="rgb24", threads=1, fps_mode="passthrough"
+    )
 
 
 def _scaled(stream: Any, probed: Mapping[str, Any], size: tuple[int, int], crop: Box | None) -> Any:
@@ -270,7 +277,7 @@ def _scaled(stream: Any, probed: Mapping[str, Any], size: tuple[int, int], crop:
             stream = stream.filter("format", "yuv444p10le" if probed.get("transfer") else "yuv444p")
         stream = stream.filter("crop", x1 - x0, y1 - y0, x0, y0)
         shown = (x1 - x0, y1 - y0)
-    if probed.get("transfer") and has_filter("zscale"):
+    if probed.get("transfer"):
         stream = _standard_range(stream, probed["transfer"])
     # averaging areas keeps thin structure when shrinking; it would show blocks when enlarging
     kernel = "area" if size[0] <= shown[0] else "bicubic"

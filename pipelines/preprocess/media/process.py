@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import select
-import shutil
 import subprocess
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipelines.errors import Rejected, Transient
+from pipelines.errors import Transient
+from pipelines.preprocess.media.failure import Done, failure, not_started
+from pipelines.preprocess.media.tool import tool
+from storage.errors import StoreError
 
 FORMATS = (
     "mov,mp4,m4a,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,live_flv,asf,ogg,h264,hevc,av1,ivf,mxf,"
@@ -24,6 +25,8 @@ FORMATS = (
 )
 """The containers that are read. Play lists and other formats that name further files are not among them."""
 PIPE_BYTES = 2**20
+TAIL = 50
+"""Lines of a log that are kept for the case that ffmpeg fails."""
 MOST_PIXELS = 64_000_000
 """Of a picture or a video's frame: twice 8K video, more than any common camera. A file of a few kilobytes can
 hold more than a machine has memory for, so sizes are looked at before anything is decoded."""
@@ -42,38 +45,19 @@ class Copyable(Protocol):
     def copy_to(self, path: Path) -> None: ...
 
 
-@cache
 def ffmpeg_path() -> str:
-    """The ffmpeg on PATH, else the one in the imageio-ffmpeg wheel."""
-    found = shutil.which("ffmpeg")
-    if found:
-        return found
-    import imageio_ffmpeg
-
-    return imageio_ffmpeg.get_ffmpeg_exe()
+    """Of the ffmpeg that is used."""
+    return tool().path
 
 
-@cache
 def ffmpeg_version() -> str:
-    """First line of `ffmpeg -version`: part of the key of every node that decodes."""
-    return _told("-version").splitlines()[0]
+    """First line of its banner: part of the key of every node that decodes."""
+    return tool().version
 
 
-@cache
-def has_filter(name: str) -> bool:
-    """Whether this ffmpeg was built with a filter."""
-    return re.search(rf"^ *\S+ +{re.escape(name)} ", _told("-filters"), re.MULTILINE) is not None
-
-
-def _told(option: str) -> str:
-    return subprocess.run(
-        [ffmpeg_path(), option],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    ).stdout
+def ffmpeg_instead() -> str:
+    """Why it is not the one on PATH, in a line; "" where there is no need to say so."""
+    return tool().instead
 
 
 def run_ffmpeg(output: Any, timeout: float) -> tuple[bytes, str]:
@@ -87,8 +71,8 @@ class FfmpegPipe:
     """A running ffmpeg whose output is read as it comes.
 
     timeout: seconds that may be spent waiting for it, all together; what the reader does between two reads
-    does not count. Raises Rejected where ffmpeg gives the file up, Transient (after killing it) where it
-    is late.
+    does not count. Raises what `failure` finds where ffmpeg fails, Transient (after killing it) where it is
+    late.
     """
 
     def __init__(self, output: Any, timeout: float):
@@ -98,18 +82,21 @@ class FfmpegPipe:
         node = output.global_args(
             "-nostdin", "-hide_banner", "-nostats", "-loglevel", "repeat+info", "-filter_complex_threads", "1"
         )
-        self._command = ffmpeg.compile(node, cmd=ffmpeg_path())
+        self.command = ffmpeg.compile(node, cmd=ffmpeg_path())
         self._timeout = timeout
         self._left = timeout
         self._rest = b""
         self._told = 0
-        self._last = ""
+        self._tail: deque[str] = deque(maxlen=TAIL)
 
     def __enter__(self) -> FfmpegPipe:
-        self._errors = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0
-        )
+        try:
+            self._errors = tempfile.TemporaryFile()
+            self._process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0
+            )
+        except OSError as error:
+            raise not_started(error) from error
         assert self._process.stdout is not None
         self._out = self._process.stdout.fileno()
         os.set_blocking(self._out, False)
@@ -158,8 +145,15 @@ class FfmpegPipe:
                 data += part
         lines = (self._rest + data).decode(errors="replace").split("\n")
         self._rest = lines.pop().encode()
-        self._last = next((line for line in reversed(lines) if line.strip()), self._last)
+        self._tail += lines
         return lines
+
+    def check_log(self) -> None:
+        """StoreError where the disk that holds the log takes no more: lines may be missing."""
+        try:
+            os.write(self._errors.fileno(), b"\n" * 2**16)
+        except OSError as error:
+            raise StoreError(f"cannot write into {tempfile.gettempdir()}: {error.strerror}") from error
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         assert self._process.stdout is not None
@@ -173,7 +167,7 @@ class FfmpegPipe:
             self._errors.close()
         self._rest = "\n".join([*unread, self._rest.decode()]).encode()
         if kind is None and status:
-            raise Rejected("undecodable", f"ffmpeg ended with status {status}: {_anonymous(self._last)}")
+            raise failure(self.command, Done(status, list(self._tail)))
 
     def _wait(self) -> int:
         try:
@@ -184,12 +178,7 @@ class FfmpegPipe:
             raise self._late() from None
 
     def _late(self) -> Transient:
-        return Transient(f"ffmpeg ran longer than {self._timeout:.0f} s: {' '.join(self._command)}")
-
-
-def _anonymous(line: str) -> str:
-    """Without addresses and file names: a reject's sentence must not differ from run to run."""
-    return re.sub(r"0x[0-9a-f]+|/\S+", "...", line) or "no message"
+        return Transient(f"ffmpeg ran longer than {self._timeout:.0f} s: {' '.join(self.command)}")
 
 
 def from_zero(stream: Any, setter: str, probed: Mapping[str, Any]) -> Any:
@@ -200,13 +189,6 @@ def from_zero(stream: Any, setter: str, probed: Mapping[str, Any]) -> Any:
     """
     start = probed.get("start", 0.0)
     return stream.filter(setter, f"PTS-({start:.6f})/TB") if start else stream
-
-
-def passthrough() -> dict[str, str]:
-    """One output frame for each decoded one. `-vsync` became `-fps_mode` in ffmpeg 5.1, and went later."""
-    number = re.search(r"version n?(\d+)\.(\d+)", ffmpeg_version())
-    old = number is not None and (int(number[1]), int(number[2])) < (5, 1)
-    return {"vsync" if old else "fps_mode": "passthrough"}
 
 
 def patience(seconds: float) -> float:

@@ -1,4 +1,5 @@
-"""A video whose picture flashes while its sound clicks, with sound that changes on the way."""
+"""A video whose picture flashes while its sound clicks, with sound that changes on the way; a place on PATH
+for another ffmpeg."""
 
 import io
 from fractions import Fraction
@@ -7,6 +8,8 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
+
+from pipelines.preprocess.media import tool
 
 CLICK = 0.48
 """The part of every second at which a click and a flash begin."""
@@ -78,3 +81,21 @@ def flashes(path):
 @pytest.fixture(scope="session")
 def clicking():
     return SimpleNamespace(film=film, onsets=onsets, flashes=flashes, at=CLICK)
+
+
+@pytest.fixture
+def put_on_path(tmp_path, monkeypatch):
+    """put_on_path(script) -> its path, first on PATH; what this process knew of tools is forgotten."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+
+    def put(script):
+        path = folder / "ffmpeg"
+        path.write_text(script)
+        path.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+        tool.tool.cache_clear()
+        return str(path)
+
+    yield put
+    tool.tool.cache_clear()

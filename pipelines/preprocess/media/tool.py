@@ -1,0 +1,148 @@
+"""Which ffmpeg is run: the one on PATH if it can do all that is asked of it, else that of the imageio-ffmpeg
+package. What a tool can do is found here, once a process, and never from a file that it failed on.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from pipelines.errors import Transient, UserError
+
+LEAST = (5, 1)
+"""The first version with -fps_mode; builds that state no number are tried with it."""
+FILTERS = (
+    "aformat", "aresample", "asetpts", "ashowinfo", "bwdif", "crop", "format", "scale", "scdet", "select",
+    "setparams", "setpts", "showinfo", "trim", "zscale",
+)  # fmt: skip
+"""All that `media` uses; zscale is there only in builds with libzimg."""
+DECODERS = (
+    "aac", "ac3", "eac3", "flac", "h264", "hevc", "mjpeg", "mp3", "mpeg2video", "mpeg4", "opus", "vorbis",
+    "vp8", "vp9",
+)  # fmt: skip
+"""What recordings usually hold; some distributions build without those that are under patents."""
+SECONDS = 20
+"""After so long without an answer about itself, a tool counts as one that does not run."""
+MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ETXTBSY)
+"""Reasons why no process can be started that say nothing about the tool."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    path: str
+    version: str
+    """The first line of its banner"""
+    instead: str = ""
+    """Why it is not the one on PATH, in a line; "" where it is, or where there is none"""
+
+
+@cache
+def tool() -> Tool:
+    """The ffmpeg that is used. UserError, which says what each lacks, if there is none."""
+    lacking: list[str] = []
+    if on_path := shutil.which("ffmpeg"):
+        version, lack = look(on_path, DECODERS)
+        if not lack:
+            return Tool(on_path, version)
+        lacking.append(f"{on_path} {lack}")
+    packaged = of_package()
+    if packaged is None:
+        lacking.append("the package imageio-ffmpeg brings none for this machine")
+    elif packaged != on_path:
+        version, lack = look(packaged)
+        if not lack:
+            instead = f"{lacking[0]}: the ffmpeg of imageio-ffmpeg is used instead" if lacking else ""
+            return Tool(packaged, version, instead)
+        lacking.append(f"{packaged} {lack}")
+    number = ".".join(map(str, LEAST))
+    raise UserError(
+        f"no ffmpeg that can be used: {'; '.join(lacking)}; install a full build of ffmpeg {number} or newer"
+    )
+
+
+def of_package() -> str | None:
+    """The ffmpeg in the imageio-ffmpeg wheel, or where IMAGEIO_FFMPEG_EXE says."""
+    import imageio_ffmpeg
+
+    try:
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError:  # its way to say that there is none
+        return None
+
+
+def look(path: str, decoders: Sequence[str] = ()) -> tuple[str, str]:
+    """The version line of a tool and what it lacks, "" if nothing. Raises Transient where this machine can
+    start no process now. decoders: looked for too; a package's build has them all."""
+    try:
+        banner, listed = _answers(path, ["-filters", *["-decoders"] * bool(decoders)])
+    except OSError as error:
+        if error.errno in MACHINE:
+            raise Transient(f"{path} cannot be started: {error.strerror}") from error
+        return "", f"does not run ({error.strerror})"
+    except subprocess.TimeoutExpired:
+        return "", f"does not run (no answer to -filters in {SECONDS} s)"
+    version = next((line for line in banner.splitlines() if line.startswith("ffmpeg version ")), "")
+    if not version:
+        return "", "does not run (it states no version)"
+    name = version.split()[2]
+    number = stated_number(name)
+    if number is not None and number < LEAST:
+        return version, f"is ffmpeg {name}, expected {'.'.join(map(str, LEAST))} or newer"
+    missing = [f"filter {one}" for one in FILTERS if one not in listed[0]]
+    missing += [f"decoder {one}" for one in decoders if one not in listed[1]]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        return version, f"(ffmpeg {name}) lacks {', '.join(missing[:3])}{more}"
+    if number is None and (lack := _runs(path)):
+        return version, f"(ffmpeg {name}) {lack}"
+    return version, ""
+
+
+def stated_number(name: str) -> tuple[int, int] | None:
+    """Major and minor number of a release, as "7.1.1", "n5.1-2-gabc" or "7:4.4.2-0ubuntu0"; None of builds
+    between releases, such as "N-12345-gabc" or "2024-01-04-git-abc"."""
+    found = re.match(r"(?:\d+:)?n?(\d+)\.(\d+)", name)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _answers(path: str, questions: Sequence[str]) -> tuple[str, list[set[str]]]:
+    """A tool's banner, and the names in each list that it is asked for; all questions are asked at once."""
+    running: list[subprocess.Popen[str]] = []
+    try:
+        for question in questions:
+            running.append(
+                subprocess.Popen(
+                    [path, question], text=True, errors="replace",
+                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                )
+            )  # fmt: skip
+        answers = [process.communicate(timeout=SECONDS) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    # a name is the second column, after what it can do
+    names = [{line.split()[1] for line in out.splitlines() if len(line.split()) > 2} for out, _ in answers]
+    return answers[0][1], names
+
+
+def _runs(path: str) -> str:
+    """What a build of no known version lacks of the options that came with LEAST."""
+    argv = [
+        path, "-nostdin", "-v", "error", "-f", "lavfi", "-i", "color=size=16x16:duration=0.1",
+        "-vf", "showinfo=checksum=0", "-fps_mode", "passthrough", "-f", "null", "-",
+    ]  # fmt: skip
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"needs more than {SECONDS} s for a frame"
+    return (
+        ""
+        if done.returncode == 0
+        else f"does not know -fps_mode: {done.stderr.strip().rpartition(chr(10))[2]}"
+    )
