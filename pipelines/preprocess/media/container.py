@@ -10,10 +10,9 @@ from typing import Any
 
 from pipelines.errors import Rejected
 from pipelines.preprocess.media.clock import FPS, LONGEST_HOLE
+from pipelines.preprocess.media.colours import colour_tags
 from pipelines.preprocess.media.process import FORMATS, MOST_PIXELS
 
-HDR = {16: "smpte2084", 18: "arib-std-b67"}
-"""Transfer curves of high dynamic range (ITU-T H.273), by ffmpeg's names."""
 STATES_DURATIONS = "matroska"
 """The container whose frames may end before the next one begins. In all others a frame is shown until the
 next."""
@@ -39,7 +38,7 @@ def open_file(path: Path) -> Any:
 def probe(path: Path, name: str | None = None, least: int = 2) -> dict[str, Any]:
     """width, height (as shown, after rotation), fps, frames, start, begin, seconds, held, interlaced,
     video_index, audio_index (-1 = no sound), audio_rate (0 = no sound), transfer ("" unless HDR), container,
-    video_codec.
+    video_codec; of unusual colours also matrix and primaries (`colours.colour_tags`).
 
     video_index, audio_index: streams of the file, the first of each kind that can be decoded. start: the time
     stamp that counts as second 0, the first of any stream. begin: when the first frame is shown, later than 0
@@ -106,7 +105,7 @@ def _probe(container: Any, name: str, least: int) -> dict[str, Any]:
         "video_index": video.index,
         "audio_index": sound.index if sound else -1,
         "audio_rate": int(sound.rate) if sound else 0,
-        "transfer": HDR.get(int(video.codec_context.color_trc or 0), ""),
+        **colour_tags(video.codec_context),
         "container": container.format.name,
         "video_codec": video.codec_context.name,
     }

@@ -12,6 +12,7 @@ import numpy as np
 
 from pipelines.errors import Rejected
 from pipelines.preprocess.media.clock import seconds_of
+from pipelines.preprocess.media.colours import coded_rgb, plain, readable
 from pipelines.preprocess.media.failure import untimed
 from pipelines.preprocess.media.process import INPUT, FfmpegPipe, from_zero, patience
 
@@ -133,7 +134,9 @@ def _read(
     pair = np.empty((2, size[1], size[0], 3), np.uint8)
     with FfmpegPipe(output, patience(probed["seconds"])) as pipe:
         log = _Log(pipe)
-        while pipe.fill((frame := pair[len(times) % 2]).data) == frame.nbytes:
+        fill = _filler(pipe, probed, size)
+        while fill(pair[(at := len(times) % 2) : at + 1]):
+            frame = pair[at]
             second = log.time()
             if not times and second > begin:
                 raise _LateStart
@@ -143,6 +146,24 @@ def _read(
         if not times and begin < np.inf:
             raise _LateStart
     log.finish()
+
+
+def _filler(
+    pipe: FfmpegPipe, probed: Mapping[str, Any], size: tuple[int, int]
+) -> Callable[[np.ndarray], int]:
+    """Writes the next frames over an array (n,H,W,3) uint8 -> how many; fewer than n only at the end."""
+    if not probed.get("transfer"):
+        return lambda frames: pipe.fill(frames.data) // frames[0].nbytes
+    codes = np.empty((size[1], size[0], 3), np.uint16)
+
+    def fill(frames: np.ndarray) -> int:
+        for k, frame in enumerate(frames):
+            if pipe.fill(codes.data) < codes.nbytes:
+                return k
+            plain(codes, probed, frame)
+        return len(frames)
+
+    return fill
 
 
 class Seen(NamedTuple, Generic[T]):
@@ -176,7 +197,8 @@ def map_frames(
     output = _frames_out(path, probed, size, None, span, every, change)
     with FfmpegPipe(output, patience(probed["seconds"])) as pipe:
         log = _Log(pipe)
-        while count := pipe.fill(frames.data) // frames[0].nbytes:
+        fill = _filler(pipe, probed, size)
+        while count := fill(frames):
             results += function(frames[:count])
             times += [log.time() for _ in range(len(results) - len(times))]
     changes = log.finish()
@@ -251,7 +273,7 @@ def _frames_out(
         reading["t"] = f"{span[1] + SEEK_MARGIN:.3f}"
     # probes that were pinned earlier name no stream
     video = ffmpeg.input(str(path), copyts=None, **reading)[str(probed.get("video_index", "V:0"))]
-    stream = from_zero(video, "setpts", probed)
+    stream = readable(from_zero(video, "setpts", probed), probed)
     if begin and not seek:
         stream = stream.filter("trim", start=begin)
     if probed.get("interlaced"):  # one frame for each; those of them that are not interlaced are left alone
@@ -262,8 +284,9 @@ def _frames_out(
         last = f"+gte(n,{probed['frames'] - 1})" if span is None else ""
         stream = stream.filter("select", f"not(mod(n,{every})){last}")
     stream = _scaled(stream, probed, size, crop).filter("showinfo", checksum=0)
+    pix_fmt = "rgb48le" if probed.get("transfer") else "rgb24"
     return ffmpeg.output(
-        stream, "pipe:", format="rawvideo", pix_fmt="rgb24", threads=1, fps_mode="passthrough"
+        stream, "pipe:", format="rawvideo", pix_fmt=pix_fmt, threads=1, fps_mode="passthrough"
     )
 
 
@@ -277,16 +300,7 @@ def _scaled(stream: Any, probed: Mapping[str, Any], size: tuple[int, int], crop:
             stream = stream.filter("format", "yuv444p10le" if probed.get("transfer") else "yuv444p")
         stream = stream.filter("crop", x1 - x0, y1 - y0, x0, y0)
         shown = (x1 - x0, y1 - y0)
-    if probed.get("transfer"):
-        stream = _standard_range(stream, probed["transfer"])
     # averaging areas keeps thin structure when shrinking; it would show blocks when enlarging
     kernel = "area" if size[0] <= shown[0] else "bicubic"
-    return stream.filter("scale", *size, flags=f"{kernel}+accurate_rnd+full_chroma_int+bitexact")
-
-
-def _standard_range(stream: Any, transfer: str) -> Any:
-    """HDR (PQ or HLG over BT.2020) -> what a plain screen shows; 100 cd/m2 is its white."""
-    source = {"transferin": transfer, "primariesin": "bt2020", "matrixin": "bt2020nc"}
-    stream = stream.filter("zscale", transfer="linear", npl=100, **source).filter("format", "gbrpf32le")
-    stream = stream.filter("zscale", primaries="bt709").filter("tonemap", "hable", desat=0)
-    return stream.filter("zscale", transfer="bt709", matrix="bt709", range="tv").filter("format", "yuv444p")
+    stream = stream.filter("scale", *size, flags=f"{kernel}+accurate_rnd+full_chroma_int+bitexact")
+    return coded_rgb(stream, probed)
