@@ -184,7 +184,8 @@ def submit(
     arguments += [a for name in ("only", "force") for node in options[name] for a in (f"--{name}", node)]
     arguments += ["--keep-going"] * options["keep_going"]
     jobs.check_store(address, session.store.uri, session.config.runtime.tracking)
-    job = jobs.submit(address, str(run_file), arguments, {"REENACT_STORE": session.store.uri})
+    with jobs.answers():
+        job = jobs.submit(address, str(run_file), arguments, {"REENACT_STORE": session.store.uri})
     at = f"{job} --address {shlex.quote(address)}"
     click.echo(f"job {job}: `reenact logs {at}` follows it, `reenact stop {at}` ends it")
     if follow:
@@ -257,21 +258,34 @@ def graph(run_file: Path, sets: tuple[str, ...], svg: Path | None) -> None:
 
 @main.command()
 @STORE
-@click.option("--port", default=5000, show_default=True)
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
 @example("reenact ui --port 5000")
 @one_line_errors
 def ui(store: str, port: int) -> None:
     """Browse runs, figures, videos and checkpoints: the MLflow server of this store, on this machine only."""
     from pipelines.runs import catch_up, last_tracking
-    from pipelines.tracking import serve, ui_command
+    from pipelines.tracking import check_port, serve, ui_command
     from storage.files import Store
 
     at = Store(store)
     tracking = last_tracking(at)
     ui_command(at.uri, tracking)  # where there is nothing to serve, it says so now
+    check_port(port)
+    click.echo("starting MLflow ...")
     catch_up(at)
-    click.echo(f"MLflow at http://127.0.0.1:{port} (Ctrl-C ends it)")
-    sys.exit(serve(at.uri, tracking, port))
+    clear = CLEAR * sys.stdout.isatty()
+    line = f"{clear}MLflow at http://127.0.0.1:{port} (Ctrl-C ends it)"
+    serve(at.uri, tracking, port, lambda: click.echo(line), waiting)
+
+
+CLEAR = "\r\x1b[K"
+"""Of a terminal: back to the begin of the line, and nothing on it."""
+
+
+def waiting(seconds: float) -> None:
+    """In a terminal, that something still happens."""
+    if sys.stdout.isatty():
+        click.echo(f"{CLEAR}not up yet, {seconds:.0f} s", nl=False)
 
 
 @main.command()

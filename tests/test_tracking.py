@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.tracking import Place, Tracker, place, ui_command
+from pipelines.tracking import Place, Tracker, place, serve, ui_command
 from pipelines.tracking.replay import Replayer
 from pipelines.tracking.text import flatten, public
 from storage.errors import InvalidInput
@@ -344,17 +345,66 @@ def test_an_output_that_is_gone_is_left_out(where):
     assert runs(where)["eval.toy"].info.status == "FINISHED"
 
 
+def test_a_port_in_use_is_found_before_the_server_starts(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            UserError, match=rf"port {port}: Address already in use; choose another with --port"
+        ):
+            serve(str(tmp_path), port=port)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_server_that_dies_says_why_in_a_line_and_is_not_announced(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(
+        sys.modules["pipelines.tracking.place"],
+        "ui_command",
+        lambda *_: [sys.executable, "-c", "raise OSError('no tables')"],
+    )
+    up, waits = [], []
+    with pytest.raises(UserError, match=r"server ended with 1: OSError: no tables"):
+        serve(str(tmp_path), "", free_port(), lambda: up.append(1), waits.append)
+    assert waits
+    assert not up
+
+
+def test_the_server_is_announced_when_it_answers(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    port, asked = free_port(), []
+    program = f"""
+import http.server, time
+class Health(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers()
+time.sleep(0.5)
+server = http.server.HTTPServer(("127.0.0.1", {port}), Health)
+server.handle_request(); server.handle_request()
+"""
+    monkeypatch.setattr(
+        sys.modules["pipelines.tracking.place"], "ui_command", lambda *_: [sys.executable, "-c", program]
+    )
+    serve(
+        str(tmp_path), "", port, lambda: asked.append(sys.modules["pipelines.tracking.place"].answers(port))
+    )
+    assert asked == [True]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @pytest.mark.slow
 def test_the_ui_serves_the_runs_and_leaves_no_process_behind(replayed, tmp_path):
     import signal
-    import socket
     import time
     import urllib.error
     import urllib.request
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     code = f"from pipelines.tracking import serve; serve('unused', '{replayed.uri}', {port})"
     ui = subprocess.Popen(
         [sys.executable, "-c", code], cwd=Path(__file__).parents[1], stderr=subprocess.DEVNULL

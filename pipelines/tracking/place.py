@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
+from typing import IO
 from urllib.parse import quote, unquote, urlsplit
-from urllib.request import url2pathname
+from urllib.request import ProxyHandler, build_opener, url2pathname
 
 from pipelines.errors import UserError
 from pipelines.tracking.text import public
 from storage.uris import check_uri, expanded
 
 STOP_SECONDS = 5.0
+POLL_SECONDS = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +71,69 @@ def ui_command(store_root: str, tracking_uri: str = "", port: int = 5000) -> lis
     ]  # fmt: skip
 
 
-def serve(store_root: str, tracking_uri: str = "", port: int = 5000) -> int:
-    """Run the server until it ends or this process is told to (Ctrl-C, SIGTERM); the exit code."""
+def serve(
+    store_root: str, tracking_uri: str = "", port: int = 5000,
+    up: Callable[[], None] = lambda: None, waiting: Callable[[float], None] = lambda _seconds: None,
+) -> None:  # fmt: skip
+    """Run the server until it ends or this process is told to (Ctrl-C, SIGTERM). waiting: called now and then
+    until it answers; up: once it does. UserError where it cannot run."""
     argv = ui_command(store_root, tracking_uri, port)
+    check_port(port)
     prepare(place(store_root, tracking_uri))
     # Without the job executor the server is 2 processes and up in 6 s; with it 15 and 18 s.
     env = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    server = subprocess.Popen(argv, env=env, start_new_session=True)
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    with tempfile.TemporaryFile() as log:
+        server = subprocess.Popen(argv, env=env, start_new_session=True, stdout=log, stderr=log)
+        before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        try:
+            started = time.monotonic()
+            while server.poll() is None and not answers(port):
+                waiting(time.monotonic() - started)
+                time.sleep(POLL_SECONDS)
+            if server.poll() is None:
+                up()
+            if server.wait():
+                raise UserError(f"MLflow's server ended with {server.returncode}: {_last_line(log)}")
+        except KeyboardInterrupt:
+            return
+        finally:  # the server has children of its own that would outlive it
+            signal.signal(signal.SIGTERM, before)
+            end(server)
+
+
+def end(server: subprocess.Popen[bytes]) -> None:
+    """A process and its children: asked to end, then made to."""
+    with suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        server.wait(STOP_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
+
+
+def check_port(port: int) -> None:
+    """UserError where something listens there already, or nobody may."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UserError(f"port {port}: {error.strerror}; choose another with --port") from None
+
+
+def answers(port: int) -> bool:
+    """Whether the server does, asked past any proxy."""
     try:
-        return server.wait()
-    except KeyboardInterrupt:
-        return 0
-    finally:  # the server has children of its own that would outlive it
-        signal.signal(signal.SIGTERM, before)
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            server.wait(STOP_SECONDS)
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
+        with build_opener(ProxyHandler({})).open(f"http://127.0.0.1:{port}/health", timeout=2):
+            return True
+    except (OSError, HTTPException):
+        return False
+
+
+def _last_line(log: IO[bytes]) -> str:
+    log.seek(0)
+    lines = [line for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "it does not say why"
 
 
 def prepare(where: Place) -> None:

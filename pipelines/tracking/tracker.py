@@ -48,7 +48,10 @@ class Tracker:
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join(timeout)
-            return not self._thread.is_alive() and self._delivered
+            if self._thread.is_alive():
+                self.trouble = self.trouble or f"it has not taken them within {timeout:g} s"
+                return False
+            return self._delivered
         return True
 
     def sync(self, events: Iterable[Event], over: bool = False) -> bool:
