@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from pipelines import snapshot
+from pipelines import ray_address, snapshot
 from pipelines.engine.fingerprint import resolve
 from pipelines.engine.keys import View
 from pipelines.engine.node import Node
@@ -35,6 +35,11 @@ LOOPBACK = "127.0.0.1"
 NO_ENTRY = (
     "cannot join Ray at {address}: {why}. Is it up, and is its token here (RAY_AUTH_TOKEN_PATH, "
     "RAY_AUTH_TOKEN or ~/.ray/auth_token)? One without tokens is joined with RAY_AUTH_MODE=disabled only"
+)
+
+NO_START = (
+    "Ray cannot start on this machine: {why}. Its logs are in {logs}/session_latest/logs; see to memory, "
+    "/dev/shm, open files (ulimit -n) and runtime.object_store_mb"
 )
 
 
@@ -136,6 +141,8 @@ class RayExecutor:
     def start(self) -> None:
         """Idempotent, from any node's thread."""
         address = self.runtime.ray or os.environ.get("RAY_ADDRESS") or "local"
+        if address not in ("local", "auto"):
+            ray_address.check(address)
         closed_environment(private=address == "local")
         quiet_environment()
         import ray
@@ -152,14 +159,26 @@ class RayExecutor:
             common |= _same_code(shipped=address != "local")
         if address != "local":
             try:
+                if address == "auto":  # what Ray takes that for may be gone as well
+                    ray_address.check(ray._private.services.canonicalize_bootstrap_address(address))
                 ray.init(address=address, **common)
-            except (ConnectionError, ray.exceptions.AuthenticationError) as error:
-                raise UserError(NO_ENTRY.format(address=address, why=str(error).splitlines()[0])) from error
+            except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
+                why = " ".join(str(error).split())[:300]  # of another version: over several lines
+                raise UserError(NO_ENTRY.format(address=address, why=why)) from error
         else:  # a cluster somebody left running on this machine is not ours to use
-            ray.init(
-                address=address, num_cpus=self.runtime.cpus, include_dashboard=False,
-                object_store_memory=self.runtime.object_store_mb * 2**20, **common,
-            )  # fmt: skip
+            folder = ray_address.folder_of_sockets()
+            if folder is not None:
+                sys.stdout.write(f"note: TMPDIR is no place for Ray's sockets; they are in {folder}\n")
+            try:
+                ray.init(
+                    address=address, num_cpus=self.runtime.cpus, include_dashboard=False, _temp_dir=folder,
+                    object_store_memory=self.runtime.object_store_mb * 2**20, **common,
+                )  # fmt: skip
+            except Exception as error:  # Ray raises bare ones for a machine on which it cannot start
+                why = " ".join(str(error).split())[:300]
+                raise UserError(
+                    NO_START.format(why=why, logs=folder or ray_address.usual_folder())
+                ) from error
             if not is_private():
                 raise RuntimeError(f"the private Ray is not at {LOOPBACK} alone: ray was imported too early")
 

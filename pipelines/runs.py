@@ -92,7 +92,7 @@ def _record_reuse(session: Session, plans: Mapping[str, NodePlan]) -> None:
 def _execute(
     session: Session, planner: Any, plans: Mapping[str, NodePlan], targets: Any, keep_going: bool
 ) -> int:
-    from pipelines.engine.runner import Runner
+    from pipelines.engine.runner import Outcome, Runner
     from pipelines.executor import RayExecutor
     from pipelines.tracking import Tracker
 
@@ -109,14 +109,20 @@ def _execute(
 
     executor = RayExecutor(runtime)
     emit(_started(session, plans))
-    if any(p.node.resources for p in plans.values() if not p.settled):
-        executor.start()
-    runner = Runner(planner, executor, record.run_id, emit, keep_going, runtime.max_rejected)
-    outcome = runner.run(targets)
+    try:
+        if any(p.node.resources for p in plans.values() if not p.settled):
+            executor.start()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - recorded, and shown below as of a node
+        outcome = Outcome(failed={"start of Ray": error})
+    else:
+        runner = Runner(planner, executor, record.run_id, emit, keep_going, runtime.max_rejected)
+        outcome = runner.run(targets)
     status = {0: "FINISHED", 130: "KILLED"}.get(outcome.exit_code, "FAILED")
     errors = {node: first_line(error) for node, error in outcome.failed.items()}
     emit({"type": "run_finished", "status": status,
           "error": "; ".join(f"{node}: {told}" for node, told in errors.items())})  # fmt: skip
+    for line in failures(outcome) if outcome.exit_code != 130 else ():  # before MLflow is waited for
+        click.echo(line, err=True)
     if tracker.close():
         session.store.write_json(_tracked(record.run_id), {"uri": public_uri(where.uri)})
         catch_up(session.store)
@@ -124,8 +130,6 @@ def _execute(
         ui = f"reenact ui{store_option(session.store.uri)}"
         click.echo(f"MLflow did not take all ({tracker.trouble}); the next run or `{ui}` delivers it")
     session.cache.save()
-    for line in failures(outcome) if outcome.exit_code != 130 else ():
-        click.echo(line, err=True)
     if edited := snapshot.edited():
         names = ", ".join([*edited[:3], *([f"{len(edited) - 3} more"] if edited[3:] else [])])
         click.echo(

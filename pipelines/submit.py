@@ -10,12 +10,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from pipelines.errors import Transient, UserError
+from pipelines.errors import Transient, UserError, first_line
 from pipelines.snapshot import checkout
 from pipelines.tracking import place
 from storage.uris import check_uri
@@ -48,7 +49,8 @@ def client(address: str) -> Any:
     """A job client that sends the cluster's token; without one only where RAY_AUTH_MODE=disabled says so."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if os.environ["RAY_AUTH_MODE"].lower() == "token" and not asks_for_token(address):
+    protected = asks_for_token(address)  # Ray's own client waits for minutes for one that is gone
+    if os.environ["RAY_AUTH_MODE"].lower() == "token" and not protected:
         raise SubmitError(OPEN.format(address=address))
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
@@ -65,12 +67,13 @@ def asks_for_token(address: str) -> bool:
     """What the server says of itself, before it is sent anything. Servers older than tokens say nothing."""
     try:
         with urlopen(f"{address.rstrip('/')}/api/authentication_mode", timeout=ASK_SECONDS) as answer:
-            return json.load(answer).get("authentication_mode") == "token"
+            mode = json.load(answer)
+            return isinstance(mode, dict) and mode.get("authentication_mode") == "token"
     except HTTPError as error:
         error.close()
         return False
-    except (OSError, ValueError) as error:
-        raise SubmitError(NOT_REACHED.format(address=address, why=error)) from None
+    except (OSError, ValueError, HTTPException) as error:
+        raise SubmitError(NOT_REACHED.format(address=address, why=first_line(error))) from None
 
 
 def submit(address: str, run_file: str, options: Sequence[str], env: Mapping[str, str]) -> str:
@@ -113,8 +116,8 @@ def answers() -> Iterator[None]:
     """What the job server answers with is an error of one line."""
     try:
         yield
-    except RuntimeError as error:
-        raise SubmitError(str(error)) from error
+    except (RuntimeError, OSError) as error:
+        raise SubmitError(first_line(error)) from error
 
 
 def _same_host(address: str) -> bool:

@@ -148,7 +148,7 @@ def test_the_store_option_of_a_printed_command_can_be_pasted(uri, tmp_path, monk
     assert Store(done.stdout.removeprefix("--store")).uri == uri
 
 
-def test_a_damaged_file_is_told_with_the_command_that_looks_at_its_store(tmp_path, monkeypatch):
+def test_an_error_about_a_damaged_file_names_the_command_that_looks_at_its_store(tmp_path, monkeypatch):
     monkeypatch.delenv("REENACT_STORE", raising=False)
     monkeypatch.chdir(tmp_path)
     assert "`reenact verify --store 'my store'`" in str(
