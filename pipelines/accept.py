@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -127,5 +128,7 @@ def _goldens(commit: str) -> dict[str, str]:
 
 
 def _git(*arguments: str) -> bytes:
+    if shutil.which("git") is None:
+        raise UserError("accept --since: git is not on PATH; it reads the code of that commit")
     done = subprocess.run(["git", "-C", str(checkout()), *arguments], capture_output=True, check=False)
     return done.stdout if done.returncode == 0 else b""

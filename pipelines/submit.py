@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -157,6 +158,9 @@ def git_state() -> str:
     """Commit and whether the tree differs from it, taken where there is a .git: at submission."""
     if "REENACT_GIT" in os.environ:
         return os.environ["REENACT_GIT"]
+
+    if shutil.which("git") is None:
+        return "unknown"
 
     def git(*args: str) -> str:
         done = subprocess.run(["git", "-C", str(ROOT), *args], capture_output=True, text=True, check=False)

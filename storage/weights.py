@@ -6,10 +6,13 @@ Nothing is downloaded. Some come inside a wheel; the others are imported once fr
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -18,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from storage import locations
-from storage.errors import Damaged, InvalidInput
+from storage.errors import Damaged, InvalidInput, StoreError
 from storage.files import Store, sha256_file
 from storage.uris import store_option
 
@@ -207,17 +210,29 @@ def import_file(
         argv += ["--leave", *weights.leave, "--settings", *(str(path.absolute()) for path in settings)]
         result = subprocess.run(argv, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False)
         if result.returncode != 0:
-            last = (result.stderr.strip().splitlines() or ["no message"])[-1]
-            last = last.removeprefix("storage.errors.InvalidInput: ")
-            raise InvalidInput(f"{source} cannot be imported as {weights_id}: {last}")
+            raise _import_failed(source, result.returncode, result.stderr)
+        facts = json.loads(result.stdout)
+        if refused := facts.get("refused"):
+            raise InvalidInput(f"{source} cannot be imported as {weights_id}: {refused}")
         if check is not None:
             check(out)
-        facts = json.loads(result.stdout)
         record = asdict(weights) | facts | {"source_sha256": found, "sha256": sha256_file(out)}
         record["as_published"] = found.startswith(promised) if (promised := digest_in_name(weights)) else None
         store.put(out, locations.weights(weights_id, "safetensors"))
     store.write_json(record_path, record)
     return record
+
+
+def _import_failed(source: Path, status: int, log: str) -> Exception:
+    """What it means that the importing process gave no answer about the file."""
+    last = (log.strip().splitlines() or [""])[-1]
+    if last.startswith("MemoryError") or status in (-signal.SIGKILL, -signal.SIGTERM):
+        return MemoryError(f"importing {source} was stopped, as where memory runs out")
+    if os.strerror(errno.ENOSPC) in last:
+        return StoreError(f"importing {source}: {os.strerror(errno.ENOSPC)}")
+    fault = RuntimeError(f"importing {source} ended with status {status}")
+    fault.add_note(log)
+    return fault
 
 
 def digest_in_name(weights: Weights) -> str:

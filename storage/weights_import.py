@@ -1,7 +1,8 @@
 """Run alone, in its own process: a checkpoint file -> safetensors. Loads tensors only, never code.
 
 python -m storage.weights_import SOURCE TARGET [--leave NAME ...] [--settings FILE.json ...]
-prints {"tensors": n, "format": ..., "left": [...]}
+prints {"tensors": n, "format": ..., "left": [...]}, or {"refused": why} of a file of other things; what
+else goes wrong ends with a traceback.
 """
 
 from __future__ import annotations
@@ -53,10 +54,14 @@ def convert(
     {"settings": {file name: its JSON}} under `reenact`. One entry, because safetensors writes several in no
     fixed order.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
 
     if source.suffix == ".safetensors":
-        loaded, kind = load_file(source), "safetensors"
+        try:
+            loaded, kind = load_file(source), "safetensors"
+        except SafetensorError as error:
+            raise InvalidInput(f"not a file of tensors alone: {str(error).splitlines()[0]}") from error
     else:
         loaded, kind = load_pickle(source), "torch"
     if not isinstance(loaded, Mapping):
@@ -77,15 +82,17 @@ def convert(
 
 def load_pickle(source: Path) -> Any:
     """torch's own format, old and new, with tensors, plain values and numpy's numbers."""
-    import pickle
-
     import torch
 
     numbers: Any = [(Number, name) for name in NUMPY_NUMBERS]
     try:
         with torch.serialization.safe_globals(numbers):
             return torch.load(source, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (OSError, MemoryError):
+        raise  # the machine, not the file
+    except Exception as error:  # bytes that are no pickle make pickle raise anything
+        if "allocate memory" in str(error):
+            raise MemoryError(str(error).splitlines()[0]) from error
         raise InvalidInput(f"not a file of tensors alone: {in_a_line(error)}") from error
 
 
@@ -119,7 +126,11 @@ def main() -> None:
     parser.add_argument("--leave", nargs="*", default=())
     parser.add_argument("--settings", nargs="*", type=Path, default=())
     asked = parser.parse_args()
-    sys.stdout.write(json.dumps(convert(asked.source, asked.target, asked.settings, asked.leave)))
+    try:
+        found = convert(asked.source, asked.target, asked.settings, asked.leave)
+    except InvalidInput as error:
+        found = {"refused": str(error)}
+    sys.stdout.write(json.dumps(found))
 
 
 if __name__ == "__main__":

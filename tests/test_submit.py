@@ -59,3 +59,9 @@ def test_a_password_is_not_put_into_a_jobs_environment(variable, uri, monkeypatc
         submit.submit(server.address, str(submit.ROOT / "configs/run/demo.yaml"), [], {})
     assert "hunter2" not in str(error.value)
     assert not server.asked
+
+
+def test_without_git_the_commit_is_unknown(monkeypatch):
+    monkeypatch.delenv("REENACT_GIT", raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert submit.git_state() == "unknown"

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from storage import locations, weights
-from storage.errors import InvalidInput
+from storage.errors import InvalidInput, StoreError
 from storage.files import Store
 from storage.weights_import import convert
 
@@ -89,6 +90,34 @@ def test_what_is_no_checkpoint_is_said_in_a_line(tmp_path, content):
     (tmp_path / "x.pt").write_bytes(content)
     with pytest.raises(InvalidInput, match=r"^not a file of tensors alone: it is cut off, or in no [^\n]*$"):
         convert(tmp_path / "x.pt", tmp_path / "out")
+
+
+def test_what_is_no_safetensors_file_is_said_in_a_line(tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"<html>not found</html>")
+    with pytest.raises(InvalidInput, match=r"^not a file of tensors alone: [^\n]*$"):
+        convert(tmp_path / "x.safetensors", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        ("kill -9 $$", MemoryError),
+        ("echo 'MemoryError: no more' >&2; exit 1", MemoryError),
+        ("echo 'OSError: [Errno 28] No space left on device' >&2; exit 1", StoreError),
+        ("echo 'TypeError: a fault of ours' >&2; exit 1", RuntimeError),
+        ('exec {python} "$@"', InvalidInput),
+    ],
+)
+def test_a_file_is_blamed_only_where_the_import_refuses_it(store, tmp_path, monkeypatch, script, kind):
+    """The interpreter is a stand-in, a real process: what stops it says nothing of the file."""
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f"#!/bin/sh\n{script.format(python=sys.executable)}\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(stand_in))
+    (tmp_path / "vgg19-dcbb9e9d.pth").write_bytes(b"<html>not found</html>")
+    with pytest.raises(kind) as caught:
+        weights.import_file(store, "vgg19", tmp_path / "vgg19-dcbb9e9d.pth")
+    assert type(caught.value) is kind
 
 
 def test_two_tensors_of_one_name_are_refused(tmp_path):
