@@ -272,8 +272,15 @@ def test_a_file_of_another_net_is_refused(weights):
         fan.load_2d({"fan2d": weights["fan_depth"]})
 
 
-def test_it_can_be_told_where_to_run(blobs, weights, face):
-    assert isinstance(blobs, Configurable)
+def test_it_can_be_told_in_which_precision_to_run(weights):
+    net = fan.load_2d(weights)
+    assert isinstance(net, Configurable)
+    net.configure(Inference(dtype="bfloat16"))
+    assert {p.dtype for p in net._net._net.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.slow  # two minutes where a processor only emulates bfloat16
+def test_points_in_bfloat16_are_those_of_full_precision(weights, face):
     net = fan.load_2d(weights)
     full = net.points(face[None], BOX[None])
     net.configure(Inference(dtype="bfloat16"))

@@ -95,8 +95,16 @@ def test_of_equal_boxes_the_last_stays_and_far_ones_do():
     np.testing.assert_allclose(module.best(boxes), boxes[[2, 1]])
 
 
-def test_it_can_be_told_where_to_run(detector, with_squares):
+def test_it_can_be_told_in_which_precision_to_run(detector):
     assert isinstance(detector, Configurable)
+    detector.configure(Inference(dtype="bfloat16"))
+    assert {p.dtype for p in detector._net._net.parameters()} == {torch.bfloat16}
+    detector.configure(Inference())
+    assert {p.dtype for p in detector._net._net.parameters()} == {torch.float32}
+
+
+@pytest.mark.slow  # two minutes where a processor only emulates bfloat16
+def test_boxes_in_bfloat16_are_those_of_full_precision(detector, with_squares):
     detector.configure(Inference(dtype="bfloat16", batch=1))
     (found,) = detector.detect(with_squares(TWO[:1])[None])
     detector.configure(Inference())
