@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ import click
 from models.animation import ANGLES, Edit, Reenactor, Transfer
 from pipelines.animate import PICTURE, Made, Wish, animate, check_files
 from pipelines.driving_sound import encoder_of
-from pipelines.errors import UserError
+from pipelines.errors import UserError, replaced
 from pipelines.options import FILE, STORE
 from pipelines.preprocess.clips import ClipsConfig
 from pipelines.preprocess.media import ffmpeg_instead
@@ -105,13 +106,13 @@ def device_of(wanted: str) -> str:
 def checked_out(out: Path, inputs: Sequence[Path]) -> None:
     """UserError: an output that cannot be, or an input that is not there."""
     for path in inputs:
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise UserError(f"{path}: no such file")
-        if out.exists() and out.samefile(path):
+        if os.path.exists(out) and out.samefile(path):
             raise UserError(f"--out {out} would overwrite an input")
     if out.suffix.lower() not in (".mp4", PICTURE):
         raise UserError(f"--out {out}: expected a name that ends with .mp4, or with {PICTURE} for one frame")
-    if not out.absolute().parent.is_dir():
+    if not os.path.isdir(out.absolute().parent):
         raise UserError(f"{out.absolute().parent}: no such folder")
 
 
@@ -183,25 +184,21 @@ def command(
     checked_out(out, [*pictures, *([driving] if driving else [])])
     check_files(pictures, driving)
     ticker, where = Ticker(), device_of(device)
-    if driving and (instead := ffmpeg_instead()):  # raises before any work where there is none
-        ticker.say(instead)
-    trained = chosen(choice, ticker.say)
-    reenactor = trained.load(where, precision)
-    wish = wish_of(choice, edit, reenactor, framed_as(trained, choice))
-    ticker.say(f"{caption(trained.model, reenactor.labels)} · {trained.name}")
-    clips = wish.clips
-    ticker.say(f"faces cut to {clips.size} px, margin {clips.margin}, lift {clips.lift}")
-    if trained.fits != "landmarks" and "landmarks" in reenactor.reads:
-        ticker.say(f"it learned from fits by {trained.fits}; here the 3D face is fitted to landmarks")
-    nets = perception(nets_of(reenactor, wish, trained.landmarker), trained.store, where)
-    reenactor.use({name: nets[name] for name in reenactor.needs})
-    aside = out.with_name(f".{out.stem}.partial{out.suffix.lower()}")
-    try:
+    with replaced(out) as aside:  # whether it can be written is known before a model is loaded
+        if driving and (instead := ffmpeg_instead()):  # raises before any work where there is none
+            ticker.say(instead)
+        trained = chosen(choice, ticker.say)
+        reenactor = trained.load(where, precision)
+        wish = wish_of(choice, edit, reenactor, framed_as(trained, choice))
+        ticker.say(f"{caption(trained.model, reenactor.labels)} · {trained.name}")
+        clips = wish.clips
+        ticker.say(f"faces cut to {clips.size} px, margin {clips.margin}, lift {clips.lift}")
+        if trained.fits != "landmarks" and "landmarks" in reenactor.reads:
+            ticker.say(f"it learned from fits by {trained.fits}; here the 3D face is fitted to landmarks")
+        nets = perception(nets_of(reenactor, wish, trained.landmarker), trained.store, where)
+        reenactor.use({name: nets[name] for name in reenactor.needs})
         tags = tags_of(trained, reenactor, wish)
         made = animate(reenactor, sources, driving, aside, wish, nets, tags, ticker.say, ticker, where)
-        aside.replace(out)
-    finally:
-        aside.unlink(missing_ok=True)
     ticker.clear()
     click.echo(told(out, made))
 

@@ -6,13 +6,23 @@ translated is a fault of the code, and keeps its traceback wherever it was raise
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 import traceback
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 from models.errors import InvalidFile, InvalidSettings
 from storage.errors import Damaged, InvalidInput, StoreError, StoreUnreachable
 
+ROOM = 2**16
+"""Bytes that a disk must take of an output before work for it begins."""
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Full, and read-only: what a disk may become while a file is written."""
 Meaning = Literal["user", "rejected", "transient", "store", "fault"]
 
 
@@ -94,9 +104,36 @@ def write_output(path: Path, data: bytes) -> None:
     try:
         path.write_bytes(data)
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror}; give a file in a folder that is there"
-        ) from None
+        raise _unwritable(path, error) from None
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A file in the folder of `path`, made now, that takes its name when the block ends well. UserError, with
+    the path, where it cannot be made or given that name, or where the disk is full."""
+    aside = path.with_name(f".{uuid.uuid4().hex[:8]}.partial{path.suffix.lower()}")
+    try:
+        try:
+            with suppress(FileNotFoundError):
+                if stat.S_ISDIR(path.stat().st_mode):
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            aside.write_bytes(bytes(ROOM))
+        except OSError as error:
+            raise _unwritable(path, error) from None
+        try:
+            yield aside
+            aside.replace(path)
+        except OSError as error:
+            if error.errno not in DISK:
+                raise
+            raise _unwritable(path, error) from error
+    finally:
+        with suppress(OSError):
+            aside.unlink()
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write {path}: {error.strerror}; give a file in a folder that is there and open")
 
 
 def portable(error: Exception) -> Exception:

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from pipelines.errors import UserError
+from storage.fetched import writable
 
 SECONDS = 4.0
 """For a connection, and for its answer: clusters are in the same network."""
@@ -75,7 +76,4 @@ def folder_of_sockets() -> str | None:
 def _fits(folder: str) -> bool:
     """Whether Ray can make its sockets below this folder."""
     longest = f"{folder}/session_2026-11-29_20-15-00_000000_{os.getpid()}/sockets/plasma_store"
-    there = next(p for p in (Path(folder), *Path(folder).parents) if p.exists())
-    return (
-        len(os.fsencode(longest)) <= SOCKET_BYTES and there.is_dir() and os.access(there, os.W_OK | os.X_OK)
-    )
+    return len(os.fsencode(longest)) <= SOCKET_BYTES and writable(Path(folder))

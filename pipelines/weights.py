@@ -19,6 +19,7 @@ import click
 from models import MODELS
 from pipelines.errors import UserError
 from pipelines.options import FILE, STORE
+from storage.fetched import writable
 
 
 def checker(weights_id: str) -> Callable[[Path], None] | None:
@@ -50,6 +51,8 @@ def export(checkpoint: Path, folder: Path) -> list[Path]:
     if not table:
         known = ", ".join(name for name, declared in tables.items() if declared)
         raise UserError(f"{checkpoint} holds model {about.get('model')!r}; a layout is known for: {known}")
+    if not writable(folder):
+        raise UserError(f"{folder}: no files can be made there; give a folder that can be written")
     module = next(iter(table.values())).reader.partition(":")[0]
     return import_module(module).write(tensors, about, folder)
 

@@ -71,6 +71,12 @@ def takes_files(folder: Path, owner: int | None = None) -> bool:
         return False
 
 
+def writable(folder: Path) -> bool:
+    """Whether this user may make files there, and the folder if it is missing; nothing is made."""
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
 def _temporary(user: int) -> Path:
     """The same for all processes of this user, unless somebody else made something of that name."""
     folder = Path(tempfile.gettempdir()) / f"reenact-{user}"

@@ -5,13 +5,14 @@ import os
 import subprocess
 import sys
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
 from storage import locations, weights
 from storage.errors import Damaged
 from storage.families import Artifact
-from storage.fetched import Copies, working_folder
+from storage.fetched import Copies, cache_folder, working_folder
 from storage.files import Store
 from tests.storage.remote import remote_store
 
@@ -157,3 +158,9 @@ def test_another_users_cache_is_left_alone(tmp_path, mode, at):
     env = os.environ | {"TMPDIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout == f"{tmp_path / at}\n"
+
+
+def test_the_cache_begins_at_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setenv("REENACT_CACHE", "~/c")
+    assert cache_folder() == Path("/home/ann/c")
