@@ -129,37 +129,44 @@ class _Demuxed:
     sound: Any = None
     """The first sound stream of which something can be decoded."""
     last: float = 0.0
-    """When the last packet of any stream ends."""
+    """When the last packet of any other stream ends."""
 
 
 def _demuxed(container: Any, video: Any) -> _Demuxed:
     seen = _Demuxed()
     video.codec_context.thread_count = 1
     trials = {s.index: TRIES for s in container.streams.audio if s.codec_context is not None}
-    heard: dict[int, Any] = {}
-    usual = float(1 / video.average_rate) if video.average_rate else 1 / FPS
+    heard: list[int] = []
+    stamps: list[tuple[int, int]] = []
+    last: dict[int, int] = {}
     for packet in container.demux():
-        stream = packet.stream
-        if stream.index == video.index:
+        index = packet.stream_index
+        if index == video.index:
             if seen.first is None:
                 seen.first = next(_decoded(packet), None)
-            seen.packets += packet.size > 0
-            seen.hidden += packet.size > 0 and packet.is_discard
-        elif trials.get(stream.index) and packet.size:
-            trials[stream.index] -= 1
-            if next(_decoded(packet), None) is not None:
-                trials[stream.index] = 0
-                heard[stream.index] = stream
-        if packet.pts is None or packet.size == 0 or packet.is_discard:
-            continue
-        begin = float(packet.pts * packet.time_base)
-        end = begin + float((packet.duration or 0) * packet.time_base)
-        seen.last = max(seen.last, end)
-        if stream.index == video.index:
-            seen.frames.append((begin, end if packet.duration else begin + usual))
-            seen.stated &= bool(packet.duration)
-    seen.frames.sort()
-    seen.sound = heard[min(heard)] if heard else None
+            if packet.size:
+                seen.packets += 1
+                if packet.is_discard:
+                    seen.hidden += 1
+                elif packet.pts is not None:
+                    stamps.append((packet.pts, packet.duration or 0))
+        elif packet.size and packet.pts is not None:
+            last[index] = packet.pts + (packet.duration or 0)
+            if trials.get(index):
+                trials[index] -= 1
+                if next(_decoded(packet), None) is not None:
+                    trials[index] = 0
+                    heard.append(index)
+    base = video.time_base
+    usual = float(1 / video.average_rate) if video.average_rate else 1 / FPS
+    for stamp, duration in sorted(stamps):
+        begin = stamp * base.numerator / base.denominator
+        seen.frames.append((begin, begin + (duration * base.numerator / base.denominator or usual)))
+    seen.stated = all(duration for _, duration in stamps)
+    seen.sound = container.streams[min(heard)] if heard else None
+    seen.last = max(
+        (float(at * container.streams[index].time_base) for index, at in last.items()), default=0.0
+    )
     return seen
 
 
