@@ -135,3 +135,38 @@ def test_a_job_server_that_is_none_is_named_in_a_line(mode, answer, listener, mo
     with pytest.raises(submit.SubmitError) as error:
         submit.client(f"http://127.0.0.1:{listener(answer)}")
     assert "\n" not in str(error.value)
+
+
+class RayThatFails:
+    """Ray, as far as joining and starting it goes, on a machine or with a cluster where that ends so."""
+
+    exceptions = SimpleNamespace(AuthenticationError=PermissionError)
+
+    def __init__(self, error: Exception):
+        self.error = error
+
+    def init(self, **_options: object) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "message"),
+    [
+        (
+            "head:6379",
+            RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.40.0\n    Python: 3.9"),
+            r"cannot join Ray at head:6379: Version mismatch: .* started with: Ray: 2\.40\.0 Python: 3\.9",
+        ),
+        (
+            "local",
+            Exception("The current node timed out\nduring startup."),
+            r"Ray cannot start .* during startup",
+        ),
+        ("local", OSError("[Errno 24] Too many open files"), r"Too many open files.*ulimit -n"),
+    ],
+)
+def test_what_ray_says_of_a_machine_or_a_cluster_is_one_line(address, error, message):
+    runtime = SimpleNamespace(ray=address, cpus=1, object_store_mb=100)
+    with pytest.raises(UserError, match=message) as raised:
+        RayExecutor(runtime)._join(RayThatFails(error), address)
+    assert "\n" not in str(raised.value)

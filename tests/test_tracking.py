@@ -340,6 +340,13 @@ def test_an_unreachable_server_raises_nothing_and_a_later_sync_completes(where, 
     assert runs(where)["eval.toy"].info.status == "FINISHED"
 
 
+def test_an_mlflow_that_takes_too_long_is_named_as_the_reason(where):
+    tracker = Tracker(where)
+    tracker.emit({"type": "run_started", "time": 0.0, "run_id": "r"})
+    assert not tracker.close(timeout=0)
+    assert "it has not taken them within 0 s" in tracker.trouble
+
+
 def test_an_output_that_is_gone_is_left_out(where):
     assert Tracker(where, fetch=lambda path: Path("/nowhere") / path).sync(pipeline_events())
     assert runs(where)["eval.toy"].info.status == "FINISHED"
