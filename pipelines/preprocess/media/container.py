@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +34,15 @@ def open_file(path: Path) -> Any:
 
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
     return av.open(f"file:{path}", metadata_errors="replace", options=options)
+
+
+def packets_of(container: Any, *streams: Any) -> Iterator[Any]:
+    """The packets of some streams, or of all.
+
+    Where a stream appears on the way, as in broadcasts, PyAV stumbles over it after the last packet.
+    """
+    with suppress(IndexError):
+        yield from container.demux(*streams)
 
 
 def probe(path: Path, name: str | None = None, least: int = 2) -> dict[str, Any]:
@@ -139,7 +149,7 @@ def _demuxed(container: Any, video: Any) -> _Demuxed:
     heard: list[int] = []
     stamps: list[tuple[int, int]] = []
     last: dict[int, int] = {}
-    for packet in container.demux():
+    for packet in packets_of(container):
         index = packet.stream_index
         if index == video.index:
             if seen.first is None:

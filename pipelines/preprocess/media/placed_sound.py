@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.preprocess.media.container import open_file
+from pipelines.preprocess.media.container import open_file, packets_of
 
 SLIP = 0.02
 """Seconds by which a frame may begin off the end of the one before it, since stamps are rounded. More is a
@@ -20,7 +20,7 @@ FAR = 10
 """Seconds of silence, at most, between the end of the picture and sound: a stamp beyond is damaged."""
 
 
-def placed(
+def placed_sound(
     path: Path, probed: Mapping[str, Any], rate: int, layout: str, whole: int = 0, mixing: str = ""
 ) -> Iterator[tuple[int, np.ndarray]]:
     """A probed file's sound at `rate` -> (index of the first sample, counted from the file's start; samples
@@ -115,7 +115,7 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
     from av.error import FFmpegError
 
     try:
-        yield from container.demux(stream)
+        yield from packets_of(container, stream)
     except FFmpegError as error:
         if is_disk(error):
             raise

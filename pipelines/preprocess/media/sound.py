@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from pipelines.preprocess.media.clock import SAMPLES_A_FRAME, SOUND_RATE, seconds_of
-from pipelines.preprocess.media.placed_sound import SLIP, placed
+from pipelines.preprocess.media.placed_sound import SLIP, placed_sound
 from pipelines.preprocess.media.process import INPUT, from_zero, patience, run_ffmpeg
 
 LEAD = 1
 """Seconds decoded before a span and thrown away: the decoder and the resampler need what came before."""
-
-
+AFTER = 1
+"""Seconds of sound with later stamps that end the search for a span's: one frame may have a damaged stamp."""
 FRAME = re.compile(r"_ashowinfo_.* pts:(\S+) .* fmt:(\S+) .*chlayout:(.+) rate:(\d+) nb_samples:(\d+)")
 """A line of ffmpeg's log about a decoded frame; pts in samples."""
 
@@ -39,7 +39,11 @@ def read_sound(path: Path, probed: Mapping[str, Any], start: int, stop: int) -> 
         return _by_stamps(path, probed, begin, wanted)
     skipped = round((begin - whole) * SOUND_RATE)  # below 0 where a part begins between two ticks
     sound = np.frombuffer(data, "<f4")[max(0, skipped) :]
-    return fit_length(np.concatenate([np.zeros(max(0, -skipped), np.float32), sound]), wanted)
+    sound = np.concatenate([np.zeros(max(0, -skipped), np.float32), sound])
+    rest = slice(len(sound) + round(SLIP * SOUND_RATE), wanted)
+    if rest.start < wanted and (placed := _by_stamps(path, probed, begin, wanted))[rest].any():
+        return placed  # a damaged stamp, later than the span, ended ffmpeg's reading
+    return fit_length(sound, wanted)
 
 
 def _resampled(path: Path, probed: Mapping[str, Any], whole: int, end: float) -> Any:
@@ -87,9 +91,13 @@ def _by_stamps(path: Path, probed: Mapping[str, Any], begin: float, wanted: int)
     """As `read_sound`, of sound that changes on the way or has holes; of an overlap, what came first."""
     whole, first = max(0, math.floor(begin) - LEAD), round(begin * SOUND_RATE)
     sound, free = np.zeros(wanted, np.float32), np.ones(wanted, bool)
-    for at, block in placed(path, probed, SOUND_RATE, "mono", whole, "rematrix_maxval=1"):
-        if at > first + wanted + SOUND_RATE:
-            break
+    after = 0
+    for at, block in placed_sound(path, probed, SOUND_RATE, "mono", whole, "rematrix_maxval=1"):
+        if at >= first + wanted:
+            after += block.shape[1]
+            if after > AFTER * SOUND_RATE:
+                break
+            continue
         here = slice(max(0, at - first), max(0, at - first + block.shape[1]))
         new = block[0, max(0, first - at) :][: len(sound[here])]
         sound[here] = np.where(free[here], new, sound[here])

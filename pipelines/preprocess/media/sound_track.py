@@ -15,8 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipelines.preprocess.media.clock import nearest
-from pipelines.preprocess.media.container import open_file
-from pipelines.preprocess.media.placed_sound import FAR, decoded, form_of, in_line, is_disk, placed, zero_of
+from pipelines.preprocess.media.container import open_file, packets_of
+from pipelines.preprocess.media.placed_sound import (
+    FAR,
+    decoded,
+    form_of,
+    in_line,
+    is_disk,
+    placed_sound,
+    zero_of,
+)
 
 COPIED = ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")
 """Sound that players expect in mp4; any other is encoded as AAC."""
@@ -91,7 +99,7 @@ def _packets(container: Any, probed: Mapping[str, Any], output: Any) -> Iterator
     """A new stream of the output and all packets for it, timed from the start of the probed file."""
     source = container.streams[probed["audio_index"]]
     stream = output.add_stream_from_template(source)
-    return _timed(container.demux(source), round(zero_of(probed) / Fraction(source.time_base)), stream)
+    return _timed(packets_of(container, source), round(zero_of(probed) / Fraction(source.time_base)), stream)
 
 
 def _timed(packets: Iterator[Any], zero: int, stream: Any) -> Iterator[Any]:
@@ -192,7 +200,7 @@ def _encode(path: Path, probed: Mapping[str, Any], heard: Sequence[Heard], out: 
         stream = file.add_stream("aac", rate=rate, layout=layout)
         stream.bit_rate, stream.options = AAC_BITS, {"flags": "+bitexact"}
         at = 0
-        for block in in_line(placed(path, probed, rate, layout), channels, picture, FAR * rate):
+        for block in in_line(placed_sound(path, probed, rate, layout), channels, picture, FAR * rate):
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), "fltp", layout)
             frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)
             at += block.shape[1]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.preprocess.media.container import open_file
+from pipelines.preprocess.media.container import open_file, packets_of
 from pipelines.preprocess.media.sound_track import Sound
 
 THREADS = 4
@@ -79,7 +79,7 @@ def timeline(path: Path, start: float, index: int | None = None) -> Timeline:
         base = Fraction(video.time_base)
         spans = [
             (packet.pts, packet.duration or 0)
-            for packet in container.demux(video)
+            for packet in packets_of(container, video)
             if packet.pts is not None and packet.size and not packet.is_discard
         ]
         rates = [Fraction(r) for r in (video.average_rate, video.base_rate, video.guessed_rate) if r]

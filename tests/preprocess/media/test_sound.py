@@ -56,3 +56,28 @@ def test_channels_keep_their_level_through_a_change(clicking, tmp_path):
     path = clicking.film(tmp_path / "a.ts", parts)
     sound = media.read_sound(path, media.probe(path), 0, 125).reshape(5, -1)
     np.testing.assert_allclose(np.abs(sound).max(1), 0.5, atol=0.05)
+
+
+def test_sound_after_a_damaged_stamp_is_still_there(clicking, tmp_path):
+    """As one flipped bit in a broadcast makes it."""
+    path = clicking.film(tmp_path / "a.ts", [("mp2", 48_000, "stereo", 0.2, 5)])
+    data, at = bytearray(path.read_bytes()), 0
+    for _ in range(30):
+        at = data.index(b"\0\0\1\xc0", at + 1)  # the header of a packet of sound, here that of second 0.9
+    data[at + 9] ^= 0b110
+    path.write_bytes(data)
+    sound = media.read_sound(path, media.probe(path), 0, 125)
+    np.testing.assert_allclose(clicking.onsets(sound), np.arange(5) + clicking.at, atol=0.001)
+
+
+def test_a_stream_that_appears_on_the_way_ends_no_reading(clicking, helpers, tmp_path):
+    """After the seconds and megabytes (here empty packets) in which the streams of a file are looked for."""
+    first = clicking.film(tmp_path / "a.ts", [("mp2", 48_000, "stereo", 0.2, 9)], 9)
+    more, path = tmp_path / "b.ts", tmp_path / "c.ts"
+    later = ("-c", "copy", "-muxdelay", 0, "-muxpreload", 0, "-output_ts_offset", 9)
+    helpers.ffmpeg("-i", first, "-map", "0:v", *["-map", "0:a"] * 40, *later, more)
+    empty = b"\x47\x1f\xff\x10".ljust(188, b"\xff")
+    path.write_bytes(first.read_bytes() + 30_000 * empty + more.read_bytes())
+    probed = media.probe(path)
+    assert probed["frames"] == 450
+    assert len(clicking.onsets(media.read_sound(path, probed, 200, 300))) == 4
