@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -208,6 +209,15 @@ INTERRUPTED = """
 """
 
 
+@pytest.fixture
+def interruptible():
+    """A test run in the background of a shell ignores Ctrl-C, and would wait for ever."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("again", [False, True])
 def test_an_interrupted_run_waits_for_a_safe_point_unless_interrupted_again(project, again):
     start = "    start = int"
