@@ -213,7 +213,9 @@ def _check_promise(container: Any, video: Any, name: str, seen: _Demuxed, start:
     Where only the length of the whole file is stated, it is that of the longest stream of any kind, such as
     subtitles. Lengths may count from 0 or from the first time stamp: the longer way is taken.
     """
+    # the index lacks what an edit list cuts away, the header's count does not
     counts = container.format.name.startswith(COUNTS_FRAMES)
+    counted = min(video.frames, len(video.index_entries)) if counts else 0
     frames = len(seen.frames) + seen.hidden
     end = seen.frames[-1][1]
     whole = container.duration / 1_000_000 if container.duration else None
@@ -223,10 +225,10 @@ def _check_promise(container: Any, video: Any, name: str, seen: _Demuxed, start:
     reached = end if own is not None else max(end, seen.last)
     promised = min((length for length in (own, whole) if length is not None), default=0.0)
     missing = promised - max(reached, reached - start)
-    if (counts and frames < 0.95 * video.frames) or missing > max(1.0, 0.1 * promised):
+    if frames < 0.95 * counted or missing > max(1.0, 0.1 * promised):
         raise Rejected(
             "truncated",
-            f"{name} promises {f'{video.frames} frames and ' if counts else ''}{promised:.2f} s, "
+            f"{name} promises {f'{counted} frames and ' if counted else ''}{promised:.2f} s, "
             f"but holds {frames} frames and {end - start:.2f} s",
         )
 

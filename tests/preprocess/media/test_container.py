@@ -69,6 +69,16 @@ def test_empty_frames_of_avi_do_not_count_as_missing(tmp_path, helpers):
     assert media.probe(path)["frames"] == 75
 
 
+def test_what_an_edit_list_cuts_away_does_not_count_as_missing(tmp_path, helpers):
+    """As a phone trims without encoding: a second's groups of pictures are in the file, but not shown."""
+    trim = ("-output_ts_offset", -1.3, "-avoid_negative_ts", "disabled")
+    path = helpers.ffmpeg(*PICTURE, *TONE, *X264, "-g", 12, "-c:a", "aac", *trim, tmp_path / "a.mp4")
+    probed = media.probe(path)
+    assert (probed["frames"], probed["seconds"]) == (42, 1.68)
+    frames, _ = media.read_frames(path, probed, (64, 48))
+    assert len(frames) == 42
+
+
 def with_codec(path, old, new):
     """The file with another four-character code of a codec."""
     path.write_bytes(path.read_bytes().replace(old, new))
