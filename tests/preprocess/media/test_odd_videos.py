@@ -173,6 +173,8 @@ def recipes(draw) -> Recipe:
         recipe = replace(recipe, hertz=44_100)
     if recipe.container == "mxf":
         recipe = replace(recipe, hertz=48_000, rate="25", gop=12)
+    if recipe.muxing == FRAGMENTS and recipe.sound == "ac3":  # whose parameters stand in its packets
+        recipe = replace(recipe, muxing="")
     if recipe.muxing == "-use_editlist 0":  # without it, mp4 cannot say that a stream is late
         recipe = replace(recipe, late=0.0)
     return recipe
