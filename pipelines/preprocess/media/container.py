@@ -150,7 +150,8 @@ def _demuxed(container: Any, video: Any) -> _Demuxed:
     stamps: list[tuple[int, int]] = []
     last: dict[int, int] = {}
     for packet in packets_of(container):
-        index = packet.stream_index
+        # an empty one, at the end, asks a decoder for what it holds back; its stream_index is 0 for any stream
+        index = packet.stream_index if packet.size else packet.stream.index
         if index == video.index:
             if seen.first is None:
                 seen.first = next(_decoded(packet), None)

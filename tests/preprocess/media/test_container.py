@@ -185,3 +185,10 @@ def test_interlaced_video_has_no_combs(tmp_path, helpers, order, codec):
 
 def test_progressive_video_is_not_deinterlaced(tmp_path, helpers):
     assert media.probe(helpers.write_video(tmp_path / "a.mp4", noise(5)))["interlaced"] is False
+
+
+def test_one_frame_behind_its_sound_is_decoded(tmp_path, helpers):
+    """A decoder that waits for later frames gives out this one at the end of the file."""
+    maps = ("-map", 1, "-map", 0, "-frames:v", 1)
+    path = helpers.ffmpeg(*PICTURE, *TONE, *maps, "-c:v", "libx264", "-c:a", "aac", tmp_path / "a.mkv")
+    assert media.probe(path, least=1)["frames"] == 1
