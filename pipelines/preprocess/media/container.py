@@ -12,6 +12,7 @@ from typing import Any
 from pipelines.errors import Rejected
 from pipelines.preprocess.media.clock import FPS, LONGEST_HOLE
 from pipelines.preprocess.media.colours import colour_tags
+from pipelines.preprocess.media.failure import is_disk
 from pipelines.preprocess.media.process import FORMATS, MOST_PIXELS
 
 STATES_DURATIONS = "matroska"
@@ -68,8 +69,8 @@ def probe(path: Path, name: str | None = None, least: int = 2) -> dict[str, Any]
         with open_file(path) as container:
             return _probe(container, name, least)
     except av.error.FFmpegError as error:
-        if isinstance(error, OSError) and not isinstance(error, ValueError | EOFError):
-            raise  # the disk, not the file
+        if is_disk(error, path):
+            raise
         raise Rejected(
             "unreadable", f"{name} is not a video that ffmpeg can read: {error.strerror}"
         ) from error
@@ -150,7 +151,7 @@ def _demuxed(container: Any, video: Any) -> _Demuxed:
     stamps: list[tuple[int, int]] = []
     last: dict[int, int] = {}
     for packet in packets_of(container):
-        # an empty one, at the end, asks a decoder for what it holds back; its stream_index is 0 for any stream
+        # an empty one, at the end, asks a decoder for what it holds back, and has stream_index 0 for any
         index = packet.stream_index if packet.size else packet.stream.index
         if index == video.index:
             if seen.first is None:

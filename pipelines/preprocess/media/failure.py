@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from pipelines.errors import Rejected, Transient, UserError
+from pipelines.errors import DISK, Rejected, Transient, UserError
 from pipelines.preprocess.media.tool import of_package
 from storage.errors import StoreError
 
@@ -48,8 +48,8 @@ def failure(command: Sequence[str], done: Done) -> Exception:
     path, line = Path(command[command.index("-i") + 1]), anonymous(last_line(done.log))
     if stopped(done):
         return Transient(f"ffmpeg was stopped from outside (status {done.status})")
-    if (unread := _unread(path)) is not None:
-        return Transient(f"the recording cannot be read: {unread.strerror}")
+    if (error := unread(path)) is not None:
+        return Transient(f"the recording cannot be read: {error.strerror}")
     if found := re.search(NO_DECODER, "\n".join(done.log)):
         return _no_decoder(command[0], found[1])
     if NO_MEMORY in line and not _memory_left():
@@ -140,7 +140,15 @@ def stopped(done: Done) -> bool:
     return killed or shell or any(re.match("Exiting.*received signal", one) for one in done.log)
 
 
-def _unread(path: Path) -> OSError | None:
+def is_disk(error: BaseException, path: Path) -> bool:
+    """Whether an error of PyAV over a file is about a disk. Demuxers use the system's numbers (EIO, EPERM)
+    for content that they refuse, too, so the file is read to find out."""
+    if not isinstance(error, OSError) or isinstance(error, ValueError | EOFError):
+        return False
+    return error.errno in DISK or unread(path) is not None
+
+
+def unread(path: Path) -> OSError | None:
     """What the system says where it does not hand over all of a file."""
     try:
         with path.open("rb") as file:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.preprocess.media.container import open_file, packets_of
+from pipelines.preprocess.media.failure import is_disk
 
 SLIP = 0.02
 """Seconds by which a frame may begin off the end of the one before it, since stamps are rounded. More is a
@@ -87,11 +88,6 @@ def zero_of(probed: Mapping[str, Any]) -> Fraction:
     return Fraction(probed["start"]).limit_denominator(1_000_000)
 
 
-def is_disk(error: BaseException) -> bool:
-    """Whether an error of PyAV is about the disk, not about the file's content."""
-    return isinstance(error, OSError) and not isinstance(error, ValueError | EOFError)
-
-
 def _frames(path: Path, probed: Mapping[str, Any], whole: int) -> Iterator[tuple[Fraction, Any]]:
     """The frames from a second on; all of them where the file's index leads past it."""
     from av.error import FFmpegError
@@ -117,7 +113,7 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
     try:
         yield from packets_of(container, stream)
     except FFmpegError as error:
-        if is_disk(error):
+        if is_disk(error, Path(container.name.removeprefix("file:"))):
             raise
 
 
@@ -126,9 +122,7 @@ def _frames_of(packet: Any) -> list[Any]:
 
     try:
         return packet.decode()
-    except FFmpegError as error:
-        if is_disk(error):
-            raise
+    except FFmpegError:  # of whatever number: no decoder reads from a disk
         return []
 
 

@@ -16,12 +16,12 @@ import numpy as np
 
 from pipelines.preprocess.media.clock import nearest
 from pipelines.preprocess.media.container import open_file, packets_of
+from pipelines.preprocess.media.failure import is_disk
 from pipelines.preprocess.media.placed_sound import (
     FAR,
     decoded,
     form_of,
     in_line,
-    is_disk,
     placed_sound,
     zero_of,
 )
@@ -70,7 +70,7 @@ class Sound:
         try:
             _encode(path, probed, heard, file)
         except FFmpegError as error:
-            if is_disk(error):
+            if is_disk(error, path):
                 raise
             return f"no sound: its {self.codec} cannot be encoded as AAC: {error.strerror}", None
         return f"sound encoded as AAC (was {self.codec}{refusal})", (file, WRITTEN)
@@ -173,7 +173,7 @@ def refused(
         if alike(heard, survey(out, WRITTEN)):
             return None
     except (FFmpegError, ValueError) as error:
-        if is_disk(error):
+        if is_disk(error, path):
             raise
         return f", which mp4 does not take: {getattr(error, 'strerror', None) or error}"
     return ", of which a copy does not play as it did"

@@ -192,3 +192,12 @@ def test_one_frame_behind_its_sound_is_decoded(tmp_path, helpers):
     maps = ("-map", 1, "-map", 0, "-frames:v", 1)
     path = helpers.ffmpeg(*PICTURE, *TONE, *maps, "-c:v", "libx264", "-c:a", "aac", tmp_path / "a.mkv")
     assert media.probe(path, least=1)["frames"] == 1
+
+
+def test_a_file_cut_in_its_header_is_unreadable(tmp_path, helpers):
+    """ffmpeg calls that an input/output error, but the disk gives all there is."""
+    path = helpers.ffmpeg(*PICTURE, *X264, tmp_path / "a.mkv")
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(Rejected) as caught:
+        media.probe(path)
+    assert caught.value.code == "unreadable"

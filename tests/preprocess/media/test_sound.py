@@ -1,5 +1,6 @@
 """Sound stays where its time stamps put it, whatever changes on the way."""
 
+import av
 import numpy as np
 import pytest
 
@@ -81,3 +82,17 @@ def test_a_stream_that_appears_on_the_way_ends_no_reading(clicking, helpers, tmp
     probed = media.probe(path)
     assert probed["frames"] == 450
     assert len(clicking.onsets(media.read_sound(path, probed, 200, 300))) == 4
+
+
+def test_damaged_sound_is_a_hole_whatever_its_decoder_calls_it(clicking, tmp_path):
+    """ffmpeg's decoder says -1 of some of these packets, which PyAV takes for a missing permission."""
+    path = clicking.film(tmp_path / "a.mkv", [("aac", 48_000, "stereo", 0.2, 5)])
+    probed, data, rng = media.probe(path), bytearray(path.read_bytes()), np.random.default_rng(0)
+    with av.open(str(path)) as container:
+        packets = [bytes(p) for p in container.demux(audio=0) if p.size][80:180]
+    for packet in packets:
+        at = data.index(packet)
+        data[at : at + 4] = rng.bytes(4)
+    path.write_bytes(data)
+    sound = media.read_sound(path, probed, 0, 125)
+    np.testing.assert_allclose(clicking.onsets(sound)[[0, 1, -1]], [0.48, 1.48, 4.48], atol=0.001)
