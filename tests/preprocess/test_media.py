@@ -1,4 +1,5 @@
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -303,3 +304,12 @@ def test_a_video_of_larger_frames_than_any_camera_makes_is_rejected_before_one_i
     with pytest.raises(Rejected, match="13,000 x 13,000 pixels, expected at most 64,000,000") as caught:
         media.probe(tmp_path / "bomb.mov")
     assert caught.value.code == "too_large"
+
+
+def test_a_relative_name_with_a_colon_is_a_file(tmp_path, helpers, monkeypatch):
+    """ffmpeg takes what stands before a colon for a protocol."""
+    path, name = helpers.write_video(tmp_path / "a.mp4", grey([90] * 5)), Path("12:30.mp4")
+    path.rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    frames, _ = media.read_frames(name, media.probe(name), (64, 48))
+    assert len(frames) == 5

@@ -14,7 +14,7 @@ from pipelines.errors import Rejected
 from pipelines.preprocess.media.clock import seconds_of
 from pipelines.preprocess.media.colours import coded_rgb, plain, readable
 from pipelines.preprocess.media.failure import untimed
-from pipelines.preprocess.media.process import INPUT, FfmpegPipe, from_zero, patience
+from pipelines.preprocess.media.process import INPUT, FfmpegPipe, from_zero, input_name, patience
 
 T = TypeVar("T")
 Box = tuple[int, int, int, int]
@@ -272,7 +272,7 @@ def _frames_out(
     elif span is not None:
         reading["t"] = f"{span[1] + SEEK_MARGIN:.3f}"
     # probes that were pinned earlier name no stream
-    video = ffmpeg.input(str(path), copyts=None, **reading)[str(probed.get("video_index", "V:0"))]
+    video = ffmpeg.input(input_name(path), copyts=None, **reading)[str(probed.get("video_index", "V:0"))]
     stream = readable(from_zero(video, "setpts", probed), probed)
     if begin and not seek:
         stream = stream.filter("trim", start=begin)

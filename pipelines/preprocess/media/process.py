@@ -181,6 +181,11 @@ class FfmpegPipe:
         return Transient(f"ffmpeg ran longer than {self._timeout:.0f} s: {' '.join(self.command)}")
 
 
+def input_name(path: Path) -> str:
+    """A file as ffmpeg's -i takes it: absolute, since it reads 12:30.mp4 as a protocol's name and a path."""
+    return str(path.absolute())
+
+
 def from_zero(stream: Any, setter: str, probed: Mapping[str, Any]) -> Any:
     """An ffmpeg-python stream read with copyts, its times counted from the file's start (setpts, asetpts).
 

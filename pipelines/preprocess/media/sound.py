@@ -12,7 +12,7 @@ import numpy as np
 
 from pipelines.preprocess.media.clock import SAMPLES_A_FRAME, SOUND_RATE, seconds_of
 from pipelines.preprocess.media.placed_sound import SLIP, placed_sound
-from pipelines.preprocess.media.process import INPUT, from_zero, patience, run_ffmpeg
+from pipelines.preprocess.media.process import INPUT, from_zero, input_name, patience, run_ffmpeg
 
 LEAD = 1
 """Seconds decoded before a span and thrown away: the decoder and the resampler need what came before."""
@@ -53,7 +53,7 @@ def _resampled(path: Path, probed: Mapping[str, Any], whole: int, end: float) ->
     reading: dict[str, Any] = {**INPUT, "t": f"{end - whole + 0.5:.3f}"}
     if whole:
         reading["ss"] = str(whole)
-    sound = ffmpeg.input(str(path), copyts=None, **reading)[str(probed["audio_index"])]
+    sound = ffmpeg.input(input_name(path), copyts=None, **reading)[str(probed["audio_index"])]
     stream = from_zero(sound, "asetpts", probed).filter("ashowinfo")
     # fills a late start with silence; first_pts counts samples of the input
     stream = stream.filter(
