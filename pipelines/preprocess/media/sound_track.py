@@ -135,10 +135,17 @@ def survey(path: Path, probed: Mapping[str, Any]) -> list[Heard]:
                 float(second),
                 form_of(frame),
                 frame.layout.nb_channels,
-                float(np.abs(frame.to_ndarray().astype(np.float32)).mean()),
+                _level(frame),
             )
             for second, frame in decoded(container, stream, zero_of(probed))
         ]
+
+
+def _level(frame: Any) -> float:
+    """0 of samples of 64-bit integers, which PyAV does not hand out: sound that is copied has none."""
+    if frame.format.name.startswith("s64"):
+        return 0.0
+    return float(np.abs(frame.to_ndarray().astype(np.float32)).mean())
 
 
 def alike(wanted: Sequence[Heard], found: Sequence[Heard]) -> bool:

@@ -146,3 +146,9 @@ def test_what_was_encoded_is_gone_once_the_file_is_closed(clicking, tmp_path, wr
     assert write(path)[1] == "sound encoded as AAC (was mp2)"
     assert not list((tmp_path / "temporary").iterdir())
     assert WRITTEN["start"] == 0
+
+
+def test_sound_of_64_bit_integers_is_encoded(helpers, tmp_path, write):
+    sources = ("-f", "lavfi", "-i", "testsrc2=size=64x48:duration=1", "-f", "lavfi", "-i", "sine=duration=1")
+    _, summary = write(helpers.ffmpeg(*sources, "-c:v", "mpeg4", "-c:a", "pcm_s64le", tmp_path / "a.nut"))
+    assert summary == "sound encoded as AAC (was pcm_s64le)"
