@@ -119,3 +119,11 @@ def test_a_picture_that_is_cut_short_is_one_line(tmp_path, kind):
     with pytest.raises(UserError, match=r"cut\.jpg") as caught:
         picture_or_video(tmp_path / "cut.jpg")
     assert "\n" not in str(caught.value)
+
+
+def test_an_avif_that_holds_no_picture_is_one_line(tmp_path):
+    Image.new("RGB", (16, 16)).save(tmp_path / "whole", "AVIF")
+    path = tmp_path / "a.avif"
+    path.write_bytes((tmp_path / "whole").read_bytes().replace(b"pitm", b"free"))
+    with pytest.raises(UserError, match=r"a\.avif cannot be decoded: .*image item"):
+        read_picture(path)

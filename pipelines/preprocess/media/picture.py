@@ -82,7 +82,7 @@ def _decoded(path: Path) -> Picture | None:
     notes: list[str] = []
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # of many pixels, which are counted below, and of broken tags
             with Image.open(path, formats=_readable()) as image:
                 width, height = image.size
                 if width * height > MOST_PIXELS:
@@ -100,7 +100,7 @@ def _decoded(path: Path) -> Picture | None:
         raise _too_large(path, f"{int(found[0]):,}" if found else "too many") from None
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, RuntimeError) as error:  # RuntimeError: of AVIF
         raise UserError(f"{path} cannot be decoded: {error}") from error
     return Picture(np.asarray(_flat(_eight_bit(upright), notes)), notes)
 
