@@ -124,7 +124,7 @@ def walk(root: Path) -> Walk:
         folder, real = links.pop(0) if linked else waiting.pop()
         if real in read:
             if linked:
-                told = f"the link leads to {real}, whose files are listed already"
+                told = f"the link leads to {real!r}, whose files are listed already"
                 lost.append(Lost(Path(folder), "duplicate_content", told))
             continue
         read.add(real)

@@ -96,6 +96,7 @@ def left_out(config: FolderConfig) -> str:
 def _counted(others: Counter[str]) -> str:
     ordered = sorted(others.items(), key=lambda one: (-one[1], one[0]))
     kinds = ", ".join(f"{count:,} {suffix or 'without an ending'}" for suffix, count in ordered[:5])
+    kinds = kinds.encode(errors="replace").decode()  # endings that are not UTF-8 cannot be printed
     more = f" and {len(others) - 5} more kinds" if len(others) > 5 else ""
     return f"left out are {kinds}{more}; data.folder.extensions lists what counts as a video"
 

@@ -157,6 +157,16 @@ def test_what_may_be_a_video_and_is_left_out_is_counted(corpus):
     )
 
 
+def test_what_is_said_of_names_that_are_not_utf8_can_be_printed(corpus):
+    os.mkdir(os.fsencode(corpus) + b"/p\xff")
+    os.symlink(b"p\xff", os.fsencode(corpus) + b"/link")
+    os.close(os.open(os.fsencode(corpus) + b"/a.b\xff", os.O_CREAT))
+    config = FolderConfig(path=str(corpus))
+    assert left_out(config).startswith("left out are 1 .b?; ")
+    told = [*external(config).values(), *(reject["sentence"] for reject in recordings(config).rejects)]
+    assert "\n".join(told).encode()
+
+
 def test_a_folder_of_nothing_but_what_is_left_out_is_one_sentence(tmp_path):
     (tmp_path / "a.braw").write_bytes(b"x")
     with pytest.raises(UserError, match=r"holds no video: left out are 1 \.braw; data"):
