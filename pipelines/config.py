@@ -17,7 +17,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -183,7 +183,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"no config file {path}; {_near_files(path)}") from None
     except (IsADirectoryError, UnicodeDecodeError):
         raise ConfigError(f"{path}: not a YAML file") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         where = getattr(error, "problem_mark", None)
         line = f":{where.line + 1}" if where else ""
         raise ConfigError(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}") from None
@@ -201,8 +201,9 @@ class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoa
         seen: set[Any] = set()
         for key, _ in node.value:
             name = self.construct_object(key, deep=True)
-            if name in seen:
-                told = f"key {name!r} is given twice"
+            if not isinstance(name, Hashable) or name in seen:
+                problem = "is given twice" if isinstance(name, Hashable) else "is no text"
+                told = f"key {name!r} {problem}"
                 raise yaml.constructor.ConstructorError(None, None, told, key.start_mark)
             seen.add(name)
         return super().construct_mapping(node, deep)
@@ -254,7 +255,7 @@ def _typed(dotted: str, text: str) -> Any:
     if text.lstrip().startswith(("[", "{")) and str not in kinds:
         try:
             return yaml.load(text, Loader=_Loader)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):  # ValueError: of a date that no calendar has
             raise ConfigError(f"--set {dotted}: {text!r} is not a YAML list or mapping") from None
     if int in kinds and re.fullmatch(r"[-+]?[0-9.]+e[-+]?[0-9]+", text.strip(), re.IGNORECASE):
         with suppress(ValueError):

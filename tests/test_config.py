@@ -131,6 +131,7 @@ def test_brackets_are_yaml_where_the_setting_is_a_list_or_a_mapping(run_file, te
 
 
 @pytest.mark.parametrize("text", ["data.limit=0x10", "data.limit=12:30", "data.limit=~", "models=[fsrt",
+                                  "models=[2026-02-30]", "models=[{[a]: 1}]",
                                   "data.sound=required # all", "runtime.store="])  # fmt: skip
 def test_a_set_that_is_no_value_of_its_setting_is_a_mistake_in_one_line(run_file, text):
     with pytest.raises(ConfigError, match=f"--set {text.partition('=')[0]}: ") as error:
