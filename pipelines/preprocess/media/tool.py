@@ -70,9 +70,10 @@ def of_package() -> str | None:
     import imageio_ffmpeg
 
     try:
-        return imageio_ffmpeg.get_ffmpeg_exe()
+        found = imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError:  # its way to say that there is none
         return None
+    return shutil.which(found) or found  # "ffmpeg" where it brings none: that on PATH
 
 
 def look(path: str, decoders: Sequence[str] = ()) -> tuple[str, str]:

@@ -62,6 +62,13 @@ def test_with_none_on_path_the_packaged_one_is_used_without_a_word(tmp_path, mon
     assert (tool.tool().path, tool.tool().instead) == (REAL, "")
 
 
+def test_a_package_that_brings_none_does_not_stand_in_with_the_one_on_path(put_on_path, monkeypatch):
+    path = put_on_path(answers(decoders=DECODERS.replace(" h264 ", " x ")))
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "ffmpeg")  # what it finds then
+    with pytest.raises(UserError, match=rf"{path} \(ffmpeg 7\.1\.1\) lacks decoder h264; install"):
+        tool.tool()
+
+
 def test_where_all_lack_something_each_is_named(put_on_path, monkeypatch):
     path = put_on_path(answers("4.4"))
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere/ffmpeg")
