@@ -13,7 +13,6 @@ import shutil
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -60,10 +59,11 @@ def take(folder: Path, root: Path = ROOT) -> Path:
             (aside / name).chmod(0o444)
         if digest(aside) != target.name:  # edited while it was copied
             target = folder / digest(aside)
-        if not _whole(target):
-            _remove(target)
-        with suppress(OSError):  # another run was faster
-            aside.rename(target)
+        with (folder / "replace.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # what another run has just put there must stay
+            if not _whole(target):
+                _remove(target)
+                aside.rename(target)
         shutil.rmtree(aside, ignore_errors=True)
     os.utime(target)
     hold(target)
