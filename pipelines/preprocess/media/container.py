@@ -9,10 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import Rejected
+from pipelines.errors import Rejected, Transient
 from pipelines.preprocess.media.clock import FPS, LONGEST_HOLE
 from pipelines.preprocess.media.colours import colour_tags
-from pipelines.preprocess.media.failure import is_disk
+from pipelines.preprocess.media.failure import is_disk, out_of_memory
 from pipelines.preprocess.media.process import FORMATS, MOST_PIXELS
 
 STATES_DURATIONS = "matroska"
@@ -71,6 +71,8 @@ def probe(path: Path, name: str | None = None, least: int = 2) -> dict[str, Any]
     except av.error.FFmpegError as error:
         if is_disk(error, path):
             raise
+        if out_of_memory(error):
+            raise Transient(f"no memory is left to look into {name}") from error
         raise Rejected(
             "unreadable", f"{name} is not a video that ffmpeg can read: {error.strerror}"
         ) from error

@@ -94,6 +94,7 @@ def trial(command: Sequence[str]) -> Done:
                 command[command.index(option) + 1] = value
         stream = "[0:v:0]" if "rawvideo" in command else "[0:a:0]"
         command = [re.sub(r"\[0:[^\]]+\]", stream, one) for one in command]
+        command = [re.sub(r"trim=start=[\d.]+", "trim=start=0", one) for one in command]
         try:
             done = subprocess.run(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
@@ -146,6 +147,12 @@ def is_disk(error: BaseException, path: Path) -> bool:
     if not isinstance(error, OSError) or isinstance(error, ValueError | EOFError):
         return False
     return error.errno in DISK or unread(path) is not None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error of PyAV is about this machine's memory, not about a file that asks for absurd
+    amounts."""
+    return getattr(error, "errno", None) == errno.ENOMEM and not _memory_left()
 
 
 def unread(path: Path) -> OSError | None:

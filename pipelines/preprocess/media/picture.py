@@ -59,7 +59,10 @@ def picture_or_video(path: Path) -> Picture | dict[str, Any]:
 
     A file is asked for before a model is loaded, and again when it is used; the answer is kept.
     """
-    state = path.stat()
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
     return _picture_or_video(path, state.st_size, state.st_mtime_ns)
 
 

@@ -128,3 +128,12 @@ def test_the_trial_takes_any_stream_of_a_file_and_any_span(tmp_path, helpers):
         media.map_frames(tmp_path / "a.mp4", probed, (64, 48), 5, list, span=(3600, 3610), change=10)
     with pytest.raises(Rejected):
         media.read_sound(tmp_path / "a.mp4", probed, 90_000, 90_100)
+
+
+def test_a_trial_reads_a_healthy_file_from_its_start_whatever_was_asked_for(sick):
+    """Without a seek, what lies before a span is cut by a filter."""
+    from pipelines.preprocess.media.frames import _frames_out
+
+    output = _frames_out(sick, media.probe(sick), (32, 32), None, (300.0, 301.0), 1, seek=False)
+    done = failure.trial(media.FfmpegPipe(output, 60).command)
+    assert sum(" n:" in line for line in done.log) == 4
