@@ -124,8 +124,8 @@ def walk(root: Path) -> Walk:
         folder, real = links.pop(0) if linked else waiting.pop()
         if real in read:
             if linked:
-                told = f"the link leads to {real!r}, whose files are listed already"
-                lost.append(Lost(Path(folder), "duplicate_content", told))
+                sentence = f"the link leads to {real!r}, whose files are listed already"
+                lost.append(Lost(Path(folder), "duplicate_content", sentence))
             continue
         read.add(real)
         for path, state in _entries(folder, lost):
@@ -151,8 +151,8 @@ def _entries(folder: str, lost: list[Lost]) -> Iterator[tuple[Path, os.stat_resu
             state = entry.stat()
         except OSError as error:
             if entry.is_symlink():
-                told = f"the link leads to {os.readlink(entry.path)!r}: {error.strerror}"
-                lost.append(Lost(Path(entry.path), "dangling_link", told))
+                sentence = f"the link leads to {os.path.realpath(entry.path)!r}: {error.strerror}"
+                lost.append(Lost(Path(entry.path), "dangling_link", sentence))
             continue  # else it went away meanwhile
         if stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode):
             yield Path(entry.path), state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -80,7 +81,7 @@ def external(config: FolderConfig) -> dict[str, str]:
     if len(readable) < len(files):
         found["names that are not UTF-8"] = str(len(files) - len(readable))
     for one in lost:
-        found[f"lost {one.path.relative_to(root)}".encode(errors="replace").decode()] = one.sentence
+        found[f"lost {one.path.relative_to(root)}".encode(errors="replace").decode()] = one.code
     if config.identities:
         table = Path(config.identities)
         found[f"identities:{table.name}"] = digests([table])[table]
@@ -120,7 +121,8 @@ def _look(root: Path, config: FolderConfig) -> tuple[list[Path], list[Lost], Cou
             videos.append(path)
         elif suffix not in NO_VIDEOS:
             others[suffix] += 1
-    lost = [one for one in found.lost if one.path.suffix.lower() not in NO_VIDEOS]
+    # a folder may be called anything, takes.raw or anna.old
+    lost = [o for o in found.lost if o.code != "dangling_link" or o.path.suffix.lower() not in NO_VIDEOS]
     videos.sort(key=lambda path: path.relative_to(root).as_posix())
     return videos, sorted(lost), others
 
@@ -143,6 +145,15 @@ def _identity(name: str, rule: str, id: str) -> str:
     return safe_name(folders[-1] if rule == "parent" else folders[0])
 
 
+def _lines(reader: Any, table: Path) -> Iterator[list[str]]:
+    """The rows of a CSV; UserError where they do not end."""
+    try:
+        yield from reader
+    except csv.Error as error:
+        where = f"{table}, line {reader.line_num}"
+        raise UserError(f"{where}: {error}; is a quote left open before it?") from None
+
+
 def _read_identities(table: Path, files: set[str]) -> dict[str, str]:
     """The CSV -> {file: identity}. It must name every video once, and nothing else."""
     found: dict[str, str] = {}
@@ -150,7 +161,7 @@ def _read_identities(table: Path, files: set[str]) -> dict[str, str]:
         reader = csv.reader(stream, skipinitialspace=True)
         columns = [column.strip() for column in next(reader, [])]
         cells.check_columns(table, columns, ("file", "identity"))
-        for line in reader:
+        for line in _lines(reader, table):
             if not line:
                 continue
             row = dict(zip(columns, line, strict=False))

@@ -89,6 +89,7 @@ def test_a_csv_that_pandas_wrote_names_the_same_people(corpus, tmp_path):
         ("file,who\nann/one.mp4,p1\n", "no column identity; found file, who"),
         ("file,identity\nann/six.mp4,p1\n", "line 2: no video 'ann/six.mp4'"),
         ("file,identity\nann/one.mp4,p1\nann/one.mp4,p2\n", "line 3: 'ann/one.mp4' is listed twice"),
+        (f'file,identity\n"ann/one.mp4,p1\n{"x" * 140_000}', "is a quote left open before it?"),
         ("file,identity\nann/one.mp4,\n", "line 2: 'ann/one.mp4' has no identity"),
         ("file,identity\nann/one.mp4,p1\n", "3 videos have no line"),
     ],
@@ -111,6 +112,12 @@ def test_links_to_files_and_folders_anywhere_are_followed_under_their_own_names(
     rows = listed(corpus)
     assert rows["eve-deep-take"]["uri"] == str(corpus / "eve" / "deep" / "take.mp4")
     assert (rows["ann-link"]["identity"], len(rows)) == ("ann", 6)
+
+
+def test_a_linked_folder_that_is_called_as_a_picture_is_a_reject_all_the_same(corpus):
+    os.symlink(corpus / "ann", corpus / "again.png")
+    (reject,) = recordings(FolderConfig(path=str(corpus))).rejects
+    assert (reject["code"], reject["file"]) == ("duplicate_content", str(corpus / "again.png"))
 
 
 def test_links_in_a_circle_and_to_nothing_are_one_reject_each(corpus, tmp_path):
