@@ -28,7 +28,6 @@ from pipelines.preprocess.sources.files import short_name
 from pipelines.preprocess.tracks import (
     Dropped,
     Track,
-    check_whole,
     found_tracks,
     given_tracks,
     scene_cuts,
@@ -298,7 +297,7 @@ def stream_crop(
     for _, frame in media.stream_ticks(path, probed, (int(inner[0]), int(inner[1])), box, ticks, times):
         yield frame if (inner == size).all() else np.pad(frame, margins, mode="symmetric")
     begin, end = (float(media.seconds_of(tick, probed)) for tick in (start, stop))
-    check_whole(np.array(times), max(begin, probed.get("begin", 0.0)), end, 1, probed)
+    media.check_whole(np.array(times), max(begin, probed.get("begin", 0.0)), end, 1, probed)
 
 
 def encoded(images: Iterable[np.ndarray], settings: FramesConfig) -> frames.Encoded:

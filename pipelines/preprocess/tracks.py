@@ -22,7 +22,7 @@ import numpy as np
 
 from pipelines.errors import Rejected
 from pipelines.preprocess import media
-from pipelines.preprocess.media import FPS, LONGEST_HOLE
+from pipelines.preprocess.media import FPS
 from pipelines.preprocess.sources.tracks import in_pixels, in_seconds, overlap, tube_spans, union
 
 TINY = 1e-9
@@ -179,7 +179,7 @@ def found_tracks(
     change = settings.scene_change if settings.scene_cuts != "off" else 0.0
     seen = media.map_frames(path, probed, (width, height), every, looker, span=seconds, change=change)
     begin, end = seconds or (0.0, probed["seconds"])
-    check_whole(seen.times, max(begin, probed.get("begin", 0.0)), end, every, probed)
+    media.check_whole(seen.times, max(begin, probed.get("begin", 0.0)), end, every, probed)
     cuts = confirmed(seen, [look.thumb for look in seen.results], probed)
     cuts = sorted({*cuts, *(edge for span in held_ticks(probed) for edge in span if first < edge < last)})
     ticks = np.round((seen.times + probed.get("offset", 0.0)) * FPS).astype(int)
@@ -441,21 +441,3 @@ def smoothed(boxes: np.ndarray, window: int) -> np.ndarray:
 def pieces(track: Track, longest: int) -> list[Track]:
     """A track as parts of at most `longest` frames."""
     return parted(track, range(track.start + longest, track.stop, longest))
-
-
-def check_whole(times: np.ndarray, begin: float, end: float, every: int, probed: Mapping[str, Any]) -> None:
-    """Raises Rejected where a span of seconds decodes to fewer frames than the file's index promises. times
-    (n,): the seconds of each `every`th frame."""
-    allowed = 2 * every / probed["fps"] + 0.2
-    if times[-1] < min(end, probed["seconds"]) - allowed or times[0] > begin + allowed:
-        have, want = f"{times[0]:.2f} to {times[-1]:.2f} s", f"{begin:.2f} to {end:.2f} s"
-        raise Rejected("truncated", f"frames from {have} can be decoded, of {want}")
-    gaps = np.diff(times)
-    for hold_begin, hold_end in probed.get("held", ()):
-        before = int(np.searchsorted(times, hold_begin + 1e-3)) - 1
-        if 0 <= before < len(gaps):
-            gaps[before] -= hold_end - hold_begin
-    if len(gaps) and gaps.max() > allowed + LONGEST_HOLE:
-        hole = int(gaps.argmax())
-        there = f"no frame between {times[hole]:.2f} and {times[hole + 1]:.2f} s"
-        raise Rejected("damaged", f"{there} can be decoded, and the one before is not said to last so long")

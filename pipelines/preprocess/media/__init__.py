@@ -17,6 +17,7 @@ from pipelines.preprocess.media.clock import (
 from pipelines.preprocess.media.container import probe
 from pipelines.preprocess.media.frames import (
     Seen,
+    check_whole,
     map_frames,
     read_frames,
     read_ticks,
@@ -41,6 +42,7 @@ __all__ = [
     "FfmpegPipe",
     "Seen",
     "as_file",
+    "check_whole",
     "ffmpeg_instead",
     "ffmpeg_path",
     "ffmpeg_version",

@@ -11,7 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from pipelines.errors import Rejected
-from pipelines.preprocess.media.clock import seconds_of
+from pipelines.preprocess.media.clock import LONGEST_HOLE, seconds_of
 from pipelines.preprocess.media.colours import coded_rgb, plain, readable
 from pipelines.preprocess.media.failure import untimed
 from pipelines.preprocess.media.process import INPUT, FfmpegPipe, from_zero, input_name, patience
@@ -249,6 +249,24 @@ class _Log:
                 self._changes.append(float(found[1]))
             # of another thread, it may stand in the middle of a line of showinfo's
             self._corrupt += line.count("corrupt decoded frame")
+
+
+def check_whole(times: np.ndarray, begin: float, end: float, every: int, probed: Mapping[str, Any]) -> None:
+    """Raises Rejected where a span of seconds decodes to fewer frames than the file's index promises. times
+    (n,): the seconds of each `every`th frame."""
+    allowed = 2 * every / probed["fps"] + 0.2
+    if times[-1] < min(end, probed["seconds"]) - allowed or times[0] > begin + allowed:
+        have, want = f"{times[0]:.2f} to {times[-1]:.2f} s", f"{begin:.2f} to {end:.2f} s"
+        raise Rejected("truncated", f"frames from {have} can be decoded, of {want}")
+    gaps = np.diff(times)
+    for hold_begin, hold_end in probed.get("held", ()):
+        before = int(np.searchsorted(times, hold_begin + 1e-3)) - 1
+        if 0 <= before < len(gaps):
+            gaps[before] -= hold_end - hold_begin
+    if len(gaps) and gaps.max() > allowed + LONGEST_HOLE:
+        hole = int(gaps.argmax())
+        there = f"no frame between {times[hole]:.2f} and {times[hole + 1]:.2f} s"
+        raise Rejected("damaged", f"{there} can be decoded, and the one before is not said to last so long")
 
 
 # --- the filters --------------------------------------------------------------------------------------------
