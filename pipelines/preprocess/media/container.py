@@ -133,10 +133,10 @@ class _Demuxed:
     """Begin and end of every frame of the video, in order of display."""
     packets: int = 0
     """Packets of the video that are not empty."""
-    stated: bool = True
-    """Whether each of them says how long its frame is shown."""
     hidden: int = 0
-    """Those of them that an edit list hides."""
+    """Packets of the video that an edit list hides."""
+    stated: bool = True
+    """Whether each packet of the video says how long its frame is shown."""
     first: Any = None
     """The first frame that can be decoded."""
     sound: Any = None
@@ -149,7 +149,7 @@ def _demuxed(container: Any, video: Any) -> _Demuxed:
     seen = _Demuxed()
     video.codec_context.thread_count = 1
     trials = {s.index: TRIES for s in container.streams.audio if s.codec_context is not None}
-    heard: list[int] = []
+    decodable: list[int] = []
     stamps: list[tuple[int, int]] = []
     last: dict[int, int] = {}
     for packet in packets_of(container):
@@ -170,14 +170,14 @@ def _demuxed(container: Any, video: Any) -> _Demuxed:
                 trials[index] -= 1
                 if next(_decoded(packet), None) is not None:
                     trials[index] = 0
-                    heard.append(index)
+                    decodable.append(index)
     base = video.time_base
     usual = float(1 / video.average_rate) if video.average_rate else 1 / FPS
     for stamp, duration in sorted(stamps):
         begin = stamp * base.numerator / base.denominator
         seen.frames.append((begin, begin + (duration * base.numerator / base.denominator or usual)))
     seen.stated = all(duration for _, duration in stamps)
-    seen.sound = container.streams[min(heard)] if heard else None
+    seen.sound = container.streams[min(decodable)] if decodable else None
     seen.last = max(
         (float(at * container.streams[index].time_base) for index, at in last.items()), default=0.0
     )
@@ -185,7 +185,7 @@ def _demuxed(container: Any, video: Any) -> _Demuxed:
 
 
 def _decoded(packet: Any) -> Iterator[Any]:
-    """The frames of a packet; none of a broken one, which is what the decoder needs to be asked on."""
+    """The frames of a packet, none of a broken one: the next packet may be whole."""
     from av.error import FFmpegError
 
     try:
