@@ -279,6 +279,6 @@ class Task(Protocol):
     def labels(self) -> dict[str, str]:
         """Parts whose weights are not the published ones, e.g. {"kp_detector": "distilled"}; shown beside
         scores. Those that are may be told too, as AS_PUBLISHED, where another phase can say otherwise
-        (models/labels.py).
+        (models/provenance.py).
         """
         ...

@@ -28,10 +28,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from models.fsrt.config import FsrtConfig
 from models.headgan.config import HeadGanConfig
-from pipelines import snapshot
 from pipelines.engine.keys import canonical, leaves
 from pipelines.errors import UserError
-from pipelines.eval.reenact import EvalConfig
+from pipelines.eval.evaluate import EvalConfig
 from pipelines.eval.report import ReportConfig
 from pipelines.preprocess.clips import ClipsConfig
 from pipelines.preprocess.download import DownloadConfig
@@ -41,6 +40,7 @@ from pipelines.preprocess.keypoints import KeypointsConfig
 from pipelines.preprocess.recordings import DataConfig
 from pipelines.preprocess.speech import SpeechConfig
 from pipelines.preprocess.views import ViewsConfig
+from pipelines.runs import snapshot
 from storage.uris import LocalPath, absolute, check_uri
 
 CONFIGS = snapshot.checkout() / "configs"

@@ -19,10 +19,10 @@ from typing import Any
 
 from models import MODELS
 from models.perception import NETS
-from models.starts import check as check_start
+from models.phase_checks import check as check_start
 from pipelines.engine.node import Graph, Node
 from pipelines.errors import UserError
-from pipelines.eval.scoring import NETS_OF_LANDMARKS
+from pipelines.eval.score import NETS_OF_LANDMARKS
 from pipelines.preprocess.sources import SOURCE_NETS, SOURCES
 from storage import shards
 
@@ -33,7 +33,7 @@ TRAINING = tuple(
     for entry in (
         "corpora:split_clips",
         "job:job_of",
-        "starts:bring_weights",
+        "initial_weights:bring_weights",
         "loop:begin",
         "loop:steps",
         "loop:look",
@@ -104,7 +104,7 @@ def data(keyed: Any, whole: Any, config: Any) -> None:
           config=("speech",), nets=spoken, packages=() if spoken else ("scipy",),
           inputs="pipelines.preprocess.transcripts:external")
 
-    whole("corpus", "eval.corpus:corpus",
+    whole("corpus", "corpus.statistics:corpus",
           reads={"recordings": ("id", "split"), "download": ("probe",), "clips": ("frames", "clip", "crop"),
                  "keypoints": ("landmarks",), "fit3dmm": ("angles", "fit_error", "exp_coeffs"),
                  "speech": ("speech",)},
@@ -166,7 +166,7 @@ def choose(whole: Any, config: Any) -> None:
     driven = [_driven(model, config) for model in config.models]
     families = {node: fields for reads in driven for node, fields in reads.items()}
     # fmt: off
-    whole("test_clips", "eval.chosen:choose_clips", resources={},
+    whole("test_clips", "eval.clip_list:choose_clips", resources={},
           reads={"recordings": ("id", "split"), **families}, writes=("list",),
           config=("eval.max_clips", "eval.sources"))
     # fmt: on
@@ -177,11 +177,11 @@ def evaluate(whole: Any, model: str, config: Any, last: str) -> None:
     phases = importlib.import_module(f"{MODELS[model]}.phases")
     nets = (*NETS_OF_LANDMARKS, *phases.reenacting(getattr(config, model)))
     # fmt: off
-    whole(f"eval.{model}", "eval.reenact:evaluate", exclusive=True,
+    whole(f"eval.{model}", "eval.evaluate:evaluate", exclusive=True,
           resources={"cpu": config.runtime.eval_cpus, "gpu": int(config.runtime.use_gpu)},
           reads={"test_clips": ("list",), **_driven(model, config), last: ("checkpoint",)},
           writes=("scores",),
-          config=("eval",), code=(f"{MODELS[model]}.reenact:load_reenactor",), nets=nets, lacking="say",
+          config=("eval",), code=(f"{MODELS[model]}.inference:load_reenactor",), nets=nets, lacking="say",
           packages=("torch", "scipy", "av"))  # the net; SSIM; the baseline that goes through a codec
     # fmt: on
 

@@ -1,6 +1,6 @@
 """How a field's value becomes the bytes of a shard's member, and back; frames have a file of their own.
 
-Beside storage/frames.py the only part of storage that is in keys: it decides which numbers are read.
+Beside storage/frame_codec.py the only part of storage that is in keys: it decides which numbers are read.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ class Codec(NamedTuple):
 CODECS = {
     "json": Codec("storage.codecs:encode_json", ("storage.codecs:decode_json",)),
     "npz": Codec("storage.codecs:encode_npz", ("storage.codecs:decode_npz",)),
-    "jpgs": Codec("storage.frames:encode", ("storage.frames:decode", "storage.frames:decode_image")),
+    "jpgs": Codec(
+        "storage.frame_codec:encode", ("storage.frame_codec:decode", "storage.frame_codec:decode_image")
+    ),
     "flac": Codec("storage.codecs:encode_flac", ("storage.codecs:decode_flac",), ("soundfile",)),
     "npy": Codec("storage.codecs:encode_npy", ("storage.codecs:decode_npy",)),
 }

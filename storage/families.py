@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage import frames, locations, shards
+from storage import frame_codec, locations, shards
 from storage.errors import Damaged
 from storage.files import Store, sha256_file
 from storage.shards import Member, Sample, SampleRecord
@@ -246,14 +246,14 @@ class Family:
         if member.extension == "mp4":
             data = self.store.read_range(path, member.offset, member.size)
             data = shards.intact(data, member.size, member.crc, self.store, f"{path}: {key}.frames")
-            return frames.decode("mp4", data, indices)
+            return frame_codec.decode("mp4", data, indices)
         crcs = place.sample.frame_crcs or (None,) * count
         with self.store.open(path) as stream:
             images = [stream.read_at(offsets[i + 1] - offsets[i], offsets[i]) for i in indices]
         for i, data in zip(indices, images, strict=True):
             size = offsets[i + 1] - offsets[i]
             shards.intact(data, size, crcs[i], self.store, f"{path}: frame {i} of {key}")
-        return np.stack([frames.decode_image(data) for data in images])
+        return np.stack([frame_codec.decode_image(data) for data in images])
 
     def shard_uris(self) -> list[str]:
         """The shards in order, for plain `webdataset`."""

@@ -6,7 +6,7 @@ clips exist) and the fields below. Plain `webdataset` reads every shard: a membe
 | field | ext | in memory | unit | written by |
 |---|---|---|---|---|
 | video | mp4 | Blob; bytes or a Path are written | the raw recording with its sound | download |
-| probe | json | dict: see `pipelines.preprocess.media.probe`; offset of a part of a recording | | download |
+| probe | json | dict: see `pipelines.media.probe`; offset of a part of a recording | | download |
 | truth | npz | dict of arrays, a row a frame: what a synthetic recording was rendered from | | download |
 | frames | jpgs | uint8 (T,S,S,3) RGB; `frames.Encoded` is written as it is | the crop at 25 fps | clips |
 | sound | flac | float32 (n,), [-1,1], 16 kHz mono, 16 bit on disk | | clips |
@@ -40,7 +40,7 @@ clip), box_frame ([width, height] of the frame that the source's boxes are in, w
 
 `jpgs` packs a clip's frames in one member: uint32 count, count+1 uint32 offsets relative to the end of that
 header, then the JPEG files (little endian). Runs may ask for `pngs` (the same with PNG files) or `mp4`
-(H.264 in short GOPs) instead; `storage.frames.decode` is all a reader needs.
+(H.264 in short GOPs) instead; `storage.frame_codec.decode` is all a reader needs.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from storage import codecs, frames
+from storage import codecs, frame_codec
 
 if TYPE_CHECKING:
     from storage.files import Store
@@ -145,13 +145,13 @@ FIELDS: dict[str, str] = {  # field -> extension; the docstring above says the r
 def encode(field: str, value: Any) -> tuple[str, Payload]:
     """-> extension, member."""
     if FIELDS[field] == "jpgs":
-        return frames.encode(value)
+        return frame_codec.encode(value)
     return FIELDS[field], codecs.encode(FIELDS[field], value)
 
 
 def decode(field: str, data: bytes, extension: str = "") -> Any:
     if FIELDS[field] == "jpgs":
-        return frames.decode(extension or "jpgs", data)
+        return frame_codec.decode(extension or "jpgs", data)
     return codecs.decode(FIELDS[field], data)
 
 
@@ -277,7 +277,7 @@ class ShardWriter:
             members.append(Member(field, at, payload_size(payload), extension, crcs[field]))
             if FIELDS[field] == "jpgs":
                 data = b"".join(payload_chunks(payload))
-                starts = frames.member_offsets(extension, data)
+                starts = frame_codec.member_offsets(extension, data)
                 offsets = tuple(at + o for o in starts)
                 if extension != "mp4":
                     frame_crcs = tuple(crc32(data[a:b]) for a, b in pairwise(starts))
@@ -322,9 +322,9 @@ def decoders(fields: Iterable[str]) -> list[str]:
     return sorted({code for codec in _codecs(fields) for code in codec.decode})
 
 
-def packages(fields: Sequence[str], frames_codec: frames.Codec) -> list[str]:
+def packages(fields: Sequence[str], frames_codec: frame_codec.Codec) -> list[str]:
     """The packages that encode or decode them. frames_codec: of the run's `frames`."""
-    of_frames = frames.PACKAGES[frames_codec] if any(FIELDS.get(f) == "jpgs" for f in fields) else ()
+    of_frames = frame_codec.PACKAGES[frames_codec] if any(FIELDS.get(f) == "jpgs" for f in fields) else ()
     return sorted({*of_frames, *(name for codec in _codecs(fields) for name in codec.packages)})
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.perception.morphable import analytic
+from models.perception.head.morphable import analytic
 
 CELLS = 64
 

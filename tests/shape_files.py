@@ -37,7 +37,7 @@ def flame_embedding(arrays):
 
 def flame_model(path):
     """A converted FLAME at `path`, as the weights' registry keeps it."""
-    from models.perception import converters
+    from models.perception.head import converters
 
     arrays = flame_arrays()
     np.savez(path.with_name("flame.npz"), **arrays)

@@ -11,7 +11,7 @@ from pipelines.config import load
 from pipelines.engine.fingerprint import entries
 from pipelines.errors import UserError
 from pipelines.graph import build, check_frames
-from pipelines.session import ROOT, source
+from pipelines.runs.session import ROOT, source
 
 DEMO = ROOT / "configs/run/demo.yaml"
 CONFIG = load(DEMO).config
@@ -62,7 +62,7 @@ def test_no_model_is_code_of_the_other(graph):
 
 
 def test_the_head_that_is_drawn_is_code_of_headgans_evaluation_alone(graph):
-    head = "models.perception.morphable.load_analytic"
+    head = "models.perception.head.morphable.load_analytic"
     assert head in reached(graph, "eval.headgan")
     assert head not in reached(graph, "eval.fsrt")
 
@@ -247,7 +247,7 @@ def test_who_reads_frames_has_their_decoder_in_its_key(graph):
     for node in graph:
         if any("frames" in fields for fields in node.reads.values()):
             assert "simplejpeg" in node.packages, node.name
-            assert "storage.frames.decode_image" in reached(graph, node.name), node.name
+            assert "storage.frame_codec.decode_image" in reached(graph, node.name), node.name
     stored = build(load(DEMO, ["clips.frames.codec=h264"]).config)
     assert "av" in stored["train.fsrt.warmup"].packages
     assert "simplejpeg" not in stored["train.fsrt.warmup"].packages
@@ -257,5 +257,7 @@ def test_the_loop_is_code_of_training_and_what_starts_and_watches_it_is_not(grap
     code = reached(graph, "train.fsrt.warmup")
     assert {"pipelines.train.loop.one_step", "pipelines.train.optim.learning_rate"} <= code
     assert not [
-        s for s in code if s.startswith(("pipelines.train.launch", "pipelines.train.follow", "models.labels"))
+        s
+        for s in code
+        if s.startswith(("pipelines.train.launch", "pipelines.train.monitor", "models.provenance"))
     ]

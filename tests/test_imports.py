@@ -14,7 +14,7 @@ FORBIDDEN = {
     "storage": {"pipelines", "models", "ray", "mlflow"},
     "pipelines/engine": {"models", "torch", "ray", "mlflow", "numpy"},
 }
-ONLY_IMPORTER = {"mlflow": "pipelines/tracking", "ray.data": "pipelines/executor.py"}
+ONLY_IMPORTER = {"mlflow": "pipelines/tracking", "ray.data": "pipelines/cluster/executor.py"}
 HEAVY = ("torch", "ray", "mlflow", "av", "dlib", "scipy", "webdataset", "yt_dlp", "transformers")
 
 
@@ -54,7 +54,7 @@ def test_a_library_has_one_importer(library):
 
 def test_planning_imports_nothing_heavy(tmp_path):
     program = (
-        "import sys\nfrom pipelines.cli import main\n"
+        "import sys\nfrom pipelines.cli.main import main\n"
         "try: main(['plan', 'configs/run/demo.yaml'])\nexcept SystemExit as e: assert not e.code, e.code\n"
         f"print('LOADED', [m for m in {HEAVY!r} if m in sys.modules])"
     )

@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from pipelines.cli import main
+from pipelines.cli.main import main
 from pipelines.errors import UserError, replaced
 from storage import checkpoints
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from pipelines.cli import main
+from pipelines.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -69,7 +69,7 @@ def test_every_run_file_with_its_settings_plans(line, tmp_path):
     for old, new in swap.items():
         words = [word.replace(f"={old}", f"={new}") for word in words]
     env = os.environ | {"REENACT_STORE": str(tmp_path / "store"), "REENACT_CACHE": str(tmp_path / "cache")}
-    argv = [sys.executable, "-m", "pipelines.cli", *words]
+    argv = [sys.executable, "-m", "pipelines.cli.main", *words]
     done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "nodes to run" in done.stdout

@@ -4,13 +4,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from models.fsrt.full_image import AdversarialTask
+from models.fsrt.image_task import AdversarialTask
 from models.fsrt.network import Fsrt
-from pipelines.cli import main
+from pipelines.cli.main import main
 from pipelines.config import load
+from pipelines.dataset.sampler import check_workers
 from pipelines.graph import build
-from pipelines.session import ROOT
-from pipelines.train.data import check_workers
+from pipelines.runs.session import ROOT
 
 FILES = {path.stem: path for path in sorted((ROOT / "configs/run").glob("fsrt_*.yaml"))}
 BASE = (29_774_112, 15_310_131)

@@ -11,11 +11,11 @@ from click.testing import CliRunner
 from models.headgan.config import OFFICIAL_TERMS, Hearing, Terms, official, supplement
 from models.headgan.discriminator import image_discriminator, mouth_discriminator
 from models.headgan.network import Generator
-from pipelines.cli import main
+from pipelines.cli.main import main
 from pipelines.config import load
+from pipelines.dataset.sampler import check_workers
 from pipelines.graph import build
-from pipelines.session import ROOT
-from pipelines.train.data import check_workers
+from pipelines.runs.session import ROOT
 
 FILES = {path.stem: path for path in sorted((ROOT / "configs/run").glob("headgan_*.yaml"))}
 BASE, D_M = 51_748_933, 6_145_666

@@ -91,10 +91,10 @@ READS = {"clips": ("frames",), "keypoints": ("landmarks",)}
 DRIVEN = {"clips": ("frames",)}
 """Those that the reenactor reads of a clip which drives it."""
 TASKS = {
-    "keypoints": "models.fsrt.distil:KeypointTask",
+    "keypoints": "models.fsrt.detector_task:KeypointTask",
     "warmup": "models.fsrt.task:ReenactTask",
-    "perceptual": "models.fsrt.full_image:ImageTask",
-    "adversarial": "models.fsrt.full_image:AdversarialTask",
+    "perceptual": "models.fsrt.image_task:ImageTask",
+    "adversarial": "models.fsrt.image_task:AdversarialTask",
 }
 """What computes a phase's losses, built from its settings."""
 SETTINGS = {

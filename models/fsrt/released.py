@@ -2,8 +2,8 @@
 layout, which tests/golden/fsrt.json lists tensor by tensor.
 
 Our names are theirs behind the part's: `encoder.`, `decoder.`, `expression_encoder.`, `kp_detector.`,
-`discriminator.`. Files come in as storage/weights.py imported them: one safetensors file each, nested dicts
-flattened to dotted names, optimisers left behind.
+`discriminator.`. Files come in as storage/weight_files.py imported them: one safetensors file each, nested
+dicts flattened to dotted names, optimisers left behind.
 
 | weights id | publisher's file | tensors |
 |---|---|---|
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from models.checked import settings
+from models.checkpoint_metadata import settings
 from models.errors import InvalidFile, InvalidSettings
 from models.fsrt.config import Architecture, Detector, Judge, full
 from models.fsrt.discriminator import Discriminator

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from models.api import Batch, Clip, Look, Sample
-from models.fsrt import augment, losses, pictures
+from models.fsrt import augment, losses, visualize
 from models.fsrt.config import Architecture, Augment, Sampling
+from models.fsrt.inference import load_reenactor
 from models.fsrt.network import Fsrt, KeysValues, pixel_grid
-from models.fsrt.reenact import load_reenactor
 from models.precision import precise
 
 __all__ = ["ReenactTask", "load_reenactor"]
@@ -282,11 +282,11 @@ class ReenactTask:
             present=views.present,
         )
         sources, driving, output = (
-            pictures.to_bytes(part) for part in (views.sources, views.target, precise(image))
+            visualize.to_bytes(part) for part in (views.sources, views.target, precise(image))
         )
         shown = driving
         if self.architecture.uses_keypoints:
-            shown = pictures.marked(driving, motion.driving_keypoints)
+            shown = visualize.marked(driving, motion.driving_keypoints)
         row = np.concatenate([*sources.swapaxes(0, 1), shown, output], axis=2)
         return Look(row=row, source=sources[:, 0], driving=driving, output=output)
 

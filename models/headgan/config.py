@@ -181,7 +181,7 @@ class HeadGanConfig:
     needs `fit3dmm.identity: frame`.
     """
     shading: Literal["smooth", "centroid", "first"] = "smooth"
-    """Of NMFC: smooth, or one colour a triangle (models/headgan/nmfc.py)."""
+    """Of NMFC: smooth, or one colour a triangle (models/headgan/conditions.py)."""
     recompute: bool = True
     """Whether a training step computes some maps twice for two fifths of the memory of its activations; on
     CPUs it costs no time. Changes no result.

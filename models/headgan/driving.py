@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 
-from models.animation import ANGLES, MOST_LOST, Edit, Follow
 from models.errors import InvalidFile, InvalidSettings
 from models.headgan.motion import (
     Adaptation,
@@ -22,8 +21,9 @@ from models.headgan.motion import (
     with_expression,
     with_identity,
 )
-from models.perception.fit import FitOptions, face_size, fit_video
-from models.perception.morphable import MorphableModel
+from models.perception.head.fit import FitOptions, face_size, fit_video
+from models.perception.head.morphable import MorphableModel
+from models.reenactor import ANGLES, MOST_LOST, Edit, Follow
 
 BRIDGED = 5
 """Longest run of frames without a fit that is bridged from both sides; as in training."""

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from models.errors import InvalidFile, InvalidSettings
-from models.perception.algorithm1 import adapt_camera
-from models.perception.pose import FLIP, euler_to_rotation, nearest_rotation, rotation_to_euler
+from models.perception.head.algorithm1 import adapt_camera
+from models.perception.head.pose import FLIP, euler_to_rotation, nearest_rotation, rotation_to_euler
 
 CAMERA = 13
 """Numbers of a frame's camera: scale, rotation by rows, translation."""

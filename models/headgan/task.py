@@ -19,19 +19,19 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from models import labels
+from models import provenance
 from models.api import Batch, Clip, Look, Sample
 from models.errors import InvalidSettings
-from models.headgan import losses, pictures
+from models.headgan import losses, visualize
 from models.headgan.audio import heard
+from models.headgan.conditions import Faces
 from models.headgan.config import Architecture, Hearing, Judges, Terms
 from models.headgan.discriminator import crop, image_discriminator, mouth_centre, mouth_discriminator
 from models.headgan.motion import Identity, read_motion, trusted, window
 from models.headgan.network import Generator, Rendered
-from models.headgan.nmfc import Faces
+from models.perception.head.morphable import MorphableModel
+from models.perception.head.raster_torch import Shading
 from models.perception.interfaces import FeatureNet
-from models.perception.morphable import MorphableModel
-from models.perception.raster_torch import Shading
 from models.precision import precise
 
 Maps = list[list[Tensor]]
@@ -156,7 +156,7 @@ class HeadGanTask:
     # --- the step ---
     def step(self, batch: Batch) -> Step:
         """Draw the conditions and run the generator."""
-        images = pictures.taken(batch["frames"], self.architecture.image_size)  # (B,2,3,I,I)
+        images = visualize.taken(batch["frames"], self.architecture.image_size)  # (B,2,3,I,I)
         packed, audio = batch["packed"], batch.get("audio")
         faces = self.faces(packed.device)
         nmfc = self.architecture.condition == "nmfc"
@@ -240,11 +240,11 @@ class HeadGanTask:
         """
         step = self.step(batch)
         made = step.rendered
-        source, driving, output = (pictures.to_bytes(one) for one in (step.source, step.target, made.image))
-        row = [source, pictures.shares_to_bytes(step.told), pictures.shares_to_bytes(step.condition)]
+        source, driving, output = (visualize.to_bytes(one) for one in (step.source, step.target, made.image))
+        row = [source, visualize.shares_to_bytes(step.told), visualize.shares_to_bytes(step.condition)]
         scores: dict[str, float] = {}
         if made.flow is not None:
-            row += [pictures.flow_colours(made.flow), pictures.to_bytes(made.warped)]
+            row += [visualize.flow_colours(made.flow), visualize.to_bytes(made.warped)]
             scores["l1_warped"] = losses.pixel(made.warped, step.target).item() / 2
             scores["flow"] = made.flow.norm(dim=1).mean().item()
         return Look(
@@ -256,7 +256,7 @@ class HeadGanTask:
         )
 
     def describe(self) -> dict[str, Any]:
-        """What models/headgan/reenact.py rebuilds net, head and sound from."""
+        """What models/headgan/inference.py rebuilds net, head and sound from."""
         speech = self.speech and {name: v for name, v in self.speech.items() if name != "transcripts"}
         return {
             "model": "headgan",
@@ -272,7 +272,7 @@ class HeadGanTask:
         found = {}
         if self.speech and self.speech["encoder"] == "headgan":
             found["tokens"] = "transcripts" if self.speech["transcripts"] else "none"
-        return found | {"vgg19": labels.of_losses(self.vgg)}
+        return found | {"vgg19": provenance.of_losses(self.vgg)}
 
 
 class Verdicts:

@@ -71,7 +71,7 @@ class SpeechOptions:
     layer: int = -1
     """0: what goes into the first block of the transformer; k: the output of block k; -1: of the last."""
     align: str = "centres"
-    """centres | inside: see models/perception/wav2vec.py."""
+    """centres | inside: see models/perception/speech/wav2vec.py."""
     window: int = 600
     """Frames of a window; sound up to this long is read at once."""
     context: int = 50

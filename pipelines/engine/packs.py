@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from pipelines.engine.attempts import Machines, ThisMachine, begin, unanswered
-from pipelines.engine.fingerprint import resolve
 from pipelines.engine.keys import View, digest
 from pipelines.engine.node import Node
 from pipelines.errors import Rejected, meaning, placed
@@ -74,20 +73,11 @@ class PackResult:
 
 
 class Executor(Protocol):
-    """Where packs are built: in this process (tests), or on Ray."""
+    """Where packs are built: Ray, or a test's own process."""
 
     def build(self, node: Node, jobs: Sequence[PackJob], config: View, store: Store) -> Iterator[PackResult]:
         """Results in order of completion; raises what a stage raised."""
         ...
-
-
-class InProcess:
-    """The executor of toy graphs and tests: one pack after the other, here, without nets."""
-
-    def build(self, node: Node, jobs: Sequence[PackJob], config: View, store: Store) -> Iterator[PackResult]:
-        run = resolve(node.run)
-        for job in jobs:
-            yield take_pack(job, run, config, {}, store)
 
 
 def take_pack(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipelines.eval.methods import CODEC, COPY
-from pipelines.eval.pictures import ERROR_GAIN
+from pipelines.figures.pictures import ERROR_GAIN
 
 BASELINE_TEXTS: dict[str, str] = {
     COPY: "the source frame, unchanged: what a model must beat",

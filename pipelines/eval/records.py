@@ -15,10 +15,10 @@ import numpy as np
 
 from pipelines.eval.methods import BASELINES
 from pipelines.eval.metrics import METRICS, Metric, Sums
-from pipelines.eval.scoring import LANDMARK_BACKEND, ClipScore
+from pipelines.eval.score import LANDMARK_BACKEND, ClipScore
 
 if TYPE_CHECKING:
-    from pipelines.eval.reenact import EvalConfig
+    from pipelines.eval.evaluate import EvalConfig
 
 
 def records(

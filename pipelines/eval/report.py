@@ -20,9 +20,9 @@ import numpy as np
 from pipelines.eval.captions import BASELINE_TEXTS
 from pipelines.eval.methods import COPY
 from pipelines.eval.metrics import METRICS
-from pipelines.eval.page import COLOURS, GREY, Section, Strip, esc, facts, number, page, strips, table
-from pipelines.eval.pictures import data_uri
-from pipelines.eval.sharing import Evaluated, groups, on_shared_frames
+from pipelines.eval.shared_frames import Evaluated, groups, on_shared_frames
+from pipelines.figures.html import COLOURS, GREY, Section, Strip, esc, facts, number, page, strips, table
+from pipelines.figures.pictures import data_uri
 
 if TYPE_CHECKING:
     from pipelines.engine.node import Context

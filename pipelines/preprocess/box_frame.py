@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from pipelines import media
 from pipelines.errors import Rejected
-from pipelines.preprocess import media
-from pipelines.preprocess.sources.tracks import in_pixels, overlap
+from pipelines.preprocess.sources.common.tracks import in_pixels, overlap
 from pipelines.preprocess.tracks import grown, ticks_of
 
 Size = tuple[int, int]

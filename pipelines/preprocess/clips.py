@@ -18,13 +18,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from models.perception.interfaces import Configurable
+from pipelines import media
 from pipelines.engine.node import Sample
-from pipelines.preprocess import media
+from pipelines.media import FPS
 from pipelines.preprocess.box_frame import in_known_frame
 from pipelines.preprocess.keypoints import inference
-from pipelines.preprocess.media import FPS
-from pipelines.preprocess.scores import Looks, audible_share
-from pipelines.preprocess.sources.files import short_name
+from pipelines.preprocess.quality import Looks, audible_share
+from pipelines.preprocess.sources.common.files import short_name
 from pipelines.preprocess.tracks import (
     Dropped,
     Track,
@@ -34,12 +34,12 @@ from pipelines.preprocess.tracks import (
     ticks_of,
     without_held,
 )
-from storage import frames
+from storage import frame_codec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FramesConfig:
-    codec: frames.Codec = "jpeg"
+    codec: frame_codec.Codec = "jpeg"
     """jpeg; png: lossless, four times the bytes, for evaluation; h264: short GOPs for small disks, a quarter
     of the bytes and twenty times the work for two frames."""
     quality: int = 95
@@ -300,9 +300,9 @@ def stream_crop(
     media.check_whole(np.array(times), max(begin, probed.get("begin", 0.0)), end, 1, probed)
 
 
-def encoded(images: Iterable[np.ndarray], settings: FramesConfig) -> frames.Encoded:
+def encoded(images: Iterable[np.ndarray], settings: FramesConfig) -> frame_codec.Encoded:
     """images (H,W,3) uint8 -> the field `frames`, one after the other."""
-    return frames.encoded(images, settings.codec, settings.quality)
+    return frame_codec.encoded(images, settings.codec, settings.quality)
 
 
 # --- clips --------------------------------------------------------------------------------------------------

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.engine.node import Sample
 from pipelines.errors import Rejected, Transient
-from pipelines.preprocess.media import as_file, probe
+from pipelines.media import as_file, probe
 
 if TYPE_CHECKING:
-    from pipelines.preprocess.fetch.obtain import Wanted
+    from pipelines.preprocess.fetch.fetch import Wanted
 
 ENOUGH_LINES = 720
 
@@ -81,7 +81,7 @@ def bring(inputs: Mapping[str, Sequence[Sample]], config: Any, nets: Mapping[str
         yield _sample(row, path := _as_listed(row), look(path), "local")
         look.confirm()
         return
-    from pipelines.preprocess.fetch.obtain import obtain
+    from pipelines.preprocess.fetch.fetch import obtain
 
     with obtain(wanted(row, config.download), config.runtime.download, look) as fetched:
         yield _sample(row, fetched.path, fetched.probe, fetched.transport, fetched.offset, fetched.facts)
@@ -147,7 +147,7 @@ def _state(path: Path) -> tuple[int, int]:
 # --- what to ask for ----------------------------------------------------------------------------------------
 def wanted(row: Mapping[str, Any], config: DownloadConfig) -> Wanted:
     """A mirror may name a video by the recording or by YouTube's id."""
-    from pipelines.preprocess.fetch.obtain import Wanted
+    from pipelines.preprocess.fetch.fetch import Wanted
 
     names = dict.fromkeys((row["id"], row["uri"].removeprefix("youtube:")))
     return Wanted(

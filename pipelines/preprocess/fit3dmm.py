@@ -2,7 +2,7 @@
 
 | backend | fits | to |
 |---|---|---|
-| landmarks | any model | 68 points: camera, identity and expression together (models/perception/fit.py) |
+| landmarks | any model | 68 points: camera, identity and expression together (perception/head/fit.py) |
 | algorithm1 | any model | points, dense or 68, with depth or without: far faster (algorithm1.py) |
 | deca | flame | the image, by DECA's encoder (deca.py) |
 | deep3d | bfm_deep3d | the image, by Deep3DFaceRecon's net (deep3d.py) |
@@ -25,8 +25,8 @@ from pipelines.errors import Rejected, UserError
 from pipelines.preprocess.keypoints import inference
 
 if TYPE_CHECKING:
-    from models.perception.fit import FaceFit
-    from models.perception.resnet import Reading
+    from models.perception.head.fit import FaceFit
+    from models.perception.head.resnet import Reading
 
     Fitter = Callable[[np.ndarray, "np.ndarray | None"], tuple[FaceFit, "Reading | None"]]
     Measure = Callable[[FaceFit, np.ndarray], np.ndarray]
@@ -45,7 +45,7 @@ class Fit3dmmConfig:
     """What fits; see the table above."""
     model: Literal["analytic_head", "flame", "bfm_deep3d", "bfm_3ddfa", "lsfm"] = "analytic_head"
     """The morphable model that is fitted; all but analytic_head are converted and imported by the user, see
-    models/perception/converters.py."""
+    models/perception/head/converters.py."""
     identity: Literal["clip", "frame"] = "clip"
     """One identity for the clip, or one a frame beside their mean (field id_frames)."""
     contour_weight: float = 0.15
@@ -171,7 +171,7 @@ def _frames_of(key: str, clips: Iterator[Sample]) -> np.ndarray:
 
 def _fitter(settings: Any, model: Any, net: Any) -> tuple[Fitter, Measure]:
     """What fits the frames that have points (n,m,2 or 3), and what says how many pixels (n,) a fit is off."""
-    from models.perception.fit import FitOptions, fit_landmarks, landmark_error
+    from models.perception.head.fit import FitOptions, fit_landmarks, landmark_error
 
     def on_landmarks(fit: FaceFit, points: np.ndarray) -> np.ndarray:
         return landmark_error(model, fit, points)
@@ -182,7 +182,7 @@ def _fitter(settings: Any, model: Any, net: Any) -> tuple[Fitter, Measure]:
         names = ("contour_weight", "chin_weight", "noise", "id_prior", "rounds", "identity")
         options = FitOptions(**{name: getattr(settings, name) for name in names})
         return (lambda points, _: (fit_landmarks(model, points, options), None)), on_landmarks
-    from models.perception.algorithm1 import Algorithm1
+    from models.perception.head.algorithm1 import Algorithm1
 
     if settings.points == "dense" and model.dense_index is None:
         raise UserError(f"fit3dmm.points dense: model {model.name} does not say which vertices those are")
@@ -209,7 +209,7 @@ def _by_net(net: Any, points: np.ndarray, frames: np.ndarray | None) -> tuple[Fa
 def _fit(
     sample: Sample, frames: np.ndarray | None, settings: Any, model: Any, fitter: Fitter, measure: Measure
 ) -> Sample:
-    from models.perception.fit import face_size, fill_gaps, neutral
+    from models.perception.head.fit import face_size, fill_gaps, neutral
 
     landmarks, points = sample["landmarks"], sample[settings.points]
     count = len(landmarks)
@@ -239,7 +239,7 @@ def _one_person(found: FaceFit, usable: np.ndarray, settings: Any) -> FaceFit:
         return found
     counted = usable
     if settings.backend in NET_MODELS:
-        from models.perception.pose import rotation_to_euler
+        from models.perception.head.pose import rotation_to_euler
 
         frontal = usable & (np.abs(rotation_to_euler(found.rotation)[:, 1]) < FRONTAL)
         counted = frontal if frontal.any() else usable
@@ -250,7 +250,7 @@ def _smoothed(fit: FaceFit, trusted: np.ndarray, settings: Any) -> FaceFit:
     """Frames that are not among `trusted` are already bridged, and lend no weight."""
     if settings.smooth == "none":
         return fit
-    from models.perception.smoothing import gaussian, one_euro
+    from models.perception.head.smoothing import gaussian, one_euro
 
     if settings.smooth == "one_euro":
         return one_euro(fit, settings.smooth_cutoff, settings.smooth_beta)
@@ -272,7 +272,7 @@ def longest_gap(valid: np.ndarray) -> int:
 
 
 def _sample(key: str, fit: FaceFit, valid: np.ndarray, settings: Any) -> Sample:
-    from models.perception.pose import rotation_to_euler
+    from models.perception.head.pose import rotation_to_euler
 
     each = fit.id if fit.id.ndim == 2 else np.tile(fit.id, (len(fit.scale), 1))
     counted = valid if valid.any() else np.ones(len(valid), bool)

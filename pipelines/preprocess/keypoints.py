@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from models.perception.hull import hull_area
+from models.perception.head.hull import hull_area
 from models.perception.interfaces import Configurable, Inference
 from pipelines.engine.node import Sample
 from pipelines.errors import Rejected
@@ -33,7 +33,8 @@ class KeypointsConfig:
     sources with a face box in every frame (a CSV of crops has one for the whole clip)."""
     landmarker: Literal["dlib68", "dlib68_precise", "fan2d", "fan2d_flip", "fan25d", "fan3d"] = "dlib68"
     """Net that places the landmarks. dlib68_precise jitters 30 % less than dlib68 and makes the stage three
-    times as slow. fan*: face-alignment, see models/perception/fan.py; `reenact weights import fan2d FILE`."""
+    times as slow. fan*: face-alignment, see models/perception/faces/fan.py; `reenact weights import fan2d
+    FILE`."""
     detect_every: int = 3
     """Frames between detections; boxes between them are interpolated. Not smoothed: a box that lags behind a
     fast head costs far more (4.4 px with a median over 13 frames, 1.3 px without) than a box that jitters."""

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.errors import UserError
 from pipelines.preprocess.sources import Listing, load, with_sources
-from pipelines.preprocess.sources.files import BadLine, checked_id, digests, reject
-from pipelines.preprocess.sources.tracks import overlapping, span
+from pipelines.preprocess.sources.common.files import BadLine, checked_id, digests, reject
+from pipelines.preprocess.sources.common.tracks import overlapping, span
 
 if TYPE_CHECKING:
     import pyarrow as pa

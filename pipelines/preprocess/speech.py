@@ -152,7 +152,7 @@ def mel_features(clip: Sample, settings: Any) -> np.ndarray:
 
 def headgan_features(clip: Sample, settings: Any) -> np.ndarray:
     """(T,300) float32. Sound is what the clip keeps, 16 kHz, where the authors take the recording's rate."""
-    from models.perception.headgan_audio import SIZE, features
+    from models.perception.speech.headgan_audio import SIZE, features
     from pipelines.preprocess.transcripts import tokens_of
 
     about, frames = clip["clip"], clip["clip"]["frames"]
@@ -169,7 +169,7 @@ def headgan_features(clip: Sample, settings: Any) -> np.ndarray:
 
 def frame_features(sound: np.ndarray, frames: int, settings: Any) -> np.ndarray:
     """Log-mel of sound (n,) -> (T,D) float32. Beyond the clip's ends its end frames are repeated."""
-    from models.perception.logmel import HOP, RATE, log_mel
+    from models.perception.speech.logmel import HOP, RATE, log_mel
 
     middle = HOP // 2  # the four columns of a frame lie at 5, 15, 25 and 35 ms of it
     columns = log_mel(

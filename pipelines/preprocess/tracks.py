@@ -20,10 +20,10 @@ from typing import Any, cast
 
 import numpy as np
 
+from pipelines import media
 from pipelines.errors import Rejected
-from pipelines.preprocess import media
-from pipelines.preprocess.media import FPS
-from pipelines.preprocess.sources.tracks import in_pixels, in_seconds, overlap, tube_spans, union
+from pipelines.media import FPS
+from pipelines.preprocess.sources.common.tracks import in_pixels, in_seconds, overlap, tube_spans, union
 
 TINY = 1e-9
 """Pixels: a box without area grows from there."""

@@ -14,9 +14,9 @@ from bisect import bisect_left
 from functools import lru_cache
 from typing import Any
 
-from models.perception.headgan_audio import Token
+from models.perception.speech.headgan_audio import Token
 from pipelines.errors import UserError
-from pipelines.preprocess.sources.files import digests, metadata_file
+from pipelines.preprocess.sources.common.files import digests, metadata_file
 
 SETTING = "speech.transcripts"
 

@@ -21,9 +21,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pipelines import media
 from pipelines.engine.node import Sample
 from pipelines.errors import Rejected
-from pipelines.preprocess import media
 from pipelines.preprocess.clips import FramesConfig, encoded, stream_crop
 
 BLUR = 5.0

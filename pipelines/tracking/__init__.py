@@ -28,8 +28,8 @@ Events are flat dicts with `type`, `time` (seconds since the epoch) and `run_id`
 Other types (progress, warning) are skipped.
 """
 
-from pipelines.tracking.place import Place, check_port, configured, place, serve, ui_command
 from pipelines.tracking.replay import Replayer
+from pipelines.tracking.server import Place, check_port, configured, place, serve, ui_command
 from pipelines.tracking.tracker import Tracker
 
 __all__ = ["Place", "Replayer", "Tracker", "check_port", "configured", "place", "serve", "ui_command"]

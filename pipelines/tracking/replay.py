@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.tracking.place import Place, prepare
+from pipelines.tracking.server import Place, prepare
 from pipelines.tracking.text import MAX_TAG, cut, flatten, name_of, public, public_tree, tags_of, yaml_of
 from storage.errors import Damaged, StoreError, StoreUnreachable
 

@@ -9,8 +9,8 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
-from pipelines.tracking.place import Place
 from pipelines.tracking.replay import EXPERIMENT, Event, Fetch, Replayer, quiet
+from pipelines.tracking.server import Place
 from pipelines.tracking.text import public
 
 FLUSH_SECONDS = 2.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from pipelines.train.data import check_workers
+from pipelines.dataset.sampler import check_workers
 
 
 def check_phase(config: Any, node: str) -> None:

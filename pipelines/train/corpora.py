@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.stored_clips import Clips, opened
-from pipelines.train.data import Corpus
+from pipelines.dataset.clips import Clips, opened
+from pipelines.dataset.sampler import Corpus
 
 
 @dataclass(frozen=True, slots=True)

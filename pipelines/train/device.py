@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from models.api import Batch
 from models.perception.interfaces import Configurable, Inference
-from pipelines.train.data import Chunk
+from pipelines.dataset.sampler import Chunk
 
 
 def this_device() -> torch.device:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from models import MODELS
 from models.api import Phase, Task
+from pipelines.cluster.executor import load_nets
 from pipelines.engine.fingerprint import resolve
-from pipelines.executor import load_nets
-from pipelines.train.observe import landmark_finder
+from pipelines.train.validation_metrics import landmark_finder
 
 if TYPE_CHECKING:
+    from pipelines.dataset.sampler import Corpus
     from pipelines.engine.node import Context
-    from pipelines.train.data import Corpus
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,18 +21,18 @@ from typing import TYPE_CHECKING, Any
 from models import MODELS
 from models.api import Phase
 from models.errors import InvalidSettings
-from models.labels import told
+from models.provenance import told
+from pipelines.dataset.clips import Clips
 from pipelines.errors import UserError
-from pipelines.stored_clips import Clips
-from pipelines.train.follow import follow, note
 from pipelines.train.metric_log import METRICS, MetricLog, cut, log_text, read_metrics
+from pipelines.train.monitor import follow, note
 from pipelines.train.stopping import STOP
 from storage.checkpoints import StepCheckpoints
 from storage.files import Store
 
 if TYPE_CHECKING:
+    from pipelines.dataset.sampler import Corpus
     from pipelines.engine.node import Context
-    from pipelines.train.data import Corpus
     from pipelines.train.job import Job
 
 LOOKED = 1000
@@ -58,7 +58,7 @@ def train_phase(ctx: Context) -> None:
 # --- what goes in -------------------------------------------------------------------------------------------
 def prepare(ctx: Context, phase: Phase) -> None:
     """Put into the work folder what every worker begins with, and the lines of the run that is continued."""
-    from pipelines.train.starts import bring_weights, continues
+    from pipelines.train.initial_weights import bring_weights, continues
 
     store = Store(ctx.scratch)
     store.delete(STOP)
@@ -134,7 +134,7 @@ def run_workers(ctx: Context, job: Job) -> None:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from pipelines.executor import is_private
+    from pipelines.cluster.executor import is_private
     from pipelines.train.group import OneMachine
     from pipelines.train.worker import work
 

@@ -18,10 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from models.api import Phase
 from models.precision import autocast
-from pipelines.train.broken import stop_if_broken
-from pipelines.train.data import Chunk, training_chunks
+from pipelines.dataset.sampler import Chunk, training_chunks
 from pipelines.train.device import to_device
 from pipelines.train.job import Job
+from pipelines.train.nonfinite import stop_if_broken
 from pipelines.train.objective import Losses, Objective
 from pipelines.train.optim import set_rate
 from pipelines.train.state import State

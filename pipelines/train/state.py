@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models import labels
+from models import provenance
 from models.errors import InvalidSettings
 from pipelines.errors import UserError
 from pipelines.train.device import on_device
-from pipelines.train.figures import Clock, Figures
 from pipelines.train.job import Job
+from pipelines.train.meters import Clock, Figures
 from pipelines.train.objective import choose_parts, learn
 from pipelines.train.optim import Ema, adam, moments, restore_moments
 from pipelines.train.stopping import Stop
@@ -92,10 +92,10 @@ class State:
                 f"{self.job.node} cannot start from phase {about.get('phase')}: it brings unknown tensors "
                 f"{found.unexpected_keys[:3]}, lacks the frozen parts {missing}, has only a share of {half}"
             )
-        told = labels.trained_on(labels.read(about), self._parts(), phase.learning)
+        told = provenance.trained_on(provenance.read(about), self._parts(), phase.learning)
         if phase.released and begun & set(phase.train):  # those were trained with all that is published
-            told = dict.fromkeys(self.labels, labels.AS_PUBLISHED) | told
-        self.labels = labels.after(told, self.labels)
+            told = dict.fromkeys(self.labels, provenance.AS_PUBLISHED) | told
+        self.labels = provenance.after(told, self.labels)
         if self.ema:
             self.ema = Ema(self.parameters, phase.ema)
         if phase.carry:
@@ -125,7 +125,7 @@ class State:
         return {
             "phase": self.job.phase.name,
             "step": self.step,
-            **labels.written(self.labels),
+            **provenance.written(self.labels),
             **self.task.describe(),
         }
 
@@ -161,7 +161,7 @@ class State:
             mean = _under("ema.", tensors)
             for name, tensor in self.ema.mean.items():
                 tensor.copy_(mean[name])
-        self.step, self.labels = about["step"], labels.read(about)
+        self.step, self.labels = about["step"], provenance.read(about)
         self.best = tuple(about["best"]) if "best" in about else None  # pyright: ignore[reportAttributeAccessIssue]
 
 

@@ -16,8 +16,8 @@ import torch
 
 from models.api import Look, Task
 from models.precision import autocast
+from pipelines.dataset.sampler import Corpus, draw, gather
 from pipelines.engine.fingerprint import resolve
-from pipelines.train.data import Corpus, draw, gather
 from pipelines.train.device import to_device
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SAMPLES = 16  # looked at, the same each time
 ROWS, PICTURE = 8, 128  # of the grid: rows, and the least side of a picture in it
-OBSERVER = "pipelines.train.observe:figures"
+OBSERVER = "pipelines.train.validation_metrics:figures"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ import torch.distributed as dist
 from models.precision import check_precision
 from pipelines.train.checks import fp32_instead
 from pipelines.train.device import agreed, place, this_device
-from pipelines.train.figures import speed
 from pipelines.train.job import Job
 from pipelines.train.loop import begin, look, looked_at, steps
+from pipelines.train.meters import speed
 from pipelines.train.metric_log import MetricLog, cut
 from pipelines.train.state import State
 from pipelines.train.stopping import StopFile

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from pipelines.preprocess import media
+from pipelines import media
 from pipelines.preprocess.clips import ClipsConfig, cut_clips, stream_crop
 from storage.shards import ShardWriter, encode_sample
 
@@ -39,7 +39,7 @@ SAME = "area+accurate_rnd+full_chroma_int+bitexact"
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory) -> list[Path]:
     """Talking heads in 1280x720 with sensor noise, H.264 at about 2 Mb/s."""
-    from models.perception.morphable import analytic
+    from models.perception.head.morphable import analytic
     from pipelines.preprocess.sources import synthetic
 
     folder = tmp_path_factory.mktemp("videos")
@@ -81,7 +81,7 @@ def track_of(path: Path) -> dict:
 
 
 def nets() -> dict:
-    from models.perception import dlib_faces
+    from models.perception.faces import dlib_faces
 
     return {"dlib_hog": dlib_faces.load_hog({})}
 
@@ -251,11 +251,11 @@ def peak_memory() -> int:
 
 def every_stage_of(video: str, minutes: int, folder: str, tracks: str) -> str:
     """clips, keypoints, fit3dmm and speech of one long recording, pack after pack, in this process."""
+    from pipelines.cluster.executor import load_nets
     from pipelines.config import load
     from pipelines.engine.fingerprint import resolve
     from pipelines.engine.keys import View
     from pipelines.engine.packs import PackJob, UnitJob, build_pack
-    from pipelines.executor import load_nets
     from pipelines.graph import build
     from storage.files import Store
 

@@ -23,21 +23,21 @@ import pytest
 import torch
 from PIL import Image
 
-from models.animation import Edit, Shown, Transfer
-from models.headgan.reenact import Reenactor, load_reenactor
-from models.perception.fit import FitOptions, fit_video
-from models.perception.morphable import analytic
-from models.perception.pose import rotation_to_euler
-from pipelines.animate_command import perception
-from pipelines.driving_sound import silence
+from models.headgan.inference import Reenactor, load_reenactor
+from models.perception.head.fit import FitOptions, fit_video
+from models.perception.head.morphable import analytic
+from models.perception.head.pose import rotation_to_euler
+from models.reenactor import Edit, Shown, Transfer
+from pipelines.animate.sound import silence
+from pipelines.cli.animate import perception
 from pipelines.engine.packs import seal
 from pipelines.engine.plan import read_whole
-from pipelines.eval.chosen import splits
-from pipelines.eval.pictures import to_uint8
-from pipelines.preprocess.media import FPS
-from pipelines.preprocess.sources.head_look import draw_look, draw_setting
+from pipelines.eval.clip_list import splits
+from pipelines.figures.pictures import to_uint8
+from pipelines.media import FPS
+from pipelines.preprocess.sources.common.head_appearance import draw_look, draw_setting
+from pipelines.preprocess.sources.common.rendered_head import HeadRenderer, Pose
 from pipelines.preprocess.sources.synthetic import act, speak
-from pipelines.preprocess.sources.talking_head import HeadRenderer, Pose
 from storage import locations
 from storage.families import Artifact, Family, read_manifest, read_parquet
 from storage.files import Store

@@ -34,15 +34,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from models.fsrt.config import Augment, Images, Sampling, full, tiny
-from models.fsrt.full_image import ImageTask
+from models.fsrt.image_task import ImageTask
 from models.fsrt.phases import PHASES
-from models.fsrt.quarter import Lattice
+from models.fsrt.sampling import Lattice
 from models.fsrt.task import ReenactTask, Views
 from models.onednn import linear
 from models.perception import vgg19
 from models.perception.interfaces import Inference
 from models.precision import autocast, has_bf16
-from pipelines.train.data import gather
+from pipelines.dataset.sampler import gather
 from pipelines.train.job import Job
 from pipelines.train.loop import one_step
 from pipelines.train.objective import Objective

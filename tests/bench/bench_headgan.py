@@ -30,18 +30,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.headgan import losses
 from models.headgan.blocks import fold
+from models.headgan.conditions import Faces
 from models.headgan.config import Hearing, Judges, Terms, supplement
 from models.headgan.discriminator import mouth_centre
 from models.headgan.motion import explicit_motion
 from models.headgan.network import Generator
-from models.headgan.nmfc import Faces
 from models.headgan.phases import ADVERSARIAL
-from models.headgan.pictures import taken
 from models.headgan.task import HeadGanTask
+from models.headgan.visualize import taken
 from models.onednn import linear
 from models.perception import vgg19
+from models.perception.head.morphable import load_analytic
 from models.perception.interfaces import Inference
-from models.perception.morphable import load_analytic
 from models.precision import autocast
 from pipelines.train.objective import Objective
 from pipelines.train.optim import adam

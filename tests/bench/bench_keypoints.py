@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.perception import fan, s3fd
+from models.perception.faces import fan, s3fd
 from models.perception.interfaces import Inference
 
 FRAMES = 8

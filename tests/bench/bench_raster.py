@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from models.headgan.nmfc import Faces
-from models.perception.morphable import MorphableModel
-from models.perception.pose import euler_to_rotation
-from models.perception.raster import rasterize as rasterize_numpy
-from models.perception.raster_torch import rasterize
+from models.headgan.conditions import Faces
+from models.perception.head.morphable import MorphableModel
+from models.perception.head.pose import euler_to_rotation
+from models.perception.head.raster import rasterize as rasterize_numpy
+from models.perception.head.raster_torch import rasterize
 
 SIDE, GRID, N_ID, N_EXP = 256, 195, 157, 28
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import webdataset
 
-from storage import frames, locations, shards
+from storage import frame_codec, locations, shards
 from storage.families import Family, ManifestRow, UnitRecord, manifest_bytes, pack_record_bytes
 from storage.files import Store
 
@@ -97,7 +97,7 @@ def test_reading_back(family):
             for key in family.keys for m in [family._place(key).sample.member("frames")]}  # fmt: skip
     begin = cpu()
     for key, pair in picks:
-        frames.decode("jpgs", data[key], pair)
+        frame_codec.decode("jpgs", data[key], pair)
     bare = (cpu() - begin) / count
     begin = cpu()
     for key, pair in picks:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from models.perception.wav2vec import Wav2Vec2, normalised
+from models.perception.speech.wav2vec import Wav2Vec2, normalised
 from pipelines.preprocess.speech import SpeechConfig, encode_speech
 
 CLIPS = {"8 clips of 5 s": [125] * 8, "8 clips of 2.6 to 8 s": [64, 80, 90, 110, 125, 150, 181, 200]}

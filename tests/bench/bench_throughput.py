@@ -30,7 +30,7 @@ import pytest
 from storage import ledger, locations
 from storage.families import read_pack_record
 from storage.files import Store
-from storage.frames import Encoded
+from storage.frame_codec import Encoded
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = "configs/run/demo.yaml"
@@ -43,11 +43,11 @@ ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", 
 
 def bare_kernels() -> dict[str, float]:
     """Node -> seconds of its function over all recordings."""
+    from pipelines.cluster.executor import load_nets
     from pipelines.config import load
     from pipelines.engine.fingerprint import resolve
     from pipelines.engine.keys import View
     from pipelines.errors import Rejected
-    from pipelines.executor import load_nets
     from pipelines.graph import build
     from pipelines.preprocess.recordings import list_source
 

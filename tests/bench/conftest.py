@@ -19,7 +19,7 @@ def reenact(tmp_path) -> Reenact:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_", "REENACT_"))}
 
     def call(*args: str) -> str:
-        argv = [sys.executable, "-m", "pipelines.cli", *args]
+        argv = [sys.executable, "-m", "pipelines.cli.main", *args]
         done = subprocess.run(argv, cwd=ROOT, env=kept | mine, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

@@ -39,7 +39,7 @@ class Checkout:
         return kept | mine | edited | self.env
 
     def argv(self, *args: str) -> list[str]:
-        return [sys.executable, "-m", "pipelines.cli", *args]
+        return [sys.executable, "-m", "pipelines.cli.main", *args]
 
     def call(self, *args: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         return subprocess.run(self.argv(*args), cwd=self.source, env=self.environment(),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.accept import GOLDENS
-from pipelines.snapshot import ROOT
+from pipelines.runs.accept import GOLDENS
+from pipelines.runs.snapshot import ROOT
 
 MICRO = str(Path(__file__).with_name("micro.yaml"))
 FIELD = '    extra: float = field(default=0.0, metadata={"as_before": 0.0})\n'
@@ -39,15 +39,15 @@ def test_a_moved_file_a_new_field_and_a_reworded_message_make_nothing_stale(edit
     (edited.source / "models/moved").mkdir()
     (fsrt / "losses.py").rename(edited.source / "models/moved/losses.py")
     edited.edit(
-        "models/fsrt/full_image.py", "from models.fsrt import losses", "from models.moved import losses"
+        "models/fsrt/image_task.py", "from models.fsrt import losses", "from models.moved import losses"
     )
     for name in ("task", "distil"):
         moved = "from models.fsrt import augment, pictures\nfrom models.moved import losses\n"
         edited.edit(f"models/fsrt/{name}.py", "from models.fsrt import augment, losses, pictures\n", moved)
     edited.edit("models/api.py", "    ema: float = 0.0\n", f"    ema: float = 0.0\n{FIELD}")
     edited.edit("pipelines/train/launch.py", "training workers need", "workers of a training need")
-    edited.edit("models/labels.py", "fine-tuned", "trained further from")
-    edited.edit("pipelines/progress.py", "LOG_EVERY = 10.0", "LOG_EVERY = 20.0")
+    edited.edit("models/provenance.py", "fine-tuned", "trained further from")
+    edited.edit("pipelines/runs/progress.py", "LOG_EVERY = 10.0", "LOG_EVERY = 20.0")
     edited.edit("pipelines/eval/captions.py", "driving = truth", "driving, which is the truth")
     assert set(edited.states().values()) == {"cached"}
 

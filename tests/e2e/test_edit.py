@@ -5,7 +5,7 @@ from pathlib import Path
 
 MICRO = str(Path(__file__).with_name("micro.yaml"))
 NODE = "train.fsrt.keypoints"
-TASK = "models/fsrt/distil.py"
+TASK = "models/fsrt/detector_task.py"
 
 
 def weights(store: Path) -> dict[str, bytes]:
@@ -34,7 +34,7 @@ def test_an_edit_during_a_run_is_of_the_next_run(micro, tmp_path):
 
     again = mine.call("run", MICRO, "--only", NODE)
     assert again.returncode == 0, again.stderr
-    assert "models.fsrt.distil.KeypointTask" in again.stdout
+    assert "models.fsrt.detector_task.KeypointTask" in again.stdout
     found = weights(mine.store)
     assert len(found) == 2
     assert len(set(found.values())) == 2

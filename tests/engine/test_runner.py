@@ -10,11 +10,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.engine.packs import InProcess
 from pipelines.engine.runner import Outcome, Runner
 from pipelines.errors import CodeError, TooManyRejects, Transient
-from pipelines.runs import failures
+from pipelines.runs.run import failures
 from storage import locations
+from tests.toy_project import InProcess
 
 BUILD_ONE = """
 import sys
@@ -30,21 +30,20 @@ print(result.rows[0].code)
 """
 
 RUN_AND_DIE = """
-import importlib.util, os, pickle, sys
+import os, pickle, sys
 sys.path[:0] = [sys.argv[1], sys.argv[2]]
-from pipelines.engine.packs import InProcess
+from tests.toy_project import InProcess
 from pipelines.engine.runner import Outcome, Runner
 
-spec = importlib.util.spec_from_file_location("toys", sys.argv[3])
-sys.modules["toys"] = toys = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(toys)
+from tests import toy_project as toys
+
 project = toys.Project.__new__(toys.Project)
-project.__dict__.update(pickle.loads(bytes.fromhex(sys.argv[4])))
+project.__dict__.update(pickle.loads(bytes.fromhex(sys.argv[3])))
 project.config = toys.Config(listing=toys.Listing(file=str(project.root / "values.json")))
 
 
 class Dies(InProcess):
-    left = int(sys.argv[5])
+    left = int(sys.argv[4])
 
     def build(self, *args):
         for result in super().build(*args):
@@ -271,9 +270,8 @@ def test_the_manifest_lists_every_unit_with_its_pack_and_size(ran):
 def test_a_killed_run_resumed_equals_an_uninterrupted_one(project, steps):
     """The process dies after some packs; what it published stands, and the rest comes out the same."""
     state = {k: v for k, v in project.__dict__.items() if k != "config"}
-    conftest = str(Path(__file__).with_name("conftest.py"))
-    argv = [sys.executable, "-c", RUN_AND_DIE, os.getcwd(), str(project.root), conftest,
-            pickle.dumps(state).hex(), str(steps)]  # fmt: skip
+    argv = [sys.executable, "-c", RUN_AND_DIE, os.getcwd(), str(project.root)]
+    argv += [pickle.dumps(state).hex(), str(steps)]
     assert subprocess.run(argv, check=False).returncode == 9
     before = project.did()
     outcome = project.run()

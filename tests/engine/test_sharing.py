@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
-from pipelines.engine.packs import InProcess
 from pipelines.engine.runner import Runner
 from storage import leases, locations
+from tests.toy_project import InProcess
 
 PATIENT = leases.Lease(poll=0.02)
 HASTY = leases.Lease(ttl=1.0, poll=0.02)

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.eval.chosen import choose_clips
-from pipelines.eval.reenact import EvalConfig, evaluate
+from pipelines.eval.clip_list import choose_clips
+from pipelines.eval.evaluate import EvalConfig, evaluate
 from storage.files import Store
 
 

@@ -3,18 +3,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipelines.eval import records, scoring
+from pipelines.eval import records, score
+from pipelines.eval.evaluate import EvalConfig
 from pipelines.eval.metrics import METRICS
-from pipelines.eval.reenact import EvalConfig
 
 
 def score_all(half_way, clips, metrics=("l1", "psnr_frame"), lacking=None):
     scores = []
     for key, frames in clips.items():
-        methods, truth = scoring.drive("toy", half_way, half_way.clip_of(frames), [0], range(1, len(frames)))
-        sums = scoring.score(methods, truth, metrics, None)
+        methods, truth = score.drive("toy", half_way, half_way.clip_of(frames), [0], range(1, len(frames)))
+        sums = score.score(methods, truth, metrics, None)
         scores.append(
-            scoring.ClipScore(
+            score.ClipScore(
                 clip=key,
                 frames=len(truth),
                 size=32,

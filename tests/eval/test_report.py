@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from pipelines.eval import report
-from pipelines.eval.page import COLOURS, GREY
 from pipelines.eval.report import ReportConfig
-from pipelines.eval.sharing import Evaluated
+from pipelines.eval.shared_frames import Evaluated
+from pipelines.figures.html import COLOURS, GREY
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from pipelines import media
 from pipelines.errors import Rejected
-from pipelines.preprocess import media
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
 from storage.shards import encode_sample
 

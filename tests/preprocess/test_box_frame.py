@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from pipelines import media
 from pipelines.errors import Rejected
-from pipelines.preprocess import media
 from pipelines.preprocess.box_frame import confirmed, in_known_frame, usual_frames
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
 from pipelines.preprocess.fetch.ytdlp import _facts

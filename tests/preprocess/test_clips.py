@@ -5,12 +5,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from pipelines import media
 from pipelines.config import CONFIGS, load
 from pipelines.errors import Rejected
 from pipelines.graph import build
-from pipelines.preprocess import clips, media
+from pipelines.preprocess import clips
 from pipelines.preprocess.clips import ClipsConfig, cut_clips, fit_into
-from storage import frames
+from storage import frame_codec
 from storage.shards import encode_sample
 
 BASE = ClipsConfig(size=128, min_frames=30, min_size=64)
@@ -356,7 +357,7 @@ def test_frames_are_stored_as_asked(face_video, codec, extension):
     given = [track(0, 30, FACE)]
     (sample,) = cut(face_video, settings, {}, given)
     (exact,) = cut(face_video, EXACT, {}, given)
-    assert sample["frames"] == frames.encoded(exact["frames"].images(), codec, 90)
+    assert sample["frames"] == frame_codec.encoded(exact["frames"].images(), codec, 90)
     assert (sample["frames"].extension, len(sample["frames"])) == (extension, 30)
 
 

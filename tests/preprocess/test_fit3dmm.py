@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from models.perception import NETS
-from models.perception.fit import turn
-from models.perception.morphable import analytic
-from models.perception.pose import project
+from models.perception.head.fit import turn
+from models.perception.head.morphable import analytic
+from models.perception.head.pose import project
 from pipelines.config import Config
 from pipelines.errors import Rejected, UserError
 from pipelines.graph import build
@@ -17,7 +17,7 @@ from pipelines.preprocess.fit3dmm import Fit3dmmConfig, bridged, fit_clips, long
 from pipelines.preprocess.keypoints import KeypointsConfig, find_keypoints
 from pipelines.preprocess.sources.synthetic import SyntheticConfig, recordings
 from storage.shards import FIELDS, encode_sample
-from storage.weights import WEIGHTS
+from storage.weight_files import WEIGHTS
 
 RUNTIME = SimpleNamespace(gpu_share=0.0, net_batch=0, net_compile=False)
 CONFIG = SimpleNamespace(
@@ -366,7 +366,7 @@ def shape_nets(tmp_path_factory, shape_files, said):
     """Both nets and their models out of files in the publishers' layouts; the nets say the codes above."""
     from scipy.io import savemat
 
-    from models.perception import converters, deca, deep3d
+    from models.perception.head import converters, deca, deep3d
 
     folder = tmp_path_factory.mktemp("nets")
     flame = shape_files.flame_model(folder / "flame.safetensors")

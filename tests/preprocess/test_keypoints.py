@@ -277,7 +277,7 @@ def test_the_boxes_of_the_clip_need_no_detector():
 
 
 def test_a_box_beside_the_clip_is_a_lost_face(formula_nets):
-    from models.perception import fan
+    from models.perception.faces import fan
 
     boxes = np.array([[10, 10, 50, 50], [300, 300, 340, 340], [10, 10, 10, 10]], np.float32)
     clip = clip_of(grey(3)) | {"boxes": boxes, "crop": np.array([[0, 0, 64, 64]] * 3, np.float32)}
@@ -300,7 +300,7 @@ def test_s3fd_and_fan_follow_a_marked_face_and_lose_it(formula_nets, tmp_path):
     and geometry. The landmark net alone is replaced by one that sees the mean face in every crop."""
     import torch
 
-    from models.perception import fan, s3fd
+    from models.perception.faces import fan, s3fd
 
     torch.save(formula_nets.red_square_state(96, 120), tmp_path / "s3fd.pth")
     nets = {

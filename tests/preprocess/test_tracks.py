@@ -4,8 +4,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from pipelines import media
 from pipelines.errors import Rejected
-from pipelines.preprocess import media
 from pipelines.preprocess.clips import ClipsConfig, fit_into
 from pipelines.preprocess.tracks import (
     Chain,

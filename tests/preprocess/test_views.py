@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from pipelines import media
 from pipelines.errors import Rejected
-from pipelines.preprocess import media
 from pipelines.preprocess.clips import ClipsConfig, FramesConfig, cut_clips
 from pipelines.preprocess.views import (
     Ffhq256Config,

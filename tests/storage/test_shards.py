@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from storage import frames, shards
+from storage import frame_codec, shards
 
 
 def clip(key: str, frames: int = 5, seed: int = 0) -> shards.Sample:
@@ -55,14 +55,16 @@ def test_one_frame_is_one_range(shard):
     data, offsets = path.read_bytes(), records[0].frame_offsets
     all_frames = member(path, records[0], "frames")
     for i in range(records[0].frames):
-        np.testing.assert_array_equal(frames.decode_image(data[offsets[i] : offsets[i + 1]]), all_frames[i])
+        np.testing.assert_array_equal(
+            frame_codec.decode_image(data[offsets[i] : offsets[i + 1]]), all_frames[i]
+        )
 
 
 def test_plain_webdataset_reads_it(shard):
     path, samples, _ = shard
     read = list(webdataset.WebDataset(str(path), shardshuffle=False))
     assert [s["__key__"] for s in read] == [s["__key__"] for s in samples]
-    assert frames.decode("jpgs", read[0]["frames.jpgs"], [2]).shape == (1, 32, 32, 3)
+    assert frame_codec.decode("jpgs", read[0]["frames.jpgs"], [2]).shape == (1, 32, 32, 3)
 
 
 def test_it_is_what_webdataset_writes(shard, tmp_path):

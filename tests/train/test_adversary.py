@@ -16,9 +16,9 @@ from torch import nn
 
 from models.api import Adversary, Optim, Phase
 from models.errors import InvalidSettings
+from pipelines.dataset.sampler import Corpus
 from pipelines.errors import UserError
 from pipelines.train import loop
-from pipelines.train.data import Corpus
 from pipelines.train.job import Job
 from pipelines.train.state import State, best_name, published
 from pipelines.train.worker import train

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from models.errors import InvalidFile
-from pipelines.weights import export
+from pipelines.cli.weights import export
 from storage import checkpoints, locations
 from storage.errors import InvalidInput
 from storage.files import Store

@@ -13,7 +13,7 @@ import torch
 
 from models.errors import InvalidSettings
 from pipelines.train import stopping
-from pipelines.train.follow import follow, own_error
+from pipelines.train.monitor import follow, own_error
 from pipelines.train.worker import train
 from storage.checkpoints import StepCheckpoints
 from storage.files import Store

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from models.api import Look, Optim, Phase
-from pipelines.train.data import Corpus
+from pipelines.dataset.sampler import Corpus
 from pipelines.train.job import Job
 
 SIDE = 16

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from pipelines.errors import Rejected, Transient, UserError
 from pipelines.preprocess.fetch.address import Address, Reach, address_of, proxy, told
-from pipelines.preprocess.fetch.door import connect
+from pipelines.preprocess.fetch.guard import connect
 from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
 from pipelines.preprocess.fetch.settings import TransportConfig
 from storage.errors import StoreError

@@ -19,13 +19,13 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from pipelines.errors import Rejected, Transient, UserError
+from pipelines.media import ffmpeg_path
 from pipelines.preprocess.fetch.address import Address, proxy, public, told
-from pipelines.preprocess.fetch.door import Door
+from pipelines.preprocess.fetch.classify_error import BOT, BUSY, REFUSED, Verdict, chained, verdict
+from pipelines.preprocess.fetch.guard import Door
 from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
 from pipelines.preprocess.fetch.plain_http import GaveUp, Pace, check_disk
 from pipelines.preprocess.fetch.settings import TransportConfig
-from pipelines.preprocess.fetch.verdicts import BOT, BUSY, REFUSED, Verdict, chained, verdict
-from pipelines.preprocess.media import ffmpeg_path
 
 _OWN_RETRIES = 1
 """yt-dlp itself retries each request; this is for what it gives up, with its pages asked for anew."""

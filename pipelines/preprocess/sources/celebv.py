@@ -20,10 +20,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import Rejected, Transient, UserError
-from pipelines.preprocess.media.container import check_pixels
+from pipelines.media.container import check_pixels
 from pipelines.preprocess.sources import Listing
-from pipelines.preprocess.sources.files import digests, is_utf8, reject, safe_name, short_name, text_lines
-from pipelines.preprocess.sources.tracks import track
+from pipelines.preprocess.sources.common.files import (
+    digests,
+    is_utf8,
+    reject,
+    safe_name,
+    short_name,
+    text_lines,
+)
+from pipelines.preprocess.sources.common.tracks import track
 from storage.uris import LocalPath
 
 if TYPE_CHECKING:

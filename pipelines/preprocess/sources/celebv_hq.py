@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipelines.preprocess.sources import Listing
-from pipelines.preprocess.sources.clip_json import listing
-from pipelines.preprocess.sources.files import digests, metadata_file
-from pipelines.preprocess.sources.mirror import scan
+from pipelines.preprocess.sources.common.clip_json import listing
+from pipelines.preprocess.sources.common.files import digests, metadata_file
+from pipelines.preprocess.sources.common.mirror import scan
 from storage.uris import LocalPath
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.errors import UserError
-from pipelines.preprocess.sources import Listing, cells
-from pipelines.preprocess.sources.files import (
+from pipelines.preprocess.sources import Listing
+from pipelines.preprocess.sources.common import cells
+from pipelines.preprocess.sources.common.files import (
     NO_VIDEOS,
     VIDEOS,
     Lost,

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from models.perception.morphable import MorphableModel
-    from pipelines.preprocess.sources.talking_head import Pose
+    from models.perception.head.morphable import MorphableModel
+    from pipelines.preprocess.sources.common.rendered_head import Pose
 
 FPS = 25
 SOUND_RATE = 16_000
@@ -111,8 +111,8 @@ def render(row: Mapping[str, Any], model: MorphableModel) -> tuple[bytes, dict[s
     Truth: angles (T,3) degrees, exp (T,n_exp), id (n_id,), scale (T,), translation (T,3) and rotation (T,3,3)
     of pixel = s R X + T, landmarks (T,68,2) pixels of the raw frame, jaw (T,) sigmas, loudness (T,) RMS.
     """
-    from pipelines.preprocess.sources.head_look import draw_look, draw_setting
-    from pipelines.preprocess.sources.talking_head import HeadRenderer
+    from pipelines.preprocess.sources.common.head_appearance import draw_look, draw_setting
+    from pipelines.preprocess.sources.common.rendered_head import HeadRenderer
 
     spec = json.loads(row["spec"])
     height, width = int(spec["height"]), int(spec["width"])
@@ -248,8 +248,8 @@ def act(
     rng: np.random.Generator, speech: Speech, height: int, width: int, names: Sequence[str]
 ) -> list[Pose]:
     """What head, eyes and face do while the mouth speaks: one pose a frame, `names` are the expressions'."""
-    from models.perception.analytic_components import BLINK_SIGMAS
-    from pipelines.preprocess.sources.talking_head import Pose
+    from models.perception.head.analytic_components import BLINK_SIGMAS
+    from pipelines.preprocess.sources.common.rendered_head import Pose
 
     frames, unit = len(speech.jaw), height / HEAD_UNITS
     yaw, pitch, roll = _wander(rng, frames, 26), _wander(rng, frames, 10), _wander(rng, frames, 9)

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.errors import UserError
-from pipelines.preprocess.sources import Listing, cells
-from pipelines.preprocess.sources.files import (
+from pipelines.preprocess.sources import Listing
+from pipelines.preprocess.sources.common import cells
+from pipelines.preprocess.sources.common.files import (
     BadLine,
     digests,
     metadata_file,
@@ -26,8 +27,8 @@ from pipelines.preprocess.sources.files import (
     short_name,
     text_lines,
 )
-from pipelines.preprocess.sources.mirror import Mirror, scan
-from pipelines.preprocess.sources.tracks import in_order, track
+from pipelines.preprocess.sources.common.mirror import Mirror, scan
+from pipelines.preprocess.sources.common.tracks import in_order, track
 from storage.uris import LocalPath
 
 MINUTE = 60.0

@@ -27,7 +27,7 @@ import numpy as np
 
 from pipelines.errors import UserError
 from pipelines.preprocess.sources import Listing
-from pipelines.preprocess.sources.files import (
+from pipelines.preprocess.sources.common.files import (
     SAFE_ID,
     YOUTUBE_ID,
     BadLine,
@@ -38,8 +38,8 @@ from pipelines.preprocess.sources.files import (
     text_lines,
     walk,
 )
-from pipelines.preprocess.sources.mirror import rows_of, scan
-from pipelines.preprocess.sources.tracks import track, tube_spans, union
+from pipelines.preprocess.sources.common.mirror import rows_of, scan
+from pipelines.preprocess.sources.common.tracks import track, tube_spans, union
 from storage.uris import LocalPath
 
 FPS = 25

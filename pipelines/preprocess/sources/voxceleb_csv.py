@@ -17,8 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.preprocess.sources import Listing, cells
-from pipelines.preprocess.sources.files import (
+from pipelines.preprocess.sources import Listing
+from pipelines.preprocess.sources.common import cells
+from pipelines.preprocess.sources.common.files import (
     BadLine,
     checked_id,
     digests,
@@ -26,8 +27,8 @@ from pipelines.preprocess.sources.files import (
     reject,
     text_lines,
 )
-from pipelines.preprocess.sources.mirror import rows_of, scan
-from pipelines.preprocess.sources.tracks import LARGEST, LONGEST, track
+from pipelines.preprocess.sources.common.mirror import rows_of, scan
+from pipelines.preprocess.sources.common.tracks import LARGEST, LONGEST, track
 from storage.uris import LocalPath
 
 COLUMNS = ("video_id", "start", "end", "bbox", "fps", "width", "height", "partition")

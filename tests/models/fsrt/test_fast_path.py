@@ -7,9 +7,9 @@ import torch
 
 from models.fsrt import network
 from models.fsrt.config import Augment, Images, Sampling, full, small_decoder
-from models.fsrt.full_image import ImageTask
+from models.fsrt.image_task import ImageTask
 from models.fsrt.network import CPU_QUERIES, at_once, pixel_grid
-from models.fsrt.quarter import Lattice
+from models.fsrt.sampling import Lattice
 from models.fsrt.task import Views
 
 WEIGHTS = {"pixel": 1.0, "invariance": 1.0, "variance": 0.2, "covariance": 1.0}

@@ -14,11 +14,11 @@ from torch import nn
 from models.errors import InvalidFile, InvalidSettings
 from models.fsrt.config import Augment, FsrtConfig, Judge, Sampling, full, small_decoder
 from models.fsrt.discriminator import Discriminator
+from models.fsrt.inference import reenactor_of
 from models.fsrt.network import Fsrt
 from models.fsrt.phases import PHASES, RELEASED
-from models.fsrt.reenact import reenactor_of
 from models.fsrt.released import architecture_of, check, load, read, write
-from storage.weights import known
+from storage.weight_files import known
 from storage.weights_import import convert
 
 JUDGE = Judge(size=64, width=2, blocks=2)

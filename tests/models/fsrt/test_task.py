@@ -7,7 +7,7 @@ import torch
 
 from models.errors import InvalidFile, InvalidSettings
 from models.fsrt.config import Augment, Sampling
-from models.fsrt.distil import GROUPS, KeypointTask, group_keypoints
+from models.fsrt.detector_task import GROUPS, KeypointTask, group_keypoints
 from models.fsrt.task import ReenactTask, load_reenactor
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from models.fsrt.config import Augment, Images, Judge, Sampling, full
-from models.fsrt.full_image import AdversarialTask
+from models.fsrt.image_task import AdversarialTask
 from models.fsrt.phases import PHASES
 from models.fsrt.task import ReenactTask, Views
 from models.perception.vgg19 import Features, Vgg19

@@ -9,7 +9,7 @@ import yaml
 
 from models.fsrt import augment
 from models.fsrt.config import Architecture, Augment, FsrtConfig, Images, Judge, Sampling, tiny
-from models.fsrt.full_image import AdversarialTask
+from models.fsrt.image_task import AdversarialTask
 from models.fsrt.network import Decoder, Encoder
 from models.fsrt.task import ReenactTask
 from pipelines import config

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import nn
 
+from models.headgan.conditions import Faces
 from models.headgan.config import Architecture
 from models.headgan.motion import explicit_motion, read_motion
-from models.headgan.nmfc import Faces
 from models.headgan.released import THEIRS, our_name, their_name
-from models.perception.morphable import analytic
+from models.perception.head.morphable import analytic
 
 A, B = "A_sin_raw_uv", "B_quad_svd_uv"
 TOLERANCE = {A: 1e-6, B: 1e-9}

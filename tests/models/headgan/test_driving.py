@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from models.animation import Edit
 from models.errors import InvalidFile, InvalidSettings
 from models.headgan.driving import component_change, edited, fitted, mixed
-from models.perception.fit import FitOptions, fit_landmarks
-from models.perception.morphable import analytic
-from models.perception.pose import rotation_to_euler
+from models.perception.head.fit import FitOptions, fit_landmarks
+from models.perception.head.morphable import analytic
+from models.perception.head.pose import rotation_to_euler
+from models.reenactor import Edit
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig, fit_clips
 
 

@@ -19,7 +19,7 @@ from models.headgan.motion import (
     window,
     with_expression,
 )
-from models.perception.pose import FLIP, euler_to_rotation, nearest_rotation
+from models.perception.head.pose import FLIP, euler_to_rotation, nearest_rotation
 
 ADAPTED = json.loads((Path(__file__).parents[2] / "golden" / "fit3dmm.json").read_text())["camera_adaptation"]
 

@@ -17,7 +17,7 @@ from models.headgan.task import HeadGanTask
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig
 from pipelines.preprocess.speech import SpeechConfig
 from pipelines.train.optim import learning_rate
-from storage.weights import known
+from storage.weight_files import known
 
 CONFIG = HeadGanConfig()
 

@@ -12,7 +12,7 @@ from models.headgan.config import Architecture, Hearing, Judges, Terms
 from models.headgan.discriminator import mouth_centre
 from models.headgan.phases import ADVERSARIAL
 from models.headgan.task import HeadGanTask
-from models.perception.morphable import analytic
+from models.perception.head.morphable import analytic
 from models.perception.vgg19 import Features, load_random
 from pipelines.train.objective import Objective
 

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from pipelines.media import probe
 from pipelines.preprocess.download import DownloadConfig, wanted
 from pipelines.preprocess.fetch.settings import TransportConfig
-from pipelines.preprocess.media import probe
 
 
 @dataclass(frozen=True)

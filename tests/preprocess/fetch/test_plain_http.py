@@ -9,7 +9,7 @@ from email.utils import formatdate
 import pytest
 
 from pipelines.errors import Rejected, Transient, UserError
-from pipelines.preprocess.fetch import door, plain_http
+from pipelines.preprocess.fetch import guard, plain_http
 from pipelines.preprocess.fetch.address import Reach, address_of
 from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
 from storage.errors import StoreError
@@ -276,11 +276,11 @@ def test_a_name_whose_address_changes_after_the_check_is_asked_at_the_one_checke
     reached = []
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     monkeypatch.setattr(socket.socket, "connect", lambda self, place: reached.append(place))
-    door.connect("rebinding.example", port, 1, Reach()).close()
+    guard.connect("rebinding.example", port, 1, Reach()).close()
     assert reached == [("9.9.9.9", port)]
     assert asked == ["rebinding.example"]
     with pytest.raises(Rejected):
-        door.connect("rebinding.example", port, 1, Reach())
+        guard.connect("rebinding.example", port, 1, Reach())
 
 
 def test_a_mirror_of_the_settings_may_be_this_machine(server, quick, tmp_path, noise):

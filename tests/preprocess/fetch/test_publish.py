@@ -10,7 +10,7 @@ from pipelines.engine import packs
 from pipelines.engine.keys import View
 from pipelines.engine.packs import PackJob, UnitJob, build_pack
 from pipelines.preprocess.download import bring
-from pipelines.session import source
+from pipelines.runs.session import source
 from storage import locations
 from storage.families import read_pack_record, read_sample
 from storage.files import Store
@@ -86,5 +86,5 @@ def test_the_same_video_by_another_way_has_the_same_bytes(server, publish, noise
 
 def test_an_edited_renderer_fetches_nothing_again():
     reached = {name.rpartition(".")[0] for name in source().closure(["pipelines.preprocess.download:bring"])}
-    assert "pipelines.preprocess.media.container" in reached
+    assert "pipelines.media.container" in reached
     assert not [module for module in reached if "synthetic" in module or module.startswith("models")]

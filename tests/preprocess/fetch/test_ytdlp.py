@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from pipelines.errors import Rejected, Transient
+from pipelines.media import probe
 from pipelines.preprocess.fetch import ytdlp
 from pipelines.preprocess.fetch.address import Reach, address_of
 from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
-from pipelines.preprocess.media import probe
 from storage.errors import StoreError
 
 

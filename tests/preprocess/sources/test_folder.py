@@ -3,7 +3,7 @@ import os
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.preprocess.sources.files import digests, safe_name
+from pipelines.preprocess.sources.common.files import digests, safe_name
 from pipelines.preprocess.sources.folder import FolderConfig, external, left_out, recordings
 
 

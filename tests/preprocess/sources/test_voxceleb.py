@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import UserError
-from pipelines.preprocess.sources.tracks import in_pixels
+from pipelines.preprocess.sources.common.tracks import in_pixels
 from pipelines.preprocess.sources.voxceleb import VoxcelebConfig, cut, external, recordings
 
 VIDEO = "-aB_c123456"

@@ -1,0 +1,122 @@
+"""Distilling FSRT's keypoint detector from the data's own 68 landmarks. Ours: the paper takes FOMM's, frozen.
+
+Each of the 10 keypoints is a fixed mean of landmarks. Batch: frames (B,1,S,S,3) uint8, target (B,K,2) on the
+cropped frame, crop (B,4), colours (B,8). K keypoints, S frame side, D detector side, G cells of a heatmap's
+side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from models.api import Batch, Clip, Look, Sample
+from models.errors import InvalidSettings
+from models.fsrt import augment, losses, visualize
+from models.fsrt.config import Augment, Detector
+from models.fsrt.keypoints import KeypointDetector, heatmap_axis
+
+LABELS = {"kp_detector": "distilled"}  # shown beside every score the detector touches
+GROUPS: tuple[tuple[int, ...], ...] = (  # the distilled keypoints, each the mean of these of the 68 points
+    (0, 1, 2), (7, 8, 9), (14, 15, 16),  # ends of the jaw and the chin
+    (17, 18, 19, 20, 21), (22, 23, 24, 25, 26),  # brows
+    (36, 37, 38, 39, 40, 41), (42, 43, 44, 45, 46, 47),  # eyes
+    (30, 31, 32, 33, 34, 35),  # nose
+    (50, 51, 52, 61, 62, 63), (56, 57, 58, 65, 66, 67),  # upper and lower lip
+)  # fmt: skip
+HEATMAP_SIGMA = 0.08  # of the distilled heatmaps, on the [-1,1] frame: 2.3 of 58 cells
+TIGHT = 0.25  # share of samples cropped as the next phase crops for its expression extractor
+
+
+def group_keypoints(landmarks: np.ndarray, side: int) -> np.ndarray:
+    """landmarks (...,68,2) in pixels -> the distilled keypoints (...,10,2) on the [-1,1] frame."""
+    means = np.stack([landmarks[..., list(group), :].mean(-2) for group in GROUPS], axis=-2)
+    return (means / side * 2 - 1).astype(np.float32)
+
+
+class DetectorNet(nn.Module):
+    def __init__(self, net: Detector) -> None:
+        super().__init__()
+        self.kp_detector = KeypointDetector(net)
+
+
+class KeypointTask:
+    """Regress means of landmark groups; the published detector was learned without labels (FOMM)."""
+
+    def __init__(self, detector: Detector, augment: Augment) -> None:
+        if detector.keypoints != len(GROUPS):
+            raise InvalidSettings(
+                f"detector.keypoints {detector.keypoints}: the distilled detector has {len(GROUPS)}"
+            )
+        self.detector, self.changes = detector, augment
+        self.net = DetectorNet(detector)
+
+    def draw(self, rng: np.random.Generator, clip: Clip, training: bool) -> Sample | None:
+        """frames (1,S,S,3), target (K,2) on the cropped frame, crop (4,), colours (8,)"""
+        index = [int(rng.integers(clip.length))]
+        landmarks = clip.read("landmarks")[index]
+        if not np.isfinite(landmarks).all():
+            return None
+        frames = clip.frames(index)
+        side = frames.shape[1]
+        crop = np.zeros(4, np.float32)
+        colours = augment.same_colours(1)
+        if training:
+            if rng.random() < self.changes.flip:
+                frames, landmarks = augment.mirrored(frames, landmarks)
+            scaled = landmarks * (augment.FRAME / side)
+            kind = rng.random()  # the detector will see both kinds of crop in the next phase
+            if kind < self.changes.out_of_frame:
+                crop = augment.out_of_frame_crop(rng, scaled, side)
+            elif kind < self.changes.out_of_frame + TIGHT:
+                crop = augment.expression_crop(rng, scaled[0], side)
+            colours = augment.draw_colours(rng, 1, self.changes.jitter, self.changes.hue)
+        scale, shift = augment.placement(crop)
+        return {
+            "frames": np.ascontiguousarray(frames),
+            "target": ((group_keypoints(landmarks[0], side) + shift) * scale).astype(np.float32),
+            "crop": crop,
+            "colours": colours[0],
+        }
+
+    def _detect(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """-> images (B,3,D,D), keypoints (B,K,2), heatmaps (B,K,G,G)"""
+        images = augment.recolour(augment.to_images(batch["frames"], self.detector.size), batch["colours"])
+        images = augment.look(images[:, 0], batch["crop"], self.detector.size)
+        keypoints, _, heatmap = self.net.kp_detector(images)
+        return images, keypoints, heatmap
+
+    def terms(self, batch: Batch) -> Mapping[str, Callable[[], Tensor]]:
+        _, keypoints, heatmap = self._detect(batch)
+        axis = heatmap_axis(heatmap.shape[-1], heatmap)
+        return {
+            "position": partial(losses.position, keypoints, batch["target"]),
+            "heatmap": partial(losses.heatmap_cross_entropy, heatmap, batch["target"], axis, HEATMAP_SIGMA),
+        }
+
+    def look(self, batch: Batch) -> Look:
+        """Row: frame | labelled (green) and found (red) keypoints. Score: mean distance between the two, in
+        percent of the frame's side.
+        """
+        images, keypoints, _ = self._detect(batch)
+        plain = visualize.to_bytes(images)
+        labelled = visualize.marked(plain, batch["target"], visualize.WANTED)
+        error = (keypoints - batch["target"]).norm(dim=-1).mean() * 50
+        return Look(
+            row=np.concatenate([plain, visualize.marked(labelled, keypoints)], axis=2),
+            scores={"keypoint_error_percent": float(error)},
+        )
+
+    def use(self, nets: Mapping[str, Any]) -> None:
+        """This step looks through no other net."""
+
+    def describe(self) -> dict[str, Any]:
+        return {"model": "fsrt", "detector": asdict(self.detector)}
+
+    def labels(self) -> dict[str, str]:
+        return LABELS

@@ -1,0 +1,172 @@
+"""FSRT's steps on whole images: phases `perceptual` and `adversarial` (supplement 7.2).
+
+A quarter of the pixels is rendered with gradient, the others without, from the same keys and values; joined,
+they make the image that the perceptual loss and the discriminator see. Their gradient ends at the quarter.
+The pixel loss is a mean over the whole image, so it pulls a quarter as hard as one over the rendered pixels.
+Legend: B samples, I image side, N = I*I/4 pixels of the quarter, K keypoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from models import provenance
+from models.api import Batch, Sample
+from models.fsrt import losses
+from models.fsrt.config import Architecture, Augment, Images, Judge, Sampling
+from models.fsrt.discriminator import Discriminator
+from models.fsrt.network import at_once, pixel_grid
+from models.fsrt.sampling import Lattice, Scattered
+from models.fsrt.task import ReenactTask, Scene, Views
+from models.perception.interfaces import FeatureNet
+from models.precision import precise
+
+AT_ONCE = 65_536  # pixels of one pass without gradient, over all samples: it bounds the memory
+Terms = dict[str, Callable[[], Tensor]]
+
+
+class ImageTask(ReenactTask):
+    """Whole images: the pixel loss over all of them, and the perceptual one."""
+
+    def __init__(self, net: Architecture, sampling: Sampling, augment: Augment, images: Images) -> None:
+        super().__init__(net, sampling, augment)
+        self.images = images
+        self.vgg: FeatureNet | None = None
+
+    def use(self, nets: Mapping[str, Any]) -> None:
+        """The perceptual loss's net, if the phase weighs that loss. Without one the term is not offered."""
+        self.vgg = next(iter(nets.values()), None)
+
+    def labels(self) -> dict[str, str]:
+        return super().labels() | {"vgg19": provenance.of_losses(self.vgg)}
+
+    def draw_pixels(self, rng: np.random.Generator) -> Sample:
+        """corner (2,), or queries (N,): what Lattice and Scattered are made of"""
+        if self.images.pixels == "lattice":
+            return {"corner": rng.integers(0, 2, 2)}
+        pixels = self.architecture.image_size**2
+        return {"queries": rng.choice(pixels, pixels // 4, replace=False)}
+
+    def terms(self, batch: Batch) -> Mapping[str, Callable[[], Tensor]]:
+        side = self.architecture.image_size
+        lattice = self.images.pixels == "lattice"
+        quarter = Lattice(batch["corner"], side) if lattice else Scattered(batch["queries"], side)
+        return self.whole_step(self.views(batch), quarter)
+
+    def whole_step(self, views: Views, quarter: Lattice | Scattered) -> Terms:
+        scene = self.scene(views)
+        image, target = self.rendered(views, scene, quarter)
+        return {
+            "pixel": lambda: losses.pixel(image, target),
+            **self.picture_terms(image, target, scene.motion.driving_keypoints),
+            **self.regularisers(scene.motion, views.present),
+        }
+
+    def rendered(self, views: Views, scene: Scene, quarter: Lattice | Scattered) -> tuple[Tensor, Tensor]:
+        """What the losses see and what it should be, (B,3,I,I) each, or (B,3,I/2,I/2) if only the lattice is
+        judged.
+        """
+        decoder, target = self.net.decoder, views.target
+        grid = pixel_grid(target.shape[-2], target.shape[-1], target.dtype, target.device)
+        table = decoder.pixel_table(quarter.arrange(grid))  # with gradient, and shared with the pass without
+        mine = decoder.decode(scene.keys_values, decoder.ask(quarter.rows(table, 0), scene.frame))
+        mine = precise(mine)
+        if self.images.judged == "lattice":
+            assert isinstance(quarter, Lattice)
+            return quarter.alone(mine), quarter.of(target)
+        # After the pass with gradient: autocast keeps the weights it has converted, and those that it
+        # converts here would have no gradient.
+        return quarter.compose([mine, *self.rest(scene, table, quarter)]), target
+
+    def rest(self, scene: Scene, table: Tensor, quarter: Lattice | Scattered) -> list[Tensor]:
+        """The other parts of the image (B,n,3), without gradient."""
+        decoder = self.net.decoder
+        keys_values = [tuple(part.detach() for part in block) for block in scene.keys_values]
+        table, frame = table.detach(), scene.frame.detach()
+        step = max(1, at_once(AT_ONCE, frame.device) // len(frame))
+        parts = []
+        with torch.inference_mode():
+            for part in range(1, quarter.parts):
+                chunks = []
+                for start in range(0, quarter.count[part], step):
+                    rows = quarter.rows(table, part, slice(start, start + step))
+                    chunks.append(precise(decoder.decode(keys_values, decoder.ask(rows, frame))))
+                parts.append(torch.cat(chunks, dim=1))
+        return parts
+
+    def picture_terms(self, image: Tensor, target: Tensor, keypoints: Tensor) -> Terms:
+        """The terms that look at images: rendered and wanted (B,3,H,W), driving keypoints (B,K,2)."""
+        vgg = self.vgg
+        if vgg is None:
+            return {}
+
+        def perceptual() -> Tensor:
+            with torch.no_grad():
+                wanted = vgg.features(target)
+            return losses.perceptual(vgg.features(image), wanted)
+
+        return {"perceptual": perceptual}
+
+
+class AdversarialTask(ImageTask):
+    """With a discriminator, which is part of this phase's net only and learns from its own loss."""
+
+    def __init__(
+        self,
+        net: Architecture,
+        sampling: Sampling,
+        augment: Augment,
+        images: Images,
+        discriminator: Judge,
+    ) -> None:
+        super().__init__(net, sampling, augment, images)
+        keypoints = net.detector.keypoints if net.uses_keypoints else 0
+        self.judge = Discriminator(discriminator, keypoints)
+        self.net.add_module("discriminator", self.judge)
+
+    def picture_terms(self, image: Tensor, target: Tensor, keypoints: Tensor) -> Terms:
+        found = Verdicts(self.judge, image, target, keypoints)
+        return {
+            **super().picture_terms(image, target, keypoints),
+            "gan": lambda: losses.generator_gan(found.of_rendered[1]),
+            "feature_matching": lambda: losses.feature_matching(found.of_rendered[0], found.of_real[0]),
+            "discriminator": lambda: losses.discriminator(found.of_real[1], found.of_detached[1]),
+        }
+
+
+class Verdicts:
+    """What the judge makes of a step's images, each found when it is first asked for: (maps, verdicts).
+
+    Which terms share one is not known beforehand, and a term of weight 0 is computed without gradient: so all
+    are found in the gradient mode of the step.
+    """
+
+    def __init__(self, judge: Discriminator, image: Tensor, target: Tensor, keypoints: Tensor) -> None:
+        self.judge, self.image, self.target, self.keypoints = judge, image, target, keypoints
+        self.gradient = torch.is_grad_enabled()
+
+    @cached_property
+    def of_rendered(self) -> tuple[list[Tensor], Tensor]:
+        """For the generator: gradient reaches the image, not the judge, whose weights count as constants."""
+        weights = {name: tensor.detach() for name, tensor in self.judge.state_dict(keep_vars=True).items()}
+        with torch.set_grad_enabled(self.gradient):
+            return functional_call(self.judge, weights, (self.image, self.keypoints))
+
+    @cached_property
+    def of_detached(self) -> tuple[list[Tensor], Tensor]:
+        """For the judge: the same image, cut off from the generator."""
+        with torch.set_grad_enabled(self.gradient):
+            return self.judge(self.image.detach(), self.keypoints)
+
+    @cached_property
+    def of_real(self) -> tuple[list[Tensor], Tensor]:
+        """For the judge; its maps serve feature matching too, detached there."""
+        with torch.set_grad_enabled(self.gradient):
+            return self.judge(self.target, self.keypoints)

@@ -1,0 +1,253 @@
+"""Inference: encode sources once, read motion from driving frames, transfer it, render (supplement 7.3).
+
+Legend: n sources, T driving frames, K keypoints, E expression size, I image side.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.api import Clip
+from models.checkpoint_metadata import labels_of, printable, settings
+from models.errors import InvalidFile, InvalidSettings
+from models.fsrt.config import Architecture
+from models.fsrt.network import Fsrt, KeysValues
+from models.perception.head.hull import hull_area
+from models.perception.torch_net import differences, shapes
+from models.precision import autocast, best_precision, check_precision
+from models.reenactor import Follow, Motion, Precision, Shown, Transfer
+
+TRAINING_ONLY = ("discriminator.",)
+"""Parts that a checkpoint may hold and inference does not need."""
+QUERIES = {"cpu": 65_536, "cuda": 4 * 65_536}
+"""Pixels rendered in one pass: at the published size the largest layer holds 1536 numbers for each."""
+DETECTED = {"cpu": 4 * 65_536, "cuda": 16 * 65_536}
+"""Pixels of driving frames that the keypoint detector sees at once."""
+
+
+def load_reenactor(
+    path: Path, device: str | torch.device = "cpu", precision: Precision = "auto"
+) -> Reenactor:
+    """model.safetensors of a phase that trains the whole net. InvalidFile: another file, another model's, or
+    tensors that are missing, unknown or of another shape, which it names.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = (file.metadata() or {}).get("reenact")
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise InvalidFile(f"{path} is not a whole safetensors file: {error}") from error
+    if about is None:
+        raise InvalidFile(f"{path} is no checkpoint of a training phase: its metadata has no 'reenact'")
+    return reenactor_of(state, json.loads(about), device, precision, str(path))
+
+
+def reenactor_of(
+    tensors: Mapping[str, Tensor],
+    about: Mapping[str, Any],
+    device: str | torch.device = "cpu",
+    precision: Precision = "auto",
+    name: str = "the checkpoint",
+) -> Reenactor:
+    """Tensors by the names of `Fsrt` and what a checkpoint says of itself -> a reenactor. name: for errors.
+
+    Raises InvalidFile as `load_reenactor` does.
+    """
+    model, phase = printable(about.get("model", "fsrt")), printable(about.get("phase"))
+    if model != "fsrt":
+        raise InvalidFile(f"{name} holds {model}, not fsrt; give `--model {model}`")
+    if "architecture" not in about:
+        raise InvalidFile(f"{name} holds fsrt phase {phase}, which cannot render images")
+    try:
+        architecture, labels = settings(Architecture, about["architecture"], "architecture"), labels_of(about)
+    except InvalidFile as error:
+        raise InvalidFile(f"{name}: its metadata describes no net that is known here ({error})") from None
+    with torch.device("meta"):  # of any size that is allowed: nothing is made before the tensors agree
+        expected = shapes(Fsrt(architecture))
+    state = {key: t for key, t in tensors.items() if not key.startswith(TRAINING_ONLY)}
+    if told := differences(state, expected):
+        raise InvalidFile(f"{name} does not fit fsrt as its metadata describes it: tensors {printable(told)}")
+    net = Fsrt(architecture)
+    net.load_state_dict(state, strict=True)
+    return Reenactor(net.to(device), architecture, labels, precision)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Sources as the decoder looks at them."""
+
+    keys_values: KeysValues
+    """Of each decoder block, batch 1."""
+    keypoints: Tensor
+    """(n,K,2) of the sources"""
+
+
+class Reenactor:
+    """A trained net, ready to drive (models.reenactor.Reenactor); `labels` says which parts do not carry the
+    published weights.
+    """
+
+    reads: tuple[str, ...] = ()
+    hears: Mapping[str, Any] = MappingProxyType({})
+    needs: tuple[str, ...] = ()
+    whole = False
+    follows: Follow = "absolute"
+
+    def __init__(
+        self,
+        net: Fsrt,
+        architecture: Architecture,
+        labels: Mapping[str, str],
+        precision: Precision = "auto",
+    ) -> None:
+        self.net, self.architecture, self.labels = net.eval(), architecture, dict(labels)
+        self.notes: list[str] = []
+        self.image_size = architecture.image_size
+        self.device = next(net.parameters()).device
+        self.precision = best_precision(self.device) if precision == "auto" else precision
+        check_precision(self.precision, self.device)
+        self.batch = max(1, self._most(DETECTED) // architecture.detector.size**2)
+
+    def _most(self, by_device: Mapping[str, int]) -> int:
+        return by_device["cuda" if self.device.type == "cuda" else "cpu"]
+
+    def use(self, nets: Mapping[str, Any]) -> None:
+        """It looks through no net but its own."""
+
+    def check(self, how: Transfer) -> None:
+        """InvalidSettings: relative motion moves keypoints, and a net may have been trained without them; no
+        net of it knows angles, named expressions or identities.
+        """
+        if how.edit.told:
+            raise InvalidSettings(
+                f"fsrt cannot make a head's {', '.join(how.edit.told)}: it has no coefficients of pose, "
+                "expression or identity that could be edited, only latent vectors of the frames; headgan has"
+            )
+        if how.motion == "relative" and not self.architecture.uses_keypoints:
+            raise InvalidSettings(
+                "relative motion adds the changes of the driving keypoints to those of the source, and this "
+                "model renders without keypoints (net.keypoint_octaves 0): the pose is part of its latent "
+                "expression, which cannot be taken apart; use absolute motion"
+            )
+
+    def heard(self, speech: np.ndarray) -> np.ndarray:
+        """InvalidSettings: it hears nothing."""
+        raise InvalidSettings("fsrt hears nothing")
+
+    def stated(self, parameters: Mapping[str, np.ndarray]) -> Motion:
+        """InvalidSettings: it is driven by frames alone."""
+        raise InvalidSettings(
+            "fsrt is driven by a video or a picture: its motion is a latent vector, which nobody can state "
+            "in numbers; headgan takes a file of 3D face parameters"
+        )
+
+    @torch.inference_mode()
+    def scene(self, sources: Shown) -> Scene:
+        """Encode sources; together they describe one person."""
+        return self._scene(sources.frames)
+
+    @torch.inference_mode()
+    def motion(self, driving: Shown) -> Motion:
+        """-> keypoints (T,K,2) float32 on the [-1,1] frame, expression (T,E) float32."""
+        return self._motion(driving.frames)
+
+    @torch.inference_mode()
+    def transfer(self, scene: Scene, driving: Motion, first: Motion, how: Transfer) -> Motion:
+        """Supplement 7.3: only keypoints are transferred, the expression is always the driving frame's."""
+        if how.motion == "absolute":
+            return driving
+        self.check(how)
+        moved = relative_keypoints(
+            scene.keypoints[0], driving["keypoints"], first["keypoints"][0], how.adapt_scale
+        )
+        return {**driving, "keypoints": moved}
+
+    @torch.inference_mode()
+    def render(self, scene: Scene, motion: Motion, queries: int | None = None) -> np.ndarray:
+        """-> (T,I,I,3) float32 in [0,1]. `queries`: pixels rendered in one pass; bounds memory only."""
+        most = queries or self._most(QUERIES)
+        keypoints, expression = motion["keypoints"], motion["expression"]
+        with self._autocast():
+            images = self.net.decoder.video(
+                scene.keys_values, self.image_size, keypoints, expression, most=most
+            )
+        return images.float().clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+
+    @torch.inference_mode()
+    def drive(
+        self, clip: Clip, sources: Sequence[int], driving: Sequence[int], queries: int | None = None
+    ) -> np.ndarray:
+        """Reads the clip's frames alone -> (len(driving),I,I,3) float32 in [0,1]; absolute motion.
+
+        `queries`: pixels rendered in one pass; it bounds memory and does not change the result.
+        """
+        scene = self._scene(clip.frames(sources))
+        parts = [
+            self.render(scene, self._motion(clip.frames(driving[start : start + self.batch])), queries)
+            for start in range(0, len(driving), self.batch)
+        ]
+        return np.concatenate(parts)
+
+    def explain(self, clip: Clip, sources: Sequence[int], frame: int) -> dict[str, np.ndarray]:
+        """Nothing: what it decodes from is no picture."""
+        return {}
+
+    def _autocast(self) -> torch.autocast:
+        return autocast(self.precision, self.device)
+
+    def _scene(self, sources: np.ndarray) -> Scene:
+        found = self._motion(sources)
+        images = self._resized(sources, self.image_size)
+        with self._autocast():
+            z = self.net.encoder(images[None], found["keypoints"][None], found["expression"][None])
+            return Scene(self.net.decoder.keys_values(z), found["keypoints"])
+
+    def _motion(self, frames: np.ndarray) -> Motion:
+        images = self._resized(frames, self.architecture.detector.size)
+        with self._autocast():
+            keypoints, features, heatmap = self.net.kp_detector(images)
+            expression = self.net.expression_encoder(features, heatmap)
+        return {"keypoints": keypoints.float(), "expression": expression.float()}
+
+    def _resized(self, frames: np.ndarray, size: int) -> Tensor:
+        """(N,H,W,3) uint8 -> (N,3,size,size) in [0,1], anti-aliased."""
+        images = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)
+        images = images.permute(0, 3, 1, 2).float() / 255
+        if images.shape[-2:] == (size, size):
+            return images
+        return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+
+
+# --- motion transfer ----------------------------------------------------------------------------------------
+def relative_keypoints(source: Tensor, driving: Tensor, first: Tensor, adapt_scale: bool) -> Tensor:
+    """source (K,2), driving (T,K,2), first (K,2) -> (T,K,2): k_s + a (k_d - k_d0) (supplement 7.3).
+
+    a = 1, or with adapt_scale the square root of the ratio of the areas that the keypoints of `source` and
+    `first` span. The result may leave [-1,1]. InvalidSettings where `first` spans no area.
+    """
+    scale = 1.0
+    if adapt_scale:
+        span = area(first)
+        if not span > 0:
+            raise InvalidSettings(
+                "the keypoints of the first driving frame span no area: no scale to adapt to"
+            )
+        scale = (area(source) / span) ** 0.5
+    return source + scale * (driving - first)
+
+
+def area(keypoints: Tensor) -> float:
+    """(K,2) -> what they span; 0 where they lie on a line."""
+    return hull_area(keypoints.double().cpu().numpy())

@@ -1,0 +1,343 @@
+"""Inference: a source encoded once, the motion of a whole video fitted, mixed with the source's face, edited,
+drawn and rendered (spec 9).
+
+Legend: T driving frames, S their side, I image side, P numbers of a face (motion.HeadMotion.packed), W frames
+of the driving window, A length of an audio vector.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.api import Clip
+from models.checkpoint_metadata import labels_of, printable, settings
+from models.errors import InvalidFile, InvalidSettings
+from models.headgan import visualize
+from models.headgan.audio import heard
+from models.headgan.blocks import fold
+from models.headgan.conditions import Faces
+from models.headgan.config import Architecture, Head, Hearing
+from models.headgan.driving import component_change, edited, fitted, mixed
+from models.headgan.motion import (
+    PARTS,
+    HeadMotion,
+    Identity,
+    checked,
+    explicit_motion,
+    read_motion,
+    window,
+)
+from models.headgan.network import Generator, Rendered
+from models.perception.head.morphable import MorphableModel
+from models.perception.head.raster_torch import Shading
+from models.perception.torch_net import differences, shapes
+from models.precision import autocast, best_precision, check_precision
+from models.reenactor import Follow, Motion, Precision, Shown, Transfer
+
+TRAINING_ONLY = ("image_discriminator.", "mouth_discriminator.")
+"""Parts that a checkpoint may hold and inference does not need."""
+RENDERED = {"cpu": 65_536, "cuda": 16 * 65_536}
+"""Pixels rendered in one pass: a published image, 4.2 s on a core; more of them are no faster there."""
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------
+def load_reenactor(
+    path: Path, device: str | torch.device = "cpu", precision: Precision = "auto"
+) -> Reenactor:
+    """model.safetensors of a training phase. InvalidFile: another file, another model's, or tensors that are
+    missing, unknown or of another shape, which it names.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = (file.metadata() or {}).get("reenact")
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise InvalidFile(f"{path} is not a whole safetensors file: {error}") from error
+    if about is None:
+        raise InvalidFile(f"{path} is no checkpoint of a training phase: its metadata has no 'reenact'")
+    return reenactor_of(state, json.loads(about), device, precision, str(path))
+
+
+def reenactor_of(
+    tensors: Mapping[str, Tensor],
+    about: Mapping[str, Any],
+    device: str | torch.device = "cpu",
+    precision: Precision = "auto",
+    name: str = "the checkpoint",
+) -> Reenactor:
+    """Tensors by the names of `Generator` and what a checkpoint says of itself -> a reenactor. name: for
+    errors.
+
+    Raises InvalidFile as `load_reenactor` does.
+    """
+    if about.get("model") != "headgan":
+        raise InvalidFile(
+            f"{name} holds {about.get('model')}, not headgan; give `--model {about.get('model')}`"
+        )
+    try:
+        described, labels = Described.of(about), labels_of(about)
+        with torch.device("meta"):  # metadata may name any size: nothing is made before the tensors agree
+            net = Generator(described.net)
+    except (TypeError, KeyError, InvalidFile, RuntimeError, OverflowError) as error:
+        told = printable(error)
+        raise InvalidFile(f"{name}: its metadata describes no net that is known here ({told})") from None
+    state = {key: t.float() for key, t in tensors.items() if not key.startswith(TRAINING_ONLY)}
+    if told := differences(state, shapes(net)):
+        raise InvalidFile(f"{name} does not fit headgan as its metadata describes it: tensors {told}")
+    net.load_state_dict(state, strict=True, assign=True)
+    return Reenactor(net.to(device), described, labels, precision)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Described:
+    """What a checkpoint says of itself, besides its labels."""
+
+    net: Architecture
+    head: Head = "analytic_head"
+    """Of models.perception.NETS: the morphable model that is drawn"""
+    identity: Identity = "clip_mean"
+    shading: Shading = "smooth"
+    hearing: Hearing
+    speech: Mapping[str, Any]
+    """Settings of the speech encoder, as far as they are known"""
+
+    @classmethod
+    def of(cls, about: Mapping[str, Any]) -> Described:
+        """Metadata -> value. TypeError, KeyError, InvalidFile for what is not known here."""
+        for name, known in (("head", Head), ("identity", Identity), ("shading", Shading)):
+            if about[name] not in get_args(known):
+                raise InvalidFile(f"{name} {about[name]!r}: expected one of {', '.join(get_args(known))}")
+        return cls(
+            net=settings(Architecture, about["architecture"], "architecture"),
+            head=about["head"],
+            identity=about["identity"],
+            shading=about["shading"],
+            hearing=settings(Hearing, about["hearing"], "hearing"),
+            speech=dict(about["speech"] or {}),
+        )
+
+
+# --- the model ----------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A source as the net looks at it."""
+
+    head: HeadMotion
+    """One frame: its face, place and size, in pixels of images of side I"""
+    condition: Tensor
+    """(1,3,I,I) in [0,1]: NMFC or sketch"""
+    image: Tensor
+    """(1,3,I,I) RGB in [-1,1]"""
+    maps: list[Tensor]
+    """Of G's encoder at I, I/2, I/4"""
+
+
+class Reenactor:
+    """A trained generator, ready to drive (models.reenactor.Reenactor). Spectral norms are worked into its
+    weights; `labels` says which parts do not carry the published weights.
+    """
+
+    whole = True
+    follows: Follow = "relative"
+
+    def __init__(
+        self,
+        net: Generator,
+        described: Described,
+        labels: Mapping[str, str],
+        precision: Precision = "auto",
+    ) -> None:
+        """net: changed in place."""
+        self.net, self.described, self.labels = cast(Generator, fold(net.eval())), described, dict(labels)
+        self.image_size, self.hears = described.net.image_size, described.speech
+        self.reads = ("landmarks", "speech") if described.net.audio else ("landmarks",)
+        self.needs = (described.head,)
+        self.notes: list[str] = []
+        self.device = next(net.parameters()).device
+        self.precision = best_precision(self.device) if precision == "auto" else precision
+        check_precision(self.precision, self.device)
+        self.batch = max(1, RENDERED["cuda" if self.device.type == "cuda" else "cpu"] // self.image_size**2)
+        self._model: MorphableModel | None = None
+        self._faces: Faces | None = None
+
+    def use(self, nets: Mapping[str, Any]) -> None:
+        """The head that it draws."""
+        model: MorphableModel = nets[self.described.head]
+        self._model = model
+        self._faces = Faces(model, self.image_size, self.described.shading, self.device)
+
+    @property
+    def model(self) -> MorphableModel:
+        if self._model is None:
+            raise ValueError(f"no {self.described.head} to fit: call `use` first")
+        return self._model
+
+    def check(self, how: Transfer) -> None:
+        """InvalidSettings: relative motion always takes the source's size, so there is nothing to adapt; a
+        component that the head does not have.
+        """
+        if how.adapt_scale:
+            raise InvalidSettings(
+                "headgan's relative motion always takes the source's size and place; leave out adapt_scale"
+            )
+        component_change("expression", how.edit.expression, self.model)
+        component_change("identity", how.edit.identity, self.model)
+
+    # --- what drives ---
+    def heard(self, speech: np.ndarray) -> np.ndarray:
+        """speech (N,D), a row each 40 ms -> (N,A) float32."""
+        if speech.shape[1] != self.described.net.audio:
+            raise InvalidSettings(
+                f"speech features of {speech.shape[1]} numbers, but this headgan learned with "
+                f"{self.described.net.audio}: give the run that trained it (--run), for its speech encoder"
+            )
+        return heard(speech, range(len(speech)), self.described.hearing)
+
+    def stated(self, parameters: Mapping[str, np.ndarray]) -> Motion:
+        """What `motion.explicit_motion` takes, and `size` (), the side of the image in whose pixels scale and
+        translation are (without: I), and `speech` (T,A), what is heard (without: nothing).
+        """
+        given = dict(parameters)
+        size, speech = np.asarray(given.pop("size", self.image_size)), given.pop("speech", None)
+        zoom = self.image_size / float(checked("size", size, (), least=1))
+        head = explicit_motion(given, self.model.n_id, self.model.n_exp)
+        return self._parts(head.in_pixels(zoom)) | self._sound(speech, len(head))
+
+    def motion(self, driving: Shown) -> Motion:
+        """-> landmarks (T,68,2) float32 in pixels of images of side I, NaN where there is no face; speech
+        (T,A).
+        """
+        if driving.landmarks is None:
+            raise ValueError("headgan reads landmarks; these frames come without")
+        zoom = self.image_size / driving.frames.shape[1]
+        landmarks = torch.from_numpy(driving.landmarks.astype(np.float32) * zoom)
+        return {"landmarks": landmarks} | self._sound(driving.speech, len(landmarks))
+
+    @torch.inference_mode()
+    def scene(self, sources: Shown) -> Scene:
+        """One source. InvalidSettings: more of them, or one to which the 3D face does not fit."""
+        if len(sources.frames) != 1:
+            raise InvalidSettings(
+                f"headgan takes one source picture, found {len(sources.frames)}: it learned from one"
+            )
+        head, _ = fitted(self.model, self.motion(sources)["landmarks"].numpy(), "source")
+        return self._scene(sources.frames, head)
+
+    @torch.inference_mode()
+    def transfer(self, scene: Scene, driving: Motion, first: Motion, how: Transfer) -> Motion:
+        """The whole video's motion -> packed (T,W,P) float32, windows; audio (T,A)."""
+        self.check(how)
+        lent = how.edit.expression_of
+        head = edited(
+            mixed(self._head(driving, "driving"), scene.head, how.motion),
+            how.edit,
+            self.model,
+            None if lent is None else self._head(lent, "expression").expression[0],
+        )
+        return {"packed": self._windows(head, range(len(head))), "audio": driving["speech"]}
+
+    # --- pictures ---
+    @torch.inference_mode()
+    def render(self, scene: Scene, motion: Motion) -> np.ndarray:
+        """-> (T,I,I,3) float32 in [0,1]"""
+        parts = [(self.made(scene, one)[0].image.float() + 1) / 2 for one in self._batches(motion)]
+        return torch.cat(parts).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+
+    @torch.inference_mode()
+    def made(self, scene: Scene, motion: Motion) -> tuple[Rendered, Tensor]:
+        """All that the net makes of T frames, in one pass, and their own conditions (T,3,I,I) in [0,1]."""
+        packed = motion["packed"].to(self.device)
+        windows = self._drawn(packed)  # (T,W,3,I,I)
+        audio = motion["audio"].to(self.device) if self.described.net.audio else None
+        with autocast(self.precision, self.device):
+            rendered = self.net.render(windows.flatten(1, 2), scene.image, scene.maps, audio)
+        return rendered, windows[:, -1]
+
+    @torch.inference_mode()
+    def drive(self, clip: Clip, sources: Sequence[int], driving: Sequence[int]) -> np.ndarray:
+        """From the clip's fits and speech features -> (len(driving),I,I,3) float32 in [0,1]; absolute motion.
+        InvalidSettings for several sources.
+        """
+        return self.render(*self.seen(clip, sources, driving))
+
+    @torch.inference_mode()
+    def seen(self, clip: Clip, sources: Sequence[int], driving: Sequence[int]) -> tuple[Scene, Motion]:
+        """What `drive` renders."""
+        if len(sources) != 1:
+            raise InvalidSettings(f"headgan takes one source, found {len(sources)}; set eval.sources to 1")
+        frames = clip.frames(sources)
+        whole = read_motion(clip.read, self.described.identity).in_pixels(self.image_size / frames.shape[1])
+        speech = torch.zeros(len(driving), 0)
+        if self.described.net.audio:
+            has_sound = bool(clip.read("clip")["has_sound"])
+            hearing, whose = self.described.hearing, f"clip {clip.key}"
+            speech = torch.from_numpy(heard(clip.read("speech"), driving, hearing, has_sound, whose))
+        scene = self._scene(frames, whole.at(list(sources)))
+        return scene, {"packed": self._windows(whole, driving), "audio": speech}
+
+    @torch.inference_mode()
+    def explain(self, clip: Clip, sources: Sequence[int], frame: int) -> dict[str, np.ndarray]:
+        """The frame's condition, the flow, and the source warped by it; title -> (I,I,3) uint8."""
+        made, condition = self.made(*self.seen(clip, sources, [frame]))
+        nmfc = self.described.net.condition == "nmfc"
+        shown = {"NMFC" if nmfc else "sketch": visualize.shares_to_bytes(condition)[0]}
+        if made.flow is not None:
+            shown["flow"] = visualize.flow_colours(made.flow)[0]
+            shown["warped source"] = visualize.to_bytes(made.warped)[0]
+        return shown
+
+    # --- details ---
+    def _scene(self, frames: np.ndarray, head: HeadMotion) -> Scene:
+        """frames (1,S,S,3) uint8"""
+        image = visualize.taken(torch.from_numpy(frames).to(self.device)[None], self.image_size)[0]
+        condition = self._drawn(torch.from_numpy(head.packed()).to(self.device))
+        with autocast(self.precision, self.device):
+            return Scene(head, condition, image, self.net.encode(condition, image))
+
+    def _head(self, motion: Motion, whose: str) -> HeadMotion:
+        if "landmarks" not in motion:  # as `stated` gave it
+            return HeadMotion(**{name: motion[name].numpy() for name in PARTS})
+        head, notes = fitted(self.model, motion["landmarks"].numpy(), whose)
+        self.notes += notes
+        return head
+
+    def _parts(self, head: HeadMotion) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(getattr(head, name)) for name in PARTS}
+
+    def _sound(self, speech: np.ndarray | None, frames: int) -> dict[str, Tensor]:
+        """(T,A); zeros where nothing is heard, as in training. InvalidFile for another shape."""
+        expected = (frames, self.described.net.audio)
+        if speech is None or not self.described.net.audio:
+            return {"speech": torch.zeros(expected)}
+        return {"speech": torch.from_numpy(checked("speech", speech, expected).astype(np.float32))}
+
+    def _windows(self, head: HeadMotion, frames: Sequence[int]) -> Tensor:
+        """Motion of all frames -> (len(frames),W,P); before the first frame, that one again."""
+        packed = torch.from_numpy(head.packed())
+        return packed[torch.tensor([window(frame, self.described.net.frames) for frame in frames])]
+
+    def _drawn(self, packed: Tensor) -> Tensor:
+        """packed (...,P) -> conditions (...,3,I,I). A frame that is in several windows is drawn once."""
+        if self._faces is None:
+            raise ValueError(f"no {self.described.head} to draw: call `use` first")
+        flat, places = torch.unique(packed.flatten(0, -2), dim=0, return_inverse=True)
+        nmfc = self.described.net.condition == "nmfc"
+        drawn = self._faces.nmfc(flat) if nmfc else self._faces.sketch(flat)
+        return drawn[places].unflatten(0, packed.shape[:-1])
+
+    def _batches(self, motion: Motion) -> list[dict[str, Tensor]]:
+        count = len(motion["packed"])
+        return [
+            {name: values[at : at + self.batch] for name, values in motion.items()}
+            for at in range(0, count, self.batch)
+        ]

@@ -1,0 +1,180 @@
+"""What a model gives `reenact animate` and the evaluation: sources encoded once, motion read from driving
+frames, motion fitted to the source, pictures.
+
+`models/<name>/reenact.py` has `load_reenactor(path, device, precision)` and `reenactor_of(tensors, about,
+device, precision)`, which return a `Reenactor`. Importing this module loads neither torch nor any model. T =
+frames, S = their side, I = the model's own image side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from models.errors import InvalidSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from models.api import Clip
+
+Motion = Mapping[str, "Tensor"]
+"""What a model reads from frames, by name; the first dimension of each tensor is T. A few kB a frame, so that
+a video's motion can be held where its frames cannot.
+"""
+Precision = Literal["auto", "fp32", "bf16"]
+"""Numbers the nets work with. auto: bf16 on a GPU, else fp32. What needs fp32 keeps it."""
+Follow = Literal["absolute", "relative"]
+ANGLES = ("pitch", "yaw", "roll")
+"""Degrees, all 0 for a head that looks at the camera; signs as in models/perception/head/pose.py."""
+MOST_LOST = 0.5
+"""Share of the driving frames without a face, or without one that can be read, beyond which there is nothing
+to drive with."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shown:
+    """Frames cropped as the model's training clips were."""
+
+    frames: np.ndarray
+    """(T,S,S,3) uint8 RGB"""
+    boxes: np.ndarray
+    """(T,4) float32: the face in pixels of these frames, x0, y0, x1, y1; NaN where none was found"""
+    landmarks: np.ndarray | None = None
+    """(T,68,2) float32 pixels of these frames, iBUG order, NaN where there is no face; for models that read
+    them"""
+    speech: np.ndarray | None = None
+    """(T,A) float32: what is heard at each frame, as `Reenactor.heard` makes it; without, what training
+    gives clips that have no sound"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Edit:
+    """What is changed of the motion before it is rendered, the same in every frame, in this order."""
+
+    frontal: bool = False
+    """The head looks at the camera: all angles 0."""
+    pose: Mapping[str, float] = field(default_factory=dict)
+    """Some of `ANGLES` -> degrees that they are set to"""
+    turn: Mapping[str, float] = field(default_factory=dict)
+    """Some of `ANGLES` -> degrees added"""
+    expression_of: Motion | None = None
+    """One frame of motion, whose expression is taken"""
+    expression: Mapping[str, float] = field(default_factory=dict)
+    """Component of the expression, by its number from 0 or its name -> what is added, in sigmas"""
+    identity: Mapping[str, float] = field(default_factory=dict)
+    """The same of the identity: whose face is drawn"""
+
+    def __post_init__(self) -> None:
+        for name, changes in (("pose", self.pose), ("turn", self.turn)):
+            if unknown := sorted(set(changes) - set(ANGLES)):
+                raise InvalidSettings(f"{name} {', '.join(unknown)}: expected some of {', '.join(ANGLES)}")
+        for name in ("pose", "turn", "expression", "identity"):
+            for key, value in getattr(self, name).items():
+                if not isfinite(value):
+                    raise InvalidSettings(f"{name} {key}={value}: expected a finite number")
+
+    @property
+    def told(self) -> list[str]:
+        """What is changed, for people; empty where nothing is."""
+        return [
+            *["frontal"] * self.frontal,
+            *(f"{angle} set to {value:g} degrees" for angle, value in self.pose.items()),
+            *(f"{angle} {value:+g} degrees" for angle, value in self.turn.items()),
+            *["expression of another picture"] * (self.expression_of is not None),
+            *(f"expression {name} {value:+g} sigmas" for name, value in self.expression.items()),
+            *(f"identity {name} {value:+g} sigmas" for name, value in self.identity.items()),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Transfer:
+    """How the driving person's motion becomes the source's."""
+
+    motion: Follow = "absolute"
+    """absolute: pose and place of the driving head. relative: its changes, with the source's own size and
+    place: since a first frame, or of the whole video's mean, as the model does it."""
+    adapt_scale: bool = False
+    """relative: changes are scaled by the size of the source's face over that of the driving face."""
+    edit: Edit = field(default_factory=Edit)
+
+    def __post_init__(self) -> None:
+        if self.motion not in ("absolute", "relative"):
+            raise InvalidSettings(f"motion {self.motion!r}: expected absolute or relative")
+        if self.adapt_scale and self.motion == "absolute":
+            raise InvalidSettings(
+                "adapt_scale scales the changes of relative motion; with absolute it has no use"
+            )
+
+
+class Reenactor(Protocol):
+    """A trained model, ready to be driven."""
+
+    image_size: int
+    """I: side of the pictures it renders."""
+    labels: Mapping[str, str]
+    """Parts that do not carry the published weights, e.g. {"kp_detector": "distilled"}."""
+    batch: int
+    """Driving frames to hand over at once: enough to keep the device busy; no result depends on it."""
+    reads: tuple[str, ...]
+    """What `Shown` must carry besides frames: some of landmarks, speech."""
+    hears: Mapping[str, Any]
+    """Settings of the speech encoder that it learned with, as far as its checkpoint tells them."""
+    needs: tuple[str, ...]
+    """Names in models.perception.NETS of what `use` is to be given."""
+    whole: bool
+    """Whether `transfer` must be given the motion of the whole video, before its first frame is rendered.
+    Frames without a face then stay in it; `notes` tell what stands for them."""
+    follows: Follow
+    """`Transfer.motion` where the user says nothing."""
+    notes: list[str]
+    """What `transfer` had to mend, for people; grows."""
+
+    def use(self, nets: Mapping[str, Any]) -> None:
+        """Called once, before anything else, with the nets of `needs`, by name."""
+        ...
+
+    def check(self, how: Transfer) -> None:
+        """Raises InvalidSettings, which says why, where the model cannot transfer motion this way."""
+        ...
+
+    def heard(self, speech: np.ndarray) -> np.ndarray:
+        """speech (N,D) of a whole sound, a row each 40 ms, as stage `speech` writes it -> (N,A) float32. Only
+        of models that read speech; InvalidSettings where D is not what it learned with."""
+        ...
+
+    def stated(self, parameters: Mapping[str, np.ndarray]) -> Motion:
+        """Motion that a user gives as numbers. Raises InvalidSettings or InvalidFile: the model takes none,
+        or what is wrong with these."""
+        ...
+
+    def scene(self, sources: Shown) -> Any:
+        """All that rendering needs of one or more source pictures, computed once. Raises InvalidSettings or
+        InvalidFile where it cannot make anything of one."""
+        ...
+
+    def motion(self, driving: Shown) -> Motion: ...
+
+    def transfer(self, scene: Any, driving: Motion, first: Motion, how: Transfer) -> Motion:
+        """driving (T frames), first (one frame: where relative motion starts) -> motion to render (T).
+        Raises InvalidFile where the motion cannot be told."""
+        ...
+
+    def render(self, scene: Any, motion: Motion) -> np.ndarray:
+        """-> (T,I,I,3) float32 in [0,1]"""
+        ...
+
+    def drive(self, clip: Clip, sources: Sequence[int], driving: Sequence[int]) -> np.ndarray:
+        """Frames of a stored clip, its own frames `sources` the source -> (len(driving),I,I,3) float32 in
+        [0,1]: absolute motion, from the families that the model was trained on.
+        """
+        ...
+
+    def explain(self, clip: Clip, sources: Sequence[int], frame: int) -> dict[str, np.ndarray]:
+        """How `drive` came by a frame, for the report's pictures: title -> (I,I,3) uint8 RGB, the same titles
+        for every clip. Empty for a model with nothing to show.
+        """
+        ...

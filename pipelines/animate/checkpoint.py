@@ -1,0 +1,183 @@
+"""A trained model to use, found by what the user has: a checkpoint file, a run file, or released weights."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models import MODELS
+from pipelines.cli.options import command
+from pipelines.errors import UserError
+from pipelines.eval.score import CHECKPOINTS
+from pipelines.preprocess.clips import ClipsConfig
+from storage import locations
+from storage.files import Store, sha256_file
+
+if TYPE_CHECKING:
+    from models.reenactor import Precision, Reenactor
+    from pipelines.runs.session import Session
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trained:
+    """Where a model's weights are, before anything heavy is loaded."""
+
+    model: str
+    name: str
+    """Of the checkpoint, for people."""
+    files: dict[str, Path]
+    """{"": model.safetensors}, or imported released files by their ids."""
+    clips: ClipsConfig
+    """How the clips it learned from were cut, as far as that is known."""
+    landmarker: str = "dlib68"
+    """Of models.perception.NETS: what placed the landmarks that it learned from, as far as that is known."""
+    fits: str = "landmarks"
+    """Backend of fit3dmm, likewise."""
+    store: Store
+    """Where the weights of perception nets are."""
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the checkpoint; of several files, each by its id."""
+        if set(self.files) == {""}:
+            return sha256_file(self.files[""])
+        return ", ".join(f"{name} {sha256_file(path)}" for name, path in sorted(self.files.items()))
+
+    def load(self, device: str, precision: Precision) -> Reenactor:
+        """InvalidFile, naming the tensors, where the file is another model's."""
+        module = importlib.import_module(f"{MODELS[self.model]}.reenact")
+        if set(self.files) == {""}:
+            return module.load_reenactor(self.files[""], device, precision)
+        tensors, about = importlib.import_module(f"{MODELS[self.model]}.released").load(self.files)
+        return module.reenactor_of(tensors, about, device, precision, self.name)
+
+
+def of_checkpoint(path: Path, model: str | None, store: Store, say: Say) -> Trained:
+    """A model.safetensors that a phase published; its metadata says which model it is."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    found = about(path).get("model")
+    if not isinstance(found, str) or found not in MODELS:
+        raise UserError(f"{path} names the model {found!r}; known: {', '.join(MODELS)}")
+    if model is not None and model != found:
+        raise UserError(f"{path} holds {found}, not {model}")
+    say(f"{path.name} does not tell how its clips were cut: the defaults, but for --size, --margin, --lift")
+    return Trained(model=found, name=path.name, files={"": path}, clips=ClipsConfig(), store=store)
+
+
+def about(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself. UserError for files of another kind, with what to do."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            text = (file.metadata() or {}).get("reenact")
+    except SafetensorError as error:
+        raise UserError(
+            f"{path} is no safetensors file ({error}); published .pt: `reenact weights import ID FILE`, "
+            "then `--weights ID`"
+        ) from None
+    if text is None:
+        raise UserError(f"{path} is no checkpoint of a training phase: its metadata has no 'reenact'")
+    try:
+        told = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path}: its metadata 'reenact' is no JSON ({error})") from None
+    if not isinstance(told, dict):
+        raise UserError(f"{path}: its metadata 'reenact' is a {type(told).__name__}, expected an object")
+    return told
+
+
+def of_weights(weights_id: str, model: str | None, store: Store) -> Trained:
+    """Released weights that were imported; where they were not, the error says how to obtain them."""
+    from storage.weight_files import path_of
+
+    if model is not None and model not in MODELS:
+        raise UserError(f"no model {model!r}; known: {', '.join(MODELS)}")
+    known: dict[str, str] = {}
+    for name in MODELS if model is None else [model]:
+        released = importlib.import_module(f"{MODELS[name]}.phases").RELEASED
+        if weights_id in released:
+            files = {one: path_of(store, one) for one in released[weights_id].files}
+            return Trained(model=name, name=weights_id, files=files, clips=ClipsConfig(), store=store)
+        known |= dict.fromkeys(released, name)
+    raise UserError(f"no released weights {weights_id!r}; known: {', '.join(known) or 'none'}")
+
+
+def of_run(run_file: Path, sets: Iterable[str], model: str | None, say: Say) -> Trained:
+    """The last phase of a run's model that has been trained and renders images: as the run's settings and
+    code are now, else, said so, the newest that its store holds.
+    """
+    from pipelines.runs.session import open_session
+
+    session = open_session(run_file, sets)
+    config = session.config
+    if model is not None and model not in config.models:
+        raise UserError(f"{run_file} trains {', '.join(config.models)}, not {model}")
+    name = model or config.models[0]
+    found = _current(session, name) or _newest(session, name, partial(command, "why", run_file, sets), say)
+    if found is None:
+        raise UserError(
+            f"no phase of {name} that renders images has been trained in {session.store}; "
+            f"`{command('run', run_file, sets)}` trains it"
+        )
+    node, path = found
+    name_of = f"{node} of {config.name}"
+    return Trained(
+        model=name,
+        name=name_of,
+        files={"": path},
+        clips=config.clips,
+        landmarker=config.keypoints.landmarker,
+        fits=config.fit3dmm.backend,
+        store=session.store,
+    )
+
+
+def _current(session: Session, model: str) -> tuple[str, Path] | None:
+    """The last phase whose node is cached."""
+    plans = session.planner().plan()
+    session.cache.save()
+    for node in _phases(session, model):
+        artifact = plans[node].artifact
+        if artifact is not None:
+            which = CHECKPOINTS[session.config.eval.checkpoint]
+            path = artifact.path(which if which in artifact.files else CHECKPOINTS["last"])
+            if "architecture" in about(path):
+                return node, path
+    return None
+
+
+def _newest(session: Session, model: str, why: Callable[..., str], say: Say) -> tuple[str, Path] | None:
+    """The last phase of which the store holds any training, the newest of those. why: the command that
+    explains a node."""
+    store = session.store
+    for node in _phases(session, model):
+        folders = [f"{locations.wholes(node)}/{key}" for key in store.folders(locations.wholes(node))]
+        dated = sorted(
+            (entry.mtime, folder)
+            for folder in folders
+            for entry in store.list(folder)
+            if entry.name == "record.json"
+        )
+        for _, folder in reversed(dated):
+            path = store.fetch(f"{folder}/{CHECKPOINTS['last']}")
+            if "architecture" in about(path):
+                say(
+                    f"{node} {folder.rsplit('/', 1)[1][:8]} is the newest in the store, trained with other "
+                    f"settings, data or code than now: `{why(node)}`"
+                )
+                return node, path
+    return None
+
+
+def _phases(session: Session, model: str) -> list[str]:
+    """Training nodes of a model, last phase first."""
+    return [name for name in reversed(list(session.graph.nodes)) if name.startswith(f"train.{model}.")]

@@ -1,0 +1,428 @@
+"""The command line: what to run and what to ask. Settings are in run files; only `--set a.b=c` changes one.
+
+Exit codes: 0 ok, 1 failed, 2 usage or config, 3 too many rejects, 10 work to do (plan --check), 130 stopped.
+"""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipelines.cli.animate import command as animate
+from pipelines.cli.options import FILE, STORE
+from pipelines.cli.weights import weights
+from pipelines.errors import UserError, meaning, write_output
+from pipelines.shards.inspect import shards
+
+USAGE, WORK_TO_DO, INTERRUPTED = 2, 10, 130
+RUN_FILE = click.argument("run_file", type=FILE, metavar="RUN.yaml")
+SETS = click.option("--set", "sets", multiple=True, metavar="A.B=VALUE",
+                    help="Change one setting (repeatable).")  # fmt: skip
+LIMIT = click.option("--limit", type=int, help="Only the first N recordings (same as --set data.limit=N).")
+ONLY = click.option("--only", multiple=True, metavar="NODE",
+                    help="This node and what it needs (repeatable).")  # fmt: skip
+FORCE = click.option("--force", multiple=True, metavar="NODE",
+                     help="Run this node even if it is cached (repeatable).")  # fmt: skip
+KEEP_GOING = click.option("--keep-going", is_flag=True,
+                          help="After a failure, still run what does not depend on it.")  # fmt: skip
+ADDRESS = click.option("--address", default="http://127.0.0.1:8265", envvar="RAY_JOBS_ADDRESS",
+                       show_default=True, help="Ray dashboard, where jobs are submitted.")  # fmt: skip
+
+
+def example(text: str) -> Callable[[Any], Any]:
+    """Appends an example to a command's help."""
+
+    def mark(function: Any) -> Any:
+        function.__doc__ = f"{function.__doc__}\n\n\b\nExample:\n  {text}"
+        return function
+
+    return mark
+
+
+def one_line_errors(function: Any) -> Any:
+    """What has a meaning (pipelines/errors.py) ends as one line: the user's mistakes with 2, a store that
+    cannot be used or what may pass with 1. Anything else is a fault and keeps its traceback."""
+
+    @wraps(function)
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            what = meaning(error)
+            if what == "fault":
+                raise
+            click.echo(f"error: {error}", err=True)
+            sys.exit(USAGE if what == "user" else 1)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            sys.exit(INTERRUPTED)
+
+    return inner
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="reenact")
+def main() -> None:
+    """Train and compare neural face reenactment models on the same data; rerun only what changed."""
+
+
+@main.command()
+@RUN_FILE
+@SETS
+@LIMIT
+@click.option("--check", is_flag=True, help="Exit 10 when there is work to do.")
+@click.option("--config", "show_config", is_flag=True, help="Print the resolved settings and their origins.")
+@example("reenact plan configs/run/demo.yaml --set fsrt.phases.warmup.steps=2000")
+@one_line_errors
+def plan(run_file: Path, sets: tuple[str, ...], check: bool, show_config: bool, limit: int | None) -> None:
+    """What would run, and why. Runs nothing, imports neither torch nor ray nor mlflow."""
+    from pipelines.config import resolved
+    from pipelines.dataset.splits import empty_split
+    from pipelines.engine.plan import describe
+    from pipelines.runs.session import open_session
+
+    session = open_session(run_file, with_limit(sets, limit))
+    if show_config:
+        click.echo(resolved(session.loaded))
+        return
+    planner = session.planner()
+    plans = planner.plan()
+    session.cache.save()
+    describe(plans, click.echo, planner.readable.damaged)
+    for note in session.notes():
+        click.echo(note)
+    work = [name for name, p in plans.items() if not p.settled]
+    click.echo(f"\n{len(work)} of {len(plans)} nodes to run" if work else "\nnothing to do")
+    if trouble := empty_split(plans, session.config.data):
+        click.echo(f"a run will stop before them: {trouble}", err=True)
+    if check and work:
+        sys.exit(WORK_TO_DO)
+
+
+def with_limit(sets: tuple[str, ...], limit: int | None) -> tuple[str, ...]:
+    return sets if limit is None else (*sets, f"data.limit={limit}")
+
+
+@main.command()
+@RUN_FILE
+@click.argument("node")
+@click.argument("unit", required=False)
+@SETS
+@example("reenact why configs/run/demo.yaml train.fsrt.warmup")
+@one_line_errors
+def why(run_file: Path, node: str, unit: str | None, sets: tuple[str, ...]) -> None:
+    """Why a node (or one recording in it) would run: the whole chain, down to the changed line of source."""
+    from pipelines.runs import lineage
+    from pipelines.runs.session import open_session
+
+    session = open_session(run_file, sets)
+    planner = session.planner()
+    plans = planner.plan(session.targets([node]))
+    session.cache.save()
+    for line in lineage.why(planner, plans, node, unit):
+        click.echo(line)
+
+
+@main.command()
+@RUN_FILE
+@SETS
+@LIMIT
+@ONLY
+@FORCE
+@KEEP_GOING
+@click.option("--retry-rejected", is_flag=True, help="Try again what was rejected under the same key.")
+@example("reenact run configs/run/demo.yaml --only keypoints")
+@one_line_errors
+def run(run_file: Path, sets: tuple[str, ...], limit: int | None, **options: Any) -> None:
+    """Run what changed."""
+    from pipelines.runs.run import run_pipeline
+
+    interruptible()
+    sys.exit(run_pipeline(run_file, with_limit(sets, limit), **options))
+
+
+def interruptible() -> None:
+    """A polite kill (Ray Jobs' stop, a scheduler) ends a run the way Ctrl-C does."""
+
+    def stop(_signal: int, _frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+# --- clusters ---------------------------------------------------------------------------------------------
+@main.command()
+@RUN_FILE
+@ADDRESS
+@SETS
+@LIMIT
+@ONLY
+@FORCE
+@KEEP_GOING
+@click.option("--follow", is_flag=True, help="Stream the log and end with the job's own exit code.")
+@example("reenact submit configs/run/demo.yaml --address http://head:8265 --follow")
+@one_line_errors
+def submit(
+    run_file: Path, address: str, sets: tuple[str, ...], follow: bool, limit: int | None, **options: Any
+) -> None:
+    """Run the same graph on a Ray cluster: package this checkout, start a job, stream its log."""
+    from pipelines.cluster import jobs as jobs
+    from pipelines.runs.session import open_session
+
+    sets = with_limit(sets, limit)
+    session = open_session(run_file, sets)  # a mistake is told here, not a minute later there
+    session.targets(options["only"])
+    session.planner(options["force"])
+    arguments = [a for text in sets for a in ("--set", text)]
+    arguments += [a for name in ("only", "force") for node in options[name] for a in (f"--{name}", node)]
+    arguments += ["--keep-going"] * options["keep_going"]
+    jobs.check_store(address, session.store.uri, session.config.runtime.tracking)
+    with jobs.answers():
+        job = jobs.submit(address, str(run_file), arguments, {"REENACT_STORE": session.store.uri})
+    at = f"{job} --address {shlex.quote(address)}"
+    click.echo(f"job {job}: `reenact logs {at}` follows it, `reenact stop {at}` ends it")
+    if follow:
+        sys.exit(jobs.follow(address, job))
+
+
+@main.command()
+@ADDRESS
+@example("reenact jobs --address http://head:8265")
+@one_line_errors
+def jobs(address: str) -> None:
+    """Jobs of a cluster, newest last."""
+    from pipelines.cluster import jobs as jobs_
+
+    with jobs_.answers():
+        for job in sorted(jobs_.client(address).list_jobs(), key=lambda j: j.start_time or 0):
+            click.echo(f"{job.submission_id or job.job_id}  {job.status.value:<10} {job.entrypoint}")
+
+
+@main.command()
+@click.argument("job_id")
+@ADDRESS
+@click.option("--follow/--no-follow", default=True, show_default=True)
+@example("reenact logs raysubmit_a1b2 --address http://head:8265")
+@one_line_errors
+def logs(job_id: str, address: str, follow: bool) -> None:
+    """A job's log; with --follow to its end, and its exit code."""
+    from pipelines.cluster import jobs as jobs_
+
+    with jobs_.answers():
+        if follow:
+            sys.exit(jobs_.follow(address, job_id))
+        click.echo(jobs_.client(address).get_job_logs(job_id), nl=False)
+
+
+@main.command()
+@click.argument("job_id")
+@ADDRESS
+@example("reenact stop raysubmit_a1b2 --address http://head:8265")
+@one_line_errors
+def stop(job_id: str, address: str) -> None:
+    """End a job; what it published stays, and a rerun takes up the rest."""
+    from pipelines.cluster import jobs as jobs_
+
+    with jobs_.answers():
+        stopped = jobs_.client(address).stop_job(job_id)
+        click.echo(f"{job_id}: {'stopping' if stopped else 'had ended already'}")
+
+
+# --- looking ------------------------------------------------------------------------------------------------
+@main.command()
+@RUN_FILE
+@SETS
+@click.option("--svg", type=FILE, help="Draw to this file instead.")
+@example("reenact graph configs/run/demo.yaml --svg graph.svg")
+@one_line_errors
+def graph(run_file: Path, sets: tuple[str, ...], svg: Path | None) -> None:
+    """The DAG: each node, what it reads and writes."""
+    from pipelines.config import load
+    from pipelines.graph import build
+    from pipelines.runs import graph_drawing
+
+    dag = build(load(run_file, sets).config)
+    if svg is None:
+        click.echo(graph_drawing.text(dag))
+    else:
+        write_output(svg, graph_drawing.svg(dag).encode())
+        click.echo(f"drew {len(dag.nodes)} nodes to {svg}")
+
+
+@main.command()
+@STORE
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+@example("reenact ui --port 5000")
+@one_line_errors
+def ui(store: str, port: int) -> None:
+    """Browse runs, figures, videos and checkpoints: the MLflow server of this store, on this machine only."""
+    from pipelines.runs.run import catch_up, last_tracking
+    from pipelines.tracking import check_port, serve, ui_command
+    from storage.files import Store
+
+    at = Store(store)
+    tracking = last_tracking(at)
+    ui_command(at.uri, tracking)  # where there is nothing to serve, it says so now
+    check_port(port)
+    click.echo("starting MLflow ...")
+    catch_up(at)
+    clear = CLEAR * sys.stdout.isatty()
+    line = f"{clear}MLflow at http://127.0.0.1:{port} (Ctrl-C ends it)"
+    serve(at.uri, tracking, port, lambda: click.echo(line), waiting)
+
+
+CLEAR = "\r\x1b[K"
+"""Of a terminal: back to the begin of the line, and nothing on it."""
+
+
+def waiting(seconds: float) -> None:
+    """In a terminal, that something still happens."""
+    if sys.stdout.isatty():
+        click.echo(f"{CLEAR}not up yet, {seconds:.0f} s", nl=False)
+
+
+@main.command()
+@click.argument("metric_run", required=False)
+@click.option("--recording", metavar="ID", help="Every artifact that this recording went into.")
+@STORE
+@example("reenact trace 20261120-101500-3fa2:eval.fsrt")
+@one_line_errors
+def trace(metric_run: str | None, recording: str | None, store: str) -> None:
+    """Where a number came from. METRIC_RUN: a run id, RUN:NODE, or an artifact key (MLflow: reenact.key)."""
+    from pipelines.runs import lineage
+    from storage.files import Store
+
+    if (metric_run is None) == (recording is None):
+        raise UserError("trace: give a METRIC-RUN, or --recording ID")
+    at = Store(store)
+    if recording is not None:
+        lines = lineage.trace_recording(at, recording)
+    else:
+        lines = lineage.trace(at, *lineage.find_artifact(at, str(metric_run)))
+    for line in lines:
+        click.echo(line)
+
+
+# --- keeping ----------------------------------------------------------------------------------------------
+@main.command()
+@RUN_FILE
+@click.argument("node", required=False)
+@click.option(
+    "--since", metavar="COMMIT", help="Every node that ran with the code of this commit, not one alone."
+)
+@click.option("--reason", required=True, help="Why the changed code gives the same outputs; it is recorded.")
+@SETS
+@example("reenact accept configs/run/demo.yaml --since HEAD~1 --reason 'an option that is off'")
+@one_line_errors
+def accept(run_file: Path, node: str | None, since: str | None, reason: str, sets: tuple[str, ...]) -> None:
+    """Declare existing outputs valid for changed code (never for changed config or inputs): of one NODE since
+    its last run, or of all that ran with the code of a commit whose goldens are those of today."""
+    from pipelines.runs import accept as accepting
+    from pipelines.runs.session import open_session
+
+    session = open_session(run_file, sets)
+    planner = session.planner()
+    if since is not None:
+        lines = list(
+            accepting.accept_since(planner, since, reason, [planner.graph[node].name] if node else [])
+        )
+        click.echo("\n".join(lines) or "no code in a key changed since that commit")
+        return
+    if node is None:
+        raise UserError("accept: give a NODE, or --since COMMIT for all that ran with its code")
+    plans = planner.plan(session.targets([node]))
+    click.echo(accepting.accept(planner, plans[node], reason))
+
+
+@main.command()
+@click.argument("name")
+@RUN_FILE
+@SETS
+@example("reenact pin vox-2026-11 configs/run/demo.yaml   # then --set data.pin=vox-2026-11")
+@one_line_errors
+def pin(name: str, run_file: Path, sets: tuple[str, ...]) -> None:
+    """Freeze the list of recordings under NAME, so that new videos retrain nothing until the pin moves."""
+    from pipelines.runs import pin
+    from pipelines.runs.session import open_session
+
+    session = open_session(run_file, sets)
+    plans = session.planner().plan({"recordings"})
+    click.echo(pin.pin(session.store, plans, name))
+
+
+@main.command()
+@STORE
+@click.option("--keep-runs", default=5, show_default=True, type=click.IntRange(min=1),
+              help="Of each node, what this many latest runs of each run name used is kept.")  # fmt: skip
+@click.option("--drop", multiple=True, metavar="NAME",
+              help="Past runs of this run name keep nothing any more (repeatable).")  # fmt: skip
+@click.option("--grace", default=72.0, show_default=True, help="Hours for which nothing is deleted.")
+@click.option("--yes", is_flag=True, help="Delete; without it, only the table is shown.")
+@example("reenact gc --keep-runs 3 --yes")
+@one_line_errors
+def gc(store: str, keep_runs: int, drop: tuple[str, ...], grace: float, yes: bool) -> None:
+    """Free space: what no run, pin or lease needs.
+
+    Kept is, of each node, what the latest runs of each run name made or found in place ("nothing to do"
+    counts as a run), with all it was made from. Counted by node, a run with --only pushes nothing else out;
+    runs on a pin are counted apart from the others. Kept is also what runs need that go on, or were stopped
+    before they finished a node, and what a lease is held on.
+    """
+    from pipelines.runs import garbage, retention
+    from storage.errors import Damaged
+    from storage.files import Store
+
+    at = Store(store)
+    if drop and yes:
+        retention.drop(at, drop)
+    found = garbage.garbage(at, keep_runs, grace, drop)
+    for line in garbage.table(found):
+        click.echo(line)
+    for text in found.spared:
+        click.echo(f"warning: all packs of its node stay: {text}", err=True)
+    for text in found.unreadable:
+        click.echo(f"warning: {text}", err=True)
+    if yes and found.unreadable:
+        raise Damaged("nothing deleted: what the files above kept is not known; mend or delete them first")
+    if yes:
+        garbage.collect(at, found)
+        click.echo("deleted")
+    elif found.found:
+        click.echo("nothing deleted; --yes deletes")
+
+
+@main.command()
+@STORE
+@example("reenact verify")
+@one_line_errors
+def verify(store: str) -> None:
+    """Re-hash everything in the store; exit 1 if something is missing or differs, with what to do."""
+    from pipelines.runs import verify as verifying
+    from storage.files import Store
+
+    found = list(verifying.verify(Store(store)))
+    for fault in found:
+        click.echo(f"{fault.path}: {fault.what}" + (" (left over)" if fault.then == "left" else ""))
+    faults = [fault for fault in found if fault.then != "left"]
+    for line in verifying.outlook(faults):
+        click.echo(line)
+    click.echo(f"{len(faults)} faults" if faults else "everything published is intact")
+    sys.exit(1 if faults else 0)
+
+
+main.add_command(animate)
+animate.callback = one_line_errors(animate.callback)
+for group in (shards, weights):
+    main.add_command(group)
+    for command in group.commands.values():
+        command.callback = one_line_errors(command.callback)
+
+if __name__ == "__main__":
+    main()

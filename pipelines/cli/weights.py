@@ -1,0 +1,137 @@
+"""`reenact weights`: third-party weights come in as tensors alone, trained models go out in their authors'
+layout.
+
+What a file must hold, the model that it is for knows: it declares `RELEASED` in its phases.py, and the module
+that reads those files has `check(weights id, path)` and `write(tensors, about, folder)` too
+(models/fsrt/released.py).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+from models import MODELS
+from pipelines.cli.options import FILE, STORE
+from pipelines.errors import UserError
+from storage.fetched import writable
+
+
+def checker(weights_id: str) -> Callable[[Path], None] | None:
+    """What looks at a file before it is imported under this id, by the model that the weights are for; None
+    where they are no model's.
+    """
+    for package in MODELS.values():
+        for released in import_module(f"{package}.phases").RELEASED.values():
+            if weights_id in released.files:
+                module = released.reader.partition(":")[0]
+                return partial(import_module(module).check, weights_id)
+    return None
+
+
+def export(checkpoint: Path, folder: Path) -> list[Path]:
+    """model.safetensors of a training phase -> files in the layout of the model's authors, in `folder`.
+
+    Raises UserError for a file that is no whole checkpoint of ours, or of a model without released weights.
+    """
+    from storage import checkpoints
+
+    if not checkpoint.is_file():
+        raise UserError(f"no file {checkpoint}")
+    tensors, about = checkpoints.load(checkpoint)
+    if any(name.startswith("net.") for name in tensors):
+        raise UserError(f"{checkpoint} is a state to train on from; export the model.safetensors beside it")
+    tables = {name: import_module(f"{package}.phases").RELEASED for name, package in MODELS.items()}
+    table = tables.get(str(about.get("model")))
+    if not table:
+        known = ", ".join(name for name, declared in tables.items() if declared)
+        raise UserError(f"{checkpoint} holds model {about.get('model')!r}; a layout is known for: {known}")
+    if not writable(folder):
+        raise UserError(f"{folder}: no files can be made there; give a folder that can be written")
+    module = next(iter(table.values())).reader.partition(":")[0]
+    return import_module(module).write(tensors, about, folder)
+
+
+@click.group()
+def weights() -> None:
+    """Third-party weights: list, import, verify; export ours in their authors' layout."""
+
+
+@weights.command("list")
+@STORE
+def weights_list(store: str) -> None:
+    """Every known file: whether it is here, its licence, and where to get it.
+
+    \b
+    Example:
+      reenact weights list
+    """
+    from storage import weight_files as registry
+    from storage.files import Store
+
+    at = Store(store)
+    for one in registry.WEIGHTS.values():
+        state = "here" if registry.shipped(one.id) or registry.pinned(at, one.id) != "missing" else "missing"
+        click.echo(f"{one.id:<15} {state:<8} {one.purpose}")
+        click.echo(f"{'':<24} {one.publisher}: {one.file} ({one.obtain}); {one.licence}")
+
+
+@weights.command("import")
+@click.argument("weights_id", metavar="ID")
+@click.argument("file", type=FILE)
+@STORE
+def weights_import(weights_id: str, file: Path, store: str) -> None:
+    """Convert a publisher's file to safetensors (tensors only, in its own process) and pin its sha256. Where
+    settings lie beside it (wav2vec 2.0), FILE may be the folder, or the hub's cache of the repository.
+
+    \b
+    Example:
+      reenact weights import fsrt_vox ~/Downloads/vox256.pt
+    """
+    from storage import weight_files as registry
+    from storage.files import Store
+
+    facts = registry.import_file(Store(store), weights_id, file, checker(weights_id))
+    click.echo(f"{weights_id}: {facts['tensors']} tensors, sha256 {facts['sha256'][:16]}; {facts['licence']}")
+    if facts["left"]:
+        click.echo(f"not imported, for nothing here needs it: {', '.join(facts['left'])}")
+    if facts["as_published"] is False:
+        click.echo(f"not the published {facts['file']}: its sha256 begins {facts['source_sha256'][:10]}")
+
+
+@weights.command("export")
+@click.argument("checkpoint", type=FILE, metavar="MODEL.safetensors")
+@click.argument("folder", type=FILE, metavar="FOLDER")
+def weights_export(checkpoint: Path, folder: Path) -> None:
+    """Write a trained model as files that its authors' own code loads.
+
+    \b
+    Example:
+      reenact weights export model.safetensors exported/
+    """
+    for path in export(checkpoint, folder):
+        click.echo(str(path))
+
+
+@weights.command("verify")
+@STORE
+def weights_verify(store: str) -> None:
+    """Re-hash every weights file; exit 1 if one differs.
+
+    \b
+    Example:
+      reenact weights verify
+    """
+    from storage import weight_files as registry
+    from storage.files import Store
+
+    states = {name: registry.verify(Store(store), name) for name in registry.WEIGHTS}
+    for name, state in states.items():
+        click.echo(f"{name:<15} {state}")
+    if any(state not in ("ok", "missing") for state in states.values()):
+        sys.exit(1)

@@ -1,0 +1,414 @@
+"""Node `corpus`: a page about the data: what was lost on the way, who is in which split, what the clips are
+like. The facts are here, the page is made by `corpus_figures.py`.
+
+Counts come from every record; distributions and pictures from at most SAMPLED clips, drawn by the hash of
+their keys, so that a clip more changes little of what is shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pipelines.engine.node import Context
+
+FPS = 25
+SAMPLED = 400
+"""Clips whose landmarks, poses and expressions are read for the distributions."""
+PROBED = 20_000
+"""Recordings whose probes are read."""
+THUMBNAILS = 24
+IDENTITIES = 12
+"""Identities listed by name."""
+EXAMPLES = 3
+"""Rejected units shown for a code."""
+STAGES = ("download", "clips", "keypoints", "fit3dmm", "speech")
+EVERY = 5
+"""Frames between those that count for faces, poses and expressions."""
+PERCENTILES = (5, 25, 50, 75, 95)
+EYES, MOUTH, EYE_CORNERS = ((37, 41), (38, 40), (43, 47), (44, 46)), (62, 66), (36, 45)
+"""Landmarks: upper and lower lids, inner lips, outer corners."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """A keyed node's manifest, counted."""
+
+    name: str
+    ok: int
+    rejected: int
+    clips: int
+    hours: float
+    """Of the clips that it has; 0 for downloads, which have none yet."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Split:
+    name: str
+    identities: int
+    recordings: int
+    clips: int
+    hours: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Identity:
+    name: str
+    splits: list[str]
+    recordings: int
+    clips: int
+    hours: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reject:
+    node: str
+    code: str
+    count: int
+    examples: list[str]
+    """Units and their reasons, as recorded."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Duplicate:
+    """Recordings whose files are the same bytes."""
+
+    digest: str
+    recordings: list[str]
+    splits: list[str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Corpus:
+    """Everything the page says, without its pictures; corpus.json."""
+
+    listed: int
+    """Rows of the source, those rejected there included."""
+    recordings: int
+    stages: list[Stage]
+    splits: list[Split]
+    identities: list[Identity]
+    """Those with the most video."""
+    shared: list[str]
+    """Identities in more than one split; must be empty."""
+    duplicates: list[Duplicate]
+    rejects: list[Reject]
+    sampled: int
+    probed: int
+    """Downloaded recordings whose probes were read for what follows, and for duplicates."""
+    resolutions: dict[str, int]
+    """WIDTH x HEIGHT -> how many."""
+    transports: dict[str, int]
+    """How they were brought -> how many."""
+    soundless: int = 0
+    """Of those probed: recordings without sound. HeadGAN hears zeros in their clips."""
+    interlaced: int = 0
+    """Of those probed: recordings of interlaced video, whose clips are deinterlaced."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Tracks that made no clip in sampled recordings that made others: code -> how many."""
+    unfitted: list[str] = field(default_factory=list)
+    """Clips that fit3dmm left out (`no_fit`) of recordings in which it kept others."""
+    values: dict[str, list[float]] = field(default_factory=dict)
+    """Distributions by name; see `measure`."""
+    expression: list[list[float]] = field(default_factory=list)
+    """PERCENTILES of each expression coefficient, sigmas."""
+
+    def stage(self, name: str) -> Stage:
+        return next(stage for stage in self.stages if stage.name == name)
+
+
+def corpus(ctx: Context) -> None:
+    """The whole node: corpus.html and corpus.json."""
+    from pipelines.corpus.page import render, thumbnail
+
+    rows = _table(ctx.inputs["recordings"], "recordings.parquet")
+    refused = _table(ctx.inputs["recordings"], "rejects.parquet")
+    artifacts = {name: ctx.inputs[name] for name in STAGES if name in ctx.inputs}
+    families = {name: artifact.family() for name, artifact in artifacts.items() if name != "download"}
+    clips = families["clips"]
+    probed = probes(artifacts["download"]) if "download" in artifacts else {}
+    facts = count(rows, refused, artifacts, clips, probed)
+    keys = drawn(clips.keys, SAMPLED)
+    values, expression = measure(families, keys, ctx.progress)
+    facts = replace(
+        facts,
+        values=facts.values | values,
+        expression=expression,
+        dropped=dropped(clips, keys),
+        unfitted=unfitted(clips, families["fit3dmm"]) if "fit3dmm" in families else [],
+    )
+    shown = [(key, thumbnail(families, key)) for key in drawn(clips.keys, THUMBNAILS)]
+    (ctx.out / "corpus.html").write_text(render(facts, shown))
+    text = json.dumps(summary(facts), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    (ctx.out / "corpus.json").write_text(text + "\n")
+    ctx.metrics(figures(facts))
+
+
+def _table(artifact: Any, name: str) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(artifact.path(name)).to_pylist() if name in artifact.files else []
+
+
+def drawn(keys: Sequence[str], most: int) -> list[str]:
+    """Up to `most` keys at random: those whose hashes come first, in order of key."""
+    first = sorted(keys, key=lambda key: hashlib.sha256(key.encode()).digest())[:most]
+    return sorted(first)
+
+
+def figures(facts: Corpus) -> dict[str, float]:
+    """For MLflow: corpus/NAME."""
+    clips = facts.stage("clips")
+    found: dict[str, float] = {
+        "recordings": facts.recordings,
+        "listed": facts.listed,
+        "identities": sum(split.identities for split in facts.splits),
+        "clips": clips.clips,
+        "hours": clips.hours,
+        "duplicates": sum(len(d.recordings) - 1 for d in facts.duplicates),
+        "soundless": facts.soundless,
+        "interlaced": facts.interlaced,
+        "shared_identities": len(facts.shared),
+        "unfitted": len(facts.unfitted),
+    }
+    found |= {f"rejected.{stage.name}": stage.rejected for stage in facts.stages}
+    found |= {f"hours.{split.name}": split.hours for split in facts.splits}
+    medians = ("seconds", "crop", "face", "found", "fit_error", "mouth")
+    found |= {
+        f"median.{name}": float(np.median(facts.values[name])) for name in medians if facts.values.get(name)
+    }
+    return {f"corpus/{name}": value for name, value in found.items()}
+
+
+# --- counts -------------------------------------------------------------------------------------------------
+def count(
+    rows: Sequence[Mapping[str, Any]],
+    refused: Sequence[Mapping[str, Any]],
+    artifacts: Mapping[str, Any],
+    clips: Any,
+    probed: Mapping[str, Mapping[str, Any]],
+) -> Corpus:
+    """Recordings, their rejects, the keyed artifacts by node, the clips' family and the probes of recordings
+    -> counts."""
+    manifests = {name: artifact.manifest() for name, artifact in artifacts.items()}
+    frames = {row.unit: row.frames for row in manifests["clips"] if row.status == "ok"}
+    stages = [
+        Stage(
+            name=name,
+            ok=sum(row.status == "ok" for row in manifest),
+            rejected=sum(row.status == "rejected" for row in manifest),
+            clips=sum(row.clips for row in manifest) if name != "download" else 0,
+            hours=_hours(manifest, frames) if name != "download" else 0.0,
+        )
+        for name, manifest in manifests.items()
+    ]
+    people = _identities(rows, clips)
+    return Corpus(
+        listed=len(rows) + len(refused),
+        recordings=len(rows),
+        stages=stages,
+        splits=_splits(rows, people),
+        identities=sorted(people, key=lambda one: (-one.hours, one.name))[:IDENTITIES],
+        shared=[one.name for one in people if len(one.splits) > 1],
+        duplicates=duplicates(rows, probed),
+        rejects=_rejects(refused, manifests),
+        sampled=min(len(clips.keys), SAMPLED),
+        probed=len(probed),
+        resolutions=_counted(f"{probe['width']} x {probe['height']}" for probe in probed.values()),
+        transports=_counted(probe["transport"] for probe in probed.values()),
+        soundless=sum(not probe["audio_rate"] for probe in probed.values()),
+        interlaced=sum(bool(probe.get("interlaced")) for probe in probed.values()),
+        values={
+            "clips_each": [float(one.clips) for one in people],
+            "raw_seconds": [float(probe["seconds"]) for probe in probed.values()],
+            "raw_fps": [float(probe["fps"]) for probe in probed.values()],
+        },
+    )
+
+
+def _counted(names: Iterable[str]) -> dict[str, int]:
+    """Name -> how often, the commonest first."""
+    return dict(sorted(Counter(names).items(), key=lambda one: (-one[1], one[0])))
+
+
+def _hours(manifest: Sequence[Any], frames: Mapping[str, int]) -> float:
+    return sum(frames.get(row.unit, 0) for row in manifest if row.status == "ok") / FPS / 3600
+
+
+def _identities(rows: Sequence[Mapping[str, Any]], clips: Any) -> list[Identity]:
+    """By name. A second face of a recording counts for the identity that the source gave the recording."""
+    frames: Counter[str] = Counter()
+    made: Counter[str] = Counter()
+    for key in clips.keys:
+        recording = clips.recording_of(key)
+        frames[recording] += clips.frames_of(key)
+        made[recording] += 1
+    held: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        held.setdefault(row["identity"], []).append(row)
+    return [
+        Identity(
+            name=name,
+            splits=sorted({row["split"] for row in mine}),
+            recordings=len(mine),
+            clips=sum(made[row["id"]] for row in mine),
+            hours=sum(frames[row["id"]] for row in mine) / FPS / 3600,
+        )
+        for name, mine in sorted(held.items())
+    ]
+
+
+def _splits(rows: Sequence[Mapping[str, Any]], people: Sequence[Identity]) -> list[Split]:
+    found = []
+    for name in sorted({row["split"] for row in rows}, reverse=True):  # train before test
+        mine = [one for one in people if name in one.splits]
+        found.append(
+            Split(
+                name=name,
+                identities=len(mine),
+                recordings=sum(row["split"] == name for row in rows),
+                clips=sum(one.clips for one in mine),
+                hours=sum(one.hours for one in mine),
+            )
+        )
+    return found
+
+
+def duplicates(rows: Sequence[Mapping[str, Any]], probed: Mapping[str, Mapping[str, Any]]) -> list[Duplicate]:
+    """Recordings with the same bytes under several names: by what was downloaded, else by the listed file."""
+    same: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if content := probed.get(row["id"], row).get("sha256", ""):
+            same.setdefault(content, []).append(row)
+    return [
+        Duplicate(
+            digest=digest,
+            recordings=sorted(row["id"] for row in group),
+            splits=sorted({row["split"] for row in group}),
+        )
+        for digest, group in sorted(same.items())
+        if len(group) > 1
+    ]
+
+
+def _rejects(refused: Sequence[Mapping[str, Any]], manifests: Mapping[str, Sequence[Any]]) -> list[Reject]:
+    """Counted by node and code, in the order of the road, the commonest first."""
+    said = [("recordings", row["code"], f"{row['id']}: {row['sentence']}") for row in refused]
+    said += [
+        (name, row.code, f"{row.unit}: {row.reason}")
+        for name, manifest in manifests.items()
+        for row in manifest
+        if row.status == "rejected"
+    ]
+    counts = Counter((node, code) for node, code, _ in said)
+    examples: dict[tuple[str, str], list[str]] = {}
+    for node, code, text in said:
+        if len(held := examples.setdefault((node, code), [])) < EXAMPLES:
+            held.append(text)
+    order = ["recordings", *STAGES]
+    return [
+        Reject(node=node, code=code, count=counts[node, code], examples=examples[node, code])
+        for node, code in sorted(counts, key=lambda one: (order.index(one[0]), -counts[one], one[1]))
+    ]
+
+
+# --- distributions ------------------------------------------------------------------------------------------
+def measure(
+    families: Mapping[str, Any], keys: Sequence[str], progress: Any
+) -> tuple[dict[str, list[float]], list[list[float]]]:
+    """Distributions over sampled clips: one value a clip, or one a frame (every 5th) for faces, poses and
+    expressions. Also the percentiles of each expression coefficient."""
+    values: dict[str, list[float]] = {}
+    expressions: list[np.ndarray] = []
+    for i, key in enumerate(keys):
+        found = _of_clip(families["clips"].read(key, ["crop", "clip"]))
+        if "keypoints" in families and key in families["keypoints"]:
+            found |= _of_landmarks(families["keypoints"].read(key, ["landmarks"])["landmarks"])
+        if "fit3dmm" in families and key in families["fit3dmm"]:
+            fit = families["fit3dmm"].read(key, ["angles", "fit_error", "exp_coeffs"])
+            seen = np.isfinite(fit["fit_error"])
+            angles = fit["angles"][seen][::EVERY]
+            found |= dict(zip(("pitch", "yaw", "roll"), angles.T.tolist(), strict=True))
+            found["fit_error"] = fit["fit_error"][seen][::EVERY].tolist()
+            expressions.append(fit["exp_coeffs"][seen][::EVERY])
+        for name, some in found.items():
+            values.setdefault(name, []).extend(some)
+        progress(i + 1, len(keys), "clips")
+    every = np.concatenate(expressions) if expressions else np.empty((0, 0))
+    return values, np.percentile(every, PERCENTILES, axis=0).T.round(4).tolist() if len(every) else []
+
+
+def _of_clip(clip: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Length, crop, and the gates' scores where the clip records them."""
+    found = {
+        "seconds": [len(clip["crop"]) / FPS],
+        "crop": np.diff(clip["crop"][::EVERY, [0, 2]]).ravel().tolist(),
+    }
+    for name in ("sharpness", "audible"):
+        if clip["clip"].get(name) is not None:
+            found[name] = [float(clip["clip"][name])]
+    return found
+
+
+def _of_landmarks(landmarks: np.ndarray) -> dict[str, list[float]]:
+    """landmarks (T,68,2) -> share of frames with a face, its size, and how far eyes and mouth are open, in
+    distances of the outer eye corners."""
+    seen = np.isfinite(landmarks).all(axis=(1, 2))
+    points = landmarks[seen][::EVERY]
+    unit = np.linalg.norm(points[:, EYE_CORNERS[1]] - points[:, EYE_CORNERS[0]], axis=1)
+
+    def apart(pair: tuple[int, int]) -> np.ndarray:
+        return np.linalg.norm(points[:, pair[1]] - points[:, pair[0]], axis=1) / np.maximum(unit, 1e-6)
+
+    extent = np.ptp(points, axis=1)  # (n,2)
+    return {
+        "found": [100 * float(seen.mean())],
+        "face": np.sqrt(extent.prod(axis=1)).tolist(),
+        "mouth": apart(MOUTH).tolist(),
+        "eyes": np.mean([apart(pair) for pair in EYES], axis=0).tolist(),
+    }
+
+
+def probes(download: Any) -> dict[str, dict[str, Any]]:
+    """Probes of downloaded recordings by id, at most PROBED at random: each lies in a pack of its own, and so
+    costs two small reads."""
+    units = drawn([row.unit for row in download.manifest() if row.status == "ok"], PROBED)
+    family = download.family(units)
+    with ThreadPoolExecutor(16) as pool:
+        found = pool.map(lambda key: family.read(key, ["probe"])["probe"], family.keys)
+        return dict(zip(family.keys, found, strict=True))
+
+
+def dropped(clips: Any, keys: Sequence[str]) -> dict[str, int]:
+    """Tracks that made no clip in the recordings of these clips; a recording's last clip tells of all."""
+    of = {clips.recording_of(key) for key in keys}
+    last = {recording: key for key in clips.keys if (recording := clips.recording_of(key)) in of}
+    lost: Counter[str] = Counter()
+    for key in last.values():
+        lost.update(clips.read(key, ["clip"])["clip"].get("dropped") or {})
+    return _counted(lost.elements())
+
+
+def unfitted(clips: Any, fits: Any) -> list[str]:
+    """Keys of clips without a fit in recordings that have other fits; a recording without any is rejected."""
+    some = {fits.recording_of(key) for key in fits.keys}
+    return [key for key in clips.keys if key not in fits and clips.recording_of(key) in some]
+
+
+def summary(facts: Corpus) -> dict[str, Any]:
+    """The facts with each distribution as percentiles."""
+    found = asdict(facts)
+    found["values"] = {
+        name: {f"p{p:02d}": round(float(np.percentile(data, p)), 4) for p in PERCENTILES}
+        for name, data in facts.values.items()
+        if data
+    }
+    return found

@@ -1,0 +1,267 @@
+"""What a file holds, found by demuxing all of it and decoding its first frame and its first sound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import Rejected, Transient
+from pipelines.media.clock import FPS, LONGEST_HOLE
+from pipelines.media.colours import colour_tags
+from pipelines.media.failure import is_disk, out_of_memory
+from pipelines.media.process import FORMATS, MOST_PIXELS
+
+STATES_DURATIONS = "matroska"
+"""The container whose frames may end before the next one begins. In all others a frame is shown until the
+next."""
+ESTIMATED = ("matroska", "flv")
+"""Containers whose headers state no length of a single stream: where ffmpeg has one, and then that of the
+whole as well, it was estimated from the bit rate."""
+REORDERED = 16
+"""Frames, at most, by which the order of decoding differs from that of display (H.264)."""
+COUNTS_FRAMES = "mov"
+"""The container whose header counts the frames in it (AVI's counts the empty ones as well)."""
+TRIES = 50
+"""Packets of sound, at most, in which one that can be decoded is looked for."""
+
+
+def open_file(path: Path) -> Any:
+    """A PyAV container of a local file, of a format that names no further files."""
+    import av
+
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+    return av.open(f"file:{path}", metadata_errors="replace", options=options)
+
+
+def packets_of(container: Any, *streams: Any) -> Iterator[Any]:
+    """The packets of some streams, or of all.
+
+    Where a stream appears on the way, as in broadcasts, PyAV stumbles over it after the last packet.
+    """
+    with suppress(IndexError):
+        yield from container.demux(*streams)
+
+
+def probe(path: Path, name: str | None = None, least: int = 2) -> dict[str, Any]:
+    """width, height (as shown, after rotation), fps, frames, start, begin, seconds, held, interlaced,
+    video_index, audio_index (-1 = no sound), audio_rate (0 = no sound), transfer ("" unless HDR), container,
+    video_codec; of unusual colours also matrix and primaries (`colours.colour_tags`).
+
+    video_index, audio_index: streams of the file, the first of each kind that can be decoded. start: the time
+    stamp that counts as second 0, the first of any stream. begin: when the first frame is shown, later than 0
+    where sound comes first. seconds: when the last frame ends. held: [begin, end] in seconds of each frame
+    that is shown for longer than LONGEST_HOLE.
+
+    Demuxes the whole file and decodes one frame; raises Rejected: empty, unreadable, no_video, zero_duration,
+    truncated, undecodable, too_large.
+    name: what to call the file in the sentence, if not by its name. least: fewer frames are no video.
+    """
+    import av.error
+
+    name = name or path.name
+    if path.stat().st_size == 0:
+        raise Rejected("empty", f"{name} holds 0 bytes")
+    try:
+        with open_file(path) as container:
+            return _probe(container, name, least)
+    except av.error.FFmpegError as error:
+        if is_disk(error, path):
+            raise
+        if out_of_memory(error):
+            raise Transient(f"no memory is left to look into {name}") from error
+        raise Rejected(
+            "unreadable", f"{name} is not a video that ffmpeg can read: {error.strerror}"
+        ) from error
+
+
+def _probe(container: Any, name: str, least: int) -> dict[str, Any]:
+    videos = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
+    if not videos:
+        raise Rejected(
+            "no_video", f"{name} holds no video stream, only {[s.type for s in container.streams]}"
+        )
+    decodable = [s for s in videos if s.codec_context is not None]
+    if not decodable:
+        raise Rejected("undecodable", f"{name} holds video of a codec that ffmpeg does not know")
+    video = decodable[0]
+    check_pixels(video.width, video.height, name)
+    seen = _demuxed(container, video)
+    begins = [begin for begin, _ in seen.frames]
+    if len(begins) < least or (len(begins) > 1 and begins[-1] - begins[0] <= 0):
+        untimed = f" with a time stamp, of {seen.packets}" if seen.packets > len(begins) else ""
+        raise Rejected("zero_duration", f"{name} holds {len(begins)} frames{untimed}: no duration")
+    start = container.start_time / 1_000_000 if container.start_time is not None else begins[0]
+    seconds = seen.frames[-1][1] - start
+    counted = (len(begins) - 1) / (begins[-1] - begins[0]) if len(begins) > 1 else FPS
+    # headers may name a clock, such as 90000, for a rate
+    rate = float(video.average_rate or counted)
+    fps = rate if 0.5 < rate / counted < 2 else counted
+    _check_promise(container, video, name, seen, start)
+    if seen.first is None:
+        raise Rejected("undecodable", f"no frame of {name} can be decoded")
+    width, height = _shown_size(video, seen.first, name)
+    sound = seen.sound
+    return {
+        "width": width,
+        "height": height,
+        "fps": round(fps, 6),
+        "frames": len(begins),
+        "start": round(start, 6),
+        "begin": round(max(0.0, begins[0] - start), 6),
+        "seconds": round(seconds, 6),
+        "held": _held(seen, start, LONGEST_HOLE + 2 / fps, container.format.name),
+        "interlaced": bool(seen.first.interlaced_frame),
+        "video_index": video.index,
+        "audio_index": sound.index if sound else -1,
+        "audio_rate": int(sound.rate) if sound else 0,
+        **colour_tags(video.codec_context),
+        "container": container.format.name,
+        "video_codec": video.codec_context.name,
+    }
+
+
+# --- packets ------------------------------------------------------------------------------------------------
+@dataclass(slots=True)
+class _Demuxed:
+    """What all packets of a file say. Seconds by the file's own time stamps."""
+
+    frames: list[tuple[float, float]] = field(default_factory=list)
+    """Begin and end of every frame of the video, in order of display."""
+    packets: int = 0
+    """Packets of the video that are not empty."""
+    hidden: int = 0
+    """Packets of the video that an edit list hides."""
+    stated: bool = True
+    """Whether each packet of the video says how long its frame is shown."""
+    first: Any = None
+    """The first frame that can be decoded."""
+    sound: Any = None
+    """The first sound stream of which something can be decoded."""
+    last: float = 0.0
+    """When the last packet of any other stream ends."""
+
+
+def _demuxed(container: Any, video: Any) -> _Demuxed:
+    seen = _Demuxed()
+    video.codec_context.thread_count = 1
+    trials = {s.index: TRIES for s in container.streams.audio if s.codec_context is not None}
+    decodable: list[int] = []
+    stamps: list[tuple[int, int]] = []
+    last: dict[int, int] = {}
+    for packet in packets_of(container):
+        # an empty one, at the end, asks a decoder for what it holds back, and has stream_index 0 for any
+        index = packet.stream_index if packet.size else packet.stream.index
+        if index == video.index:
+            if seen.first is None:
+                seen.first = next(_decoded(packet), None)
+            if packet.size:
+                seen.packets += 1
+                if packet.is_discard:
+                    seen.hidden += 1
+                elif packet.pts is not None:
+                    stamps.append((packet.pts, packet.duration or 0))
+        elif packet.size and packet.pts is not None:
+            last[index] = packet.pts + (packet.duration or 0)
+            if trials.get(index):
+                trials[index] -= 1
+                if next(_decoded(packet), None) is not None:
+                    trials[index] = 0
+                    decodable.append(index)
+    base = video.time_base
+    usual = float(1 / video.average_rate) if video.average_rate else 1 / FPS
+    for stamp, duration in sorted(stamps):
+        begin = stamp * base.numerator / base.denominator
+        seen.frames.append((begin, begin + (duration * base.numerator / base.denominator or usual)))
+    seen.stated = all(duration for _, duration in stamps)
+    seen.sound = container.streams[min(decodable)] if decodable else None
+    seen.last = max(
+        (float(at * container.streams[index].time_base) for index, at in last.items()), default=0.0
+    )
+    return seen
+
+
+def _decoded(packet: Any) -> Iterator[Any]:
+    """The frames of a packet, none of a broken one: the next packet may be whole."""
+    from av.error import FFmpegError
+
+    try:
+        yield from packet.decode()
+    except FFmpegError:
+        return
+
+
+def _held(seen: _Demuxed, start: float, longest: float, container: str) -> list[list[float]]:
+    """Spans of more than `longest` seconds between two frames over which the first one is shown. Where the
+    container states that it ends early, frames were lost."""
+    ends_early = container.startswith(STATES_DURATIONS) and seen.stated
+    found: list[list[float]] = []
+    for k, ((begin, _), (after, _)) in enumerate(pairwise(seen.frames)):
+        if after - begin <= longest:
+            continue
+        # muxers copy durations in the order of decoding, so that a neighbour may have this frame's
+        near = seen.frames[max(0, k - REORDERED) : k + REORDERED + 1]
+        if ends_early and after - begin - max(b - a for a, b in near) > longest:
+            continue
+        found.append([round(begin - start, 6), round(after - start, 6)])
+    return found
+
+
+# --- what the header promises -------------------------------------------------------------------------------
+def _check_promise(container: Any, video: Any, name: str, seen: _Demuxed, start: float) -> None:
+    """A cut file holds less than its header promises: frames that mp4 counts, or the length of the video.
+
+    Where only the length of the whole file is stated, it is that of the longest stream of any kind, such as
+    subtitles. Lengths may count from 0 or from the first time stamp: the longer way is taken.
+    """
+    # the index lacks what an edit list cuts away, the header's count does not
+    counts = container.format.name.startswith(COUNTS_FRAMES)
+    counted = min(video.frames, len(video.index_entries)) if counts else 0
+    frames = len(seen.frames) + seen.hidden
+    end = seen.frames[-1][1]
+    whole = container.duration / 1_000_000 if container.duration else None
+    own = _own_duration(video)
+    if video.duration and container.format.name.startswith(ESTIMATED):
+        own = whole = None
+    reached = end if own is not None else max(end, seen.last)
+    promised = min((length for length in (own, whole) if length is not None), default=0.0)
+    missing = promised - max(reached, reached - start)
+    if frames < 0.95 * counted or missing > max(1.0, 0.1 * promised):
+        raise Rejected(
+            "truncated",
+            f"{name} promises {f'{counted} frames and ' if counted else ''}{promised:.2f} s, "
+            f"but holds {frames} frames and {end - start:.2f} s",
+        )
+
+
+def _own_duration(video: Any) -> float | None:
+    """Seconds of the video stream by the header; Matroska keeps them in a tag, as 00:00:03.600000000."""
+    if video.duration:
+        return float(video.duration * video.time_base)
+    parts = video.metadata.get("DURATION", "").split(":")
+    try:
+        hours, minutes, seconds = (float(part) for part in parts)
+    except ValueError:
+        return None
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def _shown_size(video: Any, first: Any, name: str) -> tuple[int, int]:
+    """Width and height as ffmpeg's filters see them: turned upright, pixels made square."""
+    width, height = first.width, first.height
+    check_pixels(width, height, name)
+    aspect = video.sample_aspect_ratio
+    if aspect and aspect != 1:
+        width = max(2, round(width * float(aspect) / 2) * 2)
+    return (height, width) if first.rotation % 180 else (width, height)
+
+
+def check_pixels(width: int, height: int, name: str) -> None:
+    if width * height > MOST_PIXELS:
+        raise Rejected(
+            "too_large",
+            f"{name} has frames of {width:,} x {height:,} pixels, expected at most {MOST_PIXELS:,}",
+        )

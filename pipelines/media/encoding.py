@@ -1,0 +1,215 @@
+"""Writing an mp4 that runs as another video does: the same times, the same sound, one frame for each of its
+frames. The same frames give the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.media.container import open_file, packets_of
+from pipelines.media.sound_track import Sound
+
+THREADS = 4
+"""Of the encoder: fixed, since x264's output depends on their number."""
+X264: dict[str, object] = {"preset": "medium", "flags": "+bitexact", "x264-params": "mbtree=0"}
+"""Without macroblock trees: with them, the same frames gave different files now and then."""
+BT709 = 1
+"""ITU-T H.273: primaries, transfer curve and matrix of HD video. Written into the file, so that players need
+not guess from the size."""
+FINE = 10_000
+"""Units a second, at least, of a grid that the file's own units do not hold."""
+LARGEST_TIMESCALE = 50_000_000
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When each frame of a video is shown, exactly."""
+
+    base: Fraction
+    """Seconds of one unit"""
+    shown: tuple[int, ...]
+    """Units from the start of the file (its first stream) at which each frame appears, ascending"""
+    end: int
+    """Units at which the last frame ends"""
+    rate: Fraction
+    """Frames a second; the mean where the video has no constant rate"""
+    constant: bool
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """(T,) float64"""
+        return np.array(self.shown) * float(self.base)
+
+    @cached_property
+    def halves(self) -> np.ndarray:
+        """(T-1,) seconds half way between two frames"""
+        return (self.seconds[1:] + self.seconds[:-1]) / 2
+
+    @property
+    def durations(self) -> dict[int, int]:
+        """Units for which the frame of each time is shown."""
+        return {begin: end - begin for begin, end in pairwise((*self.shown, self.end))}
+
+    def nearest(self, second: float, after: int) -> int:
+        """The frame, later than frame `after`, that is shown nearest to a second; the last frame if all are
+        used."""
+        at = int(np.searchsorted(self.halves, second))
+        return min(max(after + 1, at), len(self.shown) - 1)
+
+
+def timeline(path: Path, start: float, index: int | None = None) -> Timeline:
+    """The times of a probed file's video frames; `start`: the second of its stamps that counts as 0. index:
+    of the stream; None: the first that is a video.
+
+    Where all stamps lie on the grid of a constant rate, rounded to the file's own units (Matroska counts
+    milliseconds), the grid itself is taken: 29.97 frames a second stay 30000/1001.
+    """
+    with open_file(path) as container:
+        videos = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
+        video = videos[0] if index is None else container.streams[index]
+        base = Fraction(video.time_base)
+        spans = [
+            (packet.pts, packet.duration or 0)
+            for packet in packets_of(container, video)
+            if packet.pts is not None and packet.size and not packet.is_discard
+        ]
+        rates = [Fraction(r) for r in (video.average_rate, video.base_rate, video.guessed_rate) if r]
+    zero = round(Fraction(start).limit_denominator(1_000_000) / base)
+    shown = sorted({pts - zero for pts, _ in spans})
+    last = max(d for pts, d in spans if pts - zero == shown[-1])
+    for rate in rates:
+        if (grid := _on_grid(shown, base, rate)) is not None:
+            return grid
+    last = last or (shown[-1] - shown[0]) // max(1, len(shown) - 1) or 1
+    rate = Fraction(len(shown), 1) / ((shown[-1] + last - shown[0]) * base)
+    return Timeline(base, tuple(shown), shown[-1] + last, rate.limit_denominator(10_000), False)
+
+
+def _on_grid(shown: Sequence[int], base: Fraction, rate: Fraction) -> Timeline | None:
+    """The frames at `rate`, if each lies within one unit of where the file says."""
+    step = 1 / (rate * base)
+    if any(abs(pts - shown[0] - k * step) > min(1, step / 4) for k, pts in enumerate(shown)):
+        return None
+    finer = Fraction(1, rate.numerator * (1 if rate.numerator >= FINE else 1000))
+    fine = base if step.denominator == 1 else finer
+    step, first = round(1 / (rate * fine)), round(shown[0] * base / fine)
+    grid = tuple(first + k * step for k in range(len(shown)))
+    return Timeline(fine, grid, grid[-1] + step, rate, True)
+
+
+# --- the file -----------------------------------------------------------------------------------------------
+class Mp4Writer:
+    """H.264 4:2:0 in an mp4 that starts to play before it is all there, with a video's times and sound.
+
+    size: (W,H), even. tags: kept as they are (QuickTime metadata keys). sound: closed with the file. A
+    with-block finishes the file; after an error the file is not whole.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        size: tuple[int, int],
+        times: Timeline,
+        tags: Mapping[str, str],
+        sound: Sound | None = None,
+        crf: int = 16,
+    ):
+        import av
+
+        self.times, self._durations = times, times.durations
+        timescale = _timescale(times.base, sound.base if sound else None)
+        options = {
+            "movflags": "+faststart+use_metadata_tags",
+            "fflags": "+bitexact",
+            "movie_timescale": str(timescale),
+            "video_track_timescale": str(times.base.denominator),
+        }
+        self._container = av.open(f"file:{path}", "w", format="mp4", options=options)
+        self._container.metadata.update(tags)
+        self._video = self._container.add_stream("libx264", rate=times.rate.limit_denominator(100_000))
+        self._video.width, self._video.height = size
+        self._video.pix_fmt = "yuv420p"
+        context = self._video.codec_context
+        context.time_base, context.thread_count = times.base, THREADS
+        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.color_range = 1  # 16 to 235, as players expect of video
+        # without B-frames where times are uneven: mp4 keeps the durations of frames in the order of decoding
+        self._video.options = X264 | {"crf": str(crf)} | ({} if times.constant else {"bf": "0"})
+        self.sound = sound
+        if sound is not None:
+            sound.join(self._container)
+
+    def __enter__(self) -> Mp4Writer:
+        return self
+
+    def write(self, image: np.ndarray, at: int) -> None:
+        """The image (H,W,3) uint8 RGB that is shown at the time of frame `at` of the timeline."""
+        import av
+        from av.video.reformatter import ColorRange, Colorspace
+
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(
+            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        )
+        frame.time_base, frame.pts = self.times.base, self.times.shown[at]
+        self._mux(self._video.encode(frame))
+
+    def _mux(self, packets: Sequence[Any]) -> None:
+        for packet in packets:
+            packet.duration = self._durations[packet.pts]
+            if self.sound is not None:
+                for heard in self.sound.before(float(packet.pts * self.times.base)):
+                    self._container.mux(heard)
+            self._container.mux(packet)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._mux(self._video.encode(None))
+                if self.sound is not None:
+                    for heard in self.sound.before(math.inf):
+                        self._container.mux(heard)
+        finally:
+            if self.sound is not None:
+                self.sound.close()
+            self._container.close()
+
+
+class PngWriter:
+    """One picture in place of a video. tags: kept as its text."""
+
+    sound = None
+
+    def __init__(self, path: Path, tags: Mapping[str, str]):
+        self.path, self.tags = path, tags
+
+    def __enter__(self) -> PngWriter:
+        return self
+
+    def write(self, image: np.ndarray, at: int) -> None:
+        """image (H,W,3) uint8; a later one takes its place."""
+        from PIL import Image
+        from PIL.PngImagePlugin import PngInfo
+
+        about = PngInfo()
+        for name, text in self.tags.items():
+            about.add_itxt(name, text)
+        Image.fromarray(image).save(self.path, format="PNG", pnginfo=about)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """The file is whole already."""
+
+
+def _timescale(base: Fraction, of_sound: Fraction | None) -> int:
+    """Units a second of the whole file, in which offsets of its tracks are kept: exact for both where it
+    can."""
+    both = math.lcm(base.denominator, of_sound.denominator) if of_sound else base.denominator
+    return both if both <= LARGEST_TIMESCALE else base.denominator

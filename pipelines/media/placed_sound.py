@@ -1,0 +1,179 @@
+"""Sound decoded in this process, every sample where its time stamp puts it, whatever changes on the way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.media.container import open_file, packets_of
+from pipelines.media.failure import is_disk
+
+SLIP = 0.02
+"""Seconds by which a frame may begin off the end of the one before it, since stamps are rounded. More is a
+hole or an overlap."""
+FAR = 10
+"""Seconds of silence, at most, between the end of the picture and sound: a stamp beyond is damaged."""
+
+
+def placed_sound(
+    path: Path, probed: Mapping[str, Any], rate: int, layout: str, whole: int = 0, mixing: str = ""
+) -> Iterator[tuple[int, np.ndarray]]:
+    """A probed file's sound at `rate` -> (index of the first sample, counted from the file's start; samples
+    (C,N) float32), in the order of the file.
+
+    Stretches that follow each other in one form come without a gap. whole: the second from which on it is
+    asked for; some may come from before. mixing: further options of ffmpeg's resampler.
+    """
+    stretch: _Stretch | None = None
+    for second, frame in _frames(path, probed, whole):
+        if stretch is not None and not stretch.goes_on(second, frame):
+            yield from stretch.rest()
+            stretch = None
+        if stretch is None:
+            stretch = _Stretch(second, frame, rate, layout, mixing)
+        yield from stretch.resampled(frame)
+    if stretch is not None:
+        yield from stretch.rest()
+
+
+def in_line(
+    blocks: Iterator[tuple[int, np.ndarray]], channels: int, picture: int, far: int
+) -> Iterator[np.ndarray]:
+    """Placed blocks -> samples (C,N) one after the other from the file's start: silence in holes; of an
+    overlap, what came first. picture: samples until the picture ends. far: how many may be silent after it.
+    """
+    at = 0
+    for begin, block in blocks:
+        if begin > max(at, picture) + far:
+            continue
+        while begin > at:
+            hole = min(begin - at, far)
+            yield np.zeros((channels, hole), np.float32)
+            at += hole
+        block = block[:, at - begin :]
+        if block.shape[1]:
+            yield block
+            at += block.shape[1]
+
+
+def decoded(container: Any, stream: Any, zero: Fraction) -> Iterator[tuple[Fraction, Any]]:
+    """Every frame of a sound stream that can be decoded, and the second after `zero` at which it begins.
+
+    Damaged sound is a hole, not the end.
+    """
+    end = Fraction(0)
+    for packet in _packets(container, stream):
+        for frame in _frames_of(packet):
+            # at a change, ffmpeg's MPEG audio decoder still gives a frame the rate of the one before
+            frame.sample_rate = stream.codec_context.sample_rate
+            if frame.pts is not None:
+                end = frame.pts * Fraction(frame.time_base) - zero
+            yield end, frame
+            end += Fraction(frame.samples, frame.sample_rate)
+
+
+def form_of(frame: Any) -> tuple[int, str, str]:
+    """What a resampler is made for."""
+    return frame.sample_rate, frame.layout.name, frame.format.name
+
+
+def zero_of(probed: Mapping[str, Any]) -> Fraction:
+    """The second of a probed file's stamps that counts as 0."""
+    return Fraction(probed["start"]).limit_denominator(1_000_000)
+
+
+def _frames(path: Path, probed: Mapping[str, Any], whole: int) -> Iterator[tuple[Fraction, Any]]:
+    """The frames from a second on; all of them where the file's index leads past it."""
+    from av.error import FFmpegError
+
+    zero = zero_of(probed)
+    with open_file(path) as container:
+        if whole:
+            with suppress(FFmpegError):  # it stays where it is, at the start
+                container.seek(math.floor((whole - 1 + zero) * 1_000_000))
+        frames = decoded(container, container.streams[probed["audio_index"]], zero)
+        first = next(frames, None)
+        if first is not None and (not whole or first[0] <= whole):
+            yield first
+            yield from (found for found in frames if found[0] >= whole - 1)
+            return
+    if whole:
+        yield from _frames(path, probed, 0)
+
+
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    from av.error import FFmpegError
+
+    try:
+        yield from packets_of(container, stream)
+    except FFmpegError as error:
+        if is_disk(error, Path(container.name.removeprefix("file:"))):
+            raise
+
+
+def _frames_of(packet: Any) -> list[Any]:
+    from av.error import FFmpegError
+
+    try:
+        return packet.decode()
+    except FFmpegError:  # of whatever number: no decoder reads from a disk
+        return []
+
+
+class _Stretch:
+    """Frames of one form that follow each other, resampled.
+
+    Both rates have a sample at every 1/shared second. Silence leads from one of these to the first frame, so
+    that the samples do not depend on where reading began.
+    """
+
+    def __init__(self, second: Fraction, frame: Any, rate: int, layout: str, mixing: str):
+        from av.filter import Graph
+
+        self._form, self._end = form_of(frame), second
+        own, layout_in, format_in = self._form
+        shared = math.gcd(own, rate)
+        tick = math.floor(second * shared)
+        self._at = tick * rate // shared
+        silent = round((second - Fraction(tick, shared)) * own)
+        self._graph = graph = Graph()
+        source = graph.add_abuffer(
+            format=format_in, sample_rate=own, layout=layout_in, time_base=Fraction(1, own)
+        )
+        delayed = [graph.add("adelay", f"delays={silent}S:all=1")] if silent else []
+        resampler = graph.add("aresample", ":".join(filter(None, [str(rate), mixing])))
+        formed = graph.add("aformat", f"sample_fmts=fltp:channel_layouts={layout}:sample_rates={rate}")
+        graph.link_nodes(source, *delayed, resampler, formed, graph.add("abuffersink")).configure()
+        self._given = 0
+
+    def goes_on(self, second: Fraction, frame: Any) -> bool:
+        """Whether a frame follows the ones before it."""
+        return form_of(frame) == self._form and abs(second - self._end) <= SLIP
+
+    def resampled(self, frame: Any) -> Iterator[tuple[int, np.ndarray]]:
+        """What is ready once a frame is there."""
+        frame.pts, frame.time_base = self._given, Fraction(1, frame.sample_rate)
+        self._given += frame.samples
+        self._end += Fraction(frame.samples, frame.sample_rate)
+        self._graph.push(frame)
+        yield from self._ready()
+
+    def rest(self) -> Iterator[tuple[int, np.ndarray]]:
+        """What is left at the end."""
+        self._graph.push(None)
+        yield from self._ready()
+
+    def _ready(self) -> Iterator[tuple[int, np.ndarray]]:
+        from av.error import BlockingIOError, EOFError
+
+        with suppress(BlockingIOError, EOFError):  # it wants more, or gave all
+            while True:
+                block = self._graph.pull().to_ndarray()
+                yield self._at, block
+                self._at += block.shape[1]

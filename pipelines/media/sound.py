@@ -1,0 +1,112 @@
+"""A span's sound on the clock of its frames, cut to the sample."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.media.clock import SAMPLES_A_FRAME, SOUND_RATE, seconds_of
+from pipelines.media.placed_sound import SLIP, placed_sound
+from pipelines.media.process import INPUT, from_zero, input_name, patience, run_ffmpeg
+
+LEAD = 1
+"""Seconds decoded before a span and thrown away: the decoder and the resampler need what came before."""
+AFTER = 1
+"""Seconds of sound with later stamps that end the search for a span's: one frame may have a damaged stamp."""
+FRAME = re.compile(r"_ashowinfo_.* pts:(\S+) .* fmt:(\S+) .*chlayout:(.+) rate:(\d+) nb_samples:(\d+)")
+"""A line of ffmpeg's log about a decoded frame; pts in samples."""
+
+
+def read_sound(path: Path, probed: Mapping[str, Any], start: int, stop: int) -> np.ndarray:
+    """Sound of ticks start..stop-1 -> (640 T,) float32 in [-1,1], 16 kHz mono; silence where there is none.
+
+    Several channels: their mean by ffmpeg's matrix, scaled so that it cannot clip. Reading begins at a whole
+    second, where the sample grids of all usual rates meet, so that a span has the samples that the whole
+    would have; in Matroska, whose times are rounded to milliseconds, to within 0.5 ms.
+    """
+    wanted = (stop - start) * SAMPLES_A_FRAME
+    if not probed["audio_rate"]:
+        return np.zeros(wanted, np.float32)
+    begin, end = seconds_of(start, probed), seconds_of(stop, probed)
+    whole = max(0, math.floor(begin) - LEAD)
+    data, log = run_ffmpeg(_resampled(path, probed, whole, end), patience(probed["seconds"]))
+    if not _steady(log, probed["audio_rate"], whole):
+        return _by_stamps(path, probed, begin, wanted)
+    skipped = round((begin - whole) * SOUND_RATE)  # below 0 where a part begins between two ticks
+    sound = np.frombuffer(data, "<f4")[max(0, skipped) :]
+    sound = np.concatenate([np.zeros(max(0, -skipped), np.float32), sound])
+    rest = slice(len(sound) + round(SLIP * SOUND_RATE), wanted)
+    if rest.start < wanted and (placed := _by_stamps(path, probed, begin, wanted))[rest].any():
+        return placed  # a damaged stamp, later than the span, ended ffmpeg's reading
+    return fit_length(sound, wanted)
+
+
+def _resampled(path: Path, probed: Mapping[str, Any], whole: int, end: float) -> Any:
+    """The ffmpeg-python output node of the sound from a whole second on; the log tells of every frame."""
+    import ffmpeg
+
+    reading: dict[str, Any] = {**INPUT, "t": f"{end - whole + 0.5:.3f}"}
+    if whole:
+        reading["ss"] = str(whole)
+    sound = ffmpeg.input(input_name(path), copyts=None, **reading)[str(probed["audio_index"])]
+    stream = from_zero(sound, "asetpts", probed).filter("ashowinfo")
+    # fills a late start with silence; first_pts counts samples of the input
+    stream = stream.filter(
+        "aresample",
+        SOUND_RATE,
+        **{"async": 1, "first_pts": whole * probed["audio_rate"], "rematrix_maxval": 1},
+    )
+    stream = stream.filter("aformat", channel_layouts="mono", sample_fmts="flt")
+    return ffmpeg.output(stream, "pipe:", format="f32le", ar=SOUND_RATE, threads=1)
+
+
+def _steady(log: str, rate: int, whole: int) -> bool:
+    """Whether ffmpeg's chain of filters put all sound where it belongs.
+
+    It does if every frame has the rate that the file states and the form of the first, and begins where the
+    one before it ends, and if reading began where it should.
+    """
+    frames = FRAME.findall(log)
+    if not frames:
+        return not whole
+    end = begin = next((int(pts) for pts, *_ in frames if pts != "NOPTS"), 0)
+    for pts, *_, count in frames:
+        if pts != "NOPTS" and abs(int(pts) - end) > SLIP * rate:
+            return False
+        end += int(count)
+    forms = {tuple(form) for _, *form, _ in frames}
+    return (
+        {int(own) for *_, own in forms} == {rate}
+        and len(forms) == 1
+        and (not whole or begin <= (whole + SLIP) * rate)
+    )
+
+
+def _by_stamps(path: Path, probed: Mapping[str, Any], begin: float, wanted: int) -> np.ndarray:
+    """As `read_sound`, of sound that changes on the way or has holes; of an overlap, what came first."""
+    whole, first = max(0, math.floor(begin) - LEAD), round(begin * SOUND_RATE)
+    sound, free = np.zeros(wanted, np.float32), np.ones(wanted, bool)
+    after = 0
+    for at, block in placed_sound(path, probed, SOUND_RATE, "mono", whole, "rematrix_maxval=1"):
+        if at >= first + wanted:
+            after += block.shape[1]
+            if after > AFTER * SOUND_RATE:
+                break
+            continue
+        here = slice(max(0, at - first), max(0, at - first + block.shape[1]))
+        new = block[0, max(0, first - at) :][: len(sound[here])]
+        sound[here] = np.where(free[here], new, sound[here])
+        free[here] = False
+    return fit_length(sound, wanted)
+
+
+def fit_length(sound: np.ndarray, samples: int) -> np.ndarray:
+    """Cut or padded with zeros to exactly so many samples, within [-1,1]."""
+    out = np.zeros(samples, np.float32)
+    out[: min(samples, len(sound))] = np.clip(sound[:samples], -1, 1)
+    return out

@@ -1,0 +1,223 @@
+"""The sound of a video for an mp4: copied bit by bit where that plays as before, else encoded as AAC.
+
+It is made and tried before the first picture is, so that no sound ends a long rendering.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipelines.media.clock import nearest
+from pipelines.media.container import open_file, packets_of
+from pipelines.media.failure import is_disk
+from pipelines.media.placed_sound import (
+    FAR,
+    decoded,
+    form_of,
+    in_line,
+    placed_sound,
+    zero_of,
+)
+
+COPIED = ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")
+"""Sound that players expect in mp4; any other is encoded as AAC."""
+AAC_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+AAC_BITS = 192_000
+NEAR = 0.002
+"""Seconds by which the time of a copied frame may differ: stamps are rounded."""
+EDGE = 0.1
+"""Seconds at both ends of a copy that are not compared: decoders begin and end differently."""
+WRITTEN = {"audio_index": 0, "start": 0.0}
+"""What is known of a file that was written here."""
+ALIKE = 0.95
+"""Share of a copy's frames, at least, that are as loud as they were; decoders make up noise."""
+
+
+class Sound:
+    """The sound of a probed file as packets for an mp4. What was encoded lies in a temporary folder until
+    `close`."""
+
+    def __init__(self, path: Path, probed: Mapping[str, Any]):
+        self._folder = tempfile.TemporaryDirectory(prefix="reenact-")
+        file = Path(self._folder.name) / "sound.mp4"
+        with open_file(path) as container:
+            stream = container.streams[probed["audio_index"]]
+            self.base = Fraction(stream.time_base)
+            """Seconds of one unit of the file's own stamps"""
+            self.codec = stream.codec_context.codec.canonical_name
+        self.summary, self._source = self._prepared(path, probed, file)
+        self._container: Any = None
+
+    def _prepared(
+        self, path: Path, probed: Mapping[str, Any], file: Path
+    ) -> tuple[str, tuple[Path, Mapping[str, Any]] | None]:
+        """What is done with the sound, and the probed file that holds its packets; None: there is none."""
+        from av.error import FFmpegError
+
+        heard = survey(path, probed)
+        if not heard:
+            return f"no sound: none of its {self.codec} can be decoded", None
+        refusal = refused(path, probed, self.codec, heard, file)
+        if refusal is None:
+            return f"sound copied ({self.codec})", (path, probed)
+        try:
+            _encode(path, probed, heard, file)
+        except FFmpegError as error:
+            if is_disk(error, path):
+                raise
+            return f"no sound: its {self.codec} cannot be encoded as AAC: {error.strerror}", None
+        return f"sound encoded as AAC (was {self.codec}{refusal})", (file, WRITTEN)
+
+    def join(self, output: Any) -> None:
+        """Give an output container a stream for it."""
+        if self._source is not None:
+            path, probed = self._source
+            self._container = open_file(path)
+            self._packets = _packets(self._container, probed, output)
+            self._next = next(self._packets, None)
+
+    def before(self, second: float) -> Iterator[Any]:
+        """The packets, not given out yet, that begin before a second."""
+        while self._container and self._next and self._next.dts * self._next.time_base < second:
+            yield self._next
+            self._next = next(self._packets, None)
+
+    def close(self) -> None:
+        if self._container is not None:
+            self._container.close()
+        self._folder.cleanup()
+
+
+def _packets(container: Any, probed: Mapping[str, Any], output: Any) -> Iterator[Any]:
+    """A new stream of the output and all packets for it, timed from the start of the probed file."""
+    source = container.streams[probed["audio_index"]]
+    stream = output.add_stream_from_template(source)
+    return _timed(packets_of(container, source), round(zero_of(probed) / Fraction(source.time_base)), stream)
+
+
+def _timed(packets: Iterator[Any], zero: int, stream: Any) -> Iterator[Any]:
+    last = -math.inf
+    for packet in packets:
+        if not packet.size or packet.dts is None or packet.dts <= last:
+            continue  # a damaged file may step back, which no mp4 can
+        last = packet.dts
+        packet.dts -= zero
+        packet.pts = packet.dts if packet.pts is None else packet.pts - zero
+        packet.stream = stream
+        yield packet
+
+
+# --- what is heard ------------------------------------------------------------------------------------------
+class Heard(NamedTuple):
+    """A decoded frame of sound."""
+
+    second: float
+    form: tuple[int, str, str]
+    """Rate, layout, sample format"""
+    channels: int
+    level: float
+    """Mean of its samples' magnitude"""
+
+
+def survey(path: Path, probed: Mapping[str, Any]) -> list[Heard]:
+    """All frames of a probed file's sound that can be decoded."""
+    with open_file(path) as container:
+        stream = container.streams[probed["audio_index"]]
+        return [
+            Heard(
+                float(second),
+                form_of(frame),
+                frame.layout.nb_channels,
+                _level(frame),
+            )
+            for second, frame in decoded(container, stream, zero_of(probed))
+        ]
+
+
+def _level(frame: Any) -> float:
+    """0 of samples of 64-bit integers, which PyAV does not hand out: sound that is copied has none."""
+    if frame.format.name.startswith("s64"):
+        return 0.0
+    return float(np.abs(frame.to_ndarray().astype(np.float32)).mean())
+
+
+def alike(wanted: Sequence[Heard], found: Sequence[Heard]) -> bool:
+    """Whether the frames of a copy sound as the original's, at the same times."""
+    if not found:
+        return False
+    inner = [one for one in wanted if EDGE <= one.second <= wanted[-1].second - EDGE]
+    seconds = np.array([one.second for one in found])
+    begins = np.array([one.second for one in inner])
+    at = nearest(seconds, begins)
+    late = np.abs(seconds[at] - begins)
+    levels = np.array([one.level for one in inner])
+    gaps = np.abs(np.array([found[k].level for k in at]) - levels)
+    loud = gaps <= 0.1 * levels + 0.01 * levels.max(initial=0)
+    same = all(one.form == wanted[0].form for one in found)
+    return same and bool((late <= NEAR).all()) and (not inner or bool(loud.mean() >= ALIKE))
+
+
+# --- copied -------------------------------------------------------------------------------------------------
+def refused(
+    path: Path, probed: Mapping[str, Any], codec: str, heard: Sequence[Heard], out: Path
+) -> str | None:
+    """Try a copy -> None where it plays as the original does, else why there is none."""
+    from av.error import FFmpegError
+
+    if codec not in COPIED:
+        return ""
+    if any(one.form != heard[0].form for one in heard):
+        return ", which changes on the way"
+    try:
+        _copy(path, probed, out)
+        if alike(heard, survey(out, WRITTEN)):
+            return None
+    except (FFmpegError, ValueError) as error:
+        if is_disk(error, path):
+            raise
+        return f", which mp4 does not take: {getattr(error, 'strerror', None) or error}"
+    return ", of which a copy does not play as it did"
+
+
+def _copy(path: Path, probed: Mapping[str, Any], out: Path) -> None:
+    with open_file(path) as container:
+        base = container.streams[probed["audio_index"]].time_base
+        with _new_file(out, base) as file:
+            for packet in _packets(container, probed, file):
+                file.mux(packet)
+
+
+# --- encoded ------------------------------------------------------------------------------------------------
+def _encode(path: Path, probed: Mapping[str, Any], heard: Sequence[Heard], out: Path) -> None:
+    import av
+
+    wanted = max(one.form[0] for one in heard)
+    rate = min(AAC_RATES, key=lambda own: abs(own - wanted))
+    layout = "mono" if all(one.channels == 1 for one in heard) else "stereo"
+    channels = 1 if layout == "mono" else 2
+    picture = round(probed["seconds"] * rate)
+    with _new_file(out, Fraction(1, rate)) as file:
+        stream = file.add_stream("aac", rate=rate, layout=layout)
+        stream.bit_rate, stream.options = AAC_BITS, {"flags": "+bitexact"}
+        at = 0
+        for block in in_line(placed_sound(path, probed, rate, layout), channels, picture, FAR * rate):
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), "fltp", layout)
+            frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)
+            at += block.shape[1]
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+
+
+def _new_file(out: Path, base: Any) -> Any:
+    """A new mp4 whose times are exact in units of `base` seconds."""
+    import av
+
+    options = {"fflags": "+bitexact", "movie_timescale": str(Fraction(base).denominator)}
+    return av.open(f"file:{out}", "w", format="mp4", options=options)

@@ -1,0 +1,73 @@
+"""What is recorded of a clip beside its frames, and what its gates go by: sharpness, visibility, sound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from models.perception.interfaces import FaceDetector
+from pipelines.media import SAMPLES_A_FRAME
+
+SHARP_EVERY = 5
+"""Frames between those whose sharpness is measured."""
+DETECTED = 32
+"""Frames held until the detector is shown them together."""
+
+
+class Looks:
+    """What is found out about a clip's frames as they pass by.
+
+    boxes: of the face, (T,4) in their pixels. detector: looks for the face in each `every`th; None = nobody
+    looks.
+    """
+
+    def __init__(self, boxes: np.ndarray, detector: FaceDetector | None = None, every: int = 1):
+        self._boxes, self._detector, self._every = boxes, detector, every
+        self._blurs: list[float] = []
+        self._held: list[np.ndarray] = []
+        self._seen: list[bool] = []
+
+    def at(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Passes the T frames (H,W,3) uint8 on, in their order."""
+        for index, (image, box) in enumerate(zip(images, self._boxes, strict=True)):
+            if index % SHARP_EVERY == 0 and (blur := laplacian(image, box)) is not None:
+                self._blurs.append(blur)
+            if self._detector is not None and index % self._every == 0:
+                self._held.append(image.copy())
+                if len(self._held) == DETECTED:
+                    self._detect(self._detector)
+            yield image
+        if self._detector is not None and self._held:
+            self._detect(self._detector)
+
+    def _detect(self, detector: FaceDetector) -> None:
+        self._seen += [len(boxes) > 0 for boxes in detector.detect(np.stack(self._held))]
+        self._held.clear()
+
+    def sharpness(self) -> float:
+        """Median over each fifth frame of the face's `laplacian`; 0 where none has a face to speak of."""
+        return float(np.median(self._blurs)) if self._blurs else 0.0
+
+    def visible(self) -> float | None:
+        """Share of the frames looked at in which the detector sees a face; None if nobody looked."""
+        return sum(self._seen) / len(self._seen) if self._seen else None
+
+
+def laplacian(image: np.ndarray, box: np.ndarray) -> float | None:
+    """image (H,W,3) uint8, a face's box (4,) in its pixels -> variance of the Laplacian (4 neighbours) of the
+    face's grey levels 0 to 255; None if less than 3 pixels of it lie inside."""
+    low = np.clip(np.floor(box[:2]), 0, None).astype(int)
+    high = np.clip(np.ceil(box[2:]), 0, image.shape[1::-1]).astype(int)
+    if (high - low < 3).any():
+        return None
+    face = image[low[1] : high[1], low[0] : high[0]].astype(np.int32)
+    grey = (77 * face[..., 0] + 150 * face[..., 1] + 29 * face[..., 2] + 128) >> 8
+    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+    return float(np.var(around - 4 * grey[1:-1, 1:-1]))
+
+
+def audible_share(sound: np.ndarray, floor: float) -> float:
+    """Share of the frames of a sound (640 T,) whose RMS is above `floor`."""
+    pieces = sound.reshape(-1, SAMPLES_A_FRAME).astype(np.float64)
+    return float((np.sqrt((pieces**2).mean(1)) > floor).mean())

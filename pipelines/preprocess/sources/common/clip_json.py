@@ -1,0 +1,178 @@
+"""The JSON files of CelebV-HQ and CelebV-Text: clips of YouTube videos with a time and a box each.
+
+`clips` (or, in some copies of CelebV-Text, the top level itself) maps `{YouTube id}_{number}` to `ytb_id`,
+`duration` in seconds and `bbox`. The file is walked clip by clip: what stands in memory is its text and one
+clip, and a clip that is not as it should be is one reject, with the line it begins on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import UserError
+from pipelines.preprocess.sources import Listing
+from pipelines.preprocess.sources.common.files import YOUTUBE_ID, BadLine, checked_id, reject
+from pipelines.preprocess.sources.common.mirror import Mirror
+from pipelines.preprocess.sources.common.tracks import LARGEST, LONGEST, MILLISECONDS, in_order, track
+
+MOST_SHARE = 1.5
+"""A box with a larger number is not in shares of the frame."""
+MOST_DIGITS = 300
+"""Longer whole numbers are read as floats, which may be infinite: Python refuses those of 4300 digits."""
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def listing(path: Path, mirror: Mirror, grow: float, pixels: bool) -> Listing:
+    """A row a video with the tracks of all its clips; a clip that the mirror holds cut is a row of its own.
+
+    grow: share of the frame by which a box grows on each side. pixels: boxes may be in pixels.
+    """
+    tracks: dict[str, list[dict[str, Any]]] = {}
+    cut: dict[str, tuple[str, dict[str, Any]]] = {}
+    rejects: list[dict] = []
+    seen: set[str] = set()
+    for key, line, value in clips(path):
+        try:
+            checked_id("clip", key)
+            if key in seen:
+                raise BadLine("duplicate_row", f"clip {key} is listed before")
+            video, found = parse(value, grow, pixels)
+        except BadLine as error:
+            code, sentence = error.args
+            rejects.append(reject(key[:80], path, line, code, f"{key[:80]}: {sentence}"))
+            continue
+        seen.add(key)
+        if key in mirror and video not in mirror:
+            # the file is the set's own crop of this clip: the face has all of the frame
+            length = found["end"] - found["start"]
+            cut[key] = (video, track(0, length, MILLISECONDS, (1, 1), (0, 0, 1, 1)))
+        else:
+            tracks.setdefault(video, []).append(found)
+    rows = [
+        {"id": video, "identity": video, **mirror.place(video, video), "tracks": in_order(own)}
+        for video, own in tracks.items()
+    ]
+    rows += [
+        {"id": key, "identity": video, **mirror.place(key), "tracks": [one]}
+        for key, (video, one) in cut.items()
+    ]
+    rows = [{**row, "split": "", "seed": 0} for row in sorted(rows, key=lambda row: row["id"])]
+    return Listing(rows, rejects)
+
+
+def parse(clip: Any, grow: float, pixels: bool) -> tuple[str, dict[str, Any]]:
+    """The value of one clip -> YouTube id, track."""
+    if not isinstance(clip, dict):
+        raise BadLine("malformed_row", "expected a mapping with ytb_id, duration and bbox")
+    video = clip.get("ytb_id")
+    if not isinstance(video, str) or not YOUTUBE_ID.fullmatch(video):
+        raise BadLine("unsafe_id", f"ytb_id {str(video)[:80]!r}: expected the 11 characters of a YouTube id")
+    time, box = clip.get("duration"), clip.get("bbox")
+    if not isinstance(time, dict) or not isinstance(box, dict):
+        raise BadLine("malformed_row", "expected the mappings duration and bbox")
+    # both spellings hold seconds
+    unit = "frame" if "start_frame" in time and "start_sec" not in time else "sec"
+    start, end = (_number(time, f"{name}_{unit}") for name in ("start", "end"))
+    ticks = round(start * MILLISECONDS), round(end * MILLISECONDS)
+    if not (0 <= start < end <= LONGEST and ticks[0] < ticks[1]):
+        raise BadLine(
+            "malformed_span", f"from {start} to {end} s: expected an end after the start, both >= 0"
+        )
+    edges = [_number(box, name) for name in ("left", "top", "right", "bottom")]
+    if max(edges) > MOST_SHARE and not pixels:
+        raise BadLine("malformed_box", f"{edges}: expected shares of the frame from 0 to 1")
+    if max(edges) > LARGEST:
+        raise BadLine("malformed_box", f"{edges}: no frame has so many pixels")
+    if max(edges) > MOST_SHARE:
+        # of which frame the file does not say: preprocess/box_frame.py finds out
+        grown, size = [max(edge, 0.0) for edge in edges], (0, 0)
+    else:
+        grown = [
+            min(max(e + side, 0.0), 1.0) for e, side in zip(edges, (-grow, -grow, grow, grow), strict=True)
+        ]
+        size = (1, 1)
+    if not (edges[0] < edges[2] and edges[1] < edges[3] and grown[0] < grown[2] and grown[1] < grown[3]):
+        raise BadLine("malformed_box", f"left, top, right, bottom {edges}: the box is empty")
+    return video, track(*ticks, MILLISECONDS, size, grown)
+
+
+def _number(values: Mapping[str, Any], name: str) -> float:
+    value = values.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise BadLine("malformed_row", f"{name} {str(value)[:40]!r} is not a number")
+    return float(value)
+
+
+def _whole(digits: str) -> float:
+    return int(digits) if len(digits) <= MOST_DIGITS else float(digits)
+
+
+# --- the file -----------------------------------------------------------------------------------------------
+def clips(path: Path) -> Iterator[tuple[str, int, Any]]:
+    """Key, line and value of every clip. UserError with the line where the file is not JSON at all."""
+    # bytes that are not UTF-8 spoil the clip they stand in, not the file
+    reader = _Reader(path.read_text(encoding="utf-8-sig", errors="replace"))
+    try:
+        for key in reader.members():
+            if key == "clips" and reader.peek() == "{":
+                for inner in reader.members():
+                    yield inner, reader.line(), reader.value()
+            elif key == "meta_info":
+                reader.value()
+            else:
+                yield key, reader.line(), reader.value()
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
+    except RecursionError:
+        raise UserError(f"{path}, line {reader.line()}: nested too deeply") from None
+
+
+class _Reader:
+    """A place in a JSON text, from which members of objects and values are taken."""
+
+    def __init__(self, text: str):
+        self._text = text
+        self._at = 0
+        self._decoder = json.JSONDecoder(parse_int=_whole)
+        self._counted = (0, 1)
+
+    def members(self) -> Iterator[str]:
+        """The keys of an object; whoever asks takes the value before the next key."""
+        self._take("{")
+        if self.peek() == "}":
+            return self._take("}")
+        while True:
+            if self.peek() != '"':
+                raise json.JSONDecodeError("expected a key in double quotes", self._text, self._at)
+            key = self.value()
+            self._take(":")
+            yield key
+            if self.peek() != ",":
+                return self._take("}")
+            self._take(",")
+
+    def value(self) -> Any:
+        self.peek()
+        value, self._at = self._decoder.raw_decode(self._text, self._at)
+        return value
+
+    def peek(self) -> str:
+        """The next character that is not blank."""
+        found = _SPACE.match(self._text, self._at)
+        self._at = found.end() if found else self._at
+        return self._text[self._at : self._at + 1]
+
+    def line(self) -> int:
+        at, line = self._counted
+        self._counted = (self._at, line + self._text.count("\n", at, self._at))
+        return self._counted[1]
+
+    def _take(self, char: str) -> None:
+        if self.peek() != char:
+            raise json.JSONDecodeError(f"expected {char!r}", self._text, self._at)
+        self._at += 1

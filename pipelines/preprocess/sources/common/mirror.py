@@ -1,0 +1,86 @@
+"""A folder of videos that are named by their ids, in place of downloading them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import UserError
+from pipelines.preprocess.sources.common.files import VIDEOS, YOUTUBE_ID, is_utf8, short_name, walk
+from pipelines.preprocess.sources.common.tracks import in_order
+
+USUAL = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
+"""Of two videos with one name, these come before other kinds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    folder: Path | None
+    files: dict[str, tuple[Path, int, int]] = field(default_factory=dict)
+    """Name without its extension -> path, size in bytes, time of the last change in nanoseconds."""
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.files
+
+    def place(self, name: str, youtube: str = "") -> dict[str, Any]:
+        """uri, sha256 and spec of a recording: its file; without a mirror its address on YouTube, if it has
+        one; else none, which is rejected at download."""
+        if name not in self.files:
+            fetched = self.folder is None and YOUTUBE_ID.fullmatch(youtube)
+            return {"uri": f"youtube:{youtube}" if fetched else "", "sha256": "", "spec": ""}
+        path, size, changed = self.files[name]
+        # hashing a mirror takes hours; a replaced file shows by its size or time, which make the row another
+        stamp = json.dumps({"bytes": size, "mtime_ns": changed}, sort_keys=True)
+        return {"uri": str(path), "sha256": "", "spec": stamp}
+
+    def digest(self) -> str:
+        """Of names, sizes and times: the files may be terabytes."""
+        listing = hashlib.sha256()
+        for name, (path, size, changed) in sorted(self.files.items()):
+            listing.update(f"{name} {path.suffix} {size} {changed}\n".encode())
+        return listing.hexdigest()
+
+
+def scan(folder: str, setting: str) -> Mirror:
+    """Every video in the folder, in those below it and where links lead; of two with one name the first by
+    path counts.
+
+    `setting` is the configuration's name of the folder, for the error. "" = there is no mirror.
+    """
+    if not folder:
+        return Mirror(None)
+    root = Path(folder).absolute()
+    if not root.is_dir():
+        raise UserError(f"{setting} {folder!r} is not a folder")
+    found = walk(root)
+    if closed := [lost for lost in found.lost if lost.code == "unreadable"]:
+        raise UserError(f"{setting}: {closed[0].path}: {closed[0].sentence}")
+    files: dict[str, tuple[Path, int, int]] = {}
+    for path, stat in sorted(found.files, key=lambda one: (_extension(one[0]) not in USUAL, str(one[0]))):
+        if _extension(path) in VIDEOS and is_utf8(path):
+            files.setdefault(os.path.splitext(path.name)[0], (path, stat.st_size, stat.st_mtime_ns))
+    return Mirror(root, files)
+
+
+def _extension(path: Path) -> str:
+    return os.path.splitext(path.name)[1].lower()
+
+
+def rows_of(
+    tracks: Mapping[tuple[str, str], list[dict[str, Any]]], splits: Mapping[str, str], mirror: Mirror
+) -> list[dict[str, Any]]:
+    """Tracks of each (YouTube id, person), and the persons' splits -> rows of recordings. A video that shows
+    several persons of the set is a recording for each."""
+    persons = Counter(video for video, _ in tracks)
+    rows = []
+    for (video, person), own in sorted(tracks.items()):
+        id = video if persons[video] == 1 else short_name(f"{video}-{person}")
+        row: dict[str, Any] = {"id": id, "identity": person, "split": splits[person]}
+        rows.append(row | mirror.place(video, video) | {"seed": 0, "tracks": in_order(own)})
+    return rows

@@ -1,0 +1,134 @@
+"""`reenact accept`: outputs declared valid for changed code, never for changed settings or inputs."""
+
+from __future__ import annotations
+
+import getpass
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from pipelines.engine.code import Code
+from pipelines.engine.fingerprint import SCHEME, changed_code, described, entries, fingerprint
+from pipelines.engine.keys import difference
+from pipelines.engine.node import Node
+from pipelines.engine.plan import NodePlan, Planner
+from pipelines.errors import UserError
+from pipelines.runs.session import source
+from pipelines.runs.snapshot import PACKAGES, checkout
+from storage import locations
+from storage.files import Store, sha256_file
+
+GOLDENS = "tests/golden"
+SHOWN = 4
+
+
+def accept(planner: Planner, plan: NodePlan, reason: str) -> str:
+    """Declare the outputs of the node's last run valid for the code as it is now."""
+    name = plan.node.name
+    if plan.print is None or plan.state == "cached":
+        raise UserError(f"{name} is {plan.state}: there is nothing to accept")
+    memory = planner.memory(name)
+    if memory is None or memory.scheme != SCHEME:
+        raise UserError(f"{name} has never run: there is no output to accept")
+    old = memory.fingerprint
+    if not old.same_but_code(plan.print):
+        parts = ("config", "weights", "tools", "packages", "inputs")
+        changed = [n for p in parts for n, _, _ in difference(getattr(old, p), getattr(plan.print, p))]
+        raise UserError(
+            f"{name}: more than code changed ({', '.join(changed[:SHOWN])}); only a run can answer for that"
+        )
+    if old.key == plan.print.key:
+        raise UserError(f"{name}: its code did not change; it runs because: {'; '.join(plan.reasons)}")
+    return _write(planner.store, name, old.key, plan.print.key, planner.changed_code(plan, memory), reason)
+
+
+def accept_since(planner: Planner, commit: str, reason: str, nodes: Collection[str] = ()) -> Iterator[str]:
+    """Declare the outputs of every node (or of those named) that ran with the code of a commit valid for the
+    code as it is now; a line for each node whose code changed. Recorded with the goldens of both, which must
+    be the same: they are what shows that the numbers are.
+    """
+    full = (
+        _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}").strip().decode()
+    )
+    if not full:
+        raise UserError(f"no commit {commit!r} in {checkout()}; give one that `git log` knows")
+    goldens = _goldens(full)
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(fileobj=BytesIO(_git("archive", "--format=tar", full, *PACKAGES))) as archive:
+            archive.extractall(folder, filter="data")
+        before = source(root=Path(folder))
+        for node in planner.graph:
+            if (not nodes or node.name in nodes) and node.name not in planner.options.pins:
+                yield from _accept_node(planner, node, before, reason, {"since": full, "goldens": goldens})
+
+
+def _accept_node(
+    planner: Planner, node: Node, before: Code, reason: str, more: dict[str, Any]
+) -> Iterator[str]:
+    name, store = node.name, planner.store
+    now = fingerprint(node, planner.config, planner.env)
+    named = entries(node, planner.config, before)
+    if lacking := [entry for entry in named if not before.holds(entry)]:
+        yield f"{name}: left as it is, that commit has no {', '.join(lacking[:SHOWN])}"
+        return
+    old = replace(now, code=before.digest(named))
+    if old.key == now.key or store.exists(locations.accept(name, now.key)):
+        return
+    known = (locations.node_key(name, old.key), locations.accept(name, old.key))
+    if not any(store.exists(path) for path in known):
+        yield f"{name}: left as it is, it never ran with these settings and the code of that commit"
+        return
+    changed = changed_code(described(before.closure(named)), planner.closure(node))
+    yield _write(store, name, old.key, now.key, changed, reason, more)
+
+
+def _write(
+    store: Store,
+    node: str,
+    old: str,
+    new: str,
+    symbols: list[str],
+    reason: str,
+    more: dict[str, Any] | None = None,
+) -> str:
+    before = locations.accept(node, old)
+    stands_for = store.read_json(before)["as"] if store.exists(before) else old
+    record = {
+        "as": stands_for,
+        "reason": reason,
+        "by": getpass.getuser(),
+        "time": time.time(),
+        "symbols": symbols,
+    }
+    store.write_json(locations.accept(node, new), record | (more or {}))
+    shown = ", ".join([*symbols[:SHOWN], *([f"{len(symbols) - SHOWN} more"] if symbols[SHOWN:] else [])])
+    return f"{node}: outputs of {stands_for[:12]} accepted for changed {shown}"
+
+
+def _goldens(commit: str) -> dict[str, str]:
+    """The golden files and their sha256, which are those of the commit."""
+    changed = _git("diff", "--name-only", "--diff-filter=DM", commit, "--", GOLDENS).decode().split()
+    if changed:
+        names = ", ".join(changed[:SHOWN])
+        raise UserError(
+            f"{names} changed since {commit[:12]}: numbers did, and only a run can answer for that"
+        )
+    folder = checkout() / GOLDENS
+    found = {path.name: sha256_file(path) for path in sorted(folder.glob("*")) if path.is_file()}
+    if not found:
+        raise UserError(f"no file in {folder}: nothing shows that the numbers are the same")
+    return found
+
+
+def _git(*arguments: str) -> bytes:
+    if shutil.which("git") is None:
+        raise UserError("accept --since: git is not on PATH; it reads the code of that commit")
+    done = subprocess.run(["git", "-C", str(checkout()), *arguments], capture_output=True, check=False)
+    return done.stdout if done.returncode == 0 else b""

@@ -1,0 +1,106 @@
+"""What every command starts from: the run file, its graph, its store and what the planner looks at."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipelines import config as configuration
+from pipelines.engine import messages, symbols
+from pipelines.engine.code import Code
+from pipelines.engine.file_cache import FileCache
+from pipelines.engine.fingerprint import Environment, resolve
+from pipelines.engine.keys import digest
+from pipelines.engine.node import Graph
+from pipelines.engine.plan import Options, Planner
+from pipelines.errors import UserError
+from pipelines.graph import build
+from pipelines.runs.snapshot import PACKAGES, ROOT
+from storage import format, locations, weight_files
+from storage.fetched import cache_folder
+from storage.files import Store
+
+PLUMBING = (
+    "pipelines.cli", "pipelines.cluster", "pipelines.config", "pipelines.engine", "pipelines.errors",
+    "pipelines.eval.captions", "pipelines.media.tool", "pipelines.preprocess.fetch", "pipelines.runs",
+    "pipelines.tracking", "pipelines.train.checks", "pipelines.train.group", "pipelines.train.launch",
+    "pipelines.train.meters", "pipelines.train.metric_log", "pipelines.train.monitor",
+    "pipelines.train.nonfinite", "pipelines.train.stopping", "pipelines.train.validation_metrics",
+    "pipelines.train.worker",
+    "models.errors", "models.phase_checks", "models.provenance", "storage",
+)  # fmt: skip
+"""What moves bytes, messages and processes, and what is only shown: an edit there changes no number, so these
+files and folders are in no key. All else is, where a node reaches it."""
+COMPUTES = ("storage.codecs", "storage.frame_codec")
+"""Files of theirs that do compute numbers."""
+TOOLS = {"ffmpeg": "pipelines.media:ffmpeg_version"}
+INSTEAD = {"ffmpeg": "pipelines.media:ffmpeg_instead"}
+"""Tool -> the function that says why it is not the one on PATH, "" if it is."""
+
+
+@dataclass
+class Session:
+    loaded: configuration.Loaded
+    store: Store
+    graph: Graph
+    cache: FileCache
+
+    @property
+    def config(self) -> configuration.Config:
+        return self.loaded.config
+
+    @cached_property
+    def environment(self) -> Environment:
+        return Environment(
+            code=source(self.cache.get),
+            weights=lambda name: weight_files.pinned(self.store, name),
+            tool=lambda name: resolve(TOOLS[name])(),
+            renamed=configuration.RENAMED,
+        )
+
+    def planner(self, force: Iterable[str] = (), retry_rejected: bool = False) -> Planner:
+        for name in force:
+            _ = self.graph[name]  # an unknown node is the user's mistake, said at once
+        options = Options(frozenset(force), retry_rejected, self.pins())
+        return Planner(self.graph, self.config, self.store, self.environment, options)
+
+    def notes(self) -> list[str]:
+        """What to know of the tools that the nodes use."""
+        used = sorted({name for node in self.graph.nodes.values() for name in node.tools})
+        return [f"note: {why}" for name in used if (why := resolve(INSTEAD[name])())]
+
+    def pins(self) -> dict[str, str]:
+        if (name := self.config.data.pin) is None:
+            return {}
+        if not self.store.exists(locations.ref(name)):
+            raise UserError(f"data.pin: no pin {name!r} in this store; see `reenact pin --help`")
+        return dict(self.store.read_json(locations.ref(name), "artifacts")["artifacts"])
+
+    def targets(self, only: Iterable[str]) -> set[str] | None:
+        """The nodes named with all they need; None = all."""
+        named = {self.graph[name].name for name in only}
+        return named.union(*(self.graph.upstream(name) for name in named)) if named else None
+
+
+def source(load: Any = None, root: Path = ROOT) -> Code:
+    """The project's source, as keys see it."""
+    renamed = {now.rpartition(".")[2]: before for now, before in configuration.RENAMED.items()}
+    return Code(root, PACKAGES, PLUMBING, COMPUTES, configuration.classes(), renamed, load)
+
+
+def open_session(run_file: Path, sets: Iterable[str] = ()) -> Session:
+    loaded = configuration.load(run_file, sets)
+    store = Store(configuration.store_uri(loaded.config))
+    format.check(store)
+    return Session(loaded, store, build(loaded.config), FileCache(cache_folder() / "files.json", _parser()))
+
+
+def _parser() -> str:
+    """Names what turns a source file into symbols: an edit of it, another Python or another old name of a
+    setting gives other texts."""
+    texts = [Path(module.__file__ or "").read_text() for module in (messages, symbols)]
+    return digest(*texts, configuration.RENAMED, sys.version_info[:2])

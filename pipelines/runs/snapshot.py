@@ -1,0 +1,131 @@
+"""A run executes a copy of the project's packages, taken once at its start: what ran is what its keys say.
+
+The copy lies in the cache, named by its content; it is read-only, and shared by the runs that execute it. The
+process is replaced by one that imports from the copy (`enter`), and so are the workers that Ray starts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, NoReturn
+
+PACKAGES = ("pipelines", "models", "storage")
+CHECKOUT = "REENACT_CHECKOUT"
+"""In the environment of a process that runs from a snapshot: the folder it was taken of."""
+ROOT = Path(__file__).resolve().parents[2]
+KEPT = 4
+"""Latest snapshots that are kept though no run uses them: their compiled modules save the next one time."""
+
+_held: list[IO[str]] = []
+
+
+def checkout() -> Path:
+    """The folder that the user edits, whichever copy of it runs."""
+    return Path(os.environ.get(CHECKOUT) or ROOT)
+
+
+def inside() -> bool:
+    """Whether this process runs from a snapshot."""
+    return bool(os.environ.get(CHECKOUT)) and checkout() != ROOT
+
+
+def enter(folder: Path, arguments: Sequence[str]) -> NoReturn:
+    """Go on with the same command line in a snapshot: replaces this process. folder: where snapshots lie."""
+    root = take(folder)
+    path = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {CHECKOUT: str(ROOT), "PYTHONPATH": os.pathsep.join(path)}
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    # -P: the current folder, often the checkout itself, does not come before the snapshot
+    command = [sys.executable, "-P", "-m", "pipelines.cli.main", *arguments]
+    os.execve(sys.executable, command, environment)
+
+
+def take(folder: Path, root: Path = ROOT) -> Path:
+    """Copy the packages below `root` to a folder named by their content, if there is none yet."""
+    target = folder / digest(root)
+    if not _whole(target):
+        aside = folder / f".{uuid.uuid4().hex}"
+        for name in files(root):
+            (aside / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / name, aside / name)
+            (aside / name).chmod(0o444)
+        if digest(aside) != target.name:  # edited while it was copied
+            target = folder / digest(aside)
+        with (folder / "replace.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # what another run has just put there must stay
+            if not _whole(target):
+                _remove(target)
+                aside.rename(target)
+        shutil.rmtree(aside, ignore_errors=True)
+    os.utime(target)
+    hold(target)
+    _prune(folder)
+    return target
+
+
+def _whole(target: Path) -> bool:
+    """Whether a snapshot holds what its name says: somebody may have cleared a part of the cache."""
+    return target.is_dir() and digest(target) == target.name
+
+
+def _remove(target: Path) -> None:
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    else:
+        target.unlink(missing_ok=True)
+
+
+def hold(root: Path = ROOT) -> None:
+    """Keep others from deleting this snapshot while this process lives."""
+    lock = root.with_name(f"{root.name}.lock").open("a")
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    _held.append(lock)
+
+
+def _prune(folder: Path) -> None:
+    """Delete old snapshots that no run holds."""
+    known = sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: -p.stat().st_mtime)
+    for old in known[KEPT:]:
+        with old.with_name(f"{old.name}.lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(old, ignore_errors=True)
+            Path(lock.name).unlink(missing_ok=True)
+
+
+def files(root: Path) -> Iterator[str]:
+    """The files of the packages, relative to `root`, in order."""
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                yield path.relative_to(root).as_posix()
+
+
+def digest(root: Path) -> str:
+    """Of every file's name and content; 32 hex digits."""
+    total = hashlib.blake2b(digest_size=16)
+    for name in files(root):
+        content = hashlib.blake2b((root / name).read_bytes()).hexdigest()
+        total.update(f"{name}\0{content}\n".encode())
+    return total.hexdigest()
+
+
+def edited() -> list[str]:
+    """Files of the checkout that differ from the snapshot that this process runs from."""
+    here, there = ROOT, checkout()
+    names = sorted({*files(here), *files(there)})
+    return [name for name in names if _content(here / name) != _content(there / name)]
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None

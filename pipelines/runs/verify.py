@@ -1,0 +1,203 @@
+"""`verify`: all that is published is read again and compared with its records, and what to do about it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from pipelines.runs.retention import reach
+from storage import leases, ledger, locations
+from storage.errors import Damaged
+from storage.families import ManifestRow, read_manifest, read_pack_record, stored_sample
+from storage.files import Store, sha256_file
+from storage.shards import shard_size
+
+BEST, STATE = "best.safetensors", "state.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    path: str
+    what: str
+    node: str = ""
+    """Whose output it is, if it is one"""
+    then: Literal["rebuilt", "delete", "mend", "left"] = "delete"
+    """rebuilt: the next run that needs it sees it and makes it again; delete: it does once the file is gone;
+    mend: its other lines count; left: no fault, of a run that was cut short, and `gc` removes it."""
+
+
+def verify(store: Store) -> Iterator[Fault]:
+    """Every fault of the store, and what lies about."""
+    yield from _small_files(store)
+    listed: dict[str, dict[str, ManifestRow]] = {}
+    for node in store.folders("manifests"):
+        listed[node] = {}
+        for entry in store.list(locations.manifests(node)):
+            key = entry.name.removesuffix(".parquet")
+            try:
+                listed[node] |= {row.pack: row for row in read_manifest(store, node, key)}
+            except Damaged as error:
+                yield _damaged(error, locations.manifest(node, key), node)
+    for node in sorted({*store.folders("packs"), *listed}):
+        yield from _packs(store, node, listed.get(node, {}))
+    for node in store.folders("whole"):
+        for folder in store.folders(locations.wholes(node)):
+            yield from _whole(store, node, f"{locations.wholes(node)}/{folder}")
+    yield from _gone(store)
+
+
+def _damaged(error: Damaged, path: str, node: str = "") -> Fault:
+    """An error's text begins with the path, which is printed before it anyway."""
+    return Fault(path, str(error).removeprefix(path).lstrip(": ").partition(";")[0], node)
+
+
+# --- keyed nodes --------------------------------------------------------------------------------------------
+def _packs(store: Store, node: str, listed: dict[str, ManifestRow]) -> Iterator[Fault]:
+    sizes = {entry.name: entry.size for entry in store.list(locations.packs(node))}
+    there = {name.rpartition(".")[0] for name in sizes if name.endswith((".tar", ".parquet"))}
+    for pack in sorted({*there, *listed}):
+        shard, record = f"{pack}.tar" in sizes, f"{pack}.parquet" in sizes
+        if shard and record:
+            yield from _pack(store, node, pack, sizes[f"{pack}.tar"])
+            continue
+        for there_is, path in (
+            (shard, locations.pack(node, pack)),
+            (record, locations.pack_record(node, pack)),
+        ):
+            if not there_is and pack in listed:
+                yield Fault(path, "missing", node, "rebuilt")
+            elif there_is and pack not in listed:
+                yield Fault(path, "half of a pack: a run was cut short while publishing it", node, "left")
+
+
+def _pack(store: Store, node: str, pack: str, size: int) -> Iterator[Fault]:
+    path = locations.pack(node, pack)
+    try:
+        units = read_pack_record(store, node, pack)
+    except Damaged as error:
+        yield _damaged(error, locations.pack_record(node, pack), node)
+        return
+    samples = [sample for unit in units for sample in unit.samples]
+    if size != (expected := shard_size(samples)):
+        yield Fault(path, f"{size:,} bytes, its record says {expected:,}", node, "rebuilt")
+        return
+    for sample in samples:
+        try:
+            found = stored_sample(store, node, pack, sample).digest()
+        except Damaged:
+            found = ""
+        if found != sample.digest:
+            yield Fault(path, f"sample {sample.key} differs from its digest", node)
+
+
+# --- whole nodes --------------------------------------------------------------------------------------------
+def _whole(store: Store, node: str, folder: str) -> Iterator[Fault]:
+    sizes = {entry.name: entry.size for entry in store.list(folder)}
+    path = f"{folder}/record.json"
+    if "record.json" not in sizes:
+        for name in sorted(sizes):
+            yield Fault(f"{folder}/{name}", "no record: a run was cut short while publishing", node, "left")
+        return
+    try:
+        sums = dict(store.read_json(path, "digest", "sizes", "sha256")["sha256"])
+    except Damaged as error:
+        yield _damaged(error, path, node)
+        return
+    except (TypeError, ValueError):
+        yield Fault(path, "its sha256 are no list by file name", node)
+        return
+    intact = set()
+    for name, sha in sums.items():
+        if name not in sizes:
+            yield Fault(f"{folder}/{name}", "missing", node, "rebuilt")
+        elif _sha256(store, f"{folder}/{name}") != sha:
+            yield Fault(f"{folder}/{name}", "differs from its sha256", node)
+        else:
+            intact.add(name)
+    for name in sorted(sizes.keys() - sums.keys() - {"record.json"}):
+        yield Fault(f"{folder}/{name}", "not in the record of its folder", node, "left")
+    if {BEST, STATE} <= intact:
+        yield from _best(store, node, folder)
+
+
+def _sha256(store: Store, path: str) -> str:
+    return sha256_file(store.fetch(path))
+
+
+def _best(store: Store, node: str, folder: str) -> Iterator[Fault]:
+    """The best weights of a training are those of the step that its state names as the best."""
+    from storage.checkpoints import about
+
+    state, best = (about(store.fetch(f"{folder}/{name}")) for name in (STATE, BEST))
+    said = state.get("best")
+    if said is not None and said[1] != best.get("step"):
+        what = f"of step {best.get('step')}, the state beside it says that step {said[1]} was the best"
+        yield Fault(f"{folder}/{BEST}", what, node)
+
+
+# --- small files --------------------------------------------------------------------------------------------
+def _small_files(store: Store) -> Iterator[Fault]:
+    for top, names in (("keys", ("fingerprint", "run_id")), ("accepts", ("as",))):
+        for entry in store.walk(top):
+            yield from _parsed(partial(store.read_json, entry.name, *names), entry.name)
+    for entry in store.list("refs"):
+        yield from _parsed(partial(store.read_json, f"refs/{entry.name}", "artifacts"), f"refs/{entry.name}")
+    for node in store.folders("leases"):
+        readable = {claim.name for claim in leases.claims(store, node)}
+        for entry in store.list(locations.leases(node)):
+            path = f"{locations.leases(node)}/{entry.name}"
+            if entry.name not in readable and store.exists(path):
+                yield Fault(path, "no claim, so that nobody waits for it", "", "left")
+    said: list[str] = []
+    for run in ledger.runs(store):
+        for _ in ledger.read_events(store, run, damaged=said.append):
+            pass
+    list(ledger.reuses(store, said.append))
+    for text in dict.fromkeys(said):
+        path = text.partition(" ")[0].rstrip(",:")
+        then = "mend" if path.startswith("runs/") else "delete"
+        yield Fault(path, text.removeprefix(path).lstrip(",: "), "", then)
+
+
+def _parsed(read: Callable[[], Any], path: str) -> Iterator[Fault]:
+    try:
+        read()
+    except Damaged as error:
+        yield _damaged(error, path)
+
+
+def _gone(store: Store) -> Iterator[Fault]:
+    """What is in use by the latest run of each name, or pinned, and is not there at all."""
+    found = reach(store, 1, lambda _text: None)
+    keyed, whole = {*store.folders("manifests"), *store.folders("packs")}, set(store.folders("whole"))
+    for (node, key), folder in sorted(found.published.items()):
+        if (node, key) not in found.keys:
+            continue
+        if node in whole or folder:
+            there = {f"{locations.wholes(node)}/{name}" for name in store.folders(locations.wholes(node))}
+            mine = {folder} if folder else {at for at in there if at.split("/")[-1].split("-")[0] == key}
+            if not any(store.exists(f"{at}/record.json") for at in mine):
+                at = folder or locations.whole(node, key)
+                yield Fault(f"{at}/record.json", "missing, though a run published it", node, "rebuilt")
+        elif node in keyed and not store.exists(locations.manifest(node, key)):
+            yield Fault(locations.manifest(node, key), "missing, though a run published it", node, "rebuilt")
+
+
+# --- what comes of it ---------------------------------------------------------------------------------------
+def outlook(faults: Iterable[Fault]) -> list[str]:
+    """What to delete, and what the next run then makes again."""
+    faults = [fault for fault in faults if fault.then != "left"]
+    lines = [f"delete {path}" for path in dict.fromkeys(f.path for f in faults if f.then == "delete")]
+    mend = dict.fromkeys(f.path for f in faults if f.then == "mend")
+    lines += [f"take the lines named above out of {path}" for path in mend]
+    counts: dict[str, set[str]] = defaultdict(set)
+    for fault in faults:
+        if fault.node:
+            counts[fault.node].add(fault.path)
+    if counts:
+        parts = ", ".join(f"{node} ({len(paths)} files)" for node, paths in sorted(counts.items()))
+        lines.append(f"the next run that needs them makes again what it finds missing of: {parts}")
+    return lines

@@ -1,0 +1,186 @@
+"""A contact sheet of clips: frames with boxes and landmarks, the fitted mesh on them, the sound below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.errors import UserError, write_output
+from pipelines.figures import pictures
+
+COLUMNS = 8
+CELL = 192
+STRIP = 76
+"""Height of the sound."""
+RATE, FPS = 16_000, 25
+FOUND, GIVEN = (255, 176, 32), (64, 160, 255)
+"""Boxes: of the landmarks' detector, of the source or tracker."""
+BOXES = (("face_box", "orange", "keypoints"), ("boxes", "blue", "clips"))
+MESH = np.array([70, 205, 190], np.float32)
+MESH_OPACITY = 0.5
+LIGHT = np.array([0.3, 0.5, 0.81], np.float32)
+"""From above and the viewer's right, in model space."""
+INNER_LIPS = (62, 66)
+CLOSED = 0.1
+"""Lips this far apart reach the top of the strip at least, so that a shut mouth is drawn as shut."""
+WAVE, MOUTH, MARK = (90, 120, 190), (214, 84, 60), (205, 208, 216)
+
+
+def draw_sheet(out: Path, clips: Sequence[Mapping[str, Any]], mesh: Path | None = None) -> list[str]:
+    """Write a PNG; returns what is missing on it, as sentences."""
+    told: list[str] = []
+    blocks = [block(clip, _model(mesh), told) for clip in clips if "frames" in clip]
+    told += [f"{clip['__key__']}: no frames; name the clips' shard with --with" for clip in clips
+             if "frames" not in clip]  # fmt: skip
+    if not blocks:
+        raise UserError(f"nothing to draw: {told[0] if told else 'the shard is empty'}")
+    write_output(out, pictures.png(np.concatenate(blocks)))
+    return list(dict.fromkeys(told))
+
+
+def _model(mesh: Path | None) -> Any:
+    from models.perception.head.morphable import MorphableModel, analytic
+
+    return analytic() if mesh is None else MorphableModel.load(mesh)
+
+
+def columns(count: int) -> np.ndarray:
+    """The frames of a clip that are drawn, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, COLUMNS).round().astype(int))
+
+
+def block(clip: Mapping[str, Any], model: Any, told: list[str]) -> np.ndarray:
+    """One clip -> (H,W,3) uint8: a heading, a row of frames, a row with the mesh, a strip of sound.
+
+    `frames` are those numbered `shown`. A view's have `frame_at` and `affine`: what the other families hold
+    is of the clip, in its pixels and on its clock.
+    """
+    frames, at = clip["frames"], clip["shown"]
+    cells = pictures.to_uint8(pictures.resize(frames, CELL))
+    matrices = np.tile(np.eye(2, 3), (len(at), 1, 1)) if "affine" not in clip else clip["affine"][at]
+    matrices = matrices * (CELL / np.array([frames.shape[2], frames.shape[1]]))[:, None]
+    clock = clip["frame_at"][at] if "frame_at" in clip else at
+    which = list(zip(cells, clock, matrices, strict=True))
+    rows = [[marked(cell.copy(), clip, t, matrix) for cell, t, matrix in which]]
+    if fits := _fits(clip, model, told):
+        rows.append([overlaid(cell.copy(), fits, model, t, matrix) for cell, t, matrix in which])
+    image = pictures.grid(rows, [f"{t / FPS:.2f} s" for t in clock])
+    width = image.shape[1]
+    parts = [pictures.text_strip(_heading(clip), width, 24), image]
+    if "sound" in clip and len(clip["sound"]):
+        parts.append(sound_strip(clip["sound"], opening(clip), clock, width))
+    return np.concatenate(parts)
+
+
+def _heading(clip: Mapping[str, Any]) -> str:
+    frames, told = clip["frames"], [str(clip["__key__"]).replace("#", "  ")]
+    told.append(f"{clip['count']} frames of {frames.shape[2]} x {frames.shape[1]}")
+    if "landmarks" in clip:
+        seen = np.isfinite(clip["landmarks"]).all((1, 2))
+        told.append(f"landmarks in {100 * seen.mean():.0f} %")
+    if "fit_error" in clip and np.isfinite(clip["fit_error"]).any():
+        told.append(f"fit {np.nanmedian(clip['fit_error']):.1f} px off")
+    told += [f"{name} box: {whose}" for field, name, whose in BOXES if field in clip]
+    return "    ".join(told)
+
+
+# --- on the frames ------------------------------------------------------------------------------------------
+def marked(image: np.ndarray, clip: Mapping[str, Any], t: int, matrix: np.ndarray) -> np.ndarray:
+    """Boxes and landmarks of the clip's frame t, drawn in place on (CELL,CELL,3); matrix (2,3): pixels of the
+    clip -> of the cell."""
+    if all(name in clip for name in ("boxes", "crop", "clip")):
+        # boxes are in pixels of the recording, the crop is what became the clip
+        crop = clip["crop"][t]
+        given = (clip["boxes"][t].reshape(2, 2) - crop[:2]) * clip["clip"]["size"] / (crop[2:] - crop[:2])
+        pictures.outline(image, placed(given, matrix).ravel(), GIVEN)
+    if "face_box" in clip:
+        pictures.outline(image, placed(clip["face_box"][t].reshape(2, 2), matrix).ravel(), FOUND)
+    if "landmarks" in clip:
+        pictures.dots(image, placed(clip["landmarks"][t], matrix))
+    return image
+
+
+def placed(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """points (n,2), matrix (2,3) -> (n,2)."""
+    return points @ matrix[:, :2].T + matrix[:, 2]
+
+
+# --- the mesh -----------------------------------------------------------------------------------------------
+def _fits(clip: Mapping[str, Any], model: Any, told: list[str]) -> dict[str, np.ndarray]:
+    """The fit of a clip; nothing where there is none, or one of another model."""
+    names = ("id_coeffs", "exp_coeffs", "scale", "rotation", "translation")
+    if any(name not in clip for name in names):
+        return {}
+    fits = {name: clip[name] for name in names}
+    found = (fits["id_coeffs"].shape[-1], fits["exp_coeffs"].shape[-1])
+    if found != (model.n_id, model.n_exp):
+        told.append(
+            f"no mesh: the fit has {found[0]} identity and {found[1]} expression coefficients, {model.name} "
+            f"has {model.n_id} and {model.n_exp}; name the model of the fit with --mesh"
+        )
+        return {}
+    fits["seen"] = np.isfinite(clip.get("fit_error", fits["scale"]))
+    return fits
+
+
+def overlaid(
+    image: np.ndarray, fits: Mapping[str, np.ndarray], model: Any, t: int, matrix: np.ndarray
+) -> np.ndarray:
+    """The shaded mesh of the clip's frame t over (CELL,CELL,3); frames without a face stay as they are."""
+    from models.perception.head.pose import project
+    from models.perception.head.raster import rasterize
+
+    if not fits["seen"][t]:
+        return image
+    identity = fits["id_coeffs"] if fits["id_coeffs"].ndim == 1 else fits["id_coeffs"][t]
+    vertices = model.shape(identity, fits["exp_coeffs"][t])
+    points = project(vertices, fits["scale"][t], fits["rotation"][t], fits["translation"][t])
+    points[:, :2] = placed(points[:, :2], matrix)
+    drawn = rasterize(points, model.faces, CELL, CELL, cull=True)
+    light = np.clip(model.normals(vertices) @ LIGHT, 0.15, 1)[:, None]
+    shade = drawn.interpolate(model.faces, light) * MESH
+    flat = image.reshape(-1, 3)
+    mixed = flat[drawn.pixels] * (1 - MESH_OPACITY) + shade * MESH_OPACITY
+    flat[drawn.pixels] = mixed.round().astype(np.uint8)
+    return image
+
+
+# --- the sound ----------------------------------------------------------------------------------------------
+def opening(clip: Mapping[str, Any]) -> np.ndarray | None:
+    """Distance of the inner lips over the distance of the outer eye corners -> (T,), NaN without a face."""
+    if "landmarks" not in clip:
+        return None
+    points = clip["landmarks"]
+    upper, lower = (points[:, i] for i in INNER_LIPS)
+    return np.linalg.norm(lower - upper, axis=1) / np.linalg.norm(points[:, 45] - points[:, 36], axis=1)
+
+
+def sound_strip(sound: np.ndarray, mouth: np.ndarray | None, at: np.ndarray, width: int) -> np.ndarray:
+    """-> (STRIP,width,3): the envelope, the lips' distance as a line over it, a mark at each frame shown."""
+    image = np.full((STRIP, width, 3), pictures.PAPER, np.uint8)
+    frames = len(sound) * FPS / RATE
+    for t in at:
+        image[:, min(width - 1, int((t + 0.5) / frames * width))] = MARK
+    edges = (np.arange(width) / width * len(sound)).astype(int)
+    loudest = np.maximum.reduceat(np.abs(sound), edges)
+    half = (STRIP / 2 - 4) * loudest / max(float(loudest.max()), 0.05)
+    rows = np.abs(np.arange(STRIP)[:, None] + 0.5 - STRIP / 2) <= np.maximum(half, 0.5)
+    image[rows] = WAVE
+    if mouth is not None and np.isfinite(mouth).any():
+        share = mouth / max(float(np.nanmax(mouth)), CLOSED)
+        # frame t shows from t to t + 1; a NaN breaks the line
+        height = np.interp((np.arange(width) + 0.5) / width * frames, np.arange(len(share)) + 0.5, share)
+        line(image, (STRIP - 8) * (1 - height) + 3)
+    said = "sound" if mouth is None else "blue: sound; red: distance of the lips"
+    return np.concatenate([image, pictures.text_strip(said, width, 18, pictures.MUTED)])
+
+
+def line(image: np.ndarray, rows: np.ndarray) -> None:
+    """Draw row rows[x] (W,) float of each column x into (H,W,3), two pixels thick and joined, in place."""
+    for x in np.flatnonzero(np.isfinite(rows)):
+        before = rows[max(0, x - 1)]
+        low, high = sorted((rows[x], before if np.isfinite(before) else rows[x]))
+        image[int(low) : int(high) + 2, x] = MOUTH

@@ -1,0 +1,245 @@
+"""`reenact shards`: look into a shard, draw what it holds, check that it is whole. Any tar on this machine.
+
+A shard is read here as anybody would: members in order, `{key}.{field}.{ext}`, without its index. Fields that
+other families hold of the same clip come from shards named with --with, or from the store the shard lies in.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipelines.cli.options import FILE, HomePath
+from pipelines.errors import UserError
+
+SHEET_SAMPLES = 6
+"""Samples on a sheet, unless one is named."""
+SHEET_FIELDS = (
+    "frames", "frame_at", "affine", "sound", "clip", "crop", "boxes", "landmarks", "face_box",
+    "id_coeffs", "exp_coeffs", "scale", "rotation", "translation", "fit_error",
+)  # fmt: skip
+SHARD = HomePath(path_type=Path, dir_okay=False, exists=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    key: str
+    field: str
+    extension: str
+    offset: int
+    size: int
+
+
+def members(path: Path) -> Iterator[Member]:
+    """A shard's members in order. ValueError for what is no shard; faults inside are the validator's."""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for info in tar:
+                key, _, rest = info.name.partition(".")
+                field, _, extension = rest.partition(".")
+                yield Member(key, field, extension, info.offset_data, info.size)
+    except tarfile.TarError as error:
+        validate = f"reenact shards validate {shlex.quote(str(path))}"
+        raise UserError(f"{path} cannot be read as a tar: {error}; `{validate}`") from None
+
+
+def read(path: Path, member: Member) -> bytes:
+    with path.open("rb") as stream:
+        stream.seek(member.offset)
+        return stream.read(member.size)
+
+
+def samples(path: Path) -> dict[str, list[Member]]:
+    """Key -> members, in order."""
+    found: dict[str, list[Member]] = {}
+    for member in members(path):
+        found.setdefault(member.key, []).append(member)
+    return found
+
+
+# --- text ---------------------------------------------------------------------------------------------------
+def listing(path: Path, key: str | None) -> Iterator[str]:
+    """Every sample as a line, and the fields of the one named, else of the first."""
+    found = samples(path)
+    shown = wanted(path, found, key)
+    yield f"{path.name}: {len(found):,} samples, {size_text(path.stat().st_size)}"
+    for one, held in found.items():
+        if key is None or one == key:
+            total = sum(m.size for m in held)
+            yield f"  {one}  {size_text(total)}  {', '.join(m.field for m in held)}"
+    if shown is not None:
+        yield f"\n{shown}"
+        for member in found[shown]:
+            said = described(path, member)
+            yield f"  {member.field:<12} {member.extension:<5} {size_text(member.size):>9}  {said}"
+
+
+def wanted(path: Path, found: dict[str, list[Member]], key: str | None) -> str | None:
+    if key is not None and key not in found:
+        raise UserError(f"{path.name} has no sample {key!r}; it has {', '.join(list(found)[:3])}, ...")
+    return key if key is not None else next(iter(found), None)
+
+
+def size_text(size: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def described(path: Path, member: Member) -> str:
+    """Type, shape and range of a field; of text, the values."""
+    from storage import frame_codec, shards
+
+    if member.field not in shards.FIELDS:
+        return "a field this version does not know"
+    if shards.is_large(member.field):
+        return "a video file"
+    data = read(path, member)
+    if member.field == "frames":
+        count = len(frame_codec.member_offsets(member.extension, data)) - 1
+        return array_text(frame_codec.decode(member.extension, data, [0])).replace("(1,", f"({count},")
+    value = shards.decode(member.field, data, member.extension)
+    if not isinstance(value, dict):
+        return array_text(value)
+    return ", ".join(
+        f"{name} {array_text(inner) if hasattr(inner, 'dtype') else repr(inner)}"
+        for name, inner in value.items()
+    )
+
+
+def array_text(array: Any) -> str:
+    import numpy as np
+
+    shape = ",".join(map(str, array.shape))
+    text = f"{array.dtype} ({shape}{',' if array.ndim == 1 else ''})"
+    if array.dtype.kind not in "fiu" or array.dtype == np.uint8 or not array.size:
+        return text
+    missing = int(np.isnan(array).sum()) if array.dtype.kind == "f" else 0
+    if missing == array.size:
+        return f"{text}, all NaN"
+    return f"{text}, {np.nanmin(array):.4g} to {np.nanmax(array):.4g}" + (
+        f", {missing:,} NaN" if missing else ""
+    )
+
+
+# --- fields of one clip, wherever they are ------------------------------------------------------------------
+def gathered(path: Path, key: str, others: Sequence[Path]) -> dict[str, Any]:
+    """The fields that a sheet draws, decoded: of the shard itself, of the others, of its store."""
+    found: dict[str, Any] = {"__key__": key}
+    for shard in (path, *others):
+        _take(found, shard, key)
+    for shard in _beside(path, key):
+        _take(found, shard, key)
+    return found
+
+
+def _take(found: dict[str, Any], shard: Path, key: str) -> None:
+    """Add a shard's fields of this sample that are not there yet; of frames, those that are drawn. A view's
+    own `frame_at` and `affine` go with its frames only."""
+    from pipelines.shards.contact_sheet import columns
+    from storage import frame_codec, shards
+
+    others = {"frame_at", "affine"} if "frames" in found else set()
+
+    for member in members(shard):
+        if member.key != key or member.field not in SHEET_FIELDS or member.field in found.keys() | others:
+            continue
+        data = read(shard, member)
+        if member.field == "frames":
+            found["count"] = len(frame_codec.member_offsets(member.extension, data)) - 1
+            found["shown"] = columns(found["count"])
+            found["frames"] = frame_codec.decode(member.extension, data, found["shown"].tolist())
+        else:
+            found[member.field] = shards.decode(member.field, data, member.extension)
+
+
+def _beside(path: Path, key: str) -> Iterator[Path]:
+    """Shards of the other families of the store (if the shard lies in one) that hold this clip: by the newest
+    manifest that lists its recording."""
+    from storage import locations
+    from storage.families import read_manifest, read_pack_record
+    from storage.files import Store
+
+    node, root = path.parent.name, path.resolve().parents[2]
+    if path.resolve() != root / locations.pack(node, path.stem) or not path.with_suffix(".parquet").exists():
+        return
+    store = Store(str(root))
+    held = {s.key: unit.unit for unit in read_pack_record(store, node, path.stem) for s in unit.samples}
+    for other in store.folders("manifests"):
+        if other in (node, "download") or key not in held:
+            continue
+        for entry in sorted(store.list(locations.manifests(other)), key=lambda e: -e.mtime):
+            rows = read_manifest(store, other, Path(entry.name).stem)
+            packs = [row.pack for row in rows if row.unit == held[key] and row.status == "ok"]
+            if packs and store.exists(locations.pack(other, packs[0])):
+                yield store.fetch(locations.pack(other, packs[0]))
+                break
+
+
+# --- commands -----------------------------------------------------------------------------------------------
+@click.group()
+def shards() -> None:
+    """WebDataset shards: look inside, check."""
+
+
+@shards.command("inspect")
+@click.argument("path", type=SHARD)
+@click.option("--sample", metavar="KEY", help="Only this sample.")
+@click.option("--sheet", type=FILE, metavar="FILE.png",
+              help="Draw frames with boxes, landmarks and the fitted mesh, and the sound.")  # fmt: skip
+@click.option("--with", "others", type=SHARD, multiple=True, metavar="SHARD",
+              help="A shard of another family with the same clips; a store finds it by itself.")  # fmt: skip
+@click.option("--mesh", type=SHARD, metavar="MODEL.npz",
+              help="The morphable model of the fit; the embedded head if not given.")  # fmt: skip
+def inspect(
+    path: Path, sample: str | None, sheet: Path | None, others: tuple[Path, ...], mesh: Path | None
+) -> None:
+    """Print the samples of a shard and the fields of one, with types, shapes and ranges.
+
+    \b
+    Example:
+      reenact shards inspect .reenact/store/packs/clips/3f2a.tar --sheet sheet.png
+    """
+    for line in listing(path, sample):
+        click.echo(line)
+    if sheet is None:
+        return
+    from pipelines.shards.contact_sheet import draw_sheet
+
+    keys = [sample] if sample else list(samples(path))[:SHEET_SAMPLES]
+    told = draw_sheet(sheet, [gathered(path, key, others) for key in keys], mesh)
+    click.echo(f"\ndrew {len(keys)} samples to {sheet}")
+    for line in told:
+        click.echo(f"  {line}")
+
+
+@shards.command("validate")
+@click.argument("paths", type=SHARD, nargs=-1, required=True, metavar="PATH...")
+def validate(paths: tuple[Path, ...]) -> None:
+    """Check shards as any reader would meet them; a line for each fault, exit 1 if there is one.
+
+    \b
+    Example:
+      reenact shards validate .reenact/store/packs/*/*.tar
+    """
+    from pipelines.shards.validate import check
+
+    wrong = False
+    for path in paths:
+        report = check(path)
+        wrong |= bool(report.faults)
+        for fault in report.faults:
+            click.echo(f"{path}: {fault}")
+        if not report.faults:
+            index = "with its index" if report.indexed else "no index beside it"
+            click.echo(f"{path}: ok, {report.samples:,} samples, {index}")
+    sys.exit(1 if wrong else 0)

@@ -1,0 +1,220 @@
+"""The shard validator: what plain `webdataset` and our readers need, and what makes bytes repeatable."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from pipelines.media.process import FORMATS
+from storage import frame_codec, shards
+from storage.errors import Damaged
+from storage.families import parse_pack_record
+from storage.files import Store
+
+PER_CLIP = ("id_coeffs",)
+"""Arrays that are one for the clip; all others have a row a frame."""
+SAMPLES_A_FRAME = 640
+END = 2 * tarfile.BLOCKSIZE
+"""A tar ends with two blocks of zeros."""
+
+
+@dataclass(slots=True)
+class Report:
+    path: Path
+    faults: list[str] = field(default_factory=list)
+    samples: int = 0
+    indexed: bool = False
+
+
+@dataclass(slots=True)
+class _Sample:
+    """A sample as the tar has it."""
+
+    key: str
+    members: list[shards.Member] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def check(path: Path) -> Report:
+    """Every fault of a shard. Each sample is decoded and dropped again."""
+    report = Report(path)
+    report.faults += _whole(path)
+    found: list[shards.SampleRecord] = []
+    seen: set[str] = set()
+    try:
+        for sample in _samples(path, report.faults):
+            if sample.key in seen:
+                report.faults.append(f"sample {sample.key}: its members are not together")
+            seen.add(sample.key)
+            report.faults += _lengths(sample)
+            found.append(_recorded(path, sample))
+    except (tarfile.TarError, EOFError) as error:
+        report.faults.append(f"damaged after {len(found)} samples: {error}")
+    report.samples = len(found)
+    index = path.with_suffix(".parquet")
+    report.indexed = index.is_file()
+    if report.indexed:
+        report.faults += _against_index(index, found)
+    return report
+
+
+def _whole(path: Path) -> Iterator[str]:
+    """What tarfile forgives: a file cut between members."""
+    size = path.stat().st_size
+    if size < END or size % tarfile.BLOCKSIZE:
+        yield f"truncated: {size:,} bytes are no whole number of tar blocks"
+        return
+    with path.open("rb") as stream:
+        stream.seek(-END, io.SEEK_END)
+        if stream.read().strip(b"\0"):
+            yield "truncated: no end-of-archive blocks"
+
+
+def _samples(path: Path, faults: list[str]) -> Iterator[_Sample]:
+    """Runs of members with one key, decoded."""
+    sample: _Sample | None = None
+    names: set[str] = set()
+    size = path.stat().st_size
+    with tarfile.open(path, "r:") as tar:
+        for info in tar:
+            faults += _odd(info, names, size)
+            names.add(info.name)
+            key, _, rest = info.name.partition(".")
+            name, _, extension = rest.partition(".")
+            if sample is None or key != sample.key:
+                if sample is not None:
+                    yield sample
+                sample = _Sample(key)
+            sample.members.append(shards.Member(name, info.offset_data, info.size, extension))
+            if name in shards.FIELDS and info.isreg() and info.offset_data + info.size <= size:
+                faults += _decoded(sample, sample.members[-1], tar.extractfile(info))
+    if sample is not None:
+        yield sample
+
+
+def _odd(info: tarfile.TarInfo, names: set[str], size: int) -> Iterator[str]:
+    """Faults of a member's header."""
+    parts = info.name.split(".")
+    if info.name in names:
+        yield f"{info.name}: twice"
+    if not info.isreg():
+        yield f"{info.name}: not a plain file"
+    if info.mtime != 0:
+        yield f"{info.name}: mtime {info.mtime:.0f}, so that the same data makes other bytes; expected 0"
+    if info.offset_data + info.size > size:
+        yield f"{info.name}: truncated, {size - info.offset_data:,} of {info.size:,} bytes are there"
+    if len(parts) != 3:
+        yield f"{info.name}: expected KEY.FIELD.EXTENSION"
+        return
+    key, name, extension = parts
+    if not _is_key(key):
+        yield f"{info.name}: key {key!r} has other characters than letters, digits, '_', '-' and '#'"
+    if name not in shards.FIELDS:
+        yield f"{info.name}: unknown field {name!r}"
+    elif extension not in _extensions(name):
+        yield f"{info.name}: a {extension!r} file, expected {' or '.join(_extensions(name))}"
+
+
+def _is_key(key: str) -> bool:
+    try:
+        shards.check_key(key)
+    except ValueError:
+        return False
+    return True
+
+
+def _extensions(name: str) -> tuple[str, ...]:
+    expected = shards.FIELDS[name]
+    return tuple(frame_codec.EXTENSIONS.values()) if expected == "jpgs" else (expected,)
+
+
+def _decoded(sample: _Sample, member: shards.Member, stream: Any) -> Iterator[str]:
+    """Decode a member into its sample; a codec may fail on foreign bytes in any way."""
+    try:
+        if shards.is_large(member.field):
+            _first_frame(stream)
+            return
+        sample.values[member.field] = shards.decode(member.field, stream.read(), member.extension)
+    except Exception as error:  # noqa: BLE001 - the fault is the answer
+        said = str(error).splitlines()[0] if str(error) else ""
+        yield f"{sample.key}.{member.field}: cannot be decoded: {type(error).__name__} {said}".rstrip()
+
+
+def _first_frame(stream: IO[bytes]) -> None:
+    import av
+
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+    with av.open(stream, mode="r", options=options) as container:
+        if next(container.decode(video=0), None) is None:
+            raise ValueError("a video without frames")
+
+
+def _lengths(sample: _Sample) -> Iterator[str]:
+    """Rows of a sample's fields must be the same frames."""
+    values = sample.values
+    arrays = [name for name in values if hasattr(values[name], "ndim") and name not in (*PER_CLIP, "sound")]
+    counts = {name: len(values[name]) for name in arrays if values[name].ndim}
+    if "clip" in values:
+        counts["clip.frames"] = values["clip"].get("frames", 0)
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{name} {count}" for name, count in counts.items())
+        yield f"{sample.key}: fields of different length: {told}"
+    elif counts and "sound" in values:
+        expected = next(iter(counts.values())) * SAMPLES_A_FRAME
+        if len(values["sound"]) != expected:
+            yield f"{sample.key}: sound of {len(values['sound']):,} samples, expected {expected:,}"
+
+
+# --- against the index --------------------------------------------------------------------------------------
+def _recorded(path: Path, sample: _Sample) -> shards.SampleRecord:
+    """What the index should say of a sample."""
+    store = Store(str(path.parent))
+    payloads = {
+        m.field: (m.extension, shards.Blob(store, path.name, m.offset, m.size)) for m in sample.members
+    }
+    offsets: tuple[int, ...] = ()
+    for member in sample.members:
+        if member.field == "frames" and "frames" in sample.values:
+            data = payloads["frames"][1].read()
+            offsets = tuple(member.offset + o for o in frame_codec.member_offsets(member.extension, data))
+    try:
+        digest = shards.EncodedSample(sample.key, payloads).digest()
+    except Damaged:  # truncated: said already
+        digest = ""
+    return shards.SampleRecord(sample.key, digest, tuple(sample.members), offsets)
+
+
+def _against_index(index: Path, found: list[shards.SampleRecord]) -> Iterator[str]:
+    import pyarrow as pa
+
+    try:
+        units = parse_pack_record(index.read_bytes())
+    except (pa.ArrowException, KeyError, TypeError) as error:
+        yield f"index {index.name} cannot be read: {error}"
+        return
+    listed = {record.key: record for unit in units for record in unit.samples}
+    there = {record.key: record for record in found}
+    for key in sorted(listed.keys() - there.keys()):
+        yield f"{key}: in the index, not in the shard"
+    for key in sorted(there.keys() - listed.keys()):
+        yield f"{key}: in the shard, not in the index"
+    for key in sorted(there.keys() & listed.keys()):
+        yield from _differing(there[key], listed[key])
+
+
+def _differing(there: shards.SampleRecord, listed: shards.SampleRecord) -> Iterator[str]:
+    places = {m.field: (m.offset, m.size) for m in there.members}
+    for member in listed.members:
+        if places.get(member.field) != (member.offset, member.size):
+            found = "not in the shard" if member.field not in places else f"at byte {places[member.field][0]}"
+            yield f"{there.key}.{member.field}: {found}, the index says {member.offset}"
+    for name in sorted(places.keys() - {m.field for m in listed.members}):
+        yield f"{there.key}.{name}: not in the index"
+    if there.frame_offsets != listed.frame_offsets:
+        yield f"{there.key}.frames: the index has other offsets of its images"
+    if there.digest != listed.digest:
+        yield f"{there.key}: its bytes do not have the digest of the index"

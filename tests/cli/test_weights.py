@@ -1,0 +1,115 @@
+"""`reenact weights`: a wrong file is refused before it is pinned; a trained model goes out and comes back."""
+
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from models.errors import InvalidFile
+from models.fsrt.config import Architecture, Detector, FsrtConfig, Sampling
+from models.fsrt.network import Fsrt
+from models.fsrt.phases import PHASES
+from models.fsrt.released import read
+from pipelines.cli.main import main
+from pipelines.cli.weights import checker, export
+from pipelines.engine.keys import View
+from pipelines.errors import UserError
+from storage import checkpoints
+from storage.weights_import import convert
+
+NET = Architecture(
+    detector=Detector(size=64, width=4, max_width=8, blocks=4),
+    image_size=16,
+    expression_size=8,
+    patch_width=4,
+    patch_blocks=2,
+    head_size=4,
+    encoder_depth=1,
+    encoder_heads=2,
+    encoder_mlp=16,
+    query_mlp=16,
+    decoder_depth=1,
+    decoder_heads=2,
+    decoder_mlp=16,
+    render=(16,),
+)
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """model.safetensors of a phase, and its tensors."""
+    tensors = Fsrt(NET).state_dict()
+    facts = {"model": "fsrt", "phase": "warmup", "step": 3, "labels": {}, "architecture": asdict(NET)}
+    checkpoints.save(tmp_path / "model.safetensors", tensors, facts)
+    return tmp_path / "model.safetensors", tensors
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_an_exported_model_comes_back_equal(tmp_path, trained):
+    path, tensors = trained
+    result = run("weights", "export", path, tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert result.output.split() == [str(tmp_path / "out" / n) for n in ("kp_detector.pt", "vox256.pt")]
+    files = {"fsrt_kp": tmp_path / "kp", "fsrt_vox": tmp_path / "vox"}
+    for target, name in zip(files.values(), ("kp_detector.pt", "vox256.pt"), strict=True):
+        convert(tmp_path / "out" / name, target.with_suffix(".safetensors"))
+    files = {name: target.with_suffix(".safetensors") for name, target in files.items()}
+    found, _ = read(files, FsrtConfig(net=NET, sampling=Sampling(queries=64)))
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensors[name]) for name in found)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "facts", "said"),
+    [
+        ({"a": torch.ones(1)}, {"model": "pir"}, "holds model 'pir'; a layout is known for: fsrt, headgan"),
+        ({"a": torch.ones(1)}, {"model": "headgan"}, "names no architecture"),
+        ({"net.a": torch.ones(1)}, {"model": "fsrt"}, "a state to train on from"),
+        ({"a": torch.ones(1)}, {"model": "fsrt"}, "neither an architecture nor a detector"),
+    ],
+)
+def test_what_cannot_be_exported_is_said_in_a_line(tmp_path, tensors, facts, said):
+    checkpoints.save(tmp_path / "x.safetensors", tensors, facts)
+    result = run("weights", "export", tmp_path / "x.safetensors", tmp_path / "out")
+    assert result.exit_code == 2
+    assert said in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_checkpoint_is_said(tmp_path):
+    with pytest.raises(UserError, match="no file"):
+        export(tmp_path / "nothing", tmp_path)
+
+
+def test_a_wrong_file_is_refused_before_it_is_pinned(tmp_path):
+    torch.save({"conv1.weight": torch.ones(2)}, tmp_path / "resnet.pt")
+    store = ("--store", tmp_path / "store")
+    result = run("weights", "import", "fsrt_kp", tmp_path / "resnet.pt", *store)
+    assert result.exit_code == 2
+    assert "this is not fsrt_kp: tensors 73 missing: kp_detector.down.weight" in result.output
+    assert "1 unknown: kp_detector.conv1.weight" in result.output
+    assert not (tmp_path / "store" / "weights").exists()
+
+
+def test_weights_of_no_model_are_not_checked_by_one():
+    assert checker("fan2d") is None
+    assert checker("fomm_vox") is not None
+
+
+@pytest.mark.parametrize(("phase", "declared"), [("keypoints", "net.detector"), ("perceptual", "net")])
+def test_a_phase_starts_with_the_settings_that_its_key_holds(tmp_path, trained, phase, declared):
+    """A node's code sees only those; others would make its key incomplete."""
+    run("weights", "export", trained[0], tmp_path)
+    files = {"fsrt_kp": tmp_path / "kp.safetensors", "fsrt_vox": tmp_path / "vox.safetensors"}
+    convert(tmp_path / "kp_detector.pt", files["fsrt_kp"])
+    convert(tmp_path / "vox256.pt", files["fsrt_vox"])
+    section = FsrtConfig(net=NET, sampling=Sampling(queries=64))
+    found, _ = read(files, View(section, (declared,)), PHASES[phase])  # pyright: ignore[reportArgumentType]
+    assert {name.split(".")[0] for name in found} >= {"kp_detector"}
+    other = replace(section, net=replace(NET, detector=replace(NET.detector, keypoints=9)))
+    with pytest.raises(InvalidFile, match=r"do not fit fsrt\.net"):
+        read(files, View(other, (declared,)), PHASES[phase])  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,101 @@
+import pickle
+
+import numpy as np
+import pytest
+
+from models.errors import InvalidSettings
+from pipelines.dataset.sampler import Corpus, chunk_indices, draw, gather, prefetched, training_chunks
+from pipelines.errors import UserError
+
+
+class CountingTask:
+    """Draws a frame number; refuses the clips named."""
+
+    def __init__(self, refused=()) -> None:
+        self.refused = set(refused)
+
+    def draw(self, rng, clip, training):
+        if clip.key in self.refused:
+            return None
+        clip.read("landmarks")
+        return {"frame": np.array(rng.integers(clip.length)), "pixels": clip.frames([0])[0, 0, 0]}
+
+
+@pytest.fixture
+def corpus(family):
+    groups = [tuple(k for k in family.keys if k.startswith(f"id{i}#")) for i in range(3)]
+    return Corpus(family, {"landmarks": family}, tuple(groups))
+
+
+def chunks_of(corpus, seed=0, steps=range(1, 4), rank=0, world=1):
+    return list(training_chunks(CountingTask(), corpus, seed, steps, 4, 2, rank, world, 2))
+
+
+def test_a_batch_is_a_function_of_seed_and_step(corpus):
+    whole, tail = chunks_of(corpus), chunks_of(corpus, steps=range(3, 4))
+    assert [c.keys for c in whole[4:]] == [c.keys for c in tail]
+    assert all((a.arrays["frame"] == b.arrays["frame"]).all() for a, b in zip(whole[4:], tail, strict=True))
+    other = chunks_of(corpus, seed=1)
+    assert [c.arrays["frame"].tolist() for c in whole] != [c.arrays["frame"].tolist() for c in other]
+
+
+def test_workers_share_the_same_samples(corpus):
+    alone = chunks_of(corpus)
+    shared = [chunks_of(corpus, rank=rank, world=2) for rank in range(2)]
+    dealt = [chunk for pair in zip(*shared, strict=True) for chunk in pair]
+    assert [(c.keys, c.arrays["frame"].tolist()) for c in dealt] == [
+        (c.keys, c.arrays["frame"].tolist()) for c in alone
+    ]
+
+
+def test_a_batch_that_cannot_be_shared_says_what_to_change():
+    assert chunk_indices(2, 8, 2, 1, 2) == [range(10, 12), range(14, 16)]
+    with pytest.raises(InvalidSettings, match=r"8 in chunks of 4 cannot be shared by 3 .* divisor of 2"):
+        chunk_indices(1, 8, 4, 0, 3)
+
+
+def test_identities_come_before_clips(corpus):
+    """Each pass serves every identity once, however many clips it has."""
+    task = CountingTask()
+    for turn in range(4):
+        served = [draw(task, corpus, 0, turn * 3 + i, True)[0].split("#")[0] for i in range(3)]
+        assert sorted(served) == ["id0", "id1", "id2"]
+    clips = {draw(task, corpus, 0, i, True)[0] for i in range(40)}
+    assert clips == set(corpus.clips.keys)
+
+
+def test_an_unusable_clip_is_replaced_by_another(corpus):
+    refused = [key for key in corpus.clips.keys if key.startswith("id1#")]
+    task = CountingTask(refused)
+    assert {draw(task, corpus, 0, i, True)[0] for i in range(30)}.isdisjoint(refused)
+    with pytest.raises(UserError, match="no usable frames after 100 tries"):
+        draw(CountingTask(corpus.clips.keys), corpus, 0, 0, True)
+
+
+def test_small_fields_are_read_once(corpus):
+    for i in range(60):
+        draw(CountingTask(), corpus, 0, i, True)
+    assert corpus.clips.reads == 5  # one per clip
+
+
+def test_a_corpus_travels_to_workers(corpus):
+    copy = pickle.loads(pickle.dumps(corpus))
+    assert draw(CountingTask(), copy, 0, 7, True)[0] == draw(CountingTask(), corpus, 0, 7, True)[0]
+
+
+def test_gather_stacks_samples():
+    chunk = gather([("a", {"x": np.arange(3)}), ("b", {"x": np.arange(3) + 1})])
+    assert chunk.keys == ("a", "b")
+    assert chunk.arrays["x"].tolist() == [[0, 1, 2], [1, 2, 3]]
+
+
+def test_prefetching_keeps_the_order_and_passes_errors_on():
+    def make(i):
+        if i == 5:
+            raise KeyError("broken clip")
+        return i
+
+    chunks = prefetched(make, iter(range(10)), 3, 4)
+    assert [next(chunks) for _ in range(5)] == [0, 1, 2, 3, 4]
+    with pytest.raises(KeyError, match="broken clip"):
+        next(chunks)

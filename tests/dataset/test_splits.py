@@ -1,0 +1,95 @@
+"""Splits in which nobody is, told before any work."""
+
+import pytest
+from click.testing import CliRunner
+
+from pipelines.cli.main import main
+from pipelines.dataset.splits import empty_split
+from pipelines.engine.node import Node
+from pipelines.engine.plan import NodePlan, Outlook
+from pipelines.preprocess.recordings import DataConfig, list_source
+from pipelines.preprocess.sources.folder import FolderConfig
+from pipelines.preprocess.sources.synthetic import SyntheticConfig
+from pipelines.preprocess.sources.voxceleb_csv import VoxcelebCsvConfig
+
+HEAD = "video_id,start,end,bbox,fps,width,height,partition,person_id\n"
+
+
+@pytest.fixture
+def videos(tmp_path, monkeypatch):
+    monkeypatch.setenv("REENACT_CACHE", str(tmp_path / "cache"))
+    for name in ("ann/1.mp4", "ann/2.mp4"):
+        path = tmp_path / "videos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    return tmp_path / "videos"
+
+
+def folder(root, **more):
+    own = {name: more.pop(name) for name in ("identity", "identities") if name in more}
+    return DataConfig(source="folder", folder=FolderConfig(path=str(root), **own), **more)
+
+
+def sentence(data, nodes=("train.fsrt.warmup", "test_clips", "eval.fsrt")):
+    """Of a run in which these nodes are yet to run."""
+    names = ("recordings", *nodes)
+    nodes = [Node(name=name, kind="whole", run="none", writes=()) for name in names]
+    plans = {node.name: NodePlan(node, "stale") for node in nodes}
+    plans["recordings"].outlook = {row["id"]: Outlook("", row=row) for row in list_source(data).rows}
+    return empty_split(plans, data)
+
+
+def table(tmp_path, partition, people=2):
+    lines = [f"v{n},0,90,1-2-30-34,25,64,36,{partition},p{n}\n" for n in range(people)]
+    (tmp_path / "m.csv").write_text(HEAD + "".join(lines))
+    return DataConfig(source="voxceleb_csv", voxceleb_csv=VoxcelebCsvConfig(csv=f"{tmp_path}/m.csv"))
+
+
+def test_one_person_is_told_with_what_to_set(videos):
+    told = sentence(folder(videos))
+    assert told.startswith(
+        "the test split is empty, and test_clips needs it: the only identity is in train; "
+    )
+    assert "data.folder.identity=file" in told
+    assert sentence(folder(videos, identity="file")) == ""
+
+
+def test_a_table_of_one_person_is_what_to_change(videos, tmp_path):
+    (tmp_path / "who.csv").write_text("file,identity\nann/1.mp4,ann\nann/2.mp4,ann\n")
+    told = sentence(folder(videos, identities=str(tmp_path / "who.csv")))
+    assert "name more people in data.folder.identities" in told
+
+
+def test_a_limit_of_one_is_what_to_change(videos):
+    assert "set data.limit to 2 or more" in sentence(folder(videos, identity="file", limit=1))
+
+
+def test_no_held_out_share_is_what_to_change(videos):
+    assert "set data.test_fraction above 0" in sentence(folder(videos, identity="file", test_fraction=0.0))
+
+
+def test_the_word_of_the_source_is_what_to_change(tmp_path):
+    told = sentence(table(tmp_path, "test"))
+    assert "the train split is empty, and train.fsrt.warmup needs it: all 2 identities are in test" in told
+    assert "the column partition of data.voxceleb_csv.csv decides on it" in told
+    data = DataConfig(synthetic=SyntheticConfig(identities=3, test_identities=0, clips_per_identity=1))
+    assert "data.synthetic.test_identities decide on it" in sentence(data)
+
+
+def test_only_nodes_that_need_a_split_ask_for_it(videos, tmp_path):
+    assert sentence(folder(videos), ("download", "clips", "train.fsrt.warmup")) == ""
+    assert sentence(table(tmp_path, "test"), ("clips", "test_clips")) == ""
+    assert sentence(DataConfig()) == ""
+
+
+def test_plan_says_it_in_a_line_and_run_stops_before_work(videos, tmp_path, monkeypatch):
+    monkeypatch.delenv("REENACT_CACHE")  # the code's own symbols take seconds to find anew
+    given = ["configs/run/folder_tiny.yaml", "--set", f"data.folder.path={videos}"]
+    given += ["--set", f"runtime.store={tmp_path / 'store'}"]
+    planned = CliRunner().invoke(main, ["plan", *given])
+    lines = [line for line in planned.output.splitlines() if "split is empty" in line]
+    assert (planned.exit_code, len(lines)) == (0, 1)
+    ran = CliRunner().invoke(main, ["run", *given])
+    assert ran.exit_code == 2, ran.output
+    assert "the test split is empty, and test_clips needs it" in ran.output.splitlines()[-1]
+    assert not (tmp_path / "store" / "packs").exists()

@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+
+from pipelines.figures import pictures
+
+
+def moving_square(count: int = 6, size: int = 64) -> np.ndarray:
+    """(count,size,size,3) uint8: a bright square walking over a gradient."""
+    ramp = np.linspace(20, 200, size).astype(np.uint8)
+    frames = np.broadcast_to(ramp[None, None, :, None], (count, size, size, 3)).copy()
+    for i in range(count):
+        frames[i, 10:30, 4 * i : 4 * i + 20] = (240, 60, 30)
+    return frames
+
+
+def test_shrinking_by_a_whole_factor_is_the_block_mean():
+    frames = moving_square()
+    blocks = (frames / 255.0).reshape(6, 32, 2, 32, 2, 3).mean(axis=(2, 4))
+    np.testing.assert_allclose(pictures.resize(frames, 32), blocks, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [17, 48, 64, 100])
+def test_resizing_keeps_a_flat_picture_flat(size):
+    flat = np.full((2, 64, 48, 3), 0.3)
+    np.testing.assert_allclose(pictures.resize(flat, size), 0.3, atol=1e-12)
+
+
+def test_shrinking_by_any_factor_keeps_the_mean():
+    noise = np.random.default_rng(0).random((1, 50, 50, 3))
+    assert pictures.resize(noise, 37).mean() == pytest.approx(noise.mean(), abs=1e-9)
+
+
+def test_resizing_to_the_same_size_changes_nothing():
+    frames = moving_square()
+    np.testing.assert_array_equal(pictures.to_uint8(pictures.resize(frames, 64)), frames)
+
+
+def test_to_uint8_rounds_instead_of_truncating():
+    assert pictures.to_uint8(np.array([0.5 / 255, 0.499 / 255, 2.0, -1.0])).tolist() == [1, 0, 255, 0]
+
+
+def test_equal_pictures_have_a_black_error_map():
+    image = np.full((4, 4, 3), 0.4)
+    assert pictures.error_map(image, image).max() == 0
+
+
+def test_a_grid_holds_its_cells_unchanged():
+    cells = [f for f in moving_square(3)]
+    image = pictures.grid([cells, cells], ["one", "two", "three"], ["clip a", "clip b"])
+    top = 22 + 2 * pictures.GAP
+    x = pictures.GAP + 64 + pictures.GAP
+    np.testing.assert_array_equal(image[top : top + 64, x : x + 64], cells[1])
+
+
+def test_a_row_that_does_not_fit_the_titles_is_refused():
+    with pytest.raises(ValueError, match="2 titles"):
+        pictures.grid([moving_square(3)], ["a", "b"])
+
+
+def test_long_text_is_cut_to_the_strip():
+    assert pictures.text_strip("keypoint detector: distilled from dlib landmarks " * 3, 80).shape == (
+        22,
+        80,
+        3,
+    )
+
+
+def test_the_same_frames_give_the_same_mp4_bytes():
+    frames = moving_square(
+        6, 66
+    )  # a side that is no multiple of 16, where x264's defaults vary from call to call
+    held = [pictures.mp4(frames)]
+    for size in range(20):  # other memory each time
+        held.append(bytes(50_000 * size + 1))
+        assert pictures.mp4(frames) == held[0]
+
+
+def test_the_same_image_gives_the_same_png_bytes():
+    image = moving_square(1)[0]
+    assert pictures.png(image) == pictures.png(image)
+
+
+def test_an_mp4_returns_every_frame_nearly_unchanged():
+    frames = moving_square()
+    back = pictures.read_mp4(pictures.mp4(frames))
+    assert back.shape == frames.shape
+    assert np.abs(back.astype(int) - frames).mean() < 4
+
+
+@pytest.mark.parametrize("size", [33, 64])
+def test_the_codec_trip_keeps_the_shape_even_of_odd_frames(size):
+    frames = moving_square(3, size)
+    assert pictures.through_codec(frames).shape == frames.shape
+
+
+def test_side_by_side_frames_have_even_sides():
+    video = pictures.side_by_side([moving_square(2, 63)] * 3, ["a", "b", "c"], "random weights")
+    assert video.shape[1] % 2 == 0
+    assert video.shape[2] % 2 == 0
+
+
+def test_landmarks_are_drawn_where_they_are():
+    image = np.full((20, 20, 3), 100, np.uint8)
+    pictures.dots(image, np.array([[5.4, 9.2], [np.nan, np.nan]]))
+    assert (image[9, 5] == 255).all()
+    assert (image[0, 0] == 100).all()
+
+
+def test_a_box_is_outlined_and_cut_to_the_image():
+    image = np.zeros((20, 20, 3), np.uint8)
+    pictures.outline(image, np.array([5.0, 6, 30, 12]), (1, 2, 3))
+    assert (image[6, 5:20] == (1, 2, 3)).all()
+    assert (image[10:12, 5:20] == (1, 2, 3)).all()
+    assert image.any(axis=2).sum() == 4 * 15 + 2 * 2
+    before = image.copy()
+    pictures.outline(image, np.full(4, np.nan), (9, 9, 9))
+    assert (image == before).all()

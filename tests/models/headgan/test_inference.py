@@ -1,0 +1,330 @@
+"""Inference: a checkpoint's net, driven by landmarks, by numbers, by a stored clip."""
+
+import copy
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from models.errors import InvalidFile, InvalidSettings
+from models.headgan.config import Architecture, Hearing
+from models.headgan.inference import Described, Reenactor, load_reenactor, reenactor_of
+from models.headgan.network import Generator
+from models.perception.head.morphable import analytic
+from models.reenactor import Edit, Shown, Transfer
+
+HEADS = {"analytic_head": analytic()}
+NET = Architecture(image_size=32, width=4, hidden=8, audio=5)
+
+
+def lively(net):
+    """A generator whose flow, modulation and pictures are not close to what they begin with."""
+    torch.manual_seed(1)
+    made = Generator(net)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        made.train()
+        for _ in range(3):  # spectral norms find their vectors
+            made(*(torch.rand(1, c, 32, 32) for c in (net.window, 3, 3)),
+                 torch.rand(1, net.audio) if net.audio else None)  # fmt: skip
+    return made
+
+
+@pytest.fixture(scope="module")
+def net():
+    return lively(NET)
+
+
+@pytest.fixture(scope="module")
+def about():
+    return {
+        "model": "headgan", "phase": "adversarial", "labels": {"tokens": "none"},
+        "architecture": asdict(NET), "head": "analytic_head", "identity": "clip_mean", "shading": "smooth",
+        "hearing": asdict(Hearing()), "speech": {"encoder": "headgan", "audio_align": "centred"},
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def reenactor(net, about):
+    made = Reenactor(lively(NET), Described.of(about), about["labels"])
+    made.use(HEADS)
+    return made
+
+
+@pytest.fixture(scope="module")
+def shown(turning):
+    """Frames first to last, as `animate` hands them over."""
+
+    def some(first=0, last=12):
+        at = slice(first, last)
+        boxes = np.zeros((last - first, 4), np.float32)
+        clip = turning.clip
+        return Shown(
+            frames=clip.pictures[at],
+            boxes=boxes,
+            landmarks=turning.landmarks[at],
+            speech=clip.fields["speech"][at],
+        )
+
+    return some
+
+
+@pytest.fixture
+def clip(turning):
+    return turning.clip
+
+
+def muted(clip):
+    mute = copy.copy(clip)
+    mute.fields = clip.fields | {"clip": {"has_sound": False}}
+    return mute
+
+
+def animated(reenactor, shown, how=None, source=None):
+    scene = reenactor.scene(source or shown(0, 1))
+    driving = reenactor.motion(shown())
+    return scene, reenactor.transfer(scene, driving, driving, how or Transfer())
+
+
+# --- rendering ----------------------------------------------------------------------------------------------
+def test_folded_spectral_norms_render_the_same(net, reenactor, clip):
+    assert any("parametrizations" in name for name in net.state_dict())
+    assert not any("parametrizations" in name for name in reenactor.net.state_dict())
+    raw = copy.copy(reenactor)
+    raw.net = lively(NET).eval()
+    there, here = (one.drive(clip, [0], range(1, 12)) for one in (raw, reenactor))
+    np.testing.assert_allclose(here, there, atol=1e-5)
+    assert here.std() > 0.01
+
+
+def test_the_batch_does_not_matter(reenactor, clip):
+    other = copy.copy(reenactor)
+    other.batch = 4
+    one, whole = (made.drive(clip, [0], range(1, 12)) for made in (other, reenactor))
+    assert whole.shape == (11, 32, 32, 3)
+    assert whole.dtype == np.float32
+    np.testing.assert_allclose(one, whole, atol=1e-5)
+
+
+def test_stored_fits_and_fitted_landmarks_drive_alike(reenactor, shown, clip, turning):
+    _, motion = animated(reenactor, shown)
+    assert motion["packed"].shape == (12, 3, analytic().n_id + analytic().n_exp + 13)
+    marks = reenactor._faces.landmarks(motion["packed"][:, -1]).numpy()
+    assert np.abs(marks - turning.landmarks / 2).mean() < 0.2
+    stored = reenactor.seen(clip, [0], range(12))[1]
+    fitted, wanted = (reenactor._faces.nmfc(one["packed"][:, -1]) for one in (motion, stored))
+    assert (fitted - wanted).abs().mean() < 0.02
+
+
+def test_the_window_repeats_the_first_frame(reenactor, clip, shown):
+    for packed in (
+        reenactor.seen(clip, [5], [0, 1, 4])[1]["packed"],
+        animated(reenactor, shown)[1]["packed"],
+    ):
+        assert torch.equal(packed[0, 0], packed[0, 2])
+        assert torch.equal(packed[1, 0], packed[1, 1])
+        assert not torch.equal(packed[1, 1], packed[1, 2])
+    windows = reenactor.seen(clip, [5], range(12))[1]["packed"]
+    assert torch.equal(windows[4, 0], windows[2, 2])
+
+
+def test_the_source_is_encoded_once_for_all_frames(reenactor, clip, monkeypatch):
+    calls = []
+    encode = reenactor.net.encode
+    monkeypatch.setattr(reenactor.net, "encode", lambda *given: calls.append(1) or encode(*given))
+    reenactor.drive(clip, [0], range(1, 12))
+    assert len(calls) == 1
+
+
+def test_bf16_renders_nearly_the_same_and_keeps_the_flow_in_fp32(net, about, reenactor, clip, monkeypatch):
+    monkeypatch.setattr("models.precision.has_bf16", lambda device: True)  # emulated, where it is not so
+    half = Reenactor(lively(NET), Described.of(about), {}, "bf16")
+    half.use(HEADS)
+    made, _ = half.made(*half.seen(clip, [0], [3]))
+    assert made.flow.dtype == torch.float32
+    gap = np.abs(half.drive(clip, [0], [3]) - reenactor.drive(clip, [0], [3]))
+    assert 0 < gap.mean() < 0.02
+
+
+def test_a_deaf_net_without_flow_drawn_as_a_sketch_renders(about, clip, shown):
+    net = replace(NET, audio=0, flow=False, condition="sketch")
+    deaf = Reenactor(lively(net), Described.of(about | {"architecture": asdict(net)}), {})
+    deaf.use(HEADS)
+    assert deaf.reads == ("landmarks",)
+    assert deaf.render(*animated(deaf, shown)).shape == (12, 32, 32, 3)
+    assert list(deaf.explain(clip, [0], 3)) == ["sketch"]
+
+
+# --- motion -------------------------------------------------------------------------------------------------
+def test_relative_motion_keeps_the_sources_size(reenactor, shown):
+    small = shown(0, 1)
+    small = replace(small, landmarks=(small.landmarks - 32) * 0.7 + 32)
+    scales = {}
+    for motion in ("absolute", "relative"):
+        scene, moved = animated(reenactor, shown, Transfer(motion=motion), small)
+        at = analytic().n_id + analytic().n_exp
+        scales[motion] = moved["packed"][:, -1, at].mean() / scene.head.scale[0]
+    assert scales["relative"] == pytest.approx(1, abs=0.02)
+    assert scales["absolute"] == pytest.approx(1 / 0.7, abs=0.1)
+
+
+def test_edits_reach_the_picture(reenactor, shown):
+    scene, plain = animated(reenactor, shown)
+    _, turned = animated(reenactor, shown, Transfer(edit=Edit(turn={"yaw": 20.0})))
+    assert np.abs(reenactor.render(scene, turned) - reenactor.render(scene, plain)).max() > 1e-3
+
+
+def test_the_expression_of_another_picture_is_taken(reenactor, shown):
+    lent = reenactor.motion(shown(2, 3))
+    _, moved = animated(reenactor, shown, Transfer(edit=Edit(expression_of=lent)))
+    expression = moved["packed"][:, -1, analytic().n_id :][:, : analytic().n_exp]
+    assert (expression == expression[0]).all()
+    assert expression[0].abs().max() > 0.1
+
+
+def test_adapt_scale_is_refused_for_it_is_always_done(reenactor):
+    with pytest.raises(InvalidSettings, match="always takes the source's size"):
+        reenactor.check(Transfer(motion="relative", adapt_scale=True))
+
+
+@pytest.mark.parametrize("kind", ["expression", "identity"])
+def test_a_component_that_the_head_does_not_have_is_refused_before_any_work(reenactor, kind):
+    with pytest.raises(InvalidSettings, match=f"{kind} smirk: analytic has components 0 to"):
+        reenactor.check(Transfer(edit=Edit(**{kind: {"smirk": 1.0}})))
+
+
+def test_an_identity_moves_the_driven_nmfc_and_not_the_sources(reenactor, shown):
+    scene, plain = animated(reenactor, shown)
+    edit = Edit(identity={"head_width": 2.0})
+    other, wider = animated(reenactor, shown, Transfer(edit=edit))
+    n_id = analytic().n_id
+    gained = (wider["packed"] - plain["packed"])[..., :n_id]
+    assert gained[..., analytic().id_names.index("head_width")].numpy() == pytest.approx(2.0)
+    assert torch.equal(wider["packed"][..., n_id:], plain["packed"][..., n_id:])  # expression and camera
+    assert torch.equal(other.condition, scene.condition)
+    columns = [reenactor._faces.nmfc(one["packed"][:, -1]).any(1).any(1).sum(1) for one in (wider, plain)]
+    assert (columns[0] > columns[1]).all()
+    assert np.abs(reenactor.render(scene, wider) - reenactor.render(scene, plain)).max() > 1e-3
+
+
+def test_one_source_alone(reenactor, shown, clip):
+    with pytest.raises(InvalidSettings, match="one source picture, found 2"):
+        reenactor.scene(shown(0, 2))
+    with pytest.raises(InvalidSettings, match=r"set eval\.sources to 1"):
+        reenactor.drive(clip, [0, 11], [3])
+
+
+# --- sound --------------------------------------------------------------------------------------------------
+def test_silence_is_zeros_as_in_training(reenactor, clip, shown):
+    assert not reenactor.seen(muted(clip), [0], [3])[1]["audio"].any()
+    assert not reenactor.motion(replace(shown(), speech=None))["speech"].any()
+
+
+def test_what_is_heard_changes_the_picture(reenactor, clip):
+    assert np.abs(reenactor.drive(clip, [0], [3]) - reenactor.drive(muted(clip), [0], [3])).max() > 1e-3
+
+
+def test_features_of_another_encoder_are_told(reenactor):
+    with pytest.raises(InvalidSettings, match="features of 320 numbers, but this headgan learned with 5"):
+        reenactor.heard(np.zeros((4, 320), np.float32))
+
+
+# --- explicit parameters ------------------------------------------------------------------------------------
+@pytest.fixture
+def numbers(turning):
+    motion = turning.motion
+    return {
+        "scale": motion.scale, "translation": motion.translation, "exp_coeffs": motion.expression,
+        "angles": motion.angles, "size": np.array(64),
+    }  # fmt: skip
+
+
+def test_stated_numbers_drive_as_the_landmarks_made_from_them(reenactor, numbers, shown):
+    scene, fitted = animated(reenactor, shown)
+    given = reenactor.stated(numbers)
+    made = reenactor.transfer(scene, given, given, Transfer())
+    marks = [reenactor._faces.landmarks(one["packed"][:, -1]) for one in (made, fitted)]
+    assert (marks[0] - marks[1]).abs().mean() < 0.3
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"scale": np.ones(3)}, r"translation: found shape \(12, 3\), expected \(3, 3\)"),
+        ({"size": np.array("64")}, "size: found"),
+        ({"size": np.array(-1)}, "size: found"),
+        ({"speech": np.zeros((12, 4))}, r"speech: found shape \(12, 4\), expected \(12, 5\)"),
+        ({"yaw": np.zeros(12)}, "unknown yaw in a head's motion"),
+    ],
+)
+def test_wrong_numbers_are_told_by_their_field(reenactor, numbers, change, told):
+    with pytest.raises(InvalidFile, match=told):
+        reenactor.stated(numbers | change)
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------
+def test_a_saved_checkpoint_with_judges_renders_as_the_net_did(net, about, reenactor, clip, tmp_path):
+    path = tmp_path / "model.safetensors"
+    judges = {"image_discriminator.x": torch.ones(2), "mouth_discriminator.x": torch.ones(2)}
+    save_file(net.state_dict() | judges, path, metadata={"reenact": json.dumps(about)})
+    again = load_reenactor(path)
+    again.use(HEADS)
+    assert isinstance(again, Reenactor)
+    assert again.described == reenactor.described
+    np.testing.assert_allclose(again.drive(clip, [0], [3]), reenactor.drive(clip, [0], [3]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"model": "fsrt"}, "holds fsrt, not headgan"),
+        ({"architecture": asdict(NET) | {"width": 6}}, r"it does not fit headgan.*of another shape"),
+        ({"architecture": {"colour": 3}}, "describes no net that is known here"),
+        ({"architecture": asdict(NET) | {"base": 3}}, "describes no net .*base 3"),
+        ({"architecture": asdict(NET) | {"width": "wide"}}, "describes no net that is known here"),
+        ({"architecture": asdict(NET) | {"levels": 10**9}}, "levels 1000000000: expected 8 or fewer"),
+        ({"labels": None}, "describes no net that is known here"),
+        ({"labels": {"net": "\x1b[2Jgone"}}, r"labels: found .*x1b.*expected printable"),
+        ({"head": "../../head.npz"}, "head '../../head.npz': expected one of analytic_head"),
+        ({"hearing": {"window": 3, "align": "centred", "normalise": False}}, "hearing.window 3"),
+    ],
+)
+def test_a_checkpoint_that_is_not_what_it_says_is_told(net, about, change, told):
+    with pytest.raises(InvalidFile, match=told):
+        reenactor_of(net.state_dict(), about | change, name="it")
+
+
+def test_unknown_and_missing_tensors_are_named(net, about):
+    state = {name.replace("conv_img", "picture"): tensor for name, tensor in net.state_dict().items()}
+    with pytest.raises(InvalidFile, match=r"missing: rendering_network\.conv_img.*unknown: .*picture"):
+        reenactor_of(state, about)
+
+
+def test_metadata_of_a_net_that_hears_nothing_has_no_speech(about):
+    assert Described.of(about | {"speech": None}).speech == {}
+
+
+def test_a_head_must_be_given_before_anything_else(net, about, shown):
+    bare = Reenactor(lively(NET), Described.of(about), {})
+    with pytest.raises(ValueError, match="call `use` first"):
+        bare.scene(shown(0, 1))
+
+
+def test_what_it_shows_of_a_frame_is_what_it_was_rendered_from(reenactor, clip):
+    shown = reenactor.explain(clip, [0], 7)
+    assert list(shown) == ["NMFC", "flow", "warped source"]
+    assert {(one.shape, one.dtype) for one in shown.values()} == {((32, 32, 3), np.dtype(np.uint8))}
+    _, condition = reenactor.made(*reenactor.seen(clip, [0], [7]))
+    np.testing.assert_array_equal(shown["NMFC"] > 0, condition[0].permute(1, 2, 0).numpy() * 255 >= 0.5)
+    assert shown["flow"].min() < 255  # something moves
+
+
+def test_a_net_without_flow_shows_neither_flow_nor_warped_source(about, clip):
+    net = replace(NET, flow=False)
+    made = Reenactor(Generator(net), Described.of(about | {"architecture": asdict(net)}), {})
+    made.use(HEADS)
+    assert list(made.explain(clip, [0], 3)) == ["NMFC"]

@@ -1,0 +1,82 @@
+"""What is said of weights that are not the published ones, from phase to phase."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from models import provenance
+from models.fsrt import phases as fsrt
+from models.fsrt.config import FsrtConfig
+from models.headgan import phases as headgan
+from models.headgan.config import HeadGanConfig
+
+NONE, REAL, RANDOM = (
+    provenance.of_losses(net and SimpleNamespace(name=net)) for net in (None, "vgg19", "vgg19_random")
+)
+
+
+def through(*phases: dict[str, str]) -> dict[str, str]:
+    """The labels that people see after these phases, each of which starts from the checkpoint before it."""
+    about = provenance.written(phases[0])
+    for now in phases[1:]:
+        about = provenance.written(provenance.after(provenance.read(about), now))
+    return about["labels"]
+
+
+@pytest.mark.parametrize(
+    ("used", "told"),
+    [
+        ((RANDOM, NONE), "random"),
+        ((RANDOM, REAL), "random"),
+        ((REAL, RANDOM, NONE), "random"),
+        ((NONE, RANDOM), "random"),
+        ((NONE, NONE), "not used"),
+        ((NONE, REAL), None),
+        ((REAL, NONE), None),
+        ((NONE, REAL, NONE), None),
+    ],
+)
+def test_random_stays_and_not_used_goes_once_it_was_used(used, told):
+    after = through({"kp_detector": "distilled"}, *({"vgg19": one} for one in used))
+    assert after == {"kp_detector": "distilled"} | ({"vgg19": told} if told else {})
+
+
+def test_labels_of_parts_that_a_phase_says_nothing_of_stay():
+    assert through({"kp_detector": "distilled"}, {}) == {"kp_detector": "distilled"}
+
+
+def test_the_later_of_two_states_is_told():
+    assert through({"tokens": "none"}, {"tokens": "transcripts"}) == {"tokens": "transcripts"}
+
+
+# --- released weights ---------------------------------------------------------------------------------------
+FSRT = fsrt.parts(FsrtConfig())["adversarial"]
+HEADGAN = headgan.parts(HeadGanConfig())["adversarial"]
+
+
+def test_of_a_net_in_two_files_only_the_part_that_learns_is_fine_tuned():
+    released = {"net": "from fsrt_vox", "kp_detector": "from fsrt_kp"}
+    tuned = provenance.trained_on(released, FSRT, ("decoder",))
+    assert tuned == {"net": "fine-tuned from fsrt_vox", "kp_detector": "from fsrt_kp"}
+    assert provenance.trained_on(tuned, FSRT, ("encoder",)) == tuned
+    detector = provenance.trained_on(released, FSRT, ("kp_detector",))
+    assert detector == {"net": "from fsrt_vox", "kp_detector": "fine-tuned from fsrt_kp"}
+
+
+def test_a_generator_is_fine_tuned_with_its_judges():
+    released = {"generator": "from headgan_vox", "image_discriminator": "from headgan_vox_d"}
+    tuned = provenance.trained_on(released, HEADGAN, HEADGAN)
+    assert set(tuned.values()) == {"fine-tuned from headgan_vox", "fine-tuned from headgan_vox_d"}
+
+
+def test_other_labels_are_not_fine_tuned():
+    assert provenance.trained_on({"kp_detector": "distilled"}, FSRT, FSRT) == {"kp_detector": "distilled"}
+
+
+def test_in_one_line():
+    assert (
+        provenance.told({"vgg19": "random", "kp_detector": "distilled"})
+        == "kp_detector distilled, vgg19 random"
+    )

@@ -1,0 +1,226 @@
+"""The weights registry: tensors only, pinned by digest, and clear about what is missing."""
+
+import json
+import pickle
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from storage import locations, weight_files
+from storage.errors import InvalidInput, StoreError
+from storage.files import Store
+from storage.weights_import import convert
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(str(tmp_path / "store"))
+
+
+def test_a_nested_checkpoint_becomes_flat_safetensors(store, tmp_path):
+    net = torch.nn.Linear(3, 2)
+    file = tmp_path / "vox256.pt"
+    torch.save({"encoder": net.state_dict(), "epoch_it": 3, "optimizer": {"state": {0: {"step": 1}}}}, file)
+    record = weight_files.import_file(store, "fsrt_vox", file)
+    loaded = load_file(weight_files.path_of(store, "fsrt_vox"))
+    assert sorted(loaded) == ["encoder.bias", "encoder.weight"]
+    assert torch.equal(loaded["encoder.weight"], net.weight)
+    assert weight_files.pinned(store, "fsrt_vox") == record["sha256"]
+    assert weight_files.verify(store, "fsrt_vox") == "ok"
+
+
+def test_a_checkpoint_with_code_is_refused_and_not_run(store, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    file = tmp_path / "evil.pt"
+    with file.open("wb") as stream:
+        pickle.dump({"a": Evil()}, stream)
+    with pytest.raises(InvalidInput, match="cannot be imported as fsrt_vox"):
+        weight_files.import_file(store, "fsrt_vox", file)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_numpys_numbers_in_a_checkpoint_are_left_behind(tmp_path, zipped):
+    file = tmp_path / "model.pth.tar"
+    scores = {"loss_val_best": np.float64(23.5), "it": np.int64(7), "worst": -np.inf, "run_id": None}
+    torch.save({"a": torch.ones(2), **scores}, file, _use_new_zipfile_serialization=zipped)
+    assert convert(file, tmp_path / "out")["tensors"] == 1
+    assert list(load_file(tmp_path / "out")) == ["a"]
+
+
+def test_numpys_own_functions_are_never_called(tmp_path):
+    """A file may ask for a dtype of objects, or for an array: the one is not made, the other is refused."""
+    torch.save({"a": torch.ones(2), "b": np.dtype("O")}, tmp_path / "dtype.pt")
+    assert convert(tmp_path / "dtype.pt", tmp_path / "out")["tensors"] == 1
+    torch.save({"a": torch.ones(2), "b": np.ones(3)}, tmp_path / "array.pt")
+    with pytest.raises(InvalidInput, match=r"not a file of tensors alone: it calls numpy\..*_reconstruct"):
+        convert(tmp_path / "array.pt", tmp_path / "out")
+
+
+def test_what_no_net_of_ours_is_stays_behind(tmp_path):
+    state = {0: {"step": torch.tensor(3.0), "exp_avg": torch.ones(4)}}
+    adam = {"state": state, "param_groups": [{"params": [0]}]}
+    torch.save(
+        {"encoder": {"w": torch.ones(2)}, "optimizer": adam, "optimizer_disc": adam}, tmp_path / "x.pt"
+    )
+    facts = convert(tmp_path / "x.pt", tmp_path / "out", leave=weight_files.known("fsrt_vox").leave)
+    assert facts["left"] == ["optimizer", "optimizer_disc"]
+    assert list(load_file(tmp_path / "out")) == ["encoder.w"]
+
+
+def test_a_file_that_does_not_pass_the_check_is_not_imported(store, tmp_path):
+    def check(path):
+        raise ValueError(f"only {len(load_file(path))} tensor")
+
+    torch.save({"a": torch.ones(2)}, tmp_path / "1.pt")
+    with pytest.raises(ValueError, match="only 1 tensor"):
+        weight_files.import_file(store, "fsrt_kp", tmp_path / "1.pt", check)
+    assert weight_files.pinned(store, "fsrt_kp") == "missing"
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", pickle.dumps([1, 2])])
+def test_what_is_no_checkpoint_is_said_in_a_line(tmp_path, content):
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"^not a file of tensors alone: it is cut off, or in no [^\n]*$"):
+        convert(tmp_path / "x.pt", tmp_path / "out")
+
+
+def test_what_is_no_safetensors_file_is_said_in_a_line(tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"<html>not found</html>")
+    with pytest.raises(InvalidInput, match=r"^not a file of tensors alone: [^\n]*$"):
+        convert(tmp_path / "x.safetensors", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        ("kill -9 $$", MemoryError),
+        ("echo 'MemoryError: no more' >&2; exit 1", MemoryError),
+        ("echo 'OSError: [Errno 28] No space left on device' >&2; exit 1", StoreError),
+        ("echo 'TypeError: a fault of ours' >&2; exit 1", RuntimeError),
+        ('exec {python} "$@"', InvalidInput),
+    ],
+)
+def test_a_file_is_blamed_only_where_the_import_refuses_it(store, tmp_path, monkeypatch, script, kind):
+    """The interpreter is a stand-in, a real process: what stops it says nothing of the file."""
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f"#!/bin/sh\n{script.format(python=sys.executable)}\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(stand_in))
+    (tmp_path / "vgg19-dcbb9e9d.pth").write_bytes(b"<html>not found</html>")
+    with pytest.raises(kind) as caught:
+        weight_files.import_file(store, "vgg19", tmp_path / "vgg19-dcbb9e9d.pth")
+    assert type(caught.value) is kind
+
+
+def test_two_tensors_of_one_name_are_refused(tmp_path):
+    torch.save({"a": {"b.c": torch.ones(1)}, "a.b": {"c": torch.zeros(1)}}, tmp_path / "x.pt")
+    with pytest.raises(InvalidInput, match=r"two tensors would be called a\.b\.c"):
+        convert(tmp_path / "x.pt", tmp_path / "out")
+
+
+def test_another_file_under_the_same_id_is_refused(store, tmp_path):
+    for i in (1, 2):
+        torch.save({"a": torch.full((2,), float(i))}, tmp_path / f"{i}.pt")
+    weight_files.import_file(store, "fsrt_kp", tmp_path / "1.pt")
+    with pytest.raises(InvalidInput, match="pinned to a file with sha256"):
+        weight_files.import_file(store, "fsrt_kp", tmp_path / "2.pt")
+
+
+def test_a_changed_file_does_not_verify(store, tmp_path):
+    torch.save({"a": torch.ones(2)}, tmp_path / "1.pt")
+    weight_files.import_file(store, "fsrt_kp", tmp_path / "1.pt")
+    store.write(locations.weights("fsrt_kp", "safetensors"), b"other")
+    assert "expected" in weight_files.verify(store, "fsrt_kp")
+
+
+def test_missing_weights_say_where_to_get_them(store):
+    with pytest.raises(
+        InvalidInput, match=r"get vox256.pt from andrerochow/fsrt, then `reenact weights import"
+    ):
+        weight_files.path_of(store, "fsrt_vox")
+
+
+def test_unknown_ids_name_the_known(store):
+    with pytest.raises(InvalidInput, match="no weights 'nope'; known: dlib_sp68"):
+        weight_files.pinned(store, "nope")
+
+
+def test_the_wheels_hold_what_the_registry_pins(store):
+    for name in ("dlib_sp5", "dlib_mmod"):
+        assert weight_files.verify(store, name) == "ok"
+
+
+# --- a folder of tensors and settings ---
+def published(folder, value=1.0, **settings):
+    folder.mkdir(parents=True)
+    save_file({"wav2vec2.a": torch.full((2,), value)}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"hidden_size": 8} | settings))
+    return folder
+
+
+def header(path):
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["reenact"])
+
+
+def test_settings_beside_the_tensors_travel_in_the_imported_file(store, tmp_path):
+    weight_files.import_file(store, "wav2vec2_base", published(tmp_path / "a"))
+    path = weight_files.path_of(store, "wav2vec2_base")
+    assert header(path) == {"settings": {"config.json": {"hidden_size": 8}}}
+    assert weight_files.verify(store, "wav2vec2_base") == "ok"
+
+
+def test_other_settings_beside_the_same_tensors_are_other_weights(store, tmp_path):
+    weight_files.import_file(store, "wav2vec2_base", published(tmp_path / "a"))
+    weight_files.import_file(store, "wav2vec2_base", tmp_path / "a" / "model.safetensors")  # the same again
+    with pytest.raises(InvalidInput, match="pinned to a file with sha256"):
+        weight_files.import_file(store, "wav2vec2_base", published(tmp_path / "b", hidden_size=16))
+
+
+def test_the_hub_cache_is_a_folder_too(store, tmp_path):
+    """models--OWNER--NAME: links to blobs, and a file that says which revision is main."""
+    repository = tmp_path / "models--facebook--wav2vec2-base-960h"
+    blobs = published(tmp_path / "flat").rename(repository.with_name("blobs"))
+    for revision, name in (("22aad52d", "model.safetensors"), ("22aad52d", "config.json")):
+        (repository / "snapshots" / revision).mkdir(parents=True, exist_ok=True)
+        blob = (blobs / name).rename(blobs / f"{name.split('.')[0]}0123")
+        (repository / "snapshots" / revision / name).symlink_to(blob)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("22aad52d\n")
+    facts = weight_files.import_file(store, "wav2vec2_base", repository)
+    assert (facts["tensors"], facts["format"]) == (1, "safetensors")
+    (repository / "refs" / "main").write_text("../../elsewhere")
+    with pytest.raises(InvalidInput, match="is not a revision"):
+        weight_files.import_file(store, "wav2vec2_base", repository)
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"), [("config.json", "no config.json beside"), ("model.safetensors", "no file")]
+)
+def test_half_a_folder_is_refused(store, tmp_path, missing, said):
+    (published(tmp_path / "a") / missing).unlink()
+    with pytest.raises(InvalidInput, match=said):
+        weight_files.import_file(store, "wav2vec2_base", tmp_path / "a")
+
+
+def test_settings_that_are_no_object_are_refused(store, tmp_path):
+    (published(tmp_path / "a") / "config.json").write_text("[1]")
+    with pytest.raises(InvalidInput, match="expected an object of settings"):
+        weight_files.import_file(store, "wav2vec2_base", tmp_path / "a")
+
+
+def test_a_file_that_is_not_the_one_its_name_promises_is_marked(store, tmp_path):
+    torch.save({"a": torch.ones(2)}, tmp_path / "1.pth")
+    assert weight_files.digest_in_name(weight_files.known("fan2d")) == "11f355bf06"
+    assert weight_files.digest_in_name(weight_files.known("vgg19")) == "dcbb9e9d"
+    assert weight_files.digest_in_name(weight_files.known("dlib_mmod")) == ""
+    assert weight_files.import_file(store, "fan2d", tmp_path / "1.pth")["as_published"] is False
+    assert weight_files.import_file(store, "fsrt_kp", tmp_path / "1.pth")["as_published"] is None
