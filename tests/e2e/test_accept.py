@@ -41,9 +41,9 @@ def test_a_moved_file_a_new_field_and_a_reworded_message_make_nothing_stale(edit
     edited.edit(
         "models/fsrt/image_task.py", "from models.fsrt import losses", "from models.moved import losses"
     )
-    for name in ("task", "distil"):
-        moved = "from models.fsrt import augment, pictures\nfrom models.moved import losses\n"
-        edited.edit(f"models/fsrt/{name}.py", "from models.fsrt import augment, losses, pictures\n", moved)
+    for name in ("task", "detector_task"):
+        moved = "from models.fsrt import augment, visualize\nfrom models.moved import losses\n"
+        edited.edit(f"models/fsrt/{name}.py", "from models.fsrt import augment, losses, visualize\n", moved)
     edited.edit("models/api.py", "    ema: float = 0.0\n", f"    ema: float = 0.0\n{FIELD}")
     edited.edit("pipelines/train/launch.py", "training workers need", "workers of a training need")
     edited.edit("models/provenance.py", "fine-tuned", "trained further from")

@@ -70,7 +70,7 @@ def test_old_snapshots_go_unless_a_run_holds_them(source, tmp_path):
 ENTER = """
 import sys
 from pathlib import Path
-from pipelines import snapshot
+from pipelines.runs import snapshot
 if snapshot.inside():
     print(snapshot.ROOT, snapshot.checkout(), sys.argv[1:], snapshot.edited())
 else:
