@@ -1,3 +1,3 @@
-"""The models by name: the package of each. `<package>.reenact` has `load_reenactor(path)` for inference."""
+"""The models by name: the package of each. `<package>.inference` has `load_reenactor(path)` for inference."""
 
 MODELS: dict[str, str] = {"fsrt": "models.fsrt", "headgan": "models.headgan"}

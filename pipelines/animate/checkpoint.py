@@ -52,7 +52,7 @@ class Trained:
 
     def load(self, device: str, precision: Precision) -> Reenactor:
         """InvalidFile, naming the tensors, where the file is another model's."""
-        module = importlib.import_module(f"{MODELS[self.model]}.reenact")
+        module = importlib.import_module(f"{MODELS[self.model]}.inference")
         if set(self.files) == {""}:
             return module.load_reenactor(self.files[""], device, precision)
         tensors, about = importlib.import_module(f"{MODELS[self.model]}.released").load(self.files)

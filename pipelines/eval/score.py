@@ -261,7 +261,7 @@ def load_reenactor(model: str, path: Path, device: str) -> Reenactor:
 
     from models import MODELS
 
-    module = import_module(f"{MODELS[model]}.reenact")
+    module = import_module(f"{MODELS[model]}.inference")
     return module.load_reenactor(path, device=device, precision="fp32")  # scores must not depend on a device
 
 
