@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import ast
+import builtins
 from collections.abc import Iterable, Iterator
 
+from pipelines.errors import MEANINGS
+
+ERRORS = frozenset(kind.__name__ for kind in MEANINGS) | frozenset(
+    name for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, Exception)
+)
+"""Classes of errors, by name: a text given to one is for a reader, whether the error is raised, returned, or
+put into a list first."""
 SILENT = frozenset({"progress", "params", "metrics", "warn"})
 """Methods that only report (engine.node.Context, warnings): a statement that calls one is left out."""
 _OWN_SCOPE = (
@@ -29,19 +37,33 @@ def reports(statement: ast.stmt) -> bool:
 
 
 def drop_sentences(function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-    """Take the words out of every `raise`, and the variables that hold nothing but such words."""
+    """Take the sentences out of every error that the function makes, and the variables that hold nothing but
+    such sentences. What is no sentence stays: the code of a Rejected is a result."""
     own = list(own_nodes(function.body))
     assigned: dict[str, list[ast.expr]] = {}
     for node in own:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             assigned.setdefault(node.targets[0].id, []).append(node.value)
     words = {name for name, values in assigned.items() if all(_is_sentence(v, frozenset()) for v in values)}
-    for node in own:
-        if isinstance(node, ast.Raise) and isinstance(call := node.exc, ast.Call):
-            call.args = [a for a in call.args if not _is_sentence(a, words)]
-            call.keywords = [k for k in call.keywords if not _is_sentence(k.value, words)]
+    for call in _errors(own):
+        call.args = [a for a in call.args if not _is_sentence(a, words)]
+        call.keywords = [k for k in call.keywords if not _is_sentence(k.value, words)]
     read = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
     _Without(words - read).visit(function)
+
+
+def _errors(own: Iterable[ast.AST]) -> Iterator[ast.Call]:
+    """Calls that make an error: of anything in a `raise`, of a class in ERRORS elsewhere."""
+    for node in own:
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            yield node.exc
+        elif isinstance(node, ast.Call) and _last_name(node.func) in ERRORS:
+            yield node
+
+
+def _last_name(function: ast.expr) -> str:
+    """`Rejected` of both Rejected(...) and errors.Rejected(...)."""
+    return ast.unparse(function).rpartition(".")[2]
 
 
 class _Without(ast.NodeTransformer):
