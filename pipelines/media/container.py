@@ -13,6 +13,7 @@ from pipelines.errors import Rejected, Transient
 from pipelines.media.clock import FPS, LONGEST_HOLE
 from pipelines.media.colours import colour_tags
 from pipelines.media.failure import is_disk, out_of_memory
+from pipelines.media.interlacing import FLAGGED, may_be_interlaced
 from pipelines.media.process import FORMATS, MOST_PIXELS
 
 STATES_DURATIONS = "matroska"
@@ -114,7 +115,7 @@ def _probe(container: Any, name: str, least: int) -> dict[str, Any]:
         "begin": round(max(0.0, begins[0] - start), 6),
         "seconds": round(seconds, 6),
         "held": _held(seen, start, LONGEST_HOLE + 2 / fps, container.format.name),
-        "interlaced": bool(seen.first.interlaced_frame),
+        "interlaced": seen.interlaced,
         "video_index": video.index,
         "audio_index": sound.index if sound else -1,
         "audio_rate": int(sound.rate) if sound else 0,
@@ -139,6 +140,8 @@ class _Demuxed:
     """Whether each packet of the video says how long its frame is shown."""
     first: Any = None
     """The first frame that can be decoded."""
+    interlaced: bool = False
+    """Whether one of the first frames is."""
     sound: Any = None
     """The first sound stream of which something can be decoded."""
     last: float = 0.0
@@ -156,8 +159,7 @@ def _demuxed(container: Any, video: Any) -> _Demuxed:
         # an empty one, at the end, asks a decoder for what it holds back, and has stream_index 0 for any
         index = packet.stream_index if packet.size else packet.stream.index
         if index == video.index:
-            if seen.first is None:
-                seen.first = next(_decoded(packet), None)
+            _decode_first(packet, video, seen)
             if packet.size:
                 seen.packets += 1
                 if packet.is_discard:
@@ -182,6 +184,23 @@ def _demuxed(container: Any, video: Any) -> _Demuxed:
         (float(at * container.streams[index].time_base) for index, at in last.items()), default=0.0
     )
     return seen
+
+
+def _decode_first(packet: Any, video: Any, seen: _Demuxed) -> None:
+    """Decode a packet of the video if the first frame is not there, or the flags of more are asked for."""
+    context = video.codec_context
+    if seen.first is not None and (
+        seen.interlaced
+        or packet.pts is None
+        or (packet.pts - (seen.first.pts or 0)) * video.time_base > FLAGGED
+        or not may_be_interlaced(context)
+    ):
+        return
+    for frame in _decoded(packet):
+        if seen.first is None:
+            seen.first = frame
+            context.skip_frame = "NONREF"  # such frames have the flags of those that they refer to
+        seen.interlaced |= bool(frame.interlaced_frame)
 
 
 def _decoded(packet: Any) -> Iterator[Any]:
