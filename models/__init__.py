@@ -1,3 +1,3 @@
-"""The models by name: the package of each. `<package>.inference` has `load_reenactor(path)` for inference."""
+"""The models by name: "module:symbol" of the `ModelSpec` of each (models/spec.py)."""
 
-MODELS: dict[str, str] = {"fsrt": "models.fsrt", "headgan": "models.headgan"}
+MODELS: dict[str, str] = {"fsrt": "models.fsrt.spec:SPEC", "headgan": "models.headgan.spec:SPEC"}

@@ -6,20 +6,20 @@
                                  └─ views.<recipe> ──────┴─ corpus (a page about the data)
 
 Code is named as text: building the graph imports no stage, no model, no torch and no ray. To add a stage: a
-file in pipelines/preprocess and one `keyed(...)` here. A model appears through its folder's phases.py.
+file in pipelines/preprocess and one `keyed(...)` here. A model appears through its folder's spec.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from models import MODELS
+from models.errors import InvalidSettings
 from models.perception import NETS
 from models.phase_checks import check as check_start
+from models.spec import ModelSpec, load_spec
 from pipelines.engine.node import Graph, Node
 from pipelines.errors import UserError
 from pipelines.eval.score import NETS_OF_LANDMARKS
@@ -50,7 +50,7 @@ def build(config: Any) -> Graph:
     data(keyed, whole, config)
     choose(whole, config)
     for model in config.models:
-        importlib.import_module(f"{MODELS[model]}.phases").check(config)
+        check_model(load_spec(model), config)
         last = train(whole, model, config)
         evaluate(whole, model, config, last)
     # fmt: off
@@ -122,34 +122,43 @@ def data(keyed: Any, whole: Any, config: Any) -> None:
 
 def train(whole: Any, model: str, config: Any) -> str:
     """One node a phase, each starting from the checkpoint of an earlier one; returns the last one's name."""
-    phases = importlib.import_module(f"{MODELS[model]}.phases")
+    spec, section = load_spec(model), getattr(config, model)
     resources = {"cpu": config.runtime.train_cpus, "gpu": int(config.runtime.use_gpu)}
-    section, name = getattr(config, model), ""
-    check_frames(model, phases.reads(section))
-    reads = {"recordings": ("id", "split", "identity"), **phases.reads(section)}
-    for phase, settings in section.phases.items():
-        if settings is None:  # the run file drops it
-            continue
-        name, before = f"train.{model}.{phase}", settings.start_from
-        check_start(model, settings, section.phases, phases.parts(section), phases.RELEASED)
-        starts = phases.RELEASED.get(settings.released)
+    kept = {phase: settings for phase, settings in section.phases.items() if settings is not None}
+    parts = {phase: spec.parts(section, settings) for phase, settings in kept.items()}
+    for phase, settings in kept.items():
+        before, task = settings.start_from, spec.tasks[phase]
+        reads = spec.reads(section, settings)
+        check_frames(model, reads)
+        check_start(model, settings, section.phases, parts, spec.released)
+        starts = spec.released.get(settings.released)
         from_phase = {f"train.{model}.{before}": ("checkpoint",)} if before and not starts else {}
-        nets = phases.nets(section, settings)
-        parts = (*phases.SETTINGS[phase], *(phases.NET_SETTINGS if nets else ()), f"phases.{phase}")
-        code = (phases.TASKS[phase], *([starts.reader] if starts else []))
+        nets = spec.nets(section, settings)
+        paths = (*task.settings, *(spec.net_settings if nets else ()), f"phases.{phase}")
+        code = (task.task, *([starts.reader] if starts else []))
         # fmt: off
-        whole(name, "train.launch:train_phase", exclusive=True, stops=True, resources=resources,
-              check="pipelines.train.checks:check_phase",
-              reads={**reads, **from_phase}, writes=("checkpoint",), logs=("metrics.jsonl", "samples.png"),
-              config=[*(f"{model}.{part}" for part in parts), *phases.told(section)],
+        whole(f"train.{model}.{phase}", "train.launch:train_phase",
+              exclusive=True, stops=True, resources=resources, check="pipelines.train.checks:check_phase",
+              reads={"recordings": ("id", "split", "identity"), **reads, **from_phase},
+              writes=("checkpoint",), logs=("metrics.jsonl", "samples.png"),
+              config=[*(f"{model}.{part}" for part in paths), *spec.extra_sections(section)],
               extend=f"{model}.phases.{phase}.steps",
               code=(*TRAINING, *code), nets=nets, weights=starts.files if starts else (), packages=("torch",))
         # fmt: on
-    if not name:
-        raise UserError(
-            f"{model}.phases: the run leaves out every phase; keep one, or take {model} out of models"
+    return f"train.{model}.{spec.phases_of_checkpoints(section)['renderer']}"
+
+
+def check_model(spec: ModelSpec, config: Any) -> None:
+    """Raises InvalidSettings where the run's data do not fit the settings of one of its models."""
+    section = getattr(config, spec.name)
+    spec.check_reads(section)
+    if spec.max_sources is not None and config.eval.sources > spec.max_sources:
+        most = "one source" if spec.max_sources == 1 else f"at most {spec.max_sources} sources"
+        raise InvalidSettings(
+            f"eval.sources {config.eval.sources}: {spec.name} is driven from {most}; "
+            f"expected {spec.max_sources}"
         )
-    return name
+    spec.check(section, {"fit3dmm": config.fit3dmm, "speech": config.speech})
 
 
 def check_frames(model: str, reads: Mapping[str, Sequence[str]]) -> None:
@@ -157,13 +166,13 @@ def check_frames(model: str, reads: Mapping[str, Sequence[str]]) -> None:
     if others := sorted(node for node, fields in reads.items() if "frames" in fields and node != "clips"):
         raise UserError(
             f"{model} reads frames of {', '.join(others)}, but models are given the frames of clips alone; "
-            f"let {MODELS[model]}.phases read them of clips"
+            f"let the spec of {model} read them of clips"
         )
 
 
 def choose(whole: Any, config: Any) -> None:
     """The clips that are scored: those with which every model of the run can be driven."""
-    driven = [_driven(model, config) for model in config.models]
+    driven = [load_spec(model).driving_reads(getattr(config, model)) for model in config.models]
     families = {node: fields for reads in driven for node, fields in reads.items()}
     # fmt: off
     whole("test_clips", "eval.clip_list:choose_clips", resources={},
@@ -174,24 +183,16 @@ def choose(whole: Any, config: Any) -> None:
 
 def evaluate(whole: Any, model: str, config: Any, last: str) -> None:
     """Every metric on held-out clips, beside the baselines; the pictures of the report."""
-    phases = importlib.import_module(f"{MODELS[model]}.phases")
-    nets = (*NETS_OF_LANDMARKS, *phases.reenacting(getattr(config, model)))
+    spec, section = load_spec(model), getattr(config, model)
+    nets = (*NETS_OF_LANDMARKS, *spec.inference_nets(section))
     # fmt: off
     whole(f"eval.{model}", "eval.evaluate:evaluate", exclusive=True,
           resources={"cpu": config.runtime.eval_cpus, "gpu": int(config.runtime.use_gpu)},
-          reads={"test_clips": ("list",), **_driven(model, config), last: ("checkpoint",)},
+          reads={"test_clips": ("list",), **spec.driving_reads(section), last: ("checkpoint",)},
           writes=("scores",),
-          config=("eval",), code=(f"{MODELS[model]}.inference:load_reenactor",), nets=nets, lacking="say",
+          config=("eval",), code=(spec.inference,), nets=nets, lacking="say",
           packages=("torch", "scipy", "av"))  # the net; SSIM; the baseline that goes through a codec
     # fmt: on
-
-
-def _driven(model: str, config: Any) -> dict[str, tuple[str, ...]]:
-    """Families, and their fields, that the model reads of a clip which drives it."""
-    phases = importlib.import_module(f"{MODELS[model]}.phases")
-    reads = phases.reads(getattr(config, model))
-    return {node: tuple(f for f in reads[node] if f in fields)
-            for node, fields in phases.DRIVEN.items() if node in reads}  # fmt: skip
 
 
 def data_settings(config: Any) -> tuple[str, ...]:
@@ -212,7 +213,8 @@ def views_of(config: Any) -> list[str]:
     read = {
         name
         for model in config.models
-        for name in importlib.import_module(f"{MODELS[model]}.phases").reads(getattr(config, model))
+        for phase in load_spec(model).phases.values()
+        for name in load_spec(model).reads(getattr(config, model), phase)
     }
     asked = {name.removeprefix("views.") for name in read if name.startswith("views.")}
     return sorted(asked.union(config.views.also))

@@ -4,22 +4,9 @@ code.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from models.api import Adversary, Optim, Phase, Released
-
-if TYPE_CHECKING:
-    from models.fsrt.config import FsrtConfig
+from models.api import Adversary, Optim, Phase
 
 DETECTOR, RENDERER = ("kp_detector",), ("expression_encoder", "encoder", "decoder")
-PARTS = {
-    "keypoints": DETECTOR,
-    "warmup": DETECTOR + RENDERER,
-    "perceptual": DETECTOR + RENDERER,
-    "adversarial": (*DETECTOR, *RENDERER, "discriminator"),
-}
-"""Of the net that each phase's task builds."""
-
 KEYPOINTS = Phase(
     # Ours: the paper freezes FOMM's detector. With no released weights at hand this phase distils one from
     # the data's own 68 landmarks; checkpoints and reports name it "distilled".
@@ -86,71 +73,4 @@ ADVERSARIAL = Phase(
     ),
 )
 
-READS = {"clips": ("frames",), "keypoints": ("landmarks",)}
-"""Families every phase reads, and their fields."""
-DRIVEN = {"clips": ("frames",)}
-"""Those that the reenactor reads of a clip which drives it."""
-TASKS = {
-    "keypoints": "models.fsrt.detector_task:KeypointTask",
-    "warmup": "models.fsrt.task:ReenactTask",
-    "perceptual": "models.fsrt.image_task:ImageTask",
-    "adversarial": "models.fsrt.image_task:AdversarialTask",
-}
-"""What computes a phase's losses, built from its settings."""
-SETTINGS = {
-    "keypoints": ("net.detector", "augment", "seed", "precision"),
-    "warmup": ("net", "sampling", "augment", "seed", "precision"),
-    "perceptual": ("net", "sampling", "augment", "images", "seed", "precision"),
-    "adversarial": ("net", "sampling", "augment", "images", "discriminator", "seed", "precision"),
-}
-"""The parts of FsrtConfig each phase depends on, besides its own values."""
-
-_READ = "models.fsrt.released:read"
-RELEASED: dict[str, Released] = {
-    "fsrt_vox": Released(_READ, ("fsrt_vox", "fsrt_kp"), DETECTOR + RENDERER),
-    "fsrt_vox_2src": Released(_READ, ("fsrt_vox_2src", "fsrt_kp"), DETECTOR + RENDERER),
-    "fsrt_vox_fomm": Released(_READ, ("fsrt_vox", "fomm_vox"), DETECTOR + RENDERER),
-    "fsrt_vox_2src_fomm": Released(_READ, ("fsrt_vox_2src", "fomm_vox"), DETECTOR + RENDERER),
-    "fsrt_kp": Released(_READ, ("fsrt_kp",), DETECTOR),
-    "fomm_vox": Released(_READ, ("fomm_vox",), DETECTOR),
-}
-"""What `start_from: weights.<id>` can name. The last two bring the detector alone, which is what the paper
-begins with. A net's file holds no detector; whether FSRT's own equals FOMM's is not known, so that taking
-FOMM's is a choice of its own.
-"""
-
 PHASES: dict[str, Phase] = {phase.name: phase for phase in (KEYPOINTS, WARMUP, PERCEPTUAL, ADVERSARIAL)}
-
-NET_SETTINGS = ("vgg19",)
-"""The parts of FsrtConfig that `nets` reads; a phase without nets does not depend on them."""
-
-
-def parts(section: FsrtConfig) -> dict[str, tuple[str, ...]]:
-    """The parts of the net of each phase, whatever the settings."""
-    return PARTS
-
-
-def nets(section: FsrtConfig, phase: Phase) -> tuple[str, ...]:
-    """The perception nets that a phase's losses look through (models/perception)."""
-    if not phase.losses.get("perceptual"):
-        return ()
-    return ("vgg19" if section.vgg19 == "imagenet" else "vgg19_random",)
-
-
-def reenacting(section: FsrtConfig) -> tuple[str, ...]:
-    """The perception nets that inference needs: none."""
-    return ()
-
-
-def reads(section: FsrtConfig) -> dict[str, tuple[str, ...]]:
-    """Families that every phase reads, and their fields."""
-    return READS
-
-
-def told(section: FsrtConfig) -> tuple[str, ...]:
-    """Sections of the run beside this one that a phase is told: none."""
-    return ()
-
-
-def check(config: Any) -> None:
-    """Raises InvalidSettings where a run's data do not fit the model's settings: all do."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models import MODELS
+from models.spec import load_spec
 from pipelines.cli.options import command
 from pipelines.errors import UserError
 from pipelines.eval.score import CHECKPOINTS
@@ -52,10 +53,12 @@ class Trained:
 
     def load(self, device: str, precision: Precision) -> Reenactor:
         """InvalidFile, naming the tensors, where the file is another model's."""
-        module = importlib.import_module(f"{MODELS[self.model]}.inference")
+        spec = load_spec(self.model)
+        module = importlib.import_module(spec.inference.partition(":")[0])
         if set(self.files) == {""}:
             return module.load_reenactor(self.files[""], device, precision)
-        tensors, about = importlib.import_module(f"{MODELS[self.model]}.released").load(self.files)
+        reader = spec.released[self.name].reader.partition(":")[0]
+        tensors, about = importlib.import_module(reader).load(self.files)
         return module.reenactor_of(tensors, about, device, precision, self.name)
 
 
@@ -103,7 +106,7 @@ def of_weights(weights_id: str, model: str | None, store: Store) -> Trained:
         raise UserError(f"no model {model!r}; known: {', '.join(MODELS)}")
     known: dict[str, str] = {}
     for name in MODELS if model is None else [model]:
-        released = importlib.import_module(f"{MODELS[name]}.phases").RELEASED
+        released = load_spec(name).released
         if weights_id in released:
             files = {one: path_of(store, one) for one in released[weights_id].files}
             return Trained(model=name, name=weights_id, files=files, clips=ClipsConfig(), store=store)

@@ -1,7 +1,7 @@
 """`reenact weights`: third-party weights come in as tensors alone, trained models go out in their authors'
 layout.
 
-What a file must hold, the model that it is for knows: it declares `RELEASED` in its phases.py, and the module
+What a file must hold, the model that it is for knows: it declares `released` in its spec.py, and the module
 that reads those files has `check(weights id, path)` and `write(tensors, about, folder)` too
 (models/fsrt/released.py).
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 
 from models import MODELS
+from models.spec import load_spec
 from pipelines.cli.options import FILE, STORE
 from pipelines.errors import UserError
 from storage.fetched import writable
@@ -26,8 +27,8 @@ def checker(weights_id: str) -> Callable[[Path], None] | None:
     """What looks at a file before it is imported under this id, by the model that the weights are for; None
     where they are no model's.
     """
-    for package in MODELS.values():
-        for released in import_module(f"{package}.phases").RELEASED.values():
+    for model in MODELS:
+        for released in load_spec(model).released.values():
             if weights_id in released.files:
                 module = released.reader.partition(":")[0]
                 return partial(import_module(module).check, weights_id)
@@ -46,7 +47,7 @@ def export(checkpoint: Path, folder: Path) -> list[Path]:
     tensors, about = checkpoints.load(checkpoint)
     if any(name.startswith("net.") for name in tensors):
         raise UserError(f"{checkpoint} is a state to train on from; export the model.safetensors beside it")
-    tables = {name: import_module(f"{package}.phases").RELEASED for name, package in MODELS.items()}
+    tables = {name: load_spec(name).released for name in MODELS}
     table = tables.get(str(about.get("model")))
     if not table:
         known = ", ".join(name for name, declared in tables.items() if declared)

@@ -70,7 +70,7 @@ class StoredClip:
 def opened(inputs: Mapping[str, Any], reads: Mapping[str, Sequence[str]]) -> tuple[Clips, list[str]]:
     """What a model reads of the artifacts of keyed nodes -> its clips, and the keys that every family has.
 
-    `inputs`: node -> artifact; `reads`: node -> the fields read from it, as a model's phases.py lists them.
+    `inputs`: node -> artifact; `reads`: node -> the fields read from it, as a model's spec.py lists them.
     The frames are those of `clips`.
     """
     clips = inputs["clips"].family()

@@ -17,14 +17,13 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from models import MODELS
 from models.provenance import told
+from models.spec import load_spec
 from pipelines.dataset.clips import opened
 from pipelines.eval.captions import caption
 from pipelines.eval.clip_list import TestClips, evenly, read_chosen
@@ -39,6 +38,8 @@ if TYPE_CHECKING:
 TASKS = 8
 """Work orders one evaluation is cut into: enough to show progress, few enough that loading the nets is
 cheap."""
+OPTIONAL = {"fit3dmm": ("id_frames",)}
+"""Fields that a model reads by other settings than the default ones, which this node does not see."""
 AT_ONCE = 4
 """Work orders handed to Ray at a time; it runs as many of them as there are processors."""
 
@@ -94,8 +95,11 @@ def evaluate(ctx: Context) -> None:
     model = ctx.node.rsplit(".", 1)[-1]
     checkpoint = checkpoint_of(ctx.inputs, model)
     chosen = read_chosen(ctx.inputs["test_clips"])
-    driven = import_module(f"{MODELS[model]}.phases").DRIVEN
-    clips, _ = opened(ctx.inputs, {node: fields for node, fields in driven.items() if node in ctx.inputs})
+    spec = load_spec(model)
+    reads = {node: fields for node, fields in spec.driving_reads(spec.config()).items() if node in ctx.inputs}
+    clips, _ = opened(
+        ctx.inputs, {node: (*fields, *OPTIONAL.get(node, ())) for node, fields in reads.items()}
+    )
     store = ctx.inputs["clips"].family().store
     keys, shown = chosen.clips, evenly(chosen.clips, config.grid_clips)
     drawn = {key: i < config.videos for i, key in enumerate(shown)}

@@ -257,12 +257,11 @@ def middle_of(frames: Sequence[Any] | np.ndarray) -> int:
 # --- nets ---------------------------------------------------------------------------------------------------
 def load_reenactor(model: str, path: Path, device: str) -> Reenactor:
     """The model of a checkpoint, ready to drive."""
-    from importlib import import_module
+    from models.spec import load_spec
+    from pipelines.engine.fingerprint import resolve
 
-    from models import MODELS
-
-    module = import_module(f"{MODELS[model]}.inference")
-    return module.load_reenactor(path, device=device, precision="fp32")  # scores must not depend on a device
+    load = resolve(load_spec(model).inference)
+    return load(path, device=device, precision="fp32")  # scores must not depend on a device
 
 
 def load_landmarks(store: Any) -> tuple[Landmarks | None, str]:

@@ -31,7 +31,7 @@ PLUMBING = (
     "pipelines.train.meters", "pipelines.train.metric_log", "pipelines.train.monitor",
     "pipelines.train.nonfinite", "pipelines.train.stopping", "pipelines.train.validation_metrics",
     "pipelines.train.worker",
-    "models.errors", "models.phase_checks", "models.provenance", "storage",
+    "models.errors", "models.phase_checks", "models.provenance", "models.spec", "storage",
 )  # fmt: skip
 """What moves bytes, messages and processes, and what is only shown: an edit there changes no number, so these
 files and folders are in no key. All else is, where a node reaches it."""

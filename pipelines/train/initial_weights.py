@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models import MODELS
 from models.api import Phase
+from models.spec import load_spec
 from pipelines.engine.fingerprint import resolve
 from pipelines.train.state import BEST, MODEL, START, STATE, best_name, of_step
 from storage import checkpoints
@@ -32,7 +31,7 @@ def bring_weights(ctx: Context, phase: Phase) -> None:
     """Put them where every worker can reach them: those to start from, and a shorter run of this phase."""
     store = Store(ctx.scratch)
     if phase.released:
-        _copy_released(ctx, phase, store)
+        _copy_released(ctx, phase, phase.released, store)
     elif phase.start_from:
         before = ctx.inputs[f"{ctx.node.rsplit('.', 1)[0]}.{phase.start_from}"]
         _copy_in(before.path(STATE if phase.carry else MODEL), store, START)
@@ -45,11 +44,11 @@ def bring_weights(ctx: Context, phase: Phase) -> None:
         _copy_in(path, store, StepCheckpoints.name(about["step"]))
 
 
-def _copy_released(ctx: Context, phase: Phase, store: Store) -> None:
+def _copy_released(ctx: Context, phase: Phase, weights: str, store: Store) -> None:
     model = ctx.node.split(".")[1]
     imported = ctx.inputs["clips"].family().store  # the one that third-party weights lie in
-    released = import_module(f"{MODELS[model]}.phases").RELEASED[phase.released]
-    files = {weights: path_of(imported, weights) for weights in released.files}
+    released = load_spec(model).released[weights]
+    files = {name: path_of(imported, name) for name in released.files}
     tensors, labels = resolve(released.reader)(files, getattr(ctx.config, model), phase)
     with store.scratch() as folder:
         checkpoints.save(folder / START, tensors, {"phase": phase.start_from, "labels": labels})

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from models import MODELS
 from models.api import Phase, Task
+from models.spec import load_spec
 from pipelines.cluster.executor import load_nets
 from pipelines.engine.fingerprint import resolve
 from pipelines.train.validation_metrics import landmark_finder
@@ -45,18 +44,18 @@ class Job:
 def job_of(ctx: Context, train: Corpus, held_out: Corpus | None) -> Job:
     """The phase that this node is named for, on these clips."""
     _, model, name = ctx.node.split(".")
-    declared = import_module(f"{MODELS[model]}.phases")
+    spec = load_spec(model)
     section, runtime = getattr(ctx.config, model), ctx.config.runtime
     phase: Phase = section.phases[name]
-    settings = {path.rsplit(".", 1)[-1]: _setting(section, path) for path in declared.SETTINGS[name]}
+    settings = {path.rsplit(".", 1)[-1]: _setting(section, path) for path in spec.tasks[name].settings}
     seed, precision = settings.pop("seed"), settings.pop("precision")
-    settings |= {name: getattr(ctx.config, name) for name in declared.told(section)}
+    settings |= {name: getattr(ctx.config, name) for name in spec.extra_sections(section)}
     store = ctx.inputs["clips"].family().store
     return Job(
         node=ctx.node,
         phase=phase,
-        build=partial(resolve(declared.TASKS[name]), **settings),
-        nets=partial(load_nets, declared.nets(section, phase), store),
+        build=partial(resolve(spec.tasks[name].task), **settings),
+        nets=partial(load_nets, spec.nets(section, phase), store),
         landmarks=partial(landmark_finder, store),
         train=train,
         held_out=held_out,

@@ -1,6 +1,6 @@
 """Whole nodes `train.<model>.<phase>`: hand a phase to Ray Train's workers, follow it, publish what it made.
 
-Which task a phase runs, on which settings and fields, stands as text in the model's phases.py, and in the
+Which task a phase runs, on which settings and fields, stands as text in the model's spec.py, and in the
 node's key through pipelines/graph.py. Artifact: model.safetensors (weights), state.safetensors (all that
 training on needs), best.safetensors (the weights of the best validation PSNR, where the phase renders
 images), metrics.jsonl (losses and scores, no timings), samples.png.
@@ -14,14 +14,13 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models import MODELS
 from models.api import Phase
 from models.errors import InvalidSettings
 from models.provenance import told
+from models.spec import load_spec
 from pipelines.dataset.clips import Clips
 from pipelines.errors import UserError
 from pipelines.train.metric_log import METRICS, MetricLog, cut, log_text, read_metrics
@@ -43,10 +42,10 @@ def train_phase(ctx: Context) -> None:
     """Train the phase this node is named for to its step budget."""
     from pipelines.train.job import job_of
 
-    model = ctx.node.split(".")[1]
-    reads = import_module(f"{MODELS[model]}.phases").reads(getattr(ctx.config, model))
-    clips = corpora(ctx, reads)
-    steps = getattr(ctx.config, model).phases[ctx.node.split(".")[2]].steps
+    _, model, name = ctx.node.split(".")
+    section = getattr(ctx.config, model)
+    clips = corpora(ctx, load_spec(model).reads(section, section.phases[name]))
+    steps = section.phases[name].steps
     if any(step > steps for step in StepCheckpoints(ctx.scratch).steps()):  # a longer run's, not done yet
         ctx.work_apart(f"steps-{steps}")
     job = job_of(ctx, *clips)

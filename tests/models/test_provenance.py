@@ -7,10 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from models import provenance
-from models.fsrt import phases as fsrt
-from models.fsrt.config import FsrtConfig
-from models.headgan import phases as headgan
-from models.headgan.config import HeadGanConfig
+from models.spec import load_spec
 
 NONE, REAL, RANDOM = (
     provenance.of_losses(net and SimpleNamespace(name=net)) for net in (None, "vgg19", "vgg19_random")
@@ -52,8 +49,9 @@ def test_the_later_of_two_states_is_told():
 
 
 # --- released weights ---------------------------------------------------------------------------------------
-FSRT = fsrt.parts(FsrtConfig())["adversarial"]
-HEADGAN = headgan.parts(HeadGanConfig())["adversarial"]
+FSRT, HEADGAN = (
+    spec.parts(spec.config(), spec.phases["adversarial"]) for spec in map(load_spec, ("fsrt", "headgan"))
+)
 
 
 def test_of_a_net_in_two_files_only_the_part_that_learns_is_fine_tuned():

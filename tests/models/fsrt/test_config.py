@@ -6,7 +6,7 @@ import pytest
 
 from models.api import Optim, Phase
 from models.fsrt.config import Architecture, Augment, Detector, FsrtConfig, Sampling, tiny
-from models.fsrt.phases import PHASES, READS, SETTINGS, TASKS
+from models.fsrt.phases import PHASES
 
 
 def test_importing_settings_loads_no_torch():
@@ -14,10 +14,8 @@ def test_importing_settings_loads_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_every_phase_says_what_it_runs_and_depends_on():
-    assert set(PHASES) == set(TASKS) == set(SETTINGS)
+def test_every_phase_starts_from_one_that_there_is():
     assert all(phase.start_from in (None, *PHASES) for phase in PHASES.values())
-    assert set(READS) == {"clips", "keypoints"}
 
 
 @pytest.mark.parametrize(

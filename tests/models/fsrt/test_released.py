@@ -16,8 +16,9 @@ from models.fsrt.config import Augment, FsrtConfig, Judge, Sampling, full, small
 from models.fsrt.discriminator import Discriminator
 from models.fsrt.inference import reenactor_of
 from models.fsrt.network import Fsrt
-from models.fsrt.phases import PHASES, RELEASED
+from models.fsrt.phases import PHASES
 from models.fsrt.released import architecture_of, check, load, read, write
+from models.fsrt.spec import RELEASED
 from storage.weight_files import known
 from storage.weights_import import convert
 

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
-from models.headgan.config import Architecture, Judges, Terms, official, supplement, tiny
+from models.headgan.config import Architecture, HeadGanConfig, Judges, Terms, official, supplement, tiny
+from models.headgan.phases import PHASES
 
 
 @pytest.mark.parametrize(
@@ -57,3 +59,31 @@ def test_published_sizes():
 def test_settings_load_no_torch():
     code = "import models.headgan.config, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"judges": Judges(mouth=False)},
+            r"weighs discriminator_mouth, feature_matching_mouth, gan_mouth, wh",
+        ),
+        ({"net": Architecture(flow=False)}, r"weighs l1_warped, perceptual_warped, which net\.flow false"),
+        (
+            {"phases": {"decay": replace(PHASES["decay"], losses={"l1": 50.0, "mask": 10.0})}},
+            r"phases\.decay weighs mask, which net\.mask false leaves out; set it to null",
+        ),
+        ({"phases": {"warmup": PHASES["decay"]}}, r"phases\.warmup: expected one of adversarial, decay"),
+        ({"phases": {"adversarial": PHASES["decay"]}}, r"name 'decay': expected 'adversarial'"),
+        ({"net": Architecture(image_size=32)}, r"judges\.mouth_size 64: images have 32 pixels"),
+    ],
+)
+def test_settings_that_cannot_work_say_what_to_change(change, message):
+    with pytest.raises(ValueError, match=message):
+        HeadGanConfig(**change)
+
+
+def test_watched_terms_need_nothing():
+    """Weight 0 asks for no term that is not there."""
+    phase = replace(PHASES["decay"], losses={"l1": 50.0, "mask": 0.0})
+    assert HeadGanConfig(phases={"decay": phase}).phases["decay"] is phase

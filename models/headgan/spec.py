@@ -1,0 +1,98 @@
+"""HeadGAN as the pipeline sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from models.api import Phase, Released
+from models.errors import InvalidSettings
+from models.headgan.config import HeadGanConfig
+from models.headgan.phases import DISCRIMINATORS, GENERATOR, PHASES
+from models.spec import ModelSpec, Reads, TaskSpec
+
+FITS = ("id_coeffs", "exp_coeffs", "scale", "rotation", "translation", "fit_valid")
+TASK = TaskSpec(
+    task="models.headgan.task:HeadGanTask",
+    settings=(
+        "net", "judges", "terms", "head", "hearing", "identity", "shading", "recompute", "seed", "precision",
+    ),
+)  # fmt: skip
+_READER = "models.headgan.released:read"
+RELEASED = {
+    "headgan_vox": Released(_READER, ("headgan_vox",), GENERATOR),
+    "headgan_vox_judges": Released(
+        _READER, ("headgan_vox", "headgan_vox_d", "headgan_vox_dm"), (*GENERATOR, *DISCRIMINATORS)
+    ),
+}
+"""The generator alone, whose discriminators then begin anew, or with its discriminators."""
+
+
+def parts(config: HeadGanConfig, phase: Phase) -> tuple[str, ...]:
+    """The same in all phases."""
+    generator = GENERATOR if config.net.flow else ("frames_encoder", "rendering_network")
+    return (*generator, *(DISCRIMINATORS if config.judges.mouth else DISCRIMINATORS[:1]))
+
+
+def reads(config: HeadGanConfig, phase: Phase) -> Reads:
+    return driving_reads(config)
+
+
+def driving_reads(config: HeadGanConfig) -> Reads:
+    """Frames and fits; of a net that hears, speech and whether a clip has sound."""
+    fits = (*FITS, "id_frames") if config.identity == "frame" else FITS
+    if not config.net.audio:
+        return {"clips": ("frames",), "fit3dmm": fits}
+    return {"clips": ("frames", "clip"), "fit3dmm": fits, "speech": ("speech",)}
+
+
+def nets(config: HeadGanConfig, phase: Phase) -> tuple[str, ...]:
+    """The head that is drawn; VGG19, where the phase weighs a perceptual loss."""
+    if not (phase.losses.get("perceptual") or phase.losses.get("perceptual_warped")):
+        return (config.head,)
+    return (config.head, "vgg19" if config.vgg19 == "imagenet" else "vgg19_random")
+
+
+def extra_sections(config: HeadGanConfig) -> tuple[str, ...]:
+    """How the sound that the net hears was encoded."""
+    return ("speech",) if config.net.audio else ()
+
+
+def check(config: HeadGanConfig, stages: Mapping[str, Any]) -> None:
+    """Raises InvalidSettings where fits or speech are not of the kind that the net learns from."""
+    fit, speech = stages["fit3dmm"], stages["speech"]
+    if config.head != fit.model:
+        raise InvalidSettings(
+            f"headgan.head {config.head} with fit3dmm.model {fit.model}: coefficients of one model mean "
+            "nothing to another; set both alike"
+        )
+    if config.identity == "frame" and fit.identity != "frame":
+        raise InvalidSettings(
+            f"headgan.identity frame with fit3dmm.identity {fit.identity}: expected fit3dmm.identity frame, "
+            "or headgan.identity clip_mean"
+        )
+    if config.net.audio not in (0, speech.size):
+        raise InvalidSettings(
+            f"headgan.net.audio {config.net.audio}: speech.encoder {speech.encoder} gives vectors of "
+            f"{speech.size}; expected that, or 0 for a net that hears nothing, or another encoder "
+            "(headgan gives 300)"
+        )
+
+
+SPEC = ModelSpec(
+    name="headgan",
+    config=HeadGanConfig,
+    phases=PHASES,
+    tasks=dict.fromkeys(PHASES, TASK),
+    parts=parts,
+    reads=reads,
+    nets=nets,
+    net_settings=("vgg19",),
+    extra_sections=extra_sections,
+    released=RELEASED,
+    inference="models.headgan.inference:load_reenactor",
+    inference_nets=lambda config: (config.head,),
+    driving_reads=driving_reads,
+    max_sources=1,
+    check=check,
+)

@@ -1,0 +1,181 @@
+"""What a model tells the pipeline of itself: the value `SPEC` in models/<name>/spec.py, listed in MODELS.
+
+The graph, training, evaluation, `reenact animate` and `reenact weights` read the spec of a model and nothing
+else of its folder. Code is named as "module:symbol" text: a spec loads neither torch nor a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from models import MODELS
+from models.api import Phase, Released
+from models.errors import InvalidSettings
+
+Reads = Mapping[str, tuple[str, ...]]
+"""Family -> the fields read from it (storage/shards.py)."""
+LAST = ""
+"""In `ModelSpec.checkpoints`: the last phase that the run trains."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskSpec:
+    """What computes the losses of a phase."""
+
+    task: str
+    """"module:class" of a `models.api.Task`."""
+    settings: tuple[str, ...]
+    """Paths in the model's config, such as "net.detector". The class is built from their values, each under
+    the last part of its path, but for `seed` and `precision`, which the loop takes. All are in the phase's
+    key."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSpec:
+    """All that the pipeline knows of a model. `config` in a signature is an instance of the field
+    `config`."""
+
+    name: str
+    """As in MODELS."""
+    config: type[Any]
+    """Dataclass of the model's section in a run file. It has defaults, and the fields `phases`, `seed` and
+    `precision`."""
+    phases: Mapping[str, Phase]
+    """By name, in order of training: the default of `config.phases`."""
+    tasks: Mapping[str, TaskSpec]
+    """What computes the losses of each phase."""
+    parts: Callable[[Any, Phase], tuple[str, ...]]
+    """(config, phase) -> the parts of the net that the phase's task builds, and so what its checkpoint
+    holds."""
+    reads: Callable[[Any, Phase], Reads]
+    """(config, phase) -> the families and fields that this phase reads, and no others."""
+    nets: Callable[[Any, Phase], tuple[str, ...]]
+    """(config, phase) -> names in models.perception.NETS of the nets that the phase's losses use."""
+    net_settings: tuple[str, ...] = ()
+    """Paths in the config that `nets` depends on besides; in the key of phases that have nets."""
+    extra_sections: Callable[[Any], tuple[str, ...]] = lambda _: ()
+    """config -> sections of the run, such as "speech", whose settings the tasks are built from too."""
+    released: Mapping[str, Released] = field(default_factory=dict)
+    """Weights by the id that `Phase.start_from: weights.<id>` and `animate --weights <id>` name."""
+    inference: str
+    """"module:function" that makes a checkpoint a `models.reenactor.Reenactor`."""
+    inference_nets: Callable[[Any], tuple[str, ...]]
+    """config -> names in models.perception.NETS of the nets that the reenactor uses."""
+    driving_reads: Callable[[Any], Reads]
+    """config -> the families and fields that the reenactor reads of a clip that drives it."""
+    checkpoints: Mapping[str, str] = field(default_factory=lambda: {"renderer": LAST})
+    """Role of a checkpoint in inference -> the phase that trains it, or LAST."""
+    max_sources: int | None = None
+    """Most source pictures that the reenactor takes; None = any number."""
+    check: Callable[[Any, Mapping[str, Any]], None] = lambda *_: None
+    """(config, {stage: the settings of the stage that it reads}) raises InvalidSettings where they do not fit
+    together."""
+
+    def __post_init__(self) -> None:
+        for phase in self.phases:
+            if phase not in self.tasks:
+                raise self._error(f"phase {phase!r} has no task; add one to tasks")
+        for phase in self.tasks:
+            if phase not in self.phases:
+                raise self._error(f"tasks has {phase!r}, which is no phase; known: {', '.join(self.phases)}")
+        for role, phase in self.checkpoints.items():
+            if phase not in (LAST, *self.phases):
+                known = ", ".join(self.phases)
+                raise self._error(
+                    f"checkpoints takes {role!r} from {phase!r}, which is no phase; known: {known}"
+                )
+        for entry in (self.inference, *(task.task for task in self.tasks.values())):
+            if not all(entry.partition(":")):
+                raise self._error(f'found {entry!r}; expected "module:symbol"')
+        if self.phases:
+            self._check_parts(self.config())
+
+    def _check_parts(self, default: Any) -> None:
+        """By default settings, for others may leave parts out."""
+        for name, task in self.tasks.items():
+            for path in task.settings:
+                if not _has(default, path):
+                    known = f"{self.config.__name__} has no such setting"
+                    raise self._error(f"the task of phase {name!r} depends on {path!r}, but {known}")
+        built = {part for phase in self.phases.values() for part in self.parts(default, phase)}
+        for weights, files in self.released.items():
+            if unknown := sorted(set(files.parts) - built):
+                raise self._error(
+                    f"released weights {weights!r} hold {', '.join(unknown)}, which the net of no phase has; "
+                    f"parts gives {', '.join(sorted(built))}"
+                )
+
+    def check_reads(self, config: Any) -> None:
+        """Raises InvalidSettings where the model is driven with what it was never trained on."""
+        read: dict[str, set[str]] = {}
+        for name, default in self.phases.items():
+            for family, fields in self.reads(config, config.phases.get(name) or default).items():
+                read.setdefault(family, set()).update(fields)
+        for family, fields in self.driving_reads(config).items():
+            if self.phases and (unread := sorted(set(fields) - read.get(family, set()))):
+                raise self._error(
+                    f"driving_reads names {', '.join(unread)} of {family}, which no phase reads; add them to "
+                    "reads, or leave them out"
+                )
+
+    def phases_of_checkpoints(self, config: Any) -> dict[str, str]:
+        """Role of a checkpoint -> the phase of this run that trains it. Raises InvalidSettings without
+        one."""
+        run = [name for name, phase in config.phases.items() if phase is not None]
+        found = {role: phase or (run[-1] if run else "") for role, phase in self.checkpoints.items()}
+        for role, phase in found.items():
+            if phase not in run:
+                raise InvalidSettings(
+                    f"{self.name}.phases: the run leaves out {phase or 'every phase'}, whose checkpoint is "
+                    f"the {role} of {self.name}; keep it, or take {self.name} out of models"
+                )
+        return found
+
+    def _error(self, what: str) -> InvalidSettings:
+        return InvalidSettings(
+            f"SPEC of model {self.name!r} ({MODELS.get(self.name, 'not in MODELS')}): {what}"
+        )
+
+
+def load_spec(name: str) -> ModelSpec:
+    """The spec of a model by its name in MODELS. Raises InvalidSettings, which says where it is missing."""
+    if name not in MODELS:
+        raise InvalidSettings(
+            f"no model {name!r}; known: {', '.join(MODELS)}. To add one: a line in MODELS, models/__init__.py"
+        )
+    module, _, symbol = MODELS[name].partition(":")
+    try:
+        spec = getattr(import_module(module), symbol)
+    except TypeError as error:
+        if not str(error).startswith(("ModelSpec.", "TaskSpec.")):
+            raise
+        raise InvalidSettings(
+            f"model {name!r}: {MODELS[name]}: {error}; models/spec.py says what each is"
+        ) from None
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise
+        raise InvalidSettings(
+            f"model {name!r}: no module {error.name}; add it, with the value {symbol}"
+        ) from None
+    except AttributeError:
+        raise InvalidSettings(
+            f"model {name!r}: {module} has no {symbol}; add a ModelSpec of that name"
+        ) from None
+    if not isinstance(spec, ModelSpec) or spec.name != name:
+        found = spec.name if isinstance(spec, ModelSpec) else type(spec).__name__
+        raise InvalidSettings(
+            f"model {name!r}: {MODELS[name]} is {found!r}; expected ModelSpec(name={name!r}, ...)"
+        )
+    return spec
+
+
+def _has(config: Any, path: str) -> bool:
+    for part in path.split("."):
+        if not hasattr(config, part):
+            return False
+        config = getattr(config, part)
+    return True

@@ -1,0 +1,47 @@
+"""What FSRT's phases are computed by, read and depend on."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models.fsrt.config import FsrtConfig
+from models.fsrt.phases import PHASES
+from models.fsrt.spec import SPEC
+from pipelines.engine.fingerprint import resolve
+from pipelines.engine.keys import lookup
+
+
+@pytest.mark.parametrize("phase", PHASES.values(), ids=PHASES)
+def test_every_phase_reads_frames_and_landmarks_alone(phase):
+    assert SPEC.reads(FsrtConfig(), phase) == {"clips": ("frames",), "keypoints": ("landmarks",)}
+
+
+def test_frames_alone_drive_it():
+    assert SPEC.driving_reads(FsrtConfig()) == {"clips": ("frames",)}
+
+
+@pytest.mark.parametrize("name", ["perceptual", "adversarial"])
+def test_the_perceptual_loss_needs_vgg19_as_the_run_file_says(name):
+    phase, config = PHASES[name], FsrtConfig()
+    assert SPEC.nets(config, phase) == ("vgg19",)
+    assert SPEC.nets(replace(config, vgg19="random"), phase) == ("vgg19_random",)
+    for off in (0.0, None):
+        assert SPEC.nets(config, replace(phase, losses=phase.losses | {"perceptual": off})) == ()
+    assert SPEC.nets(config, PHASES["warmup"]) == ()
+
+
+def test_settings_of_whole_images_and_of_the_judge_leave_earlier_phases_alone():
+    """Their keys do not hold them: a change reruns what uses it."""
+    assert "images" not in SPEC.tasks["warmup"].settings
+    assert "discriminator" not in {*SPEC.tasks["warmup"].settings, *SPEC.tasks["perceptual"].settings}
+
+
+@pytest.mark.parametrize("name", PHASES)
+def test_the_parts_are_those_of_the_net(name):
+    config = FsrtConfig()
+    settings = {path.rsplit(".", 1)[-1]: lookup(config, path) for path in SPEC.tasks[name].settings}
+    del settings["seed"], settings["precision"]
+    with torch.device("meta"):
+        task = resolve(SPEC.tasks[name].task)(**settings)
+    assert set(SPEC.parts(config, PHASES[name])) == {part for part, _ in task.net.named_children()}

@@ -1,0 +1,90 @@
+"""What HeadGAN's phases are computed by, read and depend on, and which fits and speech they refuse."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from models.errors import InvalidSettings
+from models.headgan.config import Architecture, HeadGanConfig, Judges
+from models.headgan.phases import PHASES
+from models.headgan.spec import SPEC
+from models.headgan.task import HeadGanTask
+from pipelines.preprocess.fit3dmm import Fit3dmmConfig
+from pipelines.preprocess.speech import SpeechConfig
+from storage.weight_files import known
+
+CONFIG = HeadGanConfig()
+
+
+def stages(**changes: Any) -> dict[str, Any]:
+    return {"fit3dmm": Fit3dmmConfig(), "speech": SpeechConfig(encoder="headgan")} | changes
+
+
+def test_a_phase_draws_its_head_and_looks_through_vgg19_as_the_run_says():
+    phase = PHASES["adversarial"]
+    assert SPEC.nets(CONFIG, phase) == ("analytic_head", "vgg19")
+    other = replace(CONFIG, head="lsfm", vgg19="random")
+    assert SPEC.nets(other, phase) == ("lsfm", "vgg19_random")
+    one = replace(phase, losses=phase.losses | {"perceptual": 0.0})
+    assert SPEC.nets(CONFIG, one) == ("analytic_head", "vgg19")
+    none = replace(one, losses=one.losses | {"perceptual_warped": None})
+    assert SPEC.nets(CONFIG, none) == ("analytic_head",)
+    assert SPEC.inference_nets(other) == ("lsfm",)
+
+
+@pytest.mark.parametrize("phase", PHASES.values(), ids=PHASES)
+def test_a_phase_reads_what_its_settings_use(phase):
+    assert set(SPEC.reads(CONFIG, phase)) == {"clips", "fit3dmm", "speech"}
+    assert "id_frames" not in SPEC.reads(CONFIG, phase)["fit3dmm"]
+    assert "id_frames" in SPEC.reads(replace(CONFIG, identity="frame"), phase)["fit3dmm"]
+    deaf = replace(CONFIG, net=Architecture(audio=0))
+    assert set(SPEC.reads(deaf, phase)) == {"clips", "fit3dmm"}
+    assert SPEC.extra_sections(CONFIG) == ("speech",)
+    assert SPEC.extra_sections(deaf) == ()
+
+
+def test_data_that_fit_pass():
+    SPEC.check(CONFIG, stages())
+    SPEC.check(replace(CONFIG, net=Architecture(audio=0)), stages(speech=SpeechConfig()))
+    wide = replace(CONFIG, net=Architecture(audio=768), identity="frame", head="lsfm")
+    fitted = Fit3dmmConfig(model="lsfm", identity="frame")
+    SPEC.check(wide, stages(speech=SpeechConfig(encoder="wav2vec2_base"), fit3dmm=fitted))
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "message"),
+    [
+        (CONFIG, {"speech": SpeechConfig()}, r"audio 300: speech.encoder log_mel gives vectors of 320"),
+        (CONFIG, {"fit3dmm": Fit3dmmConfig(model="flame")}, "head analytic_head with fit3dmm.model flame"),
+        (replace(CONFIG, identity="frame"), {}, "identity frame with fit3dmm.identity clip: expected"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused(section, changes, message):
+    with pytest.raises(InvalidSettings, match=message):
+        SPEC.check(section, stages(**changes))
+
+
+@pytest.mark.parametrize("net", [Architecture(), Architecture(flow=False)])
+@pytest.mark.parametrize("judges", [Judges(), Judges(mouth=False)])
+def test_the_parts_are_those_of_the_net(net, judges):
+    net = replace(net, spectral=False)  # adds buffers alone, and building it takes a second
+    with torch.device("meta"):
+        task = HeadGanTask(
+            net, replace(judges, spectral=False), CONFIG.terms, CONFIG.head, CONFIG.hearing, CONFIG.identity,
+            CONFIG.shading, False,
+        )  # fmt: skip
+    weighed = {
+        name: replace(phase, losses={"l1": 1.0}, adversary=None) for name, phase in PHASES.items()
+    }  # what is weighed has no say
+    config = HeadGanConfig(net=net, judges=judges, phases={**weighed})
+    for phase in PHASES.values():
+        assert set(SPEC.parts(config, phase)) == {part for part, _ in task.net.named_children()}
+
+
+@pytest.mark.parametrize("name", SPEC.released)
+def test_released_weights_are_in_the_registry(name):
+    assert [known(weights).publisher for weights in SPEC.released[name].files] == [
+        "michaildoukas/headGAN"
+    ] * len(SPEC.released[name].files)

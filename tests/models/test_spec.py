@@ -1,0 +1,175 @@
+"""What a model's spec may leave out, and what is refused with a word on where to add it."""
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from types import ModuleType
+
+import pytest
+
+from models import MODELS
+from models.api import Phase, Released
+from models.errors import InvalidSettings
+from models.spec import ModelSpec, TaskSpec, load_spec
+from pipelines.engine.fingerprint import resolve
+
+PHASES = {
+    name: Phase(name=name, steps=1, batch=1, train=("net",), losses={"l1": 1.0})
+    for name in ("audio", "image")
+}
+
+
+@dataclass(frozen=True)
+class ToyConfig:
+    phases: dict[str, Phase | None] = field(default_factory=lambda: dict(PHASES))
+    width: int = 8
+    seed: int = 0
+    precision: str = "fp32"
+
+
+def toy(**changes) -> ModelSpec:
+    """A model of two phases: one listens, one looks."""
+    task = TaskSpec(task="models.toy.task:ToyTask", settings=("width", "seed", "precision"))
+    values = {
+        "name": "toy",
+        "config": ToyConfig,
+        "phases": PHASES,
+        "tasks": dict.fromkeys(PHASES, task),
+        "parts": lambda config, phase: ("net",),
+        "reads": lambda config, phase: (
+            {"speech": ("speech",)} if phase.name == "audio" else {"clips": ("frames",)}
+        ),
+        "nets": lambda config, phase: (),
+        "inference": "models.toy.inference:load",
+        "inference_nets": lambda config: (),
+        "driving_reads": lambda config: {"speech": ("speech",)},
+    }
+    return ModelSpec(**values | changes)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_has_a_spec_whose_texts_lead_to_code(model):
+    found = load_spec(model)
+    for entry in (found.inference, *(task.task for task in found.tasks.values())):
+        assert callable(resolve(entry))
+    found.check_reads(found.config())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_spec_imports_neither_torch_nor_numpy(model):
+    program = (
+        f"import sys; from models.spec import load_spec; load_spec({model!r})\n"
+        "print([name for name in ('torch', 'numpy', 'scipy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": {}}, r"SPEC of model 'toy' .*: phase 'audio' has no task; add one to tasks"),
+        (
+            {"phases": {"image": PHASES["image"]}},
+            r"tasks has 'audio', which is no phase; known: image",
+        ),
+        (
+            {"checkpoints": {"renderer": "C2"}},
+            r"takes 'renderer' from 'C2', which is no phase; known: audio, im",
+        ),
+        ({"inference": "models.toy.inference"}, r"found 'models.toy.inference'; expected \"module:symbol\""),
+        (
+            {"released": {"toy_vox": Released("a:b", ("toy_vox",), ("net", "flow"))}},
+            r"'toy_vox' hold flow, which the net of no phase has; parts gives net",
+        ),
+        (
+            {"tasks": dict.fromkeys(PHASES, TaskSpec(task="a:b", settings=("net.size",)))},
+            r"task of phase 'audio' depends on 'net.size', but ToyConfig has no such setting",
+        ),
+    ],
+)
+def test_a_spec_that_contradicts_itself_is_refused(changes, message):
+    with pytest.raises(InvalidSettings, match=message):
+        toy(**changes)
+
+
+def test_a_model_is_driven_with_what_its_phases_read():
+    toy().check_reads(ToyConfig())
+    deaf = toy(driving_reads=lambda config: {"speech": ("speech", "pitch")})
+    with pytest.raises(InvalidSettings, match=r"driving_reads names pitch of speech, which no phase reads"):
+        deaf.check_reads(ToyConfig())
+
+
+def test_the_checkpoint_of_a_model_is_that_of_the_last_phase_of_the_run():
+    dropped = ToyConfig(phases={"audio": PHASES["audio"], "image": None})
+    assert toy().phases_of_checkpoints(ToyConfig()) == {"renderer": "image"}
+    assert toy().phases_of_checkpoints(dropped) == {"renderer": "audio"}
+
+
+def test_a_model_of_several_checkpoints_says_which_phase_trains_each():
+    both = toy(checkpoints={"audio": "audio", "renderer": "image"})
+    assert both.phases_of_checkpoints(ToyConfig()) == {"audio": "audio", "renderer": "image"}
+    dropped = ToyConfig(phases={"audio": None, "image": PHASES["image"]})
+    with pytest.raises(
+        InvalidSettings, match=r"leaves out audio, whose checkpoint is the audio of toy; keep it"
+    ):
+        both.phases_of_checkpoints(dropped)
+
+
+def test_a_run_without_any_phase_of_a_model_is_refused():
+    with pytest.raises(InvalidSettings, match=r"toy.phases: the run leaves out every phase"):
+        toy().phases_of_checkpoints(ToyConfig(phases=dict.fromkeys(PHASES)))
+
+
+# --- loading ------------------------------------------------------------------------------------------------
+def listed(monkeypatch, module: str, **symbols) -> None:
+    """MODELS with a line for toy, and the module it names."""
+    monkeypatch.setitem(MODELS, "toy", f"{module}:SPEC")
+    made = ModuleType(module)
+    vars(made).update(symbols)
+    monkeypatch.setitem(sys.modules, module, made)
+
+
+def test_a_line_in_models_adds_a_model(monkeypatch):
+    listed(monkeypatch, "toy_spec", SPEC=toy())
+    assert load_spec("toy").config is ToyConfig
+
+
+def test_an_unknown_model_is_told_where_models_are_listed():
+    with pytest.raises(InvalidSettings, match=r"no model 'toy'; known: fsrt, headgan.* a line in MODELS"):
+        load_spec("toy")
+
+
+@pytest.mark.parametrize(
+    ("symbols", "message"),
+    [
+        ({}, r"model 'toy': toy_spec has no SPEC; add a ModelSpec of that name"),
+        ({"SPEC": {}}, r"toy_spec:SPEC is 'dict'; expected ModelSpec\(name='toy'"),
+        ({"SPEC": toy(name="other")}, r"toy_spec:SPEC is 'other'; expected ModelSpec\(name='toy'"),
+    ],
+)
+def test_a_module_without_a_spec_of_the_model_is_refused(monkeypatch, symbols, message):
+    listed(monkeypatch, "toy_spec", **symbols)
+    with pytest.raises(InvalidSettings, match=message):
+        load_spec("toy")
+
+
+def test_a_missing_module_is_named(monkeypatch):
+    monkeypatch.setitem(MODELS, "toy", "models.toy.spec:SPEC")
+    with pytest.raises(
+        InvalidSettings, match=r"model 'toy': no module models.toy; add it, with the value SPEC"
+    ):
+        load_spec("toy")
+
+
+def test_a_missing_field_is_named(monkeypatch, tmp_path):
+    (tmp_path / "half_spec.py").write_text(
+        "from models.spec import ModelSpec, TaskSpec\n"
+        "SPEC = ModelSpec(name='toy', config=object, phases={}, tasks={})\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(MODELS, "toy", "half_spec:SPEC")
+    with pytest.raises(
+        InvalidSettings, match=r"half_spec:SPEC: .* 'parts', .*; models/spec.py says what each"
+    ):
+        load_spec("toy")
