@@ -16,7 +16,14 @@ from models.perception.interfaces import FaceDetector
 from pipelines import media
 from pipelines.media import FPS
 from pipelines.preprocess.clips import ClipsConfig, fit_into
-from pipelines.preprocess.tracks import Chain, Track, enlarged, framed, link, smoothed
+from pipelines.preprocess.tracks import (
+    Chain,
+    Track,
+    add_crop_region,
+    enlarge_box,
+    link_detections,
+    median_filter,
+)
 
 PICTURE_SIDES = (512, 1024, 2048)
 """Longest sides at which a picture is shown to the detector, until it sees a face: small faces in large
@@ -124,7 +131,7 @@ def face_track(
         lambda frames: [b[:, :4] * scale for b in detector.detect(frames)],
     )
     ticks = np.round(seen.times * FPS).astype(int)
-    chains = link(seen.results, ticks, settings)
+    chains = link_detections(seen.results, ticks, settings)
     if not chains:
         return None
     kept = _main(chains)
@@ -137,7 +144,7 @@ def face_track(
     clock = np.arange(int(ticks[looks[0]]), int(ticks[looks[-1]]) + 1)
     steady = np.stack([np.interp(clock, ticks[looks], boxes[:, edge]) for edge in range(4)], axis=1)
     size = probed["width"], probed["height"]
-    known = smoothed(steady.astype(np.float32), settings.smooth)
+    known = median_filter(steady.astype(np.float32), settings.smooth)
     square = _square(known, *size, settings)
     union = np.clip(np.concatenate([known[:, :2].min(0), known[:, 2:].max(0)]), 0, [*size, *size])
     if (union[:2] < square[:2]).any() or (union[2:] > square[2:]).any():
@@ -167,9 +174,9 @@ def _square(
     """boxes (T,4) -> (4,) int, even: what the clips' rules make of them, moved and shrunk into the frame."""
     if settings.rules == "voxceleb":
         union = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)]).astype(np.float64)
-        region = enlarged(union, settings.increase, "square")
+        region = enlarge_box(union, settings.increase, "square")
     else:
-        region = framed(Track(0, len(boxes), boxes, np.zeros(4), None), settings).region
+        region = add_crop_region(Track(0, len(boxes), boxes, np.zeros(4), None), settings).region
     square = fit_into(region, width, height, policy)
     assert square is not None  # neither policy drops anything
     return square

@@ -16,7 +16,7 @@ import numpy as np
 from pipelines import media
 from pipelines.errors import Rejected
 from pipelines.preprocess.sources.common.tracks import in_pixels, overlap
-from pipelines.preprocess.tracks import grown, ticks_of
+from pipelines.preprocess.tracks import pad_box, ticks_of
 
 Size = tuple[int, int]
 
@@ -24,7 +24,7 @@ USUAL_LINES = (360, 480, 720, 1080, 1440, 2160)
 """Of frames of 16:9, into which a recording of another shape is fitted."""
 ROUNDING = 0.01
 """Share of the frame by which a box may leave it all the same."""
-LOOKS = 8
+MAX_FRAMES = 8
 """Frames, at most, in which a face is looked for."""
 HEAD = 0.35
 """Growth of a detected face on each side, in sides of it, to what boxes of sources hold."""
@@ -41,10 +41,10 @@ def in_known_frame(
 
     Raises Rejected, another_scale, where the boxes do not fit the copy and no frame is sure.
     """
-    unsaid = [track for track in tracks if not track["height"]]
-    if not unsaid:
+    unscaled = [track for track in tracks if not track["height"]]
+    if not unscaled:
         return tracks, None
-    reach = np.max([track["box"][2:] for track in unsaid], axis=0)
+    reach = np.max([track["box"][2:] for track in unscaled], axis=0)
     own = (probed["width"], probed["height"])
     origin = probed.get("origin", {})
     known = (origin.get("largest_width", 0), origin.get("largest_height", 0))
@@ -54,7 +54,9 @@ def in_known_frame(
     else:
         larger = [] if all(known) else [frame for frame in usual_frames(own) if _holds(frame, reach)]
         # boxes may leave the right frame too, where a face does
-        frame = confirmed([original, *larger], unsaid, _faces(path, probed, unsaid, settings, detector), own)
+        frame = best_frame(
+            [original, *larger], unscaled, _faces(path, probed, unscaled, settings, detector), own
+        )
         if frame is None:
             tried = ", ".join(f"{width} x {height}" for width, height in (original, *larger))
             raise Rejected(
@@ -76,7 +78,7 @@ def usual_frames(own: Size) -> list[Size]:
     return [(round(own[0] * zoom), round(own[1] * zoom)) for zoom in zooms if zoom > 1 + ROUNDING]
 
 
-def confirmed(
+def best_frame(
     frames: Sequence[Size],
     tracks: Sequence[Mapping[str, Any]],
     faces: Sequence[tuple[int, np.ndarray]],
@@ -93,7 +95,7 @@ def confirmed(
         for number, found in faces:
             track = {**tracks[number], "width": frame[0], "height": frame[1]}
             box = np.array(in_pixels(track, *own))
-            alike.append(max(float(overlap(box, grown(face, HEAD))) for face in found))
+            alike.append(max(float(overlap(box, pad_box(face, HEAD))) for face in found))
         if alike and np.mean(np.array(alike) >= ALIKE) >= AGREE and np.mean(alike) > suits:
             best, suits = frame, float(np.mean(alike))
     return best
@@ -112,7 +114,7 @@ def _faces(
     size = (max(2, round(probed["width"] * zoom)), max(2, round(probed["height"] * zoom)))
     scale = np.array([probed["width"] / size[0], probed["height"] / size[1]] * 2)
     found = []
-    for number, tick in _looks(tracks, probed):
+    for number, tick in _sample_ticks(tracks, probed):
         frames, _ = media.read_ticks(path, probed, size, None, np.array([tick]))
         boxes = detector.detect(frames)[0][:, :4]
         if len(boxes):
@@ -120,7 +122,7 @@ def _faces(
     return found
 
 
-def _looks(tracks: Sequence[Mapping[str, Any]], probed: Mapping[str, Any]) -> list[tuple[int, int]]:
+def _sample_ticks(tracks: Sequence[Mapping[str, Any]], probed: Mapping[str, Any]) -> list[tuple[int, int]]:
     """Number of a track and a tick of it, of LOOKS at most: middles of tracks that the file has, evenly
     chosen, then quarters of them."""
     first, last = media.ticks_of(probed)
@@ -130,6 +132,6 @@ def _looks(tracks: Sequence[Mapping[str, Any]], probed: Mapping[str, Any]) -> li
         begin, end = max(begin, first), min(end, last)
         if begin < end:
             spans.append((number, begin, end))
-    chosen = spans[:: max(1, -(-len(spans) // LOOKS))]
-    looks = [(n, int(begin + (end - begin) * at)) for at in (0.5, 0.25, 0.75) for n, begin, end in chosen]
-    return looks[:LOOKS]
+    spread = spans[:: max(1, -(-len(spans) // MAX_FRAMES))]
+    samples = [(n, int(begin + (end - begin) * at)) for at in (0.5, 0.25, 0.75) for n, begin, end in spread]
+    return samples[:MAX_FRAMES]

@@ -20,19 +20,20 @@ import numpy as np
 from models.perception.interfaces import Configurable
 from pipelines import media
 from pipelines.engine.node import Sample
+from pipelines.errors import Rejected
 from pipelines.media import FPS
 from pipelines.preprocess.box_frame import in_known_frame
 from pipelines.preprocess.keypoints import inference
-from pipelines.preprocess.quality import Looks, audible_share
+from pipelines.preprocess.quality import FrameStats, audible_share
 from pipelines.preprocess.sources.common.files import short_name
 from pipelines.preprocess.tracks import (
-    Dropped,
+    DroppedTracks,
     Track,
-    found_tracks,
-    given_tracks,
+    detect_tracks,
+    drop_frozen,
     scene_cuts,
+    source_tracks,
     ticks_of,
-    without_held,
 )
 from storage import frame_codec
 
@@ -161,20 +162,20 @@ def cut_clips(
     if isinstance(detector, Configurable):
         detector.configure(inference(config.runtime, "float32"))
     with media.as_file(raw["video"]) as path:
-        dropped, frame = Dropped(), None
+        dropped, frame = DroppedTracks(), None
         if len(row["tracks"]):
             given, frame = in_known_frame(path, probed, row["tracks"], settings, detector)
-            cuts = _given_cuts(path, probed, given, settings)
-            tracks = given_tracks(given, probed, settings, dropped, cuts)
+            cuts = _cuts_in_source_tracks(path, probed, given, settings)
+            tracks = source_tracks(given, probed, settings, dropped, cuts)
         else:
             embedder = nets.get(settings.identity)
-            tracks = found_tracks(path, probed, settings, detector, embedder, row.get("span") or ())
-        usable = _usable(without_held(tracks, probed, dropped), probed, settings, dropped)
-        recording = _Recording(path, probed, row, settings, detector, frame)
-        yield from _judged(recording, usable, dropped)
+            tracks = detect_tracks(path, probed, settings, detector, embedder, row.get("span") or ())
+        usable = _crop_tracks(drop_frozen(tracks, probed, dropped), probed, settings, dropped)
+        source = _ClipSource(path, probed, row, settings, detector, frame)
+        yield from _gate_clips(source, usable, dropped)
 
 
-class _Recording(NamedTuple):
+class _ClipSource(NamedTuple):
     path: Path
     probed: dict[str, Any]
     row: Mapping[str, Any]
@@ -184,7 +185,7 @@ class _Recording(NamedTuple):
     """Width and height of the frame that the source's boxes are in, where that had to be found."""
 
 
-def _given_cuts(
+def _cuts_in_source_tracks(
     path: Path, probed: dict[str, Any], tracks: Sequence[Mapping[str, Any]], settings: Any
 ) -> list[int]:
     """Scene cuts inside the source's tracks, where they are asked for; each second is decoded once."""
@@ -202,60 +203,61 @@ def _given_cuts(
 
 
 # --- crops --------------------------------------------------------------------------------------------------
-def _usable(
-    tracks: list[Track], probed: Mapping[str, Any], settings: Any, dropped: Dropped
+def _crop_tracks(
+    tracks: list[Track], probed: Mapping[str, Any], settings: Any, dropped: DroppedTracks
 ) -> list[tuple[Track, np.ndarray]]:
     """The tracks that can be cut out, each with its crop (4,) int; Rejected if there is none."""
     crops: list[tuple[Track, np.ndarray]] = []
-    taken: set[tuple[int, int, int]] = set()
+    used: set[tuple[int, int, int]] = set()
     for track in tracks:
         if track.frames < settings.min_frames:
-            told = f"the longest track has {track.frames} frames, fewer than clips.min_frames"
-            dropped.add(track.frames, "too_short", f"{told} {settings.min_frames}")
+            length = f"the longest track has {track.frames} frames, fewer than clips.min_frames"
+            dropped.add(track.frames, Rejected("too_short", f"{length} {settings.min_frames}"))
             continue
-        if (track.start, track.stop, track.face) in taken:
-            told = f"two tracks of one person from tick {track.start} to {track.stop}"
-            dropped.add(track.frames, "duplicate", told)
+        if (track.start, track.stop, track.face) in used:
+            span = f"two tracks of one person from tick {track.start} to {track.stop}"
+            dropped.add(track.frames, Rejected("duplicate", span))
             continue
-        crop, code, sentence = _fitted(track, probed, settings)
-        if crop is None:
-            dropped.add(track.frames, code, sentence)
+        crop = _crop_of(track, probed, settings)
+        if isinstance(crop, Rejected):
+            dropped.add(track.frames, crop)
         else:
-            taken.add((track.start, track.stop, track.face))
+            used.add((track.start, track.stop, track.face))
             crops.append((track, crop))
     if not crops:
         dropped.raise_longest()
     return crops
 
 
-def _fitted(track: Track, probed: Mapping[str, Any], settings: Any) -> tuple[np.ndarray | None, str, str]:
-    """A track's crop, or None with the code and sentence of why there is none."""
+def _crop_of(track: Track, probed: Mapping[str, Any], settings: Any) -> np.ndarray | Rejected:
+    """A track's crop (4,) int, or why there is none."""
     region, frame = track.region, np.array([probed["width"], probed["height"]])
-    whole = settings.rules == "voxceleb"
+    voxceleb = settings.rules == "voxceleb"
     if not np.isfinite(region).all() or (region[2:] - region[:2] < 2).any():
-        return None, "too_small", f"the box {region.round().tolist()} is empty"
-    crop = fit_into(region, probed["width"], probed["height"], settings.out_of_frame, whole)
+        return Rejected("too_small", f"the box {region.round().tolist()} is empty")
+    crop = fit_into(region, probed["width"], probed["height"], settings.out_of_frame, voxceleb)
     middle = (region[:2] + region[2:]) / 2
     if crop is None or (middle < 0).any() or (middle > frame).any():
-        return None, "out_of_frame", f"the square {region.round().tolist()} leaves the frame"
-    sides = track.boxes[:, 2:].max(0) - track.boxes[:, :2].min(0) if whole else crop[2:] - crop[:2]
-    side = int(max(sides) if whole else min(sides))
+        return Rejected("out_of_frame", f"the square {region.round().tolist()} leaves the frame")
+    sides = track.boxes[:, 2:].max(0) - track.boxes[:, :2].min(0) if voxceleb else crop[2:] - crop[:2]
+    side = int(max(sides) if voxceleb else min(sides))
     if side < settings.min_size:
-        what = "box" if whole else "crop"
-        return None, "too_small", f"the {what} is {side} px, smaller than clips.min_size {settings.min_size}"
-    return crop, "", ""
+        what = "box" if voxceleb else "crop"
+        size = f"the {what} is {side} px, smaller than clips.min_size {settings.min_size}"
+        return Rejected("too_small", size)
+    return crop
 
 
 def fit_into(
-    region: np.ndarray, width: int, height: int, policy: str, whole: bool = False
+    region: np.ndarray, width: int, height: int, policy: str, whole_pixels: bool = False
 ) -> np.ndarray | None:
     """x0, y0, x1, y1 -> int, by the policy inside width x height; None = dropped.
 
-    Edges become even, because chroma is halved; whole: each is cut to a whole pixel, as the VoxCeleb scripts
-    do.
+    Edges become even, because chroma is halved; whole_pixels: they are cut to whole pixels, as the VoxCeleb
+    scripts do.
     """
-    step = 1 if whole else 2
-    if whole:
+    step = 1 if whole_pixels else 2
+    if whole_pixels:
         edges = np.trunc(region).astype(int)
         corner, sides = edges[:2], edges[2:] - edges[:2]
     else:
@@ -300,23 +302,23 @@ def stream_crop(
     media.check_whole(np.array(times), max(begin, probed.get("begin", 0.0)), end, 1, probed)
 
 
-def encoded(images: Iterable[np.ndarray], settings: FramesConfig) -> frame_codec.Encoded:
+def encode_frames(images: Iterable[np.ndarray], settings: FramesConfig) -> frame_codec.Encoded:
     """images (H,W,3) uint8 -> the field `frames`, one after the other."""
     return frame_codec.encoded(images, settings.codec, settings.quality)
 
 
 # --- clips --------------------------------------------------------------------------------------------------
-def _judged(
-    recording: _Recording, usable: Sequence[tuple[Track, np.ndarray]], dropped: Dropped
+def _gate_clips(
+    source: _ClipSource, usable: Sequence[tuple[Track, np.ndarray]], dropped: DroppedTracks
 ) -> Iterator[Sample]:
-    """The clips that pass the gates. With gates on, a clip waits for the verdict on the next, so that a
-    recording's last clip tells of every track that was dropped."""
-    settings = recording.settings
+    """The clips that pass the gates. With gates on, a clip is held back until the next one is known, so that
+    a recording's last clip counts every track that was dropped."""
+    settings = source.settings
     gated = bool(settings.min_sharpness or settings.min_visible or settings.min_audible)
     waiting: Sample | None = None
     any_left = False
     for track, crop in usable:
-        sample = _clip(recording, track, crop, dropped)
+        sample = _clip(source, track, crop, dropped)
         if sample is None:
             continue
         any_left = True
@@ -336,31 +338,32 @@ def _judged(
         dropped.raise_longest()
 
 
-def _clip(recording: _Recording, track: Track, crop: np.ndarray, dropped: Dropped) -> Sample | None:
+def _clip(source: _ClipSource, track: Track, crop: np.ndarray, dropped: DroppedTracks) -> Sample | None:
     """One clip with its scores; None where a gate drops it."""
-    path, probed, row, settings, detector, box_frame = recording
+    path, probed, row, settings, detector, box_frame = source
     sound = media.read_sound(path, probed, track.start, track.stop)
     audible = audible_share(sound, settings.sound_floor)
     if audible < settings.min_audible:
-        told = f"{audible:.0%} of the frames have sound, fewer than clips.min_audible {settings.min_audible}"
-        dropped.add(track.frames, "silent", told)
+        share = f"{audible:.0%} of the frames have sound, fewer than clips.min_audible {settings.min_audible}"
+        dropped.add(track.frames, Rejected("silent", share))
         return None
-    looked = Looks(
+    stats = FrameStats(
         (track.boxes - np.tile(crop[:2], 2)) * np.tile(settings.size / (crop[2:] - crop[:2]), 2),
         detector if track.detected is None and settings.min_visible else None,
         settings.detect_every,
     )
     images = stream_crop(path, probed, crop, settings.size, track.start, track.stop)
-    stored = encoded(looked.at(images), settings.frames)
-    sharp = looked.sharpness()
+    stored = encode_frames(stats.observe(images), settings.frames)
+    sharp = stats.sharpness()
     if sharp < settings.min_sharpness:
-        told = f"the face's Laplacian varies by {sharp:.1f}, less than clips.min_sharpness"
-        dropped.add(track.frames, "blurred", f"{told} {settings.min_sharpness}")
+        variance = f"the face's Laplacian varies by {sharp:.1f}, less than clips.min_sharpness"
+        dropped.add(track.frames, Rejected("blurred", f"{variance} {settings.min_sharpness}"))
         return None
-    visible = looked.visible() if track.detected is None else track.detected
+    visible = stats.visible() if track.detected is None else track.detected
     if visible is not None and visible < settings.min_visible:
-        told = f"{detector.name} sees the face in {visible:.0%} of the frames"
-        dropped.add(track.frames, "not_visible", f"{told}, clips.min_visible is {settings.min_visible}")
+        share = f"{detector.name} sees the face in {visible:.0%} of the frames"
+        reason = Rejected("not_visible", f"{share}, clips.min_visible is {settings.min_visible}")
+        dropped.add(track.frames, reason)
         return None
     identity = row["identity"] if track.face == 0 else short_name(f"{row['identity']}-face{track.face}")
     return {

@@ -145,20 +145,20 @@ def fit_clips(
     net = nets[settings.backend] if settings.backend in NET_MODELS else None
     if isinstance(net, Configurable):
         net.configure(inference(config.runtime, settings.dtype))
-    fitter, measure = _fitter(settings, nets[settings.model], net)
+    fitter, measure = _make_fitter(settings, nets[settings.model], net)
     clips = iter(inputs["clips"]) if net is not None else None
-    kept, told = False, ""
+    kept, failure = False, ""
     for sample in inputs["keypoints"]:
         frames = _frames_of(sample["__key__"], clips) if clips is not None else None
         found = _fit(sample, frames, settings, nets[settings.model], fitter, measure)
         gap = longest_gap(found["fit_valid"])
         if settings.failed == "reject" and gap > settings.max_gap:
-            told = f"{gap} of {len(found['fit_valid'])} frames in a row have no fit"
+            failure = f"{gap} of {len(found['fit_valid'])} frames in a row have no fit"
             continue
         kept = True
         yield found
-    if told and not kept:
-        raise Rejected("no_fit", f"{told}, more than fit3dmm.max_gap {settings.max_gap}")
+    if failure and not kept:
+        raise Rejected("no_fit", f"{failure}, more than fit3dmm.max_gap {settings.max_gap}")
 
 
 def _frames_of(key: str, clips: Iterator[Sample]) -> np.ndarray:
@@ -169,7 +169,7 @@ def _frames_of(key: str, clips: Iterator[Sample]) -> np.ndarray:
     raise ValueError(f"keypoints of {key}, which is not among the clips")
 
 
-def _fitter(settings: Any, model: Any, net: Any) -> tuple[Fitter, Measure]:
+def _make_fitter(settings: Any, model: Any, net: Any) -> tuple[Fitter, Measure]:
     """What fits the frames that have points (n,m,2 or 3), and what says how many pixels (n,) a fit is off."""
     from models.perception.head.fit import FitOptions, fit_landmarks, landmark_error
 
@@ -217,23 +217,23 @@ def _fit(
     seen = np.flatnonzero((size > 1) & np.isfinite(points).all((1, 2)))
     fit, valid, reading = neutral(model, count), np.zeros(count, bool), None
     if len(seen):
-        shown = frames if frames is None or len(seen) == count else frames[seen]
-        found, reading = fitter(points[seen], shown)
+        images = frames if frames is None or len(seen) == count else frames[seen]
+        found, reading = fitter(points[seen], images)
         usable = np.isfinite(found.exp).all(1) & np.isfinite(found.translation).all(1) & (found.scale > 0)
         if usable.any():
-            found = _one_person(found, usable, settings)
+            found = _shared_identity(found, usable, settings)
             found = replace(found, error=measure(found, points[seen]))
             good = usable & (found.error <= settings.max_error * size[seen])
             kept = good if good.any() else usable
-            fit = _smoothed(fill_gaps(found.at(kept), seen[kept], count), seen[kept], settings)
+            fit = _smooth(fill_gaps(found.at(kept), seen[kept], count), seen[kept], settings)
             valid[seen[good]] = True
             changed = seen[~kept] if settings.smooth == "none" else seen
             fit.error[changed] = measure(fit.at(changed), points[changed])
-    out = _sample(sample["__key__"], fit, bridged(valid, settings.max_gap), settings)
-    return out | _said(reading, seen, count, settings)
+    out = _sample(sample["__key__"], fit, fill_short_gaps(valid, settings.max_gap), settings)
+    return out | _net_fields(reading, seen, count, settings)
 
 
-def _one_person(found: FaceFit, usable: np.ndarray, settings: Any) -> FaceFit:
+def _shared_identity(found: FaceFit, usable: np.ndarray, settings: Any) -> FaceFit:
     """Identities of frames -> that of the clip, unless each frame is to keep its own."""
     if settings.identity == "frame" or found.id.ndim == 1:
         return found
@@ -246,7 +246,7 @@ def _one_person(found: FaceFit, usable: np.ndarray, settings: Any) -> FaceFit:
     return replace(found, id=found.id[counted].mean(0, dtype=np.float64).astype(np.float32))
 
 
-def _smoothed(fit: FaceFit, trusted: np.ndarray, settings: Any) -> FaceFit:
+def _smooth(fit: FaceFit, trusted: np.ndarray, settings: Any) -> FaceFit:
     """Frames that are not among `trusted` are already bridged, and lend no weight."""
     if settings.smooth == "none":
         return fit
@@ -257,7 +257,7 @@ def _smoothed(fit: FaceFit, trusted: np.ndarray, settings: Any) -> FaceFit:
     return gaussian(fit, settings.smooth_sigma, np.isin(np.arange(len(fit.scale)), trusted))
 
 
-def bridged(good: np.ndarray, max_gap: int) -> np.ndarray:
+def fill_short_gaps(good: np.ndarray, max_gap: int) -> np.ndarray:
     """good (T,) bool -> the same with the gaps of at most max_gap frames between good ones filled."""
     out, at = good.copy(), np.flatnonzero(good)
     for first, last in pairwise(at):
@@ -290,7 +290,7 @@ def _sample(key: str, fit: FaceFit, valid: np.ndarray, settings: Any) -> Sample:
     return out | {"id_frames": each} if settings.identity == "frame" else out
 
 
-def _said(reading: Reading | None, seen: np.ndarray, count: int, settings: Any) -> Sample:
+def _net_fields(reading: Reading | None, seen: np.ndarray, count: int, settings: Any) -> Sample:
     """All that a net said, a row a frame; NaN where it saw no face."""
     if settings.backend not in NET_MODELS:
         return {}

@@ -106,22 +106,26 @@ def inference(runtime: Any, dtype: str) -> Inference:
 
 def _keypoints(clip: Sample, settings: Any, detector: Any, landmarker: Any) -> Sample:
     frames = clip["frames"]
-    face_box, score = clip_boxes(clip) if detector is None else _found(frames, settings, detector, landmarker)
+    face_box, score = (
+        clip_boxes(clip) if detector is None else _detect_boxes(frames, settings, detector, landmarker)
+    )
     points = landmarker.points(frames, face_box)
     lost = ~np.isfinite(points.landmarks).all((1, 2))  # no box, or one that lies outside the clip
     face_box[lost], score[lost] = np.nan, 0
-    told = {"landmarks": points.landmarks, "landmarks3d": points.landmarks3d}
+    placed = {"landmarks": points.landmarks, "landmarks3d": points.landmarks3d}
     if settings.smoothing == "gaussian":
-        told = {name: smoothed(p, settings.smoothing_sigma) for name, p in told.items() if p is not None}
+        placed = {
+            name: smooth_landmarks(p, settings.smoothing_sigma) for name, p in placed.items() if p is not None
+        }
     if settings.whole_pixels:
-        told = {name: truncated(p) for name, p in told.items() if p is not None}
+        placed = {name: truncate(p) for name, p in placed.items() if p is not None}
     sample = {
         "__key__": clip["__key__"],
         "score": score,
         "face_box": face_box,
         "confidence": points.confidence,
     }
-    return {name: value for name, value in (sample | told).items() if value is not None}
+    return {name: value for name, value in (sample | placed).items() if value is not None}
 
 
 # --- boxes --------------------------------------------------------------------------------------------------
@@ -134,18 +138,20 @@ def clip_boxes(clip: Sample) -> tuple[np.ndarray, np.ndarray]:
     return boxes.astype(np.float32), np.isfinite(boxes).all(1).astype(np.float32)
 
 
-def _found(
+def _detect_boxes(
     frames: np.ndarray, settings: Any, detector: Any, landmarker: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Boxes (T,4) of the main face, detected in some frames, interpolated between them; scores (T,)."""
-    looked_at = np.unique([*range(0, len(frames), settings.detect_every), len(frames) - 1])
-    found = detector.detect(frames[looked_at])
-    seen = np.array([at for at, boxes in zip(looked_at, found, strict=True) if len(boxes)], int)
-    chosen = _main_faces(frames, seen, [boxes for boxes in found if len(boxes)], landmarker)
-    return between(chosen, seen, len(frames), settings.max_gap)
+    detect_at = np.unique([*range(0, len(frames), settings.detect_every), len(frames) - 1])
+    found = detector.detect(frames[detect_at])
+    seen = np.array([at for at, boxes in zip(detect_at, found, strict=True) if len(boxes)], int)
+    faces = _main_faces(frames, seen, [boxes for boxes in found if len(boxes)], landmarker)
+    return interpolate_boxes(faces, seen, len(frames), settings.max_gap)
 
 
-def between(faces: np.ndarray, seen: np.ndarray, frames: int, max_gap: int) -> tuple[np.ndarray, np.ndarray]:
+def interpolate_boxes(
+    faces: np.ndarray, seen: np.ndarray, frames: int, max_gap: int
+) -> tuple[np.ndarray, np.ndarray]:
     """faces (n,5) detected in frames `seen` (n,) -> boxes (T,4), NaN where no face is near, and scores (T,),
     0 there."""
     boxes, score = np.full((frames, 4), np.nan, np.float32), np.zeros(frames, np.float32)
@@ -169,21 +175,21 @@ def _main_faces(
 ) -> np.ndarray:
     """found: boxes (m,5) in each frame of `seen` -> (n,5). Of several faces the one whose landmarks have the
     largest convex hull, as FSRT's data preparation does."""
-    chosen = np.array([boxes[0] for boxes in found], np.float32).reshape(-1, 5)
+    faces = np.array([boxes[0] for boxes in found], np.float32).reshape(-1, 5)
     several = [(k, box) for k, boxes in enumerate(found) if len(boxes) > 1 for box in boxes]
     largest = dict.fromkeys((k for k, _ in several), -1.0)
     for start in range(0, len(several), COMPARED):
         some = several[start : start + COMPARED]
-        shown = frames[seen[[k for k, _ in some]]]
-        placed = landmarker.landmarks(shown, np.array([box[:4] for _, box in some], np.float32))
+        images = frames[seen[[k for k, _ in some]]]
+        placed = landmarker.landmarks(images, np.array([box[:4] for _, box in some], np.float32))
         for (k, box), points in zip(some, placed, strict=True):
             if (area := hull_area(points)) > largest[k]:
-                largest[k], chosen[k] = area, box
-    return chosen
+                largest[k], faces[k] = area, box
+    return faces
 
 
 # --- landmarks over time ------------------------------------------------------------------------------------
-def smoothed(points: np.ndarray, sigma: float) -> np.ndarray:
+def smooth_landmarks(points: np.ndarray, sigma: float) -> np.ndarray:
     """points (T,68,2 or 3) float32, NaN where there is no face -> the same, each unbroken run of faces by
     itself.
 
@@ -195,11 +201,11 @@ def smoothed(points: np.ndarray, sigma: float) -> np.ndarray:
     edges = np.flatnonzero(np.diff(present.astype(np.int8), prepend=0, append=0))
     out = flat.copy()
     for start, stop in edges.reshape(-1, 2):
-        out[start:stop] = _on_lines(flat[start:stop].astype(np.float64), sigma)
+        out[start:stop] = _local_lines(flat[start:stop].astype(np.float64), sigma)
     return out.reshape(points.shape)
 
 
-def _on_lines(values: np.ndarray, sigma: float) -> np.ndarray:
+def _local_lines(values: np.ndarray, sigma: float) -> np.ndarray:
     """values (n,D) -> (n,D), local lines at each row."""
     count, reach = len(values), int(np.ceil(3 * sigma))
     away = np.arange(-reach, reach + 1)
@@ -207,9 +213,9 @@ def _on_lines(values: np.ndarray, sigma: float) -> np.ndarray:
     weight = np.exp(-0.5 * (away / sigma) ** 2) * ((near >= 0) & (near < count))
     zeroth, first, second = ((weight * away**power).sum(1, keepdims=True) for power in range(3))
     determinant = zeroth * second - first**2
-    alone = determinant < 1e-9  # a run of one frame has no slope
+    single = determinant < 1e-9  # a run of one frame has no slope
     weight = np.where(
-        alone, weight / zeroth, weight * (second - first * away) / np.where(alone, 1, determinant)
+        single, weight / zeroth, weight * (second - first * away) / np.where(single, 1, determinant)
     )
     out = np.zeros_like(values)
     for column, rows in zip(weight.T, near.clip(0, count - 1).T, strict=True):
@@ -217,6 +223,6 @@ def _on_lines(values: np.ndarray, sigma: float) -> np.ndarray:
     return out
 
 
-def truncated(points: np.ndarray) -> np.ndarray:
+def truncate(points: np.ndarray) -> np.ndarray:
     """x and y toward 0; depth is kept."""
     return np.concatenate([np.trunc(points[..., :2]), points[..., 2:]], axis=-1)

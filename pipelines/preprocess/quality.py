@@ -15,42 +15,41 @@ DETECTED = 32
 """Frames held until the detector is shown them together."""
 
 
-class Looks:
-    """What is found out about a clip's frames as they pass by.
+class FrameStats:
+    """Sharpness of a clip's frames, and visibility of its face, measured as the frames pass by.
 
-    boxes: of the face, (T,4) in their pixels. detector: looks for the face in each `every`th; None = nobody
-    looks.
+    boxes: of the face, (T,4) in their pixels. detector: is run on each `every`th frame; None = on none.
     """
 
     def __init__(self, boxes: np.ndarray, detector: FaceDetector | None = None, every: int = 1):
         self._boxes, self._detector, self._every = boxes, detector, every
         self._blurs: list[float] = []
-        self._held: list[np.ndarray] = []
+        self._buffer: list[np.ndarray] = []
         self._seen: list[bool] = []
 
-    def at(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def observe(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Passes the T frames (H,W,3) uint8 on, in their order."""
         for index, (image, box) in enumerate(zip(images, self._boxes, strict=True)):
             if index % SHARP_EVERY == 0 and (blur := laplacian(image, box)) is not None:
                 self._blurs.append(blur)
             if self._detector is not None and index % self._every == 0:
-                self._held.append(image.copy())
-                if len(self._held) == DETECTED:
+                self._buffer.append(image.copy())
+                if len(self._buffer) == DETECTED:
                     self._detect(self._detector)
             yield image
-        if self._detector is not None and self._held:
+        if self._detector is not None and self._buffer:
             self._detect(self._detector)
 
     def _detect(self, detector: FaceDetector) -> None:
-        self._seen += [len(boxes) > 0 for boxes in detector.detect(np.stack(self._held))]
-        self._held.clear()
+        self._seen += [len(boxes) > 0 for boxes in detector.detect(np.stack(self._buffer))]
+        self._buffer.clear()
 
     def sharpness(self) -> float:
         """Median over each fifth frame of the face's `laplacian`; 0 where none has a face to speak of."""
         return float(np.median(self._blurs)) if self._blurs else 0.0
 
     def visible(self) -> float | None:
-        """Share of the frames looked at in which the detector sees a face; None if nobody looked."""
+        """Share of the frames shown to the detector in which it sees a face; None without a detector."""
         return sum(self._seen) / len(self._seen) if self._seen else None
 
 

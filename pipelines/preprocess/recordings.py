@@ -82,8 +82,8 @@ def list_recordings(ctx: Context) -> None:
     identities = {row["identity"]: row["split"] for row in rows}
     lost = f", {len(rejects):,} rows of the source rejected: {rejects[0]['sentence']}" if rejects else ""
     found = load(data.source, "left_out")
-    if found and (told := found(getattr(data, data.source))):
-        lost += f"; {told}"
+    if found and (skipped := found(getattr(data, data.source))):
+        lost += f"; {skipped}"
     lost += f", {len(notes):,} with tracks that overlap in time" if notes else ""
     ctx.progress(len(rows), len(rows), f"{len(rows):,} recordings of {len(identities):,} people{lost}")
     ctx.metrics(
@@ -102,8 +102,8 @@ def list_recordings(ctx: Context) -> None:
 def list_source(data: Any) -> Listing:
     """The configured source -> complete rows sorted by id, and rejects."""
     listed = load(data.source)(getattr(data, data.source))
-    listing = without_unsafe(listed if isinstance(listed, Listing) else Listing(listed, []))
-    rows, rejects = without_copies(without_repeats(listing))
+    listing = reject_unsafe_ids(listed if isinstance(listed, Listing) else Listing(listed, []))
+    rows, rejects = reject_copies(reject_duplicate_ids(listing))
     if not rows:
         raise UserError(
             f"data.source {data.source} lists no recordings ({len(rejects)} of its rows were rejected"
@@ -127,13 +127,13 @@ def split_identities(rows: Sequence[Mapping[str, Any]], test_fraction: float) ->
     The source's word counts where it has one. Otherwise both splits get at least one of two or more
     identities.
     """
-    said: dict[str, str] = {}
+    split_of: dict[str, str] = {}
     for row in rows:
-        if said.get(row["identity"], "") != "test":
-            said[row["identity"]] = row["split"]
-    open_ones = sorted((identity for identity, split in said.items() if not split), key=_fraction)
-    splits = {i: s or ("test" if _fraction(i) < test_fraction else "train") for i, s in said.items()}
-    if len(open_ones) > 1 and len(open_ones) == len(said) and test_fraction > 0:
+        if split_of.get(row["identity"], "") != "test":
+            split_of[row["identity"]] = row["split"]
+    open_ones = sorted((identity for identity, split in split_of.items() if not split), key=_fraction)
+    splits = {i: s or ("test" if _fraction(i) < test_fraction else "train") for i, s in split_of.items()}
+    if len(open_ones) > 1 and len(open_ones) == len(split_of) and test_fraction > 0:
         splits |= {open_ones[0]: "test", open_ones[-1]: "train"}
     return splits
 
@@ -154,7 +154,7 @@ def _fraction(text: str) -> float:
     return int.from_bytes(hashlib.sha256(f"split {text}".encode()).digest()[:6], "big") / 2**48
 
 
-def without_unsafe(listed: Listing) -> Listing:
+def reject_unsafe_ids(listed: Listing) -> Listing:
     """Rows whose id or identity has no place in the key of a clip become rejects."""
     rows: list[dict[str, Any]] = []
     rejects = list(listed.rejects)
@@ -168,7 +168,7 @@ def without_unsafe(listed: Listing) -> Listing:
     return Listing(rows, rejects)
 
 
-def without_repeats(listed: Listing) -> Listing:
+def reject_duplicate_ids(listed: Listing) -> Listing:
     """Rows of an id that stands before become rejects."""
     rows: dict[str, dict[str, Any]] = {}
     rejects = list(listed.rejects)
@@ -181,7 +181,7 @@ def without_repeats(listed: Listing) -> Listing:
     return Listing(list(rows.values()), rejects)
 
 
-def without_copies(listed: Listing) -> Listing:
+def reject_copies(listed: Listing) -> Listing:
     """Rows whose local file holds the same bytes as the file of a row before become rejects.
 
     Only files of equal size are read, once: a mirror may hold terabytes.

@@ -104,7 +104,7 @@ def encode_speech(
     encoder = nets[settings.encoder]
     encoder.configure(Inference(device="cuda" if config.runtime.gpu_share > 0 else "cpu"))
     options = _options(settings)
-    for keys, sounds in grouped(inputs["clips"]):
+    for keys, sounds in batches(inputs["clips"]):
         for key, features in zip(keys, encoder.encode(sounds, options), strict=True):
             yield _sample(key, features, settings.dtype)
 
@@ -118,7 +118,7 @@ def _options(settings: Any) -> SpeechOptions:
     )
 
 
-def grouped(clips: Iterable[Sample]) -> Iterator[tuple[list[str], list[np.ndarray]]]:
+def batches(clips: Iterable[Sample]) -> Iterator[tuple[list[str], list[np.ndarray]]]:
     """Keys and sounds of clips in order, as many at once as AHEAD frames; each 640 T samples long."""
     keys: list[str] = []
     sounds: list[np.ndarray] = []
@@ -135,10 +135,10 @@ def grouped(clips: Iterable[Sample]) -> Iterator[tuple[list[str], list[np.ndarra
 
 
 def _sample(key: str, features: np.ndarray, dtype: str) -> Sample:
-    return {"__key__": key, "speech": stored(features, dtype)}
+    return {"__key__": key, "speech": cast_features(features, dtype)}
 
 
-def stored(features: np.ndarray, dtype: str) -> np.ndarray:
+def cast_features(features: np.ndarray, dtype: str) -> np.ndarray:
     """features in the type they are stored in. Raises UserError where float16 cannot hold them."""
     largest = float(np.abs(features).max(initial=0))
     if dtype == "float16" and not largest <= float(np.finfo(np.float16).max):
@@ -158,13 +158,13 @@ def headgan_features(clip: Sample, settings: Any) -> np.ndarray:
     about, frames = clip["clip"], clip["clip"]["frames"]
     if not about["has_sound"]:
         return np.zeros((frames, SIZE), np.float32)
-    said = ()
+    tokens = ()
     if settings.transcripts:
         start, seconds = about["start"] / FPS, (frames + 8) / FPS
-        said = tokens_of(settings.transcripts, about["recording"], start, seconds)
+        tokens = tokens_of(settings.transcripts, about["recording"], start, seconds)
     samples = frames * SAMPLES_A_FRAME
     sound = clip["sound"][:samples]
-    return features(np.pad(sound, (0, samples - len(sound))), frames, said, settings.audio_align)
+    return features(np.pad(sound, (0, samples - len(sound))), frames, tokens, settings.audio_align)
 
 
 def frame_features(sound: np.ndarray, frames: int, settings: Any) -> np.ndarray:

@@ -43,7 +43,7 @@ class Track:
     region: np.ndarray
     """(4,) what becomes the frame, before it is fitted into the recording."""
     detected: float | None
-    """Share of the frames looked at in which the detector saw this face; None for given tracks."""
+    """Share of the sampled frames in which the detector saw this face; None for tracks of the source."""
     face: int = 0
     """0 for a recording's main face; others are numbered from 1."""
 
@@ -52,31 +52,30 @@ class Track:
         return self.stop - self.start
 
 
-class Dropped:
+class DroppedTracks:
     """The tracks of a recording that make no clip, and why."""
 
     def __init__(self) -> None:
-        self._reasons: list[tuple[int, str, str]] = []
+        self._reasons: list[tuple[int, Rejected]] = []
 
-    def add(self, length: int, code: str, sentence: str) -> None:
-        self._reasons.append((length, code, sentence))
+    def add(self, length: int, reason: Rejected) -> None:
+        self._reasons.append((length, reason))
 
     def counts(self) -> dict[str, int]:
         """Reject code -> tracks."""
-        return dict(sorted(Counter(code for _, code, _ in self._reasons).items()))
+        return dict(sorted(Counter(reason.code for _, reason in self._reasons).items()))
 
     def raise_longest(self) -> None:
         """The recording has no clip: it is rejected for the reason of its longest track."""
-        _, code, sentence = max(self._reasons)
-        raise Rejected(code, sentence)
+        raise max(self._reasons, key=lambda one: (one[0], one[1].code, one[1].sentence))[1]
 
 
-# --- given by the source ------------------------------------------------------------------------------------
-def given_tracks(
+# --- from the source ----------------------------------------------------------------------------------------
+def source_tracks(
     tracks: Sequence[Mapping[str, Any]],
     probed: Mapping[str, Any],
     settings: Any,
-    dropped: Dropped,
+    dropped: DroppedTracks,
     cuts: Sequence[int] = (),
 ) -> list[Track]:
     """The source's tracks on the 25 fps clock and in pixels of this copy of the recording; those that lie
@@ -90,14 +89,15 @@ def given_tracks(
         begin, end = ticks_of(track, probed)
         start, stop = max(begin, first), min(end, last)
         if stop <= start:  # such as a copy of the video that ends before the track begins
-            told = f"a track from tick {begin} to {end} of a recording from {first} to {last}"
-            dropped.add(end - begin, "tracks_outside", told)
+            span = f"a track from tick {begin} to {end} of a recording from {first} to {last}"
+            dropped.add(end - begin, Rejected("tracks_outside", span))
             continue
         box = np.array(in_pixels(track, probed["width"], probed["height"]))
         grow = track.get("grow", 0.0)  # tables that were pinned earlier have none
-        region = enlarged(box, grow, settings.aspect)
-        whole = Track(start, stop, np.tile(box, (stop - start, 1)).astype(np.float32), region, None)
-        out += [piece for part in parted(whole, cuts) for piece in pieces(part, settings.max_frames)]
+        region = enlarge_box(box, grow, settings.aspect)
+        boxes = np.tile(box, (stop - start, 1)).astype(np.float32)
+        parts = split_at(Track(start, stop, boxes, region, None), cuts)
+        out += [piece for part in parts for piece in split_long(part, settings.max_frames)]
     if not out:
         raise Rejected(
             "tracks_outside",
@@ -113,7 +113,7 @@ def ticks_of(track: Mapping[str, Any], probed: Mapping[str, Any]) -> tuple[int, 
     return math.ceil(begin * FPS - 1e-6), math.ceil(end * FPS - 1e-6)
 
 
-def enlarged(box: np.ndarray, increase: float, aspect: str) -> np.ndarray:
+def enlarge_box(box: np.ndarray, increase: float, aspect: str) -> np.ndarray:
     """Each side of box (4,) moved out by `increase` of its length; then square, unless aspect is stretch, by
     moving the sides of the shorter length further. In the order of the published cropper's own sums."""
     sides = np.maximum(box[2:] - box[:2], TINY)
@@ -125,7 +125,7 @@ def enlarged(box: np.ndarray, increase: float, aspect: str) -> np.ndarray:
 
 # --- found by a detector ------------------------------------------------------------------------------------
 @dataclass(slots=True)
-class Look:
+class FrameFaces:
     """What is kept of a frame that the detector was shown."""
 
     boxes: np.ndarray
@@ -136,27 +136,27 @@ class Look:
     """(n,D) embeddings, of some frames only."""
 
 
-class Looker:
+class FaceScanner:
     """Shows frames to the detector and, now and then, their faces to the embedder."""
 
     def __init__(self, detector: Any, embedder: Any | None, embed_every: int, scale: np.ndarray):
         self._detector, self._embedder = detector, embedder
         self._every, self._scale, self._seen = embed_every, scale, 0
 
-    def __call__(self, frames: np.ndarray) -> list[Look]:
+    def __call__(self, frames: np.ndarray) -> list[FrameFaces]:
         """frames (n,H,W,3) uint8 -> what is kept of each."""
         out = []
         for frame, found in zip(frames, self._detector.detect(frames), strict=True):
             faces = None
             if self._embedder is not None and self._seen % self._every == 0 and len(found):
-                shown = np.repeat(frame[None], len(found), axis=0)
-                faces = self._embedder.embed(shown, found[:, :4])
-            out.append(Look(found[:, :4] * self._scale, thumbnail(frame), faces))
+                embedded = np.repeat(frame[None], len(found), axis=0)
+                faces = self._embedder.embed(embedded, found[:, :4])
+            out.append(FrameFaces(found[:, :4] * self._scale, thumbnail(frame), faces))
             self._seen += 1
         return out
 
 
-def found_tracks(
+def detect_tracks(
     path: Path,
     probed: Mapping[str, Any],
     settings: Any,
@@ -169,46 +169,48 @@ def found_tracks(
 
     span: first and last second of the recording that are searched; none = all of it.
     """
-    first, last, seconds = _searched(span, probed)
+    first, last, seconds = _search_span(span, probed)
     zoom = min(1.0, settings.detect_size / max(probed["width"], probed["height"]))
     width, height = (max(2, round(probed[side] * zoom / 2) * 2) for side in ("width", "height"))
     every = max(1, round(settings.detect_every * probed["fps"] / FPS))
     scale = np.array([probed["width"] / width, probed["height"] / height] * 2, np.float32)
     embed_every = max(1, round(settings.identity_every * probed["fps"] / FPS / every))
-    looker = Looker(detector, embedder, embed_every, scale)
+    scanner = FaceScanner(detector, embedder, embed_every, scale)
     change = settings.scene_change if settings.scene_cuts != "off" else 0.0
-    seen = media.map_frames(path, probed, (width, height), every, looker, span=seconds, change=change)
+    seen = media.map_frames(path, probed, (width, height), every, scanner, span=seconds, change=change)
     begin, end = seconds or (0.0, probed["seconds"])
     media.check_whole(seen.times, max(begin, probed.get("begin", 0.0)), end, every, probed)
-    cuts = confirmed(seen, [look.thumb for look in seen.results], probed)
-    cuts = sorted({*cuts, *(edge for span in held_ticks(probed) for edge in span if first < edge < last)})
+    cuts = lasting_cuts(seen, [one.thumb for one in seen.results], probed)
+    cuts = sorted({*cuts, *(edge for span in frozen_ticks(probed) for edge in span if first < edge < last)})
     ticks = np.round((seen.times + probed.get("offset", 0.0)) * FPS).astype(int)
-    looks = seen.results
+    frames_seen = seen.results
     if seconds:  # what was read holds a margin on either side
         inside = np.flatnonzero((ticks >= first) & (ticks < last))
-        looks, ticks = [looks[n] for n in inside], ticks[inside]
-    if not any(len(look.boxes) for look in looks):
-        raise Rejected("no_face", f"{detector.name} sees no face in {len(looks)} frames, one in {every}")
+        frames_seen, ticks = [frames_seen[n] for n in inside], ticks[inside]
+    if not any(len(one.boxes) for one in frames_seen):
+        raise Rejected(
+            "no_face", f"{detector.name} sees no face in {len(frames_seen)} frames, one in {every}"
+        )
     tracks: list[Track] = []
-    for chain in link([look.boxes for look in looks], ticks, settings, cuts):
-        for part in by_identity(chain, [look.faces for look in looks], settings.identity_distance):
+    for chain in link_detections([one.boxes for one in frames_seen], ticks, settings, cuts):
+        for part in split_by_identity(chain, [one.faces for one in frames_seen], settings.identity_distance):
             tracks += _tracks_of(part, ticks, [first, last, *cuts], settings)
-    return _main_faces(tracks) if settings.faces == "largest" else _numbered(tracks)
+    return _main_tracks(tracks) if settings.faces == "largest" else _number_faces(tracks)
 
 
-def _searched(
+def _search_span(
     span: Sequence[float], probed: Mapping[str, Any]
 ) -> tuple[int, int, tuple[float, float] | None]:
     """Seconds of the recording -> the first tick of them that the file has, the one past the last, and both
     in seconds of the file; None where that is all of it."""
-    first, last = whole = media.ticks_of(probed)
+    first, last = ends = media.ticks_of(probed)
     if len(span):
         first = max(first, math.ceil(span[0] * FPS - 1e-6))
         last = min(last, math.ceil(span[1] * FPS - 1e-6))
     if first >= last:
-        told = f"the source names seconds {span[0]:g} to {span[1]:g} of the recording"
-        raise Rejected("span_outside", f"{told}; the file has {whole[0] / FPS:g} to {whole[1] / FPS:g}")
-    if (first, last) == whole:
+        named = f"the source names seconds {span[0]:g} to {span[1]:g} of the recording"
+        raise Rejected("span_outside", f"{named}; the file has {ends[0] / FPS:g} to {ends[1] / FPS:g}")
+    if (first, last) == ends:
         return first, last, None
     return first, last, (max(0.0, media.seconds_of(first, probed)), media.seconds_of(last, probed))
 
@@ -222,7 +224,7 @@ class Chain:
     boxes: list[np.ndarray] = field(default_factory=list)
 
 
-def link(
+def link_detections(
     detections: Sequence[np.ndarray], ticks: np.ndarray, settings: Any, cuts: Sequence[int] = ()
 ) -> list[Chain]:
     """Boxes (n,4) of each sample -> chains. A box joins the chain whose first box it overlaps most, above
@@ -241,7 +243,7 @@ def link(
         since = min(ticks[max(0, sample - 1)], ticks[sample] - max_gap)
         alive = [c for c in alive if ticks[c.samples[-1]] >= since and scene[c.samples[-1]] == scene[sample]]
         pairs = [
-            (overlap(grown(c.boxes[0], grow), grown(box, grow), inclusive), i, j)
+            (overlap(pad_box(c.boxes[0], grow), pad_box(box, grow), inclusive), i, j)
             for i, c in enumerate(alive)
             for j, box in enumerate(boxes)
         ]
@@ -262,18 +264,18 @@ def link(
     return chains
 
 
-def by_identity(chain: Chain, faces: Sequence[np.ndarray | None], apart: float) -> list[Chain]:
+def split_by_identity(chain: Chain, faces: Sequence[np.ndarray | None], apart: float) -> list[Chain]:
     """Part a chain where its face becomes another: two embeddings in a row further than `apart` from the
     first of the part. What lies between the last of one person and the first of the next belongs to neither.
     """
     at = [n for n, sample in enumerate(chain.samples) if faces[sample] is not None]
-    shown = [(n, cast(Any, faces[chain.samples[n]])[chain.places[n]]) for n in at]
-    if len(shown) < 3:
+    embedded = [(n, cast(Any, faces[chain.samples[n]])[chain.places[n]]) for n in at]
+    if len(embedded) < 3:
         return [chain]
     parts: list[tuple[int, int]] = []
-    begin, last, reference = 0, shown[0][0], shown[0][1]
+    begin, last, reference = 0, embedded[0][0], embedded[0][1]
     strangers: list[tuple[int, np.ndarray]] = []
-    for n, face in shown[1:]:
+    for n, face in embedded[1:]:
         if np.linalg.norm(face - reference) <= apart:
             last, strangers = n, []
             continue
@@ -301,31 +303,33 @@ def _tracks_of(chain: Chain, ticks: np.ndarray, edges: Sequence[int], settings: 
     boxes = np.stack([np.interp(clock, seen, known[:, edge]) for edge in range(4)], axis=1)
     detected = len(chain.samples) / (chain.samples[-1] - chain.samples[0] + 1)
     if settings.rules == "voxceleb":
-        return tubes(boxes, start, detected, settings)
-    track = Track(start, stop, smoothed(boxes.astype(np.float32), settings.smooth), np.zeros(4), detected)
-    return [framed(piece, settings) for piece in pieces(track, settings.max_frames)]
+        return cut_tubes(boxes, start, detected, settings)
+    track = Track(
+        start, stop, median_filter(boxes.astype(np.float32), settings.smooth), np.zeros(4), detected
+    )
+    return [add_crop_region(piece, settings) for piece in split_long(track, settings.max_frames)]
 
 
-def tubes(boxes: np.ndarray, start: int, detected: float, settings: Any) -> list[Track]:
+def cut_tubes(boxes: np.ndarray, start: int, detected: float, settings: Any) -> list[Track]:
     """boxes (n,4) of ticks start.. -> tubes, each framed by the union of its boxes, grown by `increase`."""
     out: list[Track] = []
     for begin, end in tube_spans(boxes, settings.iou, settings.max_frames, inclusive=True):
-        known = smoothed(boxes[begin:end].astype(np.float32), settings.smooth)
-        region = enlarged(union(known), settings.increase, settings.aspect)
+        known = median_filter(boxes[begin:end].astype(np.float32), settings.smooth)
+        region = enlarge_box(union(known), settings.increase, settings.aspect)
         out.append(Track(start + begin, start + end, known, region, detected))
     return out
 
 
-def framed(track: Track, settings: Any) -> Track:
+def add_crop_region(track: Track, settings: Any) -> Track:
     """Square about the union of the boxes, grown and lifted."""
-    whole = union(track.boxes)
+    extent = union(track.boxes)
     face = float(np.median(track.boxes[:, 2:] - track.boxes[:, :2]))
-    centre = (whole[:2] + whole[2:]) / 2 - [0, settings.lift * face]
-    half = max(whole[2:] - whole[:2]) / 2 + settings.margin * face
+    centre = (extent[:2] + extent[2:]) / 2 - [0, settings.lift * face]
+    half = max(extent[2:] - extent[:2]) / 2 + settings.margin * face
     return replace(track, region=np.concatenate([centre - half, centre + half]))
 
 
-def _main_faces(tracks: list[Track]) -> list[Track]:
+def _main_tracks(tracks: list[Track]) -> list[Track]:
     """Largest summed area first; a track that overlaps a kept one in time goes."""
     kept: list[Track] = []
     for track in sorted(tracks, key=_summed_area, reverse=True):
@@ -334,12 +338,12 @@ def _main_faces(tracks: list[Track]) -> list[Track]:
     return sorted(kept, key=lambda track: track.start)
 
 
-def _numbered(tracks: list[Track]) -> list[Track]:
+def _number_faces(tracks: list[Track]) -> list[Track]:
     """Tracks that overlap a larger one in time get the lowest face number that is free there."""
     done: list[Track] = []
     for track in sorted(tracks, key=_summed_area, reverse=True):
-        taken = {other.face for other in done if other.start < track.stop and track.start < other.stop}
-        track.face = next(n for n in range(len(done) + 1) if n not in taken)
+        used = {other.face for other in done if other.start < track.stop and track.start < other.stop}
+        track.face = next(n for n in range(len(done) + 1) if n not in used)
         done.append(track)
     return sorted(done, key=lambda track: (track.start, track.face))
 
@@ -357,7 +361,7 @@ def scene_cuts(path: Path, probed: Mapping[str, Any], span: tuple[int, int], set
         path, probed, (64, 64), every, lambda frames: [thumbnail(frame) for frame in frames],
         span=(seconds[0], seconds[1]), change=settings.scene_change,
     )  # fmt: skip
-    return confirmed(seen, seen.results, probed)
+    return lasting_cuts(seen, seen.results, probed)
 
 
 def thumbnail(frame: np.ndarray) -> np.ndarray:
@@ -369,7 +373,7 @@ def thumbnail(frame: np.ndarray) -> np.ndarray:
     return sums / np.maximum(areas, 1)
 
 
-def confirmed(seen: media.Seen[Any], thumbs: Sequence[np.ndarray], probed: Mapping[str, Any]) -> list[int]:
+def lasting_cuts(seen: media.Seen[Any], thumbs: Sequence[np.ndarray], probed: Mapping[str, Any]) -> list[int]:
     """Ticks of the changes that last: a flash changes the picture twice, but not what is before and after.
 
     thumbs: of the frames at seen.times. A change counts if the frames on either side of it differ, also when
@@ -387,7 +391,7 @@ def confirmed(seen: media.Seen[Any], thumbs: Sequence[np.ndarray], probed: Mappi
     return sorted(set(ticks))
 
 
-def parted(track: Track, cuts: Sequence[int]) -> list[Track]:
+def split_at(track: Track, cuts: Sequence[int]) -> list[Track]:
     """A track with one region, cut at ticks."""
     edges = [track.start, *(cut for cut in sorted(cuts) if track.start < cut < track.stop), track.stop]
     return [
@@ -396,7 +400,7 @@ def parted(track: Track, cuts: Sequence[int]) -> list[Track]:
     ]
 
 
-def held_ticks(probed: Mapping[str, Any]) -> list[tuple[int, int]]:
+def frozen_ticks(probed: Mapping[str, Any]) -> list[tuple[int, int]]:
     """Spans of ticks, first and one past the last, over which a frame is only held: it is the frame of the
     tick before."""
     offset = probed.get("offset", 0.0)
@@ -404,29 +408,30 @@ def held_ticks(probed: Mapping[str, Any]) -> list[tuple[int, int]]:
     return [(math.floor(a + 0.5 + 1e-6) + 1, math.ceil(b - 1e-6)) for a, b in spans]
 
 
-def without_held(tracks: Sequence[Track], probed: Mapping[str, Any], dropped: Dropped) -> list[Track]:
+def drop_frozen(tracks: Sequence[Track], probed: Mapping[str, Any], dropped: DroppedTracks) -> list[Track]:
     """Tracks parted where a frame is held, and what shows the held frame `dropped`: a face that stands still
     beside a voice that talks teaches a model the wrong thing."""
-    held = held_ticks(probed)
+    frozen = frozen_ticks(probed)
     out: list[Track] = []
     for track in tracks:
-        for piece in parted(track, sorted({edge for span in held for edge in span})):
-            if any(start <= piece.start < stop for start, stop in held):
+        for piece in split_at(track, sorted({edge for span in frozen for edge in span})):
+            if any(start <= piece.start < stop for start, stop in frozen):
                 begin, end = piece.start / FPS, piece.stop / FPS
-                dropped.add(piece.frames, "frozen", f"one frame is held from {begin:.2f} to {end:.2f} s")
+                reason = Rejected("frozen", f"one frame is held from {begin:.2f} to {end:.2f} s")
+                dropped.add(piece.frames, reason)
             else:
                 out.append(piece)
     return out
 
 
 # --- boxes --------------------------------------------------------------------------------------------------
-def grown(box: np.ndarray, margin: float) -> np.ndarray:
+def pad_box(box: np.ndarray, margin: float) -> np.ndarray:
     """(4,) with `margin` of its sides added on each."""
     side = margin * (box[2:] - box[:2])
     return np.concatenate([box[:2] - side, box[2:] + side])
 
 
-def smoothed(boxes: np.ndarray, window: int) -> np.ndarray:
+def median_filter(boxes: np.ndarray, window: int) -> np.ndarray:
     """(T,4) -> (T,4): median over `window` frames, the ends repeated. A detector's box sizes come in
     steps."""
     if window == 1:
@@ -438,6 +443,6 @@ def smoothed(boxes: np.ndarray, window: int) -> np.ndarray:
     )
 
 
-def pieces(track: Track, longest: int) -> list[Track]:
+def split_long(track: Track, longest: int) -> list[Track]:
     """A track as parts of at most `longest` frames."""
-    return parted(track, range(track.start + longest, track.stop, longest))
+    return split_at(track, range(track.start + longest, track.stop, longest))

@@ -33,10 +33,10 @@ def tokens_of(path: str, recording: str, start: float, seconds: float) -> list[T
     """What is said in `seconds` of a recording from `start` on, in its own time; the character that holds at
     the start comes first. A recording that the file does not name says nothing.
     """
-    said = read(path).get(recording, [])
-    first = bisect_left([at for _, at in said], start)
+    tokens = read(path).get(recording, [])
+    first = bisect_left([at for _, at in tokens], start)
     holds = max(0, first - 1)
-    return [Token(character, at - start) for character, at in said[holds:] if at < start + seconds]
+    return [Token(character, at - start) for character, at in tokens[holds:] if at < start + seconds]
 
 
 @lru_cache(maxsize=2)
@@ -45,15 +45,15 @@ def read(path: str) -> dict[str, list[tuple[str, float]]]:
     file is not as the head of this module describes it.
     """
     try:
-        given = json.loads(metadata_file(path, SETTING).read_bytes())
+        data = json.loads(metadata_file(path, SETTING).read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{SETTING} {path!r} is no JSON: {error}") from error
-    if not isinstance(given, dict):
-        raise UserError(f"{SETTING} {path!r}: found {type(given).__name__}, expected recording id -> tokens")
-    return {recording: _checked(path, recording, tokens) for recording, tokens in given.items()}
+    if not isinstance(data, dict):
+        raise UserError(f"{SETTING} {path!r}: found {type(data).__name__}, expected recording id -> tokens")
+    return {recording: _check_tokens(path, recording, tokens) for recording, tokens in data.items()}
 
 
-def _checked(path: str, recording: str, tokens: Any) -> list[tuple[str, float]]:
+def _check_tokens(path: str, recording: str, tokens: Any) -> list[tuple[str, float]]:
     found: list[tuple[str, float]] = []
     for place, token in enumerate(tokens if isinstance(tokens, list) else [tokens]):
         if not _is_token(token) or (found and token[1] < found[-1][1]):

@@ -3,7 +3,7 @@ none.
 
 A view is a family with the keys of `clips`. Beside `frames` it holds `frame_at` (which frame of the clip
 each one shows) and `affine` (pixels of the clip -> pixels of the view, for each), so that landmarks are found
-once: `mapped(landmarks, sample)`. Frames are cut from the recording itself, never from the clip.
+once: `map_points(landmarks, sample)`. Frames are cut from the recording itself, never from the clip.
 
 | recipe | crop | side | frames | for |
 |---|---|---|---|---|
@@ -24,7 +24,7 @@ import numpy as np
 from pipelines import media
 from pipelines.engine.node import Sample
 from pipelines.errors import Rejected
-from pipelines.preprocess.clips import FramesConfig, encoded, stream_crop
+from pipelines.preprocess.clips import FramesConfig, encode_frames, stream_crop
 
 BLUR = 5.0
 """Sigma in pixels of what is mirrored beyond the border."""
@@ -115,7 +115,7 @@ def cut_ffhq256(
         for clip, points in zip(inputs["clips"], inputs["keypoints"], strict=True):
             if clip["__key__"] != points["__key__"]:
                 raise ValueError(f"landmarks of {points['__key__']} beside clip {clip['__key__']}")
-            sample = _aligned(path, raw["probe"], clip, points["landmarks"], settings)
+            sample = _align_clip(path, raw["probe"], clip, points["landmarks"], settings)
             if sample is not None:
                 clips += 1
                 yield sample
@@ -129,34 +129,34 @@ def _squares(
     raw = inputs["download"][0]
     with media.as_file(raw["video"]) as path:
         for clip in inputs["clips"]:
-            told, crop = clip["clip"], clip["crop"][0]
+            meta, crop = clip["clip"], clip["crop"][0]
             side = side_of(crop)
-            affine = np.array([[side / told["size"], 0, 0], [0, side / told["size"], 0]], np.float32)
-            images = stream_crop(path, raw["probe"], crop.astype(int), side, told["start"], told["end"])
+            affine = np.array([[side / meta["size"], 0, 0], [0, side / meta["size"], 0]], np.float32)
+            images = stream_crop(path, raw["probe"], crop.astype(int), side, meta["start"], meta["end"])
             yield {
                 "__key__": clip["__key__"],
-                "frames": encoded(images, settings.frames),
-                "affine": np.tile(affine, (told["frames"], 1, 1)),
-                "frame_at": np.arange(told["frames"], dtype=np.int32),
+                "frames": encode_frames(images, settings.frames),
+                "affine": np.tile(affine, (meta["frames"], 1, 1)),
+                "frame_at": np.arange(meta["frames"], dtype=np.int32),
             }
 
 
-def mapped(points: np.ndarray, view: Mapping[str, Any]) -> np.ndarray:
+def map_points(points: np.ndarray, view: Mapping[str, Any]) -> np.ndarray:
     """points (T,K,2) in pixels of a clip's frames -> (n,K,2) in pixels of the n frames of its view."""
     affine = np.asarray(view["affine"], np.float64)
     return np.einsum("nij,nkj->nki", affine[:, :, :2], points[view["frame_at"]]) + affine[:, None, :, 2]
 
 
 # --- faces in a square of their own -------------------------------------------------------------------------
-def _aligned(
+def _align_clip(
     path: Path, probed: dict[str, Any], clip: Sample, landmarks: np.ndarray, settings: Any
 ) -> Sample | None:
     """landmarks (T,68,2) in pixels of the clip -> the sample, or None where no frame is left."""
-    told, crop = clip["clip"], clip["crop"][0].astype(np.float64)
-    zoom = (crop[2:] - crop[:2]) / told["size"]  # pixels of the recording in one of the clip
+    meta, crop = clip["clip"], clip["crop"][0].astype(np.float64)
+    zoom = (crop[2:] - crop[:2]) / meta["size"]  # pixels of the recording in one of the clip
     frame = np.array([probed["width"], probed["height"]])
     at, squares = [], []
-    for index in range(0, told["frames"], settings.every):
+    for index in range(0, meta["frames"], settings.every):
         points = crop[:2] + landmarks[index].astype(np.float64) * zoom
         if np.isfinite(points).all() and (points >= 0).all() and (points <= frame).all():
             at.append(index)
@@ -170,7 +170,7 @@ def _aligned(
     high = np.minimum(-(-known[:, 2:].max(0) // 2) * 2, frame // 2 * 2)
     box = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
     size = (box[2] - box[0], box[3] - box[1])
-    ticks = told["start"] + np.array(at)
+    ticks = meta["start"] + np.array(at)
     images = (
         cut_square(image, known[index] - np.tile(low, 2), settings.size)
         for index, image in media.stream_ticks(path, probed, size, box, ticks, [])
@@ -182,7 +182,7 @@ def _aligned(
         affine[:, axis, 2] = scale * (crop[axis] - known[:, axis])
     return {
         "__key__": clip["__key__"],
-        "frames": encoded(images, settings.frames),
+        "frames": encode_frames(images, settings.frames),
         "affine": affine.astype(np.float32),
         "frame_at": np.array(at, np.int32),
     }
@@ -209,13 +209,13 @@ def cut_square(image: np.ndarray, square: np.ndarray, size: int) -> np.ndarray:
     x0, y0, x1, y1 = square.tolist()
     margins = np.maximum([-x0, -y0, x1 - width, y1 - height], 0)
     if margins.any():
-        image = _faded(image, margins)
+        image = _fade_margins(image, margins)
         x0, y0, x1, y1 = x0 + margins[0], y0 + margins[1], x1 + margins[0], y1 + margins[1]
     cut = Image.fromarray(np.ascontiguousarray(image[y0:y1, x0:x1]))
     return np.asarray(cut.resize((size, size), Image.Resampling.BICUBIC))
 
 
-def _faded(image: np.ndarray, margins: np.ndarray) -> np.ndarray:
+def _fade_margins(image: np.ndarray, margins: np.ndarray) -> np.ndarray:
     """image (H,W,3) uint8 with `margins` (left, top, right, bottom) mirrored around it and faded."""
     from scipy.ndimage import gaussian_filter
 

@@ -7,7 +7,7 @@ import pytest
 
 from pipelines import media
 from pipelines.errors import Rejected
-from pipelines.preprocess.box_frame import confirmed, in_known_frame, usual_frames
+from pipelines.preprocess.box_frame import best_frame, in_known_frame, usual_frames
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
 from pipelines.preprocess.fetch.ytdlp import _facts
 
@@ -92,9 +92,9 @@ def test_of_frames_that_a_face_allows_the_one_that_suits_best_is_taken():
     given = [{**track(1), "box": box}]
     face = np.array([[44, 44, 89, 89]])  # a third of 1080 lines
     faces = [(0, face)]
-    assert confirmed([(1280, 720), (1920, 1080), (2560, 1440)], given, faces, (640, 360)) == (1920, 1080)
-    assert confirmed([(1280, 720)], given, [(0, face), (0, face + 300), (0, face + 400)], (640, 360)) is None
-    assert confirmed([(1280, 720)], given, [], (640, 360)) is None
+    assert best_frame([(1280, 720), (1920, 1080), (2560, 1440)], given, faces, (640, 360)) == (1920, 1080)
+    assert best_frame([(1280, 720)], given, [(0, face), (0, face + 300), (0, face + 400)], (640, 360)) is None
+    assert best_frame([(1280, 720)], given, [], (640, 360)) is None
 
 
 def test_a_download_knows_the_largest_version_of_its_site():

@@ -284,8 +284,13 @@ def test_standard_crops_are_cut_to_the_pixel(face_video):
     standard = replace(BASE, rules="voxceleb", out_of_frame="drop", aspect="stretch", min_size=64)
     (sample,) = cut(face_video, standard, {}, [track(0, 40, [101.7, 41.2, 262.9, 200.9])])
     assert sample["crop"][0].tolist() == [101, 41, 262, 200]
-    assert fit_into(np.array([-0.9, 0, 99, 99]), 100, 100, "drop", whole=True).tolist() == [0, 0, 99, 99]
-    assert fit_into(np.array([0, 0, 101, 99.0]), 100, 100, "drop", whole=True) is None
+    assert fit_into(np.array([-0.9, 0, 99, 99]), 100, 100, "drop", whole_pixels=True).tolist() == [
+        0,
+        0,
+        99,
+        99,
+    ]
+    assert fit_into(np.array([0, 0, 101, 99.0]), 100, 100, "drop", whole_pixels=True) is None
 
 
 @pytest.mark.parametrize(("side", "kept"), [(219, False), (220, True)])

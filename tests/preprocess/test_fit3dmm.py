@@ -13,7 +13,7 @@ from pipelines.errors import Rejected, UserError
 from pipelines.graph import build
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
 from pipelines.preprocess.download import DownloadConfig, download
-from pipelines.preprocess.fit3dmm import Fit3dmmConfig, bridged, fit_clips, longest_gap
+from pipelines.preprocess.fit3dmm import Fit3dmmConfig, fill_short_gaps, fit_clips, longest_gap
 from pipelines.preprocess.keypoints import KeypointsConfig, find_keypoints
 from pipelines.preprocess.sources.synthetic import SyntheticConfig, recordings
 from storage.shards import FIELDS, encode_sample
@@ -259,8 +259,8 @@ def test_the_longest_gap_counts_the_ends_too():
 
 def test_gaps_count_as_valid_up_to_their_length():
     good = np.array([0, 1, 0, 0, 1, 0, 0, 0, 1, 0], bool)
-    assert bridged(good, 2).astype(int).tolist() == [0, 1, 1, 1, 1, 0, 0, 0, 1, 0]
-    assert (bridged(good, 0) == good).all()
+    assert fill_short_gaps(good, 2).astype(int).tolist() == [0, 1, 1, 1, 1, 0, 0, 0, 1, 0]
+    assert (fill_short_gaps(good, 0) == good).all()
 
 
 def test_a_frame_whose_landmarks_make_no_face_is_bridged_from_its_neighbours(fitted):

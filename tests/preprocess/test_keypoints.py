@@ -10,13 +10,13 @@ from models.perception.interfaces import Inference, Points
 from pipelines.errors import Rejected
 from pipelines.preprocess.keypoints import (
     KeypointsConfig,
-    between,
     clip_boxes,
     find_keypoints,
     hull_area,
     inference,
-    smoothed,
-    truncated,
+    interpolate_boxes,
+    smooth_landmarks,
+    truncate,
 )
 from storage.shards import FIELDS, encode_sample
 
@@ -128,7 +128,7 @@ def test_the_largest_face_is_taken_in_each_frame_by_itself():
 
 def test_boxes_between_detections_are_interpolated():
     faces = np.array([[0, 0, 10, 10, 1], [4, 0, 14, 10, 3]], np.float32)
-    boxes, score = between(faces, np.array([2, 6]), 9, max_gap=4)
+    boxes, score = interpolate_boxes(faces, np.array([2, 6]), 9, max_gap=4)
     np.testing.assert_allclose(boxes[2:7, 0], [0, 1, 2, 3, 4])
     np.testing.assert_allclose(score[2:7], [1, 1.5, 2, 2.5, 3])
     assert np.isnan(boxes[[0, 1, 7, 8]]).all()
@@ -137,7 +137,7 @@ def test_boxes_between_detections_are_interpolated():
 
 def test_a_long_gap_stays_open():
     faces = np.array([[0, 0, 10, 10, 1], [4, 0, 14, 10, 3]], np.float32)
-    boxes, _ = between(faces, np.array([0, 6]), 7, max_gap=5)
+    boxes, _ = interpolate_boxes(faces, np.array([0, 6]), 7, max_gap=5)
     assert np.isfinite(boxes[:, 0]).tolist() == [True, False, False, False, False, False, True]
 
 
@@ -250,7 +250,7 @@ def test_whole_pixels_are_truncated_and_depth_is_not():
     assert (whole["landmarks"] == np.trunc(fine["landmarks"])).all()
     assert (whole["landmarks3d"][..., 2] == 7.25).all()
     assert whole["landmarks"].dtype == np.float32
-    assert truncated(np.array([[-0.5, 1.9]]))[0].tolist() == [0, 1]
+    assert truncate(np.array([[-0.5, 1.9]]))[0].tolist() == [0, 1]
 
 
 def test_nets_in_torch_are_told_where_to_run_and_how():
@@ -340,23 +340,23 @@ def test_rest_and_constant_speed_are_kept_and_gaps_stay_open(present, sigma, sta
     moving = (
         still + np.arange(len(present), dtype=np.float32)[:, None, None] * np.float32(speed) + gaps(present)
     )
-    np.testing.assert_allclose(smoothed(moving, sigma), moving, atol=2e-3)
+    np.testing.assert_allclose(smooth_landmarks(moving, sigma), moving, atol=2e-3)
 
 
 @settings(max_examples=30, deadline=None)
 @given(present=presence, sigma=sigmas)
 def test_runs_do_not_know_of_each_other(present, sigma):
     points = np.random.default_rng(0).normal(size=(len(present), 68, 2)).astype(np.float32) + gaps(present)
-    whole = smoothed(points, sigma)
+    whole = smooth_landmarks(points, sigma)
     first = np.argmin([*present, False]) if present[0] else 0
-    np.testing.assert_allclose(whole[:first], smoothed(points[:first], sigma), atol=1e-5)
+    np.testing.assert_allclose(whole[:first], smooth_landmarks(points[:first], sigma), atol=1e-5)
 
 
 @pytest.mark.parametrize(("sigma", "left"), [(1, 0.53), (2, 0.38)])
 def test_jitter_falls_to_what_the_setting_says(sigma, left):
     noise = np.random.default_rng(0).normal(size=(400, 68, 3)).astype(np.float32)
-    assert smoothed(noise, sigma)[10:-10].std() == pytest.approx(left, abs=0.01)
-    assert smoothed(noise, sigma).dtype == np.float32
+    assert smooth_landmarks(noise, sigma)[10:-10].std() == pytest.approx(left, abs=0.01)
+    assert smooth_landmarks(noise, sigma).dtype == np.float32
 
 
 def test_smoothing_is_off_unless_asked_for():

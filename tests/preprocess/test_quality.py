@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipelines.preprocess.quality import Looks, audible_share, laplacian
+from pipelines.preprocess.quality import FrameStats, audible_share, laplacian
 
 
 def passed(looks, images):
@@ -13,7 +13,7 @@ def passed(looks, images):
             frame[:] = image
             yield frame
 
-    for one in looks.at(stream()):
+    for one in looks.observe(stream()):
         shown.append(one.copy())
     return np.stack(shown)
 
@@ -50,7 +50,7 @@ def test_sharpness_is_the_variance_of_the_laplacian():
 def test_a_box_outside_the_frame_has_no_sharpness():
     image = np.zeros((40, 40, 3), np.uint8)
     assert laplacian(image, np.array([50, 50, 90, 90.0])) is None
-    looks = Looks(np.tile(np.array([50, 50, 90, 90.0]), (6, 1)))
+    looks = FrameStats(np.tile(np.array([50, 50, 90, 90.0]), (6, 1)))
     passed(looks, image[None].repeat(6, 0))
     assert looks.sharpness() == 0
 
@@ -59,7 +59,7 @@ def test_sharpness_is_the_median_of_each_fifth_frame():
     images = np.random.default_rng(0).integers(0, 256, (16, 40, 40, 3), np.uint8)
     images[1:5] = 0
     boxes = np.tile(np.array([3, 5, 35, 30.0]), (16, 1))
-    looks = Looks(boxes)
+    looks = FrameStats(boxes)
     np.testing.assert_array_equal(passed(looks, images), images)
     assert looks.sharpness() == np.median([laplacian(image, boxes[0]) for image in images[::5]])
     assert looks.visible() is None
@@ -70,7 +70,7 @@ def test_a_detector_sees_each_third_frame_as_it_passes_by(frames, shown):
     images = np.zeros((frames, 8, 8, 3), np.uint8)
     images[::6] = 9  # half of those
     detector = Eyes()
-    looks = Looks(np.zeros((frames, 4)), detector, 3)
+    looks = FrameStats(np.zeros((frames, 4)), detector, 3)
     passed(looks, images)
     assert detector.shown == shown
     assert looks.visible() == images[::3].any((1, 2, 3)).mean()

@@ -17,10 +17,10 @@ from pipelines.preprocess.recordings import (
     external,
     list_recordings,
     list_source,
+    reject_copies,
+    reject_duplicate_ids,
+    reject_unsafe_ids,
     split_identities,
-    without_copies,
-    without_repeats,
-    without_unsafe,
 )
 from pipelines.preprocess.sources import SOURCES, Listing
 from pipelines.preprocess.sources.folder import FolderConfig
@@ -177,7 +177,7 @@ def test_limit_is_a_sample_that_keeps_both_splits(corpus):
 
 
 def test_a_repeated_id_is_rejected_and_the_first_kept():
-    listing = without_repeats(Listing([{"id": "a", "uri": "x"}, {"id": "a", "uri": "y"}], []))
+    listing = reject_duplicate_ids(Listing([{"id": "a", "uri": "x"}, {"id": "a", "uri": "y"}], []))
     assert [row["uri"] for row in listing.rows] == ["x"]
     assert [(r["id"], r["code"], r["file"]) for r in listing.rejects] == [("a", "duplicate_id", "y")]
 
@@ -185,7 +185,7 @@ def test_a_repeated_id_is_rejected_and_the_first_kept():
 @pytest.mark.parametrize("bad", [{"id": "a" * 33}, {"identity": "a" * 33}, {"id": "a/b"}, {"identity": ""}])
 def test_names_that_no_shard_can_hold_are_rejected_whatever_the_source(bad):
     good = {"id": "a", "identity": "p", "uri": "x"}
-    listing = without_unsafe(Listing([{**good, **bad}, good], []))
+    listing = reject_unsafe_ids(Listing([{**good, **bad}, good], []))
     assert listing.rows == [good]
     assert [r["code"] for r in listing.rejects] == ["unsafe_id"]
 
@@ -235,7 +235,7 @@ def test_only_files_of_equal_size_are_read_to_find_copies(tmp_path, monkeypatch)
         {"id": "h", "uri": ""},
         {"id": "i", "uri": str(tmp_path)},
     ]
-    listing = without_copies(Listing(rows, []))
+    listing = reject_copies(Listing(rows, []))
     assert {r["id"]: r["sentence"].split(" is the same file as ")[1] for r in listing.rejects} == {
         "c": "a, byte for byte",
         "c-two": "a, byte for byte",

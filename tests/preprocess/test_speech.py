@@ -7,7 +7,7 @@ from pipelines.config import Config
 from pipelines.errors import UserError
 from pipelines.graph import build
 from pipelines.preprocess.sources.synthetic import speak
-from pipelines.preprocess.speech import SpeechConfig, encode_speech, frame_features, stored
+from pipelines.preprocess.speech import SpeechConfig, cast_features, encode_speech, frame_features
 from storage.shards import encode_sample
 
 
@@ -121,7 +121,7 @@ def test_float16_halves_the_bytes_and_costs_half_a_per_mille():
 
 def test_what_float16_cannot_hold_is_an_error_and_no_infinity():
     with pytest.raises(UserError, match="70000 is too large for"):
-        stored(np.array([[7e4]], np.float32), "float16")
+        cast_features(np.array([[7e4]], np.float32), "float16")
 
 
 @pytest.mark.parametrize(("align", "frames"), [("centred", range(11, 20)), ("official", range(8, 16))])

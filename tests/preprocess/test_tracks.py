@@ -9,16 +9,16 @@ from pipelines.errors import Rejected
 from pipelines.preprocess.clips import ClipsConfig, fit_into
 from pipelines.preprocess.tracks import (
     Chain,
-    Dropped,
-    by_identity,
-    enlarged,
-    found_tracks,
-    given_tracks,
-    link,
+    DroppedTracks,
+    cut_tubes,
+    detect_tracks,
+    enlarge_box,
+    link_detections,
+    median_filter,
     overlap,
     scene_cuts,
-    smoothed,
-    tubes,
+    source_tracks,
+    split_by_identity,
 )
 
 BASE = ClipsConfig(size=128, min_frames=30, min_size=64)
@@ -29,7 +29,7 @@ def track(start, end, box, width=320, height=320, fps=25.0):
 
 
 def given(tracks, probed, settings, cuts=()):
-    return given_tracks(tracks, probed, settings, Dropped(), cuts)
+    return source_tracks(tracks, probed, settings, DroppedTracks(), cuts)
 
 
 def test_given_tracks_are_rescaled_to_this_copy_and_this_clock(face_video):
@@ -46,7 +46,7 @@ def moved(*shifts):
 def chains(detections, ticks=None, **more):
     ticks = np.arange(len(detections)) * 5 if ticks is None else np.array(ticks)
     settings = SimpleNamespace(margin=0.0, iou=0.25, max_gap=15, rules="steady", **more)
-    return [(c.samples, [b[0] for b in c.boxes]) for c in link(detections, ticks, settings)]
+    return [(c.samples, [b[0] for b in c.boxes]) for c in link_detections(detections, ticks, settings)]
 
 
 def test_linking_keeps_two_faces_apart():
@@ -70,7 +70,7 @@ def test_a_short_gap_is_bridged_and_a_long_one_is_not():
 
 def test_without_a_gap_a_missed_detection_cuts_a_tube():
     settings = SimpleNamespace(margin=0.0, iou=0.25, max_gap=0, rules="voxceleb")
-    found = link(moved([0], [1], [], [2], [3]), np.arange(5), settings)
+    found = link_detections(moved([0], [1], [], [2], [3]), np.arange(5), settings)
     assert [chain.samples for chain in found] == [[0, 1], [3, 4]]
 
 
@@ -85,7 +85,7 @@ def test_overlap_of_halves_is_a_third():
 def test_smoothing_drops_a_lone_jump_and_keeps_the_ends():
     boxes = np.tile(np.array([[1, 2, 3, 4]], np.float32), (20, 1))
     boxes[7] += 50
-    np.testing.assert_array_equal(smoothed(boxes, 13), np.tile(boxes[:1], (20, 1)))
+    np.testing.assert_array_equal(median_filter(boxes, 13), np.tile(boxes[:1], (20, 1)))
 
 
 # --- one box a frame ----------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ HD = {"width": 1280, "height": 720, "fps": 25.0, "seconds": 60.0}
 
 
 def standard_tubes(boxes, **more):
-    return tubes(np.array(boxes, np.float64), 0, 1.0, replace(STANDARD, **more))
+    return cut_tubes(np.array(boxes, np.float64), 0, 1.0, replace(STANDARD, **more))
 
 
 def spans(tracks):
@@ -143,7 +143,7 @@ def test_standard_tubes_and_squares_are_the_published_ones(seed):
     assert len(wanted) > 1
     assert spans(found) == [(a, b) for a, b, _ in wanted]
     for track, (_, _, union) in zip(found, wanted, strict=True):
-        crop = fit_into(track.region, 1280, 720, "drop", whole=True)
+        crop = fit_into(track.region, 1280, 720, "drop", whole_pixels=True)
         assert (crop.tolist() if crop is not None else None) == reference_square(union, 1280, 720)
 
 
@@ -159,7 +159,7 @@ def test_a_given_union_is_grown_to_the_published_square(seed):
     corner, sides = random.integers([200, 150], [700, 300]), random.integers(200, 350, 2)
     box = [*corner.tolist(), *(corner + sides).tolist()]
     (one,) = given([{**track(0, 100, box, 1280, 720), "grow": 0.1}], HD, STANDARD)
-    crop = fit_into(one.region, 1280, 720, "drop", whole=True)
+    crop = fit_into(one.region, 1280, 720, "drop", whole_pixels=True)
     assert (crop.tolist() if crop is not None else None) == reference_square(box, 1280, 720)
     assert one.boxes[0].tolist() == box
 
@@ -174,8 +174,8 @@ def test_what_a_source_cannot_know_is_taken_from_the_recording():
 
 def test_enlarging_makes_a_square_or_keeps_the_shape():
     box = np.array([100, 100, 200, 180.0])
-    assert enlarged(box, 0.1, "square").tolist() == pytest.approx([90, 80, 210, 200])
-    assert enlarged(box, 0.1, "stretch").tolist() == pytest.approx([90, 92, 210, 188])
+    assert enlarge_box(box, 0.1, "square").tolist() == pytest.approx([90, 80, 210, 200])
+    assert enlarge_box(box, 0.1, "stretch").tolist() == pytest.approx([90, 92, 210, 188])
 
 
 def test_boxes_of_a_tube_are_smoothed_when_asked():
@@ -194,8 +194,8 @@ def test_tracks_of_a_part_keep_the_recordings_clock():
 
 
 def test_given_tracks_behind_the_end_are_counted():
-    dropped, tracks = Dropped(), [track(at, at + 100, [0, 0, 9, 9]) for at in (0, 1500, 1700)]
-    assert spans(given_tracks(tracks, HD, BASE, dropped)) == [(0, 100)]
+    dropped, tracks = DroppedTracks(), [track(at, at + 100, [0, 0, 9, 9]) for at in (0, 1500, 1700)]
+    assert spans(source_tracks(tracks, HD, BASE, dropped)) == [(0, 100)]
     assert dropped.counts() == {"tracks_outside": 2}
 
 
@@ -208,7 +208,7 @@ def view(portrait, frames, dark=(), white=()):
 
 
 def found(path, settings, nets, embedder=None):
-    return found_tracks(path, media.probe(path), settings, nets["dlib_hog"], embedder)
+    return detect_tracks(path, media.probe(path), settings, nets["dlib_hog"], embedder)
 
 
 def test_a_scene_cut_parts_a_track_on_its_frame(portrait, tmp_path, helpers, nets):
@@ -275,12 +275,12 @@ def chain_of(values):
 )
 def test_two_strange_looks_in_a_row_are_another_person(values, parts):
     chain, faces = chain_of(values)
-    assert [part.samples for part in by_identity(chain, faces, 0.6)] == parts
+    assert [part.samples for part in split_by_identity(chain, faces, 0.6)] == parts
 
 
 # --- where faces are looked for -----------------------------------------------------------------------------
 def searched(path, nets, span, **probed):
-    return found_tracks(path, media.probe(path) | probed, BASE, nets["dlib_hog"], span=span)
+    return detect_tracks(path, media.probe(path) | probed, BASE, nets["dlib_hog"], span=span)
 
 
 def test_faces_are_found_inside_the_span_only(face_video, nets):
@@ -314,4 +314,4 @@ def test_standard_rules_frame_found_tracks_by_their_union(face_video, nets):
     assert len(tracks) == 2  # the face, of 110 px, moves by 74: a quarter of the first box is left on the way
     for one in tracks:
         union = [*one.boxes[:, :2].min(0), *one.boxes[:, 2:].max(0)]
-        np.testing.assert_allclose(one.region, enlarged(np.array(union), 0.1, "square"))
+        np.testing.assert_allclose(one.region, enlarge_box(np.array(union), 0.1, "square"))

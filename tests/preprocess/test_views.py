@@ -18,7 +18,7 @@ from pipelines.preprocess.views import (
     cut_vox512,
     cut_vox_max,
     face_square,
-    mapped,
+    map_points,
 )
 from storage.shards import encode_sample
 
@@ -91,7 +91,7 @@ def test_mapped_landmarks_land_on_the_same_picture(video, cut, box, more):
     settings = config(**more)
     inputs = inputs_of(video, box, settings)
     (view,) = cut(inputs, settings, {})
-    points = mapped(inputs["keypoints"][0]["landmarks"], view)
+    points = map_points(inputs["keypoints"][0]["landmarks"], view)
     inner = 0
     for frame, (x, y) in zip(view["frames"].images(), points[:, 5], strict=True):
         if 8 < x < frame.shape[1] - 8 and 8 < y < frame.shape[0] - 8:
@@ -106,7 +106,7 @@ def test_a_pixel_of_the_clip_and_of_the_view_is_one_of_the_recording(video, cut)
     inputs = inputs_of(video, [100, 40, 260, 200], settings)
     (view,) = cut(inputs, settings, {})
     base = np.random.default_rng(0).uniform(0, 64, (50, 4, 2))
-    there = mapped(base, view)
+    there = map_points(base, view)
     crop = inputs["clips"][0]["crop"][0].astype(float)
     source = crop[:2] + base[view["frame_at"]] * (crop[2:] - crop[:2]) / 64
     if cut is cut_ffhq256:
