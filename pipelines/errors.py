@@ -108,7 +108,7 @@ def write_output(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[Path]:
+def replace_output(path: Path) -> Iterator[Path]:
     """A file in the folder of `path`, made now, that takes its name when the block ends well. UserError, with
     the path, where it cannot be made or given that name, or where the disk is full."""
     aside = path.with_name(f".{uuid.uuid4().hex[:8]}.partial{path.suffix.lower()}")

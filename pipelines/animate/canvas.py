@@ -26,8 +26,8 @@ class Canvas:
         edges = np.clip(np.round(square * zoom).astype(int), 0, [width, height] * 2)
         x0, y0, x1, y1 = (int(edge) for edge in edges)
         self._place = slice(y0, y1), slice(x0, x1)
-        across = fading(x1 - x0, left=x0 > 0, right=x1 < width)
-        down = fading(y1 - y0, left=y0 > 0, right=y1 < height)
+        across = fade_weights(x1 - x0, left=x0 > 0, right=x1 < width)
+        down = fade_weights(y1 - y0, left=y0 > 0, right=y1 < height)
         self._mask = (down[:, None] * across)[..., None].astype(np.float32)
         self._under = self._picture[self._place] * (1 - self._mask) + 0.5
 
@@ -47,11 +47,11 @@ class Canvas:
         return out
 
 
-def fading(length: int, left: bool, right: bool) -> np.ndarray:
-    """(length,) weights: 1 inside, falling to 0 at the ends that are asked for, without a kink."""
+def fade_weights(length: int, left: bool, right: bool) -> np.ndarray:
+    """(length,) weights: 1 inside, falling smoothly to 0 at the left or right end, or both."""
     at = np.arange(length) + 0.5
     weight = np.ones(length)
-    for wanted, distance in ((left, at), (right, length - at)):
+    for fade, distance in ((left, at), (right, length - at)):
         share = np.clip(distance / (FEATHER * length), 0, 1)
-        weight *= share**2 * (3 - 2 * share) if wanted else 1
+        weight *= share**2 * (3 - 2 * share) if fade else 1
     return weight

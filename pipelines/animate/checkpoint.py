@@ -1,4 +1,4 @@
-"""A trained model to use, found by what the user has: a checkpoint file, a run file, or released weights."""
+"""The trained model that `animate` uses: from a checkpoint file, a run file, or released weights."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from models.reenactor import Precision, Reenactor
     from pipelines.runs.session import Session
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Trained:
+class ModelSource:
     """Where a model's weights are, before anything heavy is loaded."""
 
     model: str
@@ -36,9 +36,9 @@ class Trained:
     files: dict[str, Path]
     """{"": model.safetensors}, or imported released files by their ids."""
     clips: ClipsConfig
-    """How the clips it learned from were cut, as far as that is known."""
+    """How its training clips were cut, as far as that is known."""
     landmarker: str = "dlib68"
-    """Of models.perception.NETS: what placed the landmarks that it learned from, as far as that is known."""
+    """In models.perception.NETS: the landmarker of its training clips, as far as that is known."""
     fits: str = "landmarks"
     """Backend of fit3dmm, likewise."""
     store: Store
@@ -62,21 +62,21 @@ class Trained:
         return module.reenactor_of(tensors, about, device, precision, self.name)
 
 
-def of_checkpoint(path: Path, model: str | None, store: Store, say: Say) -> Trained:
+def from_checkpoint(path: Path, model: str | None, store: Store, log: Log) -> ModelSource:
     """A model.safetensors that a phase published; its metadata says which model it is."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    found = about(path).get("model")
+    found = read_metadata(path).get("model")
     if not isinstance(found, str) or found not in MODELS:
         raise UserError(f"{path} names the model {found!r}; known: {', '.join(MODELS)}")
     if model is not None and model != found:
         raise UserError(f"{path} holds {found}, not {model}")
-    say(f"{path.name} does not tell how its clips were cut: the defaults, but for --size, --margin, --lift")
-    return Trained(model=found, name=path.name, files={"": path}, clips=ClipsConfig(), store=store)
+    log(f"{path.name} does not record how its clips were cut: the defaults, but for --size, --margin, --lift")
+    return ModelSource(model=found, name=path.name, files={"": path}, clips=ClipsConfig(), store=store)
 
 
-def about(path: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself. UserError for files of another kind, with what to do."""
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a training phase's checkpoint. UserError for files of another kind, with what to do."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -90,15 +90,15 @@ def about(path: Path) -> dict[str, Any]:
     if text is None:
         raise UserError(f"{path} is no checkpoint of a training phase: its metadata has no 'reenact'")
     try:
-        told = json.loads(text)
+        metadata = json.loads(text)
     except ValueError as error:
         raise UserError(f"{path}: its metadata 'reenact' is no JSON ({error})") from None
-    if not isinstance(told, dict):
-        raise UserError(f"{path}: its metadata 'reenact' is a {type(told).__name__}, expected an object")
-    return told
+    if not isinstance(metadata, dict):
+        raise UserError(f"{path}: its metadata 'reenact' is a {type(metadata).__name__}, expected an object")
+    return metadata
 
 
-def of_weights(weights_id: str, model: str | None, store: Store) -> Trained:
+def from_released(weights_id: str, model: str | None, store: Store) -> ModelSource:
     """Released weights that were imported; where they were not, the error says how to obtain them."""
     from storage.weight_files import path_of
 
@@ -109,14 +109,14 @@ def of_weights(weights_id: str, model: str | None, store: Store) -> Trained:
         released = load_spec(name).released
         if weights_id in released:
             files = {one: path_of(store, one) for one in released[weights_id].files}
-            return Trained(model=name, name=weights_id, files=files, clips=ClipsConfig(), store=store)
+            return ModelSource(model=name, name=weights_id, files=files, clips=ClipsConfig(), store=store)
         known |= dict.fromkeys(released, name)
     raise UserError(f"no released weights {weights_id!r}; known: {', '.join(known) or 'none'}")
 
 
-def of_run(run_file: Path, sets: Iterable[str], model: str | None, say: Say) -> Trained:
-    """The last phase of a run's model that has been trained and renders images: as the run's settings and
-    code are now, else, said so, the newest that its store holds.
+def from_run(run_file: Path, sets: Iterable[str], model: str | None, log: Log) -> ModelSource:
+    """The last phase of a run's model that has been trained and renders images: with the run's present
+    settings and code, else the newest in its store, which is logged.
     """
     from pipelines.runs.session import open_session
 
@@ -125,7 +125,7 @@ def of_run(run_file: Path, sets: Iterable[str], model: str | None, say: Say) -> 
     if model is not None and model not in config.models:
         raise UserError(f"{run_file} trains {', '.join(config.models)}, not {model}")
     name = model or config.models[0]
-    found = _current(session, name) or _newest(session, name, partial(command, "why", run_file, sets), say)
+    found = _current(session, name) or _newest(session, name, partial(command, "why", run_file, sets), log)
     if found is None:
         raise UserError(
             f"no phase of {name} that renders images has been trained in {session.store}; "
@@ -133,7 +133,7 @@ def of_run(run_file: Path, sets: Iterable[str], model: str | None, say: Say) -> 
         )
     node, path = found
     name_of = f"{node} of {config.name}"
-    return Trained(
+    return ModelSource(
         model=name,
         name=name_of,
         files={"": path},
@@ -153,14 +153,14 @@ def _current(session: Session, model: str) -> tuple[str, Path] | None:
         if artifact is not None:
             which = CHECKPOINTS[session.config.eval.checkpoint]
             path = artifact.path(which if which in artifact.files else CHECKPOINTS["last"])
-            if "architecture" in about(path):
+            if "architecture" in read_metadata(path):
                 return node, path
     return None
 
 
-def _newest(session: Session, model: str, why: Callable[..., str], say: Say) -> tuple[str, Path] | None:
-    """The last phase of which the store holds any training, the newest of those. why: the command that
-    explains a node."""
+def _newest(session: Session, model: str, why: Callable[..., str], log: Log) -> tuple[str, Path] | None:
+    """The newest checkpoint of the last phase that has one in the store. why: node -> the command that
+    explains it."""
     store = session.store
     for node in _phases(session, model):
         folders = [f"{locations.wholes(node)}/{key}" for key in store.folders(locations.wholes(node))]
@@ -172,8 +172,8 @@ def _newest(session: Session, model: str, why: Callable[..., str], say: Say) -> 
         )
         for _, folder in reversed(dated):
             path = store.fetch(f"{folder}/{CHECKPOINTS['last']}")
-            if "architecture" in about(path):
-                say(
+            if "architecture" in read_metadata(path):
+                log(
                     f"{node} {folder.rsplit('/', 1)[1][:8]} is the newest in the store, trained with other "
                     f"settings, data or code than now: `{why(node)}`"
                 )

@@ -1,5 +1,5 @@
-"""What drives `reenact animate`: a video, a picture, or numbers; its times, and the motion that a model reads
-from it.
+"""What `reenact animate` reads: the faces of its sources, and what drives (a video, a picture or arrays) with
+its times and the motion that a model reads from it.
 
 Two passes over a driving video, neither of which holds it: one finds the face, one reads motion from the
 face's square.
@@ -8,9 +8,9 @@ face's square.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -19,85 +19,139 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 
 from models.perception.file_arrays import UNREADABLE
-from models.perception.head.hull import hull_area
+from models.perception.interfaces import FaceDetector, Landmarker
 from models.reenactor import MOST_LOST, Motion, Reenactor, Shown
 from pipelines import media
+from pipelines.animate.sound import silence_features, speech_at
 from pipelines.errors import UserError, meaning
 from pipelines.media.encoding import Timeline
 from pipelines.preprocess.clips import ClipsConfig
 
 if TYPE_CHECKING:
     from pipelines.animate.face import FaceTrack, Portrait
+    from pipelines.animate.perception import Perception
+    from pipelines.media.still_image import Picture
 
 T = TypeVar("T")
-Say = Callable[[str], None]
-Seen = Callable[[Shown], None]
+Log = Callable[[str], None]
+OnFaces = Callable[[Shown], None]
 
-AHEAD = 2
+PREFETCH = 2
 """Batches of driving frames decoded before they are asked for."""
-FAR = 1.7
-"""A driving square this much wider than one frame needs is told of."""
-NUMBERS = ".npz"
-"""Name of files that drive by numbers."""
+WIDE = 1.7
+"""A driving square this much wider than one frame needs is reported."""
+SMALL = 0.5
+"""Faces whose square is smaller than this share of the model's image side are reported."""
+ARRAYS = ".npz"
+"""Suffix of files of arrays that drive."""
 FASTEST = 240
-"""Frames a second, at most, of numbers."""
+"""Frames a second, at most, of arrays."""
 
 
-class Driving(Protocol):
+class Driver(Protocol):
     """What drives."""
 
     times: Timeline
     indices: list[int]
-    """Which frame of the timeline each frame of motion is; grows with what is handed out."""
-    there: list[bool]
+    """Which frame of the timeline each frame of motion is; grows as `motions` yields them."""
+    has_face: list[bool]
     """Whether it shows a face; grows likewise."""
 
-    def motions(self, seen: Seen | None = None) -> Iterator[Motion]:
-        """The motion of every frame, in batches. seen: called with the frames that show a face."""
+    def motions(self, on_faces: OnFaces | None = None) -> Iterator[Motion]:
+        """The motion of every frame, in batches. on_faces: called with the frames that show a face."""
         ...
 
 
+# --- sources ------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A source picture and its face."""
+
+    path: Path
+    picture: np.ndarray
+    """(H,W,3) uint8: all of it"""
+    portrait: Portrait
+
+
+def find_source(path: Path, clips: ClipsConfig, detector: FaceDetector, side: int, log: Log) -> Source:
+    """The largest face of a picture's file. UserError where it shows none."""
+    from pipelines.media.still_image import read_picture
+
+    return find_face(path, read_picture(path), clips, detector, side, log)
+
+
+def find_face(
+    path: Path, picture: Picture, clips: ClipsConfig, detector: FaceDetector, side: int, log: Log
+) -> Source:
+    """A picture's largest face. side: of the model's pictures. UserError where it shows none."""
+    from pipelines.animate.face import portrait
+
+    for note in picture.notes:
+        log(f"{path}: {note}")
+    found = portrait(picture.pixels, clips, detector)
+    height, width = picture.pixels.shape[:2]
+    if found is None:
+        raise UserError(f"{path}: {detector.name} sees no face in its {width} x {height} pixels")
+    if found.others:
+        log(f"{path}: {found.others + 1} faces; the largest is used")
+    across = int(found.square[2] - found.square[0])
+    if across < SMALL * side:
+        log(f"{path}: the face's square is {across} px wide, the model's pictures are {side} px")
+    return Source(path=path, picture=picture.pixels, portrait=found)
+
+
+def face_frames(sources: Sequence[Source], landmarker: Landmarker | None) -> Shown:
+    """Sources as a model reads them."""
+    crops = np.stack([source.portrait.crop for source in sources])
+    boxes = np.stack([source.portrait.box for source in sources])
+    return with_landmarks(Shown(frames=crops, boxes=boxes), landmarker)
+
+
+def first_frame(faces: Shown) -> Shown:
+    """The first of the frames."""
+    return select_frames(faces, np.arange(len(faces.frames)) == 0)
+
+
 # --- a video ------------------------------------------------------------------------------------------------
-def find_driving(
+def find_driving_face(
     path: Path,
     probed: Mapping[str, Any],
     times: Timeline,
     clips: ClipsConfig,
-    detector: Any,
-    say: Say,
-    whole: bool = False,
+    detector: FaceDetector,
+    log: Log,
+    bridged: bool = False,
 ) -> tuple[FaceTrack, int]:
-    """The driving face, and in how many frames it is not there. whole: `Reenactor.whole`. UserError where no
-    face is there in most frames.
+    """The driving face's track, and the number of frames without it. bridged: the model itself finds motion
+    for those (`Reenactor.whole`). UserError where most frames have none.
     """
     from pipelines.animate.face import face_track
 
     track = face_track(path, probed, clips, detector)
     if track is None:
-        raise UserError(f"{path}: {detector.name} sees no face in any frame it was shown")
-    there = face_shown(track.at(times.seconds))
-    lost = int((~there).sum())
-    if lost > MOST_LOST * len(there):
-        raise UserError(f"{path}: no face in {lost} of {len(there)} frames, more than {MOST_LOST:.0%}")
-    if lost:
-        mended = "" if whole else "; each keeps the last face's motion"
-        say(f"{path}: no face in {lost} of {len(there)} frames{mended}")
+        raise UserError(f"{path}: {detector.name} finds no face in any frame")
+    missing, count = int((~face_mask(track.at(times.seconds))).sum()), len(times.shown)
+    if missing > MOST_LOST * count:
+        raise UserError(f"{path}: no face in {missing} of {count} frames, more than {MOST_LOST:.0%}")
+    if missing:
+        motion = "" if bridged else "; each keeps the last face's motion"
+        log(f"{path}: no face in {missing} of {count} frames{motion}")
     if track.others:
-        say(f"{path}: up to {track.others + 1} faces at a time; the largest drives")
+        log(f"{path}: up to {track.others + 1} faces at a time; the largest drives")
     across = float(np.median(track.boxes[:, 2:] - track.boxes[:, :2])) * (1 + 2 * clips.margin)
-    if (side := track.square[2] - track.square[0]) > FAR * across:
-        say(
+    if (side := track.square[2] - track.square[0]) > WIDE * across:
+        log(
             f"{path}: the face moves far: its square is {side} px wide, {across:.0f} would do for one frame; "
             "the model learned from closer crops, so a video cut into parts will look better"
         )
-    return track, lost
+    return track, missing
 
 
-class Film:
+class VideoDriver:
     """The driving video as batches of its face's square, decoded ahead in a thread.
 
-    landmarker: places landmarks, where the model reads them. heard (T,A): at each frame of the timeline,
-    where the model hears.
+    landmarker: places landmarks, where the model reads them. speech (T,A): audio features at each frame of
+    the timeline, where the model reads them.
     """
 
     def __init__(
@@ -108,25 +162,23 @@ class Film:
         track: FaceTrack,
         side: int,
         reenactor: Reenactor,
-        landmarker: Any = None,
-        heard: np.ndarray | None = None,
+        landmarker: Landmarker | None = None,
+        speech: np.ndarray | None = None,
     ):
         self.path, self.probed, self.times, self.track = path, probed, times, track
         self.side, self.reenactor = side, reenactor
-        self.landmarker, self.heard = landmarker, heard
+        self.landmarker, self.speech = landmarker, speech
         self.indices: list[int] = []
-        self.there: list[bool] = []
+        self.has_face: list[bool] = []
 
-    def shown(self) -> Iterator[Shown]:
+    def faces(self) -> Iterator[Shown]:
         """Batches of all frames, in order; boxes are NaN where there is no face."""
         from pipelines.animate.face import cut_of, in_crop
 
         cut = cut_of(self.track.square, self.probed["width"], self.probed["height"], self.side)
         decoded = media.stream_frames(self.path, self.probed, cut.size, cut.box)
         after = -1
-        while batch := [
-            (cut.whole(frame), second) for frame, second in islice(decoded, self.reenactor.batch)
-        ]:
+        while batch := [(cut.pad(frame), second) for frame, second in islice(decoded, self.reenactor.batch)]:
             frames, seconds, indices = [], [], []
             for frame, second in batch:
                 at = self.times.nearest(second, after)
@@ -138,96 +190,96 @@ class Film:
                 return
             boxes = in_crop(self.track, self.track.at(np.array(seconds)), self.side)
             self.indices += indices
-            self.there += face_shown(boxes).tolist()
-            heard = None if self.heard is None else self.heard[indices]
-            yield dressed(Shown(frames=np.stack(frames), boxes=boxes, speech=heard), self.landmarker)
+            self.has_face += face_mask(boxes).tolist()
+            speech = None if self.speech is None else self.speech[indices]
+            yield with_landmarks(Shown(frames=np.stack(frames), boxes=boxes, speech=speech), self.landmarker)
 
-    def motions(self, seen: Seen | None = None) -> Iterator[Motion]:
+    def motions(self, on_faces: OnFaces | None = None) -> Iterator[Motion]:
         """Models that want the whole video are given all frames as they are. For others, frames without a
         face have the motion of the last one with a face, those at the start that of the first.
         """
         if self.reenactor.whole:
-            yield from map(self.reenactor.motion, ahead(self.shown(), AHEAD))
+            yield from map(self.reenactor.motion, prefetch(self.faces(), PREFETCH))
         else:
-            yield from self._held(seen)
+            yield from self._hold_last(on_faces)
 
-    def _held(self, seen: Seen | None) -> Iterator[Motion]:
+    def _hold_last(self, on_faces: OnFaces | None) -> Iterator[Motion]:
         last: Motion | None = None
-        waiting = 0
-        for batch in ahead(self.shown(), AHEAD):
-            there = face_shown(batch.boxes)
-            if not there.any():
+        waiting = 0  # frames before the first face
+        for batch in prefetch(self.faces(), PREFETCH):
+            visible = face_mask(batch.boxes)
+            if not visible.any():
                 if last is None:
-                    waiting += len(there)
+                    waiting += len(visible)
                 else:
-                    yield taken(last, [0] * len(there))
+                    yield select(last, [0] * len(visible))
                 continue
-            faces = with_faces(batch, there)
-            if seen is not None:
-                seen(faces)
+            faces = select_frames(batch, visible)
+            if on_faces is not None:
+                on_faces(faces)
             motion = self.reenactor.motion(faces)
-            place = np.cumsum(there) - 1  # of each frame's motion; -1 before the batch's first face
+            place = np.cumsum(visible) - 1  # of each frame's motion; -1 before the batch's first face
             if last is None:
-                yield taken(motion, [0] * waiting + np.maximum(place, 0).tolist())
+                yield select(motion, [0] * waiting + np.maximum(place, 0).tolist())
             else:
-                yield taken(joined([last, motion]), (place + 1).tolist())
-            last = taken(motion, [-1])
+                yield select(concat([last, motion]), (place + 1).tolist())
+            last = select(motion, [-1])
 
 
-def face_shown(boxes: np.ndarray) -> np.ndarray:
+def face_mask(boxes: np.ndarray) -> np.ndarray:
     """boxes (T,4), NaN where there is no face -> (T,) bool"""
     return ~np.isnan(boxes[:, 0])
 
 
-def taken(motion: Motion, at: Sequence[int]) -> Motion:
+def select(motion: Motion, at: Sequence[int]) -> Motion:
     """The motion of some of its frames."""
     return {name: values[list(at)] for name, values in motion.items()}
 
 
-def joined(motions: Sequence[Motion]) -> Motion:
+def concat(motions: Sequence[Motion]) -> Motion:
     """One after the other."""
     import torch
 
     return {name: torch.cat([motion[name] for motion in motions]) for name in motions[0]}
 
 
-def dressed(shown: Shown, landmarker: Any) -> Shown:
-    """With landmarks, if there is a landmarker."""
+def with_landmarks(faces: Shown, landmarker: Landmarker | None) -> Shown:
+    """The frames with their landmarks, if there is a landmarker."""
     if landmarker is None:
-        return shown
-    return replace(shown, landmarks=landmarker.landmarks(shown.frames, shown.boxes))
+        return faces
+    return replace(faces, landmarks=landmarker.landmarks(faces.frames, faces.boxes))
 
 
-def with_faces(shown: Shown, there: np.ndarray) -> Shown:
-    """Only the frames `there` (T,) bool."""
-    landmarks, speech = (None if part is None else part[there] for part in (shown.landmarks, shown.speech))
-    return Shown(frames=shown.frames[there], boxes=shown.boxes[there], landmarks=landmarks, speech=speech)
+def select_frames(faces: Shown, mask: np.ndarray) -> Shown:
+    """The frames where mask (T,) bool is true."""
+    landmarks, speech = (None if part is None else part[mask] for part in (faces.landmarks, faces.speech))
+    return Shown(frames=faces.frames[mask], boxes=faces.boxes[mask], landmarks=landmarks, speech=speech)
 
 
-# --- pictures and numbers -----------------------------------------------------------------------------------
-class Still:
+# --- pictures and arrays ------------------------------------------------------------------------------------
+class ImageDriver:
     """Pictures, each a face's square, as frames of a video."""
 
-    def __init__(self, shown: Shown, reenactor: Reenactor):
-        self.frames, self.reenactor = shown, reenactor
-        self.times = steady(len(shown.frames))
+    def __init__(self, faces: Shown, reenactor: Reenactor):
+        self.faces, self.reenactor = faces, reenactor
+        self.times = constant_timeline(len(faces.frames))
         self.indices: list[int] = []
-        self.there: list[bool] = []
+        self.has_face: list[bool] = []
 
-    def motions(self, seen: Seen | None = None) -> Iterator[Motion]:
+    def motions(self, on_faces: OnFaces | None = None) -> Iterator[Motion]:
         """One batch."""
-        self.indices += range(len(self.frames.frames))
-        self.there += face_shown(self.frames.boxes).tolist()
-        if seen is not None:
-            seen(self.frames)
-        yield self.reenactor.motion(self.frames)
+        self.indices += range(len(self.faces.frames))
+        self.has_face += face_mask(self.faces.boxes).tolist()
+        if on_faces is not None:
+            on_faces(self.faces)
+        yield self.reenactor.motion(self.faces)
 
 
-class Numbers:
-    """Motion that a file states: an npz of arrays, as the model says it wants them, and `fps` ().
+class ArrayDriver:
+    """Motion from a file: an npz of the arrays that the model's README lists, and `fps` ().
 
-    silence: what the model hears where the file has no field `speech`, by the number of frames. Raises
-    ValueError naming the file and the field.
+    silence: number of frames -> audio features where the file has no field `speech`. UserError, which names
+    the file and the field, for wrong arrays.
     """
 
     def __init__(
@@ -236,9 +288,9 @@ class Numbers:
         reenactor: Reenactor,
         silence: Callable[[int], np.ndarray | None] = lambda count: None,
     ):
-        fields = read_numbers(path)
+        fields = read_arrays(path)
         try:
-            rate = stated_rate(fields.pop("fps", None))
+            rate = frame_rate(fields.pop("fps", None))
             self._motion = reenactor.stated(fields)
             quiet = silence(len(next(iter(self._motion.values()))))
             if quiet is not None and "speech" not in fields:
@@ -247,19 +299,19 @@ class Numbers:
             if meaning(error) != "user":
                 raise
             raise UserError(f"{path}: {error}") from None
-        self.times = steady(len(next(iter(self._motion.values()))), rate)
+        self.times = constant_timeline(len(next(iter(self._motion.values()))), rate)
         self.indices: list[int] = []
-        self.there: list[bool] = []
+        self.has_face: list[bool] = []
 
-    def motions(self, seen: Seen | None = None) -> Iterator[Motion]:
+    def motions(self, on_faces: OnFaces | None = None) -> Iterator[Motion]:
         """One batch."""
         count = len(self.times.shown)
         self.indices += range(count)
-        self.there += [True] * count
+        self.has_face += [True] * count
         yield self._motion
 
 
-def read_numbers(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an npz file; nothing in it is unpickled. UserError, naming the field, if it is none."""
     field = ""
     try:
@@ -274,11 +326,11 @@ def read_numbers(path: Path) -> dict[str, np.ndarray]:
                     raise ValueError("found other bytes, expected an array")
         return arrays
     except UNREADABLE as error:
-        told = f"{field}: {error}" if field else str(error)
-        raise UserError(f"{path} is no file of numbers: {told}") from None
+        problem = f"{field}: {error}" if field else str(error)
+        raise UserError(f"{path} is no file of arrays: {problem}") from None
 
 
-def stated_rate(value: np.ndarray | None) -> Fraction:
+def frame_rate(value: np.ndarray | None) -> Fraction:
     """fps () -> frames a second; 25 if not given."""
     if value is None:
         return Fraction(media.FPS)
@@ -287,76 +339,53 @@ def stated_rate(value: np.ndarray | None) -> Fraction:
     return Fraction(float(value)).limit_denominator(1001)
 
 
-def steady(frames: int, rate: Fraction = Fraction(media.FPS)) -> Timeline:
+def constant_timeline(frames: int, rate: Fraction = Fraction(media.FPS)) -> Timeline:
     """Times of frames of a constant rate."""
     base, step = Fraction(1, rate.numerator * 1000), rate.denominator * 1000
     return Timeline(base, tuple(range(0, frames * step, step)), frames * step, rate, True)
 
 
-# --- where relative motion starts ---------------------------------------------------------------------------
-def plan_motion(
-    driving: Driving, source: Portrait, best_frame: bool, nets: Mapping[str, Any], say: Say
-) -> tuple[Iterable[Motion], Motion | None, int]:
-    """Batches of motion, the motion where relative motion starts (None: that of the first frame), and its
-    frame."""
-    if not best_frame:
-        return driving.motions(), None, 0
-    likeness = Likeness(source, nets["landmarker"])
-    motions = list(driving.motions(likeness.look))
-    start = int(np.flatnonzero(driving.there)[likeness.best()])
-    say(f"relative motion starts at driving frame {start}, whose face is most like the source's")
-    before = 0
-    for motion in motions:
-        count = len(next(iter(motion.values())))
-        if start < before + count:
-            return motions, taken(motion, [start - before]), start
-        before += count
-    raise AssertionError(f"frame {start} of {before}")
+# --- what drives --------------------------------------------------------------------------------------------
+def open_driver(
+    reenactor: Reenactor,
+    driving: Path | None,
+    sources: Shown,
+    clips: ClipsConfig,
+    nets: Perception,
+    log: Log,
+) -> Driver:
+    """What drives: arrays by the suffix of their file, a picture or a video by what is in it; None: the first
+    source itself."""
+    from pipelines.media.encoding import timeline
+    from pipelines.media.still_image import Picture, picture_or_video
+
+    landmarker = nets.landmarker if "landmarks" in reenactor.reads else None
+
+    def silence(frames: int) -> np.ndarray | None:
+        return silence_features(frames, reenactor, nets)
+
+    if driving is None:
+        return ImageDriver(replace(first_frame(sources), speech=silence(1)), reenactor)
+    if driving.suffix.lower() == ARRAYS:
+        return ArrayDriver(driving, reenactor, silence)
+    probed = picture_or_video(driving)
+    if isinstance(probed, Picture):
+        face = find_face(driving, probed, clips, nets.detector, reenactor.image_size, log)
+        return ImageDriver(replace(face_frames([face], landmarker), speech=silence(1)), reenactor)
+    times = timeline(driving, probed["start"], probed["video_index"])
+    track, _ = find_driving_face(driving, probed, times, clips, nets.detector, log, reenactor.whole)
+    speech = speech_at(driving, probed, times, reenactor, nets, log)
+    if reenactor.whole:
+        log(f"{driving}: the motion of all {len(times.shown)} frames is read before the first is rendered")
+    return VideoDriver(driving, probed, times, track, clips.size, reenactor, landmarker, speech)
 
 
-class Likeness:
-    """How much the face of each driving frame is posed as the source's (supplement 7.3).
-
-    68 landmarks less their mean, over the root of their hull's area; the sum of squared differences.
-    """
-
-    def __init__(self, source: Portrait, landmarker: Any):
-        self._landmarker = landmarker
-        points = landmarker.landmarks(source.crop[None], source.box[None])[0]
-        self._wanted = normalised(points)
-        if self._wanted is None:
-            raise UserError(f"{landmarker.name} places no landmarks on the source; leave out --best-frame")
-        self._distances: list[float] = []
-
-    def look(self, driving: Shown) -> None:
-        for points in self._landmarker.landmarks(driving.frames, driving.boxes):
-            shape = normalised(points)
-            gap = np.inf if shape is None else float(np.square(shape - self._wanted).sum())
-            self._distances.append(gap)
-
-    def best(self) -> int:
-        """Number, among the frames with a face, of the most alike; the earliest of equals. UserError where
-        none has landmarks.
-        """
-        if not np.isfinite(self._distances).any():
-            raise UserError(
-                f"{self._landmarker.name} places no landmarks on any driving frame; leave out --best-frame"
-            )
-        return int(np.argmin(self._distances))
-
-
-def normalised(points: np.ndarray) -> np.ndarray | None:
-    """Landmarks (68,2) -> about 0, their hull of area 1; None where they are missing or in a line."""
-    area = hull_area(points)
-    return (points - points.mean(0)) / area**0.5 if area > 0 else None
-
-
-# --- ahead of what is asked for -----------------------------------------------------------------------------
+# --- decoding ahead ----------------------------------------------------------------------------------------
 END = object()
 
 
-def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
-    """The same items, made in a thread up to `depth` of them before they are asked for."""
+def prefetch(items: Iterator[T], depth: int) -> Iterator[T]:
+    """The same items, up to `depth` of them computed in a thread before they are asked for."""
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[Future[Any]] = deque(pool.submit(next, items, END) for _ in range(depth))
         while (item := waiting.popleft().result()) is not END:

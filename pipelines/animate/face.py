@@ -1,6 +1,6 @@
-"""The one face of a picture or of a whole video, in a square as the clips' rules cut it for training.
+"""The largest face of a picture or of a whole video, in a square as the clips' rules cut it for training.
 
-For inference: every frame of the video counts, at its own times, and the person in it is taken to be one.
+For inference: every frame of the video counts, at its own times, and is expected to show the same person.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,12 +25,15 @@ from pipelines.preprocess.tracks import (
     median_filter,
 )
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 PICTURE_SIDES = (512, 1024, 2048)
-"""Longest sides at which a picture is shown to the detector, until it sees a face: small faces in large
-pictures are rare, and large pictures slow."""
-BRIDGED = 2
-"""A face is taken to be there between two detections that are at most so many looks apart: a look may miss
-it."""
+"""Longest sides to which a picture is scaled for the detector, one after the other until it finds a face:
+small faces in large pictures are rare, and large pictures slow."""
+MAX_GAP = 2
+"""A face counts as visible between two detections that are at most so many sampled frames apart: the detector
+may miss it in one."""
 TOUCH = 0.002
 """Seconds by which a frame's time may differ from that of the same frame: Matroska's are rounded."""
 
@@ -55,25 +58,25 @@ class FaceTrack:
 
     seconds: np.ndarray
     """(n,) of the frames it was detected in, ascending"""
-    looks: np.ndarray
-    """(n,) int: their numbers among the frames looked at"""
+    samples: np.ndarray
+    """(n,) int: their numbers among the frames that the detector was run on"""
     boxes: np.ndarray
     """(n,4) pixels of the video"""
     square: np.ndarray
     """(4,) int, pixels of the video, even. Where the face moves further than the frame is high or wide, it
     leaves the frame; what lies outside is mirrored."""
     others: int
-    """Other faces seen beside it"""
+    """Most other faces in one frame"""
 
     def at(self, seconds: np.ndarray) -> np.ndarray:
         """seconds (T,) -> boxes (T,4) float32 in pixels of the video, NaN where the face is not there."""
         boxes = [np.interp(seconds, self.seconds, self.boxes[:, edge]) for edge in range(4)]
         out = np.stack(boxes, axis=1).astype(np.float32)
         near = np.searchsorted(self.seconds, seconds + TOUCH) - 1  # last detection up to then
-        later = np.minimum(near + 1, len(self.looks) - 1)
+        later = np.minimum(near + 1, len(self.samples) - 1)
         exact = (near >= 0) & (np.abs(self.seconds[near] - seconds) < TOUCH)
-        inside = (near >= 0) & (near < len(self.looks) - 1)
-        inside &= self.looks[later] - self.looks[near] <= BRIDGED
+        inside = (near >= 0) & (near < len(self.samples) - 1)
+        inside &= self.samples[later] - self.samples[near] <= MAX_GAP
         out[~(exact | inside)] = np.nan
         return out
 
@@ -84,7 +87,7 @@ def portrait(pixels: np.ndarray, settings: ClipsConfig, detector: FaceDetector) 
     from PIL import Image
 
     image = Image.fromarray(pixels)
-    boxes = _detected(image, detector)
+    boxes = _detect(image, detector)
     if not len(boxes):
         return None
     areas = np.prod(boxes[:, 2:4] - boxes[:, :2], axis=1)
@@ -97,18 +100,18 @@ def portrait(pixels: np.ndarray, settings: ClipsConfig, detector: FaceDetector) 
     return Portrait(np.asarray(crop), _inside(box, square, size), square, len(boxes) - 1)
 
 
-def _detected(image: Any, detector: FaceDetector) -> np.ndarray:
+def _detect(image: Image.Image, detector: FaceDetector) -> np.ndarray:
     """(n,5) boxes in pixels of the picture."""
     from PIL import Image
 
     longest = max(image.size)
     for side in PICTURE_SIDES:
         zoom = min(1.0, side / longest)
-        shown = tuple(max(2, round(length * zoom)) for length in image.size)
-        small = image if zoom == 1 else image.resize(shown, Image.Resampling.BOX)
+        size = max(2, round(image.width * zoom)), max(2, round(image.height * zoom))
+        small = image if zoom == 1 else image.resize(size, Image.Resampling.BOX)
         found = detector.detect(np.asarray(small)[None])[0]
         if len(found) or zoom == 1:
-            scale = np.array([image.width / shown[0], image.height / shown[1]] * 2 + [1.0])
+            scale = np.array([image.width / size[0], image.height / size[1]] * 2 + [1.0])
             return found * scale
     return np.zeros((0, 5))
 
@@ -140,9 +143,9 @@ def face_track(
         for chain in kept
         for sample, box in zip(chain.samples, map(tuple, chain.boxes), strict=True)
     )
-    looks, boxes = np.array([s for s, _ in found]), np.array([b for _, b in found], np.float32)
-    clock = np.arange(int(ticks[looks[0]]), int(ticks[looks[-1]]) + 1)
-    steady = np.stack([np.interp(clock, ticks[looks], boxes[:, edge]) for edge in range(4)], axis=1)
+    samples, boxes = np.array([s for s, _ in found]), np.array([b for _, b in found], np.float32)
+    clock = np.arange(int(ticks[samples[0]]), int(ticks[samples[-1]]) + 1)
+    steady = np.stack([np.interp(clock, ticks[samples], boxes[:, edge]) for edge in range(4)], axis=1)
     size = probed["width"], probed["height"]
     known = median_filter(steady.astype(np.float32), settings.smooth)
     square = _square(known, *size, settings)
@@ -150,7 +153,7 @@ def face_track(
     if (union[:2] < square[:2]).any() or (union[2:] > square[2:]).any():
         square = _square(known, *size, settings, "pad")
     beside = max(len(boxes) for boxes in seen.results) - 1
-    return FaceTrack(seen.times[looks], looks, boxes, square, beside)
+    return FaceTrack(seen.times[samples], samples, boxes, square, beside)
 
 
 def _main(chains: Sequence[Chain]) -> list[Chain]:
@@ -192,7 +195,7 @@ class Cut(NamedTuple):
     margins: tuple[tuple[int, int], ...]
     """Rows and columns to mirror around it, as np.pad takes them"""
 
-    def whole(self, frame: np.ndarray) -> np.ndarray:
+    def pad(self, frame: np.ndarray) -> np.ndarray:
         """The part (H,W,3) -> the crop (S,S,3), a copy."""
         return np.pad(frame, self.margins, mode="symmetric")
 

@@ -1,110 +1,58 @@
-"""`reenact animate`: the command, what it finds a model by, and what the video says of itself."""
+"""`reenact animate`: its options, and how they name a model."""
 
 from __future__ import annotations
 
 import os
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import click
 
-from models.reenactor import ANGLES, Edit, Reenactor, Transfer
-from pipelines.animate.render import PICTURE, Made, Wish, animate, check_files
-from pipelines.animate.sound import encoder_of
 from pipelines.cli.options import FILE, STORE
-from pipelines.errors import UserError, replaced
-from pipelines.media import ffmpeg_instead
-from pipelines.preprocess.clips import ClipsConfig
-from pipelines.runs.progress import LOG_EVERY, REDRAW_EVERY, clock
+from pipelines.errors import UserError, replace_output
 
 if TYPE_CHECKING:
-    from pipelines.animate.checkpoint import Trained
-    from storage.files import Store
+    from typing import Unpack
 
-Say = Callable[[str], None]
+    from models.reenactor import Edit, Follow, Precision, Reenactor
+    from pipelines.animate.checkpoint import ModelSource
+    from pipelines.animate.render import Options, Result
+    from pipelines.preprocess.clips import ClipsConfig
 
-SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
-"""IPTC's vocabulary of how a picture came to be, which C2PA uses too."""
-
-
-class Ticker:
-    """How far it is: one line that is written over in a terminal, now and then a line in a log."""
-
-    def __init__(self, stream: TextIO | None = None, live: bool | None = None):
-        self._stream = stream or sys.stderr
-        self.live = self._stream.isatty() if live is None else live
-        self._first: tuple[float, int] | None = None
-        self._told = time.monotonic() if not self.live else 0.0
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if self._first is None:
-            self._first = (now, done)  # what came before is start-up
-        if now - self._told < (REDRAW_EVERY if self.live else LOG_EVERY) and not (
-            self.live and done == total
-        ):
-            return
-        self._told = now
-        began, at_first = self._first
-        rate = (done - at_first) / max(1e-6, now - began)
-        left = f"  {rate:.1f} frames/s  ETA {clock((total - done) / rate)}" if rate else ""
-        line = f"{done:,}/{total:,} frames{left}"
-        self._stream.write(f"\r\x1b[K{line}" if self.live else f"{line}\n")
-        self._stream.flush()
-
-    def say(self, text: str) -> None:
-        self.clear()
-        self._stream.write(f"{text}\n")
-        self._stream.flush()
-
-    def clear(self) -> None:
-        """Take the line of a terminal away."""
-        if self.live:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
+Log = Callable[[str], None]
 
 
-def tags_of(trained: Trained, reenactor: Reenactor, wish: Wish) -> dict[str, str]:
-    """What the file says of itself: that it is synthetic, and by what."""
-    from importlib.metadata import version
+class Arguments(TypedDict):
+    """Options of the command as click hands them over; help texts are below."""
 
-    labels = ", ".join(f"{part}: {what}" for part, what in sorted(reenactor.labels.items()))
-    kind = "compositeWithTrainedAlgorithmicMedia" if wish.paste_back else "trainedAlgorithmicMedia"
-    told = f"Synthetic media: a portrait animated by reenact {version('reenact')} with {trained.model}"
-    motion = [
-        wish.transfer.motion,
-        *["adapt-scale"] * wish.transfer.adapt_scale,
-        *["best-frame"] * wish.best_frame,
-    ]
-    return {
-        "comment": f"{told}. The person shown did not make these movements.",
-        "description": f"{told}, checkpoint {trained.name}, sha256 {trained.digest}; "
-        f"labels of its weights: {labels or 'none'}",
-        "digitalSourceType": f"{SOURCE_TYPE}{kind}",
-        "reenact.model": trained.model,
-        "reenact.checkpoint": trained.name,
-        "reenact.checkpoint_sha256": trained.digest,
-        "reenact.labels": labels or "none",
-        "reenact.motion": ", ".join(motion),
-        "reenact.edits": ", ".join(wish.edits) or "none",
-    }
-
-
-def device_of(wanted: str) -> str:
-    """auto -> cuda where there is one. UserError where cuda is asked for and there is none."""
-    import torch
-
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no GPU here; --device cpu is slower but works")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
+    checkpoint: Path | None
+    run_file: Path | None
+    weights: str | None
+    model: str | None
+    sets: tuple[str, ...]
+    motion: Follow | None
+    adapt_scale: bool
+    best_frame: bool
+    frontal: bool
+    pose: tuple[str, ...]
+    turn: tuple[str, ...]
+    expression: tuple[str, ...]
+    identity: tuple[str, ...]
+    expression_of: Path | None
+    paste_back: bool
+    size: int | None
+    margin: float | None
+    lift: float | None
+    detector: Literal["dlib_ladder", "dlib_hog", "s3fd"] | None
+    store: str
 
 
-def checked_out(out: Path, inputs: Sequence[Path]) -> None:
-    """UserError: an output that cannot be, or an input that is not there."""
+def check_paths(out: Path, inputs: Sequence[Path]) -> None:
+    """UserError for an output that cannot be made and for a missing input."""
+    from pipelines.animate.render import PICTURE
+
     for path in inputs:
         if not os.path.isfile(path):
             raise UserError(f"{path}: no such file")
@@ -119,7 +67,7 @@ def checked_out(out: Path, inputs: Sequence[Path]) -> None:
 @click.command("animate")
 @click.argument("sources", nargs=-1, required=True, type=FILE, metavar="SOURCE...")
 @click.option("--driving", type=FILE, metavar="FILE",
-              help="Whose motion and sound to take: a video, a picture, or numbers (.npz; see the model's "
+              help="Whose motion and sound to take: a video, a picture, or arrays (.npz; see the model's "
               "README). Left out: the source itself, edited.")  # fmt: skip
 @click.option("--out", "-o", required=True, type=FILE, metavar="OUT.mp4", help="Or .png, of one frame.")
 @click.option("--checkpoint", type=FILE, metavar="FILE", help="model.safetensors of a training phase.")
@@ -145,7 +93,7 @@ def checked_out(out: Path, inputs: Sequence[Path]) -> None:
               help="Add to a component of the expression, by number or name "
               "(headgan; repeatable).")  # fmt: skip
 @click.option("--identity", multiple=True, metavar="COMPONENT=SIGMAS",
-              help="Add to a component of the drawn face's identity, by number or name "
+              help="Add to a component of the rendered face's identity, by number or name "
               "(headgan; repeatable).")  # fmt: skip
 @click.option("--expression-of", type=FILE, metavar="PICTURE",
               help="Take the expression of this picture (headgan).")  # fmt: skip
@@ -166,64 +114,75 @@ def command(
     driving: Path | None,
     out: Path,
     device: str,
-    precision: Any,
-    **choice: Any,
+    precision: Precision,
+    **arguments: Unpack[Arguments],
 ) -> None:
-    """Make portraits of one person move as a video does: its frames, times and sound, in an mp4 that says of
-    itself that it is synthetic. The first SOURCE is the one that relative motion and --paste-back start from.
+    """Make portraits of one person move as a video does: its frames, times and sound, in an mp4 whose
+    metadata say that it is synthetic. The first SOURCE is the one that relative motion and --paste-back start
+    from.
 
     \b
     Example:
       reenact animate portrait.jpg --driving talk.mp4 --out moving.mp4 --run configs/run/demo.yaml
       reenact animate portrait.jpg --frontal --turn yaw=20 --out turned.png --model headgan --run RUN.yaml
     """
+    from pipelines.animate.perception import load_perception, required_nets, resolve_device
+    from pipelines.animate.progress_line import ProgressLine
+    from pipelines.animate.render import animate, check_files
+    from pipelines.animate.tags import tags_of
     from pipelines.eval.captions import caption
+    from pipelines.media import ffmpeg_instead
 
-    edit, lender = edit_of(choice), choice["expression_of"]
+    edit, lender = parse_edit(arguments), arguments["expression_of"]
     pictures = [*sources, *([lender] if lender else [])]
-    checked_out(out, [*pictures, *([driving] if driving else [])])
+    check_paths(out, [*pictures, *([driving] if driving else [])])
     check_files(pictures, driving)
-    ticker, where = Ticker(), device_of(device)
-    with replaced(out) as aside:  # whether it can be written is known before a model is loaded
-        if driving and (instead := ffmpeg_instead()):  # raises before any work where there is none
-            ticker.say(instead)
-        trained = chosen(choice, ticker.say)
-        reenactor = trained.load(where, precision)
-        wish = wish_of(choice, edit, reenactor, framed_as(trained, choice))
-        ticker.say(f"{caption(trained.model, reenactor.labels)} · {trained.name}")
-        clips = wish.clips
-        ticker.say(f"faces cut to {clips.size} px, margin {clips.margin}, lift {clips.lift}")
-        if trained.fits != "landmarks" and "landmarks" in reenactor.reads:
-            ticker.say(f"it learned from fits by {trained.fits}; here the 3D face is fitted to landmarks")
-        nets = perception(nets_of(reenactor, wish, trained.landmarker), trained.store, where)
-        reenactor.use({name: nets[name] for name in reenactor.needs})
-        tags = tags_of(trained, reenactor, wish)
-        made = animate(reenactor, sources, driving, aside, wish, nets, tags, ticker.say, ticker, where)
-    ticker.clear()
-    click.echo(told(out, made))
+    progress, device = ProgressLine(), resolve_device(device)
+    with replace_output(out) as aside:  # fails before a model is loaded where it cannot be written
+        if driving and (note := ffmpeg_instead()):  # raises before any work where there is none
+            progress.log(note)
+        model = find_model(arguments, progress.log)
+        reenactor = model.load(device, precision)
+        clips = clips_config(model, arguments)
+        options = parse_options(arguments, edit, reenactor, clips)
+        progress.log(f"{caption(model.model, reenactor.labels)} · {model.name}")
+        progress.log(f"faces cut to {clips.size} px, margin {clips.margin}, lift {clips.lift}")
+        if model.fits != "landmarks" and "landmarks" in reenactor.reads:
+            progress.log(f"trained on fits by {model.fits}; here the 3D face is fitted to landmarks")
+        nets = load_perception(required_nets(reenactor, options, model.landmarker), model.store, device)
+        reenactor.use({name: nets.others[name] for name in reenactor.needs})
+        tags = tags_of(model, reenactor, options)
+        result = animate(reenactor, sources, driving, aside, options, nets, tags, progress.log, progress)
+    progress.clear()
+    click.echo(summary_line(out, result))
 
 
-def told(out: Path, made: Made) -> str:
-    """What was made, in a line."""
-    width, height = made.size
+def summary_line(out: Path, result: Result) -> str:
+    """The file, its frames, length, rate and sound."""
+    from pipelines.animate.render import PICTURE
+
+    width, height = result.size
     if out.suffix.lower() == PICTURE:
         return f"{out}: {width} x {height}"
-    size = f"{made.frames} frame{'s' * (made.frames != 1)} of {width} x {height}"
-    return f"{out}: {size}, {made.seconds:.3f} s, {made.rate}, {made.sound}"
+    size = f"{result.frames} frame{'s' * (result.frames != 1)} of {width} x {height}"
+    return f"{out}: {size}, {result.seconds:.3f} s, {result.rate}, {result.sound}"
 
 
-def edit_of(choice: Mapping[str, Any]) -> Edit:
-    """What --frontal, --pose, --turn, --expression and --identity ask for."""
+def parse_edit(arguments: Arguments) -> Edit:
+    """The edit that --frontal, --pose, --turn, --expression and --identity describe."""
+    from models.reenactor import ANGLES, Edit
+
+    angles, components = f"one of {', '.join(ANGLES)}", "a component's number or name"
     return Edit(
-        frontal=choice["frontal"],
-        pose=numbers(choice["pose"], "--pose", f"one of {', '.join(ANGLES)}"),
-        turn=numbers(choice["turn"], "--turn", f"one of {', '.join(ANGLES)}"),
-        expression=numbers(choice["expression"], "--expression", "a component's number or name"),
-        identity=numbers(choice["identity"], "--identity", "a component's number or name"),
+        frontal=arguments["frontal"],
+        pose=parse_numbers(arguments["pose"], "--pose", angles),
+        turn=parse_numbers(arguments["turn"], "--turn", angles),
+        expression=parse_numbers(arguments["expression"], "--expression", components),
+        identity=parse_numbers(arguments["identity"], "--identity", components),
     )
 
 
-def numbers(words: Sequence[str], option: str, names: str) -> dict[str, float]:
+def parse_numbers(words: Sequence[str], option: str, names: str) -> dict[str, float]:
     """NAME=NUMBER each -> by name; the last of a name counts. UserError for other words."""
     found = {}
     for word in words:
@@ -235,62 +194,44 @@ def numbers(words: Sequence[str], option: str, names: str) -> dict[str, float]:
     return found
 
 
-def wish_of(choice: Mapping[str, Any], edit: Edit, reenactor: Reenactor, clips: ClipsConfig) -> Wish:
-    """What to make; motion follows as the model's does unless an option says how."""
-    motion = choice["motion"] or reenactor.follows
-    return Wish(
-        transfer=Transfer(motion=motion, adapt_scale=choice["adapt_scale"], edit=edit),
-        best_frame=choice["best_frame"],
-        paste_back=choice["paste_back"],
+def parse_options(arguments: Arguments, edit: Edit, reenactor: Reenactor, clips: ClipsConfig) -> Options:
+    """What to render; without --motion, in the model's own way."""
+    from models.reenactor import Transfer
+    from pipelines.animate.render import Options
+
+    motion = arguments["motion"] or reenactor.follows
+    return Options(
+        transfer=Transfer(motion=motion, adapt_scale=arguments["adapt_scale"], edit=edit),
+        best_frame=arguments["best_frame"],
+        paste_back=arguments["paste_back"],
         clips=clips,
-        expression_of=choice["expression_of"],
+        expression_of=arguments["expression_of"],
     )
 
 
-def nets_of(reenactor: Reenactor, wish: Wish, landmarker: str) -> dict[str, str]:
-    """What `animate` and the model use -> names in models.perception.NETS."""
-    nets = {"detector": wish.clips.detector} | {name: name for name in reenactor.needs}
-    if wish.best_frame or "landmarks" in reenactor.reads:
-        nets["landmarker"] = landmarker
-    encoder = encoder_of(reenactor)
-    if encoder is not None and encoder.net is not None:
-        nets[encoder.net] = encoder.net
-    return nets
-
-
-def chosen(choice: Mapping[str, Any], say: Say) -> Trained:
-    """The model asked for."""
+def find_model(arguments: Arguments, log: Log) -> ModelSource:
+    """The model that --checkpoint, --run or --weights names."""
     from pipelines.animate import checkpoint
     from storage.files import Store
 
-    given = [name for name in ("checkpoint", "run_file", "weights") if choice[name]]
-    if len(given) != 1:
+    path, run_file, weights = arguments["checkpoint"], arguments["run_file"], arguments["weights"]
+    if sum(map(bool, (path, run_file, weights))) != 1:
         raise UserError("animate: give one of --checkpoint FILE, --run RUN.yaml, --weights ID")
-    if choice["run_file"]:
-        return checkpoint.of_run(choice["run_file"], choice["sets"], choice["model"], say)
-    store = Store(choice["store"])
-    if choice["weights"]:
-        return checkpoint.of_weights(choice["weights"], choice["model"], store)
-    return checkpoint.of_checkpoint(choice["checkpoint"], choice["model"], store, say)
+    name, store = arguments["model"], Store(arguments["store"])
+    if run_file:
+        return checkpoint.from_run(run_file, arguments["sets"], name, log)
+    if weights:
+        return checkpoint.from_released(weights, name, store)
+    assert path is not None
+    return checkpoint.from_checkpoint(path, name, store, log)
 
 
-def framed_as(trained: Trained, choice: Mapping[str, Any]) -> ClipsConfig:
+def clips_config(model: ModelSource, arguments: Arguments) -> ClipsConfig:
     """How faces are found and cut: as for training, unless an option says otherwise."""
-    changes = {
-        name: choice[name] for name in ("size", "margin", "lift", "detector") if choice[name] is not None
-    }
     # the CNN sees turned heads that HOG does not, and a freeze there costs more than in training
-    hog = {"detector": "dlib_ladder"} if trained.clips.detector == "dlib_hog" else {}
-    return replace(trained.clips, **(hog | changes))
-
-
-def perception(names: Mapping[str, str], store: Store, device: str) -> dict[str, Any]:
-    """Use -> name in models.perception.NETS; by their uses, the nets themselves."""
-    from models.perception.interfaces import Configurable, Inference
-    from pipelines.cluster.executor import load_nets
-
-    loaded = load_nets(list(names.values()), store)
-    for net in loaded.values():
-        if isinstance(net, Configurable):
-            net.configure(Inference(device="cuda" if device == "cuda" else "cpu"))
-    return {use: loaded[name] for use, name in names.items()}
+    detector = "dlib_ladder" if model.clips.detector == "dlib_hog" else model.clips.detector
+    return replace(
+        model.clips,
+        detector=arguments["detector"] or detector,
+        **{name: value for name in ("size", "margin", "lift") if (value := arguments[name]) is not None},
+    )

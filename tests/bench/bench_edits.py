@@ -28,8 +28,8 @@ from models.perception.head.fit import FitOptions, fit_video
 from models.perception.head.morphable import analytic
 from models.perception.head.pose import rotation_to_euler
 from models.reenactor import Edit, Shown, Transfer
-from pipelines.animate.sound import silence
-from pipelines.cli.animate import perception
+from pipelines.animate.perception import Perception, load_perception
+from pipelines.animate.sound import silence_features
 from pipelines.engine.packs import seal
 from pipelines.engine.plan import read_whole
 from pipelines.eval.clip_list import splits
@@ -203,18 +203,18 @@ class Found:
 
 
 @pytest.fixture(scope="module")
-def nets(store) -> Mapping[str, Any]:
-    return perception({"detector": "dlib_hog", "landmarker": "dlib68"}, store, "cpu")
+def nets(store) -> Perception:
+    return load_perception({"detector": "dlib_hog", "landmarker": "dlib68"}, store, "cpu")
 
 
-def landmarks(nets: Mapping[str, Any], pictures: np.ndarray) -> np.ndarray:
+def landmarks(nets: Perception, pictures: np.ndarray) -> np.ndarray:
     """(FRAMES,S,S,3) uint8 -> (FRAMES,68,2) pixels, NaN where no face is seen."""
     nothing = np.full(4, np.nan, np.float32)
-    boxes = [some[0, :4] if len(some) else nothing for some in nets["detector"].detect(pictures)]
-    return nets["landmarker"].landmarks(pictures, np.stack(boxes))
+    boxes = [some[0, :4] if len(some) else nothing for some in nets.detector.detect(pictures)]
+    return nets.landmarker.landmarks(pictures, np.stack(boxes))
 
 
-def found(nets: Mapping[str, Any], pictures: np.ndarray) -> Found:
+def found(nets: Perception, pictures: np.ndarray) -> Found:
     """Pictures of one head -> what it does in them."""
     large = [Image.fromarray(one).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for one in pictures]
     fit, good = fit_video(MODEL, landmarks(nets, np.stack(large)), FitOptions())
@@ -222,9 +222,9 @@ def found(nets: Mapping[str, Any], pictures: np.ndarray) -> Found:
     return Found(rotation_to_euler(fit.rotation) + lost[:, None], fit.exp[:, AT_JAW] + lost, fit.id)
 
 
-def animated(reenactor: Reenactor, nets: Mapping[str, Any], head: Head) -> Callable[[str], np.ndarray]:
+def animated(reenactor: Reenactor, nets: Perception, head: Head) -> Callable[[str], np.ndarray]:
     """-> name of an edit -> (FRAMES,I,I,3) uint8: every frame driven by itself."""
-    points, quiet = landmarks(nets, head.frames), silence(1, reenactor, nets, "cpu")
+    points, quiet = landmarks(nets, head.frames), silence_features(1, reenactor, nets)
     assert np.isfinite(points).all(), "dlib sees no face in a frame that is a source"
     boxes = np.zeros((1, 4), np.float32)  # not read by HeadGAN
     shown = [
@@ -234,11 +234,11 @@ def animated(reenactor: Reenactor, nets: Mapping[str, Any], head: Head) -> Calla
     sources = [(reenactor.scene(one), reenactor.motion(one)) for one in shown]
 
     def edited(name: str) -> np.ndarray:
-        made = []
+        result = []
         for (scene, motion), what in zip(sources, head.asked(name), strict=True):
             how = Transfer(motion=reenactor.follows, edit=what.edit)
-            made.append(reenactor.render(scene, reenactor.transfer(scene, motion, motion, how))[0])
-        return to_uint8(np.stack(made))
+            result.append(reenactor.render(scene, reenactor.transfer(scene, motion, motion, how))[0])
+        return to_uint8(np.stack(result))
 
     return edited
 
@@ -322,8 +322,8 @@ def test_what_edits_move(heads, trained, nets):
     torch.set_num_threads(1)  # more are no faster on a tiny net
     net = load_reenactor(trained.path("model.safetensors"))
     net.use({"analytic_head": MODEL})
-    made = [animated(net, nets, head) for head in heads]
-    ours = {name: [found(nets, edited(name)) for edited in made] for name in TITLES}
+    result = [animated(net, nets, head) for head in heads]
+    ours = {name: [found(nets, edited(name)) for edited in result] for name in TITLES}
     true = {name: [found(nets, head.true(name, net.image_size)) for head in heads] for name in TITLES}
     lost = sum(int(np.isnan(one.jaw).sum()) for some in (*ours.values(), *true.values()) for one in some)
     print(

@@ -1,0 +1,62 @@
+"""The frozen nets that `reenact animate` sees and hears with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from models.perception.interfaces import Configurable, FaceDetector, Inference, Landmarker
+from pipelines.animate.sound import encoder_of
+from pipelines.errors import UserError
+from storage.files import Store
+
+if TYPE_CHECKING:
+    from models.reenactor import Reenactor
+    from pipelines.animate.render import Options
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Perception:
+    """Nets, loaded once."""
+
+    detector: FaceDetector
+    landmarker: Landmarker | None = None
+    """For models that read landmarks, and for best_frame."""
+    others: Mapping[str, Any] = field(default_factory=dict)
+    """By name in models.perception.NETS: what the model itself needs, and its speech encoder."""
+    device: str = "cpu"
+    """Where they run."""
+
+
+def load_perception(names: Mapping[str, str], store: Store, device: str) -> Perception:
+    """names: use ("detector", "landmarker", or any other) -> name in models.perception.NETS."""
+    from pipelines.cluster.executor import load_nets
+
+    loaded = load_nets(list(names.values()), store)
+    for net in loaded.values():
+        if isinstance(net, Configurable):
+            net.configure(Inference(device="cuda" if device == "cuda" else "cpu"))
+    nets = {use: loaded[name] for use, name in names.items()}
+    detector, landmarker = nets.pop("detector"), nets.pop("landmarker", None)
+    return Perception(detector=detector, landmarker=landmarker, others=nets, device=device)
+
+
+def required_nets(reenactor: Reenactor, options: Options, landmarker: str) -> dict[str, str]:
+    """Uses -> names in models.perception.NETS of all that `animate` and the model need."""
+    nets = {"detector": options.clips.detector} | {name: name for name in reenactor.needs}
+    if options.best_frame or "landmarks" in reenactor.reads:
+        nets["landmarker"] = landmarker
+    encoder = encoder_of(reenactor)
+    if encoder is not None and encoder.net is not None:
+        nets[encoder.net] = encoder.net
+    return nets
+
+
+def resolve_device(wanted: str) -> str:
+    """auto -> cuda where there is one. UserError where cuda is asked for and there is none."""
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no GPU here; --device cpu is slower but works")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted

@@ -1,0 +1,99 @@
+"""Audio features at the times of the driving frames."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from models.headgan import released
+from models.headgan.inference import reenactor_of
+from models.headgan.network import Generator
+from pipelines import media
+from pipelines.animate.perception import required_nets
+from pipelines.animate.render import Options
+from pipelines.animate.sound import encode_sound, encoder_of, feature_rows, silence_features, speech_at
+from pipelines.errors import UserError
+from pipelines.media.encoding import Timeline, timeline
+from pipelines.preprocess.speech import SpeechConfig, encode_speech
+from tests.animate.stand_ins import (
+    HEADGAN_CLIPS,
+    NET,
+)
+
+
+def test_features_are_those_of_the_stage_on_the_frame_clock(talks, headgan, nets):
+    path = talks["talk"]
+    probed, settings = media.probe(path), encoder_of(headgan)
+    times = timeline(path, probed["start"])
+    heard = speech_at(path, probed, times, headgan, nets, print)
+    clip = {"frames": 16, "has_sound": True}
+    stage = {"__key__": "k", "sound": media.read_sound(path, probed, 0, 16), "clip": clip}
+    config = type("Config", (), {"speech": settings})
+    (stored,) = encode_speech({"clips": [stage]}, config, {})
+    assert heard.shape == (16, 300)
+    np.testing.assert_allclose(heard, stored["speech"], atol=1e-6)
+    assert heard[:, :84].std(0).max() > 0.01
+
+
+def test_another_rate_hears_the_row_that_its_frame_lies_in(talks, headgan, nets):
+    path = talks["ntsc"]
+    probed, settings = media.probe(path), encoder_of(headgan)
+    times = timeline(path, probed["start"])
+    rows = feature_rows(times, 99)
+    assert rows.tolist() == [int((t + 0.5) * 1001 / 30000 * 25) for t in range(16)]
+    heard = speech_at(path, probed, times, headgan, nets, print)
+    sound = media.read_sound(path, probed, 0, 14)
+    np.testing.assert_array_equal(heard, encode_sound(sound, settings, nets)[rows])
+
+
+def test_rows_follow_uneven_times():
+    times = Timeline(Fraction(1, 100), (0, 3, 9, 20), 24, Fraction(25), False)
+    assert feature_rows(times, 6).tolist() == [0, 1, 3, 5]
+
+
+def test_without_sound_silence_is_heard_and_said(
+    make_headgan, talks, messages, rendered, headgan, nets, bust
+):
+    make_headgan(talks["silent"])
+    assert any("silent.mp4: no sound: the model hears silence" in text for text in messages)
+    make_headgan(bust, "still.png")
+    quiet = silence_features(1, headgan, nets)
+    assert quiet.any()
+    for motion in rendered:
+        np.testing.assert_array_equal(motion["audio"], np.tile(quiet, (len(motion["audio"]), 1)))
+
+
+def test_released_weights_which_learned_with_letters_say_that_they_hear_none(
+    talks, nets, messages, tmp_path, monkeypatch
+):
+    from safetensors.torch import save_file
+
+    small = replace(NET, residual=True, mask=True)
+    monkeypatch.setattr(released, "official", lambda: small)
+    save_file(released.published(Generator(small).state_dict())["headgan_vox"], tmp_path / "g.safetensors")
+    net = reenactor_of(*released.load({"headgan_vox": tmp_path / "g.safetensors"}))
+    probed = media.probe(talks["talk"])
+    times = timeline(talks["talk"], probed["start"])
+    speech_at(talks["talk"], probed, times, net, nets, messages.append)
+    assert messages == [f"{talks['talk']}: no transcript: the model, which learned with letters, hears none"]
+
+
+def test_what_a_checkpoint_tells_of_its_encoder_is_checked(headgan, monkeypatch):
+    assert encoder_of(headgan) == SpeechConfig(encoder="headgan")
+    wrong = {
+        "does not name": {},
+        "encoder": {"encoder": "../x"},
+        "mels 999": {"encoder": "log_mel", "mels": 999},
+    }
+    for told, hears in wrong.items():
+        monkeypatch.setattr(headgan, "hears", hears)
+        with pytest.raises(UserError, match=told):
+            encoder_of(headgan)
+    monkeypatch.setattr(headgan, "hears", {"encoder": "headgan", "transcripts": "/etc/passwd"})
+    assert encoder_of(headgan).transcripts == ""
+    monkeypatch.setattr(headgan, "hears", {"encoder": "wav2vec2_base"})
+    options = Options(clips=HEADGAN_CLIPS)
+    assert required_nets(headgan, options, "dlib68").keys() == {
+        "detector", "analytic_head", "landmarker", "wav2vec2_base"
+    }  # fmt: skip
