@@ -20,7 +20,7 @@ from models.errors import InvalidSettings
 from models.perception import NETS
 from models.phase_checks import check as check_start
 from models.spec import ModelSpec, load_spec
-from pipelines.engine.node import Graph, Node
+from pipelines.engine.node import Graph, Node, Read
 from pipelines.errors import UserError
 from pipelines.eval.score import NETS_OF_LANDMARKS
 from pipelines.preprocess.sources import SOURCE_NETS, SOURCES
@@ -65,9 +65,9 @@ def build(config: Any) -> Graph:
 def data(keyed: Any, whole: Any, config: Any) -> None:
     """What every model shares: recordings, clips, and the families aligned with them."""
     # fmt: off
-    whole("recordings", "preprocess.recordings:list_recordings", eager=True, table=True, resources={},
-          writes=("id", "split", "span", *RECORDING, *SOURCE),
-          config=data_settings(config), code=(SOURCES[config.data.source],),
+    whole("recordings", "preprocess.recordings:list_recordings", run_at_plan_time=True, table=True,
+          resources={}, writes=("id", "split", "span", *RECORDING, *SOURCE),
+          config=data_settings(config), section="data", code=(SOURCES[config.data.source],),
           inputs="pipelines.preprocess.recordings:external")
 
     # What only brings files must not depend on the renderer. Nor on a version of yt-dlp, ffmpeg or av: a
@@ -77,7 +77,8 @@ def data(keyed: Any, whole: Any, config: Any) -> None:
     keyed("download", "download:download" if rendered else "download:bring", pack="unit",
           reads={"recordings": (*SOURCE, "span") if cut else SOURCE},
           writes=("video", "probe", "truth"),
-          config=("data.sound", *download_settings(config)), nets=SOURCE_NETS.get(config.data.source, ()),
+          config={"sound": "data.sound"} | same(*download_settings(config)), section="",
+          nets=SOURCE_NETS.get(config.data.source, ()),
           cpu=1 if rendered else 0.25,  # bringing is waiting: runtime.pools may ask for more than the cores
           packages=("av", *(("scipy",) if rendered else ())) if encodes else (),
           tools=("ffmpeg",) if encodes else ())
@@ -137,12 +138,13 @@ def train(whole: Any, model: str, config: Any) -> str:
         paths = (*task.settings, *(spec.net_settings if nets else ()), f"phases.{phase}")
         code = (task.task, *([starts.reader] if starts else []))
         # fmt: off
-        whole(f"train.{model}.{phase}", "train.launch:train_phase",
-              exclusive=True, stops=True, resources=resources, check="pipelines.train.checks:check_phase",
+        whole(f"train.{model}.{phase}", "train.launch:train_phase", exclusive=True, stops=True,
+              resources=resources, arguments={"model": model, "phase": phase},
+              check="pipelines.train.checks:check_phase",
               reads={"recordings": ("id", "split", "identity"), **reads, **from_phase},
               writes=("checkpoint",), logs=("metrics.jsonl", "samples.png"),
               config=[*(f"{model}.{part}" for part in paths), *spec.extra_sections(section)],
-              extend=f"{model}.phases.{phase}.steps",
+              resumable_budget=f"{model}.phases.{phase}.steps",
               code=(*TRAINING, *code), nets=nets, weights=starts.files if starts else (), packages=("torch",))
         # fmt: on
     return f"train.{model}.{spec.phases_of_checkpoints(section)['renderer']}"
@@ -186,11 +188,11 @@ def evaluate(whole: Any, model: str, config: Any, last: str) -> None:
     spec, section = load_spec(model), getattr(config, model)
     nets = (*NETS_OF_LANDMARKS, *spec.inference_nets(section))
     # fmt: off
-    whole(f"eval.{model}", "eval.evaluate:evaluate", exclusive=True,
+    whole(f"eval.{model}", "eval.evaluate:evaluate", exclusive=True, arguments={"model": model},
           resources={"cpu": config.runtime.eval_cpus, "gpu": int(config.runtime.use_gpu)},
           reads={"test_clips": ("list",), **spec.driving_reads(section), last: ("checkpoint",)},
           writes=("scores",),
-          config=("eval",), code=(spec.inference,), nets=nets, lacking="say",
+          config=("eval",), code=(spec.inference,), nets=nets, missing_weights="skip",
           packages=("torch", "scipy", "av"))  # the net; SSIM; the baseline that goes through a codec
     # fmt: on
 
@@ -229,13 +231,16 @@ def _keyed(
     nets: Sequence[str] = (),
     cpu: float = 1,
     codec: Any = None,
+    section: str | None = None,
     **more: Any,
 ) -> None:
-    """cpu: of each worker. codec: of the frames it writes, if not that of the clips."""
+    """cpu: of each worker. codec: of the frames it writes, if not that of the clips. section: of the
+    settings, if not the one named as the node is."""
     gpu = run_config.runtime.gpu_share if any(NETS[net].gpu for net in nets) else 0
     written = shards.packages(writes, codec or run_config.clips.frames.codec)
     more = _with_what_it_uses(run_config, nets, more, shards.encoders(writes), written)
     graph.add(Node(name=name, kind="keyed", run=f"pipelines.preprocess.{run}", writes=writes, nets=nets,
+                   units="recordings", section=name if section is None else section,
                    resources={"cpu": cpu, "gpu": gpu}, **more))  # fmt: skip
 
 
@@ -259,7 +264,16 @@ def _with_what_it_uses(
     code = (*more.get("code", ()), *code, *(net.loader for net in used), *shards.decoders(read))
     weights = (*more.get("weights", ()), *(w for net in used for w in net.weights))
     packages = (*more.get("packages", ()), *packages, *decoding, *(p for net in used for p in net.packages))
-    return {**more, "code": _once(code), "weights": _once(weights), "packages": _once(packages)}
+    reads = {node: Read(node, tuple(fields)) for node, fields in more.get("reads", {}).items()}
+    config = more.get("config", {})
+    settings = config if isinstance(config, Mapping) else same(*config)
+    used_by_key = {"code": _once(code), "weights": _once(weights), "packages": _once(packages)}
+    return {**more, "reads": reads, "config": settings, **used_by_key}
+
+
+def same(*paths: str) -> dict[str, str]:
+    """Settings that a node reads under the paths that they have in the run."""
+    return {path: path for path in paths}
 
 
 def _once(names: Sequence[str]) -> tuple[str, ...]:

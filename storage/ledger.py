@@ -9,7 +9,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
@@ -89,12 +89,13 @@ def runs(store: Store) -> list[str]:
 
 
 # --- runs with nothing to do --------------------------------------------------------------------------------
-def record_reuse(store: Store, name: str, artifacts: Mapping[str, str]) -> None:
-    """That a run called `name` found these artifacts (node -> key) as it wants them: they are in use. One
+def record_reuse(store: Store, name: str, artifacts: Iterable[tuple[str, str]]) -> None:
+    """That a run called `name` found these artifacts (stage, key) as it wants them: they are in use. One
     small file for the same artifacts, however often."""
-    which = json.dumps([name, dict(artifacts)], sort_keys=True)
+    found = sorted(map(list, set(artifacts)))
+    which = json.dumps([name, found])
     path = locations.reuse(hashlib.sha256(which.encode()).hexdigest()[:32])
-    store.write_json(path, {"name": name, "artifacts": dict(artifacts), "time": time.time()})
+    store.write_json(path, {"name": name, "artifacts": found, "time": time.time()})
 
 
 def reuses(store: Store, damaged: Callable[[str], object] = lambda _text: None) -> Iterator[dict[str, Any]]:
@@ -104,7 +105,7 @@ def reuses(store: Store, damaged: Callable[[str], object] = lambda _text: None) 
             found = store.read_json(f"{locations.REUSES}/{entry.name}", "name", "artifacts", "time")
             yield {
                 "name": str(found["name"]),
-                "artifacts": dict(found["artifacts"]),
+                "artifacts": [(str(stage), str(key)) for stage, key in found["artifacts"]],
                 "time": float(found["time"]),
             }
         except (TypeError, ValueError):

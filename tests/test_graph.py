@@ -245,7 +245,7 @@ def test_every_library_that_computes_for_a_node_is_in_its_key(graph):
 
 def test_who_reads_frames_has_their_decoder_in_its_key(graph):
     for node in graph:
-        if any("frames" in fields for fields in node.reads.values()):
+        if any("frames" in read.fields for read in node.reads.values()):
             assert "simplejpeg" in node.packages, node.name
             assert "storage.frame_codec.decode_image" in reached(graph, node.name), node.name
     stored = build(load(DEMO, ["clips.frames.codec=h264"]).config)

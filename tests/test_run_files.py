@@ -1,5 +1,7 @@
 """Every run file of FSRT: planned, the paper's parameter counts, and what makes it differ from the base."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from click.testing import CliRunner
@@ -8,9 +10,9 @@ from models.fsrt.image_task import AdversarialTask
 from models.fsrt.network import Fsrt
 from pipelines.cli.main import main
 from pipelines.config import load
-from pipelines.dataset.sampler import check_workers
 from pipelines.graph import build
 from pipelines.runs.session import ROOT
+from pipelines.train.checks import check_phase
 
 FILES = {path.stem: path for path in sorted((ROOT / "configs/run").glob("fsrt_*.yaml"))}
 BASE = (29_774_112, 15_310_131)
@@ -120,4 +122,4 @@ def test_the_workers_of_its_cluster_can_share_every_phase(name):
     config = load(FILES[name]).config
     for phase, settings in config.fsrt.phases.items():
         if settings is not None:
-            check_workers(config, f"train.fsrt.{phase}")
+            check_phase(config, replace(config.runtime, use_gpu=True), "train.fsrt", "fsrt", phase)

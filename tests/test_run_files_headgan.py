@@ -13,9 +13,9 @@ from models.headgan.discriminator import image_discriminator, mouth_discriminato
 from models.headgan.network import Generator
 from pipelines.cli.main import main
 from pipelines.config import load
-from pipelines.dataset.sampler import check_workers
 from pipelines.graph import build
 from pipelines.runs.session import ROOT
+from pipelines.train.checks import check_phase
 
 FILES = {path.stem: path for path in sorted((ROOT / "configs/run").glob("headgan_*.yaml"))}
 BASE, D_M = 51_748_933, 6_145_666
@@ -79,9 +79,10 @@ def test_a_phase_trains_every_part_of_its_net(name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_workers_of_its_cluster_can_share_every_phase(name):
-    for phase, settings in config(name).headgan.phases.items():
+    loaded = config(name)
+    for phase, settings in loaded.headgan.phases.items():
         if settings is not None:
-            check_workers(config(name), f"train.headgan.{phase}")
+            check_phase(loaded, replace(loaded.runtime, use_gpu=True), "train.headgan", "headgan", phase)
 
 
 def test_the_base_is_the_supplement():

@@ -10,8 +10,8 @@ from textwrap import dedent
 import pytest
 
 from pipelines.engine.code import Code
-from pipelines.engine.fingerprint import Environment, resolve
-from pipelines.engine.node import Graph, Node
+from pipelines.engine.fingerprint import Environment
+from pipelines.engine.node import Graph, Node, Read
 from pipelines.engine.packs import take_pack
 from pipelines.engine.plan import NodePlan, Options, Planner
 from pipelines.engine.runner import Cancelled, Outcome, Runner
@@ -50,7 +50,7 @@ def hash_of(key):
     return sum(key.encode())
 
 
-def double(inputs, config, nets):
+def double(inputs, config, nets, runtime):
     (row,) = inputs["listing"]
     log("double", row["id"])
     if row["value"] < 0:
@@ -59,20 +59,20 @@ def double(inputs, config, nets):
         raise KeyError("a bug")
     if row["value"] == 777 and not Path(__file__).with_name("online").exists():
         raise Transient("no network")
-    return [{"__key__": row["id"], "clip": {"value": twice(row["value"]) * config.double.times}}]
+    return [{"__key__": row["id"], "clip": {"value": twice(row["value"]) * config.times}}]
 
 
-def add(inputs, config, nets):
+def add(inputs, config, nets, runtime):
     """Adds."""
     out = []
     for sample in inputs["double"]:
         log("add", sample["__key__"])
-        value = sample["clip"]["value"] + config.add.amount + OFFSET
+        value = sample["clip"]["value"] + config.amount + OFFSET
         out.append({"__key__": sample["__key__"], "clip": {"value": value}})
     return out
 
 
-def side(inputs, config, nets):
+def side(inputs, config, nets, runtime):
     (row,) = inputs["listing"]
     log("side", row["id"])
     return [{"__key__": row["id"], "probe": {"value": row["value"] % 2}}]
@@ -150,10 +150,10 @@ class Config:
 class InProcess:
     """The executor of toy graphs: one pack after the other, here, without nets."""
 
-    def build(self, node, jobs, config, store):
-        run = resolve(node.run)
+    def build(self, call, jobs, store):
+        run = call.bind(call.load_used())
         for job in jobs:
-            yield take_pack(job, run, config, {}, store)
+            yield take_pack(job, run, store)
 
 
 class Project:
@@ -203,22 +203,23 @@ class Project:
     def graph(self) -> Graph:
         graph, at = Graph(), f"{self.package}.nodes"
         # fmt: off
-        graph.add(Node(name="listing", kind="whole", run=f"{at}:listing", eager=True, table=True,
+        graph.add(Node(name="listing", kind="whole", run=f"{at}:listing", run_at_plan_time=True, table=True,
                        writes=("value", "split"),
-                       config=("listing.buckets", "listing.file"), inputs=f"{at}:inputs"))
-        graph.add(Node(name="double", kind="keyed", run=f"{at}:double", pack="unit",
-                       reads={"listing": ("value",)}, writes=("clip",),
-                       config=("double",), weights=("net",)))
-        graph.add(Node(name="add", kind="keyed", run=f"{at}:add",
-                       reads={"double": ("clip",)}, writes=("clip",),
-                       config=("add.amount",)))
-        graph.add(Node(name="side", kind="keyed", run=f"{at}:side",
-                       reads={"listing": ("value",)}, writes=("probe",)))
+                       config={c: c for c in ("listing.buckets", "listing.file")}, inputs=f"{at}:inputs"))
+        graph.add(Node(name="double", kind="keyed", run=f"{at}:double", pack="unit", units="listing",
+                       reads={"listing": Read("listing", ("value",))}, writes=("clip",),
+                       config={"double": "double"}, section="double", weights=("net",)))
+        graph.add(Node(name="add", kind="keyed", run=f"{at}:add", units="listing",
+                       reads={"double": Read("double", ("clip",))}, writes=("clip",),
+                       config={"add.amount": "add.amount"}, section="add"))
+        graph.add(Node(name="side", kind="keyed", run=f"{at}:side", units="listing",
+                       reads={"listing": Read("listing", ("value",))}, writes=("probe",)))
         graph.add(Node(name="total", kind="whole", run=f"{at}:total", exclusive=True,
-                       reads={"add": ("clip",)}, writes=("sum",),
-                       config=("total",), extend="total.steps", logs=("from.txt",), stops=True))
+                       reads={"add": Read("add", ("clip",))}, writes=("sum",),
+                       config={"total": "total"}, logs=("from.txt",), stops=True,
+                       resumable_budget="total.steps"))
         graph.add(Node(name="report", kind="whole", run=f"{at}:report",
-                       reads={"total": ("sum",)}, writes=("page",)))
+                       reads={"total": Read("total", ("sum",))}, writes=("page",)))
         # fmt: on
         return graph
 

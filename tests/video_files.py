@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from models.perception.faces import dlib_faces
+from pipelines.cluster.runtime import RuntimeConfig
 from pipelines.media import ffmpeg_path
+
+RUNTIME = RuntimeConfig()
 
 
 def write_video(path, frames, *, fps=25, times=None, sound=None, rate=44_100, codec="libx264", gop=12):

@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipelines import media
+from pipelines.cluster.runtime import RuntimeConfig
 from pipelines.errors import UserError
 from pipelines.media import FPS
 from pipelines.preprocess.speech import SpeechConfig, encode_speech
@@ -88,9 +88,8 @@ def encode_sound(sound: np.ndarray, settings: SpeechConfig, nets: Perception) ->
     """sound (640 N,) float32, 16 kHz -> rows of 40 ms, (N,D) float32, as stage `speech` computes them."""
     frames = len(sound) // media.SAMPLES_A_FRAME
     clip = {"__key__": "driving", "sound": sound, "clip": {"frames": frames, "has_sound": True}}
-    runtime = SimpleNamespace(gpu_share=int(nets.device == "cuda"))
-    config = SimpleNamespace(speech=settings, runtime=runtime)
-    (sample,) = encode_speech({"clips": [clip]}, config, nets.others)
+    runtime = RuntimeConfig(gpu_share=float(nets.device == "cuda"))
+    (sample,) = encode_speech({"clips": [clip]}, settings, nets.others, runtime)
     return sample["speech"].astype(np.float32)
 
 

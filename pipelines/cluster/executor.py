@@ -20,9 +20,8 @@ from typing import Any
 
 from pipelines.cluster import ray_address
 from pipelines.engine.fingerprint import resolve
-from pipelines.engine.keys import View
 from pipelines.engine.node import Node
-from pipelines.engine.packs import PackJob, PackResult, take_pack
+from pipelines.engine.packs import PackJob, PackResult, StageCall, take_pack
 from pipelines.errors import Transient, UserError, first_line, placed, portable
 from pipelines.runs import snapshot
 from storage import weight_files
@@ -71,13 +70,13 @@ class RayMachines:
 class PackWorker:
     """A Ray Data actor: nets loaded once, then one pack a call."""
 
-    def __init__(self, node: Node, config: View, store: Store):
-        self.config, self.store, self.machines = config, store, RayMachines()
+    def __init__(self, call: StageCall, store: Store):
+        self.store, self.machines = store, RayMachines()
         self.broken: Exception | None = None
         try:
-            self.run, self.nets = resolve(node.run), load_nets(node.nets, store)
+            self.run = call.bind(load_nets(call.node.nets, store) | call.load_used())
         except Exception as error:  # noqa: BLE001 - raised in the driver, as those of `build`
-            self.broken = placed(error, node.name)
+            self.broken = placed(error, call.node.name)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[bytes]]:
         jobs: list[PackJob] = [pickle.loads(data) for data in batch["job"]]
@@ -86,7 +85,7 @@ class PackWorker:
     def build(self, job: PackJob) -> PackResult | Exception:
         """Errors travel as results: one that Ray Data raises keeps the pool and its cores alive."""
         try:
-            return self.broken or take_pack(job, self.run, self.config, self.nets, self.store, self.machines)
+            return self.broken or take_pack(job, self.run, self.store, self.machines)
         except Exception as error:  # noqa: BLE001 - raised in the driver
             return portable(error)
 
@@ -203,21 +202,27 @@ class RayExecutor:
         have = ray.cluster_resources()
         wanted = (("CPU", node.resources.get("cpu", 1)), ("GPU", node.resources.get("gpu", 0)))
         fit = min(int(have.get(name, 0) // amount) for name, amount in wanted if amount)
-        asked = self.runtime.pools.get(node.name) or self.runtime.workers or int(have["CPU"])
+        asked = (
+            self.runtime.pools.get(node.name)
+            or self.runtime.pools.get(node.stage)
+            or self.runtime.workers
+            or int(have["CPU"])
+        )
         return max(1, min(fit, asked))
 
-    def build(self, node: Node, jobs: Sequence[PackJob], config: View, store: Store) -> Iterator[PackResult]:
+    def build(self, call: StageCall, jobs: Sequence[PackJob], store: Store) -> Iterator[PackResult]:
         self.start()
-        self.check(node)
-        size = min(self.most_workers(node), len(jobs))
-        with self._room.of(size, node.resources):
-            yield from self._stream(node, jobs, config, store, size)
+        self.check(call.node)
+        size = min(self.most_workers(call.node), len(jobs))
+        with self._room.of(size, call.node.resources):
+            yield from self._stream(call, jobs, store, size)
 
     def _stream(
-        self, node: Node, jobs: Sequence[PackJob], config: View, store: Store, size: int
+        self, call: StageCall, jobs: Sequence[PackJob], store: Store, size: int
     ) -> Iterator[PackResult]:
         import ray.data
 
+        node = call.node
         # Of many packs, each worker has the next one waiting: none idles until the driver has sent it.
         ahead = 2 if len(jobs) >= 4 * size else 1
         rows = [{"job": pickle.dumps(job)} for job in jobs]
@@ -229,7 +234,7 @@ class RayExecutor:
             num_cpus=node.resources.get("cpu", 1),
             num_gpus=node.resources.get("gpu", 0),
             runtime_env={"env_vars": ONE_THREAD},
-            fn_constructor_args=(node, config, store),
+            fn_constructor_args=(call, store),
         )
         failed: Exception | None = None
         try:

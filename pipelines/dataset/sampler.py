@@ -87,13 +87,6 @@ def chunk_indices(step: int, batch: int, chunk: int, rank: int, world: int) -> l
     return [range(start, start + chunk) for start in starts[rank::world]]
 
 
-def check_workers(config: Any, node: str) -> None:
-    """Raises, saying what to change, where the phase's chunks cannot be dealt out evenly."""
-    _, model, phase = node.split(".")
-    settings = getattr(config, model).phases[phase]
-    chunk_indices(1, settings.batch, settings.chunk_size, 0, max(1, config.runtime.train_workers))
-
-
 def prefetched(
     make: Callable[[int], Chunk], wanted: Iterator[int], threads: int, ahead: int
 ) -> Generator[Chunk]:

@@ -23,8 +23,8 @@ DECIDES = {
 def empty_split(plans: Mapping[str, NodePlan], data: Any) -> str:
     """One sentence, with what to set, where nodes that are yet to run need a split without recordings; ""
     where there is none."""
-    outlook = plans["recordings"].outlook if "recordings" in plans else {}
-    rows = [seen.row for seen in outlook.values() if seen.row is not None]
+    units = plans["recordings"].units if "recordings" in plans else {}
+    rows = [view.row for view in units.values() if view.row is not None]
     splits: dict[str, set[str]] = {}
     for row in rows:
         splits.setdefault(row["split"], set()).add(row["identity"])

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipelines.engine.code import Code, Reached
-from pipelines.engine.keys import View, canonical, difference, digest, lookup
+from pipelines.engine.keys import canonical, difference, digest, lookup, view
 from pipelines.engine.node import Node
 
-SCHEME = 2
+SCHEME = 3
 """Raised when keys are made in another way: every key of the old kind is then another one."""
 AS_BEFORE = "as_before"
 """Metadata of a setting that was added later: the value that means what was done before there was one. At
@@ -44,23 +44,28 @@ class Fingerprint:
 
 def fingerprint(node: Node, config: Any, env: Environment) -> Fingerprint:
     """All components of `node`'s own key (its upstreams come in later, by content)."""
-    values: dict[str, Any] = {}
-    for path in node.config:
-        if path == "runtime" or path.startswith("runtime."):
-            raise ValueError(f"node {node.name!r} declares {path!r}: runtime settings never enter a key")
-        values |= settings(lookup(config, path), path)
-    if node.extend is not None:
-        values.pop(node.extend)
-    view = View(config, node.config)
+    values: dict[str, Any] = dict(node.arguments)
+    for path, actual in node.config.items():
+        if actual == "runtime" or actual.startswith("runtime."):
+            raise ValueError(f"node {node.name!r} declares {actual!r}: runtime settings never enter a key")
+        values |= settings(lookup(config, actual), path)
+    if node.resumable_budget is not None:
+        values.pop(node.resumable_budget)
     return Fingerprint(
-        node=node.name,
+        node=node.stage,
         config={first_name(path, env.renamed): value for path, value in values.items()},
         code=env.code.digest(entries(node, config, env.code)),
         weights={name: env.weights(name) for name in node.weights},
         tools={name: env.tool(name) for name in node.tools},
         packages={name: package_version(name) for name in node.packages},
-        inputs=resolve(node.inputs)(view) if node.inputs else {},
+        inputs=resolve(node.inputs)(section(node, config)) if node.inputs else {},
     )
+
+
+def section(node: Node, config: Any) -> Any:
+    """What the node's function is given of the run's config."""
+    declared = view(config, node.config)
+    return lookup(declared, node.section) if node.section else declared
 
 
 def settings(value: Any, path: str) -> dict[str, Any]:
@@ -97,8 +102,9 @@ def first_name(path: str, renamed: Mapping[str, str]) -> str:
 
 def entries(node: Node, config: Any, code: Code) -> list[str]:
     """Where the node's code starts: its function, the code it finds by name, the methods of its settings."""
-    named = [node.run, *node.code, *([node.inputs] if node.inputs else [])]
-    kinds = {kind for path in node.config for kind in _kinds(lookup(config, path))}
+    loaders = [use.loader for use in node.uses.values()]
+    named = [node.run, *node.code, *loaders, *([node.inputs] if node.inputs else [])]
+    kinds = {kind for path in node.config.values() for kind in _kinds(lookup(config, path))}
     return [*named, *sorted(kind for kind in kinds if code.holds(kind))]
 
 
@@ -125,10 +131,13 @@ def package_version(name: str) -> str:
         return "not installed"
 
 
-def reasons(old: Fingerprint, new: Fingerprint, code: Sequence[str] = ()) -> list[str]:
-    """The difference of two keys in the user's words, most telling first. code: what `changed_code` says."""
+def reasons(
+    old: Fingerprint, new: Fingerprint, code: Sequence[str] = (), paths: Mapping[str, str] | None = None
+) -> list[str]:
+    """The difference of two keys in the user's words, most telling first. code: what `changed_code` says.
+    paths: `Node.config`."""
     found = [
-        f"config {name} {_short(was)} -> {_short(now)}"
+        f"config {actual_path(name, paths or {})} {_short(was)} -> {_short(now)}"
         for name, was, now in difference(old.config, new.config)
     ]
     found += [f"code {one}" for one in code] if old.code != new.code else []
@@ -137,6 +146,14 @@ def reasons(old: Fingerprint, new: Fingerprint, code: Sequence[str] = ()) -> lis
     found += [f"package {name} {was} -> {now}" for name, was, now in difference(old.packages, new.packages)]
     found += _input_reasons(old.inputs, new.inputs)
     return found
+
+
+def actual_path(name: str, paths: Mapping[str, str]) -> str:
+    """Where the run file has a setting that a key holds. paths: as a node reads it -> in the run."""
+    for path, actual in paths.items():
+        if name == path or name.startswith(f"{path}."):
+            return f"{actual}{name.removeprefix(path)}"
+    return name
 
 
 def changed_code(old: Mapping[str, Sequence[str]], new: Mapping[str, Reached]) -> list[str]:

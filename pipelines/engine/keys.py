@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -42,7 +42,7 @@ def lookup(root: Any, path: str) -> Any:
     for i, part in enumerate(parts := path.split(".")):
         if isinstance(value, Mapping) and part in value:
             value = value[part]
-        elif dataclasses.is_dataclass(value) and hasattr(value, part):
+        elif isinstance(value, View) or (dataclasses.is_dataclass(value) and hasattr(value, part)):
             value = getattr(value, part)
         else:
             above = ".".join(parts[:i]) or "the root"
@@ -59,29 +59,24 @@ def leaves(value: Any, prefix: str) -> dict[str, Any]:
 
 
 class View:
-    """Attribute access to the declared paths of a config; `runtime` is always readable and never in a key."""
+    """Attribute access to the settings that a node declares; reading any other is an error."""
 
-    __slots__ = ("_declared", "_prefix", "_value")
+    __slots__ = ("_declared", "_tree")
 
-    def __init__(self, value: Any, declared: Iterable[str], prefix: str = ""):
-        object.__setattr__(self, "_value", value)
-        object.__setattr__(self, "_declared", tuple(declared))
-        object.__setattr__(self, "_prefix", prefix)
+    def __init__(self, tree: Mapping[str, Any], declared: str):
+        object.__setattr__(self, "_tree", tree)
+        object.__setattr__(self, "_declared", declared)
 
     def __getattr__(self, name: str) -> Any:
-        path = f"{self._prefix}.{name}" if self._prefix else name
         if name.startswith("__"):  # copy and pickle probe for these
             raise AttributeError(name)
-        value = lookup(self._value, name)
-        allowed = (*self._declared, "runtime")
-        if any(path == d or path.startswith(f"{d}.") for d in allowed):
-            return value
-        if any(d.startswith(f"{path}.") for d in allowed):
-            return View(value, self._declared, path)
-        raise UndeclaredConfig(
-            f"config {path!r} is read but not declared (declared: {', '.join(self._declared) or 'nothing'}); "
-            "add it to the node's `config` in pipelines/graph.py"
-        )
+        if name not in self._tree:
+            raise UndeclaredConfig(
+                f"config {name!r} is read but not declared (declared: {self._declared or 'nothing'}); "
+                "add it to the node's `config` in pipelines/graph.py"
+            )
+        value = self._tree[name]
+        return View(value, self._declared) if isinstance(value, Branch) else value
 
     __getitem__ = __getattr__  # a dict of settings, as in phases["warmup"]
 
@@ -89,7 +84,23 @@ class View:
         raise AttributeError(f"config is frozen: {name} cannot be set")
 
     def __reduce__(self):
-        return (View, (self._value, self._declared, self._prefix))
+        return (View, (self._tree, self._declared))
+
+
+class Branch(dict[str, Any]):
+    """Settings of which only some are declared."""
+
+
+def view(config: Any, declared: Mapping[str, str]) -> View:
+    """declared: path as the node reads it -> path in `config`."""
+    tree = Branch()
+    for path, actual in declared.items():
+        *above, last = path.split(".")
+        branch = tree
+        for part in above:
+            branch = branch.setdefault(part, Branch())
+        branch[last] = lookup(config, actual)
+    return View(tree, ", ".join(declared))
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

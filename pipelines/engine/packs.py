@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from pipelines.engine.attempts import Machines, ThisMachine, begin, unanswered
-from pipelines.engine.keys import View, digest
+from pipelines.engine.fingerprint import resolve
+from pipelines.engine.keys import digest
 from pipelines.engine.node import Node
 from pipelines.errors import Rejected, meaning, placed
 from storage import leases, locations, shards
 from storage.errors import Damaged
 from storage.families import (
+    Artifact,
     ManifestRow,
     UnitRecord,
     manifest_rows,
@@ -28,19 +30,56 @@ from storage.files import Store
 
 MAX_CRASHES = 2  # a unit that took its worker down this often is bad data
 RETRIES = (0.5, 2.0, 8.0)
-"""Seconds before another try at what failed for want of network, memory or time."""
+"""Seconds before another attempt at what failed for want of network, memory or time."""
 
-Stage = Callable[[Mapping[str, Sequence[shards.Sample]], View, Mapping[str, Any]], Iterable[shards.Sample]]
+Stage = Callable[..., Iterable[shards.Sample]]
+"""(inputs, config, nets, runtime, **arguments) -> samples (Node.run)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageCall:
+    """What a worker needs to run a keyed node; pickled to it."""
+
+    node: Node
+    config: Any
+    """The part of the settings that the function is given."""
+    runtime: Any
+    used: Mapping[str, Mapping[str, tuple[Artifact, str]]] = field(default_factory=dict)
+    """Name of a use -> role -> the artifact, and which of its files."""
+
+    def bind(self, nets: Mapping[str, Any]) -> Stage:
+        """The function of the inputs alone. nets: those of the node, and what it uses."""
+        run = resolve(self.node.run)
+        return lambda inputs: run(inputs, self.config, nets, self.runtime, **self.node.arguments)
+
+    def load_used(self) -> dict[str, Any]:
+        """Each use by its name, as its loader makes it of the local files."""
+        return {
+            name: resolve(use.loader)(
+                {role: artifact.path(file) for role, (artifact, file) in self.used[name].items()}
+            )
+            for name, use in self.node.uses.items()
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSamples:
+    """The units of one keyed input that a unit reads."""
+
+    stage: str
+    packs: tuple[tuple[str, str], ...]
+    """(unit, pack that holds it)"""
+    fields: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class UnitJob:
     unit: str
     key: str
-    row: Mapping[str, Mapping[str, Any]]
-    """Table upstream -> this unit's row."""
-    samples: Mapping[str, tuple[str, Sequence[str]]]
-    """Keyed upstream -> (pack that holds this unit, fields to read)."""
+    rows: Mapping[str, Mapping[str, Any]]
+    """Role of a table -> this unit's row."""
+    samples: Mapping[str, UnitSamples]
+    """Role of a keyed input -> what is read there."""
     copy_from: str | None = None
     """A pack of this node that already holds the unit under its key."""
 
@@ -48,6 +87,7 @@ class UnitJob:
 @dataclass(frozen=True, slots=True)
 class PackJob:
     node: str
+    stage: str
     key: str
     units: tuple[UnitJob, ...]
     run: str = ""
@@ -67,7 +107,7 @@ class PackResult:
     """Not the records: their offsets would fill the driver's memory."""
     copied: int
     failure: str = ""
-    """Network, memory or time gave way: nothing was published, the next run tries again."""
+    """Network, memory or time failed: nothing was published, the next run tries again."""
     held: bool = False
     """Another driver is building it: nothing was done here."""
 
@@ -75,38 +115,33 @@ class PackResult:
 class Executor(Protocol):
     """Where packs are built: Ray, or a test's own process."""
 
-    def build(self, node: Node, jobs: Sequence[PackJob], config: View, store: Store) -> Iterator[PackResult]:
+    def build(self, call: StageCall, jobs: Sequence[PackJob], store: Store) -> Iterator[PackResult]:
         """Results in order of completion; raises what a stage raised."""
         ...
 
 
-def take_pack(
-    job: PackJob, run: Stage, config: View, nets: Mapping[str, Any], store: Store,
-    machines: Machines | None = None,
-) -> PackResult:  # fmt: skip
-    """Build a pack, unless another driver is building it or has built it since it was planned."""
-    with leases.claimed(store, job.node, job.key, run=job.run) as mine:
+def take_pack(job: PackJob, run: Stage, store: Store, machines: Machines | None = None) -> PackResult:
+    """Build a pack, unless another driver is building it or has built it since it was planned. run: of the
+    inputs alone (`StageCall.bind`)."""
+    with leases.claimed(store, job.stage, job.key, run=job.run) as mine:
         if not mine:
             return PackResult(job.key, (), 0, held=True)
-        return built_elsewhere(job, store) or build_pack(job, run, config, nets, store, machines)
+        return built_elsewhere(job, store) or build_pack(job, run, store, machines)
 
 
 def built_elsewhere(job: PackJob, store: Store) -> PackResult | None:
     """What another driver published under this key since it was planned, if it did."""
-    if not job.new or not store.exists(locations.pack_record(job.node, job.key)):
+    if not job.new or not store.exists(locations.pack_record(job.stage, job.key)):
         return None
-    rows = read_pack_rows(store, job.node, job.key)
+    rows = read_pack_rows(store, job.stage, job.key)
     return PackResult(job.key, tuple(rows), len(rows))
 
 
-def build_pack(
-    job: PackJob, run: Stage, config: View, nets: Mapping[str, Any], store: Store,
-    machines: Machines | None = None,
-) -> PackResult:  # fmt: skip
+def build_pack(job: PackJob, run: Stage, store: Store, machines: Machines | None = None) -> PackResult:
     """Copy what older packs hold, compute the rest, publish the shard, then its record. What it raises names
     the node, and the unit if it was one."""
     try:
-        units, size = _publish(job, run, config, nets, store, machines or ThisMachine())
+        units, size = _publish(job, run, store, machines or ThisMachine())
     except Exception as error:
         if meaning(error) != "transient":
             raise placed(error, job.node) from error
@@ -115,20 +150,18 @@ def build_pack(
     return PackResult(job.key, rows, len(job.units) - job.computed)
 
 
-def _publish(
-    job: PackJob, run: Stage, config: View, nets: Mapping[str, Any], store: Store, machines: Machines
-) -> tuple[list[UnitRecord], int]:
+def _publish(job: PackJob, run: Stage, store: Store, machines: Machines) -> tuple[list[UnitRecord], int]:
     """The units' records, and the bytes that they take."""
     units: list[UnitRecord] = []
     with store.scratch() as folder:
         with shards.ShardWriter(folder / "shard.tar") as shard:
             for unit in job.units:
                 copied = _copy(job, unit, shard, store) if unit.copy_from else None
-                units.append(copied or _compute(job, unit, shard, run, config, nets, store, machines))
+                units.append(copied or _compute(job, unit, shard, run, store, machines))
         # Data first, record last: readers trust records only.
-        store.put(folder / "shard.tar", locations.pack(job.node, job.key))
+        store.put(folder / "shard.tar", locations.pack(job.stage, job.key))
     record = pack_record_bytes(units)
-    store.write(locations.pack_record(job.node, job.key), record)
+    store.write(locations.pack_record(job.stage, job.key), record)
     return units, len(record)
 
 
@@ -137,11 +170,11 @@ def _copy(job: PackJob, unit: UnitJob, shard: shards.ShardWriter, store: Store) 
     assert unit.copy_from is not None
     mark, samples = shard.mark(), []
     try:
-        record = next(r for r in read_pack_record(store, job.node, unit.copy_from) if r.key == unit.key)
+        record = next(r for r in read_pack_record(store, job.stage, unit.copy_from) if r.key == unit.key)
         for sample in record.samples:
-            samples.append(shard.add(stored_sample(store, job.node, unit.copy_from, sample)))
+            samples.append(shard.add(stored_sample(store, job.stage, unit.copy_from, sample)))
             if samples[-1].digest != sample.digest:
-                raise Damaged(f"{locations.pack(job.node, unit.copy_from)}: {sample.key} has another digest")
+                raise Damaged(f"{locations.pack(job.stage, unit.copy_from)}: {sample.key} has another digest")
     except Damaged:
         shard.back_to(mark)
         return None
@@ -149,20 +182,19 @@ def _copy(job: PackJob, unit: UnitJob, shard: shards.ShardWriter, store: Store) 
 
 
 def _compute(
-    job: PackJob, unit: UnitJob, shard: shards.ShardWriter, run: Stage, config: View, nets: Mapping[str, Any],
-    store: Store, machines: Machines,
-) -> UnitRecord:  # fmt: skip
+    job: PackJob, unit: UnitJob, shard: shards.ShardWriter, run: Stage, store: Store, machines: Machines
+) -> UnitRecord:
     start = time.perf_counter()
-    attempt = locations.attempt(job.node, unit.key, job.run)
+    attempt = locations.attempt(job.stage, unit.key, job.run)
     before = unanswered(store, attempt)
     crashes = sum(machines.alive(machine) for machine in before)
     mark, records = shard.mark(), []
     status, code, reason = "ok", "", ""
 
     def work() -> list[shards.SampleRecord]:
-        shard.back_to(mark)  # of a try that failed half-way
+        shard.back_to(mark)  # of an attempt that failed half-way
         done = []
-        for sample in run(_inputs(unit, store), config, nets):
+        for sample in run(_inputs(unit, store)):
             done.append(shard.add(shards.encode_sample(sample)))
             del sample  # or it stays while the next one is made: a minute of clip takes 30 MB at 256 px
         return done
@@ -190,28 +222,44 @@ def _compute(
 
 def _inputs(unit: UnitJob, store: Store) -> dict[str, Sequence[shards.Sample]]:
     """What the stage sees: a row of each table, the declared fields of each sample."""
-    read: dict[str, Sequence[shards.Sample]] = {name: [dict(row)] for name, row in unit.row.items()}
-    for node, (pack, fields) in unit.samples.items():
-        record = next(r for r in read_pack_record(store, node, pack) if r.unit == unit.unit)
-        read[node] = Samples(store, node, pack, record.samples, fields)
-    return read
+    read: dict[str, Sequence[shards.Sample]] = {role: [dict(row)] for role, row in unit.rows.items()}
+    return read | {role: _samples(store, source) for role, source in unit.samples.items()}
+
+
+def _samples(store: Store, source: UnitSamples) -> Samples:
+    records = [
+        (pack, sample)
+        for unit, pack in source.packs
+        for record in read_pack_record(store, source.stage, pack)
+        if record.unit == unit
+        for sample in record.samples
+    ]
+    return Samples(store, source.stage, records, source.fields)
 
 
 class Samples(Sequence[shards.Sample]):
-    """A unit's samples of one upstream: each is read and decoded when it is asked for and not kept, so that
-    a long recording takes no more memory than a short one. Iteration reads one ahead of the stage.
+    """A unit's samples of one input: each is read and decoded when it is asked for and not kept, so that a
+    long recording takes no more memory than a short one. Iteration reads one ahead of the stage.
     """
 
     def __init__(
         self,
         store: Store,
-        node: str,
-        pack: str,
-        records: Sequence[shards.SampleRecord],
+        stage: str,
+        records: Sequence[tuple[str, shards.SampleRecord]],
         fields: Sequence[str],
     ):
-        self._read = lambda record: read_sample(store, node, pack, record, fields)
-        self._records = records
+        """records: (pack that holds it, sample)."""
+        self._store, self._stage, self._records, self._fields = store, stage, records, fields
+
+    @property
+    def keys(self) -> list[str]:
+        """Of the samples, in their order; nothing is decoded."""
+        return [record.key for _, record in self._records]
+
+    def _read(self, at: tuple[str, shards.SampleRecord]) -> shards.Sample:
+        pack, record = at
+        return read_sample(self._store, self._stage, pack, record, self._fields)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -244,6 +292,6 @@ def _with_retries(call: Callable[[], list[shards.SampleRecord]]) -> list[shards.
     return call()
 
 
-def seal(rows: Iterable[ManifestRow]) -> str:
-    """Content digest of a keyed artifact: its ok units and what is in them, nothing else."""
+def content_digest(rows: Iterable[ManifestRow]) -> str:
+    """Of a keyed artifact: its ok units and what is in them, nothing else."""
     return digest("family", sorted([row.unit, row.digest] for row in rows if row.status == "ok"))

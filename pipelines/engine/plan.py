@@ -18,16 +18,19 @@ from pipelines.engine.fingerprint import (
     SCHEME,
     Environment,
     Fingerprint,
+    actual_path,
     changed_code,
     entries,
     fingerprint,
     reasons,
     resolve,
+    section,
 )
-from pipelines.engine.keys import View, digest, lookup
+from pipelines.engine.keys import digest, lookup
 from pipelines.engine.node import Graph, Node
-from pipelines.engine.packs import PackJob, UnitJob, seal
+from pipelines.engine.packs import PackJob, UnitJob, UnitSamples, content_digest
 from pipelines.engine.published import Packs, Readable, read_whole
+from pipelines.engine.units import UnitInputs, UnitView
 from pipelines.errors import UserError
 from storage import locations
 from storage.errors import Damaged
@@ -35,35 +38,28 @@ from storage.families import Artifact, ManifestRow, read_parquet
 from storage.files import Store
 
 
-@dataclass(frozen=True, slots=True)
-class Outlook:
-    """A unit as the next node sees it: its content digest and pack, or open (known only after a run)."""
-
-    digest: str | None
-    pack: str = ""
-    row: Mapping[str, Any] | None = None
-
-
 @dataclass
 class NodePlan:
     node: Node
     state: str
     reasons: list[str] = field(default_factory=list)
-    print: Fingerprint | None = None
+    fingerprint: Fingerprint | None = None
     key: str = ""
     """The artifact's key, when every input is known."""
     node_key: str = ""
     artifact: Artifact | None = None
-    outlook: dict[str, Outlook] = field(default_factory=dict)
+    units: dict[str, UnitView] = field(default_factory=dict)
+    """keyed nodes and tables: what the nodes that read it see"""
     buckets: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     jobs: list[PackJob] = field(default_factory=list)
     packs: list[str] = field(default_factory=list)
     """keyed: every pack of the artifact, in order"""
     inputs: dict[str, str] = field(default_factory=dict)
+    """Role -> content digest; of a file that is used, its sha256"""
     steps: int | None = None
     previous: Artifact | None = None
-    """extendable: the artifact with the most steps below those asked for"""
+    """of a resumable budget: the artifact with the most steps below those asked for"""
 
     @property
     def settled(self) -> bool:
@@ -79,7 +75,7 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Memory:
+class LastRun:
     """What a finished run of a node was made of (`keys/<node>/<node key>.json`)."""
 
     fingerprint: Fingerprint
@@ -89,23 +85,25 @@ class Memory:
     """Symbol -> its own hash, and that of all it reaches."""
     source: Mapping[str, str]
     """Symbol -> its text."""
+    name: str = ""
+    """Of the node then."""
     scheme: int = SCHEME
 
     @staticmethod
-    def read(store: Store, path: str) -> Memory:
+    def read(store: Store, path: str) -> LastRun:
         try:
-            return Memory.of(store.read_json(path, "fingerprint", "run_id"))
+            return LastRun.of(store.read_json(path, "fingerprint", "run_id"))
         except (TypeError, LookupError, AttributeError) as error:
             raise Damaged(f"{path} has another form ({error})") from error
 
     @staticmethod
-    def of(record: Mapping[str, Any]) -> Memory:
+    def of(record: Mapping[str, Any]) -> LastRun:
         if record.get("scheme") != SCHEME:  # its fingerprint has other components
-            return Memory(
+            return LastRun(
                 fingerprint=Fingerprint(record["fingerprint"]["node"]), inputs={}, run_id=record["run_id"],
                 code={}, source={}, scheme=0,
             )  # fmt: skip
-        return Memory(**{**record, "fingerprint": Fingerprint(**record["fingerprint"])})
+        return LastRun(**{**record, "fingerprint": Fingerprint(**record["fingerprint"])})
 
 
 class Planner:
@@ -127,10 +125,8 @@ class Planner:
     def node(self, node: Node, plans: Mapping[str, NodePlan]) -> NodePlan:
         if node.name in self.options.pins:
             return self._pinned(node, self.options.pins[node.name])
-        print_ = fingerprint(node, self.config, self.env)
-        plan = NodePlan(node, "stale", print=print_, node_key=self._accepted(node.name, print_.key))
-        for name in node.reads:
-            plan.buckets = plan.buckets or plans[name].buckets
+        made_of = fingerprint(node, self.config, self.env)
+        plan = NodePlan(node, "stale", fingerprint=made_of, node_key=self._accepted(node.stage, made_of.key))
         if node.kind == "whole":
             _Whole(self, plan, plans).fill()
         else:
@@ -140,60 +136,77 @@ class Planner:
         return plan
 
     # --- shared by whole and keyed ---
-    def memory(self, node: str) -> Memory | None:
-        """What the node's latest finished run was made of."""
-        known = sorted(self.store.list(locations.node_keys(node)), key=lambda e: (e.mtime, e.name))
+    def last_run(self, node: Node) -> LastRun | None:
+        """What the node's latest finished run was made of; of a stage that has several instances, the latest
+        run under the node's own name, if there was one."""
+        folder, latest = locations.node_keys(node.stage), None
+        known = sorted(self.store.list(folder), key=lambda e: (e.mtime, e.name))
         for entry in reversed(known):
-            path = f"{locations.node_keys(node)}/{entry.name}"
-            if (memory := self.readable(lambda path=path: Memory.read(self.store, path), None)) is not None:
-                return memory
-        return None
+            path = f"{folder}/{entry.name}"
+            found = self.readable(lambda path=path: LastRun.read(self.store, path), None)
+            if found is not None and found.name == node.name:
+                return found
+            latest = latest or found
+        return latest
 
     def why(self, plan: NodePlan, inputs: Mapping[str, str]) -> list[str]:
         """Reasons a node's key is new, from the difference to its latest run."""
-        memory = self.memory(plan.node.name)
-        if memory is None:
+        last = self.last_run(plan.node)
+        if last is None:
             return ["never run"]
-        if memory.scheme != SCHEME:
+        if last.scheme != SCHEME:
             return ["keys are made in another way since it ran"]
         found: list[str] = []
-        if plan.print:
-            accepted = plan.node_key != plan.print.key  # this code was accepted as equal
-            changed = accepted or memory.fingerprint.code == plan.print.code
-            found = reasons(
-                memory.fingerprint, plan.print, () if changed else self.changed_code(plan, memory)
-            )
-        known = sorted(memory.inputs.keys() & inputs.keys())
-        found += [f"input {n} changed" for n in known if memory.inputs[n] != inputs[n]]
-        found += [f"input {n} is new" for n in sorted(inputs.keys() - memory.inputs.keys())]
+        if now := plan.fingerprint:
+            accepted = plan.node_key != now.key  # this code was accepted as equal
+            unchanged = accepted or last.fingerprint.code == now.code
+            code = () if unchanged else self.changed_code(plan, last)
+            found = reasons(last.fingerprint, now, code, plan.node.config)
+        known = sorted(last.inputs.keys() & inputs.keys())
+        found += [f"input {n} changed" for n in known if last.inputs[n] != inputs[n]]
+        found += [f"input {n} is new" for n in sorted(inputs.keys() - last.inputs.keys())]
         return found
 
-    def changed_code(self, plan: NodePlan, memory: Memory) -> list[str]:
-        return changed_code(memory.code, self.closure(plan.node))
+    def changed_code(self, plan: NodePlan, last: LastRun) -> list[str]:
+        return changed_code(last.code, self.closure(plan.node))
 
     def closure(self, node: Node) -> dict[str, Reached]:
         """Every symbol that is in the node's key."""
         return self.env.code.closure(entries(node, self.config, self.env.code))
 
-    def _accepted(self, node: str, key: str) -> str:
-        path = locations.accept(node, key)
+    def waiting(self, plan: NodePlan, plans: Mapping[str, NodePlan]) -> list[str]:
+        """The nodes it reads or uses whose output is not known yet."""
+        return [name for name in plan.node.upstream if not plans[name].settled]
+
+    def known_inputs(self, plan: NodePlan, plans: Mapping[str, NodePlan]) -> dict[str, str]:
+        """Role -> digest of what is known: of an artifact its content, of a file that is used its sha256."""
+        read = {role: plans[read.node].artifact for role, read in plan.node.reads.items()}
+        found = {role: artifact.digest for role, artifact in read.items() if artifact}
+        for name, use in plan.node.uses.items():
+            for role, (upstream, file) in use.files.items():
+                if (artifact := plans[upstream].artifact) is not None:
+                    found[f"{name}.{role}"] = artifact.sums[file]
+        return found
+
+    def _accepted(self, stage: str, key: str) -> str:
+        path = locations.accept(stage, key)
         return self.readable(lambda: self.store.read_json(path, "as"), {"as": key})["as"]
 
     def _pinned(self, node: Node, key: str) -> NodePlan:
-        artifact = self.readable(lambda: read_whole(self.store, node.name, key), None)
+        artifact = self.readable(lambda: read_whole(self.store, node.stage, key), None)
         if artifact is None:
             raise UserError(
                 f"the pinned {node.name} {key} is not in the store; pin again: `reenact pin NAME RUN.yaml`"
             )
         plan = NodePlan(node, "pinned", [f"pinned at {key[:8]}"], key=key, artifact=artifact)
-        _table(plan, artifact.path(f"{node.name}.parquet").read_bytes(), artifact)
+        _table(plan, artifact.path(f"{node.stage}.parquet").read_bytes())
         return plan
 
 
-def _table(plan: NodePlan, data: bytes, artifact: Artifact | None) -> None:
-    """Units of a whole node that publishes a table of them (`<node>.parquet` with columns id and bucket)."""
+def _table(plan: NodePlan, data: bytes) -> None:
+    """Units of a whole node that publishes a table of them (`<stage>.parquet` with columns id and bucket)."""
     rows = read_parquet(data).to_pylist()
-    plan.outlook = {row["id"]: Outlook(digest(row), row=row) for row in rows}
+    plan.units = {row["id"]: UnitView(digest(row), row=row) for row in rows}
     plan.buckets = {row["id"]: row["bucket"] for row in rows}
 
 
@@ -205,39 +218,40 @@ class _Whole:
 
     def fill(self) -> None:
         plan, node = self.plan, self.plan.node
-        waiting = [n for n in node.reads if not self.plans[n].settled]
-        known = {n: a.digest for n in node.reads if (a := self.plans[n].artifact)}
+        waiting = self.planner.waiting(plan, self.plans)
+        known = self.planner.known_inputs(plan, self.plans)
         if waiting:
             own = self.planner.why(plan, known)
             plan.state = "stale" if own else "pending"
             plan.reasons = [*own, f"after {', '.join(waiting)}" + ("" if own else " (may cut off)")]
             return
         plan.inputs = known
-        plan.key = digest("whole", node.name, plan.node_key, known)
+        plan.key = digest("whole", node.stage, plan.node_key, known)
         plan.artifact = self._find()
         if plan.artifact is not None:
             plan.state = "cached"
             return
         plan.reasons = plan.reasons or self.planner.why(plan, known) or ["missing or damaged object"]
-        if node.eager:
-            self._look_ahead()
+        if node.run_at_plan_time:
+            self._dry_run()
 
     def _find(self) -> Artifact | None:
-        """Of an extendable node, only the artifact of exactly these steps: what else the store holds must not
-        decide a result. The longest shorter one is gone on from.
+        """Of a resumable budget, only the artifact of exactly these steps: what else the store holds must not
+        decide a result. Training continues from the longest shorter one.
         """
         plan, node = self.plan, self.plan.node
-        if node.extend is None:
+        if node.resumable_budget is None:
             return self._read()
-        plan.steps = int(lookup(self.planner.config, node.extend))
+        path = actual_path(node.resumable_budget, node.config)
+        plan.steps = int(lookup(self.planner.config, path))
         if (artifact := self._read(plan.steps)) is not None:
             return artifact
-        folders = self.planner.store.folders(locations.wholes(node.name))
+        folders = self.planner.store.folders(locations.wholes(node.stage))
         reached = sorted(int(f.rpartition("-")[2]) for f in folders if f.startswith(f"{plan.key}-"))
         for steps in [s for s in reversed(reached) if s < plan.steps]:
             if (artifact := self._read(steps)) is not None:
                 plan.previous = artifact
-                plan.reasons = [f"config {node.extend} {steps} -> {plan.steps} (continues)"]
+                plan.reasons = [f"config {path} {steps} -> {plan.steps} (continues)"]
                 break
         return None
 
@@ -247,33 +261,33 @@ class _Whole:
         def read() -> Artifact | None:
             artifact = read_whole(self.planner.store, name, self.plan.key, steps)
             if artifact is not None and f"{name}.parquet" in artifact.files:
-                _table(self.plan, artifact.path(f"{name}.parquet").read_bytes(), artifact)
+                _table(self.plan, artifact.path(f"{name}.parquet").read_bytes())
             return artifact
 
-        name = self.plan.node.name
+        name = self.plan.node.stage
         return self.planner.readable(read, None)
 
-    def _look_ahead(self) -> None:
+    def _dry_run(self) -> None:
         """Run a cheap node now, publish nothing: only so that the plan behind it is exact."""
         plan = self.plan
         with tempfile.TemporaryDirectory() as folder:
-            view = View(self.planner.config, plan.node.config)
-            context = LookAhead(plan.node.name, view, Path(folder), self.plans)
-            resolve(plan.node.run)(context)
-            table = Path(folder) / f"{plan.node.name}.parquet"
+            context = DryRunContext(plan.node, self.planner.config, Path(folder), self.plans)
+            resolve(plan.node.run)(context, **plan.node.arguments)
+            table = Path(folder) / f"{plan.node.stage}.parquet"
             if table.exists():
-                _table(plan, table.read_bytes(), None)
+                _table(plan, table.read_bytes())
 
 
-class LookAhead:
-    """The context of an eager node while planning: its figures go nowhere."""
+class DryRunContext:
+    """The context of a node that runs while planning: its figures go nowhere."""
 
     key = scratch = ""
     previous = None
 
-    def __init__(self, node: str, config: View, out: Path, plans: Mapping[str, NodePlan]):
-        self.node, self.config, self.out = node, config, out
-        self.inputs = {n: p.artifact for n, p in plans.items() if p.artifact}
+    def __init__(self, node: Node, config: Any, out: Path, plans: Mapping[str, NodePlan]):
+        self.node, self.out = node.name, out
+        self.config, self.runtime = section(node, config), config.runtime
+        self.inputs = {role: plans[read.node].artifact for role, read in node.reads.items()}
 
     def work_apart(self, name: str) -> None: ...
 
@@ -290,51 +304,52 @@ class _Keyed:
     def __init__(self, planner: Planner, plan: NodePlan, plans: Mapping[str, NodePlan]):
         self.planner, self.plan, self.plans = planner, plan, plans
         self.store, self.node = planner.store, plan.node
-        self.packs = Packs(planner.store, plan.node.name, planner.readable)
+        self.packs = Packs(planner.store, plan.node.stage, planner.readable)
+        read = {plan.node.units, *(read.node for read in plan.node.reads.values())}
+        self.inputs = UnitInputs(plan.node, {name: plans[name].units for name in read})
+        plan.buckets = plans[plan.node.units].buckets
 
     def fill(self) -> None:
         plan = self.plan
         keys, open_units = self._unit_keys()
         total = len(keys) + len(open_units)
-        if not total and not all(self.plans[n].settled or self.plans[n].outlook for n in self.node.reads):
-            waiting = [n for n in self.node.reads if not self.plans[n].settled]
+        waiting = self.planner.waiting(plan, self.plans)
+        if not total and any(not self.plans[name].units for name in waiting):
             plan.state, plan.reasons = "pending", [*self.planner.why(plan, {}), f"after {', '.join(waiting)}"]
             return
-        name = self.node.name
-        pack_keys = {digest("pack", name, sorted(keys[u] for u in g)): g for g in self._groups(keys)}
+        stage = self.node.stage
+        pack_keys = {digest("pack", stage, sorted(keys[u] for u in g)): g for g in self._groups(keys)}
         plan.packs = sorted(pack_keys)
-        known = self.packs.rows(digest("artifact", name, plan.packs), plan.packs, bool(open_units))
+        known = self.packs.rows(digest("artifact", stage, plan.packs), plan.packs, bool(open_units))
         cached = {u: known[k] for u, k in keys.items() if self._usable(known.get(k))}
         stale = [u for u in keys if u not in cached]
-        plan.outlook = {u: Outlook(r.digest, r.pack) for u, r in cached.items() if r.status == "ok"}
-        plan.outlook |= {u: Outlook(None) for u in [*stale, *open_units]}
+        plan.units = {u: UnitView(r.digest, r.pack) for u, r in cached.items() if r.status == "ok"}
+        plan.units |= {u: UnitView(None) for u in [*stale, *open_units]}
         plan.counts = {
             "units": total, "cached": len(cached), "stale": len(stale), "pending": len(open_units),
             "rejected": sum(r.status == "rejected" for r in cached.values()),
         }  # fmt: skip
-        if not open_units and all(self.plans[n].settled for n in self.node.reads):
+        if not open_units and not waiting:
             self._settle(keys, pack_keys, known)
         self._explain(keys, stale, open_units)
 
     def _unit_keys(self) -> tuple[dict[str, str], list[str]]:
         """Unit -> key where every input is known; and the units still open."""
-        outlooks = {name: self.plans[name].outlook for name in self.node.reads}
-        shared = set.intersection(*(set(o) for o in outlooks.values())) if outlooks else set()
+        used = {name for use in self.node.uses.values() for name, _ in use.files.values()}
+        files = {role: sha for role, sha in self._known().items() if role not in self.node.reads}
+        node_key = digest("uses", self.plan.node_key, files) if files else self.plan.node_key
         keys: dict[str, str] = {}
         open_units: list[str] = []
-        for unit in sorted(shared):
-            parts = {n: self._input_digest(n, outlooks[n][unit]) for n in self.node.reads}
-            if None in parts.values():
+        for unit in self.inputs:
+            parts = self.inputs.digests(unit)
+            if parts is None or not all(self.plans[name].settled for name in used):
                 open_units.append(unit)
             else:
-                keys[unit] = digest("unit", self.plan.node_key, unit, parts)
+                keys[unit] = digest("unit", node_key, unit, parts)
         return keys, open_units
 
-    def _input_digest(self, upstream: str, seen: Outlook) -> str | None:
-        """Of a table row only the fields read count; of samples, their content."""
-        if seen.row is not None:
-            return digest({f: seen.row[f] for f in self.node.reads[upstream]})
-        return seen.digest
+    def _known(self) -> dict[str, str]:
+        return self.planner.known_inputs(self.plan, self.plans)
 
     def _groups(self, keys: Mapping[str, str]) -> list[list[str]]:
         if self.node.pack == "unit":
@@ -354,49 +369,51 @@ class _Keyed:
     ) -> None:
         """Every input is known: the artifact is there, or these packs have to be built."""
         plan = self.plan
-        plan.key = digest("artifact", self.node.name, plan.packs)
-        plan.inputs = {n: a.digest for n in self.node.reads if (a := self.plans[n].artifact)}
+        plan.key = digest("artifact", self.node.stage, plan.packs)
+        plan.inputs = self._known()
         forced = self.node.name in self.planner.options.force
         for pack in plan.packs:
             units = packs[pack]
             usable = self.packs.stands(pack) and all(self._usable(known.get(keys[u])) for u in units)
             if forced or not usable:
                 jobs = tuple(self._job(u, keys[u], None if forced else known.get(keys[u])) for u in units)
-                plan.jobs.append(PackJob(self.node.name, pack, jobs, new=not self.packs.recorded(pack)))
+                new = not self.packs.recorded(pack)
+                plan.jobs.append(PackJob(self.node.name, self.node.stage, pack, jobs, new=new))
         plan.jobs.sort(key=lambda j: (-j.computed, j.key))  # largest first: a short tail
-        if not plan.jobs and self.packs.sealed:
-            content = seal(known[k] for k in keys.values())
-            plan.artifact = Artifact(self.store, self.node.name, plan.key, content)
+        if not plan.jobs and self.packs.has_manifest:
+            content = content_digest(known[k] for k in keys.values())
+            plan.artifact = Artifact(self.store, self.node.stage, plan.key, content)
             plan.state = "cached"
 
     def _job(self, unit: str, key: str, row: ManifestRow | None) -> UnitJob:
         rows: dict[str, Mapping[str, Any]] = {}
-        samples: dict[str, tuple[str, tuple[str, ...]]] = {}
-        for name, fields in self.node.reads.items():
-            seen = self.plans[name].outlook[unit]
-            if seen.row is not None:
-                rows[name] = {"id": unit} | {f: seen.row[f] for f in fields}
+        samples: dict[str, UnitSamples] = {}
+        for role, read in self.node.reads.items():
+            views = self.inputs.views(unit, read)
+            if (first := views[0][1].row) is not None:
+                rows[role] = {"id": unit} | {f: first[f] for f in read.fields}
             else:
-                samples[name] = (seen.pack, tuple(fields))
+                stage, packs = self.plans[read.node].node.stage, tuple((one, v.pack) for one, v in views)
+                samples[role] = UnitSamples(stage, packs, read.fields)
         return UnitJob(unit, key, rows, samples, row.pack if row and self._usable(row) else None)
 
     def _explain(self, keys: Mapping[str, str], stale: list[str], open_units: list[str]) -> None:
         plan = self.plan
         if plan.state == "cached":
             return
-        told = self.planner.why(plan, {})
-        if stale and told != ["never run"]:
-            told += self._unit_reasons(keys, stale)
-        plan.reasons = list(told)
+        why = self.planner.why(plan, {})
+        if stale and why != ["never run"]:
+            why += self._unit_reasons(keys, stale)
+        plan.reasons = list(why)
         if open_units:
-            waiting = [n for n in self.node.reads if self.plans[n].state not in ("cached", "pinned")]
+            waiting = [n for n in self.node.upstream if self.plans[n].state not in ("cached", "pinned")]
             plan.reasons.append(f"{len(open_units):,} after {', '.join(waiting)} (may cut off)")
         if not stale and (open_units or not plan.key):
-            waiting = [n for n in self.node.reads if not self.plans[n].settled]
-            plan.state = "stale" if told else "pending"
+            waiting = self.planner.waiting(plan, self.plans)
+            plan.state = "stale" if why else "pending"
             plan.reasons = plan.reasons or [f"after {', '.join(waiting)} (may cut off)"]
         if not plan.reasons:
-            regroup = "packs to regroup" if plan.jobs else "not sealed"
+            regroup = "packs to regroup" if plan.jobs else "manifest missing"
             plan.reasons = ["forced" if self.node.name in self.planner.options.force else regroup]
 
     def _unit_reasons(self, keys: Mapping[str, str], stale: list[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """What nodes have published, as far as it stands whole in the store: a plan's view of packs and files.
 
-A record that cannot be read counts as not there, and so does what it lists. `Readable` keeps what was said.
+A record that cannot be read counts as not there, and so does what it lists. `Readable` keeps the messages.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ def read_whole(store: Store, node: str, key: str, steps: int | None = None) -> A
 
 
 class Packs:
-    """The packs of a keyed node and the manifests that list them."""
+    """The packs of a keyed stage and the manifests that list them."""
 
-    def __init__(self, store: Store, node: str, readable: Readable):
-        self.store, self.node, self.readable = store, node, readable
-        self.sealed = False
+    def __init__(self, store: Store, stage: str, readable: Readable):
+        self.store, self.stage, self.readable = store, stage, readable
+        self.has_manifest = False
         """Whether `rows` found the manifest of the artifact asked for."""
 
     @cached_property
     def _files(self) -> list[Entry]:
-        return self.store.list(locations.packs(self.node))
+        return self.store.list(locations.packs(self.stage))
 
     @cached_property
     def _sizes(self) -> dict[str, int]:
@@ -81,8 +81,8 @@ class Packs:
     def rows(self, key: str, packs: list[str], partial: bool) -> dict[str, ManifestRow]:
         """Unit key -> record, from this artifact's manifest if all packs stand, else from older ones too."""
         if not partial and all(self.stands(pack) for pack in packs):
-            rows = self.readable(lambda: read_manifest(self.store, self.node, key), None)
-            self.sealed = rows is not None
+            rows = self.readable(lambda: read_manifest(self.store, self.stage, key), None)
+            self.has_manifest = rows is not None
             if rows is None:
                 rows = [row for pack in packs for row in self._pack_rows(pack)]
             return self._as_recorded(rows)
@@ -100,17 +100,17 @@ class Packs:
         """By unit key. Of a pack that is not as long as its manifest says, its own record tells: it was built
         again since, or is damaged."""
         other = {row.pack for row in rows if self.stands(row.pack) and not self.stands(row.pack, row)}
-        self.sealed = self.sealed and not other
+        self.has_manifest = self.has_manifest and not other
         own = [row for pack in sorted(other) for row in self._pack_rows(pack)]
         return {row.key: row for row in [*(row for row in rows if row.pack not in other), *own]}
 
     def manifests(self) -> list[Entry]:
         """Those of this node, oldest first."""
-        return sorted(self.store.list(locations.manifests(self.node)), key=lambda e: (e.mtime, e.name))
+        return sorted(self.store.list(locations.manifests(self.stage)), key=lambda e: (e.mtime, e.name))
 
     def manifest(self, entry: Entry) -> list[ManifestRow]:
         key = entry.name.removesuffix(".parquet")
-        return self.readable(lambda: read_manifest(self.store, self.node, key), [])
+        return self.readable(lambda: read_manifest(self.store, self.stage, key), [])
 
     def _pack_rows(self, pack: str) -> list[ManifestRow]:
-        return self.readable(lambda: read_pack_rows(self.store, self.node, pack), [])
+        return self.readable(lambda: read_pack_rows(self.store, self.stage, pack), [])

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.engine.fingerprint import described, fingerprint, resolve
-from pipelines.engine.keys import View, digest
+from pipelines.engine.fingerprint import actual_path, described, fingerprint, resolve, section
+from pipelines.engine.keys import digest
 from pipelines.engine.node import Node
-from pipelines.engine.packs import Executor, PackResult
-from pipelines.engine.plan import Memory, NodePlan, Planner
+from pipelines.engine.packs import Executor, PackResult, StageCall
+from pipelines.engine.plan import LastRun, NodePlan, Planner
 from pipelines.engine.sharing import build_shared
 from pipelines.errors import TooManyRejects, Transient, meaning, traceback_of
 from storage import leases, locations
@@ -69,6 +69,8 @@ class Runner:
     width: int = 4
     lease: leases.Lease = field(default_factory=leases.Lease)
     cancel: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _going: dict[tuple[str, str], threading.Lock] = field(default_factory=dict)
 
     def run(self, names: set[str] | None = None) -> Outcome:
         """Run the nodes named (all by default); each node needs the nodes it reads among them or cached."""
@@ -78,7 +80,7 @@ class Runner:
         running: dict[Future[NodePlan], Node] = {}
         try:
             while todo or running:
-                ready = [n for n in todo if all(u in outcome.plans for u in n.reads)]
+                ready = [n for n in todo if all(u in outcome.plans for u in n.upstream)]
                 for node in ready if not self.cancel.is_set() else ():
                     todo.remove(node)
                     running[pool.submit(self._settle, node, dict(outcome.plans), outcome)] = node
@@ -130,8 +132,33 @@ class Runner:
             return plan
         if self.cancel.is_set():
             raise Cancelled("interrupted before it started")
-        if not node.exclusive:
-            return self._execute(plan, plans, outcome)
+        with self._alone(node.stage, plan.key) as waited:
+            if waited and (plan := self.planner.node(node, plans)).settled:
+                self.emit(_cached_event(plan, plans))
+                return plan
+            return (
+                self._run_leased(plan, plans, outcome)
+                if node.exclusive
+                else self._execute(plan, plans, outcome)
+            )
+
+    @contextmanager
+    def _alone(self, stage: str, key: str) -> Iterator[bool]:
+        """One of several nodes of this run that are the same under different names; the others wait. Yields
+        whether it had to wait."""
+        with self._lock:
+            mine = self._going.setdefault((stage, key), threading.Lock())
+        waited = not mine.acquire(blocking=False)
+        if waited:
+            mine.acquire()
+        try:
+            yield waited
+        finally:
+            mine.release()
+
+    def _run_leased(self, plan: NodePlan, plans: dict[str, NodePlan], outcome: Outcome) -> NodePlan:
+        """While no other driver runs it."""
+        node = plan.node
 
         def waiting(holder: str) -> None:
             self.emit({"type": "progress", "node": node.name, "done": 0, "total": 0,
@@ -139,7 +166,7 @@ class Runner:
 
         store, give_up = self.planner.store, self.cancel.is_set
         terms = {"run": self.run_id, "waiting": waiting, "give_up": give_up, "terms": self.lease}
-        with leases.held(store, node.name, plan.key, **terms) as waited:
+        with leases.held(store, node.stage, plan.key, **terms) as waited:
             if self.cancel.is_set():
                 raise Cancelled("interrupted before it started")
             if waited and (plan := self.planner.node(node, plans)).settled:
@@ -153,10 +180,10 @@ class Runner:
         outcome.executed.append(node.name)
         self.emit(self._started_event(plan, plans))
         if node.kind == "keyed":
-            self._keyed(plan)
+            self._keyed(plan, plans)
         else:
             self._whole(plan, plans)
-        self._remember(plan)
+        self._record_last_run(plan)
         settled = self.planner_without_force().node(node, plans)
         if not settled.settled:
             raise RuntimeError(f"{node.name} was published but is not found again: {settled.reasons}")
@@ -170,9 +197,11 @@ class Runner:
         return Planner(planner.graph, planner.config, planner.store, planner.env, options)
 
     # --- keyed nodes ---
-    def _keyed(self, plan: NodePlan) -> None:
+    def _keyed(self, plan: NodePlan, plans: Mapping[str, NodePlan]) -> None:
         node, store = plan.node, self.planner.store
-        view = View(self.planner.config, node.config)
+        call = StageCall(
+            node, section(node, self.planner.config), self.planner.config.runtime, _used(node, plans)
+        )
         jobs = [replace(job, run=self.run_id) for job in plan.jobs]
         total = sum(j.computed for j in jobs)
         built: dict[str, PackResult] = {}
@@ -184,7 +213,7 @@ class Runner:
                        "rejected": rejected, "frames": frames, "note": note})  # fmt: skip
 
         report()
-        shared = build_shared(self.executor, node, jobs, view, store, terms=self.lease, waiting=report,
+        shared = build_shared(self.executor, call, jobs, store, terms=self.lease, waiting=report,
                               cancelled=self.cancel.is_set)  # fmt: skip
         for result in shared:
             if result.failure:
@@ -199,20 +228,21 @@ class Runner:
             if self.cancel.is_set():
                 raise Cancelled(f"interrupted with {done} of {total} units done; they are kept")
         if failures:
-            told = f"{len(failures)} of {len(jobs)} packs failed, the rest is kept; run again to retry"
-            raise Transient(f"{node.name}: {told}: {failures[0]}", soon=False)
+            kept = f"{len(failures)} of {len(jobs)} packs failed, the rest is kept; run again to retry"
+            raise Transient(f"{node.name}: {kept}: {failures[0]}", soon=False)
         if self.cancel.is_set():
             raise Cancelled(f"interrupted with {done} of {total} units done; they are kept")
         if lost := [job.key for job in jobs if job.key not in built]:
-            told = f"{len(lost)} of {len(jobs)} packs never came back, first {lost[0]}"
-            raise RuntimeError(f"{node.name}: {told}")
+            raise RuntimeError(
+                f"{node.name}: {len(lost)} of {len(jobs)} packs never came back, first {lost[0]}"
+            )
         rows = [
             row
             for pack in plan.packs
-            for row in (built[pack].rows if pack in built else read_pack_rows(store, node.name, pack))
+            for row in (built[pack].rows if pack in built else read_pack_rows(store, node.stage, pack))
         ]
         self._check_rejects(node, rows)
-        store.write(locations.manifest(node.name, plan.key), manifest_bytes(rows))
+        store.write(locations.manifest(node.stage, plan.key), manifest_bytes(rows))
 
     def _check_rejects(self, node: Node, rows: list[ManifestRow]) -> None:
         bad = [r for r in rows if r.status == "rejected"]
@@ -230,8 +260,9 @@ class Runner:
         with store.scratch() as folder:
             out = folder / "out"
             out.mkdir()
-            context = RunContext(self, plan, out, {n: a for n in node.reads if (a := plans[n].artifact)})
-            resolve(node.run)(context)
+            read = {role: plans[one.node].artifact for role, one in node.reads.items()}
+            context = RunContext(self, plan, out, {role: found for role, found in read.items() if found})
+            resolve(node.run)(context, **node.arguments)
             if self.cancel.is_set():
                 raise Cancelled("interrupted")
             self._publish(plan, out)
@@ -247,49 +278,66 @@ class Runner:
         sums = {name: sha256_file(p) for name, p in names.items()}
         content = {name: sha for name, sha in sums.items() if name not in node.logs}
         record = {
-            "node": node.name, "key": plan.key, "inputs": plan.inputs, "steps": plan.steps,
+            "node": node.stage, "key": plan.key, "inputs": plan.inputs, "steps": plan.steps,
             "digest": digest("whole", content), "sha256": sums,
             "sizes": {name: p.stat().st_size for name, p in names.items()},
         }  # fmt: skip
-        folder = locations.whole(node.name, plan.key, plan.steps)
+        folder = locations.whole(node.stage, plan.key, plan.steps)
         for name, path in names.items():
             store.put(path, f"{folder}/{name}")
         store.write_json(f"{folder}/record.json", record)
 
     # --- records ---
-    def _remember(self, plan: NodePlan) -> None:
+    def _record_last_run(self, plan: NodePlan) -> None:
         """What the key was made of, so that a later plan can tell the difference; notices edits meanwhile."""
-        assert plan.print is not None
-        now = fingerprint(plan.node, self.planner.config, self.planner.env)
-        if now.key != plan.print.key:  # not its code: a run reads that once
+        assert plan.fingerprint is not None
+        node, planner = plan.node, self.planner
+        now = fingerprint(node, planner.config, planner.env)
+        if now.key != plan.fingerprint.key:  # not its code: a run reads that once
             text = "its inputs, weights or tools changed while it ran"
-            self.emit({"type": "warning", "node": plan.node.name, "text": text})
-        closure = self.planner.closure(plan.node)
-        memory = Memory(
-            fingerprint=plan.print, inputs=plan.inputs, run_id=self.run_id, code=described(closure),
-            source={name: symbol.text for name, symbol in closure.items()},
+            self.emit({"type": "warning", "node": node.name, "text": text})
+        closure = planner.closure(node)
+        last = LastRun(
+            fingerprint=plan.fingerprint, inputs=plan.inputs, run_id=self.run_id, code=described(closure),
+            source={name: symbol.text for name, symbol in closure.items()}, name=node.name,
         )  # fmt: skip
-        self.planner.store.write_json(locations.node_key(plan.node.name, plan.print.key), asdict(memory))
+        planner.store.write_json(locations.node_key(node.stage, plan.fingerprint.key), asdict(last))
 
     def _started_event(self, plan: NodePlan, plans: Mapping[str, NodePlan]) -> dict[str, Any]:
-        assert plan.print is not None
+        node, made_of = plan.node, plan.fingerprint
+        assert made_of is not None
+        params = {actual_path(name, node.config): value for name, value in made_of.config.items()}
         return {
-            "type": "node_started", "node": plan.node.name, "kind": plan.node.kind, "key": plan.key,
-            "node_key": plan.node_key, "reasons": plan.reasons, "params": plan.print.config,
-            "weights": plan.print.weights, "inputs": {n: _input_event(plans[n]) for n in plan.node.reads},
-            "counts": plan.counts,
+            "type": "node_started", "node": node.name, "stage": node.stage, "kind": node.kind,
+            "key": plan.key, "node_key": plan.node_key, "reasons": plan.reasons, "params": params,
+            "weights": made_of.weights, "inputs": _input_events(plan, plans), "counts": plan.counts,
         }  # fmt: skip
 
 
-def _input_event(plan: NodePlan) -> dict[str, str]:
-    assert plan.artifact is not None
-    return {"key": plan.artifact.key, "digest": plan.artifact.digest}
+def _used(node: Node, plans: Mapping[str, NodePlan]) -> dict[str, dict[str, tuple[Artifact, str]]]:
+    found: dict[str, dict[str, tuple[Artifact, str]]] = {name: {} for name in node.uses}
+    for name, use in node.uses.items():
+        for role, (upstream, file) in use.files.items():
+            artifact = plans[upstream].artifact
+            assert artifact is not None  # it is settled, or this node would not run
+            found[name][role] = (artifact, file)
+    return found
+
+
+def _input_events(plan: NodePlan, plans: Mapping[str, NodePlan]) -> dict[str, dict[str, str]]:
+    """Upstream node -> its stage, its artifact's key and digest."""
+    artifacts = {name: plans[name].artifact for name in plan.node.upstream if name in plans}
+    return {
+        name: {"stage": one.node, "key": one.key, "digest": one.digest}
+        for name, one in artifacts.items()
+        if one
+    }
 
 
 def _cached_event(plan: NodePlan, plans: Mapping[str, NodePlan]) -> dict[str, Any]:
     return {
-        "type": "node_cached", "node": plan.node.name, "key": plan.key, "counts": plan.counts,
-        "state": plan.state, "inputs": {n: _input_event(plans[n]) for n in plan.node.reads if n in plans},
+        "type": "node_cached", "node": plan.node.name, "stage": plan.node.stage, "key": plan.key,
+        "counts": plan.counts, "state": plan.state, "inputs": _input_events(plan, plans),
     }  # fmt: skip
 
 
@@ -300,8 +348,9 @@ def _finished_event(plan: NodePlan, seconds: float) -> dict[str, Any]:
         rejects = [{"unit": r.unit, "code": r.code, "reason": r.reason} for r in plan.artifact.manifest()
                    if r.status == "rejected"]  # fmt: skip
     return {
-        "type": "node_finished", "node": plan.node.name, "status": "FINISHED", "key": plan.key,
-        "digest": plan.artifact.digest, "seconds": seconds, "counts": plan.counts, "rejects": rejects,
+        "type": "node_finished", "node": plan.node.name, "stage": plan.node.stage, "status": "FINISHED",
+        "key": plan.key, "digest": plan.artifact.digest, "seconds": seconds, "counts": plan.counts,
+        "rejects": rejects,
         "files": list(plan.artifact.files), "folder": plan.artifact.folder, "steps": plan.artifact.steps,
     }  # fmt: skip
 
@@ -312,8 +361,9 @@ class RunContext:
     def __init__(self, runner: Runner, plan: NodePlan, out: Path, inputs: Mapping[str, Artifact]):
         self._runner = runner
         self.node, self.key, self.out, self.inputs = plan.node.name, plan.key, out, inputs
-        self.config = View(runner.planner.config, plan.node.config)
-        self.work = locations.work(plan.node.name, plan.key)
+        self.config = section(plan.node, runner.planner.config)
+        self.runtime = runner.planner.config.runtime
+        self.work = locations.work(plan.node.stage, plan.key)
         self.previous = plan.previous
         self.resources = plan.node.resources
         self.cancelled = runner.cancel.is_set

@@ -9,26 +9,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from pipelines.engine.keys import View
-from pipelines.engine.node import Node
-from pipelines.engine.packs import Executor, PackJob, PackResult, built_elsewhere
+from pipelines.engine.packs import Executor, PackJob, PackResult, StageCall, built_elsewhere
 from storage import leases
 from storage.errors import StoreUnreachable
 from storage.files import Store
 
 
 def build_shared(
-    executor: Executor, node: Node, jobs: Sequence[PackJob], config: View, store: Store, *,
+    executor: Executor, call: StageCall, jobs: Sequence[PackJob], store: Store, *,
     terms: leases.Lease, waiting: Callable[[str], None], cancelled: Callable[[], bool],
 ) -> Iterator[PackResult]:  # fmt: skip
     """Results in order of completion. Packs that another driver holds come when it has published them, or are
     built here once it has given them up or is dead."""
-    watch = leases.Watch(store, node.name, terms)
+    watch = leases.Watch(store, call.node.stage, terms)
     held: dict[str, PackJob] = {}
     todo = list(jobs)
     while todo:
         by_key = {job.key: job for job in todo}
-        for result in executor.build(node, todo, config, store):
+        for result in executor.build(call, todo, store):
             if result.held:
                 held[result.key] = by_key[result.key]
             else:

@@ -85,14 +85,13 @@ class EvalConfig:
             raise ValueError(f"videos {self.videos}: expected 0 to grid_clips, {self.grid_clips}")
 
 
-def evaluate(ctx: Context) -> None:
+def evaluate(ctx: Context, model: str) -> None:
     """The whole node: metrics.json, clips.parquet, frames.parquet, summary.json, grid.png and
     side_by_side_N.mp4."""
     from pipelines.cluster.executor import in_worker
 
     config: EvalConfig = ctx.config.eval
-    runtime = ctx.config.runtime
-    model = ctx.node.rsplit(".", 1)[-1]
+    runtime = ctx.runtime
     checkpoint = checkpoint_of(ctx.inputs, model)
     chosen = read_chosen(ctx.inputs["test_clips"])
     spec = load_spec(model)

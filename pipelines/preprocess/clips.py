@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from models.perception.interfaces import Configurable
 from pipelines import media
-from pipelines.engine.node import Sample
+from pipelines.engine.node import Inputs
 from pipelines.errors import Rejected
 from pipelines.media import FPS
 from pipelines.preprocess.box_frame import in_known_frame
@@ -36,6 +36,10 @@ from pipelines.preprocess.tracks import (
     ticks_of,
 )
 from storage import frame_codec
+from storage.shards import Sample
+
+if TYPE_CHECKING:
+    from pipelines.cluster.runtime import RuntimeConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,14 +157,17 @@ class ClipsConfig:
 
 
 def cut_clips(
-    inputs: Mapping[str, Sequence[Sample]], config: Any, nets: Mapping[str, Any]
+    inputs: Inputs,
+    config: ClipsConfig,
+    nets: Mapping[str, Any],
+    runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """A row of recordings and its download -> clips, one at a time: frames, sound, boxes, crop, clip."""
     row, raw = inputs["recordings"][0], inputs["download"][0]
-    settings, probed = config.clips, raw["probe"]
+    settings, probed = config, raw["probe"]
     detector = nets.get(settings.detector)
     if isinstance(detector, Configurable):
-        detector.configure(inference(config.runtime, "float32"))
+        detector.configure(inference(runtime, "float32"))
     with media.as_file(raw["video"]) as path:
         dropped, frame = DroppedTracks(), None
         if len(row["tracks"]):

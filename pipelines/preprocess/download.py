@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from pipelines.engine.node import Sample
+from pipelines.engine.node import Inputs
 from pipelines.errors import Rejected, Transient
 from pipelines.media import as_file, probe
+from storage.shards import Sample
 
 if TYPE_CHECKING:
+    from pipelines.cluster.runtime import RuntimeConfig
     from pipelines.preprocess.fetch.fetch import Wanted
 
 ENOUGH_LINES = 720
@@ -47,8 +49,18 @@ class DownloadConfig:
             raise ValueError(f"section_margin {self.section_margin}: expected 0 seconds or more")
 
 
+class DownloadSettings(Protocol):
+    """Settings of the stage."""
+
+    sound: Literal["required", "optional"]
+    download: DownloadConfig
+
+
 def download(
-    inputs: Mapping[str, Sequence[Sample]], config: Any, nets: Mapping[str, Any]
+    inputs: Inputs,
+    config: DownloadSettings,
+    nets: Mapping[str, Any],
+    runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """A row of the recordings table -> one sample: video, probe, truth (empty unless synthetic).
 
@@ -57,7 +69,7 @@ def download(
     """
     row = inputs["recordings"][0]
     if row["source"] != "synthetic":
-        yield from bring(inputs, config, nets)
+        yield from bring(inputs, config, nets, runtime)
         return
     from pipelines.preprocess.sources.synthetic import render
 
@@ -66,7 +78,12 @@ def download(
         yield _sample(row, video, _Look(row, config)(path), "synthetic", truth=truth)
 
 
-def bring(inputs: Mapping[str, Sequence[Sample]], config: Any, nets: Mapping[str, Any]) -> Iterator[Sample]:
+def bring(
+    inputs: Inputs,
+    config: DownloadSettings,
+    nets: Mapping[str, Any],
+    runtime: RuntimeConfig,
+) -> Iterator[Sample]:
     """The same for sources that render nothing: a change of the renderer must not fetch a corpus again."""
     row = inputs["recordings"][0]
     look = _Look(row, config)
@@ -83,7 +100,7 @@ def bring(inputs: Mapping[str, Sequence[Sample]], config: Any, nets: Mapping[str
         return
     from pipelines.preprocess.fetch.fetch import obtain
 
-    with obtain(wanted(row, config.download), config.runtime.download, look) as fetched:
+    with obtain(wanted(row, config.download), runtime.download, look) as fetched:
         yield _sample(row, fetched.path, fetched.probe, fetched.transport, fetched.offset, fetched.facts)
         look.confirm()
 
@@ -100,8 +117,8 @@ class _Look:
     """Looks into complete files of one recording: call it with a path -> probe and sha256; may raise
     Rejected."""
 
-    def __init__(self, row: Mapping[str, Any], config: Any):
-        self._row, self._sound = row, config.data.sound
+    def __init__(self, row: Mapping[str, Any], config: DownloadSettings):
+        self._row, self._sound = row, config.sound
         self._seen: tuple[Path, tuple[int, int]] | None = None
 
     def __call__(self, path: Path) -> dict[str, Any]:
@@ -117,7 +134,9 @@ class _Look:
             raise Rejected("checksum", f"{row['id']} has {told}")
         probed = probe(path, row["id"])
         if not probed["audio_rate"] and self._sound == "required":
-            raise Rejected("no_sound", f"{row['id']} has no sound; data.sound=optional would give it silence")
+            raise Rejected(
+                "no_sound", f"{row['id']} has no sound; sound=optional of its corpus gives it silence"
+            )
         return {**probed, "sha256": found}
 
     def confirm(self) -> None:

@@ -12,7 +12,7 @@ All write the same fields: pixel = scale * rotation @ (mean + id_basis @ id + ex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from models.perception.interfaces import Configurable
-from pipelines.engine.node import Sample
+from pipelines.engine.node import Inputs
 from pipelines.errors import Rejected, UserError
 from pipelines.preprocess.keypoints import inference
+from storage.shards import Sample
 
 if TYPE_CHECKING:
     from models.perception.head.fit import FaceFit
     from models.perception.head.resnet import Reading
+    from pipelines.cluster.runtime import RuntimeConfig
 
     Fitter = Callable[[np.ndarray, "np.ndarray | None"], tuple[FaceFit, "Reading | None"]]
     Measure = Callable[[FaceFit, np.ndarray], np.ndarray]
@@ -136,15 +138,18 @@ class Fit3dmmConfig:
 
 
 def fit_clips(
-    inputs: Mapping[str, Sequence[Sample]], config: Any, nets: Mapping[str, Any]
+    inputs: Inputs,
+    config: Fit3dmmConfig,
+    nets: Mapping[str, Any],
+    runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """Keypoints, and frames for nets -> the fields of `writes`, for each clip that `failed` lets pass;
     Rejected no_fit where it lets none.
     """
-    settings = config.fit3dmm
+    settings = config
     net = nets[settings.backend] if settings.backend in NET_MODELS else None
     if isinstance(net, Configurable):
-        net.configure(inference(config.runtime, settings.dtype))
+        net.configure(inference(runtime, settings.dtype))
     fitter, measure = _make_fitter(settings, nets[settings.model], net)
     clips = iter(inputs["clips"]) if net is not None else None
     kept, failure = False, ""

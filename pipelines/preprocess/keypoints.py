@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from models.perception.head.hull import hull_area
 from models.perception.interfaces import Configurable, Inference
-from pipelines.engine.node import Sample
+from pipelines.engine.node import Inputs
 from pipelines.errors import Rejected
+from storage.shards import Sample
+
+if TYPE_CHECKING:
+    from pipelines.cluster.runtime import RuntimeConfig
 
 CLIP_BOXES = "clip"
 EXTRA_FIELDS = {
@@ -74,19 +78,21 @@ class KeypointsConfig:
 
 
 def find_keypoints(
-    inputs: Mapping[str, Sequence[Sample]], config: Any, nets: Mapping[str, Any]
+    inputs: Inputs,
+    config: KeypointsConfig,
+    nets: Mapping[str, Any],
+    runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """Clips -> landmarks, score and face_box of each, and what else the landmarker says; Rejected, after the
     last clip, when none of the recording's clips shows a face."""
-    settings = config.keypoints
-    detector = None if settings.detector == CLIP_BOXES else nets[settings.detector]
-    landmarker = nets[settings.landmarker]
+    detector = None if config.detector == CLIP_BOXES else nets[config.detector]
+    landmarker = nets[config.landmarker]
     for net in (detector, landmarker):
         if isinstance(net, Configurable):
-            net.configure(inference(config.runtime, settings.dtype))
+            net.configure(inference(runtime, config.dtype))
     clips = seen = 0
     for clip in inputs["clips"]:
-        sample = _keypoints(clip, settings, detector, landmarker)
+        sample = _keypoints(clip, config, detector, landmarker)
         clips, seen = clips + 1, seen + bool((sample["score"] > 0).any())
         yield sample
     if not seen:
@@ -94,7 +100,7 @@ def find_keypoints(
         raise Rejected("no_landmarks", f"{name} sees no face in any of the {clips} clips")
 
 
-def inference(runtime: Any, dtype: str) -> Inference:
+def inference(runtime: RuntimeConfig, dtype: str) -> Inference:
     """Where and how this run wants its nets in torch: on the GPU if its workers are given a share of one."""
     return Inference(
         device="cuda" if runtime.gpu_share else "cpu",

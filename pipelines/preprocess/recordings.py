@@ -38,6 +38,9 @@ class DataConfig:
     """Besides these fields: `source`, the name of one of SOURCES, and under each one's name its own settings,
     of which those of the source in use count."""
 
+    if TYPE_CHECKING:
+        source: str = ""
+
     test_fraction: float = 0.1
     """Share of the identities held out for evaluation, where the source does not say; at least one if above
     0."""
@@ -61,18 +64,18 @@ class DataConfig:
             raise ValueError(f"limit {self.limit}: expected at least 1, or none")
 
 
-def external(config: Any) -> dict[str, str]:
+def external(config: DataConfig) -> dict[str, str]:
     """What the source reads outside the store -> {name: digest}, for the key of `recordings`."""
-    name = config.data.source
+    name = config.source
     found = load(name, "external")
-    return found(getattr(config.data, name)) if found else {}
+    return found(getattr(config, name)) if found else {}
 
 
 def list_recordings(ctx: Context) -> None:
     """Whole node: the source's list, completed, checked and sorted, as Parquet tables in ctx.out."""
     import pyarrow.parquet as pq
 
-    data = ctx.config.data
+    data = ctx.config
     rows, rejects = list_source(data)
     recordings, rejected = _schemas()
     pq.write_table(_table(rows, recordings), ctx.out / "recordings.parquet", compression="zstd")

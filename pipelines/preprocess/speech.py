@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from models.perception.interfaces import Inference, SpeechOptions
-from pipelines.engine.node import Sample
+from pipelines.engine.node import Inputs
 from pipelines.errors import UserError
+from storage.shards import Sample
 from storage.uris import LocalPath
+
+if TYPE_CHECKING:
+    from pipelines.cluster.runtime import RuntimeConfig
 
 COLUMNS = 4
 """Mel columns a video frame: 10 ms each, 40 ms a frame."""
@@ -88,21 +92,24 @@ class SpeechConfig:
 
 
 def encode_speech(
-    inputs: Mapping[str, Sequence[Sample]], config: Any, nets: Mapping[str, Any]
+    inputs: Inputs,
+    config: SpeechConfig,
+    nets: Mapping[str, Any],
+    runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """Clips -> speech (T,D) for each; row k belongs to the frame shown from k/25 to (k+1)/25 s.
 
     log_mel: D = mels x 4 columns x (1 + 2 context). headgan: D = 300, all 0 for a clip whose recording has no
     sound. wav2vec: D = 768 (base) or 1024 (large).
     """
-    settings = config.speech
+    settings = config
     if settings.encoder not in BLOCKS:
         features_of = headgan_features if settings.encoder == "headgan" else mel_features
         for clip in inputs["clips"]:
             yield _sample(clip["__key__"], features_of(clip, settings), settings.dtype)
         return
     encoder = nets[settings.encoder]
-    encoder.configure(Inference(device="cuda" if config.runtime.gpu_share > 0 else "cpu"))
+    encoder.configure(Inference(device="cuda" if runtime.gpu_share > 0 else "cpu"))
     options = _options(settings)
     for keys, sounds in batches(inputs["clips"]):
         for key, features in zip(keys, encoder.encode(sounds, options), strict=True):

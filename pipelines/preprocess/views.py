@@ -14,17 +14,21 @@ once: `map_points(landmarks, sample)`. Frames are cut from the recording itself,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from pipelines import media
-from pipelines.engine.node import Sample
+from pipelines.engine.node import Inputs
 from pipelines.errors import Rejected
 from pipelines.preprocess.clips import FramesConfig, encode_frames, stream_crop
+from storage.shards import Sample
+
+if TYPE_CHECKING:
+    from pipelines.cluster.runtime import RuntimeConfig
 
 BLUR = 5.0
 """Sigma in pixels of what is mirrored beyond the border."""
@@ -84,24 +88,33 @@ class ViewsConfig:
 
 # --- the stages ---------------------------------------------------------------------------------------------
 def cut_vox_max(
-    inputs: Mapping[str, Sequence[Sample]], config: Any, nets: Mapping[str, Any]
+    inputs: Inputs,
+    config: VoxMaxConfig,
+    nets: Mapping[str, Any],
+    runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """A recording and its clips -> the squares at the recording's resolution: frames, affine, frame_at."""
-    settings = config.views.vox_max
+    settings = config
     # a square that was made by stretching gives up the longer side, so that nothing is invented
     return _squares(inputs, settings, lambda crop: min(settings.cap, int(min(crop[2:] - crop[:2]))) // 2 * 2)
 
 
 def cut_vox512(
-    inputs: Mapping[str, Sequence[Sample]], config: Any, nets: Mapping[str, Any]
+    inputs: Inputs,
+    config: Vox512Config,
+    nets: Mapping[str, Any],
+    runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """A recording and its clips -> the clips' squares at one size: frames, affine, frame_at."""
-    settings = config.views.vox512
+    settings = config
     return _squares(inputs, settings, lambda crop: settings.size)
 
 
 def cut_ffhq256(
-    inputs: Mapping[str, Sequence[Sample]], config: Any, nets: Mapping[str, Any]
+    inputs: Inputs,
+    config: Ffhq256Config,
+    nets: Mapping[str, Any],
+    runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """A recording, its clips and their landmarks -> a square about the face in one frame of `every`: frames,
     affine, frame_at.
@@ -109,7 +122,7 @@ def cut_ffhq256(
     Frames without landmarks, or with one outside the recording, are left out, and clips in which none is
     left; Rejected no_view if that goes for all of them.
     """
-    settings, raw = config.views.ffhq256, inputs["download"][0]
+    settings, raw = config, inputs["download"][0]
     clips = 0
     with media.as_file(raw["video"]) as path:
         for clip, points in zip(inputs["clips"], inputs["keypoints"], strict=True):
@@ -123,9 +136,7 @@ def cut_ffhq256(
         raise Rejected("no_view", "no frame looked at has all of its landmarks inside the recording")
 
 
-def _squares(
-    inputs: Mapping[str, Sequence[Sample]], settings: Any, side_of: Callable[[np.ndarray], int]
-) -> Iterator[Sample]:
+def _squares(inputs: Inputs, settings: Any, side_of: Callable[[np.ndarray], int]) -> Iterator[Sample]:
     raw = inputs["download"][0]
     with media.as_file(raw["video"]) as path:
         for clip in inputs["clips"]:

@@ -32,21 +32,21 @@ SHOWN = 4
 def accept(planner: Planner, plan: NodePlan, reason: str) -> str:
     """Declare the outputs of the node's last run valid for the code as it is now."""
     name = plan.node.name
-    if plan.print is None or plan.state == "cached":
+    if plan.fingerprint is None or plan.state == "cached":
         raise UserError(f"{name} is {plan.state}: there is nothing to accept")
-    memory = planner.memory(name)
-    if memory is None or memory.scheme != SCHEME:
+    last = planner.last_run(plan.node)
+    if last is None or last.scheme != SCHEME:
         raise UserError(f"{name} has never run: there is no output to accept")
-    old = memory.fingerprint
-    if not old.same_but_code(plan.print):
+    old, now = last.fingerprint, plan.fingerprint
+    if not old.same_but_code(now):
         parts = ("config", "weights", "tools", "packages", "inputs")
-        changed = [n for p in parts for n, _, _ in difference(getattr(old, p), getattr(plan.print, p))]
+        changed = [n for p in parts for n, _, _ in difference(getattr(old, p), getattr(now, p))]
         raise UserError(
             f"{name}: more than code changed ({', '.join(changed[:SHOWN])}); only a run can answer for that"
         )
-    if old.key == plan.print.key:
+    if old.key == now.key:
         raise UserError(f"{name}: its code did not change; it runs because: {'; '.join(plan.reasons)}")
-    return _write(planner.store, name, old.key, plan.print.key, planner.changed_code(plan, memory), reason)
+    return _write(planner.store, plan.node, old.key, now.key, planner.changed_code(plan, last), reason)
 
 
 def accept_since(planner: Planner, commit: str, reason: str, nodes: Collection[str] = ()) -> Iterator[str]:
@@ -72,33 +72,33 @@ def accept_since(planner: Planner, commit: str, reason: str, nodes: Collection[s
 def _accept_node(
     planner: Planner, node: Node, before: Code, reason: str, more: dict[str, Any]
 ) -> Iterator[str]:
-    name, store = node.name, planner.store
+    name, stage, store = node.name, node.stage, planner.store
     now = fingerprint(node, planner.config, planner.env)
     named = entries(node, planner.config, before)
     if lacking := [entry for entry in named if not before.holds(entry)]:
         yield f"{name}: left as it is, that commit has no {', '.join(lacking[:SHOWN])}"
         return
     old = replace(now, code=before.digest(named))
-    if old.key == now.key or store.exists(locations.accept(name, now.key)):
+    if old.key == now.key or store.exists(locations.accept(stage, now.key)):
         return
-    known = (locations.node_key(name, old.key), locations.accept(name, old.key))
+    known = (locations.node_key(stage, old.key), locations.accept(stage, old.key))
     if not any(store.exists(path) for path in known):
         yield f"{name}: left as it is, it never ran with these settings and the code of that commit"
         return
     changed = changed_code(described(before.closure(named)), planner.closure(node))
-    yield _write(store, name, old.key, now.key, changed, reason, more)
+    yield _write(store, node, old.key, now.key, changed, reason, more)
 
 
 def _write(
     store: Store,
-    node: str,
+    node: Node,
     old: str,
     new: str,
     symbols: list[str],
     reason: str,
     more: dict[str, Any] | None = None,
 ) -> str:
-    before = locations.accept(node, old)
+    before = locations.accept(node.stage, old)
     stands_for = store.read_json(before)["as"] if store.exists(before) else old
     record = {
         "as": stands_for,
@@ -107,9 +107,9 @@ def _write(
         "time": time.time(),
         "symbols": symbols,
     }
-    store.write_json(locations.accept(node, new), record | (more or {}))
+    store.write_json(locations.accept(node.stage, new), record | (more or {}))
     shown = ", ".join([*symbols[:SHOWN], *([f"{len(symbols) - SHOWN} more"] if symbols[SHOWN:] else [])])
-    return f"{node}: outputs of {stands_for[:12]} accepted for changed {shown}"
+    return f"{node.name}: outputs of {stands_for[:12]} accepted for changed {shown}"
 
 
 def _goldens(commit: str) -> dict[str, str]:

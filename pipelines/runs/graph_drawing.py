@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from pipelines.engine.node import Graph
+from pipelines.engine.node import Graph, Read
 
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 170, 46, 60, 22, 20
 
@@ -12,7 +12,7 @@ WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 170, 46, 60, 22, 20
 def depths(graph: Graph) -> dict[str, int]:
     depth: dict[str, int] = {}
     for node in graph:
-        depth[node.name] = 1 + max((depth[u] for u in node.reads), default=-1)
+        depth[node.name] = 1 + max((depth[u] for u in node.upstream), default=-1)
     return depth
 
 
@@ -24,9 +24,13 @@ def text(graph: Graph) -> str:
         name = f"{'  ' * depth[node.name]}{node.name}"
         pack = "recording" if node.pack == "unit" else "bucket"
         kind = f"keyed, pack = {pack}" if node.kind == "keyed" else "whole"
-        reads = ", ".join(f"{u}({', '.join(f)})" if f else u for u, f in node.reads.items()) or "outside data"
+        reads = ", ".join(map(_input, node.reads.values())) or "outside data"
         lines.append(f"{name:<28} {kind:<23} {reads}  ->  {', '.join(node.writes) or 'page'}")
     return "\n".join(lines)
+
+
+def _input(read: Read) -> str:
+    return f"{read.node}({', '.join(read.fields)})" if read.fields else read.node
 
 
 def svg(graph: Graph) -> str:
@@ -38,7 +42,7 @@ def svg(graph: Graph) -> str:
         '<defs><marker id="a" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
         'orient="auto"><path d="M0 0L8 4L0 8z" fill="#8a94a6"/></marker></defs>'
     )
-    arrows = [_arrow(place[upstream], place[node.name]) for node in graph for upstream in node.reads]
+    arrows = [_arrow(place[upstream], place[node.name]) for node in graph for upstream in node.upstream]
     boxes = [_box(name, graph[name].kind == "keyed", *at) for name, at in place.items()]
     return "\n".join([head, *arrows, *boxes, "</svg>\n"])
 

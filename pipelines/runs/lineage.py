@@ -23,7 +23,7 @@ def why(planner: Planner, plans: Mapping[str, NodePlan], node: str, unit: str | 
         yield f"  {reason}"
     if unit is not None:
         yield from _unit(plan, unit)
-    for upstream in plan.node.reads:
+    for upstream in plan.node.upstream:
         if plans[upstream].state not in ("cached", "pinned"):
             yield ""
             yield from why(planner, plans, upstream, unit)
@@ -33,7 +33,7 @@ def why(planner: Planner, plans: Mapping[str, NodePlan], node: str, unit: str | 
 def _unit(plan: NodePlan, unit: str) -> Iterator[str]:
     if plan.node.kind != "keyed":
         return
-    seen = plan.outlook.get(unit)
+    seen = plan.units.get(unit)
     if seen is not None and seen.digest:
         yield f"  unit {unit}: cached, content {seen.digest[:12]}, pack {seen.pack[:12]}"
     elif seen is not None:
@@ -46,18 +46,23 @@ def _unit(plan: NodePlan, unit: str) -> Iterator[str]:
 
 def _source(planner: Planner, plan: NodePlan) -> Iterator[str]:
     """Unified differences of the symbols behind `code` reasons, from the text kept at the last run."""
-    memory = planner.memory(plan.node.name)
-    if plan.state == "cached" or memory is None or plan.print is None:
+    last = planner.last_run(plan.node)
+    if plan.state == "cached" or last is None or plan.fingerprint is None:
         return
-    if memory.scheme != SCHEME or memory.fingerprint.code == plan.print.code:
+    if last.scheme != SCHEME or last.fingerprint.code == plan.fingerprint.code:
         return
     now = planner.closure(plan.node)
-    for change in planner.changed_code(plan, memory):
+    for change in planner.changed_code(plan, last):
         name = change.partition(" ")[0]
-        before = memory.source.get(name, "").splitlines()
+        before = last.source.get(name, "").splitlines()
         after = now[name].text.splitlines() if name in now else []
         yield ""
         yield from difflib.unified_diff(before, after, f"{name} (last run)", f"{name} (now)", lineterm="")
+
+
+def stage_of(event: Mapping[str, Any]) -> str:
+    """What the store files a node's output under; events of older runs have the node's name alone."""
+    return event.get("stage") or event["node"]
 
 
 # --- trace: from a figure to the recordings, and back -----------------------------------------------------
@@ -65,7 +70,7 @@ def _history(store: Store, said: list[str]) -> dict[tuple[str, str], dict[str, A
     """(node, artifact key) -> the event of the run that made it, newest last. `said` gets what could not be
     read."""
     return {
-        (event["node"], event["key"]): event
+        (stage_of(event), event["key"]): event
         for run in ledger.runs(store)
         for event in ledger.read_events(store, run, metrics=False, damaged=said.append)
         if event["type"] == "node_started"
@@ -80,20 +85,20 @@ def trace(store: Store, node: str, key: str) -> Iterator[str]:
     """The artifact and everything it was made from, each with its key, content digest, run and code size."""
     said: list[str] = []
     history = _history(store, said)
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
 
     def up(name: str, at: str, depth: int) -> Iterator[str]:
         event = history.get((name, at))
         run = event["run_id"] if event else "made by a run that is no longer in the ledger"
-        again = " (above)" if name in seen else ""
+        again = " (above)" if (name, at) in seen else ""
         yield f"{'  ' * depth}{name:<{max(1, 26 - 2 * depth)}} {at}  run {run}{again}"
-        if event is None or name in seen:
+        if event is None or (name, at) in seen:
             return
-        seen.add(name)
+        seen.add((name, at))
         for weights, digest in event["weights"].items():
             yield f"{'  ' * (depth + 1)}weights {weights} {digest[:16]}"
         for upstream, source in event["inputs"].items():
-            yield from up(upstream, source["key"], depth + 1)
+            yield from up(source.get("stage", upstream), source["key"], depth + 1)
 
     yield from up(node, key, 0)
     yield from _warnings(said)
@@ -109,7 +114,7 @@ def find_artifact(store: Store, text: str) -> tuple[str, str]:
                 continue
             meant = event["node"] == node if node else event["node"].startswith("eval.")
             if (run == run_id and meant) or (len(text) >= 6 and event["key"].startswith(text)):
-                hits.append((event["node"], event["key"]))
+                hits.append((stage_of(event), event["key"]))
     if not hits:
         raise UserError(f"no run or artifact {text!r} in the ledger; give a run id, RUN:NODE or a key")
     return hits[-1]

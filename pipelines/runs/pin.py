@@ -16,6 +16,6 @@ def pin(store: Store, plans: dict[str, NodePlan], name: str) -> str:
     if plan.artifact is None:
         raise UserError("recordings is not up to date; run `reenact run RUN.yaml --only recordings` first")
     artifacts = {"recordings": plan.artifact.key}
-    record = {"artifacts": artifacts, "time": time.time(), "recordings": len(plan.outlook)}
+    record = {"artifacts": artifacts, "time": time.time(), "recordings": len(plan.units)}
     store.write_json(locations.ref(name), record)
-    return f"pinned {len(plan.outlook):,} recordings ({plan.artifact.key[:12]}) as {name}"
+    return f"pinned {len(plan.units):,} recordings ({plan.artifact.key[:12]}) as {name}"

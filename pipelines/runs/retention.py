@@ -56,7 +56,7 @@ def history(store: Store, damaged: Callable[[str], object]) -> History:
     uses = [_use(store, run, inputs, damaged) for run in ledger.runs(store)]
     for found in ledger.reuses(store, damaged):
         use = Use("", found["name"], found["time"])
-        for node, key in found["artifacts"].items():
+        for node, key in found["artifacts"]:
             use.keys[node].add(key)
             use.published[node, key] = ""
         uses.append(use)
@@ -70,7 +70,7 @@ def _use(store: Store, run: str, inputs: dict[Key, set[Key]], damaged: Callable[
         if event["type"] == "run_started":
             use.name, holder = str(event.get("name", "")), str(event.get("holder", ":0"))
         over |= event["type"] == "run_finished"
-        node, key = event.get("node"), event.get("key")
+        node, key = event.get("stage") or event.get("node"), event.get("key")
         if event["type"] == "node_finished" and event.get("status") == "FINISHED":
             use.unfinished.pop(str(node), None)
         if not node or not key or event["type"] not in ("node_started", "node_cached", "node_finished"):
@@ -80,7 +80,8 @@ def _use(store: Store, run: str, inputs: dict[Key, set[Key]], damaged: Callable[
             use.unfinished[node] = event["time"]
         else:
             use.published[node, key] = event.get("folder") or ""
-        inputs[node, key] |= {(up, one["key"]) for up, one in (event.get("inputs") or {}).items()}
+        read = (event.get("inputs") or {}).items()
+        inputs[node, key] |= {(one.get("stage") or up, one["key"]) for up, one in read}
     use.going = not over and _goes_on(store, run, holder)
     return use
 

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from models.provenance import told
-from pipelines.config import RuntimeConfig
+from pipelines.cluster.runtime import RuntimeConfig
+from pipelines.config import Config
 from pipelines.dataset.splits import check_splits
-from pipelines.engine.fingerprint import resolve
+from pipelines.engine.fingerprint import resolve, section
 from pipelines.engine.keys import canonical
+from pipelines.engine.node import Node
 from pipelines.engine.plan import NodePlan, describe
 from pipelines.errors import first_line, meaning, traceback_of
 from pipelines.runs import snapshot
@@ -74,15 +76,20 @@ def run_pipeline(
     format.mark(session.store)
     for plan in plans.values():  # now, and not when a worker starts after hours of other nodes
         if plan.node.check and not plan.settled:
-            resolve(plan.node.check)(session.config, plan.node.name)
-        for needed in plan.node.weights if plan.node.lacking == "refuse" and not plan.settled else ():
+            _check(plan.node, session.config)
+        for needed in plan.node.weights if plan.node.missing_weights == "error" and not plan.settled else ():
             weight_files.require(session.store, needed)
     return _execute(session, planner, plans, targets, keep_going)
 
 
+def _check(node: Node, config: Config) -> None:
+    assert node.check is not None
+    resolve(node.check)(section(node, config), config.runtime, node.name, **node.arguments)
+
+
 def _record_reuse(session: Session, plans: Mapping[str, NodePlan]) -> None:
     """So that gc keeps what this run found in place. A store that takes nothing can still be looked at."""
-    artifacts = {name: plan.key for name, plan in plans.items()}
+    artifacts = [(plan.node.stage, plan.key) for plan in plans.values()]
     try:
         ledger.record_reuse(session.store, session.config.name, artifacts)
     except (StoreError, StoreUnreachable) as error:

@@ -27,13 +27,13 @@ def continues(ctx: Context, phase: Phase) -> bool:
     return newest is None or newest < ctx.previous.steps
 
 
-def bring_weights(ctx: Context, phase: Phase) -> None:
+def bring_weights(ctx: Context, model: str, phase: Phase) -> None:
     """Put them where every worker can reach them: those to start from, and a shorter run of this phase."""
     store = Store(ctx.scratch)
     if phase.released:
-        _copy_released(ctx, phase, phase.released, store)
+        _copy_released(ctx, model, phase, phase.released, store)
     elif phase.start_from:
-        before = ctx.inputs[f"{ctx.node.rsplit('.', 1)[0]}.{phase.start_from}"]
+        before = ctx.inputs[f"train.{model}.{phase.start_from}"]
         _copy_in(before.path(STATE if phase.carry else MODEL), store, START)
     if ctx.previous is not None and continues(ctx, phase):
         path = of_step(ctx.previous.path(STATE), ctx.previous.steps)
@@ -44,8 +44,7 @@ def bring_weights(ctx: Context, phase: Phase) -> None:
         _copy_in(path, store, StepCheckpoints.name(about["step"]))
 
 
-def _copy_released(ctx: Context, phase: Phase, weights: str, store: Store) -> None:
-    model = ctx.node.split(".")[1]
+def _copy_released(ctx: Context, model: str, phase: Phase, weights: str, store: Store) -> None:
     imported = ctx.inputs["clips"].family().store  # the one that third-party weights lie in
     released = load_spec(model).released[weights]
     files = {name: path_of(imported, name) for name in released.files}

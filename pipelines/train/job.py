@@ -41,11 +41,10 @@ class Job:
     compile: bool = False
 
 
-def job_of(ctx: Context, train: Corpus, held_out: Corpus | None) -> Job:
-    """The phase that this node is named for, on these clips."""
-    _, model, name = ctx.node.split(".")
+def job_of(ctx: Context, model: str, name: str, train: Corpus, held_out: Corpus | None) -> Job:
+    """The phase `name` of a model, on these clips."""
     spec = load_spec(model)
-    section, runtime = getattr(ctx.config, model), ctx.config.runtime
+    section, runtime = getattr(ctx.config, model), ctx.runtime
     phase: Phase = section.phases[name]
     settings = {path.rsplit(".", 1)[-1]: _setting(section, path) for path in spec.tasks[name].settings}
     seed, precision = settings.pop("seed"), settings.pop("precision")

@@ -38,24 +38,23 @@ LOOKED = 1000
 """Clips of a split whose records are read to count those without sound; each costs a small read."""
 
 
-def train_phase(ctx: Context) -> None:
-    """Train the phase this node is named for to its step budget."""
+def train_phase(ctx: Context, model: str, phase: str) -> None:
+    """Train a model's phase to its step budget."""
     from pipelines.train.job import job_of
 
-    _, model, name = ctx.node.split(".")
     section = getattr(ctx.config, model)
-    clips = corpora(ctx, load_spec(model).reads(section, section.phases[name]))
-    steps = section.phases[name].steps
+    clips = corpora(ctx, load_spec(model).reads(section, section.phases[phase]))
+    steps = section.phases[phase].steps
     if any(step > steps for step in StepCheckpoints(ctx.scratch).steps()):  # a longer run's, not done yet
         ctx.work_apart(f"steps-{steps}")
-    job = job_of(ctx, *clips)
-    prepare(ctx, job.phase)
+    job = job_of(ctx, model, phase, *clips)
+    prepare(ctx, model, job.phase)
     if follow(ctx, job, partial(run_workers, ctx, job)):
         publish(ctx, job)
 
 
 # --- what goes in -------------------------------------------------------------------------------------------
-def prepare(ctx: Context, phase: Phase) -> None:
+def prepare(ctx: Context, model: str, phase: Phase) -> None:
     """Put into the work folder what every worker begins with, and the lines of the run that is continued."""
     from pipelines.train.initial_weights import bring_weights, continues
 
@@ -66,7 +65,7 @@ def prepare(ctx: Context, phase: Phase) -> None:
         _bring_lines(ctx.previous.path(METRICS), store)
     else:  # before anybody reads along: a resumed run repeats the steps after its checkpoint
         cut(store, StepCheckpoints(ctx.scratch).newest(phase.steps) or 0)
-    bring_weights(ctx, phase)
+    bring_weights(ctx, model, phase)
 
 
 def _bring_lines(path: Path, store: Store) -> None:
@@ -137,7 +136,7 @@ def run_workers(ctx: Context, job: Job) -> None:
     from pipelines.train.group import OneMachine
     from pipelines.train.worker import work
 
-    runtime = ctx.config.runtime
+    runtime = ctx.runtime
     workers = runtime.train_workers
     if workers:
         _check_room(workers, runtime.train_cpus, runtime.use_gpu)

@@ -16,10 +16,8 @@ from pipelines.animate.sound import encode_sound, encoder_of, feature_rows, sile
 from pipelines.errors import UserError
 from pipelines.media.encoding import Timeline, timeline
 from pipelines.preprocess.speech import SpeechConfig, encode_speech
-from tests.animate.stand_ins import (
-    HEADGAN_CLIPS,
-    NET,
-)
+from tests.animate.stand_ins import HEADGAN_CLIPS, NET
+from tests.video_files import RUNTIME
 
 
 def test_features_are_those_of_the_stage_on_the_frame_clock(talks, headgan, nets):
@@ -29,8 +27,7 @@ def test_features_are_those_of_the_stage_on_the_frame_clock(talks, headgan, nets
     heard = speech_at(path, probed, times, headgan, nets, print)
     clip = {"frames": 16, "has_sound": True}
     stage = {"__key__": "k", "sound": media.read_sound(path, probed, 0, 16), "clip": clip}
-    config = type("Config", (), {"speech": settings})
-    (stored,) = encode_speech({"clips": [stage]}, config, {})
+    (stored,) = encode_speech({"clips": [stage]}, settings, {}, RUNTIME)
     assert heard.shape == (16, 300)
     np.testing.assert_allclose(heard, stored["speech"], atol=1e-6)
     assert heard[:, :84].std(0).max() > 0.01

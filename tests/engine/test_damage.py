@@ -124,7 +124,7 @@ def test_a_pack_built_again_since_is_as_its_own_record_says(ran):
     record = pack_record_bytes([*units, replace(units[0], unit="none", key="none", samples=())])
     assert len(record) != len(ran.store.read(path))
     ran.store.write(path, record)
-    assert ran.plan()["add"].reasons == ["not sealed"]
+    assert ran.plan()["add"].reasons == ["manifest missing"]
     ran.did()
     assert ran.run().executed == ["add"]
     assert ran.did() == []

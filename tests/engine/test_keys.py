@@ -107,7 +107,7 @@ def numbers(on: State) -> dict[str, Any]:
 
 
 NODES = {
-    "first": Node(name="first", kind="whole", run="PKG.nodes:first", config=("first",)),
+    "first": Node(name="first", kind="whole", run="PKG.nodes:first", config={"first": "first"}),
     "second": Node(name="second", kind="whole", run="PKG.nodes:second"),
     "third": Node(name="third", kind="whole", run="PKG.nodes:third", packages=("toy-decoder",)),
 }

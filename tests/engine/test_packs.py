@@ -20,10 +20,10 @@ def store(tmp_path, monkeypatch):
 
 def build(store, stage, *units, key="k", run="r"):
     jobs = tuple(UnitJob(unit, f"key-{unit}", {"listing": {"id": unit}}, {}) for unit in units)
-    return build_pack(PackJob("node", key, jobs, run=run), stage, None, {}, store)  # pyright: ignore
+    return build_pack(PackJob("node", "node", key, jobs, run=run), stage, store)
 
 
-def two_clips(inputs, config, nets):
+def two_clips(inputs):
     (row,) = inputs["listing"]
     for i in range(2):
         yield {"__key__": f"{row['id']}-{i}", "clip": {"n": i}}
@@ -39,8 +39,8 @@ def test_a_stage_may_yield_its_samples(store):
 def test_a_sample_is_written_before_the_next_is_made(store, monkeypatch):
     made = []
 
-    def stage(inputs, config, nets):
-        for sample in two_clips(inputs, config, nets):
+    def stage(inputs):
+        for sample in two_clips(inputs):
             made.append(sample["__key__"])
             yield sample
 
@@ -57,8 +57,8 @@ def test_a_sample_is_written_before_the_next_is_made(store, monkeypatch):
 
 
 def test_a_unit_rejected_half_way_leaves_nothing_behind(store):
-    def stage(inputs, config, nets):
-        for sample in two_clips(inputs, config, nets):
+    def stage(inputs):
+        for sample in two_clips(inputs):
             yield sample
             if sample["__key__"] == "bad-0":
                 raise Rejected("broken", "it breaks after one clip")
@@ -75,9 +75,9 @@ def test_a_unit_rejected_half_way_leaves_nothing_behind(store):
 def test_what_failed_half_way_is_tried_again_from_its_start(store):
     tries = []
 
-    def stage(inputs, config, nets):
+    def stage(inputs):
         tries.append(1)
-        yield from two_clips(inputs, config, nets)
+        yield from two_clips(inputs)
         if len(tries) < 3:
             raise Transient("the line went")
 
@@ -87,8 +87,8 @@ def test_what_failed_half_way_is_tried_again_from_its_start(store):
 
 
 def test_a_unit_that_keeps_failing_is_no_answer_and_publishes_nothing(store):
-    def stage(inputs, config, nets):
-        yield from two_clips(inputs, config, nets)
+    def stage(inputs):
+        yield from two_clips(inputs)
         raise Transient("the line went")
 
     result = build(store, stage, "a")
@@ -100,7 +100,7 @@ def test_a_unit_that_keeps_failing_is_no_answer_and_publishes_nothing(store):
 def test_what_cannot_be_had_soon_is_left_to_a_later_run(store):
     tries = []
 
-    def stage(inputs, config, nets):
+    def stage(inputs):
         tries.append(1)
         raise Transient("the host is closed for an hour", soon=False)
         yield
@@ -110,7 +110,7 @@ def test_what_cannot_be_had_soon_is_left_to_a_later_run(store):
 
 
 def test_a_full_disk_stops_everything(store):
-    def stage(inputs, config, nets):
+    def stage(inputs):
         raise StoreError("the disk is full")
         yield
 
@@ -122,7 +122,7 @@ def test_a_full_disk_stops_everything(store):
 def test_no_builtin_class_is_taken_for_trouble_that_passes(store, error):
     tries = []
 
-    def stage(inputs, config, nets):
+    def stage(inputs):
         tries.append(1)
         raise error
         yield
@@ -134,7 +134,7 @@ def test_no_builtin_class_is_taken_for_trouble_that_passes(store, error):
 
 
 def test_a_users_mistake_in_a_unit_stays_one_and_names_the_unit(store):
-    def stage(inputs, config, nets):
+    def stage(inputs):
         raise InvalidSettings("layer 99: this net has 12")
         yield
 
@@ -143,8 +143,8 @@ def test_a_users_mistake_in_a_unit_stays_one_and_names_the_unit(store):
 
 
 def test_a_fault_after_a_yield_is_still_a_fault_of_the_code(store):
-    def stage(inputs, config, nets):
-        yield from two_clips(inputs, config, nets)
+    def stage(inputs):
+        yield from two_clips(inputs)
         raise KeyError("a bug")
 
     with pytest.raises(CodeError, match="unit a: KeyError"):
@@ -154,7 +154,8 @@ def test_a_fault_after_a_yield_is_still_a_fault_of_the_code(store):
 def test_samples_are_read_when_asked_for_and_one_ahead(store, monkeypatch):
     read = []
     monkeypatch.setattr(packs, "read_sample", lambda *args: read.append(args[3].key) or args[3].key)
-    samples = Samples(store, "n", "p", [SampleRecord(str(i), "", (), ()) for i in range(5)], ())
+    samples = Samples(store, "n", [("p", SampleRecord(str(i), "", (), ())) for i in range(5)], ())
+    assert samples.keys == ["0", "1", "2", "3", "4"]
     assert len(samples) == 5
     assert read == []
     assert samples[3] == "3"
@@ -167,12 +168,12 @@ def test_samples_are_read_when_asked_for_and_one_ahead(store, monkeypatch):
 def test_one_drivers_start_is_not_anothers_crash_and_its_end_leaves_the_others_record(store):
     kept = []
 
-    def stage(inputs, config, nets):
+    def stage(inputs):
         kept.append(sorted(entry.name for entry in store.walk("attempts")))
         if len(kept) == 1:
             build(store, stage, "a", key="k2", run="second")  # meanwhile, in another driver
         kept.append(sorted(entry.name for entry in store.walk("attempts")))
-        yield from two_clips(inputs, config, nets)
+        yield from two_clips(inputs)
 
     build(store, stage, "a", run="first")
     first, second = (f"attempts/node/key-a@{run}" for run in ("first", "second"))
@@ -200,14 +201,14 @@ class PowerCut(BaseException):
     ids=["both live on", "one is lost", "both are lost"],
 )
 def test_a_machine_that_dies_under_a_unit_does_not_count_against_it(store, gone, status):
-    def dying(inputs, config, nets):
+    def dying(inputs):
         raise PowerCut
         yield
 
     unit = UnitJob("a", "key-a", {"listing": {"id": "a"}}, {})
-    job = PackJob("node", "k", (unit,), run="r")
+    job = PackJob("node", "node", "k", (unit,), run="r")
     for machine in ("m1", "m2"):
         with pytest.raises(PowerCut):
-            build_pack(job, dying, None, {}, store, Cluster(machine))  # pyright: ignore
-    result = build_pack(job, two_clips, None, {}, store, Cluster("m3", gone))  # pyright: ignore
+            build_pack(job, dying, store, Cluster(machine))  # pyright: ignore
+    result = build_pack(job, two_clips, store, Cluster("m3", gone))  # pyright: ignore
     assert [row.status for row in result.rows] == [status]

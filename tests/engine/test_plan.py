@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.engine.node import Node
+from pipelines.engine.node import Node, Read
 from pipelines.engine.plan import NodePlan, describe
 
 EVERYTHING = {"double", "add", "total", "report", "side"}
@@ -129,8 +129,10 @@ def test_columns_of_the_plan_stand_under_their_heads():
 
 def test_a_keyed_node_over_an_input_without_units_is_an_error_of_the_graph(project):
     graph = project.graph()
-    with pytest.raises(ValueError, match=r"keyed node 'each' reads \['total'\], none of which has units"):
-        graph.add(Node(name="each", kind="keyed", run="a:b", reads={"total": ("sum",)}))
+    with pytest.raises(
+        ValueError, match="keyed node 'each' has the units of 'total', which publishes no table"
+    ):
+        graph.add(Node(name="each", kind="keyed", run="a:b", units="total", reads={"total": Read("total")}))
 
 
 def test_a_forced_keyed_node_says_that_it_is_forced(ran):

@@ -24,8 +24,9 @@ from pipelines.engine.packs import PackJob, UnitJob, build_pack
 from storage.files import Store
 
 unit = UnitJob("c", "u1", {"listing": {"id": "c", "value": 3}}, {})
-job = PackJob("double", "k1", (unit,), run="r")
-result = build_pack(job, resolve(sys.argv[3]), None, {}, Store(sys.argv[4]))
+job = PackJob("double", "double", "k1", (unit,), run="r")
+stage = resolve(sys.argv[3])
+result = build_pack(job, lambda inputs: stage(inputs, None, {}, None), Store(sys.argv[4]))
 print(result.rows[0].code)
 """
 
@@ -141,7 +142,7 @@ def test_a_unit_out_of_reach_fails_the_node_when_the_others_are_done(project, mo
 
 
 def test_an_undeclared_config_read_is_an_error(project):
-    project.edit("nodes", "* config.double.times", "* config.total.steps")
+    project.edit("nodes", "+ config.amount +", "+ config.total +")
     outcome = project.run()
     assert "UndeclaredConfig" in str(outcome.error)
     assert "'total" in str(outcome.error)

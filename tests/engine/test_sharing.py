@@ -60,11 +60,11 @@ def test_a_dead_drivers_pack_is_taken_over(project):
 def test_what_another_driver_publishes_meanwhile_is_taken_as_it_is(slow):
     driver(slow, "zero").run({"listing"})
     late = driver(slow, "late")
-    plan = late.planner.plan()["side"]
+    plans = late.planner.plan()
     early = driver(slow, "early")
     assert not early.run({"listing", "side"}).failed
     slow.did()
-    late._keyed(plan)
+    late._keyed(plans["side"], plans)
     assert slow.did() == []
 
 

@@ -121,6 +121,10 @@ class KeptContext:
     def params(self, values: dict[str, Any]) -> None:
         self.facts |= values
 
+    @property
+    def runtime(self) -> Any:
+        return self.config.runtime
+
 
 @dataclass
 class Folder:
@@ -291,5 +295,5 @@ def evaluated(
     choose_clips(KeptContext(node="test_clips", config=config, inputs=inputs, out=listed))
     inputs = {"test_clips": Folder(listed), "clips": family, "train.fsrt.warmup": Folder(untrained)}
     context = KeptContext(node="eval.fsrt", config=config, inputs=inputs, out=out)
-    evaluate(context)
+    evaluate(context, "fsrt")
     return context

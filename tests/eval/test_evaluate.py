@@ -71,6 +71,6 @@ def test_the_node_writes_the_same_bytes_again(evaluated, make_context, tmp_path)
     again = tmp_path / "again"
     again.mkdir()
     context = make_context(node="eval.fsrt", config=evaluated.config, inputs=evaluated.inputs, out=again)
-    evaluate.evaluate(context)
+    evaluate.evaluate(context, "fsrt")
     for path in evaluated.out.iterdir():
         assert (again / path.name).read_bytes() == path.read_bytes(), path.name

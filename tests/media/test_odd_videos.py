@@ -10,7 +10,6 @@ import tempfile
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 
 from pipelines import media
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
+from tests.video_files import RUNTIME
 
 SECONDS = 3
 FLASH = 1.6
@@ -271,7 +271,7 @@ def check(recipe: Recipe, folder: Path, ffmpeg) -> None:
         sound = np.abs(media.read_sound(path, probed, 0, last))
         click = np.flatnonzero(sound > 0.25 * sound.max())[0] / media.SOUND_RATE
         assert click - white == pytest.approx(recipe.late, abs=tolerance(recipe))
-    clips = list(cut_clips(as_inputs(path, probed, first, last), SimpleNamespace(clips=CLIPS), {}))
+    clips = list(cut_clips(as_inputs(path, probed, first, last), CLIPS, {}, RUNTIME))
     assert len(clips) == 1 + bool(recipe.held)
     hold = sum(end - begin for begin, end in probed["held"])
     kept = sum(clip["clip"]["frames"] for clip in clips)

@@ -5,7 +5,6 @@ python -m pytest tests/preprocess/test_bad_videos.py -s prints the table of outc
 
 import json
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from pipelines import media
 from pipelines.errors import Rejected
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
 from storage.shards import encode_sample
+from tests.video_files import RUNTIME
 
 SETTINGS = ClipsConfig(size=64, min_frames=10, min_size=32)
 SIDE = 160
@@ -384,9 +384,8 @@ def outcome(path, case, nets):
     settings = replace(SETTINGS, min_frames=2) if case.make is two_frames else SETTINGS
     try:
         raw = {"video": path, "probe": media.probe(path, "rec")}
-        config = SimpleNamespace(clips=settings)
         inputs = {"recordings": [row], "download": [raw]}
-        return raw["probe"], list(cut_clips(inputs, config, nets if case.nets else {}))
+        return raw["probe"], list(cut_clips(inputs, settings, nets if case.nets else {}, RUNTIME))
     except Rejected as rejected:
         return rejected.code, rejected.sentence
 

@@ -1,7 +1,5 @@
 """Boxes in pixels of a frame that the source does not name."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -10,6 +8,7 @@ from pipelines.errors import Rejected
 from pipelines.preprocess.box_frame import best_frame, in_known_frame, usual_frames
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
 from pipelines.preprocess.fetch.ytdlp import _facts
+from tests.video_files import RUNTIME
 
 SETTINGS = ClipsConfig(size=64, min_frames=20, min_size=32)
 FACE = (330, 30, 460, 160)
@@ -32,8 +31,7 @@ def track(zoom, box=FACE, start=0, end=25):
 def cut(path, nets, *tracks, **origin):
     row = {"id": "rec", "identity": "ann", "tracks": list(tracks)}
     raw = {"video": path, "probe": media.probe(path) | {"origin": origin}}
-    config = SimpleNamespace(clips=SETTINGS)
-    return list(cut_clips({"recordings": [row], "download": [raw]}, config, nets))
+    return list(cut_clips({"recordings": [row], "download": [raw]}, SETTINGS, nets, RUNTIME))
 
 
 @pytest.mark.parametrize(("zoom", "frame"), [(2, [1280, 720]), (3, [1920, 1080]), (6, [3840, 2160])])

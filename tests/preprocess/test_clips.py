@@ -1,6 +1,5 @@
 import tracemalloc
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from pipelines.preprocess import clips
 from pipelines.preprocess.clips import ClipsConfig, cut_clips, fit_into
 from storage import frame_codec
 from storage.shards import encode_sample
+from tests.video_files import RUNTIME
 
 BASE = ClipsConfig(size=128, min_frames=30, min_size=64)
 EXACT = replace(BASE, frames=clips.FramesConfig(codec="png"))
@@ -24,7 +24,7 @@ def inputs_of(path, tracks=()):
 
 
 def cut(path, settings, nets, tracks=()):
-    return list(cut_clips(inputs_of(path, tracks), SimpleNamespace(clips=settings), nets))
+    return list(cut_clips(inputs_of(path, tracks), settings, nets, RUNTIME))
 
 
 def track(start, end, box, width=320, height=320, fps=25.0):
@@ -129,8 +129,8 @@ def test_a_second_face_of_a_long_identity_has_a_name_that_fits(portrait, tmp_pat
     path = helpers.write_video(tmp_path / "two.mp4", pair)
     inputs = inputs_of(path)
     inputs["recordings"][0]["identity"] = "x" * 32
-    settings = SimpleNamespace(clips=replace(BASE, faces="all", margin=0.1))
-    first, second = (clip["clip"]["identity"] for clip in cut_clips(inputs, settings, nets))
+    settings = replace(BASE, faces="all", margin=0.1)
+    first, second = (clip["clip"]["identity"] for clip in cut_clips(inputs, settings, nets, RUNTIME))
     assert first == "x" * 32 != second
     assert len(second) == 32
 
@@ -138,13 +138,13 @@ def test_a_second_face_of_a_long_identity_has_a_name_that_fits(portrait, tmp_pat
 def test_only_the_span_of_a_recording_is_searched(face_video, nets):
     inputs = inputs_of(face_video)
     inputs["recordings"][0]["span"] = [0.8, 2.2]
-    (sample,) = cut_clips(inputs, SimpleNamespace(clips=BASE), nets)
+    (sample,) = cut_clips(inputs, BASE, nets, RUNTIME)
     assert sample["__key__"] == "ann#rec#000020#000055"
 
 
 def test_the_graph_hands_the_span_to_clips():
     config = load(CONFIGS / "run" / "demo.yaml", ["data.source=folder"]).config
-    assert "span" in build(config)["clips"].reads["recordings"]
+    assert "span" in build(config)["clips"].reads["recordings"].fields
 
 
 def test_two_faces_are_two_tracks_and_the_larger_is_kept(portrait, tmp_path, helpers, nets):
@@ -181,7 +181,7 @@ def test_clips_come_one_at_a_time_and_the_copy_goes_at_the_end(face_video, monke
     monkeypatch.setattr(clips, "stream_crop", lambda *a: cropped.append(a[-2:]) or cut_out(*a))
     inputs = inputs_of(face_video, [track(0, 30, [0, 0, 160, 160]), track(40, 75, [0, 0, 160, 160])])
     inputs["download"][0]["video"] = read
-    samples = cut_clips(inputs, SimpleNamespace(clips=BASE), {})
+    samples = cut_clips(inputs, BASE, {}, RUNTIME)
     assert (cropped, read.copies) == ([], [])
     assert next(samples)["clip"]["end"] == 30
     assert cropped == [(0, 30)]
@@ -195,9 +195,9 @@ def test_a_clips_pictures_are_never_there_at_once(face_video):
     pictures = 75 * 512 * 512 * 3
     settings = replace(BASE, size=512)
     inputs = inputs_of(face_video, [track(0, 75, [100, 40, 260, 200])])
-    list(cut_clips(inputs, SimpleNamespace(clips=settings), {}))  # what is imported stays
+    list(cut_clips(inputs, settings, {}, RUNTIME))  # what is imported stays
     tracemalloc.start()
-    list(cut_clips(inputs, SimpleNamespace(clips=settings), {}))
+    list(cut_clips(inputs, settings, {}, RUNTIME))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 0.3 * pictures  # the packed JPEG files, twice while they are put together
@@ -220,7 +220,7 @@ def test_a_part_of_a_recording_gives_the_clips_of_the_whole(face_video, tmp_path
     )  # fmt: skip
     inputs = inputs_of(part, given)
     inputs["download"][0]["probe"]["offset"] = 0.6
-    (sample,) = cut_clips(inputs, SimpleNamespace(clips=EXACT), {})
+    (sample,) = cut_clips(inputs, EXACT, {}, RUNTIME)
     assert sample["__key__"] == whole["__key__"] == "ann#rec#000025#000070"
     shown, wanted = (one["frames"].images().astype(int) for one in (sample, whole))
     np.testing.assert_allclose(shown, wanted, atol=3)
@@ -335,7 +335,7 @@ def test_fewer_frames_than_promised_are_noticed(face_video, nets):
     inputs = inputs_of(face_video)
     inputs["download"][0]["probe"]["seconds"] = 6.0
     with pytest.raises(Rejected) as caught:
-        list(cut_clips(inputs, SimpleNamespace(clips=BASE), nets))
+        list(cut_clips(inputs, BASE, nets, RUNTIME))
     assert caught.value.code == "truncated"
 
 

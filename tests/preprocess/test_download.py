@@ -14,7 +14,7 @@ from storage.shards import encode_sample
 
 def config_of(sound, **transport):
     return SimpleNamespace(
-        data=SimpleNamespace(sound=sound),
+        sound=sound,
         download=DownloadConfig(),
         runtime=SimpleNamespace(download=TransportConfig(**transport)),
     )
@@ -28,7 +28,7 @@ def row_of(path, sha256="", spec="", source="folder"):
 
 
 def downloaded(row, config, nets=None):
-    (sample,) = download({"recordings": [row]}, config, nets or {})
+    (sample,) = download({"recordings": [row]}, config, nets or {}, config.runtime)
     return sample
 
 
@@ -96,7 +96,7 @@ def test_a_file_listed_by_size_and_time_may_not_change_either(silent):
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_an_answer(silent):
-    running = iter(download({"recordings": [row_of(silent)]}, OPTIONAL, {}))
+    running = iter(download({"recordings": [row_of(silent)]}, OPTIONAL, {}, OPTIONAL.runtime))
     next(running)
     silent.write_bytes(b"another")
     with pytest.raises(Transient, match="changed while it was read"):
@@ -136,13 +136,8 @@ def test_a_fetched_video_is_there_while_it_is_written_and_gone_afterwards(tmp_pa
     server = ThreadingHTTPServer(("127.0.0.1", 0), lambda *a: Handler(*a, directory=str(face_video.parent)))
     Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_address[1]}/{face_video.name}"
-    running = iter(
-        download(
-            {"recordings": [row_of(url)]},
-            config_of("required", seconds_between=0, private_hosts=("127.0.0.1",)),
-            {},
-        )
-    )
+    config = config_of("required", seconds_between=0, private_hosts=("127.0.0.1",))
+    running = iter(download({"recordings": [row_of(url)]}, config, {}, config.runtime))
     sample = next(running)
     assert sample["probe"]["transport"] == "http"
     assert sample["video"].read_bytes() == face_video.read_bytes()

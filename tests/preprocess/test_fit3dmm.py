@@ -18,10 +18,10 @@ from pipelines.preprocess.keypoints import KeypointsConfig, find_keypoints
 from pipelines.preprocess.sources.synthetic import SyntheticConfig, recordings
 from storage.shards import FIELDS, encode_sample
 from storage.weight_files import WEIGHTS
+from tests.video_files import RUNTIME
 
-RUNTIME = SimpleNamespace(gpu_share=0.0, net_batch=0, net_compile=False)
 CONFIG = SimpleNamespace(
-    data=SimpleNamespace(sound="required"),
+    sound="required",
     download=DownloadConfig(),
     clips=ClipsConfig(min_frames=40),
     keypoints=KeypointsConfig(),
@@ -34,8 +34,8 @@ HEAD = {"analytic_head": analytic()}
 
 def fits_of(points, nets=HEAD, clips=(), /, **settings):
     """The stage's samples of these keypoints, under these settings; clips whose fit fails are kept."""
-    config = SimpleNamespace(fit3dmm=Fit3dmmConfig(**{"failed": "keep", **settings}), runtime=RUNTIME)
-    return list(fit_clips({"keypoints": points, "clips": clips}, config, nets))
+    config = Fit3dmmConfig(**{"failed": "keep", **settings})
+    return list(fit_clips({"keypoints": points, "clips": clips}, config, nets, RUNTIME))
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +46,17 @@ def fitted(nets):
         SyntheticConfig(identities=PEOPLE, test_identities=0, clips_per_identity=1, seconds=3)
     ):
         inputs = {"recordings": [row]}
-        inputs["download"] = list(download(inputs, CONFIG, HEAD))
+        inputs["download"] = list(download(inputs, CONFIG, HEAD, RUNTIME))
         inputs["clips"] = [
-            clip | {"frames": clip["frames"].images()} for clip in cut_clips(inputs, CONFIG, nets)
+            clip | {"frames": clip["frames"].images()}
+            for clip in cut_clips(inputs, CONFIG.clips, nets, RUNTIME)
         ]
-        inputs["keypoints"] = list(find_keypoints(inputs, CONFIG, nets))
+        inputs["keypoints"] = list(find_keypoints(inputs, CONFIG.keypoints, nets, RUNTIME))
         for clip, points, fit in zip(
-            inputs["clips"], inputs["keypoints"], fit_clips(inputs, CONFIG, HEAD), strict=True
+            inputs["clips"],
+            inputs["keypoints"],
+            fit_clips(inputs, CONFIG.fit3dmm, HEAD, RUNTIME),
+            strict=True,
         ):
             span = slice(clip["clip"]["start"], clip["clip"]["end"])
             rows = {n: v[span] for n, v in inputs["download"][0]["truth"].items() if n != "id"}

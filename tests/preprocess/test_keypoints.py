@@ -19,17 +19,17 @@ from pipelines.preprocess.keypoints import (
     truncate,
 )
 from storage.shards import FIELDS, encode_sample
+from tests.video_files import RUNTIME
 
-CONFIG = SimpleNamespace(keypoints=KeypointsConfig())
-RUNTIME = SimpleNamespace(gpu_share=0.0, net_batch=0, net_compile=False)
+CONFIG = KeypointsConfig()
 
 
 def config_of(**settings):
-    return SimpleNamespace(keypoints=KeypointsConfig(**settings), runtime=RUNTIME)
+    return KeypointsConfig(**settings)
 
 
 def keypoints_of(clips, config, nets):
-    return list(find_keypoints({"clips": clips}, config, nets))
+    return list(find_keypoints({"clips": clips}, config, nets, RUNTIME))
 
 
 def clip_of(frames, key="ann#rec#000000#000020"):
@@ -44,7 +44,7 @@ def face(portrait):
 
 @pytest.fixture(scope="module")
 def sample(face, nets):
-    (found,) = keypoints_of([face], CONFIG, nets)
+    (found,) = keypoints_of([face], CONFIG, nets, RUNTIME)
     return found
 
 
@@ -66,14 +66,14 @@ def test_box_and_score_are_there_in_every_frame(sample):
 
 
 def test_the_same_clip_gives_the_same_bytes(face, sample, nets):
-    (again,) = keypoints_of([face], CONFIG, nets)
+    (again,) = keypoints_of([face], CONFIG, nets, RUNTIME)
     assert encode_sample(again) == encode_sample(sample)
 
 
 def test_frames_without_a_face_are_nan_with_score_0(face, nets):
     blank = np.zeros_like(face["frames"])
     clip = clip_of(np.concatenate([face["frames"], blank, blank]))
-    (found,) = keypoints_of([clip], CONFIG, nets)
+    (found,) = keypoints_of([clip], CONFIG, nets, RUNTIME)
     assert np.isfinite(found["landmarks"][:18]).all()
     assert np.isnan(found["landmarks"][25:]).all()
     assert np.isnan(found["face_box"][25:]).all()
@@ -83,13 +83,13 @@ def test_frames_without_a_face_are_nan_with_score_0(face, nets):
 def test_a_recording_without_any_face_is_rejected(face, nets):
     blank = clip_of(np.zeros_like(face["frames"]))
     with pytest.raises(Rejected) as caught:
-        keypoints_of([blank, blank], CONFIG, nets)
+        keypoints_of([blank, blank], CONFIG, nets, RUNTIME)
     assert caught.value.code == "no_landmarks"
 
 
 def test_one_clip_without_a_face_keeps_its_place(face, nets):
     blank = clip_of(np.zeros_like(face["frames"]), "ann#rec#000020#000040")
-    found = keypoints_of([face, blank], CONFIG, nets)
+    found = keypoints_of([face, blank], CONFIG, nets, RUNTIME)
     assert [s["__key__"] for s in found] == [face["__key__"], blank["__key__"]]
     assert np.isnan(found[1]["landmarks"]).all()
 
@@ -203,7 +203,7 @@ def test_a_clip_is_given_away_before_the_next_is_read():
             yield clip_of(grey(4))
 
     stage = find_keypoints(
-        {"clips": clips()}, CONFIG, {"dlib_hog": Here(1, 2, 30, 40, 1), "dlib68": Corners()}
+        {"clips": clips()}, CONFIG, {"dlib_hog": Here(1, 2, 30, 40, 1), "dlib68": Corners()}, RUNTIME
     )
     next(stage)
     assert read == [0]
@@ -213,7 +213,7 @@ def test_a_clip_is_given_away_before_the_next_is_read():
 
 def test_a_recording_is_rejected_only_after_its_last_clip():
     nets = {"dlib_hog": Here(1, 2, 30, 40, 1), "dlib68": Corners()}
-    stage = find_keypoints({"clips": [clip_of(grey(4, 0)), clip_of(grey(4, 0))]}, CONFIG, nets)
+    stage = find_keypoints({"clips": [clip_of(grey(4, 0)), clip_of(grey(4, 0))]}, CONFIG, nets, RUNTIME)
     assert np.isnan(next(stage)["landmarks"]).all()
     assert np.isnan(next(stage)["landmarks"]).all()
     with pytest.raises(Rejected, match="here sees no face in any of the 2 clips"):
@@ -234,7 +234,7 @@ def test_every_choice_names_known_nets_fields_and_packages(detector, landmarker)
 
 def test_the_stage_writes_the_fields_that_the_landmarker_has():
     nets = {"dlib_hog": Here(1, 2, 30, 40, 1), "dlib68": Corners(), "fan3d": Deep()}
-    (flat,) = keypoints_of([clip_of(grey(4))], CONFIG, nets)
+    (flat,) = keypoints_of([clip_of(grey(4))], CONFIG, nets, RUNTIME)
     (deep,) = keypoints_of([clip_of(grey(4))], config_of(landmarker="fan3d"), nets)
     assert set(flat) == {"__key__", *KeypointsConfig().writes}
     assert set(deep) == {"__key__", *KeypointsConfig(landmarker="fan3d").writes}
@@ -367,7 +367,7 @@ def test_smoothing_is_off_unless_asked_for():
         )
     )
     nets = {"dlib_hog": Here(1, 2, 30, 40, 1), "dlib68": jittery}
-    (rough,) = keypoints_of([clip_of(grey(200))], CONFIG, nets)
+    (rough,) = keypoints_of([clip_of(grey(200))], CONFIG, nets, RUNTIME)
     (smooth,) = keypoints_of([clip_of(grey(200))], config_of(smoothing="gaussian"), nets)
     assert rough["landmarks"].std() == pytest.approx(1, abs=0.02)
     assert smooth["landmarks"].std() == pytest.approx(0.53, abs=0.02)

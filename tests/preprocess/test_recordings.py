@@ -51,7 +51,7 @@ def rows_of(identities, split=""):
 def context(data, out: Path):
     figures = {}
     return SimpleNamespace(
-        config=SimpleNamespace(data=data),
+        config=data,
         out=out,
         metrics=figures.update,
         figures=figures,
@@ -286,8 +286,8 @@ def test_an_empty_source_is_an_error(tmp_path):
 
 
 def test_external_is_the_folder_and_nothing_for_synthetic(corpus):
-    assert external(SimpleNamespace(data=DataConfig())) == {}
-    assert len(external(SimpleNamespace(data=folder(corpus)))) == 36
+    assert external(DataConfig()) == {}
+    assert len(external(folder(corpus))) == 36
 
 
 @pytest.mark.parametrize("bad", [{"test_fraction": 1.0}, {"clips_per_shard": 0}, {"limit": 0}])
@@ -302,7 +302,7 @@ def test_listing_does_not_wait_for_pandas(tmp_path):
 
     code = (
         "import sys, pathlib, types; from pipelines.preprocess.recordings import DataConfig, list_recordings;"
-        "config = types.SimpleNamespace(data=DataConfig());"
+        "config = DataConfig();"
         f"out = pathlib.Path({str(tmp_path)!r});"
         "ctx = types.SimpleNamespace(config=config, metrics=print, progress=print, out=out);"
         "list_recordings(ctx); print('pandas' in sys.modules)"

@@ -1,4 +1,4 @@
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from pipelines.graph import build
 from pipelines.preprocess.sources.synthetic import speak
 from pipelines.preprocess.speech import SpeechConfig, cast_features, encode_speech, frame_features
 from storage.shards import encode_sample
+from tests.video_files import RUNTIME
 
 
 def clip_of(sound, frames):
@@ -16,8 +17,8 @@ def clip_of(sound, frames):
 
 
 def encode_all(clips, nets=None, gpu_share=0.0, **settings):
-    config = SimpleNamespace(speech=SpeechConfig(**settings), runtime=SimpleNamespace(gpu_share=gpu_share))
-    return encode_speech({"clips": clips}, config, nets or {})
+    runtime = replace(RUNTIME, gpu_share=gpu_share)
+    return encode_speech({"clips": clips}, SpeechConfig(**settings), nets or {}, runtime)
 
 
 def encode(sound, frames, **settings):

@@ -1,6 +1,5 @@
 import hashlib
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from pipelines.errors import UserError
 from pipelines.graph import build
 from pipelines.preprocess.speech import SpeechConfig, encode_speech
 from pipelines.preprocess.transcripts import external, read, tokens_of
+from tests.video_files import RUNTIME
 
 SAID = {"talk": [["h", 1.0], ["i", 1.2], [" ", 1.4], ["y", 5.0]], "other": []}
 
@@ -22,8 +22,8 @@ def path(tmp_path):
 
 
 def encode(clip, **settings):
-    config = SimpleNamespace(speech=SpeechConfig(encoder="headgan", **settings))
-    return next(iter(encode_speech({"clips": [clip]}, config, {})))["speech"]
+    config = SpeechConfig(encoder="headgan", **settings)
+    return next(iter(encode_speech({"clips": [clip]}, config, {}, RUNTIME)))["speech"]
 
 
 def clip(start=25, frames=40, recording="talk", has_sound=True):
@@ -70,14 +70,14 @@ def test_labels_say_where_the_characters_come_from(path):
 
 def test_the_file_s_content_is_in_the_key_of_speech(path, tmp_path):
     config = Config(speech=SpeechConfig(encoder="headgan", transcripts=path))
-    assert external(config) == {"transcripts": hashlib.sha256(json.dumps(SAID).encode()).hexdigest()}
-    assert external(Config()) == {}
+    assert external(config.speech) == {"transcripts": hashlib.sha256(json.dumps(SAID).encode()).hexdigest()}
+    assert external(SpeechConfig()) == {}
     assert build(config)["speech"].nets == ()
 
 
 def test_a_file_that_is_not_there_is_named():
     with pytest.raises(UserError, match=r"speech\.transcripts '/nowhere/said\.json' is not a file"):
-        external(Config(speech=SpeechConfig(encoder="headgan", transcripts="/nowhere/said.json")))
+        external(SpeechConfig(encoder="headgan", transcripts="/nowhere/said.json"))
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from pipelines.preprocess.views import (
     map_points,
 )
 from storage.shards import encode_sample
+from tests.video_files import RUNTIME
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "face_crop_256.json").read_text())["outputs"]
 SIDE = 320
@@ -62,7 +63,7 @@ def inputs_of(video, box, settings, start=0, end=50):
     track = {"start": start, "end": end, "fps": 25.0, "width": SIDE, "height": SIDE, "box": box}
     row = {"id": "rec", "identity": "ann", "tracks": [track]}
     inputs = {"recordings": [row], "download": [{"video": video, "probe": media.probe(video)}]}
-    inputs["clips"] = list(cut_clips(inputs, settings, {}))
+    inputs["clips"] = list(cut_clips(inputs, settings.clips, {}, RUNTIME))
     # landmarks: 68 copies of the dot's middle but for two that span a face around it
     told, crop = inputs["clips"][0]["clip"], inputs["clips"][0]["crop"][0]
     points = np.array(dots()[told["start"] : told["end"]], np.float32)[:, None].repeat(68, axis=1)
@@ -85,12 +86,15 @@ def bright(frame):
     return np.array([(weight * x).sum(), (weight * y).sum()]) / weight.sum()
 
 
-@pytest.mark.parametrize("cut", [cut_vox_max, cut_vox512, cut_ffhq256])
+STAGES = {"vox_max": cut_vox_max, "vox512": cut_vox512, "ffhq256": cut_ffhq256}
+
+
+@pytest.mark.parametrize("name", STAGES)
 @pytest.mark.parametrize(("box", "more"), BOXES)
-def test_mapped_landmarks_land_on_the_same_picture(video, cut, box, more):
+def test_mapped_landmarks_land_on_the_same_picture(video, name, box, more):
     settings = config(**more)
     inputs = inputs_of(video, box, settings)
-    (view,) = cut(inputs, settings, {})
+    (view,) = STAGES[name](inputs, getattr(settings.views, name), {}, RUNTIME)
     points = map_points(inputs["keypoints"][0]["landmarks"], view)
     inner = 0
     for frame, (x, y) in zip(view["frames"].images(), points[:, 5], strict=True):
@@ -100,16 +104,19 @@ def test_mapped_landmarks_land_on_the_same_picture(video, cut, box, more):
     assert inner >= 5
 
 
-@pytest.mark.parametrize("cut", [cut_vox_max, cut_vox512, cut_ffhq256])
-def test_a_pixel_of_the_clip_and_of_the_view_is_one_of_the_recording(video, cut):
+STAGES = {"vox_max": cut_vox_max, "vox512": cut_vox512, "ffhq256": cut_ffhq256}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_pixel_of_the_clip_and_of_the_view_is_one_of_the_recording(video, name):
     settings = config()
     inputs = inputs_of(video, [100, 40, 260, 200], settings)
-    (view,) = cut(inputs, settings, {})
+    (view,) = STAGES[name](inputs, getattr(settings.views, name), {}, RUNTIME)
     base = np.random.default_rng(0).uniform(0, 64, (50, 4, 2))
     there = map_points(base, view)
     crop = inputs["clips"][0]["crop"][0].astype(float)
     source = crop[:2] + base[view["frame_at"]] * (crop[2:] - crop[:2]) / 64
-    if cut is cut_ffhq256:
+    if name == "ffhq256":
         points = crop[:2] + inputs["keypoints"][0]["landmarks"] * (crop[2:] - crop[:2]) / 64
         squares = np.array([face_square(points[t] - 0.5) for t in view["frame_at"]], float)
     else:
@@ -121,26 +128,30 @@ def test_a_pixel_of_the_clip_and_of_the_view_is_one_of_the_recording(video, cut)
 
 def test_vox_max_keeps_the_recordings_pixels_up_to_the_cap(video):
     settings = config()
-    (view,) = cut_vox_max(inputs_of(video, [100, 40, 230, 170], settings), settings, {})
+    (view,) = cut_vox_max(
+        inputs_of(video, [100, 40, 230, 170], settings), settings.views.vox_max, {}, RUNTIME
+    )
     shown = view["frames"].images()
     assert shown.shape == (50, 130, 130, 3)
     probed = media.probe(video)
     frames, _ = media.read_ticks(video, probed, (SIDE, SIDE), None, np.arange(50))
     np.testing.assert_allclose(shown[:, 2:-2, 2:-2], frames[:, 42:168, 102:228], atol=2)
-    (view,) = cut_vox_max(inputs_of(video, [60, 40, 260, 240], settings), settings, {})
+    (view,) = cut_vox_max(inputs_of(video, [60, 40, 260, 240], settings), settings.views.vox_max, {}, RUNTIME)
     assert view["frames"].images().shape == (50, 144, 144, 3)
 
 
 def test_stretched_squares_give_up_the_longer_side(video):
     settings = config(**STRETCHED)
-    (view,) = cut_vox_max(inputs_of(video, [100, 40, 200, 160], settings), settings, {})
+    (view,) = cut_vox_max(
+        inputs_of(video, [100, 40, 200, 160], settings), settings.views.vox_max, {}, RUNTIME
+    )
     assert view["frames"].images([0]).shape[1:3] == (100, 100)
 
 
 def test_vox512_has_one_size_and_the_clips_keys(video):
     settings = config()
     inputs = inputs_of(video, [100, 40, 230, 170], settings, 10, 40)
-    (view,) = cut_vox512(inputs, settings, {})
+    (view,) = cut_vox512(inputs, settings.views.vox512, {}, RUNTIME)
     assert view["__key__"] == inputs["clips"][0]["__key__"]
     assert view["frames"].images().shape == (30, 200, 200, 3)
     assert view["frame_at"].tolist() == list(range(30))
@@ -154,12 +165,12 @@ def test_ffhq_leaves_out_frames_without_landmarks_or_with_one_outside(video):
     points = inputs["keypoints"][0]["landmarks"]
     points[10] = np.nan
     points[20, 7] = [-200, 0]
-    (view,) = cut_ffhq256(inputs, settings, {})
+    (view,) = cut_ffhq256(inputs, settings.views.ffhq256, {}, RUNTIME)
     assert view["frame_at"].tolist() == [0, 5, 15, 25, 30, 35, 40, 45]
     assert view["frames"].images().shape == (8, 96, 96, 3)
     points[:] = np.nan
     with pytest.raises(Rejected) as caught:
-        list(cut_ffhq256(inputs, settings, {}))
+        list(cut_ffhq256(inputs, settings.views.ffhq256, {}, RUNTIME))
     assert caught.value.code == "no_view"
 
 
@@ -169,8 +180,10 @@ def test_views_follow_the_clock_of_a_part(video):
     part = inputs_of(video, [100, 40, 260, 200], settings, 10, 40)
     part["download"][0]["probe"]["offset"] = 4.0
     part["clips"][0]["clip"] |= {"start": 110, "end": 140}
-    for cut in (cut_vox_max, cut_ffhq256):
-        (a,), (b,) = cut(whole, settings, {}), cut(part, settings, {})
+    for name in ("vox_max", "ffhq256"):
+        (a,), (b,) = (
+            STAGES[name](inputs, getattr(settings.views, name), {}, RUNTIME) for inputs in (whole, part)
+        )
         assert a["frames"] == b["frames"]
 
 

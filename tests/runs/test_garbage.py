@@ -17,7 +17,7 @@ def run(project, name="toy", only=None, executor=None, **facts):
     planner = project.planner()
     plans = planner.plan(only)
     if all(plan.settled for plan in plans.values()):
-        ledger.record_reuse(project.store, name, {n: plan.key for n, plan in plans.items()})
+        ledger.record_reuse(project.store, name, [(n, plan.key) for n, plan in plans.items()])
         return None
     time.sleep(0.002)  # run ids of one millisecond would sort at random
     record = ledger.Ledger(project.store, f"{time.time_ns():020d}")

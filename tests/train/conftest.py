@@ -117,6 +117,10 @@ class FakeContext:
     def work_apart(self, name: str) -> None:
         self.scratch = f"{self.scratch}/{name}"
 
+    @property
+    def runtime(self) -> Any:
+        return self.config.runtime
+
     def cancelled(self) -> bool:
         return self.stop_at is not None and any(done >= self.stop_at for done, _, _ in self.seen["progress"])
 
@@ -171,7 +175,8 @@ class Lab:
     def run(self, context: FakeContext) -> FakeContext:
         from pipelines.train.launch import train_phase
 
-        train_phase(context)
+        _, model, phase = context.node.split(".")
+        train_phase(context, model, phase)  # pyright: ignore[reportArgumentType]
         return context
 
     def keypoints(self) -> FakeArtifact:

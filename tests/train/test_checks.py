@@ -26,17 +26,17 @@ def a_machine_without_bf16(monkeypatch):
 def config(precision: str = "bf16", **runtime):
     given = {"train_workers": 1, "use_gpu": False, "ray": ""} | runtime
     fsrt = FsrtConfig(precision=precision)  # pyright: ignore[reportArgumentType]
-    return SimpleNamespace(fsrt=fsrt, runtime=SimpleNamespace(**given))
+    return SimpleNamespace(fsrt=fsrt), SimpleNamespace(**given), NODE, "fsrt", "warmup"
 
 
 def test_bf16_on_a_processor_without_it_is_refused_before_anything_runs():
     with pytest.raises(InvalidSettings, match=r"precision bf16: .*`--set fsrt\.precision=fp32`"):
-        check_phase(config(), NODE)
+        check_phase(*config())
 
 
 @pytest.mark.parametrize("can", [{"precision": "fp32"}, {"use_gpu": True}, {"ray": "10.0.0.1:6379"}])
 def test_what_this_processor_need_not_do_is_not_asked_of_it(can):
-    check_phase(config(**can), NODE)
+    check_phase(*config(**can))
 
 
 def test_a_worker_refuses_before_its_first_step(tmp_path):

@@ -29,7 +29,7 @@ def run(folder: Path, steps: int, validate_every: int, previous: FakeArtifact | 
     phase = replace(toy.PHASE, steps=steps, validate_every=validate_every)
     context = FakeContext("train.painter.toy", None, {}, folder / "out", str(folder / "work"))
     context.previous = previous
-    prepare(context, phase)  # pyright: ignore[reportArgumentType]
+    prepare(context, "painter", phase)  # pyright: ignore[reportArgumentType]
     job = toy.job(folder / "work", phase, **runtime)
     train(job, torch.device("cpu"))
     publish(context, job)  # pyright: ignore[reportArgumentType]

@@ -1,7 +1,5 @@
 """What drives a head: landmarks of a video fitted as the stage fits a clip, motion mixed and edited."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -12,6 +10,7 @@ from models.perception.head.morphable import analytic
 from models.perception.head.pose import rotation_to_euler
 from models.reenactor import Edit
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig, fit_clips
+from tests.video_files import RUNTIME
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +43,9 @@ def refitted(motion):
 
 # --- fitting ------------------------------------------------------------------------------------------------
 def test_a_video_is_fitted_as_the_stage_fits_a_clip(landmarks, motion):
-    config = SimpleNamespace(fit3dmm=Fit3dmmConfig())
+    config = Fit3dmmConfig()
     sample = {"__key__": "k", "landmarks": landmarks}
-    (stored,) = fit_clips({"keypoints": [sample]}, config, {"analytic_head": analytic()})
+    (stored,) = fit_clips({"keypoints": [sample]}, config, {"analytic_head": analytic()}, RUNTIME)
     for name, field in (("scale", "scale"), ("rotation", "rotation"), ("expression", "exp_coeffs")):
         np.testing.assert_array_equal(getattr(motion, name), stored[field])
     np.testing.assert_array_equal(motion.identity[0], stored["id_coeffs"])

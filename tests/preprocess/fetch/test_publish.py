@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from pipelines.config import Config, RuntimeConfig
+from pipelines.cluster.runtime import RuntimeConfig
 from pipelines.engine import packs
-from pipelines.engine.keys import View
 from pipelines.engine.packs import PackJob, UnitJob, build_pack
-from pipelines.preprocess.download import bring
+from pipelines.preprocess.download import DownloadConfig, bring
 from pipelines.runs.session import source
 from storage import locations
 from storage.families import read_pack_record, read_sample
@@ -23,10 +23,11 @@ def publish(quick, tmp_path, monkeypatch):
 
     def publish(uri, **changes):
         runtime = RuntimeConfig(download=replace(quick, **changes))
-        config = View(Config(runtime=runtime), ("data.sound", "download"))
+        config = SimpleNamespace(sound="required", download=DownloadConfig())
         row = {"id": "rec", "source": "voxceleb_csv", "uri": uri, "sha256": "", "seed": 0, "spec": ""}
-        unit = UnitJob(unit="rec", key="u" * 8, row={"recordings": row}, samples={})
-        return store, build_pack(PackJob("download", "k" * 8, (unit,), "run"), bring, config, {}, store)
+        unit = UnitJob(unit="rec", key="u" * 8, rows={"recordings": row}, samples={})
+        job = PackJob("download", "download", "k" * 8, (unit,), "run")
+        return store, build_pack(job, lambda inputs: bring(inputs, config, {}, runtime), store)
 
     return publish
 

@@ -12,6 +12,7 @@ from PIL import Image as Pillow
 
 from pipelines.errors import Rejected, Transient, UserError
 from pipelines.preprocess.sources.celebv import CelebvConfig, Image, external, recordings, runs, video_of
+from tests.video_files import RUNTIME
 
 STAT = os.stat(__file__)
 
@@ -209,7 +210,7 @@ def test_the_download_stage_makes_one_file_of_the_images(corpus, tmp_path):
 
     corpus("Ann", range(1, 31))
     ((row,), _) = listed(tmp_path)
-    config = SimpleNamespace(data=SimpleNamespace(sound="optional"), download=DownloadConfig())
-    (sample,) = bring({"recordings": [{**row, "source": "celebv"}]}, config, {})
+    config = SimpleNamespace(sound="optional", download=DownloadConfig())
+    (sample,) = bring({"recordings": [{**row, "source": "celebv"}]}, config, {}, RUNTIME)
     assert sample["probe"]["frames"] == 30
     assert (sample["probe"]["width"], sample["probe"]["transport"]) == (64, "local")

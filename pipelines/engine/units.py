@@ -1,0 +1,82 @@
+"""Which units a keyed node has, and which units of its inputs each of them reads.
+
+A unit is a row of the table that the node names (`Node.units`): a recording, a pair of clips, a source frame.
+A node has those rows that every input with the same units still has: what one rejected, the next does not
+see. An input with other units is read by a column of the row (`Read.by`): a pair names the recordings of its
+source and of its driving clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.engine.keys import digest
+from pipelines.engine.node import Node, Read
+
+
+@dataclass(frozen=True, slots=True)
+class UnitView:
+    """A unit as the nodes that read it see it."""
+
+    digest: str | None
+    """Of its content; None = known only after a run."""
+    pack: str = ""
+    row: Mapping[str, Any] | None = None
+    """Of a table."""
+
+
+Units = Mapping[str, UnitView]
+
+
+class UnitInputs:
+    """units: those of every node that `node` reads, by node name; `node.units` among them."""
+
+    def __init__(self, node: Node, units: Mapping[str, Units]):
+        self.node, self._units = node, units
+
+    def __iter__(self) -> Iterator[str]:
+        """The node's units, in order of their ids."""
+        own = [set(self._units[read.node]) for read in self.node.reads.values() if not read.by]
+        table = self._units[self.node.units]
+        for unit in sorted(set.intersection(*own)) if own else ():
+            if all(self._there(read, table.get(unit)) for read in self.node.reads.values() if read.by):
+                yield unit
+
+    def _there(self, read: Read, row: UnitView | None) -> bool:
+        """Whether the units that a row names are there, so far as that is known."""
+        known = self._units[read.node]
+        return row is not None and (not known or all(one in known for one in named(row, read)))
+
+    def views(self, unit: str, read: Read) -> list[tuple[str, UnitView]]:
+        """The units that a unit reads of one input: ids, and what is known of them."""
+        known = self._units[read.node]
+        if not read.by:
+            return [(unit, known[unit])]
+        row = self._units[self.node.units][unit]
+        return [(one, known.get(one, UnitView(None))) for one in named(row, read)]
+
+    def digests(self, unit: str) -> dict[str, Any] | None:
+        """Role -> digest of what the unit reads there, as its key holds it; None if one is not known yet. Of
+        a table row only the fields read count; of samples, their content."""
+        found: dict[str, Any] = {}
+        for role, read in self.node.reads.items():
+            parts = [_digest(read, view) for _, view in self.views(unit, read)]
+            if None in parts:
+                return None
+            found[role] = parts if read.by else parts[0]
+        return found
+
+
+def named(row: UnitView, read: Read) -> list[str]:
+    """The units that a row of a table names in a column."""
+    assert row.row is not None  # Graph: `units` is a table
+    value = row.row[read.by]
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _digest(read: Read, view: UnitView) -> str | None:
+    if view.row is not None:
+        return digest({field: view.row[field] for field in read.fields})
+    return view.digest
