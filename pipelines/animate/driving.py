@@ -130,7 +130,7 @@ def find_driving_face(
     track = face_track(path, probed, clips, detector)
     if track is None:
         raise UserError(f"{path}: {detector.name} finds no face in any frame")
-    missing, count = int((~face_mask(track.at(times.seconds))).sum()), len(times.shown)
+    missing, count = int((~face_mask(track.at(times.seconds))).sum()), len(times.stamps)
     if missing > MOST_LOST * count:
         raise UserError(f"{path}: no face in {missing} of {count} frames, more than {MOST_LOST:.0%}")
     if missing:
@@ -305,7 +305,7 @@ class ArrayDriver:
 
     def motions(self, on_faces: OnFaces | None = None) -> Iterator[Motion]:
         """One batch."""
-        count = len(self.times.shown)
+        count = len(self.times.stamps)
         self.indices += range(count)
         self.has_face += [True] * count
         yield self._motion
@@ -376,7 +376,7 @@ def open_driver(
     track, _ = find_driving_face(driving, probed, times, clips, nets.detector, log, reenactor.whole)
     speech = speech_at(driving, probed, times, reenactor, nets, log)
     if reenactor.whole:
-        log(f"{driving}: the motion of all {len(times.shown)} frames is read before the first is rendered")
+        log(f"{driving}: the motion of all {len(times.stamps)} frames is read before the first is rendered")
     return VideoDriver(driving, probed, times, track, clips.size, reenactor, landmarker, speech)
 
 

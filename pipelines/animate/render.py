@@ -36,7 +36,7 @@ from pipelines.preprocess.clips import ClipsConfig
 if TYPE_CHECKING:
     from pipelines.animate.perception import Perception
     from pipelines.media.encoding import Mp4Writer, PngWriter
-    from pipelines.media.sound_track import Sound
+    from pipelines.media.sound_track import SoundTrack
 
 Log = Callable[[str], None]
 
@@ -112,7 +112,7 @@ def animate(
         scene = reenactor.scene(faces)
     with error_context(driving or sources[0]):
         driver = open_driver(reenactor, driving, faces, options.clips, nets, log)
-        total = len(driver.times.shown)
+        total = len(driver.times.stamps)
         if out.suffix.lower() == PICTURE and total != 1:
             raise UserError(f"{total} frames drive, and {out.name} holds one; name it .mp4")
         source = found[0].portrait
@@ -127,7 +127,7 @@ def animate(
         log(f"{driving}: {count} of {total} frames could be decoded")
     times, sound = driver.times, "no sound" if writer.sound is None else writer.sound.summary
     rate = f"{times.rate} frames/s" if times.constant else f"{float(times.rate):.3f} frames/s on average"
-    seconds = (times.end - times.shown[0]) * float(times.base)
+    seconds = (times.end - times.stamps[0]) * float(times.base)
     return Result(frames=count, missing=driver.has_face.count(False), seconds=seconds, size=size, rate=rate,
                   sound=sound, start=start)  # fmt: skip
 
@@ -183,13 +183,13 @@ def output_file(
     return Mp4Writer(out, size, driver.times, tags, sound_of(driver))
 
 
-def sound_of(driver: Driver) -> Sound | None:
+def sound_of(driver: Driver) -> SoundTrack | None:
     """The sound that the output gets, where a video with sound drives."""
-    from pipelines.media.sound_track import Sound
+    from pipelines.media.sound_track import SoundTrack
 
     if not isinstance(driver, VideoDriver) or not driver.probed["audio_rate"]:
         return None
-    return Sound(driver.path, driver.probed)
+    return SoundTrack(driver.path, driver.probed)
 
 
 def expression_from(reenactor: Reenactor, options: Options, nets: Perception, log: Log) -> Transfer:

@@ -62,7 +62,7 @@ def speech_at(
         return None
     if not probed["audio_rate"]:
         log(f"{path}: no sound: the model hears silence")
-        return silence_features(len(times.shown), reenactor, nets)
+        return silence_features(len(times.stamps), reenactor, nets)
     if settings.encoder == "headgan" and reenactor.labels.get("tokens") == "transcripts":
         log(f"{path}: no transcript: the model, which learned with letters, hears none")
     count = max(1, math.ceil(times.end * float(times.base) * FPS - 1e-6))
@@ -95,6 +95,6 @@ def encode_sound(sound: np.ndarray, settings: SpeechConfig, nets: Perception) ->
 
 def feature_rows(times: Timeline, rows: int) -> np.ndarray:
     """(T,) int: the row in whose 40 ms the middle of each frame lies."""
-    begin = np.array(times.shown)
+    begin = np.array(times.stamps)
     middle = (begin + np.append(begin[1:], times.end)) / 2 * float(times.base)
     return np.clip(np.floor(middle * FPS + 1e-6).astype(int), 0, rows - 1)

@@ -16,8 +16,8 @@ from pipelines.media.clock import (
 )
 from pipelines.media.container import probe
 from pipelines.media.decoding import (
-    Seen,
-    check_whole,
+    FrameResults,
+    check_complete,
     map_frames,
     read_frames,
     read_ticks,
@@ -40,9 +40,9 @@ __all__ = [
     "SAMPLES_A_FRAME",
     "SOUND_RATE",
     "FfmpegPipe",
-    "Seen",
+    "FrameResults",
     "as_file",
-    "check_whole",
+    "check_complete",
     "ffmpeg_instead",
     "ffmpeg_path",
     "ffmpeg_version",

@@ -20,7 +20,7 @@ PRIMARIES = dict.fromkeys((1, 5, 6, 7), "bt709") | dict.fromkeys((11, 12), "smpt
 """Of high dynamic range, those other than BT.2020 (taken where none are stated): BT.709's and P3's."""
 MATRICES = {1: "bt709", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m"}
 """Of high dynamic range, those other than BT.2020's, likewise."""
-UNREAD = {8: "ycgco", 14: "ictcp"} | dict.fromkeys((10, 11, 12, 13, 15, 16, 17), "bt2020nc")
+UNSUPPORTED = {8: "ycgco", 14: "ictcp"} | dict.fromkeys((10, 11, 12, 13, 15, 16, 17), "bt2020nc")
 """Matrices that the scaler refuses -> as which they are read, in any video."""
 LUMINANCE = {
     "bt2020": (0.2627, 0.6780, 0.0593),
@@ -42,7 +42,7 @@ def colour_tags(context: Any) -> dict[str, str]:
     """Of a PyAV codec context: `transfer`, "" unless HDR; `matrix` and `primaries` only where they are others
     than those that are taken for granted."""
     transfer = HDR.get(int(context.color_trc or 0), "")
-    matrices = UNREAD | MATRICES if transfer else UNREAD | {14: "bt2020nc"}
+    matrices = UNSUPPORTED | MATRICES if transfer else UNSUPPORTED | {14: "bt2020nc"}
     found = {"transfer": transfer}
     if (matrix := int(context.colorspace)) in matrices:
         found["matrix"] = matrices[matrix]
@@ -52,18 +52,18 @@ def colour_tags(context: Any) -> dict[str, str]:
 
 
 # --- the filters --------------------------------------------------------------------------------------------
-def readable(stream: Any, probed: Mapping[str, Any]) -> Any:
+def tag_colours(stream: Any, probed: Mapping[str, Any]) -> Any:
     """With tags that the scaler takes: it converts by no curve, but refuses a file for some of them (log100),
     and for a matrix that it has no figures of."""
     tags = {"color_trc": probed.get("transfer") or "bt709"}
     if matrix := probed.get("matrix"):
-        tags["colorspace"] = "bt2020nc" if matrix in UNREAD.values() else matrix
+        tags["colorspace"] = "bt2020nc" if matrix in UNSUPPORTED.values() else matrix
     elif probed.get("transfer"):
         tags["colorspace"] = "bt2020nc"
     return stream.filter("setparams", **tags)
 
 
-def coded_rgb(stream: Any, probed: Mapping[str, Any]) -> Any:
+def decode_matrix(stream: Any, probed: Mapping[str, Any]) -> Any:
     """As red, green and blue, still in the file's own curve, where that is not for the scaler: it has no
     figures of YCgCo and ICtCp, and white of 16 bits comes out of it as 65,283."""
     curve, matrix = probed.get("transfer", ""), probed.get("matrix", "bt2020nc")
@@ -78,7 +78,7 @@ def coded_rgb(stream: Any, probed: Mapping[str, Any]) -> Any:
 
 
 # --- light --------------------------------------------------------------------------------------------------
-def plain(codes: np.ndarray, probed: Mapping[str, Any], out: np.ndarray) -> None:
+def tone_map(codes: np.ndarray, probed: Mapping[str, Any], out: np.ndarray) -> None:
     """R'G'B' of high dynamic range (H,W,3) uint16 -> `out` (H,W,3) uint8, as a plain screen shows it.
 
     The light that an HDR display emits (BT.2100), over that of diffuse white, is the light of the plain
@@ -90,28 +90,28 @@ def plain(codes: np.ndarray, probed: Mapping[str, Any], out: np.ndarray) -> None
     """
     for top in range(0, len(codes), ROWS):  # planes of a few rows stay in the processor's cache
         part = slice(top, top + ROWS)
-        _plain(codes[part], probed["transfer"], probed.get("primaries", "bt2020"), out[part])
+        _tone_map_rows(codes[part], probed["transfer"], probed.get("primaries", "bt2020"), out[part])
 
 
-def _plain(codes: np.ndarray, transfer: str, primaries: str, out: np.ndarray) -> None:
+def _tone_map_rows(codes: np.ndarray, transfer: str, primaries: str, out: np.ndarray) -> None:
     peak, curve = np.float32(PEAK[transfer] / WHITE), _curve(transfer)
     planes = [np.take(curve, codes[..., k]) for k in range(3)]
     if transfer == "arib-std-b67":  # the OOTF of a display of 1,000 cd/m2: a power of luminance, not of each
-        gain = _looked_up(_weighted(planes, LUMINANCE[primaries]), 0.2)
+        gain = _power_of(_weighted_sum(planes, LUMINANCE[primaries]), 0.2)
         planes = [plane * gain for plane in planes]
-    planes = [_weighted(planes, row) * peak for row in TO_709[primaries]]
+    planes = [_weighted_sum(planes, row) * peak for row in TO_709[primaries]]
     most = np.maximum(np.maximum(planes[0], planes[1]), np.maximum(planes[2], np.float32(1e-6)))
-    gain = _rolled(most, float(peak)) / most
+    gain = _roll_off(most, float(peak)) / most
     for k, plane in enumerate(planes):
-        out[..., k] = np.rint(255 * _looked_up(plane * gain, 1 / 2.4))
+        out[..., k] = np.rint(255 * _power_of(plane * gain, 1 / 2.4))
 
 
-def _weighted(planes: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+def _weighted_sum(planes: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
     red, green, blue = (np.float32(weight) for weight in weights)
     return red * planes[0] + green * planes[1] + blue * planes[2]
 
 
-def _looked_up(light: np.ndarray, power: float) -> np.ndarray:
+def _power_of(light: np.ndarray, power: float) -> np.ndarray:
     """A power of light from 0 to 1, of a table over its root: fine enough where it is dark."""
     root = np.sqrt(np.clip(light, 0, 1)) * np.float32(65535) + np.float32(0.5)
     return np.take(_powers(2 * power), root.astype(np.uint16))
@@ -137,7 +137,7 @@ def _curve(transfer: str) -> np.ndarray:
     return light.astype(np.float32)
 
 
-def _rolled(light: np.ndarray, peak: float) -> np.ndarray:
+def _roll_off(light: np.ndarray, peak: float) -> np.ndarray:
     """Light, diffuse white 1 -> kept up to the knee, and from there on below 1, which the peak has."""
     a = KNEE**2 * (1 - peak) / (KNEE**2 - 2 * KNEE + peak)
     b = (KNEE**2 - 2 * KNEE * peak + peak) / (peak - 1)

@@ -16,7 +16,7 @@ from pipelines.media.failure import is_disk, out_of_memory
 from pipelines.media.interlacing import FLAGGED, may_be_interlaced
 from pipelines.media.process import FORMATS, MOST_PIXELS
 
-STATES_DURATIONS = "matroska"
+WITH_DURATIONS = "matroska"
 """The container whose frames may end before the next one begins. In all others a frame is shown until the
 next."""
 ESTIMATED = ("matroska", "flv")
@@ -26,7 +26,7 @@ REORDERED = 16
 """Frames, at most, by which the order of decoding differs from that of display (H.264)."""
 COUNTS_FRAMES = "mov"
 """The container whose header counts the frames in it (AVI's counts the empty ones as well)."""
-TRIES = 50
+SOUND_PACKETS = 50
 """Packets of sound, at most, in which one that can be decoded is looked for."""
 
 
@@ -90,7 +90,7 @@ def _probe(container: Any, name: str, least: int) -> dict[str, Any]:
         raise Rejected("undecodable", f"{name} holds video of a codec that ffmpeg does not know")
     video = decodable[0]
     check_pixels(video.width, video.height, name)
-    seen = _demuxed(container, video)
+    seen = _demux(container, video)
     begins = [begin for begin, _ in seen.frames]
     if len(begins) < least or (len(begins) > 1 and begins[-1] - begins[0] <= 0):
         untimed = f" with a time stamp, of {seen.packets}" if seen.packets > len(begins) else ""
@@ -104,7 +104,7 @@ def _probe(container: Any, name: str, least: int) -> dict[str, Any]:
     _check_promise(container, video, name, seen, start)
     if seen.first is None:
         raise Rejected("undecodable", f"no frame of {name} can be decoded")
-    width, height = _shown_size(video, seen.first, name)
+    width, height = _display_size(video, seen.first, name)
     sound = seen.sound
     return {
         "width": width,
@@ -114,7 +114,7 @@ def _probe(container: Any, name: str, least: int) -> dict[str, Any]:
         "start": round(start, 6),
         "begin": round(max(0.0, begins[0] - start), 6),
         "seconds": round(seconds, 6),
-        "held": _held(seen, start, LONGEST_HOLE + 2 / fps, container.format.name),
+        "held": _frozen_spans(seen, start, LONGEST_HOLE + 2 / fps, container.format.name),
         "interlaced": seen.interlaced,
         "video_index": video.index,
         "audio_index": sound.index if sound else -1,
@@ -127,7 +127,7 @@ def _probe(container: Any, name: str, least: int) -> dict[str, Any]:
 
 # --- packets ------------------------------------------------------------------------------------------------
 @dataclass(slots=True)
-class _Demuxed:
+class _Contents:
     """What all packets of a file say. Seconds by the file's own time stamps."""
 
     frames: list[tuple[float, float]] = field(default_factory=list)
@@ -136,7 +136,7 @@ class _Demuxed:
     """Packets of the video that are not empty."""
     hidden: int = 0
     """Packets of the video that an edit list hides."""
-    stated: bool = True
+    has_durations: bool = True
     """Whether each packet of the video says how long its frame is shown."""
     first: Any = None
     """The first frame that can be decoded."""
@@ -148,10 +148,10 @@ class _Demuxed:
     """When the last packet of any other stream ends."""
 
 
-def _demuxed(container: Any, video: Any) -> _Demuxed:
-    seen = _Demuxed()
+def _demux(container: Any, video: Any) -> _Contents:
+    seen = _Contents()
     video.codec_context.thread_count = 1
-    trials = {s.index: TRIES for s in container.streams.audio if s.codec_context is not None}
+    trials = {s.index: SOUND_PACKETS for s in container.streams.audio if s.codec_context is not None}
     decodable: list[int] = []
     stamps: list[tuple[int, int]] = []
     last: dict[int, int] = {}
@@ -170,7 +170,7 @@ def _demuxed(container: Any, video: Any) -> _Demuxed:
             last[index] = packet.pts + (packet.duration or 0)
             if trials.get(index):
                 trials[index] -= 1
-                if next(_decoded(packet), None) is not None:
+                if next(_decode(packet), None) is not None:
                     trials[index] = 0
                     decodable.append(index)
     base = video.time_base
@@ -178,7 +178,7 @@ def _demuxed(container: Any, video: Any) -> _Demuxed:
     for stamp, duration in sorted(stamps):
         begin = stamp * base.numerator / base.denominator
         seen.frames.append((begin, begin + (duration * base.numerator / base.denominator or usual)))
-    seen.stated = all(duration for _, duration in stamps)
+    seen.has_durations = all(duration for _, duration in stamps)
     seen.sound = container.streams[min(decodable)] if decodable else None
     seen.last = max(
         (float(at * container.streams[index].time_base) for index, at in last.items()), default=0.0
@@ -186,7 +186,7 @@ def _demuxed(container: Any, video: Any) -> _Demuxed:
     return seen
 
 
-def _decode_first(packet: Any, video: Any, seen: _Demuxed) -> None:
+def _decode_first(packet: Any, video: Any, seen: _Contents) -> None:
     """Decode a packet of the video if the first frame is not there, or the flags of more are asked for."""
     context = video.codec_context
     if seen.first is not None and (
@@ -196,14 +196,14 @@ def _decode_first(packet: Any, video: Any, seen: _Demuxed) -> None:
         or not may_be_interlaced(context)
     ):
         return
-    for frame in _decoded(packet):
+    for frame in _decode(packet):
         if seen.first is None:
             seen.first = frame
             context.skip_frame = "NONREF"  # such frames have the flags of those that they refer to
         seen.interlaced |= bool(frame.interlaced_frame)
 
 
-def _decoded(packet: Any) -> Iterator[Any]:
+def _decode(packet: Any) -> Iterator[Any]:
     """The frames of a packet, none of a broken one: the next packet may be whole."""
     from av.error import FFmpegError
 
@@ -213,10 +213,10 @@ def _decoded(packet: Any) -> Iterator[Any]:
         return
 
 
-def _held(seen: _Demuxed, start: float, longest: float, container: str) -> list[list[float]]:
+def _frozen_spans(seen: _Contents, start: float, longest: float, container: str) -> list[list[float]]:
     """Spans of more than `longest` seconds between two frames over which the first one is shown. Where the
     container states that it ends early, frames were lost."""
-    ends_early = container.startswith(STATES_DURATIONS) and seen.stated
+    ends_early = container.startswith(WITH_DURATIONS) and seen.has_durations
     found: list[list[float]] = []
     for k, ((begin, _), (after, _)) in enumerate(pairwise(seen.frames)):
         if after - begin <= longest:
@@ -230,7 +230,7 @@ def _held(seen: _Demuxed, start: float, longest: float, container: str) -> list[
 
 
 # --- what the header promises -------------------------------------------------------------------------------
-def _check_promise(container: Any, video: Any, name: str, seen: _Demuxed, start: float) -> None:
+def _check_promise(container: Any, video: Any, name: str, seen: _Contents, start: float) -> None:
     """A cut file holds less than its header promises: frames that mp4 counts, or the length of the video.
 
     Where only the length of the whole file is stated, it is that of the longest stream of any kind, such as
@@ -241,12 +241,12 @@ def _check_promise(container: Any, video: Any, name: str, seen: _Demuxed, start:
     counted = min(video.frames, len(video.index_entries)) if counts else 0
     frames = len(seen.frames) + seen.hidden
     end = seen.frames[-1][1]
-    whole = container.duration / 1_000_000 if container.duration else None
+    file_seconds = container.duration / 1_000_000 if container.duration else None
     own = _own_duration(video)
     if video.duration and container.format.name.startswith(ESTIMATED):
-        own = whole = None
+        own = file_seconds = None
     reached = end if own is not None else max(end, seen.last)
-    promised = min((length for length in (own, whole) if length is not None), default=0.0)
+    promised = min((length for length in (own, file_seconds) if length is not None), default=0.0)
     missing = promised - max(reached, reached - start)
     if frames < 0.95 * counted or missing > max(1.0, 0.1 * promised):
         raise Rejected(
@@ -268,7 +268,7 @@ def _own_duration(video: Any) -> float | None:
     return 3600 * hours + 60 * minutes + seconds
 
 
-def _shown_size(video: Any, first: Any, name: str) -> tuple[int, int]:
+def _display_size(video: Any, first: Any, name: str) -> tuple[int, int]:
     """Width and height as ffmpeg's filters see them: turned upright, pixels made square."""
     width, height = first.width, first.height
     check_pixels(width, height, name)

@@ -12,9 +12,9 @@ import numpy as np
 
 from pipelines.errors import Rejected
 from pipelines.media.clock import LONGEST_HOLE, seconds_of
-from pipelines.media.colours import coded_rgb, plain, readable
-from pipelines.media.failure import untimed
-from pipelines.media.process import INPUT, FfmpegPipe, from_zero, input_name, patience
+from pipelines.media.colours import decode_matrix, tag_colours, tone_map
+from pipelines.media.failure import missing_timestamp
+from pipelines.media.process import INPUT, FfmpegPipe, from_zero, input_name, timeout_of
 
 T = TypeVar("T")
 Box = tuple[int, int, int, int]
@@ -77,15 +77,15 @@ def stream_ticks(
     """
     clock = seconds_of(np.asarray(ticks), probed)
     span = (max(0.0, float(clock[0])), max(0.0, float(clock[-1])) + 1 / 25)
-    at, before, shown = 0, 0.0, None
+    at, before, current = 0, 0.0, None
     for frame, second in _frames(path, probed, size, crop, span, times):
-        while at < len(clock) and shown is not None and clock[at] <= second:
+        while at < len(clock) and current is not None and clock[at] <= second:
             earlier = clock[at] - before <= second - clock[at] + 1e-6
-            yield at, shown if earlier else frame
+            yield at, current if earlier else frame
             at += 1
-        before, shown = second, frame
-    while at < len(clock) and shown is not None:
-        yield at, shown
+        before, current = second, frame
+    while at < len(clock) and current is not None:
+        yield at, current
         at += 1
 
 
@@ -113,12 +113,12 @@ def _frames(
     """
     if span is not None and span[0] > SEEK_MARGIN:
         try:
-            output = _frames_out(path, probed, size, crop, span, 1)
+            output = _ffmpeg_output(path, probed, size, crop, span, 1)
             yield from _read(output, probed, size, times, span[0])
             return
         except _LateStart:
             times.clear()
-    output = _frames_out(path, probed, size, crop, span, 1, seek=False)
+    output = _ffmpeg_output(path, probed, size, crop, span, 1, seek=False)
     yield from _read(output, probed, size, times)
 
 
@@ -132,9 +132,9 @@ def _read(
     """The frames that ffmpeg gives; _LateStart, before any of them, if the first is later than `begin`."""
     # written over in turn: the first touch of fresh memory takes longer than filling it
     pair = np.empty((2, size[1], size[0], 3), np.uint8)
-    with FfmpegPipe(output, patience(probed["seconds"])) as pipe:
+    with FfmpegPipe(output, timeout_of(probed["seconds"])) as pipe:
         log = _Log(pipe)
-        fill = _filler(pipe, probed, size)
+        fill = _frame_filler(pipe, probed, size)
         while fill(pair[(at := len(times) % 2) : at + 1]):
             frame = pair[at]
             second = log.time()
@@ -148,7 +148,7 @@ def _read(
     log.finish()
 
 
-def _filler(
+def _frame_filler(
     pipe: FfmpegPipe, probed: Mapping[str, Any], size: tuple[int, int]
 ) -> Callable[[np.ndarray], int]:
     """Writes the next frames over an array (n,H,W,3) uint8 -> how many; fewer than n only at the end."""
@@ -160,13 +160,13 @@ def _filler(
         for k, frame in enumerate(frames):
             if pipe.fill(codes.data) < codes.nbytes:
                 return k
-            plain(codes, probed, frame)
+            tone_map(codes, probed, frame)
         return len(frames)
 
     return fill
 
 
-class Seen(NamedTuple, Generic[T]):
+class FrameResults(NamedTuple, Generic[T]):
     results: list[T]
     """What the function gave for each frame."""
     times: np.ndarray
@@ -184,7 +184,7 @@ def map_frames(
     batch: int = 32,
     span: Span | None = None,
     change: float = 0.0,
-) -> Seen[T]:
+) -> FrameResults[T]:
     """Apply `function` to batches (n,H,W,3) of each `every`th decoded frame (and the last of the file), in
     bounded memory: it must keep no frame, the next batch is written over it.
 
@@ -194,15 +194,15 @@ def map_frames(
     results: list[T] = []
     times: list[float] = []
     frames = np.empty((batch, size[1], size[0], 3), np.uint8)
-    output = _frames_out(path, probed, size, None, span, every, change)
-    with FfmpegPipe(output, patience(probed["seconds"])) as pipe:
+    output = _ffmpeg_output(path, probed, size, None, span, every, change)
+    with FfmpegPipe(output, timeout_of(probed["seconds"])) as pipe:
         log = _Log(pipe)
-        fill = _filler(pipe, probed, size)
+        fill = _frame_filler(pipe, probed, size)
         while count := fill(frames):
             results += function(frames[:count])
             times += [log.time() for _ in range(len(results) - len(times))]
     changes = log.finish()
-    return Seen(results, np.maximum.accumulate(times), np.array(changes))
+    return FrameResults(results, np.maximum.accumulate(times), np.array(changes))
 
 
 TIME = re.compile(r"showinfo[^\n]*\] n: *\d+ pts: *(-?\d+) ")
@@ -225,7 +225,7 @@ class _Log:
             self._read()
         if not self._times:
             self._pipe.check_log()
-            raise untimed(self._pipe.command, TIME.pattern, self._frames)
+            raise missing_timestamp(self._pipe.command, TIME.pattern, self._frames)
         return self._times.popleft()
 
     def finish(self) -> list[float]:
@@ -251,7 +251,9 @@ class _Log:
             self._corrupt += line.count("corrupt decoded frame")
 
 
-def check_whole(times: np.ndarray, begin: float, end: float, every: int, probed: Mapping[str, Any]) -> None:
+def check_complete(
+    times: np.ndarray, begin: float, end: float, every: int, probed: Mapping[str, Any]
+) -> None:
     """Raises Rejected where a span of seconds decodes to fewer frames than the file's index promises. times
     (n,): the seconds of each `every`th frame."""
     allowed = 2 * every / probed["fps"] + 0.2
@@ -259,10 +261,10 @@ def check_whole(times: np.ndarray, begin: float, end: float, every: int, probed:
         have, want = f"{times[0]:.2f} to {times[-1]:.2f} s", f"{begin:.2f} to {end:.2f} s"
         raise Rejected("truncated", f"frames from {have} can be decoded, of {want}")
     gaps = np.diff(times)
-    for hold_begin, hold_end in probed.get("held", ()):
-        before = int(np.searchsorted(times, hold_begin + 1e-3)) - 1
+    for begins, ends in probed.get("held", ()):
+        before = int(np.searchsorted(times, begins + 1e-3)) - 1
         if 0 <= before < len(gaps):
-            gaps[before] -= hold_end - hold_begin
+            gaps[before] -= ends - begins
     if len(gaps) and gaps.max() > allowed + LONGEST_HOLE:
         hole = int(gaps.argmax())
         there = f"no frame between {times[hole]:.2f} and {times[hole + 1]:.2f} s"
@@ -270,7 +272,7 @@ def check_whole(times: np.ndarray, begin: float, end: float, every: int, probed:
 
 
 # --- the filters --------------------------------------------------------------------------------------------
-def _frames_out(
+def _ffmpeg_output(
     path: Path,
     probed: Mapping[str, Any],
     size: tuple[int, int],
@@ -291,7 +293,7 @@ def _frames_out(
         reading["t"] = f"{span[1] + SEEK_MARGIN:.3f}"
     # probes that were pinned earlier name no stream
     video = ffmpeg.input(input_name(path), copyts=None, **reading)[str(probed.get("video_index", "V:0"))]
-    stream = readable(from_zero(video, "setpts", probed), probed)
+    stream = tag_colours(from_zero(video, "setpts", probed), probed)
     if begin and not seek:
         stream = stream.filter("trim", start=begin)
     if probed.get("interlaced"):  # one frame for each; those of them that are not interlaced are left alone
@@ -301,24 +303,24 @@ def _frames_out(
     if every > 1:
         last = f"+gte(n,{probed['frames'] - 1})" if span is None else ""
         stream = stream.filter("select", f"not(mod(n,{every})){last}")
-    stream = _scaled(stream, probed, size, crop).filter("showinfo", checksum=0)
+    stream = _scale(stream, probed, size, crop).filter("showinfo", checksum=0)
     pix_fmt = "rgb48le" if probed.get("transfer") else "rgb24"
     return ffmpeg.output(
         stream, "pipe:", format="rawvideo", pix_fmt=pix_fmt, threads=1, fps_mode="passthrough"
     )
 
 
-def _scaled(stream: Any, probed: Mapping[str, Any], size: tuple[int, int], crop: Box | None) -> Any:
+def _scale(stream: Any, probed: Mapping[str, Any], size: tuple[int, int], crop: Box | None) -> Any:
     # square pixels first, so that crop boxes mean the frame as shown; a no-op for nearly every file
     stream = stream.filter("scale", probed["width"], probed["height"], flags="bicubic+accurate_rnd+bitexact")
-    shown = (probed["width"], probed["height"])
+    current = (probed["width"], probed["height"])
     if crop is not None:
         x0, y0, x1, y1 = crop
         if any(edge % 2 for edge in crop):  # the colours of 4:2:0 cannot be cut between two pixels
             stream = stream.filter("format", "yuv444p10le" if probed.get("transfer") else "yuv444p")
         stream = stream.filter("crop", x1 - x0, y1 - y0, x0, y0)
-        shown = (x1 - x0, y1 - y0)
+        current = (x1 - x0, y1 - y0)
     # averaging areas keeps thin structure when shrinking; it would show blocks when enlarging
-    kernel = "area" if size[0] <= shown[0] else "bicubic"
+    kernel = "area" if size[0] <= current[0] else "bicubic"
     stream = stream.filter("scale", *size, flags=f"{kernel}+accurate_rnd+full_chroma_int+bitexact")
-    return coded_rgb(stream, probed)
+    return decode_matrix(stream, probed)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.media.container import open_file, packets_of
-from pipelines.media.sound_track import Sound
+from pipelines.media.sound_track import SoundTrack
 
 THREADS = 4
 """Of the encoder: fixed, since x264's output depends on their number."""
@@ -36,7 +36,7 @@ class Timeline:
 
     base: Fraction
     """Seconds of one unit"""
-    shown: tuple[int, ...]
+    stamps: tuple[int, ...]
     """Units from the start of the file (its first stream) at which each frame appears, ascending"""
     end: int
     """Units at which the last frame ends"""
@@ -47,7 +47,7 @@ class Timeline:
     @property
     def seconds(self) -> np.ndarray:
         """(T,) float64"""
-        return np.array(self.shown) * float(self.base)
+        return np.array(self.stamps) * float(self.base)
 
     @cached_property
     def halves(self) -> np.ndarray:
@@ -57,13 +57,13 @@ class Timeline:
     @property
     def durations(self) -> dict[int, int]:
         """Units for which the frame of each time is shown."""
-        return {begin: end - begin for begin, end in pairwise((*self.shown, self.end))}
+        return {begin: end - begin for begin, end in pairwise((*self.stamps, self.end))}
 
     def nearest(self, second: float, after: int) -> int:
         """The frame, later than frame `after`, that is shown nearest to a second; the last frame if all are
         used."""
         at = int(np.searchsorted(self.halves, second))
-        return min(max(after + 1, at), len(self.shown) - 1)
+        return min(max(after + 1, at), len(self.stamps) - 1)
 
 
 def timeline(path: Path, start: float, index: int | None = None) -> Timeline:
@@ -84,25 +84,25 @@ def timeline(path: Path, start: float, index: int | None = None) -> Timeline:
         ]
         rates = [Fraction(r) for r in (video.average_rate, video.base_rate, video.guessed_rate) if r]
     zero = round(Fraction(start).limit_denominator(1_000_000) / base)
-    shown = sorted({pts - zero for pts, _ in spans})
-    last = max(d for pts, d in spans if pts - zero == shown[-1])
+    stamps = sorted({pts - zero for pts, _ in spans})
+    last = max(d for pts, d in spans if pts - zero == stamps[-1])
     for rate in rates:
-        if (grid := _on_grid(shown, base, rate)) is not None:
+        if (grid := _on_grid(stamps, base, rate)) is not None:
             return grid
-    last = last or (shown[-1] - shown[0]) // max(1, len(shown) - 1) or 1
-    rate = Fraction(len(shown), 1) / ((shown[-1] + last - shown[0]) * base)
-    return Timeline(base, tuple(shown), shown[-1] + last, rate.limit_denominator(10_000), False)
+    last = last or (stamps[-1] - stamps[0]) // max(1, len(stamps) - 1) or 1
+    rate = Fraction(len(stamps), 1) / ((stamps[-1] + last - stamps[0]) * base)
+    return Timeline(base, tuple(stamps), stamps[-1] + last, rate.limit_denominator(10_000), False)
 
 
-def _on_grid(shown: Sequence[int], base: Fraction, rate: Fraction) -> Timeline | None:
+def _on_grid(stamps: Sequence[int], base: Fraction, rate: Fraction) -> Timeline | None:
     """The frames at `rate`, if each lies within one unit of where the file says."""
     step = 1 / (rate * base)
-    if any(abs(pts - shown[0] - k * step) > min(1, step / 4) for k, pts in enumerate(shown)):
+    if any(abs(pts - stamps[0] - k * step) > min(1, step / 4) for k, pts in enumerate(stamps)):
         return None
     finer = Fraction(1, rate.numerator * (1 if rate.numerator >= FINE else 1000))
     fine = base if step.denominator == 1 else finer
-    step, first = round(1 / (rate * fine)), round(shown[0] * base / fine)
-    grid = tuple(first + k * step for k in range(len(shown)))
+    step, first = round(1 / (rate * fine)), round(stamps[0] * base / fine)
+    grid = tuple(first + k * step for k in range(len(stamps)))
     return Timeline(fine, grid, grid[-1] + step, rate, True)
 
 
@@ -120,7 +120,7 @@ class Mp4Writer:
         size: tuple[int, int],
         times: Timeline,
         tags: Mapping[str, str],
-        sound: Sound | None = None,
+        sound: SoundTrack | None = None,
         crf: int = 16,
     ):
         import av
@@ -146,7 +146,7 @@ class Mp4Writer:
         self._video.options = X264 | {"crf": str(crf)} | ({} if times.constant else {"bf": "0"})
         self.sound = sound
         if sound is not None:
-            sound.join(self._container)
+            sound.add_to(self._container)
 
     def __enter__(self) -> Mp4Writer:
         return self
@@ -159,15 +159,15 @@ class Mp4Writer:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(
             format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
         )
-        frame.time_base, frame.pts = self.times.base, self.times.shown[at]
+        frame.time_base, frame.pts = self.times.base, self.times.stamps[at]
         self._mux(self._video.encode(frame))
 
     def _mux(self, packets: Sequence[Any]) -> None:
         for packet in packets:
             packet.duration = self._durations[packet.pts]
             if self.sound is not None:
-                for heard in self.sound.before(float(packet.pts * self.times.base)):
-                    self._container.mux(heard)
+                for block in self.sound.packets_before(float(packet.pts * self.times.base)):
+                    self._container.mux(block)
             self._container.mux(packet)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -175,8 +175,8 @@ class Mp4Writer:
             if kind is None:
                 self._mux(self._video.encode(None))
                 if self.sound is not None:
-                    for heard in self.sound.before(math.inf):
-                        self._container.mux(heard)
+                    for block in self.sound.packets_before(math.inf):
+                        self._container.mux(block)
         finally:
             if self.sound is not None:
                 self.sound.close()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipelines.errors import DISK, Rejected, Transient, UserError
-from pipelines.media.tool import of_package
+from pipelines.media.tool import packaged_ffmpeg
 from storage.errors import StoreError
 
 CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP)
@@ -30,7 +30,7 @@ PLENTY = 2**30
 SECONDS = 60
 
 
-class Done(NamedTuple):
+class ProcessResult(NamedTuple):
     status: int
     """Below 0: the signal that ended it"""
     log: list[str]
@@ -43,30 +43,34 @@ def not_started(error: OSError) -> Exception:
     return Transient(f"ffmpeg cannot be started: {error.strerror}")
 
 
-def failure(command: Sequence[str], done: Done) -> Exception:
+def diagnose(command: Sequence[str], done: ProcessResult) -> Exception:
     """What the failure of this command means."""
-    path, line = Path(command[command.index("-i") + 1]), anonymous(last_line(done.log))
-    if stopped(done):
+    path, line = Path(command[command.index("-i") + 1]), strip_paths(last_line(done.log))
+    if was_killed(done):
         return Transient(f"ffmpeg was stopped from outside (status {done.status})")
-    if (error := unread(path)) is not None:
+    if (error := read_error(path)) is not None:
         return Transient(f"the recording cannot be read: {error.strerror}")
     if found := re.search(NO_DECODER, "\n".join(done.log)):
         return _no_decoder(command[0], found[1])
     if NO_MEMORY in line and not _memory_left():
         return Transient("ffmpeg cannot allocate memory")
-    healthy = trial(command)
+    healthy = run_on_healthy_file(command)
     if healthy.status == 0:
         return Rejected("undecodable", f"ffmpeg ended with status {done.status}: {line}")
     return _not_the_file(command, healthy)
 
 
-def _not_the_file(command: Sequence[str], healthy: Done) -> Exception:
+def _not_the_file(command: Sequence[str], healthy: ProcessResult) -> Exception:
     """What it means that a command fails on a healthy file too."""
     line = last_line(healthy.log)
-    if stopped(healthy) or any(NO_MEMORY in one or NO_THREAD in one for one in healthy.log):
+    if was_killed(healthy) or any(NO_MEMORY in one or NO_THREAD in one for one in healthy.log):
         return Transient(f"ffmpeg fails on a healthy file too (status {healthy.status}): {line}")
-    reference = of_package()
-    if reference is not None and reference != command[0] and not trial([reference, *command[1:]]).status:
+    reference = packaged_ffmpeg()
+    if (
+        reference is not None
+        and reference != command[0]
+        and not run_on_healthy_file([reference, *command[1:]]).status
+    ):
         return UserError(
             f"{command[0]} fails on a healthy file (status {healthy.status}: {line}), on which that of the "
             "package imageio-ffmpeg does not; take it off PATH, or install a full build"
@@ -74,14 +78,14 @@ def _not_the_file(command: Sequence[str], healthy: Done) -> Exception:
     return RuntimeError(f"ffmpeg fails on a healthy file: {line}: {' '.join(command)}")
 
 
-def untimed(command: Sequence[str], pattern: str, frame: int) -> Exception:
+def missing_timestamp(command: Sequence[str], pattern: str, frame: int) -> Exception:
     """What it means that the log has no time of a frame; pattern: of a line that has one."""
-    if any(re.search(pattern, line) for line in trial(command).log):
+    if any(re.search(pattern, line) for line in run_on_healthy_file(command).log):
         return Rejected("undecodable", f"ffmpeg gave no timestamp for frame {frame}")
     return UserError(f"{command[0]} logs the times of frames in a way that is not known; take it off PATH")
 
 
-def trial(command: Sequence[str]) -> Done:
+def run_on_healthy_file(command: Sequence[str]) -> ProcessResult:
     """The same command over a small healthy file, from its start. Raises Transient where it is late or cannot
     be started."""
     command = list(command)
@@ -104,7 +108,7 @@ def trial(command: Sequence[str]) -> Done:
             raise not_started(error) from error
         except subprocess.TimeoutExpired:
             raise Transient(f"ffmpeg needs more than {SECONDS} s for a healthy file") from None
-    return Done(done.returncode, done.stderr.splitlines())
+    return ProcessResult(done.returncode, done.stderr.splitlines())
 
 
 @cache
@@ -132,7 +136,7 @@ def _healthy() -> bytes:
     return data.getvalue()
 
 
-def stopped(done: Done) -> bool:
+def was_killed(done: ProcessResult) -> bool:
     """Whether a signal from outside ended it: out of memory, a scheduler, a user. A shell around it adds 128
     to the signal's number; on SIGTERM and SIGINT ffmpeg ends by itself, and says so."""
     number = -done.status if done.status < 0 else done.status - 128
@@ -146,7 +150,7 @@ def is_disk(error: BaseException, path: Path) -> bool:
     for content that they refuse, too, so the file is read to find out."""
     if not isinstance(error, OSError) or isinstance(error, ValueError | EOFError):
         return False
-    return error.errno in DISK or unread(path) is not None
+    return error.errno in DISK or read_error(path) is not None
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -155,7 +159,7 @@ def out_of_memory(error: BaseException) -> bool:
     return getattr(error, "errno", None) == errno.ENOMEM and not _memory_left()
 
 
-def unread(path: Path) -> OSError | None:
+def read_error(path: Path) -> OSError | None:
     """What the system says where it does not hand over all of a file."""
     try:
         with path.open("rb") as file:
@@ -192,6 +196,6 @@ def last_line(log: Sequence[str]) -> str:
     return next((line for line in reversed(log) if line.strip()), "")
 
 
-def anonymous(line: str) -> str:
+def strip_paths(line: str) -> str:
     """Without addresses and file names: a reject's sentence must not differ from run to run."""
     return re.sub(r"0x[0-9a-f]+|/\S+", "...", line) or "no message"

@@ -21,8 +21,8 @@ FAR = 10
 """Seconds of silence, at most, between the end of the picture and sound: a stamp beyond is damaged."""
 
 
-def placed_sound(
-    path: Path, probed: Mapping[str, Any], rate: int, layout: str, whole: int = 0, mixing: str = ""
+def timed_blocks(
+    path: Path, probed: Mapping[str, Any], rate: int, layout: str, from_second: int = 0, mixing: str = ""
 ) -> Iterator[tuple[int, np.ndarray]]:
     """A probed file's sound at `rate` -> (index of the first sample, counted from the file's start; samples
     (C,N) float32), in the order of the file.
@@ -31,18 +31,18 @@ def placed_sound(
     asked for; some may come from before. mixing: further options of ffmpeg's resampler.
     """
     stretch: _Stretch | None = None
-    for second, frame in _frames(path, probed, whole):
-        if stretch is not None and not stretch.goes_on(second, frame):
-            yield from stretch.rest()
+    for second, frame in _frames(path, probed, from_second):
+        if stretch is not None and not stretch.continues_with(second, frame):
+            yield from stretch.flush()
             stretch = None
         if stretch is None:
             stretch = _Stretch(second, frame, rate, layout, mixing)
-        yield from stretch.resampled(frame)
+        yield from stretch.resample(frame)
     if stretch is not None:
-        yield from stretch.rest()
+        yield from stretch.flush()
 
 
-def in_line(
+def concatenate_blocks(
     blocks: Iterator[tuple[int, np.ndarray]], channels: int, picture: int, far: int
 ) -> Iterator[np.ndarray]:
     """Placed blocks -> samples (C,N) one after the other from the file's start: silence in holes; of an
@@ -62,7 +62,7 @@ def in_line(
             at += block.shape[1]
 
 
-def decoded(container: Any, stream: Any, zero: Fraction) -> Iterator[tuple[Fraction, Any]]:
+def decode_sound(container: Any, stream: Any, zero: Fraction) -> Iterator[tuple[Fraction, Any]]:
     """Every frame of a sound stream that can be decoded, and the second after `zero` at which it begins.
 
     Damaged sound is a hole, not the end.
@@ -88,22 +88,22 @@ def zero_of(probed: Mapping[str, Any]) -> Fraction:
     return Fraction(probed["start"]).limit_denominator(1_000_000)
 
 
-def _frames(path: Path, probed: Mapping[str, Any], whole: int) -> Iterator[tuple[Fraction, Any]]:
+def _frames(path: Path, probed: Mapping[str, Any], from_second: int) -> Iterator[tuple[Fraction, Any]]:
     """The frames from a second on; all of them where the file's index leads past it."""
     from av.error import FFmpegError
 
     zero = zero_of(probed)
     with open_file(path) as container:
-        if whole:
+        if from_second:
             with suppress(FFmpegError):  # it stays where it is, at the start
-                container.seek(math.floor((whole - 1 + zero) * 1_000_000))
-        frames = decoded(container, container.streams[probed["audio_index"]], zero)
+                container.seek(math.floor((from_second - 1 + zero) * 1_000_000))
+        frames = decode_sound(container, container.streams[probed["audio_index"]], zero)
         first = next(frames, None)
-        if first is not None and (not whole or first[0] <= whole):
+        if first is not None and (not from_second or first[0] <= from_second):
             yield first
-            yield from (found for found in frames if found[0] >= whole - 1)
+            yield from (found for found in frames if found[0] >= from_second - 1)
             return
-    if whole:
+    if from_second:
         yield from _frames(path, probed, 0)
 
 
@@ -150,21 +150,21 @@ class _Stretch:
         resampler = graph.add("aresample", ":".join(filter(None, [str(rate), mixing])))
         formed = graph.add("aformat", f"sample_fmts=fltp:channel_layouts={layout}:sample_rates={rate}")
         graph.link_nodes(source, *delayed, resampler, formed, graph.add("abuffersink")).configure()
-        self._given = 0
+        self._pushed = 0
 
-    def goes_on(self, second: Fraction, frame: Any) -> bool:
+    def continues_with(self, second: Fraction, frame: Any) -> bool:
         """Whether a frame follows the ones before it."""
         return form_of(frame) == self._form and abs(second - self._end) <= SLIP
 
-    def resampled(self, frame: Any) -> Iterator[tuple[int, np.ndarray]]:
+    def resample(self, frame: Any) -> Iterator[tuple[int, np.ndarray]]:
         """What is ready once a frame is there."""
-        frame.pts, frame.time_base = self._given, Fraction(1, frame.sample_rate)
-        self._given += frame.samples
+        frame.pts, frame.time_base = self._pushed, Fraction(1, frame.sample_rate)
+        self._pushed += frame.samples
         self._end += Fraction(frame.samples, frame.sample_rate)
         self._graph.push(frame)
         yield from self._ready()
 
-    def rest(self) -> Iterator[tuple[int, np.ndarray]]:
+    def flush(self) -> Iterator[tuple[int, np.ndarray]]:
         """What is left at the end."""
         self._graph.push(None)
         yield from self._ready()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipelines.errors import Transient
-from pipelines.media.failure import Done, failure, not_started
+from pipelines.media.failure import ProcessResult, diagnose, not_started
 from pipelines.media.tool import tool
 from storage.errors import StoreError
 
@@ -71,7 +71,7 @@ class FfmpegPipe:
     """A running ffmpeg whose output is read as it comes.
 
     timeout: seconds that may be spent waiting for it, all together; what the reader does between two reads
-    does not count. Raises what `failure` finds where ffmpeg fails, Transient (after killing it) where it is
+    does not count. Raises what `diagnose` finds where ffmpeg fails, Transient (after killing it) where it is
     late.
     """
 
@@ -86,7 +86,7 @@ class FfmpegPipe:
         self._timeout = timeout
         self._left = timeout
         self._rest = b""
-        self._told = 0
+        self._log_read = 0
         self._tail: deque[str] = deque(maxlen=TAIL)
 
     def __enter__(self) -> FfmpegPipe:
@@ -140,8 +140,8 @@ class FfmpegPipe:
         data = b""
         if not self._errors.closed:
             # pread: the position of this file is where ffmpeg writes
-            while part := os.pread(self._errors.fileno(), 2**20, self._told):
-                self._told += len(part)
+            while part := os.pread(self._errors.fileno(), 2**20, self._log_read):
+                self._log_read += len(part)
                 data += part
         lines = (self._rest + data).decode(errors="replace").split("\n")
         self._rest = lines.pop().encode()
@@ -167,7 +167,7 @@ class FfmpegPipe:
             self._errors.close()
         self._rest = "\n".join([*unread, self._rest.decode()]).encode()
         if kind is None and status:
-            raise failure(self.command, Done(status, list(self._tail)))
+            raise diagnose(self.command, ProcessResult(status, list(self._tail)))
 
     def _wait(self) -> int:
         try:
@@ -196,7 +196,7 @@ def from_zero(stream: Any, setter: str, probed: Mapping[str, Any]) -> Any:
     return stream.filter(setter, f"PTS-({start:.6f})/TB") if start else stream
 
 
-def patience(seconds: float) -> float:
+def timeout_of(seconds: float) -> float:
     """Seconds until ffmpeg counts as hung on a video this long: 25 times slower than the slowest decode
     measured (720p, busy machine)."""
     return 120 + 5 * seconds

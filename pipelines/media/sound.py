@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from pipelines.media.clock import SAMPLES_A_FRAME, SOUND_RATE, seconds_of
-from pipelines.media.placed_sound import SLIP, placed_sound
-from pipelines.media.process import INPUT, from_zero, input_name, patience, run_ffmpeg
+from pipelines.media.placed_sound import SLIP, timed_blocks
+from pipelines.media.process import INPUT, from_zero, input_name, run_ffmpeg, timeout_of
 
 LEAD = 1
 """Seconds decoded before a span and thrown away: the decoder and the resampler need what came before."""
@@ -29,43 +29,43 @@ def read_sound(path: Path, probed: Mapping[str, Any], start: int, stop: int) -> 
     second, where the sample grids of all usual rates meet, so that a span has the samples that the whole
     would have; in Matroska, whose times are rounded to milliseconds, to within 0.5 ms.
     """
-    wanted = (stop - start) * SAMPLES_A_FRAME
+    samples = (stop - start) * SAMPLES_A_FRAME
     if not probed["audio_rate"]:
-        return np.zeros(wanted, np.float32)
+        return np.zeros(samples, np.float32)
     begin, end = seconds_of(start, probed), seconds_of(stop, probed)
-    whole = max(0, math.floor(begin) - LEAD)
-    data, log = run_ffmpeg(_resampled(path, probed, whole, end), patience(probed["seconds"]))
-    if not _steady(log, probed["audio_rate"], whole):
-        return _by_stamps(path, probed, begin, wanted)
-    skipped = round((begin - whole) * SOUND_RATE)  # below 0 where a part begins between two ticks
+    read_from = max(0, math.floor(begin) - LEAD)
+    data, log = run_ffmpeg(_resample_output(path, probed, read_from, end), timeout_of(probed["seconds"]))
+    if not _is_steady(log, probed["audio_rate"], read_from):
+        return _place_by_stamps(path, probed, begin, samples)
+    skipped = round((begin - read_from) * SOUND_RATE)  # below 0 where a part begins between two ticks
     sound = np.frombuffer(data, "<f4")[max(0, skipped) :]
     sound = np.concatenate([np.zeros(max(0, -skipped), np.float32), sound])
-    rest = slice(len(sound) + round(SLIP * SOUND_RATE), wanted)
-    if rest.start < wanted and (placed := _by_stamps(path, probed, begin, wanted))[rest].any():
+    rest = slice(len(sound) + round(SLIP * SOUND_RATE), samples)
+    if rest.start < samples and (placed := _place_by_stamps(path, probed, begin, samples))[rest].any():
         return placed  # a damaged stamp, later than the span, ended ffmpeg's reading
-    return fit_length(sound, wanted)
+    return fit_length(sound, samples)
 
 
-def _resampled(path: Path, probed: Mapping[str, Any], whole: int, end: float) -> Any:
+def _resample_output(path: Path, probed: Mapping[str, Any], read_from: int, end: float) -> Any:
     """The ffmpeg-python output node of the sound from a whole second on; the log tells of every frame."""
     import ffmpeg
 
-    reading: dict[str, Any] = {**INPUT, "t": f"{end - whole + 0.5:.3f}"}
-    if whole:
-        reading["ss"] = str(whole)
+    reading: dict[str, Any] = {**INPUT, "t": f"{end - read_from + 0.5:.3f}"}
+    if read_from:
+        reading["ss"] = str(read_from)
     sound = ffmpeg.input(input_name(path), copyts=None, **reading)[str(probed["audio_index"])]
     stream = from_zero(sound, "asetpts", probed).filter("ashowinfo")
     # fills a late start with silence; first_pts counts samples of the input
     stream = stream.filter(
         "aresample",
         SOUND_RATE,
-        **{"async": 1, "first_pts": whole * probed["audio_rate"], "rematrix_maxval": 1},
+        **{"async": 1, "first_pts": read_from * probed["audio_rate"], "rematrix_maxval": 1},
     )
     stream = stream.filter("aformat", channel_layouts="mono", sample_fmts="flt")
     return ffmpeg.output(stream, "pipe:", format="f32le", ar=SOUND_RATE, threads=1)
 
 
-def _steady(log: str, rate: int, whole: int) -> bool:
+def _is_steady(log: str, rate: int, read_from: int) -> bool:
     """Whether ffmpeg's chain of filters put all sound where it belongs.
 
     It does if every frame has the rate that the file states and the form of the first, and begins where the
@@ -73,7 +73,7 @@ def _steady(log: str, rate: int, whole: int) -> bool:
     """
     frames = FRAME.findall(log)
     if not frames:
-        return not whole
+        return not read_from
     end = begin = next((int(pts) for pts, *_ in frames if pts != "NOPTS"), 0)
     for pts, *_, count in frames:
         if pts != "NOPTS" and abs(int(pts) - end) > SLIP * rate:
@@ -83,17 +83,17 @@ def _steady(log: str, rate: int, whole: int) -> bool:
     return (
         {int(own) for *_, own in forms} == {rate}
         and len(forms) == 1
-        and (not whole or begin <= (whole + SLIP) * rate)
+        and (not read_from or begin <= (read_from + SLIP) * rate)
     )
 
 
-def _by_stamps(path: Path, probed: Mapping[str, Any], begin: float, wanted: int) -> np.ndarray:
+def _place_by_stamps(path: Path, probed: Mapping[str, Any], begin: float, samples: int) -> np.ndarray:
     """As `read_sound`, of sound that changes on the way or has holes; of an overlap, what came first."""
-    whole, first = max(0, math.floor(begin) - LEAD), round(begin * SOUND_RATE)
-    sound, free = np.zeros(wanted, np.float32), np.ones(wanted, bool)
+    read_from, first = max(0, math.floor(begin) - LEAD), round(begin * SOUND_RATE)
+    sound, free = np.zeros(samples, np.float32), np.ones(samples, bool)
     after = 0
-    for at, block in placed_sound(path, probed, SOUND_RATE, "mono", whole, "rematrix_maxval=1"):
-        if at >= first + wanted:
+    for at, block in timed_blocks(path, probed, SOUND_RATE, "mono", read_from, "rematrix_maxval=1"):
+        if at >= first + samples:
             after += block.shape[1]
             if after > AFTER * SOUND_RATE:
                 break
@@ -102,7 +102,7 @@ def _by_stamps(path: Path, probed: Mapping[str, Any], begin: float, wanted: int)
         new = block[0, max(0, first - at) :][: len(sound[here])]
         sound[here] = np.where(free[here], new, sound[here])
         free[here] = False
-    return fit_length(sound, wanted)
+    return fit_length(sound, samples)
 
 
 def fit_length(sound: np.ndarray, samples: int) -> np.ndarray:

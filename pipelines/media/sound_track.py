@@ -19,10 +19,10 @@ from pipelines.media.container import open_file, packets_of
 from pipelines.media.failure import is_disk
 from pipelines.media.placed_sound import (
     FAR,
-    decoded,
+    concatenate_blocks,
+    decode_sound,
     form_of,
-    in_line,
-    placed_sound,
+    timed_blocks,
     zero_of,
 )
 
@@ -40,7 +40,7 @@ ALIKE = 0.95
 """Share of a copy's frames, at least, that are as loud as they were; decoders make up noise."""
 
 
-class Sound:
+class SoundTrack:
     """The sound of a probed file as packets for an mp4. What was encoded lies in a temporary folder until
     `close`."""
 
@@ -52,30 +52,30 @@ class Sound:
             self.base = Fraction(stream.time_base)
             """Seconds of one unit of the file's own stamps"""
             self.codec = stream.codec_context.codec.canonical_name
-        self.summary, self._source = self._prepared(path, probed, file)
+        self.summary, self._source = self._prepare(path, probed, file)
         self._container: Any = None
 
-    def _prepared(
+    def _prepare(
         self, path: Path, probed: Mapping[str, Any], file: Path
     ) -> tuple[str, tuple[Path, Mapping[str, Any]] | None]:
         """What is done with the sound, and the probed file that holds its packets; None: there is none."""
         from av.error import FFmpegError
 
-        heard = survey(path, probed)
-        if not heard:
+        frames = sound_frames(path, probed)
+        if not frames:
             return f"no sound: none of its {self.codec} can be decoded", None
-        refusal = refused(path, probed, self.codec, heard, file)
-        if refusal is None:
+        problem = copy_problem(path, probed, self.codec, frames, file)
+        if problem is None:
             return f"sound copied ({self.codec})", (path, probed)
         try:
-            _encode(path, probed, heard, file)
+            _encode_sound(path, probed, frames, file)
         except FFmpegError as error:
             if is_disk(error, path):
                 raise
             return f"no sound: its {self.codec} cannot be encoded as AAC: {error.strerror}", None
-        return f"sound encoded as AAC (was {self.codec}{refusal})", (file, WRITTEN)
+        return f"sound encoded as AAC (was {self.codec}{problem})", (file, WRITTEN)
 
-    def join(self, output: Any) -> None:
+    def add_to(self, output: Any) -> None:
         """Give an output container a stream for it."""
         if self._source is not None:
             path, probed = self._source
@@ -83,7 +83,7 @@ class Sound:
             self._packets = _packets(self._container, probed, output)
             self._next = next(self._packets, None)
 
-    def before(self, second: float) -> Iterator[Any]:
+    def packets_before(self, second: float) -> Iterator[Any]:
         """The packets, not given out yet, that begin before a second."""
         while self._container and self._next and self._next.dts * self._next.time_base < second:
             yield self._next
@@ -99,10 +99,12 @@ def _packets(container: Any, probed: Mapping[str, Any], output: Any) -> Iterator
     """A new stream of the output and all packets for it, timed from the start of the probed file."""
     source = container.streams[probed["audio_index"]]
     stream = output.add_stream_from_template(source)
-    return _timed(packets_of(container, source), round(zero_of(probed) / Fraction(source.time_base)), stream)
+    return _shift_times(
+        packets_of(container, source), round(zero_of(probed) / Fraction(source.time_base)), stream
+    )
 
 
-def _timed(packets: Iterator[Any], zero: int, stream: Any) -> Iterator[Any]:
+def _shift_times(packets: Iterator[Any], zero: int, stream: Any) -> Iterator[Any]:
     last = -math.inf
     for packet in packets:
         if not packet.size or packet.dts is None or packet.dts <= last:
@@ -115,7 +117,7 @@ def _timed(packets: Iterator[Any], zero: int, stream: Any) -> Iterator[Any]:
 
 
 # --- what is heard ------------------------------------------------------------------------------------------
-class Heard(NamedTuple):
+class SoundFrame(NamedTuple):
     """A decoded frame of sound."""
 
     second: float
@@ -126,18 +128,18 @@ class Heard(NamedTuple):
     """Mean of its samples' magnitude"""
 
 
-def survey(path: Path, probed: Mapping[str, Any]) -> list[Heard]:
+def sound_frames(path: Path, probed: Mapping[str, Any]) -> list[SoundFrame]:
     """All frames of a probed file's sound that can be decoded."""
     with open_file(path) as container:
         stream = container.streams[probed["audio_index"]]
         return [
-            Heard(
+            SoundFrame(
                 float(second),
                 form_of(frame),
                 frame.layout.nb_channels,
                 _level(frame),
             )
-            for second, frame in decoded(container, stream, zero_of(probed))
+            for second, frame in decode_sound(container, stream, zero_of(probed))
         ]
 
 
@@ -148,7 +150,7 @@ def _level(frame: Any) -> float:
     return float(np.abs(frame.to_ndarray().astype(np.float32)).mean())
 
 
-def alike(wanted: Sequence[Heard], found: Sequence[Heard]) -> bool:
+def sounds_alike(wanted: Sequence[SoundFrame], found: Sequence[SoundFrame]) -> bool:
     """Whether the frames of a copy sound as the original's, at the same times."""
     if not found:
         return False
@@ -165,19 +167,19 @@ def alike(wanted: Sequence[Heard], found: Sequence[Heard]) -> bool:
 
 
 # --- copied -------------------------------------------------------------------------------------------------
-def refused(
-    path: Path, probed: Mapping[str, Any], codec: str, heard: Sequence[Heard], out: Path
+def copy_problem(
+    path: Path, probed: Mapping[str, Any], codec: str, frames: Sequence[SoundFrame], out: Path
 ) -> str | None:
     """Try a copy -> None where it plays as the original does, else why there is none."""
     from av.error import FFmpegError
 
     if codec not in COPIED:
         return ""
-    if any(one.form != heard[0].form for one in heard):
+    if any(one.form != frames[0].form for one in frames):
         return ", which changes on the way"
     try:
-        _copy(path, probed, out)
-        if alike(heard, survey(out, WRITTEN)):
+        _copy_sound(path, probed, out)
+        if sounds_alike(frames, sound_frames(out, WRITTEN)):
             return None
     except (FFmpegError, ValueError) as error:
         if is_disk(error, path):
@@ -186,7 +188,7 @@ def refused(
     return ", of which a copy does not play as it did"
 
 
-def _copy(path: Path, probed: Mapping[str, Any], out: Path) -> None:
+def _copy_sound(path: Path, probed: Mapping[str, Any], out: Path) -> None:
     with open_file(path) as container:
         base = container.streams[probed["audio_index"]].time_base
         with _new_file(out, base) as file:
@@ -195,19 +197,21 @@ def _copy(path: Path, probed: Mapping[str, Any], out: Path) -> None:
 
 
 # --- encoded ------------------------------------------------------------------------------------------------
-def _encode(path: Path, probed: Mapping[str, Any], heard: Sequence[Heard], out: Path) -> None:
+def _encode_sound(path: Path, probed: Mapping[str, Any], frames: Sequence[SoundFrame], out: Path) -> None:
     import av
 
-    wanted = max(one.form[0] for one in heard)
+    wanted = max(one.form[0] for one in frames)
     rate = min(AAC_RATES, key=lambda own: abs(own - wanted))
-    layout = "mono" if all(one.channels == 1 for one in heard) else "stereo"
+    layout = "mono" if all(one.channels == 1 for one in frames) else "stereo"
     channels = 1 if layout == "mono" else 2
     picture = round(probed["seconds"] * rate)
     with _new_file(out, Fraction(1, rate)) as file:
         stream = file.add_stream("aac", rate=rate, layout=layout)
         stream.bit_rate, stream.options = AAC_BITS, {"flags": "+bitexact"}
         at = 0
-        for block in in_line(placed_sound(path, probed, rate, layout), channels, picture, FAR * rate):
+        for block in concatenate_blocks(
+            timed_blocks(path, probed, rate, layout), channels, picture, FAR * rate
+        ):
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), "fltp", layout)
             frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)
             at += block.shape[1]

@@ -42,9 +42,9 @@ def read_picture(path: Path) -> Picture:
     frame; what it is called does not matter. What is transparent becomes white, 16 bits become 8, of several
     frames the first is taken; each is noted. UserError where it is no picture, cut short, or too large.
     """
-    if (picture := _decoded(path)) is not None:
+    if (picture := _decode(path)) is not None:
         return picture
-    probed = _probed(path)
+    probed = _probe_video(path)
     if probed["frames"] == 1:
         return _only_frame(path, probed)
     raise UserError(
@@ -68,9 +68,9 @@ def picture_or_video(path: Path) -> Picture | dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _picture_or_video(path: Path, _size: int, _changed: int) -> Picture | dict[str, Any]:
-    picture = _decoded(path)
+    picture = _decode(path)
     if picture is None:
-        probed = _probed(path)
+        probed = _probe_video(path)
         return _only_frame(path, probed) if probed["frames"] == 1 else probed
     if SEVERAL in picture.notes:
         with suppress(Rejected):  # ffmpeg does not decode WebP or PNG that move
@@ -78,7 +78,7 @@ def _picture_or_video(path: Path, _size: int, _changed: int) -> Picture | dict[s
     return picture
 
 
-def _decoded(path: Path) -> Picture | None:
+def _decode(path: Path) -> Picture | None:
     """The picture that Pillow reads; None where it knows none in the file."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -86,7 +86,7 @@ def _decoded(path: Path) -> Picture | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of many pixels, which are counted below, and of broken tags
-            with Image.open(path, formats=_readable()) as image:
+            with Image.open(path, formats=_formats()) as image:
                 width, height = image.size
                 if width * height > MOST_PIXELS:
                     raise _too_large(path, f"{width:,} x {height:,}")
@@ -105,10 +105,10 @@ def _decoded(path: Path) -> Picture | None:
         raise UserError(f"{path}: {error.strerror}") from None
     except (OSError, SyntaxError, ValueError, RuntimeError) as error:  # RuntimeError: of AVIF
         raise UserError(f"{path} cannot be decoded: {error}") from error
-    return Picture(np.asarray(_flat(_eight_bit(upright), notes)), notes)
+    return Picture(np.asarray(_to_rgb(_to_8_bits(upright), notes)), notes)
 
 
-def _readable() -> list[str]:
+def _formats() -> list[str]:
     """Those of FORMATS that this Pillow reads, and HEIF where pillow-heif is installed."""
     from PIL import Image
 
@@ -118,7 +118,7 @@ def _readable() -> list[str]:
     return [one for one in (*FORMATS, "HEIF") if one in Image.OPEN]
 
 
-def _probed(path: Path) -> dict[str, Any]:
+def _probe_video(path: Path) -> dict[str, Any]:
     """What `probe` finds in a file that Pillow does not read, of which one frame is enough."""
     with path.open("rb") as file:
         head = file.read(16)
@@ -163,12 +163,12 @@ def _bits(image: Any) -> int:
                 24
             ]  # IHDR comes first: 8 of signature, 8 of chunk head, width, height, depth
     if image.format == "TIFF":
-        given = image.tag_v2.get(258, (8,))  # BitsPerSample
-        return max(given) if isinstance(given, tuple) else given
+        bits = image.tag_v2.get(258, (8,))  # BitsPerSample
+        return max(bits) if isinstance(bits, tuple) else bits
     return 8
 
 
-def _eight_bit(image: Any) -> Any:
+def _to_8_bits(image: Any) -> Any:
     from PIL import Image
 
     if image.mode not in WIDE and image.mode != "F":
@@ -178,7 +178,7 @@ def _eight_bit(image: Any) -> Any:
     return Image.fromarray((np.clip(values / most, 0, 1) * 255 + 0.5).astype(np.uint8))
 
 
-def _flat(image: Any, notes: list[str]) -> Any:
+def _to_rgb(image: Any, notes: list[str]) -> Any:
     """RGB; alpha composited over white."""
     from PIL import Image
 

@@ -44,28 +44,28 @@ class Tool:
 @cache
 def tool() -> Tool:
     """The ffmpeg that is used. UserError, which says what each lacks, if there is none."""
-    lacking: list[str] = []
+    problems: list[str] = []
     if on_path := shutil.which("ffmpeg"):
-        version, lack = look(on_path, DECODERS)
-        if not lack:
+        version, problem = inspect_tool(on_path, DECODERS)
+        if not problem:
             return Tool(on_path, version)
-        lacking.append(f"{on_path} {lack}")
-    packaged = of_package()
+        problems.append(f"{on_path} {problem}")
+    packaged = packaged_ffmpeg()
     if packaged is None:
-        lacking.append("the package imageio-ffmpeg brings none for this machine")
+        problems.append("the package imageio-ffmpeg brings none for this machine")
     elif packaged != on_path:
-        version, lack = look(packaged)
-        if not lack:
-            instead = f"{lacking[0]}: the ffmpeg of imageio-ffmpeg is used instead" if lacking else ""
+        version, problem = inspect_tool(packaged)
+        if not problem:
+            instead = f"{problems[0]}: the ffmpeg of imageio-ffmpeg is used instead" if problems else ""
             return Tool(packaged, version, instead)
-        lacking.append(f"{packaged} {lack}")
+        problems.append(f"{packaged} {problem}")
     number = ".".join(map(str, LEAST))
     raise UserError(
-        f"no ffmpeg that can be used: {'; '.join(lacking)}; install a full build of ffmpeg {number} or newer"
+        f"no ffmpeg that can be used: {'; '.join(problems)}; install a full build of ffmpeg {number} or newer"
     )
 
 
-def of_package() -> str | None:
+def packaged_ffmpeg() -> str | None:
     """The ffmpeg in the imageio-ffmpeg wheel, or where IMAGEIO_FFMPEG_EXE says."""
     import imageio_ffmpeg
 
@@ -76,11 +76,11 @@ def of_package() -> str | None:
     return shutil.which(found) or found  # "ffmpeg" where it brings none: that on PATH
 
 
-def look(path: str, decoders: Sequence[str] = ()) -> tuple[str, str]:
+def inspect_tool(path: str, decoders: Sequence[str] = ()) -> tuple[str, str]:
     """The version line of a tool and what it lacks, "" if nothing. Raises Transient where this machine can
     start no process now. decoders: looked for too; a package's build has them all."""
     try:
-        banner, listed = _answers(path, ["-filters", *["-decoders"] * bool(decoders)])
+        banner, listed = _query(path, ["-filters", *["-decoders"] * bool(decoders)])
     except OSError as error:
         if error.errno in MACHINE:
             raise Transient(f"{path} cannot be started: {error.strerror}") from error
@@ -91,7 +91,7 @@ def look(path: str, decoders: Sequence[str] = ()) -> tuple[str, str]:
     if not version:
         return "", "does not run (it states no version)"
     name = version.split()[2]
-    number = stated_number(name)
+    number = release_number(name)
     if number is not None and number < LEAST:
         return version, f"is ffmpeg {name}, expected {'.'.join(map(str, LEAST))} or newer"
     missing = [f"filter {one}" for one in FILTERS if one not in listed[0]]
@@ -99,19 +99,19 @@ def look(path: str, decoders: Sequence[str] = ()) -> tuple[str, str]:
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         return version, f"(ffmpeg {name}) lacks {', '.join(missing[:3])}{more}"
-    if number is None and (lack := _runs(path)):
-        return version, f"(ffmpeg {name}) {lack}"
+    if number is None and (problem := _missing_option(path)):
+        return version, f"(ffmpeg {name}) {problem}"
     return version, ""
 
 
-def stated_number(name: str) -> tuple[int, int] | None:
+def release_number(name: str) -> tuple[int, int] | None:
     """Major and minor number of a release, as "7.1.1", "n5.1-2-gabc" or "7:4.4.2-0ubuntu0"; None of builds
     between releases, such as "N-12345-gabc" or "2024-01-04-git-abc"."""
     found = re.match(r"(?:\d+:)?n?(\d+)\.(\d+)", name)
     return (int(found[1]), int(found[2])) if found else None
 
 
-def _answers(path: str, questions: Sequence[str]) -> tuple[str, list[set[str]]]:
+def _query(path: str, questions: Sequence[str]) -> tuple[str, list[set[str]]]:
     """A tool's banner, and the names in each list that it is asked for; all questions are asked at once."""
     running: list[subprocess.Popen[str]] = []
     try:
@@ -132,7 +132,7 @@ def _answers(path: str, questions: Sequence[str]) -> tuple[str, list[set[str]]]:
     return answers[0][1], names
 
 
-def _runs(path: str) -> str:
+def _missing_option(path: str) -> str:
     """What a build of no known version lacks of the options that came with LEAST."""
     argv = [
         path, "-nostdin", "-v", "error", "-f", "lavfi", "-i", "color=size=16x16:duration=0.1",

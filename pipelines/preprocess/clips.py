@@ -306,7 +306,7 @@ def stream_crop(
     for _, frame in media.stream_ticks(path, probed, (int(inner[0]), int(inner[1])), box, ticks, times):
         yield frame if (inner == size).all() else np.pad(frame, margins, mode="symmetric")
     begin, end = (float(media.seconds_of(tick, probed)) for tick in (start, stop))
-    media.check_whole(np.array(times), max(begin, probed.get("begin", 0.0)), end, 1, probed)
+    media.check_complete(np.array(times), max(begin, probed.get("begin", 0.0)), end, 1, probed)
 
 
 def encode_frames(images: Iterable[np.ndarray], settings: FramesConfig) -> frame_codec.Encoded:

@@ -1,7 +1,7 @@
-"""Stage `download`: one recording as a file, looked into before anything is computed from it.
+"""Stage `download`: one recording as a file, probed before anything is computed from it.
 
-How it travels is `fetch/`'s business (mirrors, http, yt-dlp) and `runtime.download`'s; what it should be is
-said here, from settings that are part of the key.
+How it is transferred is in `fetch/` (mirrors, http, yt-dlp) and `runtime.download`; what is requested is
+decided here, from settings that are part of the key.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from storage.shards import Sample
 
 if TYPE_CHECKING:
     from pipelines.cluster.runtime import RuntimeConfig
-    from pipelines.preprocess.fetch.fetch import Wanted
+    from pipelines.preprocess.fetch.fetch import VideoRequest
 
 ENOUGH_LINES = 720
 
@@ -75,7 +75,7 @@ def download(
 
     video, truth = render(row, nets["analytic_head"])
     with as_file(video) as path:
-        yield _sample(row, video, _Look(row, config)(path), "synthetic", truth=truth)
+        yield _sample(row, video, _FileCheck(row, config)(path), "synthetic", truth=truth)
 
 
 def bring(
@@ -86,35 +86,35 @@ def bring(
 ) -> Iterator[Sample]:
     """The same for sources that render nothing: a change of the renderer must not fetch a corpus again."""
     row = inputs["recordings"][0]
-    look = _Look(row, config)
+    check = _FileCheck(row, config)
     if row["source"] == "celebv":  # a folder of pictures becomes one file
         from pipelines.preprocess.sources.celebv import video_of
 
         video = video_of(row)
         with as_file(video) as path:
-            yield _sample(row, video, look(path), "local")
+            yield _sample(row, video, check(path), "local")
         return
     if row["uri"].startswith("/"):
-        yield _sample(row, path := _as_listed(row), look(path), "local")
-        look.confirm()
+        yield _sample(row, path := _local_file(row), check(path), "local")
+        check.check_unchanged()
         return
-    from pipelines.preprocess.fetch.fetch import obtain
+    from pipelines.preprocess.fetch.fetch import fetch_recording
 
-    with obtain(wanted(row, config.download), runtime.download, look) as fetched:
+    with fetch_recording(video_request(row, config.download), runtime.download, check) as fetched:
         yield _sample(row, fetched.path, fetched.probe, fetched.transport, fetched.offset, fetched.facts)
-        look.confirm()
+        check.check_unchanged()
 
 
 def _sample(
     row: Mapping[str, Any], video: bytes | Path, probed: Mapping[str, Any], transport: str,
     offset: float = 0.0, origin: Mapping[str, Any] | None = None, truth: Mapping[str, Any] | None = None,
 ) -> Sample:  # fmt: skip
-    said = {"transport": transport, "offset": offset, "origin": dict(origin or {})}
-    return {"__key__": row["id"], "video": video, "probe": {**probed, **said}, "truth": dict(truth or {})}
+    travel = {"transport": transport, "offset": offset, "origin": dict(origin or {})}
+    return {"__key__": row["id"], "video": video, "probe": {**probed, **travel}, "truth": dict(truth or {})}
 
 
-class _Look:
-    """Looks into complete files of one recording: call it with a path -> probe and sha256; may raise
+class _FileCheck:
+    """Checks complete files of one recording: call it with a path -> probe and sha256; may raise
     Rejected."""
 
     def __init__(self, row: Mapping[str, Any], config: DownloadSettings):
@@ -127,11 +127,11 @@ class _Look:
         with path.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
         if row["sha256"] and found != row["sha256"]:
-            told = f"sha256 {found}, expected {row['sha256']}"
+            message = f"sha256 {found}, expected {row['sha256']}"
             if row["uri"].startswith("/"):
                 # no property of the recording: replaced while the run is under way
-                raise Transient(f"{path} changed since it was listed: {told}; run again", soon=False)
-            raise Rejected("checksum", f"{row['id']} has {told}")
+                raise Transient(f"{path} changed since it was listed: {message}; run again", soon=False)
+            raise Rejected("checksum", f"{row['id']} has {message}")
         probed = probe(path, row["id"])
         if not probed["audio_rate"] and self._sound == "required":
             raise Rejected(
@@ -139,13 +139,13 @@ class _Look:
             )
         return {**probed, "sha256": found}
 
-    def confirm(self) -> None:
-        """After the file was copied into the shard: it is still the one that was looked into."""
+    def check_unchanged(self) -> None:
+        """After the file was copied into the shard: it is still the one that was checked."""
         if self._seen is not None and _state(self._seen[0]) != self._seen[1]:
             raise Transient(f"{self._seen[0]} changed while it was read; run again", soon=False)
 
 
-def _as_listed(row: Mapping[str, Any]) -> Path:
+def _local_file(row: Mapping[str, Any]) -> Path:
     """A local file; its size and time where it was listed by them, because hashing a mirror takes hours."""
     path = Path(row["uri"])
     listed = json.loads(row["spec"]) if row["spec"].startswith("{") else {}
@@ -163,15 +163,15 @@ def _state(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-# --- what to ask for ----------------------------------------------------------------------------------------
-def wanted(row: Mapping[str, Any], config: DownloadConfig) -> Wanted:
+# --- the request --------------------------------------------------------------------------------------------
+def video_request(row: Mapping[str, Any], config: DownloadConfig) -> VideoRequest:
     """A mirror may name a video by the recording or by YouTube's id."""
-    from pipelines.preprocess.fetch.fetch import Wanted
+    from pipelines.preprocess.fetch.fetch import VideoRequest
 
     names = dict.fromkeys((row["id"], row["uri"].removeprefix("youtube:")))
-    return Wanted(
+    return VideoRequest(
         uri=row["uri"], names=tuple(name for name in names if name and "/" not in name),
-        formats=formats(config), format_sort=_sorting(config), section=section(row, config),
+        formats=formats(config), format_sort=_format_sort(config), section=section(row, config),
         max_bytes=config.max_bytes,
     )  # fmt: skip
 
@@ -188,7 +188,7 @@ def formats(config: DownloadConfig) -> str:
     return "/".join(choices)
 
 
-def _sorting(config: DownloadConfig) -> tuple[str, ...]:
+def _format_sort(config: DownloadConfig) -> tuple[str, ...]:
     height = f"res:{config.max_height}"
     return (height, "vcodec:h264", "acodec:aac") if config.codec == "h264" else (height,)
 

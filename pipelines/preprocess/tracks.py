@@ -179,7 +179,7 @@ def detect_tracks(
     change = settings.scene_change if settings.scene_cuts != "off" else 0.0
     seen = media.map_frames(path, probed, (width, height), every, scanner, span=seconds, change=change)
     begin, end = seconds or (0.0, probed["seconds"])
-    media.check_whole(seen.times, max(begin, probed.get("begin", 0.0)), end, every, probed)
+    media.check_complete(seen.times, max(begin, probed.get("begin", 0.0)), end, every, probed)
     cuts = lasting_cuts(seen, [one.thumb for one in seen.results], probed)
     cuts = sorted({*cuts, *(edge for span in frozen_ticks(probed) for edge in span if first < edge < last)})
     ticks = np.round((seen.times + probed.get("offset", 0.0)) * FPS).astype(int)
@@ -373,7 +373,9 @@ def thumbnail(frame: np.ndarray) -> np.ndarray:
     return sums / np.maximum(areas, 1)
 
 
-def lasting_cuts(seen: media.Seen[Any], thumbs: Sequence[np.ndarray], probed: Mapping[str, Any]) -> list[int]:
+def lasting_cuts(
+    seen: media.FrameResults[Any], thumbs: Sequence[np.ndarray], probed: Mapping[str, Any]
+) -> list[int]:
     """Ticks of the changes that last: a flash changes the picture twice, but not what is before and after.
 
     thumbs: of the frames at seen.times. A change counts if the frames on either side of it differ, also when

@@ -255,10 +255,10 @@ def test_turned_video_is_probed_as_shown(tmp_path, helpers):
 
 
 def test_a_log_is_read_while_it_grows_and_whole_at_the_end(flash):
-    from pipelines.media.decoding import _frames_out
+    from pipelines.media.decoding import _ffmpeg_output
 
     probed = media.probe(flash)
-    with media.FfmpegPipe(_frames_out(flash, probed, (64, 48), None, None, 1), 60) as pipe:
+    with media.FfmpegPipe(_ffmpeg_output(flash, probed, (64, 48), None, None, 1), 60) as pipe:
         lines = []
         for _ in range(100):
             assert pipe.fill(memoryview(bytearray(64 * 48 * 3))) == 64 * 48 * 3
@@ -269,10 +269,10 @@ def test_a_log_is_read_while_it_grows_and_whole_at_the_end(flash):
 
 
 def test_a_buffer_is_filled_whole_but_for_the_end(flash):
-    from pipelines.media.decoding import _frames_out
+    from pipelines.media.decoding import _ffmpeg_output
 
     size = 64 * 48 * 3
-    output = _frames_out(flash, media.probe(flash), (64, 48), None, None, 1)
+    output = _ffmpeg_output(flash, media.probe(flash), (64, 48), None, None, 1)
     with media.FfmpegPipe(output, 60) as pipe:
         whole = pipe.read()
     buffer, parts = bytearray(7 * size + 5), []

@@ -29,14 +29,14 @@ def test_milliseconds_of_a_constant_rate_become_exact(tmp_path):
     ntsc = Fraction(30000, 1001)
     found = timeline(stamped(tmp_path / "a.mkv", times, Fraction(1, 1000), ntsc), 0.0)
     assert (found.constant, found.rate) == (True, ntsc)
-    assert [t * found.base for t in found.shown] == [k / ntsc for k in range(20)]
+    assert [t * found.base for t in found.stamps] == [k / ntsc for k in range(20)]
     assert np.abs(found.seconds - np.array(times) / 1000).max() <= 0.001
 
 
 def test_a_rate_that_the_units_hold_keeps_the_units(tmp_path):
     found = timeline(stamped(tmp_path / "a.mp4", range(0, 72_000, 3_600), Fraction(1, 90_000)), 0.0)
     assert (found.constant, found.rate, found.base) == (True, 25, Fraction(1, 90_000))
-    assert (found.shown[0], found.shown[1], found.end) == (0, 3_600, 72_000)
+    assert (found.stamps[0], found.stamps[1], found.end) == (0, 3_600, 72_000)
 
 
 def test_a_skipped_frame_makes_a_video_uneven(tmp_path):

@@ -132,8 +132,8 @@ def test_the_trial_takes_any_stream_of_a_file_and_any_span(tmp_path, helpers):
 
 def test_a_trial_reads_a_healthy_file_from_its_start_whatever_was_asked_for(sick):
     """Without a seek, what lies before a span is cut by a filter."""
-    from pipelines.media.decoding import _frames_out
+    from pipelines.media.decoding import _ffmpeg_output
 
-    output = _frames_out(sick, media.probe(sick), (32, 32), None, (300.0, 301.0), 1, seek=False)
-    done = failure.trial(media.FfmpegPipe(output, 60).command)
+    output = _ffmpeg_output(sick, media.probe(sick), (32, 32), None, (300.0, 301.0), 1, seek=False)
+    done = failure.run_on_healthy_file(media.FfmpegPipe(output, 60).command)
     assert sum(" n:" in line for line in done.log) == 4

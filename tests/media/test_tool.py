@@ -43,7 +43,7 @@ def test_the_packaged_ffmpeg_takes_the_place_of_one_that_lacks_something(put_on_
 def test_an_ffmpeg_that_hangs_is_left_alone(put_on_path, monkeypatch):
     monkeypatch.setattr(tool, "SECONDS", 0.2)
     path = put_on_path("#!/bin/sh\nexec sleep 60\n")
-    assert tool.look(path) == ("", "does not run (no answer to -filters in 0.2 s)")
+    assert tool.inspect_tool(path) == ("", "does not run (no answer to -filters in 0.2 s)")
 
 
 @pytest.mark.parametrize(

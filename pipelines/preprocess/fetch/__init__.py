@@ -1,5 +1,5 @@
-"""Bringing a recording's bytes here: mirrors, plain http(s), yt-dlp, in a declared order of preference.
+"""Fetching a recording's bytes: from mirrors, by http(s), by yt-dlp, in a declared order of preference.
 
-`obtain.obtain` is what a stage calls. Nothing here decides what is asked for (that is `download.Wanted`, made
-from keyed settings), only how it travels; so none of it is part of a key.
+`fetch.fetch_recording` is what a stage calls. What is requested comes from keyed settings
+(`download.video_request`); here is only how it is transferred, so none of this is part of a key.
 """

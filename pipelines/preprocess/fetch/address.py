@@ -1,4 +1,5 @@
-"""Addresses of recordings, checked before anything is asked of them, and texts that are safe to record."""
+"""Addresses of recordings, checked before anything is requested from them, and texts that are safe to
+record."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ _LONGEST = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class HostPolicy:
     """Which servers an address may lead to. A list of videos comes from elsewhere, so it leads to public
     addresses alone; what the user's own settings name may stand in the user's own network."""
 
@@ -30,12 +31,12 @@ class Reach:
     hosts: tuple[str, ...] = ()
     """runtime.download.private_hosts: hosts of one's own network that a list may name."""
 
-    def own(self, host: str, port: int) -> bool:
+    def allows_private(self, host: str, port: int) -> bool:
         return self.configured or host.lower() in self.hosts or f"{host.lower()}:{port}" in self.hosts
 
     def refusal(self, host: str, ip: str) -> str:
         place = ip if host == ip else f"{host} is at {ip}, which"
-        if forbidden(ip, own=True):
+        if is_forbidden(ip, own=True):
             return f"{place} is no server"
         return f"{place} is no public address (runtime.download.private_hosts may name the host)"
 
@@ -47,8 +48,8 @@ class Address:
     host: str
     """Lower case, with the port if the URL names one: whose limits count."""
     youtube: bool
-    reach: Reach = Reach()
-    """Where it may lead: checked by name here, by each connection's address in door.py."""
+    policy: HostPolicy = HostPolicy()
+    """Where it may lead: checked by name here, by each connection's address in guard.py."""
 
     @property
     def public(self) -> str:
@@ -56,7 +57,7 @@ class Address:
         return self.url if self.youtube else public(self.url)
 
 
-def address_of(uri: str, reach: Reach = Reach()) -> Address:
+def address_of(uri: str, policy: HostPolicy = HostPolicy()) -> Address:
     """`youtube:<11 characters>` or an http(s) URL. Raises Rejected: unsupported_url."""
     if match := _YOUTUBE.fullmatch(uri):
         return Address(f"https://www.youtube.com/watch?v={match[1]}", YOUTUBE_HOST, True)
@@ -71,31 +72,31 @@ def address_of(uri: str, reach: Reach = Reach()) -> Address:
         raise Rejected("unsupported_url", f"{public(uri)!r} holds a user name; use a cookie file or a proxy")
     if re.search(r"[\x00-\x20\x7f]", uri):
         raise Rejected("unsupported_url", f"{_short(public(uri))!r} holds blanks or control characters")
-    host = _checked_host(host, port or (443 if parts.scheme == "https" else 80), uri, reach)
+    host = _checked_host(host, port or (443 if parts.scheme == "https" else 80), uri, policy)
     netloc = f"[{host}]" if ":" in host else host
     netloc = f"{netloc}:{port}" if port is not None else netloc
     path = quote(parts.path or "/", safe="/%:=&~+!$,;'@()*[]")
     url = urlunsplit((parts.scheme, netloc, path, quote(parts.query, safe="/%:=&?~+!$,;'@()*[]"), ""))
     if host == "youtu.be" or host == YOUTUBE_HOST or host.endswith(f".{YOUTUBE_HOST}"):
-        return Address(url, YOUTUBE_HOST, True, reach)
-    return Address(url, netloc, False, reach)
+        return Address(url, YOUTUBE_HOST, True, policy)
+    return Address(url, netloc, False, policy)
 
 
-def _checked_host(host: str, port: int, uri: str, reach: Reach) -> str:
-    shown = f"{_short(public(uri))!r}"
+def _checked_host(host: str, port: int, uri: str, policy: HostPolicy) -> str:
+    quoted = f"{_short(public(uri))!r}"
     with suppress(ValueError):
         number = str(ipaddress.ip_address(host))
-        if forbidden(number, reach.own(number, port)):
-            raise Rejected("unsupported_url", f"{shown}: {reach.refusal(host, number)}")
+        if is_forbidden(number, policy.allows_private(number, port)):
+            raise Rejected("unsupported_url", f"{quoted}: {policy.refusal(host, number)}")
         return number
     try:
         name = host.encode("idna").decode().lower()
     except UnicodeError:
         name = ""
     if not _HOST.fullmatch(name):
-        raise Rejected("unsupported_url", f"{shown} has no host name that could be looked up")
+        raise Rejected("unsupported_url", f"{quoted} has no host name that could be looked up")
     if _is_number(name):  # 2130706433, 0x7f.1, 0177.0.0.1: what connects reads them as an address
-        raise Rejected("unsupported_url", f"{shown} writes an IP address in a form that hides it")
+        raise Rejected("unsupported_url", f"{quoted} writes an IP address in a form that hides it")
     return name
 
 
@@ -110,9 +111,9 @@ def _is_number(name: str) -> bool:
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
-def forbidden(ip: str, own: bool) -> bool:
-    """Addresses that are not to be asked. own: of the user's own settings, which may name private networks
-    but no link-local address (a cloud's metadata service answers there) and none that is no server."""
+def is_forbidden(ip: str, own: bool) -> bool:
+    """Whether an IP address must not be connected to. own: of the user's own settings, which may name private
+    networks but no link-local address (a cloud's metadata service has one) and none that is no server."""
     number = ipaddress.ip_address(ip.split("%")[0])
     if isinstance(number, ipaddress.IPv6Address):  # it may carry an IPv4 address, which is what counts
         inner = number.ipv4_mapped or number.sixtofour
@@ -144,8 +145,8 @@ def public(url: str) -> str:
     return f"{scheme}://{netloc.rpartition('@')[2].split('?')[0]}{slash}{re.split('[?#]', path)[0]}"
 
 
-def told(message: object, secret: str = "") -> str:
-    """What a library said, as one short line without colours, queries and the proxy's name and password."""
+def sanitize(message: object, secret: str = "") -> str:
+    """A library's message as one short line without colours, queries and the proxy's name and password."""
     text = _COLOUR.sub("", str(message))
     if secret:
         text = text.replace(secret, "the proxy")

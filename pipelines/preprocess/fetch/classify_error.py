@@ -1,8 +1,8 @@
-"""What a failure of yt-dlp means: the video's own end (an answer), or a bad moment (none).
+"""Whether a failure of yt-dlp is permanent (a property of the video) or temporary.
 
-yt-dlp raises few types and puts the site's words into the message, so most of the table is text; the
-fragments stand in yt-dlp 2026.10.26 or in what sites say through it. A failure that nothing here
-knows is not taken for an answer: a site that changed its pages must not empty a corpus.
+yt-dlp raises few types and puts the site's message into its own, so most of the table is text; the fragments
+are those of yt-dlp 2026.10.26 and of the sites' messages that it repeats. A failure that nothing here
+knows counts as temporary: a site that changed its pages must not empty a corpus.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 from pipelines.preprocess.fetch.plain_http import retry_after
 
 BOT = "bot"
-"""The site wants to know whether we are a robot: it is this machine that must rest, for hours."""
+"""The site suspects a robot: this machine must not connect to it for hours."""
 BUSY = "busy"
 """The site wants fewer requests from this machine."""
-REFUSED = "refused"
+FORBIDDEN = "forbidden"
 """YouTube's 403: one of its limits like BUSY, or this video alone."""
-FOR_NOW = "for_now"
+TEMPORARY = "temporary"
 """Anything that may be otherwise tomorrow."""
 
 # The first fragment found decides, so that "Private video. Sign in if ..." is private, and a check for robots
 # ("Sign in to confirm you're not a bot") is not a video that needs an account.
-_SAID = (
+_FRAGMENTS = (
     ("not a bot", BOT),
     ("captcha", BOT),
     ("unusual traffic", BOT),
@@ -42,7 +42,7 @@ _SAID = (
     ("confirm your age", "needs_auth"),
     ("age-restricted", "needs_auth"),
     ("age restricted", "needs_auth"),
-    ("playback on other websites has been disabled", "needs_auth"),  # said where only embedding was left
+    ("playback on other websites has been disabled", "needs_auth"),  # only the embedded player was left
     ("inappropriate for some users", "needs_auth"),
     ("members-only", "needs_auth"),
     ("available to this channel's members", "needs_auth"),
@@ -81,60 +81,62 @@ _STATUS = {404: "not_found", 410: "not_found", 401: "needs_auth", 407: "needs_au
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ErrorClass:
     code: str
     """A reject code, or BOT, BUSY, REFUSED, FOR_NOW."""
     after: float = 0.0
-    """Seconds the site asked us to wait, if it did."""
+    """Seconds of its Retry-After header, 0 without one."""
 
     @property
     def final(self) -> bool:
-        return self.code not in (BOT, BUSY, REFUSED, FOR_NOW)
+        return self.code not in (BOT, BUSY, FORBIDDEN, TEMPORARY)
 
 
-def verdict(error: BaseException, youtube: bool, warnings: Sequence[str] = ()) -> Verdict:
+def classify_error(error: BaseException, youtube: bool, warnings: Sequence[str] = ()) -> ErrorClass:
     """error: what YoutubeDL.extract_info raised. youtube: whether the site is YouTube, whose 403 is one of
-    its limits; elsewhere 403 is a locked door. warnings: what yt-dlp said before it gave up."""
+    its limits; elsewhere 403 is a locked door. warnings: those that yt-dlp logged before it failed."""
     from yt_dlp.networking.exceptions import HTTPError, TransportError
     from yt_dlp.utils import ContentTooShortError, GeoRestrictedError, UnsupportedError
 
-    chain = list(chained(error))
+    chain = list(error_chain(error))
     for one in chain:
         if isinstance(one, GeoRestrictedError):
-            return Verdict("geo_blocked")
+            return ErrorClass("geo_blocked")
         if isinstance(one, UnsupportedError):
-            return Verdict("unsupported_url")
+            return ErrorClass("unsupported_url")
     text = " ".join(str(one) for one in chain).lower().replace("\u2019", "'")
-    for fragment, code in _SAID:
+    for fragment, code in _FRAGMENTS:
         if fragment in text:
-            outdated = code == "no_format" and any(w in said.lower() for said in warnings for w in _OUTDATED)
-            return Verdict(FOR_NOW if outdated else code, _wait(chain))
+            outdated = code == "no_format" and any(
+                w in warning.lower() for warning in warnings for w in _OUTDATED
+            )
+            return ErrorClass(TEMPORARY if outdated else code, _wait(chain))
     for one in chain:
         if isinstance(one, HTTPError):
             if one.status == 403:
-                return Verdict(REFUSED if youtube else "needs_auth")
-            return Verdict(_STATUS.get(one.status, FOR_NOW), _wait(chain))
+                return ErrorClass(FORBIDDEN if youtube else "needs_auth")
+            return ErrorClass(_STATUS.get(one.status, TEMPORARY), _wait(chain))
         if isinstance(one, (TransportError, ContentTooShortError, OSError)):
-            return Verdict(FOR_NOW)
-    return Verdict(FOR_NOW)
+            return ErrorClass(TEMPORARY)
+    return ErrorClass(TEMPORARY)
 
 
 def _wait(chain: Sequence[BaseException]) -> float:
-    """What a Retry-After header asked for."""
+    """Seconds of a Retry-After header."""
     responses = (getattr(one, "response", None) for one in chain)
     return max((retry_after(response.headers) for response in responses if response is not None), default=0.0)
 
 
-def chained(error: BaseException) -> Iterator[BaseException]:
+def error_chain(error: BaseException) -> Iterator[BaseException]:
     """The error and all it wraps: DownloadError.exc_info, ExtractorError.cause, Python's own cause. Not the
     context: yt-dlp tries several ways, and a way that failed before is not why this one did."""
-    waiting: list[BaseException | None] = [error]
+    queue: list[BaseException | None] = [error]
     seen: set[int] = set()
-    while waiting:
-        one = waiting.pop(0)
+    while queue:
+        one = queue.pop(0)
         if not isinstance(one, BaseException) or id(one) in seen:
             continue
         seen.add(id(one))
         yield one
         exc_info: Any = getattr(one, "exc_info", None) or (None, None, None)
-        waiting += [exc_info[1], getattr(one, "cause", None), one.__cause__]
+        queue += [exc_info[1], getattr(one, "cause", None), one.__cause__]

@@ -1,8 +1,8 @@
-"""Turns on a host, kept by all processes of this machine together: its limits are per address, and that is
+"""Rate limits of hosts, kept by all processes of this machine together: a host counts by address, and that is
 the machine's.
 
 A host is a folder named by a hash. Its slots are files held with flock, which a dying process lets go of; its
-clock says when the next start may be, which politeness sets a little ahead and a host's own answer (429, a
+clock says when the next start may be, which the settings put a little ahead and a host's own response (429, a
 check for robots) far ahead.
 """
 
@@ -40,7 +40,7 @@ def users_folder(otherwise: Path) -> Path:
 
 
 class HostBusy(Transient):
-    """A host wants more patience than the settings have: the recording is for a later run."""
+    """A host asks for a longer wait than the settings allow: a later run fetches the recording."""
 
     def __init__(self, message: str, soon: bool = False):
         super().__init__(message, soon)  # as pickle calls it again, in the driver
@@ -55,30 +55,30 @@ class Hosts:
         self._longest_wait = longest_wait
 
     @contextmanager
-    def turn(self, host: str, seconds_between: float) -> Iterator[None]:
+    def slot(self, host: str, seconds_between: float) -> Iterator[None]:
         """Hold one of the host's slots, no sooner than its clock allows. Raises HostBusy.
 
         The queue for a slot has no end of its own: who holds one is watched for being stuck.
         """
-        slot = self._slot(host)
+        file = self._acquire_slot(host)
         deadline = time.time() + self._longest_wait
         try:
             start = self._next_start(host, seconds_between, deadline)
-            # Not slept through in one piece: meanwhile another process may learn that the host is angry.
+            # In short sleeps: meanwhile another process may be told to wait longer.
             while (left := max(start, self._not_before(host)) - time.time()) > 0:
                 if time.time() + left > deadline:
                     raise self._busy(host, left)
                 time.sleep(min(left, 1.0))
             yield
         finally:
-            slot.close()
+            file.close()
 
     def back_off(self, host: str, seconds: float) -> None:
         """No process of this machine starts on this host for so long, a day at most."""
         with self._clock(host) as clock:
             clock["not_before"] = max(clock["not_before"], time.time() + min(seconds, _DAY))
 
-    def _slot(self, host: str) -> IO[bytes]:
+    def _acquire_slot(self, host: str) -> IO[bytes]:
         folder = self._of(host)
         files = [(folder / f"slot{i}").open("ab") for i in range(self._per_host)]
         try:
@@ -93,7 +93,7 @@ class Hosts:
                 file.close()
 
     def _next_start(self, host: str, seconds_between: float, deadline: float) -> float:
-        """Take the next free start; raises HostBusy if it lies behind the deadline."""
+        """Reserve the next free start; raises HostBusy if it lies behind the deadline."""
         with self._clock(host) as clock:
             start = max(time.time(), clock["next_start"], clock["not_before"])
             if start > deadline:
@@ -106,7 +106,7 @@ class Hosts:
             return clock["not_before"]
 
     def _busy(self, host: str, seconds: float) -> HostBusy:
-        return HostBusy(f"{host} is to be left alone for another {seconds:.0f} s; run again after that")
+        return HostBusy(f"{host} accepts no requests for another {seconds:.0f} s; run again after that")
 
     @contextmanager
     def _clock(self, host: str) -> Iterator[dict[str, float]]:
@@ -147,7 +147,7 @@ def _numbers(text: str) -> dict[str, float]:
 
 
 @contextmanager
-def only_one(path: Path, patience: float) -> Iterator[None]:
+def exclusive_lock(path: Path, patience: float) -> Iterator[None]:
     """Hold the lock file `path`, which is gone afterwards. Raises HostBusy after `patience` seconds."""
     deadline = time.time() + patience
     while True:

@@ -1,6 +1,6 @@
-"""The work folder of one download: what a killed or failed try has got so far, until the video is published.
+"""The work folder of one download: what a killed or failed attempt has fetched, until the video is published.
 
-Named by a hash of what is asked for, so that a retry in any process of this machine finds it. Nothing in it
+Named by a hash of the request, so that a retry in any process of this machine finds it. Nothing in it
 is ever read as a video before it is complete, checked and marked so.
 """
 
@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import Rejected
-from pipelines.preprocess.fetch.hosts import only_one
+from pipelines.preprocess.fetch.hosts import exclusive_lock
 
 STALE_DAYS = 7
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class FetchedVideo:
     path: Path
-    """The complete video. Valid until the `with` of `obtain` ends."""
+    """The complete video. Valid until the `with` of `fetch_recording` ends."""
     transport: str
     """mirror, http or ytdlp."""
     offset: float = 0.0
@@ -39,17 +39,17 @@ class Fetched:
 
 
 @contextmanager
-def work_folder(root: Path, asked: object, patience: float) -> Iterator[Path]:
-    """An own folder for this request, held against other processes.
+def work_folder(root: Path, request: object, patience: float) -> Iterator[Path]:
+    """The folder of this request, locked against other processes.
 
-    It goes when the block ends well or with an answer (Rejected); after any other end it stays for the next
-    try.
+    It is deleted when the block ends well or with Rejected; after any other end it stays for the next
+    attempt.
     """
     _sweep(root)
-    name = hashlib.sha256(repr(asked).encode()).hexdigest()[:40]
+    name = hashlib.sha256(repr(request).encode()).hexdigest()[:40]
     folder = root / name
     root.mkdir(parents=True, exist_ok=True)
-    with only_one(root / f"{name}.lock", patience):
+    with exclusive_lock(root / f"{name}.lock", patience):
         folder.mkdir(exist_ok=True)
         os.utime(folder)
         try:
@@ -60,13 +60,13 @@ def work_folder(root: Path, asked: object, patience: float) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def empty(folder: Path) -> None:
-    """Forget what was got so far."""
+def clear(folder: Path) -> None:
+    """Delete what was fetched so far."""
     shutil.rmtree(folder)
     folder.mkdir()
 
 
-def keep(folder: Path, fetched: Fetched) -> None:
+def mark_complete(folder: Path, fetched: FetchedVideo) -> None:
     """Mark a checked file complete: a retry, of publishing it for example, need not fetch it again."""
     if fetched.path.parent != folder:
         return
@@ -76,18 +76,18 @@ def keep(folder: Path, fetched: Fetched) -> None:
     aside.replace(folder / "complete.json")
 
 
-def kept(folder: Path) -> Fetched | None:
-    """The complete file of an earlier try; None where its record is not there, or of another form."""
+def load_complete(folder: Path) -> FetchedVideo | None:
+    """The complete file of an earlier attempt; None where its record is not there, or of another form."""
     try:
         record = json.loads((folder / "complete.json").read_text())
-        return Fetched(**(record | {"path": folder / record["path"]}))
+        return FetchedVideo(**(record | {"path": folder / record["path"]}))
     except (FileNotFoundError, ValueError, TypeError, LookupError):
         return None
 
 
 @cache
 def _sweep(root: Path) -> None:
-    """Once a process: drop what no try has come back to for a week."""
+    """Once a process: delete what no attempt has used for a week."""
     old = time.time() - STALE_DAYS * 86_400
     if not root.is_dir():
         return

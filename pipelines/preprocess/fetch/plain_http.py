@@ -1,7 +1,7 @@
-"""Transport `http`: a file from a web server, taken up where an earlier try broke off.
+"""Transport `http`: a file from a web server, resumed where an earlier attempt broke off.
 
-A server is not believed: lengths are compared with what arrived, a range is continued only where the server
-says by ETag or date that the file is the same, and a web page in place of a video goes to yt-dlp.
+Servers are not trusted: lengths are compared with what arrived, a range is continued only where ETag or date
+show that the file is the same, and a web page in place of a video goes to yt-dlp.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipelines.errors import Rejected, Transient, UserError
-from pipelines.preprocess.fetch.address import Address, Reach, address_of, proxy, told
+from pipelines.preprocess.fetch.address import Address, HostPolicy, address_of, proxy, sanitize
 from pipelines.preprocess.fetch.guard import connect
 from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
 from pipelines.preprocess.fetch.settings import TransportConfig
@@ -29,112 +29,112 @@ from storage.errors import StoreError
 
 _CHUNK = 1 << 16
 _WORTH = 1 << 16
-"""Bytes that make a try a step forward rather than a failure."""
+"""Bytes from which an attempt counts as progress rather than as a failure."""
 _AGENT = "reenact/0.1"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _PAGES = re.compile(r"text/html|application/(xhtml\+xml|(vnd\.apple\.|x-)mpegurl|dash\+xml)|audio/mpegurl")
-_GONE = {404: "not_found", 410: "not_found", 401: "needs_auth", 403: "needs_auth", 407: "needs_auth",
+_FINAL = {404: "not_found", 410: "not_found", 401: "needs_auth", 403: "needs_auth", 407: "needs_auth",
          451: "geo_blocked"}  # fmt: skip
 _NUMBER = re.compile(r"[0-9]{1,18}")
 """As headers may hold one: Python calls more than that digits, and takes not all of it for a number."""
-_FOR_NOW = {408, 425, 429}
+_TEMPORARY = {408, 425, 429}
 
 
-class Page(Exception):
-    """The answer is a page or a playlist: a matter for yt-dlp."""
+class WebPage(Exception):
+    """The response is a web page or a playlist, which yt-dlp may know."""
 
 
-class GaveUp(Transient):
-    """This recording is not to be had now, after all tries; its host asks for no rest."""
+class RetriesExhausted(Transient):
+    """All attempts on this recording failed temporarily; other recordings of its host may be fetched."""
 
     def __init__(self, message: str, soon: bool = False):
         super().__init__(message, soon)  # as pickle calls it again, in the driver
 
 
-class ForNow(Transient):
-    """The server did not give the file this time. after: seconds it asked all of us to wait; 0 = it did not
-    say how long, None = it only failed."""
+class TemporaryFailure(Transient):
+    """The server failed to send the file this time. after: seconds it asks every client to wait; 0 = it does
+    not state how long, None = it only failed."""
 
     def __init__(self, message: str, after: float | None = None):
         super().__init__(message)
         self.after = after
 
 
-class OtherPart(ForNow):
-    """What came does not continue what is here."""
+class RangeMismatch(TemporaryFailure):
+    """The response does not continue the partial file."""
 
 
 @dataclass(frozen=True, slots=True)
-class Got:
-    """What of the file is here, and what the server said about it."""
+class PartialFile:
+    """How much of the file is here, and by what to ask for the rest."""
 
     size: int = 0
     validator: str = ""
-    """A strong ETag or a date: with it the rest can be asked for."""
+    """A strong ETag or a date: with it the rest can be requested."""
 
 
 def fetch(address: Address, folder: Path, max_bytes: int, settings: TransportConfig, hosts: Hosts) -> Path:
     """-> the complete file, in `folder`.
 
-    Raises Rejected (the server's final answer), Page, GaveUp or HostBusy (not now, after all tries; what has
-    come so far is kept), StoreError where this machine's disk does not take it.
+    Raises Rejected (the server's final response), WebPage, RetriesExhausted or HostBusy (temporary; what has
+    been fetched is kept), StoreError where this machine's disk does not take it.
     """
-    opener = _opener(settings, address.reach)
-    best, tries = _got(folder, address).size, 0
+    opener = _opener(settings, address.policy)
+    best, attempts = _partial_file(folder, address).size, 0
     while True:
-        wait = min(settings.pause * 2**tries, settings.longest_pause)
+        wait = min(settings.pause * 2**attempts, settings.longest_pause)
         try:
-            with hosts.turn(address.host, settings.seconds_between):
-                return _once(opener, address, folder, max_bytes, settings)
+            with hosts.slot(address.host, settings.seconds_between):
+                return _attempt(opener, address, folder, max_bytes, settings)
         except HostBusy:
             raise
-        except ForNow as error:
+        except TemporaryFailure as error:
             if error.after is not None:
                 hosts.back_off(address.host, error.after or wait)
             last = error
         except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
             check_disk(error, folder)
             last = error
-        size = _got(folder, address).size
-        tries = 0 if size >= best + _WORTH else tries + 1
+        size = _partial_file(folder, address).size
+        attempts = 0 if size >= best + _WORTH else attempts + 1
         best = max(best, size)
-        if tries > settings.retries:
-            told_last = told(last, proxy(settings.proxy_env)) or type(last).__name__
-            rest = isinstance(last, ForNow) and last.after is not None
-            end = HostBusy if rest else GaveUp
-            raise end(f"{address.public}: {told_last}; gave up after {tries} tries") from last
+        if attempts > settings.retries:
+            reason = sanitize(last, proxy(settings.proxy_env)) or type(last).__name__
+            rest = isinstance(last, TemporaryFailure) and last.after is not None
+            end = HostBusy if rest else RetriesExhausted
+            raise end(f"{address.public}: {reason}; gave up after {attempts} attempts") from last
         time.sleep(wait)
 
 
 def check_disk(error: BaseException, folder: Path) -> None:
-    """StoreError where it is this machine's disk that fails, not the server: no other try helps."""
+    """StoreError where it is this machine's disk that fails, not the server: retrying does not help."""
     if isinstance(error, OSError) and error.errno in _DISK:
         raise StoreError(f"cannot write the download into {folder}: {error.strerror}") from error
 
 
-def _once(
+def _attempt(
     opener: urllib.request.OpenerDirector, address: Address, folder: Path, max_bytes: int,
     settings: TransportConfig,
 ) -> Path:  # fmt: skip
-    body, got = folder / "body", _got(folder, address)
+    body, partial = folder / "body", _partial_file(folder, address)
     request = urllib.request.Request(address.url)
     request.add_header("User-Agent", _AGENT)
     request.add_header("Accept-Encoding", "identity")
-    if got.size:
-        request.add_header("Range", f"bytes={got.size}-")
-        request.add_header("If-Range", got.validator)
+    if partial.size:
+        request.add_header("Range", f"bytes={partial.size}-")
+        request.add_header("If-Range", partial.validator)
     try:
         response = opener.open(request, timeout=settings.timeout)
     except urllib.error.HTTPError as error:
         with error:
             if error.code == 416:  # the file on the server has become shorter
                 body.unlink(missing_ok=True)
-            raise _refusal(error.code, error.headers, address) from error
+            raise _status_error(error.code, error.headers, address) from error
     with response:
         try:
-            total, start = _promised(response, got, address)
-        except OtherPart:
-            body.unlink(missing_ok=True)  # or every later try would ask, and fail, in the same way
+            total, start = _response_range(response, partial, address)
+        except RangeMismatch:
+            body.unlink(missing_ok=True)  # or every later attempt would fail in the same way
             raise
         if total is not None and total > max_bytes:
             raise Rejected("too_large", f"{address.public} has {total:,} bytes, download.max_bytes is fewer")
@@ -147,7 +147,7 @@ def _once(
     if size > max_bytes:
         raise Rejected("too_large", f"{address.public} has more bytes than download.max_bytes")
     if total is not None and size != total:
-        raise ForNow(f"{size:,} bytes came of the {total:,} that the server announced")
+        raise TemporaryFailure(f"{size:,} bytes came of the {total:,} that the server announced")
     return body
 
 
@@ -189,25 +189,25 @@ class Pace:
         self._window = now, count
 
 
-# --- what the server says -----------------------------------------------------------------------------------
-def _promised(response: Any, got: Got, address: Address) -> tuple[int | None, int]:
-    """-> the size of the whole file if it is known, and where in it the answer starts."""
+# --- the server's response ----------------------------------------------------------------------------------
+def _response_range(response: Any, partial: PartialFile, address: Address) -> tuple[int | None, int]:
+    """-> the size of the whole file if it is known, and where in it the response starts."""
     headers = response.headers
     encoding = (headers.get("Content-Encoding") or "identity").lower()
     if encoding != "identity":
-        raise ForNow(f"the server packs its answer ({encoding}) though asked not to")
+        raise TemporaryFailure(f"the response is compressed ({encoding}), expected identity")
     if response.status == 206:
         match = re.fullmatch(
             r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)",
             (headers.get("Content-Range") or "").strip(),
         )
-        if not match or int(match[1]) != got.size:
-            raise OtherPart(f"asked for bytes from {got.size}, got {headers.get('Content-Range')!r}")
-        # '*' = a size the server does not know: the part runs to the end, for so it was asked for
-        return (int(match[2]) + 1 if match[3] == "*" else int(match[3])), got.size
+        if not match or int(match[1]) != partial.size:
+            raise RangeMismatch(f"asked for bytes from {partial.size}, got {headers.get('Content-Range')!r}")
+        # '*' = a size the server does not know: the part runs to the end, as requested
+        return (int(match[2]) + 1 if match[3] == "*" else int(match[3])), partial.size
     kind = (headers.get_content_type() or "").lower()
     if _PAGES.fullmatch(kind):
-        raise Page(f"{address.public} answers with {kind}")
+        raise WebPage(f"{address.public} responds with {kind}")
     length = headers.get("Content-Length", "").strip()
     return (int(length) if _NUMBER.fullmatch(length) else None), 0
 
@@ -218,15 +218,15 @@ def _validator(headers: Any) -> str:
     return etag if etag and not etag.startswith("W/") else (headers.get("Last-Modified") or "").strip()
 
 
-def _got(folder: Path, address: Address) -> Got:
-    """Nothing where the rest cannot be asked for, or comes from elsewhere: a date may fit by chance."""
+def _partial_file(folder: Path, address: Address) -> PartialFile:
+    """Empty where the rest cannot be requested, or comes from elsewhere: a date may fit by chance."""
     try:
         state = json.loads((folder / "state.json").read_text())
         size = (folder / "body").stat().st_size
     except (FileNotFoundError, ValueError):
-        return Got()
+        return PartialFile()
     ours = state["validator"] and state.get("address") == _hash(address)
-    return Got(size, state["validator"]) if ours else Got()
+    return PartialFile(size, state["validator"]) if ours else PartialFile()
 
 
 def _hash(address: Address) -> str:
@@ -234,19 +234,19 @@ def _hash(address: Address) -> str:
     return hashlib.sha256(address.url.encode()).hexdigest()
 
 
-def _refusal(status: int, headers: Any, address: Address) -> Exception:
-    if status in _GONE:
-        return Rejected(_GONE[status], f"{address.public} answers {status}")
+def _status_error(status: int, headers: Any, address: Address) -> Exception:
+    if status in _FINAL:
+        return Rejected(_FINAL[status], f"{address.public} responds {status}")
     if status == 416:
-        return ForNow("the server has no more of a file it gave a part of before")
-    if status >= 500 or status in _FOR_NOW:
-        asked = retry_after(headers)
-        return ForNow(f"HTTP status {status}", asked if asked or status == 429 else None)
-    return Rejected("unsupported_url", f"{address.public} answers {status}")
+        return TemporaryFailure("the file on the server is shorter than the part fetched before")
+    if status >= 500 or status in _TEMPORARY:
+        seconds = retry_after(headers)
+        return TemporaryFailure(f"HTTP status {status}", seconds if seconds or status == 429 else None)
+    return Rejected("unsupported_url", f"{address.public} responds {status}")
 
 
 def retry_after(headers: Any) -> float:
-    """Seconds from a Retry-After header, which holds seconds or a date; 0 = it says nothing."""
+    """Seconds from a Retry-After header, which holds seconds or a date; 0 = there is none."""
     value = (headers.get("Retry-After") or "").strip()
     if _NUMBER.fullmatch(value):
         return float(value)
@@ -256,16 +256,16 @@ def retry_after(headers: Any) -> float:
         return 0.0
 
 
-# --- how it is asked ----------------------------------------------------------------------------------------
+# --- the request --------------------------------------------------------------------------------------------
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Each step is checked as the first address was."""
 
-    def __init__(self, reach: Reach):
-        self.reach = reach
+    def __init__(self, policy: HostPolicy):
+        self.policy = policy
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         try:
-            checked = address_of(newurl, self.reach)
+            checked = address_of(newurl, self.policy)
         except Rejected:
             fp.close()
             raise
@@ -273,43 +273,43 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 class _Http(urllib.request.HTTPHandler):
-    """Connects by the door, except to a proxy, which looks names up itself."""
+    """Connects through guard.connect, except to a proxy, which looks names up itself."""
 
-    def __init__(self, reach: Reach):
+    def __init__(self, policy: HostPolicy):
         super().__init__()
-        self.reach = reach
+        self.policy = policy
 
     def http_open(self, req: Any) -> Any:
         kind = http.client.HTTPConnection
-        return self.do_open(kind if req.has_proxy() else _by_door(kind, self.reach), req)
+        return self.do_open(kind if req.has_proxy() else _guarded(kind, self.policy), req)
 
 
 class _Https(urllib.request.HTTPSHandler):
-    def __init__(self, reach: Reach):
+    def __init__(self, policy: HostPolicy):
         super().__init__()
-        self.reach = reach
+        self.policy = policy
 
     def https_open(self, req: Any) -> Any:
         kind = http.client.HTTPSConnection
-        return self.do_open(kind if req._tunnel_host else _by_door(kind, self.reach), req)
+        return self.do_open(kind if req._tunnel_host else _guarded(kind, self.policy), req)
 
 
-def _by_door(kind: Any, reach: Reach) -> Any:
+def _guarded(kind: Any, policy: HostPolicy) -> Any:
     def make(host: str, **how: Any) -> Any:
         connection = kind(host, **how)
         connection._create_connection = lambda place, timeout, _source: connect(
-            place[0], place[1], timeout, reach
+            place[0], place[1], timeout, policy
         )
         return connection
 
     return make
 
 
-def _opener(settings: TransportConfig, reach: Reach) -> urllib.request.OpenerDirector:
+def _opener(settings: TransportConfig, policy: HostPolicy) -> urllib.request.OpenerDirector:
     through = proxy(settings.proxy_env)
     proxies = {"http": through, "https": through} if through else None
     handlers: list[Any] = [
-        urllib.request.ProxyHandler(proxies), _Redirects(reach), _Http(reach), _Https(reach),
+        urllib.request.ProxyHandler(proxies), _Redirects(policy), _Http(policy), _Https(policy),
     ]  # fmt: skip
     if settings.cookies:
         jar = http.cookiejar.MozillaCookieJar(settings.cookies)

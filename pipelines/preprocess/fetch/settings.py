@@ -1,4 +1,4 @@
-"""How downloads travel: where copies may lie, how politely to ask, how long to wait. In no key."""
+"""How downloads are transferred: mirrors, rate limits, retries and time-outs. In no key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from pipelines.errors import Rejected
-from pipelines.preprocess.fetch.address import Reach, address_of, public
+from pipelines.preprocess.fetch.address import HostPolicy, address_of, public
 from storage.errors import InvalidInput
 from storage.uris import LocalPath, check_uri
 
@@ -24,11 +24,11 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransportConfig:
     order: tuple[Transport, ...] = ("mirror", "http", "ytdlp")
-    """Ways to try, the best first. One that does not apply, or answers that the video is not there, gives way
-    to the next; one that is out of order does not: which copy is used must not depend on the weather."""
+    """Transports, the preferred one first. The next is used where one does not apply or responds that the
+    video is not there, but not where it fails: which copy is used must not depend on an outage."""
     mirrors: tuple[LocalPath, ...] = ()
     """Folders, object stores (file://, s3://, gs://) and web servers (http://, https://) of
-    {recording id}.mp4, .mkv, .webm and so on. A web server is asked for one spelling after the other."""
+    {recording id}.mp4, .mkv, .webm and so on. Of a web server one name after the other is requested."""
     cookies: LocalPath = ""
     """Path of a Netscape cookie file for http and yt-dlp; it is read, never written."""
     proxy_env: str = ""
@@ -38,9 +38,9 @@ class TransportConfig:
     """Hosts of your own network, with or without :port, that a list of videos may name. All others in private
     networks or on this machine are refused, however they are written. Mirrors may stand anywhere."""
     folder: LocalPath = ""
-    """Where partial files and the turns of hosts are kept; shared by all that download on this machine.
+    """Where partial files and the rate limits of hosts are kept; shared by all that download on this machine.
     Empty = `download` in REENACT_CACHE; where that is not set, .reenact/cache of the folder the job runs in
-    for partial files, and for turns the user's own cache (XDG_CACHE_HOME), which all jobs share."""
+    for partial files, and for rate limits the user's own cache (XDG_CACHE_HOME), which all jobs share."""
     per_host: int = 2
     """Transfers from one host at once, by all processes of this machine together."""
     seconds_between: float = 1.0
@@ -56,19 +56,19 @@ class TransportConfig:
     timeout: float = 30.0
     """Seconds without a byte until a connection counts as dead."""
     retries: int = 4
-    """Tries after the first one; a try that brought more of a file than the last does not count."""
+    """Attempts after the first one; an attempt that fetched more of the file does not count."""
     pause: float = 2.0
     """Seconds before the first retry, doubled for each further one."""
     longest_pause: float = 60.0
     longest_wait: float = 900.0
-    """A host that asks for more patience than this (Retry-After, a queue of others) fails the recording for
-    now; later runs try again."""
+    """Longest wait for a host (Retry-After, other processes before this one); where it asks for more, the
+    recording fails in this run, and later runs try again."""
     give_up: bool = False
-    """A recording that its origin cannot give now, after all retries, is rejected (`unreachable`) if no later
-    transport has it, instead of failing the run; --retry-rejected asks for it again. Not one whose host wants
-    to be left alone, or whose mirror is out of order."""
+    """A recording that its origin fails to send, after all retries, is rejected (`unreachable`) if no later
+    transport has it, instead of failing the run; --retry-rejected fetches it again. Not where the host asks
+    to wait, or where a mirror fails."""
     bot_pause: float = 4 * 3600.0
-    """How long a host is left alone by this machine after it asked whether we are a robot."""
+    """Seconds without a request to a host after it suspected a robot."""
     javascript: tuple[Literal["deno", "node", "bun", "quickjs"], ...] = ("deno",)
     """JavaScript runtimes that yt-dlp may use, where installed: some of YouTube's formats need one."""
 
@@ -80,8 +80,8 @@ class TransportConfig:
             raise ValueError("proxy_env: expected the name of an environment variable, not a URL")
         for host in self.private_hosts:
             if not _PRIVATE_HOST.fullmatch(host):
-                told = f"private_hosts {host!r}: expected a host in lower case, with or without :port"
-                raise ValueError(told)
+                message = f"private_hosts {host!r}: expected a host in lower case, with or without :port"
+                raise ValueError(message)
         for uri in self.mirrors:
             if "://" in uri:
                 _check_mirror(uri)
@@ -90,8 +90,8 @@ class TransportConfig:
         if self.bytes_per_second is not None and self.bytes_per_second < 1:
             raise ValueError(f"bytes_per_second {self.bytes_per_second}: expected 1 or more, or none")
         if self.bytes_per_second is not None and self.slowest > self.bytes_per_second / 2:
-            told = f"slowest {self.slowest}: expected at most half of bytes_per_second"
-            raise ValueError(f"{told} {self.bytes_per_second}, or the limit looks like a stuck transfer")
+            message = f"slowest {self.slowest}: expected at most half of bytes_per_second"
+            raise ValueError(f"{message} {self.bytes_per_second}, or the limit looks like a stuck transfer")
         for name in ("seconds_between", "youtube_seconds_between", "request_seconds_between", "slowest",
                      "pause", "longest_pause", "longest_wait", "bot_pause"):  # fmt: skip
             if getattr(self, name) < 0:
@@ -101,7 +101,7 @@ class TransportConfig:
 
 
 def on_web(mirror: str) -> bool:
-    """Whether plain http asks this mirror; others are pyarrow's."""
+    """Whether this mirror is read by http; others are pyarrow's."""
     scheme, slashes, _ = mirror.partition("://")
     return bool(slashes) and scheme.lower() in _WEB
 
@@ -120,6 +120,6 @@ def _check_mirror(uri: str) -> None:
         if parts.query or parts.fragment:
             raise ValueError(f"mirrors: {public(uri)} holds a query, which may be secret; use cookies")
         try:
-            address_of(uri, Reach(configured=True))
+            address_of(uri, HostPolicy(configured=True))
         except Rejected as error:
             raise ValueError(f"mirrors: {error.sentence}") from None

@@ -1,7 +1,8 @@
 """Transport `ytdlp`: a video of a site that yt-dlp knows, or one that a web page embeds.
 
 yt-dlp runs as a library in this process, without a shell and without files of its configuration. All it may
-write lies in a fresh folder of ours, under names of ours: nothing a site says becomes a path or an option.
+write lies in a fresh folder of ours, under names of ours: nothing that a site sends becomes a path or an
+option.
 """
 
 from __future__ import annotations
@@ -20,22 +21,29 @@ from urllib.request import getproxies
 
 from pipelines.errors import Rejected, Transient, UserError
 from pipelines.media import ffmpeg_path
-from pipelines.preprocess.fetch.address import Address, proxy, public, told
-from pipelines.preprocess.fetch.classify_error import BOT, BUSY, REFUSED, Verdict, chained, verdict
-from pipelines.preprocess.fetch.guard import Door
+from pipelines.preprocess.fetch.address import Address, proxy, public, sanitize
+from pipelines.preprocess.fetch.classify_error import (
+    BOT,
+    BUSY,
+    FORBIDDEN,
+    ErrorClass,
+    classify_error,
+    error_chain,
+)
+from pipelines.preprocess.fetch.guard import GuardProxy
 from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
-from pipelines.preprocess.fetch.plain_http import GaveUp, Pace, check_disk
+from pipelines.preprocess.fetch.plain_http import Pace, RetriesExhausted, check_disk
 from pipelines.preprocess.fetch.settings import TransportConfig
 
 _OWN_RETRIES = 1
-"""yt-dlp itself retries each request; this is for what it gives up, with its pages asked for anew."""
+"""yt-dlp itself retries each request; this is for a failure after that, with all pages requested again."""
 _PROTOCOLS = "http,https,httpproxy,tls,tcp,crypto,data"
 """What ffmpeg may open for yt-dlp: a playlist may name files of this machine."""
 _FACTS = ("extractor", "id", "format_id", "width", "height", "fps", "vcodec", "acodec")
 
 
 class Log:
-    """Takes what yt-dlp says; its errors come as exceptions, its warnings can tell why."""
+    """yt-dlp's logger; its errors come as exceptions, its warnings may hold the reason."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
@@ -51,52 +59,54 @@ class Log:
 
 
 def fetch(
-    address: Address, folder: Path, wanted: Any, settings: TransportConfig, hosts: Hosts
+    address: Address, folder: Path, request: Any, settings: TransportConfig, hosts: Hosts
 ) -> tuple[Path, float, dict[str, Any]]:
     """-> the complete file in `folder`, the second of the recording it starts at, what yt-dlp chose.
 
-    Raises Rejected, GaveUp or HostBusy after all tries, StoreError where this machine's disk is full.
+    Raises Rejected, RetriesExhausted or HostBusy after all attempts, StoreError where this machine's disk is
+    full.
     """
     between = settings.youtube_seconds_between if address.youtube else settings.seconds_between
-    tries = 0
+    attempts = 0
     while True:
-        log, pause = Log(), min(settings.pause * 2**tries, settings.longest_pause)
+        log, pause = Log(), min(settings.pause * 2**attempts, settings.longest_pause)
         try:
-            with hosts.turn(address.host, between):
-                return _once(address, folder, wanted, settings, log)
+            with hosts.slot(address.host, between):
+                return _attempt(address, folder, request, settings, log)
         except (Rejected, HostBusy):
             raise
         except Exception as error:  # noqa: BLE001 - extractors raise anything; sorted or raised again below
-            last, found = error, _sorted(error, folder, address, log)
-        sentence = f"{address.public}: {told(_words(last, address), proxy(settings.proxy_env))}"
+            last, found = error, _classify(error, folder, address, log)
+        sentence = f"{address.public}: {sanitize(_error_text(last, address), proxy(settings.proxy_env))}"
         if found.final:
             raise Rejected(found.code, sentence) from last
         if found.code == BOT:
             hosts.back_off(address.host, settings.bot_pause)
-            raise HostBusy(f"{sentence}; this machine leaves {address.host} alone for now") from last
-        tries += 1
-        if tries > min(settings.retries, _OWN_RETRIES):
-            end = HostBusy if found.code == BUSY else GaveUp
-            raise end(f"{sentence}; gave up after {tries} tries") from last
-        if found.code in (BUSY, REFUSED):
+            rest = f"no further requests to {address.host} for {settings.bot_pause / 3600:g} h"
+            raise HostBusy(f"{sentence}; {rest}") from last
+        attempts += 1
+        if attempts > min(settings.retries, _OWN_RETRIES):
+            end = HostBusy if found.code == BUSY else RetriesExhausted
+            raise end(f"{sentence}; gave up after {attempts} attempts") from last
+        if found.code in (BUSY, FORBIDDEN):
             hosts.back_off(address.host, found.after or pause)
         else:
             time.sleep(found.after or pause)
 
 
-def _sorted(error: Exception, folder: Path, address: Address, log: Log) -> Verdict:
-    """Disk errors are raised: no other try helps. Errors that are not of yt-dlp's making are too."""
+def _classify(error: Exception, folder: Path, address: Address, log: Log) -> ErrorClass:
+    """Disk errors are raised: retrying does not help. So are errors that are not yt-dlp's."""
     from yt_dlp.utils import YoutubeDLError
 
-    for one in chained(error):
+    for one in error_chain(error):
         check_disk(one, folder)
     if not isinstance(error, (YoutubeDLError, OSError, Transient)):
         raise error
-    return verdict(error, address.youtube, log.warnings)
+    return classify_error(error, address.youtube, log.warnings)
 
 
-def _once(
-    address: Address, folder: Path, wanted: Any, settings: TransportConfig, log: Log
+def _attempt(
+    address: Address, folder: Path, request: Any, settings: TransportConfig, log: Log
 ) -> tuple[Path, float, dict[str, Any]]:
     import yt_dlp
     from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor
@@ -104,40 +114,41 @@ def _once(
     fresh = folder / "ytdlp"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
-    params: Any = options(address, fresh, wanted, settings, log)
+    params: Any = options(address, fresh, request, settings, log)
 
     def run() -> Any:
         # the downloader of sections asks for ffmpeg before it has any options; yt-dlp's own main does so too
         place: Any = FFmpegPostProcessor._ffmpeg_location
         place.set(ffmpeg_path())
-        with _web_alone(yt_dlp.YoutubeDL)(params) as ydl:
+        with _http_only(yt_dlp.YoutubeDL)(params) as ydl:
             return ydl.extract_info(address.url, download=True)
 
-    with _door(address, settings) as door:
-        if door is not None:
-            params["proxy"] = door.url
+    with _guard_proxy(address, settings) as guard:
+        if guard is not None:
+            params["proxy"] = guard.url
         try:
             info = contextvars.copy_context().run(run)
         except Exception as error:
-            if door is not None and door.refused:
-                raise Rejected("unsupported_url", f"{address.public}: {door.refused[0]}") from error
+            if guard is not None and guard.refusals:
+                raise Rejected("unsupported_url", f"{address.public}: {guard.refusals[0]}") from error
             raise
     if not isinstance(info, Mapping):
-        raise Transient(f"{address.public}: yt-dlp gave no answer")
+        raise Transient(f"{address.public}: yt-dlp returned nothing")
     entries = [entry for entry in info.get("entries") or (info,) if entry]
     if not entries:
         raise Rejected("unsupported_url", f"{address.public} holds no video")
     info = entries[0]
-    return _placed(fresh, folder, address), _offset(wanted), _facts(info)
+    return _move_video(fresh, folder, address), _offset(request), _info_fields(info)
 
 
 def options(
-    address: Address, folder: Path, wanted: Any, settings: TransportConfig, log: Log
+    address: Address, folder: Path, request: Any, settings: TransportConfig, log: Log
 ) -> dict[str, Any]:
-    """What YoutubeDL is told. A hole in a video would shift all that follows, so missing fragments end it."""
+    """The parameters of YoutubeDL. A hole in a video would shift all that follows, so missing fragments end
+    it."""
     pace = Pace(None, settings.slowest, settings.timeout)
     params: dict[str, Any] = {
-        "format": wanted.formats, "format_sort": list(wanted.format_sort), "merge_output_format": "mp4/mkv",
+        "format": request.formats, "format_sort": list(request.format_sort), "merge_output_format": "mp4/mkv",
         "noplaylist": True, "playlist_items": "1:2", "outtmpl": {"default": "video.%(ext)s"},
         "paths": {"home": str(folder)}, "cachedir": str(folder.parent.parent / "ytdlp-cache"),
         "skip_unavailable_fragments": False, "retries": settings.retries,
@@ -145,14 +156,14 @@ def options(
         "retry_sleep_functions": {kind: lambda n: min(settings.pause * 2**n, settings.longest_pause)
                                   for kind in ("http", "fragment", "extractor")},
         "socket_timeout": settings.timeout, "sleep_interval_requests": settings.request_seconds_between,
-        "ratelimit": settings.bytes_per_second, "max_filesize": wanted.max_bytes,
+        "ratelimit": settings.bytes_per_second, "max_filesize": request.max_bytes,
         "ffmpeg_location": ffmpeg_path(), "fixup": "detect_or_warn", "updatetime": False,
         "geo_bypass": False,  # no faked origin
         "js_runtimes": {name: {} for name in settings.javascript},
         "logger": log, "quiet": True, "noprogress": True, "color": {"stdout": "never", "stderr": "never"},
         "progress_hooks": [lambda status: pace.step(status.get("downloaded_bytes") or 0)
                            if status.get("status") == "downloading" else None],
-        "match_filter": _one_that_ended,
+        "match_filter": _reject_lists_and_streams,
         "external_downloader_args": {
             "ffmpeg_i": ["-rw_timeout", str(int(settings.timeout * 1e6)), "-protocol_whitelist", _PROTOCOLS],
         },
@@ -164,12 +175,12 @@ def options(
         try:
             params["cookiefile"] = io.StringIO(Path(settings.cookies).read_text())
         except OSError as error:
-            told = f"{settings.cookies} cannot be read: {error.strerror}"
-            raise UserError(f"runtime.download.cookies: {told}") from None
+            message = f"{settings.cookies} cannot be read: {error.strerror}"
+            raise UserError(f"runtime.download.cookies: {message}") from None
     if through := proxy(settings.proxy_env):
         params["proxy"] = through
-    if wanted.section is not None:
-        first, last = wanted.section
+    if request.section is not None:
+        first, last = request.section
         params |= {
             "download_ranges": lambda _info, _ydl: [{"start_time": first, "end_time": last}],
             "force_keyframes_at_cuts": True,
@@ -182,8 +193,8 @@ def options(
     return params
 
 
-def _one_that_ended(info: Mapping[str, Any], *, incomplete: bool = False) -> None:
-    """Of several videos on a page nobody knows which is meant; a running stream has no end to wait for."""
+def _reject_lists_and_streams(info: Mapping[str, Any], *, incomplete: bool = False) -> None:
+    """match_filter of yt-dlp: of several videos on a page none is the one meant; a live stream has no end."""
     if (info.get("n_entries") or 1) > 1:
         raise Rejected("unsupported_url", f"{public(str(info.get('webpage_url')))} holds more than one video")
     if not incomplete and (info.get("is_live") or info.get("live_status") in ("is_live", "is_upcoming")):
@@ -191,7 +202,7 @@ def _one_that_ended(info: Mapping[str, Any], *, incomplete: bool = False) -> Non
 
 
 @contextmanager
-def _door(address: Address, settings: TransportConfig) -> Iterator[Door | None]:
+def _guard_proxy(address: Address, settings: TransportConfig) -> Iterator[GuardProxy | None]:
     """None behind a proxy, which looks names up itself; there only addresses written out are checked."""
     if settings.proxy_env or any(name in getproxies() for name in ("http", "https", "all")):
         yield None
@@ -201,26 +212,26 @@ def _door(address: Address, settings: TransportConfig) -> Iterator[Door | None]:
         "NO_PROXY",
     ):  # means nothing without a proxy, and would lead ffmpeg around this one
         os.environ.pop(name, None)
-    with Door(address.reach, settings.timeout) as door:
-        yield door
+    with GuardProxy(address.policy, settings.timeout) as guard:
+        yield guard
 
 
-def _web_alone(kind: Any) -> Any:
+def _http_only(kind: Any) -> Any:
     """A YoutubeDL that downloads from web servers alone: ffmpeg and rtmpdump would open what a site calls the
     address of its video, a file of this machine say, without a connection that could be checked."""
 
-    class WebAlone(kind):
+    class HttpOnly(kind):
         def dl(self, name: str, info: Any, *rest: Any, **how: Any) -> Any:
             for part in info.get("requested_formats") or (info,):
                 if urlsplit(str(part.get("url"))).scheme not in ("http", "https"):
-                    told = f"{public(str(info.get('webpage_url')))} names a video that is on no web server"
-                    raise Rejected("unsupported_url", told)
+                    message = f"{public(str(info.get('webpage_url')))} names a video that is on no web server"
+                    raise Rejected("unsupported_url", message)
             return super().dl(name, info, *rest, **how)
 
-    return WebAlone
+    return HttpOnly
 
 
-def _placed(fresh: Path, folder: Path, address: Address) -> Path:
+def _move_video(fresh: Path, folder: Path, address: Address) -> Path:
     """The one finished file, under our name. Whole files only: yt-dlp calls others *.part or *.ytdl."""
     files = [f for f in fresh.iterdir() if f.is_file() and f.suffix not in (".part", ".ytdl", ".temp")]
     if not files:
@@ -233,11 +244,11 @@ def _placed(fresh: Path, folder: Path, address: Address) -> Path:
     return video
 
 
-def _offset(wanted: Any) -> float:
-    return float(wanted.section[0]) if wanted.section is not None else 0.0
+def _offset(request: Any) -> float:
+    return float(request.section[0]) if request.section is not None else 0.0
 
 
-def _facts(info: Mapping[str, Any]) -> dict[str, Any]:
+def _info_fields(info: Mapping[str, Any]) -> dict[str, Any]:
     """What an info file would hold that says which of a site's versions this is, and how large the largest
     is: a source's boxes may be in pixels of that one."""
     facts = {name: info.get(name) for name in _FACTS}
@@ -251,10 +262,10 @@ def _facts(info: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if isinstance(value, (str, int, float))}
 
 
-def _words(error: BaseException, address: Address) -> str:
+def _error_text(error: BaseException, address: Address) -> str:
     """An extractor's own words: without the id before them, which may be a piece of a signed address, and
     without yt-dlp's advice to its users after them."""
-    owns = (getattr(one, "orig_msg", "") for one in chained(error))
+    owns = (getattr(one, "orig_msg", "") for one in error_chain(error))
     text = next((own for own in owns if own), str(error)).removeprefix("ERROR: ")
     for advice in ("; please report this issue", " Use --cookies", " Use --list-formats", " (caused by"):
         text = text.partition(advice)[0]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipelines.media import probe
-from pipelines.preprocess.download import DownloadConfig, wanted
+from pipelines.preprocess.download import DownloadConfig, video_request
 from pipelines.preprocess.fetch.settings import TransportConfig
 
 
@@ -156,10 +156,10 @@ def quick(tmp_path):
 
 @pytest.fixture
 def ask():
-    """A row's address and settings -> Wanted."""
+    """A row's address and settings -> VideoRequest."""
 
     def make(uri, id="rec", span=(), **settings):
-        return wanted({"id": id, "uri": uri, "span": list(span)}, DownloadConfig(**settings))
+        return video_request({"id": id, "uri": uri, "span": list(span)}, DownloadConfig(**settings))
 
     return make
 

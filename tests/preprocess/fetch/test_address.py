@@ -1,7 +1,7 @@
 import pytest
 
 from pipelines.errors import Rejected, UserError
-from pipelines.preprocess.fetch.address import Reach, address_of, forbidden, proxy, public, told
+from pipelines.preprocess.fetch.address import HostPolicy, address_of, is_forbidden, proxy, public, sanitize
 
 
 @pytest.mark.parametrize(
@@ -62,28 +62,28 @@ def test_what_is_no_address_of_a_video_is_rejected(uri):
 def test_a_list_leads_to_public_addresses_and_the_users_settings_to_their_own_network_too(
     ip, list_may, own_may
 ):
-    assert forbidden(ip, own=False) is not list_may
-    assert forbidden(ip, own=True) is not own_may
+    assert is_forbidden(ip, own=False) is not list_may
+    assert is_forbidden(ip, own=True) is not own_may
 
 
 def test_hosts_named_in_the_settings_may_be_private_and_no_others():
-    reach = Reach(hosts=("10.0.0.7", "10.0.0.8:8080"))
-    assert address_of("http://10.0.0.7:99/a", reach).host == "10.0.0.7:99"
-    assert address_of("http://10.0.0.8:8080/a", reach).host == "10.0.0.8:8080"
+    policy = HostPolicy(hosts=("10.0.0.7", "10.0.0.8:8080"))
+    assert address_of("http://10.0.0.7:99/a", policy).host == "10.0.0.7:99"
+    assert address_of("http://10.0.0.8:8080/a", policy).host == "10.0.0.8:8080"
     for uri in ("http://10.0.0.8/a", "http://10.0.0.9/a", "http://0x0a000007/a"):
         with pytest.raises(Rejected):
-            address_of(uri, reach)
-    assert address_of("http://10.0.0.9/a", Reach(configured=True)).host == "10.0.0.9"
+            address_of(uri, policy)
+    assert address_of("http://10.0.0.9/a", HostPolicy(configured=True)).host == "10.0.0.9"
 
 
 def test_what_is_told_holds_no_secret():
     assert public("https://me:pw@host.example/path?sig=1#x") == "https://host.example/path"
     text = "\x1b[31mERROR:\x1b[0m cannot reach http://me:pw1234@10.0.0.1:80 for https://h.example/v?sig=abc"
-    shown = told(text, "http://me:pw1234@10.0.0.1:80")
+    shown = sanitize(text, "http://me:pw1234@10.0.0.1:80")
     assert "pw1234" not in shown
     assert "abc" not in shown
     assert "https://h.example/v" in shown
-    assert len(told("x" * 1000)) < 310
+    assert len(sanitize("x" * 1000)) < 310
 
 
 def test_a_proxy_comes_from_the_named_variable(monkeypatch):

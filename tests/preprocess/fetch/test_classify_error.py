@@ -16,7 +16,7 @@ from yt_dlp.utils import (
     UnsupportedError,
 )
 
-from pipelines.preprocess.fetch.classify_error import BOT, BUSY, FOR_NOW, REFUSED, verdict
+from pipelines.preprocess.fetch.classify_error import BOT, BUSY, FORBIDDEN, TEMPORARY, classify_error
 
 
 def as_raised(error):
@@ -79,7 +79,7 @@ def said(text, cause=None):
         (said("This video has been age restricted"), "needs_auth"),
         (said("This live stream recording is not available."), "removed"),
         (said("This live event has ended."), "removed"),
-        (said("This live event will begin in 3 days."), FOR_NOW),
+        (said("This live event will begin in 3 days."), TEMPORARY),
         (said("This content is not available on this country domain due to a legal complaint"),
          "geo_blocked"),
         (said("Video unavailable. This video is not available on this country domain due to a legal "
@@ -92,39 +92,42 @@ def said(text, cause=None):
         (said("Unable to download webpage", status(410)), "not_found"),
         (said("Unable to download webpage", status(401)), "needs_auth"),
         (said("Unable to download webpage", status(451)), "geo_blocked"),
-        (said("Unable to download webpage", status(500)), FOR_NOW),
-        (said("Unable to download webpage", status(503)), FOR_NOW),
-        (TransportError("timed out"), FOR_NOW),
-        (IncompleteRead(10, 100), FOR_NOW),
-        (SSLError("handshake"), FOR_NOW),
-        (ProxyError("no route"), FOR_NOW),
-        (ContentTooShortError(10, 100), FOR_NOW),
-        (UnavailableVideoError(TimeoutError("only 3 bytes a second came")), FOR_NOW),
-        (ExtractorError("Unable to extract player version"), FOR_NOW),  # the site changed, not the video
-        (said("No video formats found!"), FOR_NOW),
-        (said("Something no table knows"), FOR_NOW),
+        (said("Unable to download webpage", status(500)), TEMPORARY),
+        (said("Unable to download webpage", status(503)), TEMPORARY),
+        (TransportError("timed out"), TEMPORARY),
+        (IncompleteRead(10, 100), TEMPORARY),
+        (SSLError("handshake"), TEMPORARY),
+        (ProxyError("no route"), TEMPORARY),
+        (ContentTooShortError(10, 100), TEMPORARY),
+        (UnavailableVideoError(TimeoutError("only 3 bytes a second came")), TEMPORARY),
+        (ExtractorError("Unable to extract player version"), TEMPORARY),  # the site changed, not the video
+        (said("No video formats found!"), TEMPORARY),
+        (said("Something no table knows"), TEMPORARY),
     ],
 )  # fmt: skip
 def test_failures_are_told_apart(error, code):
-    assert verdict(as_raised(error), youtube=True).code == code
-    assert verdict(error, youtube=True).code == code
+    assert classify_error(as_raised(error), youtube=True).code == code
+    assert classify_error(error, youtube=True).code == code
 
 
 def test_forbidden_is_a_limit_of_youtube_and_a_locked_door_elsewhere():
-    assert verdict(as_raised(status(403)), youtube=True).code == REFUSED
-    assert not verdict(as_raised(status(403)), youtube=True).final
-    assert verdict(as_raised(status(403)), youtube=False).code == "needs_auth"
+    assert classify_error(as_raised(status(403)), youtube=True).code == FORBIDDEN
+    assert not classify_error(as_raised(status(403)), youtube=True).final
+    assert classify_error(as_raised(status(403)), youtube=False).code == "needs_auth"
 
 
 def test_the_wait_a_site_asks_for_is_kept():
-    assert verdict(as_raised(status(429, {"Retry-After": "120"})), youtube=True).after == 120
-    assert verdict(as_raised(status(503, {"Retry-After": "7"})), youtube=False).after == 7
+    assert classify_error(as_raised(status(429, {"Retry-After": "120"})), youtube=True).after == 120
+    assert classify_error(as_raised(status(503, {"Retry-After": "7"})), youtube=False).after == 7
 
 
 def test_missing_formats_after_a_broken_challenge_are_not_the_videos_fault():
     error = as_raised(said("Requested format is not available. Use --list-formats"))
-    assert verdict(error, True, ["[youtube] x: n challenge solving failed: Some formats"]).code == FOR_NOW
-    assert verdict(error, True, ["something else"]).code == "no_format"
+    assert (
+        classify_error(error, True, ["[youtube] x: n challenge solving failed: Some formats"]).code
+        == TEMPORARY
+    )
+    assert classify_error(error, True, ["something else"]).code == "no_format"
 
 
 def test_an_earlier_failed_way_does_not_decide():
@@ -136,4 +139,4 @@ def test_an_earlier_failed_way_does_not_decide():
             raise TransportError("timed out")  # noqa: B904
     except TransportError:
         error = sys.exc_info()[1]
-    assert verdict(error, youtube=True).code == FOR_NOW
+    assert classify_error(error, youtube=True).code == TEMPORARY

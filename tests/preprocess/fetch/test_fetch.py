@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import Rejected, Transient
-from pipelines.preprocess.fetch.fetch import obtain
+from pipelines.preprocess.fetch.fetch import fetch_recording
 from pipelines.preprocess.fetch.hosts import HostBusy
 from storage.errors import StoreError
 from storage.mirrors import EXTENSIONS
@@ -28,7 +28,7 @@ def mirror(tmp_path, noise):
 
 
 def transport_of(wanted, settings, check):
-    with obtain(wanted, settings, check) as fetched:
+    with fetch_recording(wanted, settings, check) as fetched:
         assert fetched.path.is_file()
         assert fetched.probe["frames"] == 25
         return fetched.transport
@@ -58,7 +58,7 @@ def test_a_mirror_stands_in_for_what_the_origin_removed(server, quick, ask, chec
 def test_a_mirror_that_is_out_of_order_does_not_give_way(server, quick, ask, check, noise, tmp_path):
     server.site.answers["/a.mp4"] = server.Answer(noise)
     settings = replace(quick, mirrors=(str(tmp_path / "not-mounted"),))
-    with pytest.raises(StoreError), obtain(ask(f"{server.url}/a.mp4"), settings, check):
+    with pytest.raises(StoreError), fetch_recording(ask(f"{server.url}/a.mp4"), settings, check):
         pass
     assert not server.site.requests
 
@@ -125,12 +125,12 @@ def test_a_partial_file_is_never_given_out_but_continued(server, quick, ask, che
     given = []
     with (
         pytest.raises(Transient, match="gave up"),
-        obtain(wanted, replace(quick, retries=0), check) as fetched,
+        fetch_recording(wanted, replace(quick, retries=0), check) as fetched,
     ):
         given.append(fetched)
     assert not given
     server.site.answers["/a.mp4"] = server.Answer(noise)
-    with obtain(wanted, quick, check) as fetched:
+    with fetch_recording(wanted, quick, check) as fetched:
         assert fetched.path.read_bytes() == noise
     assert server.site.requests[-1][1]["Range"] == "bytes=60000-"
     assert not [p for p in (tmp_path / "work" / "work").iterdir()]
@@ -139,12 +139,12 @@ def test_a_partial_file_is_never_given_out_but_continued(server, quick, ask, che
 def test_a_killed_process_leaves_what_it_had_to_the_next(server, quick, ask, check, noise, tmp_path):
     program = (
         "import sys\nfrom pathlib import Path\n"
-        "from pipelines.preprocess.download import DownloadConfig, wanted\n"
-        "from pipelines.preprocess.fetch.fetch import obtain\n"
+        "from pipelines.preprocess.download import DownloadConfig, video_request\n"
+        "from pipelines.preprocess.fetch.fetch import fetch_recording\n"
         "from pipelines.preprocess.fetch.settings import TransportConfig\n"
         "row = {'id': 'rec', 'uri': sys.argv[1], 'span': []}\n"
         "settings = TransportConfig(folder=sys.argv[2], private_hosts=('127.0.0.1',))\n"
-        "with obtain(wanted(row, DownloadConfig()), settings, None): pass\n"
+        "with fetch_recording(video_request(row, DownloadConfig()), settings, None): pass\n"
     )
     url, folder = f"{server.url}/a.mp4", tmp_path / "work"
     server.site.answers["/a.mp4"] = server.Answer(noise, pause=0.005)
@@ -155,7 +155,7 @@ def test_a_killed_process_leaves_what_it_had_to_the_next(server, quick, ask, che
     running.kill()
     running.wait()
     server.site.answers["/a.mp4"] = server.Answer(noise)
-    with obtain(ask(url), quick, check) as fetched:
+    with fetch_recording(ask(url), quick, check) as fetched:
         assert fetched.path.read_bytes() == noise
     assert int(server.site.requests[-1][1]["Range"].removeprefix("bytes=").rstrip("-")) > 0
 
@@ -164,9 +164,9 @@ def test_a_fault_after_the_transfer_does_not_fetch_again(server, quick, ask, che
     """The store is full, say, when the video is published."""
     server.site.answers["/a.mp4"] = server.Answer(noise)
     wanted = ask(f"{server.url}/a.mp4")
-    with pytest.raises(OSError, match="full"), obtain(wanted, quick, check):
+    with pytest.raises(OSError, match="full"), fetch_recording(wanted, quick, check):
         raise OSError("the disk is full")
-    with obtain(wanted, quick, check) as fetched:
+    with fetch_recording(wanted, quick, check) as fetched:
         assert hashlib.sha256(fetched.path.read_bytes()).digest() == hashlib.sha256(noise).digest()
     assert server.site.counts["/a.mp4"] == 1
 
@@ -179,20 +179,20 @@ def test_a_kept_file_is_looked_into_again(server, quick, ask, check, noise):
     def silent(_):
         raise Rejected("no_sound", "rec has no sound")
 
-    with pytest.raises(OSError, match="full"), obtain(wanted, quick, check):
+    with pytest.raises(OSError, match="full"), fetch_recording(wanted, quick, check):
         raise OSError("the disk is full")
-    with pytest.raises(Rejected, match="no_sound"), obtain(wanted, quick, silent):
+    with pytest.raises(Rejected, match="no_sound"), fetch_recording(wanted, quick, silent):
         pass
 
 
 def test_a_kept_file_that_was_damaged_is_fetched_again(server, quick, ask, check, noise, tmp_path):
     server.site.answers["/a.mp4"] = server.Answer(noise)
     wanted = ask(f"{server.url}/a.mp4")
-    with pytest.raises(OSError, match="full"), obtain(wanted, quick, check):
+    with pytest.raises(OSError, match="full"), fetch_recording(wanted, quick, check):
         raise OSError("the disk is full")
     (body,) = (tmp_path / "work" / "work").glob("*/body")
     body.write_bytes(noise[:1000])
-    with obtain(wanted, quick, check) as fetched:
+    with fetch_recording(wanted, quick, check) as fetched:
         assert fetched.path.read_bytes() == noise
 
 
@@ -226,7 +226,7 @@ def test_a_web_mirror_is_taken_up_where_it_broke(server, quick, ask, check, nois
     with pytest.raises(Transient, match="gave up"):
         transport_of(ask(""), settings, check)
     server.site.answers["/m/rec.mp4"] = server.Answer(noise)
-    with obtain(ask(""), settings, check) as fetched:
+    with fetch_recording(ask(""), settings, check) as fetched:
         assert fetched.path.read_bytes() == noise
     assert server.site.requests[-1][1]["Range"] == "bytes=60000-"
 
@@ -253,9 +253,9 @@ def test_a_damaged_web_mirror_gives_way_after_a_second_try(server, quick, ask, c
 # --- giving up ----------------------------------------------------------------------------------------------
 def test_a_recording_is_given_up_only_by_the_users_word(server, quick, ask, check):
     server.site.answers["/a.mp4"] = server.Answer(status=500)
-    with pytest.raises(Transient, match="gave up after 3 tries"):
+    with pytest.raises(Transient, match="gave up after 3 attempts"):
         transport_of(ask(f"{server.url}/a.mp4"), quick, check)
-    with pytest.raises(Rejected, match="gave up after 3 tries") as caught:
+    with pytest.raises(Rejected, match="gave up after 3 attempts") as caught:
         transport_of(ask(f"{server.url}/a.mp4"), replace(quick, give_up=True), check)
     assert caught.value.code == "unreachable"
 
@@ -302,7 +302,7 @@ def test_many_recordings_of_one_host_keep_its_limit(server, quick, ask, check, n
 def test_the_default_folder_lies_in_the_cache(quick, ask, check, noise, server, monkeypatch, tmp_path):
     monkeypatch.setenv("REENACT_CACHE", str(tmp_path / "cache"))
     server.site.answers["/a.mp4"] = server.Answer(noise)
-    with obtain(ask(f"{server.url}/a.mp4"), replace(quick, folder=""), check) as fetched:
+    with fetch_recording(ask(f"{server.url}/a.mp4"), replace(quick, folder=""), check) as fetched:
         assert fetched.path.is_relative_to(tmp_path / "cache" / "download")
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.preprocess.fetch.hosts import HostBusy, Hosts, only_one
-from pipelines.preprocess.fetch.plain_http import GaveUp
+from pipelines.preprocess.fetch.hosts import HostBusy, Hosts, exclusive_lock
+from pipelines.preprocess.fetch.plain_http import RetriesExhausted
 
 ROOT = Path(__file__).resolve().parents[3]
 WORKER = """
@@ -22,7 +22,7 @@ from pipelines.preprocess.fetch.hosts import Hosts
 folder, per_host, between, count = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
 hosts, spans = Hosts(Path(folder), per_host, 30), []
 for _ in range(count):
-    with hosts.turn("example.org", between):
+    with hosts.slot("example.org", between):
         start = time.time()
         time.sleep(0.05)
         spans.append([start, time.time()])
@@ -53,20 +53,20 @@ def test_processes_keep_the_distance_of_starts(tmp_path):
 
 def test_hosts_do_not_wait_for_each_other(tmp_path):
     hosts = Hosts(tmp_path, 1, 0.2)
-    with hosts.turn("a.example", 60), hosts.turn("b.example", 60):
+    with hosts.slot("a.example", 60), hosts.slot("b.example", 60):
         pass
-    with pytest.raises(HostBusy, match=r"a\.example is to be left alone"), hosts.turn("a.example", 0):
+    with pytest.raises(HostBusy, match=r"a\.example accepts no requests"), hosts.slot("a.example", 0):
         pass
 
 
 def test_a_process_that_dies_gives_its_slot_back(tmp_path):
     program = (
         "import os, sys\nfrom pathlib import Path\nfrom pipelines.preprocess.fetch.hosts import Hosts\n"
-        "with Hosts(Path(sys.argv[1]), 1, 1).turn('h', 0): os.kill(os.getpid(), 9)"
+        "with Hosts(Path(sys.argv[1]), 1, 1).slot('h', 0): os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, check=False)
     assert done.returncode == -9
-    with Hosts(tmp_path, 1, 1).turn("h", 0):
+    with Hosts(tmp_path, 1, 1).slot("h", 0):
         pass
 
 
@@ -75,12 +75,12 @@ def test_back_off_reaches_who_is_waiting_already(tmp_path):
 
     def wait():
         try:
-            with hosts.turn("h", 0):
+            with hosts.slot("h", 0):
                 ended.append("went")
         except HostBusy:
             ended.append("busy")
 
-    with hosts.turn("h", 0.6):
+    with hosts.slot("h", 0.6):
         pass
     waiting = threading.Thread(target=wait)
     waiting.start()
@@ -92,12 +92,12 @@ def test_back_off_reaches_who_is_waiting_already(tmp_path):
 
 def test_no_host_says_more_than_a_day(tmp_path):
     Hosts(tmp_path, 1, 1).back_off("h", 1e12)
-    with pytest.raises(HostBusy, match=r"another 86[34]00 s"), Hosts(tmp_path, 1, 1).turn("h", 0):
+    with pytest.raises(HostBusy, match=r"another 86[34]00 s"), Hosts(tmp_path, 1, 1).slot("h", 0):
         pass
 
 
 def test_host_names_do_not_become_paths(tmp_path):
-    with Hosts(tmp_path / "hosts", 1, 1).turn("../../up", 0):
+    with Hosts(tmp_path / "hosts", 1, 1).slot("../../up", 0):
         pass
     assert [p.name for p in tmp_path.iterdir()] == ["hosts"]
     (folder,) = (tmp_path / "hosts").iterdir()
@@ -109,7 +109,7 @@ def test_a_clock_that_was_half_written_counts_as_none(tmp_path):
     hosts.back_off("h", 3600)
     (clock,) = tmp_path.glob("*/clock")
     clock.write_text('{"not_bef')
-    with hosts.turn("h", 0):
+    with hosts.slot("h", 0):
         pass
 
 
@@ -117,7 +117,7 @@ def test_only_one_holds_a_lock_file_and_it_is_gone_afterwards(tmp_path):
     path, inside, most = tmp_path / "one.lock", [], []
 
     def work():
-        with only_one(path, 20):
+        with exclusive_lock(path, 20):
             inside.append(1)
             most.append(len(inside))
             time.sleep(0.01)
@@ -128,11 +128,11 @@ def test_only_one_holds_a_lock_file_and_it_is_gone_afterwards(tmp_path):
     [t.join() for t in threads]
     assert most == [1] * 8
     assert not path.exists()
-    with only_one(path, 1), pytest.raises(HostBusy), only_one(path, 0):
+    with exclusive_lock(path, 1), pytest.raises(HostBusy), exclusive_lock(path, 0):
         pass
 
 
-@pytest.mark.parametrize("kind", [HostBusy, GaveUp])
+@pytest.mark.parametrize("kind", [HostBusy, RetriesExhausted])
 def test_what_is_for_a_later_run_comes_whole_from_a_worker(kind):
-    error = pickle.loads(pickle.dumps(kind("h is to be left alone")))
-    assert (str(error), error.soon) == ("h is to be left alone", False)
+    error = pickle.loads(pickle.dumps(kind("h accepts no requests")))
+    assert (str(error), error.soon) == ("h accepts no requests", False)

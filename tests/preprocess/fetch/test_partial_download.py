@@ -5,7 +5,13 @@ import pytest
 
 from pipelines.errors import Rejected
 from pipelines.preprocess.fetch import partial_download
-from pipelines.preprocess.fetch.partial_download import Fetched, empty, keep, kept, work_folder
+from pipelines.preprocess.fetch.partial_download import (
+    FetchedVideo,
+    clear,
+    load_complete,
+    mark_complete,
+    work_folder,
+)
 
 
 def test_the_folder_stays_after_a_fault_and_goes_after_an_answer(tmp_path):
@@ -44,17 +50,17 @@ def test_requests_do_not_share_a_folder(tmp_path):
 def test_a_complete_file_is_known_again(tmp_path):
     path = tmp_path / "body"
     path.write_bytes(b"video")
-    assert kept(tmp_path) is None
-    fetched = Fetched(path, "ytdlp", 2.5, {"format_id": "137+140"}, {"frames": 3})
-    keep(tmp_path, fetched)
-    assert kept(tmp_path) == fetched
-    empty(tmp_path)
-    assert kept(tmp_path) is None
+    assert load_complete(tmp_path) is None
+    fetched = FetchedVideo(path, "ytdlp", 2.5, {"format_id": "137+140"}, {"frames": 3})
+    mark_complete(tmp_path, fetched)
+    assert load_complete(tmp_path) == fetched
+    clear(tmp_path)
+    assert load_complete(tmp_path) is None
 
 
 def test_a_mirrors_own_file_is_not_kept(tmp_path):
-    keep(tmp_path, Fetched(tmp_path / "elsewhere" / "a.mp4", "mirror"))
-    assert kept(tmp_path) is None
+    mark_complete(tmp_path, FetchedVideo(tmp_path / "elsewhere" / "a.mp4", "mirror"))
+    assert load_complete(tmp_path) is None
 
 
 def test_what_nobody_came_back_for_is_swept_away(tmp_path):

@@ -35,7 +35,7 @@ def publish(quick, tmp_path, monkeypatch):
 def test_a_partial_video_is_never_published_and_the_next_run_goes_on(server, publish, noise):
     server.site.answers["/a.mp4"] = server.Answer(noise, cut=70_000, ranges=False)
     store, result = publish(f"{server.url}/a.mp4", retries=0)
-    assert "gave up after 1 tries" in result.failure
+    assert "gave up after 1 attempts" in result.failure
     assert not store.walk("packs")
     server.site.answers["/a.mp4"] = server.Answer(noise)
     store, result = publish(f"{server.url}/a.mp4", retries=0)
@@ -52,7 +52,7 @@ def test_tries_of_a_transport_are_not_multiplied_by_the_engines(server, publish,
     monkeypatch.setattr(packs, "RETRIES", (0.0, 0.0, 0.0))
     server.site.answers["/a.mp4"] = server.Answer(status=500)
     _, result = publish(f"{server.url}/a.mp4", retries=1, order=order)
-    assert "gave up after 2 tries" in result.failure
+    assert "gave up after 2 attempts" in result.failure
     assert server.site.counts["/a.mp4"] == 2
 
 
@@ -62,7 +62,7 @@ def test_what_is_given_up_by_the_users_word_is_a_row_of_the_record(server, publi
     (record,) = read_pack_record(store, "download", "k" * 8)
     assert not result.failure
     assert (record.status, record.code) == ("rejected", "unreachable")
-    assert "HTTP status 500; gave up after 2 tries" in record.reason
+    assert "HTTP status 500; gave up after 2 attempts" in record.reason
 
 
 def test_a_removed_video_is_a_row_of_the_record(server, publish):

@@ -11,7 +11,7 @@ import pytest
 from pipelines.errors import Rejected, Transient
 from pipelines.media import probe
 from pipelines.preprocess.fetch import ytdlp
-from pipelines.preprocess.fetch.address import Reach, address_of
+from pipelines.preprocess.fetch.address import HostPolicy, address_of
 from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
 from storage.errors import StoreError
 
@@ -25,7 +25,9 @@ def get(server, quick, tmp_path, ask):
         wanted = ask(base + path, span=span, **settings)
         how = replace(quick, **(changes or {}))
         gate = Hosts(tmp_path / "hosts", how.per_host, how.longest_wait)
-        return ytdlp.fetch(address_of(wanted.uri, Reach(hosts=how.private_hosts)), folder, wanted, how, gate)
+        return ytdlp.fetch(
+            address_of(wanted.uri, HostPolicy(hosts=how.private_hosts)), folder, wanted, how, gate
+        )
 
     get.folder = folder
     return get
@@ -99,7 +101,7 @@ def test_a_page_cannot_name_a_video_that_is_on_no_web_server(server, get, noise,
             stranger.accept()
 
 
-def test_a_section_comes_through_the_door_and_from_nowhere_else(server, get, noise, other, monkeypatch):
+def test_a_section_comes_through_the_guard_and_from_nowhere_else(server, get, noise, other, monkeypatch):
     """ffmpeg connects by itself, and heeds no_proxy."""
     monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")
     server.site.answers["/a.mp4"] = server.Answer(noise)
@@ -150,13 +152,13 @@ def test_a_page_that_fails_for_now_is_tried_again(server, get, noise):
 
 def test_a_page_that_keeps_failing_is_not_an_answer(server, get):
     server.site.answers["/watch"] = server.Answer(status=500)
-    with pytest.raises(Transient, match="gave up after 2 tries"):
+    with pytest.raises(Transient, match="gave up after 2 attempts"):
         get("/watch")
 
 
 def test_too_many_requests_hold_the_whole_host(server, get, noise):
     server.site.answers["/a.mp4"] = server.Answer(status=429, headers=[("Retry-After", "3600")])
-    with pytest.raises(HostBusy, match="left alone for another 3"):
+    with pytest.raises(HostBusy, match="no requests for another 3"):
         get("/a.mp4")
     before = len(server.site.requests)
     with pytest.raises(HostBusy):
@@ -216,7 +218,7 @@ def test_a_full_disk_is_said_at_once(server, get, noise, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(ytdlp, "_placed", full)
+    monkeypatch.setattr(ytdlp, "_move_video", full)
     with pytest.raises(StoreError, match="No space left"):
         get("/a.mp4")
 
