@@ -1,10 +1,8 @@
 """What a model gives `reenact animate` and the evaluation: sources encoded once, motion read from driving
 frames, motion fitted to the source, pictures.
 
-`models/<name>/reenact.py` has `load_reenactor(path, device, precision)` and `reenactor_of(tensors, about,
-device, precision)`, which return a `Reenactor`. Importing this module loads neither torch nor any model. T =
-frames, S = their side, I = the model's own image side.
-"""
+The class that `ModelSpec.inference` names is a `Reenactor`; models/checkpoint.py loads it. Importing this
+module loads neither torch nor any model. T = frames, S = their side, I = the model's own image side."""
 
 from __future__ import annotations
 
@@ -17,9 +15,11 @@ from models.errors import InvalidSettings
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from torch import Tensor
 
     from models.api import Clip
+    from models.checkpoint import Checkpoint
 
 Motion = Mapping[str, "Tensor"]
 """What a model reads from frames, by name; the first dimension of each tensor is T. A few kB a frame, so that
@@ -49,6 +49,24 @@ class Shown:
     speech: np.ndarray | None = None
     """(T,A) float32: what is heard at each frame, as `Reenactor.heard` makes it; without, what training
     gives clips that have no sound"""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipFrames:
+    """Some frames of a stored clip, as sources or to drive. Fields are read of the whole clip."""
+
+    clip: Clip
+    indices: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, part: slice) -> ClipFrames:
+        return ClipFrames(self.clip, self.indices[part])
+
+    def images(self) -> np.ndarray:
+        """(n,S,S,3) uint8 RGB"""
+        return self.clip.frames(self.indices)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,8 +128,20 @@ class Transfer:
             )
 
 
+ABSOLUTE = Transfer()
+"""Pose and place of the driving head, unchanged."""
+
+
 class Reenactor(Protocol):
     """A trained model, ready to be driven."""
+
+    @classmethod
+    def from_checkpoints(
+        cls, checkpoints: Mapping[str, Checkpoint], device: str | torch.device, precision: Precision
+    ) -> Reenactor:
+        """Checkpoints by their role (`ModelSpec.checkpoints`) -> the model. Raises InvalidFile where the
+        tensors are not those of the net that the metadata describes."""
+        ...
 
     image_size: int
     """I: side of the pictures it renders."""
@@ -167,14 +197,13 @@ class Reenactor(Protocol):
         """-> (T,I,I,3) float32 in [0,1]"""
         ...
 
-    def drive(self, clip: Clip, sources: Sequence[int], driving: Sequence[int]) -> np.ndarray:
-        """Frames of a stored clip, its own frames `sources` the source -> (len(driving),I,I,3) float32 in
-        [0,1]: absolute motion, from the families that the model was trained on.
-        """
+    def drive(self, source: ClipFrames, driving: ClipFrames, transfer: Transfer = ABSOLUTE) -> np.ndarray:
+        """Any pair of stored clips, or a clip and itself -> (T,I,I,3) float32 in [0,1]. Besides frames it
+        reads the fields of `ModelSpec.driving_reads`, of both clips. Raises InvalidSettings for more sources
+        than `ModelSpec.max_sources`."""
         ...
 
-    def explain(self, clip: Clip, sources: Sequence[int], frame: int) -> dict[str, np.ndarray]:
-        """How `drive` came by a frame, for the report's pictures: title -> (I,I,3) uint8 RGB, the same titles
-        for every clip. Empty for a model with nothing to show.
-        """
+    def explain(self, source: ClipFrames, driving: ClipFrames) -> dict[str, np.ndarray]:
+        """How `drive` came by one driving frame, for the report's pictures: title -> (I,I,3) uint8 RGB, the
+        same titles for every pair. Empty for a model with nothing to show."""
         ...

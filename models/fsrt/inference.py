@@ -5,10 +5,8 @@ Legend: n sources, T driving frames, K keypoints, E expression size, I image sid
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -17,15 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.api import Clip
+from models.checkpoint import Checkpoint
 from models.checkpoint_metadata import labels_of, printable, settings
 from models.errors import InvalidFile, InvalidSettings
 from models.fsrt.config import Architecture
 from models.fsrt.network import Fsrt, KeysValues
 from models.perception.head.hull import hull_area
-from models.perception.torch_net import differences, shapes
 from models.precision import autocast, best_precision, check_precision
-from models.reenactor import Follow, Motion, Precision, Shown, Transfer
+from models.reenactor import ABSOLUTE, ClipFrames, Follow, Motion, Precision, Shown, Transfer
 
 TRAINING_ONLY = ("discriminator.",)
 """Parts that a checkpoint may hold and inference does not need."""
@@ -33,55 +30,6 @@ QUERIES = {"cpu": 65_536, "cuda": 4 * 65_536}
 """Pixels rendered in one pass: at the published size the largest layer holds 1536 numbers for each."""
 DETECTED = {"cpu": 4 * 65_536, "cuda": 16 * 65_536}
 """Pixels of driving frames that the keypoint detector sees at once."""
-
-
-def load_reenactor(
-    path: Path, device: str | torch.device = "cpu", precision: Precision = "auto"
-) -> Reenactor:
-    """model.safetensors of a phase that trains the whole net. InvalidFile: another file, another model's, or
-    tensors that are missing, unknown or of another shape, which it names.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = (file.metadata() or {}).get("reenact")
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise InvalidFile(f"{path} is not a whole safetensors file: {error}") from error
-    if about is None:
-        raise InvalidFile(f"{path} is no checkpoint of a training phase: its metadata has no 'reenact'")
-    return reenactor_of(state, json.loads(about), device, precision, str(path))
-
-
-def reenactor_of(
-    tensors: Mapping[str, Tensor],
-    about: Mapping[str, Any],
-    device: str | torch.device = "cpu",
-    precision: Precision = "auto",
-    name: str = "the checkpoint",
-) -> Reenactor:
-    """Tensors by the names of `Fsrt` and what a checkpoint says of itself -> a reenactor. name: for errors.
-
-    Raises InvalidFile as `load_reenactor` does.
-    """
-    model, phase = printable(about.get("model", "fsrt")), printable(about.get("phase"))
-    if model != "fsrt":
-        raise InvalidFile(f"{name} holds {model}, not fsrt; give `--model {model}`")
-    if "architecture" not in about:
-        raise InvalidFile(f"{name} holds fsrt phase {phase}, which cannot render images")
-    try:
-        architecture, labels = settings(Architecture, about["architecture"], "architecture"), labels_of(about)
-    except InvalidFile as error:
-        raise InvalidFile(f"{name}: its metadata describes no net that is known here ({error})") from None
-    with torch.device("meta"):  # of any size that is allowed: nothing is made before the tensors agree
-        expected = shapes(Fsrt(architecture))
-    state = {key: t for key, t in tensors.items() if not key.startswith(TRAINING_ONLY)}
-    if told := differences(state, expected):
-        raise InvalidFile(f"{name} does not fit fsrt as its metadata describes it: tensors {printable(told)}")
-    net = Fsrt(architecture)
-    net.load_state_dict(state, strict=True)
-    return Reenactor(net.to(device), architecture, labels, precision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +67,27 @@ class Reenactor:
         self.precision = best_precision(self.device) if precision == "auto" else precision
         check_precision(self.precision, self.device)
         self.batch = max(1, self._most(DETECTED) // architecture.detector.size**2)
+
+    @classmethod
+    def from_checkpoints(
+        cls,
+        checkpoints: Mapping[str, Checkpoint],
+        device: str | torch.device = "cpu",
+        precision: Precision = "auto",
+    ) -> Reenactor:
+        """The checkpoint "renderer", of a phase that trains the whole net; InvalidFile for another."""
+        checkpoint = checkpoints["renderer"]
+        if "architecture" not in checkpoint.metadata:
+            phase = printable(checkpoint.metadata.get("phase"))
+            raise InvalidFile(f"{checkpoint.name} holds fsrt phase {phase}, which cannot render images")
+        architecture, labels = checkpoint.describe(
+            lambda metadata: (
+                settings(Architecture, metadata["architecture"], "architecture"),
+                labels_of(metadata),
+            )
+        )
+        net = checkpoint.load_into(lambda: Fsrt(architecture), TRAINING_ONLY)
+        return cls(net.to(device), architecture, labels, precision)
 
     def _most(self, by_device: Mapping[str, int]) -> int:
         return by_device["cuda" if self.device.type == "cuda" else "cpu"]
@@ -187,20 +156,25 @@ class Reenactor:
 
     @torch.inference_mode()
     def drive(
-        self, clip: Clip, sources: Sequence[int], driving: Sequence[int], queries: int | None = None
+        self,
+        source: ClipFrames,
+        driving: ClipFrames,
+        transfer: Transfer = ABSOLUTE,
+        queries: int | None = None,
     ) -> np.ndarray:
-        """Reads the clip's frames alone -> (len(driving),I,I,3) float32 in [0,1]; absolute motion.
+        """Reads the clips' frames alone -> (T,I,I,3) float32 in [0,1]. Relative motion starts at the first
+        driving frame.
 
         `queries`: pixels rendered in one pass; it bounds memory and does not change the result.
         """
-        scene = self._scene(clip.frames(sources))
-        parts = [
-            self.render(scene, self._motion(clip.frames(driving[start : start + self.batch])), queries)
-            for start in range(0, len(driving), self.batch)
-        ]
+        scene, first, parts = self._scene(source.images()), None, []
+        for start in range(0, len(driving), self.batch):
+            motion = self._motion(driving[start : start + self.batch].images())
+            first = first or {name: values[:1] for name, values in motion.items()}
+            parts.append(self.render(scene, self.transfer(scene, motion, first, transfer), queries))
         return np.concatenate(parts)
 
-    def explain(self, clip: Clip, sources: Sequence[int], frame: int) -> dict[str, np.ndarray]:
+    def explain(self, source: ClipFrames, driving: ClipFrames) -> dict[str, np.ndarray]:
         """Nothing: what it decodes from is no picture."""
         return {}
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from models.checkpoint import Checkpoint
 from models.checkpoint_metadata import settings
 from models.errors import InvalidFile, InvalidSettings
 from models.fsrt.config import Architecture, Detector, Judge, full
@@ -77,22 +78,22 @@ def read(
     return tensors, _labels(files)
 
 
-def load(files: Mapping[str, Path]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A net to render with: tensors and metadata as a checkpoint of our own holds them, its architecture
-    inferred. The discriminator stays behind. Raises InvalidFile or InvalidSettings as `read` does.
-    """
+def load(files: Mapping[str, Path]) -> Checkpoint:
+    """A net to render with, as a checkpoint of our own holds it, its architecture inferred. The discriminator
+    stays behind. Raises InvalidFile or InvalidSettings as `read` does."""
     tensors, labels = read(files)
     if not any(name in files for name in NETS):
         raise InvalidSettings(
             f"weights {' and '.join(files)} hold a detector alone, which cannot render images"
         )
-    about = {
+    metadata = {
         "model": "fsrt",
         "phase": "released",
         "architecture": asdict(architecture_of(tensors, full())),
         "labels": labels,
     }
-    return {name: tensor for name, tensor in tensors.items() if _part(name) != JUDGE}, about
+    own = {name: tensor for name, tensor in tensors.items() if _part(name) != JUDGE}
+    return Checkpoint(tensors=own, metadata=metadata, name=" and ".join(files))
 
 
 def check(weights_id: str, path: Path) -> None:

@@ -72,7 +72,7 @@ SPEC = ModelSpec(
     nets=nets,
     net_settings=("vgg19",),
     released=RELEASED,
-    inference="models.fsrt.inference:load_reenactor",
+    inference="models.fsrt.inference:Reenactor",
     inference_nets=lambda config: (),
     driving_reads=lambda config: {"clips": ("frames",)},
 )

@@ -19,11 +19,8 @@ from torch import Tensor
 from models.api import Batch, Clip, Look, Sample
 from models.fsrt import augment, losses, visualize
 from models.fsrt.config import Architecture, Augment, Sampling
-from models.fsrt.inference import load_reenactor
 from models.fsrt.network import Fsrt, KeysValues, pixel_grid
 from models.precision import precise
-
-__all__ = ["ReenactTask", "load_reenactor"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,8 @@ of the driving window, A length of an audio vector.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -18,7 +16,8 @@ import torch
 from torch import Tensor
 
 from models.api import Clip
-from models.checkpoint_metadata import labels_of, printable, settings
+from models.checkpoint import Checkpoint
+from models.checkpoint_metadata import labels_of, settings
 from models.errors import InvalidFile, InvalidSettings
 from models.headgan import visualize
 from models.headgan.audio import heard
@@ -38,9 +37,8 @@ from models.headgan.motion import (
 from models.headgan.network import Generator, Rendered
 from models.perception.head.morphable import MorphableModel
 from models.perception.head.raster_torch import Shading
-from models.perception.torch_net import differences, shapes
 from models.precision import autocast, best_precision, check_precision
-from models.reenactor import Follow, Motion, Precision, Shown, Transfer
+from models.reenactor import ABSOLUTE, ClipFrames, Follow, Motion, Precision, Shown, Transfer
 
 TRAINING_ONLY = ("image_discriminator.", "mouth_discriminator.")
 """Parts that a checkpoint may hold and inference does not need."""
@@ -49,55 +47,6 @@ RENDERED = {"cpu": 65_536, "cuda": 16 * 65_536}
 
 
 # --- checkpoints --------------------------------------------------------------------------------------------
-def load_reenactor(
-    path: Path, device: str | torch.device = "cpu", precision: Precision = "auto"
-) -> Reenactor:
-    """model.safetensors of a training phase. InvalidFile: another file, another model's, or tensors that are
-    missing, unknown or of another shape, which it names.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = (file.metadata() or {}).get("reenact")
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise InvalidFile(f"{path} is not a whole safetensors file: {error}") from error
-    if about is None:
-        raise InvalidFile(f"{path} is no checkpoint of a training phase: its metadata has no 'reenact'")
-    return reenactor_of(state, json.loads(about), device, precision, str(path))
-
-
-def reenactor_of(
-    tensors: Mapping[str, Tensor],
-    about: Mapping[str, Any],
-    device: str | torch.device = "cpu",
-    precision: Precision = "auto",
-    name: str = "the checkpoint",
-) -> Reenactor:
-    """Tensors by the names of `Generator` and what a checkpoint says of itself -> a reenactor. name: for
-    errors.
-
-    Raises InvalidFile as `load_reenactor` does.
-    """
-    if about.get("model") != "headgan":
-        raise InvalidFile(
-            f"{name} holds {about.get('model')}, not headgan; give `--model {about.get('model')}`"
-        )
-    try:
-        described, labels = Described.of(about), labels_of(about)
-        with torch.device("meta"):  # metadata may name any size: nothing is made before the tensors agree
-            net = Generator(described.net)
-    except (TypeError, KeyError, InvalidFile, RuntimeError, OverflowError) as error:
-        told = printable(error)
-        raise InvalidFile(f"{name}: its metadata describes no net that is known here ({told})") from None
-    state = {key: t.float() for key, t in tensors.items() if not key.startswith(TRAINING_ONLY)}
-    if told := differences(state, shapes(net)):
-        raise InvalidFile(f"{name} does not fit headgan as its metadata describes it: tensors {told}")
-    net.load_state_dict(state, strict=True, assign=True)
-    return Reenactor(net.to(device), described, labels, precision)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Described:
     """What a checkpoint says of itself, besides its labels."""
@@ -170,6 +119,21 @@ class Reenactor:
         self._model: MorphableModel | None = None
         self._faces: Faces | None = None
 
+    @classmethod
+    def from_checkpoints(
+        cls,
+        checkpoints: Mapping[str, Checkpoint],
+        device: str | torch.device = "cpu",
+        precision: Precision = "auto",
+    ) -> Reenactor:
+        """The checkpoint "renderer"; its discriminators are left out."""
+        checkpoint = checkpoints["renderer"]
+        described, labels = checkpoint.describe(
+            lambda metadata: (Described.of(metadata), labels_of(metadata))
+        )
+        net = checkpoint.load_into(lambda: Generator(described.net), TRAINING_ONLY)
+        return cls(net.to(device), described, labels, precision)
+
     def use(self, nets: Mapping[str, Any]) -> None:
         """The head that it draws."""
         model: MorphableModel = nets[self.described.head]
@@ -237,13 +201,7 @@ class Reenactor:
     def transfer(self, scene: Scene, driving: Motion, first: Motion, how: Transfer) -> Motion:
         """The whole video's motion -> packed (T,W,P) float32, windows; audio (T,A)."""
         self.check(how)
-        lent = how.edit.expression_of
-        head = edited(
-            mixed(self._head(driving, "driving"), scene.head, how.motion),
-            how.edit,
-            self.model,
-            None if lent is None else self._head(lent, "expression").expression[0],
-        )
+        head = self._transferred(scene, self._head(driving, "driving"), how)
         return {"packed": self._windows(head, range(len(head))), "audio": driving["speech"]}
 
     # --- pictures ---
@@ -264,31 +222,37 @@ class Reenactor:
         return rendered, windows[:, -1]
 
     @torch.inference_mode()
-    def drive(self, clip: Clip, sources: Sequence[int], driving: Sequence[int]) -> np.ndarray:
-        """From the clip's fits and speech features -> (len(driving),I,I,3) float32 in [0,1]; absolute motion.
+    def drive(self, source: ClipFrames, driving: ClipFrames, transfer: Transfer = ABSOLUTE) -> np.ndarray:
+        """From the clips' fits and the driving clip's speech features -> (T,I,I,3) float32 in [0,1].
         InvalidSettings for several sources.
-        """
-        return self.render(*self.seen(clip, sources, driving))
+
+        A clip that drives itself by absolute motion keeps its own fits, with `identity: frame` each frame's
+        own face too. In all other pairs the face is the source's; relative motion is that of the whole
+        driving clip."""
+        return self.render(*self.prepare(source, driving, transfer))
 
     @torch.inference_mode()
-    def seen(self, clip: Clip, sources: Sequence[int], driving: Sequence[int]) -> tuple[Scene, Motion]:
+    def prepare(
+        self, source: ClipFrames, driving: ClipFrames, transfer: Transfer = ABSOLUTE
+    ) -> tuple[Scene, Motion]:
         """What `drive` renders."""
-        if len(sources) != 1:
-            raise InvalidSettings(f"headgan takes one source, found {len(sources)}; set eval.sources to 1")
-        frames = clip.frames(sources)
-        whole = read_motion(clip.read, self.described.identity).in_pixels(self.image_size / frames.shape[1])
-        speech = torch.zeros(len(driving), 0)
-        if self.described.net.audio:
-            has_sound = bool(clip.read("clip")["has_sound"])
-            hearing, whose = self.described.hearing, f"clip {clip.key}"
-            speech = torch.from_numpy(heard(clip.read("speech"), driving, hearing, has_sound, whose))
-        scene = self._scene(frames, whole.at(list(sources)))
-        return scene, {"packed": self._windows(whole, driving), "audio": speech}
+        if len(source) != 1:
+            raise InvalidSettings(f"headgan takes one source, found {len(source)}; set eval.sources to 1")
+        self.check(transfer)
+        images = source.images()
+        whole = self._stored_motion(source.clip, images.shape[1])
+        scene = self._scene(images, whole.at(list(source.indices)))
+        if source.clip.key != driving.clip.key:
+            whole = self._stored_motion(driving.clip, driving[:1].images().shape[1])
+        if source.clip.key != driving.clip.key or transfer != ABSOLUTE:
+            whole = self._transferred(scene, whole, transfer)
+        packed = self._windows(whole, driving.indices)
+        return scene, {"packed": packed, "audio": self._stored_audio(driving)}
 
     @torch.inference_mode()
-    def explain(self, clip: Clip, sources: Sequence[int], frame: int) -> dict[str, np.ndarray]:
+    def explain(self, source: ClipFrames, driving: ClipFrames) -> dict[str, np.ndarray]:
         """The frame's condition, the flow, and the source warped by it; title -> (I,I,3) uint8."""
-        made, condition = self.made(*self.seen(clip, sources, [frame]))
+        made, condition = self.made(*self.prepare(source, driving))
         nmfc = self.described.net.condition == "nmfc"
         shown = {"NMFC" if nmfc else "sketch": visualize.shares_to_bytes(condition)[0]}
         if made.flow is not None:
@@ -297,6 +261,29 @@ class Reenactor:
         return shown
 
     # --- details ---
+    def _stored_motion(self, clip: Clip, side: int) -> HeadMotion:
+        """Of a whole clip whose frames have this side, in pixels of images of side I."""
+        return read_motion(clip.read, self.described.identity).in_pixels(self.image_size / side)
+
+    def _stored_audio(self, driving: ClipFrames) -> Tensor:
+        """(T,A) of a clip's frames."""
+        clip = driving.clip
+        if not self.described.net.audio:
+            return torch.zeros(len(driving), 0)
+        has_sound = bool(clip.read("clip")["has_sound"])
+        hearing, whose = self.described.hearing, f"clip {clip.key}"
+        return torch.from_numpy(heard(clip.read("speech"), driving.indices, hearing, has_sound, whose))
+
+    def _transferred(self, scene: Scene, driving: HeadMotion, how: Transfer) -> HeadMotion:
+        """The driving motion of a whole video on the source's face, edited."""
+        other = how.edit.expression_of
+        return edited(
+            mixed(driving, scene.head, how.motion),
+            how.edit,
+            self.model,
+            None if other is None else self._head(other, "expression").expression[0],
+        )
+
     def _scene(self, frames: np.ndarray, head: HeadMotion) -> Scene:
         """frames (1,S,S,3) uint8"""
         image = visualize.taken(torch.from_numpy(frames).to(self.device)[None], self.image_size)[0]

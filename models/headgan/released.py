@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from models.checkpoint import Checkpoint
 from models.errors import InvalidFile, InvalidSettings
 from models.headgan.config import RGB, Architecture, Hearing, Judges, official
 from models.headgan.discriminator import image_discriminator, mouth_discriminator
@@ -105,9 +106,9 @@ def read(
     return tensors, labels
 
 
-def load(files: Mapping[str, Path]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A net to render with: tensors and metadata as a checkpoint of our own holds them, its architecture
-    inferred. The judges stay behind. Raises InvalidFile or InvalidSettings as `read` does.
+def load(files: Mapping[str, Path]) -> Checkpoint:
+    """A net to render with, as a checkpoint of our own holds it, its architecture inferred. The judges stay
+    behind. Raises InvalidFile or InvalidSettings as `read` does.
 
     Head, identity and sound are what the authors trained with: LSFM, each frame's own fit, and features that
     reach ahead. They had characters from a speech recogniser, as the label `tokens` of a net that hears says.
@@ -116,7 +117,7 @@ def load(files: Mapping[str, Path]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     net = architecture_of(tensors, official())
     if net.audio:
         labels["tokens"] = "transcripts"
-    about = {
+    metadata = {
         "model": "headgan",
         "phase": "released",
         "architecture": asdict(net),
@@ -127,7 +128,7 @@ def load(files: Mapping[str, Path]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "speech": {"encoder": "headgan", "audio_align": "official"} if net.audio else None,
         "labels": labels,
     }
-    return tensors, about
+    return Checkpoint(tensors=tensors, metadata=metadata, name=" and ".join(files))
 
 
 def check(weights_id: str, path: Path) -> None:

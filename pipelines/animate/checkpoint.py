@@ -53,13 +53,15 @@ class ModelSource:
 
     def load(self, device: str, precision: Precision) -> Reenactor:
         """InvalidFile, naming the tensors, where the file is another model's."""
+        from models.checkpoint import load_reenactor, read_checkpoint
+
         spec = load_spec(self.model)
-        module = importlib.import_module(spec.inference.partition(":")[0])
         if set(self.files) == {""}:
-            return module.load_reenactor(self.files[""], device, precision)
-        reader = spec.released[self.name].reader.partition(":")[0]
-        tensors, about = importlib.import_module(reader).load(self.files)
-        return module.reenactor_of(tensors, about, device, precision, self.name)
+            checkpoint = read_checkpoint(self.files[""])
+        else:
+            reader = spec.released[self.name].reader.partition(":")[0]
+            checkpoint = importlib.import_module(reader).load(self.files)
+        return load_reenactor(spec, {"renderer": checkpoint}, device, precision)
 
 
 def from_checkpoint(path: Path, model: str | None, store: Store, log: Log) -> ModelSource:

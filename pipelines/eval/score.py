@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.reenactor import ClipFrames
 from pipelines.dataset.clips import Clips, StoredClip
 from pipelines.errors import UserError
 from pipelines.eval.captions import caption, column_titles
@@ -145,7 +146,7 @@ def drive(
     """A clip, numbers of its source and of its T driving frames -> the model's and the baselines' (T,S,S,3)
     uint8, and the truth."""
     frames = clip.frames([*sources, *driving])
-    generated = reenactor.drive(clip, sources, driving)  # (T,S,S,3) in [0,1]
+    generated = reenactor.drive(ClipFrames(clip, sources), ClipFrames(clip, driving))  # (T,S,S,3) in [0,1]
     size = reenactor.image_size
     expected = (len(driving), size, size, 3)
     if generated.shape != expected:
@@ -242,7 +243,7 @@ def explained(
     reenactor: Reenactor, clip: Clip, sources: Sequence[int], driving: Sequence[int]
 ) -> dict[str, np.ndarray]:
     """What the model shows of how it made the middle frame: title -> (S,S,3) uint8."""
-    own = reenactor.explain(clip, sources, driving[middle_of(driving)])
+    own = reenactor.explain(ClipFrames(clip, sources), ClipFrames(clip, [driving[middle_of(driving)]]))
     expected = (reenactor.image_size,) * 2 + (3,)
     for title, image in own.items():
         if image.shape != expected or image.dtype != np.uint8:
@@ -257,11 +258,13 @@ def middle_of(frames: Sequence[Any] | np.ndarray) -> int:
 # --- nets ---------------------------------------------------------------------------------------------------
 def load_reenactor(model: str, path: Path, device: str) -> Reenactor:
     """The model of a checkpoint, ready to drive."""
+    from models import checkpoint
     from models.spec import load_spec
-    from pipelines.engine.fingerprint import resolve
 
-    load = resolve(load_spec(model).inference)
-    return load(path, device=device, precision="fp32")  # scores must not depend on a device
+    files = {"renderer": checkpoint.read_checkpoint(path)}
+    return checkpoint.load_reenactor(
+        load_spec(model), files, device, "fp32"
+    )  # scores must not depend on a device
 
 
 def load_landmarks(store: Any) -> tuple[Landmarks | None, str]:

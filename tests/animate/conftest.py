@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from models.headgan.inference import reenactor_of
+from models.checkpoint import Checkpoint, load_reenactor
 from models.headgan.network import Generator
+from models.headgan.spec import SPEC
 from models.perception.head.morphable import analytic
 from models.reenactor import Transfer
 from pipelines.animate.perception import load_perception
@@ -145,7 +146,8 @@ def talks(moving_bust, headgan_folder):
 
 @pytest.fixture(scope="session")
 def headgan(headgan_state):
-    result = reenactor_of(headgan_state, ABOUT)
+    checkpoint = Checkpoint(tensors=headgan_state, metadata=ABOUT)
+    result = load_reenactor(SPEC, {"renderer": checkpoint})
     result.use({"analytic_head": analytic()})
     return result
 

@@ -6,9 +6,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from models.checkpoint import load_reenactor
 from models.headgan import released
-from models.headgan.inference import reenactor_of
 from models.headgan.network import Generator
+from models.headgan.spec import SPEC
 from pipelines import media
 from pipelines.animate.perception import required_nets
 from pipelines.animate.render import Options
@@ -69,7 +70,8 @@ def test_released_weights_which_learned_with_letters_say_that_they_hear_none(
     small = replace(NET, residual=True, mask=True)
     monkeypatch.setattr(released, "official", lambda: small)
     save_file(released.published(Generator(small).state_dict())["headgan_vox"], tmp_path / "g.safetensors")
-    net = reenactor_of(*released.load({"headgan_vox": tmp_path / "g.safetensors"}))
+    checkpoint = released.load({"headgan_vox": tmp_path / "g.safetensors"})
+    net = load_reenactor(SPEC, {"renderer": checkpoint})
     probed = media.probe(talks["talk"])
     times = timeline(talks["talk"], probed["start"])
     speech_at(talks["talk"], probed, times, net, nets, messages.append)

@@ -23,7 +23,9 @@ import pytest
 import torch
 from PIL import Image
 
-from models.headgan.inference import Reenactor, load_reenactor
+from models.checkpoint import load_reenactor, read_checkpoint
+from models.headgan.inference import Reenactor
+from models.headgan.spec import SPEC
 from models.perception.head.fit import FitOptions, fit_video
 from models.perception.head.morphable import analytic
 from models.perception.head.pose import rotation_to_euler
@@ -320,7 +322,8 @@ def left(some: Sequence[Found]) -> str:
 @pytest.mark.bench
 def test_what_edits_move(heads, trained, nets):
     torch.set_num_threads(1)  # more are no faster on a tiny net
-    net = load_reenactor(trained.path("model.safetensors"))
+    files = {"renderer": read_checkpoint(trained.path("model.safetensors"))}
+    net = load_reenactor(SPEC, files)
     net.use({"analytic_head": MODEL})
     result = [animated(net, nets, head) for head in heads]
     ours = {name: [found(nets, edited(name)) for edited in result] for name in TITLES}

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from models.reenactor import ClipFrames
 from pipelines.eval.clip_list import choose_clips
 from pipelines.eval.evaluate import EvalConfig, evaluate
 from storage.files import Store
@@ -90,12 +91,12 @@ class HalfWay:
     def clip_of(self, frames: np.ndarray) -> FramesOfAClip:
         return FramesOfAClip(frames)
 
-    def drive(self, clip: Any, sources: list[int], driving: list[int]) -> np.ndarray:
-        mean = (clip.frames(sources[:1]).astype(np.float64) + clip.frames(driving)) / 2 / 255
+    def drive(self, source: ClipFrames, driving: ClipFrames) -> np.ndarray:
+        mean = (source[:1].images().astype(np.float64) + driving.images()) / 2 / 255
         return mean.reshape(len(driving), 32, 2, 32, 2, 3).mean(axis=(2, 4)).astype(np.float32)
 
-    def explain(self, clip: Any, sources: list[int], frame: int) -> dict[str, np.ndarray]:
-        return {"the frame itself": clip.frames([frame])[0, ::2, ::2]}
+    def explain(self, source: ClipFrames, driving: ClipFrames) -> dict[str, np.ndarray]:
+        return {"the frame itself": driving.images()[0, ::2, ::2]}
 
 
 @dataclass

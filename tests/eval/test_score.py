@@ -93,9 +93,9 @@ def test_the_model_is_shown_all_sources_and_copying_shows_the_first(half_way, cl
     shown = []
 
     class Keeps(type(half_way)):
-        def drive(self, clip, sources, driving):
-            shown.append((sources, driving))
-            return super().drive(clip, sources, driving)
+        def drive(self, source, driving):
+            shown.append((source.indices, driving.indices))
+            return super().drive(source, driving)
 
     methods, truth = score.drive("toy", Keeps(), clip, [0, 8], range(1, 8))
     assert shown == [([0, 8], range(1, 8))]
@@ -112,8 +112,8 @@ def test_a_model_of_the_wrong_size_is_named(half_way, clip):
 
 def test_a_model_that_gives_nan_is_an_error(half_way, clip):
     class Broken(type(half_way)):
-        def drive(self, clip, sources, driving):
-            return super().drive(clip, sources, driving) * np.nan
+        def drive(self, source, driving):
+            return super().drive(source, driving) * np.nan
 
     with pytest.raises(UserError, match="not finite"):
         score.drive("toy", Broken(), clip, [0], range(1, 9))

@@ -1,5 +1,6 @@
 """Inference: what is encoded once, how motion is transferred (spec 9), and which checkpoints are refused."""
 
+import copy
 import json
 from dataclasses import asdict, replace
 
@@ -8,13 +9,26 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from models.checkpoint import Checkpoint, load_reenactor, read_checkpoint
 from models.errors import InvalidFile, InvalidSettings
-from models.fsrt.inference import Reenactor, load_reenactor, reenactor_of, relative_keypoints
+from models.fsrt.inference import Reenactor, relative_keypoints
 from models.fsrt.network import Fsrt
-from models.reenactor import Edit, Shown, Transfer
+from models.fsrt.spec import SPEC
+from models.reenactor import ClipFrames, Edit, Shown, Transfer
 
 RELATIVE = Transfer(motion="relative")
 CLEAR = "\x1b[2J"  # what empties a terminal
+NAMELESS = {"model": "fsrt", "architecture": {}, "labels": {}}
+
+
+def reenactor_from(tensors, metadata, name="it", precision="auto"):
+    checkpoint = Checkpoint(tensors=tensors, metadata=metadata, name=name)
+    return load_reenactor(SPEC, {"renderer": checkpoint}, "cpu", precision)
+
+
+def pair(clip, sources, driving):
+    """Frames of a clip to drive others of it."""
+    return ClipFrames(clip, sources), ClipFrames(clip, driving)
 
 
 def shown(frames):
@@ -91,7 +105,7 @@ def test_a_model_without_keypoints_refuses_relative_motion_and_says_why(nano, cl
     with pytest.raises(InvalidSettings, match=r"renders without keypoints.*latent expression"):
         reenactor.check(RELATIVE)
     reenactor.check(Transfer())
-    assert reenactor.drive(clip, [0], [1, 2]).shape == (2, 16, 16, 3)
+    assert reenactor.drive(*pair(clip, [0], [1, 2])).shape == (2, 16, 16, 3)
 
 
 @pytest.mark.parametrize("wrong", [{"motion": "both"}, {"motion": "absolute", "adapt_scale": True}])
@@ -104,20 +118,33 @@ def test_a_transfer_that_means_nothing_is_refused(wrong):
 def test_scene_motion_and_render_are_drive_taken_apart(reenactor, clip):
     scene = reenactor.scene(shown(clip.images[:2]))
     parts = [reenactor.render(scene, reenactor.motion(shown(clip.images[at : at + 3]))) for at in (2, 5)]
-    whole = reenactor.drive(clip, [0, 1], range(2, 8))
+    whole = reenactor.drive(*pair(clip, [0, 1], range(2, 8)))
     np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-5)
 
 
+def test_any_clip_drives_any_other(reenactor, clip):
+    other = copy.copy(clip)
+    other.key, other.images = "bob#v2#000000#000009", clip.images[::-1]
+    mine, theirs = ClipFrames(clip, [0]), ClipFrames(other, [3, 4])
+    np.testing.assert_array_equal(reenactor.drive(mine, theirs), reenactor.drive(*pair(clip, [0], [5, 4])))
+    moved = reenactor.drive(mine, theirs, RELATIVE)
+    assert np.abs(moved - reenactor.drive(mine, theirs)).max() > 1e-4
+    scene, motion = reenactor.scene(shown(clip.images[:1])), reenactor.motion(shown(other.images[3:5]))
+    first = {name: values[:1] for name, values in motion.items()}
+    wanted = reenactor.render(scene, reenactor.transfer(scene, motion, first, RELATIVE))
+    np.testing.assert_allclose(moved, wanted, atol=1e-6)
+
+
 def test_a_second_source_changes_the_picture(reenactor, clip):
-    one = reenactor.drive(clip, [0], [3])
-    two = reenactor.drive(clip, [0, 1], [3])
+    one = reenactor.drive(*pair(clip, [0], [3]))
+    two = reenactor.drive(*pair(clip, [0, 1], [3]))
     assert np.abs(one - two).max() > 1e-3
 
 
 def test_bf16_renders_nearly_the_same(nano, state, about, clip, monkeypatch):
     monkeypatch.setattr("models.precision.has_bf16", lambda device: True)  # emulated, where it is not so
-    full, half = (reenactor_of(state, about, "cpu", precision) for precision in ("fp32", "bf16"))
-    one, other = (net.drive(clip, [0], [1, 2]) for net in (full, half))
+    full, half = (reenactor_from(state, about, precision=precision) for precision in ("fp32", "bf16"))
+    one, other = (net.drive(*pair(clip, [0], [1, 2])) for net in (full, half))
     assert one.dtype == other.dtype == np.float32
     assert 0 < np.abs(one - other).max() < 0.05
 
@@ -125,29 +152,29 @@ def test_bf16_renders_nearly_the_same(nano, state, about, clip, monkeypatch):
 # --- checkpoints --------------------------------------------------------------------------------------------
 def test_the_judge_of_an_adversarial_phase_stays_behind(state, about):
     with_judge = state | {"discriminator.conv.weight": torch.ones(3)}
-    assert isinstance(reenactor_of(with_judge, about), Reenactor)
+    assert isinstance(reenactor_from(with_judge, about), Reenactor)
 
 
 def test_a_checkpoint_of_another_size_is_told_by_its_tensors(state, about, nano):
     described = about | {"architecture": asdict(replace(nano, expression_size=12))}
     with pytest.raises(InvalidFile, match=r"it\.safetensors does not fit fsrt.*of another shape: .*\(8,"):
-        reenactor_of(state, described, name="it.safetensors")
+        reenactor_from(state, described, name="it.safetensors")
 
 
 def test_unknown_and_missing_tensors_are_named(state, about):
     state = {name.replace("encoder.per_patch_linear", "encoder.patches"): t for name, t in state.items()}
     with pytest.raises(InvalidFile, match=r"missing: encoder\.per_patch_linear.*unknown: encoder\.patches"):
-        reenactor_of(state, about)
+        reenactor_from(state, about)
 
 
 def test_a_checkpoint_of_another_model_is_told(state, about):
     with pytest.raises(InvalidFile, match="holds headgan, not fsrt"):
-        reenactor_of(state, about | {"model": "headgan"})
+        reenactor_from(state, about | {"model": "headgan"})
 
 
 def test_a_phase_that_renders_nothing_is_told(state, about):
     with pytest.raises(InvalidFile, match="phase keypoints, which cannot render images"):
-        reenactor_of(state, {"model": "fsrt", "phase": "keypoints"})
+        reenactor_from(state, {"model": "fsrt", "phase": "keypoints"})
 
 
 @pytest.mark.parametrize(
@@ -162,7 +189,7 @@ def test_a_phase_that_renders_nothing_is_told(state, about):
 )
 def test_metadata_of_another_form_is_told(state, about, change, message):
     with pytest.raises(InvalidFile, match=rf"describes no net that is known here \({message}"):
-        reenactor_of(state, about | change)
+        reenactor_from(state, about | change)
 
 
 @pytest.mark.parametrize(
@@ -180,13 +207,13 @@ def test_metadata_of_another_form_is_told(state, about, change, message):
 )
 def test_an_architecture_that_cannot_be_is_told_by_its_setting(state, about, change, message):
     with pytest.raises(InvalidFile, match=rf"describes no net that is known here \(.*{message}"):
-        reenactor_of(state, about | {"architecture": about["architecture"] | change})
+        reenactor_from(state, about | {"architecture": about["architecture"] | change})
 
 
-@pytest.mark.parametrize("about", [{"model": CLEAR}, {"phase": CLEAR}, {"architecture": {}, "labels": {}}])
+@pytest.mark.parametrize("about", [{"model": CLEAR}, {"model": "fsrt", "phase": CLEAR}, NAMELESS])
 def test_no_text_of_a_checkpoint_steers_the_terminal(about):
     with pytest.raises(InvalidFile, match=r"\\x1b\[2J") as told:
-        reenactor_of({CLEAR: torch.ones(1)}, about)
+        reenactor_from({CLEAR: torch.ones(1)}, about)
     assert CLEAR not in str(told.value)
 
 
@@ -194,17 +221,17 @@ def test_files_of_another_kind_are_told(tmp_path, state):
     plain, cut = tmp_path / "plain.safetensors", tmp_path / "cut.safetensors"
     save_file(state, plain)
     with pytest.raises(InvalidFile, match="no checkpoint of a training phase"):
-        load_reenactor(plain)
+        read_checkpoint(plain)
     cut.write_bytes(plain.read_bytes()[:999])
     with pytest.raises(InvalidFile, match="not a whole safetensors file"):
-        load_reenactor(cut)
+        read_checkpoint(cut)
 
 
 def test_a_saved_checkpoint_renders_as_the_net_did(tmp_path, reenactor, about, clip):
     path = tmp_path / "model.safetensors"
     save_file(reenactor.net.state_dict(), path, metadata={"reenact": json.dumps(about)})
-    again = load_reenactor(path).drive(clip, [0], [1])
-    np.testing.assert_array_equal(again, reenactor.drive(clip, [0], [1]))
+    again = load_reenactor(SPEC, {"renderer": read_checkpoint(path)}).drive(*pair(clip, [0], [1]))
+    np.testing.assert_array_equal(again, reenactor.drive(*pair(clip, [0], [1])))
 
 
 # --- what it cannot do --------------------------------------------------------------------------------------

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import nn
 
+from models.checkpoint import load_reenactor
 from models.errors import InvalidFile, InvalidSettings
 from models.fsrt.config import Augment, FsrtConfig, Judge, Sampling, full, small_decoder
 from models.fsrt.discriminator import Discriminator
-from models.fsrt.inference import reenactor_of
 from models.fsrt.network import Fsrt
 from models.fsrt.phases import PHASES
 from models.fsrt.released import architecture_of, check, load, read, write
-from models.fsrt.spec import RELEASED
+from models.fsrt.spec import RELEASED, SPEC
 from storage.weight_files import known
 from storage.weights_import import convert
 
@@ -324,9 +324,9 @@ def test_item_10_the_published_layout_both_ways(tmp_path, golden):
     check("fsrt_vox", files["fsrt_vox"])
     check("fsrt_kp", files["fsrt_kp"])
     assert same(read(files)[0], ours)
-    tensors, read_about = load(files)
-    assert read_about["architecture"] == asdict(net)
-    assert reenactor_of(tensors, read_about).architecture == net
+    released = load(files)
+    assert released.metadata["architecture"] == asdict(net)
+    assert load_reenactor(SPEC, {"renderer": released}).architecture == net
     with pytest.raises(InvalidSettings, match="hold a detector alone, which cannot render"):
         load({"fsrt_kp": files["fsrt_kp"]})
     no_negative = FsrtConfig(net=replace(net, start_octave=0), augment=Augment(out_of_frame=0))

@@ -5,10 +5,13 @@ import numpy as np
 import pytest
 import torch
 
+from models.checkpoint import load_reenactor, read_checkpoint
 from models.errors import InvalidFile, InvalidSettings
 from models.fsrt.config import Augment, Sampling
 from models.fsrt.detector_task import GROUPS, KeypointTask, group_keypoints
-from models.fsrt.task import ReenactTask, load_reenactor
+from models.fsrt.spec import SPEC
+from models.fsrt.task import ReenactTask
+from models.reenactor import ClipFrames
 
 
 def batch_of(task, clip, training: bool = True, size: int = 3) -> dict[str, torch.Tensor]:
@@ -153,17 +156,22 @@ def checkpoint(task, nano, tmp_path):
     return path
 
 
+def pair(clip, sources, driving):
+    """Frames of a clip to drive others of it."""
+    return ClipFrames(clip, sources), ClipFrames(clip, driving)
+
+
 def test_inference_from_a_checkpoint(task, nano, clip, checkpoint):
-    reenactor = load_reenactor(checkpoint)
+    reenactor = load_reenactor(SPEC, {"renderer": read_checkpoint(checkpoint)})
     assert reenactor.architecture == nano
     assert reenactor.labels == {"kp_detector": "distilled"}
-    video = reenactor.drive(clip, [0], range(1, 9))
+    video = reenactor.drive(*pair(clip, [0], range(1, 9)))
     assert video.shape == (8, 16, 16, 3)
     assert video.dtype == np.float32
     assert 0 <= video.min() <= video.max() <= 1
-    chunked = reenactor.drive(clip, [0], range(1, 9), queries=100)
+    chunked = reenactor.drive(*pair(clip, [0], range(1, 9)), queries=100)
     np.testing.assert_allclose(chunked, video, atol=1e-5)
-    one = reenactor.drive(clip, [0], [4])  # a frame does not depend on its neighbours
+    one = reenactor.drive(*pair(clip, [0], [4]))  # a frame does not depend on its neighbours
     np.testing.assert_allclose(one[0], video[3], atol=1e-5)
 
 
@@ -174,4 +182,4 @@ def test_a_checkpoint_with_a_missing_tensor_is_refused(task, checkpoint):
     state.pop("decoder.render_mlp.0.weight")
     save_file(state, checkpoint, metadata={"reenact": json.dumps(about)})
     with pytest.raises(InvalidFile, match=r"decoder\.render_mlp\.0\.weight"):
-        load_reenactor(checkpoint)
+        load_reenactor(SPEC, {"renderer": read_checkpoint(checkpoint)})

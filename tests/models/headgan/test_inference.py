@@ -9,15 +9,27 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from models.checkpoint import Checkpoint, load_reenactor, read_checkpoint
 from models.errors import InvalidFile, InvalidSettings
 from models.headgan.config import Architecture, Hearing
-from models.headgan.inference import Described, Reenactor, load_reenactor, reenactor_of
+from models.headgan.inference import Described, Reenactor
 from models.headgan.network import Generator
+from models.headgan.spec import SPEC
 from models.perception.head.morphable import analytic
-from models.reenactor import Edit, Shown, Transfer
+from models.reenactor import ClipFrames, Edit, Shown, Transfer
 
 HEADS = {"analytic_head": analytic()}
 NET = Architecture(image_size=32, width=4, hidden=8, audio=5)
+
+
+def reenactor_from(tensors, metadata, name="it"):
+    checkpoint = Checkpoint(tensors=tensors, metadata=metadata, name=name)
+    return load_reenactor(SPEC, {"renderer": checkpoint})
+
+
+def pair(clip, sources, driving):
+    """Frames of a clip to drive others of it."""
+    return ClipFrames(clip, sources), ClipFrames(clip, driving)
 
 
 def lively(net):
@@ -96,7 +108,7 @@ def test_folded_spectral_norms_render_the_same(net, reenactor, clip):
     assert not any("parametrizations" in name for name in reenactor.net.state_dict())
     raw = copy.copy(reenactor)
     raw.net = lively(NET).eval()
-    there, here = (one.drive(clip, [0], range(1, 12)) for one in (raw, reenactor))
+    there, here = (one.drive(*pair(clip, [0], range(1, 12))) for one in (raw, reenactor))
     np.testing.assert_allclose(here, there, atol=1e-5)
     assert here.std() > 0.01
 
@@ -104,7 +116,7 @@ def test_folded_spectral_norms_render_the_same(net, reenactor, clip):
 def test_the_batch_does_not_matter(reenactor, clip):
     other = copy.copy(reenactor)
     other.batch = 4
-    one, whole = (made.drive(clip, [0], range(1, 12)) for made in (other, reenactor))
+    one, whole = (made.drive(*pair(clip, [0], range(1, 12))) for made in (other, reenactor))
     assert whole.shape == (11, 32, 32, 3)
     assert whole.dtype == np.float32
     np.testing.assert_allclose(one, whole, atol=1e-5)
@@ -115,28 +127,79 @@ def test_stored_fits_and_fitted_landmarks_drive_alike(reenactor, shown, clip, tu
     assert motion["packed"].shape == (12, 3, analytic().n_id + analytic().n_exp + 13)
     marks = reenactor._faces.landmarks(motion["packed"][:, -1]).numpy()
     assert np.abs(marks - turning.landmarks / 2).mean() < 0.2
-    stored = reenactor.seen(clip, [0], range(12))[1]
+    stored = reenactor.prepare(*pair(clip, [0], range(12)))[1]
     fitted, wanted = (reenactor._faces.nmfc(one["packed"][:, -1]) for one in (motion, stored))
     assert (fitted - wanted).abs().mean() < 0.02
 
 
 def test_the_window_repeats_the_first_frame(reenactor, clip, shown):
     for packed in (
-        reenactor.seen(clip, [5], [0, 1, 4])[1]["packed"],
+        reenactor.prepare(*pair(clip, [5], [0, 1, 4]))[1]["packed"],
         animated(reenactor, shown)[1]["packed"],
     ):
         assert torch.equal(packed[0, 0], packed[0, 2])
         assert torch.equal(packed[1, 0], packed[1, 1])
         assert not torch.equal(packed[1, 1], packed[1, 2])
-    windows = reenactor.seen(clip, [5], range(12))[1]["packed"]
+    windows = reenactor.prepare(*pair(clip, [5], range(12)))[1]["packed"]
     assert torch.equal(windows[4, 0], windows[2, 2])
 
 
+# --- any pair -----------------------------------------------------------------------------------------------
+@pytest.fixture
+def other(clip):
+    """Another person with the same motion, in frames of half the side, twice as close."""
+    made = copy.copy(clip)
+    made.key, made.pictures = "id1#other#000000#000012", clip.pictures[:, ::2, ::2]
+    wide = clip.fields["id_coeffs"] + 1
+    made.fields = clip.fields | {"id_coeffs": wide, "id_frames": np.tile(wide, (12, 1))}
+    return made
+
+
+def parts_of(motion):
+    """Identity, expression, camera of the frames themselves."""
+    n_id, n_exp = analytic().n_id, analytic().n_exp
+    return motion["packed"][:, -1].split([n_id, n_exp, 13], dim=1)
+
+
+def test_a_copy_of_the_clip_drives_as_the_clip_itself(reenactor, clip):
+    twin = copy.copy(clip)
+    twin.key = "id0#twin#000000#000012"
+    own, others = (
+        reenactor.drive(ClipFrames(clip, [0]), ClipFrames(one, range(1, 6))) for one in (clip, twin)
+    )
+    np.testing.assert_array_equal(own, others)
+
+
+def test_another_clip_lends_its_expression_and_camera_and_not_its_face(reenactor, clip, other):
+    _, motion = reenactor.prepare(ClipFrames(clip, [0]), ClipFrames(other, [3, 4]))
+    _, own = reenactor.prepare(*pair(clip, [0], [3, 4]))
+    identity, expression, camera = parts_of(motion)
+    assert torch.equal(identity, parts_of(own)[0])
+    assert torch.equal(expression, parts_of(own)[1])
+    assert torch.equal(camera[:, 0], 2 * parts_of(own)[2][:, 0])  # its frames are half as large
+
+
+def test_relative_motion_of_another_clip_has_the_sources_size(reenactor, clip, other):
+    mine, theirs = ClipFrames(clip, [0]), ClipFrames(other, range(12))
+    scene, motion = reenactor.prepare(mine, theirs, Transfer(motion="relative"))
+    assert parts_of(motion)[2][:, 0].mean() == pytest.approx(scene.head.scale[0], rel=0.02)
+
+
+def test_each_frames_own_face_is_drawn_of_a_clip_that_drives_itself_alone(about, clip, other):
+    made = Reenactor(lively(NET), Described.of(about | {"identity": "frame"}), {})
+    made.use(HEADS)
+    own = parts_of(made.prepare(*pair(clip, [2], [3, 4]))[1])[0].numpy()
+    np.testing.assert_array_equal(own, clip.fields["id_frames"][[3, 4]])
+    of_pair = parts_of(made.prepare(ClipFrames(clip, [2]), ClipFrames(other, [3, 4]))[1])[0].numpy()
+    np.testing.assert_array_equal(of_pair, clip.fields["id_frames"][[2, 2]])
+
+
+# --- cost and precision -------------------------------------------------------------------------------------
 def test_the_source_is_encoded_once_for_all_frames(reenactor, clip, monkeypatch):
     calls = []
     encode = reenactor.net.encode
     monkeypatch.setattr(reenactor.net, "encode", lambda *given: calls.append(1) or encode(*given))
-    reenactor.drive(clip, [0], range(1, 12))
+    reenactor.drive(*pair(clip, [0], range(1, 12)))
     assert len(calls) == 1
 
 
@@ -144,9 +207,9 @@ def test_bf16_renders_nearly_the_same_and_keeps_the_flow_in_fp32(net, about, ree
     monkeypatch.setattr("models.precision.has_bf16", lambda device: True)  # emulated, where it is not so
     half = Reenactor(lively(NET), Described.of(about), {}, "bf16")
     half.use(HEADS)
-    made, _ = half.made(*half.seen(clip, [0], [3]))
+    made, _ = half.made(*half.prepare(*pair(clip, [0], [3])))
     assert made.flow.dtype == torch.float32
-    gap = np.abs(half.drive(clip, [0], [3]) - reenactor.drive(clip, [0], [3]))
+    gap = np.abs(half.drive(*pair(clip, [0], [3])) - reenactor.drive(*pair(clip, [0], [3])))
     assert 0 < gap.mean() < 0.02
 
 
@@ -156,7 +219,7 @@ def test_a_deaf_net_without_flow_drawn_as_a_sketch_renders(about, clip, shown):
     deaf.use(HEADS)
     assert deaf.reads == ("landmarks",)
     assert deaf.render(*animated(deaf, shown)).shape == (12, 32, 32, 3)
-    assert list(deaf.explain(clip, [0], 3)) == ["sketch"]
+    assert list(deaf.explain(*pair(clip, [0], [3]))) == ["sketch"]
 
 
 # --- motion -------------------------------------------------------------------------------------------------
@@ -215,17 +278,20 @@ def test_one_source_alone(reenactor, shown, clip):
     with pytest.raises(InvalidSettings, match="one source picture, found 2"):
         reenactor.scene(shown(0, 2))
     with pytest.raises(InvalidSettings, match=r"set eval\.sources to 1"):
-        reenactor.drive(clip, [0, 11], [3])
+        reenactor.drive(*pair(clip, [0, 11], [3]))
 
 
 # --- sound --------------------------------------------------------------------------------------------------
 def test_silence_is_zeros_as_in_training(reenactor, clip, shown):
-    assert not reenactor.seen(muted(clip), [0], [3])[1]["audio"].any()
+    assert not reenactor.prepare(*pair(muted(clip), [0], [3]))[1]["audio"].any()
     assert not reenactor.motion(replace(shown(), speech=None))["speech"].any()
 
 
 def test_what_is_heard_changes_the_picture(reenactor, clip):
-    assert np.abs(reenactor.drive(clip, [0], [3]) - reenactor.drive(muted(clip), [0], [3])).max() > 1e-3
+    assert (
+        np.abs(reenactor.drive(*pair(clip, [0], [3])) - reenactor.drive(*pair(muted(clip), [0], [3]))).max()
+        > 1e-3
+    )
 
 
 def test_features_of_another_encoder_are_told(reenactor):
@@ -271,11 +337,13 @@ def test_a_saved_checkpoint_with_judges_renders_as_the_net_did(net, about, reena
     path = tmp_path / "model.safetensors"
     judges = {"image_discriminator.x": torch.ones(2), "mouth_discriminator.x": torch.ones(2)}
     save_file(net.state_dict() | judges, path, metadata={"reenact": json.dumps(about)})
-    again = load_reenactor(path)
+    again = load_reenactor(SPEC, {"renderer": read_checkpoint(path)})
     again.use(HEADS)
     assert isinstance(again, Reenactor)
     assert again.described == reenactor.described
-    np.testing.assert_allclose(again.drive(clip, [0], [3]), reenactor.drive(clip, [0], [3]), atol=1e-5)
+    np.testing.assert_allclose(
+        again.drive(*pair(clip, [0], [3])), reenactor.drive(*pair(clip, [0], [3])), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -295,13 +363,13 @@ def test_a_saved_checkpoint_with_judges_renders_as_the_net_did(net, about, reena
 )
 def test_a_checkpoint_that_is_not_what_it_says_is_told(net, about, change, told):
     with pytest.raises(InvalidFile, match=told):
-        reenactor_of(net.state_dict(), about | change, name="it")
+        reenactor_from(net.state_dict(), about | change)
 
 
 def test_unknown_and_missing_tensors_are_named(net, about):
     state = {name.replace("conv_img", "picture"): tensor for name, tensor in net.state_dict().items()}
     with pytest.raises(InvalidFile, match=r"missing: rendering_network\.conv_img.*unknown: .*picture"):
-        reenactor_of(state, about)
+        reenactor_from(state, about)
 
 
 def test_metadata_of_a_net_that_hears_nothing_has_no_speech(about):
@@ -315,10 +383,10 @@ def test_a_head_must_be_given_before_anything_else(net, about, shown):
 
 
 def test_what_it_shows_of_a_frame_is_what_it_was_rendered_from(reenactor, clip):
-    shown = reenactor.explain(clip, [0], 7)
+    shown = reenactor.explain(*pair(clip, [0], [7]))
     assert list(shown) == ["NMFC", "flow", "warped source"]
     assert {(one.shape, one.dtype) for one in shown.values()} == {((32, 32, 3), np.dtype(np.uint8))}
-    _, condition = reenactor.made(*reenactor.seen(clip, [0], [7]))
+    _, condition = reenactor.made(*reenactor.prepare(*pair(clip, [0], [7])))
     np.testing.assert_array_equal(shown["NMFC"] > 0, condition[0].permute(1, 2, 0).numpy() * 255 >= 0.5)
     assert shown["flow"].min() < 255  # something moves
 
@@ -327,4 +395,4 @@ def test_a_net_without_flow_shows_neither_flow_nor_warped_source(about, clip):
     net = replace(NET, flow=False)
     made = Reenactor(Generator(net), Described.of(about | {"architecture": asdict(net)}), {})
     made.use(HEADS)
-    assert list(made.explain(clip, [0], 3)) == ["NMFC"]
+    assert list(made.explain(*pair(clip, [0], [3]))) == ["NMFC"]

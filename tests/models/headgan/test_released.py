@@ -170,10 +170,12 @@ def test_an_imported_file_is_what_its_id_says(published_size):
         check("headgan_vox_d", published_size["headgan_vox_dm"])
     with pytest.raises(InvalidFile, match="this is not headgan_vox: tensors"):
         check("headgan_vox", published_size["headgan_vox_dm"])
-    tensors, about = load(published_size)
-    assert Architecture(**about["architecture"]) == official()
-    assert about["labels"] == {"generator": "from headgan_vox", "tokens": "transcripts"}
-    assert shapes(Generator(official())) == {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    made = load(published_size)
+    assert Architecture(**made.metadata["architecture"]) == official()
+    assert made.metadata["labels"] == {"generator": "from headgan_vox", "tokens": "transcripts"}
+    assert shapes(Generator(official())) == {
+        name: tuple(tensor.shape) for name, tensor in made.tensors.items()
+    }
 
 
 @pytest.mark.parametrize(("audio", "tokens"), [(300, {"tokens": "transcripts"}), (0, {})])
@@ -183,8 +185,8 @@ def test_released_nets_that_hear_say_that_they_learned_with_letters(
     monkeypatch.setattr(released, "official", lambda: arch)
     own = Generator(replace(arch, audio=audio))
     save_file(published(own.state_dict())["headgan_vox"], tmp_path / "g.safetensors")
-    _, about = load({"headgan_vox": tmp_path / "g.safetensors"})
-    assert about["labels"] == {"generator": "from headgan_vox"} | tokens
+    made = load({"headgan_vox": tmp_path / "g.safetensors"})
+    assert made.metadata["labels"] == {"generator": "from headgan_vox"} | tokens
 
 
 def test_a_checkpoint_is_written_as_the_authors_files(net, arch, section, tmp_path):

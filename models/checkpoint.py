@@ -1,0 +1,106 @@
+"""Trained weights ready for inference: one loader for the checkpoints of every model.
+
+A model's class of `ModelSpec.inference` says in `from_checkpoints` what net a checkpoint's metadata
+describes; that the tensors are those of the net is checked here, before anything of the described size is
+made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from models.checkpoint_metadata import printable
+from models.errors import InvalidFile
+from models.perception.torch_net import differences, shapes
+
+if TYPE_CHECKING:
+    from models.reenactor import Precision, Reenactor
+    from models.spec import ModelSpec
+
+Net = TypeVar("Net", bound=nn.Module)
+Described = TypeVar("Described")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """What a training phase published."""
+
+    tensors: Mapping[str, Tensor]
+    """By their names in the net."""
+    metadata: Mapping[str, object]
+    """What it says of itself: `model`, `phase`, `architecture`, ..."""
+    name: str = "the checkpoint"
+    """For errors."""
+
+    def describe(self, read: Callable[[Mapping[str, object]], Described]) -> Described:
+        """read(metadata). InvalidFile where it describes no net that is known here."""
+        try:
+            return read(self.metadata)
+        except (TypeError, KeyError, InvalidFile, RuntimeError, OverflowError) as error:
+            message = printable(error)
+            raise InvalidFile(
+                f"{self.name}: its metadata describes no net that is known here ({message})"
+            ) from None
+
+    def load_into(self, make: Callable[[], Net], drop_prefixes: tuple[str, ...] = ()) -> Net:
+        """The net that `make` builds, with copies of these tensors (float32) and no others. Those whose names
+        begin with one of `drop_prefixes` may be there: parts that only training needs.
+
+        InvalidFile names those that are missing, unknown or of another shape.
+        """
+
+        def on_meta(_: object) -> Net:  # of any size that metadata may claim: nothing is allocated
+            with torch.device("meta"):
+                return make()
+
+        net = self.describe(on_meta)
+        tensors = {
+            name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
+            for name, tensor in self.tensors.items()
+            if not name.startswith(drop_prefixes)
+        }
+        if found := differences(tensors, shapes(net)):
+            raise InvalidFile(
+                f"{self.name} does not fit {self.metadata.get('model')} as its metadata describes it: "
+                f"tensors {printable(found)}"
+            )
+        net.load_state_dict(tensors, strict=True, assign=True)
+        return net
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """model.safetensors of a training phase. InvalidFile for another file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = (file.metadata() or {}).get("reenact")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise InvalidFile(f"{path} is not a whole safetensors file: {error}") from error
+    if metadata is None:
+        raise InvalidFile(f"{path} is no checkpoint of a training phase: its metadata has no 'reenact'")
+    return Checkpoint(tensors=tensors, metadata=json.loads(metadata), name=str(path))
+
+
+def load_reenactor(
+    spec: ModelSpec,
+    checkpoints: Mapping[str, Checkpoint],
+    device: str | torch.device = "cpu",
+    precision: Precision = "auto",
+) -> Reenactor:
+    """Checkpoints by their role (`ModelSpec.checkpoints`) -> the model, ready to be driven. InvalidFile where
+    one is another model's, or its tensors are not those of the net that its metadata describes."""
+    for checkpoint in checkpoints.values():
+        model = printable(checkpoint.metadata.get("model"))
+        if model != spec.name:
+            raise InvalidFile(f"{checkpoint.name} holds {model}, not {spec.name}; give `--model {model}`")
+    module, _, name = spec.inference.partition(":")
+    return getattr(import_module(module), name).from_checkpoints(checkpoints, device, precision)
