@@ -74,7 +74,7 @@ def data(keyed: Any, whole: Any, config: Any) -> None:
     # corpus is not fetched again for them, and a video that was brought once stays what it was.
     rendered, cut = config.data.source == "synthetic", config.download.sections == "exact"
     encodes = rendered or cut or config.data.source == "celebv"
-    keyed("download", "download:download" if rendered else "download:bring", pack="unit",
+    keyed("download", "download:download" if rendered else "download:fetch", pack="unit",
           reads={"recordings": (*SOURCE, "span") if cut else SOURCE},
           writes=("video", "probe", "truth"),
           config={"sound": "data.sound"} | same(*download_settings(config)), section="",
@@ -105,7 +105,7 @@ def data(keyed: Any, whole: Any, config: Any) -> None:
           config=("speech",), nets=spoken, packages=() if spoken else ("scipy",),
           inputs="pipelines.preprocess.transcripts:external")
 
-    whole("corpus", "corpus.statistics:corpus",
+    whole("corpus", "corpus.node:corpus",
           reads={"recordings": ("id", "split"), "download": ("probe",), "clips": ("frames", "clip", "crop"),
                  "keypoints": ("landmarks",), "fit3dmm": ("angles", "fit_error", "exp_coeffs"),
                  "speech": ("speech",)},

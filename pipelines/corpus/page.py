@@ -59,8 +59,8 @@ def thumbnail(families: Mapping[str, Any], key: str) -> np.ndarray:
     return image
 
 
-def render(facts: Corpus, shown: Sequence[tuple[str, np.ndarray]]) -> str:
-    """The whole page, one file. `shown`: keys of clips and their pictures."""
+def render(facts: Corpus, thumbnails: Sequence[tuple[str, np.ndarray]]) -> str:
+    """The whole page, one file. `thumbnails`: keys of clips and their pictures."""
     clips = facts.stage("clips")
     identities = sum(split.identities for split in facts.splits)
     lead = (
@@ -82,7 +82,7 @@ def render(facts: Corpus, shown: Sequence[tuple[str, np.ndarray]]) -> str:
         Section("clips", "Clips", _share(facts) + _charts(facts, "Clips")),
         Section("pose", "Pose", _charts(facts, "Pose", pose_map(facts.values))),
         Section("expression", "Expression", _charts(facts, "Expression") + coefficients(facts.expression)),
-        Section("samples", "Samples", _thumbnails(shown)),
+        Section("samples", "Samples", _thumbnails(thumbnails)),
     ]
     return page("The corpus", lead, tiles, sections)
 
@@ -120,35 +120,35 @@ def _reject_table(facts: Corpus) -> str:
             ]
             for r in facts.rejects
         ]
-        said = table(["node", "code", "recordings", "some of them"], rows, numbers=(2,))
+        text = table(["node", "code", "recordings", "some of them"], rows, numbers=(2,))
     else:
-        said = '<p class="soft">No recording was rejected.</p>'
+        text = '<p class="soft">No recording was rejected.</p>'
     if facts.dropped:
         lost = ", ".join(f"<code>{esc(code)}</code> {number:,}" for code, number in facts.dropped.items())
-        said += (
+        text += (
             '<p class="soft small">Tracks that made no clip in recordings that made others, of the sampled '
             f"clips: {lost}.</p>"
         )
     if facts.unfitted:
         some = ", ".join(esc(key) for key in facts.unfitted[:EXAMPLES])
-        said += (
+        text += (
             f'<p class="soft small">Clips that fit3dmm left out of recordings in which it kept others: '
             f"<code>no_fit</code> {len(facts.unfitted):,} ({some}).</p>"
         )
-    return said
+    return text
 
 
 def _split_table(facts: Corpus) -> str:
     if facts.shared:
         named = esc(", ".join(facts.shared[:10]))
-        said = f'<div class="note">{len(facts.shared)} identities are in more than one split: {named}</div>'
+        text = f'<div class="note">{len(facts.shared)} identities are in more than one split: {named}</div>'
     else:
-        said = '<p class="soft small">Split by identity: no person is in two.</p>'
+        text = '<p class="soft small">Split by identity: no person is in two.</p>'
     rows = [
         [esc(s.name), f"{s.identities:,}", f"{s.recordings:,}", f"{s.clips:,}", hours_text(s.hours)]
         for s in facts.splits
     ]
-    return said + table(["split", "identities", "recordings", "clips", "video"], rows, numbers=(1, 2, 3, 4))
+    return text + table(["split", "identities", "recordings", "clips", "video"], rows, numbers=(1, 2, 3, 4))
 
 
 def _identity_table(facts: Corpus) -> str:
@@ -166,13 +166,13 @@ def _duplicate_table(facts: Corpus) -> str:
     if not facts.duplicates:
         return f'<p class="soft">No two of the recordings kept are the same file.{left_out}</p>'
     across = sum(len(d.splits) > 1 for d in facts.duplicates)
-    said = f'<div class="note">{across} of them lie in two splits.</div>' if across else ""
+    text = f'<div class="note">{across} of them lie in two splits.</div>' if across else ""
     rows = [
         [esc(", ".join(d.recordings)), esc(", ".join(d.splits)), f"<code>{esc(d.digest[:16])}</code>"]
         for d in facts.duplicates
     ]
-    said += f'<p class="soft">Recordings of the same bytes under several names.{left_out}</p>'
-    return said + table(["recordings", "splits", "content"], rows)
+    text += f'<p class="soft">Recordings of the same bytes under several names.{left_out}</p>'
+    return text + table(["recordings", "splits", "content"], rows)
 
 
 def _size_table(facts: Corpus) -> str:
@@ -187,15 +187,15 @@ def _size_table(facts: Corpus) -> str:
     rest = total - sum(number for _, number in named)
     if rest:
         rows.append(["other", f"{rest:,}", f"{100 * rest / total:.0f} %"])
-    brought = ", ".join(f"{number:,} {esc(name)}" for name, number in facts.transports.items())
+    transports = ", ".join(f"{number:,} {esc(name)}" for name, number in facts.transports.items())
     there = facts.stage("download").ok
     share = (
         f"{total:,} recordings" if total == there else f"{total:,} of {there:,} recordings, drawn at random"
     )
     quiet = f"; {facts.soundless:,} without sound" if facts.soundless else ""
     combed = f"; {facts.interlaced:,} interlaced (clips are deinterlaced)" if facts.interlaced else ""
-    said = f'<p class="soft small">As downloaded: {share}; {brought}{quiet}{combed}.</p>'
-    return said + table(["width × height", "recordings", "share"], rows, numbers=(1, 2))
+    text = f'<p class="soft small">As downloaded: {share}; {transports}{quiet}{combed}.</p>'
+    return text + table(["width × height", "recordings", "share"], rows, numbers=(1, 2))
 
 
 # --- charts -------------------------------------------------------------------------------------------------
@@ -247,9 +247,9 @@ def pose_map(values: Mapping[str, Sequence[float]]) -> str:
         f'<text x="{left - 5}" y="{(value + tall) / step * side + 4:.1f}" text-anchor="end">{value}</text>'
         for value in (-30, 0, 30)
     )
-    said = "yaw and pitch, degrees, as seen in the picture"
+    text = "yaw and pitch, degrees, as seen in the picture"
     return (
-        f"<figure><figcaption><b>Where heads look</b><br>{said}</figcaption>"
+        f"<figure><figcaption><b>Where heads look</b><br>{text}</figcaption>"
         f'<svg viewBox="0 0 340 {height + 20:.0f}" role="img" aria-label="Where heads look">{cells}{marks}'
         "</svg></figure>"
     )
@@ -300,14 +300,14 @@ def coefficients(expression: Sequence[Sequence[float]]) -> str:
     )
 
 
-def _thumbnails(shown: Sequence[tuple[str, np.ndarray]]) -> str:
+def _thumbnails(thumbnails: Sequence[tuple[str, np.ndarray]]) -> str:
     figures = "".join(
         f'<figure><img alt="" src="{pictures.data_uri(pictures.jpeg(image), "image/jpeg")}">'
         f'<figcaption title="{esc(key)}">{_named(key)}</figcaption></figure>'
-        for key, image in shown
+        for key, image in thumbnails
     )
-    said = '<p class="soft small">Clips drawn at random: middle frames, with the landmarks found.</p>'
-    return f'{said}<div class="thumbs">{figures}</div>'
+    text = '<p class="soft small">Clips drawn at random: middle frames, with the landmarks found.</p>'
+    return f'{text}<div class="thumbs">{figures}</div>'
 
 
 def _named(key: str) -> str:

@@ -1,5 +1,5 @@
-"""Node `corpus`: a page about the data: what was lost on the way, who is in which split, what the clips are
-like. The facts are here, the page is made by `corpus_figures.py`.
+"""What node `corpus` finds out about the data: what was lost on the way, who is in which split, what the
+clips are like. `page.py` renders it.
 
 Counts come from every record; distributions and pictures from at most SAMPLED clips, drawn by the hash of
 their keys, so that a clip more changes little of what is shown.
@@ -8,17 +8,13 @@ their keys, so that a clip more changes little of what is shown.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from pipelines.engine.node import Context
 
 FPS = 25
 SAMPLED = 400
@@ -125,46 +121,13 @@ class Corpus:
         return next(stage for stage in self.stages if stage.name == name)
 
 
-def corpus(ctx: Context) -> None:
-    """The whole node: corpus.html and corpus.json."""
-    from pipelines.corpus.page import render, thumbnail
-
-    rows = _table(ctx.inputs["recordings"], "recordings.parquet")
-    refused = _table(ctx.inputs["recordings"], "rejects.parquet")
-    artifacts = {name: ctx.inputs[name] for name in STAGES if name in ctx.inputs}
-    families = {name: artifact.family() for name, artifact in artifacts.items() if name != "download"}
-    clips = families["clips"]
-    probed = probes(artifacts["download"]) if "download" in artifacts else {}
-    facts = count(rows, refused, artifacts, clips, probed)
-    keys = drawn(clips.keys, SAMPLED)
-    values, expression = measure(families, keys, ctx.progress)
-    facts = replace(
-        facts,
-        values=facts.values | values,
-        expression=expression,
-        dropped=dropped(clips, keys),
-        unfitted=unfitted(clips, families["fit3dmm"]) if "fit3dmm" in families else [],
-    )
-    shown = [(key, thumbnail(families, key)) for key in drawn(clips.keys, THUMBNAILS)]
-    (ctx.out / "corpus.html").write_text(render(facts, shown))
-    text = json.dumps(summary(facts), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    (ctx.out / "corpus.json").write_text(text + "\n")
-    ctx.metrics(figures(facts))
-
-
-def _table(artifact: Any, name: str) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    return pq.read_table(artifact.path(name)).to_pylist() if name in artifact.files else []
-
-
-def drawn(keys: Sequence[str], most: int) -> list[str]:
+def sample_keys(keys: Sequence[str], most: int) -> list[str]:
     """Up to `most` keys at random: those whose hashes come first, in order of key."""
     first = sorted(keys, key=lambda key: hashlib.sha256(key.encode()).digest())[:most]
     return sorted(first)
 
 
-def figures(facts: Corpus) -> dict[str, float]:
+def corpus_metrics(facts: Corpus) -> dict[str, float]:
     """For MLflow: corpus/NAME."""
     clips = facts.stage("clips")
     found: dict[str, float] = {
@@ -189,9 +152,9 @@ def figures(facts: Corpus) -> dict[str, float]:
 
 
 # --- counts -------------------------------------------------------------------------------------------------
-def count(
+def count_corpus(
     rows: Sequence[Mapping[str, Any]],
-    refused: Sequence[Mapping[str, Any]],
+    rejects: Sequence[Mapping[str, Any]],
     artifacts: Mapping[str, Any],
     clips: Any,
     probed: Mapping[str, Mapping[str, Any]],
@@ -212,18 +175,18 @@ def count(
     ]
     people = _identities(rows, clips)
     return Corpus(
-        listed=len(rows) + len(refused),
+        listed=len(rows) + len(rejects),
         recordings=len(rows),
         stages=stages,
         splits=_splits(rows, people),
         identities=sorted(people, key=lambda one: (-one.hours, one.name))[:IDENTITIES],
         shared=[one.name for one in people if len(one.splits) > 1],
         duplicates=duplicates(rows, probed),
-        rejects=_rejects(refused, manifests),
+        rejects=_rejects(rejects, manifests),
         sampled=min(len(clips.keys), SAMPLED),
         probed=len(probed),
-        resolutions=_counted(f"{probe['width']} x {probe['height']}" for probe in probed.values()),
-        transports=_counted(probe["transport"] for probe in probed.values()),
+        resolutions=_tally(f"{probe['width']} x {probe['height']}" for probe in probed.values()),
+        transports=_tally(probe["transport"] for probe in probed.values()),
         soundless=sum(not probe["audio_rate"] for probe in probed.values()),
         interlaced=sum(bool(probe.get("interlaced")) for probe in probed.values()),
         values={
@@ -234,7 +197,7 @@ def count(
     )
 
 
-def _counted(names: Iterable[str]) -> dict[str, int]:
+def _tally(names: Iterable[str]) -> dict[str, int]:
     """Name -> how often, the commonest first."""
     return dict(sorted(Counter(names).items(), key=lambda one: (-one[1], one[0])))
 
@@ -251,9 +214,9 @@ def _identities(rows: Sequence[Mapping[str, Any]], clips: Any) -> list[Identity]
         recording = clips.recording_of(key)
         frames[recording] += clips.frames_of(key)
         made[recording] += 1
-    held: dict[str, list[Mapping[str, Any]]] = {}
+    reasons: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        held.setdefault(row["identity"], []).append(row)
+        reasons.setdefault(row["identity"], []).append(row)
     return [
         Identity(
             name=name,
@@ -262,7 +225,7 @@ def _identities(rows: Sequence[Mapping[str, Any]], clips: Any) -> list[Identity]
             clips=sum(made[row["id"]] for row in mine),
             hours=sum(frames[row["id"]] for row in mine) / FPS / 3600,
         )
-        for name, mine in sorted(held.items())
+        for name, mine in sorted(reasons.items())
     ]
 
 
@@ -299,20 +262,20 @@ def duplicates(rows: Sequence[Mapping[str, Any]], probed: Mapping[str, Mapping[s
     ]
 
 
-def _rejects(refused: Sequence[Mapping[str, Any]], manifests: Mapping[str, Sequence[Any]]) -> list[Reject]:
+def _rejects(rejects: Sequence[Mapping[str, Any]], manifests: Mapping[str, Sequence[Any]]) -> list[Reject]:
     """Counted by node and code, in the order of the road, the commonest first."""
-    said = [("recordings", row["code"], f"{row['id']}: {row['sentence']}") for row in refused]
-    said += [
+    reasons_of = [("recordings", row["code"], f"{row['id']}: {row['sentence']}") for row in rejects]
+    reasons_of += [
         (name, row.code, f"{row.unit}: {row.reason}")
         for name, manifest in manifests.items()
         for row in manifest
         if row.status == "rejected"
     ]
-    counts = Counter((node, code) for node, code, _ in said)
+    counts = Counter((node, code) for node, code, _ in reasons_of)
     examples: dict[tuple[str, str], list[str]] = {}
-    for node, code, text in said:
-        if len(held := examples.setdefault((node, code), [])) < EXAMPLES:
-            held.append(text)
+    for node, code, text in reasons_of:
+        if len(reasons := examples.setdefault((node, code), [])) < EXAMPLES:
+            reasons.append(text)
     order = ["recordings", *STAGES]
     return [
         Reject(node=node, code=code, count=counts[node, code], examples=examples[node, code])
@@ -380,24 +343,24 @@ def _of_landmarks(landmarks: np.ndarray) -> dict[str, list[float]]:
 def probes(download: Any) -> dict[str, dict[str, Any]]:
     """Probes of downloaded recordings by id, at most PROBED at random: each lies in a pack of its own, and so
     costs two small reads."""
-    units = drawn([row.unit for row in download.manifest() if row.status == "ok"], PROBED)
+    units = sample_keys([row.unit for row in download.manifest() if row.status == "ok"], PROBED)
     family = download.family(units)
     with ThreadPoolExecutor(16) as pool:
         found = pool.map(lambda key: family.read(key, ["probe"])["probe"], family.keys)
         return dict(zip(family.keys, found, strict=True))
 
 
-def dropped(clips: Any, keys: Sequence[str]) -> dict[str, int]:
+def count_dropped(clips: Any, keys: Sequence[str]) -> dict[str, int]:
     """Tracks that made no clip in the recordings of these clips; a recording's last clip tells of all."""
     of = {clips.recording_of(key) for key in keys}
     last = {recording: key for key in clips.keys if (recording := clips.recording_of(key)) in of}
     lost: Counter[str] = Counter()
     for key in last.values():
         lost.update(clips.read(key, ["clip"])["clip"].get("dropped") or {})
-    return _counted(lost.elements())
+    return _tally(lost.elements())
 
 
-def unfitted(clips: Any, fits: Any) -> list[str]:
+def clips_without_fit(clips: Any, fits: Any) -> list[str]:
     """Keys of clips without a fit in recordings that have other fits; a recording without any is rejected."""
     some = {fits.recording_of(key) for key in fits.keys}
     return [key for key in clips.keys if key not in fits and clips.recording_of(key) in some]

@@ -67,7 +67,7 @@ class StoredClip:
         return self.stored.read(self.key, name)
 
 
-def opened(inputs: Mapping[str, Any], reads: Mapping[str, Sequence[str]]) -> tuple[Clips, list[str]]:
+def open_clips(inputs: Mapping[str, Any], reads: Mapping[str, Sequence[str]]) -> tuple[Clips, list[str]]:
     """What a model reads of the artifacts of keyed nodes -> its clips, and the keys that every family has.
 
     `inputs`: node -> artifact; `reads`: node -> the fields read from it, as a model's spec.py lists them.

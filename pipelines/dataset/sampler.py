@@ -20,7 +20,7 @@ from models.errors import InvalidSettings
 from pipelines.dataset.clips import Clips, Family, StoredClip
 from pipelines.errors import UserError
 
-ORDER, DRAW = 0, 1  # what a random stream is for
+ORDER, SAMPLE = 0, 1  # what a random stream is for
 ATTEMPTS = 100
 
 
@@ -42,21 +42,21 @@ def _order(seed: int, count: int, turn: int) -> np.ndarray:
     return np.random.default_rng([seed, ORDER, turn]).permutation(count)
 
 
-def draw(task: Task, corpus: Corpus, seed: int, index: int, training: bool) -> tuple[str, Sample]:
+def sample_clip(task: Task, corpus: Corpus, seed: int, index: int, training: bool) -> tuple[str, Sample]:
     """Sample number `index` -> the key of its clip, and its arrays."""
     count = len(corpus.identities)
     turn, place = divmod(index, count)
-    tried = []
+    attempted = []
     for attempt in range(ATTEMPTS):
         keys = corpus.identities[int(_order(seed, count, turn)[(place + attempt) % count])]
-        rng = np.random.default_rng([seed, DRAW, index, attempt])
+        rng = np.random.default_rng([seed, SAMPLE, index, attempt])
         clip = StoredClip(corpus, keys[int(rng.integers(len(keys)))])
         sample = task.draw(rng, clip, training)
         if sample is not None:
             return clip.key, sample
-        tried.append(clip.key)
+        attempted.append(clip.key)
     raise UserError(
-        f"no usable frames after {ATTEMPTS} tries, the last in {tried[-3:]}; look at their rejects"
+        f"no usable frames after {ATTEMPTS} tries, the last in {attempted[-3:]}; look at their rejects"
     )
 
 
@@ -69,10 +69,10 @@ class Chunk:
     """First dimension: samples."""
 
 
-def gather(drawn: Sequence[tuple[str, Sample]]) -> Chunk:
-    first = drawn[0][1]
-    arrays = {name: np.stack([sample[name] for _, sample in drawn]) for name in first}
-    return Chunk(tuple(key for key, _ in drawn), arrays)
+def gather(samples: Sequence[tuple[str, Sample]]) -> Chunk:
+    first = samples[0][1]
+    arrays = {name: np.stack([sample[name] for _, sample in samples]) for name in first}
+    return Chunk(tuple(key for key, _ in samples), arrays)
 
 
 def chunk_indices(step: int, batch: int, chunk: int, rank: int, world: int) -> list[range]:
@@ -87,21 +87,21 @@ def chunk_indices(step: int, batch: int, chunk: int, rank: int, world: int) -> l
     return [range(start, start + chunk) for start in starts[rank::world]]
 
 
-def prefetched(
-    make: Callable[[int], Chunk], wanted: Iterator[int], threads: int, ahead: int
+def prefetch(
+    make: Callable[[int], Chunk], indices: Iterator[int], threads: int, ahead: int
 ) -> Generator[Chunk]:
     """make(i) for each i in order, computed by `threads` threads up to `ahead` items early."""
     with ThreadPoolExecutor(threads, thread_name_prefix="reader") as pool:
-        waiting: list[Future[Chunk]] = []
+        queue: list[Future[Chunk]] = []
         try:
-            for i in wanted:
-                waiting.append(pool.submit(make, i))
-                if len(waiting) > ahead:
-                    yield waiting.pop(0).result()
-            while waiting:
-                yield waiting.pop(0).result()
+            for i in indices:
+                queue.append(pool.submit(make, i))
+                if len(queue) > ahead:
+                    yield queue.pop(0).result()
+            while queue:
+                yield queue.pop(0).result()
         finally:
-            for future in waiting:
+            for future in queue:
                 future.cancel()
 
 
@@ -120,7 +120,9 @@ def training_chunks(
     offsets = [group.start for group in chunk_indices(1, batch, chunk, rank, world)]
 
     def make(start: int) -> Chunk:
-        return gather([draw(task, corpus, seed, i, training=True) for i in range(start, start + chunk)])
+        return gather(
+            [sample_clip(task, corpus, seed, i, training=True) for i in range(start, start + chunk)]
+        )
 
     starts = ((step - 1) * batch + offset for step in steps for offset in offsets)
-    return prefetched(make, starts, threads, ahead=2 * threads)
+    return prefetch(make, starts, threads, ahead=2 * threads)

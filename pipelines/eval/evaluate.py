@@ -24,7 +24,7 @@ import numpy as np
 
 from models.provenance import told
 from models.spec import load_spec
-from pipelines.dataset.clips import opened
+from pipelines.dataset.clips import open_clips
 from pipelines.eval.captions import caption
 from pipelines.eval.clip_list import TestClips, evenly, read_chosen
 from pipelines.eval.metrics import METRICS
@@ -96,7 +96,7 @@ def evaluate(ctx: Context, model: str) -> None:
     chosen = read_chosen(ctx.inputs["test_clips"])
     spec = load_spec(model)
     reads = {node: fields for node, fields in spec.driving_reads(spec.config()).items() if node in ctx.inputs}
-    clips, _ = opened(
+    clips, _ = open_clips(
         ctx.inputs, {node: (*fields, *OPTIONAL.get(node, ())) for node, fields in reads.items()}
     )
     store = ctx.inputs["clips"].family().store

@@ -69,7 +69,7 @@ def download(
     """
     row = inputs["recordings"][0]
     if row["source"] != "synthetic":
-        yield from bring(inputs, config, nets, runtime)
+        yield from fetch(inputs, config, nets, runtime)
         return
     from pipelines.preprocess.sources.synthetic import render
 
@@ -78,7 +78,7 @@ def download(
         yield _sample(row, video, _FileCheck(row, config)(path), "synthetic", truth=truth)
 
 
-def bring(
+def fetch(
     inputs: Inputs,
     config: DownloadSettings,
     nets: Mapping[str, Any],

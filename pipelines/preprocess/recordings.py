@@ -84,7 +84,7 @@ def list_recordings(ctx: Context) -> None:
     pq.write_table(_table(notes, rejected), ctx.out / "notes.parquet", compression="zstd")
     identities = {row["identity"]: row["split"] for row in rows}
     lost = f", {len(rejects):,} rows of the source rejected: {rejects[0]['sentence']}" if rejects else ""
-    found = load(data.source, "left_out")
+    found = load(data.source, "skipped_files")
     if found and (skipped := found(getattr(data, data.source))):
         lost += f"; {skipped}"
     lost += f", {len(notes):,} with tracks that overlap in time" if notes else ""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.dataset.clips import Clips, opened
+from pipelines.dataset.clips import Clips, open_clips
 from pipelines.dataset.sampler import Corpus
 
 
@@ -31,7 +31,7 @@ def split_clips(inputs: Mapping[str, Any], reads: Mapping[str, Sequence[str]]) -
     """
     import pyarrow.parquet as pq
 
-    stored, keys = opened(inputs, reads)
+    stored, keys = open_clips(inputs, reads)
     table = pq.read_table(
         inputs["recordings"].path("recordings.parquet"), columns=["id", "identity", "split"]
     )

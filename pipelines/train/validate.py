@@ -16,7 +16,7 @@ import torch
 
 from models.api import Look, Task
 from models.precision import autocast
-from pipelines.dataset.sampler import Corpus, draw, gather
+from pipelines.dataset.sampler import Corpus, gather, sample_clip
 from pipelines.engine.fingerprint import resolve
 from pipelines.train.device import to_device
 
@@ -40,7 +40,7 @@ class Validation:
 @torch.no_grad()
 def validate(task: Task, corpus: Corpus, job: Job, device: torch.device) -> Validation:
     """The task's net as it stands, which the caller has put into eval mode."""
-    drawn = [draw(task, corpus, job.seed, i, training=False) for i in range(SAMPLES)]
+    drawn = [sample_clip(task, corpus, job.seed, i, training=False) for i in range(SAMPLES)]
     size = min(SAMPLES, job.phase.chunk_size)
     with autocast(job.precision, device):
         looks = [task.look(to_device(gather(drawn[i : i + size]), device)) for i in range(0, SAMPLES, size)]

@@ -37,9 +37,9 @@ from pipelines.engine.plan import read_whole
 from pipelines.eval.clip_list import splits
 from pipelines.figures.pictures import to_uint8
 from pipelines.media import FPS
-from pipelines.preprocess.sources.common.head_appearance import draw_look, draw_setting
+from pipelines.preprocess.sources.common.head_appearance import sample_appearance, sample_setting
 from pipelines.preprocess.sources.common.rendered_head import HeadRenderer, Pose
-from pipelines.preprocess.sources.synthetic import act, speak
+from pipelines.preprocess.sources.synthetic import sample_poses, synthesize_speech
 from storage import locations
 from storage.families import Artifact, Family, read_manifest, read_parquet
 from storage.files import Store
@@ -167,11 +167,13 @@ def head_of(row: Mapping[str, Any], clips: Family, key: str) -> Head:
     """Draws a recording as `synthetic.render` does."""
     spec = json.loads(row["spec"])
     height, width = spec["height"], spec["width"]
-    look = draw_look(np.random.default_rng(spec["identity_seed"]), spec["identity"], MODEL)
+    look = sample_appearance(np.random.default_rng(spec["identity_seed"]), spec["identity"], MODEL)
     rng = np.random.default_rng(row["seed"])
-    setting = draw_setting(rng, height, width)
+    setting = sample_setting(rng, height, width)
     pitch = np.random.default_rng(spec["identity_seed"] + 1).uniform(95, 230)
-    poses = act(rng, speak(rng, round(spec["seconds"] * FPS), pitch), height, width, MODEL.exp_names)
+    poses = sample_poses(
+        rng, synthesize_speech(rng, round(spec["seconds"] * FPS), pitch), height, width, MODEL.exp_names
+    )
     other = look.id.copy()
     other[AT_COMPONENT] += SIGMAS
     stored = clips.read(key, ["clip", "crop"])

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from pipelines.corpus import page, statistics
+from pipelines.corpus import node, page, statistics
 
 EMPTY = {
     "listed": 0, "recordings": 0, "stages": [], "splits": [], "identities": [], "shared": [],
@@ -17,7 +17,7 @@ EMPTY = {
 def built(make_context, corpus_inputs, tmp_path_factory):
     out = tmp_path_factory.mktemp("corpus")
     context = make_context(node="corpus", config=None, inputs=corpus_inputs, out=out)
-    statistics.corpus(context)
+    node.corpus(context)
     return context
 
 
@@ -48,7 +48,7 @@ def test_the_road_counts_rows_the_source_lost(facts):
 def test_a_person_in_both_splits_is_called_out(corpus_inputs):
     rows = [{"id": "r1", "identity": "p", "split": "train"}, {"id": "r2", "identity": "p", "split": "test"}]
     stages = {name: corpus_inputs[name] for name in statistics.STAGES}
-    found = statistics.count(rows, [], stages, corpus_inputs["clips"].family(), {})
+    found = statistics.count_corpus(rows, [], stages, corpus_inputs["clips"].family(), {})
     assert found.shared == ["p"]
     assert "1 identities are in more than one split: p" in page.render(found, [])
 
@@ -65,7 +65,7 @@ def test_the_page_needs_nothing_from_outside(built):
 
 
 def test_the_page_is_the_same_again(built, make_context, tmp_path):
-    statistics.corpus(make_context(node="corpus", config=None, inputs=built.inputs, out=tmp_path))
+    node.corpus(make_context(node="corpus", config=None, inputs=built.inputs, out=tmp_path))
     for name in ("corpus.html", "corpus.json"):
         assert (tmp_path / name).read_bytes() == (built.out / name).read_bytes()
 
@@ -109,13 +109,13 @@ def test_tracks_that_made_no_clip_are_counted_once_a_recording(facts, make_famil
     keys = ["a#r#000000#000009", "a#r#000009#000018"]
     told = dict(zip(keys, ({"too_short": 1}, {"too_short": 1, "blurred": 2}), strict=True))
     family = make_family(dict.fromkeys(keys), fields={k: {"clip": {"dropped": d}} for k, d in told.items()})
-    assert statistics.dropped(family, keys[:1]) == {"blurred": 2, "too_short": 1}
+    assert statistics.count_dropped(family, keys[:1]) == {"blurred": 2, "too_short": 1}
 
 
 def test_clips_that_lost_their_fit_beside_others_are_named(make_family):
     keys = [f"a#{recording}#{at:06d}#{at + 9:06d}" for recording in ("r", "s") for at in (0, 9)]
     clips, fits = make_family(dict.fromkeys(keys)), make_family(dict.fromkeys(keys[1:2]))
-    assert statistics.unfitted(clips, fits) == keys[:1]  # s has none: a reject of its own
+    assert statistics.clips_without_fit(clips, fits) == keys[:1]  # s has none: a reject of its own
     facts = dataclasses.replace(statistics.Corpus(**EMPTY), unfitted=keys[:1])
     assert f"<code>no_fit</code> 1 ({keys[0]})" in page._reject_table(facts)
 
@@ -140,9 +140,9 @@ def test_eyes_and_mouth_are_measured_in_eye_distances():
 
 def test_what_is_drawn_at_random_stays_when_the_corpus_grows():
     keys = [f"clip{i:04d}" for i in range(1000)]
-    few = statistics.drawn(keys, 50)
+    few = statistics.sample_keys(keys, 50)
     assert few == sorted(few)
-    assert len(set(few) & set(statistics.drawn([*keys, "one-more"], 50))) >= 49
+    assert len(set(few) & set(statistics.sample_keys([*keys, "one-more"], 50))) >= 49
     assert max(keys.index(k) for k in few) > 900
 
 
@@ -154,7 +154,7 @@ def test_the_figures_for_mlflow_are_finite(built):
 
 
 def test_the_map_of_poses_counts_every_frame_once():
-    drawn = page.pose_map({"yaw": [0.0, 1.0, 200.0], "pitch": [0.0, 1.0, -200.0]})
-    cells = [int(n) for n in re.findall(r": (\d+)</title>", drawn)]
+    sample_keys = page.pose_map({"yaw": [0.0, 1.0, 200.0], "pitch": [0.0, 1.0, -200.0]})
+    cells = [int(n) for n in re.findall(r": (\d+)</title>", sample_keys)]
     assert (sum(cells), max(cells)) == (3, 2)
     assert page.pose_map({}) == ""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.errors import InvalidSettings
-from pipelines.dataset.sampler import Corpus, chunk_indices, draw, gather, prefetched, training_chunks
+from pipelines.dataset.sampler import Corpus, chunk_indices, gather, prefetch, sample_clip, training_chunks
 from pipelines.errors import UserError
 
 
@@ -58,29 +58,31 @@ def test_identities_come_before_clips(corpus):
     """Each pass serves every identity once, however many clips it has."""
     task = CountingTask()
     for turn in range(4):
-        served = [draw(task, corpus, 0, turn * 3 + i, True)[0].split("#")[0] for i in range(3)]
+        served = [sample_clip(task, corpus, 0, turn * 3 + i, True)[0].split("#")[0] for i in range(3)]
         assert sorted(served) == ["id0", "id1", "id2"]
-    clips = {draw(task, corpus, 0, i, True)[0] for i in range(40)}
+    clips = {sample_clip(task, corpus, 0, i, True)[0] for i in range(40)}
     assert clips == set(corpus.clips.keys)
 
 
 def test_an_unusable_clip_is_replaced_by_another(corpus):
     refused = [key for key in corpus.clips.keys if key.startswith("id1#")]
     task = CountingTask(refused)
-    assert {draw(task, corpus, 0, i, True)[0] for i in range(30)}.isdisjoint(refused)
+    assert {sample_clip(task, corpus, 0, i, True)[0] for i in range(30)}.isdisjoint(refused)
     with pytest.raises(UserError, match="no usable frames after 100 tries"):
-        draw(CountingTask(corpus.clips.keys), corpus, 0, 0, True)
+        sample_clip(CountingTask(corpus.clips.keys), corpus, 0, 0, True)
 
 
 def test_small_fields_are_read_once(corpus):
     for i in range(60):
-        draw(CountingTask(), corpus, 0, i, True)
+        sample_clip(CountingTask(), corpus, 0, i, True)
     assert corpus.clips.reads == 5  # one per clip
 
 
 def test_a_corpus_travels_to_workers(corpus):
     copy = pickle.loads(pickle.dumps(corpus))
-    assert draw(CountingTask(), copy, 0, 7, True)[0] == draw(CountingTask(), corpus, 0, 7, True)[0]
+    assert (
+        sample_clip(CountingTask(), copy, 0, 7, True)[0] == sample_clip(CountingTask(), corpus, 0, 7, True)[0]
+    )
 
 
 def test_gather_stacks_samples():
@@ -95,7 +97,7 @@ def test_prefetching_keeps_the_order_and_passes_errors_on():
             raise KeyError("broken clip")
         return i
 
-    chunks = prefetched(make, iter(range(10)), 3, 4)
+    chunks = prefetch(make, iter(range(10)), 3, 4)
     assert [next(chunks) for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(KeyError, match="broken clip"):
         next(chunks)

@@ -6,7 +6,8 @@ from click.testing import CliRunner
 from pipelines.cli.main import main
 from pipelines.dataset.splits import empty_split
 from pipelines.engine.node import Node
-from pipelines.engine.plan import NodePlan, Outlook
+from pipelines.engine.plan import NodePlan
+from pipelines.engine.units import UnitView
 from pipelines.preprocess.recordings import DataConfig, list_source
 from pipelines.preprocess.sources.folder import FolderConfig
 from pipelines.preprocess.sources.synthetic import SyntheticConfig
@@ -35,7 +36,7 @@ def sentence(data, nodes=("train.fsrt.warmup", "test_clips", "eval.fsrt")):
     names = ("recordings", *nodes)
     nodes = [Node(name=name, kind="whole", run="none", writes=()) for name in names]
     plans = {node.name: NodePlan(node, "stale") for node in nodes}
-    plans["recordings"].outlook = {row["id"]: Outlook("", row=row) for row in list_source(data).rows}
+    plans["recordings"].units = {row["id"]: UnitView("", row=row) for row in list_source(data).rows}
     return empty_split(plans, data)
 
 

@@ -6,7 +6,7 @@ import pytest
 from pipelines.config import Config
 from pipelines.errors import UserError
 from pipelines.graph import build
-from pipelines.preprocess.sources.synthetic import speak
+from pipelines.preprocess.sources.synthetic import synthesize_speech
 from pipelines.preprocess.speech import SpeechConfig, cast_features, encode_speech, frame_features
 from storage.shards import encode_sample
 from tests.video_files import RUNTIME
@@ -176,7 +176,7 @@ def test_features_follow_the_mouth_of_synthetic_speech_better_than_five_frames_o
     """A synthetic speaker's sound comes from the same syllables as the jaw."""
     at_shift = []
     for seed in range(4):
-        speech = speak(np.random.default_rng(seed), 250, 150.0)
+        speech = synthesize_speech(np.random.default_rng(seed), 250, 150.0)
         loud = frame_features(speech.sound, 250, SpeechConfig())[:, 20:200].mean(1)
         at_shift.append(
             [np.corrcoef(loud[10 + s : 240 + s], speech.jaw[10:240])[0, 1] for s in range(-10, 11)]

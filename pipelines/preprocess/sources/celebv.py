@@ -81,11 +81,11 @@ def recordings(config: CelebvConfig) -> Listing:
     rejects: list[dict] = []
     for folder in _persons(config):
         images = _images(folder / IMAGES, rejects)
-        wanted = _listed(folder / config.landmarks, {image.name for image in images}, rejects)
-        if wanted is not None:
-            images = [image for image in images if image.name in wanted]
+        selected = _read_list(folder / config.landmarks, {image.name for image in images}, rejects)
+        if selected is not None:
+            images = [image for image in images if image.name in selected]
         person = safe_name(folder.name)
-        for run in runs(images, config.frames):
+        for run in consecutive_runs(images, config.frames):
             id = short_name(f"{person}-{run[0].number:06d}-{run[-1].number:06d}")
             if len(run) < config.min_frames:
                 sentence = (
@@ -157,7 +157,7 @@ def _images(folder: Path, rejects: list[dict]) -> list[Image]:
     return kept
 
 
-def _listed(table: Path, names: set[str], rejects: list[dict]) -> set[str] | None:
+def _read_list(table: Path, names: set[str], rejects: list[dict]) -> set[str] | None:
     """Images with a sound line in the list; None without a list."""
     if not table.is_file():
         return None
@@ -187,7 +187,7 @@ def _finite(text: str) -> bool:
         return False
 
 
-def runs(images: Sequence[Image], longest: int) -> Iterator[list[Image]]:
+def consecutive_runs(images: Sequence[Image], longest: int) -> Iterator[list[Image]]:
     """Images by number -> stretches without a gap, of `longest` images at most."""
     run: list[Image] = []
     for image in images:
@@ -216,12 +216,12 @@ def video_of(row: Mapping[str, Any]) -> bytes:
     # bitexact: no random ids and no time of writing in the file
     with (
         av.open(out, "w", format="mov", options={"fflags": "+bitexact"}) as video,
-        _opened(folder / names[0]) as first,
+        _open(folder / names[0]) as first,
     ):
         kind = _kind(first)
         stream = video.add_stream_from_template(first.streams.video[0])
         for place, name in enumerate(names):
-            with _opened(folder / name) as image:
+            with _open(folder / name) as image:
                 if _kind(image) != kind:
                     raise Rejected("uneven_images", f"{name} is {_kind(image)}, those before it are {kind}")
                 packet = next(image.demux(video=0))
@@ -233,7 +233,7 @@ def video_of(row: Mapping[str, Any]) -> bytes:
     return out.getvalue()
 
 
-def _opened(path: Path) -> InputContainer:
+def _open(path: Path) -> InputContainer:
     import av
 
     options = {"format_whitelist": PICTURES, "protocol_whitelist": "file", "pattern_type": "none"}

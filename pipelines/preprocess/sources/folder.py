@@ -17,8 +17,8 @@ from pipelines.preprocess.sources.common.files import (
     VIDEOS,
     Lost,
     digests,
-    hashed_name,
     is_utf8,
+    name_with_hash,
     reject,
     safe_name,
     walk,
@@ -49,9 +49,9 @@ class FolderConfig:
 def recordings(config: FolderConfig) -> Listing:
     """A row a video, sorted by its relative path."""
     root = _root(config)
-    files, lost, others = _look(root, config)
+    files, lost, others = _scan(root, config)
     if not files and others:
-        raise UserError(f"data.folder.path {config.path!r} holds no video: {_counted(others)}")
+        raise UserError(f"data.folder.path {config.path!r} holds no video: {_counts_text(others)}")
     rejects = [reject("", one.path, 0, one.code, one.sentence) for one in lost]
     rejects += [
         reject("", path, 0, "malformed_name", "the file's name is not UTF-8; rename it")
@@ -76,7 +76,7 @@ def recordings(config: FolderConfig) -> Listing:
 def external(config: FolderConfig) -> dict[str, str]:
     """Relative name -> sha256 of every video, and of the CSV."""
     root = _root(config)
-    files, lost, _ = _look(root, config)
+    files, lost, _ = _scan(root, config)
     readable = digests(path for path in files if is_utf8(path))
     found = {path.relative_to(root).as_posix(): digest for path, digest in readable.items()}
     if len(readable) < len(files):
@@ -89,13 +89,13 @@ def external(config: FolderConfig) -> dict[str, str]:
     return found
 
 
-def left_out(config: FolderConfig) -> str:
+def skipped_files(config: FolderConfig) -> str:
     """How many files may be videos but are none by their names; "" if there are none."""
-    others = _look(_root(config), config)[2]
-    return _counted(others) if others else ""
+    others = _scan(_root(config), config)[2]
+    return _counts_text(others) if others else ""
 
 
-def _counted(others: Counter[str]) -> str:
+def _counts_text(others: Counter[str]) -> str:
     ordered = sorted(others.items(), key=lambda one: (-one[1], one[0]))
     kinds = ", ".join(f"{count:,} {suffix or 'without an ending'}" for suffix, count in ordered[:5])
     kinds = kinds.encode(errors="replace").decode()  # endings that are not UTF-8 cannot be printed
@@ -110,7 +110,7 @@ def _root(config: FolderConfig) -> Path:
     return root
 
 
-def _look(root: Path, config: FolderConfig) -> tuple[list[Path], list[Lost], Counter[str]]:
+def _scan(root: Path, config: FolderConfig) -> tuple[list[Path], list[Lost], Counter[str]]:
     """Every video below root, sorted by relative path; what could not be read; and, by the end of their
     names, how many other files may be videos."""
     found = walk(root)
@@ -131,12 +131,12 @@ def _look(root: Path, config: FolderConfig) -> tuple[list[Path], list[Lost], Cou
 def _ids(names: dict[Path, str]) -> dict[Path, str]:
     """Relative path without its extension, made safe: ann/1.mp4 -> ann-1. Two that meet both get a hash of
     the path."""
-    plain = {}
+    safe = {}
     for path, name in names.items():
         stem = name[: -len(path.suffix)].replace("/", "-")
-        plain[path] = safe_name(stem)
-    taken = Counter(plain.values())
-    return {p: i if taken[i] == 1 else hashed_name(i, names[p]) for p, i in plain.items()}
+        safe[path] = safe_name(stem)
+    counts = Counter(safe.values())
+    return {p: i if counts[i] == 1 else name_with_hash(i, names[p]) for p, i in safe.items()}
 
 
 def _identity(name: str, rule: str, id: str) -> str:

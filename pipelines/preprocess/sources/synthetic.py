@@ -111,23 +111,23 @@ def render(row: Mapping[str, Any], model: MorphableModel) -> tuple[bytes, dict[s
     Truth: angles (T,3) degrees, exp (T,n_exp), id (n_id,), scale (T,), translation (T,3) and rotation (T,3,3)
     of pixel = s R X + T, landmarks (T,68,2) pixels of the raw frame, jaw (T,) sigmas, loudness (T,) RMS.
     """
-    from pipelines.preprocess.sources.common.head_appearance import draw_look, draw_setting
+    from pipelines.preprocess.sources.common.head_appearance import sample_appearance, sample_setting
     from pipelines.preprocess.sources.common.rendered_head import HeadRenderer
 
     spec = json.loads(row["spec"])
     height, width = int(spec["height"]), int(spec["width"])
-    look = draw_look(np.random.default_rng(spec["identity_seed"]), int(spec["identity"]), model)
+    appearance = sample_appearance(np.random.default_rng(spec["identity_seed"]), int(spec["identity"]), model)
     rng = np.random.default_rng(int(row["seed"]))
-    renderer = HeadRenderer(model, look, draw_setting(rng, height, width), height, width)
+    renderer = HeadRenderer(model, appearance, sample_setting(rng, height, width), height, width)
     frames = max(1, round(float(spec["seconds"]) * FPS))
-    speech = speak(rng, frames, np.random.default_rng(spec["identity_seed"] + 1).uniform(95, 230))
-    poses = act(rng, speech, height, width, model.exp_names)
+    speech = synthesize_speech(rng, frames, np.random.default_rng(spec["identity_seed"] + 1).uniform(95, 230))
+    poses = sample_poses(rng, speech, height, width, model.exp_names)
     cameras = [renderer.camera(pose) for pose in poses]
     video = encode_mp4((renderer.frame(pose) for pose in poses), speech.sound, height, width)
     truth = {
         "angles": np.stack([pose.angles for pose in poses]),
         "exp": np.stack([pose.exp for pose in poses]),
-        "id": look.id,
+        "id": appearance.id,
         "scale": np.array([pose.scale for pose in poses]),
         "rotation": np.stack([rotation for rotation, _ in cameras]),
         "translation": np.stack([translation for _, translation in cameras]),
@@ -150,7 +150,7 @@ class Speech:
     sound: np.ndarray
 
 
-def speak(rng: np.random.Generator, frames: int, pitch: float) -> Speech:
+def synthesize_speech(rng: np.random.Generator, frames: int, pitch: float) -> Speech:
     """Words of one to four syllables with pauses; pitch in Hz is the speaker's."""
     step = SOUND_RATE // 100  # curves are drawn at 100 Hz
     count = frames * SOUND_RATE // FPS
@@ -160,7 +160,7 @@ def speak(rng: np.random.Generator, frames: int, pitch: float) -> Speech:
     ticks = np.arange(curves.shape[1])
     loud, tone = np.interp(at, ticks, envelope), np.interp(at, ticks, curves[7])
     phase = 2 * np.pi * np.cumsum(pitch * (0.92 + 0.2 * tone)) / SOUND_RATE
-    voice = _voiced(phase, pitch, curves[4:7], step)
+    voice = _voice(phase, pitch, curves[4:7], step)
     breath = rng.normal(0, 1, count) * np.interp(at, ticks, curves[8])
     breath = np.diff(breath, prepend=0.0)  # consonants: noise that leans to the high frequencies
     sound = 0.9 * loud * voice / (np.abs(voice).max() + 1e-9) + 0.02 * breath + rng.normal(0, 5e-4, count)
@@ -198,7 +198,7 @@ def _syllables(rng: np.random.Generator, ticks: int) -> np.ndarray:
     return np.stack([np.convolve(c, kernel, mode="valid") for c in padded])
 
 
-def _voiced(phase: np.ndarray, pitch: float, formants: np.ndarray, step: int) -> np.ndarray:
+def _voice(phase: np.ndarray, pitch: float, formants: np.ndarray, step: int) -> np.ndarray:
     """Glottal phase (n,) and formants (3,ticks) -> a pulse train heard through them: a sum of harmonics."""
     at = np.arange(len(phase)) / step
     ticks = np.arange(formants.shape[1])
@@ -244,7 +244,7 @@ def _blinks(rng: np.random.Generator, frames: int) -> np.ndarray:
     return shut
 
 
-def act(
+def sample_poses(
     rng: np.random.Generator, speech: Speech, height: int, width: int, names: Sequence[str]
 ) -> list[Pose]:
     """What head, eyes and face do while the mouth speaks: one pose a frame, `names` are the expressions'."""

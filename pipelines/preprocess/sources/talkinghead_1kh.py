@@ -122,12 +122,12 @@ def parse(row: Sequence[str], columns: Sequence[str] = COLUMNS) -> tuple[str, di
     try:
         if len(row) != len(columns):
             raise ValueError(f"{len(row)} columns")
-        numbers = [cells.whole_number(line[column]) for column in COLUMNS[1:]]
+        numbers = [cells.integer(line[column]) for column in COLUMNS[1:]]
         if not all(0 <= value < MOST for value in numbers):
             raise ValueError(f"a number outside of 0 to {MOST}")
     except ValueError as error:
-        told = f"expected {','.join(columns)}, all but the name whole numbers: {error}"
-        raise BadLine("malformed_row", told[:300]) from error
+        found = f"expected {','.join(columns)}, all but the name whole numbers: {error}"
+        raise BadLine("malformed_row", found[:300]) from error
     height, width, start, end, left, top, right, bottom = numbers
     if start > end:
         raise BadLine("malformed_span", f"frames {start} to {end}: the last lies before the first")
@@ -151,9 +151,11 @@ def _rows(pieces: dict[str, list[dict[str, Any]]], mirror: Mirror) -> list[dict[
             continue
         for clip, tube in cut:
             # the file is the set's own crop of this tube: the face has all of the frame
-            whole = track(0, tube["end"] - tube["start"], OWN_FRAMES, (1, 1), (0, 0, 1, 1))
-            rows.append({"id": short_name(clip), "identity": video, **mirror.place(clip), "tracks": [whole]})
-    return rows + [_whole(video, at, mirror) for video, at in minutes.items()]
+            full_box = track(0, tube["end"] - tube["start"], OWN_FRAMES, (1, 1), (0, 0, 1, 1))
+            rows.append(
+                {"id": short_name(clip), "identity": video, **mirror.place(clip), "tracks": [full_box]}
+            )
+    return rows + [_full_video(video, at, mirror) for video, at in minutes.items()]
 
 
 def clip_name(piece: str, tube: dict[str, Any]) -> str:
@@ -162,7 +164,7 @@ def clip_name(piece: str, tube: dict[str, Any]) -> str:
     return f"{piece}_S{tube['start']}_E{tube['end'] - 1}_L{left}_T{top}_R{right}_B{bottom}"
 
 
-def _whole(video: str, minutes: Sequence[int], mirror: Mirror) -> dict[str, Any]:
+def _full_video(video: str, minutes: Sequence[int], mirror: Mirror) -> dict[str, Any]:
     """A whole video without tracks, and the span in which its pieces lie."""
     first, last = min(minutes) * MINUTE - DRIFT, (max(minutes) + 1) * MINUTE + DRIFT
     row = {"id": video, "identity": video, **mirror.place(video, video), "tracks": []}

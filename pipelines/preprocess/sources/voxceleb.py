@@ -91,7 +91,7 @@ def recordings(config: VoxcelebConfig) -> Listing:
     seen: set[tuple[str, str, str]] = set()
     for where, inner, text in _utterances(config):
         try:
-            person, video, utterance = _named(inner)
+            person, video, utterance = _parse_path(inner)
             if (person, video, utterance) in seen:
                 raise BadLine("duplicate_row", f"{person} {video} {utterance} is listed before")
             if text is None:
@@ -101,10 +101,10 @@ def recordings(config: VoxcelebConfig) -> Listing:
         except BadLine as error:
             # a fault of one line says which as its third part
             code, sentence, *line = error.args
-            rejects.append(reject(_shown(inner), where, line[0] if line else 0, code, sentence))
+            rejects.append(reject(_short_path(inner), where, line[0] if line else 0, code, sentence))
             continue
         own = tracks.setdefault((video, person), [])
-        own += [track(*ends, FPS, size, box, config.grow) for ends, box in cut(frames, boxes, config)]
+        own += [track(*ends, FPS, size, box, config.grow) for ends, box in cut_tracks(frames, boxes, config)]
         split = _split(person, size == PIXELS, inner, listed)
         # a person who stands in both sets is tested on
         if splits.get(person) != "test":
@@ -184,16 +184,16 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str | None:
         return None
 
 
-def _named(inner: str) -> tuple[str, str, str]:
+def _parse_path(inner: str) -> tuple[str, str, str]:
     """Path -> person, video, utterance."""
     person, video, name = ["", "", "", *inner.split("/")][-3:]
     if not (_PERSON.fullmatch(person) and YOUTUBE_ID.fullmatch(video) and _UTTERANCE.fullmatch(name)):
-        sentence = f"{_shown(inner)!r}: expected .../idNNNNN/<YouTube id>/NNNNN.txt"
+        sentence = f"{_short_path(inner)!r}: expected .../idNNNNN/<YouTube id>/NNNNN.txt"
         raise BadLine("malformed_name", sentence)
     return person, video, name.removesuffix(".txt")
 
 
-def _shown(inner: str) -> str:
+def _short_path(inner: str) -> str:
     return "/".join(inner.split("/")[-3:])[:120]
 
 
@@ -207,8 +207,8 @@ def _test_persons(config: VoxcelebConfig, rejects: list[dict]) -> set[str] | Non
         if _PERSON.fullmatch(person):
             found.add(person)
         else:
-            shown = person if SAFE_ID.fullmatch(person) else repr(person[:80])
-            rejects.append(reject("", path, number, "malformed_row", f"{shown}: expected idNNNNN"))
+            quoted = person if SAFE_ID.fullmatch(person) else repr(person[:80])
+            rejects.append(reject("", path, number, "malformed_row", f"{quoted}: expected idNNNNN"))
     return found
 
 
@@ -233,9 +233,11 @@ def read_utterance(text: str, video: str) -> tuple[np.ndarray, np.ndarray, tuple
     head = next((n for n, line in enumerate(lines[:20]) if line.split() == COLUMNS), None)
     if head is None:
         raise BadLine("malformed_header", f"no line {' '.join(COLUMNS)} among the first 20")
-    said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines[:head])}
-    if said.get("Reference") != video:
-        found = checked_id("Reference", said.get("Reference") or "-")
+    header = {
+        name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines[:head])
+    }
+    if header.get("Reference") != video:
+        found = checked_id("Reference", header.get("Reference") or "-")
         raise BadLine("wrong_reference", f"Reference is {found}, the file lies in the folder of {video}", 1)
     rows = [(number, line.split()) for number, line in enumerate(lines[head + 1 :], head + 2) if line.strip()]
     if not rows:
@@ -269,13 +271,13 @@ def _check(rows: Sequence[tuple[int, Sequence[str]]], values: np.ndarray, pixels
     frames, corner, sides = values[:, 0], values[:, 1:3], values[:, 3:]
     # a box may leave the frame, but not lie beyond it; the width at 360 lines is not known, at most 32:9
     limit = np.array([1280.0, LINES]) if pixels else np.ones(2)
-    whole = np.isfinite(values).all(1) & (frames >= 0) & (frames == np.floor(frames)) & (frames < 1e8)
+    valid = np.isfinite(values).all(1) & (frames >= 0) & (frames == np.floor(frames)) & (frames < 1e8)
     grows = np.concatenate([[True], frames[1:] > frames[:-1]])
     inside = (corner < limit).all(1) & (corner + sides > 0).all(1) & (sides > 0).all(1)
     sized = (np.abs(corner) <= limit).all(1) & (sides <= limit).all(1)
     size = "pixels at 360 lines" if pixels else "shares of the frame"
     for good, code, sentence in (
-        (whole, "malformed_row", "FRAME must be a whole number and the others finite"),
+        (valid, "malformed_row", "FRAME must be a whole number and the others finite"),
         (grows, "malformed_row", "FRAME does not grow"),
         (inside & sized, "malformed_box", f"the box is empty or no box in {size}"),
     ):
@@ -284,7 +286,7 @@ def _check(rows: Sequence[tuple[int, Sequence[str]]], values: np.ndarray, pixels
             raise BadLine(code, f"{' '.join(cells)[:80]}: {sentence}", number)
 
 
-def cut(
+def cut_tracks(
     frames: np.ndarray, boxes: np.ndarray, config: VoxcelebConfig
 ) -> Iterator[tuple[tuple[int, int], list[float]]]:
     """Frames (T,) and boxes (T,4) of an utterance -> first frame, last + 1 and union of each track."""

@@ -95,11 +95,11 @@ def _parse(line: Mapping[str, str]) -> tuple[str, str, dict[str, Any]]:
     if line["partition"] not in PARTITIONS:
         raise BadLine("malformed_row", f"partition {line['partition']!r}: expected train or test")
     try:
-        start, end, width, height = (cells.whole_number(line[c]) for c in ("start", "end", "width", "height"))
+        start, end, width, height = (cells.integer(line[c]) for c in ("start", "end", "width", "height"))
         fps = cells.number(line["fps"])
     except ValueError as error:
-        told = f"start, end, width and height must be whole numbers, fps a number: {error}"
-        raise BadLine("malformed_row", told) from error
+        message = f"start, end, width and height must be whole numbers, fps a number: {error}"
+        raise BadLine("malformed_row", message) from error
     if not (
         1 <= fps <= 240
         and 0 <= start < end <= LONGEST * fps

@@ -9,7 +9,7 @@ import pytest
 from pipelines.cluster.runtime import RuntimeConfig
 from pipelines.engine import packs
 from pipelines.engine.packs import PackJob, UnitJob, build_pack
-from pipelines.preprocess.download import DownloadConfig, bring
+from pipelines.preprocess.download import DownloadConfig, fetch
 from pipelines.runs.session import source
 from storage import locations
 from storage.families import read_pack_record, read_sample
@@ -27,7 +27,7 @@ def publish(quick, tmp_path, monkeypatch):
         row = {"id": "rec", "source": "voxceleb_csv", "uri": uri, "sha256": "", "seed": 0, "spec": ""}
         unit = UnitJob(unit="rec", key="u" * 8, rows={"recordings": row}, samples={})
         job = PackJob("download", "download", "k" * 8, (unit,), "run")
-        return store, build_pack(job, lambda inputs: bring(inputs, config, {}, runtime), store)
+        return store, build_pack(job, lambda inputs: fetch(inputs, config, {}, runtime), store)
 
     return publish
 
@@ -86,6 +86,6 @@ def test_the_same_video_by_another_way_has_the_same_bytes(server, publish, noise
 
 
 def test_an_edited_renderer_fetches_nothing_again():
-    reached = {name.rpartition(".")[0] for name in source().closure(["pipelines.preprocess.download:bring"])}
+    reached = {name.rpartition(".")[0] for name in source().closure(["pipelines.preprocess.download:fetch"])}
     assert "pipelines.media.container" in reached
     assert not [module for module in reached if "synthetic" in module or module.startswith("models")]

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from pipelines.errors import Rejected, Transient, UserError
-from pipelines.preprocess.sources.celebv import CelebvConfig, Image, external, recordings, runs, video_of
+from pipelines.preprocess.sources.celebv import (
+    CelebvConfig,
+    Image,
+    consecutive_runs,
+    external,
+    recordings,
+    video_of,
+)
 from tests.video_files import RUNTIME
 
 STAT = os.stat(__file__)
@@ -194,7 +201,7 @@ def test_a_person_whose_name_is_not_utf8_is_one_sentence(corpus, tmp_path):
 @given(st.sets(st.integers(0, 60)), st.integers(1, 12))
 def test_runs_are_consecutive_bounded_and_hold_every_image(numbers, longest):
     images = [Image(n, f"{n}.jpg", STAT) for n in sorted(numbers)]
-    found = list(runs(images, longest))
+    found = list(consecutive_runs(images, longest))
     assert [image for run in found for image in run] == images
     for run in found:
         assert len(run) <= longest
@@ -206,11 +213,11 @@ def test_runs_are_consecutive_bounded_and_hold_every_image(numbers, longest):
 def test_the_download_stage_makes_one_file_of_the_images(corpus, tmp_path):
     from types import SimpleNamespace
 
-    from pipelines.preprocess.download import DownloadConfig, bring
+    from pipelines.preprocess.download import DownloadConfig, fetch
 
     corpus("Ann", range(1, 31))
     ((row,), _) = listed(tmp_path)
     config = SimpleNamespace(sound="optional", download=DownloadConfig())
-    (sample,) = bring({"recordings": [{**row, "source": "celebv"}]}, config, {}, RUNTIME)
+    (sample,) = fetch({"recordings": [{**row, "source": "celebv"}]}, config, {}, RUNTIME)
     assert sample["probe"]["frames"] == 30
     assert (sample["probe"]["width"], sample["probe"]["transport"]) == (64, "local")

@@ -4,7 +4,7 @@ import pytest
 
 from pipelines.errors import UserError
 from pipelines.preprocess.sources.common.files import digests, safe_name
-from pipelines.preprocess.sources.folder import FolderConfig, external, left_out, recordings
+from pipelines.preprocess.sources.folder import FolderConfig, external, recordings, skipped_files
 
 
 @pytest.fixture
@@ -154,12 +154,12 @@ def test_every_kind_of_video_counts(corpus, suffix):
 
 
 def test_what_may_be_a_video_and_is_left_out_is_counted(corpus):
-    assert left_out(FolderConfig(path=str(corpus))) == ""
+    assert skipped_files(FolderConfig(path=str(corpus))) == ""
     for name in ("a.braw", "b.braw", "ann/c", "d.jpg", "e.srt"):
         (corpus / name).write_bytes(b"x")
-    told = left_out(FolderConfig(path=str(corpus)))
+    told = skipped_files(FolderConfig(path=str(corpus)))
     assert told.startswith("left out are 2 .braw, 1 without an ending; data.folder.ext")
-    assert left_out(FolderConfig(path=str(corpus), extensions=(".mp4",))).startswith(
+    assert skipped_files(FolderConfig(path=str(corpus), extensions=(".mp4",))).startswith(
         "left out are 2 .braw, 1 without an ending, 1 .mkv; "
     )
 
@@ -169,7 +169,7 @@ def test_what_is_said_of_names_that_are_not_utf8_can_be_printed(corpus):
     os.symlink(b"p\xff", os.fsencode(corpus) + b"/link")
     os.close(os.open(os.fsencode(corpus) + b"/a.b\xff", os.O_CREAT))
     config = FolderConfig(path=str(corpus))
-    assert left_out(config).startswith("left out are 1 .b?; ")
+    assert skipped_files(config).startswith("left out are 1 .b?; ")
     told = [*external(config).values(), *(reject["sentence"] for reject in recordings(config).rejects)]
     assert "\n".join(told).encode()
 

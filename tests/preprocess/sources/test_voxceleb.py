@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipelines.errors import UserError
 from pipelines.preprocess.sources.common.tracks import in_pixels
-from pipelines.preprocess.sources.voxceleb import VoxcelebConfig, cut, external, recordings
+from pipelines.preprocess.sources.voxceleb import VoxcelebConfig, cut_tracks, external, recordings
 
 VIDEO = "-aB_c123456"
 HEAD = (
@@ -267,14 +267,14 @@ def boxes_of(steps):
 
 def test_a_track_ends_where_its_first_box_is_left():
     boxes = boxes_of([0] + [10] * 19)
-    spans = [ends for ends, _ in cut(np.arange(20), boxes, VoxcelebConfig())]
+    spans = [ends for ends, _ in cut_tracks(np.arange(20), boxes, VoxcelebConfig())]
     # overlap of squares shifted by s is (100 - s) / (100 + s): under 0.25 from 60 on, exactly a quarter at 60
     assert spans == [(0, 7), (7, 14), (14, 20)]
 
 
 def test_a_missing_frame_ends_a_track():
     frames = np.array([5, 6, 7, 10, 11])
-    assert [ends for ends, _ in cut(frames, boxes_of([0] * 5), VoxcelebConfig())] == [(5, 8), (10, 12)]
+    assert [ends for ends, _ in cut_tracks(frames, boxes_of([0] * 5), VoxcelebConfig())] == [(5, 8), (10, 12)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -286,14 +286,14 @@ def test_a_missing_frame_ends_a_track():
 def test_tracks_cover_the_utterance_once_and_do_not_depend_on_the_unit(steps, zoom, longest):
     config = VoxcelebConfig(max_frames=longest)
     boxes = boxes_of(steps)
-    tracks = list(cut(np.arange(len(boxes)), boxes, config))
+    tracks = list(cut_tracks(np.arange(len(boxes)), boxes, config))
     assert [n for (start, end), _ in tracks for n in range(start, end)] == list(range(len(boxes)))
     assert all(end - start <= longest for (start, end), _ in tracks)
     for (start, end), box in tracks:
         assert (boxes[start:end, :2] >= np.array(box[:2]) - 1e-6).all()
         assert (boxes[start:end, 2:] <= np.array(box[2:]) + 1e-6).all()
     for (ends, box), (other_ends, other) in zip(
-        tracks, cut(np.arange(len(boxes)), boxes * zoom, config), strict=True
+        tracks, cut_tracks(np.arange(len(boxes)), boxes * zoom, config), strict=True
     ):
         assert ends == other_ends
         assert np.array(other) == pytest.approx(np.array(box) * zoom)

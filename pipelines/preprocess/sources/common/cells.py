@@ -12,7 +12,7 @@ from pipelines.errors import UserError
 EMPTY = ("nan", "NaN", "None", "NULL", "<NA>")
 """What an empty cell becomes where programs write it as text."""
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
-_WHOLE_AS_FLOAT = re.compile(r"([0-9]+)\.0*")
+_INTEGER_AS_FLOAT = re.compile(r"([0-9]+)\.0*")
 _OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -25,7 +25,7 @@ def number(text: str) -> float:
     return value
 
 
-def whole_number(text: str) -> int:
+def integer(text: str) -> int:
     """Also one that is written as a float: pandas writes whole numbers as 3657.0 where a cell of their column
     was empty."""
     value = number(text)
@@ -36,7 +36,7 @@ def whole_number(text: str) -> int:
 
 def name(text: str) -> str:
     """A cell that names somebody or something; a number that pandas wrote as a float is that number."""
-    found = _WHOLE_AS_FLOAT.fullmatch(text.strip())
+    found = _INTEGER_AS_FLOAT.fullmatch(text.strip())
     return found[1] if found else text.strip()
 
 
@@ -46,9 +46,9 @@ def split(text: str) -> list[str]:
     return [cell.strip().strip('"').strip() for cell in text.split(",")]
 
 
-def check_columns(path: Path, found: Sequence[str], wanted: Sequence[str]) -> None:
+def check_columns(path: Path, found: Sequence[str], expected: Sequence[str]) -> None:
     """UserError, with what was found, where columns are missing or something else than commas parts them."""
-    missing = [column for column in wanted if column not in found]
+    missing = [column for column in expected if column not in found]
     if missing:
         check_commas(path, ",".join(found))
         raise UserError(f"{path}: no column {', '.join(missing)}; found {', '.join(found)}"[:500])

@@ -108,7 +108,7 @@ def _number(values: Mapping[str, Any], name: str) -> float:
     return float(value)
 
 
-def _whole(digits: str) -> float:
+def _integer(digits: str) -> float:
     return int(digits) if len(digits) <= MOST_DIGITS else float(digits)
 
 
@@ -138,7 +138,7 @@ class _Reader:
     def __init__(self, text: str):
         self._text = text
         self._at = 0
-        self._decoder = json.JSONDecoder(parse_int=_whole)
+        self._decoder = json.JSONDecoder(parse_int=_integer)
         self._counted = (0, 1)
 
     def members(self) -> Iterator[str]:

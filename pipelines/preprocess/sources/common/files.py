@@ -52,17 +52,17 @@ def safe_name(text: str) -> str:
     """Letters, digits, '_' and '-' only, at most 32. A name that had to change also gets a hash, so that two
     never become one."""
     safe = _UNSAFE.sub("-", text).strip("-")
-    return short_name(text) if safe == text else hashed_name(safe or "x", text)
+    return short_name(text) if safe == text else name_with_hash(safe or "x", text)
 
 
 def short_name(safe: str) -> str:
     """A name of safe characters as it is if it fits, else its begin and a hash."""
-    return safe if len(safe) <= LONGEST_NAME else hashed_name(safe, safe)
+    return safe if len(safe) <= LONGEST_NAME else name_with_hash(safe, safe)
 
 
-def hashed_name(safe: str, whole: str) -> str:
-    """As much of a safe name as fits, and 8 digits of the hash of `whole`, which tells it from others."""
-    digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
+def name_with_hash(safe: str, full: str) -> str:
+    """As much of a safe name as fits, and 8 digits of the hash of `full`, which tells it from others."""
+    digest = hashlib.sha256(full.encode()).hexdigest()[:8]
     return f"{safe[: LONGEST_NAME - len(digest) - 1]}-{digest}"
 
 
@@ -80,9 +80,9 @@ def is_utf8(path: Path | str) -> bool:
 def checked_id(what: str, text: str) -> str:
     """The text if it is safe as an id and as a part of a file's name; BadLine if not."""
     if not SAFE_ID.fullmatch(text):
-        shown = text if len(text) <= 80 else f"{text[:80]}..."
+        quoted = text if len(text) <= 80 else f"{text[:80]}..."
         expected = f"1 to {LONGEST_NAME} letters, digits, '_' and '-' only"
-        raise BadLine("unsafe_id", f"{what} {shown!r}: expected {expected}")
+        raise BadLine("unsafe_id", f"{what} {quoted!r}: expected {expected}")
     return text
 
 
@@ -115,13 +115,13 @@ def walk(root: Path) -> Walk:
     files: list[tuple[Path, os.stat_result]] = []
     lost: list[Lost] = []
     read: set[str] = set()
-    waiting = [(str(root), os.path.realpath(root))]
+    queue = [(str(root), os.path.realpath(root))]
     links: list[tuple[str, str]] = []
-    while waiting or links:
-        linked = not waiting
+    while queue or links:
+        linked = not queue
         if linked:
             links.sort()
-        folder, real = links.pop(0) if linked else waiting.pop()
+        folder, real = links.pop(0) if linked else queue.pop()
         if real in read:
             if linked:
                 sentence = f"the link leads to {real!r}, whose files are listed already"
@@ -134,7 +134,7 @@ def walk(root: Path) -> Walk:
             elif path.is_symlink():
                 links.append((str(path), os.path.realpath(path)))
             else:
-                waiting.append((str(path), os.path.join(real, path.name)))
+                queue.append((str(path), os.path.join(real, path.name)))
     return Walk(files, lost)
 
 

@@ -44,7 +44,7 @@ IRIS_COLOURS = ((0.27, 0.17, 0.1), (0.2, 0.3, 0.42), (0.27, 0.36, 0.24), (0.35, 
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Appearance:
     """A person: what does not change from one recording to the next."""
 
     id: np.ndarray
@@ -75,13 +75,13 @@ class Setting:
     fill_colour: np.ndarray
 
 
-def draw_look(rng: np.random.Generator, index: int, model: MorphableModel) -> Look:
+def sample_appearance(rng: np.random.Generator, index: int, model: MorphableModel) -> Appearance:
     """Person `index` of a corpus: tones and hair go round by index, so that few people already differ."""
     skin = np.array(SKIN_TONES[(index * 5 + int(rng.integers(2))) % len(SKIN_TONES)])
     hair = np.array(HAIR_COLOURS[int(rng.integers(len(HAIR_COLOURS)))])
     if skin.mean() < 0.55:  # dark skin, dark hair
         hair = np.array(HAIR_COLOURS[int(rng.integers(2))])
-    return Look(
+    return Appearance(
         id=np.clip(rng.normal(0, 0.85, model.n_id), -1.8, 1.8).astype(np.float32),
         skin=np.clip(skin * rng.uniform(0.96, 1.04) + rng.normal(0, 0.01, 3), 0, 1),
         hair=hair * rng.uniform(0.85, 1.15),
@@ -95,13 +95,13 @@ def draw_look(rng: np.random.Generator, index: int, model: MorphableModel) -> Lo
     )
 
 
-def draw_setting(rng: np.random.Generator, height: int, width: int) -> Setting:
+def sample_setting(rng: np.random.Generator, height: int, width: int) -> Setting:
     side, up = rng.uniform(-0.6, 0.6), rng.uniform(0.2, 0.7)
     key = np.array([side, up, 1.0])
     warmth = rng.uniform(-0.06, 0.06)
     hue = rng.uniform(0, 1, 3)
     return Setting(
-        cloth=np.clip(0.1 + _muted(0.7 * hue * rng.uniform(0.5, 1), 0.6), 0, 1),
+        cloth=np.clip(0.1 + _desaturate(0.7 * hue * rng.uniform(0.5, 1), 0.6), 0, 1),
         stripe=float(rng.uniform(0, 0.3)) if rng.random() < 0.4 else 0.0,
         neckline=float(rng.uniform(-2.65, -2.2)),
         wall=_wall(rng, height, width),
@@ -114,7 +114,7 @@ def draw_setting(rng: np.random.Generator, height: int, width: int) -> Setting:
 def _wall(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """A room out of focus: a gradient, panels and lamps, blurred."""
     y, x = np.mgrid[0:height, 0:width] / np.array([height, width])[:, None, None]
-    base = _muted(rng.uniform(0.2, 0.75, 3), 0.45)
+    base = _desaturate(rng.uniform(0.2, 0.75, 3), 0.45)
     tilt = rng.uniform(-0.25, 0.25, 2)
     wall = base + (tilt[0] * (x - 0.5) + tilt[1] * (y - 0.5))[..., None]
     for _ in range(int(rng.integers(4, 9))):
@@ -122,7 +122,7 @@ def _wall(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
         w, h = rng.uniform(0.08, 0.5, 2)
         inside = (x > x0) & (x < x0 + w) & (y > y0) & (y < y0 + h)
         wall = np.where(
-            inside[..., None], np.clip(base + _muted(rng.normal(0, 0.2, 3), 0.5), 0.05, 0.95), wall
+            inside[..., None], np.clip(base + _desaturate(rng.normal(0, 0.2, 3), 0.5), 0.05, 0.95), wall
         )
     blur = rng.uniform(0.012, 0.035) * height
     wall = np.stack([gaussian_filter(wall[..., c], blur, mode="nearest") for c in range(3)], axis=-1)
@@ -130,7 +130,7 @@ def _wall(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return np.clip(wall + weave, 0, 1).astype(np.float32)
 
 
-def _muted(colour: np.ndarray, share: float) -> np.ndarray:
+def _desaturate(colour: np.ndarray, share: float) -> np.ndarray:
     """Pull a colour (3,) toward its grey, keeping `share` of its hue."""
     return colour.mean() + share * (colour - colour.mean())
 
@@ -162,9 +162,9 @@ def hair_cover(points: np.ndarray, style: str) -> np.ndarray:
     return np.maximum.reduce([top, behind, burn])
 
 
-def paint_atlas(model: MorphableModel, look: Look) -> np.ndarray:
+def paint_atlas(model: MorphableModel, appearance: Appearance) -> np.ndarray:
     """-> (ATLAS,ATLAS,3) float32: the person's skin, hair, eyes and mouth."""
-    rng = np.random.default_rng(look.texture_seed)
+    rng = np.random.default_rng(appearance.texture_seed)
     assert model.uv is not None
     flat = np.concatenate([model.uv * ATLAS, np.zeros((len(model.uv), 1))], axis=1)
     baked = rasterize(flat, model.faces, ATLAS, ATLAS)
@@ -172,10 +172,12 @@ def paint_atlas(model: MorphableModel, look: Look) -> np.ndarray:
     ears = model.regions["ears"].astype(float)
     values = baked.image(model.faces, np.column_stack([closed_shape(model), eyes, teeth, inside, ears]))
     points, kinds = values[..., :3], values[..., 3:] > 0.5
-    colour = _paint_skin(points, look, rng)
-    colour = _paint_hair(colour, points, look, rng)
-    colour = np.where(kinds[..., 3:4], look.skin * [0.95, 0.82, 0.8] * _ear_shade(values)[..., None], colour)
-    colour = np.where(kinds[..., 0:1], _paint_eye(points, look), colour)
+    colour = _paint_skin(points, appearance, rng)
+    colour = _paint_hair(colour, points, appearance, rng)
+    colour = np.where(
+        kinds[..., 3:4], appearance.skin * [0.95, 0.82, 0.8] * _ear_shade(values)[..., None], colour
+    )
+    colour = np.where(kinds[..., 0:1], _paint_eye(points, appearance), colour)
     gaps = 0.8 + 0.2 * np.minimum(1, np.abs(np.sin(points[..., 0] * np.pi / 0.085)) * 3)
     teeth_colour = np.array([0.9, 0.87, 0.8]) * (gaps * (1 - 0.9 * np.abs(points[..., 0])))[..., None]
     colour = np.where(kinds[..., 1:2], teeth_colour, colour)
@@ -186,7 +188,7 @@ def paint_atlas(model: MorphableModel, look: Look) -> np.ndarray:
         colour,
     )
     covered = baked.triangle_map() >= 0
-    colour = np.where(covered[..., None], colour, look.skin)
+    colour = np.where(covered[..., None], colour, appearance.skin)
     # frames show two texels a pixel: without this they would shimmer
     return np.clip(gaussian_filter(colour, (0.8, 0.8, 0)), 0, 1).astype(np.float32)
 
@@ -197,7 +199,7 @@ def _ear_shade(values: np.ndarray) -> np.ndarray:
     return 1 - 0.35 * inner
 
 
-def _paint_skin(p: np.ndarray, look: Look, rng: np.random.Generator) -> np.ndarray:
+def _paint_skin(p: np.ndarray, appearance: Appearance, rng: np.random.Generator) -> np.ndarray:
     x, y, front = np.abs(p[..., 0]), p[..., 1], p[..., 2] > 0.2
 
     def spot(cx: float, cy: float, sx: float, sy: float) -> np.ndarray:
@@ -206,13 +208,13 @@ def _paint_skin(p: np.ndarray, look: Look, rng: np.random.Generator) -> np.ndarr
     mottle = gaussian_filter(rng.normal(0, 1, (ATLAS, ATLAS)), 2.5) * 0.06 + gaussian_filter(
         rng.normal(0, 1, (ATLAS, ATLAS)), 12
     )
-    colour = look.skin * (1 + 0.12 * mottle)[..., None]
+    colour = appearance.skin * (1 + 0.12 * mottle)[..., None]
     red = 0.5 * spot(0.52, -0.42, 0.2, 0.2) + 0.5 * spot(0, -0.5, 0.15, 0.15) + 0.2 * spot(0, -1.4, 0.2, 0.15)
     colour *= 1 - red[..., None] * np.array([0.0, 0.13, 0.12])
     dots = step(gaussian_filter(rng.normal(0, 1, (ATLAS, ATLAS)), 1.0), 0.72, 0.95) * spot(
         0.35, -0.3, 0.35, 0.22
     )
-    colour *= 1 - (0.25 * look.freckles * dots)[..., None]
+    colour *= 1 - (0.25 * appearance.freckles * dots)[..., None]
     shade = (
         0.3 * spot(0.3, 0.06, 0.13, 0.11)
         + 0.2 * spot(EYE_X, 0.1, 0.2, 0.06)
@@ -226,19 +228,19 @@ def _paint_skin(p: np.ndarray, look: Look, rng: np.random.Generator) -> np.ndarr
     shade += 0.45 * step(-y, 1.56, 1.75) * step(p[..., 1], -2.6, -1.9)  # the jaw's shadow on the neck
     colour *= 1 - shade[..., None]
     line = np.interp(x, [0, 0.25, 0.42, 0.6, 0.8, 0.95], [-0.7, -0.74, -0.88, -0.88, -0.6, -0.05])
-    stubble = look.beard * step(line - y, -0.03, 0.1) * step(y, -1.75, -1.6) * (p[..., 2] > 0)
+    stubble = appearance.beard * step(line - y, -0.03, 0.1) * step(y, -1.75, -1.6) * (p[..., 2] > 0)
     grain = 0.75 + 0.35 * rng.random((ATLAS, ATLAS))
-    colour = _mix(colour, look.hair * 0.6, 0.8 * stubble * grain)
+    colour = _mix(colour, appearance.hair * 0.6, 0.8 * stubble * grain)
     lips = lip_mask(x, y) * front
-    lip_colour = look.skin * np.array([0.84, 0.58, 0.58]) * (
-        1 - look.lip_red * np.array([0.0, 0.2, 0.15])
+    lip_colour = appearance.skin * np.array([0.84, 0.58, 0.58]) * (
+        1 - appearance.lip_red * np.array([0.0, 0.2, 0.15])
     ) + [0.03, 0, 0]
     colour = _mix(colour, lip_colour, 0.9 * lips)
     colour *= 1 - (0.6 * np.exp(-(((y - MOUTH_Y) / 0.014) ** 2)) * (x < MOUTH_X + 0.02) * front)[..., None]
     colour *= (
         1 - (0.75 * np.exp(-((np.hypot((x - 0.088) / 0.045, (y + 0.628) / 0.026)) ** 4)) * front)[..., None]
     )
-    return _paint_lids_and_brows(colour, x, y, front, look, rng)
+    return _paint_lids_and_brows(colour, x, y, front, appearance, rng)
 
 
 def _mix(base: np.ndarray, colour: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -246,16 +248,18 @@ def _mix(base: np.ndarray, colour: np.ndarray, share: np.ndarray) -> np.ndarray:
     return (1 - share) * base + share * colour
 
 
-def _paint_lids_and_brows(colour, x, y, front, look: Look, rng) -> np.ndarray:
+def _paint_lids_and_brows(colour, x, y, front, appearance: Appearance, rng) -> np.ndarray:
     above = y - 0.07 * (x - EYE_X)
     within = step(EYE_HALF + 0.03 - np.abs(x - EYE_X), 0, 0.04) * front
     lash = within * step(above, -0.002, 0.002) * (1 - step(above, 0.02, 0.032))
     lower = within * step(-above, -0.002, 0.002) * (1 - step(-above, 0.008, 0.016)) * 0.45
     crease = 0.4 * within * np.exp(-(((above - 0.062) / 0.012) ** 2))
-    colour = _mix(colour, look.skin * 0.5, crease)
+    colour = _mix(colour, appearance.skin * 0.5, crease)
     colour = _mix(colour, np.array([0.1, 0.07, 0.06]), 0.95 * lash + lower)
     middle = np.interp(x, [0.13, 0.155, 0.32, 0.495, 0.665, 0.8], [0.205, 0.21, 0.255, 0.275, 0.245, 0.17])
-    thick = look.brow_weight * np.interp(x, [0.12, 0.2, 0.5, 0.7, 0.81], [0.04, 0.052, 0.046, 0.03, 0.006])
+    thick = appearance.brow_weight * np.interp(
+        x, [0.12, 0.2, 0.5, 0.7, 0.81], [0.04, 0.052, 0.046, 0.03, 0.006]
+    )
     brow = (
         (1 - step(np.abs(y - middle) / thick, 0.6, 1.1))
         * step(x, 0.1, 0.18)
@@ -263,23 +267,27 @@ def _paint_lids_and_brows(colour, x, y, front, look: Look, rng) -> np.ndarray:
         * front
     )
     strands = 0.75 + 0.25 * step(gaussian_filter(rng.normal(0, 1, (ATLAS, ATLAS)), (1.5, 0.6)) * 2, -0.5, 0.5)
-    return _mix(colour, look.hair * 0.7, 0.92 * brow * strands)
+    return _mix(colour, appearance.hair * 0.7, 0.92 * brow * strands)
 
 
-def _paint_hair(colour: np.ndarray, p: np.ndarray, look: Look, rng: np.random.Generator) -> np.ndarray:
+def _paint_hair(
+    colour: np.ndarray, p: np.ndarray, appearance: Appearance, rng: np.random.Generator
+) -> np.ndarray:
     strands = gaussian_filter(rng.normal(0, 1, (ATLAS, ATLAS)), (9, 0.8)) * 3
     tone = np.clip(1 + 0.35 * strands, 0.4, 1.8)[..., None]
-    cover = hair_cover(p, look.style) * (0.75 if look.style == "cropped" else 1.0)
-    return _mix(colour, np.clip(look.hair * tone, 0, 1), cover)
+    cover = hair_cover(p, appearance.style) * (0.75 if appearance.style == "cropped" else 1.0)
+    return _mix(colour, np.clip(appearance.hair * tone, 0, 1), cover)
 
 
-def _paint_eye(p: np.ndarray, look: Look) -> np.ndarray:
+def _paint_eye(p: np.ndarray, appearance: Appearance) -> np.ndarray:
     radius = np.hypot(np.abs(p[..., 0]) - EYE_X, p[..., 1])
     angle = np.arctan2(p[..., 1], np.abs(p[..., 0]) - EYE_X)
     white = np.array([0.9, 0.89, 0.87]) * (1 - 1.1 * np.clip(radius - 0.08, 0, 1))[..., None]
-    iris = look.iris * (1.0 + 0.2 * np.sin(angle * 23) + 2.5 * np.clip(radius - 0.03, 0, 0.1))[..., None]
+    iris = (
+        appearance.iris * (1.0 + 0.2 * np.sin(angle * 23) + 2.5 * np.clip(radius - 0.03, 0, 0.1))[..., None]
+    )
     eye = _mix(white, iris, 1 - step(radius, 0.078, 0.092))
-    eye = _mix(eye, look.iris * 0.35, np.exp(-(((radius - 0.082) / 0.01) ** 2)))
+    eye = _mix(eye, appearance.iris * 0.35, np.exp(-(((radius - 0.082) / 0.01) ** 2)))
     eye = _mix(eye, np.array([0.62, 0.38, 0.35]), step(radius, 0.165, 0.19))  # the corner's red flesh
     eye = _mix(eye, np.array([0.03, 0.03, 0.03]), 1 - step(radius, 0.03, 0.042))
     glint = np.hypot(

@@ -16,7 +16,7 @@ from models.perception.head.raster import Raster, rasterize
 from pipelines.preprocess.sources.common.head_appearance import (
     ATLAS,
     HAIR_SHAPE,
-    Look,
+    Appearance,
     Setting,
     closed_shape,
     hair_cover,
@@ -97,31 +97,33 @@ def _curtain() -> Sheet:
 class HeadRenderer:
     """A person in a setting; `frame` draws one pose. Holds all that the frames of a recording share."""
 
-    def __init__(self, model: MorphableModel, look: Look, setting: Setting, height: int, width: int):
+    def __init__(
+        self, model: MorphableModel, appearance: Appearance, setting: Setting, height: int, width: int
+    ):
         self.model = model
         self.height, self.width, self.setting = height, width, setting
-        self.person = model.shape(look.id, np.zeros(model.n_exp, np.float32))
+        self.person = model.shape(appearance.id, np.zeros(model.n_exp, np.float32))
         self.cover = (
-            hair_cover(closed_shape(model), look.style) * model.regions["skin"] * ~model.regions["ears"]
+            hair_cover(closed_shape(model), appearance.style) * model.regions["skin"] * ~model.regions["ears"]
         )
-        self.hair = self._hair_offset(look)
-        self.sheets = [_chest()] + ([_curtain()] if look.style == "long" else [])
-        self.texture = self._texture(look)
-        self._join(look)
+        self.hair = self._hair_offset(appearance)
+        self.sheets = [_chest()] + ([_curtain()] if appearance.style == "long" else [])
+        self.texture = self._texture(appearance)
+        self._merge_meshes(appearance)
         self.wall = setting.wall.reshape(-1, 3)
 
-    def _hair_offset(self, look: Look) -> np.ndarray:
+    def _hair_offset(self, appearance: Appearance) -> np.ndarray:
         """-> (N,3) float32: how far hair lifts the scalp; a fringe falls straight, other hair rises."""
-        crown, front, _ = HAIR_SHAPE[look.style]
+        crown, front, _ = HAIR_SHAPE[appearance.style]
         y = self.model.mean[:, 1]
-        rise = step(y, 0.3, 1.3) if look.style == "fringe" else step(y, front - 0.05, front + 0.45)
+        rise = step(y, 0.3, 1.3) if appearance.style == "fringe" else step(y, front - 0.05, front + 0.45)
         outward = self.model.normals(self.model.mean)
         outward[y > 1.495] = [0, 1, 0]  # the pole's vertices are one point and must stay so
         return (self.cover * crown * (0.45 + 0.55 * rise))[:, None].astype(np.float32) * outward
 
-    def _texture(self, look: Look) -> np.ndarray:
+    def _texture(self, appearance: Appearance) -> np.ndarray:
         """-> (texels,3) float32: the model's atlas, and below it cloth and long hair."""
-        rng = np.random.default_rng(look.texture_seed + 1)
+        rng = np.random.default_rng(appearance.texture_seed + 1)
         half, s = ATLAS // 2, self.setting
         chest = self.sheets[0]
         flat = np.column_stack([chest.texels - [0, ATLAS], np.zeros(len(chest.texels))])
@@ -133,17 +135,17 @@ class HeadRenderer:
         stripes = 1 - s.stripe * (np.sin(y * 28) > 0.3)
         seam = 1 - 0.35 * np.exp(-(((y - (s.neckline + 0.75 * np.abs(x))) / 0.05) ** 2)) * (z > 0)
         cloth = s.cloth * (weave * fold * stripes * seam)[..., None]
-        cloth = (1 - open_neck)[..., None] * cloth + open_neck[..., None] * look.skin * 0.85
+        cloth = (1 - open_neck)[..., None] * cloth + open_neck[..., None] * appearance.skin * 0.85
         strands = 1 + 1.2 * gaussian_filter(rng.normal(0, 1, (half, half)), (14, 0.8))
-        hair = look.hair * np.clip(strands, 0.4, 1.8)[..., None]
+        hair = appearance.hair * np.clip(strands, 0.4, 1.8)[..., None]
         below = np.concatenate([cloth, hair], axis=1)
         return (
-            np.clip(np.concatenate([paint_atlas(self.model, look), below]), 0, 1)
+            np.clip(np.concatenate([paint_atlas(self.model, appearance), below]), 0, 1)
             .astype(np.float32)
             .reshape(-1, 3)
         )
 
-    def _join(self, look: Look) -> None:
+    def _merge_meshes(self, appearance: Appearance) -> None:
         """One mesh of all parts: faces, texels, surfaces; how a vertex follows the head, its gloss."""
         model = self.model
         assert model.uv is not None

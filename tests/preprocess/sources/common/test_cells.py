@@ -9,7 +9,7 @@ from pipelines.preprocess.sources.common import cells
     [("3657", 3657), ("3657.0", 3657), ("3.657e3", 3657), ("1280.", 1280), (" +12 ", 12), ("-0.0", 0)],
 )
 def test_a_whole_number_may_be_written_as_a_float(text, value):
-    assert cells.whole_number(text) == value
+    assert cells.integer(text) == value
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ def test_a_whole_number_may_be_written_as_a_float(text, value):
 )
 def test_other_text_is_no_whole_number_and_is_named(text):
     with pytest.raises(ValueError, match=r"not a (whole )?number"):
-        cells.whole_number(text)
+        cells.integer(text)
 
 
 @pytest.mark.parametrize(
