@@ -21,13 +21,13 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from models.fsrt.config import FsrtConfig
-from models.headgan.config import HeadGanConfig
+from models import MODELS
+from models.spec import ModelSpec, load_spec
 from pipelines.cluster.runtime import RuntimeConfig
 from pipelines.engine.keys import canonical, leaves
 from pipelines.errors import UserError
@@ -39,7 +39,7 @@ from pipelines.preprocess.fit3dmm import Fit3dmmConfig
 from pipelines.preprocess.keypoints import KeypointsConfig
 from pipelines.preprocess.recordings import DataConfig
 from pipelines.preprocess.speech import SpeechConfig
-from pipelines.preprocess.views import ViewsConfig
+from pipelines.preprocess.views import ViewConfig, default_views
 from pipelines.runs import snapshot
 from storage.uris import absolute
 
@@ -48,6 +48,8 @@ RENAMED: dict[str, str] = {}
 """Settings that got another name: today's path, in which `*` stands for any one part -> the last part of the
 old one, which keys go on to hold, so that renaming a setting makes nothing stale."""
 RETIRED = {
+    "fit3dmm": "fits.NAME, as in fits.main.backend",
+    "views.also": "also, as in also=[views.ffhq256]",
     "runtime.preview_every": "MODEL.phases.NAME.validate_every, as in fsrt.phases.warmup.validate_every=500",
 }
 """Settings that were replaced by others of another meaning -> those."""
@@ -57,24 +59,67 @@ class ConfigError(UserError):
     """A run file, fragment or --set that cannot be used; one line, for the user."""
 
 
+MAIN = "main"
+"""The instance of a stage, and the corpus, that is there without being named."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
+    """A run. `load` adds a section for each model, and for each further instance of one.
+
+    Corpora, keypoints, fits, speech and views are maps from an instance's name to its settings. A name is a
+    label: the same settings under another name are computed once.
+    """
+
+    model_of: ClassVar[Mapping[str, str]] = {}
+    """Section of a model -> the model's name in MODELS."""
+
     name: str = "run"
     """Shown in MLflow and in reports."""
-    models: tuple[Literal["fsrt", "headgan"], ...] = ("fsrt",)
-    """The models to train and compare."""
-    data: DataConfig = field(default_factory=DataConfig)
+    models: tuple[str, ...] = ("fsrt",)
+    """The models to train and compare, by their sections. A section `fsrt_b: {model: fsrt, ...}` is another
+    instance of fsrt: the settings of section fsrt, with those changes."""
+    also: tuple[str, ...] = ()
+    """Instances to compute besides those that the models read: fits.main, keypoints.fan, views.ffhq256."""
+    data: dict[str, DataConfig] = field(default_factory=lambda: {MAIN: DataConfig()})
     download: DownloadConfig = field(default_factory=DownloadConfig)
     clips: ClipsConfig = field(default_factory=ClipsConfig)
-    keypoints: KeypointsConfig = field(default_factory=KeypointsConfig)
-    fit3dmm: Fit3dmmConfig = field(default_factory=Fit3dmmConfig)
-    speech: SpeechConfig = field(default_factory=SpeechConfig)
-    views: ViewsConfig = field(default_factory=ViewsConfig)
-    fsrt: FsrtConfig = field(default_factory=FsrtConfig)
-    headgan: HeadGanConfig = field(default_factory=HeadGanConfig)
+    keypoints: dict[str, KeypointsConfig] = field(default_factory=lambda: {MAIN: KeypointsConfig()})
+    fits: dict[str, Fit3dmmConfig] = field(default_factory=lambda: {MAIN: Fit3dmmConfig()})
+    speech: dict[str, SpeechConfig] = field(default_factory=lambda: {MAIN: SpeechConfig()})
+    views: dict[str, ViewConfig] = field(default_factory=default_views)
     eval: EvalConfig = field(default_factory=EvalConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    def __post_init__(self) -> None:
+        for kind in INSTANCES:
+            for name in getattr(self, kind):
+                if not _INSTANCE.fullmatch(name):
+                    raise ValueError(f"{kind}.{name}: expected letters, digits and _, a letter first")
+
+    def spec(self, model: str) -> ModelSpec:
+        """The spec of a model, by the name of its section."""
+        return load_spec(self.model_of[model])
+
+
+INSTANCES = {
+    "data": DataConfig, "keypoints": KeypointsConfig, "fits": Fit3dmmConfig, "speech": SpeechConfig,
+    "views": ViewConfig,
+}  # fmt: skip
+"""Sections that are maps from an instance's name to settings of this class."""
+_INSTANCE = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+def config_class(model_of: Mapping[str, str]) -> type[Config]:
+    """Config with a section for each of these models. model_of: section -> name in MODELS."""
+    sections = [
+        (name, kind := load_spec(model).config, field(default_factory=kind))
+        for name, model in model_of.items()
+    ]
+    made = dataclasses.make_dataclass("Config", sections, bases=(Config,), frozen=True, kw_only=True)
+    made.model_of = dict(model_of)
+    return made
 
 
 @dataclass(frozen=True)
@@ -91,20 +136,66 @@ def load(path: Path, sets: Iterable[str] = ()) -> Loaded:
     tree: dict[str, Any] = {}
     origin: dict[str, str] = {}
     run = _read(path)
-    for name in _uses(run, path):
+    for name in _fragments(run, path):
         fragment = CONFIGS / f"{name}.yaml"
-        _merge(tree, _read(fragment), str(_shown(fragment)), origin)
-    _merge(tree, run, str(_shown(path)), origin)
-    for text in sets:
-        dotted, value = _set(text)
-        _merge(tree, _nested(dotted, value), f"--set {dotted}", origin)
-    _unknown(Config, tree, "", origin, str(_shown(path)))
-    defaults = canonical(Config())
+        _merge(tree, _read(fragment), str(_short_path(fragment)), origin)
+    _merge(tree, run, str(_short_path(path)), origin)
+    typed = [_set(text) for text in sets]
+    kind = config_class(_model_sections(tree, typed, str(_short_path(path))))
+    for pattern, text in typed:
+        for dotted in _each_instance(pattern, tree):
+            _merge(tree, _nested(dotted, _typed(kind, dotted, text)), f"--set {pattern}", origin)
+    _inherit(tree, kind.model_of)
+    _unknown(kind, tree, "", origin, str(_short_path(path)))
+    defaults = canonical(kind())
     try:
-        config = TypeAdapter(Config).validate_python(_over(defaults, tree), strict=False)
+        config = TypeAdapter(kind).validate_python(_over(defaults, tree), strict=False)
     except ValidationError as error:
-        raise ConfigError(_told(error, origin, str(_shown(path)))) from None
+        raise ConfigError(_message(error, origin, str(_short_path(path)))) from None
+    _check_models(config, origin, str(_short_path(path)))
     return Loaded(config, origin, path)
+
+
+def _each_instance(pattern: str, tree: Mapping[str, Any]) -> list[str]:
+    """data.*.limit -> that setting of every instance in the run."""
+    section, star, rest = pattern.partition(".*.")
+    if not star or section not in INSTANCES:
+        return [pattern]
+    return [f"{section}.{name}.{rest}" for name in tree.get(section) or (MAIN,)]
+
+
+def _model_sections(tree: Mapping[str, Any], sets: Iterable[tuple[str, str]], file: str) -> dict[str, str]:
+    """Section of a model -> its name in MODELS: of those that the run names, and further instances."""
+    given = {path.split(".")[0] for path, _ in sets} | tree.keys()
+    listed = [text for path, text in sets if path == "models"] or [str(tree.get("models", ("fsrt",)))]
+    found = {name: name for name in MODELS if name in given or re.search(rf"\b{name}\b", listed[-1])}
+    for name, section in tree.items():
+        if isinstance(section, Mapping) and "model" in section:
+            if section["model"] not in MODELS:
+                known = ", ".join(MODELS)
+                raise ConfigError(f"{file}: {name}.model {section['model']!r}: expected one of {known}")
+            found[name] = section["model"]
+    for name in found.values():
+        found.setdefault(name, name)
+    return found
+
+
+def _inherit(tree: dict[str, Any], model_of: Mapping[str, str]) -> None:
+    """Fill the sections of further instances from the section that they name."""
+    for name, model in model_of.items():
+        if name != model:
+            own = {key: value for key, value in tree[name].items() if key != "model"}
+            tree[name] = _over(tree.get(model, {}), own)
+
+
+def _check_models(config: Config, origin: Mapping[str, str], file: str) -> None:
+    for name in config.models:
+        if name not in config.model_of:
+            raise ConfigError(
+                f"{_from('models', origin, file)}: models names {name!r}; known: "
+                f"{', '.join(config.model_of)}. Another instance of a model is a section, as in "
+                f"{name}: {{model: fsrt, ...}}"
+            )
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -140,7 +231,7 @@ class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoa
         return super().construct_mapping(node, deep)
 
 
-def _uses(run: dict[str, Any], path: Path) -> list[str]:
+def _fragments(run: dict[str, Any], path: Path) -> list[str]:
     uses = run.pop("use", [])
     if not isinstance(uses, list) or not all(isinstance(u, str) for u in uses):
         raise ConfigError(f"{path}: use: found {uses!r}, expected a list of fragments such as data/synthetic")
@@ -170,17 +261,17 @@ def _plain(value: Any) -> bool:
     return True
 
 
-def _set(text: str) -> tuple[str, Any]:
+def _set(text: str) -> tuple[str, str]:
+    """Path and value of a `--set`, as typed."""
     dotted, equals, value = text.partition("=")
     if not equals or not dotted:
         raise ConfigError(f"--set {text!r}: expected a.b=value")
-    dotted = dotted.strip()
-    return dotted, _typed(dotted, value)
+    return dotted.strip(), value
 
 
-def _typed(dotted: str, text: str) -> Any:
+def _typed(kind: type[Config], dotted: str, text: str) -> Any:
     """What was typed as a value of its setting's type, as far as pydantic does not see to that."""
-    kinds = _kinds(Config, dotted.split("."))
+    kinds = _kinds(kind, dotted.split("."))
     if text in ("", "null") and type(None) in kinds:
         return None
     if text.lstrip().startswith(("[", "{")) and str not in kinds:
@@ -231,8 +322,8 @@ def _unknown(kind: Any, tree: Any, prefix: str, origin: Mapping[str, str], file:
     hints = typing.get_type_hints(kind)
     for key, value in tree.items():
         dotted = f"{prefix}{key}"
-        if dotted in RETIRED:
-            raise ConfigError(f"{_from(dotted, origin, file)}: {dotted} is gone; use {RETIRED[dotted]}")
+        if now := RETIRED.get(dotted):
+            raise ConfigError(f"{_from(dotted, origin, file)}: {dotted} is gone; use {now}")
         if key not in hints:
             if now := _renamed(prefix, key):
                 raise ConfigError(
@@ -244,9 +335,23 @@ def _unknown(kind: Any, tree: Any, prefix: str, origin: Mapping[str, str], file:
         for inner in (hints[key], *typing.get_args(hints[key])):
             if typing.get_origin(hints[key]) is dict and isinstance(value, Mapping):
                 for name, one in value.items():
+                    if now := _instance_setting(f"{dotted}.", name, one):
+                        where = _from(f"{dotted}.{name}", origin, file)
+                        raise ConfigError(f"{where}: {dotted}.{name} is gone; use {now}")
                     _unknown(inner, one, f"{dotted}.{name}.", origin, file)
             else:
                 _unknown(inner, value, f"{dotted}.", origin, file)
+
+
+def _instance_setting(prefix: str, key: str, value: Any) -> str | None:
+    """What to write for a setting that stood right under a section which is a map of instances today."""
+    section = prefix.rstrip(".")
+    settings = INSTANCES.get(section)
+    if settings is None or key not in settings.__annotations__:
+        return None
+    if isinstance(value, Mapping) and not dataclasses.is_dataclass(typing.get_type_hints(settings)[key]):
+        return None  # an instance that happens to be called so
+    return f"{section}.NAME.{key}, as in {section}.{MAIN}.{key}"
 
 
 def _renamed(prefix: str, key: str) -> str | None:
@@ -272,7 +377,7 @@ def _from(dotted: str, origin: Mapping[str, str], file: str) -> str:
     return file
 
 
-def _told(error: ValidationError, origin: Mapping[str, str], file: str) -> str:
+def _message(error: ValidationError, origin: Mapping[str, str], file: str) -> str:
     first = error.errors()[0]
     dotted = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
@@ -282,7 +387,7 @@ def _told(error: ValidationError, origin: Mapping[str, str], file: str) -> str:
     return f"{_from(dotted, origin, file)}: {dotted}: {message}{shown}"
 
 
-def _shown(path: Path) -> Path:
+def _short_path(path: Path) -> Path:
     try:
         return path.resolve().relative_to(Path.cwd())
     except ValueError:
@@ -290,7 +395,7 @@ def _shown(path: Path) -> Path:
 
 
 def _near_files(path: Path) -> str:
-    known = sorted(str(_shown(p)) for p in CONFIGS.rglob("*.yaml"))
+    known = sorted(str(_short_path(p)) for p in CONFIGS.rglob("*.yaml"))
     near = difflib.get_close_matches(str(path), known, n=1)
     return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
 
@@ -314,14 +419,15 @@ def resolved(loaded: Loaded) -> str:
     return "\n".join(lines)
 
 
-def classes(kind: type = Config) -> set[str]:
+def classes(kind: type) -> set[str]:
     """ "module:class" of every class of settings. By the words of the annotations: to evaluate them would
     take a tenth of a plan's time."""
     found = {f"{kind.__module__}:{kind.__qualname__}"}
     for field_ in dataclasses.fields(kind):
         if isinstance(field_.type, str):
-            names = vars(sys.modules[kind.__module__])
-            parts = [names.get(word) for word in re.findall(r"\w+", field_.type)]
+            modules = [vars(sys.modules[one.__module__]) for one in kind.__mro__]
+            words = re.findall(r"\w+", field_.type)
+            parts = [names[word] for names in modules for word in words if word in names]
         else:
             parts = [field_.type]
         found |= set().union(

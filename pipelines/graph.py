@@ -1,30 +1,32 @@
 """THE DAG, readable top to bottom. A node says what it runs, reads, writes, and which settings its key holds.
 
-  recordings ─ download ─ clips ─┬─ keypoints ─ fit3dmm ─┐
-                                 ├─ speech ──────────────┼─ train.<model>.<phase> ... ┬─ eval.<model> ─ report
-                                 │                       ├─ test_clips ───────────────┘
-                                 └─ views.<recipe> ──────┴─ corpus (a page about the data)
+  recordings ─ download ─ clips ─┬─ keypoints.<name> ─ fit3dmm.<name> ─┐
+                                 ├─ speech.<name> ─────────────────────┼─ train.<model>.<phase> ... ┬─ eval.<model> ─ report
+                                 │                                     ├─ test_clips ───────────────┘
+                                 └─ views.<name> ──────────────────────┴─ corpus (a page about the data)
 
-Code is named as text: building the graph imports no stage, no model, no torch and no ray. To add a stage: a
-file in pipelines/preprocess and one `keyed(...)` here. A model appears through its folder's spec.py.
-"""
+Code is named as text: building the graph imports no stage, no network, no torch and no ray. To add a stage: a
+file in pipelines/preprocess and one `keyed(...)` here. A model appears through the spec in its folder.
+
+A run with several corpora has the nodes of each under `<node>@<corpus>`. Of the instances of a stage only
+those are there that a model reads, or that `also` asks for.
+"""  # noqa: E501
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from models.errors import InvalidSettings
-from models.perception import NETS
 from models.phase_checks import check as check_start
-from models.spec import ModelSpec, load_spec
-from pipelines.engine.node import Graph, Node, Read
+from models.spec import ModelSpec, Reads
+from pipelines.config import Config
+from pipelines.engine.node import Graph, Read
 from pipelines.errors import UserError
 from pipelines.eval.score import NETS_OF_LANDMARKS
+from pipelines.preprocess.keypoints import KeypointsConfig
 from pipelines.preprocess.sources import SOURCE_NETS, SOURCES
-from storage import shards
+from pipelines.runs.graph_builder import INSTANCES_OF, Run, needed, same
 
 RECORDING = ("identity", "tracks")
 SOURCE = ("source", "uri", "sha256", "seed", "spec")
@@ -43,127 +45,148 @@ TRAINING = tuple(
 """What a phase computes, beside what runs and reports it."""
 
 
-def build(config: Any) -> Graph:
-    """The graph of a run: every preprocessing node, then the phases and the evaluation of each model."""
-    graph = Graph()
-    keyed, whole = partial(_keyed, graph, config), partial(_whole, graph, config)
-    data(keyed, whole, config)
-    choose(whole, config)
+def build(config: Config) -> Graph:
+    """The graph of a run: the data of each corpus, then the phases and the evaluation of each model."""
+    run = Run(config, Graph(), needed(config))
+    for corpus in run.needed:
+        data(run, corpus)
+    choose(run)
     for model in config.models:
-        check_model(load_spec(model), config)
-        last = train(whole, model, config)
-        evaluate(whole, model, config, last)
+        check_model(config.spec(model), model, config)
+        last = train(run, model)
+        evaluate(run, model, last)
     # fmt: off
-    whole("report", "eval.report:report", resources={},
-          reads={f"eval.{model}": ("scores",) for model in config.models},
-          writes=("page",),
-          config=("report",), inputs="pipelines.eval.report:external")
+    run.whole("report", "eval.report:report", resources={},
+              reads={f"eval.{model}": Read(f"eval.{model}", ("scores",)) for model in config.models},
+              writes=("page",),
+              config=("report",), inputs="pipelines.eval.report:external")
     # fmt: on
-    return graph
+    return run.graph
 
 
-def data(keyed: Any, whole: Any, config: Any) -> None:
+def data(run: Run, corpus: str) -> None:
     """What every model shares: recordings, clips, and the families aligned with them."""
+    config, settings = run.config, run.config.data[corpus]
+    recordings, download, clips = (run.at(stage, corpus) for stage in ("recordings", "download", "clips"))
     # fmt: off
-    whole("recordings", "preprocess.recordings:list_recordings", run_at_plan_time=True, table=True,
-          resources={}, writes=("id", "split", "span", *RECORDING, *SOURCE),
-          config=data_settings(config), section="data", code=(SOURCES[config.data.source],),
-          inputs="pipelines.preprocess.recordings:external")
+    run.whole(recordings, "preprocess.recordings:list_recordings", stage="recordings",
+              run_at_plan_time=True, table=True, resources={},
+              writes=("id", "split", "span", *RECORDING, *SOURCE),
+              config=data_settings(settings, corpus), section="data", code=(SOURCES[settings.source],),
+              inputs="pipelines.preprocess.recordings:external")
 
-    # What only brings files must not depend on the renderer. Nor on a version of yt-dlp, ffmpeg or av: a
-    # corpus is not fetched again for them, and a video that was brought once stays what it was.
-    rendered, cut = config.data.source == "synthetic", config.download.sections == "exact"
-    encodes = rendered or cut or config.data.source == "celebv"
-    keyed("download", "download:download" if rendered else "download:fetch", pack="unit",
-          reads={"recordings": (*SOURCE, "span") if cut else SOURCE},
-          writes=("video", "probe", "truth"),
-          config={"sound": "data.sound"} | same(*download_settings(config)), section="",
-          nets=SOURCE_NETS.get(config.data.source, ()),
-          cpu=1 if rendered else 0.25,  # bringing is waiting: runtime.pools may ask for more than the cores
-          packages=("av", *(("scipy",) if rendered else ())) if encodes else (),
-          tools=("ffmpeg",) if encodes else ())
+    # What only fetches files must not depend on the renderer. Nor on a version of yt-dlp, ffmpeg or av: a
+    # corpus is not fetched again for them, and a video that was fetched once stays what it was.
+    rendered, cut = settings.source == "synthetic", config.download.sections == "exact"
+    encodes = rendered or cut or settings.source == "celebv"
+    run.keyed("download", corpus, "download:download" if rendered else "download:fetch", pack="unit",
+              reads={"recordings": Read(recordings, (*SOURCE, "span") if cut else SOURCE)},
+              writes=("video", "probe", "truth"),
+              config={"sound": f"data.{corpus}.sound"} | same(*download_settings(config)), section="",
+              nets=SOURCE_NETS.get(settings.source, ()),
+              cpu=1 if rendered else 0.25,  # fetching is waiting: runtime.pools may ask for more than cores
+              packages=("av", *(("scipy",) if rendered else ())) if encodes else (),
+              tools=("ffmpeg",) if encodes else ())
 
-    keyed("clips", "clips:cut_clips",
-          reads={"recordings": (*RECORDING, "span"), "download": ("video", "probe")},
-          writes=("frames", "sound", "boxes", "crop", "clip"),
-          config=("clips",), nets=config.clips.nets, packages=("av", "pillow"), tools=("ffmpeg",))
+    run.keyed("clips", corpus, "clips:cut_clips",
+              reads={"recordings": Read(recordings, (*RECORDING, "span")),
+                     "download": Read(download, ("video", "probe"))},
+              writes=("frames", "sound", "boxes", "crop", "clip"),
+              config=("clips",), nets=config.clips.nets, packages=("av", "pillow"), tools=("ffmpeg",))
 
-    keyed("keypoints", "keypoints:find_keypoints",
-          reads={"clips": config.keypoints.reads},
-          writes=config.keypoints.writes,
-          config=("keypoints",), nets=config.keypoints.nets, packages=("scipy",))
+    for name in run.instances("keypoints", corpus):
+        keypoints: KeypointsConfig = config.keypoints[name]
+        run.keyed("keypoints", corpus, "keypoints:find_keypoints", instance=name,
+                  reads={"clips": Read(clips, keypoints.reads)}, writes=keypoints.writes,
+                  nets=keypoints.nets, packages=("scipy",))
 
-    keyed("fit3dmm", "fit3dmm:fit_clips",
-          reads=config.fit3dmm.reads,
-          writes=config.fit3dmm.writes,
-          config=("fit3dmm",), nets=config.fit3dmm.nets)
+    for name in run.instances("fit3dmm", corpus):
+        fit = config.fits[name]
+        points = run.at(f"keypoints.{fit.keypoints}", corpus)
+        run.keyed("fit3dmm", corpus, "fit3dmm:fit_clips", instance=name,
+                  reads={role: Read(points if role == "keypoints" else clips, tuple(fields))
+                         for role, fields in fit.reads.items()},
+                  writes=fit.writes, nets=fit.nets)
 
-    spoken = (config.speech.net,) if config.speech.net else ()
-    keyed("speech", "speech:encode_speech",
-          reads={"clips": ("sound", "clip")},
-          writes=("speech",),
-          config=("speech",), nets=spoken, packages=() if spoken else ("scipy",),
-          inputs="pipelines.preprocess.transcripts:external")
+    for name in run.instances("speech", corpus):
+        net = config.speech[name].net
+        run.keyed("speech", corpus, "speech:encode_speech", instance=name,
+                  reads={"clips": Read(clips, ("sound", "clip"))}, writes=("speech",),
+                  nets=(net,) if net else (), packages=() if net else ("scipy",),
+                  inputs="pipelines.preprocess.transcripts:external")
 
-    whole("corpus", "corpus.node:corpus",
-          reads={"recordings": ("id", "split"), "download": ("probe",), "clips": ("frames", "clip", "crop"),
-                 "keypoints": ("landmarks",), "fit3dmm": ("angles", "fit_error", "exp_coeffs"),
-                 "speech": ("speech",)},
-          writes=("page",))
+    for name in run.instances("views", corpus):
+        view = config.views[name]
+        landmarks = {"keypoints": Read(run.at(f"keypoints.{view.keypoints}", corpus), ("landmarks",))}
+        run.keyed("views", corpus, f"views:cut_{view.recipe}", instance=name, kind=view.recipe,
+                  reads={"download": Read(download, ("video", "probe")),
+                         "clips": Read(clips, ("crop", "clip")),
+                         **(landmarks if view.recipe == "ffhq256" else {})},
+                  writes=("frames", "affine", "frame_at"), codec=view.frames.codec,
+                  rows={"split": view.splits} if view.splits else {},
+                  packages=("pillow", "scipy", "av"), tools=("ffmpeg",))
 
-    for name in views_of(config):
-        landmarks = {"keypoints": ("landmarks",)} if name == "ffhq256" else {}
-        keyed(f"views.{name}", f"views:cut_{name}",
-              reads={"download": ("video", "probe"), "clips": ("crop", "clip"), **landmarks},
-              writes=("frames", "affine", "frame_at"),
-              config=(f"views.{name}",), codec=getattr(config.views, name).frames.codec,
-              packages=("pillow", "scipy", "av"), tools=("ffmpeg",))
+    shown = {"keypoints": ("landmarks",), "fit3dmm": ("angles", "fit_error", "exp_coeffs"),
+             "speech": ("speech",)}
+    first = {stage: next(iter(run.instances(stage, corpus)), None) for stage in shown}
+    run.whole(run.at("corpus", corpus), "corpus.node:corpus", stage="corpus",
+              reads={"recordings": Read(recordings, ("id", "split")), "download": Read(download, ("probe",)),
+                     "clips": Read(clips, ("frames", "clip", "crop")),
+                     **{stage: Read(run.at(f"{stage}.{name}", corpus), shown[stage])
+                        for stage, name in first.items() if name}},
+              writes=("page",))
     # fmt: on
 
 
-def train(whole: Any, model: str, config: Any) -> str:
+def train(run: Run, model: str) -> str:
     """One node a phase, each starting from the checkpoint of an earlier one; returns the last one's name."""
-    spec, section = load_spec(model), getattr(config, model)
+    config, spec, section = run.config, run.config.spec(model), getattr(run.config, model)
     resources = {"cpu": config.runtime.train_cpus, "gpu": int(config.runtime.use_gpu)}
     kept = {phase: settings for phase, settings in section.phases.items() if settings is not None}
     parts = {phase: spec.parts(section, settings) for phase, settings in kept.items()}
+    recordings = run.at("recordings", section.data)
     for phase, settings in kept.items():
         before, task = settings.start_from, spec.tasks[phase]
         reads = spec.reads(section, settings)
         check_frames(model, reads)
         check_start(model, settings, section.phases, parts, spec.released)
         starts = spec.released.get(settings.released)
-        from_phase = {f"train.{model}.{before}": ("checkpoint",)} if before and not starts else {}
+        start = {f"train.{spec.name}.{before}": Read(f"train.{model}.{before}", ("checkpoint",))}
         nets = spec.nets(section, settings)
         paths = (*task.settings, *(spec.net_settings if nets else ()), f"phases.{phase}")
-        code = (task.task, *([starts.reader] if starts else []))
         # fmt: off
-        whole(f"train.{model}.{phase}", "train.launch:train_phase", exclusive=True, stops=True,
-              resources=resources, arguments={"model": model, "phase": phase},
-              check="pipelines.train.checks:check_phase",
-              reads={"recordings": ("id", "split", "identity"), **reads, **from_phase},
-              writes=("checkpoint",), logs=("metrics.jsonl", "samples.png"),
-              config=[*(f"{model}.{part}" for part in paths), *spec.extra_sections(section)],
-              resumable_budget=f"{model}.phases.{phase}.steps",
-              code=(*TRAINING, *code), nets=nets, weights=starts.files if starts else (), packages=("torch",))
+        run.whole(f"train.{model}.{phase}", "train.launch:train_phase", stage=f"train.{spec.name}.{phase}",
+                  exclusive=True, stops=True, resources=resources,
+                  arguments={"model": spec.name, "phase": phase}, check="pipelines.train.checks:check_phase",
+                  reads={"recordings": Read(recordings, ("id", "split", "identity")),
+                         **run.reads(model, reads, section.data),
+                         **(start if before and not starts else {})},
+                  writes=("checkpoint",), logs=("metrics.jsonl", "samples.png"),
+                  config={f"{spec.name}.{path}": f"{model}.{path}" for path in paths}
+                  | run.sections(model, spec.extra_sections(section)),
+                  resumable_budget=f"{spec.name}.phases.{phase}.steps",
+                  code=(*TRAINING, task.task, *([starts.reader] if starts else [])),
+                  nets=nets, weights=starts.files if starts else (), packages=("torch",))
         # fmt: on
     return f"train.{model}.{spec.phases_of_checkpoints(section)['renderer']}"
 
 
-def check_model(spec: ModelSpec, config: Any) -> None:
+def check_model(spec: ModelSpec, model: str, config: Config) -> None:
     """Raises InvalidSettings where the run's data do not fit the settings of one of its models."""
-    section = getattr(config, spec.name)
+    section = getattr(config, model)
     spec.check_reads(section)
     if spec.max_sources is not None and config.eval.sources > spec.max_sources:
         most = "one source" if spec.max_sources == 1 else f"at most {spec.max_sources} sources"
         raise InvalidSettings(
-            f"eval.sources {config.eval.sources}: {spec.name} is driven from {most}; "
-            f"expected {spec.max_sources}"
+            f"eval.sources {config.eval.sources}: {model} is driven from {most}; expected {spec.max_sources}"
         )
-    spec.check(section, {"fit3dmm": config.fit3dmm, "speech": config.speech})
+    stages = {stage: getattr(config, name) for stage, name in INSTANCES_OF.items() if hasattr(section, name)}
+    spec.check(
+        section, {stage: maps[getattr(section, INSTANCES_OF[stage])] for stage, maps in stages.items()}
+    )
 
 
-def check_frames(model: str, reads: Mapping[str, Sequence[str]]) -> None:
+def check_frames(model: str, reads: Reads) -> None:
     """Training and evaluation take the frames of `clips`: those of a view would silently be others."""
     if others := sorted(node for node, fields in reads.items() if "frames" in fields and node != "clips"):
         raise UserError(
@@ -172,109 +195,45 @@ def check_frames(model: str, reads: Mapping[str, Sequence[str]]) -> None:
         )
 
 
-def choose(whole: Any, config: Any) -> None:
+def choose(run: Run) -> None:
     """The clips that are scored: those with which every model of the run can be driven."""
-    driven = [load_spec(model).driving_reads(getattr(config, model)) for model in config.models]
-    families = {node: fields for reads in driven for node, fields in reads.items()}
+    families: dict[str, Read] = {}
+    for model in run.config.models:
+        section = getattr(run.config, model)
+        reads = run.reads(model, run.config.spec(model).driving_reads(section), section.data)
+        families |= {role if role == "clips" else read.node: read for role, read in reads.items()}
+    corpus = getattr(run.config, run.config.models[0]).data
     # fmt: off
-    whole("test_clips", "eval.clip_list:choose_clips", resources={},
-          reads={"recordings": ("id", "split"), **families}, writes=("list",),
-          config=("eval.max_clips", "eval.sources"))
+    run.whole("test_clips", "eval.clip_list:choose_clips", resources={},
+              reads={"recordings": Read(run.at("recordings", corpus), ("id", "split")), **families},
+              writes=("list",), config=("eval.max_clips", "eval.sources"))
     # fmt: on
 
 
-def evaluate(whole: Any, model: str, config: Any, last: str) -> None:
+def evaluate(run: Run, model: str, last: str) -> None:
     """Every metric on held-out clips, beside the baselines; the pictures of the report."""
-    spec, section = load_spec(model), getattr(config, model)
-    nets = (*NETS_OF_LANDMARKS, *spec.inference_nets(section))
+    config, spec, section = run.config, run.config.spec(model), getattr(run.config, model)
     # fmt: off
-    whole(f"eval.{model}", "eval.evaluate:evaluate", exclusive=True, arguments={"model": model},
-          resources={"cpu": config.runtime.eval_cpus, "gpu": int(config.runtime.use_gpu)},
-          reads={"test_clips": ("list",), **spec.driving_reads(section), last: ("checkpoint",)},
-          writes=("scores",),
-          config=("eval",), code=(spec.inference,), nets=nets, missing_weights="skip",
-          packages=("torch", "scipy", "av"))  # the net; SSIM; the baseline that goes through a codec
+    run.whole(f"eval.{model}", "eval.evaluate:evaluate", exclusive=True, arguments={"model": spec.name},
+              resources={"cpu": config.runtime.eval_cpus, "gpu": int(config.runtime.use_gpu)},
+              reads={"test_clips": Read("test_clips", ("list",)),
+                     **run.reads(model, spec.driving_reads(section), section.data),
+                     last: Read(last, ("checkpoint",))},
+              writes=("scores",),
+              config=("eval",), code=(spec.inference,),
+              nets=(*NETS_OF_LANDMARKS, *spec.inference_nets(section)), missing_weights="skip",
+              packages=("torch", "scipy", "av"))  # the net; SSIM; the baseline that goes through a codec
     # fmt: on
 
 
-def data_settings(config: Any) -> tuple[str, ...]:
+def data_settings(settings: Any, corpus: str) -> dict[str, str]:
     """Only the settings of the source in use count: those of the others may change freely."""
     general = ("source", "test_fraction", "clips_per_shard", "limit")
-    return tuple(f"data.{name}" for name in (*general, config.data.source))
+    return {f"data.{name}": f"data.{corpus}.{name}" for name in (*general, settings.source)}
 
 
-def download_settings(config: Any) -> tuple[str, ...]:
+def download_settings(config: Config) -> tuple[str, ...]:
     """The margin of sections does not count where there are none."""
     names = (f.name for f in dataclasses.fields(config.download))
     return tuple(f"download.{name}" for name in names
                  if name != "section_margin" or config.download.sections == "exact")  # fmt: skip
-
-
-def views_of(config: Any) -> list[str]:
-    """The views that the run's models read, and those it asks for besides."""
-    read = {
-        name
-        for model in config.models
-        for phase in load_spec(model).phases.values()
-        for name in load_spec(model).reads(getattr(config, model), phase)
-    }
-    asked = {name.removeprefix("views.") for name in read if name.startswith("views.")}
-    return sorted(asked.union(config.views.also))
-
-
-def _keyed(
-    graph: Graph,
-    run_config: Any,
-    name: str,
-    run: str,
-    writes: Sequence[str],
-    nets: Sequence[str] = (),
-    cpu: float = 1,
-    codec: Any = None,
-    section: str | None = None,
-    **more: Any,
-) -> None:
-    """cpu: of each worker. codec: of the frames it writes, if not that of the clips. section: of the
-    settings, if not the one named as the node is."""
-    gpu = run_config.runtime.gpu_share if any(NETS[net].gpu for net in nets) else 0
-    written = shards.packages(writes, codec or run_config.clips.frames.codec)
-    more = _with_what_it_uses(run_config, nets, more, shards.encoders(writes), written)
-    graph.add(Node(name=name, kind="keyed", run=f"pipelines.preprocess.{run}", writes=writes, nets=nets,
-                   units="recordings", section=name if section is None else section,
-                   resources={"cpu": cpu, "gpu": gpu}, **more))  # fmt: skip
-
-
-def _whole(graph: Graph, run_config: Any, name: str, run: str, nets: Sequence[str] = (), **more: Any) -> None:
-    more = _with_what_it_uses(run_config, nets, more)
-    graph.add(Node(name=name, kind="whole", run=f"pipelines.{run}", **more))
-
-
-def _with_what_it_uses(
-    run_config: Any,
-    nets: Sequence[str],
-    more: Mapping[str, Any],
-    code: Sequence[str] = (),
-    packages: Sequence[str] = (),
-) -> dict[str, Any]:
-    """A node's key also holds the loaders, weights and packages of its nets, and what decodes the fields it
-    reads."""
-    used = [NETS[net] for net in nets]
-    read = [field for fields in more.get("reads", {}).values() for field in fields]
-    decoding = shards.packages(read, run_config.clips.frames.codec)
-    code = (*more.get("code", ()), *code, *(net.loader for net in used), *shards.decoders(read))
-    weights = (*more.get("weights", ()), *(w for net in used for w in net.weights))
-    packages = (*more.get("packages", ()), *packages, *decoding, *(p for net in used for p in net.packages))
-    reads = {node: Read(node, tuple(fields)) for node, fields in more.get("reads", {}).items()}
-    config = more.get("config", {})
-    settings = config if isinstance(config, Mapping) else same(*config)
-    used_by_key = {"code": _once(code), "weights": _once(weights), "packages": _once(packages)}
-    return {**more, "reads": reads, "config": settings, **used_by_key}
-
-
-def same(*paths: str) -> dict[str, str]:
-    """Settings that a node reads under the paths that they have in the run."""
-    return {path: path for path in paths}
-
-
-def _once(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(names))

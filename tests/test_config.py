@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from models import MODELS
 from pipelines import config as configuration
 from pipelines.config import ConfigError, load, resolved
 from storage.errors import InvalidInput
@@ -26,10 +27,10 @@ def test_one_number_of_one_phase_changes_and_the_rest_stays(run_file):
 
 
 def test_the_run_file_wins_over_fragments_and_set_over_both(run_file):
-    path = run_file("use: [data/synthetic]\ndata: {synthetic: {seconds: 1.5, seed: 4}}")
-    config = load(path, ["data.synthetic.seed=9"]).config
-    assert (config.data.synthetic.seconds, config.data.synthetic.seed) == (1.5, 9)
-    assert config.data.synthetic.identities == 36  # the fragment's
+    path = run_file("use: [data/synthetic]\ndata: {main: {synthetic: {seconds: 1.5, seed: 4}}}")
+    config = load(path, ["data.main.synthetic.seed=9"]).config
+    assert (config.data["main"].synthetic.seconds, config.data["main"].synthetic.seed) == (1.5, 9)
+    assert config.data["main"].synthetic.identities == 36  # the fragment's
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,15 @@ def test_the_run_file_wins_over_fragments_and_set_over_both(run_file):
             "fsrt: {phases: {adversarial: {adversary: {alonee: 3}}}}",
             "fsrt.phases.adversarial.adversary.alonee: unknown key; did you mean 'alone'?",
         ),
-        ("data: {source: webcam}", "data.source: .*'synthetic', 'folder', .*'voxceleb_csv'.*found 'webcam'"),
+        (
+            "data: {main: {source: webcam}}",
+            "data.main.source: .*'synthetic', 'folder', .*'voxceleb_csv'.*found 'webcam'",
+        ),
+        ("data: {source: folder}", r"data.source is gone; use data.NAME.source, as in data.main.source"),
+        ("keypoints: {landmarker: fan2d}", "use keypoints.NAME.landmarker, as in keypoints.main.landmarker"),
+        ("fit3dmm: {backend: deca}", "fit3dmm is gone; use fits.NAME, as in fits.main.backend"),
+        ("models: [fsrt, fsrt_b]", "models names 'fsrt_b'; known: fsrt"),
+        ("fsrt_b: {model: fsrd}", "fsrt_b.model 'fsrd': expected one of fsrt, headgan"),
         ("- 1", "found a list, expected a mapping"),
         ("a: [", "not YAML"),
         ("name: a\nname: b", "key 'name' is given twice"),
@@ -86,21 +95,21 @@ def test_a_mistake_in_a_set_names_it(run_file):
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("data.folder.path=/videos/Take #2", "/videos/Take #2"),
-        ("data.folder.path=a: b", "a: b"),
-        ("data.folder.path=[x]", "[x]"),
-        ("data.folder.path=*x", "*x"),
-        ("data.folder.path=/a ", "/a "),
-        ("data.folder.path=a=b", "a=b"),
-        ('data.folder.path="q r"', '"q r"'),
-        ("data.folder.path=%20", "%20"),
+        ("data.main.folder.path=/videos/Take #2", "/videos/Take #2"),
+        ("data.main.folder.path=a: b", "a: b"),
+        ("data.main.folder.path=[x]", "[x]"),
+        ("data.main.folder.path=*x", "*x"),
+        ("data.main.folder.path=/a ", "/a "),
+        ("data.main.folder.path=a=b", "a=b"),
+        ('data.main.folder.path="q r"', '"q r"'),
+        ("data.main.folder.path=%20", "%20"),
         ("name=no", "no"),
         ("name=null", "null"),
         ("name=12:30", "12:30"),
         ("name=2026-11-29", "2026-11-29"),
         ("runtime.experiment=2026", "2026"),
-        ("data.limit=010", 10),
-        ("data.limit= 7 ", 7),
+        ("data.main.limit=010", 10),
+        ("data.main.limit= 7 ", 7),
         ("fsrt.phases.warmup.steps=1_000", 1000),
         ("fsrt.phases.warmup.steps=2e5", 200_000),
         ("fsrt.phases.warmup.optim.lr=1e-4", 1e-4),
@@ -112,10 +121,10 @@ def test_the_value_of_a_set_is_what_was_typed_in_the_type_of_its_setting(run_fil
 
 
 @pytest.mark.parametrize(
-    "text", ["data.limit=", "data.limit=null", "data.pin=", "fsrt.phases.keypoints=null"]
+    "text", ["data.main.limit=", "data.main.limit=null", "data.main.pin=", "fsrt.phases.keypoints=null"]
 )
 def test_null_or_nothing_is_none_where_a_setting_may_be_none(run_file, text):
-    assert setting(load(run_file("data: {limit: 3, pin: v1}"), [text]).config, text) is None
+    assert setting(load(run_file("data: {main: {limit: 3, pin: v1}}"), [text]).config, text) is None
 
 
 @pytest.mark.parametrize(
@@ -123,25 +132,27 @@ def test_null_or_nothing_is_none_where_a_setting_may_be_none(run_file, text):
     [
         ("models=[headgan, fsrt]", ("headgan", "fsrt")),
         ("runtime.pools={download: 4}", {"download": 4}),
-        ("data.folder.extensions=['.mp4']", (".mp4",)),
+        ("data.main.folder.extensions=['.mp4']", (".mp4",)),
     ],
 )
 def test_brackets_are_yaml_where_the_setting_is_a_list_or_a_mapping(run_file, text, value):
     assert setting(load(run_file(""), [text]).config, text) == value
 
 
-@pytest.mark.parametrize("text", ["data.limit=0x10", "data.limit=12:30", "data.limit=~", "models=[fsrt",
+@pytest.mark.parametrize("text", ["data.main.limit=0x10", "data.main.limit=12:30", "data.main.limit=~",
+                                  "models=[fsrt",
                                   "models=[2026-02-30]", "models=[{[a]: 1}]",
-                                  "data.sound=required # all", "runtime.store="])  # fmt: skip
+                                  "data.main.sound=required # all", "runtime.store="])  # fmt: skip
 def test_a_set_that_is_no_value_of_its_setting_is_a_mistake_in_one_line(run_file, text):
     with pytest.raises(ConfigError, match=f"--set {text.partition('=')[0]}: ") as error:
         load(run_file(""), [text])
     assert "\n" not in str(error.value)
 
 
-PATHS = ("runtime.store", "data.folder.path", "data.folder.identities", "data.voxceleb.mirror",
-         "data.voxceleb.test_persons", "data.voxceleb_csv.csv", "data.voxceleb_csv.mirror",
-         "data.celebv.path", "data.celebv_hq.json", "data.celebv_text.mirror", "data.talkinghead_1kh.lists",
+PATHS = ("runtime.store", "data.main.folder.path", "data.main.folder.identities", "data.main.voxceleb.mirror",
+         "data.main.voxceleb.test_persons", "data.main.voxceleb_csv.csv", "data.main.voxceleb_csv.mirror",
+         "data.main.celebv.path", "data.main.celebv_hq.json", "data.main.celebv_text.mirror",
+         "data.main.talkinghead_1kh.lists",
          "runtime.download.cookies", "runtime.download.folder")  # fmt: skip
 
 
@@ -202,6 +213,6 @@ def test_a_setting_that_was_renamed_is_told_by_its_new_name(run_file, monkeypatc
 
 
 def test_every_class_of_settings_is_known():
-    found = configuration.classes()
-    assert {"models.api:Phase", "models.api:Adversary", "pipelines.preprocess.views:Ffhq256Config"} <= found
+    found = configuration.classes(configuration.config_class({name: name for name in MODELS}))
+    assert {"models.api:Phase", "models.api:Adversary", "pipelines.preprocess.views:ViewConfig"} <= found
     assert "pipelines.preprocess.sources.folder:FolderConfig" in found

@@ -31,19 +31,20 @@ def reached(graph, node: str) -> set[str]:
 
 def test_the_nodes_are_those_of_the_design(graph):
     assert list(graph.nodes) == [
-        "recordings", "download", "clips", "keypoints", "fit3dmm", "speech", "corpus", "test_clips",
+        "recordings", "download", "clips", "keypoints.main", "fit3dmm.main", "speech.main", "corpus",
+        "test_clips",
         "train.fsrt.keypoints", "train.fsrt.warmup", "train.fsrt.perceptual", "train.fsrt.adversarial",
         "eval.fsrt", "train.headgan.adversarial", "train.headgan.decay", "eval.headgan", "report",
     ]  # fmt: skip
 
 
 def test_fsrt_reads_neither_speech_nor_3dmm(graph):
-    assert not {"speech", "fit3dmm"} & graph.upstream("train.fsrt.adversarial")
+    assert not {"speech.main", "fit3dmm.main"} & graph.upstream("train.fsrt.adversarial")
     assert not {"speech", "fit3dmm"} & set(graph["eval.fsrt"].reads)
 
 
 def test_one_list_of_clips_serves_both_models_and_asks_for_what_each_is_driven_with(graph):
-    assert set(graph["test_clips"].reads) == {"recordings", "clips", "fit3dmm", "speech"}
+    assert set(graph["test_clips"].reads) == {"recordings", "clips", "fit3dmm.main", "speech.main"}
     assert all("test_clips" in graph[f"eval.{model}"].reads for model in ("fsrt", "headgan"))
     alone = build(load(DEMO, ["models=[fsrt]"]).config)
     assert set(alone["test_clips"].reads) == {"recordings", "clips"}
@@ -80,7 +81,7 @@ def test_the_decoder_is_code_of_warmup_and_evaluation_but_not_of_the_detector(gr
 
 
 def test_preprocessing_reaches_no_model_and_training_no_stage(graph):
-    for node in ("clips", "keypoints", "fit3dmm", "speech"):
+    for node in ("clips", "keypoints.main", "fit3dmm.main", "speech.main"):
         assert not [s for s in reached(graph, node) if s.startswith(("models.fsrt", "pipelines.train"))]
     assert not [s for s in reached(graph, "train.fsrt.warmup") if s.startswith("pipelines.preprocess")]
 
@@ -100,9 +101,9 @@ def test_every_run_file_builds(name):
 
 def test_views_are_cut_for_who_asks(graph):
     assert not [node for node in graph.nodes if node.startswith("views.")]
-    asked = build(load(DEMO, ["views.also=[ffhq256, vox512]"]).config)
-    assert {"clips", "keypoints"} <= asked.upstream("views.ffhq256")
-    assert "keypoints" not in asked.upstream("views.vox512")
+    asked = build(load(DEMO, ["also=[views.ffhq256,views.vox512]"]).config)
+    assert {"clips", "keypoints.main"} <= asked.upstream("views.ffhq256")
+    assert "keypoints.main" not in asked.upstream("views.vox512")
     assert asked["clips"] == graph["clips"]
 
 
@@ -117,7 +118,9 @@ def test_runtime_settings_are_in_no_key(graph):
 
 
 def test_no_version_of_a_tool_brings_a_corpus_again():
-    brought = build(load(DEMO, ["data.source=folder", "data.folder.path=/videos"]).config)["download"]
+    brought = build(load(DEMO, ["data.main.source=folder", "data.main.folder.path=/videos"]).config)[
+        "download"
+    ]
     assert (brought.tools, brought.packages) == ((), ())
     assert "download.section_margin" not in brought.config
     cut = build(load(ROOT / "configs/run/fsrt_vox256.yaml", ["download.sections=exact"]).config)["download"]

@@ -61,7 +61,7 @@ def test_the_readme_lists_every_row_with_its_counts():
 @pytest.mark.parametrize("name", FILES)
 def test_plan_accepts_the_run_file(name, tmp_path):
     """With rendered videos in place of the data that a user brings."""
-    sets = ("--set", "data.source=synthetic", "--set", f"runtime.store={tmp_path}")
+    sets = ("--set", "data.main.source=synthetic", "--set", f"runtime.store={tmp_path}")
     planned = CliRunner().invoke(main, ["plan", str(FILES[name]), *sets])
     assert planned.exit_code == 0, planned.output
     for node in build(load(FILES[name]).config).nodes:

@@ -46,7 +46,7 @@ def test_every_run_file_has_its_row():
 @pytest.mark.parametrize("name", FILES)
 def test_plan_accepts_the_run_file(name, tmp_path):
     """With rendered videos in place of the data that a user brings; every node has the code that it names."""
-    sets = ("--set", "data.source=synthetic", "--set", f"runtime.store={tmp_path}")
+    sets = ("--set", "data.main.source=synthetic", "--set", f"runtime.store={tmp_path}")
     planned = CliRunner().invoke(main, ["plan", str(FILES[name]), *sets])
     assert planned.exit_code == 0, planned.output
     for node in build(config(name)).nodes:
@@ -97,8 +97,8 @@ def test_official_is_the_authors_code():
     section = whole.headgan
     assert section.net == official()
     assert section.terms == OFFICIAL_TERMS
-    assert (section.identity, whole.fit3dmm.identity) == ("frame", "frame")
-    assert whole.speech.audio_align == "official"
+    assert (section.identity, whole.fits["main"].identity) == ("frame", "frame")
+    assert whole.speech["main"].audio_align == "official"
     for phase in section.phases.values():
         assert phase.weights["mask"] == 10
         assert phase.adversary.losses["discriminator_mouth"] == 0.5
@@ -134,5 +134,5 @@ def test_a_net_that_hears_nothing_depends_on_no_speech():
 
 def test_wav2vec_is_heard_over_eight_frames_and_normalised():
     whole = config("headgan_wav2vec")
-    assert whole.headgan.net.audio == whole.speech.size == 768
+    assert whole.headgan.net.audio == whole.speech["main"].size == 768
     assert whole.headgan.hearing == Hearing(window=8, normalise=True)

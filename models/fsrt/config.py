@@ -283,6 +283,10 @@ class FsrtConfig:
     """bf16: autocast; a device that does not multiply in bfloat16 itself (older CPUs) refuses to train so;
     positional codes, soft-argmax, losses and Adam stay in float32.
     """
+    data: str = "main"
+    """The corpus it is trained on."""
+    keypoints: str = "main"
+    """The instance of keypoints that it reads."""
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -173,12 +173,12 @@ class HeadGanConfig:
     phases: dict[str, Phase | None] = field(default_factory=lambda: dict(PHASES))
     """By name; a run file changes single values of single phases, and drops a phase with null."""
     head: Head = "analytic_head"
-    """The morphable model that is drawn: that of `fit3dmm.model`."""
+    """The morphable model that is drawn: that of `fits.NAME.model`."""
     hearing: Hearing = field(default_factory=Hearing)
     """What is made of the rows of `speech`; their length must be `net.audio`."""
     identity: Literal["clip_mean", "frame"] = "clip_mean"
     """Whose face is drawn: one a clip, for fits of single frames jitter, or each frame's own as in C, which
-    needs `fit3dmm.identity: frame`.
+    needs `fits.NAME.identity: frame`.
     """
     shading: Literal["smooth", "centroid", "first"] = "smooth"
     """Of NMFC: smooth, or one colour a triangle (models/headgan/conditions.py)."""
@@ -192,6 +192,12 @@ class HeadGanConfig:
     """bf16: autocast; a device that does not multiply in bfloat16 itself (older CPUs) refuses to train so;
     drawing, flow, warping, norms, losses and Adam stay in float32.
     """
+    data: str = "main"
+    """The corpus it is trained on."""
+    fits: str = "main"
+    """The instance of fits that it reads."""
+    speech: str = "main"
+    """The instance of speech that it reads."""
     seed: int = 0
 
     def __post_init__(self) -> None:

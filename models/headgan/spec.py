@@ -63,17 +63,17 @@ def check(config: HeadGanConfig, stages: Mapping[str, Any]) -> None:
     fit, speech = stages["fit3dmm"], stages["speech"]
     if config.head != fit.model:
         raise InvalidSettings(
-            f"headgan.head {config.head} with fit3dmm.model {fit.model}: coefficients of one model mean "
+            f"headgan.head {config.head} with fits.NAME.model {fit.model}: coefficients of one model mean "
             "nothing to another; set both alike"
         )
     if config.identity == "frame" and fit.identity != "frame":
         raise InvalidSettings(
-            f"headgan.identity frame with fit3dmm.identity {fit.identity}: expected fit3dmm.identity frame, "
-            "or headgan.identity clip_mean"
+            f"headgan.identity frame with fits.NAME.identity {fit.identity}: expected fits.NAME.identity "
+            "frame, or headgan.identity clip_mean"
         )
     if config.net.audio not in (0, speech.size):
         raise InvalidSettings(
-            f"headgan.net.audio {config.net.audio}: speech.encoder {speech.encoder} gives vectors of "
+            f"headgan.net.audio {config.net.audio}: speech.NAME.encoder {speech.encoder} gives vectors of "
             f"{speech.size}; expected that, or 0 for a net that hears nothing, or another encoder "
             "(headgan gives 300)"
         )

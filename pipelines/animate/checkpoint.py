@@ -134,14 +134,17 @@ def from_run(run_file: Path, sets: Iterable[str], model: str | None, log: Log) -
             f"`{command('run', run_file, sets)}` trains it"
         )
     node, path = found
+    section = getattr(config, name)
+    fits = config.fits[section.fits] if hasattr(section, "fits") else None
+    keypoints = fits.keypoints if fits else section.keypoints
     name_of = f"{node} of {config.name}"
     return ModelSource(
-        model=name,
+        model=config.model_of[name],
         name=name_of,
         files={"": path},
         clips=config.clips,
-        landmarker=config.keypoints.landmarker,
-        fits=config.fit3dmm.backend,
+        landmarker=config.keypoints[keypoints].landmarker,
+        fits=fits.backend if fits else "landmarks",
         store=session.store,
     )
 
@@ -165,7 +168,8 @@ def _newest(session: Session, model: str, why: Callable[..., str], log: Log) -> 
     explains it."""
     store = session.store
     for node in _phases(session, model):
-        folders = [f"{locations.wholes(node)}/{key}" for key in store.folders(locations.wholes(node))]
+        stage = locations.wholes(session.graph[node].stage)
+        folders = [f"{stage}/{key}" for key in store.folders(stage)]
         dated = sorted(
             (entry.mtime, folder)
             for folder in folders

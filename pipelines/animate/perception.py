@@ -31,7 +31,7 @@ class Perception:
 
 def load_perception(names: Mapping[str, str], store: Store, device: str) -> Perception:
     """names: use ("detector", "landmarker", or any other) -> name in models.perception.NETS."""
-    from pipelines.cluster.executor import load_nets
+    from pipelines.nets import load_nets
 
     loaded = load_nets(list(names.values()), store)
     for net in loaded.values():

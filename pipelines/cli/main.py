@@ -25,7 +25,9 @@ USAGE, WORK_TO_DO, INTERRUPTED = 2, 10, 130
 RUN_FILE = click.argument("run_file", type=FILE, metavar="RUN.yaml")
 SETS = click.option("--set", "sets", multiple=True, metavar="A.B=VALUE",
                     help="Change one setting (repeatable).")  # fmt: skip
-LIMIT = click.option("--limit", type=int, help="Only the first N recordings (same as --set data.limit=N).")
+LIMIT = click.option(
+    "--limit", type=int, help="Only the first N recordings (of each corpus; same as --set data.*.limit=N)."
+)
 ONLY = click.option("--only", multiple=True, metavar="NODE",
                     help="This node and what it needs (repeatable).")  # fmt: skip
 FORCE = click.option("--force", multiple=True, metavar="NODE",
@@ -107,7 +109,7 @@ def plan(run_file: Path, sets: tuple[str, ...], check: bool, show_config: bool, 
 
 
 def with_limit(sets: tuple[str, ...], limit: int | None) -> tuple[str, ...]:
-    return sets if limit is None else (*sets, f"data.limit={limit}")
+    return sets if limit is None else (*sets, f"data.*.limit={limit}")
 
 
 @main.command()
@@ -345,16 +347,18 @@ def accept(run_file: Path, node: str | None, since: str | None, reason: str, set
 @click.argument("name")
 @RUN_FILE
 @SETS
-@example("reenact pin vox-2026-11 configs/run/demo.yaml   # then --set data.pin=vox-2026-11")
+@example("reenact pin vox-2026-11 configs/run/demo.yaml   # then --set data.main.pin=vox-2026-11")
 @one_line_errors
 def pin(name: str, run_file: Path, sets: tuple[str, ...]) -> None:
     """Freeze the list of recordings under NAME, so that new videos retrain nothing until the pin moves."""
     from pipelines.runs import pin
+    from pipelines.runs.graph_builder import lists_of
     from pipelines.runs.session import open_session
 
     session = open_session(run_file, sets)
-    plans = session.planner().plan({"recordings"})
-    click.echo(pin.pin(session.store, plans, name))
+    lists = lists_of(session.graph)
+    plans = session.planner().plan(set(lists.values()))
+    click.echo(pin.pin(session.store, plans, lists, name))
 
 
 @main.command()

@@ -19,12 +19,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from pipelines.cluster import ray_address
-from pipelines.engine.fingerprint import resolve
 from pipelines.engine.node import Node
 from pipelines.engine.packs import PackJob, PackResult, StageCall, take_pack
 from pipelines.errors import Transient, UserError, first_line, placed, portable
+from pipelines.nets import load_nets
 from pipelines.runs import snapshot
-from storage import weight_files
 from storage.files import Store
 
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -41,16 +40,6 @@ NO_START = (
     "Ray cannot start on this machine: {why}. Its logs are in {logs}/session_latest/logs; see to memory, "
     "/dev/shm, open files (ulimit -n) and runtime.object_store_mb"
 )
-
-
-def load_nets(names: Sequence[str], store: Store) -> dict[str, Any]:
-    """Perception nets by name, each with the local files of its weights."""
-    from models.perception import NETS
-
-    return {
-        name: resolve(NETS[name].loader)({w: weight_files.path_of(store, w) for w in NETS[name].weights})
-        for name in names
-    }
 
 
 class RayMachines:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pipelines.engine.plan import NodePlan
 from pipelines.errors import UserError
+
+if TYPE_CHECKING:
+    from pipelines.preprocess.recordings import DataConfig
 
 NEEDED_BY = {"train": "train.", "test": "test_clips"}
 """Split -> how the names of the nodes begin that cannot do without."""
@@ -20,42 +23,57 @@ DECIDES = {
 """What the split of a source depends on that says it itself."""
 
 
-def empty_split(plans: Mapping[str, NodePlan], data: Any) -> str:
+def empty_split(plans: Mapping[str, NodePlan], data: Mapping[str, DataConfig]) -> str:
     """One sentence, with what to set, where nodes that are yet to run need a split without recordings; ""
-    where there is none."""
-    units = plans["recordings"].units if "recordings" in plans else {}
-    rows = [view.row for view in units.values() if view.row is not None]
+    where there is none. data: corpus -> its settings."""
+    for name, plan in plans.items():
+        if plan.node.stage == "recordings":
+            corpus = plan.node.config["data.source"].split(".")[1]
+            readers = [
+                one for one, other in plans.items() if not other.settled and name in other.node.upstream
+            ]
+            if found := _empty_split(plan, readers, corpus, data[corpus]):
+                return found
+    return ""
+
+
+def _empty_split(plan: NodePlan, readers: Sequence[str], corpus: str, data: DataConfig) -> str:
+    rows = [view.row for view in plan.units.values() if view.row is not None]
     splits: dict[str, set[str]] = {}
     for row in rows:
         splits.setdefault(row["split"], set()).add(row["identity"])
     for split, prefix in NEEDED_BY.items():
-        waiting = [name for name, plan in plans.items() if name.startswith(prefix) and not plan.settled]
+        waiting = [name for name in readers if name.startswith(prefix)]
         if rows and waiting and split not in splits:
             other, people = next(iter(splits.items()))
             who = "the only identity is" if len(people) == 1 else f"all {len(people):,} identities are"
-            advice = _advice(data, split, len(people), len(rows))
+            advice = _advice(f"data.{corpus}", data, split, len(people), len(rows))
             if split == "test":
                 advice += ", or leave evaluation out with --only NODE"
             return f"the {split} split is empty, and {waiting[0]} needs it: {who} in {other}; {advice}"
     return ""
 
 
-def check_splits(plans: Mapping[str, NodePlan], data: Any) -> None:
+def check_splits(plans: Mapping[str, NodePlan], data: Mapping[str, DataConfig]) -> None:
     """UserError where a node that is to run needs a split that is empty."""
     if sentence := empty_split(plans, data):
         raise UserError(sentence)
 
 
-def _advice(data: Any, split: str, people: int, recordings: int) -> str:
+def _advice(at: str, data: DataConfig, split: str, people: int, recordings: int) -> str:
+    """at: where the settings are in the run file."""
     if data.limit == 1:
-        return "set data.limit to 2 or more"
+        return f"set {at}.limit to 2 or more"
     if people > 1 and split == "test" and data.test_fraction == 0:
-        return "set data.test_fraction above 0"
+        return f"set {at}.test_fraction above 0"
     if people == 1 and data.source == "folder":
-        if data.folder.identities:
-            return "name more people in data.folder.identities"
+        if data.folder.identities:  # pyright: ignore[reportAttributeAccessIssue]
+            return f"name more people in {at}.folder.identities"
         if recordings > 1:
-            return "set data.folder.identity=file, if each video shows somebody else, or add videos of others"
+            return (
+                f"set {at}.folder.identity=file, if each video shows somebody else, or add videos of others"
+            )
     if data.source in DECIDES:
-        return f"{DECIDES[data.source]} decide" + "s" * (" and " not in DECIDES[data.source]) + " on it"
+        decides = DECIDES[data.source].replace("data.", f"{at}.")
+        return f"{decides} decide" + "s" * (" and " not in decides) + " on it"
     return "add videos of other people"

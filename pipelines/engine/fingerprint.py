@@ -16,6 +16,9 @@ from pipelines.engine.node import Node
 
 SCHEME = 3
 """Raised when keys are made in another way: every key of the old kind is then another one."""
+LABEL = "label"
+"""Metadata of a setting that names an instance of another stage, or only says which units are wanted: it is
+in no key."""
 AS_BEFORE = "as_before"
 """Metadata of a setting that was added later: the value that means what was done before there was one. At
 that value it is in no key."""
@@ -72,7 +75,7 @@ def settings(value: Any, path: str) -> dict[str, Any]:
     """Dotted path -> plain value, for every setting below a path; an empty container is one. Those that were
     added later are left out where they say that nothing changed."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        counted = [f.name for f in dataclasses.fields(value) if not _as_before(value, f)]
+        counted = [f.name for f in dataclasses.fields(value) if not _not_in_key(value, f)]
         parts = {name: getattr(value, name) for name in counted}
     elif isinstance(value, Mapping):
         parts = {str(name): one for name, one in value.items()}
@@ -82,7 +85,9 @@ def settings(value: Any, path: str) -> dict[str, Any]:
     return dict(found) if parts else {path: {}}
 
 
-def _as_before(value: Any, field_: dataclasses.Field[Any]) -> bool:
+def _not_in_key(value: Any, field_: dataclasses.Field[Any]) -> bool:
+    if field_.metadata.get(LABEL):
+        return True
     if AS_BEFORE not in field_.metadata:
         return False
     return canonical(getattr(value, field_.name)) == canonical(field_.metadata[AS_BEFORE])

@@ -57,6 +57,8 @@ class Node:
     """Role, as the function sees the input ("keypoints") -> what is read of which node."""
     units: str = ""
     """keyed: the whole node whose table lists its units (engine/units.py)."""
+    rows: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """keyed: only the units whose row has one of these values in these columns: {"split": ("test",)}."""
     uses: Mapping[str, Use] = field(default_factory=dict)
     """keyed: what its function is given among the nets, by these names."""
     writes: Sequence[str] = ()

@@ -40,9 +40,15 @@ class UnitInputs:
         """The node's units, in order of their ids."""
         own = [set(self._units[read.node]) for read in self.node.reads.values() if not read.by]
         table = self._units[self.node.units]
+        by = [read for read in self.node.reads.values() if read.by]
         for unit in sorted(set.intersection(*own)) if own else ():
-            if all(self._there(read, table.get(unit)) for read in self.node.reads.values() if read.by):
+            row = table.get(unit)
+            if self._wanted(row) and all(self._there(read, row) for read in by):
                 yield unit
+
+    def _wanted(self, row: UnitView | None) -> bool:
+        values = row.row if row is not None and row.row is not None else {}
+        return all(values.get(column) in some for column, some in self.node.rows.items())
 
     def _there(self, read: Read, row: UnitView | None) -> bool:
         """Whether the units that a row names are there, so far as that is known."""

@@ -69,7 +69,9 @@ def choose(
     clips = families["clips"]
     tested = [k for k in clips.keys if split_of[clips.recording_of(k)] == "test"]
     if not tested:
-        raise UserError(f"none of {len(clips.keys)} clips is in the test split; raise data.test_fraction")
+        raise UserError(
+            f"none of {len(clips.keys)} clips is in the test split; raise data.NAME.test_fraction"
+        )
     long = [k for k in tested if clips.frames_of(k) > sources]
     if not long:
         raise UserError(f"none of {len(tested)} test clips has more frames than eval.sources, {sources}")

@@ -80,7 +80,7 @@ def score_clips(
 ) -> list[ClipScore]:
     """Load the model and score clips. `checkpoint`: artifact of a training phase. `store`: where weights are.
     `drawn`: clips that get a picture -> whether also a video."""
-    from pipelines.cluster.executor import load_nets
+    from pipelines.nets import load_nets
 
     reenactor = load_reenactor(model, checkpoint.path(CHECKPOINTS[config.checkpoint]), device)
     reenactor.use(load_nets(reenactor.needs, store))
@@ -269,7 +269,7 @@ def load_reenactor(model: str, path: Path, device: str) -> Reenactor:
 
 def load_landmarks(store: Any) -> tuple[Landmarks | None, str]:
     """The landmark finder, or None and the id of the weights it lacks."""
-    from pipelines.cluster.executor import load_nets
+    from pipelines.nets import load_nets
     from storage.weight_files import path_of
 
     for weights_id in {w for metric in METRICS.values() for w in metric.needs}:

@@ -13,7 +13,7 @@ All write the same fields: pixel = scale * rotation @ (mean + id_basis @ id + ex
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -78,6 +78,8 @@ class Fit3dmmConfig:
     does not count: it is bridged from its neighbours."""
     max_gap: int = 5
     """Longest run of frames without a fit that counts as valid once it is bridged."""
+    keypoints: str = field(default="main", metadata={"label": True})
+    """The instance of keypoints that is fitted."""
     failed: Literal["reject", "keep"] = "reject"
     """A clip with a longer run of frames without a fit: left out of this family, and so of what reads it
     (reject code no_fit for a recording of which no clip is left), or kept, those frames marked as not
@@ -190,7 +192,7 @@ def _make_fitter(settings: Any, model: Any, net: Any) -> tuple[Fitter, Measure]:
     from models.perception.head.algorithm1 import Algorithm1
 
     if settings.points == "dense" and model.dense_index is None:
-        raise UserError(f"fit3dmm.points dense: model {model.name} does not say which vertices those are")
+        raise UserError(f"fits.NAME.points dense: model {model.name} does not say which vertices those are")
     solver = Algorithm1.of(
         model,
         model.dense_index if settings.points == "dense" else None,

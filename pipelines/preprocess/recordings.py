@@ -109,7 +109,7 @@ def list_source(data: Any) -> Listing:
     rows, rejects = reject_copies(reject_duplicate_ids(listing))
     if not rows:
         raise UserError(
-            f"data.source {data.source} lists no recordings ({len(rejects)} of its rows were rejected"
+            f"data.NAME.source {data.source} lists no recordings ({len(rejects)} of its rows were rejected"
             + (f", the first: {rejects[0]['sentence']})" if rejects else ")")
         )
     splits = split_identities(rows, data.test_fraction)

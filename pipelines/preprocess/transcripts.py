@@ -21,7 +21,7 @@ from pipelines.preprocess.sources.common.files import digests, metadata_file
 if TYPE_CHECKING:
     from pipelines.preprocess.speech import SpeechConfig
 
-SETTING = "speech.transcripts"
+SETTING = "speech.NAME.transcripts"
 
 
 def external(config: SpeechConfig) -> dict[str, str]:

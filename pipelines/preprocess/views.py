@@ -7,7 +7,7 @@ once: `map_points(landmarks, sample)`. Frames are cut from the recording itself,
 
 | recipe | crop | side | frames | for |
 |---|---|---|---|---|
-| vox_max | the clip's square | as in the recording, at most `cap` | all | FSRT beyond the frame |
+| vox_max | the clip's square | as in the recording, at most `size` | all | FSRT beyond the frame |
 | vox512 | the clip's square | `size` | all | PIR |
 | ffhq256 | a square about a frame's landmarks, as FFHQ but upright | `size` | one in `every` | directions |
 """
@@ -34,85 +34,69 @@ BLUR = 5.0
 """Sigma in pixels of what is mirrored beyond the border."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VoxMaxConfig:
-    cap: int = 512
-    """Longest side of a frame in pixels; larger squares are scaled down."""
-    frames: FramesConfig = field(default_factory=FramesConfig)
-    """How the frames are stored."""
-
-    def __post_init__(self) -> None:
-        if not (64 <= self.cap <= 2048 and self.cap % 2 == 0):
-            raise ValueError(f"cap {self.cap}: expected an even number from 64 to 2048")
+SIZES = {"vox_max": 512, "vox512": 512, "ffhq256": 256}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Vox512Config:
-    size: int = 512
-    """Side of the frames in pixels; smaller squares are enlarged."""
-    frames: FramesConfig = field(default_factory=FramesConfig)
-    """How the frames are stored."""
-
-    def __post_init__(self) -> None:
-        if not (64 <= self.size <= 1024 and self.size % 2 == 0):
-            raise ValueError(f"size {self.size}: expected an even number from 64 to 1024")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ffhq256Config:
-    size: int = 256
-    """Side of the frames in pixels."""
+class ViewConfig:
+    recipe: Literal["vox_max", "vox512", "ffhq256"] = "vox512"
+    """See the table above."""
+    size: int | None = None
+    """Side of the frames in pixels, of vox_max the longest; None = 512, ffhq256 256."""
     every: int = 25
-    """One frame in so many: 25 is one a second, as the directions are trained."""
+    """ffhq256: one frame in so many; 25 is one a second, as the directions are trained."""
     frames: FramesConfig = field(default_factory=FramesConfig)
     """How the frames are stored."""
+    splits: tuple[Literal["train", "test"], ...] = field(default=(), metadata={"label": True})
+    """Only recordings of these splits are cut; empty = all."""
+    keypoints: str = field(default="main", metadata={"label": True})
+    """ffhq256: the instance of keypoints whose landmarks frame the face."""
 
     def __post_init__(self) -> None:
-        if not (64 <= self.size <= 1024 and self.size % 2 == 0):
-            raise ValueError(f"size {self.size}: expected an even number from 64 to 1024")
+        if not (64 <= self.side <= 2048 and self.side % 2 == 0):
+            raise ValueError(f"size {self.size}: expected an even number from 64 to 2048")
         if self.every < 1:
             raise ValueError(f"every {self.every}: expected at least 1 frame")
 
+    @property
+    def side(self) -> int:
+        return self.size or SIZES[self.recipe]
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ViewsConfig:
-    vox_max: VoxMaxConfig = field(default_factory=VoxMaxConfig)
-    """The clip's square at the recording's resolution."""
-    vox512: Vox512Config = field(default_factory=Vox512Config)
-    """The clip's square at one large size."""
-    ffhq256: Ffhq256Config = field(default_factory=Ffhq256Config)
-    """Single frames framed by their landmarks."""
-    also: tuple[Literal["vox_max", "vox512", "ffhq256"], ...] = ()
-    """Views to cut besides those that the run's models read."""
+
+def default_views() -> dict[str, ViewConfig]:
+    """One of each recipe, by its name."""
+    return {
+        "vox_max": ViewConfig(recipe="vox_max"),
+        "vox512": ViewConfig(recipe="vox512"),
+        "ffhq256": ViewConfig(recipe="ffhq256"),
+    }
 
 
 # --- the stages ---------------------------------------------------------------------------------------------
 def cut_vox_max(
     inputs: Inputs,
-    config: VoxMaxConfig,
+    config: ViewConfig,
     nets: Mapping[str, Any],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """A recording and its clips -> the squares at the recording's resolution: frames, affine, frame_at."""
-    settings = config
     # a square that was made by stretching gives up the longer side, so that nothing is invented
-    return _squares(inputs, settings, lambda crop: min(settings.cap, int(min(crop[2:] - crop[:2]))) // 2 * 2)
+    return _squares(inputs, config, lambda crop: min(config.side, int(min(crop[2:] - crop[:2]))) // 2 * 2)
 
 
 def cut_vox512(
     inputs: Inputs,
-    config: Vox512Config,
+    config: ViewConfig,
     nets: Mapping[str, Any],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """A recording and its clips -> the clips' squares at one size: frames, affine, frame_at."""
-    settings = config
-    return _squares(inputs, settings, lambda crop: settings.size)
+    return _squares(inputs, config, lambda crop: config.side)
 
 
 def cut_ffhq256(
     inputs: Inputs,
-    config: Ffhq256Config,
+    config: ViewConfig,
     nets: Mapping[str, Any],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
@@ -122,13 +106,13 @@ def cut_ffhq256(
     Frames without landmarks, or with one outside the recording, are left out, and clips in which none is
     left; Rejected no_view if that goes for all of them.
     """
-    settings, raw = config, inputs["download"][0]
+    raw = inputs["download"][0]
     clips = 0
     with media.as_file(raw["video"]) as path:
         for clip, points in zip(inputs["clips"], inputs["keypoints"], strict=True):
             if clip["__key__"] != points["__key__"]:
                 raise ValueError(f"landmarks of {points['__key__']} beside clip {clip['__key__']}")
-            sample = _align_clip(path, raw["probe"], clip, points["landmarks"], settings)
+            sample = _align_clip(path, raw["probe"], clip, points["landmarks"], config)
             if sample is not None:
                 clips += 1
                 yield sample
@@ -136,7 +120,7 @@ def cut_ffhq256(
         raise Rejected("no_view", "no frame looked at has all of its landmarks inside the recording")
 
 
-def _squares(inputs: Inputs, settings: Any, side_of: Callable[[np.ndarray], int]) -> Iterator[Sample]:
+def _squares(inputs: Inputs, settings: ViewConfig, side_of: Callable[[np.ndarray], int]) -> Iterator[Sample]:
     raw = inputs["download"][0]
     with media.as_file(raw["video"]) as path:
         for clip in inputs["clips"]:
@@ -160,7 +144,7 @@ def map_points(points: np.ndarray, view: Mapping[str, Any]) -> np.ndarray:
 
 # --- faces in a square of their own -------------------------------------------------------------------------
 def _align_clip(
-    path: Path, probed: dict[str, Any], clip: Sample, landmarks: np.ndarray, settings: Any
+    path: Path, probed: dict[str, Any], clip: Sample, landmarks: np.ndarray, settings: ViewConfig
 ) -> Sample | None:
     """landmarks (T,68,2) in pixels of the clip -> the sample, or None where no frame is left."""
     meta, crop = clip["clip"], clip["crop"][0].astype(np.float64)
@@ -183,11 +167,11 @@ def _align_clip(
     size = (box[2] - box[0], box[3] - box[1])
     ticks = meta["start"] + np.array(at)
     images = (
-        cut_square(image, known[index] - np.tile(low, 2), settings.size)
+        cut_square(image, known[index] - np.tile(low, 2), settings.side)
         for index, image in media.stream_ticks(path, probed, size, box, ticks, [])
     )
     affine = np.zeros((len(at), 2, 3))
-    scale = settings.size / (known[:, 2] - known[:, 0])
+    scale = settings.side / (known[:, 2] - known[:, 0])
     for axis in (0, 1):
         affine[:, axis, axis] = scale * zoom[axis]
         affine[:, axis, 2] = scale * (crop[axis] - known[:, axis])

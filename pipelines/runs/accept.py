@@ -63,7 +63,7 @@ def accept_since(planner: Planner, commit: str, reason: str, nodes: Collection[s
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(fileobj=BytesIO(_git("archive", "--format=tar", full, *PACKAGES))) as archive:
             archive.extractall(folder, filter="data")
-        before = source(root=Path(folder))
+        before = source(type(planner.config), root=Path(folder))
         for node in planner.graph:
             if (not nodes or node.name in nodes) and node.name not in planner.options.pins:
                 yield from _accept_node(planner, node, before, reason, {"since": full, "goldens": goldens})

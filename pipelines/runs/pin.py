@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from pipelines.engine.plan import NodePlan
 from pipelines.errors import UserError
@@ -10,12 +11,15 @@ from storage import locations
 from storage.files import Store
 
 
-def pin(store: Store, plans: dict[str, NodePlan], name: str) -> str:
-    """Freeze the list of recordings as it was last published; run files use it with `data.pin: NAME`."""
-    plan = plans["recordings"]
-    if plan.artifact is None:
-        raise UserError("recordings is not up to date; run `reenact run RUN.yaml --only recordings` first")
-    artifacts = {"recordings": plan.artifact.key}
-    record = {"artifacts": artifacts, "time": time.time(), "recordings": len(plan.units)}
-    store.write_json(locations.ref(name), record)
-    return f"pinned {len(plan.units):,} recordings ({plan.artifact.key[:12]}) as {name}"
+def pin(store: Store, plans: Mapping[str, NodePlan], lists: Mapping[str, str], name: str) -> str:
+    """Freeze the lists of recordings as they were last published; run files use them with `data.CORPUS.pin:
+    NAME`. lists: corpus -> the node that lists it."""
+    artifacts: dict[str, str] = {}
+    for corpus, node in lists.items():
+        if (artifact := plans[node].artifact) is None:
+            raise UserError(f"{node} is not up to date; run `reenact run RUN.yaml --only {node}` first")
+        artifacts[corpus] = artifact.key
+    count = sum(len(plans[node].units) for node in lists.values())
+    store.write_json(locations.ref(name), {"artifacts": artifacts, "time": time.time(), "recordings": count})
+    keys = ", ".join(f"{corpus} {key[:12]}" for corpus, key in artifacts.items())
+    return f"pinned {count:,} recordings ({keys}) as {name}"

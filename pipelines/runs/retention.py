@@ -158,9 +158,9 @@ def _pins(store: Store, damaged: Callable[[str], object]) -> list[Key]:
     for entry in store.list("refs"):
         try:
             artifacts: Any = store.read_json(f"refs/{entry.name}", "artifacts")["artifacts"]
-            found += [(str(node), str(key)) for node, key in artifacts.items()]
+            found += [("recordings", str(key)) for key in artifacts.values()]
         except AttributeError:
-            damaged(f"refs/{entry.name}: its artifacts are no keys by node")
+            damaged(f"refs/{entry.name}: its artifacts are no keys by corpus")
         except Damaged as error:
             damaged(str(error))
     return found

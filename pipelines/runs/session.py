@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from models import MODELS
 from pipelines import config as configuration
 from pipelines.engine import messages, symbols
 from pipelines.engine.code import Code
@@ -19,6 +20,7 @@ from pipelines.engine.node import Graph
 from pipelines.engine.plan import Options, Planner
 from pipelines.errors import UserError
 from pipelines.graph import build
+from pipelines.runs.graph_builder import lists_of
 from pipelines.runs.snapshot import PACKAGES, ROOT
 from storage import format, locations, weight_files
 from storage.fetched import cache_folder
@@ -56,7 +58,7 @@ class Session:
     @cached_property
     def environment(self) -> Environment:
         return Environment(
-            code=source(self.cache.get),
+            code=source(type(self.config), self.cache.get),
             weights=lambda name: weight_files.pinned(self.store, name),
             tool=lambda name: resolve(TOOLS[name])(),
             renamed=configuration.RENAMED,
@@ -74,11 +76,20 @@ class Session:
         return [f"note: {why}" for name in used if (why := resolve(INSTEAD[name])())]
 
     def pins(self) -> dict[str, str]:
-        if (name := self.config.data.pin) is None:
-            return {}
-        if not self.store.exists(locations.ref(name)):
-            raise UserError(f"data.pin: no pin {name!r} in this store; see `reenact pin --help`")
-        return dict(self.store.read_json(locations.ref(name), "artifacts")["artifacts"])
+        """Node that lists a corpus -> the artifact key that it is pinned at."""
+        found: dict[str, str] = {}
+        for corpus, node in lists_of(self.graph).items():
+            name = self.config.data[corpus].pin
+            if name is None:
+                continue
+            setting = f"data.{corpus}.pin"
+            if not self.store.exists(locations.ref(name)):
+                raise UserError(f"{setting}: no pin {name!r} in this store; see `reenact pin --help`")
+            pinned = self.store.read_json(locations.ref(name), "artifacts")["artifacts"]
+            if corpus not in pinned:
+                raise UserError(f"{setting}: {name!r} pins {', '.join(pinned)}, not {corpus}; pin again")
+            found[node] = pinned[corpus]
+        return found
 
     def targets(self, only: Iterable[str]) -> set[str] | None:
         """The nodes named with all they need; None = all."""
@@ -86,10 +97,12 @@ class Session:
         return named.union(*(self.graph.upstream(name) for name in named)) if named else None
 
 
-def source(load: Any = None, root: Path = ROOT) -> Code:
-    """The project's source, as keys see it."""
+def source(settings: type | None = None, load: Any = None, root: Path = ROOT) -> Code:
+    """The project's source, as keys see it. settings: the class of the run's config; None = of a run of every
+    model."""
+    settings = settings or configuration.config_class({name: name for name in MODELS})
     renamed = {now.rpartition(".")[2]: before for now, before in configuration.RENAMED.items()}
-    return Code(root, PACKAGES, PLUMBING, COMPUTES, configuration.classes(), renamed, load)
+    return Code(root, PACKAGES, PLUMBING, COMPUTES, configuration.classes(settings), renamed, load)
 
 
 def open_session(run_file: Path, sets: Iterable[str] = ()) -> Session:

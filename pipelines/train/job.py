@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from models.api import Phase, Task
 from models.spec import load_spec
-from pipelines.cluster.executor import load_nets
 from pipelines.engine.fingerprint import resolve
+from pipelines.nets import load_nets
 from pipelines.train.validation_metrics import landmark_finder
 
 if TYPE_CHECKING:

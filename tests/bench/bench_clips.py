@@ -251,15 +251,15 @@ def peak_memory() -> int:
 
 def every_stage_of(video: str, minutes: int, folder: str, tracks: str) -> str:
     """clips, keypoints, fit3dmm and speech of one long recording, pack after pack, in this process."""
-    from pipelines.cluster.executor import load_nets
     from pipelines.config import load
     from pipelines.engine.fingerprint import resolve
     from pipelines.engine.keys import View
     from pipelines.engine.packs import PackJob, UnitJob, build_pack
     from pipelines.graph import build
+    from pipelines.nets import load_nets
     from storage.files import Store
 
-    config, store = load(ROOT / "configs/run/demo.yaml", ["data.source=folder"]).config, Store(folder)
+    config, store = load(ROOT / "configs/run/demo.yaml", ["data.main.source=folder"]).config, Store(folder)
     track = track_of(Path(video)) | {"end": minutes * 60 * 25}
     row = {
         "id": "long", "identity": "a", "split": "train", "source": "folder", "uri": video, "sha256": "",

@@ -10,7 +10,7 @@ efficiency = seconds of the bare stage functions
 The functions run one after the other in a process of one thread, one process on each core: busy cores share
 memory and caches. `alone` is the same with a single process.
 The first runs give every node the machine for itself; the last is the run as users start it, where nodes that
-do not wait for each other share the cores. REENACT_BENCH_SETS="data.limit=4" makes it small.
+do not wait for each other share the cores. REENACT_BENCH_SETS="data.main.limit=4" makes it small.
 """
 
 import contextlib
@@ -43,12 +43,12 @@ ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", 
 
 def bare_kernels() -> dict[str, float]:
     """Node -> seconds of its function over all recordings."""
-    from pipelines.cluster.executor import load_nets
     from pipelines.config import load
     from pipelines.engine.fingerprint import resolve
     from pipelines.engine.keys import View
     from pipelines.errors import Rejected
     from pipelines.graph import build
+    from pipelines.nets import load_nets
     from pipelines.preprocess.recordings import list_source
 
     config = load(ROOT / DEMO, SETS).config
@@ -153,7 +153,7 @@ def test_throughput_on_ray(reenact, tmp_path, source):
         reenact("run", DEMO, *(part for text in SETS for part in ("--set", text)), "--only", "download")
         as_files(Store(str(tmp_path / "store")), tmp_path / "videos")
         shutil.rmtree(tmp_path / "store")
-        settings = ["data.source=folder", f"data.folder.path={tmp_path / 'videos'}"]
+        settings = ["data.main.source=folder", f"data.main.folder.path={tmp_path / 'videos'}"]
     sets = [part for text in settings for part in ("--set", text)]
     cores = os.cpu_count() or 1
     env = os.environ | ONE_THREAD | {"REENACT_STORE": str(tmp_path / "store"), "PYTHONPATH": str(ROOT)}

@@ -41,5 +41,7 @@ def every_command(group):
 
 @pytest.mark.parametrize("path", ["my runs/a.yaml", "it's.yaml", "a;b.yaml"])
 def test_a_command_about_a_run_file_can_be_pasted(path):
-    words = ["reenact", "why", path, "clips", "--set", "data.folder.path=/videos/Take #2"]
-    assert shlex.split(command("why", Path(path), ["data.folder.path=/videos/Take #2"], "clips")) == words
+    words = ["reenact", "why", path, "clips", "--set", "data.main.folder.path=/videos/Take #2"]
+    assert (
+        shlex.split(command("why", Path(path), ["data.main.folder.path=/videos/Take #2"], "clips")) == words
+    )

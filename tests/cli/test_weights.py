@@ -13,7 +13,7 @@ from models.fsrt.phases import PHASES
 from models.fsrt.released import read
 from pipelines.cli.main import main
 from pipelines.cli.weights import checker, export
-from pipelines.engine.keys import View
+from pipelines.engine.keys import view
 from pipelines.errors import UserError
 from storage import checkpoints
 from storage.weights_import import convert
@@ -108,8 +108,8 @@ def test_a_phase_starts_with_the_settings_that_its_key_holds(tmp_path, trained, 
     convert(tmp_path / "kp_detector.pt", files["fsrt_kp"])
     convert(tmp_path / "vox256.pt", files["fsrt_vox"])
     section = FsrtConfig(net=NET, sampling=Sampling(queries=64))
-    found, _ = read(files, View(section, (declared,)), PHASES[phase])  # pyright: ignore[reportArgumentType]
+    found, _ = read(files, view(section, {declared: declared}), PHASES[phase])  # pyright: ignore[reportArgumentType]
     assert {name.split(".")[0] for name in found} >= {"kp_detector"}
     other = replace(section, net=replace(NET, detector=replace(NET.detector, keypoints=9)))
     with pytest.raises(InvalidFile, match=r"do not fit fsrt\.net"):
-        read(files, View(other, (declared,)), PHASES[phase])  # pyright: ignore[reportArgumentType]
+        read(files, view(other, {declared: declared}), PHASES[phase])  # pyright: ignore[reportArgumentType]

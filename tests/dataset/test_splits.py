@@ -5,7 +5,7 @@ from click.testing import CliRunner
 
 from pipelines.cli.main import main
 from pipelines.dataset.splits import empty_split
-from pipelines.engine.node import Node
+from pipelines.engine.node import Node, Read
 from pipelines.engine.plan import NodePlan
 from pipelines.engine.units import UnitView
 from pipelines.preprocess.recordings import DataConfig, list_source
@@ -33,11 +33,12 @@ def folder(root, **more):
 
 def sentence(data, nodes=("train.fsrt.warmup", "test_clips", "eval.fsrt")):
     """Of a run in which these nodes are yet to run."""
-    names = ("recordings", *nodes)
-    nodes = [Node(name=name, kind="whole", run="none", writes=()) for name in names]
-    plans = {node.name: NodePlan(node, "stale") for node in nodes}
+    listing = Node(name="recordings", kind="whole", run="none", config={"data.source": "data.main.source"})
+    reads = {"recordings": Read("recordings")}
+    readers = [Node(name=name, kind="whole", run="none", reads=reads) for name in nodes]
+    plans = {node.name: NodePlan(node, "stale") for node in (listing, *readers)}
     plans["recordings"].units = {row["id"]: UnitView("", row=row) for row in list_source(data).rows}
-    return empty_split(plans, data)
+    return empty_split(plans, {"main": data})
 
 
 def table(tmp_path, partition, people=2):
@@ -51,30 +52,32 @@ def test_one_person_is_told_with_what_to_set(videos):
     assert told.startswith(
         "the test split is empty, and test_clips needs it: the only identity is in train; "
     )
-    assert "data.folder.identity=file" in told
+    assert "data.main.folder.identity=file" in told
     assert sentence(folder(videos, identity="file")) == ""
 
 
 def test_a_table_of_one_person_is_what_to_change(videos, tmp_path):
     (tmp_path / "who.csv").write_text("file,identity\nann/1.mp4,ann\nann/2.mp4,ann\n")
     told = sentence(folder(videos, identities=str(tmp_path / "who.csv")))
-    assert "name more people in data.folder.identities" in told
+    assert "name more people in data.main.folder.identities" in told
 
 
 def test_a_limit_of_one_is_what_to_change(videos):
-    assert "set data.limit to 2 or more" in sentence(folder(videos, identity="file", limit=1))
+    assert "set data.main.limit to 2 or more" in sentence(folder(videos, identity="file", limit=1))
 
 
 def test_no_held_out_share_is_what_to_change(videos):
-    assert "set data.test_fraction above 0" in sentence(folder(videos, identity="file", test_fraction=0.0))
+    assert "set data.main.test_fraction above 0" in sentence(
+        folder(videos, identity="file", test_fraction=0.0)
+    )
 
 
 def test_the_word_of_the_source_is_what_to_change(tmp_path):
     told = sentence(table(tmp_path, "test"))
     assert "the train split is empty, and train.fsrt.warmup needs it: all 2 identities are in test" in told
-    assert "the column partition of data.voxceleb_csv.csv decides on it" in told
+    assert "the column partition of data.main.voxceleb_csv.csv decides on it" in told
     data = DataConfig(synthetic=SyntheticConfig(identities=3, test_identities=0, clips_per_identity=1))
-    assert "data.synthetic.test_identities decide on it" in sentence(data)
+    assert "data.main.synthetic.test_identities decide on it" in sentence(data)
 
 
 def test_only_nodes_that_need_a_split_ask_for_it(videos, tmp_path):
@@ -85,7 +88,7 @@ def test_only_nodes_that_need_a_split_ask_for_it(videos, tmp_path):
 
 def test_plan_says_it_in_a_line_and_run_stops_before_work(videos, tmp_path, monkeypatch):
     monkeypatch.delenv("REENACT_CACHE")  # the code's own symbols take seconds to find anew
-    given = ["configs/run/folder_tiny.yaml", "--set", f"data.folder.path={videos}"]
+    given = ["configs/run/folder_tiny.yaml", "--set", f"data.main.folder.path={videos}"]
     given += ["--set", f"runtime.store={tmp_path / 'store'}"]
     planned = CliRunner().invoke(main, ["plan", *given])
     lines = [line for line in planned.output.splitlines() if "split is empty" in line]

@@ -123,7 +123,11 @@ def test_a_failed_job_ends_with_its_own_exit_code(micro, cluster, run_file, tmp_
     home, video = type(micro)(tmp_path, env=cluster.env), tmp_path / "videos/someone/empty.mp4"
     video.parent.mkdir(parents=True)
     video.write_bytes(b"")
-    settings = ("data.source=folder", f"data.folder.path={tmp_path / 'videos'}", "runtime.max_rejected=0.0")
+    settings = (
+        "data.main.source=folder",
+        f"data.main.folder.path={tmp_path / 'videos'}",
+        "runtime.max_rejected=0.0",
+    )
     sets = [word for setting in settings for word in ("--set", setting)]
     done = home.call(
         "submit", run_file, "--address", cluster.address, "--follow", "--only", "download", *sets

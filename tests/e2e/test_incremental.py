@@ -67,7 +67,7 @@ def test_one_recording_more_other_or_less_touches_only_its_own(micro, tmp_path):
     wanted = [(place(videos, p, t), p, t) for p in range(PEOPLE - 1) for t in range(TAKES)]
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(render, *zip(*wanted, strict=True)))
-    folder = ("data.source=folder", f"data.folder.path={videos}", "data.clips_per_shard=8")
+    folder = ("data.main.source=folder", f"data.main.folder.path={videos}", "data.main.clips_per_shard=8")
     clips = ("clips.min_frames=15", "clips.min_size=64")
     sets = [part for text in (*folder, *clips) for part in ("--set", text)]
     args = [RUN, *sets, "--only", "fit3dmm", "--only", "speech"]

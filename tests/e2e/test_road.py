@@ -179,7 +179,7 @@ def test_gc_keeps_what_the_latest_run_uses(copy):
 
 def test_a_pin_and_an_accepted_edit(copy):
     assert "pinned 3 recordings" in copy.call("pin", "v1", MICRO).stdout
-    states = copy.states("data.pin=v1", "data.synthetic.identities=4")
+    states = copy.states("data.main.pin=v1", "data.main.synthetic.identities=4")
     assert set(states.values()) == {"pinned", "cached"}
     copy.own_source()
     copy.edit("pipelines/preprocess/speech.py", "settings = config.speech", "settings = config.speech; _ = 0")
@@ -201,7 +201,7 @@ def test_families_are_aligned(micro):
         (["run", MICRO, "--set", "clips.sise=3"], 2, "clips.sise: unknown key; did you mean 'size'?"),
         (["run", MICRO, "--only", "nope"], 2, "no node 'nope'; the nodes are recordings"),
         (["run", "nope.yaml"], 2, "no config file nope.yaml"),
-        (["plan", MICRO, "--set", "data.pin=v9"], 2, "no pin 'v9' in this store"),
+        (["plan", MICRO, "--set", "data.main.pin=v9"], 2, "no pin 'v9' in this store"),
         (["weights", "import", "nope", "x.pt"], 2, "no weights 'nope'"),
         (["trace", "123456789"], 2, "no run or artifact '123456789'"),
     ],
@@ -231,7 +231,7 @@ def test_every_command_helps_with_an_example(micro, command):
 
 
 # --- a folder of videos -----------------------------------------------------------------------------------
-FOLDER = ("data.source=folder", "clips.min_frames=15")
+FOLDER = ("data.main.source=folder", "clips.min_frames=15")
 
 
 def add_video(folder: Path, person: int, take: int) -> None:
@@ -251,7 +251,7 @@ def test_one_more_video_computes_one_unit_a_node_and_one_shard_a_family(micro, t
         add_video(videos, person, 0)
     (videos / "syn001" / "empty.mp4").write_bytes(b"")
     home = type(micro)(tmp_path)
-    sets = [a for s in (*FOLDER, f"data.folder.path={videos}") for a in ("--set", s)]
+    sets = [a for s in (*FOLDER, f"data.main.folder.path={videos}") for a in ("--set", s)]
     done = home.call("run", MICRO, *sets, "--only", "fit3dmm", "--only", "speech")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "rejected" in done.stdout + done.stderr

@@ -143,7 +143,7 @@ def test_only_the_span_of_a_recording_is_searched(face_video, nets):
 
 
 def test_the_graph_hands_the_span_to_clips():
-    config = load(CONFIGS / "run" / "demo.yaml", ["data.source=folder"]).config
+    config = load(CONFIGS / "run" / "demo.yaml", ["data.main.source=folder"]).config
     assert "span" in build(config)["clips"].reads["recordings"].fields
 
 

@@ -213,7 +213,7 @@ def test_files_that_are_left_out_are_told_with_the_count_of_recordings(corpus, t
     ctx, notes = context(folder(corpus), tmp_path), []
     ctx.progress = lambda done, total, note: notes.append(note)
     list_recordings(ctx)
-    assert "36 recordings of 12 people; left out are 1 .braw; data.folder.extensions" in notes[0]
+    assert "36 recordings of 12 people; left out are 1 .braw; data.NAME.folder.extensions" in notes[0]
 
 
 def test_only_files_of_equal_size_are_read_to_find_copies(tmp_path, monkeypatch):
@@ -264,24 +264,24 @@ def test_tracks_that_overlap_are_kept_and_noted(tmp_path):
 def test_every_source_has_its_settings_in_the_configuration(name):
     config = DataConfig(source=name)
     assert type(getattr(config, name)) is type(config).__annotations__[name]
-    assert data_settings(SimpleNamespace(data=config))[-1] == f"data.{name}"
+    assert data_settings(config, "talks")[f"data.{name}"] == f"data.talks.{name}"
     assert pickle.loads(pickle.dumps(config)) == config
 
 
 def test_unknown_settings_of_a_source_are_refused(tmp_path):
-    (tmp_path / "run.yaml").write_text("data: {source: celebv_hq, celebv_hq: {jsn: x}}\n")
-    with pytest.raises(ConfigError, match=r"data\.celebv_hq\.jsn: unknown key; did you mean 'json'"):
+    (tmp_path / "run.yaml").write_text("data: {main: {source: celebv_hq, celebv_hq: {jsn: x}}}\n")
+    with pytest.raises(ConfigError, match=r"data\.main\.celebv_hq\.jsn: unknown key; did you mean 'json'"):
         load_config(tmp_path / "run.yaml")
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIGS / "data").glob("*.yaml")))
 def test_every_fragment_of_data_loads(tmp_path, name):
     (tmp_path / "run.yaml").write_text(f"use: [data/{name}]\n")
-    assert load_config(tmp_path / "run.yaml").config.data.source in SOURCES
+    assert load_config(tmp_path / "run.yaml").config.data["main"].source in SOURCES
 
 
 def test_an_empty_source_is_an_error(tmp_path):
-    with pytest.raises(UserError, match=r"data\.source folder lists no recordings"):
+    with pytest.raises(UserError, match=r"data\.NAME\.source folder lists no recordings"):
         list_source(folder(tmp_path))
 
 

@@ -72,7 +72,7 @@ def test_the_file_s_content_is_in_the_key_of_speech(path, tmp_path):
     config = Config(speech=SpeechConfig(encoder="headgan", transcripts=path))
     assert external(config.speech) == {"transcripts": hashlib.sha256(json.dumps(SAID).encode()).hexdigest()}
     assert external(SpeechConfig()) == {}
-    assert build(config)["speech"].nets == ()
+    assert build(config)["speech.main"].nets == ()
 
 
 def test_a_file_that_is_not_there_is_named():

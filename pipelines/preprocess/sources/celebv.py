@@ -57,7 +57,7 @@ class CelebvConfig:
     """Shorter runs of images are rejected."""
     held_out: bool = False
     """All persons are the test split, as in papers that use the set for cross-reenactment only; otherwise
-    some, by data.test_fraction."""
+    some, by data.NAME.test_fraction."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.fps <= 240:
@@ -89,7 +89,7 @@ def recordings(config: CelebvConfig) -> Listing:
             id = short_name(f"{person}-{run[0].number:06d}-{run[-1].number:06d}")
             if len(run) < config.min_frames:
                 sentence = (
-                    f"{len(run)} images in a row, fewer than data.celebv.min_frames {config.min_frames}"
+                    f"{len(run)} images in a row, fewer than data.NAME.celebv.min_frames {config.min_frames}"
                 )
                 rejects.append(reject(id, folder / IMAGES, 0, "short_run", sentence))
             else:
@@ -125,12 +125,14 @@ def _row(folder: Path, run: Sequence[Image], config: CelebvConfig) -> dict[str, 
 def _persons(config: CelebvConfig) -> list[Path]:
     root = Path(config.path)
     if not config.path or not root.is_dir():
-        raise UserError(f"data.celebv.path {config.path!r} is not a folder")
+        raise UserError(f"data.NAME.celebv.path {config.path!r} is not a folder")
     found = sorted(path for path in root.iterdir() if (path / IMAGES).is_dir())
     if unreadable := [path.name for path in found if not is_utf8(path)]:
-        raise UserError(f"data.celebv.path: the name of folder {unreadable[0]!a} is not UTF-8; rename it")
+        raise UserError(
+            f"data.NAME.celebv.path: folder {unreadable[0]!a} has a name that is not UTF-8; rename it"
+        )
     if not found:
-        raise UserError(f"data.celebv.path {config.path!r} has no folder <person>/{IMAGES}")
+        raise UserError(f"data.NAME.celebv.path {config.path!r} has no folder <person>/{IMAGES}")
     return found
 
 

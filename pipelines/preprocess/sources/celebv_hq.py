@@ -33,12 +33,12 @@ class CelebvHqConfig:
 
 def recordings(config: CelebvHqConfig) -> Listing:
     """A row a video, or a cut clip, sorted by id."""
-    path = metadata_file(config.json, "data.celebv_hq.json")
-    return listing(path, scan(config.mirror, "data.celebv_hq.mirror"), config.grow, pixels=False)
+    path = metadata_file(config.json, "data.NAME.celebv_hq.json")
+    return listing(path, scan(config.mirror, "data.NAME.celebv_hq.mirror"), config.grow, pixels=False)
 
 
 def external(config: CelebvHqConfig) -> dict[str, str]:
     """sha256 of the file, and a digest of the mirror's listing."""
-    path = metadata_file(config.json, "data.celebv_hq.json")
-    mirror = scan(config.mirror, "data.celebv_hq.mirror")
+    path = metadata_file(config.json, "data.NAME.celebv_hq.json")
+    mirror = scan(config.mirror, "data.NAME.celebv_hq.mirror")
     return {path.name: digests([path])[path], "mirror": mirror.digest()}

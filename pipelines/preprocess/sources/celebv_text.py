@@ -35,12 +35,12 @@ class CelebvTextConfig:
 
 def recordings(config: CelebvTextConfig) -> Listing:
     """A row a video, or a cut clip, sorted by id."""
-    path = metadata_file(config.json, "data.celebv_text.json")
-    return listing(path, scan(config.mirror, "data.celebv_text.mirror"), config.grow, pixels=True)
+    path = metadata_file(config.json, "data.NAME.celebv_text.json")
+    return listing(path, scan(config.mirror, "data.NAME.celebv_text.mirror"), config.grow, pixels=True)
 
 
 def external(config: CelebvTextConfig) -> dict[str, str]:
     """sha256 of the file, and a digest of the mirror's listing."""
-    path = metadata_file(config.json, "data.celebv_text.json")
-    mirror = scan(config.mirror, "data.celebv_text.mirror")
+    path = metadata_file(config.json, "data.NAME.celebv_text.json")
+    mirror = scan(config.mirror, "data.NAME.celebv_text.mirror")
     return {path.name: digests([path])[path], "mirror": mirror.digest()}

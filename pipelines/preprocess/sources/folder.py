@@ -51,7 +51,7 @@ def recordings(config: FolderConfig) -> Listing:
     root = _root(config)
     files, lost, others = _scan(root, config)
     if not files and others:
-        raise UserError(f"data.folder.path {config.path!r} holds no video: {_counts_text(others)}")
+        raise UserError(f"data.NAME.folder.path {config.path!r} holds no video: {_counts_text(others)}")
     rejects = [reject("", one.path, 0, one.code, one.sentence) for one in lost]
     rejects += [
         reject("", path, 0, "malformed_name", "the file's name is not UTF-8; rename it")
@@ -100,13 +100,13 @@ def _counts_text(others: Counter[str]) -> str:
     kinds = ", ".join(f"{count:,} {suffix or 'without an ending'}" for suffix, count in ordered[:5])
     kinds = kinds.encode(errors="replace").decode()  # endings that are not UTF-8 cannot be printed
     more = f" and {len(others) - 5} more kinds" if len(others) > 5 else ""
-    return f"left out are {kinds}{more}; data.folder.extensions lists what counts as a video"
+    return f"left out are {kinds}{more}; data.NAME.folder.extensions lists what counts as a video"
 
 
 def _root(config: FolderConfig) -> Path:
     root = Path(config.path)
     if not config.path or not root.is_dir():
-        raise UserError(f"data.folder.path {config.path!r} is not a folder")
+        raise UserError(f"data.NAME.folder.path {config.path!r} is not a folder")
     return root
 
 

@@ -61,7 +61,7 @@ class Talkinghead1khConfig:
 
 def recordings(config: Talkinghead1khConfig) -> Listing:
     """A row a piece, a cut clip or a whole video, sorted by id."""
-    mirror = scan(config.mirror, "data.talkinghead_1kh.mirror")
+    mirror = scan(config.mirror, "data.NAME.talkinghead_1kh.mirror")
     rejects: list[dict] = []
     pieces: dict[str, list[dict[str, Any]]] = {}
     splits: dict[str, str] = {}
@@ -97,16 +97,16 @@ def external(config: Talkinghead1khConfig) -> dict[str, str]:
     """sha256 of the lists, and a digest of the mirror's listing."""
     paths = [path for path, _ in _lists(config)]
     found = {path.name: digest for path, digest in digests(paths).items()}
-    return found | {"mirror": scan(config.mirror, "data.talkinghead_1kh.mirror").digest()}
+    return found | {"mirror": scan(config.mirror, "data.NAME.talkinghead_1kh.mirror").digest()}
 
 
 def _lists(config: Talkinghead1khConfig) -> list[tuple[Path, str]]:
     """The files, with the split of each."""
     if not config.lists or not Path(config.lists).is_dir():
-        raise UserError(f"data.talkinghead_1kh.lists {config.lists!r} is not a folder")
+        raise UserError(f"data.NAME.talkinghead_1kh.lists {config.lists!r} is not a folder")
     paths = {name: Path(config.lists) / f"{name}_video_tubes.txt" for name in dict.fromkeys(config.sets)}
     return [
-        (metadata_file(str(path), "data.talkinghead_1kh.lists:"), "test" if name == "val" else "train")
+        (metadata_file(str(path), "data.NAME.talkinghead_1kh.lists:"), "test" if name == "val" else "train")
         for name, path in paths.items()
     ]
 

@@ -109,12 +109,12 @@ def recordings(config: VoxcelebConfig) -> Listing:
         # a person who stands in both sets is tested on
         if splits.get(person) != "test":
             splits[person] = split or splits.get(person, "")
-    return Listing(rows_of(tracks, splits, scan(config.mirror, "data.voxceleb.mirror")), rejects)
+    return Listing(rows_of(tracks, splits, scan(config.mirror, "data.NAME.voxceleb.mirror")), rejects)
 
 
 def external(config: VoxcelebConfig) -> dict[str, str]:
     """sha256 of every archive and list; of a folder, and of the mirror, one of names, sizes and times."""
-    found = {"mirror": scan(config.mirror, "data.voxceleb.mirror").digest()}
+    found = {"mirror": scan(config.mirror, "data.NAME.voxceleb.mirror").digest()}
     for number, place in enumerate(_places(config)):
         name = f"txt {number}: {_outer(place)}"
         if place.is_dir():
@@ -128,7 +128,7 @@ def external(config: VoxcelebConfig) -> dict[str, str]:
         else:
             found[name] = digests([place])[place]
     if config.test_persons:
-        path = metadata_file(config.test_persons, "data.voxceleb.test_persons")
+        path = metadata_file(config.test_persons, "data.NAME.voxceleb.test_persons")
         found["test_persons"] = digests([path])[path]
     return found
 
@@ -138,11 +138,11 @@ def _places(config: VoxcelebConfig) -> list[Path]:
     places = [Path(text) for text in config.txt]
     if not places:
         raise UserError(
-            "data.voxceleb.txt names no folder or archive of track files, such as vox2_dev_txt.zip"
+            "data.NAME.voxceleb.txt names no folder or archive of track files, such as vox2_dev_txt.zip"
         )
     for place in places:
         if not (place.is_dir() or (place.is_file() and zipfile.is_zipfile(place))):
-            raise UserError(f"data.voxceleb.txt {str(place)!r} is neither a folder nor a zip archive")
+            raise UserError(f"data.NAME.voxceleb.txt {str(place)!r} is neither a folder nor a zip archive")
     return places
 
 
@@ -200,7 +200,7 @@ def _short_path(inner: str) -> str:
 def _test_persons(config: VoxcelebConfig, rejects: list[dict]) -> set[str] | None:
     if not config.test_persons:
         return None
-    path = metadata_file(config.test_persons, "data.voxceleb.test_persons")
+    path = metadata_file(config.test_persons, "data.NAME.voxceleb.test_persons")
     found = set()
     for number, text in text_lines(path):
         person = text.split()[0]

@@ -47,7 +47,7 @@ class VoxcelebCsvConfig:
 
 def recordings(config: VoxcelebCsvConfig) -> Listing:
     """A row a person in a video, with its tracks in the order of their starts."""
-    path = metadata_file(config.csv, "data.voxceleb_csv.csv")
+    path = metadata_file(config.csv, "data.NAME.voxceleb_csv.csv")
     tracks: dict[tuple[str, str], list[dict[str, Any]]] = {}
     partition: dict[str, str] = {}
     rejects: list[dict] = []
@@ -73,13 +73,13 @@ def recordings(config: VoxcelebCsvConfig) -> Listing:
             continue
         seen.add(one)
         tracks.setdefault((video, person), []).append(found)
-    return Listing(rows_of(tracks, partition, scan(config.mirror, "data.voxceleb_csv.mirror")), rejects)
+    return Listing(rows_of(tracks, partition, scan(config.mirror, "data.NAME.voxceleb_csv.mirror")), rejects)
 
 
 def external(config: VoxcelebCsvConfig) -> dict[str, str]:
     """sha256 of the file, and a digest of the mirror's listing: names, sizes and times."""
-    path = metadata_file(config.csv, "data.voxceleb_csv.csv")
-    mirror = scan(config.mirror, "data.voxceleb_csv.mirror")
+    path = metadata_file(config.csv, "data.NAME.voxceleb_csv.csv")
+    mirror = scan(config.mirror, "data.NAME.voxceleb_csv.mirror")
     return {path.name: digests([path])[path], "mirror": mirror.digest()}
 
 

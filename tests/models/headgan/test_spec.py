@@ -56,9 +56,9 @@ def test_data_that_fit_pass():
 @pytest.mark.parametrize(
     ("section", "changes", "message"),
     [
-        (CONFIG, {"speech": SpeechConfig()}, r"audio 300: speech.encoder log_mel gives vectors of 320"),
-        (CONFIG, {"fit3dmm": Fit3dmmConfig(model="flame")}, "head analytic_head with fit3dmm.model flame"),
-        (replace(CONFIG, identity="frame"), {}, "identity frame with fit3dmm.identity clip: expected"),
+        (CONFIG, {"speech": SpeechConfig()}, r"audio 300: speech.NAME.encoder log_mel gives vectors of 320"),
+        (CONFIG, {"fit3dmm": Fit3dmmConfig(model="flame")}, "head analytic_head with fits.NAME.model flame"),
+        (replace(CONFIG, identity="frame"), {}, "identity frame with fits.NAME.identity clip: expected"),
     ],
 )
 def test_data_that_do_not_fit_are_refused(section, changes, message):

@@ -186,7 +186,7 @@ def test_impossible_settings_are_refused(bad):
 
 
 def test_no_folder_and_no_persons_are_one_sentence(tmp_path):
-    with pytest.raises(UserError, match=r"data\.celebv\.path '' is not a folder"):
+    with pytest.raises(UserError, match=r"data\.NAME\.celebv\.path '' is not a folder"):
         recordings(CelebvConfig())
     with pytest.raises(UserError, match=r"no folder <person>/Image"):
         recordings(CelebvConfig(path=str(tmp_path)))
@@ -194,7 +194,7 @@ def test_no_folder_and_no_persons_are_one_sentence(tmp_path):
 
 def test_a_person_whose_name_is_not_utf8_is_one_sentence(corpus, tmp_path):
     os.makedirs(os.path.join(os.fsencode(tmp_path), b"celebv", b"Jos\xe9", b"Image"))
-    with pytest.raises(UserError, match=r"folder 'Jos.*' is not UTF-8; rename it"):
+    with pytest.raises(UserError, match=r"folder 'Jos.*' has a name that is not UTF-8; rename it"):
         listed(tmp_path)
 
 

@@ -158,7 +158,7 @@ def test_what_may_be_a_video_and_is_left_out_is_counted(corpus):
     for name in ("a.braw", "b.braw", "ann/c", "d.jpg", "e.srt"):
         (corpus / name).write_bytes(b"x")
     told = skipped_files(FolderConfig(path=str(corpus)))
-    assert told.startswith("left out are 2 .braw, 1 without an ending; data.folder.ext")
+    assert told.startswith("left out are 2 .braw, 1 without an ending; data.NAME.folder.ext")
     assert skipped_files(FolderConfig(path=str(corpus), extensions=(".mp4",))).startswith(
         "left out are 2 .braw, 1 without an ending, 1 .mkv; "
     )
@@ -181,7 +181,7 @@ def test_a_folder_of_nothing_but_what_is_left_out_is_one_sentence(tmp_path):
 
 
 def test_no_folder_is_one_sentence():
-    with pytest.raises(UserError, match=r"data\.folder\.path '' is not a folder"):
+    with pytest.raises(UserError, match=r"data\.NAME\.folder\.path '' is not a folder"):
         recordings(FolderConfig())
 
 

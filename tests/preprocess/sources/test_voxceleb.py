@@ -254,7 +254,7 @@ def test_external_changes_with_what_is_read(write, tmp_path, change, names):
 
 @pytest.mark.parametrize("txt", [(), ("nowhere",), (__file__,)])
 def test_what_is_neither_folder_nor_archive_is_one_sentence(txt):
-    with pytest.raises(UserError, match=r"data\.voxceleb\.txt"):
+    with pytest.raises(UserError, match=r"data\.NAME\.voxceleb\.txt"):
         recordings(VoxcelebConfig(txt=txt))
 
 

@@ -213,7 +213,7 @@ def test_external_is_the_file_and_the_mirror(listed, tmp_path):
 
 @pytest.mark.parametrize("json_path", ["", "/nowhere.json"])
 def test_no_file_is_one_sentence(json_path):
-    with pytest.raises(UserError, match=r"data\.celebv_hq\.json '.*' is not a file"):
+    with pytest.raises(UserError, match=r"data\.NAME\.celebv_hq\.json '.*' is not a file"):
         celebv_hq.recordings(CelebvHqConfig(json=json_path))
 
 

@@ -1,0 +1,39 @@
+"""Frozen nets by name: what a node that uses them needs, and loading them in a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from models.perception import NETS
+from pipelines.engine.fingerprint import resolve
+from storage import weight_files
+from storage.files import Store
+
+
+class Requirements(NamedTuple):
+    """What the key of a node that uses nets holds, and whether one of them runs on a GPU."""
+
+    code: tuple[str, ...]
+    """Loaders, as "module:function"."""
+    weights: tuple[str, ...]
+    packages: tuple[str, ...]
+    gpu: bool
+
+
+def requirements(names: Sequence[str]) -> Requirements:
+    nets = [NETS[name] for name in names]
+    return Requirements(
+        tuple(net.loader for net in nets),
+        tuple(weights for net in nets for weights in net.weights),
+        tuple(package for net in nets for package in net.packages),
+        any(net.gpu for net in nets),
+    )
+
+
+def load_nets(names: Sequence[str], store: Store) -> dict[str, Any]:
+    """Nets by name, each loaded with the local files of its weights (models/perception)."""
+    return {
+        name: resolve(NETS[name].loader)({w: weight_files.path_of(store, w) for w in NETS[name].weights})
+        for name in names
+    }

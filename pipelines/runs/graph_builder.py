@@ -1,0 +1,186 @@
+"""What graph.py builds with: which instances a run needs, and nodes with all that their keys hold."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from models.spec import ModelSpec, Reads
+from pipelines.config import Config
+from pipelines.engine.node import Graph, Node, Read
+from pipelines.errors import UserError
+from pipelines.nets import requirements
+from storage import shards
+from storage.frame_codec import Codec
+
+INSTANCES_OF = {"keypoints": "keypoints", "fit3dmm": "fits", "speech": "speech", "views": "views"}
+"""Stage -> the section of its instances in a run, and the setting by which a model names the one it reads."""
+Needed = Mapping[str, Mapping[str, Sequence[str]]]
+"""Corpus -> stage -> the instances of it that are computed."""
+
+
+def needed(config: Config) -> Needed:
+    """What the models read, what that is made from, and what `also` asks for. Raises UserError for an
+    instance that the run lacks."""
+    found: dict[str, dict[str, dict[str, None]]] = {}
+
+    def add(corpus: str, stage: str, name: str, asked_by: str) -> None:
+        instances = getattr(config, INSTANCES_OF[stage])
+        check_instance(INSTANCES_OF[stage], name, instances, asked_by)
+        if stage == "fit3dmm":
+            add(corpus, "keypoints", instances[name].keypoints, f"fits.{name}.keypoints")
+        if stage == "views" and instances[name].recipe == "ffhq256":
+            add(corpus, "keypoints", instances[name].keypoints, f"views.{name}.keypoints")
+        found[corpus].setdefault(stage, {})[name] = None
+
+    for model in config.models:
+        section = getattr(config, model)
+        check_instance("data", section.data, config.data, f"{model}.data")
+        found.setdefault(section.data, {})
+        for role in model_roles(config.spec(model), section):
+            stage, _, view = role.partition(".")
+            if stage in INSTANCES_OF:
+                name = view or getattr(section, INSTANCES_OF[stage])
+                add(section.data, stage, name, f"{model}.{INSTANCES_OF[stage]}")
+    sections = {section: stage for stage, section in INSTANCES_OF.items()}
+    for text in config.also:
+        section, _, name = text.partition(".")
+        if section not in sections:
+            raise UserError(
+                f"also: {text!r}: expected one of {', '.join(sections)}, a dot and an instance's name"
+            )
+        for corpus in found:
+            add(corpus, sections[section], name, "also")
+    order = ("keypoints", "fit3dmm", "speech", "views")
+    return {
+        corpus: {stage: tuple(stages[stage]) for stage in order if stage in stages}
+        for corpus, stages in found.items()
+    }
+
+
+def lists_of(graph: Graph) -> dict[str, str]:
+    """Corpus -> the node that lists its recordings."""
+    paths = {node.name: node.config["data.source"] for node in graph if node.stage == "recordings"}
+    return {path.split(".")[1]: name for name, path in paths.items()}
+
+
+def model_roles(spec: ModelSpec, section: Any) -> Iterator[str]:
+    for settings in section.phases.values():
+        if settings is not None:
+            yield from spec.reads(section, settings)
+    yield from spec.driving_reads(section)
+
+
+def check_instance(section: str, name: str, known: Mapping[str, object], asked_by: str) -> None:
+    if name not in known:
+        raise UserError(
+            f"{asked_by} names {name!r}, but {section} has {', '.join(known) or 'none'}; "
+            f"add {section}.{name} to the run file"
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A graph in the making."""
+
+    config: Config
+    graph: Graph
+    needed: Needed
+
+    def at(self, name: str, corpus: str) -> str:
+        """The name of a corpus' node."""
+        return name if len(self.needed) == 1 else f"{name}@{corpus}"
+
+    def instances(self, stage: str, corpus: str) -> Sequence[str]:
+        return self.needed[corpus].get(stage, ())
+
+    def reads(self, model: str, roles: Reads, corpus: str) -> dict[str, Read]:
+        """Families by the roles in which a model reads them: the instances that its section names."""
+        section, found = getattr(self.config, model), {}
+        for role, fields in roles.items():
+            named = INSTANCES_OF.get(role)
+            node = f"{role}.{getattr(section, named)}" if named else role
+            found[role] = Read(self.at(node, corpus), tuple(fields))
+        return found
+
+    def sections(self, model: str, stages: Sequence[str]) -> dict[str, str]:
+        """Settings of the stages that a model reads, by the stage's name."""
+        section = getattr(self.config, model)
+        return {stage: f"{INSTANCES_OF[stage]}.{getattr(section, INSTANCES_OF[stage])}" for stage in stages}
+
+    def keyed(
+        self,
+        stage: str,
+        corpus: str,
+        run: str,
+        *,
+        reads: Mapping[str, Read],
+        writes: Sequence[str],
+        instance: str = "",
+        kind: str = "",
+        config: Mapping[str, str] | Sequence[str] = (),
+        section: str | None = None,
+        nets: Sequence[str] = (),
+        packages: Sequence[str] = (),
+        cpu: float = 1,
+        codec: Codec | None = None,
+        **more: Any,
+    ) -> None:
+        """A node over the recordings of a corpus. kind: of a stage with several. cpu: of each worker. codec:
+        of the frames it writes, if not that of the clips. section: of its settings, if not that of its
+        stage."""
+        codec = codec or self.config.clips.frames.codec
+        code, weights, needs, gpu = requirements(nets)
+        packages = (*packages, *shards.packages(writes, codec), *needs)
+        settings = {stage: f"{INSTANCES_OF[stage]}.{instance}"} if instance else config
+        self._add(Node(
+            name=self.at(f"{stage}.{instance}" if instance else stage, corpus),
+            stage=f"{stage}.{kind}" if kind else stage, kind="keyed", units=self.at("recordings", corpus),
+            run=f"pipelines.preprocess.{run}", reads=reads, writes=writes, nets=nets, weights=weights,
+            code=(*shards.encoders(writes), *code), packages=packages,
+            config=settings if isinstance(settings, Mapping) else same(*settings),
+            section=stage if section is None else section,
+            resources={"cpu": cpu, "gpu": self.config.runtime.gpu_share if gpu else 0}, **more,
+        ))  # fmt: skip
+
+    def whole(
+        self,
+        name: str,
+        run: str,
+        *,
+        reads: Mapping[str, Read] | None = None,
+        config: Mapping[str, str] | Sequence[str] = (),
+        nets: Sequence[str] = (),
+        code: Sequence[str] = (),
+        weights: Sequence[str] = (),
+        packages: Sequence[str] = (),
+        **more: Any,
+    ) -> None:
+        loaders, needed_weights, needed_packages, _ = requirements(nets)
+        self._add(Node(
+            name=name, kind="whole", run=f"pipelines.{run}", reads=reads or {},
+            config=config if isinstance(config, Mapping) else same(*config),
+            code=(*code, *loaders), weights=(*weights, *needed_weights),
+            packages=(*packages, *needed_packages), **more,
+        ))  # fmt: skip
+
+    def _add(self, node: Node) -> None:
+        """With what decodes the fields that it reads."""
+        read = [field for one in node.reads.values() for field in one.fields]
+        self.graph.add(dataclasses.replace(
+            node,
+            code=_once((*node.code, *shards.decoders(read))),
+            weights=_once(node.weights),
+            packages=_once((*node.packages, *shards.packages(read, self.config.clips.frames.codec))),
+        ))  # fmt: skip
+
+
+def same(*paths: str) -> dict[str, str]:
+    """Settings that a node reads under the paths that they have in the run."""
+    return {path: path for path in paths}
+
+
+def _once(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
