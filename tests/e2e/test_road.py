@@ -32,7 +32,7 @@ def test_run_again_and_nothing_runs(micro):
 
 def test_plan_check_tells_work_by_its_exit_code(micro):
     assert micro.call("plan", MICRO, "--check").returncode == 0
-    assert micro.call("plan", MICRO, "--check", "--set", "speech.mels=40").returncode == 10
+    assert micro.call("plan", MICRO, "--check", "--set", "speech.main.mels=40").returncode == 10
 
 
 def test_a_training_value_reruns_that_phase_and_what_follows(micro):
@@ -84,7 +84,7 @@ def test_workers_that_cannot_share_a_phase_are_refused_before_anything_runs(micr
 
 
 def test_a_speech_value_reruns_speech_and_who_hears_but_trains_no_fsrt(micro):
-    states = micro.states("speech.mels=40")
+    states = micro.states("speech.main.mels=40")
     assert {n for n, s in states.items() if s == "stale"} == {
         "speech", "train.headgan.adversarial", "train.headgan.decay",
     }  # fmt: skip
