@@ -43,7 +43,7 @@ class Rejected(Exception):
 
 
 class Transient(Exception):
-    """Network, disk, memory or time ran out: tried again, and never recorded as an answer about the data."""
+    """Network, disk, memory or time ran out: retried, and never recorded as a fact about the data."""
 
     def __init__(self, message: str, soon: bool = True):
         super().__init__(message, soon)
@@ -87,13 +87,13 @@ def meaning(error: BaseException) -> Meaning:
     return "fault"
 
 
-def placed(error: Exception, where: str) -> Exception:
-    """The same error led by where it came from (node, unit), fit to travel between processes."""
+def prefix_error(error: Exception, where: str) -> Exception:
+    """The same error with its origin (node, unit) in front of the text; it can be pickled."""
     if meaning(error) == "rejected":
         return error
     if isinstance(error, Transient):
         return Transient(f"{where}: {error}", error.soon)
-    known = portable(error)
+    known = make_portable(error)
     same = type(known)(f"{where}: {known}")
     same.__dict__.update(known.__dict__)
     return same
@@ -136,8 +136,8 @@ def _unwritable(path: Path, error: OSError) -> UserError:
     return UserError(f"cannot write {path}: {error.strerror}; give a file in a folder that is there and open")
 
 
-def portable(error: Exception) -> Exception:
-    """The same error, fit to travel between processes: a fault becomes a CodeError with its traceback."""
+def make_portable(error: Exception) -> Exception:
+    """The same error in a form that can be pickled: a fault becomes a CodeError with its traceback."""
     if meaning(error) != "fault" or isinstance(error, CodeError):
         return error
     fault = CodeError(f"{type(error).__name__}: {error}")
@@ -152,6 +152,6 @@ def traceback_of(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What is said of an error where a line is all there is room for."""
+    """The first line of an error's text, else its class."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0]

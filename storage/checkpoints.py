@@ -32,7 +32,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) ->
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """-> tensors by name on the CPU, and what `save` was told about them."""
+    """-> tensors by name on the CPU, and the metadata saved with them."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -47,7 +47,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def about(path: Path) -> dict[str, Any]:
-    """What `save` was told about a file's tensors, from its header alone."""
+    """The metadata saved with a file's tensors, from its header alone."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from storage.uris import expanded
+from storage.uris import expand_home
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ MOST_BYTES = 20 * 2**30
 
 def cache_folder() -> Path:
     """Where everything goes that can be made again: REENACT_CACHE, else a folder in the working directory."""
-    return Path(expanded(os.environ.get("REENACT_CACHE") or ".reenact/cache")).absolute()
+    return Path(expand_home(os.environ.get("REENACT_CACHE") or ".reenact/cache")).absolute()
 
 
 def version(uri: str, metadata: Mapping[Any, Any] | None) -> str:

@@ -24,7 +24,7 @@ from pyarrow import ArrowInvalid, fs
 
 from storage.errors import Damaged, InvalidInput, StoreError, StoreUnreachable
 from storage.fetched import Copies, version
-from storage.uris import absolute, check_uri, joined, public_uri, store_option
+from storage.uris import absolute, check_uri, join_uri, public_uri, store_option
 
 _CHUNK = 1 << 20
 _UNUSABLE = {
@@ -80,7 +80,7 @@ class Store:
 
     def uri_of(self, path: str) -> str:
         """Absolute path (local) or URI (elsewhere): what another process needs to find it again."""
-        return self.at(path) if self.local else joined(self.uri, path)
+        return self.at(path) if self.local else join_uri(self.uri, path)
 
     # --- reading ---
     @contextmanager
@@ -242,8 +242,8 @@ class Store:
                 raise
             at = f"cannot {doing} {path or 'its root'} in store {public_uri(self.uri)}"
             if (why := _UNUSABLE.get(error.errno or 0)) or _REFUSED.search(str(error)):
-                told = why.format(option=store_option(self.uri)) if why else error
-                raise StoreError(f"{at}: {told}") from error
+                reason = why.format(option=store_option(self.uri)) if why else error
+                raise StoreError(f"{at}: {reason}") from error
             raise StoreUnreachable(f"{at}: {error}") from error
 
 

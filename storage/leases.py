@@ -39,7 +39,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a claim's file said when it was read."""
+    """A claim's file as it was read."""
 
     name: str
     """Of the file: <key>@<claim>.json"""

@@ -18,6 +18,10 @@ from storage import locations
 from storage.errors import Damaged
 from storage.files import Store
 
+Event = Mapping[str, Any]
+"""What happened in a run: `type`, `time` (seconds since the epoch), `run_id`, and fields by type
+(pipelines/tracking/__init__.py lists them)."""
+
 FLUSH_SECONDS = 2.0
 EVENTS, METRICS = "events", "metrics"
 """Kinds of segments: <kind>-<number>.jsonl, numbered together in the order they were written."""
@@ -29,7 +33,7 @@ def new_run_id() -> str:
     return f"{now:%Y%m%d-%H%M%S}-{time.time_ns() % 0xFFFF:04x}"
 
 
-def _kind(event: Mapping[str, Any]) -> str:
+def _kind(event: Event) -> str:
     return METRICS if event["type"] in ("metrics", "progress") else EVENTS
 
 
@@ -38,19 +42,20 @@ class Ledger:
 
     def __init__(self, store: Store, run_id: str):
         self.store, self.run_id = store, run_id
-        self._pending: list[dict[str, Any]] = []
+        self._pending: list[Event] = []
         self._segment = 0
         self._lock = threading.Lock()
         self._flushed = time.monotonic()
 
-    def emit(self, event: dict[str, Any]) -> dict[str, Any]:
-        event = {"time": time.time(), "run_id": self.run_id, **event}
+    def emit(self, event: Mapping[str, object]) -> Event:
+        """Add the time and the run -> the event as it is kept."""
+        stamped = {"time": time.time(), "run_id": self.run_id, **event}
         with self._lock:
-            self._pending.append(event)
+            self._pending.append(stamped)
             due = time.monotonic() - self._flushed > FLUSH_SECONDS
-        if due or _kind(event) == EVENTS:
+        if due or _kind(stamped) == EVENTS:
             self.flush()
-        return event
+        return stamped
 
     def flush(self) -> None:
         with self._lock:
@@ -59,15 +64,15 @@ class Ledger:
             for kind, some in groupby(events, key=_kind):
                 path = f"{locations.run(self.run_id)}/{kind}-{self._segment:06d}.jsonl"
                 self._segment += 1
-                lines = "".join(json.dumps(event, sort_keys=True) + "\n" for event in some)
+                lines = "".join(json.dumps(dict(event), sort_keys=True) + "\n" for event in some)
                 self.store.write(path, lines.encode())
 
 
 def read_events(
     store: Store, run_id: str, *, metrics: bool = True, damaged: Callable[[str], object] = lambda _text: None
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Event]:
     """A run's events in the order they were emitted; without `metrics`, only what it made and used. Lines
-    that are no events are left out, and `damaged` is told which file has some."""
+    that are no events are left out, each reported to `damaged` with its file."""
     folder = locations.run(run_id)
     kinds = (EVENTS, METRICS) if metrics else (EVENTS,)
     names = [e.name for e in store.list(folder) if e.name.partition("-")[0] in kinds]

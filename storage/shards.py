@@ -29,7 +29,7 @@ clips exist) and the fields below. Plain `webdataset` reads every shard: a membe
 | fit_error | npy | float32 (T,) | RMS landmark distance in pixels, NaN where no face | fit3dmm |
 | fit_valid | npy | bool (T,) | fitted well enough, or bridged over a short gap | fit3dmm |
 | id_frames | npy | float32 (T,n_id) | sigmas, an identity a frame; fit3dmm.identity frame only | fit3dmm |
-| net_code | npy | float32 (T,236 or 257) | all that deca or deep3d said, NaN where no face | fit3dmm |
+| net_code | npy | float32 (T,236 or 257) | all output of deca or deep3d, NaN where no face | fit3dmm |
 | net_crop | npy | float32 (T,4) x0,y0,x1,y1 | what its 224 pixels span, pixels of the clip | fit3dmm |
 | speech | npy | float32 or float16 (T,D) | features on the frame clock | speech |
 

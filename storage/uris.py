@@ -1,4 +1,4 @@
-"""URIs of stores and servers: joined, shown, and refused where they hold a password.
+"""URIs of stores and servers: joined, printed, and rejected where they hold a password.
 
 A URI is printed, written into the ledger and handed to other machines as part of a job's environment, so
 credentials come from the environment or from a file instead.
@@ -34,7 +34,7 @@ _INSTEAD = {
 _HOME = re.compile(r"((?:sqlite|file):/*)?(~[^/]*)(/.*)?", re.DOTALL)
 
 
-def expanded(path: str) -> str:
+def expand_home(path: str) -> str:
     """A path or URI in which a leading ~ or ~NAME is that user's home: shells expand it neither behind a "="
     nor in a file. InvalidInput where there is no such home; a name that begins so is written ./~NAME."""
     if not (found := _HOME.fullmatch(path)):
@@ -48,28 +48,28 @@ def expanded(path: str) -> str:
     return f"{'sqlite:///' if scheme.startswith('sqlite') else 'file://'}{quote(home)}{rest}"
 
 
-class _Home:
-    """Has pydantic expand the paths of settings, where a configuration is loaded."""
+class _ExpandHome:
+    """Makes pydantic expand ~ in the paths of settings when a configuration is loaded."""
 
     def __get_pydantic_core_schema__(self, kind: Any, handler: Any) -> Any:
         from pydantic_core import PydanticCustomError, core_schema
 
-        def of_home(path: str) -> str:
+        def expand(path: str) -> str:
             try:
-                return expanded(path)
+                return expand_home(path)
             except InvalidInput as error:
                 raise PydanticCustomError("value_error", "{why}", {"why": str(error)}) from None
 
-        return core_schema.no_info_after_validator_function(of_home, handler(kind))
+        return core_schema.no_info_after_validator_function(expand, handler(kind))
 
 
-LocalPath = Annotated[str, _Home()]
+LocalPath = Annotated[str, _ExpandHome()]
 """Type of a setting that is a path, or may be one: ~ is expanded."""
 
 
 def absolute(uri: str) -> str:
     """A store's folder as an absolute path, ~ expanded; a URI as it is."""
-    uri = expanded(uri)
+    uri = expand_home(uri)
     return uri if "://" in uri else os.path.abspath(uri)
 
 
@@ -90,25 +90,25 @@ def check_uri(uri: str, name: str) -> None:
         return
     scheme = uri.partition("://")[0].lower()
     instead = _INSTEAD.get(scheme.partition("+")[0], "the environment or a file that its library reads")
-    refused = f"remove it; credentials come from {instead}"
+    advice = f"remove it; credentials come from {instead}"
     try:
         parts = urlsplit(uri)
         port, user, password = parts.port, parts.username, parts.password
     except ValueError:
         # a password with a "/" in it ends the host for a parser, and reads as its port
-        raise InvalidInput(f"{name}: not a {scheme}:// URI, or a password stands in it: {refused}") from None
+        raise InvalidInput(f"{name}: not a {scheme}:// URI, or a password stands in it: {advice}") from None
     if password is not None or (user is not None and scheme in _USER_IS_SECRET):
-        raise InvalidInput(f"{name}: the {scheme}:// URI holds a user name or password; {refused}")
+        raise InvalidInput(f"{name}: the {scheme}:// URI holds a user name or password; {advice}")
     if port is not None and "@" in parts.path:
-        raise InvalidInput(f"{name}: the {scheme}:// URI seems to hold a password before its @; {refused}")
+        raise InvalidInput(f"{name}: the {scheme}:// URI seems to hold a password before its @; {advice}")
     for field, _ in parse_qsl(parts.query, keep_blank_values=True):
         if _SECRET.search(field.lower()):
-            raise InvalidInput(f"{name}: the {scheme}:// URI holds {field} in its query; {refused}")
+            raise InvalidInput(f"{name}: the {scheme}:// URI holds {field} in its query; {advice}")
     if parts.fragment:
         raise InvalidInput(f"{name}: the {scheme}:// URI holds a '#', which means nothing here; write it %23")
 
 
-def joined(uri: str, path: str) -> str:
+def join_uri(uri: str, path: str) -> str:
     """The URI of a path below another: a query such as ?endpoint_override=... stays at the end."""
     base, mark, query = uri.partition("?")
     return f"{base.rstrip('/')}/{quote(path)}{mark}{query}"

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from models.perception.interfaces import Configurable, FaceDetector, Inference, Landmarker
-from pipelines.animate.sound import encoder_of
 from pipelines.errors import UserError
 from storage.files import Store
-
-if TYPE_CHECKING:
-    from models.reenactor import Reenactor
-    from pipelines.animate.render import Options
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,17 +35,6 @@ def load_perception(names: Mapping[str, str], store: Store, device: str) -> Perc
     nets = {use: loaded[name] for use, name in names.items()}
     detector, landmarker = nets.pop("detector"), nets.pop("landmarker", None)
     return Perception(detector=detector, landmarker=landmarker, others=nets, device=device)
-
-
-def required_nets(reenactor: Reenactor, options: Options, landmarker: str) -> dict[str, str]:
-    """Uses -> names in models.perception.NETS of all that `animate` and the model need."""
-    nets = {"detector": options.clips.detector} | {name: name for name in reenactor.needs}
-    if options.best_frame or "landmarks" in reenactor.reads:
-        nets["landmarker"] = landmarker
-    encoder = encoder_of(reenactor)
-    if encoder is not None and encoder.net is not None:
-        nets[encoder.net] = encoder.net
-    return nets
 
 
 def resolve_device(wanted: str) -> str:

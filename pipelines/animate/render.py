@@ -30,6 +30,7 @@ from pipelines.animate.driving import (
     read_arrays,
     select,
 )
+from pipelines.animate.sound import encoder_of
 from pipelines.errors import Rejected, UserError, meaning
 from pipelines.preprocess.clips import ClipsConfig
 
@@ -157,6 +158,17 @@ def check(reenactor: Reenactor, options: Options, driving: Path | None) -> None:
         raise UserError(
             "nothing drives: give --driving, or an edit (--frontal, --pose, --turn, --expression, --identity)"
         )
+
+
+def required_nets(reenactor: Reenactor, options: Options, landmarker: str) -> dict[str, str]:
+    """Uses -> names in models.perception.NETS of all that `animate` and the model need."""
+    nets = {"detector": options.clips.detector} | {name: name for name in reenactor.needs}
+    if options.best_frame or "landmarks" in reenactor.reads:
+        nets["landmarker"] = landmarker
+    encoder = encoder_of(reenactor)
+    if encoder is not None and encoder.net is not None:
+        nets[encoder.net] = encoder.net
+    return nets
 
 
 @contextmanager

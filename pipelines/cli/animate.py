@@ -126,9 +126,9 @@ def command(
       reenact animate portrait.jpg --driving talk.mp4 --out moving.mp4 --run configs/run/demo.yaml
       reenact animate portrait.jpg --frontal --turn yaw=20 --out turned.png --model headgan --run RUN.yaml
     """
-    from pipelines.animate.perception import load_perception, required_nets, resolve_device
+    from pipelines.animate.perception import load_perception, resolve_device
     from pipelines.animate.progress_line import ProgressLine
-    from pipelines.animate.render import animate, check_files
+    from pipelines.animate.render import animate, check_files, required_nets
     from pipelines.animate.tags import tags_of
     from pipelines.eval.captions import caption
     from pipelines.media import ffmpeg_instead

@@ -9,17 +9,18 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import ParamSpec, TypeVar
 
 import click
 
 from pipelines.cli.animate import command as animate
 from pipelines.cli.options import FILE, STORE
+from pipelines.cli.shards import shards
 from pipelines.cli.weights import weights
 from pipelines.errors import UserError, meaning, write_output
-from pipelines.shards.inspect import shards
 
 USAGE, WORK_TO_DO, INTERRUPTED = 2, 10, 130
 RUN_FILE = click.argument("run_file", type=FILE, metavar="RUN.yaml")
@@ -38,22 +39,26 @@ ADDRESS = click.option("--address", default="http://127.0.0.1:8265", envvar="RAY
                        show_default=True, help="Ray dashboard, where jobs are submitted.")  # fmt: skip
 
 
-def example(text: str) -> Callable[[Any], Any]:
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def example(text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Appends an example to a command's help."""
 
-    def mark(function: Any) -> Any:
+    def mark(function: Callable[P, R]) -> Callable[P, R]:
         function.__doc__ = f"{function.__doc__}\n\n\b\nExample:\n  {text}"
         return function
 
     return mark
 
 
-def one_line_errors(function: Any) -> Any:
+def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
     """What has a meaning (pipelines/errors.py) ends as one line: the user's mistakes with 2, a store that
     cannot be used or what may pass with 1. Anything else is a fault and keeps its traceback."""
 
     @wraps(function)
-    def inner(*args: Any, **kwargs: Any) -> Any:
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
         except Exception as error:
@@ -142,18 +147,24 @@ def why(run_file: Path, node: str, unit: str | None, sets: tuple[str, ...]) -> N
 @click.option("--retry-rejected", is_flag=True, help="Try again what was rejected under the same key.")
 @example("reenact run configs/run/demo.yaml --only keypoints")
 @one_line_errors
-def run(run_file: Path, sets: tuple[str, ...], limit: int | None, **options: Any) -> None:
+def run(
+    run_file: Path, sets: tuple[str, ...], limit: int | None, only: tuple[str, ...], force: tuple[str, ...],
+    keep_going: bool, retry_rejected: bool,
+) -> None:  # fmt: skip
     """Run what changed."""
-    from pipelines.runs.run import run_pipeline
+    from pipelines.runs.run import Console, run_pipeline
 
-    interruptible()
-    sys.exit(run_pipeline(run_file, with_limit(sets, limit), **options))
+    handle_sigterm()
+    console = Console(click.echo, partial(click.echo, err=True))
+    sets = with_limit(sets, limit)
+    sys.exit(run_pipeline(run_file, sets, console, only=only, force=force, keep_going=keep_going,
+                          retry_rejected=retry_rejected))  # fmt: skip
 
 
-def interruptible() -> None:
+def handle_sigterm() -> None:
     """A polite kill (Ray Jobs' stop, a scheduler) ends a run the way Ctrl-C does."""
 
-    def stop(_signal: int, _frame: Any) -> None:
+    def stop(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
@@ -172,21 +183,23 @@ def interruptible() -> None:
 @example("reenact submit configs/run/demo.yaml --address http://head:8265 --follow")
 @one_line_errors
 def submit(
-    run_file: Path, address: str, sets: tuple[str, ...], follow: bool, limit: int | None, **options: Any
-) -> None:
+    run_file: Path, address: str, sets: tuple[str, ...], follow: bool, limit: int | None,
+    only: tuple[str, ...], force: tuple[str, ...], keep_going: bool,
+) -> None:  # fmt: skip
     """Run the same graph on a Ray cluster: package this checkout, start a job, stream its log."""
-    from pipelines.cluster import jobs as jobs
+    from pipelines.cluster import jobs
     from pipelines.runs.session import open_session
 
     sets = with_limit(sets, limit)
-    session = open_session(run_file, sets)  # a mistake is told here, not a minute later there
-    session.targets(options["only"])
-    session.planner(options["force"])
-    arguments = [a for text in sets for a in ("--set", text)]
-    arguments += [a for name in ("only", "force") for node in options[name] for a in (f"--{name}", node)]
-    arguments += ["--keep-going"] * options["keep_going"]
+    session = open_session(run_file, sets)  # a mistake is reported here, not a minute later there
+    session.targets(only)
+    session.planner(force)
+    arguments = [word for text in sets for word in ("--set", text)]
+    arguments += [word for node in only for word in ("--only", node)]
+    arguments += [word for node in force for word in ("--force", node)]
+    arguments += ["--keep-going"] * keep_going
     jobs.check_store(address, session.store.uri, session.config.runtime.tracking)
-    with jobs.answers():
+    with jobs.one_line_failures():
         job = jobs.submit(address, str(run_file), arguments, {"REENACT_STORE": session.store.uri})
     at = f"{job} --address {shlex.quote(address)}"
     click.echo(f"job {job}: `reenact logs {at}` follows it, `reenact stop {at}` ends it")
@@ -202,7 +215,7 @@ def jobs(address: str) -> None:
     """Jobs of a cluster, newest last."""
     from pipelines.cluster import jobs as jobs_
 
-    with jobs_.answers():
+    with jobs_.one_line_failures():
         for job in sorted(jobs_.client(address).list_jobs(), key=lambda j: j.start_time or 0):
             click.echo(f"{job.submission_id or job.job_id}  {job.status.value:<10} {job.entrypoint}")
 
@@ -217,7 +230,7 @@ def logs(job_id: str, address: str, follow: bool) -> None:
     """A job's log; with --follow to its end, and its exit code."""
     from pipelines.cluster import jobs as jobs_
 
-    with jobs_.answers():
+    with jobs_.one_line_failures():
         if follow:
             sys.exit(jobs_.follow(address, job_id))
         click.echo(jobs_.client(address).get_job_logs(job_id), nl=False)
@@ -232,12 +245,12 @@ def stop(job_id: str, address: str) -> None:
     """End a job; what it published stays, and a rerun takes up the rest."""
     from pipelines.cluster import jobs as jobs_
 
-    with jobs_.answers():
+    with jobs_.one_line_failures():
         stopped = jobs_.client(address).stop_job(job_id)
         click.echo(f"{job_id}: {'stopping' if stopped else 'had ended already'}")
 
 
-# --- looking ------------------------------------------------------------------------------------------------
+# --- inspecting ---------------------------------------------------------------------------------------------
 @main.command()
 @RUN_FILE
 @SETS
@@ -265,16 +278,16 @@ def graph(run_file: Path, sets: tuple[str, ...], svg: Path | None) -> None:
 @one_line_errors
 def ui(store: str, port: int) -> None:
     """Browse runs, figures, videos and checkpoints: the MLflow server of this store, on this machine only."""
-    from pipelines.runs.run import catch_up, last_tracking
-    from pipelines.tracking import check_port, serve, ui_command
+    from pipelines.tracking.backlog import deliver_backlog, last_tracking
+    from pipelines.tracking.server import check_port, serve, ui_command
     from storage.files import Store
 
     at = Store(store)
     tracking = last_tracking(at)
-    ui_command(at.uri, tracking)  # where there is nothing to serve, it says so now
+    ui_command(at.uri, tracking)  # raises now where there is nothing to serve
     check_port(port)
     click.echo("starting MLflow ...")
-    catch_up(at)
+    deliver_backlog(at)
     clear = CLEAR * sys.stdout.isatty()
     line = f"{clear}MLflow at http://127.0.0.1:{port} (Ctrl-C ends it)"
     serve(at.uri, tracking, port, lambda: click.echo(line), waiting)
@@ -285,7 +298,7 @@ CLEAR = "\r\x1b[K"
 
 
 def waiting(seconds: float) -> None:
-    """In a terminal, that something still happens."""
+    """In a terminal, a line that counts the seconds."""
     if sys.stdout.isatty():
         click.echo(f"{CLEAR}not up yet, {seconds:.0f} s", nl=False)
 
@@ -421,12 +434,16 @@ def verify(store: str) -> None:
     sys.exit(1 if faults else 0)
 
 
-main.add_command(animate)
-animate.callback = one_line_errors(animate.callback)
-for group in (shards, weights):
-    main.add_command(group)
-    for command in group.commands.values():
-        command.callback = one_line_errors(command.callback)
+def add(command: click.Command) -> None:
+    """Add a command of another module; its errors end as one line too."""
+    main.add_command(command)
+    for one in command.commands.values() if isinstance(command, click.Group) else [command]:
+        if one.callback is not None:
+            one.callback = one_line_errors(one.callback)
+
+
+for command in (animate, shards, weights):
+    add(command)
 
 if __name__ == "__main__":
     main()

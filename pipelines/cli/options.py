@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from storage.errors import InvalidInput
-from storage.uris import expanded
+from storage.uris import expand_home
 
 
 class HomePath(click.Path):
@@ -18,7 +18,7 @@ class HomePath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
-            return super().convert(expanded(str(value)), param, ctx)
+            return super().convert(expand_home(str(value)), param, ctx)
         except InvalidInput as error:
             self.fail(str(error), param, ctx)
 

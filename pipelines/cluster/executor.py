@@ -1,4 +1,4 @@
-"""Where work runs: packs as a Ray Data job whose actors hold the nets, heavy functions as Ray tasks.
+"""Where packs are built: a Ray Data job whose actors hold the nets.
 
 The only importer of ray.data. Stages stay plain functions; a row of the dataset is one pack.
 """
@@ -8,29 +8,36 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import secrets
-import signal
-import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.cluster import ray_address
+from pipelines.cluster.start import (
+    LOOPBACK,
+    await_cores,
+    hide_native_messages,
+    is_private,
+    keep_signals,
+    set_auth,
+    set_quiet,
+)
 from pipelines.engine.node import Node
 from pipelines.engine.packs import PackJob, PackResult, StageCall, take_pack
-from pipelines.errors import Transient, UserError, first_line, placed, portable
+from pipelines.errors import UserError, make_portable, prefix_error
 from pipelines.nets import load_nets
 from pipelines.runs import snapshot
 from storage.files import Store
 
+if TYPE_CHECKING:
+    from ray.data._internal.execution.interfaces import Executor
+
+    from pipelines.cluster.runtime import RuntimeConfig
+
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray where a submitted job runs."""
-PATIENCE = 30.0
-"""Seconds that a cluster may take to tell of its cores."""
-LOOPBACK = "127.0.0.1"
 NO_ENTRY = (
     "cannot join Ray at {address}: {why}. Is it up, and is its token here (RAY_AUTH_TOKEN_PATH, "
     "RAY_AUTH_TOKEN or ~/.ray/auth_token)? One without tokens is joined with RAY_AUTH_MODE=disabled only"
@@ -65,7 +72,7 @@ class PackWorker:
         try:
             self.run = call.bind(load_nets(call.node.nets, store) | call.load_used())
         except Exception as error:  # noqa: BLE001 - raised in the driver, as those of `build`
-            self.broken = placed(error, call.node.name)
+            self.broken = prefix_error(error, call.node.name)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[bytes]]:
         jobs: list[PackJob] = [pickle.loads(data) for data in batch["job"]]
@@ -76,7 +83,7 @@ class PackWorker:
         try:
             return self.broken or take_pack(job, self.run, self.store, self.machines)
         except Exception as error:  # noqa: BLE001 - raised in the driver
-            return portable(error)
+            return make_portable(error)
 
 
 ONE_THREAD = dict.fromkeys(
@@ -86,90 +93,74 @@ ONE_THREAD = dict.fromkeys(
 runtime_env: what a worker sets itself comes after Ray's own imports, and numpy has its threads by then."""
 
 
-class Room:
-    """Nodes run side by side as far as the cluster holds their whole pools, on cores and on GPUs: two half
-    pools would wait for each other's other half."""
+class Capacity:
+    """Nodes run side by side where the cluster has room for their complete pools, on cores and on GPUs: two
+    half pools would wait for each other's other half."""
 
     def __init__(self, have: Callable[[], Mapping[str, float]]):
         self._have = have
         self._freed = threading.Condition()
-        self._taken: dict[str, float] = {"CPU": 0.0, "GPU": 0.0}
+        self._reserved: dict[str, float] = {"CPU": 0.0, "GPU": 0.0}
 
     @contextmanager
-    def of(self, workers: int, resources: Mapping[str, float]) -> Iterator[None]:
-        """Hold what so many workers of a node need (its `resources`); alone, a node always has room."""
+    def reserve(self, workers: int, resources: Mapping[str, float]) -> Iterator[None]:
+        """Reserve what so many workers of a node need (its `resources`); a node alone always gets it."""
         wanted = {"CPU": workers * resources.get("cpu", 1), "GPU": workers * resources.get("gpu", 0)}
 
         def fits() -> bool:
             have = self._have()
-            return not any(self._taken.values()) or all(
-                self._taken[name] + amount <= have.get(name, 0) for name, amount in wanted.items() if amount
+            return not any(self._reserved.values()) or all(
+                self._reserved[name] + amount <= have.get(name, 0)
+                for name, amount in wanted.items()
+                if amount
             )
 
         with self._freed:
             self._freed.wait_for(fits)
             for name, amount in wanted.items():
-                self._taken[name] += amount
+                self._reserved[name] += amount
         try:
             yield
         finally:
             with self._freed:
                 for name, amount in wanted.items():
-                    self._taken[name] -= amount
+                    self._reserved[name] -= amount
                 self._freed.notify_all()
 
 
 class RayExecutor:
     """Starts or joins Ray when the first node needs it; a run with nothing to do never pays for that."""
 
-    def __init__(self, runtime: Any):
+    def __init__(self, runtime: RuntimeConfig):
         self.runtime = runtime
         self._starting = threading.Lock()
-        self._room = Room(cluster_resources)
+        self._capacity = Capacity(cluster_resources)
 
     def start(self) -> None:
         """Idempotent, from any node's thread."""
         address = self.runtime.ray or os.environ.get("RAY_ADDRESS") or "local"
         if address not in ("local", "auto"):
             ray_address.check(address)
-        closed_environment(private=address == "local")
-        quiet_environment()
+        set_auth(private=address == "local")
+        set_quiet()
         import ray
 
         with self._starting:
             if not ray.is_initialized():
-                with native_messages_hidden(), signals_kept():
-                    self._join(ray, address)
-                    await_cores(ray)
+                with hide_native_messages(), keep_signals():
+                    self._join(address)
+                    await_cores()
 
-    def _join(self, ray: Any, address: str) -> None:
-        common: Any = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    def _join(self, address: str) -> None:
+        common: dict[str, Any] = {
+            "log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True,
+        }  # fmt: skip
         if snapshot.inside() and JOB not in os.environ:
-            common |= _same_code(shipped=address != "local")
-        if address != "local":
-            try:
-                if address == "auto":  # what Ray takes that for may be gone as well
-                    ray_address.check(ray._private.services.canonicalize_bootstrap_address(address))
-                ray.init(address=address, **common)
-            except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
-                why = " ".join(str(error).split())[:300]  # of another version: over several lines
-                raise UserError(NO_ENTRY.format(address=address, why=why)) from error
-        else:  # a cluster somebody left running on this machine is not ours to use
-            folder = ray_address.folder_of_sockets()
-            if folder is not None:
-                sys.stdout.write(f"note: TMPDIR is no place for Ray's sockets; they are in {folder}\n")
-            try:
-                ray.init(
-                    address=address, num_cpus=self.runtime.cpus, include_dashboard=False, _temp_dir=folder,
-                    object_store_memory=self.runtime.object_store_mb * 2**20, **common,
-                )  # fmt: skip
-            except Exception as error:  # Ray raises bare ones for a machine on which it cannot start
-                why = " ".join(str(error).split())[:300]
-                raise UserError(
-                    NO_START.format(why=why, logs=folder or ray_address.usual_folder())
-                ) from error
-            if not is_private():
-                raise RuntimeError(f"the private Ray is not at {LOOPBACK} alone: ray was imported too early")
+            common |= _worker_code(shipped=address != "local")
+        if address == "local":  # a cluster somebody left running on this machine is not ours to use
+            start_private(self.runtime, common)
+        else:
+            join_cluster(address, common)
 
     def check(self, node: Node) -> None:
         """A request that no node of the cluster can meet would wait for ever."""
@@ -203,7 +194,7 @@ class RayExecutor:
         self.start()
         self.check(call.node)
         size = min(self.most_workers(call.node), len(jobs))
-        with self._room.of(size, call.node.resources):
+        with self._capacity.reserve(size, call.node.resources):
             yield from self._stream(call, jobs, store, size)
 
     def _stream(
@@ -240,7 +231,7 @@ class RayExecutor:
         if failed is not None:
             raise failed
 
-    def abandon(self) -> None:
+    def kill_children(self) -> None:
         """Just before this process ends: take along what a private cluster would leave running. Its raylet
         and control store die with us by themselves, and this process with them if they went first; the
         raylet goes with its agents, so these come last."""
@@ -257,7 +248,64 @@ class RayExecutor:
                 child.kill()
 
 
-def _same_code(shipped: bool) -> dict[str, Any]:
+def join_cluster(address: str, options: Mapping[str, Any]) -> None:
+    """ray.init at an address; UserError, with what Ray answered, where it cannot be joined."""
+    import ray
+    from ray._private.services import canonicalize_bootstrap_address
+    from ray.exceptions import AuthenticationError
+
+    try:
+        if address == "auto":  # the cluster that Ray finds may be gone as well
+            ray_address.check(canonicalize_bootstrap_address(address) or address)
+        ray.init(address=address, **options)
+    except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
+        raise UserError(NO_ENTRY.format(address=address, why=_one_line(error))) from error
+
+
+def start_private(runtime: RuntimeConfig, options: Mapping[str, Any]) -> None:
+    """ray.init of a cluster on this machine alone; UserError where the machine does not allow one."""
+    import ray
+
+    folder = ray_address.folder_of_sockets()
+    if folder is not None:
+        sys.stdout.write(f"note: TMPDIR is too deep or closed for Ray's sockets; they are in {folder}\n")
+    try:
+        ray.init(
+            address="local", num_cpus=runtime.cpus, include_dashboard=False, _temp_dir=folder,
+            object_store_memory=runtime.object_store_mb * 2**20, **options,
+        )  # fmt: skip
+    except Exception as error:
+        if not of_machine(error):
+            raise
+        why, logs = _one_line(error), folder or ray_address.usual_folder()
+        raise UserError(NO_START.format(why=why, logs=logs)) from error
+    if not is_private():
+        raise RuntimeError(f"the private Ray is not at {LOOPBACK} alone: ray was imported too early")
+
+
+def of_machine(error: Exception) -> bool:
+    """Whether Ray says with this error that it cannot start here: a class of its own, a fault of sockets,
+    files or processes, a settings check of ray.init, or one of the bare ones that its node and service code
+    raises. Any other is a fault of the code."""
+    from ray.exceptions import RayError
+
+    if isinstance(error, (RayError, OSError, TimeoutError)):
+        return True
+    if not isinstance(error, (RuntimeError, ValueError)) and type(error) is not Exception:
+        return False
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    module = frame.tb_frame.f_globals.get("__name__", "") if frame is not None else ""
+    return module.partition(".")[0] == "ray"
+
+
+def _one_line(error: Exception) -> str:
+    """Ray's messages run over several lines."""
+    return " ".join(str(error).split())[:300]
+
+
+def _worker_code(shipped: bool) -> dict[str, Any]:
     """Arguments of ray.init with which workers import the snapshot that this process runs from: on machines
     of a cluster a copy that Ray ships, else by PYTHONPATH as this process does. (Workers of a submitted job
     run the copy of the checkout that came with it.)
@@ -280,14 +328,7 @@ def cluster_resources() -> Mapping[str, float]:
     return ray.cluster_resources()
 
 
-def await_cores(ray: Any) -> None:
-    """A cluster that has just started tells of its resources a moment later, on a busy machine seconds."""
-    until = time.monotonic() + PATIENCE
-    while not ray.cluster_resources().get("CPU") and time.monotonic() < until:
-        time.sleep(0.1)
-
-
-def stop(running: Any, failed: Exception | None) -> None:
+def stop(running: Executor, failed: Exception | None) -> None:
     """End a Ray Data execution at once. On a busy machine its own loop may still turn while it is taken down,
     and either trip over the other; that must not hide why the stream ended.
     """
@@ -297,108 +338,3 @@ def stop(running: Any, failed: Exception | None) -> None:
         if failed is None:
             raise
         failed.add_note(f"Ray Data, when it was stopped: {trouble!r}")
-
-
-def closed_environment(private: bool) -> None:
-    """Set before ray is imported: who reaches a port of Ray runs code as its user, so calls carry a token.
-
-    A cluster's token is the user's (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token); to go without
-    takes an explicit RAY_AUTH_MODE=disabled. A private Ray always has one, made for this run and kept in its
-    environment, and is reached from this machine alone.
-    """
-    if not private:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        return
-    os.environ["RAY_AUTH_MODE"] = "token"
-    if not os.environ.get("RAY_AUTH_TOKEN") and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    # How Ray keeps to the loopback address, as it does on macOS and Windows; an address handed to ray.init
-    # would be replaced by the machine's own.
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-
-    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):  # where training workers listen for each other
-        os.environ[name] = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
-
-
-def is_private() -> bool:
-    """Whether the Ray in use is of this machine alone, and reached from nowhere else."""
-    import ray
-
-    return ray.util.get_node_ip_address() == LOOPBACK
-
-
-def quiet_environment() -> None:
-    """Set before ray is imported: no usage reports, no bars of its own."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # or a thread that outlives shutdown starts another cluster
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # each pool of Ray Data trips a warning of core
-    import ray.data
-
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.raise_original_map_exception = True
-    context.execution_options.verbose_progress = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what goes wrong comes as an exception
-
-
-@contextmanager
-def signals_kept() -> Iterator[None]:
-    """Ray answers SIGTERM with a native stack trace and its own exit; how a run ends is ours to say."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def native_messages_hidden() -> Iterator[None]:
-    """Ray's C++ part greets on the file descriptor itself; its failures come as exceptions all the same."""
-    sys.stderr.flush()
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nothing, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nothing)
-
-
-def in_worker(
-    function: Callable[..., Any], *args: Any, resources: Mapping[str, float] | None = None, **kwargs: Any
-) -> Any:
-    """Call a function in a Ray task with these resources (cpu, gpu), or here when Ray is not running."""
-    if "ray" not in sys.modules:
-        return function(*args, **kwargs)
-    import ray
-    import ray.exceptions
-
-    if not ray.is_initialized():
-        return function(*args, **kwargs)
-    wanted = resources or {}
-    task = ray.remote(num_cpus=wanted.get("cpu", 1), num_gpus=wanted.get("gpu", 0), max_retries=1)(_call)
-    try:
-        value, error = ray.get(task.remote(function, args, kwargs))
-    except (ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError) as lost:
-        raise Transient(f"its worker was lost, run again: {first_line(lost)}", soon=False) from lost
-    if error is not None:
-        raise error
-    return value
-
-
-def _call(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Any, Exception | None]:
-    """An error travels as a result: one that Ray raises is hidden behind Ray's own words."""
-    try:
-        return function(*args, **kwargs), None
-    except Exception as error:  # noqa: BLE001 - raised in the driver
-        return None, portable(error)

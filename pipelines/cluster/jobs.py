@@ -13,14 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from pipelines.errors import Transient, UserError, first_line
 from pipelines.runs.snapshot import checkout
-from pipelines.tracking import place
+from pipelines.tracking.server import place
 from storage.uris import check_uri
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
 
 ROOT = checkout()
 LEFT_OUT = [
@@ -46,7 +49,7 @@ class SubmitError(Transient):
     """The job server could not be reached or refused; one line, for the user."""
 
 
-def client(address: str) -> Any:
+def client(address: str) -> JobSubmissionClient:
     """A job client that sends the cluster's token; without one only where RAY_AUTH_MODE=disabled says so."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -65,10 +68,10 @@ def client(address: str) -> Any:
 
 
 def asks_for_token(address: str) -> bool:
-    """What the server says of itself, before it is sent anything. Servers older than tokens say nothing."""
+    """The server's own answer, before it is sent anything. Servers older than tokens have none."""
     try:
-        with urlopen(f"{address.rstrip('/')}/api/authentication_mode", timeout=ASK_SECONDS) as answer:
-            mode = json.load(answer)
+        with urlopen(f"{address.rstrip('/')}/api/authentication_mode", timeout=ASK_SECONDS) as response:
+            mode = json.load(response)
             return isinstance(mode, dict) and mode.get("authentication_mode") == "token"
     except HTTPError as error:
         error.close()
@@ -113,8 +116,8 @@ def check_store(address: str, store: str, tracking: str) -> None:
 
 
 @contextmanager
-def answers() -> Iterator[None]:
-    """What the job server answers with is an error of one line."""
+def one_line_failures() -> Iterator[None]:
+    """A failure that the job server reports becomes an error of one line."""
     try:
         yield
     except (RuntimeError, OSError) as error:
@@ -137,11 +140,11 @@ def follow(address: str, job_id: str) -> int:
             sys.stdout.flush()
 
     asyncio.run(stream())
-    return result(jobs, job_id)
+    return exit_code(jobs, job_id)
 
 
-def result(jobs: Any, job_id: str) -> int:
-    """Wait for the end and translate it."""
+def exit_code(jobs: JobSubmissionClient, job_id: str) -> int:
+    """Wait for the end of a job -> its exit code, 130 when it was stopped."""
     from ray.job_submission import JobStatus
 
     while not (status := jobs.get_job_status(job_id)).is_terminal():

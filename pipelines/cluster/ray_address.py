@@ -16,7 +16,7 @@ from pipelines.errors import UserError
 from storage.fetched import writable
 
 SECONDS = 4.0
-"""For a connection, and for its answer: clusters are in the same network."""
+"""For a connection, and for its reply: clusters are in the same network."""
 GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
 """How a client of gRPC begins, which Ray's control store and its client server speak: HTTP/2's preface and no
 settings. Both ends send a frame of settings first."""
@@ -47,11 +47,11 @@ def check(address: str) -> None:
 
 def _greet(connection: socket.socket) -> None:
     connection.sendall(GREETING)
-    answer = b""
-    while len(answer) < 9 and (more := connection.recv(9 - len(answer))):
-        answer += more
-    if not SETTINGS_FRAME.fullmatch(answer):
-        raise OSError(f"what listens there is no Ray; it answers {answer!r}")
+    reply = b""
+    while len(reply) < 9 and (more := connection.recv(9 - len(reply))):
+        reply += more
+    if not SETTINGS_FRAME.fullmatch(reply):
+        raise OSError(f"what listens there is no Ray; it replies {reply!r}")
 
 
 def usual_folder() -> str:

@@ -12,7 +12,7 @@ from pipelines.engine.attempts import Machines, ThisMachine, begin, unanswered
 from pipelines.engine.fingerprint import resolve
 from pipelines.engine.keys import digest
 from pipelines.engine.node import Node
-from pipelines.errors import Rejected, meaning, placed
+from pipelines.errors import Rejected, meaning, prefix_error
 from storage import leases, locations, shards
 from storage.errors import Damaged
 from storage.families import (
@@ -144,7 +144,7 @@ def build_pack(job: PackJob, run: Stage, store: Store, machines: Machines | None
         units, size = _publish(job, run, store, machines or ThisMachine())
     except Exception as error:
         if meaning(error) != "transient":
-            raise placed(error, job.node) from error
+            raise prefix_error(error, job.node) from error
         return PackResult(job.key, (), 0, str(error) or type(error).__name__)
     rows = tuple(manifest_rows(units, job.key, size))
     return PackResult(job.key, rows, len(job.units) - job.computed)
@@ -211,7 +211,7 @@ def _compute(
     except Exception as error:
         if meaning(error) != "store":  # which may not take this either, and must not hide why
             store.delete(attempt)
-        raise placed(error, f"unit {unit.unit}") from error
+        raise prefix_error(error, f"unit {unit.unit}") from error
     store.delete(attempt)
     content = digest("content", [[r.key, r.digest] for r in records]) if status == "ok" else ""
     return UnitRecord(

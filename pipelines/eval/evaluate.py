@@ -88,7 +88,7 @@ class EvalConfig:
 def evaluate(ctx: Context, model: str) -> None:
     """The whole node: metrics.json, clips.parquet, frames.parquet, summary.json, grid.png and
     side_by_side_N.mp4."""
-    from pipelines.cluster.executor import in_worker
+    from pipelines.cluster.tasks import run_in_worker
 
     config: EvalConfig = ctx.config.eval
     runtime = ctx.runtime
@@ -106,7 +106,7 @@ def evaluate(ctx: Context, model: str) -> None:
     resources = {"cpu": runtime.eval_cpus, "gpu": 1 if runtime.use_gpu else 0}
 
     def work(chunk: Sequence[str]) -> list[ClipScore]:
-        return in_worker(
+        return run_in_worker(
             score_clips, model, checkpoint, clips, store, drawn, config, device, chunk, resources=resources
         )
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pipelines.errors import Rejected, Transient
 from pipelines.media.clock import FPS, LONGEST_HOLE
@@ -36,6 +36,17 @@ def open_file(path: Path) -> Any:
 
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
     return av.open(f"file:{path}", metadata_errors="replace", options=options)
+
+
+def check_first_frame(stream: IO[bytes]) -> None:
+    """Decode the first frame of an open video file. ValueError where it has none; PyAV's errors where it
+    cannot be decoded."""
+    import av
+
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+    with av.open(stream, "r", options=options) as container:
+        if next(container.decode(video=0), None) is None:
+            raise ValueError("a video without frames")
 
 
 def packets_of(container: Any, *streams: Any) -> Iterator[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from pipelines.engine.fingerprint import SCHEME
 from pipelines.engine.plan import NodePlan, Planner
@@ -13,6 +12,7 @@ from storage import ledger, locations
 from storage.errors import Damaged
 from storage.families import ManifestRow, read_manifest
 from storage.files import Store
+from storage.ledger import Event
 
 
 def why(planner: Planner, plans: Mapping[str, NodePlan], node: str, unit: str | None) -> Iterator[str]:
@@ -40,8 +40,8 @@ def _unit(plan: NodePlan, unit: str) -> Iterator[str]:
         yield f"  unit {unit}: to be computed"
     else:
         rows = plan.artifact.manifest() if plan.artifact else []
-        told = [f"{row.status}, {row.code}: {row.reason}" for row in rows if row.unit == unit]
-        yield f"  unit {unit}: {told[0] if told else 'not among its units'}"
+        found = [f"{row.status}, {row.code}: {row.reason}" for row in rows if row.unit == unit]
+        yield f"  unit {unit}: {found[0] if found else 'not among its units'}"
 
 
 def _source(planner: Planner, plan: NodePlan) -> Iterator[str]:
@@ -60,31 +60,31 @@ def _source(planner: Planner, plan: NodePlan) -> Iterator[str]:
         yield from difflib.unified_diff(before, after, f"{name} (last run)", f"{name} (now)", lineterm="")
 
 
-def stage_of(event: Mapping[str, Any]) -> str:
+def stage_of(event: Event) -> str:
     """What the store files a node's output under; events of older runs have the node's name alone."""
     return event.get("stage") or event["node"]
 
 
 # --- trace: from a figure to the recordings, and back -----------------------------------------------------
-def _history(store: Store, said: list[str]) -> dict[tuple[str, str], dict[str, Any]]:
-    """(node, artifact key) -> the event of the run that made it, newest last. `said` gets what could not be
-    read."""
+def _history(store: Store, damaged: list[str]) -> dict[tuple[str, str], Event]:
+    """(node, artifact key) -> the event of the run that made it, newest last. `damaged` gets what could not
+    be read."""
     return {
         (stage_of(event), event["key"]): event
         for run in ledger.runs(store)
-        for event in ledger.read_events(store, run, metrics=False, damaged=said.append)
+        for event in ledger.read_events(store, run, metrics=False, damaged=damaged.append)
         if event["type"] == "node_started"
     }
 
 
-def _warnings(said: list[str]) -> Iterator[str]:
-    yield from (f"warning: counted as not there: {text}" for text in dict.fromkeys(said))
+def _warnings(damaged: list[str]) -> Iterator[str]:
+    yield from (f"warning: left out: {text}" for text in dict.fromkeys(damaged))
 
 
 def trace(store: Store, node: str, key: str) -> Iterator[str]:
     """The artifact and everything it was made from, each with its key, content digest, run and code size."""
-    said: list[str] = []
-    history = _history(store, said)
+    damaged: list[str] = []
+    history = _history(store, damaged)
     seen: set[tuple[str, str]] = set()
 
     def up(name: str, at: str, depth: int) -> Iterator[str]:
@@ -101,7 +101,7 @@ def trace(store: Store, node: str, key: str) -> Iterator[str]:
             yield from up(source.get("stage", upstream), source["key"], depth + 1)
 
     yield from up(node, key, 0)
-    yield from _warnings(said)
+    yield from _warnings(damaged)
 
 
 def find_artifact(store: Store, text: str) -> tuple[str, str]:
@@ -122,31 +122,31 @@ def find_artifact(store: Store, text: str) -> tuple[str, str]:
 
 def trace_recording(store: Store, recording: str) -> Iterator[str]:
     """Every published artifact that a recording went into."""
-    said: list[str] = []
-    history = _history(store, said)
+    damaged: list[str] = []
+    history = _history(store, damaged)
     touched: set[str] = set()
     for node, key in history:
-        for row in _manifest(store, node, key, said):
+        for row in _manifest(store, node, key, damaged):
             if row.unit == recording:
                 touched.add(key)
-                holds = f"{row.clips} clips, {row.frames} frames"
-                told = holds if row.status == "ok" else f"{row.code}: {row.reason}"
-                yield f"{node:<24} {key}  pack {row.pack[:12]}  {row.status}  {told}"
+                content = f"{row.clips} clips, {row.frames} frames"
+                detail = content if row.status == "ok" else f"{row.code}: {row.reason}"
+                yield f"{node:<24} {key}  pack {row.pack[:12]}  {row.status}  {detail}"
     for (node, key), event in history.items():  # in order of time: an artifact comes after what it reads
         used = [up for up, source in event["inputs"].items() if source["key"] in touched]
         if used and not store.exists(locations.manifest(node, key)):
             touched.add(key)
             yield f"{node:<24} {key}  through {', '.join(used)}"
-    yield from _warnings(said)
+    yield from _warnings(damaged)
     if not touched:
         raise UserError(f"no artifact holds a recording {recording!r}")
 
 
-def _manifest(store: Store, node: str, key: str, said: list[str]) -> list[ManifestRow]:
+def _manifest(store: Store, node: str, key: str, damaged: list[str]) -> list[ManifestRow]:
     try:
         return read_manifest(store, node, key)
     except FileNotFoundError:
         return []
     except Damaged as error:
-        said.append(str(error))
+        damaged.append(str(error))
         return []

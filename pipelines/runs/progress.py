@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TextIO
+from typing import TextIO
+
+from storage.ledger import Event
 
 LOG_EVERY = 10.0  # seconds between progress lines of a node in a log file
 REDRAW_EVERY = 0.2
@@ -60,32 +61,32 @@ def clock(seconds: float) -> str:
 
 
 class Progress:
-    """Shows events as they come. Thread-safe; what it shows is never needed for anything."""
+    """Prints events as they come. Thread-safe; nothing depends on it."""
 
     def __init__(self, stream: TextIO | None = None, live: bool | None = None):
         self.stream = stream or sys.stderr
         self.live = self.stream.isatty() if live is None else live
         self._nodes: dict[str, _Node] = {}
-        self._drawn = 0
+        self._lines = 0
         self._last = 0.0
         self._lock = threading.Lock()
 
-    def __call__(self, event: Mapping[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         with self._lock:
             handler = getattr(self, f"_on_{event['type']}", None)
             if handler is not None:
                 handler(event)
 
-    def _on_node_started(self, event: Mapping[str, Any]) -> None:
+    def _on_node_started(self, event: Event) -> None:
         self._nodes[event["node"]] = _Node()
         reasons = event.get("reasons") or ["stale"]
         more = f" (+{len(reasons) - 1} more)" if len(reasons) > 1 else ""
-        self._say(f"> {event['node']:<{NAME}}  {reasons[0]}{more}")
+        self._print(f"> {event['node']:<{NAME}}  {reasons[0]}{more}")
 
-    def _on_node_cached(self, event: Mapping[str, Any]) -> None:
-        self._say(f"= {event['node']:<{NAME}}  {event['state']}")
+    def _on_node_cached(self, event: Event) -> None:
+        self._print(f"= {event['node']:<{NAME}}  {event['state']}")
 
-    def _on_progress(self, event: Mapping[str, Any]) -> None:
+    def _on_progress(self, event: Event) -> None:
         node = self._nodes.setdefault(event["node"], _Node())
         node.done, node.total = event["done"], event["total"]
         node.rejected, node.note = event.get("rejected", 0), event.get("note", "")
@@ -97,27 +98,27 @@ class Progress:
             self._redraw()
         elif now - node.logged > LOG_EVERY and node.done:
             node.logged = now
-            self._say(f"  {node.line(event['node'])}")
+            self._print(f"  {node.line(event['node'])}")
 
-    def _on_warning(self, event: Mapping[str, Any]) -> None:
-        self._say(f"! {event.get('node', ''):<{NAME}}  {event['text']}")
+    def _on_warning(self, event: Event) -> None:
+        self._print(f"! {event.get('node', ''):<{NAME}}  {event['text']}")
 
-    def _on_node_finished(self, event: Mapping[str, Any]) -> None:
+    def _on_node_finished(self, event: Event) -> None:
         node = self._nodes.pop(event["node"], _Node())
         if event["status"] != "FINISHED":
-            self._say(f"x {event['node']:<{NAME}}  {event['status'].lower()}: {event['error']}")
+            self._print(f"x {event['node']:<{NAME}}  {event['status'].lower()}: {event['error']}")
             return
         counts = event.get("counts") or {}
         units = f"{counts['cached']:,} units" if counts.get("units") else ""
         rejected = f"{counts['rejected']} rejected" if counts.get("rejected") else ""
-        told = [clock(event["seconds"]), *(part for part in (units, rejected, node.note) if part)]
-        self._say(f"v {event['node']:<{NAME}}  {', '.join(told)}")
+        parts = [clock(event["seconds"]), *(part for part in (units, rejected, node.note) if part)]
+        self._print(f"v {event['node']:<{NAME}}  {', '.join(parts)}")
         for reject in event.get("rejects", [])[:5]:
-            self._say(f"    rejected {reject['unit']}: {reject['code']}: {reject['reason']}")
+            self._print(f"    rejected {reject['unit']}: {reject['code']}: {reject['reason']}")
         if len(event.get("rejects", [])) > 5:
-            self._say(f"    ... and {len(event['rejects']) - 5} more; see the manifest or the report")
+            self._print(f"    ... and {len(event['rejects']) - 5} more; see the manifest or the report")
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._erase()
         self.stream.write(text + "\n")
         self.stream.flush()
@@ -125,9 +126,9 @@ class Progress:
             self._redraw(force=True)
 
     def _erase(self) -> None:
-        if self._drawn:
-            self.stream.write(f"\x1b[{self._drawn}A\x1b[J")
-            self._drawn = 0
+        if self._lines:
+            self.stream.write(f"\x1b[{self._lines}A\x1b[J")
+            self._lines = 0
 
     def _redraw(self, force: bool = False) -> None:
         now = time.monotonic()
@@ -138,4 +139,4 @@ class Progress:
         lines = [f"  {node.line(name)}"[:160] for name, node in self._nodes.items()]
         self.stream.write("".join(line + "\n" for line in lines))
         self.stream.flush()
-        self._drawn = len(lines)
+        self._lines = len(lines)

@@ -51,7 +51,7 @@ class History:
 
 
 def history(store: Store, damaged: Callable[[str], object]) -> History:
-    """The whole ledger, without metrics. `damaged` is told what cannot be read."""
+    """The whole ledger, without metrics. `damaged` gets a line for what cannot be read."""
     inputs: dict[Key, set[Key]] = defaultdict(set)
     uses = [_use(store, run, inputs, damaged) for run in ledger.runs(store)]
     for found in ledger.reuses(store, damaged):

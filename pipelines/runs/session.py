@@ -66,7 +66,7 @@ class Session:
 
     def planner(self, force: Iterable[str] = (), retry_rejected: bool = False) -> Planner:
         for name in force:
-            _ = self.graph[name]  # an unknown node is the user's mistake, said at once
+            _ = self.graph[name]  # raises for an unknown node
         options = Options(frozenset(force), retry_rejected, self.pins())
         return Planner(self.graph, self.config, self.store, self.environment, options)
 

@@ -132,9 +132,9 @@ def _best(store: Store, node: str, folder: str) -> Iterator[Fault]:
     from storage.checkpoints import about
 
     state, best = (about(store.fetch(f"{folder}/{name}")) for name in (STATE, BEST))
-    said = state.get("best")
-    if said is not None and said[1] != best.get("step"):
-        what = f"of step {best.get('step')}, the state beside it says that step {said[1]} was the best"
+    recorded = state.get("best")
+    if recorded is not None and recorded[1] != best.get("step"):
+        what = f"of step {best.get('step')}, the state beside it says that step {recorded[1]} was the best"
         yield Fault(f"{folder}/{BEST}", what, node)
 
 
@@ -151,12 +151,12 @@ def _small_files(store: Store) -> Iterator[Fault]:
             path = f"{locations.leases(node)}/{entry.name}"
             if entry.name not in readable and store.exists(path):
                 yield Fault(path, "no claim, so that nobody waits for it", "", "left")
-    said: list[str] = []
+    damaged: list[str] = []
     for run in ledger.runs(store):
-        for _ in ledger.read_events(store, run, damaged=said.append):
+        for _ in ledger.read_events(store, run, damaged=damaged.append):
             pass
-    list(ledger.reuses(store, said.append))
-    for text in dict.fromkeys(said):
+    list(ledger.reuses(store, damaged.append))
+    for text in dict.fromkeys(damaged):
         path = text.partition(" ")[0].rstrip(",:")
         then = "mend" if path.startswith("runs/") else "delete"
         yield Fault(path, text.removeprefix(path).lstrip(",: "), "", then)

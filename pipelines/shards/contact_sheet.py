@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipelines.errors import UserError, write_output
 from pipelines.figures import pictures
 
+if TYPE_CHECKING:
+    from models.perception.head.morphable import MorphableModel
+
+Fields = Mapping[str, Any]
+"""A clip's decoded fields by name (storage/shards.py), with `count` and `indices` of its frames."""
+
 COLUMNS = 8
 CELL = 192
 STRIP = 76
 """Height of the sound."""
 RATE, FPS = 16_000, 25
-FOUND, GIVEN = (255, 176, 32), (64, 160, 255)
+DETECTED, TRACKED = (255, 176, 32), (64, 160, 255)
 """Boxes: of the landmarks' detector, of the source or tracker."""
 BOXES = (("face_box", "orange", "keypoints"), ("boxes", "blue", "clips"))
 MESH = np.array([70, 205, 190], np.float32)
@@ -29,19 +35,19 @@ CLOSED = 0.1
 WAVE, MOUTH, MARK = (90, 120, 190), (214, 84, 60), (205, 208, 216)
 
 
-def draw_sheet(out: Path, clips: Sequence[Mapping[str, Any]], mesh: Path | None = None) -> list[str]:
+def draw_sheet(out: Path, clips: Sequence[Fields], mesh: Path | None = None) -> list[str]:
     """Write a PNG; returns what is missing on it, as sentences."""
-    told: list[str] = []
-    blocks = [block(clip, _model(mesh), told) for clip in clips if "frames" in clip]
-    told += [f"{clip['__key__']}: no frames; name the clips' shard with --with" for clip in clips
-             if "frames" not in clip]  # fmt: skip
+    notes: list[str] = []
+    blocks = [block(clip, _model(mesh), notes) for clip in clips if "frames" in clip]
+    notes += [f"{clip['__key__']}: no frames; name the clips' shard with --with" for clip in clips
+              if "frames" not in clip]  # fmt: skip
     if not blocks:
-        raise UserError(f"nothing to draw: {told[0] if told else 'the shard is empty'}")
+        raise UserError(f"nothing to draw: {notes[0] if notes else 'the shard is empty'}")
     write_output(out, pictures.png(np.concatenate(blocks)))
-    return list(dict.fromkeys(told))
+    return list(dict.fromkeys(notes))
 
 
-def _model(mesh: Path | None) -> Any:
+def _model(mesh: Path | None) -> MorphableModel:
     from models.perception.head.morphable import MorphableModel, analytic
 
     return analytic() if mesh is None else MorphableModel.load(mesh)
@@ -52,21 +58,21 @@ def columns(count: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, COLUMNS).round().astype(int))
 
 
-def block(clip: Mapping[str, Any], model: Any, told: list[str]) -> np.ndarray:
+def block(clip: Fields, model: MorphableModel, notes: list[str]) -> np.ndarray:
     """One clip -> (H,W,3) uint8: a heading, a row of frames, a row with the mesh, a strip of sound.
 
-    `frames` are those numbered `shown`. A view's have `frame_at` and `affine`: what the other families hold
+    `frames` are those numbered `indices`. A view's have `frame_at` and `affine`: what the other families hold
     is of the clip, in its pixels and on its clock.
     """
-    frames, at = clip["frames"], clip["shown"]
+    frames, at = clip["frames"], clip["indices"]
     cells = pictures.to_uint8(pictures.resize(frames, CELL))
     matrices = np.tile(np.eye(2, 3), (len(at), 1, 1)) if "affine" not in clip else clip["affine"][at]
     matrices = matrices * (CELL / np.array([frames.shape[2], frames.shape[1]]))[:, None]
     clock = clip["frame_at"][at] if "frame_at" in clip else at
     which = list(zip(cells, clock, matrices, strict=True))
-    rows = [[marked(cell.copy(), clip, t, matrix) for cell, t, matrix in which]]
-    if fits := _fits(clip, model, told):
-        rows.append([overlaid(cell.copy(), fits, model, t, matrix) for cell, t, matrix in which])
+    rows = [[draw_marks(cell.copy(), clip, t, matrix) for cell, t, matrix in which]]
+    if fits := _fits(clip, model, notes):
+        rows.append([overlay_mesh(cell.copy(), fits, model, t, matrix) for cell, t, matrix in which])
     image = pictures.grid(rows, [f"{t / FPS:.2f} s" for t in clock])
     width = image.shape[1]
     parts = [pictures.text_strip(_heading(clip), width, 24), image]
@@ -75,41 +81,41 @@ def block(clip: Mapping[str, Any], model: Any, told: list[str]) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _heading(clip: Mapping[str, Any]) -> str:
-    frames, told = clip["frames"], [str(clip["__key__"]).replace("#", "  ")]
-    told.append(f"{clip['count']} frames of {frames.shape[2]} x {frames.shape[1]}")
+def _heading(clip: Fields) -> str:
+    frames, parts = clip["frames"], [str(clip["__key__"]).replace("#", "  ")]
+    parts.append(f"{clip['count']} frames of {frames.shape[2]} x {frames.shape[1]}")
     if "landmarks" in clip:
         seen = np.isfinite(clip["landmarks"]).all((1, 2))
-        told.append(f"landmarks in {100 * seen.mean():.0f} %")
+        parts.append(f"landmarks in {100 * seen.mean():.0f} %")
     if "fit_error" in clip and np.isfinite(clip["fit_error"]).any():
-        told.append(f"fit {np.nanmedian(clip['fit_error']):.1f} px off")
-    told += [f"{name} box: {whose}" for field, name, whose in BOXES if field in clip]
-    return "    ".join(told)
+        parts.append(f"fit {np.nanmedian(clip['fit_error']):.1f} px off")
+    parts += [f"{name} box: {whose}" for field, name, whose in BOXES if field in clip]
+    return "    ".join(parts)
 
 
 # --- on the frames ------------------------------------------------------------------------------------------
-def marked(image: np.ndarray, clip: Mapping[str, Any], t: int, matrix: np.ndarray) -> np.ndarray:
+def draw_marks(image: np.ndarray, clip: Fields, t: int, matrix: np.ndarray) -> np.ndarray:
     """Boxes and landmarks of the clip's frame t, drawn in place on (CELL,CELL,3); matrix (2,3): pixels of the
     clip -> of the cell."""
     if all(name in clip for name in ("boxes", "crop", "clip")):
         # boxes are in pixels of the recording, the crop is what became the clip
         crop = clip["crop"][t]
-        given = (clip["boxes"][t].reshape(2, 2) - crop[:2]) * clip["clip"]["size"] / (crop[2:] - crop[:2])
-        pictures.outline(image, placed(given, matrix).ravel(), GIVEN)
+        box = (clip["boxes"][t].reshape(2, 2) - crop[:2]) * clip["clip"]["size"] / (crop[2:] - crop[:2])
+        pictures.outline(image, transform(box, matrix).ravel(), TRACKED)
     if "face_box" in clip:
-        pictures.outline(image, placed(clip["face_box"][t].reshape(2, 2), matrix).ravel(), FOUND)
+        pictures.outline(image, transform(clip["face_box"][t].reshape(2, 2), matrix).ravel(), DETECTED)
     if "landmarks" in clip:
-        pictures.dots(image, placed(clip["landmarks"][t], matrix))
+        pictures.dots(image, transform(clip["landmarks"][t], matrix))
     return image
 
 
-def placed(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def transform(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """points (n,2), matrix (2,3) -> (n,2)."""
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
 # --- the mesh -----------------------------------------------------------------------------------------------
-def _fits(clip: Mapping[str, Any], model: Any, told: list[str]) -> dict[str, np.ndarray]:
+def _fits(clip: Fields, model: MorphableModel, notes: list[str]) -> dict[str, np.ndarray]:
     """The fit of a clip; nothing where there is none, or one of another model."""
     names = ("id_coeffs", "exp_coeffs", "scale", "rotation", "translation")
     if any(name not in clip for name in names):
@@ -117,7 +123,7 @@ def _fits(clip: Mapping[str, Any], model: Any, told: list[str]) -> dict[str, np.
     fits = {name: clip[name] for name in names}
     found = (fits["id_coeffs"].shape[-1], fits["exp_coeffs"].shape[-1])
     if found != (model.n_id, model.n_exp):
-        told.append(
+        notes.append(
             f"no mesh: the fit has {found[0]} identity and {found[1]} expression coefficients, {model.name} "
             f"has {model.n_id} and {model.n_exp}; name the model of the fit with --mesh"
         )
@@ -126,8 +132,8 @@ def _fits(clip: Mapping[str, Any], model: Any, told: list[str]) -> dict[str, np.
     return fits
 
 
-def overlaid(
-    image: np.ndarray, fits: Mapping[str, np.ndarray], model: Any, t: int, matrix: np.ndarray
+def overlay_mesh(
+    image: np.ndarray, fits: Mapping[str, np.ndarray], model: MorphableModel, t: int, matrix: np.ndarray
 ) -> np.ndarray:
     """The shaded mesh of the clip's frame t over (CELL,CELL,3); frames without a face stay as they are."""
     from models.perception.head.pose import project
@@ -138,18 +144,18 @@ def overlaid(
     identity = fits["id_coeffs"] if fits["id_coeffs"].ndim == 1 else fits["id_coeffs"][t]
     vertices = model.shape(identity, fits["exp_coeffs"][t])
     points = project(vertices, fits["scale"][t], fits["rotation"][t], fits["translation"][t])
-    points[:, :2] = placed(points[:, :2], matrix)
-    drawn = rasterize(points, model.faces, CELL, CELL, cull=True)
+    points[:, :2] = transform(points[:, :2], matrix)
+    raster = rasterize(points, model.faces, CELL, CELL, cull=True)
     light = np.clip(model.normals(vertices) @ LIGHT, 0.15, 1)[:, None]
-    shade = drawn.interpolate(model.faces, light) * MESH
+    shade = raster.interpolate(model.faces, light) * MESH
     flat = image.reshape(-1, 3)
-    mixed = flat[drawn.pixels] * (1 - MESH_OPACITY) + shade * MESH_OPACITY
-    flat[drawn.pixels] = mixed.round().astype(np.uint8)
+    mixed = flat[raster.pixels] * (1 - MESH_OPACITY) + shade * MESH_OPACITY
+    flat[raster.pixels] = mixed.round().astype(np.uint8)
     return image
 
 
 # --- the sound ----------------------------------------------------------------------------------------------
-def opening(clip: Mapping[str, Any]) -> np.ndarray | None:
+def opening(clip: Fields) -> np.ndarray | None:
     """Distance of the inner lips over the distance of the outer eye corners -> (T,), NaN without a face."""
     if "landmarks" not in clip:
         return None
@@ -174,8 +180,8 @@ def sound_strip(sound: np.ndarray, mouth: np.ndarray | None, at: np.ndarray, wid
         # frame t shows from t to t + 1; a NaN breaks the line
         height = np.interp((np.arange(width) + 0.5) / width * frames, np.arange(len(share)) + 0.5, share)
         line(image, (STRIP - 8) * (1 - height) + 3)
-    said = "sound" if mouth is None else "blue: sound; red: distance of the lips"
-    return np.concatenate([image, pictures.text_strip(said, width, 18, pictures.MUTED)])
+    legend = "sound" if mouth is None else "blue: sound; red: distance of the lips"
+    return np.concatenate([image, pictures.text_strip(legend, width, 18, pictures.MUTED)])
 
 
 def line(image: np.ndarray, rows: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""`reenact shards`: look into a shard, draw what it holds, check that it is whole. Any tar on this machine.
+"""What a shard holds, as text and as fields to draw. Any tar on this machine.
 
 A shard is read here as anybody would: members in order, `{key}.{field}.{ext}`, without its index. Fields that
 other families hold of the same clip come from shards named with --with, or from the store the shard lies in.
@@ -7,25 +7,20 @@ other families hold of the same clip come from shards named with --with, or from
 from __future__ import annotations
 
 import shlex
-import sys
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
+import numpy as np
 
-from pipelines.cli.options import FILE, HomePath
 from pipelines.errors import UserError
 
-SHEET_SAMPLES = 6
-"""Samples on a sheet, unless one is named."""
 SHEET_FIELDS = (
     "frames", "frame_at", "affine", "sound", "clip", "crop", "boxes", "landmarks", "face_box",
     "id_coeffs", "exp_coeffs", "scale", "rotation", "translation", "fit_error",
 )  # fmt: skip
-SHARD = HomePath(path_type=Path, dir_okay=False, exists=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +63,20 @@ def samples(path: Path) -> dict[str, list[Member]]:
 def listing(path: Path, key: str | None) -> Iterator[str]:
     """Every sample as a line, and the fields of the one named, else of the first."""
     found = samples(path)
-    shown = wanted(path, found, key)
+    detailed = find_key(path, found, key)
     yield f"{path.name}: {len(found):,} samples, {size_text(path.stat().st_size)}"
     for one, held in found.items():
         if key is None or one == key:
             total = sum(m.size for m in held)
             yield f"  {one}  {size_text(total)}  {', '.join(m.field for m in held)}"
-    if shown is not None:
-        yield f"\n{shown}"
-        for member in found[shown]:
-            said = described(path, member)
-            yield f"  {member.field:<12} {member.extension:<5} {size_text(member.size):>9}  {said}"
+    if detailed is not None:
+        yield f"\n{detailed}"
+        for member in found[detailed]:
+            text = describe(path, member)
+            yield f"  {member.field:<12} {member.extension:<5} {size_text(member.size):>9}  {text}"
 
 
-def wanted(path: Path, found: dict[str, list[Member]], key: str | None) -> str | None:
+def find_key(path: Path, found: dict[str, list[Member]], key: str | None) -> str | None:
     if key is not None and key not in found:
         raise UserError(f"{path.name} has no sample {key!r}; it has {', '.join(list(found)[:3])}, ...")
     return key if key is not None else next(iter(found), None)
@@ -95,7 +90,7 @@ def size_text(size: float) -> str:
     return f"{size:.1f} GiB"
 
 
-def described(path: Path, member: Member) -> str:
+def describe(path: Path, member: Member) -> str:
     """Type, shape and range of a field; of text, the values."""
     from storage import frame_codec, shards
 
@@ -116,9 +111,7 @@ def described(path: Path, member: Member) -> str:
     )
 
 
-def array_text(array: Any) -> str:
-    import numpy as np
-
+def array_text(array: np.ndarray) -> str:
     shape = ",".join(map(str, array.shape))
     text = f"{array.dtype} ({shape}{',' if array.ndim == 1 else ''})"
     if array.dtype.kind not in "fiu" or array.dtype == np.uint8 or not array.size:
@@ -132,7 +125,7 @@ def array_text(array: Any) -> str:
 
 
 # --- fields of one clip, wherever they are ------------------------------------------------------------------
-def gathered(path: Path, key: str, others: Sequence[Path]) -> dict[str, Any]:
+def gather_fields(path: Path, key: str, others: Sequence[Path]) -> dict[str, Any]:
     """The fields that a sheet draws, decoded: of the shard itself, of the others, of its store."""
     found: dict[str, Any] = {"__key__": key}
     for shard in (path, *others):
@@ -156,8 +149,8 @@ def _take(found: dict[str, Any], shard: Path, key: str) -> None:
         data = read(shard, member)
         if member.field == "frames":
             found["count"] = len(frame_codec.member_offsets(member.extension, data)) - 1
-            found["shown"] = columns(found["count"])
-            found["frames"] = frame_codec.decode(member.extension, data, found["shown"].tolist())
+            found["indices"] = columns(found["count"])
+            found["frames"] = frame_codec.decode(member.extension, data, found["indices"].tolist())
         else:
             found[member.field] = shards.decode(member.field, data, member.extension)
 
@@ -183,63 +176,3 @@ def _beside(path: Path, key: str) -> Iterator[Path]:
             if packs and store.exists(locations.pack(other, packs[0])):
                 yield store.fetch(locations.pack(other, packs[0]))
                 break
-
-
-# --- commands -----------------------------------------------------------------------------------------------
-@click.group()
-def shards() -> None:
-    """WebDataset shards: look inside, check."""
-
-
-@shards.command("inspect")
-@click.argument("path", type=SHARD)
-@click.option("--sample", metavar="KEY", help="Only this sample.")
-@click.option("--sheet", type=FILE, metavar="FILE.png",
-              help="Draw frames with boxes, landmarks and the fitted mesh, and the sound.")  # fmt: skip
-@click.option("--with", "others", type=SHARD, multiple=True, metavar="SHARD",
-              help="A shard of another family with the same clips; a store finds it by itself.")  # fmt: skip
-@click.option("--mesh", type=SHARD, metavar="MODEL.npz",
-              help="The morphable model of the fit; the embedded head if not given.")  # fmt: skip
-def inspect(
-    path: Path, sample: str | None, sheet: Path | None, others: tuple[Path, ...], mesh: Path | None
-) -> None:
-    """Print the samples of a shard and the fields of one, with types, shapes and ranges.
-
-    \b
-    Example:
-      reenact shards inspect .reenact/store/packs/clips/3f2a.tar --sheet sheet.png
-    """
-    for line in listing(path, sample):
-        click.echo(line)
-    if sheet is None:
-        return
-    from pipelines.shards.contact_sheet import draw_sheet
-
-    keys = [sample] if sample else list(samples(path))[:SHEET_SAMPLES]
-    told = draw_sheet(sheet, [gathered(path, key, others) for key in keys], mesh)
-    click.echo(f"\ndrew {len(keys)} samples to {sheet}")
-    for line in told:
-        click.echo(f"  {line}")
-
-
-@shards.command("validate")
-@click.argument("paths", type=SHARD, nargs=-1, required=True, metavar="PATH...")
-def validate(paths: tuple[Path, ...]) -> None:
-    """Check shards as any reader would meet them; a line for each fault, exit 1 if there is one.
-
-    \b
-    Example:
-      reenact shards validate .reenact/store/packs/*/*.tar
-    """
-    from pipelines.shards.validate import check
-
-    wrong = False
-    for path in paths:
-        report = check(path)
-        wrong |= bool(report.faults)
-        for fault in report.faults:
-            click.echo(f"{path}: {fault}")
-        if not report.faults:
-            index = "with its index" if report.indexed else "no index beside it"
-            click.echo(f"{path}: ok, {report.samples:,} samples, {index}")
-    sys.exit(1 if wrong else 0)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from pipelines.media.process import FORMATS
+from pipelines.media.container import check_first_frame
 from storage import frame_codec, shards
 from storage.errors import Damaged
 from storage.families import parse_pack_record
@@ -42,7 +42,7 @@ class _Sample:
 def check(path: Path) -> Report:
     """Every fault of a shard. Each sample is decoded and dropped again."""
     report = Report(path)
-    report.faults += _whole(path)
+    report.faults += _check_end(path)
     found: list[shards.SampleRecord] = []
     seen: set[str] = set()
     try:
@@ -51,7 +51,7 @@ def check(path: Path) -> Report:
                 report.faults.append(f"sample {sample.key}: its members are not together")
             seen.add(sample.key)
             report.faults += _lengths(sample)
-            found.append(_recorded(path, sample))
+            found.append(_record(path, sample))
     except (tarfile.TarError, EOFError) as error:
         report.faults.append(f"damaged after {len(found)} samples: {error}")
     report.samples = len(found)
@@ -62,7 +62,7 @@ def check(path: Path) -> Report:
     return report
 
 
-def _whole(path: Path) -> Iterator[str]:
+def _check_end(path: Path) -> Iterator[str]:
     """What tarfile forgives: a file cut between members."""
     size = path.stat().st_size
     if size < END or size % tarfile.BLOCKSIZE:
@@ -81,7 +81,7 @@ def _samples(path: Path, faults: list[str]) -> Iterator[_Sample]:
     size = path.stat().st_size
     with tarfile.open(path, "r:") as tar:
         for info in tar:
-            faults += _odd(info, names, size)
+            faults += _header_faults(info, names, size)
             names.add(info.name)
             key, _, rest = info.name.partition(".")
             name, _, extension = rest.partition(".")
@@ -91,12 +91,12 @@ def _samples(path: Path, faults: list[str]) -> Iterator[_Sample]:
                 sample = _Sample(key)
             sample.members.append(shards.Member(name, info.offset_data, info.size, extension))
             if name in shards.FIELDS and info.isreg() and info.offset_data + info.size <= size:
-                faults += _decoded(sample, sample.members[-1], tar.extractfile(info))
+                faults += _decode_faults(sample, sample.members[-1], tar.extractfile(info))
     if sample is not None:
         yield sample
 
 
-def _odd(info: tarfile.TarInfo, names: set[str], size: int) -> Iterator[str]:
+def _header_faults(info: tarfile.TarInfo, names: set[str], size: int) -> Iterator[str]:
     """Faults of a member's header."""
     parts = info.name.split(".")
     if info.name in names:
@@ -132,25 +132,17 @@ def _extensions(name: str) -> tuple[str, ...]:
     return tuple(frame_codec.EXTENSIONS.values()) if expected == "jpgs" else (expected,)
 
 
-def _decoded(sample: _Sample, member: shards.Member, stream: Any) -> Iterator[str]:
+def _decode_faults(sample: _Sample, member: shards.Member, stream: IO[bytes] | None) -> Iterator[str]:
     """Decode a member into its sample; a codec may fail on foreign bytes in any way."""
+    assert stream is not None  # of a plain file
     try:
         if shards.is_large(member.field):
-            _first_frame(stream)
+            check_first_frame(stream)
             return
         sample.values[member.field] = shards.decode(member.field, stream.read(), member.extension)
     except Exception as error:  # noqa: BLE001 - the fault is the answer
-        said = str(error).splitlines()[0] if str(error) else ""
-        yield f"{sample.key}.{member.field}: cannot be decoded: {type(error).__name__} {said}".rstrip()
-
-
-def _first_frame(stream: IO[bytes]) -> None:
-    import av
-
-    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-    with av.open(stream, mode="r", options=options) as container:
-        if next(container.decode(video=0), None) is None:
-            raise ValueError("a video without frames")
+        text = str(error).splitlines()[0] if str(error) else ""
+        yield f"{sample.key}.{member.field}: cannot be decoded: {type(error).__name__} {text}".rstrip()
 
 
 def _lengths(sample: _Sample) -> Iterator[str]:
@@ -161,8 +153,8 @@ def _lengths(sample: _Sample) -> Iterator[str]:
     if "clip" in values:
         counts["clip.frames"] = values["clip"].get("frames", 0)
     if len(set(counts.values())) > 1:
-        told = ", ".join(f"{name} {count}" for name, count in counts.items())
-        yield f"{sample.key}: fields of different length: {told}"
+        lengths = ", ".join(f"{name} {count}" for name, count in counts.items())
+        yield f"{sample.key}: fields of different length: {lengths}"
     elif counts and "sound" in values:
         expected = next(iter(counts.values())) * SAMPLES_A_FRAME
         if len(values["sound"]) != expected:
@@ -170,7 +162,7 @@ def _lengths(sample: _Sample) -> Iterator[str]:
 
 
 # --- against the index --------------------------------------------------------------------------------------
-def _recorded(path: Path, sample: _Sample) -> shards.SampleRecord:
+def _record(path: Path, sample: _Sample) -> shards.SampleRecord:
     """What the index should say of a sample."""
     store = Store(str(path.parent))
     payloads = {
@@ -183,7 +175,7 @@ def _recorded(path: Path, sample: _Sample) -> shards.SampleRecord:
             offsets = tuple(member.offset + o for o in frame_codec.member_offsets(member.extension, data))
     try:
         digest = shards.EncodedSample(sample.key, payloads).digest()
-    except Damaged:  # truncated: said already
+    except Damaged:  # truncated, which is reported already
         digest = ""
     return shards.SampleRecord(sample.key, digest, tuple(sample.members), offsets)
 

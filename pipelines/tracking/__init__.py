@@ -20,7 +20,6 @@ Events are flat dicts with `type`, `time` (seconds since the epoch) and `run_id`
 | node_cached | node, key, [state] |
 | params | node, values ([labels: what weights are not the published ones]: also a tag of the parent) |
 | metrics | node, values, step (None = final: also on the parent) |
-| image | node, name, step, path: store path of a PNG |
 | node_finished | node, status: FINISHED, FAILED or KILLED, [key], [digest], [seconds], [counts], [steps], |
 | | [rejects: [{unit, code, reason}]], [folder, files: names in it], [error], [detail] |
 | run_finished | status, [error] |
@@ -29,7 +28,7 @@ Other types (progress, warning) are skipped.
 """
 
 from pipelines.tracking.replay import Replayer
-from pipelines.tracking.server import Place, check_port, configured, place, serve, ui_command
+from pipelines.tracking.server import Place, check_port, configured_uri, place, serve, ui_command
 from pipelines.tracking.tracker import Tracker
 
-__all__ = ["Place", "Replayer", "Tracker", "check_port", "configured", "place", "serve", "ui_command"]
+__all__ = ["Place", "Replayer", "Tracker", "check_port", "configured_uri", "place", "serve", "ui_command"]

@@ -15,8 +15,8 @@ from typing import Any
 from pipelines.tracking.server import Place, prepare
 from pipelines.tracking.text import MAX_TAG, cut, flatten, name_of, public, public_tree, tags_of, yaml_of
 from storage.errors import Damaged, StoreError, StoreUnreachable
+from storage.ledger import Event
 
-Event = Mapping[str, Any]
 Fetch = Callable[[str], Path]
 """Store path -> a local file with its bytes."""
 
@@ -27,7 +27,7 @@ PARENT = "(run)"
 """Value of the tag reenact.node on a parent."""
 MAX_BATCH = 1000
 MAX_ARTIFACT = 25 * 2**20
-SHOWN = {".html", ".png", ".svg", ".mp4", ".json", ".parquet", ".txt", ".yaml", ".csv"}
+COPIED = {".html", ".png", ".svg", ".mp4", ".json", ".parquet", ".txt", ".yaml", ".csv"}
 """Output files copied to MLflow; everything else stays in the store, which the tags point to."""
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class _Table:
     changed: bool = False
 
     def put(self, node: str, state: str, reason: str = "", event: Event | None = None) -> None:
-        """What is not said this time stays as it was."""
+        """Set a row; counts and reason that are not given stay as they were."""
         _, units, rejected, before = self.rows.get(node, ("", "", "", ""))
         if event is not None:
             counts = event.get("counts") or {}
@@ -74,7 +74,7 @@ class Replayer:
     """Applies events to MLflow, one by one and in order; metrics gather until `flush`."""
 
     def __init__(self, where: Place, experiment: str = EXPERIMENT, fetch: Fetch | None = None):
-        quiet()
+        silence_mlflow()
         from mlflow.tracking import MlflowClient
 
         prepare(where)
@@ -320,8 +320,8 @@ class Replayer:
         for node in (event["node"], PARENT):
             if run := self._find(event["run_id"], node):
                 for name, value in values.items():
-                    shown = f"{event['node']}/{name.partition('/')[2] or name}" if node == PARENT else name
-                    self._point(run.id, shown, value, event, max(self._last_step(run, shown), 0))
+                    figure = f"{event['node']}/{name.partition('/')[2] or name}" if node == PARENT else name
+                    self._point(run.id, figure, value, event, max(self._last_step(run, figure), 0))
 
     def _last_step(self, run: _Run, name: str) -> int:
         if name not in run.steps:
@@ -334,10 +334,6 @@ class Replayer:
         from mlflow.entities import Metric
 
         self._metrics[run_id].append(Metric(name_of(name), float(value), millis(event), step))
-
-    def _on_image(self, event: Event) -> None:
-        if run := self._find(event["run_id"], event["node"]):
-            self._image(run, event["name"], event["path"], event.get("step") or 0, event)
 
     def _on_node_finished(self, event: Event) -> None:
         node = event["node"]
@@ -368,7 +364,7 @@ class Replayer:
     def _files(self, run: _Run, event: Event) -> None:
         for name in event.get("files") or ():
             path = f"{event['folder']}/{name}"
-            if Path(name).suffix in SHOWN and (local := self._local(path)):
+            if Path(name).suffix in COPIED and (local := self._local(path)):
                 self.client.log_artifact(run.id, str(local))
                 if local.suffix == ".png":
                     self._image(run, local.stem, path, event.get("steps") or 0, event)
@@ -427,7 +423,7 @@ def millis(event: Event) -> int:
     return int(event.get("time", 0) * 1000)
 
 
-def quiet() -> None:
+def silence_mlflow() -> None:
     """Before mlflow is imported: no telemetry, no minutes of retries (we retry ourselves), no start-up
     chatter."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

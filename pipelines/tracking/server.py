@@ -20,7 +20,7 @@ from urllib.request import ProxyHandler, build_opener, url2pathname
 
 from pipelines.errors import UserError
 from pipelines.tracking.text import public
-from storage.uris import check_uri, expanded
+from storage.uris import check_uri, expand_home
 
 STOP_SECONDS = 5.0
 POLL_SECONDS = 0.3
@@ -37,14 +37,14 @@ class Place:
         return self.uri.startswith(("http://", "https://"))
 
 
-def configured(tracking_uri: str = "") -> str:
+def configured_uri(tracking_uri: str = "") -> str:
     """Where the environment or else the setting wants runs tracked; "" = beside the store."""
-    return expanded(os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri)
+    return expand_home(os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri)
 
 
 def place(store_root: str, tracking_uri: str = "") -> Place:
     """MLFLOW_TRACKING_URI, else the setting, else sqlite and a folder in the store, if that is a folder."""
-    if uri := configured(tracking_uri):
+    if uri := configured_uri(tracking_uri):
         check_uri(uri, "the tracking URI")
         return Place(uri)
     folder = url2pathname(urlsplit(store_root).path) if store_root.startswith("file://") else store_root
@@ -75,7 +75,7 @@ def serve(
     store_root: str, tracking_uri: str = "", port: int = 5000,
     up: Callable[[], None] = lambda: None, waiting: Callable[[float], None] = lambda _seconds: None,
 ) -> None:  # fmt: skip
-    """Run the server until it ends or this process is told to (Ctrl-C, SIGTERM). waiting: called now and then
+    """Run the server until it ends, or Ctrl-C or SIGTERM ends this process. waiting: called now and then
     until it answers; up: once it does. UserError where it cannot run."""
     argv = ui_command(store_root, tracking_uri, port)
     check_port(port)

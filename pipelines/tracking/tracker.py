@@ -9,9 +9,10 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
-from pipelines.tracking.replay import EXPERIMENT, Event, Fetch, Replayer, quiet
+from pipelines.tracking.replay import EXPERIMENT, Fetch, Replayer, silence_mlflow
 from pipelines.tracking.server import Place
 from pipelines.tracking.text import public
+from storage.ledger import Event
 
 FLUSH_SECONDS = 2.0
 RETRY_SECONDS = 20.0
@@ -93,7 +94,7 @@ class Tracker:
 
     def _deliver(self, backlog: deque[Event]) -> bool:
         """Apply events from the front until done, or until MLflow does not answer."""
-        quiet()
+        silence_mlflow()
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 

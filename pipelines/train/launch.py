@@ -132,7 +132,7 @@ def run_workers(ctx: Context, job: Job) -> None:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from pipelines.cluster.executor import is_private
+    from pipelines.cluster.start import is_private
     from pipelines.train.group import OneMachine
     from pipelines.train.worker import work
 

@@ -11,8 +11,7 @@ from models.headgan import released
 from models.headgan.network import Generator
 from models.headgan.spec import SPEC
 from pipelines import media
-from pipelines.animate.perception import required_nets
-from pipelines.animate.render import Options
+from pipelines.animate.render import Options, required_nets
 from pipelines.animate.sound import encode_sound, encoder_of, feature_rows, silence_features, speech_at
 from pipelines.errors import UserError
 from pipelines.media.encoding import Timeline, timeline

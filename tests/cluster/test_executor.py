@@ -15,14 +15,16 @@ from types import SimpleNamespace
 import pytest
 
 from models.errors import InvalidSettings
-from pipelines.cluster import executor
-from pipelines.cluster.executor import ONE_THREAD, RayExecutor, Room, closed_environment, in_worker
+from pipelines.cluster import tasks
+from pipelines.cluster.executor import ONE_THREAD, Capacity, RayExecutor, start_private
+from pipelines.cluster.start import set_auth
+from pipelines.cluster.tasks import run_in_worker
 from pipelines.engine.node import Node
 from pipelines.engine.runner import Outcome, Runner
-from pipelines.errors import CodeError, traceback_of
+from pipelines.errors import CodeError, UserError, traceback_of
 from pipelines.runs.run import failures
 
-closed_environment(private=True)
+set_auth(private=True)
 import ray  # noqa: E402 - reads that environment once, when it is imported
 
 RUNTIME = SimpleNamespace(ray="", cpus=2, object_store_mb=100, workers=None, pools={})
@@ -201,18 +203,18 @@ def test_workers_that_mostly_wait_outnumber_the_cores_only_if_asked(monkeypatch)
 
 
 def test_nodes_share_the_gpus_of_a_cluster_as_they_share_its_cores():
-    room = Room(lambda: {"CPU": 16.0, "GPU": 1.0})
+    capacity = Capacity(lambda: {"CPU": 16.0, "GPU": 1.0})
     began = threading.Event()
 
     def second():
-        with room.of(1, {"cpu": 1, "gpu": 1}):
+        with capacity.reserve(1, {"cpu": 1, "gpu": 1}):
             began.set()
 
-    with room.of(1, {"cpu": 1, "gpu": 1}):
+    with capacity.reserve(1, {"cpu": 1, "gpu": 1}):
         thread = threading.Thread(target=second, daemon=True)
         thread.start()
         assert not began.wait(0.2)  # 15 cores are free, the GPU is not
-        with room.of(4, {"cpu": 2}):
+        with capacity.reserve(4, {"cpu": 2}):
             pass
     assert began.wait(5)
 
@@ -226,12 +228,12 @@ def test_a_fault_in_a_task_says_where_the_code_failed_and_not_what_ray_calls_it(
         return clip
 
     with pytest.raises(CodeError) as failed:
-        in_worker(evaluate, [1, 2])
+        run_in_worker(evaluate, [1, 2])
     assert str(failed.value) == "IndexError: list index out of range"
     trace = traceback_of(failed.value)
     assert "in evaluate\n" in trace
     assert trace.endswith("IndexError: list index out of range")
-    assert "ray" not in trace.replace(str(Path(executor.__file__)), "").lower()
+    assert "ray" not in trace.replace(str(Path(tasks.__file__)), "").lower()
     lines = list(failures(Outcome(failed={"eval.fsrt": failed.value})))
     assert lines == ["\neval.fsrt failed: IndexError: list index out of range", f"\n{trace}\n"]
 
@@ -242,7 +244,7 @@ def test_a_users_mistake_in_a_task_stays_one_line():
         raise InvalidSettings("eval.sources 2: expected 1")
 
     with pytest.raises(InvalidSettings) as failed:
-        in_worker(evaluate)
+        run_in_worker(evaluate)
     outcome = Outcome(failed={"eval.fsrt": failed.value})
     assert list(failures(outcome)) == ["\neval.fsrt failed: eval.sources 2: expected 1"]
     assert outcome.exit_code == 2
@@ -262,3 +264,30 @@ def born():
 '''.replace("NAMES", repr(sorted(ONE_THREAD))))  # fmt: skip
     assert not run_on_ray(project).failed
     assert {line for line in project.did() if line.startswith("double")} == {f"double {['1'] * 4}"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError("AF_UNIX path too long"), ray.exceptions.RaySystemError("no room in /dev/shm")],
+    ids=["sockets", "ray"],
+)
+def test_a_machine_on_which_ray_cannot_start_is_one_line(error, monkeypatch):
+    with pytest.raises(UserError, match="Ray cannot start on this machine: "):
+        start_with(error, monkeypatch)
+
+
+@pytest.mark.parametrize("error", [TypeError("got an unexpected keyword"), ValueError("ours"), KeyError("x")])
+def test_a_fault_of_ours_at_the_start_of_ray_stays_a_fault(error, monkeypatch):
+    with pytest.raises(type(error)) as raised:
+        start_with(error, monkeypatch)
+    assert raised.value is error
+
+
+def start_with(error, monkeypatch):
+    """Start a private Ray whose own start raises this."""
+
+    def init(**_options):
+        raise error
+
+    monkeypatch.setattr(ray, "init", init)
+    start_private(RUNTIME, {})

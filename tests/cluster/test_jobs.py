@@ -7,6 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from pipelines.cluster import jobs
+from pipelines.cluster.jobs import check_store
+from pipelines.errors import UserError
 from storage.errors import InvalidInput
 
 
@@ -65,3 +67,10 @@ def test_without_git_the_commit_is_unknown(monkeypatch):
     monkeypatch.delenv("REENACT_GIT", raising=False)
     monkeypatch.setenv("PATH", "/nowhere")
     assert jobs.git_state() == "unknown"
+
+
+def test_a_job_elsewhere_is_refused_a_store_in_a_folder_of_this_machine():
+    with pytest.raises(UserError, match=r"runtime\.store to a URI such as s3"):
+        check_store("http://head:8265", "/home/me/store", "")
+    check_store("http://head:8265", "file:///mnt/store", "")
+    check_store("http://127.0.0.1:8265", "/home/me/store", "")

@@ -6,8 +6,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -137,16 +139,11 @@ def test_a_job_server_that_is_none_is_named_in_a_line(mode, answer, listener, mo
     assert "\n" not in str(error.value)
 
 
-class RayThatFails:
-    """Ray, as far as joining and starting it goes, on a machine or with a cluster where that ends so."""
-
-    exceptions = SimpleNamespace(AuthenticationError=PermissionError)
-
-    def __init__(self, error: Exception):
-        self.error = error
-
-    def init(self, **_options: object) -> None:
-        raise self.error
+def failing_init(error: Exception) -> Callable[..., None]:
+    """A ray.init that ends so: raised from a module of Ray's, as its bare errors are."""
+    module: dict[str, Any] = {"__name__": "ray.stand_in", "error": error}
+    exec("def init(**options):\n    raise error", module)
+    return module["init"]
 
 
 @pytest.mark.parametrize(
@@ -165,8 +162,9 @@ class RayThatFails:
         ("local", OSError("[Errno 24] Too many open files"), r"Too many open files.*ulimit -n"),
     ],
 )
-def test_what_ray_says_of_a_machine_or_a_cluster_is_one_line(address, error, message):
+def test_what_ray_says_of_a_machine_or_a_cluster_is_one_line(address, error, message, monkeypatch):
     runtime = SimpleNamespace(ray=address, cpus=1, object_store_mb=100)
+    monkeypatch.setattr("ray.init", failing_init(error))
     with pytest.raises(UserError, match=message) as raised:
-        RayExecutor(runtime)._join(RayThatFails(error), address)
+        RayExecutor(runtime)._join(address)
     assert "\n" not in str(raised.value)

@@ -4,10 +4,19 @@ import pytest
 from models.perception.head.morphable import analytic
 from models.perception.head.pose import FLIP, project
 from pipelines.shards import contact_sheet
-from pipelines.shards.contact_sheet import CELL, FOUND, GIVEN, block, marked, opening, overlaid, sound_strip
+from pipelines.shards.contact_sheet import (
+    CELL,
+    DETECTED,
+    TRACKED,
+    block,
+    draw_marks,
+    opening,
+    overlay_mesh,
+    sound_strip,
+)
 
 GREY = np.full((8, 96, 96, 3), 128, np.uint8)
-SHOWN = {"__key__": "a#b", "frames": GREY, "shown": contact_sheet.columns(10), "count": 10}
+SHOWN = {"__key__": "a#b", "frames": GREY, "indices": contact_sheet.columns(10), "count": 10}
 TWICE = np.array([[2.0, 0, 0], [0, 2, 0]])
 
 
@@ -30,9 +39,9 @@ def test_boxes_are_drawn_in_pixels_of_the_clip():
         "boxes": np.tile(np.array([148, 98, 244, 194], np.float32), (10, 1)),
         "face_box": np.tile(np.array([12, 12, 84, 84], np.float32), (10, 1)),
     }
-    image = marked(np.zeros((CELL, CELL, 3), np.uint8), clip, 0, TWICE)
-    assert (image[48, 60] == GIVEN).all()  # (98 - 50) / 192 * 96 * 2
-    assert (image[24, 60] == FOUND).all()
+    image = draw_marks(np.zeros((CELL, CELL, 3), np.uint8), clip, 0, TWICE)
+    assert (image[48, 60] == TRACKED).all()  # (98 - 50) / 192 * 96 * 2
+    assert (image[24, 60] == DETECTED).all()
     assert not image[4, 4].any()
 
 
@@ -40,7 +49,7 @@ def test_the_mesh_covers_the_projected_head_and_nothing_else():
     clip = fit()
     fits = clip | {"seen": np.ones(10, bool)}
     model = analytic()
-    image = overlaid(np.full((CELL, CELL, 3), 128, np.uint8), fits, model, 0, TWICE)
+    image = overlay_mesh(np.full((CELL, CELL, 3), 128, np.uint8), fits, model, 0, TWICE)
     points = 2 * project(model.mean, 30.0, FLIP, np.array([48, 48, 0]))[:, :2]
     low, high = points.min(0), np.minimum(points.max(0), CELL)
     rows, columns = np.nonzero((image != 128).any(2))
@@ -51,15 +60,15 @@ def test_the_mesh_covers_the_projected_head_and_nothing_else():
 
 def test_a_frame_without_a_face_has_no_mesh():
     fits = fit() | {"seen": np.zeros(10, bool)}
-    image = overlaid(np.full((CELL, CELL, 3), 128, np.uint8), fits, analytic(), 0, TWICE)
+    image = overlay_mesh(np.full((CELL, CELL, 3), 128, np.uint8), fits, analytic(), 0, TWICE)
     assert (image == 128).all()
 
 
 def test_a_fit_of_another_model_is_told_and_not_drawn():
     clip = SHOWN | fit() | {"exp_coeffs": np.zeros((10, 3), np.float32)}
-    told = []
-    image = block(clip, analytic(), told)
-    assert "name the model of the fit with --mesh" in told[0]
+    notes = []
+    image = block(clip, analytic(), notes)
+    assert "name the model of the fit with --mesh" in notes[0]
     assert image.shape[0] < 2 * CELL
 
 

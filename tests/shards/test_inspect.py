@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from pipelines.cli.main import main
 from pipelines.runs.snapshot import ROOT
-from pipelines.shards.inspect import gathered, listing, size_text
+from pipelines.shards.inspect import gather_fields, listing, size_text
 from storage import locations, shards
 from storage.families import ManifestRow, UnitRecord, manifest_bytes, pack_record_bytes
 from storage.files import Store
@@ -113,7 +113,7 @@ def test_a_file_that_is_no_tar_is_one_line_and_exit_2(tmp_path):
 
 @pytest.mark.parametrize("node", list(MAKE))
 def test_the_other_families_of_a_clip_are_found_in_its_store(store, node):
-    found = gathered(store.fetch(locations.pack(node, "aa")), KEYS[1], [])
+    found = gather_fields(store.fetch(locations.pack(node, "aa")), KEYS[1], [])
     assert {"frames", "sound", "landmarks", "rotation", "scale"} <= set(found)
     np.testing.assert_array_equal(found["landmarks"], keypoints(KEYS[1])["landmarks"])
 
@@ -121,8 +121,8 @@ def test_the_other_families_of_a_clip_are_found_in_its_store(store, node):
 def test_outside_a_store_only_named_shards_are_read(store, shard, tmp_path):
     alone = tmp_path / "copy.tar"
     alone.write_bytes(shard.read_bytes())
-    assert "landmarks" not in gathered(alone, KEYS[0], [])
-    assert "landmarks" in gathered(alone, KEYS[0], [store.fetch(locations.pack("keypoints", "aa"))])
+    assert "landmarks" not in gather_fields(alone, KEYS[0], [])
+    assert "landmarks" in gather_fields(alone, KEYS[0], [store.fetch(locations.pack("keypoints", "aa"))])
 
 
 def test_the_sheet_is_written_with_everything_on_it(shard, tmp_path):

@@ -9,7 +9,7 @@ import torch
 from storage.checkpoints import StepCheckpoints
 from storage.errors import InvalidInput
 from storage.files import Store
-from storage.uris import check_uri, expanded, joined, public_uri, store_option
+from storage.uris import check_uri, expand_home, join_uri, public_uri, store_option
 
 HOLDING_CREDENTIALS = (
     "s3://AKIA:hunter2@bucket/x",
@@ -70,11 +70,11 @@ def test_a_uri_of_no_file_system_is_the_users_mistake():
 
 
 def test_a_path_is_put_before_the_query():
-    assert joined("s3://b/p/?region=eu&endpoint_override=h:1", "work/n/k") == (
+    assert join_uri("s3://b/p/?region=eu&endpoint_override=h:1", "work/n/k") == (
         "s3://b/p/work/n/k?region=eu&endpoint_override=h:1"
     )
-    assert joined("s3://b", "a") == "s3://b/a"
-    assert joined("s3://b/p", "a b?.bin") == "s3://b/p/a%20b%3F.bin"
+    assert join_uri("s3://b", "a") == "s3://b/a"
+    assert join_uri("s3://b/p", "a b?.bin") == "s3://b/p/a%20b%3F.bin"
 
 
 def test_a_store_below_a_store_with_a_query_reads_what_that_wrote():
@@ -124,7 +124,7 @@ def test_a_shown_uri_has_no_secret_even_where_it_cannot_be_parsed(uri):
 )
 def test_a_path_that_begins_with_a_tilde_begins_at_home(path, found, monkeypatch):
     monkeypatch.setenv("HOME", "/home/a b")
-    assert expanded(path) == found
+    assert expand_home(path) == found
 
 
 def test_a_store_at_home_makes_no_folder_named_tilde(tmp_path, monkeypatch):
@@ -154,3 +154,13 @@ def test_an_error_about_a_damaged_file_names_the_command_that_looks_at_its_store
     assert "`reenact verify --store 'my store'`" in str(
         Store("my store").damaged("packs/x is not as written")
     )
+
+
+def test_a_printed_command_names_the_store_unless_it_is_the_usual_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REENACT_STORE", raising=False)
+    assert store_option(Store(".reenact/store").uri) == ""
+    assert store_option(Store("other").uri) == " --store other"
+    assert store_option("s3://bucket/prefix") == " --store s3://bucket/prefix"
+    monkeypatch.setenv("REENACT_STORE", "s3://bucket/prefix")
+    assert store_option("s3://bucket/prefix") == ""

@@ -1,0 +1,62 @@
+"""Runs whose events MLflow did not take when they ran: delivered later, from the ledger."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from pipelines.cluster.runtime import RuntimeConfig
+from pipelines.tracking.server import place
+from pipelines.tracking.tracker import Tracker
+from storage import leases, ledger, locations
+from storage.files import Store
+from storage.ledger import Event
+
+STALE_AFTER = 24 * 3600.0
+"""Seconds without an event after which a run on another machine counts as dead."""
+
+
+def _marker(run_id: str) -> str:
+    return f"{locations.run(run_id)}/tracked.json"
+
+
+def mark_delivered(store: Store, run_id: str, note: Mapping[str, object]) -> None:
+    """Record that MLflow has all events of a run."""
+    store.write_json(_marker(run_id), note)
+
+
+def deliver_backlog(store: Store) -> None:
+    """Deliver to MLflow the events of earlier runs that it lacks, each to the place that the run was tracked
+    in."""
+    waiting = [run for run in ledger.runs(store) if not store.exists(_marker(run))]
+    for run_id in waiting:
+        events = list(ledger.read_events(store, run_id))
+        if not events or not _over(events):
+            continue
+        tracking, experiment = tracking_of(events)
+        tracker = Tracker(place(store.uri, tracking), experiment, store.fetch)
+        if not tracker.sync(events, over=True):
+            return
+        mark_delivered(store, run_id, {"late": True})
+
+
+def tracking_of(events: Sequence[Event]) -> tuple[str, str]:
+    """A run's tracking URI ("" = beside the store) and its experiment, from its first event."""
+    runtime = events[0].get("config", {}).get("runtime", {}) if events else {}
+    tracking = events[0].get("tracking", runtime.get("tracking", "")) if events else ""
+    return tracking, runtime.get("experiment", RuntimeConfig().experiment)
+
+
+def last_tracking(store: Store) -> str:
+    """Where the newest run is tracked, "" if beside the store."""
+    for run_id in reversed(ledger.runs(store)):
+        if events := list(ledger.read_events(store, run_id)):
+            return tracking_of(events)[0]
+    return ""
+
+
+def _over(events: Sequence[Event]) -> bool:
+    """The run ended, or its process is gone, or it has been silent for a day."""
+    if events[-1]["type"] == "run_finished":
+        return True
+    return leases.dead(events[0].get("holder", ":0")) or time.time() - events[-1]["time"] > STALE_AFTER
