@@ -35,7 +35,7 @@ CIRCLES = {"pipelines.eval.score", "models.perception.head.morphable", "pipeline
 LONGEST_FILE, LONGEST_FUNCTION = 450, 60
 LONGER = {"pipelines/engine/plan.py"}
 """Files over the limit; this set only shrinks."""
-MIRRORED = 0.74
+MIRRORED = 0.78
 """Share of the files that have a test file of their own; it only rises."""
 HEAVY = ("torch", "ray", "mlflow", "av", "dlib", "scipy", "webdataset", "yt_dlp", "transformers")
 
