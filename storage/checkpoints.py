@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ABOUT = "reenact"
+"""Metadata key of a checkpoint's JSON text."""
+MODEL, BEST = "model.safetensors", "best.safetensors"
+"""What a training phase publishes: the weights of its last step, and of the step with the best figure."""
+STATE, START = "state.safetensors", "start.safetensors"
+"""Beside them: all that training resumes from, and the weights it started from."""
+CHECKPOINTS = {"last": MODEL, "best": BEST}
+"""By what `eval.checkpoint` calls them."""
 _STEP = re.compile(r"step-(\d{9})\.safetensors")
 
 

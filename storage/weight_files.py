@@ -45,8 +45,8 @@ class Weights:
     settings: tuple[str, ...] = ()
     """JSON files that the publisher puts beside `file`; the first is required. They go into the header of
     the imported file, so that one digest pins all."""
-    leave: tuple[str, ...] = ()
-    """First parts of tensors' names that the import leaves behind: optimisers, counters, idle nets."""
+    drop_prefixes: tuple[str, ...] = ()
+    """First parts of tensors' names that the import drops: optimisers, counters, idle nets."""
 
 
 _DLIB = "face_recognition_models"
@@ -91,13 +91,13 @@ WEIGHTS: dict[str, Weights] = {w.id: w for w in (
     Weights(id="fsrt_kp", purpose="FSRT's keypoint detector", publisher="andrerochow/fsrt",
             file="kp_detector.pt", obtain="manual", licence="MIT code; see the project"),
     Weights(id="fsrt_vox", purpose="FSRT, VoxCeleb, 1 source", publisher="andrerochow/fsrt",
-            file="vox256.pt", obtain="manual", licence="MIT code; see the project", leave=_OF_FSRT),
+            file="vox256.pt", obtain="manual", licence="MIT code; see the project", drop_prefixes=_OF_FSRT),
     Weights(id="fsrt_vox_2src", purpose="FSRT, VoxCeleb, 2 sources", publisher="andrerochow/fsrt",
             file="vox256_2Source.pt", obtain="manual", licence="MIT code; see the project",
-            leave=_OF_FSRT),
+            drop_prefixes=_OF_FSRT),
     Weights(id="fomm_vox", purpose="FOMM's keypoint detector, in place of FSRT's",
             publisher="AliaksandrSiarohin/first-order-model", file="vox-cpk.pth.tar", obtain="manual",
-            licence="MIT code; see the project", leave=_OF_FOMM),
+            licence="MIT code; see the project", drop_prefixes=_OF_FOMM),
     Weights(id="headgan_vox", purpose="HeadGAN's generator, VoxCeleb", publisher="michaildoukas/headGAN",
             file="latest_net_G.pth", obtain="manual", licence=_HEADGAN_TERMS),
     Weights(id="headgan_vox_d", purpose="HeadGAN's judge of images", publisher="michaildoukas/headGAN",
@@ -106,7 +106,7 @@ WEIGHTS: dict[str, Weights] = {w.id: w for w in (
             file="latest_net_Dm.pth", obtain="manual", licence=_HEADGAN_TERMS),
     Weights(id="vgg19", purpose="perceptual losses", publisher="pytorch/vision",
             file="vgg19-dcbb9e9d.pth", obtain="manual", licence="BSD-3 code, trained on ImageNet",
-            leave=("classifier",)),
+            drop_prefixes=("classifier",)),
     Weights(id="arcface_r50", purpose="identity (CSIM)", publisher="deepinsight/insightface",
             file="backbone.pth", obtain="manual", licence="non-commercial research only"),
     Weights(id="deca", purpose="FLAME's coefficients from a picture", publisher="yfeng95/DECA",
@@ -207,13 +207,18 @@ def import_file(
     with store.scratch() as folder:
         out = folder / "weights.safetensors"
         argv = [sys.executable, "-m", "storage.weights_import", str(_named(source)), str(out)]
-        argv += ["--leave", *weights.leave, "--settings", *(str(path.absolute()) for path in settings)]
+        argv += [
+            "--drop-prefixes",
+            *weights.drop_prefixes,
+            "--settings",
+            *(str(path.absolute()) for path in settings),
+        ]
         result = subprocess.run(argv, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False)
         if result.returncode != 0:
             raise _import_failed(source, result.returncode, result.stderr)
         facts = json.loads(result.stdout)
-        if refused := facts.get("refused"):
-            raise InvalidInput(f"{source} cannot be imported as {weights_id}: {refused}")
+        if problem := facts.get("error"):
+            raise InvalidInput(f"{source} cannot be imported as {weights_id}: {problem}")
         if check is not None:
             check(out)
         record = asdict(weights) | facts | {"source_sha256": found, "sha256": sha256_file(out)}

@@ -1,7 +1,7 @@
 """Run alone, in its own process: a checkpoint file -> safetensors. Loads tensors only, never code.
 
-python -m storage.weights_import SOURCE TARGET [--leave NAME ...] [--settings FILE.json ...]
-prints {"tensors": n, "format": ..., "left": [...]}, or {"refused": why} of a file of other things; what
+python -m storage.weights_import SOURCE TARGET [--drop-prefixes NAME ...] [--settings FILE.json ...]
+prints {"tensors": n, "format": ..., "left": [...]}, or {"error": why} of a file of other things; what
 else goes wrong ends with a traceback.
 """
 
@@ -46,11 +46,11 @@ def tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def convert(
-    source: Path, target: Path, settings: Sequence[Path] = (), leave: Collection[str] = ()
+    source: Path, target: Path, settings: Sequence[Path] = (), drop_prefixes: Collection[str] = ()
 ) -> dict[str, Any]:
     """Returns what was found. Raises InvalidInput for a file that holds more than tensors and plain values.
 
-    Tensors whose name begins with a part in `leave` stay behind. Settings go into the header as text:
+    Tensors whose name begins with a part in `drop_prefixes` are dropped. Settings go into the header as text:
     {"settings": {file name: its JSON}} under `reenact`. One entry, because safetensors writes several in no
     fixed order.
     """
@@ -66,7 +66,7 @@ def convert(
         loaded, kind = load_pickle(source), "torch"
     if not isinstance(loaded, Mapping):
         raise InvalidInput(f"it holds a {type(loaded).__name__}, expected tensors by name")
-    left = {first for name in loaded if (first := str(name).split(".")[0]) in leave}
+    left = {first for name in loaded if (first := str(name).split(".")[0]) in drop_prefixes}
     found: dict[str, Any] = {}
     for name, tensor in tensors({k: v for k, v in loaded.items() if str(k).split(".")[0] not in left}):
         if name in found:
@@ -123,13 +123,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m storage.weights_import")
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
-    parser.add_argument("--leave", nargs="*", default=())
+    parser.add_argument("--drop-prefixes", nargs="*", default=())
     parser.add_argument("--settings", nargs="*", type=Path, default=())
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        found = convert(asked.source, asked.target, asked.settings, asked.leave)
+        found = convert(arguments.source, arguments.target, arguments.settings, arguments.drop_prefixes)
     except InvalidInput as error:
-        found = {"refused": str(error)}
+        found = {"error": str(error)}
     sys.stdout.write(json.dumps(found))
 
 

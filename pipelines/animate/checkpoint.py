@@ -14,9 +14,9 @@ from models import MODELS
 from models.spec import load_spec
 from pipelines.cli.options import command
 from pipelines.errors import UserError
-from pipelines.eval.score import CHECKPOINTS
 from pipelines.preprocess.clips import ClipsConfig
 from storage import locations
+from storage.checkpoints import CHECKPOINTS
 from storage.files import Store, sha256_file
 
 if TYPE_CHECKING:

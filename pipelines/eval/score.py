@@ -21,6 +21,7 @@ from pipelines.eval.methods import CODEC, COPY
 from pipelines.eval.metrics import METRICS, Sums
 from pipelines.eval.metrics.akd import FRAME_SIZE, found
 from pipelines.figures import pictures
+from storage.checkpoints import CHECKPOINTS
 from storage.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from models.reenactor import Reenactor
     from pipelines.eval.evaluate import EvalConfig
 
-CHECKPOINTS = {"last": "model.safetensors", "best": "best.safetensors"}
 NETS_OF_LANDMARKS = ("dlib_hog", "dlib68")
 LANDMARK_BACKEND = f"{' + '.join(NETS_OF_LANDMARKS)} on frames resized to {FRAME_SIZE} px, largest face"
 CELL = 192

@@ -10,12 +10,11 @@ from typing import Any, Literal
 
 from pipelines.runs.retention import reach
 from storage import leases, ledger, locations
+from storage.checkpoints import BEST, STATE, about
 from storage.errors import Damaged
 from storage.families import ManifestRow, read_manifest, read_pack_record, stored_sample
 from storage.files import Store, sha256_file
 from storage.shards import shard_size
-
-BEST, STATE = "best.safetensors", "state.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +128,6 @@ def _sha256(store: Store, path: str) -> str:
 
 def _best(store: Store, node: str, folder: str) -> Iterator[Fault]:
     """The best weights of a training are those of the step that its state names as the best."""
-    from storage.checkpoints import about
-
     state, best = (about(store.fetch(f"{folder}/{name}")) for name in (STATE, BEST))
     recorded = state.get("best")
     if recorded is not None and recorded[1] != best.get("step"):

@@ -22,13 +22,11 @@ from pipelines.train.objective import choose_parts, learn
 from pipelines.train.optim import Ema, adam, moments, restore_moments
 from pipelines.train.stopping import Stop
 from storage import checkpoints
-from storage.checkpoints import StepCheckpoints
+from storage.checkpoints import BEST, MODEL, START, STATE, StepCheckpoints
 from storage.errors import Damaged
 from storage.files import Store
 
-START, BEST = "start.safetensors", "best.safetensors"
 _BEST = re.compile(r"best-(\d{9})\.safetensors")
-MODEL, STATE = "model.safetensors", "state.safetensors"
 
 
 class State:

@@ -4,7 +4,6 @@ import json
 import pickle
 import sys
 
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -13,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from storage import locations, weight_files
 from storage.errors import InvalidInput, StoreError
 from storage.files import Store
-from storage.weights_import import convert
 
 
 @pytest.fixture
@@ -46,35 +44,6 @@ def test_a_checkpoint_with_code_is_refused_and_not_run(store, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_numpys_numbers_in_a_checkpoint_are_left_behind(tmp_path, zipped):
-    file = tmp_path / "model.pth.tar"
-    scores = {"loss_val_best": np.float64(23.5), "it": np.int64(7), "worst": -np.inf, "run_id": None}
-    torch.save({"a": torch.ones(2), **scores}, file, _use_new_zipfile_serialization=zipped)
-    assert convert(file, tmp_path / "out")["tensors"] == 1
-    assert list(load_file(tmp_path / "out")) == ["a"]
-
-
-def test_numpys_own_functions_are_never_called(tmp_path):
-    """A file may ask for a dtype of objects, or for an array: the one is not made, the other is refused."""
-    torch.save({"a": torch.ones(2), "b": np.dtype("O")}, tmp_path / "dtype.pt")
-    assert convert(tmp_path / "dtype.pt", tmp_path / "out")["tensors"] == 1
-    torch.save({"a": torch.ones(2), "b": np.ones(3)}, tmp_path / "array.pt")
-    with pytest.raises(InvalidInput, match=r"not a file of tensors alone: it calls numpy\..*_reconstruct"):
-        convert(tmp_path / "array.pt", tmp_path / "out")
-
-
-def test_what_no_net_of_ours_is_stays_behind(tmp_path):
-    state = {0: {"step": torch.tensor(3.0), "exp_avg": torch.ones(4)}}
-    adam = {"state": state, "param_groups": [{"params": [0]}]}
-    torch.save(
-        {"encoder": {"w": torch.ones(2)}, "optimizer": adam, "optimizer_disc": adam}, tmp_path / "x.pt"
-    )
-    facts = convert(tmp_path / "x.pt", tmp_path / "out", leave=weight_files.known("fsrt_vox").leave)
-    assert facts["left"] == ["optimizer", "optimizer_disc"]
-    assert list(load_file(tmp_path / "out")) == ["encoder.w"]
-
-
 def test_a_file_that_does_not_pass_the_check_is_not_imported(store, tmp_path):
     def check(path):
         raise ValueError(f"only {len(load_file(path))} tensor")
@@ -83,19 +52,6 @@ def test_a_file_that_does_not_pass_the_check_is_not_imported(store, tmp_path):
     with pytest.raises(ValueError, match="only 1 tensor"):
         weight_files.import_file(store, "fsrt_kp", tmp_path / "1.pt", check)
     assert weight_files.pinned(store, "fsrt_kp") == "missing"
-
-
-@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", pickle.dumps([1, 2])])
-def test_what_is_no_checkpoint_is_said_in_a_line(tmp_path, content):
-    (tmp_path / "x.pt").write_bytes(content)
-    with pytest.raises(InvalidInput, match=r"^not a file of tensors alone: it is cut off, or in no [^\n]*$"):
-        convert(tmp_path / "x.pt", tmp_path / "out")
-
-
-def test_what_is_no_safetensors_file_is_said_in_a_line(tmp_path):
-    (tmp_path / "x.safetensors").write_bytes(b"<html>not found</html>")
-    with pytest.raises(InvalidInput, match=r"^not a file of tensors alone: [^\n]*$"):
-        convert(tmp_path / "x.safetensors", tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -118,12 +74,6 @@ def test_a_file_is_blamed_only_where_the_import_refuses_it(store, tmp_path, monk
     with pytest.raises(kind) as caught:
         weight_files.import_file(store, "vgg19", tmp_path / "vgg19-dcbb9e9d.pth")
     assert type(caught.value) is kind
-
-
-def test_two_tensors_of_one_name_are_refused(tmp_path):
-    torch.save({"a": {"b.c": torch.ones(1)}, "a.b": {"c": torch.zeros(1)}}, tmp_path / "x.pt")
-    with pytest.raises(InvalidInput, match=r"two tensors would be called a\.b\.c"):
-        convert(tmp_path / "x.pt", tmp_path / "out")
 
 
 def test_another_file_under_the_same_id_is_refused(store, tmp_path):

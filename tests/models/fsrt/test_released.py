@@ -56,7 +56,7 @@ def imported(folder, weights_id: str, content: object):
     """A publisher's file with this content, after its import."""
     torch.save(content, folder / f"{weights_id}.pt")
     target = folder / f"{weights_id}.safetensors"
-    convert(folder / f"{weights_id}.pt", target, leave=known(weights_id).leave)
+    convert(folder / f"{weights_id}.pt", target, drop_prefixes=known(weights_id).drop_prefixes)
     return target
 
 
