@@ -45,4 +45,4 @@ def test_a_pin_keeps_its_artifact_and_a_damaged_one_is_reported(store):
     store.write_json("refs/bad.json", {"artifacts": ["k"]})
     damaged = []
     assert retention.reach(store, 1, damaged.append).keys == {("recordings", "k")}
-    assert damaged == ["refs/bad.json: its artifacts are no keys by node"]
+    assert damaged == ["refs/bad.json: its artifacts are no keys by corpus"]
