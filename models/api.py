@@ -1,110 +1,229 @@
-"""What a model gives the training loop: phases as values, and a task that turns clips into named losses.
+"""A phase of training as values: what learns from which losses, on which optimizer, beginning with what.
 
-A new model writes `phases.py` with `Phase` values and `task.py` with one class per kind of training step; the
-loop (pipelines/train/loop.py) needs nothing else. Importing this module loads neither torch nor any model.
+A new model writes `phases.py` with `Phase` values and `task.py` with a `models.task.Task`; the loop
+(pipelines/train/updates.py shows a whole step) needs nothing else. Importing this module loads neither torch
+nor any model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Literal, NamedTuple
 
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor, nn
+RELEASED = "weights."
+"""How `Phase.init` names a released file."""
+EMA = "_ema"
+"""A part's running mean is published beside it under the part's name and this."""
 
-RELEASED = "weights."  # how `Phase.start_from` names a released file
 
-Sample = dict[str, "np.ndarray"]
-"""What a task draws from one clip: arrays of fixed shape, stacked by the loader."""
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """How much one loss term counts. Everything is in steps of the phase, so a budget may grow."""
 
-Batch = dict[str, "Tensor"]
-"""Stacked samples on the training device, first dimension B."""
+    weight: float
+    """0 = computed without gradient and logged, if the nets it needs are at hand. A term that shall not be
+    computed is left out, or null."""
+    every: int = 1
+    """Computed at every so many steps only; the weight stays as it is."""
+    start: int = 0
+    """Steps of the phase before it is first computed."""
+    ramp: int = 0
+    """Steps after `start` over which the weight rises linearly to its value."""
+
+    def __post_init__(self) -> None:
+        _steps("loss", every=(self.every, 1), start=(self.start, 0), ramp=(self.ramp, 0))
+
+    def weight_at(self, step: int) -> float | None:
+        """The weight at a step, which counts from 1; None = not computed."""
+        if step <= self.start or step % self.every:
+            return None
+        return self.weight * min(1.0, (step - self.start) / self.ramp) if self.ramp else self.weight
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Optim:
-    """Adam with a linear warm-up, an exponential decay, and a linear fall to 0 for models that end so.
-    Nothing here depends on a phase's step budget.
-    """
+class Schedule:
+    """Learning rate over steps: a linear warm-up, an exponential decay, then a linear decay to 0 for models
+    that end so. Nothing here depends on a phase's step budget."""
 
-    lr: float = 1e-4
-    """Learning rate at the end of the warm-up."""
-    betas: tuple[float, float] = (0.9, 0.999)
     warmup: int = 0
     """Steps over which the rate rises linearly from 0."""
     decay: float = 1.0
-    """Factor by which the rate has fallen `decay_steps` after the warm-up."""
+    """Factor by which the rate is lower `decay_steps` after the warm-up; exponential in between."""
     decay_steps: int = 1_000_000
-    hold: int = 0
-    """Steps after the warm-up before the fall."""
-    fall: int | None = None
+    constant_steps: int = 0
+    """Steps after the warm-up before the linear decay."""
+    linear_decay_steps: int | None = None
     """Steps over which the rate then falls linearly, the step after them being the first without one; None =
     never. Training cannot go on beyond it."""
-    clip: float | None = None
-    """Largest gradient norm, or None."""
-    start: int | None = 0
-    """Steps this clock shows when the phase begins, so that one schedule runs through several phases. None:
-    those that the net's Adam has done by then, in the phases whose moments it goes on with (`Phase.carry`).
+    step_offset: int | None = 0
+    """Steps that the schedule has behind it when the phase begins, so that one schedule runs through several
+    phases. None: as many as were done in the phases whose optimizers it resumes (`Phase.resume_optimizers`).
     """
 
     def __post_init__(self) -> None:
-        if not self.lr > 0:
-            raise ValueError(f"lr {self.lr}: expected a positive number")
-        if self.warmup < 0:
-            raise ValueError(f"warmup {self.warmup}: expected 0 or more steps")
-        if not 0 < self.decay <= 1 or self.decay_steps < 1:
+        _steps("schedule", warmup=(self.warmup, 0), decay_steps=(self.decay_steps, 1),
+               constant_steps=(self.constant_steps, 0), linear_decay_steps=(self.linear_decay_steps, 1),
+               step_offset=(self.step_offset, 0))  # fmt: skip
+        if not 0 < self.decay <= 1:
+            raise ValueError(f"decay {self.decay}: expected a factor above 0, at most 1")
+        if self.step_offset is None and self.linear_decay_steps is not None:
             raise ValueError(
-                f"decay {self.decay} over {self.decay_steps} steps: expected (0, 1] over 1 or more"
+                f"step_offset null with linear_decay_steps {self.linear_decay_steps}: expected the number of "
+                "steps done before, or no linear decay"
             )
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"clip {self.clip}: expected a positive number or null")
-        if self.start is not None and self.start < 0:
-            raise ValueError(f"start {self.start}: expected 0 or more steps, or null")
-        if self.start is None and self.fall is not None:
-            raise ValueError(f"start null with fall {self.fall}: expected the steps done before, or no fall")
-        if self.hold < 0 or (self.fall is not None and self.fall < 1):
-            raise ValueError(f"hold {self.hold}, fall {self.fall}: expected 0 or more steps, and 1 or more")
 
     @property
     def last(self) -> int | None:
         """The last step of a phase that has a rate above 0."""
-        if self.fall is None or self.start is None:
+        if self.linear_decay_steps is None or self.step_offset is None:
             return None
-        return self.warmup + self.hold + self.fall - self.start
+        return self.warmup + self.constant_steps + self.linear_decay_steps - self.step_offset
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Adversary:
-    """The judges of a phase: discriminators with an optimiser of their own.
-
-    One backward pass serves both sides. The generator's terms look through judges whose weights are held
-    still, the judges' own terms look at images cut off from the generator; so neither side's gradient
-    depends on which of them moves first.
-    """
-
-    train: tuple[str, ...]
-    """Parts of the net that judge."""
-    optim: Optim = field(default_factory=Optim)
-    losses: dict[str, float | None]
-    """Weight of each of the judges' own terms."""
-    fools: dict[str, float | None]
-    """Weight of each of the generator's terms that look through the judges."""
-    alone: int = 0
-    """Steps at the start of the phase in which the judges learn and `fools` are left out."""
-    every: int = 1
-    """The judges move at every so many steps of the generator's, on the gradient of that step alone."""
+class Optimizer:
+    kind: Literal["adam", "adamw", "ranger"] = "adam"
+    """ranger: RAdam, Lookahead and gradient centralisation (pipelines/train/ranger.py)."""
+    lr: float = 1e-4
+    """Learning rate at the end of the warm-up."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    """adam: an L2 term in the gradient; adamw and ranger: decoupled."""
+    schedule: Schedule = field(default_factory=Schedule)
+    clip: float | None = None
+    """Largest gradient norm of an update, or None."""
+    lazy: int = 1
+    """Interval k of a regulariser that moves this optimizer besides its main update: learning rate and betas
+    are corrected by c = k / (k + 1), as lr * c and betas ** c (StyleGAN2, appendix B). 1 = no correction."""
 
     def __post_init__(self) -> None:
-        if not self.train:
-            raise ValueError("adversary.train is empty; name at least one part of the net")
-        if self.alone < 0:
-            raise ValueError(f"adversary.alone {self.alone}: expected 0 or more steps")
-        if self.every < 1:
-            raise ValueError(f"adversary.every {self.every}: expected 1 or more steps")
-        if not any((weight or 0) > 0 for weight in self.losses.values()):
-            raise ValueError(f"adversary: no loss has a weight above 0 in {self.losses}")
+        if not self.lr > 0:
+            raise ValueError(f"lr {self.lr}: expected a positive number")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas {self.betas}: expected two numbers from 0, below 1")
+        if not self.eps > 0 or self.weight_decay < 0:
+            raise ValueError(
+                f"eps {self.eps}, weight_decay {self.weight_decay}: expected above 0, and 0 or more"
+            )
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip {self.clip}: expected a positive number or null")
+        _steps("optimizer", lazy=(self.lazy, 1))
+
+    @property
+    def correction(self) -> float:
+        """Factor of the learning rate and exponent of the betas for a lazy regulariser."""
+        return self.lazy / (self.lazy + 1) if self.lazy > 1 else 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Update:
+    """One optimizer step of one side of a training.
+
+    Updates without `own_forward` learn from one forward and one backward pass: a term of one side must look
+    through the parts of the other as constants, or at images detached from it, so that no side's gradient
+    depends on which of them moves first. An update with `own_forward` runs a pass of its own, after the
+    updates before it have moved.
+    """
+
+    parts: dict[str, float | None]
+    """Part of the net that learns -> factor of the learning rate; null = it does not learn here."""
+    optimizer: str = "g"
+    """Name in `Phase.optimizers`; several updates may share one."""
+    losses: dict[str, Loss | None]
+    """The task's loss terms; null or left out = not computed."""
+    every: int = 1
+    """It moves at every so many steps, on the gradient of that step alone."""
+    start: int = 0
+    """Steps of the phase before it first moves."""
+    own_forward: bool = False
+    """A pass of its own over the step's samples, with noise of its own (`TrainStep.generator`)."""
+
+    def __post_init__(self) -> None:
+        _steps("update", every=(self.every, 1), start=(self.start, 0))
+
+    @property
+    def scales(self) -> dict[str, float]:
+        """Part that learns -> factor of the learning rate."""
+        return {part: scale for part, scale in self.parts.items() if scale is not None}
+
+    @property
+    def terms(self) -> dict[str, Loss]:
+        """The terms that are computed, weights of 0 among them."""
+        return {name: loss for name, loss in self.losses.items() if loss is not None}
+
+    def due(self, step: int) -> bool:
+        """Whether it moves at a step, which counts from 1."""
+        return step > self.start and step % self.every == 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ema:
+    """The running mean of a part, by one of three measures."""
+
+    decay: float | None = None
+    """mean <- decay * mean + (1 - decay) * now, at each step."""
+    half_life_steps: float | None = None
+    half_life_images: float | None = None
+    """In samples seen, so that it does not depend on the batch size (StyleGAN2: 10,000)."""
+    ramp: float | None = None
+    """With a half-life: at most this share of the images or steps seen so far (StyleGAN2-ADA: 0.05)."""
+
+    def __post_init__(self) -> None:
+        measures = (self.decay, self.half_life_steps, self.half_life_images)
+        if sum(one is not None for one in measures) != 1:
+            raise ValueError("ema: expected one of decay, half_life_steps and half_life_images")
+        if self.decay is not None and not 0 <= self.decay < 1:
+            raise ValueError(f"ema.decay {self.decay}: expected 0 or more, below 1")
+        if any(one is not None and not one > 0 for one in (*measures[1:], self.ramp)):
+            raise ValueError("ema: expected a half-life and a ramp above 0")
+        if self.ramp is not None and self.decay is not None:
+            raise ValueError("ema: ramp goes with a half-life, found decay")
+
+    def decay_at(self, step: int, batch: int) -> float:
+        """The decay of a step, which counts from 1, of `batch` samples."""
+        if self.decay is not None:
+            return self.decay
+        unit = 1 if self.half_life_images is None else batch
+        half_life = self.half_life_steps if self.half_life_images is None else self.half_life_images
+        assert half_life is not None  # __post_init__
+        if self.ramp is not None:
+            half_life = min(half_life, self.ramp * step * unit)
+        return 0.5 ** (unit / half_life)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Best:
+    """Which validation gave the best weights."""
+
+    figure: str = "psnr"
+    """Any figure of validation, as it is logged without `held_out/`."""
+    highest: bool = True
+    """False: the lowest is the best."""
+
+    def better(self, value: float, than: float) -> bool:
+        return value > than if self.highest else value < than
+
+
+class Source(NamedTuple):
+    """Where weights that a phase starts from come from: a phase or a released file, and a part of it."""
+
+    phase: str | None
+    released: str | None
+    part: str | None
+    """None = the part of the same name."""
+
+    @classmethod
+    def parse(cls, text: str) -> Source:
+        """ "phase", "phase.part", "weights.<id>" or "weights.<id>.<part>" """
+        released = text.removeprefix(RELEASED) if text.startswith(RELEASED) else None
+        name, _, part = (text if released is None else released).partition(".")
+        return cls(name if released is None else None, None if released is None else name, part or None)
+
+    @property
+    def name(self) -> str:
+        return self.phase or f"{RELEASED}{self.released}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,80 +231,145 @@ class Phase:
     """One stretch of training: a node of the graph, `train.<model>.<name>`."""
 
     name: str
-    start_from: str | None = None
-    """The phase whose weights this one begins with, or `weights.<id>`, a released file that was imported
-    (`reenact weights`); None = PyTorch's initial values.
+    init: str | dict[str, str | None] | None = None
+    """What the weights begin with: "phase", or "weights.<id>", a released file that was imported (`reenact
+    weights`), for all parts that it brings; or by part, {part: "phase" | "phase.part" | "weights.<id>"}.
+    `generator_ema` is the running mean of `generator`, as a source and as what a running mean begins with.
+    None = PyTorch's initial values.
     """
-    carry: bool = False
-    """Go on with the Adam moments of the phase it starts from too, as one training that was not cut."""
+    resume_optimizers: bool = False
+    """Go on with the optimizer states of the phases it starts from too, as one training that was not cut."""
     steps: int
-    """Optimiser steps. May be raised later: training then continues."""
+    """Training steps. May be raised later: training then continues."""
     batch: int
-    """Samples per optimiser step, over all workers."""
+    """Samples per step, over all workers."""
     chunk: int | None = None
     """Samples per forward pass, None = the whole batch. Batch statistics (FSRT's covariance, BatchNorm) are
     taken over a chunk, so it changes results; the number of workers does not (but the running statistics of
     a BatchNorm that learns are those of the first worker's chunks). Chunks are dealt out evenly to the
     workers.
     """
-    train: tuple[str, ...]
-    """Parts of the net that learn; the others are frozen in eval mode. A name without a part is an error."""
-    optim: Optim = field(default_factory=Optim)
-    losses: dict[str, float | None] = field(default_factory=dict)
-    """Weight of each loss term. 0 = computed without gradient and logged, if the nets it needs are at hand;
-    null or left out = not computed.
+    optimizers: dict[str, Optimizer]
+    updates: dict[str, Update | None]
+    """By name, in the order in which they are computed and move; null drops one. The first is what
+    `loss/total`, `gradient_norm` and `learning_rate` are logged of."""
+    frames_from: str = "clips"
+    """The family whose frames the clips show: `clips`, or a view."""
+    uses: dict[str, str] = field(default_factory=dict)
+    """Name -> phase of the same model whose checkpoint the task is handed under that name (`Task.use`)."""
+    ema: dict[str, Ema | None] = field(default_factory=dict)
+    """Part -> its running mean, which validation and inference use, and which is published beside the part.
     """
-    ema: float = 0.0
-    """Decay of a running mean of the weights, which is then what the phase publishes; 0 = off."""
-    adversary: Adversary | None = None
-    """The discriminators, in a phase that has them."""
     validate_every: int = 500
     """Steps between validations. The best weights are chosen among these steps alone, so that they depend on
-    nothing but the phase; the last step is looked at too, but not chosen."""
+    nothing but the phase; the last step is validated too, but not chosen."""
+    validation_samples: int = 16
+    """Fixed samples of held-out clips that a validation looks at."""
+    best: Best | None = field(default_factory=Best)
+    """None = no best weights are kept."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1:
-            raise ValueError(
-                f"phase {self.name}: {self.steps} steps of {self.batch}: expected 1 or more of each"
-            )
-        if self.validate_every < 1:
-            raise ValueError(
-                f"phase {self.name}: validate_every {self.validate_every}: expected 1 or more steps"
-            )
+        try:
+            self._check_sizes()
+            self._check_updates()
+            self._check_start()
+        except ValueError as error:
+            raise ValueError(f"phase {self.name}: {error}") from None
+
+    def _check_sizes(self) -> None:
+        _steps("", steps=(self.steps, 1), batch=(self.batch, 1), validate_every=(self.validate_every, 1),
+               validation_samples=(self.validation_samples, 1))  # fmt: skip
         if self.batch % self.chunk_size:
-            raise ValueError(f"phase {self.name}: chunk {self.chunk} does not divide batch {self.batch}")
-        if not self.train:
-            raise ValueError(f"phase {self.name}: train is empty; name at least one part of the net")
-        if not any((weight or 0) > 0 for weight in self.losses.values()):
-            raise ValueError(f"phase {self.name}: no loss has a weight above 0 in {self.losses}")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"phase {self.name}: ema {self.ema}: expected 0 (off) or more, below 1")
-        if self.carry and (self.start_from is None or self.released):
-            raise ValueError(f"phase {self.name}: carry needs a phase to start from, found {self.start_from}")
-        if self.adversary and (both := set(self.train) & set(self.adversary.train)):
-            raise ValueError(f"phase {self.name}: {sorted(both)} cannot both learn and judge")
-        for optim in (self.optim, *([self.adversary.optim] if self.adversary else [])):
-            if optim.last is not None and self.steps > optim.last:
+            raise ValueError(f"chunk {self.chunk} does not divide batch {self.batch}")
+
+    def _check_updates(self) -> None:
+        updates = self.active_updates
+        if not updates:
+            raise ValueError("updates is empty; name at least one")
+        for name, update in updates.items():
+            if not update.scales:
+                raise ValueError(f"update {name} learns no part; name at least one in updates.{name}.parts")
+            if update.optimizer not in self.optimizers:
                 raise ValueError(
-                    f"phase {self.name}: {self.steps} steps, but its rate has fallen to 0 after step "
-                    f"{optim.last}; raise optim.fall or optim.hold, or lower steps"
+                    f"update {name} moves optimizer {update.optimizer!r}; optimizers has "
+                    f"{', '.join(self.optimizers)}"
                 )
+            if not any(loss.weight > 0 for loss in update.terms.values()):
+                raise ValueError(f"update {name} has no loss with a weight above 0")
+            last = self.optimizers[update.optimizer].schedule.last
+            if last is not None and self.steps > last:
+                raise ValueError(
+                    f"{self.steps} steps, but the rate of optimizer {update.optimizer} is 0 after "
+                    f"step {last}; raise its schedule.linear_decay_steps or constant_steps, or lower steps"
+                )
+        self._check_owners(updates)
+
+    def _check_owners(self, updates: Mapping[str, Update]) -> None:
+        """Each part learns on one optimizer, at one rate, and from one pass at a time."""
+        first: dict[str, str] = {}
+        shared: dict[str, str] = {}
+        for name, update in updates.items():
+            for part, scale in update.scales.items():
+                other = first.setdefault(part, name)
+                if updates[other].optimizer != update.optimizer:
+                    raise ValueError(
+                        f"part {part} learns in update {other} on optimizer {updates[other].optimizer} and "
+                        f"in update {name} on {update.optimizer}; expected one optimizer for each part"
+                    )
+                if updates[other].scales[part] != scale:
+                    raise ValueError(
+                        f"part {part} has rate factor {updates[other].scales[part]} in update {other} and "
+                        f"{scale} in update {name}; expected one"
+                    )
+                if not update.own_forward and shared.setdefault(part, name) != name:
+                    raise ValueError(
+                        f"part {part} learns in updates {shared[part]} and {name} from one pass; join their "
+                        f"losses, or set updates.{name}.own_forward"
+                    )
+        if unknown := sorted({part for part, ema in self.ema.items() if ema} - set(first)):
+            raise ValueError(f"ema of {unknown}, which no update learns; the updates learn {sorted(first)}")
+
+    def _check_start(self) -> None:
+        if self.resume_optimizers and not any(source.phase for source in self.sources.values()):
+            raise ValueError(f"resume_optimizers needs a phase to start from, found init {self.init}")
 
     @property
-    def released(self) -> str | None:
-        """Id of the released weights it starts from, if any."""
-        found = (self.start_from or "").partition(RELEASED)
-        return found[2] if found[1] and not found[0] else None
+    def active_updates(self) -> dict[str, Update]:
+        """Those that the run file does not drop."""
+        return {name: update for name, update in self.updates.items() if update is not None}
 
     @property
-    def learning(self) -> tuple[str, ...]:
-        """Parts of the net that learn, the judges among them."""
-        return (*self.train, *(self.adversary.train if self.adversary else ()))
+    def trainable(self) -> tuple[str, ...]:
+        """Parts of the net that learn, those of the first update first."""
+        return tuple(dict.fromkeys(part for one in self.active_updates.values() for part in one.scales))
 
     @property
     def weights(self) -> dict[str, float]:
-        """The generator's terms, without those that look through judges."""
-        return given(self.losses)
+        """Every term that is computed, over all updates, and its weight."""
+        terms = [item for one in self.active_updates.values() for item in one.terms.items()]
+        return {name: max(loss.weight for other, loss in terms if other == name) for name, _ in terms}
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """Part -> where it comes from; under "" the source of all parts that it brings."""
+        table = {"": self.init} if isinstance(self.init, str) else self.init or {}
+        return {part: Source.parse(text) for part, text in table.items() if text}
+
+    @property
+    def phases_before(self) -> tuple[str, ...]:
+        """Phases whose checkpoints it reads: to start from, and to use."""
+        starts = (source.phase for source in self.sources.values() if source.phase)
+        return tuple(dict.fromkeys((*starts, *self.uses.values())))
+
+    @property
+    def released(self) -> tuple[str, ...]:
+        """Ids of the released weights it starts from."""
+        ids = (source.released for source in self.sources.values() if source.released)
+        return tuple(dict.fromkeys(ids))
+
+    @property
+    def ema_parts(self) -> dict[str, Ema]:
+        return {part: ema for part, ema in self.ema.items() if ema is not None}
 
     @property
     def chunk_size(self) -> int:
@@ -194,7 +378,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """How a phase starts from released weights: `Phase.start_from: weights.<id>` names one of the model's."""
+    """How a phase starts from released weights: `Phase.init: weights.<id>` names one of the model's."""
 
     reader: str
     """"module:function" of ({weights id: safetensors as imported}, the model's settings, the phase) ->
@@ -206,79 +390,15 @@ class Released:
     """Of the net, that these files are sure to hold."""
 
 
-def given(losses: Mapping[str, float | None]) -> dict[str, float]:
-    """The terms to compute: those whose weight is not null."""
-    return {name: weight for name, weight in losses.items() if weight is not None}
-
-
-class Clip(Protocol):
-    """A clip as a task sees it when it draws: nothing is read before it is asked for."""
-
-    key: str
-    length: int
-
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
-        """Those frames only -> (n,S,S,3) uint8 RGB."""
-        ...
-
-    def read(self, name: str) -> Any:
-        """A whole field of a family the phase reads (storage/shards.py), e.g. landmarks (T,68,2)."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Look:
-    """A batch as validation sees it. Pictures are uint8 RGB."""
-
-    row: np.ndarray
-    """(B,H,W',3) pictures side by side, left to right as the model's README says."""
-    scores: dict[str, float] = field(default_factory=dict)
-    """Figures that only the model can know; means over the batch."""
-    source: np.ndarray | None = None
-    """(B,H,W,3) what copying the source would give; None where the task renders no images."""
-    driving: np.ndarray | None = None
-    """(B,H,W,3) what the output should be."""
-    output: np.ndarray | None = None
-    """(B,H,W,3)"""
-
-
-class Task(Protocol):
-    """One kind of training step of one model. Built in every worker; holds the net and no other state."""
-
-    net: nn.Module
-    """`Phase.train` names its children."""
-
-    def draw(self, rng: np.random.Generator, clip: Clip, training: bool) -> Sample | None:
-        """Read from the clip and draw every random number the step needs, so that a sample is a pure function
-        of its seed. None: the clip cannot serve (no landmarks in the frames drawn), take another.
-        """
-        ...
-
-    def use(self, nets: Mapping[str, Any]) -> None:
-        """Called once, with the perception nets that the model's phases.py asks for in this phase
-        (`nets(section, phase)`; models/perception), on the training device.
-        """
-        ...
-
-    def terms(self, batch: Batch) -> Mapping[str, Callable[[], Tensor]]:
-        """The loss terms by name, each a scalar computed when called; those of an adversary too.
-
-        A term in `Adversary.fools` is built with the judges' parameters frozen, a term in `Adversary.losses`
-        from detached images.
-        """
-        ...
-
-    def look(self, batch: Batch) -> Look:
-        """What validation measures and shows, over samples drawn with training=False."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """JSON for the checkpoint: {"model", "architecture"} and what a loader needs to rebuild the net."""
-        ...
-
-    def labels(self) -> dict[str, str]:
-        """Parts whose weights are not the published ones, e.g. {"kp_detector": "distilled"}; shown beside
-        scores. Those that are may be told too, as AS_PUBLISHED, where another phase can say otherwise
-        (models/provenance.py).
-        """
-        ...
+def _steps(where: str, **values: tuple[float | None, int]) -> None:
+    """Each is None or a whole number of steps, at least so many."""
+    for name, (value, least) in values.items():
+        if value is None:
+            continue
+        text = f"{where}.{name} {value}" if where else f"{name} {value}"
+        if value != int(value):
+            raise ValueError(
+                f"{text}: expected a whole number of steps, not a share of a budget that may grow"
+            )
+        if value < least:
+            raise ValueError(f"{text}: expected {least} or more")

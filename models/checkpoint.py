@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from models.checkpoint_metadata import printable
 from models.errors import InvalidFile
 from models.perception.torch_net import differences, shapes
+from models.task import inference_weights
 
 if TYPE_CHECKING:
     from models.reenactor import Precision, Reenactor
@@ -50,7 +51,8 @@ class Checkpoint:
             ) from None
 
     def load_into(self, make: Callable[[], Net], drop_prefixes: tuple[str, ...] = ()) -> Net:
-        """The net that `make` builds, with copies of these tensors (float32) and no others. Those whose names
+        """The net that `make` builds, with copies of these tensors (float32) and no others; running means in
+        place of the parts that have one. Those whose names
         begin with one of `drop_prefixes` may be there: parts that only training needs.
 
         InvalidFile names those that are missing, unknown or of another shape.
@@ -63,7 +65,7 @@ class Checkpoint:
         net = self.describe(on_meta)
         tensors = {
             name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
-            for name, tensor in self.tensors.items()
+            for name, tensor in inference_weights(self.tensors).items()
             if not name.startswith(drop_prefixes)
         }
         if found := differences(tensors, shapes(net)):

@@ -1,4 +1,5 @@
-"""Whether a phase can start as its settings say, told before anything runs: the graph asks when it is built.
+"""Whether a phase can start as its settings say, checked before anything runs: the graph asks when it is
+built.
 
 Importing this module loads neither torch nor any model.
 """
@@ -6,54 +7,109 @@ Importing this module loads neither torch nor any model.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 
-from models.api import RELEASED, Phase, Released
+from models.api import EMA, RELEASED, Phase, Released, Source
 from models.errors import InvalidSettings
 
 
-def check(
-    model: str,
-    phase: Phase,
-    phases: Mapping[str, Phase | None],
-    parts: Mapping[str, Sequence[str]],
-    released: Mapping[str, Released],
-) -> None:
-    """Raises InvalidSettings, which says what to change and what to run, where the start is not there, a
-    part of the net neither learns nor is brought, or Adam is to go on for parts that have not learnt.
+@dataclass(frozen=True, slots=True)
+class Starts:
+    """All that phases of a model can start from."""
 
-    parts: of the net of each phase, and so what it brings to a later one.
-    """
-    node, path = f"train.{model}.{phase.name}", f"{model}.phases.{phase.name}"
-    start, own = phase.start_from, parts[phase.name]
-    before, files = phases.get(start or ""), released.get(phase.released or "")
-    earlier = {one: it for one in takewhile(lambda one: one != phase.name, phases) if (it := phases[one])}
-    if start and not before and not files:
-        off = f" while {model}.phases.{start} is null (else {_made(model, start)})" if start in phases else ""
-        there = _listed(model, earlier, released)
-        raise InvalidSettings(
-            f"{node} starts from {start!r}, which this run does not have{off}; it has {there}"
-        )
-    if unknown := sorted(set(phase.learning) - set(own)):
+    model: str
+    phases: Mapping[str, Phase | None]
+    """Of the run, in order; null = dropped."""
+    parts: Mapping[str, Sequence[str]]
+    """Of the net of each phase, and so what it brings to a later one."""
+    released: Mapping[str, Released]
+
+    def parts_of(self, source: Source) -> set[str]:
+        """Parts that a source holds, running means among them."""
+        if source.released is not None:
+            return set(self.released[source.released].parts)
+        phase = self.phases[source.phase or ""]
+        means = {f"{part}{EMA}" for part in phase.ema_parts} if phase else set()
+        return means.union(self.parts[source.phase or ""])
+
+    def has(self, source: Source) -> bool:
+        if source.released is not None:
+            return source.released in self.released
+        return self.phases.get(source.phase or "") is not None
+
+    def earlier(self, phase: Phase) -> dict[str, Phase]:
+        names = takewhile(lambda name: name != phase.name, self.phases)
+        return {name: found for name in names if (found := self.phases[name])}
+
+
+def check(phase: Phase, starts: Starts) -> None:
+    """Raises InvalidSettings, which says what to change and what to run, where a source is not there, a part
+    of the net does not exist, or neither learns nor is brought, or an optimizer is to go on for parts that
+    have not learnt."""
+    node, path = f"train.{starts.model}.{phase.name}", f"{starts.model}.phases.{phase.name}"
+    own = starts.parts[phase.name]
+    for text in (*(source.name for source in phase.sources.values()), *phase.uses.values()):
+        if not starts.has(Source.parse(text)):
+            raise InvalidSettings(f"{node} starts from {text!r}, {_absent(text, phase, starts)}")
+    if unknown := sorted(set(phase.trainable) - set(own)):
         raise InvalidSettings(f"{node} trains {unknown}, but the parts of its net are {sorted(own)}")
-    brought = parts[before.name] if before else files.parts if files else ()
-    if lacking := set(own) - set(phase.learning) - set(brought):
-        bring = [one for one in earlier if lacking <= set(parts[one])]
-        these = [one for one, file in released.items() if lacking <= set(file.parts)]
-        origin = f"{start}, which does not bring it" if start else "nothing"
-        there = _listed(model, bring, these)
-        raise InvalidSettings(
-            f"{node} does not train {', '.join(sorted(lacking))} and starts from {origin}; "
-            + (f"set {path}.start_from to one of {there}" if there else f"name it in {path}.train")
-        )
-    if before and phase.carry and (anew := set(phase.train) - set(before.train)):
-        learnt = [one for one, it in earlier.items() if set(phase.train) <= set(it.train)]
-        there = _listed(model, learnt, ())
-        raise InvalidSettings(
-            f"{node} goes on with the Adam moments of train.{model}.{start}, which does not train "
-            f"{', '.join(sorted(anew))}; set {path}.carry to false"
-            + (f", or {path}.start_from to one of {there}" if there else "")
-        )
+    available: set[str] = set()
+    for part, source in phase.sources.items():
+        there = starts.parts_of(source)
+        if not part:
+            available |= there
+        elif part not in (*own, *(f"{one}{EMA}" for one in phase.ema_parts)):
+            raise InvalidSettings(f"{path}.init names {part}, but the parts of its net are {sorted(own)}")
+        elif (wanted := source.part or part) not in there:
+            raise InvalidSettings(
+                f"{path}.init takes {part} from {source.name}, which has no part {wanted}; it has "
+                f"{sorted(there)}"
+            )
+        else:
+            available.add(part)
+    if missing := set(own) - set(phase.trainable) - available:
+        _refuse_missing(phase, starts, missing)
+    for source in phase.sources.values():
+        if source.phase and phase.resume_optimizers:
+            _check_resumed(phase, starts, source.phase)
+
+
+def _absent(text: str, phase: Phase, starts: Starts) -> str:
+    dropped = f" while {starts.model}.phases.{text} is null (else {_made(starts.model, text)})"
+    off = dropped if text in starts.phases else ""
+    there = _listed(starts.model, starts.earlier(phase), starts.released)
+    return f"which this run does not have{off}; it has {there}"
+
+
+def _refuse_missing(phase: Phase, starts: Starts, missing: set[str]) -> None:
+    model, path = starts.model, f"{starts.model}.phases.{phase.name}"
+    phases = [one for one in starts.earlier(phase) if missing <= set(starts.parts[one])]
+    these = [one for one, file in starts.released.items() if missing <= set(file.parts)]
+    names = ", ".join(dict.fromkeys(source.name for source in phase.sources.values()))
+    origin = f"{names}, which does not bring it" if names else "nothing"
+    there = _listed(model, phases, these)
+    update = next(iter(phase.active_updates))
+    raise InvalidSettings(
+        f"train.{model}.{phase.name} does not train {', '.join(sorted(missing))} and starts from {origin}; "
+        + (f"set {path}.init to one of {there}" if there else f"name it in {path}.updates.{update}.parts")
+    )
+
+
+def _check_resumed(phase: Phase, starts: Starts, start: str) -> None:
+    """The parts of the first update have learnt in the phase before; other sides may be new."""
+    model, path, before = starts.model, f"{starts.model}.phases.{phase.name}", starts.phases[start]
+    sourced = set(phase.sources) if "" not in phase.sources else set(phase.trainable)
+    first = set(next(iter(phase.active_updates.values())).scales) & sourced
+    if before is None or not (anew := first - set(before.trainable)):
+        return
+    learnt = [one for one, it in starts.earlier(phase).items() if first <= set(it.trainable)]
+    there = _listed(model, learnt, ())
+    raise InvalidSettings(
+        f"train.{model}.{phase.name} resumes the optimizers of train.{model}.{start}, which does not train "
+        f"{', '.join(sorted(anew))}; set {path}.resume_optimizers to false"
+        + (f", or {path}.init to one of {there}" if there else "")
+    )
 
 
 def _listed(model: str, phases: Iterable[str], released: Iterable[str]) -> str:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from models.api import Clip
     from models.checkpoint import Checkpoint
+    from models.task import Clip
 
 Motion = Mapping[str, "Tensor"]
 """What a model reads from frames, by name; the first dimension of each tensor is T. A few kB a frame, so that

@@ -26,7 +26,7 @@ class TaskSpec:
     """What computes the losses of a phase."""
 
     task: str
-    """"module:class" of a `models.api.Task`."""
+    """"module:class" of a `models.task.Task`."""
     settings: tuple[str, ...]
     """Paths in the model's config, such as "net.detector". The class is built from their values, each under
     the last part of its path, but for `seed` and `precision`, which the loop takes. All are in the phase's
@@ -59,7 +59,7 @@ class ModelSpec:
     extra_sections: Callable[[Any], tuple[str, ...]] = lambda _: ()
     """config -> sections of the run, such as "speech", whose settings the tasks are built from too."""
     released: Mapping[str, Released] = field(default_factory=dict)
-    """Weights by the id that `Phase.start_from: weights.<id>` and `animate --weights <id>` name."""
+    """Weights by the id that `Phase.init: weights.<id>` and `animate --weights <id>` name."""
     inference: str
     """"module:class" of a `models.reenactor.Reenactor`, which `models.checkpoint.load_reenactor` loads."""
     inference_nets: Callable[[Any], tuple[str, ...]]

@@ -47,12 +47,23 @@ CONFIGS = snapshot.checkout() / "configs"
 RENAMED: dict[str, str] = {}
 """Settings that got another name: today's path, in which `*` stands for any one part -> the last part of the
 old one, which keys go on to hold, so that renaming a setting makes nothing stale."""
+_OF_PHASES = {
+    "start_from": "init",
+    "carry": "resume_optimizers",
+    "train": "updates.generator.parts, as in {decoder: 1}",
+    "optim": "optimizers.g, whose warmup, decay and decay_steps are in `schedule`; fall is now "
+    "schedule.linear_decay_steps, hold schedule.constant_steps, start schedule.step_offset",
+    "losses": "updates.generator.losses, as in {pixel: {weight: 1}}",
+    "adversary": "updates.discriminator (its parts, losses and every) with optimizers.d; fools are losses of "
+    "updates.generator, alone their start",
+}
 RETIRED = {
     "fit3dmm": "fits.NAME, as in fits.main.backend",
     "views.also": "also, as in also=[views.ffhq256]",
     "runtime.preview_every": "MODEL.phases.NAME.validate_every, as in fsrt.phases.warmup.validate_every=500",
+    **{f"*.phases.*.{name}": f"MODEL.phases.NAME.{now}" for name, now in _OF_PHASES.items()},
 }
-"""Settings that were replaced by others of another meaning -> those."""
+"""Settings that were replaced by others of another meaning or form -> those; `*` stands for any one part."""
 
 
 class ConfigError(UserError):
@@ -322,7 +333,7 @@ def _unknown(kind: Any, tree: Any, prefix: str, origin: Mapping[str, str], file:
     hints = typing.get_type_hints(kind)
     for key, value in tree.items():
         dotted = f"{prefix}{key}"
-        if now := RETIRED.get(dotted):
+        if now := next((now for pattern, now in RETIRED.items() if _matches(pattern, dotted)), None):
             raise ConfigError(f"{_from(dotted, origin, file)}: {dotted} is gone; use {now}")
         if key not in hints:
             if now := _renamed(prefix, key):
@@ -352,6 +363,13 @@ def _instance_setting(prefix: str, key: str, value: Any) -> str | None:
     if isinstance(value, Mapping) and not dataclasses.is_dataclass(typing.get_type_hints(settings)[key]):
         return None  # an instance that happens to be called so
     return f"{section}.NAME.{key}, as in {section}.{MAIN}.{key}"
+
+
+def _matches(pattern: str, dotted: str) -> bool:
+    """Whether a path is of a pattern in which `*` stands for any one part."""
+    parts = list(zip(pattern.split("."), dotted.split("."), strict=False))
+    same = pattern.count(".") == dotted.count(".")
+    return same and all(one in ("*", other) for one, other in parts)
 
 
 def _renamed(prefix: str, key: str) -> str | None:

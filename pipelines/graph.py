@@ -18,6 +18,7 @@ import dataclasses
 from typing import Any
 
 from models.errors import InvalidSettings
+from models.phase_checks import Starts
 from models.phase_checks import check as check_start
 from models.spec import ModelSpec, Reads
 from pipelines.config import Config
@@ -38,11 +39,13 @@ TRAINING = tuple(
         "initial_weights:bring_weights",
         "loop:begin",
         "loop:steps",
-        "loop:look",
+        "loop:validate_state",
         "state:publish_weights",
     )
 )
 """What a phase computes, beside what runs and reports it."""
+PICTURE_FIGURES = ("pipelines.train.validation_metrics:figures",)
+"""Figures of validation that are for the eye alone, unless a phase chooses its best weights by one."""
 
 
 def build(config: Config) -> Graph:
@@ -144,29 +147,31 @@ def train(run: Run, model: str) -> str:
     resources = {"cpu": config.runtime.train_cpus, "gpu": int(config.runtime.use_gpu)}
     kept = {phase: settings for phase, settings in section.phases.items() if settings is not None}
     parts = {phase: spec.parts(section, settings) for phase, settings in kept.items()}
+    starts = Starts(model, section.phases, parts, spec.released)
     recordings = run.at("recordings", section.data)
     for phase, settings in kept.items():
-        before, task = settings.start_from, spec.tasks[phase]
-        reads = spec.reads(section, settings)
-        check_frames(model, reads)
-        check_start(model, settings, section.phases, parts, spec.released)
-        starts = spec.released.get(settings.released)
-        start = {f"train.{spec.name}.{before}": Read(f"train.{model}.{before}", ("checkpoint",))}
+        task, reads = spec.tasks[phase], spec.reads(section, settings)
+        check_frames(model, reads, settings.frames_from)
+        check_start(settings, starts)
+        released = [spec.released[name] for name in settings.released]
+        before = {f"train.{spec.name}.{one}": Read(f"train.{model}.{one}", ("checkpoint",))
+                  for one in settings.phases_before}  # fmt: skip
         nets = spec.nets(section, settings)
         paths = (*task.settings, *(spec.net_settings if nets else ()), f"phases.{phase}")
+        chooses = settings.best is not None and settings.best.figure != "psnr"
+        code = (task.task, *(one.reader for one in released), *(PICTURE_FIGURES if chooses else ()))
         # fmt: off
         run.whole(f"train.{model}.{phase}", "train.launch:train_phase", stage=f"train.{spec.name}.{phase}",
                   exclusive=True, stops=True, resources=resources,
                   arguments={"model": spec.name, "phase": phase}, check="pipelines.train.checks:check_phase",
                   reads={"recordings": Read(recordings, ("id", "split", "identity")),
-                         **run.reads(model, reads, section.data),
-                         **(start if before and not starts else {})},
+                         **run.reads(model, reads, section.data), **before},
                   writes=("checkpoint",), logs=("metrics.jsonl", "samples.png"),
                   config={f"{spec.name}.{path}": f"{model}.{path}" for path in paths}
                   | run.sections(model, spec.extra_sections(section)),
                   resumable_budget=f"{spec.name}.phases.{phase}.steps",
-                  code=(*TRAINING, task.task, *([starts.reader] if starts else [])),
-                  nets=nets, weights=starts.files if starts else (), packages=("torch",))
+                  code=(*TRAINING, *code), nets=nets, packages=("torch",),
+                  weights=tuple(dict.fromkeys(file for one in released for file in one.files)))
         # fmt: on
     return f"train.{model}.{spec.phases_of_checkpoints(section)['renderer']}"
 
@@ -186,12 +191,12 @@ def check_model(spec: ModelSpec, model: str, config: Config) -> None:
     )
 
 
-def check_frames(model: str, reads: Reads) -> None:
-    """Training and evaluation take the frames of `clips`: those of a view would silently be others."""
-    if others := sorted(node for node, fields in reads.items() if "frames" in fields and node != "clips"):
+def check_frames(model: str, reads: Reads, frames_from: str) -> None:
+    """A phase is given the frames of one family: those of another would silently be left out."""
+    if others := sorted(node for node, fields in reads.items() if "frames" in fields and node != frames_from):
         raise UserError(
-            f"{model} reads frames of {', '.join(others)}, but models are given the frames of clips alone; "
-            f"let the spec of {model} read them of clips"
+            f"{model} reads frames of {', '.join(others)}, but the phase is given those of {frames_from} "
+            f"alone; let the spec of {model} read them of {frames_from}, or set the phase's frames_from"
         )
 
 

@@ -40,14 +40,17 @@ def test_the_run_file_wins_over_fragments_and_set_over_both(run_file):
         ("clips: {sise: 3}", "clips.sise: unknown key; did you mean 'size'?"),
         ("clips: {size: big}", "clips.size: .*valid integer.*found 'big'"),
         ("clips: {size: 0}", r"clips: size 0: expected"),
-        ("fsrt: {phases: {warmup: {optim: {lr: -1}}}}", "fsrt.phases.warmup.optim: lr -1.0: expected"),
+        (
+            "fsrt: {phases: {warmup: {optimizers: {g: {lr: -1}}}}}",
+            "fsrt.phases.warmup.optimizers.g: lr -1.0: expected",
+        ),
         (
             "fsrt: {phases: {warmup: {stepz: 3}}}",
             "fsrt.phases.warmup.stepz: unknown key; did you mean 'steps'?",
         ),
         (
-            "fsrt: {phases: {adversarial: {adversary: {alonee: 3}}}}",
-            "fsrt.phases.adversarial.adversary.alonee: unknown key; did you mean 'alone'?",
+            "fsrt: {phases: {adversarial: {updates: {discriminator: {evry: 3}}}}}",
+            "fsrt.phases.adversarial.updates.discriminator.evry: unknown key; did you mean 'every'?",
         ),
         (
             "data: {main: {source: webcam}}",
@@ -68,7 +71,7 @@ def test_the_run_file_wins_over_fragments_and_set_over_both(run_file):
             "runtime: {preview_every: 100}",
             r"runtime.preview_every is gone; use MODEL.phases.NAME.validate_every",
         ),
-        ("fsrt: {phases: {warmup: {validate_every: 0}}}", "validate_every 0: expected 1 or more steps"),
+        ("fsrt: {phases: {warmup: {validate_every: 0}}}", "validate_every 0: expected 1 or more"),
         ("runtime: {max_rejected: 2}", "runtime: max_rejected 2.0: expected a share from 0 to 1"),
     ],
 )
@@ -112,7 +115,7 @@ def test_a_mistake_in_a_set_names_it(run_file):
         ("data.main.limit= 7 ", 7),
         ("fsrt.phases.warmup.steps=1_000", 1000),
         ("fsrt.phases.warmup.steps=2e5", 200_000),
-        ("fsrt.phases.warmup.optim.lr=1e-4", 1e-4),
+        ("fsrt.phases.warmup.optimizers.g.lr=1e-4", 1e-4),
         ("runtime.use_gpu=on", True),
     ],
 )
@@ -194,7 +197,10 @@ def setting(config, text):
 
 def test_numbers_in_scientific_notation_are_numbers(run_file):
     assert (
-        load(run_file("fsrt: {phases: {warmup: {optim: {lr: 1e-3}}}}")).config.fsrt.phases["warmup"].optim.lr
+        load(run_file("fsrt: {phases: {warmup: {optimizers: {g: {lr: 1e-3}}}}}"))
+        .config.fsrt.phases["warmup"]
+        .optimizers["g"]
+        .lr
         == 1e-3
     )
 
@@ -212,7 +218,32 @@ def test_a_setting_that_was_renamed_is_told_by_its_new_name(run_file, monkeypatc
         load(run_file("fsrt: {phases: {warmup: {preview_every: 3}}}"))
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("start_from: warmup", "MODEL.phases.NAME.init"),
+        ("carry: true", "MODEL.phases.NAME.resume_optimizers"),
+        ("optim: {fall: 80}", "fall is now schedule.linear_decay_steps"),
+        ("losses: {gan: 1}", "updates.generator.losses"),
+        (
+            "adversary: {fools: {gan: 1}, alone: 3}",
+            "fools are losses of updates.generator, alone their start",
+        ),
+    ],
+)
+def test_a_phase_setting_of_before_names_todays_in_one_line(run_file, old, new):
+    with pytest.raises(ConfigError) as error:
+        load(run_file(f"fsrt: {{phases: {{perceptual: {{{old}}}}}}}"))
+    assert new in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_share_of_the_budget_is_no_number_of_steps(run_file):
+    with pytest.raises(ConfigError, match=r"fsrt\.phases\.warmup\.optimizers\.g\.schedule\.warmup"):
+        load(run_file("fsrt: {phases: {warmup: {optimizers: {g: {schedule: {warmup: 0.1}}}}}}"))
+
+
 def test_every_class_of_settings_is_known():
     found = configuration.classes(configuration.config_class({name: name for name in MODELS}))
-    assert {"models.api:Phase", "models.api:Adversary", "pipelines.preprocess.views:ViewConfig"} <= found
+    assert {"models.api:Phase", "models.api:Schedule", "pipelines.preprocess.views:ViewConfig"} <= found
     assert "pipelines.preprocess.sources.folder:FolderConfig" in found

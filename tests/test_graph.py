@@ -108,9 +108,10 @@ def test_views_are_cut_for_who_asks(graph):
 
 
 def test_frames_of_a_view_are_refused_and_not_replaced_by_those_of_the_clips():
-    check_frames("fsrt", {"clips": ("frames", "clip"), "views.ffhq256": ("affine",)})
-    with pytest.raises(UserError, match=r"fsrt reads frames of views.ffhq256, but models are given"):
-        check_frames("fsrt", {"clips": ("clip",), "views.ffhq256": ("frames",)})
+    check_frames("fsrt", {"clips": ("frames", "clip"), "views.ffhq256": ("affine",)}, "clips")
+    check_frames("fsrt", {"clips": ("clip",), "views.ffhq256": ("frames",)}, "views.ffhq256")
+    with pytest.raises(UserError, match=r"fsrt reads frames of views.ffhq256, but .* those of clips alone"):
+        check_frames("fsrt", {"clips": ("clip",), "views.ffhq256": ("frames",)}, "clips")
 
 
 def test_runtime_settings_are_in_no_key(graph):
@@ -153,29 +154,33 @@ def test_a_phase_whose_start_is_dropped_says_what_would_train_it_and_what_there_
     ("sets", "told"),
     [
         (
-            ["fsrt.phases.warmup.start_from=null"],
+            ["fsrt.phases.warmup.init=null"],
             r"train.fsrt.warmup does not train kp_detector and starts from nothing; set "
-            r"fsrt.phases.warmup.start_from to one of keypoints \(`reenact run RUN.yaml --only "
+            r"fsrt.phases.warmup.init to one of keypoints \(`reenact run RUN.yaml --only "
             r"train.fsrt.keypoints` trains it\), weights.fsrt_vox, .*weights.fomm_vox$",
         ),
         (
-            ["fsrt.phases.perceptual.start_from=keypoints"],
-            r"train.fsrt.perceptual goes on with the Adam moments of train.fsrt.keypoints, which does not "
-            r"train decoder, encoder, expression_encoder; set fsrt.phases.perceptual.carry to false, or "
-            r".*start_from to one of warmup \(`reenact run RUN.yaml --only train.fsrt.warmup` trains it\)$",
+            ["fsrt.phases.perceptual.init=keypoints"],
+            r"train.fsrt.perceptual resumes the optimizers of train.fsrt.keypoints, which does not train "
+            r"decoder, encoder, expression_encoder; set fsrt.phases.perceptual.resume_optimizers to false, "
+            r"or "
+            r".*init to one of warmup \(`reenact run RUN.yaml --only train.fsrt.warmup` trains it\)$",
         ),
         (
-            ["fsrt.phases.warmup.train=[decoder]", "fsrt.phases.warmup.start_from=weights.fsrt_kp"],
+            [*(f"fsrt.phases.warmup.updates.generator.parts.{p}=null"
+               for p in ("encoder", "expression_encoder")), "fsrt.phases.warmup.init=weights.fsrt_kp"],
             r"warmup does not train encoder, expression_encoder and starts from weights.fsrt_kp, which does "
             r"not bring it; set .* to one of weights.fsrt_vox, weights.fsrt_vox_2src, .*_2src_fomm$",
         ),
         (
-            ["fsrt.phases.adversarial.adversary=null"],
-            r"does not train discriminator and starts from perceptual, .*; name it in .*adversarial.train$",
+            ["fsrt.phases.adversarial.updates.discriminator=null"],
+            r"does not train discriminator and starts from perceptual, .*; "
+            r"name it in .*updates.generator.parts$",
         ),
         (
-            ["headgan.net.flow=false", *(f"headgan.phases.{p}.losses.l1_warped=null" for p in PHASES),
-             *(f"headgan.phases.{p}.losses.perceptual_warped=null" for p in PHASES)],
+            ["headgan.net.flow=false",
+             *(f"headgan.phases.{p}.updates.generator.losses.{term}=null" for p in PHASES
+               for term in ("l1_warped", "perceptual_warped"))],
             r"train.headgan.adversarial trains \['flow_network'\], but the parts of its net are \['frames_",
         ),
     ],
@@ -186,12 +191,12 @@ def test_a_phase_that_cannot_start_is_refused_before_anything_runs(sets, told):
 
 
 def test_a_detector_alone_is_enough_for_a_phase_that_trains_all_else_anew():
-    sets = ["fsrt.phases.perceptual.start_from=keypoints", "fsrt.phases.perceptual.carry=false"]
+    sets = ["fsrt.phases.perceptual.init=keypoints", "fsrt.phases.perceptual.resume_optimizers=false"]
     assert "train.fsrt.keypoints" in build(load(DEMO, sets).config)["train.fsrt.perceptual"].reads
 
 
 def test_released_weights_and_their_reader_are_in_the_key():
-    sets = ["fsrt.phases.keypoints=null", "fsrt.phases.warmup.start_from=weights.fsrt_kp"]
+    sets = ["fsrt.phases.keypoints=null", "fsrt.phases.warmup.init=weights.fsrt_kp"]
     node = build(load(DEMO, sets).config)["train.fsrt.warmup"]
     assert "fsrt_kp" in node.weights
     assert any(entry.startswith("models.fsrt.released:") for entry in node.code)
@@ -201,12 +206,14 @@ def test_unknown_released_weights_are_an_error_listing_the_known():
     with pytest.raises(
         InvalidSettings, match=r"'weights.fsrt', which this run does not have; it has .*weights.fsrt_kp"
     ):
-        build(load(DEMO, ["fsrt.phases.warmup.start_from=weights.fsrt"]).config)
+        build(load(DEMO, ["fsrt.phases.warmup.init=weights.fsrt"]).config)
 
 
-@pytest.mark.parametrize(("weight", "needed"), [(0.01, True), (0, False), ("null", False)])
+@pytest.mark.parametrize(
+    ("weight", "needed"), [(".weight=0.01", True), (".weight=0", False), ("=null", False)]
+)
 def test_only_a_phase_that_weighs_the_perceptual_loss_needs_vgg19(weight, needed):
-    sets = ["fsrt.vgg19=imagenet", f"fsrt.phases.perceptual.losses.perceptual={weight}"]
+    sets = ["fsrt.vgg19=imagenet", f"fsrt.phases.perceptual.updates.generator.losses.perceptual{weight}"]
     assert ("vgg19" in build(load(DEMO, sets).config)["train.fsrt.perceptual"].weights) == needed
 
 
@@ -258,7 +265,7 @@ def test_who_reads_frames_has_their_decoder_in_its_key(graph):
 
 def test_the_loop_is_code_of_training_and_what_starts_and_watches_it_is_not(graph):
     code = reached(graph, "train.fsrt.warmup")
-    assert {"pipelines.train.loop.one_step", "pipelines.train.optim.learning_rate"} <= code
+    assert {"pipelines.train.updates.train_step", "pipelines.train.optim.learning_rate"} <= code
     assert not [
         s
         for s in code

@@ -114,7 +114,7 @@ def test_the_regularisers_left_are_those_of_the_row_in_every_phase(name, left):
 def test_fine_tuning_runs_one_phase_from_the_released_files():
     config = load(FILES["fsrt_finetune"]).config
     assert [node for node in build(config).nodes if node.startswith("train.")] == ["train.fsrt.adversarial"]
-    assert config.fsrt.phases["adversarial"].released == "fsrt_vox"
+    assert config.fsrt.phases["adversarial"].released == ("fsrt_vox",)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -73,8 +73,8 @@ def test_a_phase_trains_every_part_of_its_net(name):
     judges = {"image_discriminator"} | ({"mouth_discriminator"} if section.judges.mouth else set())
     for phase in section.phases.values():
         if phase is not None:
-            assert set(phase.train) == parts
-            assert set(phase.adversary.train) == judges
+            assert set(phase.active_updates["generator"].scales) == parts
+            assert set(phase.active_updates["discriminator"].scales) == judges
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -101,7 +101,7 @@ def test_official_is_the_authors_code():
     assert whole.speech["main"].audio_align == "official"
     for phase in section.phases.values():
         assert phase.weights["mask"] == 10
-        assert phase.adversary.losses["discriminator_mouth"] == 0.5
+        assert phase.weights["discriminator_mouth"] == 0.5
 
 
 def test_fine_tuning_runs_one_phase_from_the_released_generator():
@@ -109,9 +109,9 @@ def test_fine_tuning_runs_one_phase_from_the_released_generator():
     trained = [node for node in build(whole).nodes if node.startswith("train.")]
     assert trained == ["train.headgan.adversarial"]
     phase = whole.headgan.phases["adversarial"]
-    assert phase.released == "headgan_vox"
+    assert phase.released == ("headgan_vox",)
     assert "mask" not in phase.weights
-    assert phase.adversary.alone > 0  # its judges begin anew
+    assert phase.active_updates["generator"].terms["gan"].start > 0  # its discriminators begin anew
     assert (whole.headgan.net, whole.headgan.terms) == (official(), OFFICIAL_TERMS)
 
 
@@ -120,10 +120,8 @@ def test_ablations_leave_out_what_they_are_named_for():
     assert not config("headgan_noflow").headgan.net.flow
     assert config("headgan_sketch").headgan.net.condition == "sketch"
     for phase in config("headgan_nomouth").headgan.phases.values():
-        weighed = {**phase.adversary.losses, **phase.adversary.fools}
-        assert {name for name, weight in weighed.items() if weight is not None} == {
-            "discriminator", "gan", "feature_matching",
-        }  # fmt: skip
+        assert {"discriminator", "gan", "feature_matching"} <= set(phase.weights)
+        assert not any("mouth" in name for name in (*phase.weights, *phase.trainable))
 
 
 def test_a_net_that_hears_nothing_depends_on_no_speech():

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from models.api import Batch, Clip, Look, Sample
 from models.errors import InvalidSettings
 from models.fsrt import augment, losses, visualize
 from models.fsrt.config import Augment, Detector
 from models.fsrt.keypoints import KeypointDetector, heatmap_axis
+from models.task import Batch, Sample, Stateless, Table, TrainStep, ValidationOutput
 
 LABELS = {"kp_detector": "distilled"}  # shown beside every score the detector touches
 GROUPS: tuple[tuple[int, ...], ...] = (  # the distilled keypoints, each the mean of these of the 68 points
@@ -45,7 +45,7 @@ class DetectorNet(nn.Module):
         self.kp_detector = KeypointDetector(net)
 
 
-class KeypointTask:
+class KeypointTask(Stateless):
     """Regress means of landmark groups; the published detector was learned without labels (FOMM)."""
 
     def __init__(self, detector: Detector, augment: Augment) -> None:
@@ -56,8 +56,9 @@ class KeypointTask:
         self.detector, self.changes = detector, augment
         self.net = DetectorNet(detector)
 
-    def draw(self, rng: np.random.Generator, clip: Clip, training: bool) -> Sample | None:
+    def sample(self, rng: np.random.Generator, tables: Mapping[str, Table], training: bool) -> Sample | None:
         """frames (1,S,S,3), target (K,2) on the cropped frame, crop (4,), colours (8,)"""
+        clip = tables["clips"].pick(rng)
         index = [int(rng.integers(clip.length))]
         landmarks = clip.read("landmarks")[index]
         if not np.isfinite(landmarks).all():
@@ -91,7 +92,7 @@ class KeypointTask:
         keypoints, _, heatmap = self.net.kp_detector(images)
         return images, keypoints, heatmap
 
-    def terms(self, batch: Batch) -> Mapping[str, Callable[[], Tensor]]:
+    def losses(self, batch: Batch, step: TrainStep | None = None) -> Mapping[str, Callable[[], Tensor]]:
         _, keypoints, heatmap = self._detect(batch)
         axis = heatmap_axis(heatmap.shape[-1], heatmap)
         return {
@@ -99,7 +100,7 @@ class KeypointTask:
             "heatmap": partial(losses.heatmap_cross_entropy, heatmap, batch["target"], axis, HEATMAP_SIGMA),
         }
 
-    def look(self, batch: Batch) -> Look:
+    def validation_step(self, batch: Batch) -> ValidationOutput:
         """Row: frame | labelled (green) and found (red) keypoints. Score: mean distance between the two, in
         percent of the frame's side.
         """
@@ -107,16 +108,13 @@ class KeypointTask:
         plain = visualize.to_bytes(images)
         labelled = visualize.marked(plain, batch["target"], visualize.WANTED)
         error = (keypoints - batch["target"]).norm(dim=-1).mean() * 50
-        return Look(
+        return ValidationOutput(
             row=np.concatenate([plain, visualize.marked(labelled, keypoints)], axis=2),
             scores={"keypoint_error_percent": float(error)},
         )
 
-    def use(self, nets: Mapping[str, Any]) -> None:
-        """This step looks through no other net."""
-
     def describe(self) -> dict[str, Any]:
         return {"model": "fsrt", "detector": asdict(self.detector)}
 
-    def labels(self) -> dict[str, str]:
+    def provenance(self) -> dict[str, str]:
         return LABELS

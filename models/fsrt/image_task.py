@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.func import functional_call
 
 from models import provenance
-from models.api import Batch, Sample
 from models.fsrt import losses
 from models.fsrt.config import Architecture, Augment, Images, Judge, Sampling
 from models.fsrt.discriminator import Discriminator
@@ -27,6 +26,7 @@ from models.fsrt.sampling import Lattice, Scattered
 from models.fsrt.task import ReenactTask, Scene, Views
 from models.perception.interfaces import FeatureNet
 from models.precision import precise
+from models.task import Batch, Sample, TrainStep
 
 AT_ONCE = 65_536  # pixels of one pass without gradient, over all samples: it bounds the memory
 Terms = dict[str, Callable[[], Tensor]]
@@ -44,17 +44,17 @@ class ImageTask(ReenactTask):
         """The perceptual loss's net, if the phase weighs that loss. Without one the term is not offered."""
         self.vgg = next(iter(nets.values()), None)
 
-    def labels(self) -> dict[str, str]:
-        return super().labels() | {"vgg19": provenance.of_losses(self.vgg)}
+    def provenance(self) -> dict[str, str]:
+        return super().provenance() | {"vgg19": provenance.of_losses(self.vgg)}
 
-    def draw_pixels(self, rng: np.random.Generator) -> Sample:
+    def sample_pixels(self, rng: np.random.Generator) -> Sample:
         """corner (2,), or queries (N,): what Lattice and Scattered are made of"""
         if self.images.pixels == "lattice":
             return {"corner": rng.integers(0, 2, 2)}
         pixels = self.architecture.image_size**2
         return {"queries": rng.choice(pixels, pixels // 4, replace=False)}
 
-    def terms(self, batch: Batch) -> Mapping[str, Callable[[], Tensor]]:
+    def losses(self, batch: Batch, step: TrainStep | None = None) -> Mapping[str, Callable[[], Tensor]]:
         side = self.architecture.image_size
         lattice = self.images.pixels == "lattice"
         quarter = Lattice(batch["corner"], side) if lattice else Scattered(batch["queries"], side)

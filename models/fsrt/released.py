@@ -168,9 +168,9 @@ def _parts(tensors: Mapping[str, Tensor], files: Iterable[str]) -> tuple[str, ..
 
 def parts_of(phase: Phase) -> tuple[str, ...]:
     """The parts of the net of a phase."""
-    if set(phase.train) <= {DETECTOR}:
+    if set(phase.trainable) <= {DETECTOR}:
         return (DETECTOR,)
-    return (DETECTOR, *RENDERER, JUDGE) if phase.adversary else (DETECTOR, *RENDERER)
+    return (DETECTOR, *RENDERER, JUDGE) if JUDGE in phase.trainable else (DETECTOR, *RENDERER)
 
 
 def _labels(files: Mapping[str, Path]) -> dict[str, str]:

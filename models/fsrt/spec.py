@@ -57,7 +57,7 @@ def reads(config: FsrtConfig, phase: Phase) -> Reads:
 
 def nets(config: FsrtConfig, phase: Phase) -> tuple[str, ...]:
     """VGG19, where the phase weighs the perceptual loss."""
-    if not phase.losses.get("perceptual"):
+    if not phase.weights.get("perceptual"):
         return ()
     return ("vgg19" if config.vgg19 == "imagenet" else "vgg19_random",)
 

@@ -1,7 +1,7 @@
 """FSRT's training step: self-reenactment (supplement 7), and what inference loads.
 
 A sample is n+1 frames of one clip: n sources and a driving frame, which is also what the net must render.
-Every random number is drawn in `draw`, so the losses are a pure function of batch and weights. Legend: B
+Every random number is drawn in `sample`, so the losses are a pure function of batch and weights. Legend: B
 samples, n sources, K keypoints, E expression size, P query pixels, S frame side, I image side, D detector
 side.
 """
@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.api import Batch, Clip, Look, Sample
 from models.fsrt import augment, losses, visualize
 from models.fsrt.config import Architecture, Augment, Sampling
 from models.fsrt.network import Fsrt, KeysValues, pixel_grid
 from models.precision import precise
+from models.task import Batch, Sample, Stateless, Table, TrainStep, ValidationOutput
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +82,19 @@ def counted(of_sources: Tensor, present: Tensor | None) -> Tensor:
     return of_sources.flatten(0, 1) if present is None else of_sources[present]
 
 
-class ReenactTask:
+class ReenactTask(Stateless):
     """Render the driving frame from the source, its keypoints and its expression. Detector frozen."""
 
     def __init__(self, net: Architecture, sampling: Sampling, augment: Augment) -> None:
         self.architecture, self.sampling, self.changes = net, sampling, augment
         self.net = Fsrt(net)
 
-    # --- drawing: numpy, in the reader's threads ---
-    def draw(self, rng: np.random.Generator, clip: Clip, training: bool) -> Sample | None:
+    # --- sampling: numpy, in the reader's threads ---
+    def sample(self, rng: np.random.Generator, tables: Mapping[str, Table], training: bool) -> Sample | None:
         """n sources and a driving frame, with replacement as published; validation: the first n frames as
         sources, one of the others as driving frame.
         """
-        n = self.sampling.sources
+        n, clip = self.sampling.sources, tables["clips"].pick(rng)
         if training:
             indices = rng.integers(clip.length, size=n + 1).tolist()
         else:
@@ -126,13 +126,13 @@ class ReenactTask:
             "colours": colours,
             "driving_version2": np.array(rng.random() < 0.5),
             "tight": np.array(training and rng.random() < self.changes.cropped_expression),
-            **self.draw_pixels(rng),
+            **self.sample_pixels(rng),
         }
         if self.sampling.variable != "none":
             sample["present"] = np.arange(n) < (rng.integers(1, n + 1) if training else n)
         return sample
 
-    def draw_pixels(self, rng: np.random.Generator) -> Sample:
+    def sample_pixels(self, rng: np.random.Generator) -> Sample:
         """Which pixels are rendered with gradient: queries (P,)"""
         pixels = self.architecture.image_size**2
         return {"queries": rng.choice(pixels, self.sampling.queries, replace=False)}
@@ -233,7 +233,8 @@ class ReenactTask:
         """-> z (B,n*T,D). The encoder's expression comes from the other colour version than its image."""
         return self.net.encoder(views.sources, motion.source_keypoints, motion.sources2, views.present)
 
-    def terms(self, batch: Batch) -> Mapping[str, Callable[[], Tensor]]:
+    def losses(self, batch: Batch, step: TrainStep | None = None) -> Mapping[str, Callable[[], Tensor]]:
+        """step: not used, since every random number lies in the batch."""
         return self.step(self.views(batch), batch["queries"])
 
     def scene(self, views: Views) -> Scene:
@@ -266,8 +267,8 @@ class ReenactTask:
             "covariance": lambda: losses.covariance(first) + losses.covariance(second),
         }
 
-    # --- looking at it ---
-    def look(self, batch: Batch) -> Look:
+    # --- validation ---
+    def validation_step(self, batch: Batch) -> ValidationOutput:
         """Row: source(s) | driving frame, the driving keypoints on it | rendered."""
         views = self.views(batch)
         motion = self.motion(views)
@@ -285,13 +286,10 @@ class ReenactTask:
         if self.architecture.uses_keypoints:
             shown = visualize.marked(driving, motion.driving_keypoints)
         row = np.concatenate([*sources.swapaxes(0, 1), shown, output], axis=2)
-        return Look(row=row, source=sources[:, 0], driving=driving, output=output)
-
-    def use(self, nets: Mapping[str, Any]) -> None:
-        """This step looks through no other net."""
+        return ValidationOutput(row=row, source=sources[:, 0], driving=driving, output=output)
 
     def describe(self) -> dict[str, Any]:
         return {"model": "fsrt", "architecture": asdict(self.architecture)}
 
-    def labels(self) -> dict[str, str]:
+    def provenance(self) -> dict[str, str]:
         return {}  # what is not trained here keeps the label of the phase it came from

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
-from models.api import Adversary, Phase
+from models.api import Phase
 from models.headgan.phases import PHASES
 
 RGB = 3
@@ -236,9 +236,7 @@ OF_MASK = {"mask"}
 
 def weighed(phase: Phase) -> set[str]:
     """Names of a phase's terms, the judges' too, whose weight is above 0."""
-    judged: Adversary | None = phase.adversary
-    tables = (phase.losses, judged.losses, judged.fools) if judged else (phase.losses,)
-    return {name for table in tables for name, weight in table.items() if weight}
+    return {name for name, weight in phase.weights.items() if weight}
 
 
 def supplement() -> Architecture:

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.api import Clip
 from models.checkpoint import Checkpoint
 from models.checkpoint_metadata import labels_of, settings
 from models.errors import InvalidFile, InvalidSettings
@@ -39,6 +38,7 @@ from models.perception.head.morphable import MorphableModel
 from models.perception.head.raster_torch import Shading
 from models.precision import autocast, best_precision, check_precision
 from models.reenactor import ABSOLUTE, ClipFrames, Follow, Motion, Precision, Shown, Transfer
+from models.task import Clip
 
 TRAINING_ONLY = ("image_discriminator.", "mouth_discriminator.")
 """Parts that a checkpoint may hold and inference does not need."""

@@ -9,55 +9,52 @@ and the budget is one of steps: 320,000, a quarter of them the fall.
 
 from __future__ import annotations
 
-from models.api import Adversary, Optim, Phase
+from models.api import Loss, Optimizer, Phase, Schedule, Update
 
-STEPS, FALL = 240_000, 80_000
+STEPS, DECAY_STEPS = 240_000, 80_000
 GENERATOR = ("flow_network", "rendering_network")
 DISCRIMINATORS = ("image_discriminator", "mouth_discriminator")
 
 
-def _losses() -> dict[str, float | None]:
-    return {
-        "l1": 50.0, "perceptual": 10.0, "l1_warped": 50.0, "perceptual_warped": 10.0,  # S (6)
+def _updates() -> dict[str, Update | None]:
+    generator: dict[str, Loss | None] = {
+        "l1": Loss(50.0), "perceptual": Loss(10.0), "l1_warped": Loss(50.0), "perceptual_warped": Loss(10.0),
         "mask": None,  # C: 10, of a net with a mask head
-    }  # fmt: skip
+        "gan": Loss(1.0), "gan_mouth": Loss(1.0),
+        "feature_matching": Loss(10.0), "feature_matching_mouth": Loss(10.0),
+    }  # S (6)  # fmt: skip
+    return {
+        "generator": Update(parts=dict.fromkeys(GENERATOR, 1.0), losses=generator),
+        "discriminator": Update(
+            parts=dict.fromkeys(DISCRIMINATORS, 1.0),
+            optimizer="d",
+            losses={"discriminator": Loss(1.0), "discriminator_mouth": Loss(1.0)},  # S; C halves the second
+            every=4,  # C
+        ),
+    }
 
 
-def _adversary(optim: Optim) -> Adversary:
-    return Adversary(
-        train=DISCRIMINATORS,
-        optim=optim,
-        losses={"discriminator": 1.0, "discriminator_mouth": 1.0},  # S; C halves the second
-        fools={"gan": 1.0, "gan_mouth": 1.0, "feature_matching": 10.0, "feature_matching_mouth": 10.0},  # S
-        every=4,  # C
-    )
-
-
-CONSTANT = Optim(lr=2e-4, betas=(0.5, 0.999))  # C, for both sides
-FALLING = Optim(lr=2e-4, betas=(0.5, 0.999), fall=FALL)
+CONSTANT = Optimizer(lr=2e-4, betas=(0.5, 0.999))  # C, for both sides
+FALLING = Optimizer(lr=2e-4, betas=(0.5, 0.999), schedule=Schedule(linear_decay_steps=DECAY_STEPS))
 
 ADVERSARIAL = Phase(
     name="adversarial",
     steps=STEPS,
     batch=6,  # C
     chunk=2,  # three workers can share it; it hardly shows: spectral norms move on once a chunk
-    train=GENERATOR,
-    optim=CONSTANT,
-    losses=_losses(),
-    adversary=_adversary(CONSTANT),
+    optimizers={"g": CONSTANT, "d": CONSTANT},
+    updates=_updates(),
 )
 
 DECAY = Phase(
     name="decay",
-    start_from="adversarial",
-    carry=True,  # C trains on without a cut
-    steps=FALL,  # C: four epochs of ten, of which the last has rate 0
+    init="adversarial",
+    resume_optimizers=True,  # C trains on without a cut
+    steps=DECAY_STEPS,  # C: four epochs of ten, of which the last has rate 0
     batch=6,
     chunk=2,
-    train=GENERATOR,
-    optim=FALLING,
-    losses=_losses(),
-    adversary=_adversary(FALLING),
+    optimizers={"g": FALLING, "d": FALLING},
+    updates=_updates(),
 )
 
 PHASES: dict[str, Phase] = {phase.name: phase for phase in (ADVERSARIAL, DECAY)}

@@ -89,7 +89,7 @@ def read(
     if GENERATOR not in files:
         raise InvalidSettings(f"weights {', '.join(files) or 'none'}: expected {GENERATOR} among them")
     if phase is not None:
-        judges = phase.adversary.train if phase.adversary else ()
+        judges = phase.trainable
         files = {
             name: path for name, path in files.items() if name == GENERATOR or PREFIXES[name][:-1] in judges
         }

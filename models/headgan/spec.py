@@ -48,7 +48,7 @@ def driving_reads(config: HeadGanConfig) -> Reads:
 
 def nets(config: HeadGanConfig, phase: Phase) -> tuple[str, ...]:
     """The head that is drawn; VGG19, where the phase weighs a perceptual loss."""
-    if not (phase.losses.get("perceptual") or phase.losses.get("perceptual_warped")):
+    if not (phase.weights.get("perceptual") or phase.weights.get("perceptual_warped")):
         return (config.head,)
     return (config.head, "vgg19" if config.vgg19 == "imagenet" else "vgg19_random")
 

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from models import provenance
-from models.api import Batch, Clip, Look, Sample
 from models.errors import InvalidSettings
 from models.headgan import losses, visualize
 from models.headgan.audio import heard
@@ -33,6 +32,7 @@ from models.perception.head.morphable import MorphableModel
 from models.perception.head.raster_torch import Shading
 from models.perception.interfaces import FeatureNet
 from models.precision import precise
+from models.task import Batch, Clip, Sample, Stateless, Table, TrainStep, ValidationOutput
 
 Maps = list[list[Tensor]]
 Offered = dict[str, Callable[[], Tensor]]
@@ -57,7 +57,7 @@ class Step:
     rendered: Rendered
 
 
-class HeadGanTask:
+class HeadGanTask(Stateless):
     """Render the driving frame from the reference and the driving frame's face and sound."""
 
     def __init__(
@@ -106,14 +106,15 @@ class HeadGanTask:
             self.drawn[device, whole] = Faces(self.model, size, self.shading, device, whole=whole)
         return self.drawn[device, whole]
 
-    # --- drawing: numpy, in the reader's threads ---
-    def draw(self, rng: np.random.Generator, clip: Clip, training: bool) -> Sample | None:
+    # --- sampling: numpy, in the reader's threads ---
+    def sample(self, rng: np.random.Generator, tables: Mapping[str, Table], training: bool) -> Sample | None:
         """frames (2,S,S,3) uint8: reference and driving; packed (1+W,P) float32 in pixels of the net's
         images: the reference, then the driving window; audio (A,) float32, if the net hears.
 
         Training: any two frames whose fits count (C: the reference is one of eight chosen for their poses).
         Validation: the first frame and a later one, those that FSRT's looks at.
         """
+        clip = tables["clips"].pick(rng)
         chosen = self.choose(rng, np.asarray(clip.read("fit_valid"), bool), training)
         if chosen is None:
             return None
@@ -165,15 +166,16 @@ class HeadGanTask:
         rendered = self.net(driving, told, images[:, 0], audio)
         return Step(images[:, 0], images[:, 1], told, conditions[:, -1], audio, packed, rendered)
 
-    def terms(self, batch: Batch) -> Mapping[str, Callable[[], Tensor]]:
-        step = self.step(batch)
-        counted = losses.covered(step.condition) if self.compared.masked else None
-        offered: Offered = {"l1": lambda: losses.pixel(step.rendered.image, step.target, counted)}
+    def losses(self, batch: Batch, step: TrainStep | None = None) -> Mapping[str, Callable[[], Tensor]]:
+        """step: not used, since every random number lies in the batch."""
+        made = self.step(batch)
+        counted = losses.covered(made.condition) if self.compared.masked else None
+        offered: Offered = {"l1": lambda: losses.pixel(made.rendered.image, made.target, counted)}
         if self.architecture.flow:
-            offered["l1_warped"] = lambda: losses.pixel(step.rendered.warped, step.target, counted)
+            offered["l1_warped"] = lambda: losses.pixel(made.rendered.warped, made.target, counted)
         if self.architecture.mask:
-            offered["mask"] = lambda: self.mask(step)
-        return offered | self.perceptual(step) | self.judged(step)
+            offered["mask"] = lambda: self.mask(made)
+        return offered | self.perceptual(made) | self.judged(made)
 
     def perceptual(self, step: Step) -> Offered:
         """VGG19 looks at the target once for both terms."""
@@ -230,8 +232,8 @@ class HeadGanTask:
             f"discriminator{suffix}": lambda: losses.real_hinge(seen.own[0]) + losses.fake_hinge(seen.own[1]),
         }
 
-    # --- looking at it ---
-    def look(self, batch: Batch) -> Look:
+    # --- validation ---
+    def validation_step(self, batch: Batch) -> ValidationOutput:
         """Row: source | its condition | driving condition | flow | warped source | output | driving frame;
         without F neither flow nor warped source.
 
@@ -247,7 +249,7 @@ class HeadGanTask:
             row += [visualize.flow_colours(made.flow), visualize.to_bytes(made.warped)]
             scores["l1_warped"] = losses.pixel(made.warped, step.target).item() / 2
             scores["flow"] = made.flow.norm(dim=1).mean().item()
-        return Look(
+        return ValidationOutput(
             row=np.concatenate([*row, output, driving], axis=2),
             scores=scores,
             source=source,
@@ -268,7 +270,7 @@ class HeadGanTask:
             "speech": speech,
         }
 
-    def labels(self) -> dict[str, str]:
+    def provenance(self) -> dict[str, str]:
         found = {}
         if self.speech and self.speech["encoder"] == "headgan":
             found["tokens"] = "transcripts" if self.speech["transcripts"] else "none"

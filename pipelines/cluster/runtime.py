@@ -40,6 +40,10 @@ class RuntimeConfig:
     """Ray Train workers; 0 = train inside the driver process (tests, debugging)."""
     train_cpus: int = 2
     """Cores of each training worker."""
+    train_readers: int = 2
+    """Threads of each training worker that read and decode samples ahead."""
+    train_prefetch: int = 4
+    """Chunks of samples that they are ahead."""
     train_compile: bool = False
     """Compile the net before training; it takes a minute or more, and pays on GPUs if at all."""
     use_gpu: bool = False
@@ -71,7 +75,9 @@ class RuntimeConfig:
             raise ValueError(f"net_batch {self.net_batch}: expected 0 or more")
         if self.train_workers < 0:
             raise ValueError(f"train_workers {self.train_workers}: expected 0 or more")
-        if min(self.train_cpus, self.eval_cpus) < 1:
-            raise ValueError("train_cpus and eval_cpus: expected 1 or more")
+        if min(self.train_cpus, self.eval_cpus, self.train_readers) < 1 or self.train_prefetch < 0:
+            raise ValueError(
+                "train_cpus, eval_cpus and train_readers: expected 1 or more; train_prefetch: 0 or more"
+            )
         if min(self.checkpoint_every, self.log_every) < 1:
             raise ValueError("checkpoint_every and log_every: expected 1 or more steps")

@@ -67,13 +67,17 @@ class StoredClip:
         return self.stored.read(self.key, name)
 
 
-def open_clips(inputs: Mapping[str, Any], reads: Mapping[str, Sequence[str]]) -> tuple[Clips, list[str]]:
+def open_clips(
+    inputs: Mapping[str, Any], reads: Mapping[str, Sequence[str]], frames_from: str = "clips"
+) -> tuple[Clips, list[str]]:
     """What a model reads of the artifacts of keyed nodes -> its clips, and the keys that every family has.
 
     `inputs`: node -> artifact; `reads`: node -> the fields read from it, as a model's spec.py lists them.
-    The frames are those of `clips`.
+    `frames_from`: the family whose frames the clips show.
     """
     clips = inputs["clips"].family()
     families = {node: clips if node == "clips" else inputs[node].family() for node in reads}
     fields = {name: families[node] for node, names in reads.items() for name in names if name != "frames"}
-    return Clips(clips, fields), [key for key in clips.keys if all(key in one for one in families.values())]
+    return Clips(families.get(frames_from, clips), fields), [
+        key for key in clips.keys if all(key in one for one in families.values())
+    ]

@@ -2,7 +2,7 @@
 restart.
 
 Sample i of a phase: identity first (each pass over the identities in a fresh random order), then one of its
-clips, then whatever the task draws from it. Only the frames asked for are read.
+clips, then whatever the task reads of it (`Task.sample`). Only the frames asked for are read.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from models.api import Sample, Task
 from models.errors import InvalidSettings
+from models.task import Sample, Task
 from pipelines.dataset.clips import Clips, Family, StoredClip
 from pipelines.errors import UserError
 
@@ -42,21 +42,45 @@ def _order(seed: int, count: int, turn: int) -> np.ndarray:
     return np.random.default_rng([seed, ORDER, turn]).permutation(count)
 
 
-def sample_clip(task: Task, corpus: Corpus, seed: int, index: int, training: bool) -> tuple[str, Sample]:
-    """Sample number `index` -> the key of its clip, and its arrays."""
-    count = len(corpus.identities)
-    turn, place = divmod(index, count)
-    attempted = []
+class TurnTable:
+    """models.task.Table for one sample: it knows whose turn it is, and remembers what was read."""
+
+    def __init__(self, corpus: Corpus, seed: int, index: int, attempt: int) -> None:
+        self.corpus, self.seed, self.index, self.attempt = corpus, seed, index, attempt
+        self.read: list[str] = []
+
+    @property
+    def keys(self) -> Sequence[str]:
+        return [key for keys in self.corpus.identities for key in keys]
+
+    def pick(self, rng: np.random.Generator) -> StoredClip:
+        count = len(self.corpus.identities)
+        turn, place = divmod(self.index, count)
+        identity = _order(self.seed, count, turn)[(place + self.attempt) % count]
+        keys = self.corpus.identities[int(identity)]
+        return self[keys[int(rng.integers(len(keys)))]]
+
+    def __getitem__(self, key: str) -> StoredClip:
+        self.read.append(key)
+        return StoredClip(self.corpus, key)
+
+
+def make_sample(
+    task: Task, tables: Mapping[str, Corpus], seed: int, index: int, training: bool
+) -> tuple[str, Sample]:
+    """Sample number `index` -> the keys that it was read from, and its arrays."""
+    failed: list[str] = []
     for attempt in range(ATTEMPTS):
-        keys = corpus.identities[int(_order(seed, count, turn)[(place + attempt) % count])]
         rng = np.random.default_rng([seed, SAMPLE, index, attempt])
-        clip = StoredClip(corpus, keys[int(rng.integers(len(keys)))])
-        sample = task.draw(rng, clip, training)
+        turns = {name: TurnTable(corpus, seed, index, attempt) for name, corpus in tables.items()}
+        sample = task.sample(rng, turns, training)
+        keys = [key for table in turns.values() for key in table.read]
+        name = "+".join(keys) or f"sample {index}"
         if sample is not None:
-            return clip.key, sample
-        attempted.append(clip.key)
+            return name, sample
+        failed.append(name)
     raise UserError(
-        f"no usable frames after {ATTEMPTS} tries, the last in {attempted[-3:]}; look at their rejects"
+        f"no usable frames after {ATTEMPTS} attempts, the last in {failed[-3:]}; see their rejects"
     )
 
 
@@ -69,7 +93,7 @@ class Chunk:
     """First dimension: samples."""
 
 
-def gather(samples: Sequence[tuple[str, Sample]]) -> Chunk:
+def stack(samples: Sequence[tuple[str, Sample]]) -> Chunk:
     first = samples[0][1]
     arrays = {name: np.stack([sample[name] for _, sample in samples]) for name in first}
     return Chunk(tuple(key for key, _ in samples), arrays)
@@ -105,24 +129,43 @@ def prefetch(
                 future.cancel()
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which samples one worker serves: those of its chunks."""
+
+    batch: int
+    chunk: int
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def count(self) -> int:
+        """Chunks of this worker in a step."""
+        return self.batch // self.chunk // self.world
+
+    def number(self, i: int) -> int:
+        """Of its i-th chunk of a step, among those of all workers."""
+        return self.rank + i * self.world
+
+
 def training_chunks(
     task: Task,
-    corpus: Corpus,
+    tables: Mapping[str, Corpus],
     seed: int,
     steps: range,
-    batch: int,
-    chunk: int,
-    rank: int,
-    world: int,
-    threads: int,
+    share: Share,
+    readers: int,
+    ahead: int,
 ) -> Generator[Chunk]:
-    """Every chunk of this worker for these steps, in order: batch / chunk / world of them a step."""
-    offsets = [group.start for group in chunk_indices(1, batch, chunk, rank, world)]
+    """Every chunk of this worker for these steps, in order: `share.count` of them a step.
+
+    readers: threads. ahead: chunks that are made ahead of the one asked for.
+    """
+    offsets = [group.start for group in chunk_indices(1, share.batch, share.chunk, share.rank, share.world)]
 
     def make(start: int) -> Chunk:
-        return gather(
-            [sample_clip(task, corpus, seed, i, training=True) for i in range(start, start + chunk)]
-        )
+        numbers = range(start, start + share.chunk)
+        return stack([make_sample(task, tables, seed, i, training=True) for i in numbers])
 
-    starts = ((step - 1) * batch + offset for step in steps for offset in offsets)
-    return prefetch(make, starts, threads, ahead=2 * threads)
+    starts = ((step - 1) * share.batch + offset for step in steps for offset in offsets)
+    return prefetch(make, starts, readers, ahead)

@@ -25,8 +25,8 @@ from storage.checkpoints import CHECKPOINTS
 from storage.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from models.api import Clip
     from models.reenactor import Reenactor
+    from models.task import Clip
     from pipelines.eval.evaluate import EvalConfig
 
 NETS_OF_LANDMARKS = ("dlib_hog", "dlib68")

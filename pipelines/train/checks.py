@@ -1,4 +1,4 @@
-"""Settings that a training cannot run with, told before anything runs."""
+"""Settings that a training cannot run with, found before anything runs."""
 
 from __future__ import annotations
 

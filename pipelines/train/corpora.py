@@ -24,14 +24,16 @@ class Split:
         return self.splits[self.stored.clips.recording_of(key)]
 
 
-def split_clips(inputs: Mapping[str, Any], reads: Mapping[str, Sequence[str]]) -> Split:
+def split_clips(
+    inputs: Mapping[str, Any], reads: Mapping[str, Sequence[str]], frames_from: str = "clips"
+) -> Split:
     """Clips that every family has, split as the recordings table says.
 
-    `reads`: node -> the fields read from it; the frames are those of `clips`.
+    `reads`: node -> the fields read from it. `frames_from`: the family whose frames the clips show.
     """
     import pyarrow.parquet as pq
 
-    stored, keys = open_clips(inputs, reads)
+    stored, keys = open_clips(inputs, reads, frames_from)
     table = pq.read_table(
         inputs["recordings"].path("recordings.parquet"), columns=["id", "identity", "split"]
     )

@@ -1,21 +1,27 @@
-"""What a phase starts from: the phase before, released weights, or a shorter run of its own."""
+"""What a phase starts from: earlier phases, released weights, or a shorter run of its own."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from models.api import Phase
+from models import provenance
+from models.api import EMA, Phase, Source
+from models.errors import InvalidSettings
 from models.spec import load_spec
 from pipelines.engine.fingerprint import resolve
-from pipelines.train.state import BEST, MODEL, START, STATE, best_name, of_step
+from pipelines.train.parts import part_of
+from pipelines.train.state import BEST, MODEL, START, STATE, best_name, of_step, steps_done, used_name
 from storage import checkpoints
 from storage.checkpoints import StepCheckpoints
 from storage.files import Store
 from storage.weight_files import path_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pipelines.engine.node import Context
 
 
@@ -28,13 +34,15 @@ def continues(ctx: Context, phase: Phase) -> bool:
 
 
 def bring_weights(ctx: Context, model: str, phase: Phase) -> None:
-    """Put them where every worker can reach them: those to start from, and a shorter run of this phase."""
+    """Put them where every worker can reach them: those to start from, checkpoints that the phase uses, and a
+    shorter run of this phase."""
     store = Store(ctx.scratch)
-    if phase.released:
-        _copy_released(ctx, model, phase, phase.released, store)
-    elif phase.start_from:
-        before = ctx.inputs[f"train.{model}.{phase.start_from}"]
-        _copy_in(before.path(STATE if phase.carry else MODEL), store, START)
+    if phase.sources:
+        with store.scratch() as folder:
+            checkpoints.save(folder / START, *initial_weights(ctx, model, phase))
+            store.put(folder / START, START)
+    for name, other in phase.uses.items():
+        _copy_in(_checkpoint(ctx, model, other, MODEL), store, used_name(name))
     if ctx.previous is not None and continues(ctx, phase):
         path = of_step(ctx.previous.path(STATE), ctx.previous.steps)
         _, about = checkpoints.load(path)
@@ -44,14 +52,72 @@ def bring_weights(ctx: Context, model: str, phase: Phase) -> None:
         _copy_in(path, store, StepCheckpoints.name(about["step"]))
 
 
-def _copy_released(ctx: Context, model: str, phase: Phase, weights: str, store: Store) -> None:
+def initial_weights(ctx: Context, model: str, phase: Phase) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What the phase begins with, of all its sources -> tensors (`net.`, `ema.`, `optim.`;
+    pipelines/train/state.py), and what is known of them."""
+    found: dict[str, Tensor] = {}
+    labels: dict[str, str] = {}
+    released: set[str] = set()
+    done: list[int] = []
+    opened = {source.name: _open(ctx, model, phase, source) for source in phase.sources.values()}
+    for part, source in phase.sources.items():
+        tensors, about = opened[source.name]
+        chosen = _choose(tensors, part, source, phase, f"train.{model}.{phase.name}")
+        labels = provenance.after(labels, provenance.read(about))
+        if source.released is not None:
+            released |= {part_of(name.partition(".")[2]) for name in chosen}
+        elif source.phase and phase.resume_optimizers:
+            states, about = checkpoints.load(_checkpoint(ctx, model, source.phase, STATE))
+            chosen |= {
+                name: tensor
+                for name, tensor in states.items()
+                if name.startswith("optim.") and part in ("", part_of(name.removeprefix("optim.")))
+            }
+            done.append(steps_done(states, about, phase))
+        found |= chosen
+    names = dict.fromkeys(source.name for source in phase.sources.values())
+    about = {"phase": ", ".join(names), "released": sorted(released), **provenance.written(labels)}
+    return found, about | {"step": max(done, default=0), "steps_before": 0}
+
+
+def _open(ctx: Context, model: str, phase: Phase, source: Source) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if source.phase is not None:
+        return checkpoints.load(_checkpoint(ctx, model, source.phase, MODEL))
     imported = ctx.inputs["clips"].family().store  # the one that third-party weights lie in
-    released = load_spec(model).released[weights]
+    released = load_spec(model).released[source.released or ""]
     files = {name: path_of(imported, name) for name in released.files}
     tensors, labels = resolve(released.reader)(files, getattr(ctx.config, model), phase)
-    with store.scratch() as folder:
-        checkpoints.save(folder / START, tensors, {"phase": phase.start_from, "labels": labels})
-        store.put(folder / START, START)
+    return tensors, {"labels": labels}
+
+
+def _choose(
+    tensors: Mapping[str, Tensor], part: str, source: Source, phase: Phase, node: str
+) -> dict[str, Tensor]:
+    """Of a source's tensors those of one part, or of all, under the names that they begin with here."""
+    wanted = source.part or part
+    chosen: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        own, _, rest = name.partition(".")
+        target = part or own
+        if part and own != wanted:
+            continue
+        if target.endswith(EMA):
+            target = target.removesuffix(EMA)
+            if target in phase.ema_parts:
+                chosen[f"ema.{target}.{rest}"] = tensor
+        else:
+            chosen[f"net.{target}.{rest}"] = tensor
+    if not chosen:
+        there = sorted({part_of(name) for name in tensors})
+        raise InvalidSettings(
+            f"{node} begins {part or 'its net'} with {source.name}, which has no {wanted or 'tensor'}; "
+            f"it has {there}"
+        )
+    return chosen
+
+
+def _checkpoint(ctx: Context, model: str, phase: str, file: str) -> Path:
+    return ctx.inputs[f"train.{model}.{phase}"].path(file)
 
 
 def _copy_in(path: Path, store: Store, name: str) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from models.api import Phase, Task
+from models.api import Phase
 from models.spec import load_spec
+from models.task import Task
 from pipelines.engine.fingerprint import resolve
 from pipelines.nets import load_nets
 from pipelines.train.validation_metrics import landmark_finder
@@ -29,9 +30,10 @@ class Job:
     """Loads the perception nets that the phase's losses look through."""
     landmarks: Callable[[], Any] | None
     """Loads a landmark finder for validation, frames (T,256,256,3) -> (T,68,2); None = no such figures."""
-    train: Corpus
-    held_out: Corpus | None
-    """Clips of identities that are not trained on, or None if there are none."""
+    train: Mapping[str, Corpus]
+    """The tables that samples are read from, by name; "clips" is the corpus."""
+    held_out: Mapping[str, Corpus] | None
+    """The same of identities that are not trained on, or None if there are none."""
     seed: int
     precision: str
     scratch: str
@@ -39,10 +41,20 @@ class Job:
     checkpoint_every: int
     threads: int
     compile: bool = False
+    readers: int = 2
+    """Threads that read and decode ahead."""
+    prefetch: int = 4
+    """Chunks that they are ahead."""
 
 
-def job_of(ctx: Context, model: str, name: str, train: Corpus, held_out: Corpus | None) -> Job:
-    """The phase `name` of a model, on these clips."""
+def job_of(
+    ctx: Context,
+    model: str,
+    name: str,
+    train: Mapping[str, Corpus],
+    held_out: Mapping[str, Corpus] | None,
+) -> Job:
+    """The phase `name` of a model, on these tables."""
     spec = load_spec(model)
     section, runtime = getattr(ctx.config, model), ctx.runtime
     phase: Phase = section.phases[name]
@@ -65,6 +77,8 @@ def job_of(ctx: Context, model: str, name: str, train: Corpus, held_out: Corpus 
         checkpoint_every=runtime.checkpoint_every,
         threads=runtime.train_cpus,
         compile=runtime.train_compile,
+        readers=runtime.train_readers,
+        prefetch=runtime.train_prefetch,
     )
 
 

@@ -2,8 +2,8 @@
 
 Which task a phase runs, on which settings and fields, stands as text in the model's spec.py, and in the
 node's key through pipelines/graph.py. Artifact: model.safetensors (weights), state.safetensors (all that
-training on needs), best.safetensors (the weights of the best validation PSNR, where the phase renders
-images), metrics.jsonl (losses and scores, no timings), samples.png.
+training on needs), best.safetensors (the weights of the best validation, where `Phase.best` names a
+figure), metrics.jsonl (losses and scores, no timings), samples.png.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pipelines.engine.node import Context
     from pipelines.train.job import Job
 
-LOOKED = 1000
+MAX_COUNTED = 1000
 """Clips of a split whose records are read to count those without sound; each costs a small read."""
 
 
@@ -43,11 +43,11 @@ def train_phase(ctx: Context, model: str, phase: str) -> None:
     from pipelines.train.job import job_of
 
     section = getattr(ctx.config, model)
-    clips = corpora(ctx, load_spec(model).reads(section, section.phases[phase]))
-    steps = section.phases[phase].steps
-    if any(step > steps for step in StepCheckpoints(ctx.scratch).steps()):  # a longer run's, not done yet
-        ctx.work_apart(f"steps-{steps}")
-    job = job_of(ctx, model, phase, *clips)
+    settings: Phase = section.phases[phase]
+    train, held_out = corpora(ctx, load_spec(model).reads(section, settings), settings.frames_from)
+    if any(step > settings.steps for step in StepCheckpoints(ctx.scratch).steps()):  # a longer run's
+        ctx.work_apart(f"steps-{settings.steps}")
+    job = job_of(ctx, model, phase, {"clips": train}, {"clips": held_out} if held_out else None)
     prepare(ctx, model, job.phase)
     if follow(ctx, job, partial(run_workers, ctx, job)):
         publish(ctx, job)
@@ -62,13 +62,13 @@ def prepare(ctx: Context, model: str, phase: Phase) -> None:
     store.delete(STOP)
     if ctx.previous is not None and continues(ctx, phase):
         cut(store, 0)
-        _bring_lines(ctx.previous.path(METRICS), store)
+        _copy_lines(ctx.previous.path(METRICS), store)
     else:  # before anybody reads along: a resumed run repeats the steps after its checkpoint
         cut(store, StepCheckpoints(ctx.scratch).newest(phase.steps) or 0)
     bring_weights(ctx, model, phase)
 
 
-def _bring_lines(path: Path, store: Store) -> None:
+def _copy_lines(path: Path, store: Store) -> None:
     log = MetricLog(store)
     with path.open() as file:
         for line in file:
@@ -77,15 +77,17 @@ def _bring_lines(path: Path, store: Store) -> None:
     log.flush()
 
 
-def corpora(ctx: Context, reads: Mapping[str, Sequence[str]]) -> tuple[Corpus, Corpus | None]:
-    """Clips to train on, held out. The run is told how many there are, how many a family lacks, and, of what
+def corpora(
+    ctx: Context, reads: Mapping[str, Sequence[str]], frames_from: str = "clips"
+) -> tuple[Corpus, Corpus | None]:
+    """Clips to train on, held out. The run records how many there are, how many a family lacks, and, of what
     is heard, how many have no sound.
 
-    `reads`: node -> the fields read from it; the frames are those of `clips`.
+    `reads`: node -> the fields read from it. `frames_from`: the family whose frames the clips show.
     """
     from pipelines.train.corpora import split_clips
 
-    split = split_clips(ctx.inputs, reads)
+    split = split_clips(ctx.inputs, reads, frames_from)
     for name, corpus in split.corpora.items():
         chosen = [key for some in corpus.identities for key in some]
         facts: dict[str, Any] = {"identities": len(corpus.identities), "clips": len(chosen)}
@@ -112,13 +114,13 @@ def left_out(stored: Clips, reads: Mapping[str, Sequence[str]], keys: Sequence[s
 
 
 def soundless(stored: Clips, keys: Sequence[str]) -> str:
-    """How many clips have no sound, and so are heard as zeros: "3 of 120". Of many, LOOKED are looked at,
+    """How many clips have no sound, and so are heard as zeros: "3 of 120". Of many, MAX_COUNTED are read,
     evenly spread.
     """
-    looked = keys[:: max(1, math.ceil(len(keys) / LOOKED))]
+    counted = keys[:: max(1, math.ceil(len(keys) / MAX_COUNTED))]
     with ThreadPoolExecutor(16) as pool:
-        records = list(pool.map(lambda key: stored.fields["clip"].read(key, ["clip"])["clip"], looked))
-    return f"{sum(not record['has_sound'] for record in records):,} of {len(looked):,}"
+        records = list(pool.map(lambda key: stored.fields["clip"].read(key, ["clip"])["clip"], counted))
+    return f"{sum(not record['has_sound'] for record in records):,} of {len(counted):,}"
 
 
 # --- running ------------------------------------------------------------------------------------------------
@@ -188,13 +190,14 @@ def publish(ctx: Context, job: Job) -> None:
     tensors, about = files.load(job.phase.steps)
     publish_weights(ctx.out, tensors, about, store)
     if "best" in about:
-        ctx.metrics({"final/best_psnr": about["best"][0], "final/best_step": about["best"][1]})
+        figure = job.phase.best.figure if job.phase.best else ""
+        ctx.metrics({f"final/best_{figure}": about["best"][0], "final/best_step": about["best"][1]})
     latest, scores = _join_lines(store, ctx.out / METRICS)
     (ctx.out / SAMPLES).write_bytes(store.read(SAMPLES))
     if about["labels"]:
-        said = told(about["labels"])
-        ctx.params({f"net.{part}": label for part, label in about["labels"].items()} | {"labels": said})
-        ctx.progress(job.phase.steps, job.phase.steps, f"{note(latest)} [{said}]")
+        text = told(about["labels"])
+        ctx.params({f"net.{part}": label for part, label in about["labels"].items()} | {"labels": text})
+        ctx.progress(job.phase.steps, job.phase.steps, f"{note(latest)} [{text}]")
     if scores:
         ctx.metrics({f"final/{name}": value for name, value in scores.items()})
 

@@ -10,10 +10,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-class Figures:
-    """Losses summed on the device since they were last asked for. A term that sets in later is averaged over
-    the steps it was there.
-    """
+class Meters:
+    """Losses summed on the device since they were last asked for. A term that sets in later, or is computed
+    at some steps only, is averaged over the steps it was there."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -34,22 +33,23 @@ class Figures:
         return dict(zip(names, values.tolist(), strict=True))
 
 
-class Clock:
-    """Time since the last lap, and how much of it was spent waiting for data."""
+class Timer:
+    """Time since it was last reset, and how much of it was spent waiting for data."""
 
     def __init__(self) -> None:
         self.began, self.waited, self.steps = time.perf_counter(), 0.0, 0
 
-    def lap(self) -> tuple[float, float, int]:
+    def reset(self) -> tuple[float, float, int]:
+        """-> seconds since the last reset, seconds waited, steps"""
         now = time.perf_counter()
         result = (max(now - self.began, 1e-9), self.waited, max(self.steps, 1))
         self.began, self.waited, self.steps = now, 0.0, 0
         return result
 
 
-def speed(clock: Clock, batch: int, world: int) -> dict[str, float]:
+def speed(timer: Timer, batch: int, world: int) -> dict[str, float]:
     """Since the last call: throughput, and the share of time spent waiting for data."""
-    seconds, waited, count = clock.lap()
+    seconds, waited, count = timer.reset()
     return {
         "samples_per_second": count * batch / seconds,
         "step_seconds": seconds / count,

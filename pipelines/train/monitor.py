@@ -51,8 +51,8 @@ def follow(ctx: Context, job: Job, run: Callable[[], None]) -> bool:
     if failures:
         raise own_error(job.node, failures[0])
     if until is not None:
-        told = "still not stopped" if thread.is_alive() else f"stopped at the end of step {lines.step}"
-        ctx.progress(lines.step, steps, f"{told}; a rerun goes on from its last checkpoint")
+        state = "still not stopped" if thread.is_alive() else f"stopped at the end of step {lines.step}"
+        ctx.progress(lines.step, steps, f"{state}; a rerun goes on from its last checkpoint")
     return until is None
 
 
@@ -88,5 +88,5 @@ class Lines:
 def note(latest: Mapping[str, float]) -> str:
     """The figures of a progress line: the last total loss, speed and held-out score."""
     chosen = [n for n in latest if n in ("loss/total", "samples_per_second") or n.startswith("held_out/")]
-    told = [n for n in chosen if "/copy_" not in n and not n.endswith("_frames")]
-    return ", ".join(f"{name} {latest[name]:.4g}" for name in told)
+    names = [n for n in chosen if "/copy_" not in n and not n.endswith("_frames")]
+    return ", ".join(f"{name} {latest[name]:.4g}" for name in names)

@@ -11,11 +11,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipelines.dataset.sampler import Chunk
-from pipelines.train.device import place
-from pipelines.train.objective import Losses
+from pipelines.train.losses import PassLosses
 
 
-class Seen(NamedTuple):
+class ChunkRecord(NamedTuple):
     """A forward pass, for who looks for the cause."""
 
     loss: float
@@ -27,18 +26,20 @@ def stop_if_broken(
     norms: Mapping[str, Tensor],
     step: int,
     chunks: list[Chunk],
-    found: list[Losses],
+    found: list[PassLosses],
     asked: bool = False,
 ) -> bool:
     """Raises where a loss or gradient is no number -> whether any worker was `asked` to stop politely.
 
-    Looked at once a step, before any weight moves: looking waits for the device. A worker sees its own
-    losses alone, so all agree whether to stop, and each then says what all have seen.
+    Checked once a pass, before any weight moves: to read the numbers waits for the device. A worker sees its
+    own losses alone, so all agree whether to stop, and each then says what all have seen.
 
-    norms: the gradient's, of each side that is about to move.
+    norms: the gradient's, of each update that is about to move.
     """
-    _, world = place()
-    losses = torch.stack([one.to_minimise for one in found])
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    losses = [one.loss for one in found if one.loss is not None]
+    if not losses and not norms:
+        return asked
     broken = (~torch.isfinite(torch.stack([*norms.values(), *losses])).all()).int()
     if world == 1:
         is_broken = bool(broken)
@@ -48,23 +49,24 @@ def stop_if_broken(
         is_broken, asked = (bool(flag) for flag in flags.tolist())
     if not is_broken:
         return asked
-    seen = []
+    records = []
     for chunk, one in zip(chunks, found, strict=True):
         figures = ", ".join(f"{name} {term.item():.4g}" for name, term in one.terms.items())
-        seen.append(Seen(one.to_minimise.item(), figures, chunk.keys))
+        loss = 0.0 if one.loss is None else one.loss.item()
+        records.append(ChunkRecord(loss, figures, chunk.keys))
     if world > 1:
         boxes: list[Any] = [None] * world
-        dist.all_gather_object(boxes, seen)
-        seen = [one for box in boxes for one in box]
+        dist.all_gather_object(boxes, records)
+        records = [one for box in boxes for one in box]
     raise FloatingPointError(
-        f"step {step}: {_cause({side: norm.item() for side, norm in norms.items()}, seen)}"
+        f"step {step}: {_cause({name: norm.item() for name, norm in norms.items()}, records)}"
     )
 
 
-def _cause(norms: Mapping[str, float], seen: list[Seen]) -> str:
+def _cause(norms: Mapping[str, float], records: list[ChunkRecord]) -> str:
     """Clips whose loss is not finite; if all are, those of the whole batch."""
-    lost = [one for one in seen if not math.isfinite(one.loss)]
-    gradients = [f"the {side}'s gradient is {n}" for side, n in norms.items() if not math.isfinite(n)]
+    lost = [one for one in records if not math.isfinite(one.loss)]
+    gradients = [f"the {update}'s gradient is {n}" for update, n in norms.items() if not math.isfinite(n)]
     what = f"the loss is {lost[0].loss}" if lost else " and ".join(gradients)
-    clips = ", ".join(sorted({key for one in lost or seen for key in one.clips}))
-    return f"{what} ({(lost or seen)[0].figures}); clips {'with it' if lost else 'of the batch'}: {clips}"
+    clips = ", ".join(sorted({key for one in lost or records for key in one.clips}))
+    return f"{what} ({(lost or records)[0].figures}); clips {'with it' if lost else 'of the batch'}: {clips}"

@@ -1,4 +1,5 @@
-"""What a checkpoint holds: the net, its optimisers and running mean, the step, and the best yet."""
+"""What a checkpoint holds: the net, its optimizers and running means, the task's state, the step, the best
+yet."""
 
 from __future__ import annotations
 
@@ -13,13 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from models import provenance
+from models.api import EMA, Phase
 from models.errors import InvalidSettings
+from models.task import inference_weights
 from pipelines.errors import UserError
 from pipelines.train.device import on_device
 from pipelines.train.job import Job
-from pipelines.train.meters import Clock, Figures
-from pipelines.train.objective import choose_parts, learn
-from pipelines.train.optim import Ema, adam, moments, restore_moments
+from pipelines.train.meters import Meters, Timer
+from pipelines.train.optim import NamedOptimizer, RunningMeans
+from pipelines.train.parts import choose_parts, part_of, set_train_mode
 from pipelines.train.stopping import Stop
 from storage import checkpoints
 from storage.checkpoints import BEST, MODEL, START, STATE, StepCheckpoints
@@ -30,32 +33,44 @@ _BEST = re.compile(r"best-(\d{9})\.safetensors")
 
 
 class State:
-    """Net, optimiser, running mean and step: what a checkpoint holds, and nothing else that matters."""
+    """Net, optimizers, running means, the task's own state and the step: what a checkpoint holds, and nothing
+    else that matters."""
 
     def __init__(self, job: Job, device: torch.device) -> None:
         self.job, self.step = job, 0
         self.task = job.build()
-        self.task.use(on_device(job.nets(), device))
+        self.task.use(on_device(job.nets(), device) | used_checkpoints(job))
         self.net: nn.Module = self.task.net.to(device)
         phase = job.phase
-        self.parameters = choose_parts(self.net, phase.train)
-        self.adam = adam(phase.optim, self.parameters.values())
-        self.judging: dict[str, nn.Parameter] = {}
-        self.judges_adam: torch.optim.Adam | None = None
-        if phase.adversary:
-            everyone = choose_parts(self.net, phase.learning)
-            self.judging = {name: p for name, p in everyone.items() if name not in self.parameters}
-            self.judges_adam = adam(phase.adversary.optim, self.judging.values())
-        self.ema = Ema(self.parameters, phase.ema) if phase.ema else None
-        self.before = 0
-        """Steps that Adam had done when the phase began: those of the phases that it carries on from."""
-        self.labels = dict(self.task.labels())
-        self.figures, self.clock, self.stop = Figures(), Clock(), Stop()
+        self.parameters = choose_parts(self.net, phase.trainable)
+        self.optimizers = {
+            name: self._optimizer(name)
+            for name in dict.fromkeys(update.optimizer for update in phase.active_updates.values())
+        }
+        self.ema = RunningMeans(self.parameters, phase.ema_parts)
+        self.steps_before = 0
+        """Steps that the optimizers had done when the phase began: those of the phases that it resumes."""
+        self.provenance = dict(self.task.provenance())
+        self.meters, self.timer, self.stop = Meters(), Timer(), Stop()
         self.best: tuple[float, int] | None = None
-        """The best validation PSNR and its step."""
+        """The best figure (`Phase.best`) of a validation, and its step."""
+
+    def _optimizer(self, name: str) -> NamedOptimizer:
+        phase = self.job.phase
+        updates = [update for update in phase.active_updates.values() if update.optimizer == name]
+        scales = {part: scale for update in updates for part, scale in update.scales.items()}
+        own = {key: p for key, p in self.parameters.items() if part_of(key) in scales}
+        return NamedOptimizer(phase.optimizers[name], own, scales)
+
+    @property
+    def moving_buffers(self) -> list[Tensor]:
+        """Buffers of the parts that learn, such as running statistics."""
+        trainable = set(self.job.phase.trainable)
+        return [buffer for name, buffer in self.net.named_buffers() if part_of(name) in trainable]
 
     def resume(self, files: StepCheckpoints, step: int | None) -> None:
-        """Go on from a checkpoint of this phase, or begin with the weights of the phase before."""
+        """Go on from a checkpoint of this phase, or begin with the weights that it starts from."""
+        phase = self.job.phase
         if step is not None:
             tensors, about = files.load(step)
             self._restore(tensors, about)
@@ -63,86 +78,88 @@ class State:
                 checked_best(files.store, self.best[1])
         elif files.store.exists(START):
             self._begin(*checkpoints.load(files.store.fetch(START)))
-        elif self.job.phase.start_from:
-            node = f"{self.job.node.rpartition('.')[0]}.{self.job.phase.start_from}"
+        elif phase.sources:
+            source = next(iter(phase.sources.values())).name
+            node = f"{self.job.node.rpartition('.')[0]}.{source}"
             raise UserError(
                 f"{self.job.node}: no weights of {node} in its work folder to start from; run that first: "
                 f"`reenact run RUN.yaml --only {node}`"
             )
-        elif frozen := sorted(self._parts() - set(self.job.phase.learning)):
+        elif frozen := sorted(self._parts() - set(phase.trainable)):
             raise InvalidSettings(
-                f"{self.job.node} starts from nothing, but does not train {frozen}; set start_from to a "
-                "phase or to weights.<id> that brings them"
+                f"{self.job.node} starts from nothing, but does not train {frozen}; set init to a phase or "
+                "to weights.<id> that brings them"
             )
 
     def _parts(self) -> set[str]:
         return {name for name, _ in self.net.named_children()}
 
     def _begin(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-        phase = self.job.phase
-        net = _under("net.", tensors) if phase.carry else tensors
+        """tensors: `net.` weights, `ema.` what running means begin with, `optim.` states to resume."""
+        phase, net = self.job.phase, _under("net.", tensors)
         found = self.net.load_state_dict(net, strict=False)
-        begun = {name.split(".")[0] for name in net}
-        lacking = {name.split(".")[0] for name in found.missing_keys}
-        missing, half = sorted(lacking - set(phase.learning)), sorted(lacking & begun)
+        begun = {part_of(name) for name in net}
+        absent = {part_of(name) for name in found.missing_keys}
+        missing, half = sorted(absent - set(phase.trainable)), sorted(absent & begun)
         if found.unexpected_keys or missing or half:
             raise InvalidSettings(
-                f"{self.job.node} cannot start from phase {about.get('phase')}: it brings unknown tensors "
+                f"{self.job.node} cannot start from {about.get('phase')}: it brings unknown tensors "
                 f"{found.unexpected_keys[:3]}, lacks the frozen parts {missing}, has only a share of {half}"
             )
-        told = provenance.trained_on(provenance.read(about), self._parts(), phase.learning)
-        if phase.released and begun & set(phase.train):  # those were trained with all that is published
-            told = dict.fromkeys(self.labels, provenance.AS_PUBLISHED) | told
-        self.labels = provenance.after(told, self.labels)
-        if self.ema:
-            self.ema = Ema(self.parameters, phase.ema)
-        if phase.carry:
-            self.before = self._restore_moments(tensors)
+        before = provenance.trained_on(provenance.read(about), self._parts(), phase.trainable)
+        first = next(iter(phase.active_updates.values()))
+        if set(about.get("released", ())) & set(first.scales):  # trained with all that is published
+            before = dict.fromkeys(self.provenance, provenance.AS_PUBLISHED) | before
+        self.provenance = provenance.after(before, self.provenance)
+        self.ema = RunningMeans(self.parameters, phase.ema_parts)
+        self._restore_means(tensors)
+        if phase.resume_optimizers:
+            self.steps_before = steps_done(tensors, about, phase)
+            self._restore_optimizers(tensors)
 
-    def _restore_moments(self, tensors: dict[str, Tensor]) -> int:
-        """-> steps that Adam has done."""
-        known = _under("optim.", tensors)
-        restore_moments(self.adam, self.parameters, known)
-        # the judges may not have moved yet, and the phase before may have had none
-        if self.judges_adam and any(f"{name}.step" in known for name in self.judging):
-            restore_moments(self.judges_adam, self.judging, known)
-        return max(int(known[f"{name}.step"]) for name in self.parameters)
+    def _restore_optimizers(self, tensors: dict[str, Tensor]) -> None:
+        saved = _under("optim.", tensors)
+        for optimizer in self.optimizers.values():
+            optimizer.load_state(saved)
+
+    def _restore_means(self, tensors: dict[str, Tensor]) -> None:
+        for name, tensor in _under("ema.", tensors).items():
+            if name in self.ema.mean:
+                self.ema.mean[name].copy_(tensor)
 
     def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors by name (`net.`, `optim.`, `ema.`), and what is needed to read them."""
+        """Tensors by name (`net.`, `optim.`, `ema.`, `task.`), and what is needed to read them."""
         tensors = {f"net.{name}": tensor for name, tensor in self.net.state_dict().items()}
-        tensors |= {f"optim.{name}": tensor for name, tensor in moments(self.adam, self.parameters).items()}
-        if self.judges_adam:
-            judges = moments(self.judges_adam, self.judging)
-            tensors |= {f"optim.{name}": tensor for name, tensor in judges.items()}
-        if self.ema:
-            tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.mean.items()}
+        for optimizer in self.optimizers.values():
+            tensors |= {f"optim.{name}": tensor for name, tensor in optimizer.state().items()}
+        tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.mean.items()}
+        tensors |= {f"task.{name}": tensor for name, tensor in self.task.state().items()}
         return tensors, self._about() | ({"best": list(self.best)} if self.best else {})
 
     def _about(self) -> dict[str, Any]:
         return {
             "phase": self.job.phase.name,
             "step": self.step,
-            **provenance.written(self.labels),
+            "steps_before": self.steps_before,
+            **provenance.written(self.provenance),
             **self.task.describe(),
         }
 
     @contextlib.contextmanager
-    def showing(self) -> Iterator[None]:
-        """The weights as they would be published, in eval mode."""
-        if self.ema:
-            self.ema.swap()
+    def eval_weights(self) -> Iterator[None]:
+        """The weights as inference uses them, running means where there are, in eval mode."""
+        self.ema.swap()
         self.net.eval()
         yield
-        learn(self.net, self.job.phase.learning)
-        if self.ema:
-            self.ema.swap()
+        set_train_mode(self.net, self.job.phase.trainable)
+        self.ema.swap()
 
-    def keep_best(self, store: Store, psnr: float) -> None:
-        """Put the weights aside if no validation of this phase gave a higher PSNR."""
-        if self.best and psnr <= self.best[0]:
+    def keep_best(self, store: Store, value: float) -> None:
+        """Put the weights aside if no validation of this phase gave a better figure."""
+        best = self.job.phase.best
+        if best is None or (self.best and not best.better(value, self.best[0])):
             return
-        self.best = (psnr, self.step)
+        self.best = (value, self.step)
         with store.scratch() as folder:
             checkpoints.save(folder / BEST, published(self.saved()[0]), self._about())
             store.put(folder / BEST, best_name(self.step))
@@ -154,23 +171,54 @@ class State:
 
     def _restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
         self.net.load_state_dict(_under("net.", tensors))
-        self.before = self._restore_moments(tensors) - about["step"]
-        if self.ema:
-            mean = _under("ema.", tensors)
-            for name, tensor in self.ema.mean.items():
-                tensor.copy_(mean[name])
-        self.step, self.labels = about["step"], provenance.read(about)
-        self.best = tuple(about["best"]) if "best" in about else None  # pyright: ignore[reportAttributeAccessIssue]
+        self._restore_optimizers(tensors)
+        self._restore_means(tensors)
+        self.task.load_state(_under("task.", tensors))
+        self.step, self.provenance = about["step"], provenance.read(about)
+        self.steps_before = steps_done(tensors, about, self.job.phase) - self.step
+        value, step = about.get("best", (None, 0))
+        self.best = None if value is None else (value, step)
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def steps_done(tensors: Mapping[str, Tensor], about: Mapping[str, Any], phase: Phase) -> int:
+    """Steps of a state and of the phases that its phase resumed: as it says; one that does not say is of a
+    time when an optimizer made one step at each."""
+    if "steps_before" in about:
+        return about["steps_before"] + about["step"]
+    first = next(iter(phase.active_updates.values()))
+    saved = _under("optim.", tensors)
+    steps = [int(t) for name, t in saved.items() if name.endswith(".step") and part_of(name) in first.scales]
+    return max(steps, default=about["step"])
+
+
+def used_checkpoints(job: Job) -> dict[str, dict[str, Tensor]]:
+    """The checkpoints that the phase uses (`Phase.uses`), as inference would: name -> tensors."""
+    store = Store(job.scratch)
+    return {
+        name: inference_weights(checkpoints.load(store.fetch(used_name(name)))[0]) for name in job.phase.uses
+    }
+
+
+def used_name(name: str) -> str:
+    """In the work folder: the checkpoint that the phase uses under this name."""
+    return f"uses-{name}.safetensors"
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def published(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a training state, the weights to use: the running mean where there is one."""
-    tensors = dict(tensors)
-    return _under("net.", tensors) | _under("ema.", tensors)
+def published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of a training state, the weights: every part, and beside it `<part>_ema` where it has a running mean
+    (whose buffers are the part's own)."""
+    net, means = _under("net.", tensors), _under("ema.", tensors)
+    parts = {part_of(name) for name in means}
+    beside = {
+        f"{part_of(name)}{EMA}.{name.partition('.')[2]}": means.get(name, tensor)
+        for name, tensor in net.items()
+        if part_of(name) in parts
+    }
+    return net | beside
 
 
 def best_name(step: int) -> str:
@@ -202,7 +250,9 @@ def of_step(path: Path, step: int) -> Path:
     return path
 
 
-def publish_weights(folder: Path, tensors: Mapping[str, Any], about: Mapping[str, Any], work: Store) -> None:
+def publish_weights(
+    folder: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], work: Store
+) -> None:
     """The files that other nodes read: all that training goes on with, the weights to use, the best of them.
     `work`: where the best were put aside.
     """

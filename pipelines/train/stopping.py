@@ -25,11 +25,11 @@ class StopFile:
     """Looked for after every step, but in the store only every POLL seconds."""
 
     def __init__(self, store: Store) -> None:
-        self.store, self.looked, self.found = store, 0.0, False
+        self.store, self.checked, self.found = store, 0.0, False
 
     def asked(self) -> bool:
-        if not self.found and time.monotonic() - self.looked >= POLL:
+        if not self.found and time.monotonic() - self.checked >= POLL:
             with suppress(StoreUnreachable):  # then at the next look
                 self.found = self.store.exists(STOP)
-            self.looked = time.monotonic()
+            self.checked = time.monotonic()
         return self.found

@@ -1,64 +1,81 @@
-"""Looking at a net while it learns: fixed samples of held-out clips, their scores, a grid of pictures.
+"""Validation of a net while it learns: fixed samples of held-out clips, their figures, a grid of pictures.
 
-Only the PSNR has a say (it chooses the best checkpoint). The other figures are found by name, so that a
-change of a metric retrains nothing: no key holds their code.
+Only the figure that the phase names has a say (it chooses the best checkpoint). Those of the pictures but
+PSNR are found by name, so that a change of a metric retrains nothing: no key holds their code, unless the
+phase chooses by one of them (pipelines/graph.py).
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from models.api import Look, Task
 from models.precision import autocast
-from pipelines.dataset.sampler import Corpus, gather, sample_clip
+from models.task import Task, ValidationOutput
+from pipelines.dataset.sampler import Corpus, make_sample, stack
 from pipelines.engine.fingerprint import resolve
 from pipelines.train.device import to_device
 
 if TYPE_CHECKING:
     from pipelines.train.job import Job
 
-SAMPLES = 16  # looked at, the same each time
 ROWS, PICTURE = 8, 128  # of the grid: rows, and the least side of a picture in it
-OBSERVER = "pipelines.train.validation_metrics:figures"
+PICTURE_FIGURES = "pipelines.train.validation_metrics:figures"
 
 
 @dataclass(frozen=True, slots=True)
 class Validation:
     figures: dict[str, float]
-    psnr: float | None
-    """Mean over the samples, dB; None where the task renders no pictures."""
+    """By name; "psnr", the mean over the samples in dB, only where the task renders pictures."""
     grid: bytes
     """PNG"""
 
 
 @torch.no_grad()
-def validate(task: Task, corpus: Corpus, job: Job, device: torch.device) -> Validation:
+def validate(task: Task, tables: Mapping[str, Corpus], job: Job, device: torch.device) -> Validation:
     """The task's net as it stands, which the caller has put into eval mode."""
-    drawn = [sample_clip(task, corpus, job.seed, i, training=False) for i in range(SAMPLES)]
-    size = min(SAMPLES, job.phase.chunk_size)
+    count = job.phase.validation_samples
+    samples = [make_sample(task, tables, job.seed, i, training=False) for i in range(count)]
+    size = min(count, job.phase.chunk_size)
+    batches = [stack(samples[i : i + size]) for i in range(0, count, size)]
     with autocast(job.precision, device):
-        looks = [task.look(to_device(gather(drawn[i : i + size]), device)) for i in range(0, SAMPLES, size)]
-    figures = {
-        name: sum(len(look.row) / SAMPLES * look.scores[name] for look in looks) for name in looks[0].scores
+        outputs = [task.validation_step(to_device(batch, device)) for batch in batches]
+    figures = mean_scores(outputs) | task.validation_figures(sum_states(outputs))
+    if (psnr := psnr_of(outputs)) is not None:
+        figures |= {"psnr": psnr} | resolve(PICTURE_FIGURES)(outputs, job.landmarks)
+    return Validation(figures, grid_png(np.concatenate([output.row for output in outputs])[:ROWS]))
+
+
+def mean_scores(outputs: Sequence[ValidationOutput]) -> dict[str, float]:
+    """Of the figures that are means over a batch, those over all samples."""
+    count = sum(len(output.row) for output in outputs)
+    return {
+        name: sum(len(output.row) / count * output.scores[name] for output in outputs)
+        for name in outputs[0].scores
     }
-    psnr = psnr_of(looks)
-    if psnr is not None:
-        figures |= {"psnr": psnr} | resolve(OBSERVER)(looks, job.landmarks)
-    return Validation(figures, psnr, grid_png(np.concatenate([look.row for look in looks])[:ROWS]))
 
 
-def psnr_of(looks: Sequence[Look]) -> float | None:
+def sum_states(outputs: Sequence[ValidationOutput]) -> dict[str, Tensor]:
+    """States of all batches, added in order."""
+    sums = dict(outputs[0].states)
+    for output in outputs[1:]:
+        for name, tensor in output.states.items():
+            sums[name] = sums[name] + tensor
+    return sums
+
+
+def psnr_of(outputs: Sequence[ValidationOutput]) -> float | None:
     """Mean PSNR of 8-bit pictures, in dB; None without pictures."""
     gaps = [
-        (look.output / 255.0 - look.driving / 255.0) ** 2
-        for look in looks
-        if look.output is not None and look.driving is not None
+        (output.output / 255.0 - output.driving / 255.0) ** 2
+        for output in outputs
+        if output.output is not None and output.driving is not None
     ]
     if not gaps:
         return None

@@ -1,4 +1,4 @@
-"""Validation's figures for the eye: the metrics of evaluation, on the few samples that training looks at.
+"""Validation's figures for the eye: the metrics of evaluation, on the few samples of a validation.
 
 Reached by name (pipelines/train/validate.py), so that they enter no key.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from models.api import Look
+from models.task import ValidationOutput
 from pipelines.eval.metrics import METRICS
 from pipelines.eval.score import load_landmarks, score
 from storage.files import Store
@@ -19,14 +19,14 @@ SHOWN = {"l1": "l1", "ssim": "ssim", "akd_l2_dlib": "akd"}
 """Metric -> the name of its curve."""
 
 
-def figures(looks: Sequence[Look], landmarks: Callable[[], Any] | None) -> dict[str, float]:
+def figures(samples: Sequence[ValidationOutput], landmarks: Callable[[], Any] | None) -> dict[str, float]:
     """l1, ssim and akd (pixels of 256) of the outputs; copy_psnr and so on are what copying the source gives.
 
     A figure that no sample allows (AKD without a face, or without the landmark finder) is left out;
     akd_frames: samples in which both pictures show a face.
     """
     outputs, drivings, sources = (
-        np.concatenate([getattr(look, name) for look in looks]) for name in ("output", "driving", "source")
+        np.concatenate([getattr(one, name) for one in samples]) for name in ("output", "driving", "source")
     )
     finder = landmarks() if landmarks else None
     names = ["psnr_frame", *SHOWN]

@@ -14,9 +14,9 @@ import torch.distributed as dist
 
 from models.precision import check_precision
 from pipelines.train.checks import fp32_instead
-from pipelines.train.device import agreed, place, this_device
+from pipelines.train.device import Worker, ray_device
 from pipelines.train.job import Job
-from pipelines.train.loop import begin, look, looked_at, steps
+from pipelines.train.loop import begin, steps, validate_state, validates_after
 from pipelines.train.meters import speed
 from pipelines.train.metric_log import MetricLog, cut
 from pipelines.train.state import State
@@ -29,30 +29,32 @@ SAMPLES = "samples.png"
 
 def work(config: dict[str, Any]) -> None:
     """Ray Train's entry in each worker."""
-    train(config["job"], this_device())
+    train(config["job"], ray_device())
 
 
 def train(job: Job, device: torch.device) -> None:
     check_precision(job.precision, device, fp32_instead(job.node))
-    rank, world = place()
+    worker = Worker.here(device)
     torch.set_num_threads(job.threads)
     files = StepCheckpoints(job.scratch)
-    state = begin(job, device, files, agreed(files.newest(job.phase.steps), world))
+    state = begin(job, worker, files, worker.agree(files.newest(job.phase.steps)))
     log, stop_file = None, None
-    if rank == 0:
+    if worker.rank == 0:
         cut(files.store, state.step)
         log, stop_file = MetricLog(files.store), StopFile(files.store)
-    for _ in steps(job, state, device, rank, world):
+    for _ in steps(job, state, worker):
         state.stop.asked = stop_file is not None and stop_file.asked()
-        stop = state.stop.agreed or (world == 1 and state.stop.asked)
+        stop = state.stop.agreed or (worker.world == 1 and state.stop.asked)
         due = _due(job, state.step) | ({"log", "checkpoint"} if stop else set())
         if "log" in due:
-            figures = state.figures.mean(world)
+            figures = state.meters.mean(worker.world)
             if log is not None:
-                log.add(state.step, figures, speed(state.clock, job.phase.batch, world))
+                log.add(state.step, figures, speed(state.timer, job.phase.batch, worker.world))
         if "validate" in due and log is not None:
-            log.add(state.step, _look(job, state, device), {})
-            if state.best and state.best[1] == state.step:  # so that no kill parts the file from what is told
+            log.add(state.step, _validate(job, state, device), {})
+            if (
+                state.best and state.best[1] == state.step
+            ):  # so that a kill cannot part the file from its record
                 due |= {"checkpoint"}
         if log is not None and "checkpoint" in due:
             log.flush()
@@ -62,14 +64,14 @@ def train(job: Job, device: torch.device) -> None:
             break
     if log is not None:
         log.flush()
-    if world > 1:
+    if worker.world > 1:
         dist.barrier()
 
 
-def _look(job: Job, state: State, device: torch.device) -> dict[str, float]:
-    found = look(job, state, device)
+def _validate(job: Job, state: State, device: torch.device) -> dict[str, float]:
+    found = validate_state(job, state, device)
     Store(job.scratch).write(SAMPLES, found.grid)
-    state.clock.lap()  # looking is not training time
+    state.timer.reset()  # validating is not training time
     where = "held_out" if job.held_out else "train"
     return {f"{where}/{name}": value for name, value in found.figures.items()}
 
@@ -81,6 +83,6 @@ def _due(job: Job, step: int) -> set[str]:
     last = step == job.phase.steps
     every = {"log": job.log_every, "checkpoint": job.checkpoint_every}
     due = {name for name, period in every.items() if last or step % period == 0}
-    if looked_at(job.phase, step):
+    if validates_after(job.phase, step):
         due |= {"validate"}
     return due | {"log"} if due else due

@@ -42,12 +42,13 @@ from models.onednn import linear
 from models.perception import vgg19
 from models.perception.interfaces import Inference
 from models.precision import autocast, has_bf16
-from pipelines.dataset.sampler import gather
+from pipelines.dataset.sampler import Share, stack
+from pipelines.train.device import Worker
 from pipelines.train.job import Job
-from pipelines.train.loop import one_step
-from pipelines.train.objective import Objective
-from pipelines.train.optim import adam
+from pipelines.train.optim import build_optimizer
 from pipelines.train.state import State
+from pipelines.train.updates import passes_of, train_step
+from tests.models.one_clip import tables
 
 ROOT = Path(__file__).resolve().parents[2]
 ROUNDS = int(os.environ.get("REENACT_BENCH_ROUNDS", "3"))
@@ -101,7 +102,7 @@ class Fast:
         self.task.use({"vgg19": self.features})
         self.views = views_of(device)
         learning = [p for p in self.net.parameters() if p.requires_grad]
-        self.adam = adam(PHASES["warmup"].optim, learning)
+        self.adam = build_optimizer(PHASES["warmup"].optimizers["g"], [{"params": learning}])
         self.queries = torch.randperm(SIDE**2)[None, :QUERIES].to(device)
         self.corner = torch.randint(2, (1, 2), device=device)
 
@@ -169,11 +170,11 @@ class Plain:
 
 
 def weighted(terms, phase):
-    return sum(weight * terms[name] for name, weight in PHASES[phase].losses.items() if weight)
+    return sum(weight * terms[name] for name, weight in PHASES[phase].weights.items() if weight)
 
 
 class Person:
-    """A clip (models.api.Clip) of noise, with landmarks that allow every crop."""
+    """A clip (models.task.Clip) of noise, with landmarks that allow every crop."""
 
     key, length = "noise", 9
 
@@ -199,13 +200,13 @@ def loop_step(net, phase, device, precision):
     )  # fmt: skip
     torch.manual_seed(0)
     state = State(job, device)
-    objective = Objective(state.task, phase).to(device)
+    passes, worker = passes_of(phase, state.parameters), Worker(device)
     person, rng, chunks = Person(net.detector.size), np.random.default_rng(1), []
     for _ in range(phase.batch // phase.chunk_size):
-        samples = [state.task.draw(rng, person, training=True) for _ in range(phase.chunk_size)]
-        chunks.append(gather([(person.key, sample) for sample in samples]))
-    numbers = itertools.count(1)
-    return lambda: one_step(job, state, objective, chunks, next(numbers), device)
+        samples = [state.task.sample(rng, tables(person), training=True) for _ in range(phase.chunk_size)]
+        chunks.append(stack([(person.key, sample) for sample in samples]))
+    numbers, share = itertools.count(1), Share(phase.batch, phase.chunk_size)
+    return lambda: train_step(state, passes, chunks, share, next(numbers), worker)
 
 
 # --- measuring ----------------------------------------------------------------------------------------------

@@ -43,8 +43,8 @@ from models.perception import vgg19
 from models.perception.head.morphable import load_analytic
 from models.perception.interfaces import Inference
 from models.precision import autocast
-from pipelines.train.objective import Objective
-from pipelines.train.optim import adam
+from pipelines.train.optim import build_optimizer
+from tests.models.one_pass import shared_pass, with_update
 
 ROOT = Path(__file__).resolve().parents[2]
 ROUNDS = int(os.environ.get("REENACT_BENCH_ROUNDS", "3"))
@@ -129,16 +129,16 @@ class Ours:
         vgg, head = vgg19.load_random({}), load_analytic({})
         vgg.configure(Inference(device="cpu"))
         self.task.use({"analytic_head": head, "vgg19_random": vgg})
-        self.objective = Objective(self.task, ADVERSARIAL)
-        parts, adversary = dict(self.task.net.named_children()), ADVERSARIAL.adversary
-        sides = (ADVERSARIAL.train, adversary.train)
+        self.phase = with_update(ADVERSARIAL, "discriminator", every=1)
+        parts = dict(self.task.net.named_children())
+        sides = [update.scales for update in self.phase.active_updates.values()]
         chosen = [[p for name in side for p in parts[name].parameters()] for side in sides]
-        self.adams = [adam(ADVERSARIAL.optim, one) for one in chosen]
+        self.adams = [build_optimizer(ADVERSARIAL.optimizers["g"], [{"params": one}]) for one in chosen]
         self.batch = batch_of_one(head)
 
     def step(self):
         self.task.net.zero_grad(set_to_none=True)
-        self.objective(self.batch, 1).to_minimise.backward()
+        shared_pass(self.task, self.phase, self.batch).loss.backward()
         for one in self.adams:
             one.step()
 
@@ -153,7 +153,10 @@ class Plain:
         self.judge = self.code.Judge(6, JUDGES)
         self.mouth_judge = self.code.Judge(NET.audio + 3, JUDGES)
         judges = [*self.judge.parameters(), *self.mouth_judge.parameters()]
-        self.adams = [adam(ADVERSARIAL.optim, some) for some in (judges, self.net.parameters())]
+        self.adams = [
+            build_optimizer(ADVERSARIAL.optimizers["g"], [{"params": list(some)}])
+            for some in (judges, self.net.parameters())
+        ]
         head = load_analytic({})
         batch, faces = batch_of_one(head), Faces(head, SIDE)
         nmfc, images = faces.nmfc(batch["packed"]), taken(batch["frames"], SIDE)

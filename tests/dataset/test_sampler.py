@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from models.errors import InvalidSettings
-from pipelines.dataset.sampler import Corpus, chunk_indices, gather, prefetch, sample_clip, training_chunks
+from pipelines.dataset.sampler import (
+    Corpus,
+    Share,
+    chunk_indices,
+    make_sample,
+    prefetch,
+    stack,
+    training_chunks,
+)
 from pipelines.errors import UserError
 
 
@@ -14,7 +22,8 @@ class CountingTask:
     def __init__(self, refused=()) -> None:
         self.refused = set(refused)
 
-    def draw(self, rng, clip, training):
+    def sample(self, rng, tables, training):
+        clip = tables["clips"].pick(rng)
         if clip.key in self.refused:
             return None
         clip.read("landmarks")
@@ -28,7 +37,13 @@ def corpus(family):
 
 
 def chunks_of(corpus, seed=0, steps=range(1, 4), rank=0, world=1):
-    return list(training_chunks(CountingTask(), corpus, seed, steps, 4, 2, rank, world, 2))
+    return list(
+        training_chunks(CountingTask(), {"clips": corpus}, seed, steps, Share(4, 2, rank, world), 2, 4)
+    )
+
+
+def drawn_key(task, corpus, index):
+    return make_sample(task, {"clips": corpus}, 0, index, True)[0]
 
 
 def test_a_batch_is_a_function_of_seed_and_step(corpus):
@@ -58,35 +73,36 @@ def test_identities_come_before_clips(corpus):
     """Each pass serves every identity once, however many clips it has."""
     task = CountingTask()
     for turn in range(4):
-        served = [sample_clip(task, corpus, 0, turn * 3 + i, True)[0].split("#")[0] for i in range(3)]
+        served = [drawn_key(task, corpus, turn * 3 + i).split("#")[0] for i in range(3)]
         assert sorted(served) == ["id0", "id1", "id2"]
-    clips = {sample_clip(task, corpus, 0, i, True)[0] for i in range(40)}
+    clips = {drawn_key(task, corpus, i) for i in range(40)}
     assert clips == set(corpus.clips.keys)
 
 
 def test_an_unusable_clip_is_replaced_by_another(corpus):
     refused = [key for key in corpus.clips.keys if key.startswith("id1#")]
     task = CountingTask(refused)
-    assert {sample_clip(task, corpus, 0, i, True)[0] for i in range(30)}.isdisjoint(refused)
-    with pytest.raises(UserError, match="no usable frames after 100 tries"):
-        sample_clip(CountingTask(corpus.clips.keys), corpus, 0, 0, True)
+    assert {drawn_key(task, corpus, i) for i in range(30)}.isdisjoint(refused)
+    with pytest.raises(UserError, match="no usable frames after 100 attempts"):
+        make_sample(CountingTask(corpus.clips.keys), {"clips": corpus}, 0, 0, True)
 
 
 def test_small_fields_are_read_once(corpus):
     for i in range(60):
-        sample_clip(CountingTask(), corpus, 0, i, True)
+        make_sample(CountingTask(), {"clips": corpus}, 0, i, True)
     assert corpus.clips.reads == 5  # one per clip
 
 
 def test_a_corpus_travels_to_workers(corpus):
     copy = pickle.loads(pickle.dumps(corpus))
     assert (
-        sample_clip(CountingTask(), copy, 0, 7, True)[0] == sample_clip(CountingTask(), corpus, 0, 7, True)[0]
+        make_sample(CountingTask(), {"clips": copy}, 0, 7, True)[0]
+        == make_sample(CountingTask(), {"clips": corpus}, 0, 7, True)[0]
     )
 
 
-def test_gather_stacks_samples():
-    chunk = gather([("a", {"x": np.arange(3)}), ("b", {"x": np.arange(3) + 1})])
+def test_samples_are_stacked():
+    chunk = stack([("a", {"x": np.arange(3)}), ("b", {"x": np.arange(3) + 1})])
     assert chunk.keys == ("a", "b")
     assert chunk.arrays["x"].tolist() == [[0, 1, 2], [1, 2, 3]]
 
@@ -101,3 +117,28 @@ def test_prefetching_keeps_the_order_and_passes_errors_on():
     assert [next(chunks) for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(KeyError, match="broken clip"):
         next(chunks)
+
+
+class Seeds:
+    """Reads no table."""
+
+    def sample(self, rng, tables, training):
+        return {"z": rng.normal(size=3)}
+
+
+def test_a_task_that_draws_seeds_needs_no_table():
+    name, sample = make_sample(Seeds(), {}, 0, 7, True)
+    assert name == "sample 7"
+    again, other = (make_sample(Seeds(), {}, 0, i, True)[1]["z"] for i in (7, 8))
+    assert np.array_equal(sample["z"], again)
+    assert not np.array_equal(again, other)
+
+
+def test_a_task_reads_several_tables(corpus, family):
+    class Pairs:
+        def sample(self, rng, tables, training):
+            one, other = tables["clips"].pick(rng), tables["bank"][tables["bank"].keys[3]]
+            return {"sum": one.frames([0]).sum() + other.frames([0]).sum()}
+
+    name, _ = make_sample(Pairs(), {"clips": corpus, "bank": corpus}, 0, 0, True)
+    assert name.split("+")[1] == [key for keys in corpus.identities for key in keys][3]

@@ -11,10 +11,11 @@ from pipelines.runs.snapshot import ROOT
 
 MICRO = str(Path(__file__).with_name("micro.yaml"))
 FIELD = '    extra: float = field(default=0.0, metadata={"as_before": 0.0})\n'
+BEFORE = "    validation_samples: int = 16\n"
 USES = (
     "pipelines/train/state.py",
-    "Ema(self.parameters, phase.ema) if",
-    "Ema(self.parameters, phase.ema + phase.extra) if",
+    "RunningMeans(self.parameters, phase.ema_parts)\n        self.steps_before",
+    "RunningMeans(self.parameters, phase.ema_parts if phase.extra >= 0 else {})\n        self.steps_before",
 )
 
 
@@ -44,7 +45,9 @@ def test_a_moved_file_a_new_field_and_a_reworded_message_make_nothing_stale(edit
     for name in ("task", "detector_task"):
         moved = "from models.fsrt import augment, visualize\nfrom models.moved import losses\n"
         edited.edit(f"models/fsrt/{name}.py", "from models.fsrt import augment, losses, visualize\n", moved)
-    edited.edit("models/api.py", "    ema: float = 0.0\n", f"    ema: float = 0.0\n{FIELD}")
+    edited.edit(
+        "models/api.py", "    validation_samples: int = 16\n", f"    validation_samples: int = 16\n{FIELD}"
+    )
     edited.edit("pipelines/train/launch.py", "training workers need", "workers of a training need")
     edited.edit("models/provenance.py", "fine-tuned", "trained further from")
     edited.edit("pipelines/runs/progress.py", "LOG_EVERY = 10.0", "LOG_EVERY = 20.0")
@@ -53,7 +56,9 @@ def test_a_moved_file_a_new_field_and_a_reworded_message_make_nothing_stale(edit
 
 
 def test_code_that_reads_a_new_field_is_accepted_once_for_every_phase(edited):
-    edited.edit("models/api.py", "    ema: float = 0.0\n", f"    ema: float = 0.0\n{FIELD}")
+    edited.edit(
+        "models/api.py", "    validation_samples: int = 16\n", f"    validation_samples: int = 16\n{FIELD}"
+    )
     edited.edit(*USES)
     stale = {name for name, state in edited.states().items() if state == "stale"}
     assert stale == {name for name in edited.states() if name.startswith("train.")}

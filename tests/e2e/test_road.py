@@ -36,15 +36,15 @@ def test_plan_check_tells_work_by_its_exit_code(micro):
 
 
 def test_a_training_value_reruns_that_phase_and_what_follows(micro):
-    states = micro.states("fsrt.phases.warmup.optim.lr=0.002")
+    states = micro.states("fsrt.phases.warmup.optimizers.g.lr=0.002")
     assert {n for n, s in states.items() if s != "cached"} == {"train.fsrt.warmup", *AFTER_WARMUP}
-    done = micro.call("plan", MICRO, "--set", "fsrt.phases.warmup.optim.lr=0.002")
+    done = micro.call("plan", MICRO, "--set", "fsrt.phases.warmup.optimizers.g.lr=0.002")
     assert "-> 0.002" in done.stdout
-    assert "config fsrt.phases.warmup.optim.lr" in done.stdout
+    assert "config fsrt.phases.warmup.optimizers.g.lr" in done.stdout
 
 
 def test_a_weight_of_the_last_phase_reruns_that_phase_and_what_follows(micro):
-    states = micro.states("fsrt.phases.adversarial.adversary.fools.gan=0.002")
+    states = micro.states("fsrt.phases.adversarial.updates.generator.losses.gan.weight=0.002")
     assert {n for n, s in states.items() if s != "cached"} == {"train.fsrt.adversarial", *AFTER_TRAINING}
 
 
@@ -76,7 +76,7 @@ def test_missing_weights_refuse_the_run_before_anything_runs(micro):
 
 
 def test_workers_that_cannot_share_a_phase_are_refused_before_anything_runs(micro):
-    sets = ("runtime.train_workers=3", "fsrt.phases.adversarial.optim.lr=0.002", "speech.mels=42")
+    sets = ("runtime.train_workers=3", "fsrt.phases.adversarial.optimizers.g.lr=0.002", "speech.mels=42")
     done = micro.call("run", MICRO, *(a for text in sets for a in ("--set", text)))
     assert done.returncode == 2
     assert "a batch of 4 in chunks of 4 cannot be shared by 3 workers" in done.stderr

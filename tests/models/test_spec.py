@@ -8,15 +8,13 @@ from types import ModuleType
 import pytest
 
 from models import MODELS
-from models.api import Phase, Released
+from models.api import Loss, Phase, Released
 from models.errors import InvalidSettings
 from models.spec import ModelSpec, TaskSpec, load_spec
 from pipelines.engine.fingerprint import resolve
+from tests.models.one_pass import one_update
 
-PHASES = {
-    name: Phase(name=name, steps=1, batch=1, train=("net",), losses={"l1": 1.0})
-    for name in ("audio", "image")
-}
+PHASES = {name: one_update(name, losses={"l1": Loss(1.0)}) for name in ("audio", "image")}
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models.api import Optim
+from models.api import Optimizer, Schedule
 from models.fsrt.config import Architecture, Augment, Detector, FsrtConfig, Sampling
 from models.fsrt.phases import PHASES
+from tests.models.one_pass import with_update
 
 SIDE, LENGTH = 64, 6
 NANO = Architecture(
@@ -152,7 +153,13 @@ class Lab:
         folder.
         """
         self.count += 1
-        quick = {"steps": 6, "batch": 4, "chunk": 2, "optim": Optim(lr=1e-3, warmup=2), "validate_every": 4}
+        optimizer = Optimizer(lr=1e-3, schedule=Schedule(warmup=2))
+        quick = {
+            "steps": 6, "batch": 4, "chunk": 2, "optimizers": {"g": optimizer, "d": optimizer},
+            "validate_every": 4,
+        }  # fmt: skip
+        if (losses := changes.pop("losses", None)) is not None:
+            changes["updates"] = with_update(PHASES[phase], losses=losses).updates
         phases = {**PHASES, phase: replace(PHASES[phase], **(quick | changes))}
         config = SimpleNamespace(
             fsrt=FsrtConfig(
@@ -162,6 +169,8 @@ class Lab:
                 train_workers=0,
                 train_cpus=1,
                 train_compile=False,
+                train_readers=2,
+                train_prefetch=4,
                 use_gpu=False,
                 log_every=2,
                 checkpoint_every=every,

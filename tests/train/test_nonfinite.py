@@ -10,15 +10,16 @@ import pytest
 import torch
 
 from pipelines.dataset.sampler import Chunk
+from pipelines.train.losses import PassLosses
 from pipelines.train.nonfinite import stop_if_broken
-from pipelines.train.objective import Losses
 
 ROOT = Path(__file__).resolve().parents[2]
 FINE, LOST = 1.0, float("nan")
 
 
-def losses(value: float) -> Losses:
-    return Losses(torch.tensor(value), torch.tensor(value), {"pixel": torch.tensor(value)})
+def losses(value: float) -> PassLosses:
+    loss = torch.tensor(value)
+    return PassLosses(loss, {"generator": loss}, {"pixel": loss})
 
 
 def stop(norm: float, **of_clips: float) -> None:
@@ -45,7 +46,7 @@ def test_a_lost_gradient_names_the_whole_batch():
 PROGRAM = """
 import sys
 import torch.distributed as dist
-from tests.train.test_broken import FINE, LOST, stop
+from tests.train.test_nonfinite import FINE, LOST, stop
 
 rank = int(sys.argv[2])
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=rank, world_size=2)

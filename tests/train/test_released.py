@@ -6,13 +6,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from models.api import Loss
 from models.errors import InvalidFile
+from models.fsrt.phases import PHASES
 from pipelines.cli.weights import export
 from storage import checkpoints, locations
 from storage.errors import InvalidInput
 from storage.files import Store
 from storage.weights_import import convert
+from tests.models.one_pass import with_update
 
+DECODER = with_update(PHASES["warmup"], parts={"decoder": 1.0}).updates
 FILES = {"fsrt_vox": "vox256.pt", "fsrt_kp": "kp_detector.pt"}
 
 
@@ -35,7 +39,7 @@ def imported(lab, tmp_path):
 
 
 def test_a_phase_starts_from_released_weights(lab, imported):
-    context = lab.context("warmup", start_from="weights.fsrt_vox", train=("decoder",), steps=2)
+    context = lab.context("warmup", init="weights.fsrt_vox", updates=DECODER, steps=2)
     lab.run(context)
     before = load_file(imported / "model.safetensors")
     after, about = checkpoints.load(context.out / "model.safetensors")
@@ -46,7 +50,7 @@ def test_a_phase_starts_from_released_weights(lab, imported):
 
 
 def test_a_detector_that_was_released_replaces_the_first_phase(lab, imported):
-    context = lab.run(lab.context("warmup", start_from="weights.fsrt_kp", steps=1))
+    context = lab.run(lab.context("warmup", init="weights.fsrt_kp", steps=1))
     before = load_file(imported / "model.safetensors")
     after, about = checkpoints.load(context.out / "model.safetensors")
     frozen = [name for name in after if name.startswith("kp_detector.")]
@@ -64,13 +68,13 @@ def test_a_detector_that_was_released_replaces_the_first_phase(lab, imported):
 )
 def test_a_released_net_had_its_perceptual_loss(lab, imported, start, told):
     context = lab.context(
-        "perceptual", start_from=f"weights.{start}", carry=False, steps=1, losses={"pixel": 1.0}
+        "perceptual", init=f"weights.{start}", resume_optimizers=False, steps=1, losses={"pixel": Loss(1.0)}
     )
     assert checkpoints.load(lab.run(context).out / "model.safetensors")[1]["labels"] == told
 
 
 def test_weights_of_another_architecture_stop_before_training(lab, imported):
-    context = lab.context("warmup", start_from="weights.fsrt_vox")
+    context = lab.context("warmup", init="weights.fsrt_vox")
     net = replace(context.config.fsrt.net, expression_size=12)
     context.config.fsrt = replace(context.config.fsrt, net=net)
     with pytest.raises(InvalidFile, match=r"do not fit fsrt\.net: .*expression_size 8 \(fsrt\.net: 12\)"):
@@ -80,4 +84,4 @@ def test_weights_of_another_architecture_stop_before_training(lab, imported):
 
 def test_a_file_that_was_not_imported_is_said_with_the_way_to_get_it(lab, imported):
     with pytest.raises(InvalidInput, match=r"fomm_vox .* are missing: get vox-cpk\.pth\.tar"):
-        lab.run(lab.context("warmup", start_from="weights.fsrt_vox_fomm"))
+        lab.run(lab.context("warmup", init="weights.fsrt_vox_fomm"))

@@ -10,15 +10,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.api import Look, Optim, Phase
+from models.api import Ema, Loss, Optimizer, Phase
+from models.task import Stateless, ValidationOutput
 from pipelines.dataset.sampler import Corpus
 from pipelines.train.job import Job
+from tests.models.one_pass import one_update
 
 SIDE = 16
-FAST = Optim(lr=0.1)  # it overshoots, so that the best step is seldom the last
-PHASE = Phase(
-    name="toy", steps=12, batch=2, train=("painter",), optim=FAST, losses={"pixel": 1.0}, ema=0.5,
-    validate_every=3,
+FAST = Optimizer(lr=0.1)  # it overshoots, so that the best step is seldom the last
+PHASE = one_update(
+    parts=("painter",), steps=12, batch=2, optimizer=FAST, losses={"pixel": Loss(1.0)}, validate_every=3,
+    ema={"painter": Ema(decay=0.5)},
 )  # fmt: skip
 
 
@@ -28,7 +30,7 @@ class Grey(nn.Module):
         self.value = nn.Parameter(torch.zeros(()))
 
 
-class Painter:
+class Painter(Stateless):
     def __init__(self) -> None:
         self.net = nn.ModuleDict({"painter": Grey()})
 
@@ -36,21 +38,20 @@ class Painter:
     def grey(self) -> torch.Tensor:
         return self.net["painter"].value  # pyright: ignore[reportReturnType]
 
-    def use(self, nets: Any) -> None: ...
-
-    def labels(self) -> dict[str, str]:
+    def provenance(self) -> dict[str, str]:
         return {}
 
     def describe(self) -> dict[str, Any]:
         return {"model": "painter"}
 
-    def draw(self, rng: np.random.Generator, clip: Any, training: bool) -> dict[str, np.ndarray]:
+    def sample(self, rng: np.random.Generator, tables: Any, training: bool) -> dict[str, np.ndarray]:
+        tables["clips"].pick(rng)
         return {"wanted": np.float32(0.4 + 0.2 * rng.random())}
 
-    def terms(self, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
+    def losses(self, batch: dict[str, torch.Tensor], step: Any) -> dict[str, Any]:
         return {"pixel": lambda: (self.grey - batch["wanted"]).square().mean()}
 
-    def look(self, batch: dict[str, torch.Tensor]) -> Look:
+    def validation_step(self, batch: dict[str, torch.Tensor]) -> ValidationOutput:
         wanted = batch["wanted"]
         pictures = {
             "source": torch.zeros_like(wanted),
@@ -58,7 +59,7 @@ class Painter:
             "output": self.grey.expand_as(wanted),
         }
         shown = {name: painted(values) for name, values in pictures.items()}
-        return Look(row=shown["output"], **shown)
+        return ValidationOutput(row=shown["output"], **shown)
 
 
 def painted(greys: torch.Tensor) -> np.ndarray:
@@ -78,8 +79,8 @@ def job(folder: Path, phase: Phase = PHASE, **more: Any) -> Job:
     """A job whose work folder is `folder`."""
     corpus = Corpus(Frames(), {}, (("a",), ("b",)))  # pyright: ignore[reportArgumentType]
     made = Job(
-        node="train.painter.toy", phase=phase, build=Painter, nets=dict, landmarks=None, train=corpus,
-        held_out=None, seed=0, precision="fp32", scratch=str(folder), log_every=1, checkpoint_every=2,
-        threads=1,
+        node="train.painter.toy", phase=phase, build=Painter, nets=dict, landmarks=None,
+        train={"clips": corpus}, held_out=None, seed=0, precision="fp32", scratch=str(folder),
+        log_every=1, checkpoint_every=2, threads=1,
     )  # fmt: skip
     return replace(made, **more)

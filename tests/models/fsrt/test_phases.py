@@ -14,7 +14,7 @@ def test_one_learning_rate_clock_runs_through_all_phases():
     for step, rate in golden["functions"]["lr_schedule"].items():
         for name, begin in BEGIN.items():
             if int(step) > begin:
-                found = learning_rate(PHASES[name].optim, int(step) - begin, begin)
+                found = learning_rate(PHASES[name].optimizers["g"], int(step) - begin, begin)
                 assert found == pytest.approx(float(rate), rel=1e-12), (name, step)
 
 
@@ -22,15 +22,15 @@ def test_each_phase_begins_where_the_one_before_ends():
     steps = 0
     for name, begin in BEGIN.items():
         assert steps == begin
-        assert PHASES[name].optim.start is None
+        assert PHASES[name].optimizers["g"].schedule.step_offset is None
         steps += PHASES[name].steps
 
 
 def test_the_discriminator_has_no_warmup_of_its_own():
     phase = PHASES["adversarial"]
-    assert phase.adversary.optim == phase.optim
-    assert learning_rate(phase.adversary.optim, 1, BEGIN["adversarial"]) == pytest.approx(7.96e-5, rel=1e-3)
+    assert phase.optimizers["d"] == phase.optimizers["g"]
+    assert learning_rate(phase.optimizers["d"], 1, BEGIN["adversarial"]) == pytest.approx(7.96e-5, rel=1e-3)
 
 
 def test_phases_two_and_three_go_on_with_adams_moments():
-    assert [PHASES[name].carry for name in BEGIN] == [False, True, True]
+    assert [PHASES[name].resume_optimizers for name in BEGIN] == [False, True, True]

@@ -5,11 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from models.api import Loss
 from models.fsrt.config import FsrtConfig
 from models.fsrt.phases import PHASES
 from models.fsrt.spec import SPEC
 from pipelines.engine.fingerprint import resolve
 from pipelines.engine.keys import lookup
+from tests.models.one_pass import with_losses
 
 
 @pytest.mark.parametrize("phase", PHASES.values(), ids=PHASES)
@@ -26,8 +28,8 @@ def test_the_perceptual_loss_needs_vgg19_as_the_run_file_says(name):
     phase, config = PHASES[name], FsrtConfig()
     assert SPEC.nets(config, phase) == ("vgg19",)
     assert SPEC.nets(replace(config, vgg19="random"), phase) == ("vgg19_random",)
-    for off in (0.0, None):
-        assert SPEC.nets(config, replace(phase, losses=phase.losses | {"perceptual": off})) == ()
+    for off in (Loss(0.0), None):
+        assert SPEC.nets(config, with_losses(phase, {"perceptual": off})) == ()
     assert SPEC.nets(config, PHASES["warmup"]) == ()
 
 

@@ -12,10 +12,11 @@ from models.fsrt.detector_task import GROUPS, KeypointTask, group_keypoints
 from models.fsrt.spec import SPEC
 from models.fsrt.task import ReenactTask
 from models.reenactor import ClipFrames
+from tests.models.one_clip import tables
 
 
 def batch_of(task, clip, training: bool = True, size: int = 3) -> dict[str, torch.Tensor]:
-    samples = [task.draw(np.random.default_rng(i), clip, training) for i in range(size)]
+    samples = [task.sample(np.random.default_rng(i), tables(clip), training) for i in range(size)]
     return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
 
 
@@ -28,24 +29,24 @@ def task(nano) -> ReenactTask:
 
 
 def test_a_sample_reads_only_its_frames_and_depends_only_on_its_seed(task, clip):
-    first, again = (task.draw(np.random.default_rng(5), clip, True) for _ in range(2))
+    first, again = (task.sample(np.random.default_rng(5), tables(clip), True) for _ in range(2))
     assert [len(asked) for asked in clip.asked] == [3, 3]  # two sources and the driving frame
     assert all((first[name] == again[name]).all() for name in first)
-    other = task.draw(np.random.default_rng(6), clip, True)
+    other = task.sample(np.random.default_rng(6), tables(clip), True)
     assert any((first[name] != other[name]).any() for name in first)
 
 
 def test_frames_without_landmarks_are_not_used(task, nano, clip):
     clip.landmarks[:] = np.nan
-    assert task.draw(np.random.default_rng(0), clip, True) is None
-    assert KeypointTask(nano.detector, Augment()).draw(np.random.default_rng(0), clip, True) is None
+    assert task.sample(np.random.default_rng(0), tables(clip), True) is None
+    assert KeypointTask(nano.detector, Augment()).sample(np.random.default_rng(0), tables(clip), True) is None
     assert clip.asked == []  # nor decoded
 
 
 def test_validation_samples_start_from_the_first_frames_unchanged(task, clip):
-    sample = task.draw(np.random.default_rng(0), clip, False)
+    sample = task.sample(np.random.default_rng(0), tables(clip), False)
     assert (sample["frames"][:2] == clip.images[:2]).all()
-    drivers = [task.draw(np.random.default_rng(i), clip, False)["frames"][2] for i in range(40)]
+    drivers = [task.sample(np.random.default_rng(i), tables(clip), False)["frames"][2] for i in range(40)]
     assert not any(
         (frame == clip.images[i]).all() for frame in drivers for i in range(2)
     )  # never a source itself
@@ -54,14 +55,14 @@ def test_validation_samples_start_from_the_first_frames_unchanged(task, clip):
 
 
 def test_a_step_gives_every_published_term(task, clip):
-    terms = task.terms(batch_of(task, clip))
+    terms = task.losses(batch_of(task, clip))
     assert set(terms) == {"pixel", "invariance", "variance", "covariance"}
     assert all(torch.isfinite(term()) and term().ndim == 0 for term in terms.values())
 
 
 def test_gradient_reaches_everything_but_the_detector(task, clip):
     task.net.requires_grad_(True)
-    terms = task.terms(batch_of(task, clip))
+    terms = task.losses(batch_of(task, clip))
     torch.stack([term() for term in terms.values()]).sum().backward()
     assert all(p.grad is None for p in task.net.kp_detector.parameters())
     for part in ("expression_encoder", "encoder", "decoder"):
@@ -97,7 +98,7 @@ def test_the_target_is_the_driving_frame_at_the_queries(task, clip):
 @torch.no_grad()
 def test_validation_sees_source_driving_frame_and_output(task, clip):
     batch = batch_of(task, clip, training=False)
-    look = task.look(batch)
+    look = task.validation_step(batch)
     assert look.scores == {}
     assert look.row.shape == (3, 16, 4 * 16, 3)  # two sources, driving, rendered
     for name, place in (("source", 0), ("output", 3)):
@@ -111,7 +112,7 @@ def test_validation_sees_source_driving_frame_and_output(task, clip):
 @torch.no_grad()
 def test_the_driving_keypoints_are_drawn_on_the_driving_frame_only(task, clip):
     batch = batch_of(task, clip, training=False)
-    look, motion = task.look(batch), task.motion(task.views(batch))
+    look, motion = task.validation_step(batch), task.motion(task.views(batch))
     changed = (look.row[:, :, 2 * 16 : 3 * 16] != look.driving).any(-1)
     inside = ((motion.driving_keypoints.numpy() + 1) / 2 * 16).astype(int)
     red = (look.row[:, :, 2 * 16 : 3 * 16] == (255, 0, 0)).all(-1)
@@ -123,7 +124,7 @@ def test_the_driving_keypoints_are_drawn_on_the_driving_frame_only(task, clip):
 @torch.no_grad()
 def test_a_detector_shows_given_and_found_keypoints(nano, clip):
     task = KeypointTask(nano.detector, Augment())
-    look = task.look(batch_of(task, clip, training=False))
+    look = task.validation_step(batch_of(task, clip, training=False))
     assert look.row.shape == (3, 64, 2 * 64, 3)
     assert look.scores["keypoint_error_percent"] > 0
     assert look.output is None

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 
+from models.api import Loss
 from models.fsrt.config import Augment, Images, Judge, Sampling, full
 from models.fsrt.image_task import AdversarialTask
 from models.fsrt.phases import PHASES
 from models.fsrt.task import ReenactTask, Views
 from models.perception.vgg19 import Features, Vgg19
-from pipelines.train.objective import Objective, choose_parts
+from pipelines.train.parts import choose_parts
+from tests.models.one_pass import shared_pass, with_losses
 
 
 def fill_vgg(golden, net: Features) -> Features:
@@ -81,24 +83,23 @@ def stepped(
     cropped: bool = True,
     watched: tuple[str, ...] = (),
 ) -> Step:
-    """Step `number` of a phase, terms in `watched` of weight 0, through the loop's own objective."""
+    """Step `number` of a phase, terms in `watched` of weight 0, as the loop computes it."""
     setting = PHASES[phase]
-    setting = replace(setting, losses=setting.losses | dict.fromkeys(watched, 0.0))
-    judges = setting.adversary.train if setting.adversary else ()
-    learning = choose_parts(task.net, (*setting.train, *judges))
+    setting = with_losses(setting, dict.fromkeys(watched, Loss(0.0)))
+    learning = choose_parts(task.net, setting.trainable)
     task.net.zero_grad(set_to_none=True)
     task.views = lambda batch: views_of(golden, sources, cropped)
-    objective = Objective(ByPhase(task, phase), setting)
     queries = ((torch.arange(1024) * 37) % 16_384).expand(2, -1)
-    found = objective({"corner": torch.tensor([[1, 0], [1, 0]]), "queries": queries}, number)
-    found.to_minimise.backward()
+    batch = {"corner": torch.tensor([[1, 0], [1, 0]]), "queries": queries}
+    found = shared_pass(ByPhase(task, phase), setting, batch, number)
+    found.loss.backward()
     gradients = {name: p.grad for name, p in learning.items() if p.grad is not None}
     of_part: dict[str, list[torch.Tensor]] = {name: [] for name, _ in task.net.named_children()}
     for name, gradient in gradients.items():
         of_part[name.split(".")[0]].append(gradient)
     return Step(
         shown={name: float(value) for name, value in found.terms.items()},
-        total=float(found.total),
+        total=float(found.totals["generator"]),
         norms={part: float(torch.nn.utils.get_total_norm(some)) for part, some in of_part.items()},
         firsts={name: g.flatten()[:8].tolist() for name, g in gradients.items()},
     )
@@ -109,7 +110,7 @@ class ByPhase:
 
     def __init__(self, task: AdversarialTask, phase: str) -> None:
         self.net, self.task = task.net, task
-        self.terms = task.terms if phase != "warmup" else partial(ReenactTask.terms, task)
+        self.losses = task.losses if phase != "warmup" else partial(ReenactTask.losses, task)
 
 
 NAMES = {  # ours, theirs, and the weight they have applied already

@@ -13,7 +13,9 @@ from models.fsrt.image_task import AdversarialTask
 from models.fsrt.network import Decoder, Encoder
 from models.fsrt.task import ReenactTask
 from pipelines import config
-from pipelines.train.objective import Objective, choose_parts
+from pipelines.train.parts import choose_parts
+from tests.models.one_clip import tables
+from tests.models.one_pass import shared_pass
 
 ROWS = sorted(
     path.stem for path in (config.CONFIGS / "run").glob("fsrt_*.yaml")
@@ -22,7 +24,7 @@ ROWS = sorted(
 
 
 def batch_of(task, clip, training: bool = True, size: int = 3) -> dict[str, torch.Tensor]:
-    samples = [task.draw(np.random.default_rng(i), clip, training) for i in range(size)]
+    samples = [task.sample(np.random.default_rng(i), tables(clip), training) for i in range(size)]
     return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
 
 
@@ -37,15 +39,15 @@ def test_the_row_learns_one_batch_in_a_tiny_form(row, clip, tmp_path):
     torch.manual_seed(0)
     task = ReenactTask(fsrt.net, fsrt.sampling, fsrt.augment)
     phase = fsrt.phases["warmup"]
-    adam = torch.optim.Adam(choose_parts(task.net, phase.train).values(), lr=1e-3)
-    objective, batch = Objective(task, phase), batch_of(task, clip)
+    adam = torch.optim.Adam(choose_parts(task.net, phase.trainable).values(), lr=1e-3)
+    batch = batch_of(task, clip)
     totals = []
     for step in range(1, 9):
         adam.zero_grad()
-        losses = objective(batch, step)
-        losses.to_minimise.backward()
+        losses = shared_pass(task, phase, batch, step)
+        losses.loss.backward()
         adam.step()
-        totals.append(float(losses.total))
+        totals.append(float(losses.totals["generator"]))
     assert np.isfinite(totals).all()
     assert totals[-1] < 0.9 * totals[0]
 
@@ -60,7 +62,7 @@ def test_the_adversarial_step_reaches_every_part(net, sampling, clip):
         replace(tiny(), **net), Sampling(queries=64, **sampling), Augment(out_of_frame=0.0),
         Images(), Judge(size=64, width=4, max_width=16),
     )  # fmt: skip
-    terms = task.terms(batch_of(task, clip, size=2))
+    terms = task.losses(batch_of(task, clip, size=2))
     torch.stack([term() for term in terms.values()]).sum().backward()
     for part in ("expression_encoder", "encoder", "decoder", "discriminator"):
         grads = [p.grad for p in getattr(task.net, part).parameters()]
@@ -154,7 +156,7 @@ def test_a_source_that_does_not_count_changes_no_loss(variable, sources, nano, c
     many, few = three_and(nano, sources, variable)
     batch = batch_of(many, clip)
     batch["present"] = torch.arange(3).expand(3, 3) < sources
-    mine, theirs = many.terms(batch), few.terms(of_some(batch, sources))
+    mine, theirs = many.losses(batch), few.losses(of_some(batch, sources))
     assert set(mine) == set(theirs)
     for name, term in mine.items():
         torch.testing.assert_close(term(), theirs[name](), rtol=1e-5, atol=1e-5, msg=name)
@@ -162,11 +164,11 @@ def test_a_source_that_does_not_count_changes_no_loss(variable, sources, nano, c
 
 def test_each_sample_draws_its_own_number_of_sources(nano, clip):
     task = ReenactTask(nano, Sampling(sources=3, queries=8, variable="mask"), Augment())
-    drawn = [task.draw(np.random.default_rng(i), clip, True)["present"] for i in range(60)]
+    drawn = [task.sample(np.random.default_rng(i), tables(clip), True)["present"] for i in range(60)]
     assert all(one[0] and (np.diff(one.astype(int)) <= 0).all() for one in drawn)  # the first ones
     counts = np.bincount([one.sum() for one in drawn], minlength=4)[1:]
     assert counts.min() > 10  # of 20 expected
-    assert task.draw(np.random.default_rng(0), clip, False)["present"].all()
+    assert task.sample(np.random.default_rng(0), tables(clip), False)["present"].all()
 
 
 def test_one_number_a_batch_is_that_of_its_first_sample(nano, clip):
@@ -210,9 +212,11 @@ def test_without_keypoints_the_detector_looks_once(nano, clip, monkeypatch):
 @pytest.mark.parametrize(("view", "cropped"), [("tight", True), ("whole", False), ("centre", True)])
 def test_the_third_view_is_cut_as_the_settings_say(view, cropped, nano, clip):
     task = ReenactTask(nano, Sampling(queries=8), Augment(expression_view=view, out_of_frame=0.0))
-    crops = np.stack([task.draw(np.random.default_rng(i), clip, True)["tight_crop"] for i in range(20)])
+    crops = np.stack(
+        [task.sample(np.random.default_rng(i), tables(clip), True)["tight_crop"] for i in range(20)]
+    )
     assert bool(crops.any()) == cropped
-    assert not task.draw(np.random.default_rng(0), clip, False)["tight_crop"].any()
+    assert not task.sample(np.random.default_rng(0), tables(clip), False)["tight_crop"].any()
 
 
 def test_centre_crops_are_centred_and_change_the_aspect():

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 
+from models.api import Loss
 from models.headgan.config import Architecture, HeadGanConfig, Judges, Terms, official, supplement, tiny
 from models.headgan.phases import PHASES
+from tests.models.one_pass import with_update
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,11 @@ def test_settings_load_no_torch():
         ),
         ({"net": Architecture(flow=False)}, r"weighs l1_warped, perceptual_warped, which net\.flow false"),
         (
-            {"phases": {"decay": replace(PHASES["decay"], losses={"l1": 50.0, "mask": 10.0})}},
+            {
+                "phases": {
+                    "decay": with_update(PHASES["decay"], losses={"l1": Loss(50.0), "mask": Loss(10.0)})
+                }
+            },
             r"phases\.decay weighs mask, which net\.mask false leaves out; set it to null",
         ),
         ({"phases": {"warmup": PHASES["decay"]}}, r"phases\.warmup: expected one of adversarial, decay"),
@@ -85,5 +90,5 @@ def test_settings_that_cannot_work_say_what_to_change(change, message):
 
 def test_watched_terms_need_nothing():
     """Weight 0 asks for no term that is not there."""
-    phase = replace(PHASES["decay"], losses={"l1": 50.0, "mask": 0.0})
+    phase = with_update(PHASES["decay"], losses={"l1": Loss(50.0), "mask": Loss(0.0)})
     assert HeadGanConfig(phases={"decay": phase}).phases["decay"] is phase

@@ -26,6 +26,7 @@ from models.headgan.released import (
     write,
 )
 from models.perception.torch_net import shapes
+from tests.models.one_pass import with_update
 
 SIZES = Judges(width=4, max_width=8, mouth_size=16)
 
@@ -126,7 +127,7 @@ def test_settings_that_shapes_do_not_show_must_be_theirs_too(files, section, cha
 
 def test_judges_that_a_phase_does_not_train_stay_behind(files, section):
     phase = PHASES["adversarial"]
-    alone = replace(phase, adversary=replace(phase.adversary, train=("image_discriminator",)))
+    alone = with_update(phase, "discriminator", parts={"image_discriminator": 1.0})
     tensors, labels = read(files, section, alone)
     assert not [name for name in tensors if name.startswith("mouth_discriminator.")]
     assert set(labels) == {"generator", "image_discriminator"}

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from models.api import Loss
 from models.errors import InvalidSettings
 from models.headgan.config import Architecture, HeadGanConfig, Judges
 from models.headgan.phases import PHASES
@@ -14,6 +15,7 @@ from models.headgan.task import HeadGanTask
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig
 from pipelines.preprocess.speech import SpeechConfig
 from storage.weight_files import known
+from tests.models.one_pass import with_losses, with_update
 
 CONFIG = HeadGanConfig()
 
@@ -27,9 +29,9 @@ def test_a_phase_draws_its_head_and_looks_through_vgg19_as_the_run_says():
     assert SPEC.nets(CONFIG, phase) == ("analytic_head", "vgg19")
     other = replace(CONFIG, head="lsfm", vgg19="random")
     assert SPEC.nets(other, phase) == ("lsfm", "vgg19_random")
-    one = replace(phase, losses=phase.losses | {"perceptual": 0.0})
+    one = with_losses(phase, {"perceptual": Loss(0.0)})
     assert SPEC.nets(CONFIG, one) == ("analytic_head", "vgg19")
-    none = replace(one, losses=one.losses | {"perceptual_warped": None})
+    none = with_losses(one, {"perceptual_warped": None})
     assert SPEC.nets(CONFIG, none) == ("analytic_head",)
     assert SPEC.inference_nets(other) == ("lsfm",)
 
@@ -76,7 +78,10 @@ def test_the_parts_are_those_of_the_net(net, judges):
             CONFIG.shading, False,
         )  # fmt: skip
     weighed = {
-        name: replace(phase, losses={"l1": 1.0}, adversary=None) for name, phase in PHASES.items()
+        name: with_update(
+            replace(phase, updates=phase.updates | {"discriminator": None}), losses={"l1": Loss(1.0)}
+        )
+        for name, phase in PHASES.items()
     }  # what is weighed has no say
     config = HeadGanConfig(net=net, judges=judges, phases={**weighed})
     for phase in PHASES.values():

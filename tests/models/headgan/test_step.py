@@ -14,7 +14,8 @@ from models.headgan.phases import ADVERSARIAL
 from models.headgan.task import HeadGanTask
 from models.perception.head.morphable import analytic
 from models.perception.vgg19 import Features, load_random
-from pipelines.train.objective import Objective
+from tests.models.one_clip import tables
+from tests.models.one_pass import shared_pass, with_update
 
 NET = Architecture(image_size=32, width=4, hidden=8, audio=5)
 JUDGES = Judges(width=4, max_width=8, mouth_size=16, spectral=False)  # plain judges look three times a step
@@ -34,7 +35,7 @@ def test_a_step_is_the_plain_one(talking_head):
         NET, JUDGES, Terms(), "analytic_head", Hearing(), "clip_mean", "smooth", recompute=True
     )
     task.use({"analytic_head": analytic(), vgg.name: vgg})
-    samples = [task.draw(np.random.default_rng(i), clip, training=True) for i in range(2)]
+    samples = [task.sample(np.random.default_rng(i), tables(clip), training=True) for i in range(2)]
     batch = {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
     parts = {
         "": code.Generator(NET),
@@ -46,16 +47,15 @@ def test_a_step_is_the_plain_one(talking_head):
         mine = [name for name in tensors if name.startswith(prefix)]
         part.load_state_dict({name.removeprefix(prefix): tensors.pop(name).clone() for name in mine})
     given = given_of(code, task, batch)
+    moving = with_update(ADVERSARIAL, "discriminator", every=1)  # both sides learn in this step
     features = Features()
     features.load_state_dict(vgg._net.state_dict())
 
-    found = Objective(task, ADVERSARIAL)(batch, 1)
-    found.to_minimise.backward()
+    found = shared_pass(task, moving, batch)
+    found.loss.backward()
     of_generator, of_judges = code.whole_step(*parts.values(), features.features, given, JUDGES.mouth_size)
-    torch.testing.assert_close(found.total, of_generator.detach(), rtol=1e-5, atol=0)
-    torch.testing.assert_close(
-        found.to_minimise.detach() - found.total, of_judges.detach(), rtol=1e-4, atol=0
-    )
+    torch.testing.assert_close(found.totals["generator"], of_generator.detach(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(found.totals["discriminator"], of_judges.detach(), rtol=1e-4, atol=0)
 
     ours = {name: parameter.grad for name, parameter in task.net.named_parameters()}
     of_generator.backward()

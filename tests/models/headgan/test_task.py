@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.api import Phase
+from models.api import Loss, Phase
 from models.errors import InvalidSettings
 from models.headgan import losses
 from models.headgan.config import Architecture, Hearing, Judges, Terms
@@ -20,7 +20,9 @@ from models.headgan.task import HeadGanTask, Verdicts
 from models.perception.head.morphable import analytic
 from models.perception.vgg19 import load_random
 from pipelines.preprocess.speech import SpeechConfig
-from pipelines.train.objective import Objective, choose_parts
+from pipelines.train.parts import choose_parts
+from tests.models.one_clip import tables
+from tests.models.one_pass import shared_pass, with_losses, with_update
 
 NET = Architecture(image_size=32, width=4, hidden=8, audio=5)
 JUDGES = Judges(width=4, max_width=8, mouth_size=16)
@@ -57,7 +59,7 @@ def build(vgg: Any = None, net: Architecture = NET, judges: Judges = JUDGES, **m
 
 
 def drawn(task: HeadGanTask, clip: Any, size: int = 2, training: bool = True) -> dict[str, torch.Tensor]:
-    samples = [task.draw(np.random.default_rng(i), clip, training) for i in range(size)]
+    samples = [task.sample(np.random.default_rng(i), tables(clip), training) for i in range(size)]
     return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}  # pyright: ignore
 
 
@@ -87,7 +89,7 @@ def test_a_sample_is_the_clips_own_frames_faces_and_sound(drawer, clip):
     task, read = drawer, clip.read
     seen = set()
     for i in range(40):
-        sample = task.draw(np.random.default_rng(i), clip, True)
+        sample = task.sample(np.random.default_rng(i), tables(clip), True)
         reference, t = (int(np.flatnonzero((clip.pictures == f).all((1, 2, 3)))[0]) for f in sample["frames"])
         seen.add((reference, t))
         indices = [reference, max(0, t - 2), max(0, t - 1), t]
@@ -110,7 +112,7 @@ def test_a_sample_is_the_clips_own_frames_faces_and_sound(drawer, clip):
 def test_validation_drives_the_first_frame_by_a_later_one(drawer, clip):
     task = drawer
     for i in range(10):
-        sample = task.draw(np.random.default_rng(i), clip, False)
+        sample = task.sample(np.random.default_rng(i), tables(clip), False)
         t = int(np.random.default_rng(i).integers(1, 8))
         np.testing.assert_array_equal(sample["frames"], clip.pictures[[0, t]])
 
@@ -124,14 +126,14 @@ def test_frames_without_a_fit_are_not_drawn(drawer, talking_head):
         assert t in (0, 1, 5, 6)  # the windows of the others hold frame 2 or 7
     clip.fields["fit_valid"][:] = False
     clip.fields["fit_valid"][4] = True
-    assert task.draw(np.random.default_rng(0), clip, True) is None
-    assert task.draw(np.random.default_rng(0), clip, False) is None
+    assert task.sample(np.random.default_rng(0), tables(clip), True) is None
+    assert task.sample(np.random.default_rng(0), tables(clip), False) is None
 
 
 def test_each_frames_own_identity_where_the_run_says_so(drawer, clip):
     n = analytic().n_id
-    own = build(identity="frame").draw(np.random.default_rng(0), clip, True)["packed"][:, :n]
-    one = drawer.draw(np.random.default_rng(0), clip, True)["packed"][:, :n]
+    own = build(identity="frame").sample(np.random.default_rng(0), tables(clip), True)["packed"][:, :n]
+    one = drawer.sample(np.random.default_rng(0), tables(clip), True)["packed"][:, :n]
     assert len(np.unique(one, axis=0)) == 1
     assert len(np.unique(own, axis=0)) > 1
 
@@ -139,18 +141,20 @@ def test_each_frames_own_identity_where_the_run_says_so(drawer, clip):
 def test_a_clip_without_sound_is_heard_as_zeros(drawer, talking_head):
     clip = talking_head()
     clip.fields["clip"] = {"has_sound": False}
-    assert not drawer.draw(np.random.default_rng(0), clip, True)["audio"].any()
+    assert not drawer.sample(np.random.default_rng(0), tables(clip), True)["audio"].any()
 
 
 def test_a_net_that_hears_nothing_reads_no_sound(talking_head):
     clip = talking_head()
     del clip.fields["speech"], clip.fields["clip"]
-    assert "audio" not in build(net=replace(NET, audio=0)).draw(np.random.default_rng(0), clip, True)
+    assert "audio" not in build(net=replace(NET, audio=0)).sample(
+        np.random.default_rng(0), tables(clip), True
+    )
 
 
 def test_features_of_another_length_are_refused(drawer, talking_head):
     with pytest.raises(InvalidSettings, match=r"speech features of 7, net\.audio 5"):
-        drawer.draw(np.random.default_rng(0), talking_head(audio=7), True)
+        drawer.sample(np.random.default_rng(0), tables(talking_head(audio=7)), True)
 
 
 # --- what the terms are -------------------------------------------------------------------------------------
@@ -172,7 +176,7 @@ def test_every_term_is_the_papers_formula(clip, vgg):
         task = build(vgg, net=replace(NET, residual=True, mask=True), terms=terms)
         task.net.eval()
         batch = drawn(task, clip)
-        found = {name: term().item() for name, term in task.terms(batch).items()}
+        found = {name: term().item() for name, term in task.losses(batch).items()}
         faces = task.faces(torch.device("cpu"))
         nmfc = faces.nmfc(batch["packed"])
         images = F.interpolate(
@@ -231,8 +235,7 @@ def test_the_mouth_is_where_the_picture_shows_it(clip):
 
 # --- who learns from what -----------------------------------------------------------------------------------
 def learn_all(task: HeadGanTask, phase: Phase) -> None:
-    assert phase.adversary
-    choose_parts(task.net, (*phase.train, *phase.adversary.train))
+    choose_parts(task.net, phase.trainable)
 
 
 @pytest.fixture(scope="module")
@@ -252,20 +255,20 @@ def judged(whole, clip):
 @pytest.mark.parametrize("term", ["gan", "feature_matching", "gan_mouth", "feature_matching_mouth"])
 def test_fooling_a_judge_does_not_teach_it(judged, term):
     task, batch = judged
-    assert parts(gradients(task, task.terms(batch)[term]())) == set(GENERATORS)
+    assert parts(gradients(task, task.losses(batch)[term]())) == set(GENERATORS)
 
 
 @pytest.mark.parametrize("term", ["discriminator", "discriminator_mouth"])
 def test_a_judges_own_loss_reaches_no_one_else(judged, term):
     task, batch = judged
     judge = SIDES[1] if term.endswith("mouth") else SIDES[0]
-    assert parts(gradients(task, task.terms(batch)[term]())) == {judge}
+    assert parts(gradients(task, task.losses(batch)[term]())) == {judge}
 
 
 def test_the_warped_image_teaches_the_flow_alone(judged):
     task, batch = judged
     for term in ("l1_warped", "perceptual_warped"):
-        assert parts(gradients(task, task.terms(batch)[term]())) == {"flow_network"}
+        assert parts(gradients(task, task.losses(batch)[term]())) == {"flow_network"}
 
 
 def test_a_judges_gradient_is_that_of_judging_both_images_by_itself(judged):
@@ -286,7 +289,7 @@ def test_a_step_moves_each_judges_spectral_norm_by_one_power_iteration(judged):
     name = "image_discriminator.discriminator_0.model1.0.0.parametrizations.weight"
     weight = task.net.get_parameter(f"{name}.original").detach().flatten(1)
     before = task.net.get_buffer(f"{name}.0._v").clone()
-    for term in task.terms(batch).values():
+    for term in task.losses(batch).values():
         term()
     u = F.normalize(weight @ before, dim=0)
     torch.testing.assert_close(task.net.get_buffer(f"{name}.0._u"), u, rtol=1e-5, atol=1e-6)
@@ -311,14 +314,13 @@ def test_the_generator_sees_the_weights_that_the_judge_saw(judged):
 
 def test_a_watched_term_does_not_cut_off_one_that_shares_its_verdicts(judged):
     task, batch = judged
-    phase, adversary = PHASES["adversarial"], PHASES["adversarial"].adversary
+    phase = with_update(PHASES["adversarial"], "discriminator", every=1)
     found = []
-    for weight in (0.0, None):
+    for loss in (Loss(0.0), None):
         learn_all(task, phase)
-        fools = adversary.fools | {"gan": weight}
-        changed = replace(phase, adversary=replace(adversary, fools=fools))
+        changed = with_losses(phase, {"gan": loss})
         state = {name: tensor.clone() for name, tensor in task.net.state_dict().items()}
-        found.append(gradients(task, Objective(task, changed)(batch, 1).to_minimise))
+        found.append(gradients(task, shared_pass(task, changed, batch).loss))
         task.net.load_state_dict(state)
     assert all(torch.equal(gradient, found[1][name]) for name, gradient in found[0].items())
 
@@ -330,11 +332,12 @@ def test_a_step_is_the_same_twice(judged):
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     kept = {name: tensor.clone() for name, tensor in task.net.state_dict().items()}
-    phase = replace(PHASES["adversarial"], losses={"l1": 50.0, "l1_warped": 50.0})
+    phase = with_losses(PHASES["adversarial"], {"perceptual": None, "perceptual_warped": None})
+    phase = with_update(phase, "discriminator", every=1)
     seen = []
     for _ in range(2):
         task.net.load_state_dict(kept)  # its power iterations too
-        seen.append(gradients(task, Objective(task, phase)(batch, 1).to_minimise))
+        seen.append(gradients(task, shared_pass(task, phase, batch).loss))
     torch.set_num_threads(threads)
     assert all(torch.equal(gradient, seen[1][name]) for name, gradient in seen[0].items())
 
@@ -355,7 +358,7 @@ def test_a_step_is_the_same_twice(judged):
 def test_every_variant_takes_a_finite_step(clip, vgg, change):
     task = build(vgg, **change)
     batch = drawn(task, clip)
-    terms = {name: term() for name, term in task.terms(batch).items()}
+    terms = {name: term() for name, term in task.losses(batch).items()}
     assert all(torch.isfinite(value) and value.ndim == 0 for value in terms.values())
     found = gradients(task, torch.stack(list(terms.values())).sum())
     assert found.keys() == {name for name, _ in task.net.named_parameters()}
@@ -366,9 +369,9 @@ def test_every_variant_takes_a_finite_step(clip, vgg, change):
     if not task.judges.mouth:
         missing |= {"gan_mouth", "feature_matching_mouth", "discriminator_mouth"}
     phase = PHASES["adversarial"]
-    assert terms.keys() == {*phase.losses, *phase.adversary.losses, *phase.adversary.fools} - missing
+    assert terms.keys() == {*phase.weights, "mask"} - missing
     with torch.no_grad():
-        row = task.look(batch).row
+        row = task.validation_step(batch).row
     assert row.shape == (2, 32, 32 * (7 if task.architecture.flow else 5), 3)
 
 
@@ -377,7 +380,7 @@ def test_a_bf16_step_keeps_flow_drawing_and_losses_in_float32(clip, vgg):
     batch = drawn(task, clip)
     with torch.autocast("cpu", torch.bfloat16):
         step = task.step(batch)
-        values = {name: term() for name, term in task.terms(batch).items()}
+        values = {name: term() for name, term in task.losses(batch).items()}
     assert step.rendered.flow.dtype == step.condition.dtype == step.rendered.warped.dtype == torch.float32
     assert torch.equal(step.condition, task.step(batch).condition)
     assert {name for name, value in values.items() if value.dtype != torch.float32} == set()
@@ -387,8 +390,8 @@ def test_a_bf16_step_keeps_flow_drawing_and_losses_in_float32(clip, vgg):
 
 def test_without_vgg19_the_perceptual_terms_are_not_offered(clip):
     task = build()
-    assert not {"perceptual", "perceptual_warped"} & set(task.terms(drawn(task, clip)))
-    assert task.labels() == {"vgg19": "not used"}
+    assert not {"perceptual", "perceptual_warped"} & set(task.losses(drawn(task, clip)))
+    assert task.provenance() == {"vgg19": "not used"}
 
 
 def test_vgg19_looks_at_the_target_once(clip, vgg):
@@ -401,7 +404,7 @@ def test_vgg19_looks_at_the_target_once(clip, vgg):
 
     counting = Counting()
     task = build(counting)
-    terms = task.terms(drawn(task, clip))
+    terms = task.losses(drawn(task, clip))
     terms["perceptual"](), terms["perceptual_warped"]()
     assert counting.seen == 3 * 2
 
@@ -415,9 +418,9 @@ def test_checkpoints_say_what_draws_and_what_is_heard(vgg):
     assert (about["head"], about["identity"], about["shading"]) == ("analytic_head", "clip_mean", "smooth")
     assert Hearing(**about["hearing"]) == Hearing()
     assert SpeechConfig(**about["speech"]) == SpeechConfig(encoder="headgan")  # no path goes along
-    assert task.labels() == {"tokens": "transcripts", "vgg19": "random"}
-    assert build(speech=SpeechConfig(encoder="headgan")).labels()["tokens"] == "none"
-    assert "tokens" not in build(speech=SpeechConfig()).labels()
+    assert task.provenance() == {"tokens": "transcripts", "vgg19": "random"}
+    assert build(speech=SpeechConfig(encoder="headgan")).provenance()["tokens"] == "none"
+    assert "tokens" not in build(speech=SpeechConfig()).provenance()
     assert build().describe()["speech"] is None
 
 
@@ -426,7 +429,7 @@ def test_the_row_shows_flow_in_colours(clip):
     with torch.no_grad():
         task.net.flow_network.dec_flow[1].bias.copy_(torch.tensor([4.0, 0.0]))
         task.net.flow_network.dec_flow[1].weight.zero_()
-        look = task.look(drawn(task, clip))
+        look = task.validation_step(drawn(task, clip))
     np.testing.assert_array_equal(look.row[:, :, 96:128], np.broadcast_to([255, 64, 64], (2, 32, 32, 3)))
     np.testing.assert_array_equal(look.row[:, :, :32], look.source)
     np.testing.assert_array_equal(look.row[:, :, 160:192], look.output)
@@ -439,15 +442,15 @@ def test_the_row_shows_flow_in_colours(clip):
 # --- learning (spec 17, items 6 and 8) ----------------------------------------------------------------------
 def learned(task: HeadGanTask, phase: Phase, batches: list[Any], falling: bool = False) -> list[Any]:
     """Train, a step each batch; falling: the rate falls to 0 -> the terms of each step."""
-    choose_parts(task.net, phase.learning)
-    objective, found = Objective(task, phase), []
+    choose_parts(task.net, phase.trainable)
+    found = []
     adam = torch.optim.Adam((p for p in task.net.parameters() if p.requires_grad), 2e-3, (0.5, 0.999))
     rate = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: 1 - step / len(batches) if falling else 1)
     for step, batch in enumerate(batches):
         task.net.zero_grad(set_to_none=True)
-        terms = objective(batch, step + 1)
+        terms = shared_pass(task, phase, batch, step + 1)
         found.append({name: value.item() for name, value in terms.terms.items()})
-        terms.to_minimise.backward()
+        terms.loss.backward()
         adam.step()
         rate.step()
     return found
@@ -465,14 +468,15 @@ def one_thread():
 @pytest.mark.usefixtures("one_thread")
 def test_fifty_steps_on_one_clip_lower_l1_of_image_and_warped_image(clip):
     task = build(judges=replace(JUDGES, mouth=False))
-    phase = PHASES["adversarial"]
-    adversary = replace(
-        phase.adversary,
-        train=("image_discriminator",),
-        losses={"discriminator": 1.0},
-        fools={"gan": 1.0, "feature_matching": 10.0},
+    losses = {"l1": Loss(50.0), "l1_warped": Loss(50.0), "gan": Loss(1.0), "feature_matching": Loss(10.0)}
+    phase = with_update(PHASES["adversarial"], losses=losses)
+    phase = with_update(
+        phase,
+        "discriminator",
+        parts={"image_discriminator": 1.0},
+        losses={"discriminator": Loss(1.0)},
+        every=1,
     )
-    phase = replace(phase, losses={"l1": 50.0, "l1_warped": 50.0}, adversary=adversary)
     found = learned(task, phase, [drawn(task, clip, 4)] * 51)
     assert found[50]["l1"] < 0.5 * found[0]["l1"]
     assert found[50]["l1_warped"] < 0.8 * found[0]["l1_warped"]
@@ -484,7 +488,8 @@ def test_a_face_driven_by_itself_is_moved_by_less_than_a_pixel_after_overfitting
     pairs of two frames alone the net learns to move whatever it sees.
     """
     task = build(judges=replace(JUDGES, mouth=False))
-    phase = replace(PHASES["adversarial"], losses={"l1": 50.0, "l1_warped": 50.0}, adversary=None)
+    phase = with_update(PHASES["adversarial"], losses={"l1": Loss(50.0), "l1_warped": Loss(50.0)})
+    phase = replace(phase, updates=phase.updates | {"discriminator": None})
     others, itself = drawn(task, clip, 4), []
     for t in range(clip.length):
         monkeypatch.setattr(task, "choose", lambda rng, valid, training, t=t: (t, t))

@@ -1,0 +1,158 @@
+"""A whole training step: which updates share a pass, forward and backward over the chunks, and who moves
+when.
+
+A phase's updates without `own_forward` learn from one pass; every other one runs a pass of its own when it is
+due, in the order of the phase. A pass ends with the optimizer steps of its updates, so that a later pass sees
+the weights that an earlier one has moved.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.api import Phase, Update
+from models.errors import InvalidSettings
+from models.precision import autocast
+from models.task import Batch, TrainStep
+from pipelines.dataset.sampler import Chunk, Share
+from pipelines.train.device import Worker, to_device
+from pipelines.train.losses import PassLosses, compute_losses
+from pipelines.train.nonfinite import stop_if_broken
+from pipelines.train.parts import part_of
+from pipelines.train.state import State
+
+NOISE = 2
+"""What a random stream is for, beside those of pipelines/dataset/sampler.py."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Updates that learn from one forward pass."""
+
+    name: str
+    """Of the update that has it to itself; "" = the shared one."""
+    updates: Mapping[str, Update]
+    parameters: Mapping[str, Mapping[str, nn.Parameter]]
+    """Of each update, by name."""
+
+
+def passes_of(phase: Phase, parameters: Mapping[str, nn.Parameter]) -> list[Pass]:
+    """The passes of a step, in order; the shared one comes where its first update stands."""
+    groups: dict[str, dict[str, Update]] = {}
+    for name, update in phase.active_updates.items():
+        groups.setdefault(name if update.own_forward else "", {})[name] = update
+    return [
+        Pass(
+            name,
+            updates,
+            {
+                one: {key: p for key, p in parameters.items() if part_of(key) in update.scales}
+                for one, update in updates.items()
+            },
+        )
+        for name, updates in groups.items()
+    ]
+
+
+def train_step(
+    state: State, passes: list[Pass], chunks: list[Chunk], share: Share, step: int, worker: Worker
+) -> None:
+    """Every update that is due, over this worker's chunks of the step; then the running means."""
+    phase = state.job.phase
+    rates = {name: one.set_rate(step, state.steps_before) for name, one in state.optimizers.items()}
+    worker.broadcast(state.moving_buffers)  # running statistics are those of the first worker
+    batches = [to_device(chunk, worker.device) for chunk in chunks]
+    first, update = next(iter(phase.active_updates.items()))
+    rate = torch.tensor(rates[update.optimizer], dtype=torch.float32, device=worker.device)
+    figures: dict[str, Tensor] = {}
+    state.stop.agreed = False
+    for one in passes:
+        if one.name and not one.updates[one.name].due(step):
+            continue
+        if len(passes) > 1:
+            set_trainable(state.parameters, one)
+        figures |= run_pass(state, one, chunks, batches, share, step, worker)
+    state.ema.update(step, phase.batch)
+    names = {f"total/{first}": "loss/total", f"gradient_norm/{first}": "gradient_norm"}
+    logged = {names.get(name, name): value for name, value in figures.items()}
+    state.meters.add(
+        {k: v for k, v in logged.items() if not k.startswith("total/")} | {"learning_rate": rate}
+    )
+
+
+def run_pass(
+    state: State,
+    one: Pass,
+    chunks: list[Chunk],
+    batches: list[Batch],
+    share: Share,
+    step: int,
+    worker: Worker,
+) -> dict[str, Tensor]:
+    """Forward and backward over the chunks, one optimizer step of each update that is due -> its figures."""
+    job = state.job
+    state.net.zero_grad(set_to_none=True)
+    found: list[PassLosses] = []
+    records: list[Mapping[str, Tensor]] = []
+    for i, batch in enumerate(batches):
+        context = step_context(job.seed, step, share.number(i), one.name, worker.device)
+        with autocast(job.precision, worker.device):
+            losses = compute_losses(state.task, batch, context, one.updates)
+        if losses.loss is not None:
+            (losses.loss / len(batches)).backward()
+        found.append(losses.detached())
+        records.append(context.records)
+    due = [name for name, update in one.updates.items() if update.due(step) and name in found[0].totals]
+    norms = {name: reduce_gradients(one, name, step, worker) for name in due}
+    # before any of them moves; in the same wait for the device, workers agree whether to stop
+    state.stop.agreed |= stop_if_broken(norms, step, chunks, found, state.stop.asked)
+    moving = {name: state.optimizers[one.updates[name].optimizer] for name in due}
+    for name, optimizer in moving.items():
+        if (clip := optimizer.settings.clip) is not None:
+            torch.nn.utils.clip_grads_with_norm_(one.parameters[name].values(), clip, norms[name])
+    for optimizer in dict.fromkeys(moving.values()):  # once, though several updates share it
+        optimizer.torch.step()
+    if any(records):
+        state.task.update_state(step, one.name, worker.gather_chunks(records))
+    figures = {f"loss/{term}": _mean([losses.terms[term] for losses in found]) for term in found[0].terms}
+    figures |= {f"total/{name}": _mean([losses.totals[name] for losses in found]) for name in found[0].totals}
+    return figures | {f"gradient_norm/{name}": norm for name, norm in norms.items()}
+
+
+def step_context(seed: int, step: int, chunk: int, update: str, device: torch.device) -> TrainStep:
+    """What a task knows of a pass over one chunk; torch's global generators are seeded for it too, so that
+    dropout depends on nothing else either."""
+    stream = np.random.SeedSequence([seed, NOISE, step, chunk, zlib.crc32(update.encode())])
+    number = int(stream.generate_state(1, np.uint64)[0])
+    torch.manual_seed(number)
+    return TrainStep(step, update, torch.Generator(device).manual_seed(number))
+
+
+def set_trainable(parameters: Mapping[str, nn.Parameter], one: Pass) -> None:
+    """Gradients for the parts that learn in this pass, and for no other."""
+    trainable = {name for update in one.parameters.values() for name in update}
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(name in trainable)
+
+
+def reduce_gradients(one: Pass, update: str, step: int, worker: Worker) -> Tensor:
+    """Average an update's gradients over the workers -> their norm."""
+    parameters = list(one.parameters[update].values())
+    worker.average_gradients(parameters)
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        raise InvalidSettings(
+            f"step {step}: no gradient of update {update} reaches its parts "
+            f"{', '.join(one.updates[update].scales)}; let one of its losses look through them"
+        )
+    return torch.nn.utils.get_total_norm(gradients)
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    return torch.stack(values).mean()

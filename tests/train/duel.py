@@ -1,0 +1,87 @@
+"""A generator against a discriminator, one number each: the smallest training with two sides.
+
+The generator makes x = maker; the discriminator's output is judge * x.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.api import Loss, Optimizer, Phase, Update
+from models.task import Stateless
+from pipelines.dataset.sampler import Corpus
+from pipelines.train import loop
+from pipelines.train.device import Worker
+from pipelines.train.job import Job
+from pipelines.train.state import State
+from tests.train.toy import Frames
+
+RATE = Optimizer(lr=0.1)
+CPU = Worker(torch.device("cpu"))
+DISCRIMINATOR = Update(parts={"judge": 1.0}, optimizer="d", losses={"verdict": Loss(1.0)})
+
+
+class Number(nn.Module):
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor(value))
+
+
+class Duel(Stateless):
+    def __init__(self, both: bool) -> None:
+        self.net = nn.ModuleDict({"maker": Number(1.0)} | ({"judge": Number(3.0)} if both else {}))
+
+    def provenance(self) -> dict[str, str]:
+        return {}
+
+    def describe(self) -> dict[str, Any]:
+        return {"model": "duel"}
+
+    def sample(self, rng: np.random.Generator, tables: Any, training: bool) -> dict[str, np.ndarray]:
+        tables["clips"].pick(rng)
+        return {"wanted": np.float32(rng.random())}
+
+    def losses(self, batch: dict[str, torch.Tensor], step: Any) -> dict[str, Any]:
+        made = self.net["maker"].value
+        return {
+            "pixel": lambda: (made - batch["wanted"]).square().mean(),
+            "fool": lambda: (1 - self.net["judge"].value.detach() * made) ** 2,
+            "verdict": lambda: (self.net["judge"].value * made.detach()) ** 2,
+        }
+
+
+def job(folder: Any, phase: Phase) -> Job:
+    corpus = Corpus(Frames(), {}, (("a",), ("b",)))  # pyright: ignore[reportArgumentType]
+    return Job(
+        node="train.duel.toy", phase=phase, build=partial(Duel, len(phase.active_updates) > 1), nets=dict,
+        landmarks=None, train={"clips": corpus}, held_out=None, seed=0, precision="fp32", scratch=str(folder),
+        log_every=1, checkpoint_every=2, threads=1,
+    )  # fmt: skip
+
+
+def phase(steps: int, discriminator: Update | None = DISCRIMINATOR, **more: Any) -> Phase:
+    """The discriminator learns alone for two steps; None = without one."""
+    losses: dict[str, Loss | None] = {"pixel": Loss(1.0)}
+    if discriminator:
+        losses["fool"] = Loss(2.0, start=2)
+    updates = {"generator": Update(parts={"maker": 1.0}, losses=losses), "discriminator": discriminator}
+    values = {"name": "toy", "batch": 2, "optimizers": {"g": RATE, "d": replace(RATE, lr=0.01)}, "best": None}
+    return Phase(steps=steps, updates=updates, **(values | more))
+
+
+def trained(folder: Any, phase: Phase, begin: Any = None) -> tuple[State, list[dict[str, float]]]:
+    """A phase run without logs and files -> its state, and the figures of each step."""
+    state = State(job(folder, phase), torch.device("cpu"))
+    if begin is not None:
+        begin(state)
+    return state, [state.meters.mean(1) for _ in loop.steps(state.job, state, CPU)]
+
+
+def value(state: State, part: str) -> float:
+    return float(state.net.state_dict()[f"{part}.value"])
