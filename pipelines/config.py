@@ -367,20 +367,15 @@ def _instance_setting(prefix: str, key: str, value: Any) -> str | None:
 
 def _matches(pattern: str, dotted: str) -> bool:
     """Whether a path is of a pattern in which `*` stands for any one part."""
-    parts = list(zip(pattern.split("."), dotted.split("."), strict=False))
-    same = pattern.count(".") == dotted.count(".")
-    return same and all(one in ("*", other) for one, other in parts)
+    return re.fullmatch(pattern.replace(".", r"\.").replace("*", r"[^.]+"), dotted) is not None
 
 
 def _renamed(prefix: str, key: str) -> str | None:
     """The name that a setting has today, or None."""
-    parts = [*prefix.split(".")[:-1], key]
     for now, before in RENAMED.items():
-        pattern = [*now.split(".")[:-1], before]
-        if len(pattern) == len(parts) and all(
-            p in ("*", part) for p, part in zip(pattern, parts, strict=True)
-        ):
-            return ".".join([*parts[:-1], now.rpartition(".")[2]])
+        section, _, last = now.rpartition(".")
+        if _matches(f"{section}.{before}", f"{prefix}{key}"):
+            return f"{prefix}{last}"
     return None
 
 
