@@ -51,11 +51,9 @@ _OF_PHASES = {
     "start_from": "init",
     "carry": "resume_optimizers",
     "train": "updates.generator.parts, as in {decoder: 1}",
-    "optim": "optimizers.g, whose warmup, decay and decay_steps are in `schedule`; fall is now "
-    "schedule.linear_decay_steps, hold schedule.constant_steps, start schedule.step_offset",
+    "optim": "optimizers.g; fall, hold, start are schedule.linear_decay_steps, constant_steps, step_offset",
     "losses": "updates.generator.losses, as in {pixel: {weight: 1}}",
-    "adversary": "updates.discriminator (its parts, losses and every) with optimizers.d; fools are losses of "
-    "updates.generator, alone their start",
+    "adversary": "updates.discriminator, optimizers.d; fools are updates.generator.losses, alone their start",
 }
 RETIRED = {
     "fit3dmm": "fits.NAME, as in fits.main.backend",
@@ -372,11 +370,9 @@ def _matches(pattern: str, dotted: str) -> bool:
 
 def _renamed(prefix: str, key: str) -> str | None:
     """The name that a setting has today, or None."""
-    for now, before in RENAMED.items():
-        section, _, last = now.rpartition(".")
-        if _matches(f"{section}.{before}", f"{prefix}{key}"):
-            return f"{prefix}{last}"
-    return None
+    names = ((*now.rpartition(".")[::2], before) for now, before in RENAMED.items())
+    found = (last for section, last, before in names if _matches(f"{section}.{before}", f"{prefix}{key}"))
+    return next((f"{prefix}{last}" for last in found), None)
 
 
 def _from(dotted: str, origin: Mapping[str, str], file: str) -> str:

@@ -223,11 +223,11 @@ def test_a_setting_that_was_renamed_is_told_by_its_new_name(run_file, monkeypatc
     [
         ("start_from: warmup", "MODEL.phases.NAME.init"),
         ("carry: true", "MODEL.phases.NAME.resume_optimizers"),
-        ("optim: {fall: 80}", "fall is now schedule.linear_decay_steps"),
+        ("optim: {fall: 80}", "fall, hold, start are schedule.linear_decay_steps"),
         ("losses: {gan: 1}", "updates.generator.losses"),
         (
             "adversary: {fools: {gan: 1}, alone: 3}",
-            "fools are losses of updates.generator, alone their start",
+            "fools are updates.generator.losses, alone their start",
         ),
     ],
 )
