@@ -27,7 +27,7 @@ a video's motion can be held where its frames cannot.
 """
 Precision = Literal["auto", "fp32", "bf16"]
 """Numbers the nets work with. auto: bf16 on a GPU, else fp32. What needs fp32 keeps it."""
-Follow = Literal["absolute", "relative"]
+MotionMode = Literal["absolute", "relative"]
 ANGLES = ("pitch", "yaw", "roll")
 """Degrees, all 0 for a head that looks at the camera; signs as in models/perception/head/pose.py."""
 MOST_LOST = 0.5
@@ -36,7 +36,7 @@ to drive with."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shown:
+class FaceFrames:
     """Frames cropped as the model's training clips were."""
 
     frames: np.ndarray
@@ -46,9 +46,9 @@ class Shown:
     landmarks: np.ndarray | None = None
     """(T,68,2) float32 pixels of these frames, iBUG order, NaN where there is no face; for models that read
     them"""
-    speech: np.ndarray | None = None
-    """(T,A) float32: what is heard at each frame, as `Reenactor.heard` makes it; without, what training
-    gives clips that have no sound"""
+    audio_features: np.ndarray | None = None
+    """(T,A) float32: what is heard at each frame, as `Reenactor.audio_features` makes it; without, what
+    training gives clips that have no sound"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Edit:
                     raise InvalidSettings(f"{name} {key}={value}: expected a finite number")
 
     @property
-    def told(self) -> list[str]:
+    def changes(self) -> list[str]:
         """What is changed, for people; empty where nothing is."""
         return [
             *["frontal"] * self.frontal,
@@ -112,7 +112,7 @@ class Edit:
 class Transfer:
     """How the driving person's motion becomes the source's."""
 
-    motion: Follow = "absolute"
+    motion: MotionMode = "absolute"
     """absolute: pose and place of the driving head. relative: its changes, with the source's own size and
     place: since a first frame, or of the whole video's mean, as the model does it."""
     adapt_scale: bool = False
@@ -150,43 +150,43 @@ class Reenactor(Protocol):
     batch: int
     """Driving frames to hand over at once: enough to keep the device busy; no result depends on it."""
     reads: tuple[str, ...]
-    """What `Shown` must carry besides frames: some of landmarks, speech."""
-    hears: Mapping[str, Any]
+    """What `FaceFrames` must carry besides frames: some of landmarks, audio_features."""
+    speech_settings: Mapping[str, Any]
     """Settings of the speech encoder that it learned with, as far as its checkpoint tells them."""
-    needs: tuple[str, ...]
-    """Names in models.perception.NETS of what `use` is to be given."""
-    whole: bool
+    nets: tuple[str, ...]
+    """Names in models.perception.NETS of what `set_nets` is to be given."""
+    needs_full_video: bool
     """Whether `transfer` must be given the motion of the whole video, before its first frame is rendered.
     Frames without a face then stay in it; `notes` tell what stands for them."""
-    follows: Follow
+    default_motion: MotionMode
     """`Transfer.motion` where the user says nothing."""
     notes: list[str]
     """What `transfer` had to mend, for people; grows."""
 
-    def use(self, nets: Mapping[str, Any]) -> None:
-        """Called once, before anything else, with the nets of `needs`, by name."""
+    def set_nets(self, nets: Mapping[str, Any]) -> None:
+        """Called once, before anything else, with the nets of `nets`, by name."""
         ...
 
     def check(self, how: Transfer) -> None:
         """Raises InvalidSettings, which says why, where the model cannot transfer motion this way."""
         ...
 
-    def heard(self, speech: np.ndarray) -> np.ndarray:
+    def audio_features(self, speech: np.ndarray) -> np.ndarray:
         """speech (N,D) of a whole sound, a row each 40 ms, as stage `speech` writes it -> (N,A) float32. Only
         of models that read speech; InvalidSettings where D is not what it learned with."""
         ...
 
-    def stated(self, parameters: Mapping[str, np.ndarray]) -> Motion:
+    def motion_from_arrays(self, parameters: Mapping[str, np.ndarray]) -> Motion:
         """Motion that a user gives as numbers. Raises InvalidSettings or InvalidFile: the model takes none,
         or what is wrong with these."""
         ...
 
-    def scene(self, sources: Shown) -> Any:
+    def scene(self, sources: FaceFrames) -> Any:
         """All that rendering needs of one or more source pictures, computed once. Raises InvalidSettings or
         InvalidFile where it cannot make anything of one."""
         ...
 
-    def motion(self, driving: Shown) -> Motion: ...
+    def motion(self, driving: FaceFrames) -> Motion: ...
 
     def transfer(self, scene: Any, driving: Motion, first: Motion, how: Transfer) -> Motion:
         """driving (T frames), first (one frame: where relative motion starts) -> motion to render (T).
@@ -203,7 +203,7 @@ class Reenactor(Protocol):
         than `ModelSpec.max_sources`."""
         ...
 
-    def explain(self, source: ClipFrames, driving: ClipFrames) -> dict[str, np.ndarray]:
+    def visualize(self, source: ClipFrames, driving: ClipFrames) -> dict[str, np.ndarray]:
         """How `drive` came by one driving frame, for the report's pictures: title -> (I,I,3) uint8 RGB, the
         same titles for every pair. Empty for a model with nothing to show."""
         ...

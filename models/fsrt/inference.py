@@ -22,7 +22,7 @@ from models.fsrt.config import Architecture
 from models.fsrt.network import Fsrt, KeysValues
 from models.perception.head.hull import hull_area
 from models.precision import autocast, best_precision, check_precision
-from models.reenactor import ABSOLUTE, ClipFrames, Follow, Motion, Precision, Shown, Transfer
+from models.reenactor import ABSOLUTE, ClipFrames, FaceFrames, Motion, MotionMode, Precision, Transfer
 
 TRAINING_ONLY = ("discriminator.",)
 """Parts that a checkpoint may hold and inference does not need."""
@@ -48,10 +48,10 @@ class Reenactor:
     """
 
     reads: tuple[str, ...] = ()
-    hears: Mapping[str, Any] = MappingProxyType({})
-    needs: tuple[str, ...] = ()
-    whole = False
-    follows: Follow = "absolute"
+    speech_settings: Mapping[str, Any] = MappingProxyType({})
+    nets: tuple[str, ...] = ()
+    needs_full_video = False
+    default_motion: MotionMode = "absolute"
 
     def __init__(
         self,
@@ -92,16 +92,16 @@ class Reenactor:
     def _most(self, by_device: Mapping[str, int]) -> int:
         return by_device["cuda" if self.device.type == "cuda" else "cpu"]
 
-    def use(self, nets: Mapping[str, Any]) -> None:
+    def set_nets(self, nets: Mapping[str, Any]) -> None:
         """It looks through no net but its own."""
 
     def check(self, how: Transfer) -> None:
         """InvalidSettings: relative motion moves keypoints, and a net may have been trained without them; no
         net of it knows angles, named expressions or identities.
         """
-        if how.edit.told:
+        if how.edit.changes:
             raise InvalidSettings(
-                f"fsrt cannot make a head's {', '.join(how.edit.told)}: it has no coefficients of pose, "
+                f"fsrt cannot make a head's {', '.join(how.edit.changes)}: it has no coefficients of pose, "
                 "expression or identity that could be edited, only latent vectors of the frames; headgan has"
             )
         if how.motion == "relative" and not self.architecture.uses_keypoints:
@@ -111,11 +111,11 @@ class Reenactor:
                 "expression, which cannot be taken apart; use absolute motion"
             )
 
-    def heard(self, speech: np.ndarray) -> np.ndarray:
+    def audio_features(self, speech: np.ndarray) -> np.ndarray:
         """InvalidSettings: it hears nothing."""
         raise InvalidSettings("fsrt hears nothing")
 
-    def stated(self, parameters: Mapping[str, np.ndarray]) -> Motion:
+    def motion_from_arrays(self, parameters: Mapping[str, np.ndarray]) -> Motion:
         """InvalidSettings: it is driven by frames alone."""
         raise InvalidSettings(
             "fsrt is driven by a video or a picture: its motion is a latent vector, which nobody can state "
@@ -123,12 +123,12 @@ class Reenactor:
         )
 
     @torch.inference_mode()
-    def scene(self, sources: Shown) -> Scene:
+    def scene(self, sources: FaceFrames) -> Scene:
         """Encode sources; together they describe one person."""
         return self._scene(sources.frames)
 
     @torch.inference_mode()
-    def motion(self, driving: Shown) -> Motion:
+    def motion(self, driving: FaceFrames) -> Motion:
         """-> keypoints (T,K,2) float32 on the [-1,1] frame, expression (T,E) float32."""
         return self._motion(driving.frames)
 
@@ -174,7 +174,7 @@ class Reenactor:
             parts.append(self.render(scene, self.transfer(scene, motion, first, transfer), queries))
         return np.concatenate(parts)
 
-    def explain(self, source: ClipFrames, driving: ClipFrames) -> dict[str, np.ndarray]:
+    def visualize(self, source: ClipFrames, driving: ClipFrames) -> dict[str, np.ndarray]:
         """Nothing: what it decodes from is no picture."""
         return {}
 

@@ -17,7 +17,7 @@ from models.headgan.config import Hearing
 EPSILON = 1e-5
 
 
-def heard(
+def audio_vectors(
     speech: np.ndarray,
     frames: Sequence[int],
     how: Hearing,

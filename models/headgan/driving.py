@@ -23,7 +23,7 @@ from models.headgan.motion import (
 )
 from models.perception.head.fit import FitOptions, face_size, fit_video
 from models.perception.head.morphable import MorphableModel
-from models.reenactor import ANGLES, MOST_LOST, Edit, Follow
+from models.reenactor import ANGLES, MOST_LOST, Edit, MotionMode
 
 BRIDGED = 5
 """Longest run of frames without a fit that is bridged from both sides; as in training."""
@@ -93,7 +93,7 @@ def lacking(first: int, last: int, misfits: int) -> str:
     return f"{where}: the 3D face does not fit the landmarks{some}"
 
 
-def mixed(driving: HeadMotion, reference: HeadMotion, follow: Follow) -> HeadMotion:
+def mixed(driving: HeadMotion, reference: HeadMotion, follow: MotionMode) -> HeadMotion:
     """The driving motion on the reference's face. absolute: with its camera, as in reconstruction; relative:
     with the reference's mean size and place (1.6).
     """

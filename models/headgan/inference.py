@@ -19,7 +19,7 @@ from models.checkpoint import Checkpoint
 from models.checkpoint_metadata import labels_of, settings
 from models.errors import InvalidFile, InvalidSettings
 from models.headgan import visualize
-from models.headgan.audio import heard
+from models.headgan.audio import audio_vectors
 from models.headgan.blocks import fold
 from models.headgan.conditions import Faces
 from models.headgan.config import Architecture, Head, Hearing
@@ -37,7 +37,7 @@ from models.headgan.network import Generator, Rendered
 from models.perception.head.morphable import MorphableModel
 from models.perception.head.raster_torch import Shading
 from models.precision import autocast, best_precision, check_precision
-from models.reenactor import ABSOLUTE, ClipFrames, Follow, Motion, Precision, Shown, Transfer
+from models.reenactor import ABSOLUTE, ClipFrames, FaceFrames, Motion, MotionMode, Precision, Transfer
 from models.task import Clip
 
 TRAINING_ONLY = ("image_discriminator.", "mouth_discriminator.")
@@ -96,8 +96,8 @@ class Reenactor:
     weights; `labels` says which parts do not carry the published weights.
     """
 
-    whole = True
-    follows: Follow = "relative"
+    needs_full_video = True
+    default_motion: MotionMode = "relative"
 
     def __init__(
         self,
@@ -108,9 +108,9 @@ class Reenactor:
     ) -> None:
         """net: changed in place."""
         self.net, self.described, self.labels = cast(Generator, fold(net.eval())), described, dict(labels)
-        self.image_size, self.hears = described.net.image_size, described.speech
-        self.reads = ("landmarks", "speech") if described.net.audio else ("landmarks",)
-        self.needs = (described.head,)
+        self.image_size, self.speech_settings = described.net.image_size, described.speech
+        self.reads = ("landmarks", "audio_features") if described.net.audio else ("landmarks",)
+        self.nets = (described.head,)
         self.notes: list[str] = []
         self.device = next(net.parameters()).device
         self.precision = best_precision(self.device) if precision == "auto" else precision
@@ -134,7 +134,7 @@ class Reenactor:
         net = checkpoint.load_into(lambda: Generator(described.net), TRAINING_ONLY)
         return cls(net.to(device), described, labels, precision)
 
-    def use(self, nets: Mapping[str, Any]) -> None:
+    def set_nets(self, nets: Mapping[str, Any]) -> None:
         """The head that it draws."""
         model: MorphableModel = nets[self.described.head]
         self._model = model
@@ -143,7 +143,7 @@ class Reenactor:
     @property
     def model(self) -> MorphableModel:
         if self._model is None:
-            raise ValueError(f"no {self.described.head} to fit: call `use` first")
+            raise ValueError(f"no {self.described.head} to fit: call `set_nets` first")
         return self._model
 
     def check(self, how: Transfer) -> None:
@@ -158,16 +158,16 @@ class Reenactor:
         component_change("identity", how.edit.identity, self.model)
 
     # --- what drives ---
-    def heard(self, speech: np.ndarray) -> np.ndarray:
+    def audio_features(self, speech: np.ndarray) -> np.ndarray:
         """speech (N,D), a row each 40 ms -> (N,A) float32."""
         if speech.shape[1] != self.described.net.audio:
             raise InvalidSettings(
                 f"speech features of {speech.shape[1]} numbers, but this headgan learned with "
                 f"{self.described.net.audio}: give the run that trained it (--run), for its speech encoder"
             )
-        return heard(speech, range(len(speech)), self.described.hearing)
+        return audio_vectors(speech, range(len(speech)), self.described.hearing)
 
-    def stated(self, parameters: Mapping[str, np.ndarray]) -> Motion:
+    def motion_from_arrays(self, parameters: Mapping[str, np.ndarray]) -> Motion:
         """What `motion.explicit_motion` takes, and `size` (), the side of the image in whose pixels scale and
         translation are (without: I), and `speech` (T,A), what is heard (without: nothing).
         """
@@ -177,7 +177,7 @@ class Reenactor:
         head = explicit_motion(given, self.model.n_id, self.model.n_exp)
         return self._parts(head.in_pixels(zoom)) | self._sound(speech, len(head))
 
-    def motion(self, driving: Shown) -> Motion:
+    def motion(self, driving: FaceFrames) -> Motion:
         """-> landmarks (T,68,2) float32 in pixels of images of side I, NaN where there is no face; speech
         (T,A).
         """
@@ -185,10 +185,10 @@ class Reenactor:
             raise ValueError("headgan reads landmarks; these frames come without")
         zoom = self.image_size / driving.frames.shape[1]
         landmarks = torch.from_numpy(driving.landmarks.astype(np.float32) * zoom)
-        return {"landmarks": landmarks} | self._sound(driving.speech, len(landmarks))
+        return {"landmarks": landmarks} | self._sound(driving.audio_features, len(landmarks))
 
     @torch.inference_mode()
-    def scene(self, sources: Shown) -> Scene:
+    def scene(self, sources: FaceFrames) -> Scene:
         """One source. InvalidSettings: more of them, or one to which the 3D face does not fit."""
         if len(sources.frames) != 1:
             raise InvalidSettings(
@@ -250,7 +250,7 @@ class Reenactor:
         return scene, {"packed": packed, "audio": self._stored_audio(driving)}
 
     @torch.inference_mode()
-    def explain(self, source: ClipFrames, driving: ClipFrames) -> dict[str, np.ndarray]:
+    def visualize(self, source: ClipFrames, driving: ClipFrames) -> dict[str, np.ndarray]:
         """The frame's condition, the flow, and the source warped by it; title -> (I,I,3) uint8."""
         made, condition = self.made(*self.prepare(source, driving))
         nmfc = self.described.net.condition == "nmfc"
@@ -272,7 +272,9 @@ class Reenactor:
             return torch.zeros(len(driving), 0)
         has_sound = bool(clip.read("clip")["has_sound"])
         hearing, whose = self.described.hearing, f"clip {clip.key}"
-        return torch.from_numpy(heard(clip.read("speech"), driving.indices, hearing, has_sound, whose))
+        return torch.from_numpy(
+            audio_vectors(clip.read("speech"), driving.indices, hearing, has_sound, whose)
+        )
 
     def _transferred(self, scene: Scene, driving: HeadMotion, how: Transfer) -> HeadMotion:
         """The driving motion of a whole video on the source's face, edited."""
@@ -292,7 +294,7 @@ class Reenactor:
             return Scene(head, condition, image, self.net.encode(condition, image))
 
     def _head(self, motion: Motion, whose: str) -> HeadMotion:
-        if "landmarks" not in motion:  # as `stated` gave it
+        if "landmarks" not in motion:  # as `motion_from_arrays` gave it
             return HeadMotion(**{name: motion[name].numpy() for name in PARTS})
         head, notes = fitted(self.model, motion["landmarks"].numpy(), whose)
         self.notes += notes
@@ -316,7 +318,7 @@ class Reenactor:
     def _drawn(self, packed: Tensor) -> Tensor:
         """packed (...,P) -> conditions (...,3,I,I). A frame that is in several windows is drawn once."""
         if self._faces is None:
-            raise ValueError(f"no {self.described.head} to draw: call `use` first")
+            raise ValueError(f"no {self.described.head} to draw: call `set_nets` first")
         flat, places = torch.unique(packed.flatten(0, -2), dim=0, return_inverse=True)
         nmfc = self.described.net.condition == "nmfc"
         drawn = self._faces.nmfc(flat) if nmfc else self._faces.sketch(flat)

@@ -22,7 +22,7 @@ from torch.func import functional_call
 from models import provenance
 from models.errors import InvalidSettings
 from models.headgan import losses, visualize
-from models.headgan.audio import heard
+from models.headgan.audio import audio_vectors
 from models.headgan.conditions import Faces
 from models.headgan.config import Architecture, Hearing, Judges, Terms
 from models.headgan.discriminator import crop, image_discriminator, mouth_centre, mouth_discriminator
@@ -125,7 +125,7 @@ class HeadGanTask(Stateless):
         ).in_pixels(self.architecture.image_size / frames.shape[1])
         sample = {"frames": np.ascontiguousarray(frames), "packed": motion.packed()}
         if self.architecture.audio:
-            sample["audio"] = self.heard(clip, driving)
+            sample["audio"] = self.audio_vector(clip, driving)
         return sample
 
     def choose(self, rng: np.random.Generator, valid: np.ndarray, training: bool) -> tuple[int, int] | None:
@@ -143,7 +143,7 @@ class HeadGanTask(Stateless):
         driving = int(rng.choice(driven))
         return int(rng.choice(shown[shown != driving])), driving
 
-    def heard(self, clip: Clip, frame: int) -> np.ndarray:
+    def audio_vector(self, clip: Clip, frame: int) -> np.ndarray:
         """(A,) float32; zeros where the recording has no sound. InvalidSettings for features of another
         length."""
         speech = clip.read("speech")
@@ -152,7 +152,7 @@ class HeadGanTask(Stateless):
                 f"clip {clip.key}: speech features of {speech.shape[1]}, net.audio {self.architecture.audio}"
             )
         has_sound = bool(clip.read("clip")["has_sound"])
-        return heard(speech, [frame], self.hearing, has_sound, f"clip {clip.key}")[0]
+        return audio_vectors(speech, [frame], self.hearing, has_sound, f"clip {clip.key}")[0]
 
     # --- the step ---
     def step(self, batch: Batch) -> Step:

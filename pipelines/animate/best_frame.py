@@ -11,7 +11,7 @@ import numpy as np
 
 from models.perception.head.hull import hull_area
 from models.perception.interfaces import Landmarker
-from models.reenactor import Motion, Shown
+from models.reenactor import FaceFrames, Motion
 from pipelines.animate.driving import select
 from pipelines.errors import UserError
 
@@ -57,7 +57,7 @@ class Likeness:
             raise UserError(f"{landmarker.name} places no landmarks on the source; leave out --best-frame")
         self._distances: list[float] = []
 
-    def add(self, driving: Shown) -> None:
+    def add(self, driving: FaceFrames) -> None:
         """Measure more driving frames, each of which shows a face."""
         for points in self._landmarker.landmarks(driving.frames, driving.boxes):
             shape = normalize(points)

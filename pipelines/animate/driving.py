@@ -20,7 +20,7 @@ import numpy as np
 
 from models.perception.file_arrays import UNREADABLE
 from models.perception.interfaces import FaceDetector, Landmarker
-from models.reenactor import MOST_LOST, Motion, Reenactor, Shown
+from models.reenactor import MOST_LOST, FaceFrames, Motion, Reenactor
 from pipelines import media
 from pipelines.animate.sound import silence_features, speech_at
 from pipelines.errors import UserError, meaning
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Log = Callable[[str], None]
-OnFaces = Callable[[Shown], None]
+OnFaces = Callable[[FaceFrames], None]
 
 PREFETCH = 2
 """Batches of driving frames decoded before they are asked for."""
@@ -100,14 +100,14 @@ def find_face(
     return Source(path=path, picture=picture.pixels, portrait=found)
 
 
-def face_frames(sources: Sequence[Source], landmarker: Landmarker | None) -> Shown:
+def face_frames(sources: Sequence[Source], landmarker: Landmarker | None) -> FaceFrames:
     """Sources as a model reads them."""
     crops = np.stack([source.portrait.crop for source in sources])
     boxes = np.stack([source.portrait.box for source in sources])
-    return with_landmarks(Shown(frames=crops, boxes=boxes), landmarker)
+    return with_landmarks(FaceFrames(frames=crops, boxes=boxes), landmarker)
 
 
-def first_frame(faces: Shown) -> Shown:
+def first_frame(faces: FaceFrames) -> FaceFrames:
     """The first of the frames."""
     return select_frames(faces, np.arange(len(faces.frames)) == 0)
 
@@ -123,7 +123,7 @@ def find_driving_face(
     bridged: bool = False,
 ) -> tuple[FaceTrack, int]:
     """The driving face's track, and the number of frames without it. bridged: the model itself finds motion
-    for those (`Reenactor.whole`). UserError where most frames have none.
+    for those (`Reenactor.needs_full_video`). UserError where most frames have none.
     """
     from pipelines.animate.face import face_track
 
@@ -171,7 +171,7 @@ class VideoDriver:
         self.indices: list[int] = []
         self.has_face: list[bool] = []
 
-    def faces(self) -> Iterator[Shown]:
+    def faces(self) -> Iterator[FaceFrames]:
         """Batches of all frames, in order; boxes are NaN where there is no face."""
         from pipelines.animate.face import cut_of, in_crop
 
@@ -192,13 +192,15 @@ class VideoDriver:
             self.indices += indices
             self.has_face += face_mask(boxes).tolist()
             speech = None if self.speech is None else self.speech[indices]
-            yield with_landmarks(Shown(frames=np.stack(frames), boxes=boxes, speech=speech), self.landmarker)
+            yield with_landmarks(
+                FaceFrames(frames=np.stack(frames), boxes=boxes, audio_features=speech), self.landmarker
+            )
 
     def motions(self, on_faces: OnFaces | None = None) -> Iterator[Motion]:
         """Models that want the whole video are given all frames as they are. For others, frames without a
         face have the motion of the last one with a face, those at the start that of the first.
         """
-        if self.reenactor.whole:
+        if self.reenactor.needs_full_video:
             yield from map(self.reenactor.motion, prefetch(self.faces(), PREFETCH))
         else:
             yield from self._hold_last(on_faces)
@@ -243,24 +245,28 @@ def concat(motions: Sequence[Motion]) -> Motion:
     return {name: torch.cat([motion[name] for motion in motions]) for name in motions[0]}
 
 
-def with_landmarks(faces: Shown, landmarker: Landmarker | None) -> Shown:
+def with_landmarks(faces: FaceFrames, landmarker: Landmarker | None) -> FaceFrames:
     """The frames with their landmarks, if there is a landmarker."""
     if landmarker is None:
         return faces
     return replace(faces, landmarks=landmarker.landmarks(faces.frames, faces.boxes))
 
 
-def select_frames(faces: Shown, mask: np.ndarray) -> Shown:
+def select_frames(faces: FaceFrames, mask: np.ndarray) -> FaceFrames:
     """The frames where mask (T,) bool is true."""
-    landmarks, speech = (None if part is None else part[mask] for part in (faces.landmarks, faces.speech))
-    return Shown(frames=faces.frames[mask], boxes=faces.boxes[mask], landmarks=landmarks, speech=speech)
+    landmarks, speech = (
+        None if part is None else part[mask] for part in (faces.landmarks, faces.audio_features)
+    )
+    return FaceFrames(
+        frames=faces.frames[mask], boxes=faces.boxes[mask], landmarks=landmarks, audio_features=speech
+    )
 
 
 # --- pictures and arrays ------------------------------------------------------------------------------------
 class ImageDriver:
     """Pictures, each a face's square, as frames of a video."""
 
-    def __init__(self, faces: Shown, reenactor: Reenactor):
+    def __init__(self, faces: FaceFrames, reenactor: Reenactor):
         self.faces, self.reenactor = faces, reenactor
         self.times = constant_timeline(len(faces.frames))
         self.indices: list[int] = []
@@ -291,10 +297,10 @@ class ArrayDriver:
         fields = read_arrays(path)
         try:
             rate = frame_rate(fields.pop("fps", None))
-            self._motion = reenactor.stated(fields)
+            self._motion = reenactor.motion_from_arrays(fields)
             quiet = silence(len(next(iter(self._motion.values()))))
             if quiet is not None and "speech" not in fields:
-                self._motion = reenactor.stated(fields | {"speech": quiet})
+                self._motion = reenactor.motion_from_arrays(fields | {"speech": quiet})
         except Exception as error:
             if meaning(error) != "user":
                 raise
@@ -349,7 +355,7 @@ def constant_timeline(frames: int, rate: Fraction = Fraction(media.FPS)) -> Time
 def open_driver(
     reenactor: Reenactor,
     driving: Path | None,
-    sources: Shown,
+    sources: FaceFrames,
     clips: ClipsConfig,
     nets: Perception,
     log: Log,
@@ -365,17 +371,19 @@ def open_driver(
         return silence_features(frames, reenactor, nets)
 
     if driving is None:
-        return ImageDriver(replace(first_frame(sources), speech=silence(1)), reenactor)
+        return ImageDriver(replace(first_frame(sources), audio_features=silence(1)), reenactor)
     if driving.suffix.lower() == ARRAYS:
         return ArrayDriver(driving, reenactor, silence)
     probed = picture_or_video(driving)
     if isinstance(probed, Picture):
         face = find_face(driving, probed, clips, nets.detector, reenactor.image_size, log)
-        return ImageDriver(replace(face_frames([face], landmarker), speech=silence(1)), reenactor)
+        return ImageDriver(replace(face_frames([face], landmarker), audio_features=silence(1)), reenactor)
     times = timeline(driving, probed["start"], probed["video_index"])
-    track, _ = find_driving_face(driving, probed, times, clips, nets.detector, log, reenactor.whole)
+    track, _ = find_driving_face(
+        driving, probed, times, clips, nets.detector, log, reenactor.needs_full_video
+    )
     speech = speech_at(driving, probed, times, reenactor, nets, log)
-    if reenactor.whole:
+    if reenactor.needs_full_video:
         log(f"{driving}: the motion of all {len(times.stamps)} frames is read before the first is rendered")
     return VideoDriver(driving, probed, times, track, clips.size, reenactor, landmarker, speech)
 

@@ -69,7 +69,7 @@ class Options:
     def edits(self) -> list[str]:
         """What is changed of the motion, for people."""
         lender = ["expression of another picture"] if self.expression_of else []
-        return [*lender, *self.transfer.edit.told]
+        return [*lender, *self.transfer.edit.changes]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,7 +149,7 @@ def check_files(pictures: Sequence[Path], driving: Path | None) -> None:
 def check(reenactor: Reenactor, options: Options, driving: Path | None) -> None:
     """UserError or InvalidSettings for options that the model cannot fulfil, before any work."""
     reenactor.check(options.transfer)
-    if options.best_frame and reenactor.whole:
+    if options.best_frame and reenactor.needs_full_video:
         raise UserError(
             "best-frame: this model's relative motion is measured from the mean of the whole driving video, "
             "not from one frame"
@@ -229,7 +229,7 @@ def render_frames(
 ) -> Iterator[np.ndarray]:
     """Batches of motion -> images (I,I,3) uint8. first: where relative motion starts; None = the first
     frame."""
-    if reenactor.whole:
+    if reenactor.needs_full_video:
         motions = [concat(list(motions))]
     for motion in motions:
         first = select(motion, [0]) if first is None else first

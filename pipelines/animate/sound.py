@@ -33,9 +33,9 @@ def encoder_of(reenactor: Reenactor) -> SpeechConfig | None:
     """
     from pydantic import TypeAdapter, ValidationError
 
-    if "speech" not in reenactor.reads:
+    if "audio_features" not in reenactor.reads:
         return None
-    settings = dict(reenactor.hears)
+    settings = dict(reenactor.speech_settings)
     if "encoder" not in settings:
         raise UserError("the checkpoint does not name the speech encoder that the model was trained with")
     try:
@@ -67,7 +67,7 @@ def speech_at(
         log(f"{path}: no transcript: the model, which learned with letters, hears none")
     count = max(1, math.ceil(times.end * float(times.base) * FPS - 1e-6))
     features = encode_sound(media.read_sound(path, probed, 0, count), settings, nets)
-    return reenactor.heard(features)[feature_rows(times, count)]
+    return reenactor.audio_features(features)[feature_rows(times, count)]
 
 
 def silence_features(frames: int, reenactor: Reenactor, nets: Perception) -> np.ndarray | None:
@@ -80,7 +80,7 @@ def silence_features(frames: int, reenactor: Reenactor, nets: Perception) -> np.
     if settings is None:
         return None
     sound = np.zeros(SILENT * media.SAMPLES_A_FRAME, np.float32)
-    row = reenactor.heard(encode_sound(sound, settings, nets))[SILENT // 2]
+    row = reenactor.audio_features(encode_sound(sound, settings, nets))[SILENT // 2]
     return np.tile(row, (frames, 1))
 
 

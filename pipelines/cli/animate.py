@@ -16,7 +16,7 @@ from pipelines.errors import UserError, replace_output
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from models.reenactor import Edit, Follow, Precision, Reenactor
+    from models.reenactor import Edit, MotionMode, Precision, Reenactor
     from pipelines.animate.checkpoint import ModelSource
     from pipelines.animate.render import Options, Result
     from pipelines.preprocess.clips import ClipsConfig
@@ -32,7 +32,7 @@ class Arguments(TypedDict):
     weights: str | None
     model: str | None
     sets: tuple[str, ...]
-    motion: Follow | None
+    motion: MotionMode | None
     adapt_scale: bool
     best_frame: bool
     frontal: bool
@@ -150,7 +150,7 @@ def command(
         if model.fits != "landmarks" and "landmarks" in reenactor.reads:
             progress.log(f"trained on fits by {model.fits}; here the 3D face is fitted to landmarks")
         nets = load_perception(required_nets(reenactor, options, model.landmarker), model.store, device)
-        reenactor.use({name: nets.others[name] for name in reenactor.needs})
+        reenactor.set_nets({name: nets.others[name] for name in reenactor.nets})
         tags = tags_of(model, reenactor, options)
         result = animate(reenactor, sources, driving, aside, options, nets, tags, progress.log, progress)
     progress.clear()
@@ -199,7 +199,7 @@ def parse_options(arguments: Arguments, edit: Edit, reenactor: Reenactor, clips:
     from models.reenactor import Transfer
     from pipelines.animate.render import Options
 
-    motion = arguments["motion"] or reenactor.follows
+    motion = arguments["motion"] or reenactor.default_motion
     return Options(
         transfer=Transfer(motion=motion, adapt_scale=arguments["adapt_scale"], edit=edit),
         best_frame=arguments["best_frame"],

@@ -83,7 +83,7 @@ def score_clips(
     from pipelines.nets import load_nets
 
     reenactor = load_reenactor(model, checkpoint.path(CHECKPOINTS[config.checkpoint]), device)
-    reenactor.use(load_nets(reenactor.needs, store))
+    reenactor.set_nets(load_nets(reenactor.nets, store))
     landmarks, lacking = None, ""
     if any(METRICS[name].reads == "landmarks" for name in config.metrics):
         landmarks, lacking = load_landmarks(store)
@@ -243,7 +243,7 @@ def explained(
     reenactor: Reenactor, clip: Clip, sources: Sequence[int], driving: Sequence[int]
 ) -> dict[str, np.ndarray]:
     """What the model shows of how it made the middle frame: title -> (S,S,3) uint8."""
-    own = reenactor.explain(ClipFrames(clip, sources), ClipFrames(clip, [driving[middle_of(driving)]]))
+    own = reenactor.visualize(ClipFrames(clip, sources), ClipFrames(clip, [driving[middle_of(driving)]]))
     expected = (reenactor.image_size,) * 2 + (3,)
     for title, image in own.items():
         if image.shape != expected or image.dtype != np.uint8:

@@ -148,7 +148,7 @@ def talks(moving_bust, headgan_folder):
 def headgan(headgan_state):
     checkpoint = Checkpoint(tensors=headgan_state, metadata=ABOUT)
     result = load_reenactor(SPEC, {"renderer": checkpoint})
-    result.use({"analytic_head": analytic()})
+    result.set_nets({"analytic_head": analytic()})
     return result
 
 

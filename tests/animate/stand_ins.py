@@ -34,7 +34,7 @@ class Mirror:
 
     def __init__(self, batch=8):
         self.image_size, self.batch, self.labels = SIDE, batch, {"net": "none"}
-        self.reads, self.needs, self.hears, self.whole, self.notes = (), (), {}, False, []
+        self.reads, self.nets, self.speech_settings, self.needs_full_video, self.notes = (), (), {}, False, []
         self.asked, self.drawn = 0, []
 
     def check(self, how):

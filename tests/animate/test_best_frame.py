@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.reenactor import Shown, Transfer
+from models.reenactor import FaceFrames, Transfer
 from pipelines.animate.best_frame import Likeness
 from pipelines.animate.face import portrait
 from pipelines.animate.render import Options
@@ -43,7 +43,9 @@ class Placed:
 def likeness_of(face, nets, points):
     likeness = Likeness(portrait(face[:300, 80:400], CLIPS, nets.detector), Placed(points))
     count = len(points) - 1
-    likeness.add(Shown(frames=np.zeros((count, 1, 1, 3), np.uint8), boxes=np.zeros((count, 4), np.float32)))
+    likeness.add(
+        FaceFrames(frames=np.zeros((count, 1, 1, 3), np.uint8), boxes=np.zeros((count, 4), np.float32))
+    )
     return likeness
 
 

@@ -85,12 +85,12 @@ def test_what_a_checkpoint_tells_of_its_encoder_is_checked(headgan, monkeypatch)
         "mels 999": {"encoder": "log_mel", "mels": 999},
     }
     for told, hears in wrong.items():
-        monkeypatch.setattr(headgan, "hears", hears)
+        monkeypatch.setattr(headgan, "speech_settings", hears)
         with pytest.raises(UserError, match=told):
             encoder_of(headgan)
-    monkeypatch.setattr(headgan, "hears", {"encoder": "headgan", "transcripts": "/etc/passwd"})
+    monkeypatch.setattr(headgan, "speech_settings", {"encoder": "headgan", "transcripts": "/etc/passwd"})
     assert encoder_of(headgan).transcripts == ""
-    monkeypatch.setattr(headgan, "hears", {"encoder": "wav2vec2_base"})
+    monkeypatch.setattr(headgan, "speech_settings", {"encoder": "wav2vec2_base"})
     options = Options(clips=HEADGAN_CLIPS)
     assert required_nets(headgan, options, "dlib68").keys() == {
         "detector", "analytic_head", "landmarker", "wav2vec2_base"

@@ -29,7 +29,7 @@ from models.headgan.spec import SPEC
 from models.perception.head.fit import FitOptions, fit_video
 from models.perception.head.morphable import analytic
 from models.perception.head.pose import rotation_to_euler
-from models.reenactor import Edit, Shown, Transfer
+from models.reenactor import Edit, FaceFrames, Transfer
 from pipelines.animate.perception import Perception, load_perception
 from pipelines.animate.sound import silence_features
 from pipelines.engine.packs import seal
@@ -232,7 +232,7 @@ def animated(reenactor: Reenactor, nets: Perception, head: Head) -> Callable[[st
     assert np.isfinite(points).all(), "dlib sees no face in a frame that is a source"
     boxes = np.zeros((1, 4), np.float32)  # not read by HeadGAN
     shown = [
-        Shown(frames=frame[None], boxes=boxes, landmarks=marks[None], speech=quiet)
+        FaceFrames(frames=frame[None], boxes=boxes, landmarks=marks[None], audio_features=quiet)
         for frame, marks in zip(head.frames, points, strict=True)
     ]
     sources = [(reenactor.scene(one), reenactor.motion(one)) for one in shown]
@@ -240,7 +240,7 @@ def animated(reenactor: Reenactor, nets: Perception, head: Head) -> Callable[[st
     def edited(name: str) -> np.ndarray:
         result = []
         for (scene, motion), what in zip(sources, head.asked(name), strict=True):
-            how = Transfer(motion=reenactor.follows, edit=what.edit)
+            how = Transfer(motion=reenactor.default_motion, edit=what.edit)
             result.append(reenactor.render(scene, reenactor.transfer(scene, motion, motion, how))[0])
         return to_uint8(np.stack(result))
 
@@ -326,7 +326,7 @@ def test_what_edits_move(heads, trained, nets):
     torch.set_num_threads(1)  # more are no faster on a tiny net
     files = {"renderer": read_checkpoint(trained.path("model.safetensors"))}
     net = load_reenactor(SPEC, files)
-    net.use({"analytic_head": MODEL})
+    net.set_nets({"analytic_head": MODEL})
     result = [animated(net, nets, head) for head in heads]
     ours = {name: [found(nets, edited(name)) for edited in result] for name in TITLES}
     true = {name: [found(nets, head.true(name, net.image_size)) for head in heads] for name in TITLES}

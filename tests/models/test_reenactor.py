@@ -11,11 +11,11 @@ def test_an_edit_tells_its_changes_in_their_order():
         frontal=True, pose={"roll": 5.0}, turn={"yaw": -20.0}, expression_of={}, expression={"3": 0.5},
         identity={"jaw_width": -2.0},
     )  # fmt: skip
-    assert edit.told == [
+    assert edit.changes == [
         "frontal", "roll set to 5 degrees", "yaw -20 degrees", "expression of another picture",
         "expression 3 +0.5 sigmas", "identity jaw_width -2 sigmas",
     ]  # fmt: skip
-    assert Edit().told == []
+    assert Edit().changes == []
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from models.errors import InvalidFile, InvalidSettings
 from models.fsrt.inference import Reenactor, relative_keypoints
 from models.fsrt.network import Fsrt
 from models.fsrt.spec import SPEC
-from models.reenactor import ClipFrames, Edit, Shown, Transfer
+from models.reenactor import ClipFrames, Edit, FaceFrames, Transfer
 
 RELATIVE = Transfer(motion="relative")
 CLEAR = "\x1b[2J"  # what empties a terminal
@@ -32,7 +32,7 @@ def pair(clip, sources, driving):
 
 
 def shown(frames):
-    return Shown(frames=frames, boxes=np.zeros((len(frames), 4), np.float32))
+    return FaceFrames(frames=frames, boxes=np.zeros((len(frames), 4), np.float32))
 
 
 @pytest.fixture
@@ -247,4 +247,4 @@ def test_edits_are_refused_with_what_was_asked(reenactor):
 
 def test_numbers_cannot_drive_it(reenactor):
     with pytest.raises(InvalidSettings, match="driven by a video or a picture"):
-        reenactor.stated({"scale": np.ones(3)})
+        reenactor.motion_from_arrays({"scale": np.ones(3)})

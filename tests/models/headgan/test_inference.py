@@ -16,7 +16,7 @@ from models.headgan.inference import Described, Reenactor
 from models.headgan.network import Generator
 from models.headgan.spec import SPEC
 from models.perception.head.morphable import analytic
-from models.reenactor import ClipFrames, Edit, Shown, Transfer
+from models.reenactor import ClipFrames, Edit, FaceFrames, Transfer
 
 HEADS = {"analytic_head": analytic()}
 NET = Architecture(image_size=32, width=4, hidden=8, audio=5)
@@ -63,7 +63,7 @@ def about():
 @pytest.fixture(scope="module")
 def reenactor(net, about):
     made = Reenactor(lively(NET), Described.of(about), about["labels"])
-    made.use(HEADS)
+    made.set_nets(HEADS)
     return made
 
 
@@ -75,11 +75,11 @@ def shown(turning):
         at = slice(first, last)
         boxes = np.zeros((last - first, 4), np.float32)
         clip = turning.clip
-        return Shown(
+        return FaceFrames(
             frames=clip.pictures[at],
             boxes=boxes,
             landmarks=turning.landmarks[at],
-            speech=clip.fields["speech"][at],
+            audio_features=clip.fields["speech"][at],
         )
 
     return some
@@ -187,7 +187,7 @@ def test_relative_motion_of_another_clip_has_the_sources_size(reenactor, clip, o
 
 def test_each_frames_own_face_is_drawn_of_a_clip_that_drives_itself_alone(about, clip, other):
     made = Reenactor(lively(NET), Described.of(about | {"identity": "frame"}), {})
-    made.use(HEADS)
+    made.set_nets(HEADS)
     own = parts_of(made.prepare(*pair(clip, [2], [3, 4]))[1])[0].numpy()
     np.testing.assert_array_equal(own, clip.fields["id_frames"][[3, 4]])
     of_pair = parts_of(made.prepare(ClipFrames(clip, [2]), ClipFrames(other, [3, 4]))[1])[0].numpy()
@@ -206,7 +206,7 @@ def test_the_source_is_encoded_once_for_all_frames(reenactor, clip, monkeypatch)
 def test_bf16_renders_nearly_the_same_and_keeps_the_flow_in_fp32(net, about, reenactor, clip, monkeypatch):
     monkeypatch.setattr("models.precision.has_bf16", lambda device: True)  # emulated, where it is not so
     half = Reenactor(lively(NET), Described.of(about), {}, "bf16")
-    half.use(HEADS)
+    half.set_nets(HEADS)
     made, _ = half.made(*half.prepare(*pair(clip, [0], [3])))
     assert made.flow.dtype == torch.float32
     gap = np.abs(half.drive(*pair(clip, [0], [3])) - reenactor.drive(*pair(clip, [0], [3])))
@@ -216,10 +216,10 @@ def test_bf16_renders_nearly_the_same_and_keeps_the_flow_in_fp32(net, about, ree
 def test_a_deaf_net_without_flow_drawn_as_a_sketch_renders(about, clip, shown):
     net = replace(NET, audio=0, flow=False, condition="sketch")
     deaf = Reenactor(lively(net), Described.of(about | {"architecture": asdict(net)}), {})
-    deaf.use(HEADS)
+    deaf.set_nets(HEADS)
     assert deaf.reads == ("landmarks",)
     assert deaf.render(*animated(deaf, shown)).shape == (12, 32, 32, 3)
-    assert list(deaf.explain(*pair(clip, [0], [3]))) == ["sketch"]
+    assert list(deaf.visualize(*pair(clip, [0], [3]))) == ["sketch"]
 
 
 # --- motion -------------------------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ def test_one_source_alone(reenactor, shown, clip):
 # --- sound --------------------------------------------------------------------------------------------------
 def test_silence_is_zeros_as_in_training(reenactor, clip, shown):
     assert not reenactor.prepare(*pair(muted(clip), [0], [3]))[1]["audio"].any()
-    assert not reenactor.motion(replace(shown(), speech=None))["speech"].any()
+    assert not reenactor.motion(replace(shown(), audio_features=None))["speech"].any()
 
 
 def test_what_is_heard_changes_the_picture(reenactor, clip):
@@ -296,7 +296,7 @@ def test_what_is_heard_changes_the_picture(reenactor, clip):
 
 def test_features_of_another_encoder_are_told(reenactor):
     with pytest.raises(InvalidSettings, match="features of 320 numbers, but this headgan learned with 5"):
-        reenactor.heard(np.zeros((4, 320), np.float32))
+        reenactor.audio_features(np.zeros((4, 320), np.float32))
 
 
 # --- explicit parameters ------------------------------------------------------------------------------------
@@ -311,7 +311,7 @@ def numbers(turning):
 
 def test_stated_numbers_drive_as_the_landmarks_made_from_them(reenactor, numbers, shown):
     scene, fitted = animated(reenactor, shown)
-    given = reenactor.stated(numbers)
+    given = reenactor.motion_from_arrays(numbers)
     made = reenactor.transfer(scene, given, given, Transfer())
     marks = [reenactor._faces.landmarks(one["packed"][:, -1]) for one in (made, fitted)]
     assert (marks[0] - marks[1]).abs().mean() < 0.3
@@ -329,7 +329,7 @@ def test_stated_numbers_drive_as_the_landmarks_made_from_them(reenactor, numbers
 )
 def test_wrong_numbers_are_told_by_their_field(reenactor, numbers, change, told):
     with pytest.raises(InvalidFile, match=told):
-        reenactor.stated(numbers | change)
+        reenactor.motion_from_arrays(numbers | change)
 
 
 # --- checkpoints --------------------------------------------------------------------------------------------
@@ -338,7 +338,7 @@ def test_a_saved_checkpoint_with_judges_renders_as_the_net_did(net, about, reena
     judges = {"image_discriminator.x": torch.ones(2), "mouth_discriminator.x": torch.ones(2)}
     save_file(net.state_dict() | judges, path, metadata={"reenact": json.dumps(about)})
     again = load_reenactor(SPEC, {"renderer": read_checkpoint(path)})
-    again.use(HEADS)
+    again.set_nets(HEADS)
     assert isinstance(again, Reenactor)
     assert again.described == reenactor.described
     np.testing.assert_allclose(
@@ -378,12 +378,12 @@ def test_metadata_of_a_net_that_hears_nothing_has_no_speech(about):
 
 def test_a_head_must_be_given_before_anything_else(net, about, shown):
     bare = Reenactor(lively(NET), Described.of(about), {})
-    with pytest.raises(ValueError, match="call `use` first"):
+    with pytest.raises(ValueError, match="call `set_nets` first"):
         bare.scene(shown(0, 1))
 
 
 def test_what_it_shows_of_a_frame_is_what_it_was_rendered_from(reenactor, clip):
-    shown = reenactor.explain(*pair(clip, [0], [7]))
+    shown = reenactor.visualize(*pair(clip, [0], [7]))
     assert list(shown) == ["NMFC", "flow", "warped source"]
     assert {(one.shape, one.dtype) for one in shown.values()} == {((32, 32, 3), np.dtype(np.uint8))}
     _, condition = reenactor.made(*reenactor.prepare(*pair(clip, [0], [7])))
@@ -394,5 +394,5 @@ def test_what_it_shows_of_a_frame_is_what_it_was_rendered_from(reenactor, clip):
 def test_a_net_without_flow_shows_neither_flow_nor_warped_source(about, clip):
     net = replace(NET, flow=False)
     made = Reenactor(Generator(net), Described.of(about | {"architecture": asdict(net)}), {})
-    made.use(HEADS)
-    assert list(made.explain(*pair(clip, [0], [3]))) == ["NMFC"]
+    made.set_nets(HEADS)
+    assert list(made.visualize(*pair(clip, [0], [3]))) == ["NMFC"]
