@@ -1,10 +1,15 @@
 """Weights and nets made by formula, in place of those that have to be downloaded."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
 
-from models.perception.head.morphable import analytic
+from models.perception.head.default_head import analytic
+from models.perception.torch_net import read_tensors
 
 CELLS = 64
 
@@ -69,3 +74,26 @@ class Blobs(nn.Module):
 
     def forward(self, images):
         return [self.heat.expand(len(images), -1, -1, -1)]
+
+
+CACHED = {
+    "s3fd": "s3fd-619a316812.pth",
+    "fan2d": "2DFAN4-11f355bf06.pth.tar",
+    "fan3d": "3DFAN4-7835d9f11d.pth.tar",
+    "fan_depth": "depth-2a464da4ea.pth.tar",
+}
+"""Weights id -> the file that face_alignment 1.5 looks for under $TORCH_HOME/hub/checkpoints."""
+
+
+def write_package_cache(weights: Mapping[str, Path], torch_home: Path) -> None:
+    """The files that `face_alignment` would otherwise download, in its own format, of the weights given.
+    TORCH_HOME must name the folder before one of its nets is made."""
+    folder = torch_home / "hub" / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    for weights_id, path in weights.items():
+        tensors: dict[str, Any] = read_tensors(path)
+        if weights_id == "fan_depth":
+            tensors = {"state_dict": {f"module.{name}": tensor for name, tensor in tensors.items()}}
+        aside = folder / f"{CACHED[weights_id]}.part"
+        torch.save(tensors, aside)
+        aside.replace(folder / CACHED[weights_id])

@@ -63,7 +63,7 @@ def test_no_model_is_code_of_the_other(graph):
 
 
 def test_the_head_that_is_drawn_is_code_of_headgans_evaluation_alone(graph):
-    head = "models.perception.head.morphable.load_analytic"
+    head = "models.perception.head.default_head.load_analytic"
     assert head in reached(graph, "eval.headgan")
     assert head not in reached(graph, "eval.fsrt")
 

@@ -21,8 +21,6 @@ from models.perception.head.pose import FLIP, euler_to_rotation, nearest_rotatio
 
 CAMERA = 13
 """Numbers of a frame's camera: scale, rotation by rows, translation."""
-READ = ("id_coeffs", "exp_coeffs", "scale", "rotation", "translation")
-"""Fields of family fit3dmm; `id_frames` takes the place of the first for an identity a frame."""
 
 LARGEST = 1e6
 """Of a user's numbers: more is neither a pixel nor a degree nor a sigma, and products of it leave float32."""

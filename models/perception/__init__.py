@@ -27,7 +27,7 @@ _FAN, _WAV2VEC = ("face-alignment", "torch"), ("torch", "transformers")
 
 
 NETS: dict[str, Net] = {
-    "analytic_head": Net("models.perception.head.morphable:load_analytic", packages=_SCIPY),
+    "analytic_head": Net("models.perception.head.default_head:load_analytic", packages=_SCIPY),
     "flame": Net("models.perception.head.converters:load_flame", ("flame_model",), packages=_SCIPY),
     "bfm_deep3d": Net("models.perception.head.converters:load_bfm", ("bfm_deep3d",), packages=_SCIPY),
     "bfm_3ddfa": Net("models.perception.head.converters:load_3ddfa", ("bfm_3ddfa",), packages=_SCIPY),

@@ -162,7 +162,7 @@ def check(reenactor: Reenactor, options: Options, driving: Path | None) -> None:
 
 def required_nets(reenactor: Reenactor, options: Options, landmarker: str) -> dict[str, str]:
     """Uses -> names in models.perception.NETS of all that `animate` and the model need."""
-    nets = {"detector": options.clips.detector} | {name: name for name in reenactor.needs}
+    nets = {"detector": options.clips.detector} | {name: name for name in reenactor.nets}
     if options.best_frame or "landmarks" in reenactor.reads:
         nets["landmarker"] = landmarker
     encoder = encoder_of(reenactor)

@@ -48,7 +48,8 @@ def draw_sheet(out: Path, clips: Sequence[Fields], mesh: Path | None = None) -> 
 
 
 def _model(mesh: Path | None) -> MorphableModel:
-    from models.perception.head.morphable import MorphableModel, analytic
+    from models.perception.head.default_head import analytic
+    from models.perception.head.morphable import MorphableModel
 
     return analytic() if mesh is None else MorphableModel.load(mesh)
 

@@ -11,7 +11,7 @@ from PIL import Image
 from models.checkpoint import Checkpoint, load_reenactor
 from models.headgan.network import Generator
 from models.headgan.spec import SPEC
-from models.perception.head.morphable import analytic
+from models.perception.head.default_head import analytic
 from models.reenactor import Transfer
 from pipelines.animate.perception import load_perception
 from pipelines.animate.render import Options, animate

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from models.perception.head.morphable import analytic
+from models.perception.head.default_head import analytic
 from models.reenactor import Edit, Transfer
 from pipelines import media
 from pipelines.animate.driving import (

@@ -39,7 +39,7 @@ SAME = "area+accurate_rnd+full_chroma_int+bitexact"
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory) -> list[Path]:
     """Talking heads in 1280x720 with sensor noise, H.264 at about 2 Mb/s."""
-    from models.perception.head.morphable import analytic
+    from models.perception.head.default_head import analytic
     from pipelines.preprocess.sources import synthetic
 
     folder = tmp_path_factory.mktemp("videos")

@@ -26,8 +26,8 @@ from PIL import Image
 from models.checkpoint import load_reenactor, read_checkpoint
 from models.headgan.inference import Reenactor
 from models.headgan.spec import SPEC
+from models.perception.head.default_head import analytic
 from models.perception.head.fit import FitOptions, fit_video
-from models.perception.head.morphable import analytic
 from models.perception.head.pose import rotation_to_euler
 from models.reenactor import Edit, FaceFrames, Transfer
 from pipelines.animate.perception import Perception, load_perception

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from models.perception.head.algorithm1 import Algorithm1
+from models.perception.head.default_head import analytic
 from models.perception.head.fit import FitOptions, fit_landmarks
-from models.perception.head.morphable import analytic
 from models.perception.head.pose import euler_to_rotation, project
 
 FRAMES, POINTS, N_ID, N_EXP = 500, 1035, 157, 28

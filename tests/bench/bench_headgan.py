@@ -40,7 +40,7 @@ from models.headgan.task import HeadGanTask
 from models.headgan.visualize import taken
 from models.onednn import linear
 from models.perception import vgg19
-from models.perception.head.morphable import load_analytic
+from models.perception.head.default_head import load_analytic
 from models.perception.interfaces import Inference
 from models.precision import autocast
 from pipelines.train.optim import build_optimizer

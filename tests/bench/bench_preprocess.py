@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from models.perception.faces import dlib_faces
-from models.perception.head.morphable import analytic
+from models.perception.head.default_head import analytic
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
 from pipelines.preprocess.download import download
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig, fit_clips

@@ -19,7 +19,7 @@ PEOPLE, TAKES = 51, 4
 
 
 def render(path: Path, person: int, take: int) -> None:
-    from models.perception.head.morphable import analytic
+    from models.perception.head.default_head import analytic
     from pipelines.preprocess.sources import synthetic
 
     config = synthetic.SyntheticConfig(

@@ -235,7 +235,7 @@ FOLDER = ("data.main.source=folder", "clips.min_frames=15")
 
 
 def add_video(folder: Path, person: int, take: int) -> None:
-    from models.perception.head.morphable import analytic
+    from models.perception.head.default_head import analytic
     from pipelines.preprocess.sources import synthetic
 
     rows = synthetic.recordings(synthetic.SyntheticConfig(identities=9, clips_per_identity=3, seconds=1.0))

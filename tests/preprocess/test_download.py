@@ -149,7 +149,7 @@ def test_a_fetched_video_is_there_while_it_is_written_and_gone_afterwards(tmp_pa
 
 
 def test_synthetic_recordings_come_with_their_truth():
-    from models.perception.head.morphable import analytic
+    from models.perception.head.default_head import analytic
     from pipelines.preprocess.sources.synthetic import SyntheticConfig, recordings
 
     row = recordings(SyntheticConfig(identities=1, test_identities=0, seconds=0.4))[0]

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from models.perception import NETS
+from models.perception.head.default_head import analytic
 from models.perception.head.fit import turn
-from models.perception.head.morphable import analytic
 from models.perception.head.pose import project
 from pipelines.config import Config
 from pipelines.errors import Rejected, UserError

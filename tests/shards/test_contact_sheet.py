@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.perception.head.morphable import analytic
+from models.perception.head.default_head import analytic
 from models.perception.head.pose import FLIP, project
 from pipelines.shards import contact_sheet
 from pipelines.shards.contact_sheet import (

@@ -34,7 +34,7 @@ def keypoints(key, frames=10):
 
 
 def fit(key, frames=10):
-    from models.perception.head.morphable import analytic
+    from models.perception.head.default_head import analytic
     from models.perception.head.pose import FLIP
 
     model = analytic()

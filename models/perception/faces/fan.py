@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from models.perception.interfaces import Points
-from models.perception.torch_net import TorchNet, build, in_batches, read_tensors
+from models.perception.torch_net import TorchNet, build, in_batches
 
 SIDE, CELLS, LANDMARKS = 256, 64, 68
 REFERENCE, UNIT = 195.0, 200.0
@@ -231,26 +231,3 @@ def _fan(weights: Mapping[str, Path], weights_id: str) -> nn.Module:
     from face_alignment.models import FAN
 
     return build(lambda: FAN(4), weights[weights_id], weights_id)
-
-
-CACHED = {
-    "s3fd": "s3fd-619a316812.pth",
-    "fan2d": "2DFAN4-11f355bf06.pth.tar",
-    "fan3d": "3DFAN4-7835d9f11d.pth.tar",
-    "fan_depth": "depth-2a464da4ea.pth.tar",
-}
-"""Weights id -> the file that face_alignment 1.5 looks for under $TORCH_HOME/hub/checkpoints."""
-
-
-def lay_out_cache(weights: Mapping[str, Path], torch_home: Path) -> None:
-    """Give `face_alignment.FaceAlignment` itself our weights: the files it would otherwise download, in its
-    own format. TORCH_HOME must name the folder before it is constructed."""
-    folder = torch_home / "hub" / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
-    for weights_id, path in weights.items():
-        tensors: dict[str, Any] = read_tensors(path)
-        if weights_id == "fan_depth":
-            tensors = {"state_dict": {f"module.{name}": tensor for name, tensor in tensors.items()}}
-        aside = folder / f"{CACHED[weights_id]}.part"
-        torch.save(tensors, aside)
-        aside.replace(folder / CACHED[weights_id])

@@ -1,16 +1,14 @@
-"""A 3D morphable model of a head: one class for every model the product reads, and the embedded default head.
+"""A 3D morphable model of a head: one class for every model that is read.
 
 vertices = mean + id_basis @ id + exp_basis @ exp, coefficients in sigmas. Model space: x right in the image,
 y up, z toward the viewer, recentred. Licensed models (BFM, LSFM, FLAME) are converted to the npz that `load`
-reads; the default, `analytic()`, is made by our own code and needs no file.
+reads; the default (default_head.py) is made by our own code and needs no file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -174,23 +172,6 @@ class MorphableModel:
             return cls(regions=regions, **values)
         except ValueError as error:
             raise InvalidFile(f"{name}: {error}") from error
-
-    @staticmethod
-    def analytic() -> MorphableModel:
-        return analytic()
-
-
-@cache
-def analytic() -> MorphableModel:
-    """The embedded default head, the same object every time, its arrays read-only."""
-    from models.perception.head.analytic_head import build_head
-
-    return build_head()
-
-
-def load_analytic(weights: Mapping[str, Path]) -> MorphableModel:
-    """The embedded head as stages are handed it, made before their first unit."""
-    return analytic()
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:

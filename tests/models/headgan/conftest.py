@@ -16,7 +16,7 @@ from models.headgan.conditions import Faces
 from models.headgan.config import Architecture
 from models.headgan.motion import explicit_motion, read_motion
 from models.headgan.released import THEIRS, our_name, their_name
-from models.perception.head.morphable import analytic
+from models.perception.head.default_head import analytic
 
 A, B = "A_sin_raw_uv", "B_quad_svd_uv"
 TOLERANCE = {A: 1e-6, B: 1e-9}

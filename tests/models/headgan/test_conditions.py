@@ -7,7 +7,7 @@ import torch
 from models.headgan.conditions import FACE, Faces, mean_colours, sketch
 from models.headgan.motion import HeadMotion, explicit_motion, posed
 from models.perception.head.algorithm1 import Algorithm1
-from models.perception.head.morphable import analytic
+from models.perception.head.default_head import analytic
 from models.perception.head.pose import euler_to_rotation, project
 from models.perception.head.raster import rasterize as rasterize_numpy
 

@@ -5,8 +5,8 @@ import pytest
 
 from models.errors import InvalidFile, InvalidSettings
 from models.headgan.driving import component_change, edited, fitted, mixed
+from models.perception.head.default_head import analytic
 from models.perception.head.fit import FitOptions, fit_landmarks
-from models.perception.head.morphable import analytic
 from models.perception.head.pose import rotation_to_euler
 from models.reenactor import Edit
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig, fit_clips

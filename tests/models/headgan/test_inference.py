@@ -15,7 +15,7 @@ from models.headgan.config import Architecture, Hearing
 from models.headgan.inference import Described, Reenactor
 from models.headgan.network import Generator
 from models.headgan.spec import SPEC
-from models.perception.head.morphable import analytic
+from models.perception.head.default_head import analytic
 from models.reenactor import ClipFrames, Edit, FaceFrames, Transfer
 
 HEADS = {"analytic_head": analytic()}

@@ -12,7 +12,7 @@ from models.headgan.config import Architecture, Hearing, Judges, Terms
 from models.headgan.discriminator import mouth_centre
 from models.headgan.phases import ADVERSARIAL
 from models.headgan.task import HeadGanTask
-from models.perception.head.morphable import analytic
+from models.perception.head.default_head import analytic
 from models.perception.vgg19 import Features, load_random
 from tests.models.one_clip import tables
 from tests.models.one_pass import shared_pass, with_update

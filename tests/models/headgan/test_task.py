@@ -17,7 +17,7 @@ from models.headgan.config import Architecture, Hearing, Judges, Terms
 from models.headgan.discriminator import crop, mouth_centre
 from models.headgan.phases import PHASES
 from models.headgan.task import HeadGanTask, Verdicts
-from models.perception.head.morphable import analytic
+from models.perception.head.default_head import analytic
 from models.perception.vgg19 import load_random
 from pipelines.preprocess.speech import SpeechConfig
 from pipelines.train.parts import choose_parts

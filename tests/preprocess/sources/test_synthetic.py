@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.perception.head.morphable import analytic
+from models.perception.head.default_head import analytic
 from pipelines.preprocess.sources.synthetic import (
     FPS,
     SOUND_RATE,
@@ -98,7 +98,7 @@ def test_another_process_renders_the_same_bytes():
     rows = recordings(SyntheticConfig(identities=1, test_identities=0, clips_per_identity=1, seconds=0.6))
     code = (
         "import sys, json, hashlib; from pipelines.preprocess.sources.synthetic import render;"
-        "from models.perception.head.morphable import analytic;"
+        "from models.perception.head.default_head import analytic;"
         "print(hashlib.sha256(render(json.loads(sys.argv[1]), analytic())[0]).hexdigest())"
     )
     digests = {
@@ -112,7 +112,7 @@ def test_another_process_renders_the_same_bytes():
 
 
 def test_landmarks_are_the_projected_model(rendered):
-    from models.perception.head.morphable import analytic
+    from models.perception.head.default_head import analytic
     from models.perception.head.pose import project, rotation_to_euler
 
     truth = rendered[1][2]

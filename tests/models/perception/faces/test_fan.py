@@ -15,7 +15,7 @@ def weights(formula_nets, tmp_path_factory):
     from face_alignment.models import FAN, ResNetDepth
 
     folder = tmp_path_factory.mktemp("weights")
-    paths = {name: folder / fan.CACHED[name] for name in ("fan2d", "fan3d", "fan_depth")}
+    paths = {name: folder / formula_nets.CACHED[name] for name in ("fan2d", "fan3d", "fan_depth")}
     torch.save(formula_nets.noise_state(lambda: FAN(4)), paths["fan2d"])
     paths["fan3d"].symlink_to(paths["fan2d"])
     depth = {f"module.{name}": tensor for name, tensor in formula_nets.noise_state(ResNetDepth).items()}
@@ -251,20 +251,6 @@ def test_points_are_those_of_the_package_with_its_compiled_code(weights, cache, 
     for box in (BOX, np.array([-20, -30, 60, 70], np.float32), np.array([150, 150, 260, 300], np.float32)):
         ours = LOADERS[kind](weights).points(face[None], box[None])
         check_against_package(ours, package_points(cache, kind, face, box, flip=False), kind)
-
-
-def test_the_cache_is_laid_out_from_imported_weights(formula_nets, tmp_path, weights, monkeypatch):
-    """safetensors in, the publisher's names and nesting out: the package's own depth loader takes them."""
-    from face_alignment.api import FaceAlignment
-    from safetensors.torch import save_file
-
-    state = torch.load(weights["fan_depth"], weights_only=True)["state_dict"]
-    save_file({f"state_dict.{name}": tensor for name, tensor in state.items()}, tmp_path / "d.safetensors")
-    fan.lay_out_cache({"fan_depth": tmp_path / "d.safetensors"}, tmp_path / "torch")
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    net = FaceAlignment._load_native_depth(None, "cpu", torch.float32)
-    assert torch.equal(net.fc.weight, state["module.fc.weight"])
-    assert [f.name for f in (tmp_path / "torch/hub/checkpoints").iterdir()] == [fan.CACHED["fan_depth"]]
 
 
 def test_a_file_of_another_net_is_refused(weights):

@@ -4,7 +4,6 @@ import torch
 
 from models.errors import InvalidFile
 from models.perception.faces import s3fd as module
-from models.perception.faces.fan import lay_out_cache
 from models.perception.interfaces import Configurable, Inference
 
 WIDTH, HEIGHT = 96, 120
@@ -29,12 +28,12 @@ def detector(weights):
 
 
 @pytest.fixture(scope="module")
-def package(weights, tmp_path_factory):
+def package(weights, tmp_path_factory, formula_nets):
     """The package's own detector, which finds our weights where it looks for its downloads."""
     from face_alignment.detection.sfd import FaceDetector
 
     home = tmp_path_factory.mktemp("torch")
-    lay_out_cache(weights, home)
+    formula_nets.write_package_cache(weights, home)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_HOME", str(home))
         return FaceDetector("cpu")

@@ -6,7 +6,7 @@ import pytest
 
 from models.errors import InvalidSettings
 from models.perception.head.algorithm1 import Algorithm1, adapt_camera, box_filter, camera_of
-from models.perception.head.morphable import analytic
+from models.perception.head.default_head import analytic
 from models.perception.head.pose import euler_to_rotation, nearest_rotation, project, rotation_to_euler
 
 GOLDEN = json.loads((Path(__file__).parents[3] / "golden" / "fit3dmm.json").read_text())

@@ -147,7 +147,7 @@ def test_another_models_file_is_told_by_its_names(told, files, tmp_path):
 
 
 def test_a_flame_without_its_joint_is_refused(files, tmp_path):
-    from models.perception.head.morphable import analytic
+    from models.perception.head.default_head import analytic
 
     converters.write_arrays(tmp_path / "other.safetensors", analytic())
     with pytest.raises(InvalidFile, match="is not a FLAME"):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from models.perception.head.default_head import analytic
 from models.perception.head.fit import (
     FitOptions,
     affine_camera,
@@ -10,7 +11,6 @@ from models.perception.head.fit import (
     neutral,
     turn,
 )
-from models.perception.head.morphable import analytic
 from models.perception.head.pose import euler_to_rotation, project, rotation_to_euler
 
 OPTIONS = FitOptions()

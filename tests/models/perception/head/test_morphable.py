@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from models.errors import InvalidFile
-from models.perception.head.morphable import MorphableModel, analytic
+from models.perception.head.default_head import analytic
+from models.perception.head.morphable import MorphableModel
 
 # iBUG 68: the landmark on the other side of the face
 MIRROR = np.r_[

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.perception.head import raster_torch
-from models.perception.head.morphable import analytic
+from models.perception.head.default_head import analytic
 from models.perception.head.pose import FLIP, euler_to_rotation, project
 from models.perception.head.raster import rasterize as rasterize_numpy
 from models.perception.head.raster_torch import rasterize
