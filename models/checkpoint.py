@@ -1,17 +1,15 @@
-"""Trained weights ready for inference: one loader for the checkpoints of every model.
+"""A trained checkpoint: its tensors, and the net that its metadata describes.
 
-A model's class of `ModelSpec.inference` says in `from_checkpoints` what net a checkpoint's metadata
-describes; that the tensors are those of the net is checked here, before anything of the described size is
-made."""
+That the tensors are those of the net is checked before anything of the described size is allocated.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +18,6 @@ from models.checkpoint_metadata import printable
 from models.errors import InvalidFile
 from models.perception.torch_net import differences, shapes
 from models.task import inference_weights
-
-if TYPE_CHECKING:
-    from models.reenactor import Precision, Reenactor
-    from models.spec import ModelSpec
 
 Net = TypeVar("Net", bound=nn.Module)
 Described = TypeVar("Described")
@@ -90,19 +84,3 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if metadata is None:
         raise InvalidFile(f"{path} is no checkpoint of a training phase: its metadata has no 'reenact'")
     return Checkpoint(tensors=tensors, metadata=json.loads(metadata), name=str(path))
-
-
-def load_reenactor(
-    spec: ModelSpec,
-    checkpoints: Mapping[str, Checkpoint],
-    device: str | torch.device = "cpu",
-    precision: Precision = "auto",
-) -> Reenactor:
-    """Checkpoints by their role (`ModelSpec.checkpoints`) -> the model, ready to be driven. InvalidFile where
-    one is another model's, or its tensors are not those of the net that its metadata describes."""
-    for checkpoint in checkpoints.values():
-        model = printable(checkpoint.metadata.get("model"))
-        if model != spec.name:
-            raise InvalidFile(f"{checkpoint.name} holds {model}, not {spec.name}; give `--model {model}`")
-    module, _, name = spec.inference.partition(":")
-    return getattr(import_module(module), name).from_checkpoints(checkpoints, device, precision)

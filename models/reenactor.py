@@ -1,7 +1,7 @@
 """What a model gives `reenact animate` and the evaluation: sources encoded once, motion read from driving
 frames, motion fitted to the source, pictures.
 
-The class that `ModelSpec.inference` names is a `Reenactor`; models/checkpoint.py loads it. Importing this
+The class that `ModelSpec.inference` names is a `Reenactor`; models/loading.py loads it. Importing this
 module loads neither torch nor any model. T = frames, S = their side, I = the model's own image side."""
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class ModelSpec:
     released: Mapping[str, Released] = field(default_factory=dict)
     """Weights by the id that `Phase.init: weights.<id>` and `animate --weights <id>` name."""
     inference: str
-    """"module:class" of a `models.reenactor.Reenactor`, which `models.checkpoint.load_reenactor` loads."""
+    """"module:class" of a `models.reenactor.Reenactor`, which `models.loading.load_reenactor` loads."""
     inference_nets: Callable[[Any], tuple[str, ...]]
     """config -> names in models.perception.NETS of the nets that the reenactor uses."""
     driving_reads: Callable[[Any], Reads]

@@ -53,7 +53,8 @@ class ModelSource:
 
     def load(self, device: str, precision: Precision) -> Reenactor:
         """InvalidFile, naming the tensors, where the file is another model's."""
-        from models.checkpoint import load_reenactor, read_checkpoint
+        from models.checkpoint import read_checkpoint
+        from models.loading import load_reenactor
 
         spec = load_spec(self.model)
         if set(self.files) == {""}:

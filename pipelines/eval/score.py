@@ -258,13 +258,12 @@ def middle_of(frames: Sequence[Any] | np.ndarray) -> int:
 # --- nets ---------------------------------------------------------------------------------------------------
 def load_reenactor(model: str, path: Path, device: str) -> Reenactor:
     """The model of a checkpoint, ready to drive."""
-    from models import checkpoint
+    from models.checkpoint import read_checkpoint
+    from models.loading import load_reenactor as load_model
     from models.spec import load_spec
 
-    files = {"renderer": checkpoint.read_checkpoint(path)}
-    return checkpoint.load_reenactor(
-        load_spec(model), files, device, "fp32"
-    )  # scores must not depend on a device
+    files = {"renderer": read_checkpoint(path)}
+    return load_model(load_spec(model), files, device, "fp32")  # scores must not depend on a device
 
 
 def load_landmarks(store: Any) -> tuple[Landmarks | None, str]:

@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from models.checkpoint import Checkpoint, load_reenactor
+from models.checkpoint import Checkpoint
 from models.headgan.network import Generator
 from models.headgan.spec import SPEC
+from models.loading import load_reenactor
 from models.perception.head.default_head import analytic
 from models.reenactor import Transfer
 from pipelines.animate.perception import load_perception

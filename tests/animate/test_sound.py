@@ -6,10 +6,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from models.checkpoint import load_reenactor
 from models.headgan import released
 from models.headgan.network import Generator
 from models.headgan.spec import SPEC
+from models.loading import load_reenactor
 from pipelines import media
 from pipelines.animate.render import Options, required_nets
 from pipelines.animate.sound import encode_sound, encoder_of, feature_rows, silence_features, speech_at

@@ -23,9 +23,10 @@ import pytest
 import torch
 from PIL import Image
 
-from models.checkpoint import load_reenactor, read_checkpoint
+from models.checkpoint import read_checkpoint
 from models.headgan.inference import Reenactor
 from models.headgan.spec import SPEC
+from models.loading import load_reenactor
 from models.perception.head.default_head import analytic
 from models.perception.head.fit import FitOptions, fit_video
 from models.perception.head.pose import rotation_to_euler

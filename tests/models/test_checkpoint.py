@@ -1,4 +1,4 @@
-"""The loader of checkpoints that all models share."""
+"""What a checkpoint's file must hold, and the net that its tensors fill."""
 
 import json
 
@@ -7,9 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from models.checkpoint import Checkpoint, load_reenactor, read_checkpoint
+from models.checkpoint import Checkpoint, read_checkpoint
 from models.errors import InvalidFile
-from models.spec import load_spec
 
 TENSORS = {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}
 METADATA = {"model": "toy", "phase": "main"}
@@ -67,11 +66,3 @@ def test_metadata_that_describes_no_net_is_refused(error):
         InvalidFile, match=r"toy.safetensors: its metadata describes no net that is known here"
     ):
         toy().describe(fail)
-
-
-@pytest.mark.parametrize("model", ["headgan", None])
-def test_the_checkpoint_of_another_model_is_refused(model):
-    with pytest.raises(
-        InvalidFile, match=rf"toy.safetensors holds {model}, not fsrt; give `--model {model}`"
-    ):
-        load_reenactor(load_spec("fsrt"), {"renderer": toy(metadata={"model": model})})

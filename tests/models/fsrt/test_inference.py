@@ -9,11 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.checkpoint import Checkpoint, load_reenactor, read_checkpoint
+from models.checkpoint import Checkpoint, read_checkpoint
 from models.errors import InvalidFile, InvalidSettings
 from models.fsrt.inference import Reenactor, relative_keypoints
 from models.fsrt.network import Fsrt
 from models.fsrt.spec import SPEC
+from models.loading import load_reenactor
 from models.reenactor import ClipFrames, Edit, FaceFrames, Transfer
 
 RELATIVE = Transfer(motion="relative")

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import nn
 
-from models.checkpoint import load_reenactor
 from models.errors import InvalidFile, InvalidSettings
 from models.fsrt.config import Augment, FsrtConfig, Judge, Sampling, full, small_decoder
 from models.fsrt.discriminator import Discriminator
@@ -19,6 +18,7 @@ from models.fsrt.network import Fsrt
 from models.fsrt.phases import PHASES
 from models.fsrt.released import architecture_of, check, load, read, write
 from models.fsrt.spec import RELEASED, SPEC
+from models.loading import load_reenactor
 from storage.weight_files import known
 from storage.weights_import import convert
 

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from models.checkpoint import load_reenactor, read_checkpoint
+from models.checkpoint import read_checkpoint
 from models.errors import InvalidFile, InvalidSettings
 from models.fsrt.config import Augment, Sampling
 from models.fsrt.detector_task import GROUPS, KeypointTask, group_keypoints
 from models.fsrt.spec import SPEC
 from models.fsrt.task import ReenactTask
+from models.loading import load_reenactor
 from models.reenactor import ClipFrames
 from tests.models.one_clip import tables
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.checkpoint import Checkpoint, load_reenactor, read_checkpoint
+from models.checkpoint import Checkpoint, read_checkpoint
 from models.errors import InvalidFile, InvalidSettings
 from models.headgan.config import Architecture, Hearing
 from models.headgan.inference import Described, Reenactor
 from models.headgan.network import Generator
 from models.headgan.spec import SPEC
+from models.loading import load_reenactor
 from models.perception.head.default_head import analytic
 from models.reenactor import ClipFrames, Edit, FaceFrames, Transfer
 
