@@ -11,7 +11,5 @@ from models.spec import load_spec
 @pytest.mark.parametrize("model", ["headgan", None])
 def test_the_checkpoint_of_another_model_is_refused(model):
     other = Checkpoint(tensors={}, metadata={"model": model}, name="other.safetensors")
-    with pytest.raises(
-        InvalidFile, match=rf"other.safetensors holds {model}, not fsrt; give `--mod"
-    ):
+    with pytest.raises(InvalidFile, match=rf"other.safetensors holds {model}, not fsrt; give `--mod"):
         load_reenactor(load_spec("fsrt"), {"renderer": other})
