@@ -8,7 +8,7 @@ face's square.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -30,6 +30,7 @@ from pipelines.preprocess.clips import ClipsConfig
 if TYPE_CHECKING:
     from pipelines.animate.face import FaceTrack, Portrait
     from pipelines.animate.perception import Perception
+    from pipelines.media.schema import Probe
     from pipelines.media.still_image import Picture
 
 T = TypeVar("T")
@@ -115,7 +116,7 @@ def first_frame(faces: FaceFrames) -> FaceFrames:
 # --- a video ------------------------------------------------------------------------------------------------
 def find_driving_face(
     path: Path,
-    probed: Mapping[str, Any],
+    probed: Probe,
     times: Timeline,
     clips: ClipsConfig,
     detector: FaceDetector,
@@ -157,7 +158,7 @@ class VideoDriver:
     def __init__(
         self,
         path: Path,
-        probed: Mapping[str, Any],
+        probed: Probe,
         times: Timeline,
         track: FaceTrack,
         side: int,

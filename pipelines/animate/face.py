@@ -5,10 +5,10 @@ For inference: every frame of the video counts, at its own times, and is expecte
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from pipelines.preprocess.tracks import (
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from pipelines.media.schema import Probe
 
 PICTURE_SIDES = (512, 1024, 2048)
 """Longest sides to which a picture is scaled for the detector, one after the other until it finds a face:
@@ -117,9 +119,7 @@ def _detect(image: Image.Image, detector: FaceDetector) -> np.ndarray:
 
 
 # --- videos -------------------------------------------------------------------------------------------------
-def face_track(
-    path: Path, probed: Mapping[str, Any], settings: ClipsConfig, detector: FaceDetector
-) -> FaceTrack | None:
+def face_track(path: Path, probed: Probe, settings: ClipsConfig, detector: FaceDetector) -> FaceTrack | None:
     """Detect in one frame of `detect_every` (at 25 fps) and in the last, link, take the largest -> its track;
     None where no face is seen. One pass over the video, at most `detect_size` pixels wide."""
     zoom = min(1.0, settings.detect_size / max(probed["width"], probed["height"]))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from models.reenactor import Reenactor
     from pipelines.animate.perception import Perception
     from pipelines.media.encoding import Timeline
+    from pipelines.media.schema import Probe
 
 SILENT = 25
 """Frames of silence that are encoded; the features of the middle one are used."""
@@ -48,7 +49,7 @@ def encoder_of(reenactor: Reenactor) -> SpeechConfig | None:
 
 def speech_at(
     path: Path,
-    probed: Mapping[str, Any],
+    probed: Probe,
     times: Timeline,
     reenactor: Reenactor,
     nets: Perception,

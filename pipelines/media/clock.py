@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from pipelines.media.schema import Probe
 
 FPS = 25
 """The clock of every clip: tick k shows the recording at k / 25 seconds."""
@@ -21,7 +23,7 @@ LONGEST_HOLE = 0.5
 one as lost."""
 
 
-def ticks_of(probed: Mapping[str, Any]) -> tuple[int, int]:
+def ticks_of(probed: Probe) -> tuple[int, int]:
     """The ticks, first and one past the last, at which a probed file has a picture; at least one.
 
     A file that holds a part of its recording says with `offset` where it begins, one whose picture starts
@@ -32,7 +34,7 @@ def ticks_of(probed: Mapping[str, Any]) -> tuple[int, int]:
     return first, max(first + 1, round((offset + probed["seconds"]) * FPS))
 
 
-def seconds_of(ticks: Any, probed: Mapping[str, Any]) -> Any:
+def seconds_of(ticks: Any, probed: Probe) -> Any:
     """Ticks (a number or an array) -> seconds from the start of the file."""
     return ticks / FPS - probed.get("offset", 0.0)
 

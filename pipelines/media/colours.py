@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from pipelines.media.schema import Probe
 
 HDR = {16: "smpte2084", 18: "arib-std-b67"}
 """Transfer curves of high dynamic range, PQ and HLG (ITU-T H.273), by ffmpeg's names."""
@@ -52,7 +55,7 @@ def colour_tags(context: Any) -> dict[str, str]:
 
 
 # --- the filters --------------------------------------------------------------------------------------------
-def tag_colours(stream: Any, probed: Mapping[str, Any]) -> Any:
+def tag_colours(stream: Any, probed: Probe) -> Any:
     """With tags that the scaler takes: it converts by no curve, but refuses a file for some of them (log100),
     and for a matrix that it has no figures of."""
     tags = {"color_trc": probed.get("transfer") or "bt709"}
@@ -63,7 +66,7 @@ def tag_colours(stream: Any, probed: Mapping[str, Any]) -> Any:
     return stream.filter("setparams", **tags)
 
 
-def decode_matrix(stream: Any, probed: Mapping[str, Any]) -> Any:
+def decode_matrix(stream: Any, probed: Probe) -> Any:
     """As red, green and blue, still in the file's own curve, where that is not for the scaler: it has no
     figures of YCgCo and ICtCp, and white of 16 bits comes out of it as 65,283."""
     curve, matrix = probed.get("transfer", ""), probed.get("matrix", "bt2020nc")
@@ -78,7 +81,7 @@ def decode_matrix(stream: Any, probed: Mapping[str, Any]) -> Any:
 
 
 # --- light --------------------------------------------------------------------------------------------------
-def tone_map(codes: np.ndarray, probed: Mapping[str, Any], out: np.ndarray) -> None:
+def tone_map(codes: np.ndarray, probed: Probe, out: np.ndarray) -> None:
     """R'G'B' of high dynamic range (H,W,3) uint16 -> `out` (H,W,3) uint8, as a plain screen shows it.
 
     The light that an HDR display emits (BT.2100), over that of diffuse white, is the light of the plain

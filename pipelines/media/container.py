@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, cast
 
 from pipelines.errors import Rejected, Transient
 from pipelines.media.clock import FPS, LONGEST_HOLE
@@ -15,6 +16,17 @@ from pipelines.media.colours import colour_tags
 from pipelines.media.failure import is_disk, out_of_memory
 from pipelines.media.interlacing import FLAGGED, may_be_interlaced
 from pipelines.media.process import FORMATS, MOST_PIXELS
+
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.stream import Stream
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+    from pipelines.media.schema import Probe
 
 WITH_DURATIONS = "matroska"
 """The container whose frames may end before the next one begins. In all others a frame is shown until the
@@ -30,7 +42,7 @@ SOUND_PACKETS = 50
 """Packets of sound, at most, in which one that can be decoded is looked for."""
 
 
-def open_file(path: Path) -> Any:
+def open_file(path: Path) -> InputContainer:
     """A PyAV container of a local file, of a format that names no further files."""
     import av
 
@@ -49,7 +61,7 @@ def check_first_frame(stream: IO[bytes]) -> None:
             raise ValueError("a video without frames")
 
 
-def packets_of(container: Any, *streams: Any) -> Iterator[Any]:
+def packets_of(container: InputContainer, *streams: Stream) -> Iterator[Packet]:
     """The packets of some streams, or of all.
 
     Where a stream appears on the way, as in broadcasts, PyAV stumbles over it after the last packet.
@@ -58,19 +70,18 @@ def packets_of(container: Any, *streams: Any) -> Iterator[Any]:
         yield from container.demux(*streams)
 
 
-def probe(path: Path, name: str | None = None, least: int = 2) -> dict[str, Any]:
-    """width, height (as shown, after rotation), fps, frames, start, begin, seconds, held, interlaced,
-    video_index, audio_index (-1 = no sound), audio_rate (0 = no sound), transfer ("" unless HDR), container,
-    video_codec; of unusual colours also matrix and primaries (`colours.colour_tags`).
+def time_base(stream: Stream) -> Fraction:
+    """Seconds of one unit of a stream's time stamps."""
+    assert stream.time_base is not None  # in every file; not in one that is being written
+    return stream.time_base
 
-    video_index, audio_index: streams of the file, the first of each kind that can be decoded. start: the time
-    stamp that counts as second 0, the first of any stream. begin: when the first frame is shown, later than 0
-    where sound comes first. seconds: when the last frame ends. held: [begin, end] in seconds of each frame
-    that is shown for longer than LONGEST_HOLE.
 
-    Demuxes the whole file and decodes one frame; raises Rejected: empty, unreadable, no_video, zero_duration,
-    truncated, undecodable, too_large.
-    name: what to call the file in the sentence, if not by its name. least: fewer frames are no video.
+def probe(path: Path, name: str | None = None, least: int = 2) -> Probe:
+    """What a file holds: its first video and sound that can be decoded, their sizes and times.
+
+    Demuxes the whole file and decodes its first frames; raises Rejected: empty, unreadable, no_video,
+    zero_duration, truncated, undecodable, too_large. name: what to call the file in the sentence, if not by
+    its name. least: fewer frames are no video.
     """
     import av.error
 
@@ -90,7 +101,7 @@ def probe(path: Path, name: str | None = None, least: int = 2) -> dict[str, Any]
         ) from error
 
 
-def _probe(container: Any, name: str, least: int) -> dict[str, Any]:
+def _probe(container: InputContainer, name: str, least: int) -> Probe:
     videos = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
     if not videos:
         raise Rejected(
@@ -117,7 +128,7 @@ def _probe(container: Any, name: str, least: int) -> dict[str, Any]:
         raise Rejected("undecodable", f"no frame of {name} can be decoded")
     width, height = _display_size(video, seen.first, name)
     sound = seen.sound
-    return {
+    found = {
         "width": width,
         "height": height,
         "fps": round(fps, 6),
@@ -134,6 +145,7 @@ def _probe(container: Any, name: str, least: int) -> dict[str, Any]:
         "container": container.format.name,
         "video_codec": video.codec_context.name,
     }
+    return cast("Probe", found)
 
 
 # --- packets ------------------------------------------------------------------------------------------------
@@ -149,17 +161,17 @@ class _Contents:
     """Packets of the video that an edit list hides."""
     has_durations: bool = True
     """Whether each packet of the video says how long its frame is shown."""
-    first: Any = None
+    first: VideoFrame | None = None
     """The first frame that can be decoded."""
     interlaced: bool = False
     """Whether one of the first frames is."""
-    sound: Any = None
+    sound: AudioStream | None = None
     """The first sound stream of which something can be decoded."""
     last: float = 0.0
     """When the last packet of any other stream ends."""
 
 
-def _demux(container: Any, video: Any) -> _Contents:
+def _demux(container: InputContainer, video: VideoStream) -> _Contents:
     seen = _Contents()
     video.codec_context.thread_count = 1
     trials = {s.index: SOUND_PACKETS for s in container.streams.audio if s.codec_context is not None}
@@ -184,37 +196,37 @@ def _demux(container: Any, video: Any) -> _Contents:
                 if next(_decode(packet), None) is not None:
                     trials[index] = 0
                     decodable.append(index)
-    base = video.time_base
+    base = time_base(video)
     usual = float(1 / video.average_rate) if video.average_rate else 1 / FPS
     for stamp, duration in sorted(stamps):
         begin = stamp * base.numerator / base.denominator
         seen.frames.append((begin, begin + (duration * base.numerator / base.denominator or usual)))
     seen.has_durations = all(duration for _, duration in stamps)
-    seen.sound = container.streams[min(decodable)] if decodable else None
+    seen.sound = cast("AudioStream", container.streams[min(decodable)]) if decodable else None
     seen.last = max(
-        (float(at * container.streams[index].time_base) for index, at in last.items()), default=0.0
+        (float(at * time_base(container.streams[index])) for index, at in last.items()), default=0.0
     )
     return seen
 
 
-def _decode_first(packet: Any, video: Any, seen: _Contents) -> None:
+def _decode_first(packet: Packet, video: VideoStream, seen: _Contents) -> None:
     """Decode a packet of the video if the first frame is not there, or the flags of more are asked for."""
     context = video.codec_context
     if seen.first is not None and (
         seen.interlaced
         or packet.pts is None
-        or (packet.pts - (seen.first.pts or 0)) * video.time_base > FLAGGED
+        or (packet.pts - (seen.first.pts or 0)) * time_base(video) > FLAGGED
         or not may_be_interlaced(context)
     ):
         return
-    for frame in _decode(packet):
+    for frame in cast("Iterator[VideoFrame]", _decode(packet)):
         if seen.first is None:
             seen.first = frame
             context.skip_frame = "NONREF"  # such frames have the flags of those that they refer to
         seen.interlaced |= bool(frame.interlaced_frame)
 
 
-def _decode(packet: Any) -> Iterator[Any]:
+def _decode(packet: Packet) -> Iterator[VideoFrame | AudioFrame]:
     """The frames of a packet, none of a broken one: the next packet may be whole."""
     from av.error import FFmpegError
 
@@ -241,7 +253,9 @@ def _frozen_spans(seen: _Contents, start: float, longest: float, container: str)
 
 
 # --- what the header promises -------------------------------------------------------------------------------
-def _check_promise(container: Any, video: Any, name: str, seen: _Contents, start: float) -> None:
+def _check_promise(
+    container: InputContainer, video: VideoStream, name: str, seen: _Contents, start: float
+) -> None:
     """A cut file holds less than its header promises: frames that mp4 counts, or the length of the video.
 
     Where only the length of the whole file is stated, it is that of the longest stream of any kind, such as
@@ -267,10 +281,10 @@ def _check_promise(container: Any, video: Any, name: str, seen: _Contents, start
         )
 
 
-def _own_duration(video: Any) -> float | None:
+def _own_duration(video: VideoStream) -> float | None:
     """Seconds of the video stream by the header; Matroska keeps them in a tag, as 00:00:03.600000000."""
     if video.duration:
-        return float(video.duration * video.time_base)
+        return float(video.duration * time_base(video))
     parts = video.metadata.get("DURATION", "").split(":")
     try:
         hours, minutes, seconds = (float(part) for part in parts)
@@ -279,7 +293,7 @@ def _own_duration(video: Any) -> float | None:
     return 3600 * hours + 60 * minutes + seconds
 
 
-def _display_size(video: Any, first: Any, name: str) -> tuple[int, int]:
+def _display_size(video: VideoStream, first: VideoFrame, name: str) -> tuple[int, int]:
     """Width and height as ffmpeg's filters see them: turned upright, pixels made square."""
     width, height = first.width, first.height
     check_pixels(width, height, name)

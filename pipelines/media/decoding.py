@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from pipelines.media.clock import LONGEST_HOLE, seconds_of
 from pipelines.media.colours import decode_matrix, tag_colours, tone_map
 from pipelines.media.failure import missing_timestamp
 from pipelines.media.process import INPUT, FfmpegPipe, from_zero, input_name, timeout_of
+
+if TYPE_CHECKING:
+    from pipelines.media.schema import Probe
 
 T = TypeVar("T")
 Box = tuple[int, int, int, int]
@@ -31,7 +34,7 @@ START_CORRUPT = 8
 
 def read_frames(
     path: Path,
-    probed: Mapping[str, Any],
+    probed: Probe,
     size: tuple[int, int],
     crop: Box | None = None,
     span: Span | None = None,
@@ -48,7 +51,7 @@ def read_frames(
 
 def read_ticks(
     path: Path,
-    probed: Mapping[str, Any],
+    probed: Probe,
     size: tuple[int, int],
     crop: Box | None,
     ticks: np.ndarray,
@@ -63,7 +66,7 @@ def read_ticks(
 
 def stream_ticks(
     path: Path,
-    probed: Mapping[str, Any],
+    probed: Probe,
     size: tuple[int, int],
     crop: Box | None,
     ticks: np.ndarray,
@@ -90,7 +93,7 @@ def stream_ticks(
 
 
 def stream_frames(
-    path: Path, probed: Mapping[str, Any], size: tuple[int, int], crop: Box | None = None
+    path: Path, probed: Probe, size: tuple[int, int], crop: Box | None = None
 ) -> Iterator[tuple[np.ndarray, float]]:
     """Every frame (H,W,3) uint8 of `size` (W,H) and its second, as it is decoded; `crop` as in `read_frames`.
     A frame is overwritten once the next is asked for."""
@@ -99,7 +102,7 @@ def stream_frames(
 
 def _frames(
     path: Path,
-    probed: Mapping[str, Any],
+    probed: Probe,
     size: tuple[int, int],
     crop: Box | None,
     span: Span | None,
@@ -127,7 +130,7 @@ class _LateStart(Exception):
 
 
 def _read(
-    output: Any, probed: Mapping[str, Any], size: tuple[int, int], times: list[float], begin: float = np.inf
+    output: Any, probed: Probe, size: tuple[int, int], times: list[float], begin: float = np.inf
 ) -> Iterator[tuple[np.ndarray, float]]:
     """The frames that ffmpeg gives; _LateStart, before any of them, if the first is later than `begin`."""
     # written over in turn: the first touch of fresh memory takes longer than filling it
@@ -148,9 +151,7 @@ def _read(
     log.finish()
 
 
-def _frame_filler(
-    pipe: FfmpegPipe, probed: Mapping[str, Any], size: tuple[int, int]
-) -> Callable[[np.ndarray], int]:
+def _frame_filler(pipe: FfmpegPipe, probed: Probe, size: tuple[int, int]) -> Callable[[np.ndarray], int]:
     """Writes the next frames over an array (n,H,W,3) uint8 -> how many; fewer than n only at the end."""
     if not probed.get("transfer"):
         return lambda frames: pipe.fill(frames.data) // frames[0].nbytes
@@ -177,7 +178,7 @@ class FrameResults(NamedTuple, Generic[T]):
 
 def map_frames(
     path: Path,
-    probed: Mapping[str, Any],
+    probed: Probe,
     size: tuple[int, int],
     every: int,
     function: Callable[[np.ndarray], Sequence[T]],
@@ -251,9 +252,7 @@ class _Log:
             self._corrupt += line.count("corrupt decoded frame")
 
 
-def check_complete(
-    times: np.ndarray, begin: float, end: float, every: int, probed: Mapping[str, Any]
-) -> None:
+def check_complete(times: np.ndarray, begin: float, end: float, every: int, probed: Probe) -> None:
     """Raises Rejected where a span of seconds decodes to fewer frames than the file's index promises. times
     (n,): the seconds of each `every`th frame."""
     allowed = 2 * every / probed["fps"] + 0.2
@@ -274,7 +273,7 @@ def check_complete(
 # --- the filters --------------------------------------------------------------------------------------------
 def _ffmpeg_output(
     path: Path,
-    probed: Mapping[str, Any],
+    probed: Probe,
     size: tuple[int, int],
     crop: Box | None,
     span: Span | None,
@@ -310,7 +309,7 @@ def _ffmpeg_output(
     )
 
 
-def _scale(stream: Any, probed: Mapping[str, Any], size: tuple[int, int], crop: Box | None) -> Any:
+def _scale(stream: Any, probed: Probe, size: tuple[int, int], crop: Box | None) -> Any:
     # square pixels first, so that crop boxes mean the frame as shown; a no-op for nearly every file
     stream = stream.filter("scale", probed["width"], probed["height"], flags="bicubic+accurate_rnd+bitexact")
     current = (probed["width"], probed["height"])

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.media.container import open_file, packets_of
+from pipelines.media.container import open_file, packets_of, time_base
 from pipelines.media.sound_track import SoundTrack
 
 THREADS = 4
@@ -76,7 +76,7 @@ def timeline(path: Path, start: float, index: int | None = None) -> Timeline:
     with open_file(path) as container:
         videos = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
         video = videos[0] if index is None else container.streams[index]
-        base = Fraction(video.time_base)
+        base = time_base(video)
         spans = [
             (packet.pts, packet.duration or 0)
             for packet in packets_of(container, video)

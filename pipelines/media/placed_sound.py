@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipelines.media.container import open_file, packets_of
 from pipelines.media.failure import is_disk
+
+if TYPE_CHECKING:
+    from pipelines.media.schema import Probe
 
 SLIP = 0.02
 """Seconds by which a frame may begin off the end of the one before it, since stamps are rounded. More is a
@@ -22,7 +25,7 @@ FAR = 10
 
 
 def timed_blocks(
-    path: Path, probed: Mapping[str, Any], rate: int, layout: str, from_second: int = 0, mixing: str = ""
+    path: Path, probed: Probe, rate: int, layout: str, from_second: int = 0, mixing: str = ""
 ) -> Iterator[tuple[int, np.ndarray]]:
     """A probed file's sound at `rate` -> (index of the first sample, counted from the file's start; samples
     (C,N) float32), in the order of the file.
@@ -83,12 +86,12 @@ def form_of(frame: Any) -> tuple[int, str, str]:
     return frame.sample_rate, frame.layout.name, frame.format.name
 
 
-def zero_of(probed: Mapping[str, Any]) -> Fraction:
+def zero_of(probed: Probe) -> Fraction:
     """The second of a probed file's stamps that counts as 0."""
     return Fraction(probed["start"]).limit_denominator(1_000_000)
 
 
-def _frames(path: Path, probed: Mapping[str, Any], from_second: int) -> Iterator[tuple[Fraction, Any]]:
+def _frames(path: Path, probed: Probe, from_second: int) -> Iterator[tuple[Fraction, Any]]:
     """The frames from a second on; all of them where the file's index leads past it."""
     from av.error import FFmpegError
 

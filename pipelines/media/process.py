@@ -9,15 +9,18 @@ import subprocess
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pipelines.errors import Transient
 from pipelines.media.failure import ProcessResult, diagnose, not_started
 from pipelines.media.tool import tool
 from storage.errors import StoreError
+
+if TYPE_CHECKING:
+    from pipelines.media.schema import Probe
 
 FORMATS = (
     "mov,mp4,m4a,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,live_flv,asf,ogg,h264,hevc,av1,ivf,mxf,"
@@ -186,7 +189,7 @@ def input_name(path: Path) -> str:
     return str(path.absolute())
 
 
-def from_zero(stream: Any, setter: str, probed: Mapping[str, Any]) -> Any:
+def from_zero(stream: Any, setter: str, probed: Probe) -> Any:
     """An ffmpeg-python stream read with copyts, its times counted from the file's start (setpts, asetpts).
 
     ffmpeg's own start_at_zero counts each stream of a transport stream from its own start when it reads them

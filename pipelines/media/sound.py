@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipelines.media.clock import SAMPLES_A_FRAME, SOUND_RATE, seconds_of
 from pipelines.media.placed_sound import SLIP, timed_blocks
 from pipelines.media.process import INPUT, from_zero, input_name, run_ffmpeg, timeout_of
+
+if TYPE_CHECKING:
+    from pipelines.media.schema import Probe
 
 LEAD = 1
 """Seconds decoded before a span and thrown away: the decoder and the resampler need what came before."""
@@ -22,7 +24,7 @@ FRAME = re.compile(r"_ashowinfo_.* pts:(\S+) .* fmt:(\S+) .*chlayout:(.+) rate:(
 """A line of ffmpeg's log about a decoded frame; pts in samples."""
 
 
-def read_sound(path: Path, probed: Mapping[str, Any], start: int, stop: int) -> np.ndarray:
+def read_sound(path: Path, probed: Probe, start: int, stop: int) -> np.ndarray:
     """Sound of ticks start..stop-1 -> (640 T,) float32 in [-1,1], 16 kHz mono; silence where there is none.
 
     Several channels: their mean by ffmpeg's matrix, scaled so that it cannot clip. Reading begins at a whole
@@ -46,7 +48,7 @@ def read_sound(path: Path, probed: Mapping[str, Any], start: int, stop: int) -> 
     return fit_length(sound, samples)
 
 
-def _resample_output(path: Path, probed: Mapping[str, Any], read_from: int, end: float) -> Any:
+def _resample_output(path: Path, probed: Probe, read_from: int, end: float) -> Any:
     """The ffmpeg-python output node of the sound from a whole second on; the log tells of every frame."""
     import ffmpeg
 
@@ -87,7 +89,7 @@ def _is_steady(log: str, rate: int, read_from: int) -> bool:
     )
 
 
-def _place_by_stamps(path: Path, probed: Mapping[str, Any], begin: float, samples: int) -> np.ndarray:
+def _place_by_stamps(path: Path, probed: Probe, begin: float, samples: int) -> np.ndarray:
     """As `read_sound`, of sound that changes on the way or has holes; of an overlap, what came first."""
     read_from, first = max(0, math.floor(begin) - LEAD), round(begin * SOUND_RATE)
     sound, free = np.zeros(samples, np.float32), np.ones(samples, bool)

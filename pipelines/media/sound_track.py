@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
 from pipelines.media.clock import nearest
-from pipelines.media.container import open_file, packets_of
+from pipelines.media.container import open_file, packets_of, time_base
 from pipelines.media.failure import is_disk
 from pipelines.media.placed_sound import (
     FAR,
@@ -26,6 +26,9 @@ from pipelines.media.placed_sound import (
     zero_of,
 )
 
+if TYPE_CHECKING:
+    from pipelines.media.schema import Probe
+
 COPIED = ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")
 """Sound that players expect in mp4; any other is encoded as AAC."""
 AAC_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
@@ -34,7 +37,7 @@ NEAR = 0.002
 """Seconds by which the time of a copied frame may differ: stamps are rounded."""
 EDGE = 0.1
 """Seconds at both ends of a copy that are not compared: decoders begin and end differently."""
-WRITTEN = {"audio_index": 0, "start": 0.0}
+WRITTEN = cast("Probe", {"audio_index": 0, "start": 0.0})
 """What is known of a file that was written here."""
 ALIKE = 0.95
 """Share of a copy's frames, at least, that are as loud as they were; decoders make up noise."""
@@ -44,20 +47,18 @@ class SoundTrack:
     """The sound of a probed file as packets for an mp4. What was encoded lies in a temporary folder until
     `close`."""
 
-    def __init__(self, path: Path, probed: Mapping[str, Any]):
+    def __init__(self, path: Path, probed: Probe):
         self._folder = tempfile.TemporaryDirectory(prefix="reenact-")
         file = Path(self._folder.name) / "sound.mp4"
         with open_file(path) as container:
             stream = container.streams[probed["audio_index"]]
-            self.base = Fraction(stream.time_base)
+            self.base = Fraction(time_base(stream))
             """Seconds of one unit of the file's own stamps"""
             self.codec = stream.codec_context.codec.canonical_name
         self.summary, self._source = self._prepare(path, probed, file)
         self._container: Any = None
 
-    def _prepare(
-        self, path: Path, probed: Mapping[str, Any], file: Path
-    ) -> tuple[str, tuple[Path, Mapping[str, Any]] | None]:
+    def _prepare(self, path: Path, probed: Probe, file: Path) -> tuple[str, tuple[Path, Probe] | None]:
         """What is done with the sound, and the probed file that holds its packets; None: there is none."""
         from av.error import FFmpegError
 
@@ -95,13 +96,11 @@ class SoundTrack:
         self._folder.cleanup()
 
 
-def _packets(container: Any, probed: Mapping[str, Any], output: Any) -> Iterator[Any]:
+def _packets(container: Any, probed: Probe, output: Any) -> Iterator[Any]:
     """A new stream of the output and all packets for it, timed from the start of the probed file."""
     source = container.streams[probed["audio_index"]]
     stream = output.add_stream_from_template(source)
-    return _shift_times(
-        packets_of(container, source), round(zero_of(probed) / Fraction(source.time_base)), stream
-    )
+    return _shift_times(packets_of(container, source), round(zero_of(probed) / time_base(source)), stream)
 
 
 def _shift_times(packets: Iterator[Any], zero: int, stream: Any) -> Iterator[Any]:
@@ -128,7 +127,7 @@ class SoundFrame(NamedTuple):
     """Mean of its samples' magnitude"""
 
 
-def sound_frames(path: Path, probed: Mapping[str, Any]) -> list[SoundFrame]:
+def sound_frames(path: Path, probed: Probe) -> list[SoundFrame]:
     """All frames of a probed file's sound that can be decoded."""
     with open_file(path) as container:
         stream = container.streams[probed["audio_index"]]
@@ -168,7 +167,7 @@ def sounds_alike(wanted: Sequence[SoundFrame], found: Sequence[SoundFrame]) -> b
 
 # --- copied -------------------------------------------------------------------------------------------------
 def copy_problem(
-    path: Path, probed: Mapping[str, Any], codec: str, frames: Sequence[SoundFrame], out: Path
+    path: Path, probed: Probe, codec: str, frames: Sequence[SoundFrame], out: Path
 ) -> str | None:
     """Try a copy -> None where it plays as the original does, else why there is none."""
     from av.error import FFmpegError
@@ -188,16 +187,16 @@ def copy_problem(
     return ", of which a copy does not play as it did"
 
 
-def _copy_sound(path: Path, probed: Mapping[str, Any], out: Path) -> None:
+def _copy_sound(path: Path, probed: Probe, out: Path) -> None:
     with open_file(path) as container:
-        base = container.streams[probed["audio_index"]].time_base
+        base = time_base(container.streams[probed["audio_index"]])
         with _new_file(out, base) as file:
             for packet in _packets(container, probed, file):
                 file.mux(packet)
 
 
 # --- encoded ------------------------------------------------------------------------------------------------
-def _encode_sound(path: Path, probed: Mapping[str, Any], frames: Sequence[SoundFrame], out: Path) -> None:
+def _encode_sound(path: Path, probed: Probe, frames: Sequence[SoundFrame], out: Path) -> None:
     import av
 
     wanted = max(one.form[0] for one in frames)

@@ -7,11 +7,10 @@ import importlib.util
 import re
 import shlex
 import warnings
-from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +18,9 @@ from pipelines.errors import Rejected, UserError
 from pipelines.media.container import probe
 from pipelines.media.decoding import read_frames
 from pipelines.media.process import MOST_PIXELS
+
+if TYPE_CHECKING:
+    from pipelines.media.schema import Probe
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "TGA", "JPEG2000", "AVIF")
 """Pictures made of pixels. Pillow knows more, some of which (EPS) it hands to other programs."""
@@ -53,7 +55,7 @@ def read_picture(path: Path) -> Picture:
     )
 
 
-def picture_or_video(path: Path) -> Picture | dict[str, Any]:
+def picture_or_video(path: Path) -> Picture | Probe:
     """A picture as `read_picture` reads it, or what `probe` finds in a video. A picture that moves (GIF) is a
     video where ffmpeg reads all of its frames. UserError where it is neither.
 
@@ -67,7 +69,7 @@ def picture_or_video(path: Path) -> Picture | dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def _picture_or_video(path: Path, _size: int, _changed: int) -> Picture | dict[str, Any]:
+def _picture_or_video(path: Path, _size: int, _changed: int) -> Picture | Probe:
     picture = _decode(path)
     if picture is None:
         probed = _probe_video(path)
@@ -118,7 +120,7 @@ def _formats() -> list[str]:
     return [one for one in (*FORMATS, "HEIF") if one in Image.OPEN]
 
 
-def _probe_video(path: Path) -> dict[str, Any]:
+def _probe_video(path: Path) -> Probe:
     """What `probe` finds in a file that Pillow does not read, of which one frame is enough."""
     with path.open("rb") as file:
         head = file.read(16)
@@ -139,7 +141,7 @@ def _probe_video(path: Path) -> dict[str, Any]:
         raise UserError(error.sentence) from None
 
 
-def _only_frame(path: Path, probed: Mapping[str, Any]) -> Picture:
+def _only_frame(path: Path, probed: Probe) -> Picture:
     """The picture that a video of one frame is."""
     try:
         frames, _ = read_frames(path, probed, (probed["width"], probed["height"]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from pipelines import media
 from pipelines.errors import Rejected
 from pipelines.preprocess.sources.common.tracks import in_pixels, overlap
 from pipelines.preprocess.tracks import pad_box, ticks_of
+
+if TYPE_CHECKING:
+    from pipelines.media.schema import Probe
 
 Size = tuple[int, int]
 
@@ -35,7 +38,7 @@ AGREE = 0.5
 
 
 def in_known_frame(
-    path: Path, probed: Mapping[str, Any], tracks: Sequence[Mapping[str, Any]], settings: Any, detector: Any
+    path: Path, probed: Probe, tracks: Sequence[Mapping[str, Any]], settings: Any, detector: Any
 ) -> tuple[Sequence[Mapping[str, Any]], Size | None]:
     """The tracks with the frame that their boxes are in, and that frame; None where nothing had to be found.
 
@@ -106,7 +109,7 @@ def _holds(frame: Size, reach: np.ndarray) -> bool:
 
 
 def _faces(
-    path: Path, probed: Mapping[str, Any], tracks: Sequence[Mapping[str, Any]], settings: Any, detector: Any
+    path: Path, probed: Probe, tracks: Sequence[Mapping[str, Any]], settings: Any, detector: Any
 ) -> list[tuple[int, np.ndarray]]:
     """Number of a track and its faces (n,4), in pixels of the copy, of each frame that was looked at and
     shows one."""
@@ -122,7 +125,7 @@ def _faces(
     return found
 
 
-def _sample_ticks(tracks: Sequence[Mapping[str, Any]], probed: Mapping[str, Any]) -> list[tuple[int, int]]:
+def _sample_ticks(tracks: Sequence[Mapping[str, Any]], probed: Probe) -> list[tuple[int, int]]:
     """Number of a track and a tick of it, of LOOKS at most: middles of tracks that the file has, evenly
     chosen, then quarters of them."""
     first, last = media.ticks_of(probed)

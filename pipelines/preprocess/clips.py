@@ -40,6 +40,7 @@ from storage.shards import Sample
 
 if TYPE_CHECKING:
     from pipelines.cluster.runtime import RuntimeConfig
+    from pipelines.media.schema import Probe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,7 +185,7 @@ def cut_clips(
 
 class _ClipSource(NamedTuple):
     path: Path
-    probed: dict[str, Any]
+    probed: Probe
     row: Mapping[str, Any]
     settings: Any
     detector: Any
@@ -193,7 +194,7 @@ class _ClipSource(NamedTuple):
 
 
 def _cuts_in_source_tracks(
-    path: Path, probed: dict[str, Any], tracks: Sequence[Mapping[str, Any]], settings: Any
+    path: Path, probed: Probe, tracks: Sequence[Mapping[str, Any]], settings: Any
 ) -> list[int]:
     """Scene cuts inside the source's tracks, where they are asked for; each second is decoded once."""
     if settings.scene_cuts != "all":
@@ -211,7 +212,7 @@ def _cuts_in_source_tracks(
 
 # --- crops --------------------------------------------------------------------------------------------------
 def _crop_tracks(
-    tracks: list[Track], probed: Mapping[str, Any], settings: Any, dropped: DroppedTracks
+    tracks: list[Track], probed: Probe, settings: Any, dropped: DroppedTracks
 ) -> list[tuple[Track, np.ndarray]]:
     """The tracks that can be cut out, each with its crop (4,) int; Rejected if there is none."""
     crops: list[tuple[Track, np.ndarray]] = []
@@ -236,7 +237,7 @@ def _crop_tracks(
     return crops
 
 
-def _crop_of(track: Track, probed: Mapping[str, Any], settings: Any) -> np.ndarray | Rejected:
+def _crop_of(track: Track, probed: Probe, settings: Any) -> np.ndarray | Rejected:
     """A track's crop (4,) int, or why there is none."""
     region, frame = track.region, np.array([probed["width"], probed["height"]])
     voxceleb = settings.rules == "voxceleb"
@@ -285,7 +286,7 @@ def fit_into(
 
 
 def stream_crop(
-    path: Path, probed: dict[str, Any], crop: np.ndarray, size: int, start: int, stop: int
+    path: Path, probed: Probe, crop: np.ndarray, size: int, start: int, stop: int
 ) -> Iterator[np.ndarray]:
     """Ticks start..stop-1 of a crop -> T frames (size,size,3) uint8, each to be used before the next is asked
     for; what lies outside the recording is mirrored.

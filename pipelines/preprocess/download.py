@@ -20,6 +20,7 @@ from storage.shards import Sample
 
 if TYPE_CHECKING:
     from pipelines.cluster.runtime import RuntimeConfig
+    from pipelines.media.schema import Probe
     from pipelines.preprocess.fetch.fetch import VideoRequest
 
 ENOUGH_LINES = 720
@@ -106,7 +107,7 @@ def fetch(
 
 
 def _sample(
-    row: Mapping[str, Any], video: bytes | Path, probed: Mapping[str, Any], transport: str,
+    row: Mapping[str, Any], video: bytes | Path, probed: Probe, transport: str,
     offset: float = 0.0, origin: Mapping[str, Any] | None = None, truth: Mapping[str, Any] | None = None,
 ) -> Sample:  # fmt: skip
     travel = {"transport": transport, "offset": offset, "origin": dict(origin or {})}
@@ -121,7 +122,7 @@ class _FileCheck:
         self._row, self._sound = row, config.sound
         self._seen: tuple[Path, tuple[int, int]] | None = None
 
-    def __call__(self, path: Path) -> dict[str, Any]:
+    def __call__(self, path: Path) -> Probe:
         row = self._row
         self._seen = path, _state(path)
         with path.open("rb") as stream:
@@ -137,7 +138,8 @@ class _FileCheck:
             raise Rejected(
                 "no_sound", f"{row['id']} has no sound; sound=optional of its corpus gives it silence"
             )
-        return {**probed, "sha256": found}
+        probed["sha256"] = found
+        return probed
 
     def check_unchanged(self) -> None:
         """After the file was copied into the shard: it is still the one that was checked."""

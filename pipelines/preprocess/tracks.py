@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from pipelines import media
 from pipelines.errors import Rejected
 from pipelines.media import FPS
 from pipelines.preprocess.sources.common.tracks import in_pixels, in_seconds, overlap, tube_spans, union
+
+if TYPE_CHECKING:
+    from pipelines.media.schema import Probe
 
 TINY = 1e-9
 """Pixels: a box without area grows from there."""
@@ -73,7 +76,7 @@ class DroppedTracks:
 # --- from the source ----------------------------------------------------------------------------------------
 def source_tracks(
     tracks: Sequence[Mapping[str, Any]],
-    probed: Mapping[str, Any],
+    probed: Probe,
     settings: Any,
     dropped: DroppedTracks,
     cuts: Sequence[int] = (),
@@ -106,7 +109,7 @@ def source_tracks(
     return out
 
 
-def ticks_of(track: Mapping[str, Any], probed: Mapping[str, Any]) -> tuple[int, int]:
+def ticks_of(track: Mapping[str, Any], probed: Probe) -> tuple[int, int]:
     """First tick of a source's track and the one past its last: source frame i is in it iff start <= i < end,
     and tick k shows second k / 25."""
     begin, end = in_seconds(track, probed["fps"])
@@ -158,7 +161,7 @@ class FaceScanner:
 
 def detect_tracks(
     path: Path,
-    probed: Mapping[str, Any],
+    probed: Probe,
     settings: Any,
     detector: Any,
     embedder: Any | None = None,
@@ -198,9 +201,7 @@ def detect_tracks(
     return _main_tracks(tracks) if settings.faces == "largest" else _number_faces(tracks)
 
 
-def _search_span(
-    span: Sequence[float], probed: Mapping[str, Any]
-) -> tuple[int, int, tuple[float, float] | None]:
+def _search_span(span: Sequence[float], probed: Probe) -> tuple[int, int, tuple[float, float] | None]:
     """Seconds of the recording -> the first tick of them that the file has, the one past the last, and both
     in seconds of the file; None where that is all of it."""
     first, last = ends = media.ticks_of(probed)
@@ -353,7 +354,7 @@ def _summed_area(track: Track) -> float:
 
 
 # --- cuts ---------------------------------------------------------------------------------------------------
-def scene_cuts(path: Path, probed: Mapping[str, Any], span: tuple[int, int], settings: Any) -> list[int]:
+def scene_cuts(path: Path, probed: Probe, span: tuple[int, int], settings: Any) -> list[int]:
     """Ticks of a span at which another scene begins: one pass over its frames, at a thumbnail's size."""
     seconds = tuple(max(0.0, media.seconds_of(tick, probed)) for tick in span)
     every = max(1, round(settings.detect_every * probed["fps"] / FPS))
@@ -373,9 +374,7 @@ def thumbnail(frame: np.ndarray) -> np.ndarray:
     return sums / np.maximum(areas, 1)
 
 
-def lasting_cuts(
-    seen: media.FrameResults[Any], thumbs: Sequence[np.ndarray], probed: Mapping[str, Any]
-) -> list[int]:
+def lasting_cuts(seen: media.FrameResults[Any], thumbs: Sequence[np.ndarray], probed: Probe) -> list[int]:
     """Ticks of the changes that last: a flash changes the picture twice, but not what is before and after.
 
     thumbs: of the frames at seen.times. A change counts if the frames on either side of it differ, also when
@@ -402,7 +401,7 @@ def split_at(track: Track, cuts: Sequence[int]) -> list[Track]:
     ]
 
 
-def frozen_ticks(probed: Mapping[str, Any]) -> list[tuple[int, int]]:
+def frozen_ticks(probed: Probe) -> list[tuple[int, int]]:
     """Spans of ticks, first and one past the last, over which a frame is only held: it is the frame of the
     tick before."""
     offset = probed.get("offset", 0.0)
@@ -410,7 +409,7 @@ def frozen_ticks(probed: Mapping[str, Any]) -> list[tuple[int, int]]:
     return [(math.floor(a + 0.5 + 1e-6) + 1, math.ceil(b - 1e-6)) for a, b in spans]
 
 
-def drop_frozen(tracks: Sequence[Track], probed: Mapping[str, Any], dropped: DroppedTracks) -> list[Track]:
+def drop_frozen(tracks: Sequence[Track], probed: Probe, dropped: DroppedTracks) -> list[Track]:
     """Tracks parted where a frame is held, and what shows the held frame `dropped`: a face that stands still
     beside a voice that talks teaches a model the wrong thing."""
     frozen = frozen_ticks(probed)

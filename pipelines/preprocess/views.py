@@ -29,6 +29,7 @@ from storage.shards import Sample
 
 if TYPE_CHECKING:
     from pipelines.cluster.runtime import RuntimeConfig
+    from pipelines.media.schema import Probe
 
 BLUR = 5.0
 """Sigma in pixels of what is mirrored beyond the border."""
@@ -144,7 +145,7 @@ def map_points(points: np.ndarray, view: Mapping[str, Any]) -> np.ndarray:
 
 # --- faces in a square of their own -------------------------------------------------------------------------
 def _align_clip(
-    path: Path, probed: dict[str, Any], clip: Sample, landmarks: np.ndarray, settings: ViewConfig
+    path: Path, probed: Probe, clip: Sample, landmarks: np.ndarray, settings: ViewConfig
 ) -> Sample | None:
     """landmarks (T,68,2) in pixels of the clip -> the sample, or None where no frame is left."""
     meta, crop = clip["clip"], clip["crop"][0].astype(np.float64)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pipelines.errors import Rejected, UserError
 from pipelines.preprocess.fetch import plain_http, ytdlp
@@ -23,6 +23,9 @@ from pipelines.preprocess.fetch.partial_download import (
 )
 from pipelines.preprocess.fetch.settings import TransportConfig, on_web
 from storage.fetched import takes_files, working_folder
+
+if TYPE_CHECKING:
+    from pipelines.media.schema import Probe
 
 _DAMAGED = {"empty", "unreadable", "truncated", "undecodable", "checksum"}
 """What a bad transfer looks like; no_video, for example, is what the file is."""
@@ -44,7 +47,7 @@ class VideoRequest:
     max_bytes: int
 
 
-Check = Callable[[Path], dict[str, Any]]
+Check = Callable[[Path], "Probe"]
 """Looks into a complete file -> its probe. Raises Rejected."""
 
 

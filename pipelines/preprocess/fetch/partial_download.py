@@ -16,10 +16,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pipelines.errors import Rejected
 from pipelines.preprocess.fetch.hosts import exclusive_lock
+
+if TYPE_CHECKING:
+    from pipelines.media.schema import Probe
 
 STALE_DAYS = 7
 
@@ -34,7 +37,7 @@ class FetchedVideo:
     """Seconds of the original recording at which this file starts."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Where it came from, as the transport knows it: format, extractor."""
-    probe: dict[str, Any] = field(default_factory=dict)
+    probe: Probe = field(default_factory=lambda: cast("Probe", {}))
     """What the check of the bytes found."""
 
 
