@@ -33,7 +33,7 @@ from pipelines.engine.keys import canonical, leaves
 from pipelines.errors import UserError
 from pipelines.eval.evaluate import EvalConfig
 from pipelines.eval.report import ReportConfig
-from pipelines.preprocess.clips import ClipsConfig
+from pipelines.preprocess.clips_config import ClipsConfig
 from pipelines.preprocess.download import DownloadConfig
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig
 from pipelines.preprocess.keypoints import KeypointsConfig

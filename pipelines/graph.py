@@ -116,7 +116,7 @@ def data(run: Run, corpus: str) -> None:
         run.keyed("speech", corpus, "speech:encode_speech", instance=name,
                   reads={"clips": Read(clips, ("sound", "clip"))}, writes=("speech",),
                   nets=(net,) if net else (), packages=() if net else ("scipy",),
-                  inputs="pipelines.preprocess.transcripts:external")
+                  inputs="pipelines.preprocess.speech:external")
 
     for name in run.instances("views", corpus):
         view = config.views[name]

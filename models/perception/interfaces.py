@@ -26,6 +26,14 @@ class FaceDetector(Protocol):
         ...
 
 
+class FaceEmbedder(Protocol):
+    name: str
+
+    def embed(self, frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """frames (n,H,W,3), boxes (n,4) float32 -> (n,D) float32: close together for one person."""
+        ...
+
+
 class Landmarker(Protocol):
     name: str
 

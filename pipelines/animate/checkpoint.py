@@ -14,7 +14,7 @@ from models import MODELS
 from models.spec import load_spec
 from pipelines.cli.options import command
 from pipelines.errors import UserError
-from pipelines.preprocess.clips import ClipsConfig
+from pipelines.preprocess.clips_config import ClipsConfig
 from storage import locations
 from storage.checkpoints import CHECKPOINTS
 from storage.files import Store, sha256_file

@@ -25,7 +25,7 @@ from pipelines import media
 from pipelines.animate.sound import silence_features, speech_at
 from pipelines.errors import UserError, meaning
 from pipelines.media.encoding import Timeline
-from pipelines.preprocess.clips import ClipsConfig
+from pipelines.preprocess.clips_config import ClipsConfig
 
 if TYPE_CHECKING:
     from pipelines.animate.face import FaceTrack, Portrait

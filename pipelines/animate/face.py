@@ -15,7 +15,8 @@ import numpy as np
 from models.perception.interfaces import FaceDetector
 from pipelines import media
 from pipelines.media import FPS
-from pipelines.preprocess.clips import ClipsConfig, fit_into
+from pipelines.preprocess.clips import fit_into
+from pipelines.preprocess.clips_config import ClipsConfig
 from pipelines.preprocess.tracks import (
     Chain,
     Track,

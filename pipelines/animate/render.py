@@ -32,7 +32,7 @@ from pipelines.animate.driving import (
 )
 from pipelines.animate.sound import encoder_of
 from pipelines.errors import Rejected, UserError, meaning
-from pipelines.preprocess.clips import ClipsConfig
+from pipelines.preprocess.clips_config import ClipsConfig
 
 if TYPE_CHECKING:
     from pipelines.animate.perception import Perception

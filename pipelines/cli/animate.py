@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from models.reenactor import Edit, MotionMode, Precision, Reenactor
     from pipelines.animate.checkpoint import ModelSource
     from pipelines.animate.render import Options, Result
-    from pipelines.preprocess.clips import ClipsConfig
+    from pipelines.preprocess.clips_config import ClipsConfig
 
 Log = Callable[[str], None]
 

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.perception.interfaces import FaceDetector
 from pipelines import media
 from pipelines.errors import Rejected
+from pipelines.preprocess.clips_config import ClipsConfig
 from pipelines.preprocess.sources.common.tracks import in_pixels, overlap
 from pipelines.preprocess.tracks import pad_box, ticks_of
 
@@ -38,7 +40,11 @@ AGREE = 0.5
 
 
 def in_known_frame(
-    path: Path, probed: Probe, tracks: Sequence[Mapping[str, Any]], settings: Any, detector: Any
+    path: Path,
+    probed: Probe,
+    tracks: Sequence[Mapping[str, Any]],
+    settings: ClipsConfig,
+    detector: FaceDetector,
 ) -> tuple[Sequence[Mapping[str, Any]], Size | None]:
     """The tracks with the frame that their boxes are in, and that frame; None where nothing had to be found.
 
@@ -109,7 +115,11 @@ def _holds(frame: Size, reach: np.ndarray) -> bool:
 
 
 def _faces(
-    path: Path, probed: Probe, tracks: Sequence[Mapping[str, Any]], settings: Any, detector: Any
+    path: Path,
+    probed: Probe,
+    tracks: Sequence[Mapping[str, Any]],
+    settings: ClipsConfig,
+    detector: FaceDetector,
 ) -> list[tuple[int, np.ndarray]]:
     """Number of a track and its faces (n,4), in pixels of the copy, of each frame that was looked at and
     shows one."""

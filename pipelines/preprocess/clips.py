@@ -11,18 +11,18 @@ rejection.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
-from models.perception.interfaces import Configurable
+from models.perception.interfaces import Configurable, FaceDetector
 from pipelines import media
 from pipelines.engine.node import Inputs
 from pipelines.errors import Rejected
 from pipelines.media import FPS
 from pipelines.preprocess.box_frame import in_known_frame
+from pipelines.preprocess.clips_config import ClipsConfig, FramesConfig
 from pipelines.preprocess.keypoints import inference
 from pipelines.preprocess.quality import FrameStats, audible_share
 from pipelines.preprocess.sources.common.files import short_name
@@ -43,120 +43,6 @@ if TYPE_CHECKING:
     from pipelines.media.schema import Probe
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FramesConfig:
-    codec: frame_codec.Codec = "jpeg"
-    """jpeg; png: lossless, four times the bytes, for evaluation; h264: short GOPs for small disks, a quarter
-    of the bytes and twenty times the work for two frames."""
-    quality: int = 95
-    """jpeg, 1 to 100: 95 is 45.0 dB against the crop, 90 is 43.6 dB for 30 % fewer bytes."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.quality <= 100:
-            raise ValueError(f"quality {self.quality}: expected 1 to 100")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClipsConfig:
-    size: int = 256
-    """Side of a clip's frames in pixels."""
-    frames: FramesConfig = field(default_factory=FramesConfig)
-    """How the frames are stored."""
-    min_frames: int = 64
-    """Shorter tracks are dropped."""
-    max_frames: int = 1024
-    """Longer tracks are cut into pieces."""
-    min_size: int = 128
-    """Tracks whose square (by voxceleb rules: the longer side of what the face's boxes cover, before that
-    grows) is smaller, in pixels of the recording, are dropped."""
-    rules: Literal["steady", "voxceleb"] = "steady"
-    """How boxes become tracks and crops: our way, or that of the published VoxCeleb cropper, to the pixel."""
-    increase: float = 0.1
-    """voxceleb rules: growth of what a found face's boxes cover on each side, in its sides. Boxes given by
-    the source bring their growth along."""
-    detector: Literal["dlib_hog", "dlib_ladder", "s3fd"] = "dlib_hog"
-    """Net that finds faces where the source gives no tracks; dlib_ladder tries a CNN where HOG sees none."""
-    detect_every: int = 5
-    """Frames between detections; boxes between them are interpolated."""
-    detect_size: int = 512
-    """Longest side of the frames shown to the detector; smaller recordings are shown as they are."""
-    max_gap: int = 15
-    """Frames a track survives without a detection."""
-    iou: float = 0.25
-    """Least overlap with a track's first box, both grown by `margin`; less starts a new track."""
-    smooth: int = 13
-    """Frames of the median filter over boxes."""
-    margin: float = 0.35
-    """Growth of the box on each side in boxes; boxes given by the source have theirs already."""
-    lift: float = 0.12
-    """Shift of the square upwards in boxes: detectors frame the face, a clip shows the head."""
-    faces: Literal["largest", "all"] = "largest"
-    """Of tracks that overlap in time, keep the one with the larger face, or all, each as an identity of its
-    own."""
-    aspect: Literal["square", "stretch"] = "square"
-    """Boxes given by the source: made square about their centre, or squeezed as the VoxCeleb loaders of FOMM
-    do."""
-    out_of_frame: Literal["drop", "pad", "clamp"] = "clamp"
-    """A square that leaves the frame: drop the track, mirror the border, or move (and if need be shrink) the
-    square."""
-    scene_cuts: Literal["off", "found", "all"] = "found"
-    """Part tracks where the scene changes: never, those we find, or given ones too (one more decode)."""
-    scene_change: float = 10.0
-    """Score of ffmpeg's scdet filter, 0 to 100, from which a change that lasts is a cut."""
-    identity: Literal["off", "dlib128"] = "off"
-    """Net whose embeddings part the tracks we find where one face becomes another."""
-    identity_distance: float = 0.6
-    """Distance of two embeddings from which they are two people; dlib's own figure is 0.6."""
-    identity_every: int = 25
-    """Frames between embeddings, of those that the detector sees; one costs 80 ms."""
-    min_sharpness: float = 0.0
-    """Clips whose face is blurred more are dropped: median variance of the Laplacian, in grey levels squared
-    at the clip's size. This and the next two gates are off at 0; their scores are recorded anyway."""
-    min_visible: float = 0.0
-    """Clips in which the detector sees the face in a smaller share of the frames looked at are dropped."""
-    min_audible: float = 0.0
-    """Clips with sound in a smaller share of the frames are dropped."""
-    sound_floor: float = 0.001
-    """RMS of a frame's sound, of 1, above which it counts as sound: 0.001 is -60 dB."""
-
-    @property
-    def nets(self) -> tuple[str, ...]:
-        """Perception nets of this stage."""
-        return (self.detector,) if self.identity == "off" else (self.detector, self.identity)
-
-    def __post_init__(self) -> None:
-        if not (32 <= self.size <= 1024 and self.size % 2 == 0):
-            raise ValueError(f"size {self.size}: expected an even number from 32 to 1024")
-        if not 1 <= self.min_frames <= self.max_frames:
-            raise ValueError(f"min_frames {self.min_frames}: expected 1 to max_frames {self.max_frames}")
-        if not 1 <= self.detect_every <= 50:
-            raise ValueError(f"detect_every {self.detect_every}: expected 1 to 50")
-        if not 128 <= self.detect_size <= 2048:
-            raise ValueError(f"detect_size {self.detect_size}: expected 128 to 2048")
-        if self.max_gap < 0 or self.min_size < 2:
-            raise ValueError(f"max_gap {self.max_gap}, min_size {self.min_size}: expected at least 0 and 2")
-        if not 0 < self.iou < 1:
-            raise ValueError(f"iou {self.iou}: expected a number between 0 and 1")
-        if self.smooth < 1 or self.smooth % 2 == 0:
-            raise ValueError(f"smooth {self.smooth}: expected an odd number of frames")
-        if not (0 <= self.margin <= 3 and -1 <= self.lift <= 1):
-            raise ValueError(f"margin {self.margin}, lift {self.lift}: expected 0 to 3 and -1 to 1")
-        if not 0 <= self.increase <= 3:
-            raise ValueError(f"increase {self.increase}: expected 0 to 3")
-        if not 0 < self.scene_change <= 100 or not 0 < self.identity_distance <= 2 or self.identity_every < 1:
-            raise ValueError(
-                f"scene_change {self.scene_change}, identity_distance {self.identity_distance}, "
-                f"identity_every {self.identity_every}: expected 0 to 100, 0 to 2, and at least 1"
-            )
-        if not (0 <= self.min_visible <= 1 and 0 <= self.min_audible <= 1 and self.min_sharpness >= 0):
-            raise ValueError(
-                f"min_visible {self.min_visible}, min_audible {self.min_audible}, min_sharpness "
-                f"{self.min_sharpness}: expected shares from 0 to 1, and 0 or more"
-            )
-        if not 0 <= self.sound_floor < 1:
-            raise ValueError(f"sound_floor {self.sound_floor}: expected 0 up to, not including, 1")
-
-
 def cut_clips(
     inputs: Inputs,
     config: ClipsConfig,
@@ -166,7 +52,7 @@ def cut_clips(
     """A row of recordings and its download -> clips, one at a time: frames, sound, boxes, crop, clip."""
     row, raw = inputs["recordings"][0], inputs["download"][0]
     settings, probed = config, raw["probe"]
-    detector = nets.get(settings.detector)
+    detector = cast("FaceDetector", nets.get(settings.detector))  # boxes of a source may need none
     if isinstance(detector, Configurable):
         detector.configure(inference(runtime, "float32"))
     with media.as_file(raw["video"]) as path:
@@ -187,14 +73,14 @@ class _ClipSource(NamedTuple):
     path: Path
     probed: Probe
     row: Mapping[str, Any]
-    settings: Any
-    detector: Any
+    settings: ClipsConfig
+    detector: FaceDetector
     box_frame: tuple[int, int] | None = None
     """Width and height of the frame that the source's boxes are in, where that had to be found."""
 
 
 def _cuts_in_source_tracks(
-    path: Path, probed: Probe, tracks: Sequence[Mapping[str, Any]], settings: Any
+    path: Path, probed: Probe, tracks: Sequence[Mapping[str, Any]], settings: ClipsConfig
 ) -> list[int]:
     """Scene cuts inside the source's tracks, where they are asked for; each second is decoded once."""
     if settings.scene_cuts != "all":
@@ -212,7 +98,7 @@ def _cuts_in_source_tracks(
 
 # --- crops --------------------------------------------------------------------------------------------------
 def _crop_tracks(
-    tracks: list[Track], probed: Probe, settings: Any, dropped: DroppedTracks
+    tracks: list[Track], probed: Probe, settings: ClipsConfig, dropped: DroppedTracks
 ) -> list[tuple[Track, np.ndarray]]:
     """The tracks that can be cut out, each with its crop (4,) int; Rejected if there is none."""
     crops: list[tuple[Track, np.ndarray]] = []
@@ -237,7 +123,7 @@ def _crop_tracks(
     return crops
 
 
-def _crop_of(track: Track, probed: Probe, settings: Any) -> np.ndarray | Rejected:
+def _crop_of(track: Track, probed: Probe, settings: ClipsConfig) -> np.ndarray | Rejected:
     """A track's crop (4,) int, or why there is none."""
     region, frame = track.region, np.array([probed["width"], probed["height"]])
     voxceleb = settings.rules == "voxceleb"

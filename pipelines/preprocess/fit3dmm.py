@@ -27,6 +27,7 @@ from storage.shards import Sample
 
 if TYPE_CHECKING:
     from models.perception.head.fit import FaceFit
+    from models.perception.head.morphable import MorphableModel
     from models.perception.head.resnet import Reading
     from pipelines.cluster.runtime import RuntimeConfig
 
@@ -176,7 +177,7 @@ def _frames_of(key: str, clips: Iterator[Sample]) -> np.ndarray:
     raise ValueError(f"keypoints of {key}, which is not among the clips")
 
 
-def _make_fitter(settings: Any, model: Any, net: Any) -> tuple[Fitter, Measure]:
+def _make_fitter(settings: Fit3dmmConfig, model: MorphableModel, net: Any) -> tuple[Fitter, Measure]:
     """What fits the frames that have points (n,m,2 or 3), and what says how many pixels (n,) a fit is off."""
     from models.perception.head.fit import FitOptions, fit_landmarks, landmark_error
 
@@ -214,7 +215,12 @@ def _by_net(net: Any, points: np.ndarray, frames: np.ndarray | None) -> tuple[Fa
 
 
 def _fit(
-    sample: Sample, frames: np.ndarray | None, settings: Any, model: Any, fitter: Fitter, measure: Measure
+    sample: Sample,
+    frames: np.ndarray | None,
+    settings: Fit3dmmConfig,
+    model: MorphableModel,
+    fitter: Fitter,
+    measure: Measure,
 ) -> Sample:
     from models.perception.head.fit import face_size, fill_gaps, neutral
 
@@ -240,7 +246,7 @@ def _fit(
     return out | _net_fields(reading, seen, count, settings)
 
 
-def _shared_identity(found: FaceFit, usable: np.ndarray, settings: Any) -> FaceFit:
+def _shared_identity(found: FaceFit, usable: np.ndarray, settings: Fit3dmmConfig) -> FaceFit:
     """Identities of frames -> that of the clip, unless each frame is to keep its own."""
     if settings.identity == "frame" or found.id.ndim == 1:
         return found
@@ -253,7 +259,7 @@ def _shared_identity(found: FaceFit, usable: np.ndarray, settings: Any) -> FaceF
     return replace(found, id=found.id[counted].mean(0, dtype=np.float64).astype(np.float32))
 
 
-def _smooth(fit: FaceFit, trusted: np.ndarray, settings: Any) -> FaceFit:
+def _smooth(fit: FaceFit, trusted: np.ndarray, settings: Fit3dmmConfig) -> FaceFit:
     """Frames that are not among `trusted` are already bridged, and lend no weight."""
     if settings.smooth == "none":
         return fit
@@ -278,7 +284,7 @@ def longest_gap(valid: np.ndarray) -> int:
     return int(np.diff(edges).max()) - 1
 
 
-def _sample(key: str, fit: FaceFit, valid: np.ndarray, settings: Any) -> Sample:
+def _sample(key: str, fit: FaceFit, valid: np.ndarray, settings: Fit3dmmConfig) -> Sample:
     from models.perception.head.pose import rotation_to_euler
 
     each = fit.id if fit.id.ndim == 2 else np.tile(fit.id, (len(fit.scale), 1))
@@ -297,7 +303,7 @@ def _sample(key: str, fit: FaceFit, valid: np.ndarray, settings: Any) -> Sample:
     return out | {"id_frames": each} if settings.identity == "frame" else out
 
 
-def _net_fields(reading: Reading | None, seen: np.ndarray, count: int, settings: Any) -> Sample:
+def _net_fields(reading: Reading | None, seen: np.ndarray, count: int, settings: Fit3dmmConfig) -> Sample:
     """All that a net said, a row a frame; NaN where it saw no face."""
     if settings.backend not in NET_MODELS:
         return {}

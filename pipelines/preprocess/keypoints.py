@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from models.perception.head.hull import hull_area
-from models.perception.interfaces import Configurable, Inference
+from models.perception.interfaces import Configurable, FaceDetector, Inference, Landmarker
 from pipelines.engine.node import Inputs
 from pipelines.errors import Rejected
 from storage.shards import Sample
@@ -110,7 +110,9 @@ def inference(runtime: RuntimeConfig, dtype: str) -> Inference:
     )
 
 
-def _keypoints(clip: Sample, settings: Any, detector: Any, landmarker: Any) -> Sample:
+def _keypoints(
+    clip: Sample, settings: KeypointsConfig, detector: FaceDetector | None, landmarker: Landmarker
+) -> Sample:
     frames = clip["frames"]
     face_box, score = (
         clip_boxes(clip) if detector is None else _detect_boxes(frames, settings, detector, landmarker)
@@ -145,7 +147,7 @@ def clip_boxes(clip: Sample) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _detect_boxes(
-    frames: np.ndarray, settings: Any, detector: Any, landmarker: Any
+    frames: np.ndarray, settings: KeypointsConfig, detector: FaceDetector, landmarker: Landmarker
 ) -> tuple[np.ndarray, np.ndarray]:
     """Boxes (T,4) of the main face, detected in some frames, interpolated between them; scores (T,)."""
     detect_at = np.unique([*range(0, len(frames), settings.detect_every), len(frames) - 1])
@@ -177,7 +179,7 @@ def interpolate_boxes(
 
 
 def _main_faces(
-    frames: np.ndarray, seen: np.ndarray, found: Sequence[np.ndarray], landmarker: Any
+    frames: np.ndarray, seen: np.ndarray, found: Sequence[np.ndarray], landmarker: Landmarker
 ) -> np.ndarray:
     """found: boxes (m,5) in each frame of `seen` -> (n,5). Of several faces the one whose landmarks have the
     largest convex hull, as FSRT's data preparation does."""

@@ -91,6 +91,18 @@ class SpeechConfig:
         return "transcripts" if self.transcripts else "none"
 
 
+def external(config: SpeechConfig) -> dict[str, str]:
+    """What the stage reads outside the store, for its key: the digest of the file of transcripts, not its
+    place."""
+    if config.encoder != "headgan" or not config.transcripts:
+        return {}
+    from pipelines.preprocess.sources.common.files import digests, metadata_file
+    from pipelines.preprocess.transcripts import SETTING
+
+    path = metadata_file(config.transcripts, SETTING)
+    return {"transcripts": digests([path])[path]}
+
+
 def encode_speech(
     inputs: Inputs,
     config: SpeechConfig,
@@ -116,7 +128,7 @@ def encode_speech(
             yield _sample(key, features, settings.dtype)
 
 
-def _options(settings: Any) -> SpeechOptions:
+def _options(settings: SpeechConfig) -> SpeechOptions:
     return SpeechOptions(
         layer=settings.layer,
         align=settings.align,
@@ -153,11 +165,11 @@ def cast_features(features: np.ndarray, dtype: str) -> np.ndarray:
     return features.astype(dtype)
 
 
-def mel_features(clip: Sample, settings: Any) -> np.ndarray:
+def mel_features(clip: Sample, settings: SpeechConfig) -> np.ndarray:
     return frame_features(clip["sound"], clip["clip"]["frames"], settings)
 
 
-def headgan_features(clip: Sample, settings: Any) -> np.ndarray:
+def headgan_features(clip: Sample, settings: SpeechConfig) -> np.ndarray:
     """(T,300) float32. Sound is what the clip keeps, 16 kHz, where the authors take the recording's rate."""
     from models.perception.speech.headgan_audio import SIZE, features
     from pipelines.preprocess.transcripts import tokens_of
@@ -174,7 +186,7 @@ def headgan_features(clip: Sample, settings: Any) -> np.ndarray:
     return features(np.pad(sound, (0, samples - len(sound))), frames, tokens, settings.audio_align)
 
 
-def frame_features(sound: np.ndarray, frames: int, settings: Any) -> np.ndarray:
+def frame_features(sound: np.ndarray, frames: int, settings: SpeechConfig) -> np.ndarray:
     """Log-mel of sound (n,) -> (T,D) float32. Beyond the clip's ends its end frames are repeated."""
     from models.perception.speech.logmel import HOP, RATE, log_mel
 

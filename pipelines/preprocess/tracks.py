@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from models.perception.interfaces import FaceDetector, FaceEmbedder
 from pipelines import media
 from pipelines.errors import Rejected
 from pipelines.media import FPS
+from pipelines.preprocess.clips_config import ClipsConfig
 from pipelines.preprocess.sources.common.tracks import in_pixels, in_seconds, overlap, tube_spans, union
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ class DroppedTracks:
 def source_tracks(
     tracks: Sequence[Mapping[str, Any]],
     probed: Probe,
-    settings: Any,
+    settings: ClipsConfig,
     dropped: DroppedTracks,
     cuts: Sequence[int] = (),
 ) -> list[Track]:
@@ -142,7 +144,9 @@ class FrameFaces:
 class FaceScanner:
     """Shows frames to the detector and, now and then, their faces to the embedder."""
 
-    def __init__(self, detector: Any, embedder: Any | None, embed_every: int, scale: np.ndarray):
+    def __init__(
+        self, detector: FaceDetector, embedder: FaceEmbedder | None, embed_every: int, scale: np.ndarray
+    ):
         self._detector, self._embedder = detector, embedder
         self._every, self._scale, self._seen = embed_every, scale, 0
 
@@ -162,9 +166,9 @@ class FaceScanner:
 def detect_tracks(
     path: Path,
     probed: Probe,
-    settings: Any,
-    detector: Any,
-    embedder: Any | None = None,
+    settings: ClipsConfig,
+    detector: FaceDetector,
+    embedder: FaceEmbedder | None = None,
     span: Sequence[float] = (),
 ) -> list[Track]:
     """Detect, part at cuts and changes of identity, link, interpolate, smooth. Raises Rejected no_face when
@@ -226,7 +230,7 @@ class Chain:
 
 
 def link_detections(
-    detections: Sequence[np.ndarray], ticks: np.ndarray, settings: Any, cuts: Sequence[int] = ()
+    detections: Sequence[np.ndarray], ticks: np.ndarray, settings: ClipsConfig, cuts: Sequence[int] = ()
 ) -> list[Chain]:
     """Boxes (n,4) of each sample -> chains. A box joins the chain whose first box it overlaps most, above
     `iou`; no chain runs over a cut.
@@ -290,7 +294,7 @@ def split_by_identity(chain: Chain, faces: Sequence[np.ndarray | None], apart: f
     ]
 
 
-def _tracks_of(chain: Chain, ticks: np.ndarray, edges: Sequence[int], settings: Any) -> list[Track]:
+def _tracks_of(chain: Chain, ticks: np.ndarray, edges: Sequence[int], settings: ClipsConfig) -> list[Track]:
     """A chain of detections -> the pieces of its track, framed. edges: the file's first tick, the one past
     its last, and the cuts; a track is taken to reach an edge before the next frame that was looked at."""
     seen, last = ticks[chain.samples], min(chain.samples[-1] + 1, len(ticks) - 1)
@@ -311,7 +315,7 @@ def _tracks_of(chain: Chain, ticks: np.ndarray, edges: Sequence[int], settings: 
     return [add_crop_region(piece, settings) for piece in split_long(track, settings.max_frames)]
 
 
-def cut_tubes(boxes: np.ndarray, start: int, detected: float, settings: Any) -> list[Track]:
+def cut_tubes(boxes: np.ndarray, start: int, detected: float, settings: ClipsConfig) -> list[Track]:
     """boxes (n,4) of ticks start.. -> tubes, each framed by the union of its boxes, grown by `increase`."""
     out: list[Track] = []
     for begin, end in tube_spans(boxes, settings.iou, settings.max_frames, inclusive=True):
@@ -321,7 +325,7 @@ def cut_tubes(boxes: np.ndarray, start: int, detected: float, settings: Any) -> 
     return out
 
 
-def add_crop_region(track: Track, settings: Any) -> Track:
+def add_crop_region(track: Track, settings: ClipsConfig) -> Track:
     """Square about the union of the boxes, grown and lifted."""
     extent = union(track.boxes)
     face = float(np.median(track.boxes[:, 2:] - track.boxes[:, :2]))
@@ -354,7 +358,7 @@ def _summed_area(track: Track) -> float:
 
 
 # --- cuts ---------------------------------------------------------------------------------------------------
-def scene_cuts(path: Path, probed: Probe, span: tuple[int, int], settings: Any) -> list[int]:
+def scene_cuts(path: Path, probed: Probe, span: tuple[int, int], settings: ClipsConfig) -> list[int]:
     """Ticks of a span at which another scene begins: one pass over its frames, at a thumbnail's size."""
     seconds = tuple(max(0.0, media.seconds_of(tick, probed)) for tick in span)
     every = max(1, round(settings.detect_every * probed["fps"] / FPS))

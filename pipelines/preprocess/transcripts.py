@@ -12,24 +12,13 @@ import json
 import math
 from bisect import bisect_left
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from models.perception.speech.headgan_audio import Token
 from pipelines.errors import UserError
-from pipelines.preprocess.sources.common.files import digests, metadata_file
-
-if TYPE_CHECKING:
-    from pipelines.preprocess.speech import SpeechConfig
+from pipelines.preprocess.sources.common.files import metadata_file
 
 SETTING = "speech.NAME.transcripts"
-
-
-def external(config: SpeechConfig) -> dict[str, str]:
-    """What stage `speech` reads outside the store, for its key: the file's digest, not its place."""
-    if config.encoder != "headgan" or not config.transcripts:
-        return {}
-    path = metadata_file(config.transcripts, SETTING)
-    return {"transcripts": digests([path])[path]}
 
 
 def tokens_of(path: str, recording: str, start: float, seconds: float) -> list[Token]:

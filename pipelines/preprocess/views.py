@@ -24,7 +24,8 @@ import numpy as np
 from pipelines import media
 from pipelines.engine.node import Inputs
 from pipelines.errors import Rejected
-from pipelines.preprocess.clips import FramesConfig, encode_frames, stream_crop
+from pipelines.preprocess.clips import encode_frames, stream_crop
+from pipelines.preprocess.clips_config import FramesConfig
 from storage.shards import Sample
 
 if TYPE_CHECKING:

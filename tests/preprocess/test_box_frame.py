@@ -7,7 +7,7 @@ from pipelines import media
 from pipelines.errors import Rejected
 from pipelines.preprocess.box_frame import best_frame, in_known_frame, usual_frames
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
-from pipelines.preprocess.fetch.ytdlp import _facts
+from pipelines.preprocess.fetch.ytdlp import _info_fields
 from tests.video_files import RUNTIME
 
 SETTINGS = ClipsConfig(size=64, min_frames=20, min_size=32)
@@ -98,6 +98,6 @@ def test_of_frames_that_a_face_allows_the_one_that_suits_best_is_taken():
 def test_a_download_knows_the_largest_version_of_its_site():
     sound, board = {"vcodec": "none", "width": None}, {"vcodec": "none", "width": 9999, "height": 9999}
     sizes = [{"vcodec": "avc1", "width": w, "height": h} for w, h in ((640, 360), (1920, 1080), (1280, 720))]
-    facts = _facts({"id": "x", "width": 640, "height": 360, "formats": [sound, board, *sizes]})
+    facts = _info_fields({"id": "x", "width": 640, "height": 360, "formats": [sound, board, *sizes]})
     assert (facts["largest_width"], facts["largest_height"], facts["height"]) == (1920, 1080, 360)
-    assert "largest_width" not in _facts({"id": "x", "formats": [sound]})
+    assert "largest_width" not in _info_fields({"id": "x", "formats": [sound]})

@@ -28,8 +28,8 @@ def config_of(**settings):
     return KeypointsConfig(**settings)
 
 
-def keypoints_of(clips, config, nets):
-    return list(find_keypoints({"clips": clips}, config, nets, RUNTIME))
+def keypoints_of(clips, config, nets, runtime=RUNTIME):
+    return list(find_keypoints({"clips": clips}, config, nets, runtime))
 
 
 def clip_of(frames, key="ann#rec#000000#000020"):

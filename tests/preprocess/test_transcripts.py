@@ -7,8 +7,8 @@ import pytest
 from pipelines.config import Config
 from pipelines.errors import UserError
 from pipelines.graph import build
-from pipelines.preprocess.speech import SpeechConfig, encode_speech
-from pipelines.preprocess.transcripts import external, read, tokens_of
+from pipelines.preprocess.speech import SpeechConfig, encode_speech, external
+from pipelines.preprocess.transcripts import read, tokens_of
 from tests.video_files import RUNTIME
 
 SAID = {"talk": [["h", 1.0], ["i", 1.2], [" ", 1.4], ["y", 5.0]], "other": []}
