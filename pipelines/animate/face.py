@@ -15,15 +15,14 @@ import numpy as np
 from models.perception.interfaces import FaceDetector
 from pipelines import media
 from pipelines.media import FPS
+from pipelines.preprocess.boxes import enlarge_box, median_filter
 from pipelines.preprocess.clips import fit_into
 from pipelines.preprocess.clips_config import ClipsConfig
 from pipelines.preprocess.tracks import (
     Chain,
     Track,
     add_crop_region,
-    enlarge_box,
     link_detections,
-    median_filter,
 )
 
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ import numpy as np
 from models.perception.interfaces import FaceDetector
 from pipelines import media
 from pipelines.errors import Rejected
+from pipelines.preprocess.boxes import pad_box
 from pipelines.preprocess.clips_config import ClipsConfig
 from pipelines.preprocess.sources.common.tracks import in_pixels, overlap
-from pipelines.preprocess.tracks import pad_box, ticks_of
+from pipelines.preprocess.tracks import ticks_of
 
 if TYPE_CHECKING:
     from pipelines.media.schema import Probe

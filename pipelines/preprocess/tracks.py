@@ -24,14 +24,13 @@ from models.perception.interfaces import FaceDetector, FaceEmbedder
 from pipelines import media
 from pipelines.errors import Rejected
 from pipelines.media import FPS
+from pipelines.preprocess.boxes import enlarge_box, median_filter, pad_box
 from pipelines.preprocess.clips_config import ClipsConfig
 from pipelines.preprocess.sources.common.tracks import in_pixels, in_seconds, overlap, tube_spans, union
 
 if TYPE_CHECKING:
     from pipelines.media.schema import Probe
 
-TINY = 1e-9
-"""Pixels: a box without area grows from there."""
 SCENE_THUMB = 16
 SCENE_APART = 8.0
 """Mean difference in grey levels of two thumbnails of one side, at least, for a change to be a cut."""
@@ -116,16 +115,6 @@ def ticks_of(track: Mapping[str, Any], probed: Probe) -> tuple[int, int]:
     and tick k shows second k / 25."""
     begin, end = in_seconds(track, probed["fps"])
     return math.ceil(begin * FPS - 1e-6), math.ceil(end * FPS - 1e-6)
-
-
-def enlarge_box(box: np.ndarray, increase: float, aspect: str) -> np.ndarray:
-    """Each side of box (4,) moved out by `increase` of its length; then square, unless aspect is stretch, by
-    moving the sides of the shorter length further. In the order of the published cropper's own sums."""
-    sides = np.maximum(box[2:] - box[:2], TINY)
-    grow = np.array([increase, increase])
-    if aspect != "stretch":
-        grow = np.maximum(grow, ((1 + 2 * increase) * sides[::-1] - sides) / (2 * sides))
-    return np.concatenate([box[:2] - grow * sides, box[2:] + grow * sides])
 
 
 # --- found by a detector ------------------------------------------------------------------------------------
@@ -427,25 +416,6 @@ def drop_frozen(tracks: Sequence[Track], probed: Probe, dropped: DroppedTracks) 
             else:
                 out.append(piece)
     return out
-
-
-# --- boxes --------------------------------------------------------------------------------------------------
-def pad_box(box: np.ndarray, margin: float) -> np.ndarray:
-    """(4,) with `margin` of its sides added on each."""
-    side = margin * (box[2:] - box[:2])
-    return np.concatenate([box[:2] - side, box[2:] + side])
-
-
-def median_filter(boxes: np.ndarray, window: int) -> np.ndarray:
-    """(T,4) -> (T,4): median over `window` frames, the ends repeated. A detector's box sizes come in
-    steps."""
-    if window == 1:
-        return boxes
-    half = window // 2
-    padded = np.pad(boxes, ((half, half), (0, 0)), mode="edge")
-    return np.median(np.lib.stride_tricks.sliding_window_view(padded, window, axis=0), axis=-1).astype(
-        np.float32
-    )
 
 
 def split_long(track: Track, longest: int) -> list[Track]:
