@@ -325,7 +325,7 @@ def test_presets_are_settings(name, tmp_path):
 def test_the_standard_preset_is_the_published_scripts_parameters(tmp_path):
     (tmp_path / "run.yaml").write_text("use: [data/voxceleb, clips/vox256_standard]")
     config = load(tmp_path / "run.yaml").config
-    cut, source = config.clips, config.data.voxceleb
+    cut, source = config.clips, config.data["main"].voxceleb
     assert (cut.iou, cut.increase, cut.min_frames, cut.max_frames, cut.min_size) == (0.25, 0.1, 64, 1024, 256)
     assert (source.iou, source.grow, source.max_frames) == (cut.iou, cut.increase, cut.max_frames)
     assert (cut.out_of_frame, cut.max_gap, cut.smooth) == ("drop", 0, 1)

@@ -8,7 +8,7 @@ from models.perception import NETS
 from models.perception.head.default_head import analytic
 from models.perception.head.fit import turn
 from models.perception.head.pose import project
-from pipelines.config import Config
+from pipelines.config import CONFIGS, load
 from pipelines.errors import Rejected, UserError
 from pipelines.graph import build
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
@@ -496,12 +496,15 @@ def test_settings_name_fields_nets_and_weights_that_exist(settings):
 
 @pytest.mark.parametrize("backend", ["landmarks", "deca", "deep3d"])
 def test_the_node_reads_what_its_backend_needs(backend):
-    config = replace(
-        Config(), fit3dmm=Fit3dmmConfig(backend=backend, model=BACKENDS.get(backend, "analytic_head"))
-    )
-    node = build(config)["fit3dmm"]
+    fit = Fit3dmmConfig(backend=backend, model=BACKENDS.get(backend, "analytic_head"))
+    node = build(
+        replace(
+            load(CONFIGS / "run" / "demo.yaml", ["models=[fsrt]", "also=[fits.main]"]).config,
+            fits={"main": fit},
+        )
+    )["fit3dmm.main"]
     assert ("clips" in node.reads) == (backend in BACKENDS)
-    assert node.nets == config.fit3dmm.nets
+    assert node.nets == fit.nets
 
 
 @pytest.mark.parametrize(

@@ -256,8 +256,8 @@ def test_whole_pixels_are_truncated_and_depth_is_not():
 def test_nets_in_torch_are_told_where_to_run_and_how():
     net = Deep()
     runtime = SimpleNamespace(gpu_share=0.25, net_batch=16, net_compile=True)
-    config = SimpleNamespace(keypoints=KeypointsConfig(landmarker="fan3d", dtype="bfloat16"), runtime=runtime)
-    keypoints_of([clip_of(grey(4))], config, {"dlib_hog": Here(1, 2, 30, 40, 1), "fan3d": net})
+    config = KeypointsConfig(landmarker="fan3d", dtype="bfloat16")
+    keypoints_of([clip_of(grey(4))], config, {"dlib_hog": Here(1, 2, 30, 40, 1), "fan3d": net}, runtime)
     assert net.told == (Inference(device="cuda", dtype="bfloat16", batch=16, compile=True),)
     assert inference(RUNTIME, "float32") == Inference()
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipelines.config import Config
+from pipelines.config import CONFIGS, load
 from pipelines.errors import UserError
 from pipelines.graph import build
 from pipelines.preprocess.sources.synthetic import synthesize_speech
@@ -166,8 +166,11 @@ def test_impossible_settings_are_refused(bad):
     [("log_mel", (), []), ("headgan", (), []), ("wav2vec2_large", ("wav2vec2_large",), ["wav2vec2_large"])],
 )
 def test_the_node_asks_for_the_net_that_is_chosen_and_no_other(encoder, nets, weights):
-    config = Config(speech=SpeechConfig(encoder=encoder))
-    node = build(config)["speech"]
+    config = replace(
+        load(CONFIGS / "run" / "demo.yaml", ["models=[fsrt]", "also=[speech.main]"]).config,
+        speech={"main": SpeechConfig(encoder=encoder)},
+    )
+    node = build(config)["speech.main"]
     assert (tuple(node.nets), list(node.weights)) == (nets, weights)
     assert ("transformers" in node.packages) == bool(nets)
 

@@ -1,10 +1,11 @@
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from pipelines.config import Config
+from pipelines.config import CONFIGS, load
 from pipelines.errors import UserError
 from pipelines.graph import build
 from pipelines.preprocess.speech import SpeechConfig, encode_speech, external
@@ -69,14 +70,19 @@ def test_labels_say_where_the_characters_come_from(path):
 
 
 def test_the_file_s_content_is_in_the_key_of_speech(path, tmp_path):
-    config = Config(speech=SpeechConfig(encoder="headgan", transcripts=path))
-    assert external(config.speech) == {"transcripts": hashlib.sha256(json.dumps(SAID).encode()).hexdigest()}
+    speech = SpeechConfig(encoder="headgan", transcripts=path)
+    assert external(speech) == {"transcripts": hashlib.sha256(json.dumps(SAID).encode()).hexdigest()}
     assert external(SpeechConfig()) == {}
-    assert build(config)["speech.main"].nets == ()
+    assert (
+        build(replace(load(CONFIGS / "run" / "demo.yaml").config, speech={"main": speech}))[
+            "speech.main"
+        ].nets
+        == ()
+    )
 
 
 def test_a_file_that_is_not_there_is_named():
-    with pytest.raises(UserError, match=r"speech\.transcripts '/nowhere/said\.json' is not a file"):
+    with pytest.raises(UserError, match=r"speech\.NAME\.transcripts '/nowhere/said\.json' is not a file"):
         external(SpeechConfig(encoder="headgan", transcripts="/nowhere/said.json"))
 
 
