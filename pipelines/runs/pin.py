@@ -20,6 +20,9 @@ def pin(store: Store, plans: Mapping[str, NodePlan], lists: Mapping[str, str], n
             raise UserError(f"{node} is not up to date; run `reenact run RUN.yaml --only {node}` first")
         artifacts[corpus] = artifact.key
     count = sum(len(plans[node].units) for node in lists.values())
-    store.write_json(locations.ref(name), {"artifacts": artifacts, "time": time.time(), "recordings": count})
+    store.write_json(
+        locations.ref(name),
+        {"stage": "recordings", "artifacts": artifacts, "time": time.time(), "recordings": count},
+    )
     keys = ", ".join(f"{corpus} {key[:12]}" for corpus, key in artifacts.items())
     return f"pinned {count:,} recordings ({keys}) as {name}"

@@ -157,8 +157,8 @@ def _pins(store: Store, damaged: Callable[[str], object]) -> list[Key]:
     found: list[Key] = []
     for entry in store.list("refs"):
         try:
-            artifacts: Any = store.read_json(f"refs/{entry.name}", "artifacts")["artifacts"]
-            found += [("recordings", str(key)) for key in artifacts.values()]
+            record: Any = store.read_json(f"refs/{entry.name}", "artifacts", "stage")
+            found += [(str(record["stage"]), str(key)) for key in record["artifacts"].values()]
         except AttributeError:
             damaged(f"refs/{entry.name}: its artifacts are no keys by corpus")
         except Damaged as error:

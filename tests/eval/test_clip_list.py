@@ -27,7 +27,7 @@ def test_fewer_clips_are_spread_over_all_of_them(make_family, clips, split_of):
 
 
 def test_no_test_clip_is_an_error_that_says_what_to_raise(make_family, clips):
-    with pytest.raises(UserError, match=r"data\.test_fraction"):
+    with pytest.raises(UserError, match=r"data\.NAME\.test_fraction"):
         list_of({"clips": make_family(clips)}, {f"rec{i}": "train" for i in range(6)})
 
 

@@ -99,7 +99,7 @@ def test_runs_of_another_name_push_nothing_out(project):
 def test_what_was_computed_from_a_pinned_list_stays_beside_it(project):
     run(project)
     key = project.plan()["listing"].artifact.key
-    project.store.write_json(locations.ref("v1"), {"artifacts": {"listing": key}})
+    project.store.write_json(locations.ref("v1"), {"stage": "listing", "artifacts": {"main": key}})
     for value in range(6):
         project.values({"a": 1, "b": 2, "c": 100 + value})
         run(project)

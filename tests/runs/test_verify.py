@@ -88,7 +88,7 @@ def test_a_deleted_manifest_or_record_is_a_fault_with_its_name(recorded, top, en
     "top", ["keys/add", "manifests/add", "runs", "packs/add", "refs", "accepts", "reuses"]
 )
 def test_a_garbled_small_file_is_a_fault_with_its_name_and_ends_nothing(recorded, top):
-    recorded.store.write_json(locations.ref("v1"), {"artifacts": {}})
+    recorded.store.write_json(locations.ref("v1"), {"stage": "recordings", "artifacts": {}})
     recorded.store.write_json(locations.accept("add", "k"), {"as": "k"})
     ledger.record_reuse(recorded.store, "toy", [])
     path = next(e.name for e in recorded.store.walk(top) if not e.name.endswith(".tar"))
