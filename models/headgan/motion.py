@@ -82,7 +82,7 @@ class HeadMotion:
         return replace(self, scale=self.scale * factor, translation=self.translation * factor)
 
     def packed(self) -> np.ndarray:
-        """(T, n_id + n_exp + 13) float32: what a sample carries, and `nmfc.Faces` renders."""
+        """(T, n_id + n_exp + 13) float32: what a sample carries, and `conditions.Faces` renders."""
         flat = [getattr(self, name).reshape(len(self), -1) for name in PARTS]
         return np.concatenate(flat, axis=1)
 
