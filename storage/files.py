@@ -107,6 +107,8 @@ class Store:
     def _infos(self, path: str, recursive: bool = False) -> list[fs.FileInfo]:
         with self._errors_of("list", path):
             below = fs.FileSelector(self.at(path), recursive=recursive, allow_not_found=True)
+            with suppress(FileNotFoundError):  # Arrow raises where the folder comes to be while it looks
+                return self.fs.get_file_info(below)
             return self.fs.get_file_info(below)
 
     def list(self, path: str) -> list[Entry]:

@@ -49,7 +49,7 @@ def test_a_weight_of_the_last_phase_reruns_that_phase_and_what_follows(micro):
 
 
 def test_a_weight_of_headgan_reruns_nothing_of_fsrt(micro):
-    states = micro.states("headgan.phases.decay.losses.l1=40")
+    states = micro.states("headgan.phases.decay.updates.generator.losses.l1.weight=40")
     assert {n for n, s in states.items() if s != "cached"} == {
         "train.headgan.decay",
         "eval.headgan",
@@ -69,14 +69,14 @@ def test_a_model_less_evaluates_no_other_again_unless_the_list_of_clips_changes(
 
 
 def test_missing_weights_refuse_the_run_before_anything_runs(micro):
-    done = micro.call("run", MICRO, "--set", "fsrt.vgg19=imagenet", "--set", "speech.mels=41")
+    done = micro.call("run", MICRO, "--set", "fsrt.vgg19=imagenet", "--set", "speech.main.mels=41")
     assert done.returncode == 2
     assert "weights vgg19 (perceptual losses) are missing: get vgg19-dcbb9e9d.pth" in done.stderr
     assert "> speech" not in done.stdout
 
 
 def test_workers_that_cannot_share_a_phase_are_refused_before_anything_runs(micro):
-    sets = ("runtime.train_workers=3", "fsrt.phases.adversarial.optimizers.g.lr=0.002", "speech.mels=42")
+    sets = ("runtime.train_workers=3", "fsrt.phases.adversarial.optimizers.g.lr=0.002", "speech.main.mels=42")
     done = micro.call("run", MICRO, *(a for text in sets for a in ("--set", text)))
     assert done.returncode == 2
     assert "a batch of 4 in chunks of 4 cannot be shared by 3 workers" in done.stderr
@@ -86,7 +86,7 @@ def test_workers_that_cannot_share_a_phase_are_refused_before_anything_runs(micr
 def test_a_speech_value_reruns_speech_and_who_hears_but_trains_no_fsrt(micro):
     states = micro.states("speech.main.mels=40")
     assert {n for n, s in states.items() if s == "stale"} == {
-        "speech", "train.headgan.adversarial", "train.headgan.decay",
+        "speech.main", "train.headgan.adversarial", "train.headgan.decay",
     }  # fmt: skip
     after = {"corpus", "test_clips", "eval.fsrt", "eval.headgan", "report"}  # may cut off: by their content
     assert {n for n, s in states.items() if s == "pending"} == after
@@ -182,9 +182,11 @@ def test_a_pin_and_an_accepted_edit(copy):
     states = copy.states("data.main.pin=v1", "data.main.synthetic.identities=4")
     assert set(states.values()) == {"pinned", "cached"}
     copy.own_source()
-    copy.edit("pipelines/preprocess/speech.py", "settings = config.speech", "settings = config.speech; _ = 0")
-    assert copy.states()["speech"] == "stale"
-    done = copy.call("accept", MICRO, "speech", "--reason", "a name nobody reads")
+    copy.edit(
+        "pipelines/preprocess/speech.py", "    settings = config\n", "    settings = config\n    _ = 0\n"
+    )
+    assert copy.states()["speech.main"] == "stale"
+    done = copy.call("accept", MICRO, "speech.main", "--reason", "a name nobody reads")
     assert "accepted for changed" in done.stdout, done.stderr
     assert set(copy.states().values()) == {"cached"}
 
@@ -252,7 +254,7 @@ def test_one_more_video_computes_one_unit_a_node_and_one_shard_a_family(micro, t
     (videos / "syn001" / "empty.mp4").write_bytes(b"")
     home = type(micro)(tmp_path)
     sets = [a for s in (*FOLDER, f"data.main.folder.path={videos}") for a in ("--set", s)]
-    done = home.call("run", MICRO, *sets, "--only", "fit3dmm", "--only", "speech")
+    done = home.call("run", MICRO, *sets, "--only", "fit3dmm.main", "--only", "speech.main")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "rejected" in done.stdout + done.stderr
     before = shards_of(home.store)
@@ -267,7 +269,7 @@ def test_one_more_video_computes_one_unit_a_node_and_one_shard_a_family(micro, t
     assert "1 after recordings, download (may cut off)" in told["clips"]
     assert told["train.fsrt.keypoints"].split()[1] == "stale"
 
-    done = home.call("run", MICRO, *sets, "--only", "fit3dmm", "--only", "speech")
+    done = home.call("run", MICRO, *sets, "--only", "fit3dmm.main", "--only", "speech.main")
     assert done.returncode == 0, done.stdout + done.stderr
     new = shards_of(home.store) - before
     assert sorted(path.split("/")[1] for path in new) == sorted(KEYED)
