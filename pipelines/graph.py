@@ -70,7 +70,7 @@ def build(config: Config) -> Graph:
 def data(run: Run, corpus: str) -> None:
     """What every model shares: recordings, clips, and the families aligned with them."""
     config, settings = run.config, run.config.data[corpus]
-    recordings, download, clips = (run.at(stage, corpus) for stage in ("recordings", "download", "clips"))
+    recordings, download = run.at("recordings", corpus), run.at("download", corpus)
     # fmt: off
     run.whole(recordings, "preprocess.recordings:list_recordings", stage="recordings",
               run_at_plan_time=True, table=True, resources={},
@@ -97,6 +97,16 @@ def data(run: Run, corpus: str) -> None:
               writes=("frames", "sound", "boxes", "crop", "clip"),
               config=("clips",), nets=config.clips.nets, packages=("av", "pillow"), tools=("ffmpeg",))
 
+    # fmt: on
+    families(run, corpus)
+    corpus_page(run, corpus)
+
+
+def families(run: Run, corpus: str) -> None:
+    """What is computed from the clips of a corpus: of each stage the instances that are read."""
+    config = run.config
+    download, clips = run.at("download", corpus), run.at("clips", corpus)
+    # fmt: off
     for name in run.instances("keypoints", corpus):
         keypoints: KeypointsConfig = config.keypoints[name]
         run.keyed("keypoints", corpus, "keypoints:find_keypoints", instance=name,
@@ -129,12 +139,19 @@ def data(run: Run, corpus: str) -> None:
                   rows={"split": view.splits} if view.splits else {},
                   packages=("pillow", "scipy", "av"), tools=("ffmpeg",))
 
+    # fmt: on
+
+
+def corpus_page(run: Run, corpus: str) -> None:
+    """A page about the data, with the first instance of each stage."""
+    # fmt: off
     shown = {"keypoints": ("landmarks",), "fit3dmm": ("angles", "fit_error", "exp_coeffs"),
              "speech": ("speech",)}
     first = {stage: next(iter(run.instances(stage, corpus)), None) for stage in shown}
     run.whole(run.at("corpus", corpus), "corpus.node:corpus", stage="corpus",
-              reads={"recordings": Read(recordings, ("id", "split")), "download": Read(download, ("probe",)),
-                     "clips": Read(clips, ("frames", "clip", "crop")),
+              reads={"recordings": Read(run.at("recordings", corpus), ("id", "split")),
+                     "download": Read(run.at("download", corpus), ("probe",)),
+                     "clips": Read(run.at("clips", corpus), ("frames", "clip", "crop")),
                      **{stage: Read(run.at(f"{stage}.{name}", corpus), shown[stage])
                         for stage, name in first.items() if name}},
               writes=("page",))

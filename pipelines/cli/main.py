@@ -92,7 +92,7 @@ def plan(run_file: Path, sets: tuple[str, ...], check: bool, show_config: bool, 
     """What would run, and why. Runs nothing, imports neither torch nor ray nor mlflow."""
     from pipelines.config import resolved
     from pipelines.dataset.splits import empty_split
-    from pipelines.engine.plan import describe
+    from pipelines.runs.plan_table import write_plan
     from pipelines.runs.session import open_session
 
     session = open_session(run_file, with_limit(sets, limit))
@@ -102,7 +102,7 @@ def plan(run_file: Path, sets: tuple[str, ...], check: bool, show_config: bool, 
     planner = session.planner()
     plans = planner.plan()
     session.cache.save()
-    describe(plans, click.echo, planner.readable.damaged)
+    write_plan(plans, click.echo, planner.readable.damaged)
     for note in session.notes():
         click.echo(note)
     work = [name for name, p in plans.items() if not p.settled]

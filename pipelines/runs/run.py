@@ -15,9 +15,10 @@ from pipelines.dataset.splits import check_splits
 from pipelines.engine.fingerprint import resolve, section
 from pipelines.engine.keys import canonical
 from pipelines.engine.node import Node
-from pipelines.engine.plan import NodePlan, Planner, describe
+from pipelines.engine.plan import NodePlan, Planner
 from pipelines.errors import first_line, meaning, traceback_of
 from pipelines.runs import snapshot
+from pipelines.runs.plan_table import write_plan
 from pipelines.runs.progress import Progress
 from pipelines.runs.session import Session, open_session
 from pipelines.runs.summary import summary_lines
@@ -62,7 +63,7 @@ def run_pipeline(
         check_splits(plans, session.config.data)
     if not done and not snapshot.inside():
         snapshot.enter(working_folder("code"), sys.argv[1:])  # where all of this is planned again
-    describe(plans, console.out, planner.readable.damaged)
+    write_plan(plans, console.out, planner.readable.damaged)
     for note in session.notes():
         console.out(note)
     if done:
@@ -176,7 +177,7 @@ def _started(session: Session, plans: Mapping[str, NodePlan]) -> dict[str, objec
     from pipelines.runs.graph_drawing import svg, text
 
     lines: list[str] = []
-    describe(plans, lines.append)
+    write_plan(plans, lines.append)
     commit, _, dirty = git_state().partition("+")
     return {
         "type": "run_started", "name": session.config.name, "config": canonical(session.config),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.engine.plan import describe
+from pipelines.runs.plan_table import write_plan
 from storage import locations
 from storage.families import pack_record_bytes, read_pack_record
 
@@ -17,7 +17,7 @@ def planned(project):
     """States and warnings."""
     planner, lines = project.planner(), []
     plans = planner.plan()
-    describe(plans, lines.append, planner.readable.damaged)
+    write_plan(plans, lines.append, planner.readable.damaged)
     warnings = [line for line in lines if line.startswith("warning: counted as not there: ")]
     return {name: plan.state for name, plan in plans.items()}, warnings
 

@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.engine.node import Node, Read
-from pipelines.engine.plan import NodePlan, describe
+from pipelines.engine.plan import NodePlan
+from pipelines.runs.plan_table import write_plan
 
 EVERYTHING = {"double", "add", "total", "report", "side"}
 
@@ -121,7 +122,7 @@ def test_columns_of_the_plan_stand_under_their_heads():
         "clips": NodePlan(replace(long, name="clips"), "cached"),
     }
     lines: list[str] = []
-    describe(plans, lines.append)
+    write_plan(plans, lines.append)
     head, first, second, other = lines
     assert first.index("stale") == other.index("cached") == head.index("state")
     assert first.index("code a") == second.index("code b") == head.index("reason")
