@@ -31,8 +31,7 @@ from models.spec import ModelSpec, load_spec
 from pipelines.cluster.runtime import RuntimeConfig
 from pipelines.engine.keys import canonical, leaves
 from pipelines.errors import UserError
-from pipelines.eval.evaluate import EvalConfig
-from pipelines.eval.report import ReportConfig
+from pipelines.eval.config import EvalConfig, ReportConfig
 from pipelines.preprocess.clips_config import ClipsConfig
 from pipelines.preprocess.download import DownloadConfig
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig
@@ -60,6 +59,14 @@ RETIRED = {
     "views.also": "also, as in also=[views.ffhq256]",
     "runtime.preview_every": "MODEL.phases.NAME.validate_every, as in fsrt.phases.warmup.validate_every=500",
     **{f"*.phases.*.{name}": f"MODEL.phases.NAME.{now}" for name, now in _OF_PHASES.items()},
+    "eval.protocol": "eval.protocols.NAME, as in eval.protocols.self.sources=2",
+    **{
+        f"eval.{name}": f"eval.protocols.NAME.{name}, as in eval.protocols.self.{name}=2"
+        for name in ("sources", "frame_stride", "max_frames")
+    },
+    "eval.max_clips": "eval.protocols.NAME.max_pairs, as in eval.protocols.self.max_pairs=20",
+    "eval.grid_clips": "report.grid_pairs",
+    **{f"eval.{name}": f"report.{name}" for name in ("videos", "resamples", "seed")},
 }
 """Settings that were replaced by others of another meaning or form -> those; `*` stands for any one part."""
 

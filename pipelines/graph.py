@@ -1,9 +1,11 @@
 """THE DAG, readable top to bottom. A node says what it runs, reads, writes, and which settings its key holds.
 
   recordings ─ download ─ clips ─┬─ keypoints.<name> ─ fit3dmm.<name> ─┐
-                                 ├─ speech.<name> ─────────────────────┼─ train.<model>.<phase> ... ┬─ eval.<model> ─ report
-                                 │                                     ├─ test_clips ───────────────┘
+                                 ├─ speech.<name> ─────────────────────┼─ train.<model>.<phase> ... ┬─ generate ─ score ─ report
+                                 │                                     ├─ pairs.<protocol> ─────────┘
                                  └─ views.<name> ──────────────────────┴─ corpus (a page about the data)
+
+Evaluation, from pairs to the report, is in pipelines/eval/nodes.py.
 
 Code is named as text: building the graph imports no stage, no network, no torch and no ray. To add a stage: a
 file in pipelines/preprocess and one `keyed(...)` here. A model appears through the spec in its folder.
@@ -24,7 +26,7 @@ from models.spec import ModelSpec, Reads
 from pipelines.config import Config
 from pipelines.engine.node import Graph, Read
 from pipelines.errors import UserError
-from pipelines.eval.score import NETS_OF_LANDMARKS
+from pipelines.eval.nodes import add_evaluation
 from pipelines.preprocess.keypoints import KeypointsConfig
 from pipelines.preprocess.sources import SOURCE_NETS, SOURCES
 from pipelines.runs.graph_builder import INSTANCES_OF, Run, needed, same
@@ -49,21 +51,16 @@ PICTURE_FIGURES = ("pipelines.train.validation_metrics:figures",)
 
 
 def build(config: Config) -> Graph:
-    """The graph of a run: the data of each corpus, then the phases and the evaluation of each model."""
+    """The graph of a run: the data of each corpus, then the phases of each model, then evaluation."""
     run = Run(config, Graph(), needed(config))
     for corpus in run.needed:
         data(run, corpus)
-    choose(run)
+    checkpoints = {}
     for model in config.models:
         check_model(config.spec(model), model, config)
-        last = train(run, model)
-        evaluate(run, model, last)
-    # fmt: off
-    run.whole("report", "eval.report:report", resources={},
-              reads={f"eval.{model}": Read(f"eval.{model}", ("scores",)) for model in config.models},
-              writes=("page",),
-              config=("report",), inputs="pipelines.eval.report:external")
-    # fmt: on
+        prepare = release if getattr(config, model).weights else train
+        checkpoints[model] = prepare(run, model)
+    add_evaluation(run, checkpoints)
     return run.graph
 
 
@@ -158,8 +155,9 @@ def corpus_page(run: Run, corpus: str) -> None:
     # fmt: on
 
 
-def train(run: Run, model: str) -> str:
-    """One node a phase, each starting from the checkpoint of an earlier one; returns the last one's name."""
+def train(run: Run, model: str) -> dict[str, str]:
+    """One node a phase, each starting from the checkpoint of an earlier one; returns role -> the node of the
+    checkpoint that inference uses."""
     config, spec, section = run.config, run.config.spec(model), getattr(run.config, model)
     resources = {"cpu": config.runtime.train_cpus, "gpu": int(config.runtime.use_gpu)}
     kept = {phase: settings for phase, settings in section.phases.items() if settings is not None}
@@ -190,18 +188,20 @@ def train(run: Run, model: str) -> str:
                   code=(*TRAINING, *code), nets=nets, packages=("torch",),
                   weights=tuple(dict.fromkeys(file for one in released for file in one.files)))
         # fmt: on
-    return f"train.{model}.{spec.phases_of_checkpoints(section)['renderer']}"
+    return {role: f"train.{model}.{phase}" for role, phase in spec.phases_of_checkpoints(section).items()}
 
 
 def check_model(spec: ModelSpec, model: str, config: Config) -> None:
     """Raises InvalidSettings where the run's data do not fit the settings of one of its models."""
     section = getattr(config, model)
     spec.check_reads(section)
-    if spec.max_sources is not None and config.eval.sources > spec.max_sources:
-        most = "one source" if spec.max_sources == 1 else f"at most {spec.max_sources} sources"
-        raise InvalidSettings(
-            f"eval.sources {config.eval.sources}: {model} is driven from {most}; expected {spec.max_sources}"
-        )
+    for name, protocol in config.eval.active.items():
+        if spec.max_sources is not None and protocol.sources > spec.max_sources:
+            most = "one source" if spec.max_sources == 1 else f"at most {spec.max_sources} sources"
+            raise InvalidSettings(
+                f"eval.protocols.{name}.sources {protocol.sources}: {model} is driven from {most}; "
+                f"expected {spec.max_sources}"
+            )
     stages = {stage: getattr(config, name) for stage, name in INSTANCES_OF.items() if hasattr(section, name)}
     spec.check(
         section, {stage: maps[getattr(section, INSTANCES_OF[stage])] for stage, maps in stages.items()}
@@ -215,37 +215,6 @@ def check_frames(model: str, reads: Reads, frames_from: str) -> None:
             f"{model} reads frames of {', '.join(others)}, but the phase is given those of {frames_from} "
             f"alone; let the spec of {model} read them of {frames_from}, or set the phase's frames_from"
         )
-
-
-def choose(run: Run) -> None:
-    """The clips that are scored: those with which every model of the run can be driven."""
-    families: dict[str, Read] = {}
-    for model in run.config.models:
-        section = getattr(run.config, model)
-        reads = run.reads(model, run.config.spec(model).driving_reads(section), section.data)
-        families |= {role if role == "clips" else read.node: read for role, read in reads.items()}
-    corpus = getattr(run.config, run.config.models[0]).data
-    # fmt: off
-    run.whole("test_clips", "eval.clip_list:choose_clips", resources={},
-              reads={"recordings": Read(run.at("recordings", corpus), ("id", "split")), **families},
-              writes=("list",), config=("eval.max_clips", "eval.sources"))
-    # fmt: on
-
-
-def evaluate(run: Run, model: str, last: str) -> None:
-    """Every metric on held-out clips, beside the baselines; the pictures of the report."""
-    config, spec, section = run.config, run.config.spec(model), getattr(run.config, model)
-    # fmt: off
-    run.whole(f"eval.{model}", "eval.evaluate:evaluate", exclusive=True, arguments={"model": spec.name},
-              resources={"cpu": config.runtime.eval_cpus, "gpu": int(config.runtime.use_gpu)},
-              reads={"test_clips": Read("test_clips", ("list",)),
-                     **run.reads(model, spec.driving_reads(section), section.data),
-                     last: Read(last, ("checkpoint",))},
-              writes=("scores",),
-              config=("eval",), code=(spec.inference,),
-              nets=(*NETS_OF_LANDMARKS, *spec.inference_nets(section)), missing_weights="skip",
-              packages=("torch", "scipy", "av"))  # the net; SSIM; the baseline that goes through a codec
-    # fmt: on
 
 
 def data_settings(settings: Any, corpus: str) -> dict[str, str]:

@@ -32,40 +32,43 @@ def reached(graph, node: str) -> set[str]:
 def test_the_nodes_are_those_of_the_design(graph):
     assert list(graph.nodes) == [
         "recordings", "download", "clips", "keypoints.main", "fit3dmm.main", "speech.main", "corpus",
-        "test_clips",
         "train.fsrt.keypoints", "train.fsrt.warmup", "train.fsrt.perceptual", "train.fsrt.adversarial",
-        "eval.fsrt", "train.headgan.adversarial", "train.headgan.decay", "eval.headgan", "report",
+        "train.headgan.adversarial", "train.headgan.decay", "pairs.self",
+        *(f"generate.{method}.self" for method in ("truth", "copy_source", "codec", "fsrt", "headgan")),
+        *(f"features.{method}.self.landmarks.dlib68"
+          for method in ("fsrt", "headgan", "truth", "copy_source", "codec")),
+        *(f"score.{method}.self" for method in ("fsrt", "headgan", "copy_source", "codec")), "report",
     ]  # fmt: skip
 
 
 def test_fsrt_reads_neither_speech_nor_3dmm(graph):
     assert not {"speech.main", "fit3dmm.main"} & graph.upstream("train.fsrt.adversarial")
-    assert not {"speech", "fit3dmm"} & set(graph["eval.fsrt"].reads)
+    assert not {"speech", "fit3dmm"} & set(graph["generate.fsrt.self"].reads)
 
 
-def test_one_list_of_clips_serves_both_models_and_asks_for_what_each_is_driven_with(graph):
-    assert set(graph["test_clips"].reads) == {"recordings", "clips", "fit3dmm.main", "speech.main"}
-    assert all("test_clips" in graph[f"eval.{model}"].reads for model in ("fsrt", "headgan"))
+def test_one_table_of_pairs_serves_both_models_and_asks_for_what_each_is_driven_with(graph):
+    assert set(graph["pairs.self"].reads) == {"recordings", "clips", "fit3dmm", "speech"}
+    assert {graph[f"generate.{model}.self"].units for model in ("fsrt", "headgan")} == {"pairs.self"}
     alone = build(load(DEMO, ["models=[fsrt]"]).config)
-    assert set(alone["test_clips"].reads) == {"recordings", "clips"}
+    assert set(alone["pairs.self"].reads) == {"recordings", "clips"}
 
 
 def test_a_run_that_scores_several_sources_is_refused_before_headgan_trains():
-    with pytest.raises(InvalidSettings, match=r"eval\.sources 2: headgan is driven from one source"):
-        build(load(DEMO, ["eval.sources=2"]).config)
+    with pytest.raises(InvalidSettings, match=r"protocols\.self\.sources 2: headgan is driven from one so"):
+        build(load(DEMO, ["eval.protocols.self.sources=2"]).config)
 
 
 def test_no_model_is_code_of_the_other(graph):
     for mine, other in (("fsrt", "headgan"), ("headgan", "fsrt")):
         for node in graph.nodes:
-            if node.split(".")[0] in ("train", "eval") and f".{mine}" in node:
+            if node.split(".")[0] in ("train", "generate") and f".{mine}" in node:
                 assert not [s for s in reached(graph, node) if s.startswith(f"models.{other}")], node
 
 
-def test_the_head_that_is_drawn_is_code_of_headgans_evaluation_alone(graph):
+def test_the_head_that_is_drawn_is_code_of_headgans_generation_alone(graph):
     head = "models.perception.head.default_head.load_analytic"
-    assert head in reached(graph, "eval.headgan")
-    assert head not in reached(graph, "eval.fsrt")
+    assert head in reached(graph, "generate.headgan.self")
+    assert head not in reached(graph, "generate.fsrt.self")
 
 
 def test_every_entry_is_found(graph):
@@ -73,10 +76,10 @@ def test_every_entry_is_found(graph):
         assert reached(graph, node.name)
 
 
-def test_the_decoder_is_code_of_warmup_and_evaluation_but_not_of_the_detector(graph):
+def test_the_decoder_is_code_of_warmup_and_generation_but_not_of_the_detector(graph):
     decoder = "models.fsrt.network.Decoder"
     assert decoder in reached(graph, "train.fsrt.warmup")
-    assert decoder in reached(graph, "eval.fsrt")
+    assert decoder in reached(graph, "generate.fsrt.self")
     assert decoder not in reached(graph, "train.fsrt.keypoints")
 
 
@@ -138,7 +141,7 @@ def test_a_phase_that_the_run_drops_is_no_node():
     sets = ["fsrt.phases.adversarial=null"]
     nodes = build(load(DEMO, sets).config).nodes
     assert "train.fsrt.adversarial" not in nodes
-    assert "train.fsrt.perceptual" in nodes["eval.fsrt"].reads
+    assert "train.fsrt.perceptual" in nodes["generate.fsrt.self"].upstream
 
 
 def test_a_phase_whose_start_is_dropped_says_what_would_train_it_and_what_there_is():
@@ -229,10 +232,12 @@ NO_MATTER = {
     "clips": {"ffmpeg", "imageio_ffmpeg"},  # they find and call the tool, whose version is in the key
     "keypoints": {"av", "pillow"},  # they decode frames that are stored in another way than this run's
     "corpus": {"av", "pillow"},
-    "test_clips": {"av", "pillow"},
+    "pairs": {"av", "pillow"},
     "train": {"av", "pillow"},  # and pillow writes the sample grid, which is only looked at
-    "eval": {"pillow"},
-    "report": {"scipy"},  # it reads what the metrics gave
+    "generate": {"av"},  # it decodes frames that are stored in another way than this run's
+    "features": {"simplejpeg", "av"},
+    "score": {"simplejpeg", "av"},
+    "report": {"scipy", "simplejpeg"},  # it reads what the metrics gave
 }
 
 
@@ -256,7 +261,10 @@ def test_every_library_that_computes_for_a_node_is_in_its_key(graph):
 def test_who_reads_frames_has_their_decoder_in_its_key(graph):
     for node in graph:
         if any("frames" in read.fields for read in node.reads.values()):
-            assert "simplejpeg" in node.packages, node.name
+            generated = all(
+                r.node.startswith("generate.") for r in node.reads.values() if "frames" in r.fields
+            )
+            assert ("pillow" if generated else "simplejpeg") in node.packages, node.name
             assert "storage.frame_codec.decode_image" in reached(graph, node.name), node.name
     stored = build(load(DEMO, ["clips.frames.codec=h264"]).config)
     assert "av" in stored["train.fsrt.warmup"].packages

@@ -237,7 +237,9 @@ class Reenactor:
     ) -> tuple[Scene, Motion]:
         """What `drive` renders."""
         if len(source) != 1:
-            raise InvalidSettings(f"headgan takes one source, found {len(source)}; set eval.sources to 1")
+            raise InvalidSettings(
+                f"headgan takes one source, found {len(source)}; set the protocol's sources to 1"
+            )
         self.check(transfer)
         images = source.images()
         whole = self._stored_motion(source.clip, images.shape[1])

@@ -307,7 +307,7 @@ def waiting(seconds: float) -> None:
 @click.argument("metric_run", required=False)
 @click.option("--recording", metavar="ID", help="Every artifact that this recording went into.")
 @STORE
-@example("reenact trace 20261120-101500-3fa2:eval.fsrt")
+@example("reenact trace 20261120-101500-3fa2:score.fsrt.self")
 @one_line_errors
 def trace(metric_run: str | None, recording: str | None, store: str) -> None:
     """Where a number came from. METRIC_RUN: a run id, RUN:NODE, or an artifact key (MLflow: reenact.key)."""

@@ -11,7 +11,7 @@ from pipelines.errors import UserError
 if TYPE_CHECKING:
     from pipelines.preprocess.recordings import DataConfig
 
-NEEDED_BY = {"train": "train.", "test": "test_clips"}
+NEEDED_BY = {"train": "train.", "test": "pairs."}
 """Split -> how the names of the nodes begin that cannot do without."""
 DECIDES = {
     "synthetic": "data.synthetic.identities and data.synthetic.test_identities",

@@ -1,4 +1,5 @@
-"""What stands under, over and beside the pictures and numbers of an evaluation: words alone, so in no key."""
+"""What stands under, over and beside the pictures and numbers of a comparison: words, which the report alone
+depends on."""
 
 from __future__ import annotations
 
@@ -13,12 +14,14 @@ BASELINE_TEXTS: dict[str, str] = {
 }
 
 
-def column_titles(model: str) -> list[str]:
+def column_titles(model: str, has_truth: bool = True) -> list[str]:
+    if not has_truth:
+        return ["source", "driving", model]
     return ["source", "driving = truth", model, f"error x{ERROR_GAIN}"]
 
 
-def caption(model: str, labels: Mapping[str, str]) -> str:
-    """The honesty line under every picture: which parts do not carry the published weights."""
+def caption(model: str, provenance: Mapping[str, str]) -> str:
+    """The line under every picture: which parts do not carry the published weights."""
     return " · ".join(
-        [model, *(f"{part.replace('_', ' ')}: {what}" for part, what in sorted(labels.items()))]
+        [model, *(f"{part.replace('_', ' ')}: {what}" for part, what in sorted(provenance.items()))]
     )

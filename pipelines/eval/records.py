@@ -1,142 +1,288 @@
-"""From the sums of clips to the figures of an evaluation: one record for each metric and method.
+"""From values of frames to the figures of a comparison: one record for each metric and method.
 
-A record says all that two values must share to be compared: metric, variant, backend, protocol. And what the
-value is to be taken for: the weights of the metric, and those of the model that are not the published ones.
+A record says all that two values must share to be compared: metric, variant, backend, protocol and frames.
+And what the value is to be taken for: the weights of the metric, and those of the model that are not the
+published ones.
+
+Three sets of frames answer three questions. A method's own frames (all in which it and the truth have a
+value): how good is it where it works, beside how often it does not. The frames that two methods share: which
+of them is better. The frames that all methods of a protocol share: all in one table.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
-from pipelines.eval.methods import BASELINES
-from pipelines.eval.metrics import METRICS, Metric, Sums
-from pipelines.eval.score import LANDMARK_BACKEND, ClipScore
+from models.perception import NETS
+from pipelines.eval.features import FEATURES, FRAMES
+from pipelines.eval.metrics import METRICS, FrameSums, Metric, sums_of
 
-if TYPE_CHECKING:
-    from pipelines.eval.evaluate import EvalConfig
+Frames = Literal["own", "shared"]
+MISSING_SHARE = 0.05
+"""A method without a value in more of its frames than this is marked, and never the best."""
 
 
-def records(
-    scores: Sequence[ClipScore], model: str, protocol: str, config: EvalConfig
-) -> list[dict[str, Any]]:
-    """One record for each metric and method: the value over all clips, and its bootstrap interval over
-    clips."""
-    table, labels = [], scores[0].labels
-    for name in config.metrics:
-        lacks = next((score.lacking[name] for score in scores if name in score.lacking), "")
-        for method in (model, *BASELINES):
-            states = [score.sums[method, name] for score in scores if (method, name) in score.sums]
-            record = _record(METRICS[name], method, states, lacks, protocol, config)
-            table.append(record | {"labels": labels if method == model else {}})
-    return table
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrameValues:
+    """One metric of one method in every driving frame of one pair."""
+
+    pair: str
+    metric: str
+    values: np.ndarray
+    """(T,) float64, NaN in frames where the method or the truth lacks what the metric compares."""
+    undetected: int
+    """Frames in which the method lacks it."""
+    needs: str = ""
+    """Id of the weights for want of which there are no values."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """A value, and what it may be compared with."""
+
+    name: str
+    title: str
+    variant: str
+    unit: str
+    better: Literal["up", "down"]
+    method: str
+    frames: Frames
+    """own: the frames of this method; shared: those in which all methods of the protocol have a value."""
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    """95 % bootstrap interval over pairs; None for a single pair."""
+    n: int
+    """Frames that entered."""
+    missing: int
+    """Frames left out."""
+    undetected: int
+    """Frames in which this method lacks what the metric compares, whatever the others do."""
+    pairs: int
+    backend: str
+    weights: list[str]
+    protocol: str = ""
+    note: str = ""
+    """Why there is no value."""
+    provenance: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def often_missing(self) -> bool:
+        return self.undetected > MISSING_SHARE * (self.n + self.missing)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bootstrap:
+    """How an interval is found."""
+
+    resamples: int
+    seed: int
+
+
+Table = Mapping[str, Sequence[FrameValues]]
+"""Method -> its values of one metric, a row a pair, in order of the pairs."""
+
+
+def own_records(
+    values: Sequence[FrameValues],
+    method: str,
+    metrics: Sequence[str],
+    provenance: Mapping[str, str],
+    protocol: str = "",
+    bootstrap: Bootstrap | None = None,
+) -> list[Record]:
+    """One record for each metric, over the method's own frames."""
+    found = []
+    for name in metrics:
+        rows = [one for one in values if one.metric == name]
+        found.append(_record(METRICS[name], method, rows, None, provenance, protocol, bootstrap))
+    return found
+
+
+def shared_records(
+    methods: Mapping[str, Sequence[FrameValues]],
+    metrics: Sequence[str],
+    provenance: Mapping[str, Mapping[str, str]],
+    protocol: str,
+    bootstrap: Bootstrap,
+) -> list[Record]:
+    """One record for each metric and method, over the frames in which all methods have a value. methods: name
+    -> its values of all metrics."""
+    found = []
+    for name in metrics:
+        table = {method: [one for one in rows if one.metric == name] for method, rows in methods.items()}
+        keep = shared_frames(table)
+        found += [
+            _record(METRICS[name], method, rows, keep, provenance.get(method, {}), protocol, bootstrap)
+            for method, rows in table.items()
+        ]
+    return found
+
+
+def shared_frames(table: Table) -> dict[str, np.ndarray]:
+    """Pair -> the frames (T,) in which every method has a value. Methods that lack the metric altogether, for
+    want of weights, do not count; pairs that one of the others lacks are left out."""
+    present = [
+        {one.pair: np.isfinite(one.values) for one in rows}
+        for rows in table.values()
+        if rows and not any(one.needs for one in rows)
+    ]
+    if not present:
+        return {}
+    pairs = sorted(set.intersection(*(set(frames) for frames in present)))
+    return {pair: np.logical_and.reduce([frames[pair] for frames in present]) for pair in pairs}
 
 
 def _record(
-    metric: Metric, method: str, states: Sequence[Sums], lacks: str, protocol: str, config: EvalConfig
-) -> dict[str, Any]:
-    found = measured(metric, states, config.resamples, config.seed)
-    undetected = int(sum(getattr(state, "undetected", 0) for state in states))
-    note = ""
-    if found["value"] is None:
-        note = f"not computed: needs {lacks}" if lacks else no_face(method, undetected)
-    return found | {
-        "name": metric.name,
-        "title": metric.title,
-        "variant": metric.variant,
-        "unit": metric.unit,
-        "better": metric.better,
-        "method": method,
-        "undetected": undetected,
-        "clips": len(states),
-        "backend": "numpy" if metric.reads == "frames" else LANDMARK_BACKEND,
-        "weights": list(metric.needs),
-        "protocol": protocol,
-        "note": note,
-    }
+    metric: Metric,
+    method: str,
+    rows: Sequence[FrameValues],
+    keep: Mapping[str, np.ndarray] | None,
+    provenance: Mapping[str, str],
+    protocol: str,
+    bootstrap: Bootstrap | None,
+) -> Record:
+    needs = next((one.needs for one in rows if one.needs), "")
+    states = list(states_of(rows, keep).values())
+    total = sum(states, FrameSums())
+    value = finite(metric.compute(total))
+    undetected = sum(one.undetected for one in rows)
+    low, high = (None, None)
+    if value is not None and bootstrap is not None:
+        low, high = interval(metric, states, bootstrap)
+    note = "" if value is not None else _why_missing(method, undetected, needs, keep is not None)
+    return Record(
+        name=metric.name,
+        title=metric.title,
+        variant=metric.variant,
+        unit=metric.unit,
+        better=metric.better,
+        method=method,
+        frames="own" if keep is None else "shared",
+        value=value,
+        low=low,
+        high=high,
+        n=int(total.n),
+        missing=int(total.missing),
+        undetected=undetected,
+        pairs=len(states),
+        backend=backend_of(metric),
+        weights=weights_of(metric),
+        protocol=protocol,
+        note=note,
+        provenance=dict(provenance),
+    )
 
 
-def no_face(method: str, undetected: int) -> str:
-    """Why a landmark metric has no value."""
-    return f"not computed: in no frame do all methods show a face; {method} lacks it in {undetected}"
+def states_of(
+    rows: Sequence[FrameValues], keep: Mapping[str, np.ndarray] | None = None
+) -> dict[str, FrameSums]:
+    """Pair -> the sums of its frames: of those to keep, or of all that have a value. In order of the pairs:
+    the bootstrap draws by place."""
+    found = {}
+    for one in sorted(rows, key=lambda one: one.pair):
+        if one.needs or (keep is not None and one.pair not in keep):
+            continue
+        found[one.pair] = sums_of(one.values, None if keep is None else keep[one.pair])
+    return found
 
 
-def measured(metric: Metric, states: Sequence[Sums], resamples: int, seed: int) -> dict[str, Any]:
-    """The states of clips -> value, low, high (None where nothing entered), n and missing, in frames."""
-    table = np.array([astuple(state) for state in states], dtype=np.float64)  # (clips, fields)
-    total = metric.state.from_array(table.sum(axis=0)) if len(table) else metric.state()
-    value = metric.compute(total)
-    known = bool(np.isfinite(value))
-    low, high = _interval(metric, table, resamples, seed) if known else (None, None)
-    return {
-        "value": value if known else None,
-        "low": low,
-        "high": high,
-        "n": int(total.n),
-        "missing": int(total.missing),
-    }
-
-
-def _interval(
-    metric: Metric, table: np.ndarray, resamples: int, seed: int
+def interval(
+    metric: Metric, states: Sequence[FrameSums], bootstrap: Bootstrap
 ) -> tuple[float | None, float | None]:
-    """95 % percentile interval of the value over clips drawn with replacement; None for a single clip."""
+    """95 % percentile interval of the value over pairs drawn with replacement; None for a single pair."""
+    table = np.array([(one.n, one.missing, one.total) for one in states], dtype=np.float64)
     if len(table) < 2:
         return None, None
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(len(table), np.full(len(table), 1 / len(table)), size=resamples)
-    values = [metric.compute(metric.state.from_array(row)) for row in draws @ table]
+    values = [metric.compute(FrameSums(*map(float, row))) for row in _resampled(table, bootstrap)]
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return float(low), float(high)
 
 
-def clip_rows(scores: Sequence[ClipScore]) -> list[dict[str, Any]]:
-    """The per-clip table: clip, method, metric, value (None: no frame entered), n, missing."""
-    return [
-        clip_row(score.clip, method, METRICS[name], state)
-        for score in scores
-        for (method, name), state in sorted(score.sums.items())
-    ]
+def _resampled(table: np.ndarray, bootstrap: Bootstrap) -> np.ndarray:
+    """(pairs, sums) -> (resamples, sums): of as many pairs, drawn with replacement."""
+    rng = np.random.default_rng(bootstrap.seed)
+    count = len(table)
+    return rng.multinomial(count, np.full(count, 1 / count), size=bootstrap.resamples) @ table
 
 
-def clip_row(clip: str, method: str, metric: Metric, state: Sums) -> dict[str, Any]:
-    value = metric.compute(state)
-    row = {"clip": clip, "method": method, "metric": metric.name, "n": int(state.n)}
-    return row | {"missing": int(state.missing), "value": value if np.isfinite(value) else None}
+# --- two methods --------------------------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """How much better one method is than another, on the frames that both have."""
+
+    metric: str
+    first: str
+    second: str
+    value: float
+    """Of the first less that of the second, in the metric's unit."""
+    low: float | None
+    high: float | None
+    """95 % bootstrap interval over pairs."""
+    n: int
+    """Frames that both have."""
+
+    @property
+    def first_is_better(self) -> bool:
+        return self.value > 0 if METRICS[self.metric].better == "up" else self.value < 0
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval leaves out no difference at all."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
-def frame_rows(scores: Sequence[ClipScore]) -> list[dict[str, Any]]:
-    """The per-frame table of the metrics that compare faces: clip, method, metric and the values of the
-    clip's driving frames in order, NaN where the method or the truth shows no face."""
-    return [
-        {"clip": score.clip, "method": method, "metric": name, "values": values.tolist()}
-        for score in scores
-        for (method, name), values in sorted(score.each.items())
-    ]
-
-
-def protocol_id(config: EvalConfig, size: int, keys: Sequence[str]) -> str:
-    """Everything two values must share to be compared, with a hash of the clip list."""
-    clips = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:8]
-    most = "all" if config.max_frames is None else f"first {config.max_frames}"
-    shown = "" if config.sources == 1 else f"{config.sources} sources from first to last, not scored; "
-    return (
-        f"{config.protocol}; {shown}{size} px, area-resized, 8 bit; driving frames from 1, "
-        f"stride {config.frame_stride}, {most}; {len(keys)} clips that can drive every model, "
-        f"list {clips}"
+def compare(
+    metric: Metric, first: tuple[str, Sequence[FrameValues]], second: tuple[str, Sequence[FrameValues]],
+    bootstrap: Bootstrap,
+) -> Difference | None:  # fmt: skip
+    """Two methods, each by its name and its values of one metric; None where they share no frame."""
+    keep = shared_frames(dict([first, second]))
+    ours, theirs = (states_of(rows, keep) for _, rows in (first, second))
+    n = int(sum(state.n for state in ours.values()))
+    if not n or set(ours) != set(theirs):
+        return None
+    value = _difference(metric, sum(ours.values(), FrameSums()), sum(theirs.values(), FrameSums()))
+    low = high = None
+    if len(ours) > 1:
+        pairs = zip(ours.values(), theirs.values(), strict=True)
+        table = np.array([(a.n, a.total, b.total) for a, b in pairs], dtype=np.float64)
+        resampled = [
+            _difference(metric, FrameSums(n=row[0], total=row[1]), FrameSums(n=row[0], total=row[2]))
+            for row in _resampled(table, bootstrap)
+        ]
+        low, high = (float(one) for one in np.nanpercentile(resampled, [2.5, 97.5]))
+    return Difference(
+        metric=metric.name, first=first[0], second=second[0], value=value, low=low, high=high, n=n
     )
 
 
-def figures(table: Sequence[Mapping[str, Any]], model: str) -> dict[str, float]:
-    """Final figures by MLflow name: eval/psnr_frame for the model, eval/copy_source/psnr_frame for a
-    baseline."""
-    named = {}
-    for record in table:
-        if record["value"] is not None:
-            owner = "" if record["method"] == model else f"{record['method']}/"
-            named[f"eval/{owner}{record['name']}"] = record["value"]
-    return named
+def _difference(metric: Metric, first: FrameSums, second: FrameSums) -> float:
+    return metric.compute(first) - metric.compute(second)
+
+
+# --- words --------------------------------------------------------------------------------------------------
+def finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _why_missing(method: str, undetected: int, needs: str, shared: bool) -> str:
+    if needs:
+        return f"not computed: needs {needs}"
+    where = "do all methods" if shared else f"do {method} and the truth"
+    return f"not computed: in no frame {where} show a face; {method} lacks it in {undetected}"
+
+
+def backend_of(metric: Metric) -> str:
+    return "numpy" if metric.feature == FRAMES else FEATURES[metric.feature].backend
+
+
+def weights_of(metric: Metric) -> list[str]:
+    """Ids of the weights that the metric's feature is computed with."""
+    if metric.feature == FRAMES:
+        return []
+    return list(dict.fromkeys(w for net in FEATURES[metric.feature].nets for w in NETS[net].weights))

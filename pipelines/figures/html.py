@@ -7,7 +7,6 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -86,7 +85,7 @@ class Section:
     body: str
 
 
-def esc(value: Any) -> str:
+def esc(value: object) -> str:
     return html.escape(str(value), quote=True)
 
 
@@ -132,7 +131,7 @@ def number(value: float, digits: int = 4) -> str:
 
 # --- charts -------------------------------------------------------------------------------------------------
 def histogram(title: str, unit: str, values: Sequence[float] | np.ndarray, bins: int = 24) -> str:
-    """Counts of values as bars, with median and the 5th to 95th percentile said in the caption."""
+    """Counts of values as bars, with median and the 5th to 95th percentile in the caption."""
     data = np.asarray(values, dtype=np.float64)
     data = data[np.isfinite(data)]
     if not len(data):
@@ -154,9 +153,9 @@ def histogram(title: str, unit: str, values: Sequence[float] | np.ndarray, bins:
                                  (width, "end", edges[-1]))
     )  # fmt: skip
     unit = f" {unit}" if unit else ""
-    said = f"median {middle:.3g}{unit}, 5 to 95 %: {low:.3g} to {high:.3g}; {len(data):,} values"
+    summary = f"median {middle:.3g}{unit}, 5 to 95 %: {low:.3g} to {high:.3g}; {len(data):,} values"
     return (
-        f"<figure><figcaption><b>{esc(title)}</b><br>{esc(said)}</figcaption>"
+        f"<figure><figcaption><b>{esc(title)}</b><br>{esc(summary)}</figcaption>"
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{esc(title)}">'
         f'<line x1="0" x2="{width}" y1="{base}" y2="{base}" stroke="var(--line)"/>'
         f"{bars}{marks}</svg></figure>"
@@ -175,7 +174,7 @@ class Strip:
     colour: str
 
 
-def strips(title: str, said: str, rows: Sequence[Strip]) -> str:
+def strips(title: str, note: str, rows: Sequence[Strip]) -> str:
     """Rows over one axis, so that methods can be compared at a glance."""
     points = [v for row in rows for v in (*row.dots, row.value) if math.isfinite(v)]
     low, high = min(points), max(points)
@@ -185,18 +184,18 @@ def strips(title: str, said: str, rows: Sequence[Strip]) -> str:
     def at(value: float) -> float:
         return left + 6 + (width - left - 14) * (value - low) / span
 
-    drawn = []
+    parts = []
     for i, row in enumerate(rows):
         y = 16 + i * tall
         colour = row.colour
-        drawn.append(f'<text x="0" y="{y + 4}">{esc(row.name)}</text>')
-        drawn += [f'<circle cx="{at(v):.1f}" cy="{y}" r="3" fill="{colour}" opacity=".3"/>' for v in row.dots]
+        parts.append(f'<text x="0" y="{y + 4}">{esc(row.name)}</text>')
+        parts += [f'<circle cx="{at(v):.1f}" cy="{y}" r="3" fill="{colour}" opacity=".3"/>' for v in row.dots]
         if row.low is not None and row.high is not None:
-            drawn.append(
+            parts.append(
                 f'<rect x="{at(row.low):.1f}" y="{y - 3}" width="{max(1.0, at(row.high) - at(row.low)):.1f}" '
                 f'height="6" rx="3" fill="{colour}" opacity=".55"/>'
             )
-        drawn.append(
+        parts.append(
             f'<rect x="{at(row.value) - 1.5:.1f}" y="{y - 9}" width="3" height="18" rx="1" fill="{colour}"/>'
         )
     bottom = 16 + len(rows) * tall
@@ -205,7 +204,7 @@ def strips(title: str, said: str, rows: Sequence[Strip]) -> str:
         f'<text x="{width}" y="{bottom}" text-anchor="end">{esc(number(high, 3))}</text>'
     )
     return (
-        f"<figure><figcaption><b>{esc(title)}</b> {esc(said)}</figcaption>"
+        f"<figure><figcaption><b>{esc(title)}</b> {esc(note)}</figcaption>"
         f'<svg viewBox="0 0 {width} {bottom + 4}" role="img" aria-label="{esc(title)}">'
-        f"{''.join(drawn)}{axis}</svg></figure>"
+        f"{''.join(parts)}{axis}</svg></figure>"
     )

@@ -116,64 +116,86 @@ class Run:
         corpus: str,
         run: str,
         *,
-        reads: Mapping[str, Read],
-        writes: Sequence[str],
         instance: str = "",
         kind: str = "",
         config: Mapping[str, str] | Sequence[str] = (),
         section: str | None = None,
+        **more: Any,
+    ) -> None:
+        """A stage of preprocessing over the recordings of a corpus. kind: of a stage with several. section: of
+        its settings, if not that of its stage."""
+        settings = {stage: f"{INSTANCES_OF[stage]}.{instance}"} if instance else config
+        self.add_keyed(
+            self.at(f"{stage}.{instance}" if instance else stage, corpus), f"preprocess.{run}",
+            stage=f"{stage}.{kind}" if kind else stage, units=self.at("recordings", corpus),
+            config=settings, section=stage if section is None else section, **more,
+        )  # fmt: skip
+
+    def add_keyed(
+        self,
+        name: str,
+        run: str,
+        *,
+        writes: Sequence[str],
+        config: Mapping[str, str] | Sequence[str] = (),
+        code: Sequence[str] = (),
         nets: Sequence[str] = (),
         packages: Sequence[str] = (),
         cpu: float = 1,
+        gpu: float | None = None,
         codec: Codec | None = None,
         **more: Any,
     ) -> None:
-        """A node over the recordings of a corpus. kind: of a stage with several. cpu: of each worker. codec:
-        of the frames it writes, if not that of the clips. section: of its settings, if not that of its
-        stage."""
-        codec = codec or self.config.clips.frames.codec
-        code, weights, needs, gpu = requirements(nets)
-        packages = (*packages, *shards.packages(writes, codec), *needs)
-        settings = {stage: f"{INSTANCES_OF[stage]}.{instance}"} if instance else config
-        self._add(Node(
-            name=self.at(f"{stage}.{instance}" if instance else stage, corpus),
-            stage=f"{stage}.{kind}" if kind else stage, kind="keyed", units=self.at("recordings", corpus),
-            run=f"pipelines.preprocess.{run}", reads=reads, writes=writes, nets=nets, weights=weights,
-            code=(*shards.encoders(writes), *code), packages=packages,
-            config=settings if isinstance(settings, Mapping) else same(*settings),
-            section=stage if section is None else section,
-            resources={"cpu": cpu, "gpu": self.config.runtime.gpu_share if gpu else 0}, **more,
-        ))  # fmt: skip
+        """cpu, gpu: of each worker; gpu as its nets need it by default. codec: of the frames that it writes, if
+        not that of the clips."""
+        needs = requirements(nets)
+        shared = self.config.runtime.gpu_share if needs.gpu else 0
+        written = shards.packages(writes, codec or self.config.clips.frames.codec)
+        self._add(
+            name, run, kind="keyed", writes=writes, nets=nets, config=config,
+            code=(*code, *shards.encoders(writes), *needs.code), weights=needs.weights,
+            packages=(*packages, *written, *needs.packages),
+            resources={"cpu": cpu, "gpu": shared if gpu is None else gpu}, **more,
+        )  # fmt: skip
 
     def whole(
         self,
         name: str,
         run: str,
         *,
-        reads: Mapping[str, Read] | None = None,
-        config: Mapping[str, str] | Sequence[str] = (),
-        nets: Sequence[str] = (),
         code: Sequence[str] = (),
+        nets: Sequence[str] = (),
         weights: Sequence[str] = (),
         packages: Sequence[str] = (),
         **more: Any,
     ) -> None:
-        loaders, needed_weights, needed_packages, _ = requirements(nets)
-        self._add(Node(
-            name=name, kind="whole", run=f"pipelines.{run}", reads=reads or {},
-            config=config if isinstance(config, Mapping) else same(*config),
-            code=(*code, *loaders), weights=(*weights, *needed_weights),
-            packages=(*packages, *needed_packages), **more,
-        ))  # fmt: skip
+        """nets: those that it loads itself."""
+        needs = requirements(nets)
+        self._add(
+            name, run, kind="whole", code=(*code, *needs.code), weights=(*weights, *needs.weights),
+            packages=(*packages, *needs.packages), **more,
+        )  # fmt: skip
 
-    def _add(self, node: Node) -> None:
-        """With what decodes the fields that it reads."""
-        read = [field for one in node.reads.values() for field in one.fields]
-        self.graph.add(dataclasses.replace(
-            node,
-            code=_once((*node.code, *shards.decoders(read))),
-            weights=_once(node.weights),
-            packages=_once((*node.packages, *shards.packages(read, self.config.clips.frames.codec))),
+    def _add(
+        self,
+        name: str,
+        run: str,
+        *,
+        config: Mapping[str, str] | Sequence[str] = (),
+        reads: Mapping[str, Read] | None = None,
+        code: Sequence[str],
+        weights: Sequence[str],
+        packages: Sequence[str],
+        reads_codec: Codec | None = None,
+        **more: Any,
+    ) -> None:
+        """With what decodes the fields that it reads. reads_codec: of frames, if not that of the clips."""
+        read = [field for one in (reads or {}).values() for field in one.fields]
+        decoding = shards.packages(read, reads_codec or self.config.clips.frames.codec)
+        self.graph.add(Node(
+            name=name, run=f"pipelines.{run}", reads=reads or {}, weights=_once(weights),
+            config=config if isinstance(config, Mapping) else same(*config),
+            code=_once((*code, *shards.decoders(read))), packages=_once((*packages, *decoding)), **more,
         ))  # fmt: skip
 
 

@@ -112,7 +112,7 @@ def find_artifact(store: Store, text: str) -> tuple[str, str]:
         for event in ledger.read_events(store, run_id, metrics=False):
             if event["type"] not in ("node_started", "node_cached"):
                 continue
-            meant = event["node"] == node if node else event["node"].startswith("eval.")
+            meant = event["node"] == node if node else event["node"].startswith("score.")
             if (run == run_id and meant) or (len(text) >= 6 and event["key"].startswith(text)):
                 hits.append((stage_of(event), event["key"]))
     if not hits:

@@ -28,7 +28,7 @@ from storage.files import Store
 
 PLUMBING = (
     "pipelines.cli", "pipelines.cluster", "pipelines.config", "pipelines.engine", "pipelines.errors",
-    "pipelines.eval.captions", "pipelines.media.tool", "pipelines.preprocess.fetch", "pipelines.runs",
+    "pipelines.media.tool", "pipelines.preprocess.fetch", "pipelines.runs",
     "pipelines.tracking", "pipelines.train.checks", "pipelines.train.group", "pipelines.train.launch",
     "pipelines.train.meters", "pipelines.train.metric_log", "pipelines.train.monitor",
     "pipelines.train.nonfinite", "pipelines.train.stopping", "pipelines.train.validation_metrics",

@@ -8,20 +8,21 @@ from typing import Any
 
 from models.provenance import told
 from pipelines.engine.plan import NodePlan
+from pipelines.eval.methods import BASELINES
 from storage.families import Artifact
 from storage.uris import store_option
 
 Record = dict[str, Any]
-Records = dict[str, list[Record]]
-"""Model -> the records of its evaluation."""
+Records = list[Record]
+"""Of one protocol (pipelines.eval.records.Record)."""
 
 
 def summary_lines(store_uri: str, plans: Mapping[str, NodePlan]) -> Iterator[str]:
     """Tables of figures, the pages, and how to open MLflow."""
     report = plans.get("report")
-    tables = _by_protocol(report.artifact) if report and report.artifact else _by_model(plans)
-    for models in tables:
-        yield "\n" + "\n".join(score_table(models))
+    tables = _by_protocol(report.artifact) if report and report.artifact else _by_method(plans)
+    for records in tables:
+        yield "\n" + "\n".join(score_table(records))
     if report and report.artifact:
         yield f"\nreport  {report.artifact.uri('report.html')}"
     if (corpus := plans.get("corpus")) and corpus.artifact:
@@ -30,36 +31,31 @@ def summary_lines(store_uri: str, plans: Mapping[str, NodePlan]) -> Iterator[str
 
 
 def _by_protocol(report: Artifact) -> list[Records]:
-    """Models of one protocol together, as the report compares them."""
-    tables: dict[str, Records] = {}
-    for one in json.loads(report.path("report.json").read_text())["models"]:
-        summary = one["summary"]
-        tables.setdefault(summary["protocol"], {})[summary["model"]] = one["records"]
-    return list(tables.values())
+    """All methods of a protocol, on the frames that they share."""
+    protocols = json.loads(report.path("report.json").read_text())["protocols"].values()
+    return [one["shared"] for one in protocols if one["shared"]]
 
 
-def _by_model(plans: Mapping[str, NodePlan]) -> list[Records]:
-    """Each model alone, of a run that does not go as far as the report."""
-    return [
-        {name.removeprefix("eval."): json.loads(plan.artifact.path("metrics.json").read_text())}
-        for name, plan in plans.items()
-        if name.startswith("eval.") and plan.artifact
-    ]
+def _by_method(plans: Mapping[str, NodePlan]) -> list[Records]:
+    """Each method alone, of a run that does not go as far as the report."""
+    scores = [plan.artifact for name, plan in plans.items() if name.startswith("score.") and plan.artifact]
+    return [json.loads(artifact.path("metrics.json").read_text()) for artifact in scores]
 
 
-def score_table(models: Records) -> list[str]:
-    """Models of one protocol -> metric, the models, the baselines; below, which weights of a model are not
+def score_table(records: Records) -> list[str]:
+    """Records of one protocol -> metric, the models, the baselines; below, which weights of a model are not
     the published ones, which metric leaves out frames, and which net one lacks.
     """
-    found = {(r["name"], r["method"]): r for records in models.values() for r in records}
-    baselines = [m for m in dict.fromkeys(method for _, method in found) if m not in models]
+    found = {(r["name"], r["method"]): r for r in records}
+    methods = dict.fromkeys(method for _, method in found)
+    models, baselines = ([m for m in methods if (m in BASELINES) == known] for known in (False, True))
     titles = [*(f"{model} (ours)" for model in models), *(m.replace("_", "-") for m in baselines)]
     lines = ["".join([f"{'metric':<16}", *(f"{title:>20}" for title in titles)])]
     for name in dict.fromkeys(name for name, _ in found):
         cells = [found.get((name, method)) for method in (*models, *baselines)]
         lines.append("".join([f"{name:<16}", *(f"{_cell(c):>20}" for c in cells)]))
     missing_nets = [r for r in found.values() if r["value"] is None and r["method"] in models]
-    notes = [f"  {r['method']}: {told(r['labels'])}" for r in found.values() if r.get("labels")]
+    notes = [f"  {r['method']}: {told(r['provenance'])}" for r in found.values() if r.get("provenance")]
     parts = [r for r in found.values() if r.get("missing") and r["value"] is not None]
     for name in dict.fromkeys(r["name"] for r in parts):
         n, missing = min((r["n"], r["missing"]) for r in parts if r["name"] == name)

@@ -6,20 +6,26 @@ Reached by name (pipelines/train/validate.py), so that they enter no key.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from models.task import ValidationOutput
-from pipelines.eval.metrics import METRICS
-from pipelines.eval.score import load_landmarks, score
+from pipelines.eval.features import DLIB68, FEATURES, FRAMES, find_landmarks
+from pipelines.eval.metrics import METRICS, sums_of
+from pipelines.nets import load_nets
+from storage.errors import InvalidInput
 from storage.files import Store
+
+LandmarkFinder = Callable[[np.ndarray], np.ndarray]
+"""(N,S,S,3) uint8 -> (N,68,2) float32, NaN where no face is found."""
 
 SHOWN = {"l1": "l1", "ssim": "ssim", "akd_l2_dlib": "akd"}
 """Metric -> the name of its curve."""
 
 
-def figures(samples: Sequence[ValidationOutput], landmarks: Callable[[], Any] | None) -> dict[str, float]:
+def figures(
+    samples: Sequence[ValidationOutput], landmarks: Callable[[], LandmarkFinder | None] | None
+) -> dict[str, float]:
     """l1, ssim and akd (pixels of 256) of the outputs; copy_psnr and so on are what copying the source gives.
 
     A figure that no sample allows (AKD without a face, or without the landmark finder) is left out;
@@ -29,15 +35,16 @@ def figures(samples: Sequence[ValidationOutput], landmarks: Callable[[], Any] | 
         np.concatenate([getattr(one, name) for one in samples]) for name in ("output", "driving", "source")
     )
     finder = landmarks() if landmarks else None
-    names = ["psnr_frame", *SHOWN]
+    targets = _features(drivings, finder)
     found: dict[str, float] = {}
     for prefix, pictures in (("", outputs), ("copy_", sources)):
-        sums = score({"picture": pictures}, drivings, names, finder)
+        predictions = _features(pictures, finder)
         for name, title in ({"psnr_frame": "psnr"} | SHOWN).items():
-            if ("picture", name) not in sums:
+            metric = METRICS[name]
+            if metric.feature not in targets:
                 continue
-            state = sums["picture", name]
-            if np.isfinite(value := METRICS[name].compute(state)):
+            state = sums_of(metric.per_frame(predictions[metric.feature], targets[metric.feature]))
+            if np.isfinite(value := metric.compute(state)):
                 found[prefix + title] = float(value)
             if title == "akd":
                 found[prefix + "akd_frames"] = float(state.n)
@@ -45,6 +52,16 @@ def figures(samples: Sequence[ValidationOutput], landmarks: Callable[[], Any] | 
     return found
 
 
-def landmark_finder(store: Store) -> Any:
+def _features(images: np.ndarray, finder: LandmarkFinder | None) -> dict[str, np.ndarray]:
+    """What the metrics compare of pictures (N,S,S,3) uint8."""
+    found = {FRAMES: images / 255.0}
+    return found | ({DLIB68: finder(images)} if finder else {})
+
+
+def landmark_finder(store: Store) -> LandmarkFinder | None:
     """What validation's AKD is measured with, or None where its weights are missing."""
-    return load_landmarks(store)[0]
+    try:
+        nets = load_nets(FEATURES[DLIB68].nets, store)
+    except InvalidInput:
+        return None
+    return lambda frames: find_landmarks(frames, nets["dlib_hog"], nets["dlib68"])

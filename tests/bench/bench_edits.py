@@ -35,7 +35,7 @@ from pipelines.animate.perception import Perception, load_perception
 from pipelines.animate.sound import silence_features
 from pipelines.engine.packs import seal
 from pipelines.engine.plan import read_whole
-from pipelines.eval.clip_list import splits
+from pipelines.eval.pairs import splits
 from pipelines.figures.pictures import to_uint8
 from pipelines.media import FPS
 from pipelines.preprocess.sources.common.head_appearance import sample_appearance, sample_setting

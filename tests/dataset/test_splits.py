@@ -31,7 +31,7 @@ def folder(root, **more):
     return DataConfig(source="folder", folder=FolderConfig(path=str(root), **own), **more)
 
 
-def sentence(data, nodes=("train.fsrt.warmup", "test_clips", "eval.fsrt")):
+def sentence(data, nodes=("train.fsrt.warmup", "pairs.self", "score.fsrt.self")):
     """Of a run in which these nodes are yet to run."""
     listing = Node(name="recordings", kind="whole", run="none", config={"data.source": "data.main.source"})
     reads = {"recordings": Read("recordings")}
@@ -50,7 +50,7 @@ def table(tmp_path, partition, people=2):
 def test_one_person_is_told_with_what_to_set(videos):
     told = sentence(folder(videos))
     assert told.startswith(
-        "the test split is empty, and test_clips needs it: the only identity is in train; "
+        "the test split is empty, and pairs.self needs it: the only identity is in train; "
     )
     assert "data.main.folder.identity=file" in told
     assert sentence(folder(videos, identity="file")) == ""
@@ -82,7 +82,7 @@ def test_the_word_of_the_source_is_what_to_change(tmp_path):
 
 def test_only_nodes_that_need_a_split_ask_for_it(videos, tmp_path):
     assert sentence(folder(videos), ("download", "clips", "train.fsrt.warmup")) == ""
-    assert sentence(table(tmp_path, "test"), ("clips", "test_clips")) == ""
+    assert sentence(table(tmp_path, "test"), ("clips", "pairs.self")) == ""
     assert sentence(DataConfig()) == ""
 
 
@@ -95,5 +95,5 @@ def test_plan_says_it_in_a_line_and_run_stops_before_work(videos, tmp_path, monk
     assert (planned.exit_code, len(lines)) == (0, 1)
     ran = CliRunner().invoke(main, ["run", *given])
     assert ran.exit_code == 2, ran.output
-    assert "the test split is empty, and test_clips needs it" in ran.output.splitlines()[-1]
+    assert "the test split is empty, and pairs.self needs it" in ran.output.splitlines()[-1]
     assert not (tmp_path / "store" / "packs").exists()

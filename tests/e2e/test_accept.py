@@ -51,8 +51,12 @@ def test_a_moved_file_a_new_field_and_a_reworded_message_make_nothing_stale(edit
     edited.edit("pipelines/train/launch.py", "training workers need", "workers of a training need")
     edited.edit("models/provenance.py", "fine-tuned", "trained further from")
     edited.edit("pipelines/runs/progress.py", "LOG_EVERY = 10.0", "LOG_EVERY = 20.0")
-    edited.edit("pipelines/eval/captions.py", "driving = truth", "driving, which is the truth")
     assert set(edited.states().values()) == {"cached"}
+
+
+def test_a_caption_reruns_the_report_alone(edited):
+    edited.edit("pipelines/eval/captions.py", "driving = truth", "driving, which is the truth")
+    assert {name for name, state in edited.states().items() if state != "cached"} == {"report"}
 
 
 def test_code_that_reads_a_new_field_is_accepted_once_for_every_phase(edited):

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 MICRO = str(Path(__file__).with_name("micro.yaml"))
-AFTER = ("train.fsrt.adversarial", "eval.fsrt", "report")  # what follows the phase that is killed
+AFTER = (
+    "train.fsrt.adversarial",
+    "generate.fsrt.self",
+    "score.fsrt.self",
+    "report",
+)  # what follows the phase that is killed
 
 
 def kill_tree(process: subprocess.Popen) -> None:

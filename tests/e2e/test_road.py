@@ -9,7 +9,15 @@ import pytest
 
 MICRO = str(Path(__file__).with_name("micro.yaml"))
 KEYED = ("download", "clips", "keypoints", "fit3dmm", "speech")
-AFTER_TRAINING = {"eval.fsrt", "report"}
+
+
+def scored(model: str) -> set[str]:
+    """The nodes that follow a model's last phase."""
+    features = f"features.{model}.self.landmarks.dlib68"
+    return {f"generate.{model}.self", features, f"score.{model}.self", "report"}
+
+
+AFTER_TRAINING = scored("fsrt")
 AFTER_WARMUP = {"train.fsrt.perceptual", "train.fsrt.adversarial", *AFTER_TRAINING}
 
 
@@ -52,18 +60,30 @@ def test_a_weight_of_headgan_reruns_nothing_of_fsrt(micro):
     states = micro.states("headgan.phases.decay.updates.generator.losses.l1.weight=40")
     assert {n for n, s in states.items() if s != "cached"} == {
         "train.headgan.decay",
-        "eval.headgan",
-        "report",
+        *scored("headgan"),
     }
 
 
-def test_a_metric_reruns_the_evaluations_but_no_training(micro):
-    states = micro.states("eval.resamples=60")
-    assert {n for n, s in states.items() if s != "cached"} == {"eval.headgan", *AFTER_TRAINING}
+def test_an_interval_reruns_the_report_alone(micro):
+    states = micro.states("report.resamples=60")
+    assert {n for n, s in states.items() if s != "cached"} == {"report"}
 
 
-def test_a_model_less_evaluates_no_other_again_unless_the_list_of_clips_changes(micro):
-    assert micro.states("models=[fsrt]")["test_clips"] == "stale"  # it asks fewer families
+def test_a_metric_less_scores_anew_and_generates_nothing(micro):
+    states = micro.states("eval.metrics=[l1, akd_l1_dlib]")
+    scores = {f"score.{method}.self" for method in ("fsrt", "headgan", "copy_source", "codec")}
+    assert {n for n, s in states.items() if s != "cached"} == {*scores, "report"}
+
+
+def test_another_size_generates_anew_and_trains_nothing(micro):
+    states = micro.states("eval.protocols.self.size=32")
+    assert {n.split(".")[0] for n, s in states.items() if s != "cached"} == {
+        "pairs", "generate", "features", "score", "report",
+    }  # fmt: skip
+
+
+def test_a_model_less_generates_no_other_again_unless_the_pairs_change(micro):
+    assert micro.states("models=[fsrt]")["pairs.self"] == "stale"  # it reads fewer families
     states = micro.states("models=[headgan]")
     assert {n for n, s in states.items() if s != "cached"} == {"report"}
 
@@ -88,8 +108,8 @@ def test_a_speech_value_reruns_speech_and_who_hears_but_trains_no_fsrt(micro):
     assert {n for n, s in states.items() if s == "stale"} == {
         "speech.main", "train.headgan.adversarial", "train.headgan.decay",
     }  # fmt: skip
-    after = {"corpus", "test_clips", "eval.fsrt", "eval.headgan", "report"}  # may cut off: by their content
-    assert {n for n, s in states.items() if s == "pending"} == after
+    pending = {n for n, s in states.items() if s == "pending"}  # may cut off: by their content
+    assert {"corpus", "pairs.self", "generate.headgan.self", "score.headgan.self", "report"} <= pending
 
 
 def test_runtime_values_rerun_nothing(micro):
@@ -141,22 +161,24 @@ def test_every_number_reaches_the_keys_it_was_made_from(micro):
     client = mlflow.MlflowClient(f"sqlite:///{micro.store}/mlflow/mlflow.db")
     experiment = client.get_experiment_by_name("reenact")
     runs = client.search_runs([experiment.experiment_id])
-    scored = next(r for r in runs if r.data.tags.get("reenact.node") == "eval.fsrt")
+    score = next(r for r in runs if r.data.tags.get("reenact.node") == "score.fsrt.self")
     trained = next(r for r in runs if r.data.tags.get("reenact.node") == "train.fsrt.adversarial")
-    assert scored.data.tags["input.train.fsrt.adversarial"] == trained.data.tags["reenact.key"]
+    generated = next(r for r in runs if r.data.tags.get("reenact.node") == "generate.fsrt.self")
+    assert score.data.tags["input.generate.fsrt.self"] == generated.data.tags["reenact.key"]
+    assert generated.data.tags["input.train.fsrt.adversarial"] == trained.data.tags["reenact.key"]
     clips = next(r for r in runs if r.data.tags.get("reenact.node") == "clips")
     assert trained.data.tags["input.clips"] == clips.data.tags["reenact.key"]
-    assert any(name.startswith("eval/psnr_frame") for name in scored.data.metrics)
+    assert any(name.startswith("eval/psnr_frame") for name in score.data.metrics)
 
 
 def test_trace_walks_from_a_score_to_the_recordings_and_back(micro):
     run = sorted(p.name for p in (micro.store / "runs").iterdir())[0]
     down = micro.call("trace", run, "--store", str(micro.store)).stdout
-    nodes = ("eval.fsrt", "train.fsrt.warmup", "clips", "download", "recordings")
+    nodes = ("score.fsrt.self", "generate.fsrt.self", "train.fsrt.warmup", "clips", "download", "recordings")
     assert [node for node in nodes if node not in down] == []
     up = micro.call("trace", "--recording", "syn000-00", "--store", str(micro.store))
     text = up.stdout if up.returncode == 0 else micro.call("trace", "--recording", "syn000-01").stdout
-    assert "eval.fsrt" in text
+    assert "generate.fsrt" in text
     assert "report" in text
 
 

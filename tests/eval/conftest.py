@@ -1,9 +1,9 @@
-"""Stand-ins an evaluation runs on: a family in memory, a model that blends, a context that keeps what it is
-told."""
+"""Stand-ins that an evaluation runs on: families in memory, models that blend, a context that keeps what it
+gets."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +14,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models.reenactor import ClipFrames
-from pipelines.eval.clip_list import choose_clips
-from pipelines.eval.evaluate import EvalConfig, evaluate
-from storage.files import Store
+from models.errors import InvalidSettings
+from models.reenactor import ClipFrames, Transfer
+from pipelines.eval import generate
+from pipelines.eval.features import landmarks_dlib68
+from pipelines.eval.methods import BASELINES, FUNCTIONS
+from pipelines.eval.metrics import METRICS
+from pipelines.eval.pairs import Pair, make_pairs, read_pairs
+from pipelines.eval.protocols import Protocol
+from pipelines.eval.score import score
+from storage import shards
 
 
 def clip_frames(seed: int, count: int = 9, size: int = 64) -> np.ndarray:
@@ -62,24 +68,6 @@ class MemoryFamily:
         return self.clips[key][list(indices)]
 
 
-@dataclass
-class FramesOfAClip:
-    """models.api.Clip over frames in memory."""
-
-    images: np.ndarray
-    key: str = "ann#rec0#000000#000009"
-
-    @property
-    def length(self) -> int:
-        return len(self.images)
-
-    def frames(self, indices: list[int]) -> np.ndarray:
-        return self.images[list(indices)]
-
-    def read(self, name: str) -> Any:
-        raise KeyError(name)
-
-
 class HalfWay:
     """A model that shows the mean of the first source and the driving frame: nearer to the truth than the
     source is."""
@@ -88,15 +76,71 @@ class HalfWay:
         self.image_size = 32
         self.labels = {"kp_detector": "distilled from dlib landmarks"}
 
-    def clip_of(self, frames: np.ndarray) -> FramesOfAClip:
-        return FramesOfAClip(frames)
+    def ready(self, nets: Mapping[str, Any], device: str) -> HalfWay:
+        """As pipelines.eval.evaluated_models.EvaluatedModel."""
+        return self
 
-    def drive(self, source: ClipFrames, driving: ClipFrames) -> np.ndarray:
+    def check(self, transfer: Transfer) -> None:
+        """It knows absolute motion alone."""
+        if transfer.motion != "absolute":
+            raise InvalidSettings("toy knows absolute motion alone")
+
+    def drive(self, source: ClipFrames, driving: ClipFrames, transfer: Transfer) -> np.ndarray:
         mean = (source[:1].images().astype(np.float64) + driving.images()) / 2 / 255
         return mean.reshape(len(driving), 32, 2, 32, 2, 3).mean(axis=(2, 4)).astype(np.float32)
 
     def visualize(self, source: ClipFrames, driving: ClipFrames) -> dict[str, np.ndarray]:
         return {"the frame itself": driving.images()[0, ::2, ::2]}
+
+
+class UnitSamples(list):
+    """A family's samples of a unit, as the engine hands them to a keyed stage."""
+
+    @property
+    def keys(self) -> list[str]:
+        return [sample["__key__"] for sample in self]
+
+
+class KeptFamily:
+    """The reading side of a family of pairs: samples as a shard would give them back."""
+
+    def __init__(self, samples: Iterable[dict[str, Any]] = ()) -> None:
+        self.samples = {sample["__key__"]: as_stored(sample) for sample in samples}
+
+    @property
+    def keys(self) -> list[str]:
+        return sorted(self.samples)
+
+    def read(self, key: str, fields: Sequence[str] | None = None) -> dict[str, Any]:
+        sample = self.samples[key]
+        return dict(sample) if fields is None else {name: sample[name] for name in fields}
+
+
+def as_stored(sample: dict[str, Any]) -> dict[str, Any]:
+    """A sample after its trip through the bytes of a shard."""
+    found = {"__key__": sample["__key__"]}
+    for name, value in sample.items():
+        if name != "__key__":
+            extension, data = shards.encode(name, value)
+            found[name] = shards.decode(name, data, extension)
+    return found
+
+
+class BrightFaces:
+    """Finds a face in every picture but dark ones, and 68 points in it that move with the picture's
+    brightness."""
+
+    name = "bright"
+    darkest = 0.0
+
+    def detect(self, frames: np.ndarray) -> list[np.ndarray]:
+        box = np.array([[0, 0, 9, 9, 1.0]], np.float32)
+        return [box if frame.mean() >= self.darkest else box[:0] for frame in frames]
+
+    def landmarks(self, frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        points = np.zeros((len(frames), 68, 2), np.float32) + frames.mean((1, 2, 3))[:, None, None]
+        points[np.isnan(boxes).any(axis=1)] = np.nan
+        return points
 
 
 @dataclass
@@ -111,6 +155,7 @@ class KeptContext:
     figures: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     seen: list[tuple[int, int]] = field(default_factory=list)
+    resources: dict[str, float] = field(default_factory=lambda: {"cpu": 1})
 
     def progress(self, done: int, total: int, note: str = "") -> None:
         self.seen.append((done, total))
@@ -121,10 +166,6 @@ class KeptContext:
 
     def params(self, values: dict[str, Any]) -> None:
         self.facts |= values
-
-    @property
-    def runtime(self) -> Any:
-        return self.config.runtime
 
 
 @dataclass
@@ -147,10 +188,10 @@ class Folder:
 class Shards:
     """A keyed node's artifact that is a family in memory."""
 
-    def __init__(self, family: MemoryFamily, rows: list[Any] | None = None, key: str = "s" * 32):
+    def __init__(self, family: Any, rows: list[Any] | None = None, key: str = "s" * 32):
         self._family, self._rows, self.key, self.digest, self.node = family, rows or [], key, "d" * 32, ""
 
-    def family(self, units: Any = None) -> MemoryFamily:
+    def family(self, units: Any = None) -> Any:
         if units is None:
             return self._family
         some = {key: self._family.clips[key] for key in units}
@@ -229,11 +270,6 @@ def corpus_inputs(clips, recordings) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def runtime() -> SimpleNamespace:
-    return SimpleNamespace(use_gpu=False, eval_cpus=1)
-
-
-@pytest.fixture(scope="session")
 def make_family():
     return MemoryFamily
 
@@ -258,43 +294,108 @@ def make_context():
     return KeptContext
 
 
-# --- an evaluation of a real, untrained net ---
+# --- every stage of a comparison, one after the other -------------------------------------------------------
+RUNTIME = SimpleNamespace(use_gpu=False)
+
+
+@dataclass
+class Road:
+    """What the stages of one protocol published: models `toy`, which is half-way to the truth, and `dark`, of
+    which a third of the frames shows no face."""
+
+    protocol: Protocol
+    pairs: KeptContext
+    generated: dict[str, KeptFamily]
+    features: dict[str, KeptFamily]
+    scores: dict[str, KeptContext]
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Of the report."""
+        found: dict[str, Any] = {"self/pairs": Folder(self.pairs.out)}
+        found |= {f"self/{m}/generated": Shards(family) for m, family in self.generated.items()}
+        return found | {f"self/{m}/score": Folder(one.out) for m, one in self.scores.items()}
+
+
+class Darker(HalfWay):
+    """Of each three frames one is black."""
+
+    def drive(self, source: ClipFrames, driving: ClipFrames, transfer: Transfer) -> np.ndarray:
+        images = super().drive(source, driving, transfer)
+        images[::3] = 0
+        return images
+
+
+def unit_inputs(pair: Pair, clips: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What the engine hands a generating stage for one pair: its row, and the clips of its recordings."""
+    samples = [
+        {"__key__": key, "frames": frames}
+        for key, frames in clips.items()
+        if key.split("#")[1] in pair.recordings
+    ]
+    return {"pairs": UnitSamples([asdict(pair)]), "clips": UnitSamples(samples)}
+
+
 @pytest.fixture(scope="session")
-def untrained(tmp_path_factory):
-    """A checkpoint of the tiny FSRT with initial weights."""
-    import torch
-    from safetensors.torch import save_file
-
-    from models.fsrt.config import tiny
-    from models.fsrt.network import Fsrt
-
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("checkpoint")
-    architecture = tiny()
-    about = {"model": "fsrt", "architecture": asdict(architecture), "labels": {"kp_detector": "random"}}
-    state = {name: tensor.contiguous() for name, tensor in Fsrt(architecture).state_dict().items()}
-    save_file(state, folder / "model.safetensors", metadata={"reenact": json.dumps(about)})
-    return folder
+def unit_of():
+    return unit_inputs
 
 
 @pytest.fixture(scope="session")
-def evaluated(
-    untrained,
-    make_context,
-    make_family,
-    make_shards,
-    make_folder,
-    clips,
-    recordings,
-    runtime,
-    tmp_path_factory,
-):
-    out, listed = (tmp_path_factory.mktemp(name) for name in ("out", "test_clips"))
-    family = Shards(MemoryFamily(clips, Store(str(tmp_path_factory.mktemp("store")))))
-    config = SimpleNamespace(eval=EvalConfig(max_frames=3, resamples=50, videos=1), runtime=runtime)
-    inputs = {"recordings": recordings, "clips": family}
-    choose_clips(KeptContext(node="test_clips", config=config, inputs=inputs, out=listed))
-    inputs = {"test_clips": Folder(listed), "clips": family, "train.fsrt.warmup": Folder(untrained)}
-    context = KeptContext(node="eval.fsrt", config=config, inputs=inputs, out=out)
-    evaluate(context, "fsrt")
+def kept_family():
+    return KeptFamily
+
+
+@pytest.fixture(scope="session")
+def unit_samples():
+    return UnitSamples
+
+
+@pytest.fixture(scope="session")
+def road(clips, recordings, tmp_path_factory) -> Road:
+    protocol = Protocol(size=32, max_frames=6)
+    context = KeptContext(
+        node="pairs.self",
+        config=SimpleNamespace(protocol=protocol),
+        inputs={"recordings": recordings, "clips": Shards(MemoryFamily(clips))},
+        out=tmp_path_factory.mktemp("pairs"),
+    )
+    make_pairs(context)
+    generated, features, scores = {}, {}, {}
+    finder = BrightFaces()
+    finder.darkest = 1.0
+    methods = {"toy": HalfWay(), "dark": Darker(), **FUNCTIONS}
+    del methods["driving"]
+    for method, how in methods.items():
+        stage = getattr(generate, how if isinstance(how, str) else "generate")
+        rows = [unit_inputs(pair, clips) for pair in read_pairs(context.out / "pairs.parquet")]
+        generated[method] = KeptFamily(
+            s for row in rows for s in stage(row, protocol, {"model": how}, RUNTIME)
+        )
+        nets = {"dlib_hog": finder, "dlib68": finder}
+        found = (generated[method].read(key) for key in generated[method].keys)
+        points = (s for one in found for s in landmarks_dlib68({"generated": UnitSamples([one])}, None, nets))
+        features[method] = KeptFamily(points)
+    for method in ("toy", "dark", *BASELINES):
+        scores[method] = scored_by(method, generated, features, tmp_path_factory.mktemp(method))
+    return Road(protocol, context, generated, features, scores)
+
+
+def scored_by(
+    method: str, generated: dict[str, KeptFamily], features: dict[str, KeptFamily], out: Path
+) -> KeptContext:
+    """The node `score.<method>.self`."""
+    name = "landmarks.dlib68"
+    inputs = {"generated": Shards(generated[method]), "truth": Shards(generated["truth"])}
+    inputs |= {name: Shards(features[method]), f"truth.{name}": Shards(features["truth"])}
+    for role, artifact in inputs.items():
+        artifact.node = f"node of {role}"
+    config = SimpleNamespace(metrics=tuple(METRICS))
+    context = KeptContext(node=f"score.{method}.self", config=config, inputs=inputs, out=out)
+    score(context, method)
     return context
+
+
+@pytest.fixture
+def bright_faces():
+    return BrightFaces()

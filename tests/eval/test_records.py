@@ -1,102 +1,150 @@
-from dataclasses import replace
+"""Values of frames, reduced over a method's own frames, over two methods' and over all methods'."""
 
 import numpy as np
 import pytest
 
-from pipelines.eval import records, score
-from pipelines.eval.evaluate import EvalConfig
 from pipelines.eval.metrics import METRICS
+from pipelines.eval.records import (
+    Bootstrap,
+    FrameValues,
+    compare,
+    own_records,
+    shared_frames,
+    shared_records,
+    states_of,
+)
+
+BOOTSTRAP = Bootstrap(resamples=200, seed=0)
+NONE = float("nan")
+AKD = METRICS["akd_l1_dlib"]
 
 
-def score_all(half_way, clips, metrics=("l1", "psnr_frame"), lacking=None):
-    scores = []
-    for key, frames in clips.items():
-        methods, truth = score.drive("toy", half_way, half_way.clip_of(frames), [0], range(1, len(frames)))
-        sums = score.score(methods, truth, metrics, None)
-        scores.append(
-            score.ClipScore(
-                clip=key,
-                frames=len(truth),
-                size=32,
-                labels=half_way.labels,
-                sums=sums,
-                each={},
-                lacking=lacking or {},
-            )
+def values(*pairs, metric="akd_l1_dlib", needs=""):
+    return [
+        FrameValues(
+            pair=f"p{i}",
+            metric=metric,
+            values=np.array(frames, dtype=np.float64),
+            undetected=int(np.isnan(frames).sum()),
+            needs=needs,
         )
-    return scores
+        for i, frames in enumerate(pairs)
+    ]
 
 
-@pytest.fixture
-def config():
-    return EvalConfig(metrics=("l1", "psnr_frame"), resamples=200)
+FIRST = values([1, 2, NONE], [3, 4, 5])
+SECOND = values([4, NONE, 6], [7, 8, 9])
 
 
-def pick(table, name, method):
-    return next(r for r in table if (r["name"], r["method"]) == (name, method))
+def own(rows, metric="akd_l1_dlib", bootstrap=BOOTSTRAP):
+    (record,) = own_records(rows, "toy", [metric], {"vgg19": "random"}, "p", bootstrap)
+    return record
 
 
-def test_a_record_holds_the_value_over_all_clips(half_way, clips, config):
-    scores = score_all(half_way, clips)
-    table = records.records(scores, "toy", "p", config)
-    mean = np.mean([METRICS["l1"].compute(s.sums["toy", "l1"]) for s in scores])  # clips of equal length
-    assert pick(table, "l1", "toy")["value"] == pytest.approx(mean, rel=1e-12)
+def shared(**methods):
+    records = shared_records(methods, ["akd_l1_dlib"], {}, "p", BOOTSTRAP)
+    return {record.method: record for record in records}
 
 
-def test_every_record_says_what_it_may_be_compared_with(half_way, clips, config):
-    table = records.records(score_all(half_way, clips), "toy", "p", config)
-    wanted = {"name", "variant", "value", "n", "missing", "backend", "weights", "protocol"}
-    assert all(wanted <= set(record) for record in table)
-    assert len(table) == 2 * 3  # metrics, and the model beside two baselines
+# --- one method ---------------------------------------------------------------------------------------------
+def test_a_method_alone_is_reduced_over_its_own_frames():
+    record = own(FIRST)
+    assert (record.value, record.n, record.missing, record.undetected) == (3.0, 5, 1, 1)
 
 
-def test_a_record_of_the_model_says_whose_weights_it_has(half_way, clips, config):
-    table = records.records(score_all(half_way, clips), "toy", "p", config)
-    assert pick(table, "l1", "toy")["labels"] == {"kp_detector": "distilled from dlib landmarks"}
-    assert pick(table, "l1", "copy_source")["labels"] == {}
+def test_a_record_names_what_it_may_be_compared_with():
+    record = own(FIRST)
+    assert (record.frames, record.protocol, record.variant) == ("own", "p", "mean_abs_68x2_256px")
+    assert record.backend.startswith("dlib_hog + dlib68")
+    assert record.weights == ["dlib_sp68"]
+    assert record.provenance == {"vgg19": "random"}
 
 
-def test_the_interval_holds_the_value_and_is_the_same_each_time(half_way, clips, config):
-    scores = score_all(half_way, clips)
-    first, second = (pick(records.records(scores, "toy", "p", config), "l1", "toy") for _ in range(2))
-    assert first == second
-    assert first["low"] < first["value"] < first["high"]
+def test_the_interval_holds_the_value_and_is_the_same_each_time():
+    record = own(FIRST)
+    assert record == own(FIRST)
+    assert record.low < record.value < record.high
 
 
-def test_one_clip_has_no_interval(half_way, clips, config):
-    one = dict([next(iter(clips.items()))])
-    record = pick(records.records(score_all(half_way, one), "toy", "p", config), "l1", "toy")
-    assert (record["low"], record["high"]) == (None, None)
+def test_one_pair_has_no_interval():
+    assert (own(FIRST[:1]).low, own(FIRST[:1]).high) == (None, None)
 
 
-def test_the_order_of_clips_does_not_matter(half_way, clips, config):
-    scores = score_all(half_way, clips)
-    forward, backward = (records.records(s, "toy", "p", config) for s in (scores, scores[::-1]))
-    assert pick(forward, "l1", "toy")["value"] == pytest.approx(
-        pick(backward, "l1", "toy")["value"], rel=1e-12
-    )
+def test_the_order_of_pairs_does_not_matter():
+    assert own(FIRST[::-1]) == own(FIRST)
 
 
-def test_a_metric_without_its_net_is_named_not_replaced(half_way, clips):
-    config = EvalConfig(metrics=("akd_l1_dlib",))
-    scores = score_all(half_way, clips, ("akd_l1_dlib",), {"akd_l1_dlib": "dlib_sp68"})
-    record = pick(records.records(scores, "toy", "p", config), "akd_l1_dlib", "toy")
-    assert (record["value"], record["note"]) == (None, "not computed: needs dlib_sp68")
+def test_pooled_psnr_pools_the_squared_errors_of_all_pairs():
+    rows = values([0.1, 0.2], [0.4], metric="psnr_pooled")
+    assert own(rows, "psnr_pooled").value == pytest.approx(-10 * np.log10(0.7 / 3))
 
 
-def test_figures_name_the_baselines_apart(half_way, clips, config):
-    named = records.figures(records.records(score_all(half_way, clips), "toy", "p", config), "toy")
-    assert set(named) == {
-        f"eval/{o}{m}" for o in ("", "copy_source/", "codec/") for m in ("l1", "psnr_frame")
-    }
+def test_a_metric_without_its_net_is_named_not_replaced():
+    record = own(values([], [], needs="dlib_sp68"))
+    assert (record.value, record.note, record.n) == (None, "not computed: needs dlib_sp68", 0)
 
 
-def test_another_number_of_sources_is_another_protocol(config):
-    one = records.protocol_id(config, 64, ["a"])
-    assert "sources" not in one
-    two = records.protocol_id(replace(config, sources=2), 64, ["a"])
-    assert two == one.replace("self_first; ", "self_first; 2 sources from first to last, not scored; ")
+def test_no_frame_with_a_face_leaves_the_value_out_and_explains_why():
+    record = own(values([NONE, NONE]))
+    assert record.value is None
+    assert record.note == "not computed: in no frame do toy and the truth show a face; toy lacks it in 2"
 
 
-def test_another_clip_list_is_another_protocol(config):
-    assert records.protocol_id(config, 64, ["a", "b"]) != records.protocol_id(config, 64, ["a", "c"])
+@pytest.mark.parametrize(("lost", "often"), [(5, False), (6, True)])
+def test_more_than_5_percent_without_a_face_is_often(lost, often):
+    assert own(values([NONE] * lost + [1.0] * (100 - lost))).often_missing is often
+
+
+# --- all methods --------------------------------------------------------------------------------------------
+def test_all_methods_count_the_frames_in_which_each_has_a_value():
+    found = shared(a=FIRST, b=SECOND)
+    assert {(r.n, r.missing) for r in found.values()} == {(4, 2)}
+    assert (found["a"].value, found["b"].value) == ((1 + 3 + 4 + 5) / 4, (4 + 7 + 8 + 9) / 4)
+    assert {r.frames for r in found.values()} == {"shared"}
+
+
+def test_a_method_that_lacks_the_weights_takes_no_frame_from_the_others():
+    found = shared(a=FIRST, b=values([], [], needs="dlib_sp68"))
+    assert found["a"].n == 5
+    assert found["b"].note == "not computed: needs dlib_sp68"
+
+
+def test_a_pair_that_one_method_lacks_counts_for_none():
+    assert set(shared_frames({"a": FIRST, "b": SECOND[:1]})) == {"p0"}
+    assert shared(a=FIRST, b=SECOND[:1])["a"].n == 1
+
+
+def test_without_a_shared_frame_the_value_is_left_out_and_explains_why():
+    found = shared(a=values([1, NONE]), b=values([NONE, 1]))
+    assert found["a"].value is None
+    assert found["a"].note == "not computed: in no frame do all methods show a face; a lacks it in 1"
+
+
+def test_states_are_in_order_of_the_pairs():
+    assert list(states_of(FIRST[::-1])) == ["p0", "p1"]
+
+
+# --- two methods --------------------------------------------------------------------------------------------
+def test_two_methods_are_compared_on_the_frames_that_both_have():
+    difference = compare(AKD, ("a", FIRST), ("b", SECOND), BOOTSTRAP)
+    assert difference.n == 4
+    assert difference.value == pytest.approx((1 + 3 + 4 + 5) / 4 - (4 + 7 + 8 + 9) / 4)
+    assert difference.first_is_better
+    assert difference.low <= difference.value <= difference.high
+
+
+def test_a_difference_that_is_alike_in_all_pairs_is_clear():
+    assert compare(AKD, ("a", FIRST), ("b", SECOND), BOOTSTRAP).clear
+    mixed = values([4, 4], [1, 1]), values([1, 1], [4, 4])
+    assert not compare(AKD, ("a", mixed[0]), ("b", mixed[1]), BOOTSTRAP).clear
+
+
+def test_higher_is_better_where_the_metric_says_so():
+    ssim = METRICS["ssim"]
+    high, low = values([0.9, 0.9], metric="ssim"), values([0.2, 0.3], metric="ssim")
+    assert compare(ssim, ("a", high), ("b", low), BOOTSTRAP).first_is_better
+    assert not compare(ssim, ("b", low), ("a", high), BOOTSTRAP).first_is_better
+
+
+def test_methods_that_share_no_frame_are_not_compared():
+    assert compare(AKD, ("a", values([1, NONE])), ("b", values([NONE, 1])), BOOTSTRAP) is None

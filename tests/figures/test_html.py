@@ -4,7 +4,7 @@ from pipelines.figures.html import GREY, Section, Strip, esc, histogram, number,
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
+    ("value", "text"),
     [
         (21.5349, "21.53"),
         (0.042132, "0.04213"),
@@ -14,8 +14,8 @@ from pipelines.figures.html import GREY, Section, Strip, esc, histogram, number,
         (-3.5, "-3.500"),
     ],
 )
-def test_numbers_show_four_significant_digits(value, shown):
-    assert number(value) == shown
+def test_numbers_show_four_significant_digits(value, text):
+    assert number(value) == text
 
 
 def test_text_is_escaped():

@@ -7,32 +7,27 @@ from typing import Any
 from pipelines.runs.summary import score_table
 
 
-def record(method: str, value: float | None = 1.0, note: str = "", **labels: str) -> dict[str, Any]:
-    return {"name": "l1", "method": method, "value": value, "note": note, "labels": labels}
+def record(method: str, value: float | None = 1.0, note: str = "", **provenance: str) -> dict[str, Any]:
+    return {"name": "l1", "method": method, "value": value, "note": note, "provenance": provenance}
 
 
 def test_the_closing_table_says_which_weights_are_not_the_published_ones():
-    copied = record("copy_source")
-    lines = score_table(
-        {
-            "fsrt": [record("fsrt", vgg19="random", kp_detector="distilled"), copied],
-            "headgan": [record("headgan", tokens="none"), copied],
-        }
-    )
+    trained = record("fsrt", vgg19="random", kp_detector="distilled"), record("headgan", tokens="none")
+    lines = score_table([*trained, record("copy_source")])
     assert lines[0].split() == ["metric", "fsrt", "(ours)", "headgan", "(ours)", "copy-source"]
     assert lines[2:] == ["  fsrt: kp_detector distilled, vgg19 random", "  headgan: tokens none"]
 
 
 def test_a_table_of_published_weights_says_nothing():
-    assert len(score_table({"fsrt": [record("fsrt")]})) == 2
+    assert len(score_table([record("fsrt")])) == 2
 
 
 def test_a_metric_that_lacks_its_net_says_so():
-    lines = score_table({"fsrt": [record("fsrt", None, "not computed: needs dlib_sp68")]})
+    lines = score_table([record("fsrt", None, "not computed: needs dlib_sp68")])
     assert lines[2:] == ["  l1: not computed: needs dlib_sp68"]
 
 
 def test_a_metric_that_leaves_out_frames_says_how_many():
     some = [record(method) | {"n": 16, "missing": 76} for method in ("fsrt", "copy_source")]
-    lines = score_table({"fsrt": some})
+    lines = score_table(some)
     assert lines[2:] == ["  l1: over 16 of 92 frames, the others show no face somewhere"]

@@ -1,43 +1,39 @@
-"""What a metric is: a pure `update` from one clip to sums, sums that add, and a `compute` from sums to the
-value.
+"""What a metric is: a pure function from the frames of a method and of the truth (or features of them) to a
+value for each frame, and how the mean of these becomes the metric's value.
 
-T = frames of a clip; images are float64 RGB in [0,1], shape (T,H,W,3). Sums are float64 and merge by `+`, so
-clips can be scored in any process, in any order, and resampled for a confidence interval without scoring them
+T = frames of a pair; images are float64 RGB in [0,1], shape (T,H,W,3). The values of frames are kept, so that
+methods can be compared on any frames that they share, and resampled for an interval, without scoring them
 again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, fields
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-S = TypeVar("S", bound="Sums")
+from pipelines.eval.features import FRAMES
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
-    """Base of every metric's state. All fields are sums, so two states of the same metric add field by
-    field."""
+class FrameSums:
+    """What is known of some frames: states of any frames add up to that of all of them."""
 
     n: float = 0.0
     """Frames that entered the value."""
     missing: float = 0.0
-    """Frames left out, for every method compared alike."""
+    """Frames left out."""
+    total: float = 0.0
+    """Sum of the values of those that entered."""
 
-    def __add__(self: S, other: S) -> S:
-        if type(self) is not type(other):
-            raise TypeError(f"{type(self).__name__} + {type(other).__name__}: states of one metric only")
-        return type(self)(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+    def __add__(self, other: FrameSums) -> FrameSums:
+        return FrameSums(self.n + other.n, self.missing + other.missing, self.total + other.total)
 
-    @classmethod
-    def from_array(cls: type[S], values: np.ndarray) -> S:
-        """(fields,) float64 in declaration order, as `astuple` gives them."""
-        if len(values) != len(fields(cls)):
-            raise ValueError(f"{cls.__name__}: {len(values)} values for {len(fields(cls))} fields")
-        return cls(*(float(v) for v in values))
+
+def _mean(mean: float) -> float:
+    return mean
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,23 +41,31 @@ class Metric:
     name: str
     """Two values may be compared only if name, variant, backend and protocol agree."""
     title: str
+    meaning: str
+    """One line for readers of the report."""
     variant: str
     better: Literal["up", "down"]
     unit: str
-    reads: Literal["frames", "landmarks"]
-    state: type[Any]
-    update: Callable[..., Any]
-    """frames: update(prediction, target). landmarks: update(prediction, target, keep); see the metric's
-    file."""
-    compute: Callable[[Any], float]
-    """NaN when no frame entered."""
-    each: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
-    """landmarks: each(prediction, target) -> the value of every frame (T,), NaN where a face is missing. From
-    these, methods that were scored apart can be compared on the frames that they share."""
-    over: Callable[[np.ndarray, np.ndarray], Any] | None = None
-    """landmarks: over(values of `each`, keep) -> sums, as `update` gives them."""
-    needs: tuple[str, ...] = ()
-    """Weight ids; without them the value is reported "not computed: needs <id>"."""
+    per_frame: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    """(T,...) of the method and (T,...) of the truth -> (T,) float64, NaN where either lacks the feature."""
+    feature: str = FRAMES
+    """What it compares: the frames themselves, float64 in [0,1], or a name in FEATURES."""
+    finish: Callable[[float], float] = _mean
+    """From the mean over frames to the value."""
+
+    def compute(self, sums: FrameSums) -> float:
+        """NaN where no frame entered."""
+        return self.finish(sums.total / sums.n) if sums.n else float("nan")
+
+
+def sums_of(values: np.ndarray, keep: np.ndarray | None = None) -> FrameSums:
+    """Values of frames (T,), and which of them count (T,) bool; by default those that have one."""
+    keep = np.isfinite(values) if keep is None else keep
+    if keep.shape != values.shape:
+        raise ValueError(f"keep {keep.shape} for {len(values)} frames: expected one bool each")
+    if not np.isfinite(values[keep]).all():
+        raise ValueError("keep names frames without a value")
+    return FrameSums(float(keep.sum()), float((~keep).sum()), float(values[keep].sum()))
 
 
 def check_pair(prediction: np.ndarray, target: np.ndarray) -> None:

@@ -8,21 +8,14 @@ name's record.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from pipelines.errors import UserError
-from pipelines.eval.metrics.metric import Metric, Sums, check_pair
+from pipelines.eval.metrics.metric import Metric, check_pair
 
 SIGMA = 1.5
 RADIUS = 5  # int(3.5 sigma + 0.5), scikit-image's truncation
 C1, C2 = 0.01**2, 0.03**2  # (K1 L)^2, (K2 L)^2 with data range L = 1
-
-
-@dataclass(frozen=True, slots=True)
-class SsimSums(Sums):
-    total: float = 0.0
 
 
 def _blur(images: np.ndarray) -> np.ndarray:
@@ -46,21 +39,16 @@ def ssim_frame(prediction: np.ndarray, target: np.ndarray) -> float:
     return float((luminance * structure).mean())
 
 
-def update(prediction: np.ndarray, target: np.ndarray) -> SsimSums:
-    """Two (T,H,W,3) in [0,1], at least 11 px a side -> sums."""
+def per_frame(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Two (T,H,W,3) in [0,1], at least 11 px a side -> (T,)"""
     check_pair(prediction, target)
     if min(target.shape[1:3]) < 2 * RADIUS + 1:
         raise UserError(f"SSIM of {target.shape[1:3]} px frames: expected at least {2 * RADIUS + 1} a side")
     pairs = zip(prediction, target, strict=True)
-    total = sum(ssim_frame(p.astype(np.float64), t.astype(np.float64)) for p, t in pairs)
-    return SsimSums(n=float(len(target)), total=total)
-
-
-def compute(sums: SsimSums) -> float:
-    return sums.total / sums.n if sums.n else float("nan")
+    return np.array([ssim_frame(p.astype(np.float64), t.astype(np.float64)) for p, t in pairs])
 
 
 SSIM = Metric(
-    name="ssim", title="SSIM", variant="gauss11_rgb_crop", better="up", unit="", reads="frames",
-    state=SsimSums, update=update, compute=compute,
+    name="ssim", title="SSIM", variant="gauss11_rgb_crop", better="up", unit="", per_frame=per_frame,
+    meaning="structural similarity with an 11-tap Gaussian window, per RGB channel, border dropped",
 )  # fmt: skip

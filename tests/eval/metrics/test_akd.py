@@ -1,41 +1,32 @@
 import numpy as np
 import pytest
 
-from pipelines.eval.metrics import akd
-
-ALL = np.ones(3, dtype=bool)
+from pipelines.eval.metrics import sums_of
+from pipelines.eval.metrics.akd import AKD_L1_DLIB, AKD_L2_DLIB, coordinate_distance
 
 
 def test_akd_l1_is_the_golden_one(landmarks, golden):
-    value = akd.compute(akd.update_l1(*landmarks, ALL))
+    value = AKD_L1_DLIB.compute(sums_of(AKD_L1_DLIB.per_frame(*landmarks)))
     assert value == pytest.approx(golden["landmarks"]["akd_fomm_l1_mean"], abs=1e-12)
 
 
 def test_akd_l2_is_the_golden_one(landmarks, golden):
-    value = akd.compute(akd.update_l2(*landmarks, ALL))
+    value = AKD_L2_DLIB.compute(sums_of(AKD_L2_DLIB.per_frame(*landmarks)))
     assert value == pytest.approx(golden["landmarks"]["akd_euclidean_mean"], abs=1e-12)
 
 
-def test_frames_left_out_are_counted_and_do_not_move_the_mean(landmarks, golden):
-    sums = akd.update_l1(*landmarks, np.array([True, False, True]))
-    per_frame = golden["landmarks"]["akd_fomm_per_frame"]
-    assert (sums.n, sums.missing) == (2, 1)
-    assert akd.compute(sums) == pytest.approx((per_frame[0] + per_frame[2]) / 2, abs=1e-12)
+def test_the_distance_of_each_frame_is_the_golden_one(landmarks, golden):
+    values = coordinate_distance(*landmarks)
+    assert values == pytest.approx(golden["landmarks"]["akd_fomm_per_frame"], abs=1e-12)
 
 
-def test_a_method_without_a_face_is_named_as_the_one_that_lost_it(landmarks):
-    prediction = landmarks[0].copy()
-    prediction[1] = np.nan
-    sums = akd.update_l1(prediction, landmarks[1], np.array([True, False, True]))
-    assert (sums.missing, sums.undetected) == (1, 1)
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_frame_without_a_face_on_either_side_has_no_value(landmarks, side):
+    points = [one.copy() for one in landmarks]
+    points[side][1] = np.nan
+    assert np.isfinite(coordinate_distance(*points)).tolist() == [True, False, True]
 
 
-def test_keeping_a_frame_without_a_face_is_an_error(landmarks):
-    prediction = landmarks[0].copy()
-    prediction[1] = np.nan
-    with pytest.raises(ValueError, match="intersection over all methods"):
-        akd.update_l1(prediction, landmarks[1], ALL)
-
-
-def test_no_face_anywhere_gives_nan(landmarks):
-    assert np.isnan(akd.compute(akd.update_l1(*landmarks, ~ALL)))
+def test_landmarks_of_another_number_are_refused(landmarks):
+    with pytest.raises(ValueError, match=r"expected two equal \(T,68,2\)"):
+        coordinate_distance(landmarks[0][:, :5], landmarks[1][:, :5])

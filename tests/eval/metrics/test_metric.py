@@ -1,26 +1,26 @@
-"""Properties every metric of the table shares: its state may be cut and merged in any way."""
+"""Properties every metric of the table shares: what is known of some frames may be cut and merged in any
+way."""
 
 import functools
 import operator
-from dataclasses import astuple
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.eval.metrics import METRICS, Metric
+from pipelines.eval.features import FRAMES
+from pipelines.eval.metrics import METRICS, FrameSums, Metric, sums_of
 
 
-def _states(metric: Metric, frames: int, seed: int) -> list:
-    """One state a frame of a made-up clip."""
+def _values(metric: Metric, frames: int, seed: int) -> np.ndarray:
+    """Of a made-up clip; some frames of metrics that compare faces have none."""
     rng = np.random.default_rng(seed)
-    if metric.reads == "frames":
-        a, b = rng.random((2, frames, 12, 12, 3))
-        return [metric.update(a[i : i + 1], b[i : i + 1]) for i in range(frames)]
-    a, b = rng.random((2, frames, 68, 2)) * 256
-    keep = rng.random(frames) > 0.3
-    return [metric.update(a[i : i + 1], b[i : i + 1], keep[i : i + 1]) for i in range(frames)]
+    shape = (12, 12, 3) if metric.feature == FRAMES else (68, 2)
+    a, b = rng.random((2, frames, *shape))
+    if metric.feature != FRAMES:
+        a[rng.random(frames) < 0.3] = np.nan
+    return metric.per_frame(a, b)
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -28,31 +28,33 @@ def _states(metric: Metric, frames: int, seed: int) -> list:
 @given(frames=st.integers(1, 6), seed=st.integers(0, 2**32 - 1), data=st.data())
 def test_states_merge_alike_in_any_order_and_grouping(name, frames, seed, data):
     metric = METRICS[name]
-    states = _states(metric, frames, seed)
-    whole = functools.reduce(operator.add, states, metric.state())
+    values = _values(metric, frames, seed)
+    states = [sums_of(values[i : i + 1]) for i in range(frames)]
     shuffled = data.draw(st.permutations(states))
     cut = data.draw(st.integers(0, frames))
-    parts = [
-        functools.reduce(operator.add, part, metric.state()) for part in (shuffled[:cut], shuffled[cut:])
-    ]
-    assert metric.compute(parts[0] + parts[1]) == pytest.approx(metric.compute(whole), rel=1e-12, nan_ok=True)
-    assert (parts[0] + parts[1]).n == whole.n
+    parts = [functools.reduce(operator.add, part, FrameSums()) for part in (shuffled[:cut], shuffled[cut:])]
+    everything = sums_of(values)
+    assert metric.compute(parts[0] + parts[1]) == pytest.approx(
+        metric.compute(everything), rel=1e-12, nan_ok=True
+    )
+    assert (parts[0] + parts[1]).n == everything.n
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_the_zero_state_changes_nothing(name):
-    metric = METRICS[name]
-    state = _states(metric, 1, 7)[0]
-    assert state + metric.state() == state
+def test_every_frame_has_one_value(name):
+    assert _values(METRICS[name], 5, 3).shape == (5,)
 
 
-@pytest.mark.parametrize("name", METRICS)
-def test_a_state_survives_the_trip_through_an_array(name):
-    metric = METRICS[name]
-    state = _states(metric, 1, 3)[0]
-    assert metric.state.from_array(np.array(astuple(state))) == state
+def test_frames_left_out_are_counted_and_do_not_move_the_mean():
+    sums = sums_of(np.array([1.0, np.nan, 3.0]))
+    assert sums == FrameSums(n=2, missing=1, total=4.0)
 
 
-def test_states_of_two_metrics_do_not_add():
-    with pytest.raises(TypeError, match="one metric only"):
-        METRICS["l1"].state() + METRICS["ssim"].state()
+def test_only_the_frames_to_keep_are_counted():
+    sums = sums_of(np.array([1.0, 2.0, 4.0]), np.array([True, False, True]))
+    assert sums == FrameSums(n=2, missing=1, total=5.0)
+
+
+def test_keeping_a_frame_without_a_value_is_an_error():
+    with pytest.raises(ValueError, match="frames without a value"):
+        sums_of(np.array([1.0, np.nan]), np.array([True, True]))

@@ -1,0 +1,160 @@
+"""What the report knows of one protocol: every method's values, reduced in three ways, and its pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from pipelines.eval import comparison_roles as roles
+from pipelines.eval.methods import BASELINES, COPY, DRIVING, TRUTH
+from pipelines.eval.metrics import METRICS
+from pipelines.eval.pairs import ABOUT, About, evenly
+from pipelines.eval.records import (
+    Bootstrap,
+    Difference,
+    FrameValues,
+    Record,
+    compare,
+    finite,
+    own_records,
+    shared_frames,
+    shared_records,
+    states_of,
+)
+from pipelines.eval.samples import Kept, Samples, make_samples
+from pipelines.eval.score import Summary, about_method, read_summary, read_values
+
+if TYPE_CHECKING:
+    from pipelines.eval.config import ReportConfig
+    from storage.families import Artifact
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    name: str
+    """Of the protocol in the run file."""
+    about: About
+    models: list[str]
+    summaries: dict[str, Summary] = field(default_factory=dict)
+    """Of the methods that are scored."""
+    own: list[Record] = field(default_factory=list)
+    """Each method on its own frames."""
+    shared: list[Record] = field(default_factory=list)
+    """All methods on the frames that all of them have."""
+    differences: list[Difference] = field(default_factory=list)
+    """Two methods on the frames that both have: models with each other, and with the copied source."""
+    spread: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    """(method, metric) -> the value of each pair, over the shared frames."""
+    samples: dict[str, Samples] = field(default_factory=dict)
+    """Of each model."""
+    provenance: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Of each model: parts that do not carry the published weights."""
+
+    def record(self, metric: str, method: str, own: bool = False) -> Record | None:
+        records = self.own if own else self.shared
+        return next((r for r in records if (r.name, r.method) == (metric, method)), None)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names in the order of the table of metrics."""
+        return [name for name in METRICS if any(r.name == name for r in self.shared)]
+
+    def as_data(self) -> dict[str, Any]:
+        """For report.json."""
+        return {
+            "protocol": self.about.protocol,
+            "rejected": self.about.rejected,
+            "models": self.models,
+            "provenance": self.provenance,
+            "methods": {method: asdict(summary) for method, summary in self.summaries.items()},
+            "own": [asdict(record) for record in self.own],
+            "shared": [asdict(record) for record in self.shared],
+            "differences": [asdict(difference) for difference in self.differences],
+        }
+
+
+def read_comparisons(inputs: Mapping[str, Artifact], config: ReportConfig) -> list[Comparison]:
+    """One for each protocol, in the order in which the graph lists them."""
+    return [read_comparison(name, inputs, config) for name in roles.protocols(inputs)]
+
+
+def read_comparison(name: str, inputs: Mapping[str, Artifact], config: ReportConfig) -> Comparison:
+    about = About(**json.loads(inputs[roles.pairs(name)].path(ABOUT).read_text()))
+    generated = roles.of_protocol(inputs, name, roles.GENERATED)
+    scores = roles.of_protocol(inputs, name, roles.SCORE)
+    models = [method for method in generated if method not in (*BASELINES, TRUTH, DRIVING)]
+    bootstrap = Bootstrap(resamples=config.resamples, seed=config.seed)
+    provenance = {model: about_method(generated[model].family())["provenance"] for model in models}
+    values = {method: read_values(scores[method]) for method in (*models, *BASELINES) if method in scores}
+    metrics = [
+        name for name in METRICS if any(one.metric == name for rows in values.values() for one in rows)
+    ]
+    return Comparison(
+        name=name,
+        about=about,
+        models=models,
+        provenance=provenance,
+        summaries={method: read_summary(artifact) for method, artifact in scores.items()},
+        own=[
+            record
+            for method, rows in values.items()
+            for record in own_records(
+                rows, method, metrics, provenance.get(method, {}), about.protocol, bootstrap
+            )
+        ],
+        shared=shared_records(values, metrics, provenance, about.protocol, bootstrap),
+        differences=_differences(values, models, metrics, bootstrap),
+        spread=_spread(values, metrics),
+        samples={model: _samples(model, provenance[model], generated, about, config) for model in models},
+    )
+
+
+def _differences(
+    values: Mapping[str, Sequence[FrameValues]],
+    models: Sequence[str],
+    metrics: Sequence[str],
+    bootstrap: Bootstrap,
+) -> list[Difference]:
+    compared = [method for method in (*models, COPY) if method in values]
+    found = []
+    for name in metrics:
+        rows = {method: [one for one in values[method] if one.metric == name] for method in compared}
+        for first, second in combinations(compared, 2):
+            difference = compare(METRICS[name], (first, rows[first]), (second, rows[second]), bootstrap)
+            found += [difference] if difference else []
+    return found
+
+
+def _spread(
+    values: Mapping[str, Sequence[FrameValues]], metrics: Sequence[str]
+) -> dict[tuple[str, str], list[float]]:
+    found = {}
+    for name in metrics:
+        table = {method: [one for one in rows if one.metric == name] for method, rows in values.items()}
+        keep = shared_frames(table)
+        for method, rows in table.items():
+            of_pairs = (finite(METRICS[name].compute(state)) for state in states_of(rows, keep).values())
+            found[method, name] = [value for value in of_pairs if value is not None]
+    return found
+
+
+def _samples(
+    model: str,
+    provenance: Mapping[str, str],
+    generated: Mapping[str, Artifact],
+    about: About,
+    config: ReportConfig,
+) -> Samples:
+    real = generated[TRUTH if about.has_truth else DRIVING].family()
+    kept = Kept(
+        generated=generated[model].family(),
+        source=generated[COPY].family(),
+        driving=real,
+        has_truth=about.has_truth,
+    )
+    return make_samples(
+        model, provenance, kept, evenly(kept.generated.keys, config.grid_pairs), config.videos
+    )

@@ -1,0 +1,53 @@
+"""The sections `eval` and `report` of a run file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pipelines.eval.metrics import METRICS
+from pipelines.eval.protocols import Protocol
+
+CHECKPOINTS = {"last": "model.safetensors", "best": "best.safetensors"}
+"""What a training phase publishes for each value of `EvalConfig.checkpoint`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalConfig:
+    protocols: dict[str, Protocol | None] = field(default_factory=lambda: {"self": Protocol()})
+    """Name -> how pairs are made and judged; null leaves one of the defaults out."""
+    metrics: tuple[str, ...] = tuple(METRICS)
+    """Names from pipelines/eval/metrics, of protocols whose pairs have a ground truth."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Of the model's last phase: its last step, or the step of the best validation PSNR."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.metrics if name not in METRICS]
+        if unknown or not self.metrics:
+            raise ValueError(f"metrics {list(self.metrics)}: expected some of {', '.join(METRICS)}")
+
+    @property
+    def active(self) -> dict[str, Protocol]:
+        """The protocols that are not left out."""
+        return {name: protocol for name, protocol in self.protocols.items() if protocol is not None}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportConfig:
+    title: str = "Face reenactment, compared"
+    """Heading of the page."""
+    grid_pairs: int = 4
+    """Rows of each sample grid, spread evenly over the pairs."""
+    videos: int = 2
+    """Side-by-side videos of each model, of the first pairs of its grid; each adds its size to the page."""
+    resamples: int = 1000
+    """Bootstrap resamples over pairs behind each 95 % interval."""
+    seed: int = 0
+    """Of the bootstrap."""
+
+    def __post_init__(self) -> None:
+        for name in ("grid_pairs", "resamples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: expected 1 or more")
+        if not 0 <= self.videos <= self.grid_pairs:
+            raise ValueError(f"videos {self.videos}: expected 0 to grid_pairs, {self.grid_pairs}")

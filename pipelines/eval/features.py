@@ -1,0 +1,79 @@
+"""Nodes `features.<method>.<protocol>.<feature>`: what metrics compare beside the frames themselves, computed
+once for each method and once for the truth.
+
+FEATURES: every feature by name. To add one: a stage function in a file of its own, and a line in the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from pipelines.figures import pictures
+
+if TYPE_CHECKING:
+    from models.perception.interfaces import FaceDetector, Landmarker
+    from pipelines.eval.pair_clips import Sample, Samples
+
+FRAME_SIZE = 256
+"""Side, in pixels, at which landmarks are sought: distances are in its pixels."""
+FRAMES = "frames"
+"""What a metric reads that compares the frames themselves."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Feature:
+    run: str
+    """"module:function" of the keyed stage; its input has the role `generated`."""
+    field: str
+    """Of the samples that it gives (storage/shards.py)."""
+    nets: tuple[str, ...]
+    """Names in models.perception.NETS."""
+    backend: str
+    """How it is computed, in words: two values may be compared only if these agree."""
+
+
+DLIB68 = "landmarks.dlib68"
+LANDMARK_WEIGHTS = "dlib_sp68"
+FEATURES: dict[str, Feature] = {
+    DLIB68: Feature(
+        run="pipelines.eval.features:landmarks_dlib68",
+        field="landmarks",
+        nets=("dlib_hog", "dlib68"),
+        backend=f"dlib_hog + dlib68 on frames resized to {FRAME_SIZE} px, largest face",
+    ),
+}
+
+
+def landmarks_dlib68(
+    inputs: Mapping[str, Samples], config: object, nets: Mapping[str, object], runtime: object = None
+) -> Iterator[Sample]:
+    """68 points in each generated frame: (T,68,2) float32, NaN where no face is found. Without the net, whose
+    weights are missing."""
+    sample = inputs["generated"][0]
+    if "dlib68" not in nets:
+        yield {"__key__": sample["__key__"], "needs": {"weights": LANDMARK_WEIGHTS}}
+        return
+    detector, landmarker = cast("FaceDetector", nets["dlib_hog"]), cast("Landmarker", nets["dlib68"])
+    points = find_landmarks(sample["frames"], detector, landmarker)
+    yield {"__key__": sample["__key__"], "landmarks": points}
+
+
+def find_landmarks(frames: np.ndarray, detector: FaceDetector, landmarker: Landmarker) -> np.ndarray:
+    """(T,S,S,3) uint8 -> (T,68,2) float32, pixels of frames resized to FRAME_SIZE; NaN where no face is
+    found."""
+    images = pictures.to_uint8(pictures.resize(frames, FRAME_SIZE))
+    return landmarker.landmarks(images, largest_faces(detector.detect(images)))
+
+
+def largest_faces(detections: Sequence[np.ndarray]) -> np.ndarray:
+    """Boxes of each frame (n,5) -> (T,4) float32: the one of largest area, NaN where there is none."""
+    boxes = np.full((len(detections), 4), np.nan, np.float32)
+    for t, rows in enumerate(detections):
+        if len(rows):
+            area = (rows[:, 2] - rows[:, 0]) * (rows[:, 3] - rows[:, 1])
+            boxes[t] = rows[int(area.argmax()), :4]
+    return boxes

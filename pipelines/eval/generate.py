@@ -1,0 +1,157 @@
+"""Nodes `generate.<method>.<protocol>`: the frames that a method makes of each pair, kept without loss.
+
+Methods are the run's models, and what they are compared with: the truth (the driving frames at the judged
+size, of protocols that have one), `copy_source` (the source frame, unchanged) and `codec` (the truth through
+our own MP4). All are judged at the protocol's size: pictures of another size are resized, by area averages
+where they shrink, and everything is rounded to 8 bit, as a user would save it.
+
+T = driving frames of a pair, S = the judged size, I = a model's own image size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
+from typing import Protocol as Interface
+
+import numpy as np
+
+from models.reenactor import ClipFrames, Transfer
+from pipelines.errors import UserError
+from pipelines.eval.pair_clips import PairClip, Sample, Samples, clips_of
+from pipelines.eval.pairs import Pair, PairRow
+from pipelines.eval.protocols import Motion
+from pipelines.figures import pictures
+from storage.frame_codec import Encoded, encoded
+
+if TYPE_CHECKING:
+    from models.task import Clip
+    from models.reenactor import Reenactor
+    from pipelines.cluster.runtime import RuntimeConfig
+    from pipelines.eval.evaluated_models import EvaluatedModel
+
+PAIRS = "pairs"
+"""Role of the input that is the table of pairs; all others are families of clips."""
+PNG_SHARE = 0.6
+"""Bytes of a lossless frame over those of its pixels: 0.45 to 0.6 on generated and on real faces."""
+
+
+class Sized(Interface):
+    """What the baselines read of a protocol: all else of it is in the pair."""
+
+    @property
+    def size(self) -> int: ...
+
+
+class Settings(Sized, Interface):
+    """What a model reads of it."""
+
+    @property
+    def motion(self) -> Motion: ...
+
+
+def generate(
+    inputs: Mapping[str, Samples], config: Settings, nets: Mapping[str, object], runtime: RuntimeConfig
+) -> Iterator[Sample]:
+    """A model drives one pair. nets: `model`, and the perception nets that it needs."""
+    pair, source, driving = _pair_of(inputs)
+    model = cast("EvaluatedModel", nets["model"])
+    reenactor = model.ready(nets, "cuda" if runtime.use_gpu else "cpu")
+    images = drive(reenactor, pair, source, driving, config.motion)
+    frames = pictures.to_uint8(
+        images if images.shape[1] == config.size else pictures.resize(images, config.size)
+    )
+    yield {
+        "__key__": pair.id,
+        "frames": lossless(frames),
+        "visualization": visualization(reenactor, pair, source, driving),
+        "method": {"provenance": dict(reenactor.labels), "image_size": reenactor.image_size},
+    }
+
+
+def driving_frames(
+    inputs: Mapping[str, Samples], config: Sized, nets: Mapping[str, object], runtime: object = None
+) -> Iterator[Sample]:
+    """The driving frames themselves."""
+    pair, _, driving = _pair_of(inputs)
+    yield {"__key__": pair.id, "frames": lossless(_at_size(driving, pair.driving_frames, config.size))}
+
+
+def copy_source(
+    inputs: Mapping[str, Samples], config: Sized, nets: Mapping[str, object], runtime: object = None
+) -> Iterator[Sample]:
+    """The first source frame: one picture, which stands for every driving frame."""
+    pair, source, _ = _pair_of(inputs)
+    yield {"__key__": pair.id, "frames": lossless(_at_size(source, pair.source_frames[:1], config.size))}
+
+
+def codec(
+    inputs: Mapping[str, Samples], config: Sized, nets: Mapping[str, object], runtime: object = None
+) -> Iterator[Sample]:
+    """The driving frames after one trip through the MP4 that we write: what a perfect model's video
+    scores."""
+    pair, _, driving = _pair_of(inputs)
+    frames = pictures.through_codec(_at_size(driving, pair.driving_frames, config.size))
+    yield {"__key__": pair.id, "frames": lossless(frames)}
+
+
+def drive(
+    reenactor: Reenactor, pair: Pair, source: PairClip, driving: PairClip, motion: Motion
+) -> np.ndarray:
+    """-> (T,I,I,3) float in [0,1]. UserError where the checkpoint gives what is no number."""
+    transfer = Transfer(motion=motion)
+    reenactor.check(transfer)
+    images = reenactor.drive(
+        _frames_of(source, pair.source_frames), _frames_of(driving, pair.driving_frames), transfer
+    )
+    size = reenactor.image_size
+    expected = (len(pair.driving_frames), size, size, 3)
+    if images.shape != expected:
+        raise ValueError(
+            f"pair {pair.id}: the model gave frames of shape {images.shape}, expected {expected}"
+        )
+    if not np.isfinite(images).all():
+        raise UserError(
+            f"pair {pair.id}: the model gave values that are not finite; its checkpoint is unusable"
+        )
+    return images
+
+
+def visualization(
+    reenactor: Reenactor, pair: Pair, source: PairClip, driving: PairClip
+) -> dict[str, np.ndarray]:
+    """What the model shows of how it made the middle frame: title, with its place in front -> (I,I,3)
+    uint8."""
+    middle = pair.driving_frames[len(pair.driving_frames) // 2]
+    own = reenactor.explain(_frames_of(source, pair.source_frames), _frames_of(driving, [middle]))
+    expected = (reenactor.image_size,) * 2 + (3,)
+    for title, image in own.items():
+        if image.shape != expected or image.dtype != np.uint8:
+            raise ValueError(f"picture {title!r}: {image.dtype} {image.shape}, expected uint8 {expected}")
+    return {f"{place} {title}": image for place, (title, image) in enumerate(own.items())}
+
+
+def lossless(frames: np.ndarray) -> Encoded:
+    """(T,S,S,3) uint8 -> PNG files in one member"""
+    return encoded(frames, "png")
+
+
+def bytes_of(frames: int, size: int) -> int:
+    """About what so many generated frames of this side take in the store, for `plan`."""
+    return round(frames * size * size * 3 * PNG_SHARE)
+
+
+def _pair_of(inputs: Mapping[str, Samples]) -> tuple[Pair, PairClip, PairClip]:
+    """-> the pair, its source clip and its driving clip."""
+    pair = Pair.of(cast("PairRow", inputs[PAIRS][0]))
+    source, driving = clips_of([pair.source_clip, pair.driving_clip], inputs, besides=[PAIRS])
+    return pair, source, driving
+
+
+def _frames_of(clip: PairClip, frames: Sequence[int]) -> ClipFrames:
+    return ClipFrames(cast("Clip", clip), list(frames))
+
+
+def _at_size(clip: PairClip, frames: Sequence[int], size: int) -> np.ndarray:
+    """-> (len(frames),S,S,3) uint8"""
+    return pictures.to_uint8(pictures.resize(clip.frames(frames), size))

@@ -1,0 +1,190 @@
+"""The nodes of evaluation, for pipelines/graph.py:
+
+pairs.P ─┬─ generate.METHOD.P ─┬─ features.METHOD.P.FEATURE ─┐
+│                     ├─ score.METHOD.P ────────────┴─ report
+└─ generate.truth.P ──┴─ features.truth.P.FEATURE
+
+P is a protocol of the run. Methods are its models and the baselines; the truth has frames and features, and
+is scored against nobody. Only the features that a metric of the run reads are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from models.spec import ModelSpec, Reads
+from pipelines.engine.node import Read, Use
+from pipelines.eval import comparison_roles as roles
+from pipelines.eval.features import FEATURES, FRAMES
+from pipelines.eval.methods import BASELINES, COPY, DRIVING, FUNCTIONS, TRUTH
+from pipelines.eval.metrics import METRICS
+from pipelines.eval.pairs import COLUMNS
+from pipelines.runs.graph_builder import Run
+from storage.checkpoints import CHECKPOINTS
+
+GENERATED = "png"
+"""Codec of generated frames: without loss."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """A model of the run, as evaluation needs it."""
+
+    name: str
+    spec: ModelSpec
+    reads: Reads
+    """Family -> the fields that it reads of source and driving clips."""
+    nets: tuple[str, ...]
+    checkpoints: Mapping[str, str]
+    """Role, as inference knows it -> the node that publishes it."""
+
+
+def add_evaluation(run: Run, checkpoints: Mapping[str, Mapping[str, str]]) -> None:
+    """Every node of evaluation, after those of training. checkpoints: model -> role of a checkpoint -> the
+    node that publishes it."""
+    config, models = run.config, []
+    for name in config.models:
+        spec, section = config.spec(name), getattr(config, name)
+        models.append(Model(
+            name=name, spec=spec, reads=spec.driving_reads(section), nets=spec.inference_nets(section),
+            checkpoints=checkpoints[name],
+        ))  # fmt: skip
+    inputs: dict[str, Read] = {}
+    for name, protocol in config.eval.active.items():
+        inputs |= _Protocol(run, name, models, protocol.has_truth).add()
+    # fmt: off
+    run.whole("report", "eval.report:report", resources={}, reads=inputs, writes=("page",),
+              config=("report",), inputs="pipelines.eval.report:external",
+              packages=("av", "pillow"))  # of its videos and pictures
+    # fmt: on
+
+
+@dataclass(frozen=True, slots=True)
+class _Protocol:
+    """The nodes of one protocol."""
+
+    run: Run
+    name: str
+    models: list[Model]
+    has_truth: bool
+
+    @property
+    def corpus(self) -> str:
+        return getattr(self.run.config, self.models[0].name).data
+
+    def add(self) -> dict[str, Read]:
+        """-> what the report reads of them."""
+        self._pairs()
+        others = (TRUTH, *BASELINES) if self.has_truth else (DRIVING, COPY)
+        for method in others:
+            self._baseline(method)
+        for model in self.models:
+            self._model(model)
+        methods = [*(model.name for model in self.models), *others]
+        found = {roles.pairs(self.name): Read(self._at("pairs"), ("id",))}
+        found |= {
+            roles.generated(self.name, one): Read(self._at("generate", one), (FRAMES,)) for one in methods
+        }
+        if self.has_truth:
+            features = self._features(methods)
+            for method in (one for one in methods if one != TRUTH):
+                self._score(method, features)
+                found[roles.score(self.name, method)] = Read(self._at("score", method), ("values",))
+        return found
+
+    def _at(self, *stage_and_method: str) -> str:
+        return ".".join((*stage_and_method, self.name))
+
+    def _stage_of(self, method: str) -> str:
+        """What a method is, whatever a run calls it: that of a model names the model."""
+        return next((model.spec.name for model in self.models if model.name == method), method)
+
+    def _pairs(self) -> None:
+        families: dict[str, Read] = {}
+        for model in self.models:
+            for role, read in self.run.reads(model.name, model.reads, self.corpus).items():
+                others = [one for one in families if one.partition("#")[0] == role]
+                if read.node not in {families[one].node for one in others}:
+                    families[f"{role}#{len(others) + 1}" if others else role] = read
+        clips = self.run.at("clips", self.corpus)
+        # fmt: off
+        self.run.whole(self._at("pairs"), "eval.pairs:make_pairs", stage="pairs", table=True, resources={},
+                       reads={"recordings": Read(self.run.at("recordings", self.corpus), ("id", "split")),
+                              **families, "clips": Read(clips, (FRAMES,))},
+                       writes=COLUMNS, config={"protocol": f"eval.protocols.{self.name}"},
+                       inputs="pipelines.eval.pairs:external")
+        # fmt: on
+
+    def _generate(
+        self,
+        method: str,
+        function: str,
+        reads: Mapping[str, Read],
+        settings: tuple[str, ...],
+        **more: Any,
+    ) -> None:
+        """reads: role -> the fields of the clips that a pair names. settings: of the protocol."""
+        families = {role: replace(read, by="recordings") for role, read in reads.items()}
+        paths = {name: f"eval.protocols.{self.name}.{name}" for name in settings}
+        # fmt: off
+        self.run.add_keyed(self._at("generate", method), f"eval.generate:{function}", units=self._at("pairs"),
+                           reads={"pairs": Read(self._at("pairs"), COLUMNS), **families},
+                           config=paths, codec=GENERATED, **more)
+        # fmt: on
+
+    def _baseline(self, method: str) -> None:
+        packages = ("av",) if method in BASELINES else ()
+        clips = {"clips": Read(self.run.at("clips", self.corpus), (FRAMES,))}
+        # fmt: off
+        self._generate(method, FUNCTIONS[method], clips, ("size",),
+                       stage=f"generate.{FUNCTIONS[method]}", writes=(FRAMES,), packages=packages)
+        # fmt: on
+
+    def _model(self, model: Model) -> None:
+        config = self.run.config
+        name = CHECKPOINTS[config.eval.checkpoint]
+        files = {role: (node, name) for role, node in model.checkpoints.items()}
+        use = Use("pipelines.eval.evaluated_models:load", files)
+        reads = self.run.reads(model.name, model.reads, self.corpus)
+        # fmt: off
+        self._generate(model.name, "generate", reads, ("size", "motion"),
+                       stage=f"generate.{model.spec.name}",
+                       writes=(FRAMES, "visualization", "method"), uses={"model": use},
+                       code=(model.spec.inference,), nets=model.nets, packages=("torch", "scipy"),
+                       cpu=config.runtime.eval_cpus, gpu=int(config.runtime.use_gpu))
+        # fmt: on
+
+    def _features(self, methods: list[str]) -> list[str]:
+        """A node for each method and feature that the run's metrics read -> those features."""
+        used = [METRICS[name].feature for name in self.run.config.eval.metrics]
+        features = [name for name in dict.fromkeys(used) if name != FRAMES]
+        for name in features:
+            feature = FEATURES[name]
+            for method in methods:
+                # fmt: off
+                self.run.add_keyed(f"{self._at('features', method)}.{name}",
+                                   feature.run.removeprefix("pipelines."),
+                                   stage=f"features.{self._stage_of(method)}.{name}", units=self._at("pairs"),
+                                   reads={"generated": Read(self._at("generate", method), (FRAMES,))},
+                                   reads_codec=GENERATED,
+                                   writes=(feature.field, "needs"), nets=feature.nets, missing_weights="skip")
+                # fmt: on
+        return features
+
+    def _score(self, method: str, features: list[str]) -> None:
+        reads = {
+            "generated": Read(self._at("generate", method), (FRAMES,)),
+            TRUTH: Read(self._at("generate", TRUTH), (FRAMES,)),
+        }
+        for name in features:
+            field = FEATURES[name].field
+            reads[name] = Read(f"{self._at('features', method)}.{name}", (field,))
+            reads[f"{TRUTH}.{name}"] = Read(f"{self._at('features', TRUTH)}.{name}", (field,))
+        # fmt: off
+        self.run.whole(self._at("score", method), "eval.score:score", reads_codec=GENERATED,
+                       stage=f"score.{self._stage_of(method)}", arguments={"method": self._stage_of(method)},
+                       reads=reads, writes=("values",), config={"metrics": "eval.metrics"},
+                       resources={"cpu": 1}, packages=("scipy",))  # SSIM
+        # fmt: on

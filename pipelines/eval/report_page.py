@@ -1,0 +1,290 @@
+"""The report as HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pipelines.eval.captions import BASELINE_TEXTS
+from pipelines.eval.comparison import Comparison
+from pipelines.eval.methods import BASELINES, COPY
+from pipelines.eval.metrics import METRICS
+from pipelines.eval.records import MISSING_SHARE, Difference, Record, backend_of
+from pipelines.figures.html import COLOURS, GREY, Section, Strip, esc, facts, number, page, strips, table
+from pipelines.figures.pictures import data_uri
+
+FEW = 30
+"""Pairs below which a comparison is called an indication."""
+
+INTERVALS = """<p class="soft small">95 % bootstrap interval over pairs in small print. Green: the best of
+models and copied source, of those that lack a value in at most 5 % of their frames.</p>"""
+SHARED = """<p class="soft small">The frames that all methods share: values in this table were measured on the
+same frames in the same way. ⚠: frames left out because one of the methods shows no face in them.</p>"""
+OWN = """<p class="soft small">Each method on its own frames, beside the share in which it shows no face. Two
+values in this table may rest on different frames.</p>"""
+PAIRED = """<p class="soft small">Two methods on the frames that both have: the first less the second, with
+its interval. Bold: the interval leaves out zero.</p>"""
+DOTS = """<p class="soft small">Each dot is a pair, the tick the value over all, the bar its interval, on the
+frames that all methods share. The ground truth through the codec is left out: it is far better than the
+others and would flatten them.</p>"""
+CAVEAT = """<div class="note">These are the papers' own figures, not ours. They were measured on other data,
+at another training scale and with other detectors and metric variants than the results above, so no
+difference between the two tables says which model is better.</div>"""
+JITTER = """<p class="soft small">dlib's landmarks are whole pixels and jitter by 0.5 to 1 px: that much
+distance is the detector's own.</p>"""
+
+
+def render(title: str, comparisons: Sequence[Comparison], published: Sequence[Mapping[str, str]]) -> str:
+    models = list(dict.fromkeys(model for one in comparisons for model in one.models))
+    lead = "".join(
+        f'<p class="soft">{verdict(one, model)}</p>'
+        for one in comparisons
+        if one.shared
+        for model in one.models
+    )
+    summaries = [summary for one in comparisons for summary in one.summaries.values()]
+    pairs = max((summary.pairs for summary in summaries), default=0)
+    frames = max((summary.frames for summary in summaries), default=0)
+    tiles = [
+        (str(len(models)), "model" if len(models) == 1 else "models"),
+        (f"{pairs:,}", "held-out pairs"),
+        (f"{frames:,}", "frames scored"),
+        (str(len({r.name for one in comparisons for r in one.shared})), "metrics"),
+    ]
+    sections = [
+        Section("results", "Results", "".join(map(_results, comparisons))),
+        Section("spread", "Pair by pair", _spread(comparisons)),
+        Section("samples", "Samples", "".join(map(_samples, comparisons))),
+        Section("published", "What the papers report", _published(published, models)),
+        Section("provenance", "Where the numbers come from", "".join(map(_provenance, comparisons))),
+        Section("metrics", "How to read the metrics", _glossary(comparisons)),
+    ]
+    return page(title, lead, tiles, [section for section in sections if section.body])
+
+
+def verdict(one: Comparison, model: str) -> str:
+    """In one sentence: on how many metrics the model beats copying the source, on the frames that both
+    have."""
+    against = [d for d in one.differences if (d.first, d.second) == (model, COPY)]
+    won = [METRICS[d.metric].title for d in against if d.first_is_better]
+    lost = [METRICS[d.metric].title for d in against if not d.first_is_better]
+    text = f"<b>{esc(model)}</b> beats copying the source frame on {len(won)} of {len(against)} metrics"
+    text += f" ({esc(', '.join(won))})" if won else ""
+    text += f" and does not on {esc(', '.join(lost))}" if won and lost else ""
+    pairs = one.summaries[model].pairs
+    few = f" On {pairs} pair{'s' * (pairs != 1)} that is an indication, not a finding." if pairs < FEW else ""
+    return f"{text}.{few} {_tags(one.provenance.get(model, {}))}"
+
+
+def _tags(provenance: Mapping[str, str]) -> str:
+    """The state of the weights, beside every number they touched."""
+    return "".join(
+        f'<span class="tag">{esc(part.replace("_", " "))}: {esc(what)}</span>'
+        for part, what in provenance.items()
+    )
+
+
+# --- tables -------------------------------------------------------------------------------------------------
+def _results(one: Comparison) -> str:
+    """A protocol's tables: all methods on shared frames, each on its own, and two by two."""
+    head = f'<p class="small id"><code>{esc(one.about.protocol)}</code></p>'
+    if not one.shared:
+        nothing = "No metric of this run applies without a ground truth."
+        return f'{head}<p class="soft small">{nothing}</p>{_rejected(one)}'
+    parts = [head, INTERVALS, SHARED, _table(one, own=False)]
+    if any(record.missing for record in (*one.own, *one.shared)):
+        parts += [OWN, _table(one, own=True)]
+    if one.differences:
+        parts += [PAIRED, _differences(one.differences)]
+    return "".join(parts) + _rejected(one)
+
+
+def _rejected(one: Comparison) -> str:
+    """One list of pairs serves all models: what that cost."""
+    if not one.about.rejected:
+        return ""
+    counts = ", ".join(f"{count} by {node}" for node, count in one.about.rejected.items())
+    text = f"Test clips that one of the models cannot be driven with are scored for none: rejected {counts}."
+    return f'<p class="soft small">{esc(text)}</p>'
+
+
+def _table(one: Comparison, own: bool) -> str:
+    heads = ["method"]
+    for name in one.metrics:
+        metric = METRICS[name]
+        unit = f" [{metric.unit}]" if metric.unit and metric.unit != "[0,1]" else ""
+        heads.append(f"{esc(metric.title)}{esc(unit)} {'↑' if metric.better == 'up' else '↓'}")
+    best = {name: _best(one, name, own) for name in one.metrics}
+    rows = []
+    for model in one.models:
+        cells = "".join(_cell(one.record(n, model, own), best[n]) for n in one.metrics)
+        tags = _tags(one.provenance.get(model, {}))
+        rows.append(f'<tr class="model"><td>{esc(model)}<br>{tags}</td>{cells}</tr>')
+    for method, meaning in BASELINE_TEXTS.items():
+        cells = "".join(
+            _cell(one.record(n, method, own), best[n] if method == COPY else None) for n in one.metrics
+        )
+        rows.append(
+            f'<tr class="base"><td title="{esc(meaning)}">{esc(method.replace("_", " "))}</td>{cells}</tr>'
+        )
+    head = "".join(f'<th class="n">{h}</th>' if i else f"<th>{h}</th>" for i, h in enumerate(heads))
+    body = "".join(rows)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _best(one: Comparison, name: str, own: bool) -> float | None:
+    """Of the models and the copied source that have a value in nearly all frames; None where nothing was
+    measured beside something else."""
+    records = [one.record(name, method, own) for method in (COPY, *one.models)]
+    measured = [record for record in records if record and record.value is not None]
+    values = [record.value for record in measured if not record.often_missing and record.value is not None]
+    if len(measured) < 2 or not values:
+        return None
+    return max(values) if METRICS[name].better == "up" else min(values)
+
+
+def _cell(record: Record | None, best: float | None) -> str:
+    """best: the value that is marked."""
+    if record is None:
+        return '<td class="n">–</td>'
+    if record.value is None:
+        return f'<td class="why">{esc(record.note)}</td>'
+    lines = (
+        [] if record.low is None or record.high is None else [f"{number(record.low)} – {number(record.high)}"]
+    )
+    frames = max(1, record.missing + record.n)
+    if record.missing / frames > MISSING_SHARE:
+        lines.append(f"⚠ {record.missing / frames:.0%} left out")
+    if record.often_missing:
+        lines.append(f"no face in {record.undetected / frames:.0%}")
+    small = "".join(f'<span class="ci">{line}</span>' for line in lines)
+    marked = " best" if record.value == best and not record.often_missing else ""
+    return f'<td class="n{marked}">{number(record.value)}{small}</td>'
+
+
+def _differences(differences: Sequence[Difference]) -> str:
+    names = list(dict.fromkeys(d.metric for d in differences))
+    lines: dict[tuple[str, str], dict[str, str]] = {}
+    for one in differences:
+        text = f"{one.value:+.4g}"
+        text = f"<b>{text}</b>" if one.clear else text
+        if one.low is not None and one.high is not None:
+            text += f'<span class="ci">{one.low:+.3g} – {one.high:+.3g}</span>'
+        lines.setdefault((one.first, one.second), {})[one.metric] = (
+            f"{text}<span class='ci'>{one.n:,} frames</span>"
+        )
+    body = [
+        [esc(f"{first} − {second}".replace("_", " ")), *(cells.get(name, "–") for name in names)]
+        for (first, second), cells in lines.items()
+    ]
+    heads = ["methods", *(esc(METRICS[name].title) for name in names)]
+    return table(heads, body, numbers=range(1, 1 + len(names)))
+
+
+# --- charts and pictures ------------------------------------------------------------------------------------
+def _spread(comparisons: Sequence[Comparison]) -> str:
+    parts = []
+    for one in comparisons:
+        if charts := [chart for name in one.metrics if (chart := _chart(one, name))]:
+            if len(comparisons) > 1:
+                parts.append(f'<p class="small id"><code>{esc(one.about.protocol)}</code></p>')
+            parts.append(f'<div class="charts">{"".join(charts)}</div>')
+    return DOTS + "".join(parts) if parts else ""
+
+
+def _chart(one: Comparison, name: str) -> str:
+    """One metric: a row for each model, then the copied source."""
+    rows = [_strip(one, name, model, COLOURS[i % len(COLOURS)]) for i, model in enumerate(one.models)]
+    found = [row for row in (*rows, _strip(one, name, COPY, GREY)) if row]
+    metric = METRICS[name]
+    direction = "higher is better" if metric.better == "up" else "lower is better"
+    return strips(metric.title, direction, found) if found else ""
+
+
+def _strip(one: Comparison, name: str, method: str, colour: str) -> Strip | None:
+    record = one.record(name, method)
+    if record is None or record.value is None:
+        return None
+    dots = one.spread.get((method, name), [])
+    return Strip(method.replace("_", " "), dots, record.value, record.low, record.high, colour)
+
+
+def _samples(one: Comparison) -> str:
+    return "".join(_samples_of(one, model) for model in one.models if model in one.samples)
+
+
+def _samples_of(one: Comparison, model: str) -> str:
+    samples = one.samples[model]
+    videos = "".join(
+        f'<figure><video controls loop muted playsinline src="{data_uri(data, "video/mp4")}"></video>'
+        f"<figcaption><code>{esc(pair)}</code></figcaption></figure>"
+        for pair, data in samples.videos.items()
+    )
+    own = ", ".join(samples.titles[2:-2] if one.about.has_truth else samples.titles[2:-1])
+    between = f" In between, what the model shows of its own work: {esc(own)}." if own else ""
+    error = " The error is shown brightened." if one.about.has_truth else ""
+    grid = (
+        f'<figure><img alt="{esc(", ".join(samples.titles))}" src="{data_uri(samples.grid, "image/png")}">'
+        f"<figcaption>Middle frame of pairs of held-out identities, as judged.{error}{between}"
+        "</figcaption></figure>"
+    )
+    tags = _tags(one.provenance.get(model, {}))
+    name = "" if one.about.has_truth else f" ({esc(one.name)})"
+    return f'<h3>{esc(model)}{name} {tags}</h3><div class="media">{grid}{videos}</div>'
+
+
+# --- words --------------------------------------------------------------------------------------------------
+def _published(rows: Sequence[Mapping[str, str]], models: Sequence[str]) -> str:
+    silent = [model for model in models if not any(row["model"] == model for row in rows)]
+    text = f'<p class="soft small">No published figures are at hand for {esc(", ".join(silent))}.</p>'
+    if not rows:
+        return text
+    names = list(dict.fromkeys(row["metric"] for row in rows))
+    arrows = {row["metric"]: "↑" if row["direction"] == "up" else "↓" for row in rows}
+    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in rows:
+        place = (row["model"], row["method"], row["setting"], f"{row['paper']}, {row['table']}")
+        lines.setdefault(place, {})[row["metric"]] = row["value"]
+    body = [[*map(esc, place), *(values.get(name, "–") for name in names)] for place, values in lines.items()]
+    heads = ["model", "variant", "setting", "source", *(f"{name} {arrows[name]}" for name in names)]
+    return CAVEAT + table(heads, body, numbers=range(4, 4 + len(names))) + (text if silent else "")
+
+
+def _provenance(one: Comparison) -> str:
+    return "".join(_provenance_of(one, model) for model in one.models if model in one.summaries)
+
+
+def _provenance_of(one: Comparison, model: str) -> str:
+    summary = one.summaries[model]
+    keys = "<br>".join(f"{esc(name)} <code>{esc(key)}</code>" for name, key in summary.inputs.items())
+    needs = sorted({w for record in one.own for w in record.weights})
+    rows = {
+        "weights of the model": _tags(summary.provenance) or "every part carries the published weights",
+        "weights of the metrics": esc(", ".join(needs) or "none"),
+        "protocol": f"<code>{esc(one.about.protocol)}</code>",
+        "scored": f"{summary.pairs:,} pairs, {summary.frames:,} frames",
+        "rendered at": f"{summary.image_size} px",
+        "scores": f"<code>{esc(summary.key)}</code>",
+        "made from": keys,
+    }
+    command = f"<code>reenact why RUN.yaml score.{esc(model)}.{esc(one.name)}</code>"
+    trace = f'<p class="soft small">{command} explains what each key is made of.</p>'
+    return f"<h3>{esc(model)}</h3>{facts(rows)}{trace}"
+
+
+def _glossary(comparisons: Sequence[Comparison]) -> str:
+    names = [name for name in METRICS if any(name in one.metrics for one in comparisons)]
+    if not names:
+        return ""
+    rows = [
+        [
+            esc(METRICS[name].title),
+            esc(METRICS[name].meaning),
+            f"<code>{esc(METRICS[name].variant)}</code>",
+            esc(backend_of(METRICS[name])),
+        ]
+        for name in names
+    ]
+    baselines = "".join(
+        f"<p><b>{esc(name.replace('_', ' '))}</b>: {esc(BASELINE_TEXTS[name])}.</p>" for name in BASELINES
+    )
+    return table(["metric", "meaning", "variant", "computed with"], rows) + baselines + JITTER

@@ -1,0 +1,16 @@
+from pipelines.eval.captions import BASELINE_TEXTS, caption, column_titles
+from pipelines.eval.methods import BASELINES
+
+
+def test_the_caption_names_the_weights_that_are_not_the_published_ones():
+    text = caption("fsrt", {"kp_detector": "distilled from dlib landmarks"})
+    assert text == "fsrt · kp detector: distilled from dlib landmarks"
+
+
+def test_every_baseline_is_explained():
+    assert set(BASELINE_TEXTS) == set(BASELINES)
+
+
+def test_only_a_truth_has_an_error_beside_it():
+    assert column_titles("fsrt") == ["source", "driving = truth", "fsrt", "error x4"]
+    assert column_titles("fsrt", has_truth=False) == ["source", "driving", "fsrt"]

@@ -1,0 +1,69 @@
+import pytest
+
+from pipelines.eval.comparison import read_comparison, read_comparisons
+from pipelines.eval.config import ReportConfig
+from pipelines.eval.metrics import METRICS
+
+CONFIG = ReportConfig(resamples=50, videos=1, grid_pairs=2)
+
+
+@pytest.fixture(scope="module")
+def one(road):
+    return read_comparison("self", road.inputs, CONFIG)
+
+
+def test_models_and_baselines_have_a_record_of_each_metric_both_ways(one):
+    assert one.models == ["toy", "dark"]
+    for records in (one.own, one.shared):
+        assert len(records) == 4 * len(METRICS)
+        assert {record.protocol for record in records} == {one.about.protocol}
+
+
+def test_a_method_keeps_its_own_frames_and_shares_those_of_the_worst(one):
+    own = {m: one.record("akd_l1_dlib", m, own=True).n for m in ("toy", "dark", "copy_source", "codec")}
+    assert own == {"toy": 24, "dark": 16, "copy_source": 24, "codec": 24}
+    assert {one.record("akd_l1_dlib", m).n for m in own} == {16}
+
+
+def test_metrics_of_frames_are_the_same_on_own_and_shared_frames(one):
+    for method in ("toy", "dark", "codec"):
+        assert one.record("ssim", method).value == one.record("ssim", method, own=True).value
+
+
+def test_models_are_compared_with_each_other_and_with_the_copy(one):
+    pairs = {(d.first, d.second) for d in one.differences}
+    assert pairs == {("toy", "dark"), ("toy", "copy_source"), ("dark", "copy_source")}
+    assert {d.metric for d in one.differences} == set(METRICS)
+
+
+def test_every_pair_has_a_dot(one):
+    assert len(one.spread["toy", "l1"]) == 4
+
+
+def test_each_model_has_samples_and_no_baseline_has(one):
+    assert {model: len(samples.videos) for model, samples in one.samples.items()} == {"toy": 1, "dark": 1}
+    assert len(one.samples["toy"].pairs) == 2
+
+
+def test_a_protocol_without_a_truth_has_pictures_and_no_figures(road):
+    inputs = {role.replace("self/truth", "self/driving"): one for role, one in road.inputs.items()}
+    inputs = {role: one for role, one in inputs.items() if not role.endswith("score") and "codec" not in role}
+    about = inputs["self/pairs"].path("about.json").read_text()
+    without_truth = about.replace('"has_truth": true', '"has_truth": false')
+
+    class Rewritten(type(inputs["self/pairs"])):
+        def path(self, name):
+            return self
+
+        def read_text(self):
+            return without_truth
+
+    inputs["self/pairs"] = Rewritten(inputs["self/pairs"].root)
+    found = read_comparison("self", inputs, CONFIG)
+    assert (found.shared, found.own, found.differences) == ([], [], [])
+    assert set(found.samples) == {"toy", "dark"}
+
+
+def test_two_protocols_are_two_comparisons(road):
+    twice = {**road.inputs, **{role.replace("self/", "again/"): one for role, one in road.inputs.items()}}
+    assert [one.name for one in read_comparisons(twice, CONFIG)] == ["self", "again"]

@@ -1,0 +1,47 @@
+import numpy as np
+
+from models.perception import NETS
+from pipelines.engine.fingerprint import resolve
+from pipelines.eval import features
+from pipelines.eval.features import FEATURES, find_landmarks, landmarks_dlib68, largest_faces
+from pipelines.eval.metrics import METRICS
+from storage.shards import FIELDS
+
+
+def test_every_feature_names_a_stage_a_field_and_nets_that_are_there():
+    for feature in FEATURES.values():
+        assert callable(resolve(feature.run))
+        assert feature.field in FIELDS
+        assert set(feature.nets) <= set(NETS)
+
+
+def test_every_metric_reads_frames_or_a_known_feature():
+    assert {metric.feature for metric in METRICS.values()} <= {features.FRAMES, *FEATURES}
+
+
+def test_the_largest_of_several_faces_is_taken():
+    small, large = [0, 0, 10, 10, 2.0], [5, 5, 40, 40, 0.1]
+    boxes = largest_faces([np.array([small, large], np.float32), np.zeros((0, 5), np.float32)])
+    np.testing.assert_array_equal(boxes[0], large[:4])
+    assert np.isnan(boxes[1]).all()
+
+
+def test_landmarks_are_sought_at_256_px(bright_faces):
+    sizes = set()
+
+    class Seen(type(bright_faces)):
+        def detect(self, frames):
+            sizes.add(frames.shape[1:])
+            return super().detect(frames)
+
+    find_landmarks(np.zeros((2, 32, 32, 3), np.uint8), Seen(), bright_faces)
+    assert sizes == {(256, 256, 3)}
+
+
+def test_a_frame_without_a_face_has_nan(bright_faces, unit_samples):
+    frames = np.stack([np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 200, np.uint8)])
+    bright_faces.darkest = 1.0
+    inputs = {"generated": unit_samples([{"__key__": "p", "frames": frames}])}
+    (sample,) = landmarks_dlib68(inputs, None, {"dlib_hog": bright_faces, "dlib68": bright_faces})
+    assert np.isfinite(sample["landmarks"]).all(axis=(1, 2)).tolist() == [False, True]
+    assert sample["__key__"] == "p"

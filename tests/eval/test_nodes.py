@@ -1,0 +1,93 @@
+"""The nodes of evaluation: which there are, and which a change reaches."""
+
+from dataclasses import replace
+
+import pytest
+
+from pipelines.config import load
+from pipelines.engine.fingerprint import entries
+from pipelines.eval import features, metrics
+from pipelines.graph import build
+from pipelines.runs.session import ROOT, source
+
+DEMO = ROOT / "configs/run/demo.yaml"
+CROSS = (
+    "eval.protocols.cross.kind=cross_reenactment",
+    "eval.protocols.cross.motion=relative",
+    "eval.protocols.cross.max_pairs=5",
+)
+
+
+def graph_of(*sets):
+    return build(load(DEMO, list(sets)).config)
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return graph_of()
+
+
+def test_the_features_of_the_truth_are_computed_once_for_all_methods(graph):
+    readers = [n.name for n in graph if any(r.node.startswith("features.truth.") for r in n.reads.values())]
+    assert readers == [f"score.{method}.self" for method in ("fsrt", "headgan", "copy_source", "codec")]
+
+
+def test_only_features_that_a_metric_reads_are_computed():
+    names = list(graph_of("eval.metrics=[l1, ssim]").nodes)
+    assert not [name for name in names if name.startswith("features.")]
+    assert "score.fsrt.self" in names
+
+
+def test_a_metric_that_is_new_changes_features_score_and_report_alone(graph, monkeypatch):
+    """Nodes that are there before and after are the same, but for those that score and report."""
+    new = replace(metrics.METRICS["akd_l1_dlib"], name="new", feature="landmarks.new")
+    monkeypatch.setitem(metrics.METRICS, "new", new)
+    monkeypatch.setitem(features.FEATURES, "landmarks.new", features.FEATURES["landmarks.dlib68"])
+    after = graph_of(f"eval.metrics=[{', '.join(metrics.METRICS)}]")
+    added = set(after.nodes) - set(graph.nodes)
+    assert added == {
+        f"features.{method}.self.landmarks.new"
+        for method in ("truth", "copy_source", "codec", "fsrt", "headgan")
+    }
+    changed = {node.name for node in graph if after[node.name] != node}
+    assert changed == {f"score.{method}.self" for method in ("fsrt", "headgan", "copy_source", "codec")}
+
+
+def test_no_metric_is_code_of_generation_or_of_features(graph):
+    code, config = source(), load(DEMO).config
+    for node in graph:
+        if node.name.split(".")[0] in ("pairs", "generate", "features"):
+            closure = code.closure(entries(node, config, code))
+            assert not [s for s in closure if s.startswith(("pipelines.eval.metrics", "pipelines.eval.rec"))]
+
+
+def test_a_caption_is_code_of_the_report_alone(graph):
+    code, config = source(), load(DEMO).config
+    words = "pipelines.eval.captions.column_titles"
+    assert [n.name for n in graph if words in code.closure(entries(n, config, code))] == ["report"]
+
+
+def test_a_protocol_without_a_truth_is_generated_and_shown_but_not_scored():
+    names = [node.name for node in graph_of(*CROSS) if ".cross" in node.name]
+    assert names == [
+        "pairs.cross",
+        *(f"generate.{method}.cross" for method in ("driving", "copy_source", "fsrt", "headgan")),
+    ]
+
+
+def test_clips_of_a_pair_are_read_by_its_recordings(graph):
+    reads = graph["generate.headgan.self"].reads
+    assert {role: read.by for role, read in reads.items()} == {
+        "pairs": "", "clips": "recordings", "fit3dmm": "recordings", "speech": "recordings"
+    }  # fmt: skip
+
+
+def test_the_checkpoint_asked_for_is_used():
+    use = graph_of("eval.checkpoint=best")["generate.fsrt.self"].uses["model"]
+    assert use.files == {"renderer": ("train.fsrt.adversarial", "best.safetensors")}
+
+
+def test_keys_name_what_a_method_is_and_not_the_protocols_name(graph):
+    stages = {node.stage for node in graph if node.name.endswith(".self")}
+    assert {"pairs", "generate.fsrt", "generate.driving_frames", "score.codec"} <= stages
+    assert not [stage for stage in stages if "self" in stage]

@@ -1,0 +1,202 @@
+"""Which pairs are judged: test clips with which every model can be driven, and who drives whom."""
+
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.errors import UserError
+from pipelines.eval import pairs
+from pipelines.eval.protocols import Protocol
+
+CROSS = Protocol(kind="cross_reenactment")
+
+
+@pytest.fixture
+def split(recordings):
+    return pairs.splits(recordings.path("recordings.parquet"))
+
+
+@pytest.fixture
+def family(make_family, clips):
+    return make_family(clips)
+
+
+# --- which clips can be used --------------------------------------------------------------------------------
+def test_only_test_identities_are_used(family, split):
+    keys, _ = pairs.usable_clips({"clips": family}, split, 1)
+    assert {pairs.identity_of(key) for key in keys} == {"id1", "id2"}
+
+
+def test_no_test_clip_is_an_error_that_names_the_setting(family):
+    with pytest.raises(UserError, match=r"data\.test_fraction"):
+        pairs.usable_clips({"clips": family}, {f"rec{i}": "train" for i in range(6)}, 1)
+
+
+def test_clips_with_no_frame_left_to_drive_are_not_used(family):
+    split = {f"rec{i}": "test" for i in range(6)}
+    assert len(pairs.usable_clips({"clips": family}, split, 8)[0]) == 6  # of 9 frames each
+    with pytest.raises(
+        UserError, match="none of 6 test clips has more frames than the protocol has sources, 9"
+    ):
+        pairs.usable_clips({"clips": family}, split, 9)
+
+
+def test_a_clip_that_one_family_lacks_is_used_for_no_model_and_counted(make_family, family, clips, split):
+    lost = next(key for key in clips if key.startswith("id1#"))
+    fits = make_family({key: frames for key, frames in clips.items() if key != lost})
+    families = {"clips": family, "fit3dmm": fits, "speech": family}
+    keys, rejected = pairs.usable_clips(families, split, 1)
+    assert rejected == {"fit3dmm": 1}
+    assert set(keys) == {key for key in clips if not key.startswith("id0#")} - {lost}
+
+
+def test_what_is_lost_of_the_training_clips_is_not_counted(make_family, family, clips, split):
+    fits = make_family({key: frames for key, frames in clips.items() if not key.startswith("id0#")})
+    assert pairs.usable_clips({"clips": family, "fit3dmm": fits}, split, 1)[1] == {}
+
+
+def test_no_clip_that_drives_every_model_is_an_error_that_names_who_rejected_them(make_family, family, split):
+    with pytest.raises(
+        UserError, match="none of 4 test clips can drive every model: rejected are 4 by fit3d"
+    ):
+        pairs.usable_clips({"clips": family, "fit3dmm": make_family({})}, split, 1)
+
+
+# --- self-reenactment ---------------------------------------------------------------------------------------
+def test_a_clip_drives_itself_and_no_source_frame_is_judged(family):
+    (pair,) = pairs.pair_up(Protocol(sources=3), family.keys[:1], family)
+    assert (pair.id, pair.source_clip, pair.driving_clip) == (family.keys[0],) * 3
+    assert pair.source_frames == (0, 4, 8)
+    assert pair.driving_frames == (1, 2, 3, 5, 6, 7)
+    assert pair.recordings == ("rec0",)
+
+
+def test_fewer_pairs_are_spread_over_all_clips(family):
+    found = pairs.pair_up(Protocol(max_pairs=2), family.keys, family)
+    assert [pairs.identity_of(pair.id) for pair in found] == ["id0", "id2"]
+
+
+@pytest.mark.parametrize(
+    ("frames", "stride", "most", "expected"),
+    [(5, 1, None, [1, 2, 3, 4]), (9, 3, None, [1, 4, 7]), (9, 1, 2, [1, 2])],
+)
+def test_the_source_frame_is_never_driven(frames, stride, most, expected):
+    assert pairs.driving_indices(frames, stride, most, [0]) == expected
+
+
+def test_the_stride_counts_the_frames_that_are_left():
+    assert pairs.driving_indices(7, 2, None, [0, 1, 6]) == [2, 4]
+
+
+@pytest.mark.parametrize(("sources", "expected"), [(1, [0]), (2, [0, 8]), (3, [0, 4, 8])])
+def test_sources_are_the_first_the_last_and_the_middle_frame(sources, expected):
+    assert pairs.source_indices(9, sources) == expected
+
+
+# --- cross-reenactment --------------------------------------------------------------------------------------
+@given(
+    count=st.integers(1, 400),
+    persons=st.integers(1, 30),
+    seed=st.integers(0, 9),
+    new=st.integers(0, 40),
+    most=st.sampled_from([1, 50, 200, None]),
+)
+@settings(max_examples=60, deadline=None)
+def test_one_more_clip_moves_at_most_two_pairs(count, persons, seed, new, most):
+    keys = [f"id{i % persons}#rec{i}#000000#000009" for i in range(count)]
+    before = set(pairs.sample_cross_pairs(keys, seed, most))
+    after = set(pairs.sample_cross_pairs([*keys, f"id{new}#new#000000#000009"], seed, most))
+    assert len(before - after) <= 2
+    assert len(after - before) <= 2
+
+
+@given(st.permutations([f"id{i % 3}#rec{i}#000000#000009" for i in range(9)]))
+@settings(max_examples=20, deadline=None)
+def test_pairs_do_not_depend_on_the_order_of_the_clips(keys):
+    assert pairs.sample_cross_pairs(keys, 0, 5) == pairs.sample_cross_pairs(sorted(keys), 0, 5)
+
+
+def test_no_clip_drives_or_is_a_source_twice_and_nobody_drives_himself():
+    keys = [f"id{i % 5}#rec{i}#000000#000009" for i in range(60)]
+    found = pairs.sample_cross_pairs(keys, 3, 40)
+    assert len(found) == 40
+    assert len({a for a, _ in found}) == len({b for _, b in found}) == 40
+    assert all(pairs.identity_of(a) != pairs.identity_of(b) for a, b in found)
+
+
+def test_a_cross_pair_drives_all_frames_and_names_both_recordings(family):
+    pair = pairs.pair_up(CROSS, family.keys, family)[0]
+    assert pair.driving_frames == tuple(range(9))
+    assert pair.recordings == tuple(
+        sorted(key.split("#")[1] for key in (pair.source_clip, pair.driving_clip))
+    )
+
+
+def test_one_person_alone_cannot_be_crossed(family):
+    with pytest.raises(UserError, match="no pair among 2 test clips: cross-reenactment takes clips of two"):
+        pairs.pair_up(CROSS, family.keys[:2], family)
+
+
+# --- imported lists -----------------------------------------------------------------------------------------
+def listed(path, *rows):
+    path.write_text("source,driving\n" + "".join(f"{a},{b}\n" for a, b in rows))
+    return Protocol(kind="cross_reenactment", pair_list=str(path))
+
+
+def test_an_imported_list_is_taken_as_it_is(family, tmp_path):
+    a, b, c = family.keys[:3]
+    found = pairs.pair_up(listed(tmp_path / "list.csv", (a, c), (b, c)), family.keys, family)
+    assert {(pair.source_clip, pair.driving_clip) for pair in found} == {(a, c), (b, c)}
+
+
+def test_a_list_that_names_unknown_clips_is_refused_in_one_line(family, tmp_path):
+    protocol = listed(tmp_path / "list.csv", (family.keys[0], "nobody#rec#0#9"))
+    with pytest.raises(UserError, match=r"list\.csv names 1 clips .* the first 'nobody#rec#0#9'") as error:
+        pairs.pair_up(protocol, family.keys, family)
+    assert "\n" not in str(error.value)
+
+
+def test_a_pair_that_is_listed_twice_is_refused(family, tmp_path):
+    row = (family.keys[0], family.keys[2])
+    with pytest.raises(UserError, match=r"list\.csv lists .* twice"):
+        pairs.pair_up(listed(tmp_path / "list.csv", row, row), family.keys, family)
+
+
+def test_a_list_without_the_columns_names_them(family, tmp_path):
+    (tmp_path / "list.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="expected rows under the columns source and driving, found a, b"):
+        pairs.read_list(tmp_path / "list.csv", family.keys)
+
+
+def test_another_content_of_the_list_is_another_key(family, tmp_path):
+    view = SimpleNamespace(protocol=listed(tmp_path / "list.csv", ("a", "b")))
+    before = pairs.external(view)
+    listed(tmp_path / "list.csv", ("a", "c"))
+    assert pairs.external(view) != before
+    assert pairs.external(SimpleNamespace(protocol=Protocol())) == {}
+
+
+def test_a_list_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"pair_list .*none\.csv cannot be read"):
+        pairs.read_list(tmp_path / "none.csv", [])
+
+
+# --- the node -----------------------------------------------------------------------------------------------
+def test_the_table_gives_back_its_pairs(road, family, clips):
+    keys = [key for key in clips if not key.startswith("id0#")]
+    assert pairs.read_pairs(road.pairs.out / pairs.TABLE) == pairs.pair_up(road.protocol, keys, family)
+
+
+def test_a_family_more_that_lacks_nothing_leaves_what_is_published_as_it_was(
+    make_context, make_family, make_shards, clips, recordings, tmp_path
+):
+    written = []
+    for name, more in (("one", {}), ("two", {"speech": make_shards(make_family(clips))})):
+        (tmp_path / name).mkdir()
+        inputs = {"recordings": recordings, "clips": make_shards(make_family(clips)), **more}
+        config = SimpleNamespace(protocol=Protocol())
+        pairs.make_pairs(make_context(node="pairs.self", config=config, inputs=inputs, out=tmp_path / name))
+        written.append([(tmp_path / name / file).read_bytes() for file in (pairs.TABLE, pairs.ABOUT)])
+    assert written[0] == written[1]

@@ -1,0 +1,131 @@
+import re
+from dataclasses import replace
+
+import pytest
+
+from pipelines.eval import report_page
+from pipelines.eval.comparison import read_comparison
+from pipelines.eval.config import ReportConfig
+from pipelines.eval.report import read_published
+from pipelines.figures.html import COLOURS, GREY
+
+
+@pytest.fixture(scope="module")
+def one(road):
+    return read_comparison("self", road.inputs, ReportConfig(resamples=50, videos=0, grid_pairs=1))
+
+
+@pytest.fixture(scope="module")
+def page(one):
+    return report_page.render("A title", [one], read_published(["fsrt"]))
+
+
+def part(page, first, last):
+    return page[page.index(f'id="{first}"') : page.index(f'id="{last}"')]
+
+
+def test_weights_that_are_not_the_published_ones_are_named_beside_the_numbers(page):
+    assert "kp detector: distilled from dlib landmarks" in part(page, "results", "spread")
+
+
+def test_the_papers_numbers_are_marked_as_theirs_and_kept_apart(page):
+    assert "0.7576" in part(page, "published", "provenance")
+    assert "0.7576" not in part(page, "results", "spread")
+    assert "papers' own figures, not ours" in part(page, "published", "provenance")
+
+
+def test_a_model_without_published_figures_is_named(page):
+    assert "No published figures are at hand for toy, dark." in page
+
+
+def test_keys_of_the_inputs_are_on_the_page(page):
+    assert "node of truth.landmarks.dlib68" in page
+    assert "s" * 32 in page
+
+
+def test_shared_and_own_frames_have_a_table_each_and_say_which_is_which(page):
+    results = part(page, "results", "spread")
+    assert results.index("The frames that all methods share") < results.index("Each method on its own frames")
+    assert results.count('<tr class="model">') == 4
+
+
+def test_where_no_frame_is_missing_one_table_is_enough(one):
+    found = replace(
+        one,
+        own=[replace(r, missing=0) for r in one.own],
+        shared=[replace(r, missing=0) for r in one.shared],
+    )
+    assert report_page._results(found).count('<tr class="model">') == 2
+
+
+def test_baselines_stand_below_the_models_once(one):
+    rows = re.findall(r'<tr class="(\w+)"><td[^>]*>([\w ]+)', report_page._table(one, own=False))
+    assert rows == [("model", "toy"), ("model", "dark"), ("base", "copy source"), ("base", "codec")]
+
+
+def cells(one, metric, own=False):
+    """Model and copied source -> whether that cell is marked as the best."""
+    best = report_page._best(one, metric, own)
+    methods = (*one.models, "copy_source")
+    return {m: " best" in report_page._cell(one.record(metric, m, own), best) for m in methods}
+
+
+def test_the_best_of_all_models_and_the_copy_is_marked_and_no_other(one):
+    assert cells(one, "l1") == {"toy": True, "dark": False, "copy_source": False}
+
+
+def test_a_method_that_often_shows_no_face_is_never_the_best(one):
+    records = [replace(r, value=0.0) if (r.method, r.name) == ("dark", "akd_l1_dlib") else r for r in one.own]
+    assert not cells(replace(one, own=records), "akd_l1_dlib", own=True)["dark"]
+
+
+def test_a_value_that_leaves_out_many_frames_is_marked(one):
+    record = replace(one.record("akd_l1_dlib", "toy"), n=90, missing=10, undetected=0)
+    assert "10% left out" in report_page._cell(record, None)
+    assert "no face in" not in report_page._cell(record, None)
+    assert "no face in 10%" in report_page._cell(replace(record, undetected=10), None)
+    assert "left out" not in report_page._cell(replace(record, n=97, missing=3), None)
+
+
+def test_a_metric_that_could_not_be_computed_explains_why(one):
+    record = replace(one.shared[0], value=None, note="not computed: needs dlib_sp68")
+    assert "not computed: needs dlib_sp68" in report_page._cell(record, None)
+
+
+def test_two_methods_are_compared_in_a_table_of_their_own(one):
+    text = report_page._differences(one.differences)
+    assert "toy − copy source" in text
+    assert "16 frames" in text
+
+
+def test_clips_that_were_left_out_for_another_model_are_counted(one):
+    assert "rejected" not in report_page._results(one)
+    found = replace(one, about=replace(one.about, rejected={"fit3dmm": 2}))
+    assert "scored for none: rejected 2 by fit3dmm" in report_page._results(found)
+
+
+def test_two_protocols_stand_in_two_parts(one):
+    other = replace(one, about=replace(one.about, protocol="another"))
+    page = report_page.render("Two", [one, other], [])
+    assert part(page, "results", "spread").count("another") == 1
+    assert part(page, "spread", "samples").count('<div class="charts">') == 2
+
+
+def test_a_protocol_without_metrics_shows_its_samples(one):
+    bare = replace(one, own=[], shared=[], differences=[], summaries={}, spread={})
+    page = report_page.render("Cross", [bare], [])
+    assert "No metric of this run applies without a ground truth." in page
+    assert 'id="samples"' in page
+
+
+def test_models_differ_in_colour_and_the_copied_source_is_grey(one):
+    text = report_page._spread([one])
+    assert all(colour in text for colour in (*COLOURS[:2], GREY))
+    assert COLOURS[2] not in text
+
+
+def test_the_verdict_counts_the_metrics_that_the_model_wins(one):
+    text = report_page.verdict(one, "toy")
+    won = sum(d.first_is_better for d in one.differences if (d.first, d.second) == ("toy", "copy_source"))
+    assert f"beats copying the source frame on {won} of 6 metrics (L1, PSNR, " in text
+    assert "an indication, not a finding" in text
