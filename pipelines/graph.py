@@ -191,6 +191,25 @@ def train(run: Run, model: str) -> dict[str, str]:
     return {role: f"train.{model}.{phase}" for role, phase in spec.phases_of_checkpoints(section).items()}
 
 
+def release(run: Run, model: str) -> dict[str, str]:
+    """One node that makes a checkpoint of released weights, in place of training; returns as `train` does."""
+    spec, section = run.config.spec(model), getattr(run.config, model)
+    if section.weights not in spec.released:
+        raise InvalidSettings(
+            f"{model}.weights {section.weights!r}: no released weights of {spec.name}; known: "
+            f"{', '.join(spec.released)}"
+        )
+    starts, name = spec.released[section.weights], f"release.{model}"
+    # fmt: off
+    run.whole(name, "eval.evaluated_models:publish_released", stage=f"release.{spec.name}", resources={},
+              arguments={"model": spec.name, "weights": section.weights},
+              reads={"recordings": Read(run.at("recordings", section.data), ("id",))}, writes=("checkpoint",),
+              config={"section": model}, code=(f"{starts.reader.partition(':')[0]}:load",),
+              weights=starts.files, packages=("torch",))
+    # fmt: on
+    return dict.fromkeys(spec.checkpoints, name)
+
+
 def check_model(spec: ModelSpec, model: str, config: Config) -> None:
     """Raises InvalidSettings where the run's data do not fit the settings of one of its models."""
     section = getattr(config, model)

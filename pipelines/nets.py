@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from models.perception import NETS
 from pipelines.engine.fingerprint import resolve
 from storage import weight_files
+from storage.errors import InvalidInput
 from storage.files import Store
 
 
@@ -31,9 +32,18 @@ def requirements(names: Sequence[str]) -> Requirements:
     )
 
 
-def load_nets(names: Sequence[str], store: Store) -> dict[str, Any]:
-    """Nets by name, each loaded with the local files of its weights (models/perception)."""
-    return {
-        name: resolve(NETS[name].loader)({w: weight_files.path_of(store, w) for w in NETS[name].weights})
-        for name in names
-    }
+def load_nets(
+    names: Sequence[str], store: Store, missing: Literal["error", "skip"] = "error"
+) -> dict[str, Any]:
+    """Nets by name, each loaded with the local files of its weights (models/perception). missing: what to do
+    about a net whose weights are not in the store, as `Node.missing_weights`."""
+    loaded = {}
+    for name in names:
+        try:
+            files = {weights: weight_files.path_of(store, weights) for weights in NETS[name].weights}
+        except InvalidInput:
+            if missing == "error":
+                raise
+            continue
+        loaded[name] = resolve(NETS[name].loader)(files)
+    return loaded

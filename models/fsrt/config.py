@@ -271,6 +271,8 @@ class Augment:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FsrtConfig:
     net: Architecture = field(default_factory=Architecture)
+    weights: str = field(default="", metadata={"as_before": ""})
+    """Id of released weights ("fsrt_vox") that pairs are generated with: then no phase is trained."""
     phases: dict[str, Phase | None] = field(default_factory=lambda: dict(PHASES))
     """By name; a run file changes single values of single phases, and drops a phase with null."""
     sampling: Sampling = field(default_factory=Sampling)

@@ -78,10 +78,11 @@ def read(
     return tensors, _labels(files)
 
 
-def load(files: Mapping[str, Path]) -> Checkpoint:
-    """A net to render with, as a checkpoint of our own holds it, its architecture inferred. The discriminator
-    stays behind. Raises InvalidFile or InvalidSettings as `read` does."""
-    tensors, labels = read(files)
+def load(files: Mapping[str, Path], section: FsrtConfig | None = None) -> Checkpoint:
+    """A net to render with, as a checkpoint of our own holds it: the one of a run's settings, or, without
+    them, the published one that the tensors' shapes show. The discriminator stays behind. Raises InvalidFile
+    or InvalidSettings as `read` does."""
+    tensors, labels = read(files, section)
     if not any(name in files for name in NETS):
         raise InvalidSettings(
             f"weights {' and '.join(files)} hold a detector alone, which cannot render images"
@@ -89,7 +90,7 @@ def load(files: Mapping[str, Path]) -> Checkpoint:
     metadata = {
         "model": "fsrt",
         "phase": "released",
-        "architecture": asdict(architecture_of(tensors, full())),
+        "architecture": asdict(section.net if section else architecture_of(tensors, full())),
         "labels": labels,
     }
     own = {name: tensor for name, tensor in tensors.items() if _part(name) != JUDGE}

@@ -170,6 +170,8 @@ class HeadGanConfig:
     net: Architecture = field(default_factory=Architecture)
     judges: Judges = field(default_factory=Judges)
     terms: Terms = field(default_factory=Terms)
+    weights: str = field(default="", metadata={"as_before": ""})
+    """Id of released weights ("headgan_vox") that pairs are generated with: then no phase is trained."""
     phases: dict[str, Phase | None] = field(default_factory=lambda: dict(PHASES))
     """By name; a run file changes single values of single phases, and drops a phase with null."""
     head: Head = "analytic_head"

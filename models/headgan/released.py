@@ -106,25 +106,27 @@ def read(
     return tensors, labels
 
 
-def load(files: Mapping[str, Path]) -> Checkpoint:
-    """A net to render with, as a checkpoint of our own holds it, its architecture inferred. The judges stay
-    behind. Raises InvalidFile or InvalidSettings as `read` does.
+def load(files: Mapping[str, Path], section: HeadGanConfig | None = None) -> Checkpoint:
+    """A net to render with, as a checkpoint of our own holds it: the one of a run's settings, or, without
+    them, the published one that the tensors' shapes show. The judges stay behind. Raises InvalidFile or
+    InvalidSettings as `read` does.
 
-    Head, identity and sound are what the authors trained with: LSFM, each frame's own fit, and features that
-    reach ahead. They had characters from a speech recogniser, as the label `tokens` of a net that hears says.
+    Without settings, head, identity and sound are what the authors trained with: LSFM, each frame's own fit,
+    and features that reach ahead. They had characters from a speech recogniser, as the label `tokens` of a
+    net that hears says.
     """
-    tensors, labels = read({name: path for name, path in files.items() if name == GENERATOR})
-    net = architecture_of(tensors, official())
+    tensors, labels = read({name: path for name, path in files.items() if name == GENERATOR}, section)
+    net = section.net if section else architecture_of(tensors, official())
     if net.audio:
         labels["tokens"] = "transcripts"
     metadata = {
         "model": "headgan",
         "phase": "released",
         "architecture": asdict(net),
-        "head": "lsfm",
-        "identity": "frame",
-        "shading": "smooth",
-        "hearing": asdict(Hearing()),
+        "head": section.head if section else "lsfm",
+        "identity": section.identity if section else "frame",
+        "shading": section.shading if section else "smooth",
+        "hearing": asdict(section.hearing if section else Hearing()),
         "speech": {"encoder": "headgan", "audio_align": "official"} if net.audio else None,
         "labels": labels,
     }

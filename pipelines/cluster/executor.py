@@ -70,7 +70,8 @@ class PackWorker:
         self.store, self.machines = store, RayMachines()
         self.broken: Exception | None = None
         try:
-            self.run = call.bind(load_nets(call.node.nets, store) | call.load_used())
+            nets = load_nets(call.node.nets, store, call.node.missing_weights)
+            self.run = call.bind(nets | call.load_used())
         except Exception as error:  # noqa: BLE001 - raised in the driver, as those of `build`
             self.broken = prefix_error(error, call.node.name)
 

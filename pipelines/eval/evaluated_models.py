@@ -1,15 +1,25 @@
-"""Models that pairs are generated with: loaded from the checkpoint of a phase."""
+"""Models that pairs are generated with: loaded from the checkpoint of a phase, or of released weights alone.
+
+`release.<model>` publishes released weights as a phase publishes a checkpoint, so that a model that was never
+trained here is generated and scored as the others are.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.spec import load_spec
+from pipelines.eval.config import CHECKPOINTS
+from storage import checkpoints
+from storage.weight_files import path_of
 
 if TYPE_CHECKING:
+    from models.checkpoint import Checkpoint
     from models.reenactor import Reenactor
+    from pipelines.engine.node import Context
 
 
 class EvaluatedModel:
@@ -37,3 +47,16 @@ class EvaluatedModel:
 def load(files: Mapping[str, Path]) -> EvaluatedModel:
     """What a generating node uses, from {role of ModelSpec.checkpoints: model.safetensors}."""
     return EvaluatedModel(files)
+
+
+def publish_released(ctx: Context, model: str, weights: str) -> None:
+    """The whole node `release.<model>`: model.safetensors, from imported weights that fit the run's settings
+    of the model, `ctx.config.section`. InvalidInput where they are not there; InvalidFile or InvalidSettings
+    where they do not fit."""
+    released = load_spec(model).released[weights]
+    store = ctx.inputs["recordings"].store  # where weights lie too
+    files = {name: path_of(store, name) for name in released.files}
+    reader = importlib.import_module(released.reader.partition(":")[0])
+    checkpoint: Checkpoint = reader.load(files, ctx.config.section)
+    checkpoints.save(ctx.out / CHECKPOINTS["last"], checkpoint.tensors, checkpoint.metadata)
+    ctx.params({"weights": weights})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -122,8 +121,8 @@ class Run:
         section: str | None = None,
         **more: Any,
     ) -> None:
-        """A stage of preprocessing over the recordings of a corpus. kind: of a stage with several. section: of
-        its settings, if not that of its stage."""
+        """A stage of preprocessing over the recordings of a corpus. kind: of a stage with several. section:
+        of its settings, if not that of its stage."""
         settings = {stage: f"{INSTANCES_OF[stage]}.{instance}"} if instance else config
         self.add_keyed(
             self.at(f"{stage}.{instance}" if instance else stage, corpus), f"preprocess.{run}",
@@ -146,8 +145,8 @@ class Run:
         codec: Codec | None = None,
         **more: Any,
     ) -> None:
-        """cpu, gpu: of each worker; gpu as its nets need it by default. codec: of the frames that it writes, if
-        not that of the clips."""
+        """cpu, gpu: of each worker; gpu as its nets need it by default. codec: of the frames that it writes,
+        if not that of the clips."""
         needs = requirements(nets)
         shared = self.config.runtime.gpu_share if needs.gpu else 0
         written = shards.packages(writes, codec or self.config.clips.frames.codec)

@@ -9,10 +9,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.fsrt.config import tiny
+from models.fsrt.config import FsrtConfig, Sampling, tiny
 from models.fsrt.network import Fsrt
+from models.fsrt.released import write
 from models.reenactor import ClipFrames
-from pipelines.eval.evaluated_models import load
+from pipelines.eval.evaluated_models import load, publish_released
+from storage.errors import InvalidInput
+from storage.files import Store
+from storage.weight_files import import_file
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +59,36 @@ def test_a_model_is_handed_the_nets_that_it_needs_and_no_others(checkpoint, monk
     monkeypatch.setattr("models.checkpoint.load_reenactor", lambda *args: fake)
     load({"renderer": checkpoint}).ready({"head": 1, "dlib68": 2}, "cpu")
     assert received == [{"head": 1}]
+
+
+# --- released weights ---------------------------------------------------------------------------------------
+@pytest.fixture
+def recordings_of_a_store(tmp_path):
+    return SimpleNamespace(store=Store(str(tmp_path / "store")))
+
+
+def test_released_weights_are_published_as_a_checkpoint_that_drives(
+    net, tmp_path, recordings_of_a_store, make_context
+):
+    about = {"model": "fsrt", "phase": "adversarial", "architecture": asdict(tiny())}
+    detector, file = write(net.state_dict(), about, tmp_path)
+    for weights, path in (("fsrt_kp", detector), ("fsrt_vox", file)):
+        import_file(recordings_of_a_store.store, weights, path)
+    (tmp_path / "out").mkdir()
+    config = SimpleNamespace(section=FsrtConfig(net=tiny(), sampling=Sampling(queries=64)))
+    context = make_context(
+        node="release.fsrt", config=config, inputs={"recordings": recordings_of_a_store}, out=tmp_path / "out"
+    )
+    publish_released(context, "fsrt", "fsrt_vox")
+    reenactor = load({"renderer": tmp_path / "out" / "model.safetensors"}).ready({}, "cpu")
+    assert reenactor.drive(ClipFrames(Clip(), [0]), ClipFrames(Clip(), [1])).shape == (1, 64, 64, 3)
+    assert set(reenactor.labels.values()) == {"from fsrt_vox", "from fsrt_kp"}
+
+
+def test_released_weights_that_are_not_there_name_how_to_import_them(
+    recordings_of_a_store, make_context, tmp_path
+):
+    inputs = {"recordings": recordings_of_a_store}
+    context = make_context(node="release.fsrt", config=None, inputs=inputs, out=tmp_path)
+    with pytest.raises(InvalidInput, match="reenact weights import fsrt_vox FILE"):
+        publish_released(context, "fsrt", "fsrt_vox")

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from models.errors import InvalidSettings
 from pipelines.config import load
 from pipelines.engine.fingerprint import entries
 from pipelines.eval import features, metrics
@@ -91,3 +92,16 @@ def test_keys_name_what_a_method_is_and_not_the_protocols_name(graph):
     stages = {node.stage for node in graph if node.name.endswith(".self")}
     assert {"pairs", "generate.fsrt", "generate.driving_frames", "score.codec"} <= stages
     assert not [stage for stage in stages if "self" in stage]
+
+
+def test_a_model_of_released_weights_is_generated_and_scored_without_training():
+    graph = graph_of("models=[fsrt]", "fsrt.weights=fsrt_vox")
+    assert not [name for name in graph.nodes if name.startswith("train.")]
+    assert graph["generate.fsrt.self"].uses["model"].files["renderer"][0] == "release.fsrt"
+    assert set(graph["release.fsrt"].weights) == {"fsrt_vox", "fsrt_kp"}
+    assert "score.fsrt.self" in graph.nodes
+
+
+def test_unknown_released_weights_are_an_error_that_lists_the_known():
+    with pytest.raises(InvalidSettings, match=r"fsrt\.weights 'vox': .*; known: .*fsrt_vox"):
+        graph_of("fsrt.weights=vox")
