@@ -6,6 +6,7 @@ import yaml
 from models import MODELS
 from pipelines import config as configuration
 from pipelines.config import ConfigError, load, resolved
+from pipelines.runs import old_settings
 from storage.errors import InvalidInput
 
 
@@ -213,7 +214,7 @@ def test_the_resolved_tree_says_where_a_value_came_from(run_file):
 
 
 def test_a_setting_that_was_renamed_is_told_by_its_new_name(run_file, monkeypatch):
-    monkeypatch.setitem(configuration.RENAMED, "fsrt.phases.*.validate_every", "preview_every")
+    monkeypatch.setitem(old_settings.RENAMED, "fsrt.phases.*.validate_every", "preview_every")
     with pytest.raises(ConfigError, match=r"fsrt.phases.warmup.preview_every is now called .*validate_every"):
         load(run_file("fsrt: {phases: {warmup: {preview_every: 3}}}"))
 

@@ -29,11 +29,8 @@ ONLY_IMPORTERS = {
 }
 """Library -> the folders and files of ours that may import it. Of training, group.py and device.py are what
 launch.py starts."""
-CIRCLES = {"pipelines.eval.score", "models.perception.head.morphable", "pipelines.preprocess.speech",
-           "models.reenactor"}  # fmt: skip
-"""A module of each circle that is still being cut; this set only shrinks."""
 LONGEST_FILE, LONGEST_FUNCTION = 450, 60
-MIRRORED = 0.78
+MIRRORED = 0.8
 """Share of the files that have a test file of their own; it only rises."""
 HEAVY = ("torch", "ray", "mlflow", "av", "dlib", "scipy", "webdataset", "yt_dlp", "transformers")
 
@@ -98,7 +95,7 @@ def test_no_modules_import_each_other_in_a_circle():
     """Imports for type checking and inside functions count: each of two modules would explain the other."""
     ours = {module_of(path) for path in SOURCES}
     graph = {module_of(path): imported(path) & ours - {module_of(path)} for path in SOURCES}
-    found = [sorted(group) for group in circles(graph) if not group & CIRCLES]
+    found = [sorted(group) for group in circles(graph)]
     assert not found
 
 

@@ -20,6 +20,7 @@ from pipelines.engine.node import Graph
 from pipelines.engine.plan import Options, Planner
 from pipelines.errors import UserError
 from pipelines.graph import build
+from pipelines.runs import old_settings
 from pipelines.runs.graph_builder import lists_of
 from pipelines.runs.snapshot import PACKAGES, ROOT
 from storage import format, locations, weight_files
@@ -61,7 +62,7 @@ class Session:
             code=source(type(self.config), self.cache.get),
             weights=lambda name: weight_files.pinned(self.store, name),
             tool=lambda name: resolve(TOOLS[name])(),
-            renamed=configuration.RENAMED,
+            renamed=old_settings.RENAMED,
         )
 
     def planner(self, force: Iterable[str] = (), retry_rejected: bool = False) -> Planner:
@@ -101,7 +102,7 @@ def source(settings: type | None = None, load: Any = None, root: Path = ROOT) ->
     """The project's source, as keys see it. settings: the class of the run's config; None = of a run of every
     model."""
     settings = settings or configuration.config_class({name: name for name in MODELS})
-    renamed = {now.rpartition(".")[2]: before for now, before in configuration.RENAMED.items()}
+    renamed = {now.rpartition(".")[2]: before for now, before in old_settings.RENAMED.items()}
     return Code(root, PACKAGES, PLUMBING, COMPUTES, configuration.classes(settings), renamed, load)
 
 
@@ -116,4 +117,4 @@ def _parser() -> str:
     """Names what turns a source file into symbols: an edit of it, another Python or another old name of a
     setting gives other texts."""
     texts = [Path(module.__file__ or "").read_text() for module in (messages, symbols)]
-    return digest(*texts, configuration.RENAMED, sys.version_info[:2])
+    return digest(*texts, old_settings.RENAMED, sys.version_info[:2])

@@ -55,8 +55,8 @@ def test_a_model_is_loaded_once_a_worker(checkpoint):
 
 def test_a_model_is_handed_the_nets_that_it_needs_and_no_others(checkpoint, monkeypatch):
     received = []
-    fake = SimpleNamespace(needs=("head",), use=received.append)
-    monkeypatch.setattr("models.checkpoint.load_reenactor", lambda *args: fake)
+    fake = SimpleNamespace(nets=("head",), set_nets=received.append)
+    monkeypatch.setattr("models.loading.load_reenactor", lambda *args: fake)
     load({"renderer": checkpoint}).ready({"head": 1, "dlib68": 2}, "cpu")
     assert received == [{"head": 1}]
 

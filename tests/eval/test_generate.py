@@ -56,7 +56,7 @@ def test_a_model_of_another_size_is_judged_at_the_size_of_the_protocol(half_way,
 
 
 def test_the_middle_frame_is_explained_in_the_order_of_the_model(half_way, unit, pair, clips):
-    half_way.explain = lambda source, driving: {
+    half_way.visualize = lambda source, driving: {
         "z": driving.images()[0, ::2, ::2], "a": np.zeros((32, 32, 3), np.uint8)
     }  # fmt: skip
     (sample,) = generate.generate(unit, SIZE, {"model": half_way}, RUNTIME)
@@ -92,7 +92,7 @@ def test_a_model_that_gives_nan_is_an_error(half_way, unit):
 
 
 def test_a_picture_of_its_own_that_does_not_fit_is_named(half_way, unit):
-    half_way.explain = lambda *args: {"flow": np.zeros((4, 4, 3), np.uint8)}
+    half_way.visualize = lambda *args: {"flow": np.zeros((4, 4, 3), np.uint8)}
     with pytest.raises(ValueError, match=r"'flow': uint8 \(4, 4, 3\), expected uint8 \(32, 32, 3"):
         list(generate.generate(unit, SIZE, {"model": half_way}, RUNTIME))
 

@@ -1,0 +1,49 @@
+"""Settings of former names: what a run file that still has them is told, and what keys go on to hold."""
+
+from __future__ import annotations
+
+import re
+
+RENAMED: dict[str, str] = {}
+"""Settings that got another name: today's path, in which `*` stands for any one part -> the last part of the
+old one, which keys go on to hold, so that renaming a setting makes nothing stale."""
+_OF_PHASES = {
+    "start_from": "init",
+    "carry": "resume_optimizers",
+    "train": "updates.generator.parts, as in {decoder: 1}",
+    "optim": "optimizers.g; fall, hold, start are schedule.linear_decay_steps, constant_steps, step_offset",
+    "losses": "updates.generator.losses, as in {pixel: {weight: 1}}",
+    "adversary": "updates.discriminator, optimizers.d; fools are updates.generator.losses, alone their start",
+}
+RETIRED = {
+    "fit3dmm": "fits.NAME, as in fits.main.backend",
+    "views.also": "also, as in also=[views.ffhq256]",
+    "runtime.preview_every": "MODEL.phases.NAME.validate_every, as in fsrt.phases.warmup.validate_every=500",
+    **{f"*.phases.*.{name}": f"MODEL.phases.NAME.{now}" for name, now in _OF_PHASES.items()},
+    "eval.protocol": "eval.protocols.NAME, as in eval.protocols.self.sources=2",
+    **{
+        f"eval.{name}": f"eval.protocols.NAME.{name}, as in eval.protocols.self.{name}=2"
+        for name in ("sources", "frame_stride", "max_frames")
+    },
+    "eval.max_clips": "eval.protocols.NAME.max_pairs, as in eval.protocols.self.max_pairs=20",
+    "eval.grid_clips": "report.grid_pairs",
+    **{f"eval.{name}": f"report.{name}" for name in ("videos", "resamples", "seed")},
+}
+"""Settings that were replaced by others of another meaning or form -> those; `*` stands for any one part."""
+
+
+def retired_to(dotted: str) -> str | None:
+    """What to write in place of a setting that is gone, or None."""
+    return next((now for pattern, now in RETIRED.items() if _matches(pattern, dotted)), None)
+
+
+def _matches(pattern: str, dotted: str) -> bool:
+    """Whether a path is of a pattern in which `*` stands for any one part."""
+    return re.fullmatch(pattern.replace(".", r"\.").replace("*", r"[^.]+"), dotted) is not None
+
+
+def renamed_to(prefix: str, key: str) -> str | None:
+    """The name that a setting has today, or None."""
+    names = ((*now.rpartition(".")[::2], before) for now, before in RENAMED.items())
+    found = (last for section, last, before in names if _matches(f"{section}.{before}", f"{prefix}{key}"))
+    return next((f"{prefix}{last}" for last in found), None)
