@@ -267,6 +267,8 @@ class Phase:
     """Fixed samples of held-out clips that a validation looks at."""
     best: Best | None = field(default_factory=Best)
     """None = no best weights are kept."""
+    seed: int | None = field(default=None, metadata={"as_before": None})
+    """Of this phase's initial weights, samples and noise; None = the model's."""
 
     def __post_init__(self) -> None:
         try:

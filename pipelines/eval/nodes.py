@@ -21,7 +21,7 @@ from pipelines.eval.features import FEATURES, FRAMES
 from pipelines.eval.methods import BASELINES, COPY, DRIVING, FUNCTIONS, TRUTH
 from pipelines.eval.metrics import METRICS
 from pipelines.eval.pairs import COLUMNS
-from pipelines.runs.graph_builder import Run
+from pipelines.runs.graph_builder import Run, evaluation_corpus
 from storage.checkpoints import CHECKPOINTS
 
 GENERATED = "png"
@@ -72,7 +72,7 @@ class _Protocol:
 
     @property
     def corpus(self) -> str:
-        return getattr(self.run.config, self.models[0].name).data
+        return evaluation_corpus(self.run.config)
 
     def add(self) -> dict[str, Read]:
         """-> what the report reads of them."""

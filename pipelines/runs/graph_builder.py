@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.spec import ModelSpec, Reads
+from models.spec import Reads
 from pipelines.config import Config
 from pipelines.engine.node import Graph, Node, Read
 from pipelines.errors import UserError
@@ -34,15 +34,24 @@ def needed(config: Config) -> Needed:
             add(corpus, "keypoints", instances[name].keypoints, f"views.{name}.keypoints")
         found[corpus].setdefault(stage, {})[name] = None
 
-    for model in config.models:
+    def add_roles(corpus: str, model: str, roles: Iterable[str], asked_by: str) -> None:
         section = getattr(config, model)
-        check_instance("data", section.data, config.data, f"{model}.data")
-        found.setdefault(section.data, {})
-        for role in model_roles(config.spec(model), section):
+        check_instance("data", corpus, config.data, asked_by)
+        found.setdefault(corpus, {})
+        for role in roles:
             stage, _, view = role.partition(".")
             if stage in INSTANCES_OF:
                 name = view or getattr(section, INSTANCES_OF[stage])
-                add(section.data, stage, name, f"{model}.{INSTANCES_OF[stage]}")
+                add(corpus, stage, name, f"{model}.{INSTANCES_OF[stage]}")
+
+    for model in config.models:
+        spec, section = config.spec(model), getattr(config, model)
+        phases = [phase for phase in section.phases.values() if phase is not None]
+        trained_on = (role for phase in phases for role in spec.reads(section, phase))
+        add_roles(section.data, model, trained_on, f"{model}.data")
+    for model in config.models:
+        driven_with = config.spec(model).driving_reads(getattr(config, model))
+        add_roles(evaluation_corpus(config), model, driven_with, "eval.data")
     sections = {section: stage for stage, section in INSTANCES_OF.items()}
     for text in config.also:
         section, _, name = text.partition(".")
@@ -65,11 +74,9 @@ def lists_of(graph: Graph) -> dict[str, str]:
     return {path.split(".")[1]: name for name, path in paths.items()}
 
 
-def model_roles(spec: ModelSpec, section: Any) -> Iterator[str]:
-    for settings in section.phases.values():
-        if settings is not None:
-            yield from spec.reads(section, settings)
-    yield from spec.driving_reads(section)
+def evaluation_corpus(config: Config) -> str:
+    """The corpus whose test clips are sources and drivings."""
+    return config.eval.data or getattr(config, config.models[0]).data
 
 
 def check_instance(section: str, name: str, known: Mapping[str, object], asked_by: str) -> None:

@@ -60,6 +60,7 @@ def job_of(
     phase: Phase = section.phases[name]
     settings = {path.rsplit(".", 1)[-1]: _setting(section, path) for path in spec.tasks[name].settings}
     seed, precision = settings.pop("seed"), settings.pop("precision")
+    seed = seed if phase.seed is None else phase.seed
     settings |= {name: getattr(ctx.config, name) for name in spec.extra_sections(section)}
     store = ctx.inputs["clips"].family().store
     return Job(

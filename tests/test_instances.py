@@ -1,0 +1,89 @@
+"""Named instances: several of a stage, of a model and of corpora in one run."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import load
+from pipelines.engine.fingerprint import Environment, fingerprint
+from pipelines.engine.keys import digest
+from pipelines.errors import UserError
+from pipelines.graph import build
+from pipelines.runs.session import source
+
+RUN = Path(__file__).with_name("e2e") / "instances.yaml"
+PHASES = ("keypoints", "warmup", "perceptual", "adversarial")
+
+
+@pytest.fixture(scope="module")
+def environment():
+    return Environment(source(), weights=lambda name: name, tool=lambda name: name)
+
+
+@pytest.fixture(scope="module")
+def keys(environment):
+    """Settings -> node -> a digest of its stage, its own key and those of all that it is made from."""
+
+    def of(*sets: str) -> dict[str, str]:
+        config = load(RUN, sets).config
+        found: dict[str, str] = {}
+        for node in build(config):
+            made_from = {role: found[read.node] for role, read in node.reads.items()}
+            made_from |= {f"{name}.{role}": found[node_] for name, use in node.uses.items()
+                          for role, (node_, _) in use.files.items()}  # fmt: skip
+            found[node.name] = digest(node.stage, fingerprint(node, config, environment).key, made_from)
+        return found
+
+    return of
+
+
+def test_one_run_holds_several_instances_and_each_model_reads_its_own():
+    graph = build(load(RUN).config)
+    stages = [node for node in graph.nodes if node.split(".")[0] in ("keypoints", "fit3dmm", "speech")]
+    assert stages == ["keypoints.main", "keypoints.smooth", "fit3dmm.main", "fit3dmm.algorithm1",
+                      "speech.main", "speech.mel"]  # fmt: skip
+    read = {name: set(graph[f"train.{name}.adversarial"].upstream) for name in ("headgan", "headgan_b")}
+    assert {"fit3dmm.main", "speech.main"} <= read["headgan"]
+    assert {"fit3dmm.algorithm1", "speech.mel"} <= read["headgan_b"]
+
+
+def test_phases_before_the_one_that_differs_are_shared(keys):
+    found = keys()
+    shared = [phase for phase in PHASES if found[f"train.fsrt.{phase}"] == found[f"train.fsrt_b.{phase}"]]
+    assert shared == ["keypoints", "warmup", "perceptual"]
+
+
+def test_a_changed_instance_concerns_its_readers_alone(keys):
+    before, after = keys(), keys("fits.algorithm1.alignments=3")
+    changed = {name for name in before if before[name] != after[name]}
+    assert "fit3dmm.algorithm1" in changed
+    evaluation = ("pairs", "generate", "features", "score", "report")
+    others = {name for name in changed if not name.startswith(evaluation)}
+    trained = {"train.headgan_b.adversarial", "train.headgan_b.decay"}
+    assert others == {"fit3dmm.algorithm1", *trained}
+
+
+def test_the_same_settings_under_another_name_are_the_same_node(tmp_path, environment):
+    text = RUN.read_text().replace("algorithm1:", "other:").replace("fits: algorithm1", "fits: other")
+    (tmp_path / "run.yaml").write_text(text)
+    theirs, ours = load(tmp_path / "run.yaml").config, load(RUN).config
+    one = fingerprint(build(ours)["fit3dmm.algorithm1"], ours, environment)
+    other = fingerprint(build(theirs)["fit3dmm.other"], theirs, environment)
+    assert one == other
+
+
+def test_a_name_that_the_run_lacks_is_one_line_with_the_known_ones():
+    with pytest.raises(
+        UserError, match=r"headgan\.fits names 'deca', but fits has main, algorithm1; add fits\.deca"
+    ):
+        build(load(RUN, ["headgan.fits=deca"]).config)
+
+
+def test_two_corpora_have_nodes_of_their_own(tmp_path):
+    text = "data: {talks: {source: folder, folder: {path: /videos}}}\nfsrt: {data: talks}\n"
+    (tmp_path / "run.yaml").write_text(f"use: [run/tiny, data/synthetic]\nmodels: [fsrt, headgan]\n{text}")
+    graph = build(load(tmp_path / "run.yaml").config)
+    assert {"clips@main", "clips@talks"} <= set(graph.nodes)
+    assert "clips@talks" in graph["train.fsrt.warmup"].upstream
+    assert "clips@main" in graph["train.headgan.adversarial"].upstream
+    assert "fit3dmm.main@talks" in graph["generate.headgan.self"].upstream  # driven with what is evaluated
