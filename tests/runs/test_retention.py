@@ -41,8 +41,8 @@ def test_a_dropped_name_keeps_nothing_of_its_past_runs(store):
 
 
 def test_a_pin_keeps_its_artifact_and_a_damaged_one_is_reported(store):
-    store.write_json("refs/good.json", {"artifacts": {"recordings": "k"}})
-    store.write_json("refs/bad.json", {"artifacts": ["k"]})
+    store.write_json("refs/good.json", {"stage": "recordings", "artifacts": {"main": "k"}})
+    store.write_json("refs/bad.json", {"stage": "recordings", "artifacts": ["k"]})
     damaged = []
     assert retention.reach(store, 1, damaged.append).keys == {("recordings", "k")}
     assert damaged == ["refs/bad.json: its artifacts are no keys by corpus"]
