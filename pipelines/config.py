@@ -15,16 +15,13 @@ import difflib
 import os
 import re
 import sys
-import types
 import typing
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
 
 from models import MODELS
 from models.spec import ModelSpec, load_spec
@@ -32,15 +29,23 @@ from pipelines.cluster.runtime import RuntimeConfig
 from pipelines.engine.keys import canonical, leaves
 from pipelines.errors import UserError
 from pipelines.eval.config import EvalConfig, ReportConfig
-from pipelines.preprocess.clips_config import ClipsConfig
+from pipelines.preprocess.clips_config import ClipsConfig, ViewConfig, default_views
 from pipelines.preprocess.download import DownloadConfig
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig
 from pipelines.preprocess.keypoints import KeypointsConfig
 from pipelines.preprocess.recordings import DataConfig
 from pipelines.preprocess.speech import SpeechConfig
-from pipelines.preprocess.views import ViewConfig, default_views
 from pipelines.runs import snapshot
 from pipelines.runs.old_settings import renamed_to, retired_to
+from pipelines.runs.setting_values import (
+    Loader,
+    SettingError,
+    convert,
+    expand_homes,
+    from_text,
+    names_of,
+    type_of,
+)
 from storage.uris import absolute
 
 CONFIGS = snapshot.checkout() / "configs"
@@ -133,16 +138,16 @@ def load(path: Path, sets: Iterable[str] = ()) -> Loaded:
     _merge(tree, run, str(_short_path(path)), origin)
     typed = [_set(text) for text in sets]
     kind = config_class(_model_sections(tree, typed, str(_short_path(path))))
-    for pattern, text in typed:
-        for dotted in _each_instance(pattern, tree):
-            _merge(tree, _nested(dotted, _typed(kind, dotted, text)), f"--set {pattern}", origin)
-    _inherit(tree, kind.model_of)
-    _unknown(kind, tree, "", origin, str(_short_path(path)))
-    defaults = canonical(kind())
     try:
-        config = TypeAdapter(kind).validate_python(_over(defaults, tree), strict=False)
-    except ValidationError as error:
-        raise ConfigError(_message(error, origin, str(_short_path(path)))) from None
+        for pattern, text in typed:
+            for dotted in _each_instance(pattern, tree):
+                origin[dotted] = f"--set {pattern}"
+                _merge(tree, _nested(dotted, from_text(kind, dotted, text)), f"--set {pattern}", origin)
+        _inherit(tree, kind.model_of)
+        _unknown(kind, tree, "", origin, str(_short_path(path)))
+        config = convert(_over(canonical(kind()), expand_homes(tree, kind)), kind)
+    except SettingError as error:
+        raise ConfigError(f"{_from(error.path, origin, str(_short_path(path)))}: {error}") from None
     _check_models(config, origin, str(_short_path(path)))
     return Loaded(config, origin, path)
 
@@ -191,7 +196,7 @@ def _check_models(config: Config, origin: Mapping[str, str], file: str) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.load(path.read_text(), Loader=_Loader)
+        tree = yaml.load(path.read_text(), Loader=Loader)
     except FileNotFoundError:
         raise ConfigError(f"no config file {path}; {_near_files(path)}") from None
     except (IsADirectoryError, UnicodeDecodeError):
@@ -205,21 +210,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: found a {type(tree).__name__}, expected a mapping of settings")
     return tree
-
-
-class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # pyright: ignore
-    """Refuses a key given twice, which plain YAML lets the last one win."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key, _ in node.value:
-            name = self.construct_object(key, deep=True)
-            if not isinstance(name, Hashable) or name in seen:
-                problem = "is given twice" if isinstance(name, Hashable) else "is no text"
-                told = f"key {name!r} {problem}"
-                raise yaml.constructor.ConstructorError(None, None, told, key.start_mark)
-            seen.add(name)
-        return super().construct_mapping(node, deep)
 
 
 def _fragments(run: dict[str, Any], path: Path) -> list[str]:
@@ -260,35 +250,6 @@ def _set(text: str) -> tuple[str, str]:
     return dotted.strip(), value
 
 
-def _typed(kind: type[Config], dotted: str, text: str) -> Any:
-    """What was typed as a value of its setting's type, as far as pydantic does not see to that."""
-    kinds = _kinds(kind, dotted.split("."))
-    if text in ("", "null") and type(None) in kinds:
-        return None
-    if text.lstrip().startswith(("[", "{")) and str not in kinds:
-        try:
-            return yaml.load(text, Loader=_Loader)
-        except (yaml.YAMLError, ValueError):  # ValueError: of a date that no calendar has
-            raise ConfigError(f"--set {dotted}: {text!r} is not a YAML list or mapping") from None
-    if int in kinds and re.fullmatch(r"[-+]?[0-9.]+e[-+]?[0-9]+", text.strip(), re.IGNORECASE):
-        with suppress(ValueError):
-            return float(text)  # 2e5 steps
-    return text
-
-
-def _kinds(kind: Any, path: Sequence[str]) -> set[Any]:
-    """The types that the setting at this path may have, str and int and so on; of an unknown one none."""
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return set().union(*(_kinds(one, path) for one in typing.get_args(kind)))
-    if not path:
-        return {kind}
-    if dataclasses.is_dataclass(kind):
-        return _kinds(typing.get_type_hints(kind).get(path[0]), path[1:])
-    if typing.get_origin(kind) is dict:
-        return _kinds(typing.get_args(kind)[1], path[1:])
-    return set()
-
-
 def _nested(dotted: str, value: Any) -> dict[str, Any]:
     for part in reversed(dotted.split(".")):
         value = {part: value}
@@ -310,21 +271,24 @@ def _unknown(kind: Any, tree: Any, prefix: str, origin: Mapping[str, str], file:
         for one in typing.get_args(kind):  # of a union
             _unknown(one, tree, prefix, origin, file)
         return
-    hints = typing.get_type_hints(kind)
+    known = names_of(kind)
     for key, value in tree.items():
         dotted = f"{prefix}{key}"
         if now := retired_to(dotted):
             raise ConfigError(f"{_from(dotted, origin, file)}: {dotted} is gone; use {now}")
-        if key not in hints:
+        if key not in known:
             if now := renamed_to(prefix, key):
                 raise ConfigError(
                     f"{_from(dotted, origin, file)}: {dotted} is now called {now}; change the name"
                 )
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(hints)}"
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
             raise ConfigError(f"{_from(dotted, origin, file)}: {dotted}: unknown key; {hint}")
-        for inner in (hints[key], *typing.get_args(hints[key])):
-            if typing.get_origin(hints[key]) is dict and isinstance(value, Mapping):
+        if not isinstance(value, Mapping):
+            continue
+        expected = type_of(kind, key)
+        for inner in (expected, *typing.get_args(expected)):
+            if typing.get_origin(expected) is dict:
                 for name, one in value.items():
                     if now := _instance_setting(f"{dotted}.", name, one):
                         where = _from(f"{dotted}.{name}", origin, file)
@@ -340,7 +304,7 @@ def _instance_setting(prefix: str, key: str, value: Any) -> str | None:
     settings = INSTANCES.get(section)
     if settings is None or key not in settings.__annotations__:
         return None
-    if isinstance(value, Mapping) and not dataclasses.is_dataclass(typing.get_type_hints(settings)[key]):
+    if isinstance(value, Mapping) and not dataclasses.is_dataclass(type_of(settings, key)):
         return None  # an instance that happens to be called so
     return f"{section}.NAME.{key}, as in {section}.{MAIN}.{key}"
 
@@ -354,16 +318,6 @@ def _from(dotted: str, origin: Mapping[str, str], file: str) -> str:
             if path == name or path.startswith(f"{name}."):
                 return source
     return file
-
-
-def _message(error: ValidationError, origin: Mapping[str, str], file: str) -> str:
-    first = error.errors()[0]
-    dotted = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    found = first.get("input")
-    told = isinstance(found, (Mapping, list)) or first["type"] == "value_error"
-    shown = "" if told else f" (found {found!r})"
-    return f"{_from(dotted, origin, file)}: {dotted}: {message}{shown}"
 
 
 def _short_path(path: Path) -> Path:

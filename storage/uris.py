@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from storage.errors import InvalidInput
@@ -48,23 +48,8 @@ def expand_home(path: str) -> str:
     return f"{'sqlite:///' if scheme.startswith('sqlite') else 'file://'}{quote(home)}{rest}"
 
 
-class _ExpandHome:
-    """Makes pydantic expand ~ in the paths of settings when a configuration is loaded."""
-
-    def __get_pydantic_core_schema__(self, kind: Any, handler: Any) -> Any:
-        from pydantic_core import PydanticCustomError, core_schema
-
-        def expand(path: str) -> str:
-            try:
-                return expand_home(path)
-            except InvalidInput as error:
-                raise PydanticCustomError("value_error", "{why}", {"why": str(error)}) from None
-
-        return core_schema.no_info_after_validator_function(expand, handler(kind))
-
-
-LocalPath = Annotated[str, _ExpandHome()]
-"""Type of a setting that is a path, or may be one: ~ is expanded."""
+LocalPath = Annotated[str, "~ expanded"]
+"""Type of a setting that is a path, or may be one: ~ is expanded when a configuration is loaded."""
 
 
 def absolute(uri: str) -> str:

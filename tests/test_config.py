@@ -39,7 +39,7 @@ def test_the_run_file_wins_over_fragments_and_set_over_both(run_file):
     [
         ("clipz: {}", "clipz: unknown key; did you mean 'clips'?"),
         ("clips: {sise: 3}", "clips.sise: unknown key; did you mean 'size'?"),
-        ("clips: {size: big}", "clips.size: .*valid integer.*found 'big'"),
+        ("clips: {size: big}", "clips.size: expected a whole number, found 'big'"),
         ("clips: {size: 0}", r"clips: size 0: expected"),
         (
             "fsrt: {phases: {warmup: {optimizers: {g: {lr: -1}}}}}",
@@ -246,5 +246,9 @@ def test_a_share_of_the_budget_is_no_number_of_steps(run_file):
 
 def test_every_class_of_settings_is_known():
     found = configuration.classes(configuration.config_class({name: name for name in MODELS}))
-    assert {"models.api:Phase", "models.api:Schedule", "pipelines.preprocess.views:ViewConfig"} <= found
+    assert {
+        "models.api:Phase",
+        "models.api:Schedule",
+        "pipelines.preprocess.clips_config:ViewConfig",
+    } <= found
     assert "pipelines.preprocess.sources.folder:FolderConfig" in found

@@ -220,7 +220,7 @@ def test_only_a_phase_that_weighs_the_perceptual_loss_needs_vgg19(weight, needed
     assert ("vgg19" in build(load(DEMO, sets).config)["train.fsrt.perceptual"].weights) == needed
 
 
-MACHINERY = {"numpy", "pyarrow", "click", "pydantic", "yaml", "ray", "mlflow", "safetensors"}
+MACHINERY = {"numpy", "pyarrow", "click", "msgspec", "yaml", "ray", "mlflow", "safetensors"}
 """And numpy, whose functions keep their results from version to version."""
 DISTRIBUTIONS = {
     "PIL": "pillow",

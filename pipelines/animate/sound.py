@@ -15,6 +15,7 @@ from pipelines.cluster.runtime import RuntimeConfig
 from pipelines.errors import UserError
 from pipelines.media import FPS
 from pipelines.preprocess.speech import SpeechConfig, encode_speech
+from pipelines.runs.setting_values import SettingError, convert
 
 if TYPE_CHECKING:
     from models.reenactor import Reenactor
@@ -32,19 +33,15 @@ def encoder_of(reenactor: Reenactor) -> SpeechConfig | None:
     Transcripts belong to the training recordings, so none is read. UserError for settings in a checkpoint
     that no encoder here has.
     """
-    from pydantic import TypeAdapter, ValidationError
-
     if "audio_features" not in reenactor.reads:
         return None
     settings = dict(reenactor.speech_settings)
     if "encoder" not in settings:
         raise UserError("the checkpoint does not name the speech encoder that the model was trained with")
     try:
-        return replace(TypeAdapter(SpeechConfig).validate_python(settings), transcripts="")
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"the checkpoint's speech encoder has {name}: {first['msg']}") from None
+        return replace(convert(settings, SpeechConfig), transcripts="")
+    except SettingError as error:
+        raise UserError(f"the checkpoint's speech encoder has {error}") from None
 
 
 def speech_at(

@@ -34,16 +34,24 @@ RETIRED = {
 
 def retired_to(dotted: str) -> str | None:
     """What to write in place of a setting that is gone, or None."""
-    return next((now for pattern, now in RETIRED.items() if _matches(pattern, dotted)), None)
+    found = _RETIRED.fullmatch(dotted)
+    return list(RETIRED.values())[(found.lastindex or 0) - 1] if found else None
 
 
-def _matches(pattern: str, dotted: str) -> bool:
-    """Whether a path is of a pattern in which `*` stands for any one part."""
-    return re.fullmatch(pattern.replace(".", r"\.").replace("*", r"[^.]+"), dotted) is not None
+def _pattern(path: str) -> str:
+    """Of a path in which `*` stands for any one part."""
+    return re.escape(path).replace(r"\*", r"[^.]+")
+
+
+_RETIRED = re.compile("|".join(f"({_pattern(path)})" for path in RETIRED))
 
 
 def renamed_to(prefix: str, key: str) -> str | None:
     """The name that a setting has today, or None."""
     names = ((*now.rpartition(".")[::2], before) for now, before in RENAMED.items())
-    found = (last for section, last, before in names if _matches(f"{section}.{before}", f"{prefix}{key}"))
+    found = (
+        last
+        for section, last, before in names
+        if re.fullmatch(_pattern(f"{section}.{before}"), f"{prefix}{key}")
+    )
     return next((f"{prefix}{last}" for last in found), None)
