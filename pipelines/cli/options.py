@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import click
 
@@ -32,3 +32,35 @@ def command(name: str, run_file: Path, sets: Iterable[str], *words: str) -> str:
 FILE = HomePath(path_type=Path)
 STORE = click.option("--store", default=".reenact/store", envvar="REENACT_STORE", show_default=True,
                      help="Store folder or URI.")  # fmt: skip
+RUN_FILE = click.argument("run_file", type=FILE, metavar="RUN.yaml")
+SETS = click.option("--set", "sets", multiple=True, metavar="A.B=VALUE",
+                    help="Change one setting (repeatable).")  # fmt: skip
+LIMIT = click.option(
+    "--limit", type=int, help="Only the first N recordings (of each corpus; same as --set data.*.limit=N)."
+)
+ONLY = click.option("--only", multiple=True, metavar="NODE",
+                    help="This node and what it needs (repeatable).")  # fmt: skip
+FORCE = click.option("--force", multiple=True, metavar="NODE",
+                     help="Run this node even if it is cached (repeatable).")  # fmt: skip
+KEEP_GOING = click.option("--keep-going", is_flag=True,
+                          help="After a failure, still run what does not depend on it.")  # fmt: skip
+ADDRESS = click.option("--address", default="http://127.0.0.1:8265", envvar="RAY_JOBS_ADDRESS",
+                       show_default=True, help="Ray dashboard, where jobs are submitted.")  # fmt: skip
+
+
+def with_limit(sets: tuple[str, ...], limit: int | None) -> tuple[str, ...]:
+    return sets if limit is None else (*sets, f"data.*.limit={limit}")
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def example(text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Appends an example to a command's help."""
+
+    def mark(function: Callable[P, R]) -> Callable[P, R]:
+        function.__doc__ = f"{function.__doc__}\n\n\b\nExample:\n  {text}"
+        return function
+
+    return mark
