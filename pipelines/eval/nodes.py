@@ -56,7 +56,7 @@ def add_evaluation(run: Run, checkpoints: Mapping[str, Mapping[str, str]]) -> No
         inputs |= _Protocol(run, name, models, protocol.has_truth).add()
     # fmt: off
     run.whole("report", "eval.report:report", resources={}, reads=inputs, writes=("page",),
-              config=("report",), inputs="pipelines.eval.report:external",
+              config=("report",), inputs="pipelines.eval.published:external",
               packages=("av", "pillow"))  # of its videos and pictures
     # fmt: on
 

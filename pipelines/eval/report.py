@@ -7,27 +7,18 @@ have a table of their own: they come from other data and other detectors, and ar
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.eval.captions import BASELINE_TEXTS
 from pipelines.eval.comparison import Comparison, read_comparisons
+from pipelines.eval.published import read_published
 from pipelines.eval.report_page import render
 
 if TYPE_CHECKING:
     from pipelines.engine.node import Context
     from pipelines.eval.config import ReportConfig
-
-PUBLISHED = Path(__file__).parent / "published.csv"
-
-
-def external(config: object) -> dict[str, str]:
-    """The file of published numbers -> its digest, for the node's key."""
-    return {PUBLISHED.name: hashlib.sha256(PUBLISHED.read_bytes()).hexdigest()}
 
 
 def report(ctx: Context) -> None:
@@ -55,10 +46,3 @@ def report(ctx: Context) -> None:
 
 def models_of(comparisons: Sequence[Comparison]) -> list[str]:
     return list(dict.fromkeys(model for one in comparisons for model in one.models))
-
-
-def read_published(models: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of published.csv about these models: model, paper, table, method, setting, metric, direction,
-    value."""
-    with PUBLISHED.open(newline="") as stream:
-        return [row for row in csv.DictReader(stream) if row["model"] in models]

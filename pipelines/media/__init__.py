@@ -5,34 +5,40 @@ probing demuxes with PyAV, because the ffmpeg wheel brings no ffprobe. Times are
 file; ticks count the 25 fps clock of the whole recording, of which a file may hold a part.
 """
 
-from pipelines.media.clock import (
-    FPS,
-    LONGEST_HOLE,
-    SAMPLES_A_FRAME,
-    SOUND_RATE,
-    nearest,
-    seconds_of,
-    ticks_of,
-)
-from pipelines.media.container import probe
-from pipelines.media.decoding import (
-    FrameResults,
-    check_complete,
-    map_frames,
-    read_frames,
-    read_ticks,
-    stream_frames,
-    stream_ticks,
-)
-from pipelines.media.process import (
-    FfmpegPipe,
-    as_file,
-    ffmpeg_instead,
-    ffmpeg_path,
-    ffmpeg_version,
-    run_ffmpeg,
-)
-from pipelines.media.sound import fit_length, read_sound
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipelines.media.clock import (
+        FPS,
+        LONGEST_HOLE,
+        SAMPLES_A_FRAME,
+        SOUND_RATE,
+        nearest,
+        seconds_of,
+        ticks_of,
+    )
+    from pipelines.media.container import probe
+    from pipelines.media.decoding import (
+        FrameResults,
+        check_complete,
+        map_frames,
+        read_frames,
+        read_ticks,
+        stream_frames,
+        stream_ticks,
+    )
+    from pipelines.media.process import (
+        FfmpegPipe,
+        as_file,
+        ffmpeg_instead,
+        ffmpeg_path,
+        ffmpeg_version,
+        run_ffmpeg,
+    )
+    from pipelines.media.sound import fit_length, read_sound
 
 __all__ = [
     "FPS",
@@ -59,3 +65,46 @@ __all__ = [
     "stream_ticks",
     "ticks_of",
 ]
+
+_MODULES = {
+    "clock": (
+        "FPS",
+        "LONGEST_HOLE",
+        "SAMPLES_A_FRAME",
+        "SOUND_RATE",
+        "nearest",
+        "seconds_of",
+        "ticks_of",
+    ),
+    "container": ("probe",),
+    "decoding": (
+        "FrameResults",
+        "check_complete",
+        "map_frames",
+        "read_frames",
+        "read_ticks",
+        "stream_frames",
+        "stream_ticks",
+    ),
+    "process": (
+        "FfmpegPipe",
+        "as_file",
+        "ffmpeg_instead",
+        "ffmpeg_path",
+        "ffmpeg_version",
+        "run_ffmpeg",
+    ),
+    "sound": (
+        "fit_length",
+        "read_sound",
+    ),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Imports what is asked for and no more: `plan` wants the version of ffmpeg, and no decoder."""
+    for module, names in _MODULES.items():
+        if name in names:
+            found = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from pipelines import media
 from pipelines.engine.node import Inputs
 from pipelines.errors import Rejected, Transient
-from pipelines.media import as_file, probe
 from storage.shards import Sample
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def download(
     from pipelines.preprocess.sources.synthetic import render
 
     video, truth = render(row, nets["analytic_head"])
-    with as_file(video) as path:
+    with media.as_file(video) as path:
         yield _sample(row, video, _FileCheck(row, config)(path), "synthetic", truth=truth)
 
 
@@ -92,7 +92,7 @@ def fetch(
         from pipelines.preprocess.sources.celebv import video_of
 
         video = video_of(row)
-        with as_file(video) as path:
+        with media.as_file(video) as path:
             yield _sample(row, video, check(path), "local")
         return
     if row["uri"].startswith("/"):
@@ -133,7 +133,7 @@ class _FileCheck:
                 # no property of the recording: replaced while the run is under way
                 raise Transient(f"{path} changed since it was listed: {message}; run again", soon=False)
             raise Rejected("checksum", f"{row['id']} has {message}")
-        probed = probe(path, row["id"])
+        probed = media.probe(path, row["id"])
         if not probed["audio_rate"] and self._sound == "required":
             raise Rejected(
                 "no_sound", f"{row['id']} has no sound; sound=optional of its corpus gives it silence"

@@ -15,9 +15,8 @@ once: `map_points(landmarks, sample)`. Frames are cut from the recording itself,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from pipelines import media
 from pipelines.engine.node import Inputs
 from pipelines.errors import Rejected
 from pipelines.preprocess.clips import encode_frames, stream_crop
-from pipelines.preprocess.clips_config import FramesConfig
+from pipelines.preprocess.clips_config import ViewConfig
 from storage.shards import Sample
 
 if TYPE_CHECKING:
@@ -34,44 +33,6 @@ if TYPE_CHECKING:
 
 BLUR = 5.0
 """Sigma in pixels of what is mirrored beyond the border."""
-
-
-SIZES = {"vox_max": 512, "vox512": 512, "ffhq256": 256}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ViewConfig:
-    recipe: Literal["vox_max", "vox512", "ffhq256"] = "vox512"
-    """See the table above."""
-    size: int | None = None
-    """Side of the frames in pixels, of vox_max the longest; None = 512, ffhq256 256."""
-    every: int = 25
-    """ffhq256: one frame in so many; 25 is one a second, as the directions are trained."""
-    frames: FramesConfig = field(default_factory=FramesConfig)
-    """How the frames are stored."""
-    splits: tuple[Literal["train", "test"], ...] = field(default=(), metadata={"label": True})
-    """Only recordings of these splits are cut; empty = all."""
-    keypoints: str = field(default="main", metadata={"label": True})
-    """ffhq256: the instance of keypoints whose landmarks frame the face."""
-
-    def __post_init__(self) -> None:
-        if not (64 <= self.side <= 2048 and self.side % 2 == 0):
-            raise ValueError(f"size {self.size}: expected an even number from 64 to 2048")
-        if self.every < 1:
-            raise ValueError(f"every {self.every}: expected at least 1 frame")
-
-    @property
-    def side(self) -> int:
-        return self.size or SIZES[self.recipe]
-
-
-def default_views() -> dict[str, ViewConfig]:
-    """One of each recipe, by its name."""
-    return {
-        "vox_max": ViewConfig(recipe="vox_max"),
-        "vox512": ViewConfig(recipe="vox512"),
-        "ffhq256": ViewConfig(recipe="ffhq256"),
-    }
 
 
 # --- the stages ---------------------------------------------------------------------------------------------

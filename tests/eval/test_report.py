@@ -50,11 +50,3 @@ def test_the_report_is_there_as_data(published):
 
 def test_figures_of_the_shared_frames_go_to_the_run(published):
     assert {"self/toy/l1", "self/copy_source/akd_l1_dlib"} <= set(published.figures)
-
-
-def test_published_numbers_are_part_of_the_key():
-    assert set(report.external(None)) == {"published.csv"}
-
-
-def test_published_numbers_are_those_of_the_models_asked_for():
-    assert {row["model"] for row in report.read_published(["fsrt"])} == {"fsrt"}

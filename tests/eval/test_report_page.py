@@ -6,7 +6,7 @@ import pytest
 from pipelines.eval import report_page
 from pipelines.eval.comparison import read_comparison
 from pipelines.eval.config import ReportConfig
-from pipelines.eval.report import read_published
+from pipelines.eval.published import read_published
 from pipelines.figures.html import COLOURS, GREY
 
 
