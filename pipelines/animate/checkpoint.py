@@ -153,7 +153,7 @@ def from_run(run_file: Path, sets: Iterable[str], model: str | None, log: Log) -
 def _current(session: Session, model: str) -> tuple[str, Path] | None:
     """The last phase whose node is cached."""
     plans = session.planner().plan()
-    session.cache.save()
+    session.save_caches()
     for node in _phases(session, model):
         artifact = plans[node].artifact
         if artifact is not None:

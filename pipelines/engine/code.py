@@ -39,7 +39,8 @@ class Code:
     """The project's source as symbols; files are read once, so the source must not change meanwhile.
 
     settings: "module:class" of configuration, whose fields do not count (the values are in the key).
-    renamed: a setting's new attribute -> the name it had. load(path, make) may answer from a cache.
+    renamed: a setting's new attribute -> the name it had. load(path, make) may answer from a cache; so may
+    recall(question, make), as long as no source file changes.
     """
 
     def __init__(
@@ -51,11 +52,14 @@ class Code:
         settings: Iterable[str] = (),
         renamed: Mapping[str, str] | None = None,
         load: Callable[[Path, Callable[[], dict[str, Any]]], dict[str, Any]] | None = None,
+        recall: Callable[[str, Callable[[], Any]], Any] | None = None,
     ):
         self.root, self.packages = root, tuple(packages)
         self.outside, self.inside = tuple(outside), frozenset(inside)
         self.settings, self.renamed = frozenset(settings), dict(renamed or {})
         self._load = load or (lambda _path, make: make())
+        self._recall = recall or (lambda _question, make: make())
+        self._scope = _hash(repr((packages, outside, sorted(inside), sorted(self.settings), self.renamed)))
         self._modules: dict[str, Module | None] = {}
         self._outside: dict[str, bool] = {}
         self._edges: dict[Place, list[Place]] = {}
@@ -64,6 +68,10 @@ class Code:
     # --- the questions ---
     def digest(self, entries: Iterable[str]) -> str:
         """Of everything that these entries ("module:symbol") reach; those in `outside` files add nothing."""
+        entries = sorted(set(entries))
+        return self._recall(f"digest {self._scope} {_hash(repr(entries))}", lambda: self._digest_of(entries))
+
+    def _digest_of(self, entries: Iterable[str]) -> str:
         places = [place for entry in entries if not self._is_outside((place := self._entry(entry))[0])]
         return _hash("\n".join(sorted({self._digest(place) for place in places})))
 
@@ -80,6 +88,9 @@ class Code:
 
     def holds(self, entry: str) -> bool:
         """Whether there is such a symbol in the project."""
+        return self._recall(f"holds {self._scope} {entry}", lambda: self._holds(entry))
+
+    def _holds(self, entry: str) -> bool:
         module, _, name = entry.partition(":")
         return (parsed := self.module(module)) is not None and name in parsed.symbols
 
@@ -105,7 +116,7 @@ class Code:
 
     def _entry(self, entry: str) -> Place:
         module, _, name = entry.partition(":")
-        if not self.holds(entry):
+        if not self._holds(entry):
             raise ValueError(f"no {name!r} in module {module!r} (entry {entry!r} of the graph)")
         return module, name
 
@@ -131,7 +142,7 @@ class Code:
         kind, rest = ref.target[0], ref.target[1:]
         if kind == "@":
             place = rest.partition(":")
-            return ([(place[0], place[2])] if self.holds(rest) else []), ""
+            return ([(place[0], place[2])] if self._holds(rest) else []), ""
         if kind == "=":
             return self._follow(rest.split("."))
         return self._resolve(module, ref.target)
@@ -167,7 +178,7 @@ class Code:
     def _is_lookup(self, place: Place) -> bool:
         """A table whose every text leads to a module or symbol of the project."""
         table = self._symbol(place).table
-        return bool(table) and all(self.holds(t) if ":" in t else self.module(t) is not None for t in table)
+        return bool(table) and all(self._holds(t) if ":" in t else self.module(t) is not None for t in table)
 
     # --- digests ---
     def _counted(self, places: Iterable[Place]) -> list[Place]:

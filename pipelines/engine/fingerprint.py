@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.metadata
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any
 
 from pipelines.engine.code import Code, Reached
@@ -38,7 +39,7 @@ class Fingerprint:
 
     @property
     def key(self) -> str:
-        return digest(SCHEME, asdict(self))
+        return digest(SCHEME, self)
 
     def same_but_code(self, other: Fingerprint) -> bool:
         mine, theirs = asdict(self), asdict(other)
@@ -60,7 +61,7 @@ def fingerprint(node: Node, config: Any, env: Environment) -> Fingerprint:
         code=env.code.digest(entries(node, config, env.code)),
         weights={name: env.weights(name) for name in node.weights},
         tools={name: env.tool(name) for name in node.tools},
-        packages={name: package_version(name) for name in node.packages},
+        packages={name: env.package(name) for name in node.packages},
         inputs=resolve(node.inputs)(section(node, config)) if node.inputs else {},
     )
 
@@ -130,10 +131,19 @@ def resolve(entry: str) -> Callable[..., Any]:
 
 
 def package_version(name: str) -> str:
+    """Of an installed package, or "not installed". Read from the first lines of its metadata: to parse all of
+    them, with the package's whole description, takes a tenth of a plan's time."""
+    from importlib import metadata  # brings the whole package email, which a plan seldom needs
+
     try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
+        text = metadata.distribution(name).read_text("METADATA") or ""
+    except metadata.PackageNotFoundError:
         return "not installed"
+    found = _VERSION.search(text)
+    return found[1] if found else metadata.version(name)
+
+
+_VERSION = re.compile(r"^Version: *(\S+)", re.MULTILINE)
 
 
 def reasons(
@@ -220,5 +230,7 @@ class Environment:
     """Weights id -> pinned sha256, or "missing"."""
     tool: Callable[[str], str] = lambda name: "missing"
     """Tool name -> version line."""
+    package: Callable[[str], str] = field(default_factory=lambda: cache(package_version))
+    """Distribution name -> version."""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """Settings that got a new name (`first_name`)."""

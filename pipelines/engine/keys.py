@@ -16,16 +16,18 @@ class UndeclaredConfig(Exception):
 
 def canonical(value: Any) -> Any:
     """Dataclasses and tuples to dicts and lists; refuses what JSON cannot say exactly."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if value is None or isinstance(value, (str, bool, int)):  # most are: asked first
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} cannot be part of a key")
+        return value
     if isinstance(value, Mapping):
         return {str(k): canonical(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [canonical(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value} cannot be part of a key")
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(value)}
     raise TypeError(f"{type(value).__name__} cannot be part of a key")
 
 

@@ -1,18 +1,23 @@
 """Which ffmpeg is run: the one on PATH if it can do all that is asked of it, else that of the imageio-ffmpeg
-package. What a tool can do is found here, once a process, and never from a file that it failed on.
+package. What a tool can do is asked of it here, and never guessed from a file that it failed on.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
+from pipelines.engine.file_cache import FileCache
+from pipelines.engine.keys import digest
 from pipelines.errors import Transient, UserError
+from storage.fetched import cache_folder
 
 LEAST = (5, 1)
 """The first version with -fps_mode; builds that state no number are tried with it."""
@@ -46,7 +51,7 @@ def tool() -> Tool:
     """The ffmpeg that is used. UserError, which says what each lacks, if there is none."""
     problems: list[str] = []
     if on_path := shutil.which("ffmpeg"):
-        version, problem = inspect_tool(on_path, DECODERS)
+        version, problem = _known(on_path, DECODERS)
         if not problem:
             return Tool(on_path, version)
         problems.append(f"{on_path} {problem}")
@@ -54,7 +59,7 @@ def tool() -> Tool:
     if packaged is None:
         problems.append("the package imageio-ffmpeg brings none for this machine")
     elif packaged != on_path:
-        version, problem = inspect_tool(packaged)
+        version, problem = _known(packaged)
         if not problem:
             instead = f"{problems[0]}: the ffmpeg of imageio-ffmpeg is used instead" if problems else ""
             return Tool(packaged, version, instead)
@@ -63,6 +68,31 @@ def tool() -> Tool:
     raise UserError(
         f"no ffmpeg that can be used: {'; '.join(problems)}; install a full build of ffmpeg {number} or newer"
     )
+
+
+def _known(path: str, decoders: Sequence[str] = ()) -> tuple[str, str]:
+    """As `inspect_tool`, which takes a tenth of a second: that a tool lacks nothing is kept until its file
+    changes. What one lacks is asked again, for it may be mended in the tool's libraries."""
+    if not os.path.isfile(path):
+        return inspect_tool(path, decoders)
+    known = FileCache(cache_folder() / "tools.json", digest(LEAST, FILTERS, DECODERS))
+
+    def inspect() -> str:
+        version, problem = inspect_tool(path, decoders)
+        if problem:
+            raise _Unfit(version, problem)
+        return version
+
+    try:
+        version = known.get(Path(path), inspect)
+    except _Unfit as unfit:
+        return unfit.args
+    known.save()
+    return version, ""
+
+
+class _Unfit(Exception):
+    """Version line and what the tool lacks."""
 
 
 def packaged_ffmpeg() -> str | None:

@@ -56,7 +56,7 @@ def run_pipeline(
     planner = session.planner(force, retry_rejected)
     targets = session.targets(only)
     plans = planner.plan(targets)
-    session.cache.save()
+    session.save_caches()
     done = all(plan.settled for plan in plans.values())
     if not done:  # refused before any work: runs of a remote store are tracked where the settings say
         place(session.store.uri, session.config.runtime.tracking)
@@ -148,7 +148,7 @@ def _execute(
     else:
         ui = f"reenact ui{store_option(session.store.uri)}"
         console.out(f"MLflow did not take all events ({tracker.trouble}); `{ui}` or the next run sends them")
-    session.cache.save()
+    session.save_caches()
     if edited := snapshot.edited():
         names = ", ".join([*edited[:3], *([f"{len(edited) - 3} more"] if edited[3:] else [])])
         console.out(f"note: edited meanwhile: {names}; this run used the code as it was at its start")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from models import MODELS
 from pipelines import config as configuration
 from pipelines.engine import messages, symbols
 from pipelines.engine.code import Code
-from pipelines.engine.file_cache import FileCache
-from pipelines.engine.fingerprint import Environment, resolve
+from pipelines.engine.file_cache import FileCache, stamp_of
+from pipelines.engine.fingerprint import Environment, package_version, resolve
 from pipelines.engine.keys import digest
 from pipelines.engine.node import Graph
 from pipelines.engine.plan import Options, Planner
@@ -50,20 +51,48 @@ class Session:
     loaded: configuration.Loaded
     store: Store
     graph: Graph
-    cache: FileCache
 
     @property
     def config(self) -> configuration.Config:
         return self.loaded.config
 
     @cached_property
+    def parsed(self) -> FileCache:
+        """Source files as symbols; read only when a source file has changed."""
+        return FileCache(cache_folder() / "files.json", _parser())
+
+    @cached_property
+    def answers(self) -> FileCache:
+        """What code each node runs, as long as no source file changes."""
+        return FileCache(cache_folder() / "code.json", _parser())
+
+    @cached_property
+    def recall(self) -> Callable[[str, Callable[[], Any]], Any]:
+        stamp = stamp_of([ROOT / package for package in PACKAGES], ".py")
+        return lambda question, make: self.answers.get(ROOT, make, question, stamp)
+
+    def save_caches(self) -> None:
+        self.parsed.save()
+        self.answers.save()
+
+    @cached_property
     def environment(self) -> Environment:
         return Environment(
-            code=source(type(self.config), self.cache.get),
+            code=source(type(self.config), self.parsed.get, self.recall),
             weights=lambda name: weight_files.pinned(self.store, name),
             tool=lambda name: resolve(TOOLS[name])(),
+            package=self.package_version,
             renamed=old_settings.RENAMED,
         )
+
+    def package_version(self, name: str) -> str:
+        """Kept until something is installed or removed, which changes the time of a folder on the path."""
+        return self.answers.get(ROOT, partial(package_version, name), f"package {name}", self.installed)
+
+    @cached_property
+    def installed(self) -> str:
+        folders = [Path(folder) for folder in sys.path if os.path.isdir(folder)]
+        return digest([(str(folder), folder.stat().st_mtime_ns) for folder in folders])
 
     def planner(self, force: Iterable[str] = (), retry_rejected: bool = False) -> Planner:
         for name in force:
@@ -98,21 +127,22 @@ class Session:
         return named.union(*(self.graph.upstream(name) for name in named)) if named else None
 
 
-def source(settings: type | None = None, load: Any = None, root: Path = ROOT) -> Code:
+def source(settings: type | None = None, load: Any = None, recall: Any = None, root: Path = ROOT) -> Code:
     """The project's source, as keys see it. settings: the class of the run's config; None = of a run of every
-    model."""
+    model. load, recall: see `Code`."""
     settings = settings or configuration.config_class({name: name for name in MODELS})
     renamed = {now.rpartition(".")[2]: before for now, before in old_settings.RENAMED.items()}
-    return Code(root, PACKAGES, PLUMBING, COMPUTES, configuration.classes(settings), renamed, load)
+    return Code(root, PACKAGES, PLUMBING, COMPUTES, configuration.classes(settings), renamed, load, recall)
 
 
 def open_session(run_file: Path, sets: Iterable[str] = ()) -> Session:
     loaded = configuration.load(run_file, sets)
     store = Store(configuration.store_uri(loaded.config))
     format.check(store)
-    return Session(loaded, store, build(loaded.config), FileCache(cache_folder() / "files.json", _parser()))
+    return Session(loaded, store, build(loaded.config))
 
 
+@cache
 def _parser() -> str:
     """Names what turns a source file into symbols: an edit of it, another Python or another old name of a
     setting gives other texts."""

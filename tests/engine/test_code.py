@@ -143,3 +143,24 @@ def test_a_closure_names_every_symbol_reached(tmp_path):
     reached = code(tmp_path, FILES).closure(["p.a:f"])
     assert list(reached) == ["p.a.TABLE", "p.a.f", "p.b.g", "p.c.compute"]
     assert reached["p.b.g"].text == "def g(x):\n    return c.compute(x)"
+
+
+def test_an_answer_that_is_known_is_not_worked_out_again(tmp_path):
+    known: dict[str, object] = {}
+
+    def recall(question, make):
+        return known[question] if question in known else known.setdefault(question, make())
+
+    first = code(tmp_path, FILES, recall=recall).digest(["p.a:f"])
+    again = Code(tmp_path, ("p",), recall=recall, load=lambda path, make: pytest.fail(f"{path} was read"))
+    assert again.digest(["p.a:f"]) == first
+
+
+def test_answers_of_other_settings_are_other_ones(tmp_path):
+    known: dict[str, object] = {}
+
+    def recall(question, make):
+        return known[question] if question in known else known.setdefault(question, make())
+
+    inside = code(tmp_path, FILES, recall=recall).digest(["p.a:f"])
+    assert code(tmp_path, FILES, recall=recall, outside=("p.c",)).digest(["p.a:f"]) != inside

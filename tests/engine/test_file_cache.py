@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from pipelines.engine.file_cache import FORM, FileCache
+from pipelines.engine.file_cache import FORM, FileCache, stamp_of
 
 
 def test_a_fact_is_kept_until_its_file_changes(tmp_path):
@@ -88,3 +88,46 @@ def test_a_cache_that_can_be_neither_read_nor_written_is_no_error(tmp_path, kind
     assert cache.get(file, lambda: "made") == "made"
     cache.save()
     assert not list(tmp_path.glob("cache/.*"))
+
+
+def test_a_fact_about_a_folder_is_kept_as_long_as_its_stamp(tmp_path):
+    cache = FileCache(tmp_path / "facts.json")
+    assert cache.get(tmp_path, lambda: 1, "lines", "a") == 1
+    assert cache.get(tmp_path, lambda: 2, "words", "a") == 2
+    assert cache.get(tmp_path, lambda: 3, "lines", "a") == 1
+    assert cache.get(tmp_path, lambda: 4, "lines", "b") == 4
+
+
+def test_facts_about_files_that_are_gone_are_not_kept(tmp_path):
+    old, new = tmp_path / "old.py", tmp_path / "new.py"
+    old.touch()
+    new.touch()
+    cache = FileCache(tmp_path / "facts.json")
+    for file in (old, new):
+        cache.get(file, lambda: "long")
+        cache.get(file, lambda: "short", "summary")
+    old.unlink()
+    cache.save()
+    kept = json.loads((tmp_path / "facts.json").read_text())["facts"]
+    assert {name.partition("\n")[0] for name in kept} == {str(new)}
+    assert len(kept) == 2
+
+
+@pytest.mark.parametrize("change", ["edit", "add", "remove", "rename"])
+def test_the_stamp_of_a_folder_changes_with_its_files(tmp_path, change):
+    (tmp_path / "pkg").mkdir()
+    file = tmp_path / "pkg" / "a.py"
+    file.write_text("1")
+    (tmp_path / "pkg" / "note.txt").write_text("1")
+    before = stamp_of([tmp_path], ".py")
+    (tmp_path / "pkg" / "note.txt").write_text("22")
+    assert stamp_of([tmp_path], ".py") == before
+    if change == "edit":
+        file.write_text("22")
+    elif change == "add":
+        (tmp_path / "b.py").touch()
+    elif change == "remove":
+        file.unlink()
+    else:
+        file.rename(file.with_name("b.py"))
+    assert stamp_of([tmp_path], ".py") != before

@@ -96,3 +96,18 @@ def test_plan_ends_with_one_line_where_no_ffmpeg_can_be_used(put_on_path, tmp_pa
     assert done.exit_code == 2
     assert done.output.startswith("error: no ffmpeg that can be used: ")
     assert done.output.count("\n") == 1
+
+
+def test_an_able_tool_is_asked_once_until_its_file_changes(put_on_path, tmp_path):
+    log = tmp_path / "asked"
+
+    def version(of: str) -> str:
+        put_on_path(answers(of).replace("#!/bin/sh", f"#!/bin/sh\necho asked >> {log}"))
+        return tool.tool().version
+
+    assert version("7.1") == "ffmpeg version 7.1 Copyright"
+    tool.tool.cache_clear()
+    log.unlink()
+    assert tool.tool().version == "ffmpeg version 7.1 Copyright"
+    assert not log.exists()
+    assert version("7.1.1") == "ffmpeg version 7.1.1 Copyright"
