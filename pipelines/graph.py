@@ -78,14 +78,15 @@ def data(run: Run, corpus: str) -> None:
     # What only fetches files must not depend on the renderer. Nor on a version of yt-dlp, ffmpeg or av: a
     # corpus is not fetched again for them, and a video that was fetched once stays what it was.
     rendered, cut = settings.source == "synthetic", config.download.sections == "exact"
-    encodes = rendered or cut or settings.source == "celebv"
+    pictures = settings.source == "pictures"
+    encodes = rendered or cut or pictures or settings.source == "celebv"
     run.keyed("download", corpus, "download:download" if rendered else "download:fetch", pack="unit",
               reads={"recordings": Read(recordings, (*SOURCE, "span") if cut else SOURCE)},
               writes=("video", "probe", "truth"),
               config={"sound": f"data.{corpus}.sound"} | same(*download_settings(config)), section="",
               nets=SOURCE_NETS.get(settings.source, ()),
               cpu=1 if rendered else 0.25,  # fetching is waiting: runtime.pools may ask for more than cores
-              packages=("av", *(("scipy",) if rendered else ())) if encodes else (),
+              packages=("av", *("scipy",) * rendered, *("pillow",) * pictures) if encodes else (),
               tools=("ffmpeg",) if encodes else ())
 
     run.keyed("clips", corpus, "clips:cut_clips",
@@ -200,10 +201,11 @@ def release(run: Run, model: str) -> dict[str, str]:
             f"{', '.join(spec.released)}"
         )
     starts, name = spec.released[section.weights], f"release.{model}"
+    recordings = run.at("recordings", next(iter(run.needed)))  # those of any corpus: they lie in the store
     # fmt: off
     run.whole(name, "eval.evaluated_models:publish_released", stage=f"release.{spec.name}", resources={},
               arguments={"model": spec.name, "weights": section.weights},
-              reads={"recordings": Read(run.at("recordings", section.data), ("id",))}, writes=("checkpoint",),
+              reads={"recordings": Read(recordings, ("id",))}, writes=("checkpoint",),
               config={"section": model}, code=(f"{starts.reader.partition(':')[0]}:load",),
               weights=starts.files, packages=("torch",))
     # fmt: on

@@ -104,7 +104,7 @@ def _crop_tracks(
     crops: list[tuple[Track, np.ndarray]] = []
     used: set[tuple[int, int, int]] = set()
     for track in tracks:
-        if track.frames < settings.min_frames:
+        if track.frames < settings.min_frames and probed["frames"] > 1:  # a still picture has but one
             length = f"the longest track has {track.frames} frames, fewer than clips.min_frames"
             dropped.add(track.frames, Rejected("too_short", f"{length} {settings.min_frames}"))
             continue

@@ -28,7 +28,7 @@ class ClipsConfig:
     frames: FramesConfig = field(default_factory=FramesConfig)
     """How the frames are stored."""
     min_frames: int = 64
-    """Shorter tracks are dropped."""
+    """Shorter tracks are dropped, but for still pictures."""
     max_frames: int = 1024
     """Longer tracks are cut into pieces."""
     min_size: int = 128

@@ -95,6 +95,13 @@ def fetch(
         with media.as_file(video) as path:
             yield _sample(row, video, check(path), "local")
         return
+    if row["source"] == "pictures":  # a picture becomes a video of one frame
+        from pipelines.preprocess.sources.pictures import video_of
+
+        video = video_of(row)
+        with media.as_file(video) as path:
+            yield _sample(row, video, check(path), "local")
+        return
     if row["uri"].startswith("/"):
         yield _sample(row, path := _local_file(row), check(path), "local")
         check.check_unchanged()
@@ -133,8 +140,9 @@ class _FileCheck:
                 # no property of the recording: replaced while the run is under way
                 raise Transient(f"{path} changed since it was listed: {message}; run again", soon=False)
             raise Rejected("checksum", f"{row['id']} has {message}")
-        probed = media.probe(path, row["id"])
-        if not probed["audio_rate"] and self._sound == "required":
+        still = row["source"] == "pictures"
+        probed = media.probe(path, row["id"], least=1 if still else 2)
+        if not probed["audio_rate"] and self._sound == "required" and not still:
             raise Rejected(
                 "no_sound", f"{row['id']} has no sound; sound=optional of its corpus gives it silence"
             )

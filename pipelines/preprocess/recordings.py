@@ -43,7 +43,7 @@ class DataConfig:
 
     test_fraction: float = 0.1
     """Share of the identities held out for evaluation, where the source does not say; at least one if above
-    0."""
+    0. 1: all of them, of a corpus that nothing is trained on."""
     clips_per_shard: int = 16
     """Recordings in a shard, at most on average: the count of shards is the power of two that comes near."""
     limit: int | None = None
@@ -54,10 +54,8 @@ class DataConfig:
     """Name of a frozen corpus version to use in place of what the source lists now."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.test_fraction < 1:
-            raise ValueError(
-                f"test_fraction {self.test_fraction}: expected a share from 0 up to, not including, 1"
-            )
+        if not 0 <= self.test_fraction <= 1:
+            raise ValueError(f"test_fraction {self.test_fraction}: expected a share from 0 to 1")
         if self.clips_per_shard < 1:
             raise ValueError(f"clips_per_shard {self.clips_per_shard}: expected at least 1")
         if self.limit is not None and self.limit < 1:
@@ -128,7 +126,7 @@ def split_identities(rows: Sequence[Mapping[str, Any]], test_fraction: float) ->
     """identity -> train or test, from the identity alone, so that it stays as the corpus grows.
 
     The source's word counts where it has one. Otherwise both splits get at least one of two or more
-    identities.
+    identities, unless the fraction is 0 or 1.
     """
     split_of: dict[str, str] = {}
     for row in rows:
@@ -136,7 +134,7 @@ def split_identities(rows: Sequence[Mapping[str, Any]], test_fraction: float) ->
             split_of[row["identity"]] = row["split"]
     open_ones = sorted((identity for identity, split in split_of.items() if not split), key=_fraction)
     splits = {i: s or ("test" if _fraction(i) < test_fraction else "train") for i, s in split_of.items()}
-    if len(open_ones) > 1 and len(open_ones) == len(split_of) and test_fraction > 0:
+    if len(open_ones) > 1 and len(open_ones) == len(split_of) and 0 < test_fraction < 1:
         splits |= {open_ones[0]: "test", open_ones[-1]: "train"}
     return splits
 

@@ -290,7 +290,11 @@ def test_external_is_the_folder_and_nothing_for_synthetic(corpus):
     assert len(external(folder(corpus))) == 36
 
 
-@pytest.mark.parametrize("bad", [{"test_fraction": 1.0}, {"clips_per_shard": 0}, {"limit": 0}])
+def test_a_corpus_that_nothing_is_trained_on_may_be_held_out_altogether(corpus):
+    assert {row["split"] for row in list_source(folder(corpus, test_fraction=1)).rows} == {"test"}
+
+
+@pytest.mark.parametrize("bad", [{"test_fraction": 1.1}, {"clips_per_shard": 0}, {"limit": 0}])
 def test_impossible_settings_are_refused(bad):
     with pytest.raises(ValueError, match="expected"):
         DataConfig(**bad)

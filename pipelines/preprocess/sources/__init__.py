@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 SOURCES = {
     "synthetic": "pipelines.preprocess.sources.synthetic:recordings",
     "folder": "pipelines.preprocess.sources.folder:recordings",
+    "pictures": "pipelines.preprocess.sources.pictures:recordings",
     "voxceleb": "pipelines.preprocess.sources.voxceleb:recordings",
     "voxceleb_csv": "pipelines.preprocess.sources.voxceleb_csv:recordings",
     "celebv": "pipelines.preprocess.sources.celebv:recordings",

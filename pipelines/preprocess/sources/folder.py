@@ -46,12 +46,13 @@ class FolderConfig:
             )
 
 
-def recordings(config: FolderConfig) -> Listing:
-    """A row a video, sorted by its relative path."""
-    root = _root(config)
+def recordings(config: FolderConfig, source: str = "folder") -> Listing:
+    """A row a video, sorted by its relative path. source: whose settings these are, in messages."""
+    root = _root(config, source)
     files, lost, others = _scan(root, config)
     if not files and others:
-        raise UserError(f"data.NAME.folder.path {config.path!r} holds no video: {_counts_text(others)}")
+        text = _counts_text(others, source)
+        raise UserError(f"data.NAME.{source}.path {config.path!r} holds no {_kind(source)}: {text}")
     rejects = [reject("", one.path, 0, one.code, one.sentence) for one in lost]
     rejects += [
         reject("", path, 0, "malformed_name", "the file's name is not UTF-8; rename it")
@@ -73,9 +74,9 @@ def recordings(config: FolderConfig) -> Listing:
     return Listing(rows, rejects)
 
 
-def external(config: FolderConfig) -> dict[str, str]:
+def external(config: FolderConfig, source: str = "folder") -> dict[str, str]:
     """Relative name -> sha256 of every video, and of the CSV."""
-    root = _root(config)
+    root = _root(config, source)
     files, lost, _ = _scan(root, config)
     readable = digests(path for path in files if is_utf8(path))
     found = {path.relative_to(root).as_posix(): digest for path, digest in readable.items()}
@@ -89,24 +90,28 @@ def external(config: FolderConfig) -> dict[str, str]:
     return found
 
 
-def skipped_files(config: FolderConfig) -> str:
+def skipped_files(config: FolderConfig, source: str = "folder") -> str:
     """How many files may be videos but are none by their names; "" if there are none."""
-    others = _scan(_root(config), config)[2]
-    return _counts_text(others) if others else ""
+    others = _scan(_root(config, source), config)[2]
+    return _counts_text(others, source) if others else ""
 
 
-def _counts_text(others: Counter[str]) -> str:
+def _kind(source: str) -> str:
+    return "picture" if source == "pictures" else "video"
+
+
+def _counts_text(others: Counter[str], source: str) -> str:
     ordered = sorted(others.items(), key=lambda one: (-one[1], one[0]))
     kinds = ", ".join(f"{count:,} {suffix or 'without an ending'}" for suffix, count in ordered[:5])
     kinds = kinds.encode(errors="replace").decode()  # endings that are not UTF-8 cannot be printed
     more = f" and {len(others) - 5} more kinds" if len(others) > 5 else ""
-    return f"left out are {kinds}{more}; data.NAME.folder.extensions lists what counts as a video"
+    return f"left out are {kinds}{more}; data.NAME.{source}.extensions lists what counts as a {_kind(source)}"
 
 
-def _root(config: FolderConfig) -> Path:
+def _root(config: FolderConfig, source: str) -> Path:
     root = Path(config.path)
     if not config.path or not root.is_dir():
-        raise UserError(f"data.NAME.folder.path {config.path!r} is not a folder")
+        raise UserError(f"data.NAME.{source}.path {config.path!r} is not a folder")
     return root
 
 

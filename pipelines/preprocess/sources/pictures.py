@@ -1,0 +1,68 @@
+"""A folder of still pictures, as sources of an evaluation: a recording of one frame each, without sound."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import Rejected, Transient, UserError
+from pipelines.media.clock import FPS
+from pipelines.preprocess.sources import Listing, folder
+from pipelines.preprocess.sources.common.files import digests
+
+PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PicturesConfig(folder.FolderConfig):
+    extensions: tuple[str, ...] = PICTURES
+    """Which files are pictures, by the end of their names; capitals count as small letters."""
+
+
+def recordings(config: PicturesConfig) -> Listing:
+    """A row a picture, sorted by its relative path. All are held out: there is no motion to learn from."""
+    listing = folder.recordings(config, "pictures")
+    rows = [{**row, "split": "test", "sha256": "", "spec": json.dumps({"picture": row["sha256"]})}
+            for row in listing.rows]  # fmt: skip
+    return Listing(rows, listing.rejects)
+
+
+def external(config: PicturesConfig) -> dict[str, str]:
+    """Relative name -> sha256 of every picture, and of the CSV."""
+    return folder.external(config, "pictures")
+
+
+def skipped_files(config: PicturesConfig) -> str:
+    """How many files may be pictures but are none by their names; "" if there are none."""
+    return folder.skipped_files(config, "pictures")
+
+
+def video_of(row: Mapping[str, Any]) -> bytes:
+    """A row of recordings -> its picture, upright and without transparency, as a lossless video of one frame.
+    Rejected where it cannot be read."""
+    import av
+
+    from pipelines.media.still_image import read_picture
+
+    path = Path(row["uri"])
+    if not path.is_file() or digests([path])[path] != json.loads(row["spec"])["picture"]:
+        # not a property of the recording: the file was replaced while the run was under way
+        raise Transient(f"{path} changed since it was listed; run again", soon=False)
+    try:
+        pixels = read_picture(path).pixels
+    except UserError as error:
+        raise Rejected("undecodable", str(error)) from None
+    out = io.BytesIO()
+    # bitexact: no random ids and no time of writing in the file
+    with av.open(out, "w", format="mov", options={"fflags": "+bitexact"}) as video:
+        stream = video.add_stream("png", rate=FPS)
+        stream.height, stream.width = pixels.shape[:2]
+        stream.pix_fmt = "rgb24"
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+        frame.pts = 0
+        video.mux([*stream.encode(frame), *stream.encode(None)])
+    return out.getvalue()
