@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import load
+from pipelines.config import ConfigError, load
 from pipelines.engine.fingerprint import Environment, fingerprint
 from pipelines.engine.keys import digest
 from pipelines.errors import UserError
@@ -87,3 +87,72 @@ def test_two_corpora_have_nodes_of_their_own(tmp_path):
     assert "clips@talks" in graph["train.fsrt.warmup"].upstream
     assert "clips@main" in graph["train.headgan.adversarial"].upstream
     assert "fit3dmm.main@talks" in graph["generate.headgan.self"].upstream  # driven with what is evaluated
+
+
+PORTRAITS = """
+use: [run/tiny, data/synthetic]
+models: [headgan]
+data:
+  faces: {source: pictures, pictures: {path: /faces}}
+  talks: {source: folder, folder: {path: /videos}, test_fraction: 1}
+eval:
+  protocols:
+    self: null
+    portraits: {kind: cross_reenactment, source_data: faces, driving_data: talks}
+"""
+
+
+@pytest.fixture
+def portraits(tmp_path):
+    def of(*sets: str, text: str = PORTRAITS):
+        (tmp_path / "run.yaml").write_text(text)
+        config = load(tmp_path / "run.yaml", sets).config
+        return build(config), config
+
+    return of
+
+
+def test_one_corpus_trains_another_holds_sources_and_a_third_drives(portraits):
+    graph, _ = portraits()
+    assert {n for n in graph.upstream("train.headgan.adversarial") if "@" in n} == {
+        f"{node}@main"
+        for node in ("recordings", "download", "clips", "keypoints.main", "fit3dmm.main", "speech.main")
+    }
+    model = graph["generate.headgan.portraits"].reads
+    assert {role: (read.node, read.by) for role, read in model.items() if role != "pairs"} == {
+        f"{side}.{role}": (f"{node}@{corpus}", f"{side}_recording")
+        for side, corpus in (("source", "faces"), ("driving", "talks"))
+        for role, node in (("clips", "clips"), ("fit3dmm", "fit3dmm.main"), ("speech", "speech.main"))
+    }
+    assert {"source.recordings", "driving.recordings", "driving.fit3dmm"} < set(
+        graph["pairs.portraits"].reads
+    )
+    assert set(graph["generate.driving.portraits"].reads) == {"pairs", "driving.clips"}
+    assert set(graph["generate.copy_source.portraits"].reads) == {"pairs", "source.clips"}
+
+
+def test_the_corpora_of_a_protocol_are_labels(portraits, environment):
+    renamed = PORTRAITS.replace("faces", "stills").replace("/stills", "/faces")
+    keys = []
+    for graph, config in (portraits(), portraits(text=renamed)):
+        keys.append([fingerprint(graph[f"{name}.portraits"], config, environment)
+                     for name in ("pairs", "generate.headgan")])  # fmt: skip
+    assert keys[0] == keys[1]
+
+
+def test_corpora_without_training_are_not_listed_for_a_released_model(portraits):
+    graph, _ = portraits("models=[fsrt]", "fsrt.weights=fsrt_vox")
+    assert not [name for name in graph.nodes if name.endswith("@main")]
+    assert not [name for name in graph.nodes if name.startswith(("keypoints", "train"))]
+
+
+def test_self_reenactment_over_two_corpora_is_refused(portraits):
+    with pytest.raises(ConfigError, match=r"portraits: source_data 'faces' and driving_data 'talks': self"):
+        portraits("eval.protocols.portraits.kind=self_reenactment")
+
+
+def test_a_corpus_that_a_protocol_names_and_the_run_lacks_is_named_by_its_setting(portraits):
+    with pytest.raises(
+        UserError, match=r"eval\.protocols\.portraits\.driving_data names 'speakers', but data"
+    ):
+        portraits("eval.protocols.portraits.driving_data=speakers")

@@ -17,7 +17,8 @@ class EvalConfig:
     protocols: dict[str, Protocol | None] = field(default_factory=lambda: {"self": Protocol()})
     """Name -> how pairs are made and judged; null leaves one of the defaults out."""
     data: str = field(default="", metadata={"label": True})
-    """The corpus whose test clips are sources and drivings; empty = that of the first model."""
+    """The corpus whose test clips are sources and drivings, unless a protocol says; empty = that of the
+    first model."""
     metrics: tuple[str, ...] = tuple(METRICS)
     """Names from pipelines/eval/metrics, of protocols whose pairs have a ground truth."""
     checkpoint: Literal["last", "best"] = "last"

@@ -144,8 +144,7 @@ def bytes_of(frames: int, size: int) -> int:
 def _pair_of(inputs: Mapping[str, Samples]) -> tuple[Pair, PairClip, PairClip]:
     """-> the pair, its source clip and its driving clip."""
     pair = Pair.of(cast("PairRow", inputs[PAIRS][0]))
-    source, driving = clips_of([pair.source_clip, pair.driving_clip], inputs, besides=[PAIRS])
-    return pair, source, driving
+    return pair, *clips_of(pair.source_clip, pair.driving_clip, inputs, besides=[PAIRS])
 
 
 def _frames_of(clip: PairClip, frames: Sequence[int]) -> ClipFrames:

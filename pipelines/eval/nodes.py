@@ -1,8 +1,8 @@
 """The nodes of evaluation, for pipelines/graph.py:
 
-pairs.P ─┬─ generate.METHOD.P ─┬─ features.METHOD.P.FEATURE ─┐
-│                     ├─ score.METHOD.P ────────────┴─ report
-└─ generate.truth.P ──┴─ features.truth.P.FEATURE
+  pairs.P ─┬─ generate.METHOD.P ─┬─ features.METHOD.P.FEATURE ─┐
+           │                     ├─ score.METHOD.P ────────────┴─ report
+           └─ generate.truth.P ──┴─ features.truth.P.FEATURE
 
 P is a protocol of the run. Methods are its models and the baselines; the truth has frames and features, and
 is scored against nobody. Only the features that a metric of the run reads are there.
@@ -20,10 +20,14 @@ from pipelines.eval import comparison_roles as roles
 from pipelines.eval.features import FEATURES, FRAMES
 from pipelines.eval.methods import BASELINES, COPY, DRIVING, FUNCTIONS, TRUTH
 from pipelines.eval.metrics import METRICS
+from pipelines.eval.pair_clips import DRIVING_SIDE, SOURCE_SIDE
 from pipelines.eval.pairs import COLUMNS
-from pipelines.runs.graph_builder import Run, evaluation_corpus
+from pipelines.eval.protocols import Protocol
+from pipelines.runs.graph_builder import Run, corpora_of
 from storage.checkpoints import CHECKPOINTS
 
+BY = {"": "recordings", SOURCE_SIDE: "source_recording", DRIVING_SIDE: "driving_recording"}
+"""Side -> the column of the table of pairs that names the recordings of its clips."""
 GENERATED = "png"
 """Codec of generated frames: without loss."""
 
@@ -53,7 +57,7 @@ def add_evaluation(run: Run, checkpoints: Mapping[str, Mapping[str, str]]) -> No
         ))  # fmt: skip
     inputs: dict[str, Read] = {}
     for name, protocol in config.eval.active.items():
-        inputs |= _Protocol(run, name, models, protocol.has_truth).add()
+        inputs |= _ProtocolNodes(run, name, models, protocol).add()
     # fmt: off
     run.whole("report", "eval.report:report", resources={}, reads=inputs, writes=("page",),
               config=("report",), inputs="pipelines.eval.published:external",
@@ -62,17 +66,24 @@ def add_evaluation(run: Run, checkpoints: Mapping[str, Mapping[str, str]]) -> No
 
 
 @dataclass(frozen=True, slots=True)
-class _Protocol:
+class _ProtocolNodes:
     """The nodes of one protocol."""
 
     run: Run
     name: str
     models: list[Model]
-    has_truth: bool
+    protocol: Protocol
 
     @property
-    def corpus(self) -> str:
-        return evaluation_corpus(self.run.config)
+    def has_truth(self) -> bool:
+        return self.protocol.has_truth
+
+    @property
+    def sides(self) -> dict[str, str]:
+        """What stands in front of the roles of a corpus' families -> the corpus: nothing, where sources and
+        drivings are of one."""
+        source, driving = corpora_of(self.run.config, self.protocol)
+        return {"": source} if source == driving else {SOURCE_SIDE: source, DRIVING_SIDE: driving}
 
     def add(self) -> dict[str, Read]:
         """-> what the report reads of them."""
@@ -102,18 +113,21 @@ class _Protocol:
         return next((model.spec.name for model in self.models if model.name == method), method)
 
     def _pairs(self) -> None:
-        families: dict[str, Read] = {}
-        for model in self.models:
-            for role, read in self.run.reads(model.name, model.reads, self.corpus).items():
-                others = [one for one in families if one.partition("#")[0] == role]
-                if read.node not in {families[one].node for one in others}:
-                    families[f"{role}#{len(others) + 1}" if others else role] = read
-        clips = self.run.at("clips", self.corpus)
+        reads: dict[str, Read] = {}
+        for side, corpus in self.sides.items():
+            reads[f"{side}recordings"] = Read(self.run.at("recordings", corpus), ("id", "split"))
+            families: dict[str, Read] = {}
+            for model in self.models:
+                for role, read in self.run.reads(model.name, model.reads, corpus).items():
+                    others = [one for one in families if one.partition("#")[0] == role]
+                    if read.node not in {families[one].node for one in others}:
+                        families[f"{role}#{len(others) + 1}" if others else role] = read
+            families["clips"] = Read(self.run.at("clips", corpus), (FRAMES,))
+            reads |= {f"{side}{role}": read for role, read in families.items()}
         # fmt: off
         self.run.whole(self._at("pairs"), "eval.pairs:make_pairs", stage="pairs", table=True, resources={},
-                       reads={"recordings": Read(self.run.at("recordings", self.corpus), ("id", "split")),
-                              **families, "clips": Read(clips, (FRAMES,))},
-                       writes=COLUMNS, config={"protocol": f"eval.protocols.{self.name}"},
+                       reads=reads, writes=(*COLUMNS, "recordings"),
+                       config={"protocol": f"eval.protocols.{self.name}"},
                        inputs="pipelines.eval.pairs:external")
         # fmt: on
 
@@ -126,17 +140,22 @@ class _Protocol:
         **more: Any,
     ) -> None:
         """reads: role -> the fields of the clips that a pair names. settings: of the protocol."""
-        families = {role: replace(read, by="recordings") for role, read in reads.items()}
         paths = {name: f"eval.protocols.{self.name}.{name}" for name in settings}
         # fmt: off
         self.run.add_keyed(self._at("generate", method), f"eval.generate:{function}", units=self._at("pairs"),
-                           reads={"pairs": Read(self._at("pairs"), COLUMNS), **families},
+                           reads={"pairs": Read(self._at("pairs"), COLUMNS), **reads},
                            config=paths, codec=GENERATED, **more)
         # fmt: on
 
     def _baseline(self, method: str) -> None:
+        """It reads the clips of one side alone, where each has a corpus of its own."""
         packages = ("av",) if method in BASELINES else ()
-        clips = {"clips": Read(self.run.at("clips", self.corpus), (FRAMES,))}
+        other = DRIVING_SIDE if method == COPY else SOURCE_SIDE
+        clips = {
+            f"{side}clips": Read(self.run.at("clips", corpus), (FRAMES,), by=BY[side])
+            for side, corpus in self.sides.items()
+            if side != other
+        }
         # fmt: off
         self._generate(method, FUNCTIONS[method], clips, ("size",),
                        stage=f"generate.{FUNCTIONS[method]}", writes=(FRAMES,), packages=packages)
@@ -147,7 +166,11 @@ class _Protocol:
         name = CHECKPOINTS[config.eval.checkpoint]
         files = {role: (node, name) for role, node in model.checkpoints.items()}
         use = Use("pipelines.eval.evaluated_models:load", files)
-        reads = self.run.reads(model.name, model.reads, self.corpus)
+        reads = {
+            f"{side}{role}": replace(read, by=BY[side])
+            for side, corpus in self.sides.items()
+            for role, read in self.run.reads(model.name, model.reads, corpus).items()
+        }
         # fmt: off
         self._generate(model.name, "generate", reads, ("size", "motion"),
                        stage=f"generate.{model.spec.name}",

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 
 Sample = dict[str, Any]
+SOURCE_SIDE, DRIVING_SIDE = "source.", "driving."
+"""In front of the roles of families where sources and drivings come from two corpora."""
 
 
 class Samples(Protocol):
@@ -54,9 +56,17 @@ class PairClip:
         return self._samples[family]
 
 
-def clips_of(keys: Sequence[str], inputs: Mapping[str, Samples], besides: Sequence[str]) -> list[PairClip]:
-    """The clips of these keys, a clip that is named twice as one object. besides: the inputs that are no
-    families of clips."""
-    families = [samples for role, samples in inputs.items() if role not in besides]
-    clips = {key: PairClip(key, families) for key in dict.fromkeys(keys)}
-    return [clips[key] for key in keys]
+def clips_of(
+    source: str, driving: str, inputs: Mapping[str, Samples], besides: Sequence[str]
+) -> tuple[PairClip, PairClip]:
+    """The source clip and the driving clip of these keys: one object where both are the same clip. besides:
+    the inputs that are no families of clips."""
+    families = {role: samples for role, samples in inputs.items() if role not in besides}
+    if not any(role.startswith((SOURCE_SIDE, DRIVING_SIDE)) for role in families):
+        clips = {key: PairClip(key, list(families.values())) for key in (source, driving)}
+        return clips[source], clips[driving]
+    first, second = (
+        PairClip(key, [samples for role, samples in families.items() if role.startswith(side)])
+        for key, side in ((source, SOURCE_SIDE), (driving, DRIVING_SIDE))
+    )
+    return first, second

@@ -8,7 +8,8 @@ fit, generates nothing again unless it changes the pairs.
 
 Cross-reenactment: all test clips lie on a ring, in order of a hash of (seed, clip). A clip is the source of
 the one that follows it, unless both show one person. One more clip parts two neighbours: of any number of
-pairs, at most two are others afterwards.
+pairs, at most two are others afterwards. Where sources and drivings come from two corpora, the clips of both
+lie on one ring, and neighbours make a pair if one is a source and the other a driving clip.
 """
 
 from __future__ import annotations
@@ -26,15 +27,20 @@ from typing import Protocol as Interface
 import numpy as np
 
 from pipelines.errors import UserError
+from pipelines.eval.pair_clips import DRIVING_SIDE, SOURCE_SIDE
 from pipelines.eval.protocols import Protocol
 from pipelines.preprocess.recordings import bucket_count, bucket_of
 
 if TYPE_CHECKING:
     from pipelines.engine.node import Context
+    from storage.families import Artifact
 
 TABLE, ABOUT = "pairs.parquet", "about.json"
-COLUMNS = ("id", "recordings", "source_clip", "source_frames", "driving_clip", "driving_frames")
-"""Of the table, beside the bucket."""
+COLUMNS = (
+    "id", "source_recording", "source_clip", "source_frames", "driving_recording", "driving_clip",
+    "driving_frames",
+)  # fmt: skip
+"""Of the table, beside the bucket and `recordings`, the one or two recordings of the pair's clips."""
 PAIRS_IN_A_PACK = 2
 """About so many pairs are generated, and stored, together: few, since a pair takes seconds to minutes."""
 LIST_COLUMNS = ("source", "driving")
@@ -61,9 +67,10 @@ class PairRow(TypedDict):
     """A row of the table as the engine hands it to a stage; see `Pair`."""
 
     id: str
-    recordings: list[str]
+    source_recording: str
     source_clip: str
     source_frames: list[int]
+    driving_recording: str
     driving_clip: str
     driving_frames: list[int]
 
@@ -74,11 +81,12 @@ class Pair:
 
     id: str
     """A clip paired with itself bears that clip's key."""
-    recordings: tuple[str, ...]
-    """Ids of the recordings that its clips are cut from."""
+    source_recording: str
+    """Id of the recording that the source clip is cut from."""
     source_clip: str
     source_frames: tuple[int, ...]
     """Numbers of frames in the source clip."""
+    driving_recording: str
     driving_clip: str
     driving_frames: tuple[int, ...]
     """Numbers of frames in the driving clip, ascending: those that are generated."""
@@ -87,12 +95,17 @@ class Pair:
     def of(cls, row: PairRow) -> Pair:
         return cls(
             id=row["id"],
-            recordings=tuple(row["recordings"]),
+            source_recording=row["source_recording"],
             source_clip=row["source_clip"],
             source_frames=tuple(row["source_frames"]),
+            driving_recording=row["driving_recording"],
             driving_clip=row["driving_clip"],
             driving_frames=tuple(row["driving_frames"]),
         )
+
+    @property
+    def recordings(self) -> list[str]:
+        return sorted({self.source_recording, self.driving_recording})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,14 +119,30 @@ class About:
     """Node -> test clips that it has not, e.g. {"fit3dmm": 2}; a clip may count for several."""
 
 
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Test clips of one corpus, of which pairs are made."""
+
+    keys: Sequence[str]
+    clips: ClipIndex
+    """What knows of their frames and recordings."""
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    """Node -> test clips that it has not."""
+
+
 def make_pairs(ctx: Context) -> None:
     """The whole node: pairs.parquet and about.json. Inputs: `recordings`, `clips`, and every other family
-    that a model of the run is driven with."""
+    that a model of the run is driven with; of two corpora, those of each under `source.` and `driving.`."""
     protocol: Protocol = ctx.config.protocol
-    families = {role: one.family() for role, one in ctx.inputs.items() if role != "recordings"}
-    split = splits(ctx.inputs["recordings"].path("recordings.parquet"))
-    clips, rejected = usable_clips(families, split, protocol.sources)
-    pairs = pair_up(protocol, clips, families["clips"])
+    if f"{SOURCE_SIDE}recordings" in ctx.inputs:
+        source = read_candidates(ctx.inputs, SOURCE_SIDE, protocol.sources)
+        driving = read_candidates(ctx.inputs, DRIVING_SIDE, 1)
+        rejected = {f"{side}{node}": count for side, one in ((SOURCE_SIDE, source), (DRIVING_SIDE, driving))
+                    for node, count in one.rejected.items()}  # fmt: skip
+    else:
+        source = driving = read_candidates(ctx.inputs, "", protocol.sources + 1)
+        rejected = dict(source.rejected)
+    pairs = pair_up(protocol, source, driving)
     write_pairs(ctx.out / TABLE, pairs)
     about = About(
         protocol=protocol.describe(len(pairs), list_digest(pairs)),
@@ -140,12 +169,20 @@ def splits(recordings: Path) -> dict[str, str]:
     return dict(zip(table["id"].to_pylist(), table["split"].to_pylist(), strict=True))
 
 
+def read_candidates(inputs: Mapping[str, Artifact], side: str, least: int) -> Candidates:
+    """The usable clips among the inputs whose role begins with a side."""
+    own = {role.removeprefix(side): one for role, one in inputs.items() if role.startswith(side)}
+    families = {role: one.family() for role, one in own.items() if role != "recordings"}
+    split = splits(own["recordings"].path("recordings.parquet"))
+    keys, rejected = usable_clips(families, split, least)
+    return Candidates(keys, families["clips"], rejected)
+
+
 def usable_clips(
-    families: Mapping[str, ClipIndex], split: Mapping[str, str], sources: int
+    families: Mapping[str, ClipIndex], split: Mapping[str, str], least: int
 ) -> tuple[list[str], dict[str, int]]:
-    """-> keys of the test clips that have a driving frame besides the sources and that no family lacks; and
-    how many such clips each node has not. `families`: node -> family, `clips` among them; `split`: recording
-    -> train or test.
+    """-> keys of the test clips that have so many frames and that no family lacks; and how many such clips
+    each node has not. `families`: node -> family, `clips` among them; `split`: recording -> train or test.
 
     Raises UserError, which says what to change, where none is left.
     """
@@ -153,10 +190,11 @@ def usable_clips(
     tested = [key for key in clips.keys if split[clips.recording_of(key)] == "test"]
     if not tested:
         raise UserError(f"none of {len(clips.keys)} clips is in the test split; raise data.test_fraction")
-    long = [key for key in tested if clips.frames_of(key) > sources]
+    long = [key for key in tested if clips.frames_of(key) >= least]
     if not long:
         raise UserError(
-            f"none of {len(tested)} test clips has more frames than the protocol has sources, {sources}"
+            f"none of {len(tested)} test clips has {least} frames, as many as the protocol takes of one; "
+            "lower its sources"
         )
     rejected = Counter(name for name, family in families.items() for key in long if key not in family)
     keys = [key for key in long if all(key in family for family in families.values())]
@@ -170,35 +208,41 @@ def usable_clips(
 
 
 # --- which clip drives which source -------------------------------------------------------------------------
-def pair_up(protocol: Protocol, keys: Sequence[str], clips: ClipIndex) -> list[Pair]:
-    """The protocol's pairs among usable clips, sorted by id."""
+def pair_up(protocol: Protocol, source: Candidates, driving: Candidates) -> list[Pair]:
+    """The protocol's pairs among usable clips, sorted by id. source, driving: the same object where both come
+    from one corpus."""
     if protocol.pair_list:
-        chosen = read_list(Path(protocol.pair_list).expanduser(), keys)
+        chosen = read_list(Path(protocol.pair_list).expanduser(), source.keys, driving.keys)
     elif protocol.has_truth:
-        chosen = [(key, key) for key in evenly(keys, protocol.max_pairs or len(keys))]
+        chosen = [(key, key) for key in evenly(source.keys, protocol.max_pairs or len(source.keys))]
+    elif source is driving:
+        chosen = sample_cross_pairs(source.keys, protocol.seed, protocol.max_pairs)
     else:
-        chosen = sample_cross_pairs(keys, protocol.seed, protocol.max_pairs)
-        if not chosen:
-            raise UserError(
-                f"no pair among {len(keys)} test clips: cross-reenactment takes clips of two identities; "
-                "raise data.test_fraction"
-            )
-    pairs = [_pair(protocol, source, driving, clips) for source, driving in chosen]
+        chosen = sample_joined_pairs(source.keys, driving.keys, protocol.seed, protocol.max_pairs)
+    if not chosen:
+        count = len(source.keys) if source is driving else len(source.keys) + len(driving.keys)
+        raise UserError(
+            f"no pair among {count} test clips: cross-reenactment takes clips of two identities; "
+            "raise data.test_fraction"
+        )
+    pairs = [_pair(protocol, (one, source.clips), (other, driving.clips)) for one, other in chosen]
     return sorted(pairs, key=lambda pair: pair.id)
 
 
-def _pair(protocol: Protocol, source: str, driving: str, clips: ClipIndex) -> Pair:
-    sources = source_indices(clips.frames_of(source), protocol.sources)
-    left_out = sources if protocol.has_truth else []
+def _pair(protocol: Protocol, source: tuple[str, ClipIndex], driving: tuple[str, ClipIndex]) -> Pair:
+    """source, driving: a clip's key, and what knows of it."""
+    (source_clip, sources), (driving_clip, drivings) = source, driving
+    indices = source_indices(sources.frames_of(source_clip), protocol.sources)
+    left_out = indices if protocol.has_truth else []
+    length = drivings.frames_of(driving_clip)
     return Pair(
-        id=source if protocol.has_truth else cross_id(source, driving),
-        recordings=tuple(sorted({clips.recording_of(source), clips.recording_of(driving)})),
-        source_clip=source,
-        source_frames=tuple(sources),
-        driving_clip=driving,
-        driving_frames=tuple(
-            driving_indices(clips.frames_of(driving), protocol.frame_stride, protocol.max_frames, left_out)
-        ),
+        id=source_clip if protocol.has_truth else cross_id(source_clip, driving_clip),
+        source_recording=sources.recording_of(source_clip),
+        source_clip=source_clip,
+        source_frames=tuple(indices),
+        driving_recording=drivings.recording_of(driving_clip),
+        driving_clip=driving_clip,
+        driving_frames=tuple(driving_indices(length, protocol.frame_stride, protocol.max_frames, left_out)),
     )
 
 
@@ -227,16 +271,36 @@ def evenly(keys: Sequence[str], most: int) -> list[str]:
 def sample_cross_pairs(keys: Iterable[str], seed: int, most: int | None) -> list[tuple[str, str]]:
     """Clip keys -> (source, driving) of different identities, each clip at most once a source and once
     driving; at most `most` of them, which do not depend on the order of the keys."""
-    ring = sorted(keys, key=lambda key: hashlib.sha256(f"pair {seed} {key}".encode()).digest())
+    ring = sorted(keys, key=lambda key: _place(seed, key))
     pairs = zip(ring, [*ring[1:], *ring[:1]], strict=True)
     return [(a, b) for a, b in pairs if identity_of(a) != identity_of(b)][:most]
+
+
+def sample_joined_pairs(
+    sources: Iterable[str], drivings: Iterable[str], seed: int, most: int | None
+) -> list[tuple[str, str]]:
+    """Clip keys of two corpora -> (source, driving) of different identities, each clip in at most two of
+    them; at most `most`, which do not depend on the order of the keys."""
+    clips = [*((SOURCE_SIDE, key) for key in sources), *((DRIVING_SIDE, key) for key in drivings)]
+    ring = sorted(clips, key=lambda clip: _place(seed, "".join(clip)))
+    found: dict[tuple[str, str], None] = {}
+    for one, other in zip(ring, [*ring[1:], *ring[:1]], strict=True):
+        sides = dict((one, other))
+        if len(sides) == 2 and identity_of(sides[SOURCE_SIDE]) != identity_of(sides[DRIVING_SIDE]):
+            found[sides[SOURCE_SIDE], sides[DRIVING_SIDE]] = None
+    return list(found)[:most]
+
+
+def _place(seed: int, clip: str) -> bytes:
+    """On the ring."""
+    return hashlib.sha256(f"pair {seed} {clip}".encode()).digest()
 
 
 def identity_of(key: str) -> str:
     return key.split("#", 1)[0]
 
 
-def read_list(path: Path, keys: Sequence[str]) -> list[tuple[str, str]]:
+def read_list(path: Path, sources: Sequence[str], drivings: Sequence[str]) -> list[tuple[str, str]]:
     """A CSV file of clip keys -> its pairs. UserError: no such file or columns, no pair, one pair twice, or
     clips that cannot be used."""
     rows = list(csv.DictReader(_list_bytes(path).decode("utf-8-sig").splitlines()))
@@ -246,10 +310,12 @@ def read_list(path: Path, keys: Sequence[str]) -> list[tuple[str, str]]:
             f"{path}: expected rows under the columns {' and '.join(LIST_COLUMNS)}, found {found}"
         )
     pairs = [(row["source"], row["driving"]) for row in rows]
-    if unknown := sorted({key for pair in pairs for key in pair} - set(keys)):
+    unknown = {source for source, _ in pairs} - set(sources)
+    unknown |= {driving for _, driving in pairs} - set(drivings)
+    if unknown:
         raise UserError(
-            f"{path} names {len(unknown)} clips that are not among the {len(keys)} usable test clips, "
-            f"the first {unknown[0]!r}; correct the list"
+            f"{path} names {len(unknown)} clips that are not among the "
+            f"{len({*sources, *drivings})} usable test clips, the first {min(unknown)!r}; correct the list"
         )
     if repeated := [pair for pair, count in Counter(pairs).items() if count > 1]:
         raise UserError(f"{path} lists {' with '.join(repeated[0])} twice; keep one of the rows")
@@ -269,11 +335,13 @@ def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
     import pyarrow.parquet as pq
 
     count = bucket_count(len(pairs), PAIRS_IN_A_PACK)
-    rows = [{**asdict(pair), "bucket": bucket_of(pair.id, count)} for pair in pairs]
+    rows = [{**asdict(pair), "recordings": pair.recordings, "bucket": bucket_of(pair.id, count)}
+            for pair in pairs]  # fmt: skip
     texts, numbers = pa.list_(pa.string()), pa.list_(pa.int32())
     schema = pa.schema([
-        ("id", pa.string()), ("bucket", pa.int32()), ("recordings", texts), ("source_clip", pa.string()),
-        ("source_frames", numbers), ("driving_clip", pa.string()), ("driving_frames", numbers),
+        ("id", pa.string()), ("bucket", pa.int32()), ("recordings", texts),
+        ("source_recording", pa.string()), ("source_clip", pa.string()), ("source_frames", numbers),
+        ("driving_recording", pa.string()), ("driving_clip", pa.string()), ("driving_frames", numbers),
     ])  # fmt: skip
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, compression="zstd")
 

@@ -7,7 +7,7 @@ that holds every setting and a digest of the pairs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Kind = Literal["self_reenactment", "cross_reenactment"]
@@ -19,6 +19,11 @@ class Protocol:
     kind: Kind = "self_reenactment"
     """self_reenactment: sources and driving frames are of one clip, so the driving frames are the ground
     truth. cross_reenactment: two clips of different identities, and no ground truth."""
+    source_data: str = field(default="", metadata={"label": True})
+    """The corpus whose test clips are sources; empty = `eval.data`. A still picture is a clip of one
+    frame."""
+    driving_data: str = field(default="", metadata={"label": True})
+    """The corpus whose test clips drive; empty = `eval.data`."""
     size: int = 256
     """Side, in pixels, at which every method's frames are judged; pictures of another size are resized to it.
     The papers' tables are of 256 px."""
@@ -29,7 +34,7 @@ class Protocol:
     """relative: the driving head's changes since its first frame, with the source's own size and place."""
     max_pairs: int | None = None
     """self_reenactment: clips, spread evenly over all test clips in order of their keys. cross_reenactment:
-    pairs drawn. None = every clip once."""
+    pairs drawn. None = every clip once, or of two corpora all pairs that the draw gives."""
     frame_stride: int = 1
     """Judge every n-th driving frame."""
     max_frames: int | None = None
@@ -47,6 +52,11 @@ class Protocol:
                 raise ValueError(f"{name} {value}: expected 1 or more")
         if self.size < 16 or self.size % 2:
             raise ValueError(f"size {self.size}: expected an even number of pixels, 16 or more")
+        if self.kind == "self_reenactment" and self.source_data != self.driving_data:
+            raise ValueError(
+                f"source_data {self.source_data!r} and driving_data {self.driving_data!r}: self-reenactment "
+                "pairs each clip with itself; set kind: cross_reenactment, or name one corpus in both"
+            )
         if self.kind == "self_reenactment" and (self.motion != "absolute" or self.pair_list):
             setting = "motion" if self.motion != "absolute" else "pair_list"
             raise ValueError(

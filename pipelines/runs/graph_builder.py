@@ -10,6 +10,7 @@ from models.spec import Reads
 from pipelines.config import Config
 from pipelines.engine.node import Graph, Node, Read
 from pipelines.errors import UserError
+from pipelines.eval.protocols import Protocol
 from pipelines.nets import requirements
 from storage import shards
 from storage.frame_codec import Codec
@@ -46,12 +47,18 @@ def needed(config: Config) -> Needed:
 
     for model in config.models:
         spec, section = config.spec(model), getattr(config, model)
+        if section.weights:  # nothing is trained
+            continue
         phases = [phase for phase in section.phases.values() if phase is not None]
         trained_on = (role for phase in phases for role in spec.reads(section, phase))
         add_roles(section.data, model, trained_on, f"{model}.data")
     for model in config.models:
         driven_with = config.spec(model).driving_reads(getattr(config, model))
-        add_roles(evaluation_corpus(config), model, driven_with, "eval.data")
+        for name, protocol in config.eval.active.items():
+            for side, corpus in zip(("source", "driving"), corpora_of(config, protocol), strict=True):
+                own = getattr(protocol, f"{side}_data")
+                setting = f"eval.protocols.{name}.{side}_data" if own else "eval.data"
+                add_roles(corpus, model, driven_with, setting)
     sections = {section: stage for stage, section in INSTANCES_OF.items()}
     for text in config.also:
         section, _, name = text.partition(".")
@@ -74,9 +81,10 @@ def lists_of(graph: Graph) -> dict[str, str]:
     return {path.split(".")[1]: name for name, path in paths.items()}
 
 
-def evaluation_corpus(config: Config) -> str:
-    """The corpus whose test clips are sources and drivings."""
-    return config.eval.data or getattr(config, config.models[0]).data
+def corpora_of(config: Config, protocol: Protocol) -> tuple[str, str]:
+    """The corpora whose test clips are a protocol's sources, and its drivings."""
+    usual = config.eval.data or getattr(config, config.models[0]).data
+    return protocol.source_data or usual, protocol.driving_data or usual
 
 
 def check_instance(section: str, name: str, known: Mapping[str, object], asked_by: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 from models.errors import InvalidSettings
 from pipelines.errors import UserError
 from pipelines.eval import generate
-from pipelines.eval.pairs import pair_up, read_pairs
+from pipelines.eval.pairs import Candidates, pair_up, read_pairs
 from pipelines.eval.protocols import Protocol
 from pipelines.figures import pictures
 
@@ -107,7 +107,8 @@ def test_the_bytes_that_plan_names_are_those_of_noise_or_less():
 def test_a_pair_of_two_clips_is_driven_from_one_by_the_other(half_way, unit_of, make_family, clips):
     keys = [key for key in clips if not key.startswith("id0")]
     family = make_family(clips)
-    pair = pair_up(Protocol(kind="cross_reenactment"), keys, family)[0]
+    candidates = Candidates(keys, family)
+    pair = pair_up(Protocol(kind="cross_reenactment"), candidates, candidates)[0]
     frames = frames_of(generate.generate(unit_of(pair, clips), SIZE, {"model": half_way}, RUNTIME))
     mean = (clips[pair.source_clip][:1].astype(np.float64) + clips[pair.driving_clip]) / 2 / 255
     np.testing.assert_allclose(frames, pictures.to_uint8(pictures.resize(mean, 32)), atol=1)

@@ -2,6 +2,8 @@
 
 from types import SimpleNamespace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,58 +25,62 @@ def family(make_family, clips):
     return make_family(clips)
 
 
+def paired(protocol, keys, family):
+    """Of one corpus."""
+    candidates = pairs.Candidates(keys, family)
+    return pairs.pair_up(protocol, candidates, candidates)
+
+
 # --- which clips can be used --------------------------------------------------------------------------------
 def test_only_test_identities_are_used(family, split):
-    keys, _ = pairs.usable_clips({"clips": family}, split, 1)
+    keys, _ = pairs.usable_clips({"clips": family}, split, 2)
     assert {pairs.identity_of(key) for key in keys} == {"id1", "id2"}
 
 
 def test_no_test_clip_is_an_error_that_names_the_setting(family):
     with pytest.raises(UserError, match=r"data\.test_fraction"):
-        pairs.usable_clips({"clips": family}, {f"rec{i}": "train" for i in range(6)}, 1)
+        pairs.usable_clips({"clips": family}, {f"rec{i}": "train" for i in range(6)}, 2)
 
 
 def test_clips_with_no_frame_left_to_drive_are_not_used(family):
     split = {f"rec{i}": "test" for i in range(6)}
-    assert len(pairs.usable_clips({"clips": family}, split, 8)[0]) == 6  # of 9 frames each
-    with pytest.raises(
-        UserError, match="none of 6 test clips has more frames than the protocol has sources, 9"
-    ):
-        pairs.usable_clips({"clips": family}, split, 9)
+    assert len(pairs.usable_clips({"clips": family}, split, 9)[0]) == 6  # of 9 frames each
+    with pytest.raises(UserError, match="none of 6 test clips has 10 frames, as many as the protocol takes"):
+        pairs.usable_clips({"clips": family}, split, 10)
 
 
 def test_a_clip_that_one_family_lacks_is_used_for_no_model_and_counted(make_family, family, clips, split):
     lost = next(key for key in clips if key.startswith("id1#"))
     fits = make_family({key: frames for key, frames in clips.items() if key != lost})
     families = {"clips": family, "fit3dmm": fits, "speech": family}
-    keys, rejected = pairs.usable_clips(families, split, 1)
+    keys, rejected = pairs.usable_clips(families, split, 2)
     assert rejected == {"fit3dmm": 1}
     assert set(keys) == {key for key in clips if not key.startswith("id0#")} - {lost}
 
 
 def test_what_is_lost_of_the_training_clips_is_not_counted(make_family, family, clips, split):
     fits = make_family({key: frames for key, frames in clips.items() if not key.startswith("id0#")})
-    assert pairs.usable_clips({"clips": family, "fit3dmm": fits}, split, 1)[1] == {}
+    assert pairs.usable_clips({"clips": family, "fit3dmm": fits}, split, 2)[1] == {}
 
 
 def test_no_clip_that_drives_every_model_is_an_error_that_names_who_rejected_them(make_family, family, split):
     with pytest.raises(
         UserError, match="none of 4 test clips can drive every model: rejected are 4 by fit3d"
     ):
-        pairs.usable_clips({"clips": family, "fit3dmm": make_family({})}, split, 1)
+        pairs.usable_clips({"clips": family, "fit3dmm": make_family({})}, split, 2)
 
 
 # --- self-reenactment ---------------------------------------------------------------------------------------
 def test_a_clip_drives_itself_and_no_source_frame_is_judged(family):
-    (pair,) = pairs.pair_up(Protocol(sources=3), family.keys[:1], family)
+    (pair,) = paired(Protocol(sources=3), family.keys[:1], family)
     assert (pair.id, pair.source_clip, pair.driving_clip) == (family.keys[0],) * 3
     assert pair.source_frames == (0, 4, 8)
     assert pair.driving_frames == (1, 2, 3, 5, 6, 7)
-    assert pair.recordings == ("rec0",)
+    assert pair.recordings == ["rec0"]
 
 
 def test_fewer_pairs_are_spread_over_all_clips(family):
-    found = pairs.pair_up(Protocol(max_pairs=2), family.keys, family)
+    found = paired(Protocol(max_pairs=2), family.keys, family)
     assert [pairs.identity_of(pair.id) for pair in found] == ["id0", "id2"]
 
 
@@ -127,16 +133,78 @@ def test_no_clip_drives_or_is_a_source_twice_and_nobody_drives_himself():
 
 
 def test_a_cross_pair_drives_all_frames_and_names_both_recordings(family):
-    pair = pairs.pair_up(CROSS, family.keys, family)[0]
+    pair = paired(CROSS, family.keys, family)[0]
     assert pair.driving_frames == tuple(range(9))
-    assert pair.recordings == tuple(
-        sorted(key.split("#")[1] for key in (pair.source_clip, pair.driving_clip))
-    )
+    assert pair.recordings == sorted(key.split("#")[1] for key in (pair.source_clip, pair.driving_clip))
 
 
 def test_one_person_alone_cannot_be_crossed(family):
     with pytest.raises(UserError, match="no pair among 2 test clips: cross-reenactment takes clips of two"):
-        pairs.pair_up(CROSS, family.keys[:2], family)
+        paired(CROSS, family.keys[:2], family)
+
+
+# --- two corpora --------------------------------------------------------------------------------------------
+def joined(sources, drivings, seed=0, most=None):
+    faces = [f"face{i}#picture{i}#000000#000001" for i in range(sources)]
+    talks = [f"id{i % 7}#rec{i}#000000#000009" for i in range(drivings)]
+    return faces, talks, pairs.sample_joined_pairs(faces, talks, seed, most)
+
+
+@given(
+    sources=st.integers(0, 250),
+    drivings=st.integers(0, 250),
+    seed=st.integers(0, 9),
+    most=st.sampled_from([1, 50, 200, None]),
+    a_source=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_one_more_clip_of_either_corpus_moves_at_most_two_pairs(sources, drivings, seed, most, a_source):
+    before = set(joined(sources, drivings, seed, most)[2])
+    after = set(joined(sources + a_source, drivings + (not a_source), seed, most)[2])
+    assert len(before - after) <= 2
+    assert len(after - before) <= 2
+
+
+def test_sources_are_of_one_corpus_and_drivings_of_the_other_and_few_are_left_out():
+    faces, talks, found = joined(10, 100)
+    assert {source for source, _ in found} == set(faces)
+    assert {driving for _, driving in found} < set(talks)
+    assert 10 <= len(found) <= 20
+
+
+def test_a_person_in_both_corpora_is_not_paired_with_himself():
+    keys = ["ann#a#000000#000009"]
+    assert pairs.sample_joined_pairs(keys, ["ann#b#000000#000009"], 0, None) == []
+
+
+def test_a_still_picture_is_the_source_of_a_clip_of_the_other_corpus(make_family, clips):
+    stills = make_family({"face#picture#000000#000001": clips[next(iter(clips))][:1]})
+    source, driving = (pairs.Candidates(one.keys, one) for one in (stills, make_family(clips)))
+    pair, *_ = pairs.pair_up(CROSS, source, driving)
+    assert (pair.source_clip, pair.source_frames) == ("face#picture#000000#000001", (0,))
+    assert pair.driving_frames == tuple(range(9))
+    assert pair.source_recording == "picture"
+
+
+def test_the_node_reads_each_corpus_by_its_side(
+    make_context, make_family, make_shards, clips, recordings, make_folder, tmp_path
+):
+    stills = make_shards(make_family({"face#picture#000000#000001": clips[next(iter(clips))][:1]}))
+    table = pa.table({"id": ["picture"], "split": ["test"]})
+    (tmp_path / "pictures").mkdir()
+    pq.write_table(table, tmp_path / "pictures" / "recordings.parquet")
+    fits = make_shards(make_family({key: one for key, one in clips.items() if not key.startswith("id1")}))
+    inputs = {
+        "source.recordings": make_folder(tmp_path / "pictures"), "source.clips": stills,
+        "driving.recordings": recordings, "driving.clips": make_shards(make_family(clips)),
+        "driving.fit3dmm": fits,
+    }  # fmt: skip
+    (tmp_path / "out").mkdir()
+    config = SimpleNamespace(protocol=CROSS)
+    pairs.make_pairs(make_context(node="pairs.faces", config=config, inputs=inputs, out=tmp_path / "out"))
+    found = pairs.read_pairs(tmp_path / "out" / pairs.TABLE)
+    assert {pairs.identity_of(pair.driving_clip) for pair in found} == {"id2"}
+    assert '"driving.fit3dmm": 2' in (tmp_path / "out" / pairs.ABOUT).read_text()
 
 
 # --- imported lists -----------------------------------------------------------------------------------------
@@ -147,27 +215,27 @@ def listed(path, *rows):
 
 def test_an_imported_list_is_taken_as_it_is(family, tmp_path):
     a, b, c = family.keys[:3]
-    found = pairs.pair_up(listed(tmp_path / "list.csv", (a, c), (b, c)), family.keys, family)
+    found = paired(listed(tmp_path / "list.csv", (a, c), (b, c)), family.keys, family)
     assert {(pair.source_clip, pair.driving_clip) for pair in found} == {(a, c), (b, c)}
 
 
 def test_a_list_that_names_unknown_clips_is_refused_in_one_line(family, tmp_path):
     protocol = listed(tmp_path / "list.csv", (family.keys[0], "nobody#rec#0#9"))
     with pytest.raises(UserError, match=r"list\.csv names 1 clips .* the first 'nobody#rec#0#9'") as error:
-        pairs.pair_up(protocol, family.keys, family)
+        paired(protocol, family.keys, family)
     assert "\n" not in str(error.value)
 
 
 def test_a_pair_that_is_listed_twice_is_refused(family, tmp_path):
     row = (family.keys[0], family.keys[2])
     with pytest.raises(UserError, match=r"list\.csv lists .* twice"):
-        pairs.pair_up(listed(tmp_path / "list.csv", row, row), family.keys, family)
+        paired(listed(tmp_path / "list.csv", row, row), family.keys, family)
 
 
 def test_a_list_without_the_columns_names_them(family, tmp_path):
     (tmp_path / "list.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="expected rows under the columns source and driving, found a, b"):
-        pairs.read_list(tmp_path / "list.csv", family.keys)
+        pairs.read_list(tmp_path / "list.csv", family.keys, family.keys)
 
 
 def test_another_content_of_the_list_is_another_key(family, tmp_path):
@@ -180,13 +248,13 @@ def test_another_content_of_the_list_is_another_key(family, tmp_path):
 
 def test_a_list_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match=r"pair_list .*none\.csv cannot be read"):
-        pairs.read_list(tmp_path / "none.csv", [])
+        pairs.read_list(tmp_path / "none.csv", [], [])
 
 
 # --- the node -----------------------------------------------------------------------------------------------
 def test_the_table_gives_back_its_pairs(road, family, clips):
     keys = [key for key in clips if not key.startswith("id0#")]
-    assert pairs.read_pairs(road.pairs.out / pairs.TABLE) == pairs.pair_up(road.protocol, keys, family)
+    assert pairs.read_pairs(road.pairs.out / pairs.TABLE) == paired(road.protocol, keys, family)
 
 
 def test_a_family_more_that_lacks_nothing_leaves_what_is_published_as_it_was(
