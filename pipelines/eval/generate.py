@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 PAIRS = "pairs"
 """Role of the input that is the table of pairs; all others are families of clips."""
-PNG_SHARE = 0.6
-"""Bytes of a lossless frame over those of its pixels: 0.55 on rendered heads of 64 px, 0.46 of 128 px."""
 
 
 class Sized(Interface):
@@ -134,11 +132,6 @@ def visualization(
 def lossless(frames: np.ndarray) -> Encoded:
     """(T,S,S,3) uint8 -> PNG files in one member"""
     return encoded(frames, "png")
-
-
-def bytes_of(frames: int, size: int) -> int:
-    """About what so many generated frames of this side take in the store, for `plan`."""
-    return round(frames * size * size * 3 * PNG_SHARE)
 
 
 def _pair_of(inputs: Mapping[str, Samples]) -> tuple[Pair, PairClip, PairClip]:

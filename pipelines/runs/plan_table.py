@@ -8,10 +8,13 @@ from pipelines.engine.plan import NodePlan
 
 
 def write_plan(
-    plans: Mapping[str, NodePlan], write: Callable[[str], None], damaged: Iterable[str] = ()
+    plans: Mapping[str, NodePlan],
+    write: Callable[[str], None],
+    damaged: Iterable[str] = (),
+    notes: Mapping[str, str] | None = None,
 ) -> None:
     """The plan as a table, one line a node, its first column as wide as the longest name; then the records
-    that could not be read, and so count as not there."""
+    that could not be read, and so count as not there. notes: node -> a line below its reasons."""
     wide = max(24, *map(len, plans))
     head = f"{'node':<{wide}} {'state':<8} {'units':>7} {'cached':>7} {'stale':>6} {'after':>6}  "
     write(f"{head}reason")
@@ -24,5 +27,7 @@ def write_plan(
             write(f"{'':<{len(head)}}{reason}")
         if rest[6:]:
             write(f"{'':<{len(head)}}... and {len(rest) - 6} more (`reenact why RUN.yaml {name}`)")
+        if notes and name in notes:
+            write(f"{'':<{len(head)}}{notes[name]}")
     for text in damaged:
         write(f"warning: counted as not there: {text}")

@@ -97,13 +97,6 @@ def test_a_picture_of_its_own_that_does_not_fit_is_named(half_way, unit):
         list(generate.generate(unit, SIZE, {"model": half_way}, RUNTIME))
 
 
-def test_the_bytes_that_plan_names_are_those_of_noise_or_less():
-    noise = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-    smooth = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None, None], (3, 64, 64, 3))
-    kept = [len(generate.lossless(frames).data) for frames in (smooth, noise)]
-    assert kept[0] < generate.bytes_of(3, 64) < kept[1]
-
-
 def test_a_pair_of_two_clips_is_driven_from_one_by_the_other(half_way, unit_of, make_family, clips):
     keys = [key for key in clips if not key.startswith("id0")]
     family = make_family(clips)

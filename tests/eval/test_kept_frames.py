@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from pipelines.engine.node import Node, Read
+from pipelines.engine.plan import NodePlan
+from pipelines.engine.units import UnitView
+from pipelines.eval.kept_frames import describe_kept_frames, estimate_bytes
+from pipelines.runs.plan_table import write_plan
+from storage.frame_codec import encoded
+
+CONFIG = {"eval": {"protocols": {"self": {"size": 64}}}}
+
+
+def generating(method: str, **units: UnitView) -> NodePlan:
+    node = Node(
+        name=f"generate.{method}.self", stage=f"generate.{method}", kind="keyed", run="a:b",
+        units="pairs.self", reads={"pairs": Read("pairs.self")},
+        config={"size": "eval.protocols.self.size"},
+    )  # fmt: skip
+    return NodePlan(node, "stale", ["never run"], units=units)
+
+
+@pytest.fixture
+def pairs():
+    """Two pairs of three driving frames each."""
+    node = Node(name="pairs.self", stage="pairs", kind="whole", run="a:b", table=True)
+    rows = {unit: UnitView("d", row={"driving_frames": [1, 2, 3]}) for unit in ("a", "b")}
+    return NodePlan(node, "cached", units=rows)
+
+
+def notes(pairs, *plans):
+    return describe_kept_frames({one.node.name: one for one in (pairs, *plans)}, CONFIG)
+
+
+def test_the_estimate_lies_between_smooth_frames_and_noise():
+    noise = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    smooth = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None, None], (3, 64, 64, 3))
+    kept = [len(encoded(frames, "png").data) for frames in (smooth, noise)]
+    assert kept[0] < estimate_bytes(3, 64) < kept[1]
+
+
+def test_the_frames_of_pairs_that_are_to_be_generated_are_told(pairs):
+    plan = generating("fsrt", a=UnitView(None), b=UnitView("there", "pack"))
+    assert notes(pairs, plan) == {"generate.fsrt.self": "keeps 3 frames of 64 px: about 22 kB"}
+
+
+def test_of_the_copied_source_one_picture_a_pair_is_kept(pairs):
+    plan = generating("copy_source", a=UnitView(None), b=UnitView(None))
+    assert notes(pairs, plan)["generate.copy_source.self"].startswith("keeps 2 frames of 64 px")
+
+
+def test_nothing_is_told_before_there_are_pairs_nor_of_what_is_there(pairs):
+    done = generating("fsrt", a=UnitView("there", "pack"), b=UnitView("there", "pack"))
+    assert notes(pairs, done, generating("headgan")) == {}
+
+
+def test_the_line_stands_below_the_reasons_of_its_node(pairs):
+    plan = generating("fsrt", a=UnitView(None), b=UnitView(None))
+    lines: list[str] = []
+    write_plan({plan.node.name: plan}, lines.append, (), notes(pairs, plan))
+    assert lines[1].endswith("never run")
+    assert lines[2].strip() == "keeps 6 frames of 64 px: about 44 kB"
