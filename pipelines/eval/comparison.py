@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from pipelines.eval import comparison_roles as roles
-from pipelines.eval.methods import BASELINES, COPY, DRIVING, TRUTH
+from pipelines.eval.methods import BASELINES, COPY, DRIVING, TRUTH, Method
 from pipelines.eval.metrics import METRICS
 from pipelines.eval.pairs import ABOUT, About, evenly
 from pipelines.eval.records import (
@@ -89,6 +89,9 @@ def read_comparison(name: str, inputs: Mapping[str, Artifact], config: ReportCon
     bootstrap = Bootstrap(resamples=config.resamples, seed=config.seed)
     provenance = {model: about_method(generated[model].family())["provenance"] for model in models}
     values = {method: read_values(scores[method]) for method in (*models, *BASELINES) if method in scores}
+    summaries = {method: read_summary(artifact) for method, artifact in scores.items()}
+    methods = [Method(name=name, kind=summaries[name].kind, provenance=summaries[name].provenance)
+               for name in values]  # fmt: skip
     metrics = [
         name for name in METRICS if any(one.metric == name for rows in values.values() for one in rows)
     ]
@@ -97,15 +100,13 @@ def read_comparison(name: str, inputs: Mapping[str, Artifact], config: ReportCon
         about=about,
         models=models,
         provenance=provenance,
-        summaries={method: read_summary(artifact) for method, artifact in scores.items()},
+        summaries=summaries,
         own=[
             record
-            for method, rows in values.items()
-            for record in own_records(
-                rows, method, metrics, provenance.get(method, {}), about.protocol, bootstrap
-            )
+            for method in methods
+            for record in own_records(values[method.name], method, metrics, about.protocol, bootstrap)
         ],
-        shared=shared_records(values, metrics, provenance, about.protocol, bootstrap),
+        shared=shared_records(values, methods, metrics, about.protocol, bootstrap),
         differences=_differences(values, models, metrics, bootstrap),
         spread=_spread(values, metrics),
         samples={model: _samples(model, provenance[model], generated, about, config) for model in models},

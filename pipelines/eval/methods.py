@@ -1,4 +1,26 @@
-"""What stands beside the models: the real frames, and the baselines, by the names that their records bear."""
+"""What is compared: models, and beside them the real frames and the baselines, by the names that their
+records bear."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["trained", "released", "external", "baseline"]
+"""trained: a model of this run; released: one of its authors' weights alone; external: frames that other code
+made."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Method:
+    """What a value is of."""
+
+    name: str
+    kind: Kind
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """Parts of a model whose weights are not the published ones, and what they are instead."""
+
 
 TRUTH, DRIVING = "truth", "driving"
 """The driving frames: what is to be reached where a clip is paired with itself, else what drives."""

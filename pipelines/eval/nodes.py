@@ -18,7 +18,7 @@ from models.spec import ModelSpec, Reads
 from pipelines.engine.node import Read, Use
 from pipelines.eval import comparison_roles as roles
 from pipelines.eval.features import FEATURES, FRAMES
-from pipelines.eval.methods import BASELINES, COPY, DRIVING, FUNCTIONS, TRUTH
+from pipelines.eval.methods import BASELINES, COPY, DRIVING, FUNCTIONS, TRUTH, Kind
 from pipelines.eval.metrics import METRICS
 from pipelines.eval.pair_clips import DRIVING_SIDE, SOURCE_SIDE
 from pipelines.eval.pairs import COLUMNS
@@ -41,6 +41,7 @@ class Model:
     reads: Reads
     """Family -> the fields that it reads of source and driving clips."""
     nets: tuple[str, ...]
+    kind: Kind
     checkpoints: Mapping[str, str]
     """Role, as inference knows it -> the node that publishes it."""
 
@@ -53,7 +54,7 @@ def add_evaluation(run: Run, checkpoints: Mapping[str, Mapping[str, str]]) -> No
         spec, section = config.spec(name), getattr(config, name)
         models.append(Model(
             name=name, spec=spec, reads=spec.driving_reads(section), nets=spec.inference_nets(section),
-            checkpoints=checkpoints[name],
+            kind="released" if section.weights else "trained", checkpoints=checkpoints[name],
         ))  # fmt: skip
     inputs: dict[str, Read] = {}
     for name, protocol in config.eval.active.items():
@@ -111,6 +112,9 @@ class _ProtocolNodes:
     def _stage_of(self, method: str) -> str:
         """What a method is, whatever a run calls it: that of a model names the model."""
         return next((model.spec.name for model in self.models if model.name == method), method)
+
+    def _kind_of(self, method: str) -> Kind:
+        return next((model.kind for model in self.models if model.name == method), "baseline")
 
     def _pairs(self) -> None:
         reads: dict[str, Read] = {}
@@ -207,7 +211,8 @@ class _ProtocolNodes:
             reads[f"{TRUTH}.{name}"] = Read(f"{self._at('features', TRUTH)}.{name}", (field,))
         # fmt: off
         self.run.whole(self._at("score", method), "eval.score:score", reads_codec=GENERATED,
-                       stage=f"score.{self._stage_of(method)}", arguments={"method": self._stage_of(method)},
+                       stage=f"score.{self._stage_of(method)}",
+                       arguments={"method": self._stage_of(method), "kind": self._kind_of(method)},
                        reads=reads, writes=("values",), config={"metrics": "eval.metrics"},
                        resources={"cpu": 1}, packages=("scipy",))  # SSIM
         # fmt: on

@@ -19,6 +19,7 @@ import numpy as np
 
 from models.perception import NETS
 from pipelines.eval.features import FEATURES, FRAMES
+from pipelines.eval.methods import Kind, Method
 from pipelines.eval.metrics import METRICS, FrameSums, Metric, sums_of
 
 Frames = Literal["own", "shared"]
@@ -50,6 +51,8 @@ class Record:
     unit: str
     better: Literal["up", "down"]
     method: str
+    kind: Kind
+    """Of the method."""
     frames: Frames
     """own: the frames of this method; shared: those in which all methods of the protocol have a value."""
     value: float | None
@@ -89,9 +92,8 @@ Table = Mapping[str, Sequence[FrameValues]]
 
 def own_records(
     values: Sequence[FrameValues],
-    method: str,
+    method: Method,
     metrics: Sequence[str],
-    provenance: Mapping[str, str],
     protocol: str = "",
     bootstrap: Bootstrap | None = None,
 ) -> list[Record]:
@@ -99,26 +101,26 @@ def own_records(
     found = []
     for name in metrics:
         rows = [one for one in values if one.metric == name]
-        found.append(_record(METRICS[name], method, rows, None, provenance, protocol, bootstrap))
+        found.append(_record(METRICS[name], method, rows, None, protocol, bootstrap))
     return found
 
 
 def shared_records(
-    methods: Mapping[str, Sequence[FrameValues]],
+    values: Mapping[str, Sequence[FrameValues]],
+    methods: Sequence[Method],
     metrics: Sequence[str],
-    provenance: Mapping[str, Mapping[str, str]],
     protocol: str,
     bootstrap: Bootstrap,
 ) -> list[Record]:
-    """One record for each metric and method, over the frames in which all methods have a value. methods: name
-    -> its values of all metrics."""
+    """One record for each metric and method, over the frames in which all methods have a value. values: name
+    of a method -> its values of all metrics."""
     found = []
     for name in metrics:
-        table = {method: [one for one in rows if one.metric == name] for method, rows in methods.items()}
+        table = {method: [one for one in rows if one.metric == name] for method, rows in values.items()}
         keep = shared_frames(table)
         found += [
-            _record(METRICS[name], method, rows, keep, provenance.get(method, {}), protocol, bootstrap)
-            for method, rows in table.items()
+            _record(METRICS[name], method, table[method.name], keep, protocol, bootstrap)
+            for method in methods
         ]
     return found
 
@@ -139,10 +141,9 @@ def shared_frames(table: Table) -> dict[str, np.ndarray]:
 
 def _record(
     metric: Metric,
-    method: str,
+    method: Method,
     rows: Sequence[FrameValues],
     keep: Mapping[str, np.ndarray] | None,
-    provenance: Mapping[str, str],
     protocol: str,
     bootstrap: Bootstrap | None,
 ) -> Record:
@@ -154,14 +155,15 @@ def _record(
     low, high = (None, None)
     if value is not None and bootstrap is not None:
         low, high = interval(metric, states, bootstrap)
-    note = "" if value is not None else _why_missing(method, undetected, needs, keep is not None)
+    note = "" if value is not None else _why_missing(method.name, undetected, needs, keep is not None)
     return Record(
         name=metric.name,
         title=metric.title,
         variant=metric.variant,
         unit=metric.unit,
         better=metric.better,
-        method=method,
+        method=method.name,
+        kind=method.kind,
         frames="own" if keep is None else "shared",
         value=value,
         low=low,
@@ -174,7 +176,7 @@ def _record(
         weights=weights_of(metric),
         protocol=protocol,
         note=note,
-        provenance=dict(provenance),
+        provenance=dict(method.provenance),
     )
 
 

@@ -6,12 +6,17 @@ from collections.abc import Mapping, Sequence
 
 from pipelines.eval.captions import BASELINE_TEXTS
 from pipelines.eval.comparison import Comparison
+from pipelines.eval.features import FRAMES
 from pipelines.eval.methods import BASELINES, COPY
 from pipelines.eval.metrics import METRICS
 from pipelines.eval.records import MISSING_SHARE, Difference, Record, backend_of
 from pipelines.figures.html import COLOURS, GREY, Section, Strip, esc, facts, number, page, strips, table
 from pipelines.figures.pictures import data_uri
 
+KINDS = {
+    "trained": "trained here", "released": "its authors' weights", "external": "frames of other code",
+    "baseline": "",
+}  # fmt: skip
 FEW = 30
 """Pairs below which a comparison is called an indication."""
 
@@ -65,14 +70,23 @@ def verdict(one: Comparison, model: str) -> str:
     """In one sentence: on how many metrics the model beats copying the source, on the frames that both
     have."""
     against = [d for d in one.differences if (d.first, d.second) == (model, COPY)]
-    won = [METRICS[d.metric].title for d in against if d.first_is_better]
-    lost = [METRICS[d.metric].title for d in against if not d.first_is_better]
+    missing = [d.metric for d in against if _often_missing(one, d.metric, model)]
+    won = [METRICS[d.metric].title for d in against if d.first_is_better and d.metric not in missing]
+    lost = [METRICS[d.metric].title for d in against if not d.first_is_better and d.metric not in missing]
     text = f"<b>{esc(model)}</b> beats copying the source frame on {len(won)} of {len(against)} metrics"
     text += f" ({esc(', '.join(won))})" if won else ""
     text += f" and does not on {esc(', '.join(lost))}" if won and lost else ""
+    titles = ", ".join(METRICS[name].title for name in missing)
+    limit = f"{MISSING_SHARE:.0%}"
+    text += f"; {esc(titles)} is not counted: no value in more than {limit} of its frames" if missing else ""
     pairs = one.summaries[model].pairs
     few = f" On {pairs} pair{'s' * (pairs != 1)} that is an indication, not a finding." if pairs < FEW else ""
     return f"{text}.{few} {_tags(one.provenance.get(model, {}))}"
+
+
+def _often_missing(one: Comparison, metric: str, method: str) -> bool:
+    record = one.record(metric, method, own=True)
+    return record is not None and record.often_missing
 
 
 def _tags(provenance: Mapping[str, str]) -> str:
@@ -118,7 +132,8 @@ def _table(one: Comparison, own: bool) -> str:
     for model in one.models:
         cells = "".join(_cell(one.record(n, model, own), best[n]) for n in one.metrics)
         tags = _tags(one.provenance.get(model, {}))
-        rows.append(f'<tr class="model"><td>{esc(model)}<br>{tags}</td>{cells}</tr>')
+        kind = f'<span class="ci">{KINDS[one.summaries[model].kind]}</span>'
+        rows.append(f'<tr class="model"><td>{esc(model)}{kind}<br>{tags}</td>{cells}</tr>')
     for method, meaning in BASELINE_TEXTS.items():
         cells = "".join(
             _cell(one.record(n, method, own), best[n] if method == COPY else None) for n in one.metrics
@@ -155,7 +170,8 @@ def _cell(record: Record | None, best: float | None) -> str:
     if record.missing / frames > MISSING_SHARE:
         lines.append(f"⚠ {record.missing / frames:.0%} left out")
     if record.often_missing:
-        lines.append(f"no face in {record.undetected / frames:.0%}")
+        lacks = "no frame" if METRICS[record.name].feature == FRAMES else "no face"
+        lines.append(f"{lacks} in {record.undetected / frames:.0%}")
     small = "".join(f'<span class="ci">{line}</span>' for line in lines)
     marked = " best" if record.value == best and not record.often_missing else ""
     return f'<td class="n{marked}">{number(record.value)}{small}</td>'

@@ -18,6 +18,7 @@ import numpy as np
 
 from models.provenance import told
 from pipelines.eval.features import FEATURES, FRAMES
+from pipelines.eval.methods import Kind, Method
 from pipelines.eval.metrics import METRICS, Metric
 from pipelines.eval.records import FrameValues, own_records
 
@@ -45,6 +46,8 @@ class Summary:
     """summary.json: what the report says about a method besides its values."""
 
     method: str
+    """What it is, whatever the run calls it."""
+    kind: Kind
     key: str
     provenance: dict[str, str]
     """Parts of the model whose weights are not the published ones, and what they are instead."""
@@ -56,7 +59,7 @@ class Summary:
     """Upstream node -> artifact key."""
 
 
-def score(ctx: Context, method: str) -> None:
+def score(ctx: Context, method: str, kind: Kind) -> None:
     """The whole node: values.parquet, metrics.json and summary.json. Inputs: `generated`, `truth`, and of
     each feature that a metric reads `<feature>` and `truth.<feature>`."""
     metrics: tuple[str, ...] = ctx.config.metrics
@@ -69,11 +72,12 @@ def score(ctx: Context, method: str) -> None:
         ctx.progress(len({one.pair for one in values}), len(keys), "pairs")
     values.sort(key=lambda one: (one.pair, one.metric))
     about = about_method(families["generated"])
-    records = own_records(values, method, metrics, about["provenance"])
+    records = own_records(values, Method(name=method, kind=kind, provenance=about["provenance"]), metrics)
     write_values(ctx.out / VALUES, values)
     write_json(ctx.out / RECORDS, [asdict(record) for record in records])
     summary = Summary(
         method=method,
+        kind=kind,
         key=ctx.key,
         provenance=about["provenance"],
         image_size=about["image_size"],
@@ -84,7 +88,9 @@ def score(ctx: Context, method: str) -> None:
     write_json(ctx.out / SUMMARY, asdict(summary))
     weights = {f"weights.{part}": what for part, what in summary.provenance.items()}
     weights |= {"labels": told(summary.provenance)} if summary.provenance else {}
-    ctx.params({"method": method, "image_size": summary.image_size, "pairs": summary.pairs} | weights)
+    ctx.params(
+        {"method": method, "kind": kind, "image_size": summary.image_size, "pairs": summary.pairs} | weights
+    )
     ctx.metrics({f"eval/{one.name}": one.value for one in records if one.value is not None})
 
 

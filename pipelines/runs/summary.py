@@ -12,6 +12,8 @@ from pipelines.eval.methods import BASELINES
 from storage.families import Artifact
 from storage.uris import store_option
 
+KINDS = {"trained": "ours", "released": "released", "external": "external"}
+"""Kind of a method that is no baseline -> what stands behind its name."""
 Record = dict[str, Any]
 Records = list[Record]
 """Of one protocol (pipelines.eval.records.Record)."""
@@ -38,8 +40,14 @@ def _by_protocol(report: Artifact) -> list[Records]:
 
 def _by_method(plans: Mapping[str, NodePlan]) -> list[Records]:
     """Each method alone, of a run that does not go as far as the report."""
-    scores = [plan.artifact for name, plan in plans.items() if name.startswith("score.") and plan.artifact]
-    return [json.loads(artifact.path("metrics.json").read_text()) for artifact in scores]
+    found: list[Records] = []
+    for name, plan in plans.items():
+        if name.startswith("score.") and plan.artifact:
+            records = json.loads(plan.artifact.path("metrics.json").read_text())
+            found.append(
+                [record | {"method": name.split(".")[1]} for record in records]
+            )  # as the run calls it
+    return found
 
 
 def score_table(records: Records) -> list[str]:
@@ -49,7 +57,11 @@ def score_table(records: Records) -> list[str]:
     found = {(r["name"], r["method"]): r for r in records}
     methods = dict.fromkeys(method for _, method in found)
     models, baselines = ([m for m in methods if (m in BASELINES) == known] for known in (False, True))
-    titles = [*(f"{model} (ours)" for model in models), *(m.replace("_", "-") for m in baselines)]
+    kinds = {r["method"]: r["kind"] for r in records}
+    titles = [
+        *(f"{model} ({KINDS[kinds[model]]})" for model in models),
+        *(m.replace("_", "-") for m in baselines),
+    ]
     lines = ["".join([f"{'metric':<16}", *(f"{title:>20}" for title in titles)])]
     for name in dict.fromkeys(name for name, _ in found):
         cells = [found.get((name, method)) for method in (*models, *baselines)]

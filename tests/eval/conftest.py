@@ -392,7 +392,7 @@ def scored_by(
         artifact.node = f"node of {role}"
     config = SimpleNamespace(metrics=tuple(METRICS))
     context = KeptContext(node=f"score.{method}.self", config=config, inputs=inputs, out=out)
-    score(context, method)
+    score(context, method, "baseline" if method in BASELINES else "trained")
     return context
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pipelines.eval.methods import Method
 from pipelines.eval.metrics import METRICS
 from pipelines.eval.records import (
     Bootstrap,
@@ -14,6 +15,7 @@ from pipelines.eval.records import (
     states_of,
 )
 
+TOY = Method(name="toy", kind="trained", provenance={"vgg19": "random"})
 BOOTSTRAP = Bootstrap(resamples=200, seed=0)
 NONE = float("nan")
 AKD = METRICS["akd_l1_dlib"]
@@ -37,12 +39,13 @@ SECOND = values([4, NONE, 6], [7, 8, 9])
 
 
 def own(rows, metric="akd_l1_dlib", bootstrap=BOOTSTRAP):
-    (record,) = own_records(rows, "toy", [metric], {"vgg19": "random"}, "p", bootstrap)
+    (record,) = own_records(rows, TOY, [metric], "p", bootstrap)
     return record
 
 
 def shared(**methods):
-    records = shared_records(methods, ["akd_l1_dlib"], {}, "p", BOOTSTRAP)
+    named = [Method(name=name, kind="trained") for name in methods]
+    records = shared_records(methods, named, ["akd_l1_dlib"], "p", BOOTSTRAP)
     return {record.method: record for record in records}
 
 
@@ -57,7 +60,7 @@ def test_a_record_names_what_it_may_be_compared_with():
     assert (record.frames, record.protocol, record.variant) == ("own", "p", "mean_abs_68x2_256px")
     assert record.backend.startswith("dlib_hog + dlib68")
     assert record.weights == ["dlib_sp68"]
-    assert record.provenance == {"vgg19": "random"}
+    assert (record.kind, record.provenance) == ("trained", {"vgg19": "random"})
 
 
 def test_the_interval_holds_the_value_and_is_the_same_each_time():

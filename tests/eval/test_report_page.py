@@ -79,6 +79,20 @@ def test_a_method_that_often_shows_no_face_is_never_the_best(one):
     assert not cells(replace(one, own=records), "akd_l1_dlib", own=True)["dark"]
 
 
+def test_a_method_that_often_shows_no_face_does_not_beat_the_copy_by_its_landmarks(one):
+    text = report_page.verdict(one, "dark")
+    assert "AKD (dlib), AKD L2 (dlib) is not counted: no value in more than 5% of its frames" in text
+    assert "AKD" not in text.partition(";")[0]
+    assert "not counted" not in report_page.verdict(one, "toy")
+
+
+def test_a_model_says_what_kind_of_method_it_is(one):
+    summaries = {**one.summaries, "toy": replace(one.summaries["toy"], kind="released")}
+    table = report_page._table(replace(one, summaries=summaries), own=False)
+    assert 'toy<span class="ci">its authors&#x27; weights' in table or "its authors' weights" in table
+    assert "trained here" in table
+
+
 def test_a_value_that_leaves_out_many_frames_is_marked(one):
     record = replace(one.record("akd_l1_dlib", "toy"), n=90, missing=10, undetected=0)
     assert "10% left out" in report_page._cell(record, None)

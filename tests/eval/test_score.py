@@ -90,7 +90,8 @@ def test_the_node_reports_its_figures_and_the_state_of_the_weights(road):
 
 def test_the_summary_counts_pairs_and_frames_and_names_the_inputs(road):
     summary = score.read_summary(road.inputs["self/toy/score"])
-    assert (summary.method, summary.pairs, summary.frames, summary.image_size) == ("toy", 4, 24, 32)
+    assert (summary.method, summary.kind, summary.image_size) == ("toy", "trained", 32)
+    assert (summary.pairs, summary.frames) == (4, 24)
     assert f"node of truth.{FEATURE}" in summary.inputs
 
 
@@ -102,6 +103,8 @@ def test_records_of_the_node_are_over_its_own_frames(road):
 
 def test_the_node_writes_the_same_bytes_again(road, make_context, tmp_path):
     toy = road.scores["toy"]
-    score.score(make_context(node=toy.node, config=toy.config, inputs=toy.inputs, out=tmp_path), "toy")
+    score.score(
+        make_context(node=toy.node, config=toy.config, inputs=toy.inputs, out=tmp_path), "toy", "trained"
+    )
     for path in toy.out.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name

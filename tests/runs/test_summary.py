@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipelines.eval.methods import BASELINES
 from pipelines.runs.summary import score_table
 
 
 def record(method: str, value: float | None = 1.0, note: str = "", **provenance: str) -> dict[str, Any]:
-    return {"name": "l1", "method": method, "value": value, "note": note, "provenance": provenance}
+    about = {"method": method, "kind": "baseline" if method in BASELINES else "trained"}
+    return about | {"name": "l1", "value": value, "note": note, "provenance": provenance}
 
 
 def test_the_closing_table_says_which_weights_are_not_the_published_ones():
@@ -16,6 +18,12 @@ def test_the_closing_table_says_which_weights_are_not_the_published_ones():
     lines = score_table([*trained, record("copy_source")])
     assert lines[0].split() == ["metric", "fsrt", "(ours)", "headgan", "(ours)", "copy-source"]
     assert lines[2:] == ["  fsrt: kp_detector distilled, vgg19 random", "  headgan: tokens none"]
+
+
+def test_the_head_of_a_column_says_what_the_method_is():
+    kinds = {"a": "trained", "b": "released", "c": "external"}
+    heads = score_table([record(name) | {"kind": kind} for name, kind in kinds.items()])[0]
+    assert heads.split() == ["metric", "a", "(ours)", "b", "(released)", "c", "(external)"]
 
 
 def test_a_table_of_published_weights_says_nothing():
