@@ -80,7 +80,8 @@ def data(run: Run, corpus: str) -> None:
     rendered, cut = settings.source == "synthetic", config.download.sections == "exact"
     pictures = settings.source == "pictures"
     encodes = rendered or cut or pictures or settings.source == "celebv"
-    run.keyed("download", corpus, "download:download" if rendered else "download:fetch", pack="unit",
+    function = "download" if rendered else "open_picture" if pictures else "fetch"
+    run.keyed("download", corpus, f"download:{function}", pack="unit",
               reads={"recordings": Read(recordings, (*SOURCE, "span") if cut else SOURCE)},
               writes=("video", "probe", "truth"),
               config={"sound": f"data.{corpus}.sound"} | same(*download_settings(config)), section="",

@@ -96,8 +96,7 @@ def plan(run_file: Path, sets: tuple[str, ...], check: bool, show_config: bool, 
     planner = session.planner()
     plans = planner.plan()
     session.save_caches()
-    notes = describe_kept_frames(plans, session.config)
-    write_plan(plans, click.echo, planner.readable.damaged, notes)
+    write_plan(plans, click.echo, planner.readable.damaged, describe_kept_frames(plans, session.config))
     for note in session.notes():
         click.echo(note)
     work = [name for name, p in plans.items() if not p.settled]

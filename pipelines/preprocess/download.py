@@ -95,13 +95,6 @@ def fetch(
         with media.as_file(video) as path:
             yield _sample(row, video, check(path), "local")
         return
-    if row["source"] == "pictures":  # a picture becomes a video of one frame
-        from pipelines.preprocess.sources.pictures import video_of
-
-        video = video_of(row)
-        with media.as_file(video) as path:
-            yield _sample(row, video, check(path), "local")
-        return
     if row["uri"].startswith("/"):
         yield _sample(row, path := _local_file(row), check(path), "local")
         check.check_unchanged()
@@ -111,6 +104,21 @@ def fetch(
     with fetch_recording(video_request(row, config.download), runtime.download, check) as fetched:
         yield _sample(row, fetched.path, fetched.probe, fetched.transport, fetched.offset, fetched.facts)
         check.check_unchanged()
+
+
+def open_picture(
+    inputs: Inputs,
+    config: DownloadSettings,
+    nets: Mapping[str, Any],
+    runtime: RuntimeConfig,
+) -> Iterator[Sample]:
+    """The same for still pictures, each of which becomes a video of one frame."""
+    from pipelines.preprocess.sources.pictures import video_of
+
+    row = inputs["recordings"][0]
+    video = video_of(row)
+    with as_file(video) as path:
+        yield _sample(row, video, _FileCheck(row, config)(path), "local")
 
 
 def _sample(

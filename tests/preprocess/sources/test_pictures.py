@@ -10,7 +10,7 @@ from models.perception.head.default_head import analytic
 from pipelines.errors import Rejected, Transient, UserError
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
 from pipelines.preprocess.clips_config import FramesConfig
-from pipelines.preprocess.download import DownloadConfig, download
+from pipelines.preprocess.download import DownloadConfig, open_picture
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig, fit_clips
 from pipelines.preprocess.keypoints import KeypointsConfig, find_keypoints
 from pipelines.preprocess.recordings import DataConfig, list_source
@@ -47,7 +47,7 @@ def row(folder):
 
 
 def downloaded(row):
-    (sample,) = download({"recordings": [row]}, DOWNLOAD, {}, RUNTIME)
+    (sample,) = open_picture({"recordings": [row]}, DOWNLOAD, {}, RUNTIME)
     return sample
 
 
