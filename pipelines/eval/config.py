@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipelines.eval.methods import FUNCTIONS
 from pipelines.eval.metrics import METRICS
 from pipelines.eval.protocols import Protocol
+from storage.uris import LocalPath
 
 CHECKPOINTS = {"last": "model.safetensors", "best": "best.safetensors"}
 """What a training phase publishes for each value of `EvalConfig.checkpoint`."""
+
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MethodConfig:
+    """Frames that other code made (pipelines/eval/external.py says how they are named)."""
+
+    folder: LocalPath = field(metadata={"label": True})
+    """Where they lie: a video or a folder of pictures for each pair. Their content is in the key."""
+    protocols: tuple[str, ...] = field(default=(), metadata={"label": True})
+    """Names of the protocols whose pairs they are of; empty = all of the run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,6 +37,8 @@ class EvalConfig:
     first model."""
     metrics: tuple[str, ...] = tuple(METRICS)
     """Names from pipelines/eval/metrics, of protocols whose pairs have a ground truth."""
+    methods: dict[str, MethodConfig] = field(default_factory=dict)
+    """Name -> a method of other code, compared with the models: its frames lie in a folder."""
     checkpoint: Literal["last", "best"] = "last"
     """Of the model's last phase: its last step, or the step of the best validation PSNR."""
 
@@ -28,6 +46,13 @@ class EvalConfig:
         unknown = [name for name in self.metrics if name not in METRICS]
         if unknown or not self.metrics:
             raise ValueError(f"metrics {list(self.metrics)}: expected some of {', '.join(METRICS)}")
+        for name, method in self.methods.items():
+            if not _NAME.fullmatch(name) or name in FUNCTIONS:
+                taken = f", and none of {', '.join(FUNCTIONS)}"
+                raise ValueError(f"methods.{name}: expected letters, digits and _, a letter first{taken}")
+            if others := [one for one in method.protocols if one not in self.active]:
+                known = ", ".join(self.active)
+                raise ValueError(f"methods.{name}.protocols {others}: expected some of {known}")
 
     @property
     def active(self) -> dict[str, Protocol]:

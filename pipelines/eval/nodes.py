@@ -16,6 +16,7 @@ from typing import Any
 
 from models.spec import ModelSpec, Reads
 from pipelines.engine.node import Read, Use
+from pipelines.errors import UserError
 from pipelines.eval import comparison_roles as roles
 from pipelines.eval.features import FEATURES, FRAMES
 from pipelines.eval.methods import BASELINES, COPY, DRIVING, FUNCTIONS, TRUTH, Kind
@@ -56,6 +57,8 @@ def add_evaluation(run: Run, checkpoints: Mapping[str, Mapping[str, str]]) -> No
             name=name, spec=spec, reads=spec.driving_reads(section), nets=spec.inference_nets(section),
             kind="released" if section.weights else "trained", checkpoints=checkpoints[name],
         ))  # fmt: skip
+    if twice := sorted(set(config.models) & set(config.eval.methods)):
+        raise UserError(f"eval.methods.{twice[0]} has the name of a model of the run; choose another")
     inputs: dict[str, Read] = {}
     for name, protocol in config.eval.active.items():
         inputs |= _ProtocolNodes(run, name, models, protocol).add()
@@ -94,7 +97,11 @@ class _ProtocolNodes:
             self._baseline(method)
         for model in self.models:
             self._model(model)
-        methods = [*(model.name for model in self.models), *others]
+        external = [name for name, method in self.run.config.eval.methods.items()
+                    if not method.protocols or self.name in method.protocols]  # fmt: skip
+        for method in external:
+            self._external(method)
+        methods = [*(model.name for model in self.models), *external, *others]
         found = {roles.pairs(self.name): Read(self._at("pairs"), ("id",))}
         found |= {
             roles.generated(self.name, one): Read(self._at("generate", one), (FRAMES,)) for one in methods
@@ -111,9 +118,13 @@ class _ProtocolNodes:
 
     def _stage_of(self, method: str) -> str:
         """What a method is, whatever a run calls it: that of a model names the model."""
+        if method in self.run.config.eval.methods:
+            return "external"
         return next((model.spec.name for model in self.models if model.name == method), method)
 
     def _kind_of(self, method: str) -> Kind:
+        if method in self.run.config.eval.methods:
+            return "external"
         return next((model.kind for model in self.models if model.name == method), "baseline")
 
     def _pairs(self) -> None:
@@ -140,15 +151,27 @@ class _ProtocolNodes:
         method: str,
         function: str,
         reads: Mapping[str, Read],
-        settings: tuple[str, ...],
+        settings: Mapping[str, str],
         **more: Any,
     ) -> None:
-        """reads: role -> the fields of the clips that a pair names. settings: of the protocol."""
-        paths = {name: f"eval.protocols.{self.name}.{name}" for name in settings}
+        """reads: role -> the fields of the clips that a pair names."""
         # fmt: off
-        self.run.add_keyed(self._at("generate", method), f"eval.generate:{function}", units=self._at("pairs"),
+        self.run.add_keyed(self._at("generate", method), f"eval.{function}", units=self._at("pairs"),
                            reads={"pairs": Read(self._at("pairs"), COLUMNS), **reads},
-                           config=paths, codec=GENERATED, **more)
+                           config=settings, codec=GENERATED, **more)
+        # fmt: on
+
+    def _settings(self, *names: str) -> dict[str, str]:
+        """Of the protocol."""
+        return {name: f"eval.protocols.{self.name}.{name}" for name in names}
+
+    def _external(self, method: str) -> None:
+        """Frames that lie in a folder: no clip is read."""
+        settings = {"method": f"eval.methods.{method}", **self._settings("size")}
+        # fmt: off
+        self._generate(method, "external:read_frames", {}, settings, stage="generate.external",
+                       writes=(FRAMES, "method"), inputs="pipelines.eval.external:external",
+                       packages=("av", "pillow"), tools=("ffmpeg",))
         # fmt: on
 
     def _baseline(self, method: str) -> None:
@@ -161,7 +184,7 @@ class _ProtocolNodes:
             if side != other
         }
         # fmt: off
-        self._generate(method, FUNCTIONS[method], clips, ("size",),
+        self._generate(method, f"generate:{FUNCTIONS[method]}", clips, self._settings("size"),
                        stage=f"generate.{FUNCTIONS[method]}", writes=(FRAMES,), packages=packages)
         # fmt: on
 
@@ -176,7 +199,7 @@ class _ProtocolNodes:
             for role, read in self.run.reads(model.name, model.reads, corpus).items()
         }
         # fmt: off
-        self._generate(model.name, "generate", reads, ("size", "motion"),
+        self._generate(model.name, "generate:generate", reads, self._settings("size", "motion"),
                        stage=f"generate.{model.spec.name}",
                        writes=(FRAMES, "visualization", "method"), uses={"model": use},
                        code=(model.spec.inference,), nets=model.nets, packages=("torch", "scipy"),

@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from pipelines.engine.node import Context
     from storage.families import Artifact
 
-TABLE, ABOUT = "pairs.parquet", "about.json"
+TABLE, LIST, ABOUT = "pairs.parquet", "pairs.csv", "about.json"
 COLUMNS = (
     "id", "source_recording", "source_clip", "source_frames", "driving_recording", "driving_clip",
     "driving_frames",
@@ -44,6 +45,7 @@ COLUMNS = (
 PAIRS_IN_A_PACK = 2
 """About so many pairs are generated, and stored, together: few, since a pair takes seconds to minutes."""
 LIST_COLUMNS = ("source", "driving")
+_PAIR_ID = re.compile(r"[A-Za-z0-9_#-]+")
 
 
 class Settings(Interface):
@@ -131,8 +133,9 @@ class Candidates:
 
 
 def make_pairs(ctx: Context) -> None:
-    """The whole node: pairs.parquet and about.json. Inputs: `recordings`, `clips`, and every other family
-    that a model of the run is driven with; of two corpora, those of each under `source.` and `driving.`."""
+    """The whole node: pairs.parquet, pairs.csv and about.json. Inputs: `recordings`, `clips`, and every other
+    family that a model of the run is driven with; of two corpora, those of each under `source.` and
+    `driving.`."""
     protocol: Protocol = ctx.config.protocol
     if f"{SOURCE_SIDE}recordings" in ctx.inputs:
         source = read_candidates(ctx.inputs, SOURCE_SIDE, protocol.sources)
@@ -144,6 +147,7 @@ def make_pairs(ctx: Context) -> None:
         rejected = dict(source.rejected)
     pairs = pair_up(protocol, source, driving)
     write_pairs(ctx.out / TABLE, pairs)
+    write_list(ctx.out / LIST, pairs)
     about = About(
         protocol=protocol.describe(len(pairs), list_digest(pairs)),
         has_truth=protocol.has_truth,
@@ -344,6 +348,26 @@ def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
         ("driving_recording", pa.string()), ("driving_clip", pa.string()), ("driving_frames", numbers),
     ])  # fmt: skip
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, compression="zstd")
+
+
+def write_list(path: Path, pairs: Sequence[Pair]) -> None:
+    """What other code needs to generate the same pairs: clips, numbers of frames, and how to call its
+    files."""
+    with path.open("w", newline="") as stream:
+        rows = csv.writer(stream, lineterminator="\n")
+        rows.writerow(["file", "source", "source_frames", "driving", "driving_frames"])
+        for pair in pairs:
+            frames = (" ".join(map(str, some)) for some in (pair.source_frames, pair.driving_frames))
+            source, driving = frames
+            rows.writerow([file_name(pair.id), pair.source_clip, source, pair.driving_clip, driving])
+
+
+def file_name(pair: str) -> str:
+    """Id of a pair -> what its files are called: the parts of a clip's key hold no dot, and "#" is none for a
+    file's name."""
+    if not _PAIR_ID.fullmatch(pair):
+        raise ValueError(f"pair {pair!r}: expected letters, digits, '_', '-' and '#' only")
+    return pair.replace("#", ".")
 
 
 def read_pairs(path: Path) -> list[Pair]:

@@ -64,7 +64,7 @@ def score(ctx: Context, method: str, kind: Kind) -> None:
     each feature that a metric reads `<feature>` and `truth.<feature>`."""
     metrics: tuple[str, ...] = ctx.config.metrics
     families = {role: one.family() for role, one in ctx.inputs.items()}
-    keys = [key for key in families["generated"].keys if key in set(families["truth"].keys)]
+    keys = families["truth"].keys
     values: list[FrameValues] = []
     ctx.progress(0, len(keys), "pairs")
     for done in _in_tasks(keys, metrics, families, ctx.resources):
@@ -81,7 +81,7 @@ def score(ctx: Context, method: str, kind: Kind) -> None:
         key=ctx.key,
         provenance=about["provenance"],
         image_size=about["image_size"],
-        pairs=len(keys),
+        pairs=len(families["generated"].keys),
         frames=frame_count(values),
         inputs={artifact.node: artifact.key for artifact in ctx.inputs.values()},
     )
@@ -112,10 +112,16 @@ def _in_tasks(
 def score_pairs(
     keys: Sequence[str], metrics: Sequence[str], families: Mapping[str, Family]
 ) -> list[FrameValues]:
-    """Every metric on some pairs, each frame and feature read once."""
+    """Every metric on some pairs, each frame and feature read once. A pair of which the method has no frames
+    counts with all of them."""
     wanted = [METRICS[name] for name in metrics]
+    present = set(families["generated"].keys)
     found = []
     for key in keys:
+        if key not in present:
+            frames = len(families["truth"].read(key, [FRAMES])[FRAMES])
+            found += [missing_values(metric, key, frames) for metric in wanted]
+            continue
         method, truth = PairFeatures(key, families, ""), PairFeatures(key, families, "truth")
         found += [frame_values(metric, key, method, truth) for metric in wanted]
     return found
@@ -145,6 +151,12 @@ class PairFeatures:
         if len(values) == 1 and length:
             values = np.broadcast_to(values, (length, *values.shape[1:]))
         return values / 255.0 if feature == FRAMES else values
+
+
+def missing_values(metric: Metric, pair: str, frames: int) -> FrameValues:
+    """Of a pair that the method lacks."""
+    values = np.full(frames, np.nan)
+    return FrameValues(pair=pair, metric=metric.name, values=values, undetected=frames)
 
 
 def frame_values(metric: Metric, pair: str, method: PairFeatures, truth: PairFeatures) -> FrameValues:

@@ -6,7 +6,8 @@ import pytest
 
 from models.errors import InvalidSettings
 from pipelines.config import load
-from pipelines.engine.fingerprint import entries
+from pipelines.engine.fingerprint import Environment, entries, fingerprint
+from pipelines.errors import UserError
 from pipelines.eval import features, metrics
 from pipelines.graph import build
 from pipelines.runs.session import ROOT, source
@@ -92,6 +93,40 @@ def test_keys_name_what_a_method_is_and_not_the_protocols_name(graph):
     stages = {node.stage for node in graph if node.name.endswith(".self")}
     assert {"pairs", "generate.fsrt", "generate.driving_frames", "score.codec"} <= stages
     assert not [stage for stage in stages if "self" in stage]
+
+
+def test_frames_of_other_code_are_a_method_beside_the_models():
+    graph = graph_of("eval.methods.theirs.folder=/frames", *CROSS, "eval.methods.theirs.protocols=[self]")
+    node = graph["generate.theirs.self"]
+    assert (node.stage, set(node.reads)) == ("generate.external", {"pairs"})
+    assert graph["score.theirs.self"].arguments == {"method": "external", "kind": "external"}
+    assert "features.theirs.self.landmarks.dlib68" in graph.nodes
+    assert "generate.theirs.cross" not in graph.nodes
+    assert "self/theirs/score" in graph["report"].reads
+
+
+def test_the_folder_of_other_frames_is_in_no_key():
+    code = source()
+    keys = []
+    for path in ("/frames", "/elsewhere"):
+        config = load(DEMO, [f"eval.methods.theirs.folder={path}"]).config
+        node = replace(build(config)["generate.theirs.self"], inputs=None)  # the files' content
+        keys.append(fingerprint(node, config, Environment(code)))
+    assert keys[0] == keys[1]
+
+
+def test_a_method_of_the_name_of_a_model_is_refused():
+    with pytest.raises(UserError, match=r"eval\.methods\.fsrt has the name of a model of the run"):
+        graph_of("eval.methods.fsrt.folder=/frames")
+
+
+@pytest.mark.parametrize(
+    ("sets", "kind"), [((), "trained"), (("models=[fsrt]", "fsrt.weights=fsrt_vox"), "released")]
+)
+def test_a_score_is_told_what_kind_of_method_it_is_of(sets, kind):
+    graph = graph_of(*sets)
+    assert graph["score.fsrt.self"].arguments == {"method": "fsrt", "kind": kind}
+    assert graph["score.codec.self"].arguments["kind"] == "baseline"
 
 
 def test_a_model_of_released_weights_is_generated_and_scored_without_training():

@@ -1,5 +1,6 @@
 """Which pairs are judged: test clips with which every model can be driven, and who drives whom."""
 
+import csv
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -255,6 +256,14 @@ def test_a_list_that_is_not_there_is_named(tmp_path):
 def test_the_table_gives_back_its_pairs(road, family, clips):
     keys = [key for key in clips if not key.startswith("id0#")]
     assert pairs.read_pairs(road.pairs.out / pairs.TABLE) == paired(road.protocol, keys, family)
+
+
+def test_the_list_for_other_code_names_clips_frames_and_files(road):
+    rows = list(csv.DictReader((road.pairs.out / pairs.LIST).read_text().splitlines()))
+    found = pairs.read_pairs(road.pairs.out / pairs.TABLE)
+    assert [row["file"] for row in rows] == [pair.id.replace("#", ".") for pair in found]
+    assert [row["driving"] for row in rows] == [pair.driving_clip for pair in found]
+    assert {row["driving_frames"] for row in rows} == {"1 2 3 4 5 6"}
 
 
 def test_a_family_more_that_lacks_nothing_leaves_what_is_published_as_it_was(

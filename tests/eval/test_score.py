@@ -78,6 +78,17 @@ def test_each_frame_and_feature_is_read_once(road):
     assert sorted(asked) == sorted(families)
 
 
+def test_a_pair_that_the_method_lacks_counts_as_missing_with_all_of_its_frames(road, kept_family):
+    families = families_of(road)
+    first, second, *_ = families["truth"].keys
+    families["generated"] = kept_family([{"__key__": first, **families["generated"].read(first)}])
+    rows = score.score_pairs([first, second], ["l1", "akd_l1_dlib"], families)
+    lost = [row for row in rows if row.pair == second]
+    assert [(row.metric, row.undetected, np.isfinite(row.values).sum()) for row in lost] == [
+        ("l1", 6, 0), ("akd_l1_dlib", 6, 0)
+    ]  # fmt: skip
+
+
 # --- the node -----------------------------------------------------------------------------------------------
 def test_the_node_reports_its_figures_and_the_state_of_the_weights(road):
     toy = road.scores["toy"]
