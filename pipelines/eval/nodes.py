@@ -123,9 +123,10 @@ class _ProtocolNodes:
         return next((model.spec.name for model in self.models if model.name == method), method)
 
     def _kind_of(self, method: str) -> Kind:
-        if method in self.run.config.eval.methods:
-            return "external"
-        return next((model.kind for model in self.models if model.name == method), "baseline")
+        for model in self.models:
+            if model.name == method:
+                return model.kind
+        return "external" if method in self.run.config.eval.methods else "baseline"
 
     def _pairs(self) -> None:
         reads: dict[str, Read] = {}
