@@ -85,7 +85,7 @@ def plan(run_file: Path, sets: tuple[str, ...], check: bool, show_config: bool, 
     """What would run, and why. Runs nothing, imports neither torch nor ray nor mlflow."""
     from pipelines.config import resolved
     from pipelines.dataset.splits import empty_split
-    from pipelines.eval.kept_frames import describe_kept_frames
+    from pipelines.eval.frame_storage import describe_frame_storage
     from pipelines.runs.plan_table import write_plan
     from pipelines.runs.session import open_session
 
@@ -96,7 +96,7 @@ def plan(run_file: Path, sets: tuple[str, ...], check: bool, show_config: bool, 
     planner = session.planner()
     plans = planner.plan()
     session.save_caches()
-    write_plan(plans, click.echo, planner.readable.damaged, describe_kept_frames(plans, session.config))
+    write_plan(plans, click.echo, planner.readable.damaged, describe_frame_storage(plans, session.config))
     for note in session.notes():
         click.echo(note)
     work = [name for name, p in plans.items() if not p.settled]

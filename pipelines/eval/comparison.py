@@ -24,7 +24,7 @@ from pipelines.eval.records import (
     shared_records,
     states_of,
 )
-from pipelines.eval.samples import Kept, Samples, make_samples
+from pipelines.eval.samples import SampleFrames, Samples, make_samples
 from pipelines.eval.score import Summary, about_method, read_summary, read_values
 
 if TYPE_CHECKING:
@@ -150,12 +150,12 @@ def _samples(
     config: ReportConfig,
 ) -> Samples:
     real = generated[TRUTH if about.has_truth else DRIVING].family()
-    kept = Kept(
+    frames = SampleFrames(
         generated=generated[model].family(),
         source=generated[COPY].family(),
         driving=real,
         has_truth=about.has_truth,
     )
     return make_samples(
-        model, provenance, kept, evenly(kept.generated.keys, config.grid_pairs), config.videos
+        model, provenance, frames, evenly(frames.generated.keys, config.grid_pairs), config.videos
     )

@@ -48,8 +48,10 @@ class EvalConfig:
             raise ValueError(f"metrics {list(self.metrics)}: expected some of {', '.join(METRICS)}")
         for name, method in self.methods.items():
             if not _NAME.fullmatch(name) or name in FUNCTIONS:
-                taken = f", and none of {', '.join(FUNCTIONS)}"
-                raise ValueError(f"methods.{name}: expected letters, digits and _, a letter first{taken}")
+                others = ", ".join(FUNCTIONS)
+                raise ValueError(
+                    f"methods.{name}: expected letters, digits and _, a letter first, and none of {others}"
+                )
             if others := [one for one in method.protocols if one not in self.active]:
                 known = ", ".join(self.active)
                 raise ValueError(f"methods.{name}.protocols {others}: expected some of {known}")

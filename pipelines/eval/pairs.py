@@ -216,20 +216,20 @@ def pair_up(protocol: Protocol, source: Candidates, driving: Candidates) -> list
     """The protocol's pairs among usable clips, sorted by id. source, driving: the same object where both come
     from one corpus."""
     if protocol.pair_list:
-        chosen = read_list(Path(protocol.pair_list).expanduser(), source.keys, driving.keys)
+        clips = read_list(Path(protocol.pair_list).expanduser(), source.keys, driving.keys)
     elif protocol.has_truth:
-        chosen = [(key, key) for key in evenly(source.keys, protocol.max_pairs or len(source.keys))]
+        clips = [(key, key) for key in evenly(source.keys, protocol.max_pairs or len(source.keys))]
     elif source is driving:
-        chosen = sample_cross_pairs(source.keys, protocol.seed, protocol.max_pairs)
+        clips = sample_cross_pairs(source.keys, protocol.seed, protocol.max_pairs)
     else:
-        chosen = sample_joined_pairs(source.keys, driving.keys, protocol.seed, protocol.max_pairs)
-    if not chosen:
+        clips = sample_pairs_across(source.keys, driving.keys, protocol.seed, protocol.max_pairs)
+    if not clips:
         count = len(source.keys) if source is driving else len(source.keys) + len(driving.keys)
         raise UserError(
             f"no pair among {count} test clips: cross-reenactment takes clips of two identities; "
             "raise data.test_fraction"
         )
-    pairs = [_pair(protocol, (one, source.clips), (other, driving.clips)) for one, other in chosen]
+    pairs = [_pair(protocol, (one, source.clips), (other, driving.clips)) for one, other in clips]
     return sorted(pairs, key=lambda pair: pair.id)
 
 
@@ -280,7 +280,7 @@ def sample_cross_pairs(keys: Iterable[str], seed: int, most: int | None) -> list
     return [(a, b) for a, b in pairs if identity_of(a) != identity_of(b)][:most]
 
 
-def sample_joined_pairs(
+def sample_pairs_across(
     sources: Iterable[str], drivings: Iterable[str], seed: int, most: int | None
 ) -> list[tuple[str, str]]:
     """Clip keys of two corpora -> (source, driving) of different identities, each clip in at most two of

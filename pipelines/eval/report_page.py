@@ -41,7 +41,7 @@ distance is the detector's own.</p>"""
 def render(title: str, comparisons: Sequence[Comparison], published: Sequence[Mapping[str, str]]) -> str:
     models = list(dict.fromkeys(model for one in comparisons for model in one.models))
     lead = "".join(
-        f'<p class="soft">{verdict(one, model)}</p>'
+        f'<p class="soft">{conclusion(one, model)}</p>'
         for one in comparisons
         if one.shared
         for model in one.models
@@ -66,7 +66,7 @@ def render(title: str, comparisons: Sequence[Comparison], published: Sequence[Ma
     return page(title, lead, tiles, [section for section in sections if section.body])
 
 
-def verdict(one: Comparison, model: str) -> str:
+def conclusion(one: Comparison, model: str) -> str:
     """In one sentence: on how many metrics the model beats copying the source, on the frames that both
     have."""
     against = [d for d in one.differences if (d.first, d.second) == (model, COPY)]

@@ -22,7 +22,7 @@ CELL = 192
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Kept:
+class SampleFrames:
     """The families of frames that a model's pictures are made of, all of one protocol."""
 
     generated: Family
@@ -48,14 +48,18 @@ class Samples:
 
 
 def make_samples(
-    model: str, provenance: Mapping[str, str], kept: Kept, pairs: Sequence[str], videos: int
+    model: str, provenance: Mapping[str, str], frames: SampleFrames, pairs: Sequence[str], videos: int
 ) -> Samples:
     """pairs: the grid's rows. videos: how many of the first ones are shown moving."""
     titles, rows, files = [], [], {}
     for place, pair in enumerate(pairs):
-        columns = columns_of(kept, pair)
-        own = own_pictures(kept, pair)
-        titles = [*column_titles(model, kept.has_truth)[:2], *own, *column_titles(model, kept.has_truth)[2:]]
+        columns = columns_of(frames, pair)
+        own = own_pictures(frames, pair)
+        titles = [
+            *column_titles(model, frames.has_truth)[:2],
+            *own,
+            *column_titles(model, frames.has_truth)[2:],
+        ]
         middle = len(columns[1]) // 2
         first, rest = columns[:2], columns[2:]
         rows.append(
@@ -63,7 +67,7 @@ def make_samples(
         )
         if place < videos:
             film = pictures.side_by_side(
-                columns, column_titles(model, kept.has_truth), caption(model, provenance)
+                columns, column_titles(model, frames.has_truth), caption(model, provenance)
             )
             files[pair] = pictures.mp4(film)
     grid = pictures.grid(rows, titles, list(pairs))
@@ -73,21 +77,22 @@ def make_samples(
     )
 
 
-def columns_of(kept: Kept, pair: str) -> list[np.ndarray]:
+def columns_of(frames: SampleFrames, pair: str) -> list[np.ndarray]:
     """Source, driving, output and, where there is a truth, the error: (T,S',S',3) uint8 each, enlarged."""
     source, driving, output = (
-        family.read(pair, ["frames"])["frames"] for family in (kept.source, kept.driving, kept.generated)
+        family.read(pair, ["frames"])["frames"]
+        for family in (frames.source, frames.driving, frames.generated)
     )
     columns = [np.broadcast_to(source[:1], driving.shape), driving, output]
-    if kept.has_truth:
+    if frames.has_truth:
         columns.append(pictures.error_map(output / 255.0, driving / 255.0))
     return [pictures.enlarge(images, CELL) for images in columns]
 
 
-def own_pictures(kept: Kept, pair: str) -> dict[str, np.ndarray]:
+def own_pictures(frames: SampleFrames, pair: str) -> dict[str, np.ndarray]:
     """What the model shows of how it made the middle frame: title -> (S',S',3) uint8, as large as the other
     columns."""
-    sample = kept.generated.read(pair)
+    sample = frames.generated.read(pair)
     size = sample["frames"].shape[1]
     found = {}
     for name, image in sorted(sample.get("visualization", {}).items(), key=_place):

@@ -97,12 +97,12 @@ def text_strip(text: str, width: int, height: int = 22, ink: tuple[int, int, int
     from PIL import Image, ImageDraw, ImageFont
 
     image = Image.new("RGB", (width, height), PAPER)
-    draw = ImageDraw.Draw(image)
+    canvas = ImageDraw.Draw(image)
     font = ImageFont.load_default(max(9, int(height * 0.58)))
     cut = text
-    while cut and draw.textlength(cut, font=font) > width - 4:
+    while cut and canvas.textlength(cut, font=font) > width - 4:
         cut = f"{cut.removesuffix('...')[:-1].rstrip()}..." if cut != "..." else ""
-    draw.text((width / 2, height / 2), cut, fill=ink, font=font, anchor="mm")
+    canvas.text((width / 2, height / 2), cut, fill=ink, font=font, anchor="mm")
     return np.asarray(image)
 
 

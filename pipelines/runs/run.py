@@ -17,7 +17,7 @@ from pipelines.engine.keys import canonical
 from pipelines.engine.node import Node
 from pipelines.engine.plan import NodePlan, Planner
 from pipelines.errors import first_line, meaning, traceback_of
-from pipelines.eval.kept_frames import describe_kept_frames
+from pipelines.eval.frame_storage import describe_frame_storage
 from pipelines.runs import snapshot
 from pipelines.runs.plan_table import write_plan
 from pipelines.runs.progress import Progress
@@ -64,7 +64,7 @@ def run_pipeline(
         check_splits(plans, session.config.data)
     if not done and not snapshot.inside():
         snapshot.enter(working_folder("code"), sys.argv[1:])  # where all of this is planned again
-    write_plan(plans, console.out, planner.readable.damaged, describe_kept_frames(plans, session.config))
+    write_plan(plans, console.out, planner.readable.damaged, describe_frame_storage(plans, session.config))
     for note in session.notes():
         console.out(note)
     if done:

@@ -80,10 +80,10 @@ def test_a_method_that_often_shows_no_face_is_never_the_best(one):
 
 
 def test_a_method_that_often_shows_no_face_does_not_beat_the_copy_by_its_landmarks(one):
-    text = report_page.verdict(one, "dark")
+    text = report_page.conclusion(one, "dark")
     assert "AKD (dlib), AKD L2 (dlib) is not counted: no value in more than 5% of its frames" in text
     assert "AKD" not in text.partition(";")[0]
-    assert "not counted" not in report_page.verdict(one, "toy")
+    assert "not counted" not in report_page.conclusion(one, "toy")
 
 
 def test_a_model_says_what_kind_of_method_it_is(one):
@@ -139,7 +139,7 @@ def test_models_differ_in_colour_and_the_copied_source_is_grey(one):
 
 
 def test_the_verdict_counts_the_metrics_that_the_model_wins(one):
-    text = report_page.verdict(one, "toy")
+    text = report_page.conclusion(one, "toy")
     won = sum(d.first_is_better for d in one.differences if (d.first, d.second) == ("toy", "copy_source"))
     assert f"beats copying the source frame on {won} of 6 metrics (L1, PSNR, " in text
     assert "an indication, not a finding" in text

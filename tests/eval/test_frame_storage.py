@@ -4,7 +4,7 @@ import pytest
 from pipelines.engine.node import Node, Read
 from pipelines.engine.plan import NodePlan
 from pipelines.engine.units import UnitView
-from pipelines.eval.kept_frames import describe_kept_frames, estimate_bytes
+from pipelines.eval.frame_storage import describe_frame_storage, estimate_bytes
 from pipelines.runs.plan_table import write_plan
 from storage.frame_codec import encoded
 
@@ -29,7 +29,7 @@ def pairs():
 
 
 def notes(pairs, *plans):
-    return describe_kept_frames({one.node.name: one for one in (pairs, *plans)}, CONFIG)
+    return describe_frame_storage({one.node.name: one for one in (pairs, *plans)}, CONFIG)
 
 
 def test_the_estimate_lies_between_smooth_frames_and_noise():

@@ -1,4 +1,4 @@
-"""What generated frames take in the store, told before they are generated."""
+"""What generated frames take in the store, estimated before they are generated."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def estimate_bytes(frames: int, size: int) -> int:
     return round(frames * size * size * 3 * PNG_SHARE)
 
 
-def describe_kept_frames(plans: Mapping[str, NodePlan], config: Config) -> dict[str, str]:
+def describe_frame_storage(plans: Mapping[str, NodePlan], config: Config) -> dict[str, str]:
     """Node that has frames to generate -> a line on what they take, where its pairs are known."""
     found = {}
     for name, plan in plans.items():
         if plan.node.stage.startswith(STAGE) and (frames := _frames(plan, plans[plan.node.units])):
             size = lookup(config, plan.node.config["size"])
-            taken = estimate_bytes(frames, size)
-            text = f"{taken / 1e6:,.1f} MB" if taken >= 1e6 else f"{taken / 1e3:.0f} kB"
+            count = estimate_bytes(frames, size)
+            text = f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
             found[name] = f"keeps {frames:,} frames of {size} px: about {text}"
     return found
 
