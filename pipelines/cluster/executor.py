@@ -129,6 +129,16 @@ class Capacity:
                 self._freed.notify_all()
 
 
+LIGHT_PACKS = 4
+"""Packs of a light node that a worker takes before another one is worth its start: some five seconds of a
+core, most of it imports of Ray Data."""
+
+
+def wanted_workers(node: Node, packs: int) -> int:
+    """Workers that have something to do."""
+    return -(-packs // LIGHT_PACKS) if node.light else packs
+
+
 class RayExecutor:
     """Starts or joins Ray when the first node needs it; a run with nothing to do never pays for that."""
 
@@ -194,7 +204,7 @@ class RayExecutor:
     def build(self, call: StageCall, jobs: Sequence[PackJob], store: Store) -> Iterator[PackResult]:
         self.start()
         self.check(call.node)
-        size = min(self.most_workers(call.node), len(jobs))
+        size = min(self.most_workers(call.node), wanted_workers(call.node, len(jobs)))
         with self._capacity.reserve(size, call.node.resources):
             yield from self._stream(call, jobs, store, size)
 

@@ -71,6 +71,8 @@ class Node:
     section: str = ""
     """keyed: the part of its config that the function is given; empty = all of it."""
     pack: Literal["unit", "bucket"] = "bucket"
+    light: bool = False
+    """keyed: a pack takes less time than the start of a worker, so that one worker takes several."""
     inputs: str | None = None
     """"module:function" of (config view) -> {name: digest} for data outside the store; planning calls it."""
     weights: Sequence[str] = ()

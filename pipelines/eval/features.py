@@ -32,6 +32,8 @@ class Feature:
     """Of the samples that it gives (storage/shards.py)."""
     nets: tuple[str, ...]
     """Names in models.perception.NETS."""
+    light: bool
+    """Whether a few pairs take less time than the start of a worker (`Node.light`)."""
     backend: str
     """How it is computed, in words: two values may be compared only if these agree."""
 
@@ -43,6 +45,7 @@ FEATURES: dict[str, Feature] = {
         run="pipelines.eval.features:landmarks_dlib68",
         field="landmarks",
         nets=("dlib_hog", "dlib68"),
+        light=True,
         backend=f"dlib_hog + dlib68 on frames resized to {FRAME_SIZE} px, largest face",
     ),
 }

@@ -172,7 +172,7 @@ class _ProtocolNodes:
         # fmt: off
         self._generate(method, "external:read_frames", {}, settings, stage="generate.external",
                        writes=(FRAMES, "method"), inputs="pipelines.eval.external:external",
-                       packages=("av", "pillow"), tools=("ffmpeg",))
+                       packages=("av", "pillow"), tools=("ffmpeg",), light=True)
         # fmt: on
 
     def _baseline(self, method: str) -> None:
@@ -186,7 +186,8 @@ class _ProtocolNodes:
         }
         # fmt: off
         self._generate(method, f"generate:{FUNCTIONS[method]}", clips, self._settings("size"),
-                       stage=f"generate.{FUNCTIONS[method]}", writes=(FRAMES,), packages=packages)
+                       stage=f"generate.{FUNCTIONS[method]}", writes=(FRAMES,), packages=packages,
+                       light=True)
         # fmt: on
 
     def _model(self, model: Model) -> None:
@@ -220,7 +221,8 @@ class _ProtocolNodes:
                                    stage=f"features.{self._stage_of(method)}.{name}", units=self._at("pairs"),
                                    reads={"generated": Read(self._at("generate", method), (FRAMES,))},
                                    reads_codec=GENERATED,
-                                   writes=(feature.field, "needs"), nets=feature.nets, missing_weights="skip")
+                                   writes=(feature.field, "needs"), nets=feature.nets, light=feature.light,
+                                   missing_weights="skip")
                 # fmt: on
         return features
 

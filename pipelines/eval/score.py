@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from storage.families import Artifact
 
 TASKS = 8
-"""Tasks that one scoring is cut into: enough to show progress, few enough that starting them costs little."""
+"""Tasks that one scoring is cut into, at most: enough to show progress, few enough that starting them costs
+little."""
+PAIRS_IN_A_TASK = 4
+"""At least so many, where there are: a few small frames take less time than the start of a worker."""
 PARALLEL = 4
 """Tasks handed to Ray at a time; it runs as many of them as there are processors."""
 VALUES, SUMMARY, RECORDS = "values.parquet", "summary.json", "metrics.json"
@@ -106,7 +109,8 @@ def _in_tasks(
         return run_in_worker(score_pairs, some, metrics, families, resources=resources)
 
     with ThreadPoolExecutor(PARALLEL) as pool:
-        yield from pool.map(task, [keys[i::TASKS] for i in range(min(TASKS, len(keys)))])
+        count = min(TASKS, -(-len(keys) // PAIRS_IN_A_TASK))
+        yield from pool.map(task, [keys[i::count] for i in range(count)])
 
 
 def score_pairs(

@@ -16,7 +16,7 @@ import pytest
 
 from models.errors import InvalidSettings
 from pipelines.cluster import tasks
-from pipelines.cluster.executor import ONE_THREAD, Capacity, RayExecutor, start_private
+from pipelines.cluster.executor import ONE_THREAD, Capacity, RayExecutor, start_private, wanted_workers
 from pipelines.cluster.start import set_auth
 from pipelines.cluster.tasks import run_in_worker
 from pipelines.engine.node import Node
@@ -192,6 +192,12 @@ def test_a_pool_is_as_large_as_its_own_setting_says(monkeypatch):
     nodes = [Node(name=name, kind="keyed", run="a:b", resources={"cpu": 2}) for name in ("a", "b", "c")]
     executor = RayExecutor(SimpleNamespace(workers=3, pools={"a": 5, "b": 99}))
     assert [executor.most_workers(node) for node in nodes] == [5, 8, 3]
+
+
+@pytest.mark.parametrize(("light", "workers"), [(False, [1, 4, 5]), (True, [1, 1, 2])])
+def test_a_worker_of_a_light_node_takes_several_packs(light, workers):
+    node = Node(name="copy", kind="keyed", run="a:b", light=light)
+    assert [wanted_workers(node, packs) for packs in (1, 4, 5)] == workers
 
 
 def test_workers_that_mostly_wait_outnumber_the_cores_only_if_asked(monkeypatch):

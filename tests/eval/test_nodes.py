@@ -89,6 +89,14 @@ def test_the_checkpoint_asked_for_is_used():
     assert use.files == {"renderer": ("train.fsrt.adversarial", "best.safetensors")}
 
 
+def test_what_takes_less_time_than_a_worker_needs_to_start_gets_few_workers(graph):
+    light = {name for name in graph.nodes if graph[name].light}
+    assert light == {
+        *(f"generate.{method}.self" for method in ("truth", "copy_source", "codec")),
+        *(name for name in graph.nodes if name.startswith("features.")),
+    }
+
+
 def test_keys_name_what_a_method_is_and_not_the_protocols_name(graph):
     stages = {node.stage for node in graph if node.name.endswith(".self")}
     assert {"pairs", "generate.fsrt", "generate.driving_frames", "score.codec"} <= stages

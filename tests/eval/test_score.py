@@ -89,6 +89,15 @@ def test_a_pair_that_the_method_lacks_counts_as_missing_with_all_of_its_frames(r
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("pairs", "sizes"), [(3, [3]), (9, [3, 3, 3]), (80, [10] * 8)])
+def test_few_pairs_are_few_tasks(pairs, sizes, monkeypatch):
+    monkeypatch.setattr(score, "score_pairs", lambda keys, metrics, families: list(keys))
+    keys = [str(n) for n in range(pairs)]
+    tasks = list(score._in_tasks(keys, [], {}, {}))
+    assert [len(task) for task in tasks] == sizes
+    assert sorted(key for task in tasks for key in task) == sorted(keys)
+
+
 # --- the node -----------------------------------------------------------------------------------------------
 def test_the_node_reports_its_figures_and_the_state_of_the_weights(road):
     toy = road.scores["toy"]
