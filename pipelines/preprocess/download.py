@@ -117,7 +117,7 @@ def open_picture(
 
     row = inputs["recordings"][0]
     video = video_of(row)
-    with as_file(video) as path:
+    with media.as_file(video) as path:
         yield _sample(row, video, _FileCheck(row, config)(path), "local")
 
 

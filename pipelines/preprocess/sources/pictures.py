@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import Rejected, Transient, UserError
-from pipelines.media.clock import FPS
 from pipelines.preprocess.sources import Listing, folder
 from pipelines.preprocess.sources.common.files import digests
 
@@ -46,6 +45,7 @@ def video_of(row: Mapping[str, Any]) -> bytes:
     Rejected where it cannot be read."""
     import av
 
+    from pipelines.media.clock import FPS
     from pipelines.media.still_image import read_picture
 
     path = Path(row["uri"])
