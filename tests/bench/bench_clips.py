@@ -17,14 +17,18 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytest
 
 from pipelines import media
+from pipelines.cluster.runtime import RuntimeConfig
 from pipelines.preprocess.clips import ClipsConfig, cut_clips, stream_crop
 from storage.shards import ShardWriter, encode_sample
+
+if TYPE_CHECKING:
+    from pipelines.media.schema import Probe
 
 ROOT = Path(__file__).resolve().parents[2]
 CORES = os.cpu_count() or 1
@@ -91,7 +95,7 @@ def ours(path: Path, shard: Path, given: bool) -> None:
     loaded = {} if given else nets()
     inputs = {"recordings": [row], "download": [{"video": path.read_bytes(), "probe": media.probe(path)}]}
     with ShardWriter(shard) as writer:
-        for sample in cut_clips(inputs, CONFIG, loaded):
+        for sample in cut_clips(inputs, CONFIG, loaded, RuntimeConfig()):
             writer.add(encode_sample(sample))
 
 
@@ -111,7 +115,7 @@ def by_ffmpeg(path: Path, flags: str) -> Iterator[memoryview]:
             yield buffer[:count]
 
 
-def by_stage(path: Path, probed: dict) -> Iterator[np.ndarray]:
+def by_stage(path: Path, probed: "Probe") -> Iterator[np.ndarray]:
     """What `cut_clips` reads its frames with: decoded, cropped, scaled, picked by time."""
     return stream_crop(path, probed, np.array(track_of(path)["box"], int), 256, 0, probed["frames"])
 
@@ -122,7 +126,7 @@ def bare_ffmpeg(path: Path, flags: str) -> None:
         pass
 
 
-def crops_alone(path: Path, probed: dict) -> None:
+def crops_alone(path: Path, probed: "Probe") -> None:
     """Into nothing."""
     for _ in by_stage(path, probed):
         pass
@@ -252,9 +256,8 @@ def peak_memory() -> int:
 def every_stage_of(video: str, minutes: int, folder: str, tracks: str) -> str:
     """clips, keypoints, fit3dmm and speech of one long recording, pack after pack, in this process."""
     from pipelines.config import load
-    from pipelines.engine.fingerprint import resolve
-    from pipelines.engine.keys import View
-    from pipelines.engine.packs import PackJob, UnitJob, build_pack
+    from pipelines.engine.fingerprint import resolve, section
+    from pipelines.engine.packs import PackJob, UnitJob, UnitSamples, build_pack
     from pipelines.graph import build
     from pipelines.nets import load_nets
     from storage.files import Store
@@ -265,19 +268,24 @@ def every_stage_of(video: str, minutes: int, folder: str, tracks: str) -> str:
         "id": "long", "identity": "a", "split": "train", "source": "folder", "uri": video, "sha256": "",
         "seed": 0, "spec": "", "tracks": [track] if tracks == "given" else [], "span": [],
     }  # fmt: skip
-    graph, told, before = build(config), [], 0
-    for name in ("download", "clips", "keypoints", "fit3dmm", "speech"):
+    graph, lines, before = build(config), [], 0
+    for name in ("download", "clips", "keypoints.main", "fit3dmm.main", "speech.main"):
         node = graph[name]
         nets, begin = load_nets(node.nets, store), time.perf_counter()
         before = before or peak_memory()
-        samples = {up: ("k", fields) for up, fields in node.reads.items() if up != "recordings"}
-        job = PackJob(name, "k", (UnitJob("long", "u", {"recordings": row}, samples),))
-        result = build_pack(job, resolve(node.run), View(config, node.config), nets, store)
+        samples = {
+            role: UnitSamples(graph[read.node].stage, (("long", "k"),), read.fields)
+            for role, read in node.reads.items()
+            if read.node != "recordings"
+        }
+        job = PackJob(name, node.stage, "k", (UnitJob("long", "u", {"recordings": row}, samples),))
+        given = {"config": section(node, config), "nets": nets, "runtime": config.runtime}
+        result = build_pack(job, partial(resolve(node.run), **given, **node.arguments), store)
         (unit,) = result.rows
         assert unit.status == "ok", (name, unit.reason)
         peak = (peak_memory() - before) / 2**20
-        told.append(f"{name} {time.perf_counter() - begin:.0f} s, +{peak:.2f} GiB")
-    return "; ".join(told)
+        lines.append(f"{node.stage} {time.perf_counter() - begin:.0f} s, +{peak:.2f} GiB")
+    return "; ".join(lines)
 
 
 if __name__ == "__main__":

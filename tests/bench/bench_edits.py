@@ -33,8 +33,8 @@ from models.perception.head.pose import rotation_to_euler
 from models.reenactor import Edit, FaceFrames, Transfer
 from pipelines.animate.perception import Perception, load_perception
 from pipelines.animate.sound import silence_features
-from pipelines.engine.packs import seal
-from pipelines.engine.plan import read_whole
+from pipelines.engine.packs import content_digest
+from pipelines.engine.published import read_whole
 from pipelines.eval.pairs import splits
 from pipelines.figures.pictures import to_uint8
 from pipelines.media import FPS
@@ -100,7 +100,7 @@ def family(store: Store, node: str, digest: str) -> Family:
     """The shards with this content."""
     for entry in store.list(locations.manifests(node)):
         key = entry.name.removesuffix(".parquet")
-        if seal(read_manifest(store, node, key)) == digest:
+        if content_digest(read_manifest(store, node, key)) == digest:
             return Family(store, node, key)
     raise AssertionError(f"{store.base} no longer holds the {node} that headgan learned from")
 

@@ -17,7 +17,7 @@ import pytest
 from pipelines.engine.code import Code
 from pipelines.engine.fingerprint import Environment
 from pipelines.engine.keys import digest
-from pipelines.engine.node import Graph, Node
+from pipelines.engine.node import Graph, Node, Read
 from pipelines.engine.packs import PackResult
 from pipelines.engine.plan import Planner
 from pipelines.engine.runner import Runner
@@ -26,7 +26,7 @@ from storage.families import ManifestRow, UnitRecord, pack_record_bytes
 from storage.files import Store
 
 MICRO = str(Path(__file__).resolve().parents[1] / "e2e/micro.yaml")
-FLOOR = "import numpy, pyarrow.parquet, yaml, click, pydantic"
+FLOOR = "import click, pydantic, yaml, numpy, pyarrow.fs, pyarrow.parquet"
 ROUNDS = 7
 UNITS, BUCKETS = 100_000, 4096
 
@@ -69,7 +69,7 @@ def listing(ctx):
     pq.write_table(pa.table(columns), ctx.out / "listing.parquet")
 
 
-def stage(inputs, config, nets):
+def stage(inputs, config, nets, runtime):
     raise AssertionError
 '''
 
@@ -82,7 +82,8 @@ class Settings:
 class Pretend:
     """An executor that publishes empty shards in no time: planning looks at records and names only."""
 
-    def build(self, node, jobs, config, store):
+    def build(self, call, jobs, store):
+        node = call.node
         for job in jobs:
             digests = {u.unit: digest(node.name, u.unit) for u in job.units}
             units = tuple(
@@ -97,12 +98,12 @@ class Pretend:
 def toy_graph() -> Graph:
     graph = Graph()
     # fmt: off
-    graph.add(Node(name="listing", kind="whole", run="bigtoy:listing", eager=True,
+    graph.add(Node(name="listing", kind="whole", run="bigtoy:listing", run_at_plan_time=True, table=True,
                    writes=("id", "value")))
-    graph.add(Node(name="clips", kind="keyed", run="bigtoy:stage",
-                   reads={"listing": ("value",)}, writes=("clip",)))
-    graph.add(Node(name="speech", kind="keyed", run="bigtoy:stage",
-                   reads={"clips": ("clip",)}, writes=("speech",)))
+    graph.add(Node(name="clips", kind="keyed", run="bigtoy:stage", units="listing",
+                   reads={"listing": Read("listing", ("value",))}, writes=("clip",)))
+    graph.add(Node(name="speech", kind="keyed", run="bigtoy:stage", units="listing",
+                   reads={"clips": Read("clips", ("clip",))}, writes=("speech",)))
     # fmt: on
     return graph
 

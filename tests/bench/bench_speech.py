@@ -4,7 +4,6 @@ python -m pytest tests/bench/bench_speech.py -m bench -s     one thread, random 
 """
 
 import os
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ import torch
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from models.perception.speech.wav2vec import Wav2Vec2, normalised
+from pipelines.cluster.runtime import RuntimeConfig
 from pipelines.preprocess.speech import SpeechConfig, encode_speech
 
 CLIPS = {"8 clips of 5 s": [125] * 8, "8 clips of 2.6 to 8 s": [64, 80, 90, 110, 125, 150, 181, 200]}
@@ -46,9 +46,7 @@ def test_the_stage_against_the_bare_model():
     torch.set_num_threads(1)
     torch.manual_seed(0)
     net = Wav2Vec2Model(Wav2Vec2Config()).eval()
-    config = SimpleNamespace(
-        speech=SpeechConfig(encoder="wav2vec2_base"), runtime=SimpleNamespace(gpu_share=0.0)
-    )
+    config = SpeechConfig(encoder="wav2vec2_base")
     nets = {"wav2vec2_base": Wav2Vec2(net, "wav2vec2_base", True)}
     print()
     for name, lengths in CLIPS.items():
@@ -56,7 +54,7 @@ def test_the_stage_against_the_bare_model():
         for _ in range(3):
             theirs.append(bare(net, some))
             begin = cpu()
-            features = [s["speech"] for s in encode_speech({"clips": some}, config, nets)]
+            features = [s["speech"] for s in encode_speech({"clips": some}, config, nets, RuntimeConfig())]
             ours.append(cpu() - begin)
         seconds = sum(lengths) / 25
         print(

@@ -23,6 +23,7 @@ import tarfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,8 @@ from storage.frame_codec import Encoded
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = "configs/run/demo.yaml"
-NODES = ("download", "clips", "keypoints", "fit3dmm", "speech")
+NODES = ("download", "clips", "keypoints.main", "fit3dmm.main", "speech.main")
+"""Each reads those before it under the name of its stage."""
 SETS = os.environ.get("REENACT_BENCH_SETS", "").split()
 AIM = 0.85
 """Efficiency of all nodes in one run."""
@@ -44,8 +46,7 @@ ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", 
 def bare_kernels() -> dict[str, float]:
     """Node -> seconds of its function over all recordings."""
     from pipelines.config import load
-    from pipelines.engine.fingerprint import resolve
-    from pipelines.engine.keys import View
+    from pipelines.engine.fingerprint import resolve, section
     from pipelines.errors import Rejected
     from pipelines.graph import build
     from pipelines.nets import load_nets
@@ -54,22 +55,29 @@ def bare_kernels() -> dict[str, float]:
     config = load(ROOT / DEMO, SETS).config
     graph, store = build(config), Store(os.environ["REENACT_STORE"])
     stages = {
-        name: (resolve(graph[name].run), View(config, graph[name].config), load_nets(graph[name].nets, store))
-        for name in NODES
+        node.name: partial(
+            resolve(node.run),
+            config=section(node, config),
+            nets=load_nets(node.nets, store),
+            runtime=config.runtime,
+            **node.arguments,
+        )
+        for node in map(graph.__getitem__, NODES)
     }
-    rows = list_source(config.data).rows
+    rows = list_source(config.data["main"]).rows
     rounds = []
     for row in [rows[0], *rows]:
         rounds.append(dict.fromkeys(NODES, 0.0))
         inputs = {"recordings": [row]}
         with contextlib.suppress(Rejected):  # what follows in this recording has nothing to do
-            for name, (stage, view, nets) in stages.items():
+            for name, stage in stages.items():
                 clock = time.perf_counter()
                 try:
-                    inputs[name] = list(stage(inputs, view, nets))
+                    role = graph[name].stage
+                    inputs[role] = list(stage(inputs))
                 finally:
                     rounds[-1][name] = time.perf_counter() - clock
-                for sample in inputs[name]:  # as the next stage reads it; decoding is not counted
+                for sample in inputs[role]:  # as the next stage reads it; decoding is not counted
                     if isinstance(frames := sample.get("frames"), Encoded):
                         sample["frames"] = frames.images()
     del rounds[0]  # which also imported libraries
@@ -82,9 +90,9 @@ def bare_processes(count: int, env: Mapping[str, str]) -> dict[str, float]:
     running = [
         subprocess.Popen(argv, env=env, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(count)
     ]
-    said = [process.communicate()[0] for process in running]
+    outputs = [process.communicate()[0] for process in running]
     assert not any(process.returncode for process in running)
-    return {name: sum(json.loads(text)[name] for text in said) / count for name in NODES}
+    return {name: sum(json.loads(text)[name] for text in outputs) / count for name in NODES}
 
 
 @dataclass(frozen=True)
@@ -112,11 +120,15 @@ def streams(store: Store) -> dict[str, Stream]:
             continue
         node = event["node"]
         progress = [e["time"] for e in events if e["type"] == "progress" and e["node"] == node and e["done"]]
-        packs = {e.name.removesuffix(".parquet"): e.mtime for e in store.list(locations.packs(node))
+        stage = event.get("stage") or node
+        packs = {e.name.removesuffix(".parquet"): e.mtime for e in store.list(locations.packs(stage))
                  if e.name.endswith(".parquet")}  # fmt: skip
-        taken = {key: [u.seconds for u in read_pack_record(store, node, key)] for key in packs}
-        begin = min(packs[key] - sum(taken[key]) for key in packs)  # a pack's record is written last
-        busy, units = sum(sum(times) for times in taken.values()), sum(len(times) for times in taken.values())
+        seconds = {key: [u.seconds for u in read_pack_record(store, stage, key)] for key in packs}
+        begin = min(packs[key] - sum(seconds[key]) for key in packs)  # a pack's record is written last
+        busy, units = (
+            sum(sum(times) for times in seconds.values()),
+            sum(len(times) for times in seconds.values()),
+        )
         found[node] = Stream(event["time"], begin, max(progress), busy, len(packs), units)
     return found
 

@@ -174,7 +174,7 @@ def test_every_number_reaches_the_keys_it_was_made_from(micro):
 def test_trace_walks_from_a_score_to_the_recordings_and_back(micro):
     run = sorted(p.name for p in (micro.store / "runs").iterdir())[0]
     down = micro.call("trace", run, "--store", str(micro.store)).stdout
-    nodes = ("score.fsrt.self", "generate.fsrt.self", "train.fsrt.warmup", "clips", "download", "recordings")
+    nodes = ("score.fsrt", "generate.fsrt", "train.fsrt.warmup", "clips", "download", "recordings")
     assert [node for node in nodes if node not in down] == []
     up = micro.call("trace", "--recording", "syn000-00", "--store", str(micro.store))
     text = up.stdout if up.returncode == 0 else micro.call("trace", "--recording", "syn000-01").stdout
