@@ -2,4 +2,4 @@
 
 from pipelines.cli.main import main
 
-main()
+main(prog_name="reenact")

@@ -117,7 +117,7 @@ def command(
     precision: Precision,
     **arguments: Unpack[Arguments],
 ) -> None:
-    """Make portraits of one person move as a video does: its frames, times and sound, in an mp4 whose
+    """Make portraits of one person move as a video does. Its frames, times and sound, in an mp4 whose
     metadata say that it is synthetic. The first SOURCE is the one that relative motion and --paste-back start
     from.
 

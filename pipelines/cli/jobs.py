@@ -35,7 +35,7 @@ def submit(
     run_file: Path, address: str, sets: tuple[str, ...], follow: bool, limit: int | None,
     only: tuple[str, ...], force: tuple[str, ...], keep_going: bool,
 ) -> None:  # fmt: skip
-    """Run the same graph on a Ray cluster: package this checkout, start a job, stream its log."""
+    """Run on a Ray cluster. Packages this checkout and starts a job there."""
     from pipelines.cluster import jobs as ray_jobs
     from pipelines.runs.session import open_session
 
@@ -88,7 +88,7 @@ def logs(job_id: str, address: str, follow: bool) -> None:
 @ADDRESS
 @example("reenact stop raysubmit_a1b2 --address http://head:8265")
 def stop(job_id: str, address: str) -> None:
-    """End a job; what it published stays, and a rerun takes up the rest."""
+    """End a job. What it published stays, and a rerun computes the rest."""
     from pipelines.cluster import jobs as ray_jobs
 
     with ray_jobs.one_line_failures():

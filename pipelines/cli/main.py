@@ -12,7 +12,6 @@ from functools import partial, wraps
 from gc import set_threshold
 from pathlib import Path
 from types import FrameType
-from typing import ParamSpec, TypeVar
 
 import click
 
@@ -27,6 +26,8 @@ from pipelines.cli.options import (
     RUN_FILE,
     SETS,
     STORE,
+    P,
+    R,
     example,
     with_limit,
 )  # fmt: skip
@@ -35,9 +36,6 @@ from pipelines.cli.weights import weights
 from pipelines.errors import UserError, meaning, write_output
 
 USAGE, WORK_TO_DO, INTERRUPTED = 2, 10, 130
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
@@ -82,7 +80,7 @@ goes into looking through modules that are there to stay."""
 @example("reenact plan configs/run/demo.yaml --set fsrt.phases.warmup.steps=2000")
 @one_line_errors
 def plan(run_file: Path, sets: tuple[str, ...], check: bool, show_config: bool, limit: int | None) -> None:
-    """What would run, and why. Runs nothing, imports neither torch nor ray nor mlflow."""
+    """What would run, and why. Nothing runs."""
     from pipelines.config import resolved
     from pipelines.dataset.splits import empty_split
     from pipelines.eval.frame_storage import describe_frame_storage
@@ -115,7 +113,7 @@ def plan(run_file: Path, sets: tuple[str, ...], check: bool, show_config: bool, 
 @example("reenact why configs/run/demo.yaml train.fsrt.warmup")
 @one_line_errors
 def why(run_file: Path, node: str, unit: str | None, sets: tuple[str, ...]) -> None:
-    """Why a node (or one recording in it) would run: the whole chain, down to the changed line of source."""
+    """Why a node, or one of its units, would run. Shows the chain down to the changed line of source."""
     from pipelines.runs import lineage
     from pipelines.runs.session import open_session
 
@@ -187,7 +185,7 @@ def graph(run_file: Path, sets: tuple[str, ...], svg: Path | None) -> None:
 @example("reenact ui --port 5000")
 @one_line_errors
 def ui(store: str, port: int) -> None:
-    """Browse runs, figures, videos and checkpoints: the MLflow server of this store, on this machine only."""
+    """Browse runs, figures and videos. Starts the MLflow server of this store, for this machine only."""
     from pipelines.tracking.backlog import deliver_backlog, last_tracking
     from pipelines.tracking.server import check_port, serve, ui_command
     from storage.files import Store
@@ -247,8 +245,8 @@ def trace(metric_run: str | None, recording: str | None, store: str) -> None:
 @example("reenact accept configs/run/demo.yaml --since HEAD~1 --reason 'an option that is off'")
 @one_line_errors
 def accept(run_file: Path, node: str | None, since: str | None, reason: str, sets: tuple[str, ...]) -> None:
-    """Declare existing outputs valid for changed code (never for changed config or inputs): of one NODE since
-    its last run, or of all that ran with the code of a commit whose goldens are those of today."""
+    """Declare existing outputs valid for changed code. Those of one NODE since its last run, or of all
+    that ran with the code of a commit whose goldens are today's; never for changed settings or inputs."""
     from pipelines.runs import accept as accepting
     from pipelines.runs.session import open_session
 
@@ -273,7 +271,7 @@ def accept(run_file: Path, node: str | None, since: str | None, reason: str, set
 @example("reenact pin vox-2026-11 configs/run/demo.yaml   # then --set data.main.pin=vox-2026-11")
 @one_line_errors
 def pin(name: str, run_file: Path, sets: tuple[str, ...]) -> None:
-    """Freeze the list of recordings under NAME, so that new videos retrain nothing until the pin moves."""
+    """Freeze the list of recordings under NAME. New videos then retrain nothing until the pin moves."""
     from pipelines.runs import pin
     from pipelines.runs.graph_builder import lists_of
     from pipelines.runs.session import open_session
@@ -330,7 +328,7 @@ def gc(store: str, keep_runs: int, drop: tuple[str, ...], grace: float, yes: boo
 @example("reenact verify")
 @one_line_errors
 def verify(store: str) -> None:
-    """Re-hash everything in the store; exit 1 if something is missing or differs, with what to do."""
+    """Re-hash everything in the store. Exit 1 if something is missing or differs, with what to do."""
     from pipelines.runs import verify as verifying
     from storage.files import Store
 
@@ -338,7 +336,7 @@ def verify(store: str) -> None:
     for fault in found:
         click.echo(f"{fault.path}: {fault.what}" + (" (left over)" if fault.then == "left" else ""))
     faults = [fault for fault in found if fault.then != "left"]
-    for line in verifying.outlook(faults):
+    for line in verifying.repair_steps(faults):
         click.echo(line)
     click.echo(f"{len(faults)} faults" if faults else "everything published is intact")
     sys.exit(1 if faults else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,7 +17,7 @@ from storage.uris import expand_home
 class HomePath(click.Path):
     """A path whose ~ is expanded: shells leave that of --out=~/x.mp4 as it is."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
             return super().convert(expand_home(str(value)), param, ctx)
         except InvalidInput as error:
@@ -60,7 +61,7 @@ def example(text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Appends an example to a command's help."""
 
     def mark(function: Callable[P, R]) -> Callable[P, R]:
-        function.__doc__ = f"{function.__doc__}\n\n\b\nExample:\n  {text}"
+        function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\n\b\nExample:\n  {text}"
         return function
 
     return mark

@@ -16,7 +16,14 @@ from storage.ledger import Event
 
 
 def why(planner: Planner, plans: Mapping[str, NodePlan], node: str, unit: str | None) -> Iterator[str]:
-    """The node's own state, what it waits for, and the source that changed."""
+    """The node's own state, what it waits for, and the source that changed; each node once."""
+    yield from _why(planner, plans, node, unit, set())
+
+
+def _why(
+    planner: Planner, plans: Mapping[str, NodePlan], node: str, unit: str | None, seen: set[str]
+) -> Iterator[str]:
+    seen.add(node)
     plan = plans[node]
     yield f"{node}: {plan.state}"
     for reason in plan.reasons:
@@ -24,9 +31,9 @@ def why(planner: Planner, plans: Mapping[str, NodePlan], node: str, unit: str | 
     if unit is not None:
         yield from _unit(plan, unit)
     for upstream in plan.node.upstream:
-        if plans[upstream].state not in ("cached", "pinned"):
+        if plans[upstream].state not in ("cached", "pinned") and upstream not in seen:
             yield ""
-            yield from why(planner, plans, upstream, unit)
+            yield from _why(planner, plans, upstream, unit, seen)
     yield from _source(planner, plan)
 
 
@@ -87,20 +94,22 @@ def trace(store: Store, node: str, key: str) -> Iterator[str]:
     history = _history(store, damaged)
     seen: set[tuple[str, str]] = set()
 
-    def up(name: str, at: str, depth: int) -> Iterator[str]:
+    def up(name: str, at: str, depth: int) -> Iterator[tuple[str, str]]:
         event = history.get((name, at))
-        run = event["run_id"] if event else "made by a run that is no longer in the ledger"
+        run = f"run {event['run_id']}" if event else "made by a run that is no longer in the ledger"
         again = " (above)" if (name, at) in seen else ""
-        yield f"{'  ' * depth}{name:<{max(1, 26 - 2 * depth)}} {at}  run {run}{again}"
+        yield f"{'  ' * depth}{name}", f"{at}  {run}{again}"
         if event is None or (name, at) in seen:
             return
         seen.add((name, at))
         for weights, digest in event["weights"].items():
-            yield f"{'  ' * (depth + 1)}weights {weights} {digest[:16]}"
+            yield f"{'  ' * (depth + 1)}weights {weights}", digest[:32]
         for upstream, source in event["inputs"].items():
             yield from up(source.get("stage", upstream), source["key"], depth + 1)
 
-    yield from up(node, key, 0)
+    rows = list(up(node, key, 0))
+    width = max(len(name) for name, _ in rows)
+    yield from (f"{name:<{width}}  {about}" for name, about in rows)
     yield from _warnings(damaged)
 
 
@@ -125,18 +134,20 @@ def trace_recording(store: Store, recording: str) -> Iterator[str]:
     damaged: list[str] = []
     history = _history(store, damaged)
     touched: set[str] = set()
+    width = max((len(node) for node, _ in history), default=0) + 1
     for node, key in history:
         for row in _manifest(store, node, key, damaged):
             if row.unit == recording:
                 touched.add(key)
-                content = f"{row.clips} clips, {row.frames} frames"
+                content = f"{row.clips} clip{'s' * (row.clips != 1)}"
+                content += f", {row.frames} frames" if row.frames else ""
                 detail = content if row.status == "ok" else f"{row.code}: {row.reason}"
-                yield f"{node:<24} {key}  pack {row.pack[:12]}  {row.status}  {detail}"
+                yield f"{node:<{width}} {key}  pack {row.pack[:12]}  {row.status}  {detail}"
     for (node, key), event in history.items():  # in order of time: an artifact comes after what it reads
         used = [up for up, source in event["inputs"].items() if source["key"] in touched]
         if used and not store.exists(locations.manifest(node, key)):
             touched.add(key)
-            yield f"{node:<24} {key}  through {', '.join(used)}"
+            yield f"{node:<{width}} {key}  through {', '.join(used)}"
     yield from _warnings(damaged)
     if not touched:
         raise UserError(f"no artifact holds a recording {recording!r}")
