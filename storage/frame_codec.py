@@ -26,7 +26,7 @@ GOP, CRF = 12, 12
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedFrames:
     """A clip's frames as they will lie in its shard: of 256 px and JPEG a tenth of what the pictures take."""
 
     extension: str
@@ -40,7 +40,7 @@ class Encoded:
         return decode(self.extension, self.data, indices)
 
 
-def encoded(images: Iterable[np.ndarray], codec: Codec = "jpeg", quality: int = 95) -> Encoded:
+def encode_images(images: Iterable[np.ndarray], codec: Codec = "jpeg", quality: int = 95) -> EncodedFrames:
     """images (H,W,3) uint8 RGB, H and W even, all of one size -> the member; the same bytes for the same
     images.
 
@@ -48,15 +48,15 @@ def encoded(images: Iterable[np.ndarray], codec: Codec = "jpeg", quality: int = 
     only, 1 to 100.
     """
     if codec == "jpeg":
-        return Encoded("jpgs", pack([_jpeg(image, quality) for image in images]))
+        return EncodedFrames("jpgs", pack([_jpeg(image, quality) for image in images]))
     if codec == "png":
-        return Encoded("pngs", pack([_png(image) for image in images]))
-    return Encoded("mp4", _h264(images))
+        return EncodedFrames("pngs", pack([_png(image) for image in images]))
+    return EncodedFrames("mp4", _h264(images))
 
 
-def encode(frames: Encoded | np.ndarray) -> tuple[str, bytes]:
+def encode(frames: EncodedFrames | np.ndarray) -> tuple[str, bytes]:
     """-> extension, member bytes. A plain array (T,H,W,3) becomes JPEG q95."""
-    done = encoded(frames) if isinstance(frames, np.ndarray) else frames
+    done = encode_images(frames) if isinstance(frames, np.ndarray) else frames
     return done.extension, done.data
 
 

@@ -8,7 +8,7 @@ clips exist) and the fields below. Plain `webdataset` reads every shard: a membe
 | video | mp4 | Blob; bytes or a Path are written | the raw recording with its sound | download |
 | probe | json | dict: see `pipelines.media.probe`; offset of a part of a recording | | download |
 | truth | npz | dict of arrays, a row a frame: what a synthetic recording was rendered from | | download |
-| frames | jpgs | uint8 (T,S,S,3) RGB; `frames.Encoded` is written as it is | the crop at 25 fps | clips |
+| frames | jpgs | uint8 (T,S,S,3) RGB; `EncodedFrames` is written as it is | the crop at 25 fps | clips |
 | sound | flac | float32 (n,), [-1,1], 16 kHz mono, 16 bit on disk | | clips |
 | boxes | npy | float32 (T,4) x0,y0,x1,y1 | face box, pixels of the raw frame | clips |
 | crop | npy | float32 (T,4) x0,y0,x1,y1 | square that became the frame, pixels of the raw frame | clips |
@@ -311,12 +311,6 @@ class ShardWriter:
         self._file.truncate()
         self._tar.offset = mark
         self._keys = {key: at for key, at in self._keys.items() if at < mark}
-
-
-def write_shard(path: Path, samples: Iterable[EncodedSample]) -> list[SampleRecord]:
-    """Write samples in the order given; returns their records."""
-    with ShardWriter(path) as shard:
-        return [shard.add(sample) for sample in samples]
 
 
 def encoders(fields: Iterable[str]) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 from models.perception.interfaces import FaceDetector
 from pipelines import media
 from pipelines.media import FPS
-from pipelines.preprocess.boxes import enlarge_box, median_filter
+from pipelines.preprocess.boxes import enlarge_box, largest_box, median_filter
 from pipelines.preprocess.clips import fit_into
 from pipelines.preprocess.clips_config import ClipsConfig
 from pipelines.preprocess.tracks import (
@@ -92,8 +92,7 @@ def portrait(pixels: np.ndarray, settings: ClipsConfig, detector: FaceDetector) 
     boxes = _detect(image, detector)
     if not len(boxes):
         return None
-    areas = np.prod(boxes[:, 2:4] - boxes[:, :2], axis=1)
-    box = boxes[int(areas.argmax()), :4].astype(np.float64)
+    box = largest_box(boxes)[:4].astype(np.float64)
     square = _square(box[None].astype(np.float32), image.width, image.height, settings)
     size = settings.size
     # as ffmpeg's area averaging does for clips; it would show blocks when enlarging

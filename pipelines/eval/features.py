@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from pipelines.figures import pictures
+from pipelines.preprocess.boxes import largest_box
 
 if TYPE_CHECKING:
     from models.perception.interfaces import FaceDetector, Landmarker
@@ -77,6 +78,5 @@ def largest_faces(detections: Sequence[np.ndarray]) -> np.ndarray:
     boxes = np.full((len(detections), 4), np.nan, np.float32)
     for t, rows in enumerate(detections):
         if len(rows):
-            area = (rows[:, 2] - rows[:, 0]) * (rows[:, 3] - rows[:, 1])
-            boxes[t] = rows[int(area.argmax()), :4]
+            boxes[t] = largest_box(rows)[:4]
     return boxes

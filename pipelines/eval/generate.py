@@ -22,7 +22,8 @@ from pipelines.eval.pair_clips import PairClip, Sample, Samples, clips_of
 from pipelines.eval.pairs import Pair, PairRow
 from pipelines.eval.protocols import Motion
 from pipelines.figures import pictures
-from storage.frame_codec import Encoded, encoded
+from pipelines.media.mp4_bytes import through_codec
+from storage.frame_codec import EncodedFrames, encode_images
 
 if TYPE_CHECKING:
     from models.reenactor import Reenactor
@@ -89,7 +90,7 @@ def codec(
     """The driving frames after one trip through the MP4 that we write: what a perfect model's video
     scores."""
     pair, _, driving = _pair_of(inputs)
-    frames = pictures.through_codec(_at_size(driving, pair.driving_frames, config.size))
+    frames = through_codec(_at_size(driving, pair.driving_frames, config.size))
     yield {"__key__": pair.id, "frames": lossless(frames)}
 
 
@@ -129,9 +130,9 @@ def visualization(
     return {f"{place} {title}": image for place, (title, image) in enumerate(own.items())}
 
 
-def lossless(frames: np.ndarray) -> Encoded:
+def lossless(frames: np.ndarray) -> EncodedFrames:
     """(T,S,S,3) uint8 -> PNG files in one member"""
-    return encoded(frames, "png")
+    return encode_images(frames, "png")
 
 
 def _pair_of(inputs: Mapping[str, Samples]) -> tuple[Pair, PairClip, PairClip]:

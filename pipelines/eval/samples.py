@@ -13,6 +13,7 @@ import numpy as np
 
 from pipelines.eval.captions import caption, column_titles
 from pipelines.figures import pictures
+from pipelines.media.mp4_bytes import encode_mp4
 
 if TYPE_CHECKING:
     from pipelines.eval.score import Family
@@ -69,7 +70,7 @@ def make_samples(
             film = pictures.side_by_side(
                 columns, column_titles(model, frames.has_truth), caption(model, provenance)
             )
-            files[pair] = pictures.mp4(film)
+            files[pair] = encode_mp4(film)
     grid = pictures.grid(rows, titles, list(pairs))
     foot = pictures.text_strip(caption(model, provenance), grid.shape[1], 20, pictures.MUTED)
     return Samples(

@@ -1,5 +1,5 @@
-"""Pictures of a comparison: resizing, labelled grids, error maps, PNG and MP4 whose bytes depend on the
-pixels alone.
+"""Pictures of a comparison: resizing, labelled grids, error maps, and PNG whose bytes depend on the pixels
+alone.
 
 T frames, H x W pixels. Images are uint8 RGB unless a function says [0,1].
 """
@@ -13,11 +13,11 @@ from functools import lru_cache
 
 import numpy as np
 
+from pipelines.media.mp4_bytes import even_sides
+
 INK, PAPER, MUTED = (24, 26, 32), (250, 250, 252), (110, 116, 130)
 GAP = 4
 """Pixels between cells of a grid."""
-REPEATABLE = {"x264-params": "mbtree=0"}
-"""With macroblock trees on, x264 gave 6 different files in 40 trials on one 66 px clip, on one thread."""
 ERROR_GAIN = 4
 """Error maps show |difference| times this, so that 1/4 of the range is already white."""
 
@@ -143,12 +143,7 @@ def side_by_side(columns: Sequence[np.ndarray], titles: Sequence[str], caption: 
     head = _row([text_strip(t, size) for t in titles], width)
     foot = text_strip(caption, width, 20, MUTED)
     frames = [np.concatenate([head, _row(cells, width), foot]) for cells in zip(*columns, strict=True)]
-    return _even(np.stack(frames))
-
-
-def _even(frames: np.ndarray) -> np.ndarray:
-    """4:2:0 needs even sides: repeat the last row or column."""
-    return np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
+    return even_sides(np.stack(frames))
 
 
 def enlarge(frames: np.ndarray, at_least: int) -> np.ndarray:
@@ -172,46 +167,6 @@ def jpeg(image: np.ndarray, quality: int = 85) -> bytes:
     import simplejpeg
 
     return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=quality, colorspace="RGB")
-
-
-def mp4(frames: np.ndarray, fps: int = 25, crf: int = 18) -> bytes:
-    """(T,H,W,3), H and W even -> H.264 4:2:0 in MP4; the same frames give the same bytes."""
-    import av
-
-    out = io.BytesIO()
-    with av.open(out, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream("libx264", rate=fps)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.thread_count = 1
-        stream.options = {
-            "crf": str(crf),
-            "preset": "medium",
-            "flags": "+bitexact",
-            "threads": "1",
-            **REPEATABLE,
-        }
-        for frame in frames:
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
-    return out.getvalue()
-
-
-def read_mp4(data: bytes) -> np.ndarray:
-    """MP4 bytes -> (T,H,W,3) uint8."""
-    import av
-
-    with av.open(io.BytesIO(data), "r") as container:
-        container.streams.video[0].codec_context.thread_count = 1
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-
-
-def through_codec(frames: np.ndarray, crf: int = 18) -> np.ndarray:
-    """(T,H,W,3) -> the same frames after one trip through our MP4: what a perfect model's video would
-    score."""
-    height, width = frames.shape[1:3]
-    return read_mp4(mp4(_even(frames), crf=crf))[:, :height, :width]
 
 
 def data_uri(data: bytes, media_type: str) -> str:

@@ -8,6 +8,11 @@ TINY = 1e-9
 """Pixels: a box without area grows from there."""
 
 
+def largest_box(boxes: np.ndarray) -> np.ndarray:
+    """Boxes (n,4 or more) of one frame, at least one -> the one of largest area, the first of equals."""
+    return boxes[int(np.prod(boxes[:, 2:4] - boxes[:, :2], axis=1).argmax())]
+
+
 def enlarge_box(box: np.ndarray, increase: float, aspect: str) -> np.ndarray:
     """Each side of box (4,) moved out by `increase` of its length; then square, unless aspect is stretch, by
     moving the sides of the shorter length further. In the order of the published cropper's own sums."""

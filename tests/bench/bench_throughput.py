@@ -31,7 +31,7 @@ import pytest
 from storage import ledger, locations
 from storage.families import read_pack_record
 from storage.files import Store
-from storage.frame_codec import Encoded
+from storage.frame_codec import EncodedFrames
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = "configs/run/demo.yaml"
@@ -78,7 +78,7 @@ def bare_kernels() -> dict[str, float]:
                 finally:
                     rounds[-1][name] = time.perf_counter() - clock
                 for sample in inputs[role]:  # as the next stage reads it; decoding is not counted
-                    if isinstance(frames := sample.get("frames"), Encoded):
+                    if isinstance(frames := sample.get("frames"), EncodedFrames):
                         sample["frames"] = frames.images()
     del rounds[0]  # which also imported libraries
     return {name: sum(one[name] for one in rounds) for name in NODES}

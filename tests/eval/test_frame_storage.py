@@ -6,7 +6,7 @@ from pipelines.engine.plan import NodePlan
 from pipelines.engine.units import UnitView
 from pipelines.eval.frame_storage import describe_frame_storage, estimate_bytes
 from pipelines.runs.plan_table import write_plan
-from storage.frame_codec import encoded
+from storage.frame_codec import encode_images
 
 CONFIG = {"eval": {"protocols": {"self": {"size": 64}}}}
 
@@ -35,7 +35,7 @@ def notes(pairs, *plans):
 def test_the_estimate_lies_between_smooth_frames_and_noise():
     noise = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     smooth = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None, None], (3, 64, 64, 3))
-    kept = [len(encoded(frames, "png").data) for frames in (smooth, noise)]
+    kept = [len(encode_images(frames, "png").data) for frames in (smooth, noise)]
     assert kept[0] < estimate_bytes(3, 64) < kept[1]
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipelines.eval.samples import SampleFrames, columns_of, make_samples, own_pictures
-from pipelines.figures.pictures import read_mp4
+from pipelines.media.mp4_bytes import decode_mp4
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_the_first_rows_of_the_grid_are_also_shown_moving(frames):
     samples = make_samples("toy", {}, frames, pairs, 2)
     assert samples.pairs == pairs
     assert list(samples.videos) == pairs[:2]
-    assert len(read_mp4(samples.videos[pairs[0]])) == 6
+    assert len(decode_mp4(samples.videos[pairs[0]])) == 6
 
 
 def test_the_same_frames_give_the_same_bytes(frames, pair):

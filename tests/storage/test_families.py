@@ -26,6 +26,7 @@ from storage.families import (
     read_sample,
 )
 from storage.files import Store
+from tests.storage.shard_files import write_shard
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def family(tmp_path):
         frames = np.full((4, 16, 16, 3), 60 if unit == "r1" else 180, np.uint8)
         sample = {"__key__": f"id#{unit}#000000#000004", "frames": frames, "clip": {"unit": unit}}
         with store.scratch() as folder:
-            records = shards.write_shard(folder / "s.tar", [shards.encode_sample(sample)])
+            records = write_shard(folder / "s.tar", [shards.encode_sample(sample)])
             store.put(folder / "s.tar", locations.pack("clips", pack))
         unit_record = UnitRecord(unit=unit, key=f"k{unit}", status="ok", digest="d", samples=tuple(records))
         bad = UnitRecord(unit=f"{unit}-bad", key="k", status="rejected", code="no_face", reason="none seen")
@@ -143,7 +144,7 @@ def test_a_large_member_is_checked_while_it_is_copied(tmp_path):
     store = Store(str(tmp_path))
     sample = shards.encode_sample({"__key__": "a#b", "video": b"v" * 3_000_000})
     with store.scratch() as folder:
-        (record,) = shards.write_shard(folder / "s.tar", [sample])
+        (record,) = write_shard(folder / "s.tar", [sample])
         store.put(folder / "s.tar", locations.pack("download", "p"))
     flip(store, locations.pack("download", "p"), record.member("video").offset + 2_500_000)
     video = read_sample(store, "download", "p", record)["video"]

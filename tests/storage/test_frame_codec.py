@@ -6,6 +6,7 @@ from storage import frame_codec, locations, shards
 from storage.errors import Damaged
 from storage.families import Family, ManifestRow, UnitRecord, manifest_bytes, pack_record_bytes
 from storage.files import Store
+from tests.storage.shard_files import write_shard
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def psnr(a, b):
 
 @pytest.mark.parametrize("codec", ["jpeg", "png", "h264"])
 def test_some_frames_are_those_of_the_whole(images, codec):
-    extension, data = frame_codec.encode(frame_codec.encoded(images, codec))
+    extension, data = frame_codec.encode(frame_codec.encode_images(images, codec))
     whole = frame_codec.decode(extension, data)
     np.testing.assert_array_equal(
         frame_codec.decode(extension, data, [17, 3, 3, 29, 0]), whole[[17, 3, 3, 29, 0]]
@@ -32,12 +33,12 @@ def test_some_frames_are_those_of_the_whole(images, codec):
 @pytest.mark.parametrize(("codec", "least"), [("jpeg", 38), ("png", np.inf), ("h264", 36)])
 def test_what_a_codec_keeps(images, codec, least):
     with np.errstate(divide="ignore"):
-        assert psnr(frame_codec.encoded(images, codec).images(), images) >= least
+        assert psnr(frame_codec.encode_images(images, codec).images(), images) >= least
 
 
 @pytest.mark.parametrize("codec", ["jpeg", "png", "h264"])
 def test_same_images_same_bytes(images, codec):
-    one, two = (frame_codec.encoded(images.copy(), codec) for _ in range(2))
+    one, two = (frame_codec.encode_images(images.copy(), codec) for _ in range(2))
     assert one == two
 
 
@@ -50,34 +51,34 @@ def test_a_stream_that_overwrites_its_frame_gives_the_bytes_of_the_array(images,
             yield frame
             frame[:] = 0
 
-    streamed = frame_codec.encoded(stream(), codec)
-    assert streamed == frame_codec.encoded(images, codec)
+    streamed = frame_codec.encode_images(stream(), codec)
+    assert streamed == frame_codec.encode_images(images, codec)
     assert len(streamed) == 30
 
 
 def test_an_array_becomes_jpeg_95_and_what_is_encoded_stays(images):
-    stored = frame_codec.encoded(images, "jpeg", 95)
+    stored = frame_codec.encode_images(images, "jpeg", 95)
     assert frame_codec.encode(images) == frame_codec.encode(stored) == ("jpgs", stored.data)
 
 
 @pytest.mark.parametrize("codec", ["jpeg", "png", "h264"])
 def test_encoded_frames_are_shown_as_a_reader_sees_them(images, codec):
-    stored = frame_codec.encoded(images, codec)
+    stored = frame_codec.encode_images(images, codec)
     np.testing.assert_array_equal(stored.images(), frame_codec.decode(stored.extension, stored.data))
     np.testing.assert_array_equal(stored.images([4, 2]), stored.images()[[4, 2]])
 
 
 def test_quality_is_smaller_or_larger(images):
-    sizes = [len(frame_codec.encoded(images, "jpeg", quality).data) for quality in (50, 80, 95)]
+    sizes = [len(frame_codec.encode_images(images, "jpeg", quality).data) for quality in (50, 80, 95)]
     assert sizes == sorted(sizes)
 
 
 @pytest.mark.parametrize("codec", ["jpeg", "png", "h264"])
 def test_a_family_reads_each_codec(images, codec, tmp_path):
     store = Store(str(tmp_path))
-    sample = shards.encode_sample({"__key__": "a#b", "frames": frame_codec.encoded(images, codec)})
+    sample = shards.encode_sample({"__key__": "a#b", "frames": frame_codec.encode_images(images, codec)})
     with store.scratch() as folder:
-        records = shards.write_shard(folder / "s.tar", [sample])
+        records = write_shard(folder / "s.tar", [sample])
         store.put(folder / "s.tar", locations.pack("clips", "p"))
     unit = UnitRecord(unit="b", key="k", status="ok", digest="d", samples=tuple(records))
     store.write(locations.pack_record("clips", "p"), pack_record_bytes([unit]))
@@ -102,7 +103,7 @@ def test_a_frame_whose_header_tells_of_too_many_pixels_is_not_decoded(png_head):
 
 
 def test_a_text_in_place_of_a_video_opens_no_file_that_it_lists(images, tmp_path, monkeypatch):
-    extension, data = frame_codec.encode(frame_codec.encoded(images, "h264"))
+    extension, data = frame_codec.encode(frame_codec.encode_images(images, "h264"))
     (tmp_path / "own.mp4").write_bytes(data)
     monkeypatch.chdir(tmp_path)
     listing = b"ffconcat version 1.0\nfile own.mp4\n"

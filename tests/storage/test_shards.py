@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from storage import frame_codec, shards
+from tests.storage.shard_files import write_shard
 
 
 def clip(key: str, frames: int = 5, seed: int = 0) -> shards.Sample:
@@ -27,7 +28,7 @@ def clip(key: str, frames: int = 5, seed: int = 0) -> shards.Sample:
 def shard(tmp_path):
     path = tmp_path / "a.tar"
     samples = [clip("id1#rec-1#000000#000005"), clip("id1#rec-1#000010#000013", 3, 1)]
-    return path, samples, shards.write_shard(path, [shards.encode_sample(s) for s in samples])
+    return path, samples, write_shard(path, [shards.encode_sample(s) for s in samples])
 
 
 def member(path, record, field):
@@ -46,7 +47,7 @@ def test_every_member_is_found_by_its_record(shard):
 
 def test_the_bytes_do_not_depend_on_when_they_are_written(shard, tmp_path):
     path, samples, _ = shard
-    shards.write_shard(tmp_path / "b.tar", [shards.encode_sample(s) for s in samples])
+    write_shard(tmp_path / "b.tar", [shards.encode_sample(s) for s in samples])
     assert (tmp_path / "b.tar").read_bytes() == path.read_bytes()
 
 
@@ -93,7 +94,7 @@ def test_a_key_that_would_break_a_reader_is_refused(key):
 def test_a_key_given_twice_is_refused(tmp_path):
     twice = [shards.encode_sample({"__key__": "a", "clip": {}})] * 2
     with pytest.raises(ValueError, match="two samples with key a"):
-        shards.write_shard(tmp_path / "a.tar", twice)
+        write_shard(tmp_path / "a.tar", twice)
 
 
 @settings(max_examples=30, deadline=None)
@@ -143,13 +144,13 @@ def test_a_large_member_goes_from_file_to_shard_to_shard(tmp_path):
     (tmp_path / "video").write_bytes(data)
     store = Store(str(tmp_path / "store"))
     with store.scratch() as folder:
-        (record,) = shards.write_shard(
+        (record,) = write_shard(
             folder / "a", [shards.encode_sample({"__key__": "r", "video": tmp_path / "video"})]
         )
         store.put(folder / "a", "packs/download/p.tar")
     copied = stored_sample(store, "download", "p", record)
     assert copied.digest() == record.digest
-    (again,) = shards.write_shard(tmp_path / "b.tar", [copied])
+    (again,) = write_shard(tmp_path / "b.tar", [copied])
     blob = copied.members["video"][1]
     assert isinstance(blob, shards.Blob)
     assert again == record

@@ -8,38 +8,29 @@ video that holds the files' own bytes. The images are crops already, so the face
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import Rejected, Transient, UserError
-from pipelines.media.container import check_pixels
+from pipelines.errors import Transient, UserError
 from pipelines.preprocess.sources import Listing
 from pipelines.preprocess.sources.common.files import (
     digests,
     is_utf8,
-    reject,
     safe_name,
     short_name,
     text_lines,
 )
+from pipelines.preprocess.sources.common.rows import BaseRecording, Reject, SourceRecording, reject
 from pipelines.preprocess.sources.common.tracks import track
 from storage.uris import LocalPath
 
-if TYPE_CHECKING:
-    from av.container import InputContainer
-
 IMAGES = "Image"
 EXTENSIONS = (".jpg", ".jpeg", ".png")
-PICTURES = "image2,jpeg_pipe,png_pipe"
-"""What such a file may be: ffmpeg goes by content, and a play list names further files."""
 _NUMBERED = re.compile(r"[A-Za-z0-9_-]*?([0-9]{1,9})\.[A-Za-z]+")
 
 
@@ -77,8 +68,8 @@ class Image:
 
 def recordings(config: CelebvConfig) -> Listing:
     """A row for every run of images with consecutive numbers, by person and first number."""
-    rows: list[dict[str, Any]] = []
-    rejects: list[dict] = []
+    rows: list[SourceRecording] = []
+    rejects: list[Reject] = []
     for folder in _persons(config):
         images = _images(folder / IMAGES, rejects)
         selected = _read_list(folder / config.landmarks, {image.name for image in images}, rejects)
@@ -93,7 +84,7 @@ def recordings(config: CelebvConfig) -> Listing:
                 )
                 rejects.append(reject(id, folder / IMAGES, 0, "short_run", sentence))
             else:
-                rows.append({"id": id, "identity": person, **_row(folder / IMAGES, run, config)})
+                rows.append(_row(id, person, folder / IMAGES, run, config))
     return Listing(rows, rejects)
 
 
@@ -108,10 +99,12 @@ def external(config: CelebvConfig) -> dict[str, str]:
     return found
 
 
-def _row(folder: Path, run: Sequence[Image], config: CelebvConfig) -> dict[str, Any]:
+def _row(id: str, person: str, folder: Path, run: Sequence[Image], config: CelebvConfig) -> SourceRecording:
     stamp = _stamp((image.name, image.stat) for image in run)
     spec = {"fps": config.fps, "images": [image.name for image in run], "stamp": stamp}
     return {
+        "id": id,
+        "identity": person,
         "split": "test" if config.held_out else "",
         "uri": str(folder.absolute()),
         "sha256": "",
@@ -136,7 +129,7 @@ def _persons(config: CelebvConfig) -> list[Path]:
     return found
 
 
-def _images(folder: Path, rejects: list[dict]) -> list[Image]:
+def _images(folder: Path, rejects: list[Reject]) -> list[Image]:
     """Sorted by number. Names without a number, and second files of one number, are rejected."""
     found: list[Image] = []
     with os.scandir(folder) as entries:
@@ -159,7 +152,7 @@ def _images(folder: Path, rejects: list[dict]) -> list[Image]:
     return kept
 
 
-def _read_list(table: Path, names: set[str], rejects: list[dict]) -> set[str] | None:
+def _read_list(table: Path, names: set[str], rejects: list[Reject]) -> set[str] | None:
     """Images with a sound line in the list; None without a list."""
     if not table.is_file():
         return None
@@ -202,56 +195,18 @@ def consecutive_runs(images: Sequence[Image], longest: int) -> Iterator[list[Ima
 
 
 # --- video --------------------------------------------------------------------------------------------------
-def video_of(row: Mapping[str, Any]) -> bytes:
+def video_of(row: BaseRecording) -> bytes:
     """A row of recordings -> its images as a QuickTime video, frame by frame the bytes of the files."""
-    import av
+    from pipelines.media.image_sequence import mux_images
 
     spec = json.loads(row["spec"])
-    rate = Fraction(spec["fps"]).limit_denominator(1001)
     folder, names = Path(row["uri"]), spec["images"]
     if _stamp((name, (folder / name).stat()) for name in names) != spec["stamp"]:
         # not a property of the recording: files were replaced while the run was under way
         raise Transient(
             f"images of {row['id']} in {folder} changed since they were listed; run again", soon=False
         )
-    out = io.BytesIO()
-    # bitexact: no random ids and no time of writing in the file
-    with (
-        av.open(out, "w", format="mov", options={"fflags": "+bitexact"}) as video,
-        _open(folder / names[0]) as first,
-    ):
-        kind = _kind(first)
-        stream = video.add_stream_from_template(first.streams.video[0])
-        for place, name in enumerate(names):
-            with _open(folder / name) as image:
-                if _kind(image) != kind:
-                    raise Rejected("uneven_images", f"{name} is {_kind(image)}, those before it are {kind}")
-                packet = next(image.demux(video=0))
-                packet.stream = stream
-                packet.time_base = 1 / rate
-                packet.pts = packet.dts = place
-                packet.duration = 1
-                video.mux(packet)
-    return out.getvalue()
-
-
-def _open(path: Path) -> InputContainer:
-    import av
-
-    options = {"format_whitelist": PICTURES, "protocol_whitelist": "file", "pattern_type": "none"}
-    try:
-        return av.open(f"file:{path}", options=options)
-    except ValueError:  # av's InvalidDataError is one
-        raise Rejected("undecodable", f"{path.name} is not an image") from None
-
-
-def _kind(image: InputContainer) -> str:
-    """Codec and size; Rejected where the file has none."""
-    stream = image.streams.video[0]
-    if not stream.width:
-        raise Rejected("undecodable", f"{Path(image.name).name} is not an image")
-    check_pixels(stream.width, stream.height, Path(image.name).name)
-    return f"{stream.codec_context.name} {stream.width}x{stream.height}"
+    return mux_images([folder / name for name in names], spec["fps"])
 
 
 def _stamp(files: Iterable[tuple[str, os.stat_result]]) -> str:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipelines.errors import Rejected, Transient, UserError
 from pipelines.preprocess.sources import Listing, folder
 from pipelines.preprocess.sources.common.files import digests
+from pipelines.preprocess.sources.common.rows import BaseRecording, SourceRecording
 
 PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -25,8 +23,10 @@ class PicturesConfig(folder.FolderConfig):
 def recordings(config: PicturesConfig) -> Listing:
     """A row a picture, sorted by its relative path. All are held out: there is no motion to learn from."""
     listing = folder.recordings(config, "pictures")
-    rows = [{**row, "split": "test", "sha256": "", "spec": json.dumps({"picture": row["sha256"]})}
-            for row in listing.rows]  # fmt: skip
+    rows: list[SourceRecording] = [
+        {**row, "split": "test", "sha256": "", "spec": json.dumps({"picture": row["sha256"]})}
+        for row in listing.rows
+    ]
     return Listing(rows, listing.rejects)
 
 
@@ -40,12 +40,10 @@ def skipped_files(config: PicturesConfig) -> str:
     return folder.skipped_files(config, "pictures")
 
 
-def video_of(row: Mapping[str, Any]) -> bytes:
+def video_of(row: BaseRecording) -> bytes:
     """A row of recordings -> its picture, upright and without transparency, as a lossless video of one frame.
     Rejected where it cannot be read."""
-    import av
-
-    from pipelines.media.clock import FPS
+    from pipelines.media.image_sequence import encode_picture
     from pipelines.media.still_image import read_picture
 
     path = Path(row["uri"])
@@ -56,13 +54,4 @@ def video_of(row: Mapping[str, Any]) -> bytes:
         pixels = read_picture(path).pixels
     except UserError as error:
         raise Rejected("undecodable", str(error)) from None
-    out = io.BytesIO()
-    # bitexact: no random ids and no time of writing in the file
-    with av.open(out, "w", format="mov", options={"fflags": "+bitexact"}) as video:
-        stream = video.add_stream("png", rate=FPS)
-        stream.height, stream.width = pixels.shape[:2]
-        stream.pix_fmt = "rgb24"
-        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-        frame.pts = 0
-        video.mux([*stream.encode(frame), *stream.encode(None)])
-    return out.getvalue()
+    return encode_picture(pixels)

@@ -9,13 +9,14 @@ mouth. Same row, same bytes.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from pipelines.preprocess.sources.common.rows import BaseRecording, SourceRecording
 
 if TYPE_CHECKING:
     from models.perception.head.morphable import MorphableModel
@@ -69,9 +70,9 @@ class SyntheticConfig:
             raise ValueError(f"seed {self.seed}: expected 0 to {2**31 - 1}")
 
 
-def recordings(config: SyntheticConfig) -> list[dict[str, Any]]:
-    """Rows of the recordings table (all but the bucket), by identity then recording."""
-    rows = []
+def recordings(config: SyntheticConfig) -> list[SourceRecording]:
+    """A row a recording, by identity then recording."""
+    rows: list[SourceRecording] = []
     for person in range(config.identities):
         identity = f"syn{person:03d}"
         split = "test" if person >= config.identities - config.test_identities else "train"
@@ -88,7 +89,6 @@ def recordings(config: SyntheticConfig) -> list[dict[str, Any]]:
                     "id": f"{identity}-{clip:02d}",
                     "identity": identity,
                     "split": split,
-                    "source": "synthetic",
                     "uri": "",
                     "sha256": "",
                     "seed": _seed(config.seed, person, clip),
@@ -105,12 +105,13 @@ def _seed(*parts: int) -> int:
     return int.from_bytes(digest[:4], "little") >> 1
 
 
-def render(row: Mapping[str, Any], model: MorphableModel) -> tuple[bytes, dict[str, np.ndarray]]:
+def render(row: BaseRecording, model: MorphableModel) -> tuple[bytes, dict[str, np.ndarray]]:
     """A row of `recordings` -> the video (mp4: H.264 25 fps, AAC 16 kHz mono) and its truth, a row a frame.
 
     Truth: angles (T,3) degrees, exp (T,n_exp), id (n_id,), scale (T,), translation (T,3) and rotation (T,3,3)
     of pixel = s R X + T, landmarks (T,68,2) pixels of the raw frame, jaw (T,) sigmas, loudness (T,) RMS.
     """
+    from pipelines.media.mp4_bytes import encode_mp4
     from pipelines.preprocess.sources.common.head_appearance import sample_appearance, sample_setting
     from pipelines.preprocess.sources.common.rendered_head import HeadRenderer
 
@@ -123,7 +124,10 @@ def render(row: Mapping[str, Any], model: MorphableModel) -> tuple[bytes, dict[s
     speech = synthesize_speech(rng, frames, np.random.default_rng(spec["identity_seed"] + 1).uniform(95, 230))
     poses = sample_poses(rng, speech, height, width, model.exp_names)
     cameras = [renderer.camera(pose) for pose in poses]
-    video = encode_mp4((renderer.frame(pose) for pose in poses), speech.sound, height, width)
+    video = encode_mp4(
+        (renderer.frame(pose) for pose in poses), FPS, preset="veryfast", sound=speech.sound,
+        sound_rate=SOUND_RATE,
+    )  # fmt: skip
     truth = {
         "angles": np.stack([pose.angles for pose in poses]),
         "exp": np.stack([pose.exp for pose in poses]),
@@ -279,36 +283,3 @@ def sample_poses(
     jumps = rng.normal(0, 3, (frames // 18 + 2, 2)).repeat(18, axis=0)[:frames]
     gaze = np.clip(-0.7 * angles[:, :2], -16, 16) + jumps
     return [Pose(*fields) for fields in zip(angles, scale, chest, exp, gaze, strict=True)]
-
-
-# --- file ---------------------------------------------------------------------------------------------------
-def encode_mp4(frames, sound: np.ndarray, height: int, width: int) -> bytes:
-    """Frames (H,W,3) uint8 one by one, sound (n,) float32 -> mp4, the same bytes in every run."""
-    import av
-    from av.codec.context import Flags
-
-    out = io.BytesIO()
-    with av.open(out, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        # mbtree=0: with it, x264 gave 6 different files in 40 encodes of one clip, even on one thread
-        settings = {"crf": "18", "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
-        video = container.add_stream("libx264", rate=FPS, options=settings)
-        video.width, video.height, video.pix_fmt = width, height, "yuv420p"
-        audio = container.add_stream("aac", rate=SOUND_RATE, layout="mono", options={"threads": "1"})
-        audio.bit_rate = 96_000
-        for stream in (video, audio):
-            stream.codec_context.thread_count = 1
-            stream.codec_context.flags |= Flags.bitexact
-        for image in frames:
-            for packet in video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
-                container.mux(packet)
-        for start in range(0, len(sound), 1024):
-            block = av.AudioFrame.from_ndarray(
-                sound[None, start : start + 1024], format="fltp", layout="mono"
-            )
-            block.sample_rate, block.pts = SOUND_RATE, start
-            for packet in audio.encode(block):
-                container.mux(packet)
-        for stream in (video, audio):
-            for packet in stream.encode(None):
-                container.mux(packet)
-    return out.getvalue()

@@ -1,16 +1,13 @@
-import io
 import json
 import os
 from itertools import pairwise
 
-import av
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from pipelines.errors import Rejected, Transient, UserError
+from pipelines.errors import Transient, UserError
 from pipelines.preprocess.sources.celebv import (
     CelebvConfig,
     Image,
@@ -107,57 +104,6 @@ def test_digits_of_other_scripts_are_no_number(corpus, tmp_path):
 def test_all_persons_can_be_held_out(corpus, tmp_path, held_out, split):
     corpus("Ann", range(5))
     assert listed(tmp_path, held_out=held_out).rows[0]["split"] == split
-
-
-@pytest.mark.parametrize("pattern", ["{:06d}.jpg", "{:06d}.png"])
-def test_the_video_shows_the_images_at_their_times(corpus, tmp_path, pattern):
-    corpus("Ann", range(1, 31), pattern)
-    ((row,), _) = listed(tmp_path, fps=29.97)
-    video = video_of(row)
-    assert video == video_of(row)
-    with av.open(io.BytesIO(video)) as container:
-        frames = list(container.decode(video=0))
-    greys = [frame.to_ndarray(format="rgb24").mean() for frame in frames]
-    assert greys == pytest.approx([4 * n for n in range(1, 31)], abs=1.5)
-    times = np.array([float(frame.pts * frame.time_base) for frame in frames])
-    assert times == pytest.approx(np.arange(30) / 29.97, abs=1e-4)
-
-
-def test_images_of_two_sizes_are_rejected(corpus, tmp_path):
-    corpus("Ann", range(1, 5))
-    corpus("Ann", range(5, 9), size=(32, 64))
-    ((row,), _) = listed(tmp_path)
-    with pytest.raises(Rejected, match=r"000005\.jpg is mjpeg 32x64, those before it are mjpeg 64x64"):
-        video_of(row)
-
-
-@pytest.mark.parametrize("content", [b"no image at all", b""])
-def test_a_broken_image_is_rejected(corpus, tmp_path, content):
-    folder = corpus("Ann", range(1, 5))
-    (folder / "000003.jpg").write_bytes(content)
-    ((row,), _) = listed(tmp_path)
-    with pytest.raises(Rejected) as caught:
-        video_of(row)
-    assert caught.value.args[0] == "undecodable"
-
-
-def test_an_image_larger_than_any_camera_makes_is_not_decoded(corpus, tmp_path, png_head):
-    folder = corpus("Ann", range(1, 5), "{:06d}.png")
-    for file in folder.iterdir():
-        file.write_bytes(png_head(13_000, 13_000))
-    ((row,), _) = listed(tmp_path)
-    with pytest.raises(Rejected, match="13,000 x 13,000 pixels, expected at most 64,000,000") as caught:
-        video_of(row)
-    assert caught.value.code == "too_large"
-
-
-def test_a_play_list_under_the_name_of_an_image_opens_no_other_file(corpus, tmp_path):
-    folder = corpus("Ann", range(1, 5))
-    (folder / "000003.jpg").write_text("ffconcat version 1.0\nfile 000001.jpg\n")
-    ((row,), _) = listed(tmp_path)
-    with pytest.raises(Rejected) as caught:
-        video_of(row)
-    assert caught.value.code == "undecodable"
 
 
 def test_an_image_that_changed_since_is_no_answer(corpus, tmp_path):
