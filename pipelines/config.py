@@ -223,7 +223,7 @@ def _fragments(run: dict[str, Any], path: Path) -> list[str]:
 
 
 def _merge(
-    tree: dict[str, Any], over: Mapping[str, Any], source: str, origin: dict[str, str], prefix: str = ""
+    tree: dict[str, Any], over: Mapping[str, object], source: str, origin: dict[str, str], prefix: str = ""
 ) -> None:
     for key, value in over.items():
         dotted = f"{prefix}{key}"
@@ -234,7 +234,7 @@ def _merge(
             origin |= {path: source for path in leaves(value, dotted)} if _plain(value) else {dotted: source}
 
 
-def _plain(value: Any) -> bool:
+def _plain(value: object) -> bool:
     try:
         canonical(value)
     except (TypeError, ValueError):
@@ -298,7 +298,7 @@ def _unknown(kind: Any, tree: Any, prefix: str, origin: Mapping[str, str], file:
                 _unknown(inner, value, f"{dotted}.", origin, file)
 
 
-def _instance_setting(prefix: str, key: str, value: Any) -> str | None:
+def _instance_setting(prefix: str, key: str, value: object) -> str | None:
     """What to write for a setting that stood right under a section which is a map of instances today."""
     section = prefix.rstrip(".")
     settings = INSTANCES.get(section)

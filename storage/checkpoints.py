@@ -29,7 +29,7 @@ CHECKPOINTS = {"last": MODEL, "best": BEST}
 _STEP = re.compile(r"step-(\d{9})\.safetensors")
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, object]) -> None:
     """Write one file; not atomic, so write aside and publish through a store."""
     from safetensors.torch import save_file
 
@@ -80,7 +80,7 @@ class StepCheckpoints:
         """The last step no later than `at_most`."""
         return max((step for step in self.steps() if step <= at_most), default=None)
 
-    def save(self, step: int, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    def save(self, step: int, tensors: Mapping[str, Tensor], about: Mapping[str, object]) -> None:
         with self.store.scratch() as folder:
             save(folder / "checkpoint", tensors, about)
             self.store.put(folder / "checkpoint", self.name(step))

@@ -58,7 +58,7 @@ def decode_npz(data: bytes) -> dict[str, np.ndarray]:
         return {name: archive[name] for name in archive.files}
 
 
-def encode_json(value: Any) -> bytes:
+def encode_json(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
 
 
@@ -86,7 +86,7 @@ CODECS = {
 """By extension."""
 
 
-def encode(extension: str, value: Any) -> Any:
+def encode(extension: str, value: object) -> Any:
     """A value as the bytes of its member; a video (mp4) is stored as it is."""
     return value if extension == "mp4" else _function(CODECS[extension].encode)(value)
 

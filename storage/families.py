@@ -66,7 +66,7 @@ MANIFEST_SCHEMA = pa.schema([
 ])  # fmt: skip
 
 
-def _parquet(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
+def _parquet(rows: list[dict[str, object]], schema: pa.Schema) -> bytes:
     out = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), out, compression="zstd")
     return out.getvalue()

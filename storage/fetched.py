@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from storage.uris import expand_home
 
@@ -29,7 +28,7 @@ def cache_folder() -> Path:
     return Path(expand_home(os.environ.get("REENACT_CACHE") or ".reenact/cache")).absolute()
 
 
-def version(uri: str, metadata: Mapping[Any, Any] | None) -> str:
+def version(uri: str, metadata: Mapping[object, object] | None) -> str:
     """A name for one state of a remote object, from what its store changes with the content: the ETag that S3
     and others give. "" where the store gives none, and only reading tells whether the object changed."""
     facts = {_text(name).lower(): _text(value) for name, value in (metadata or {}).items()}
@@ -37,7 +36,7 @@ def version(uri: str, metadata: Mapping[Any, Any] | None) -> str:
     return f"etag-{sha256(f'{uri} {tag}'.encode()).hexdigest()}" if tag else ""
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 

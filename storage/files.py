@@ -191,7 +191,7 @@ class Store:
                 aside.write_bytes(data)
             self.put(aside, path)
 
-    def write_json(self, path: str, value: Any) -> None:
+    def write_json(self, path: str, value: object) -> None:
         self.write(path, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
 
     def delete(self, path: str) -> None:

@@ -34,7 +34,7 @@ class Number:
     def __setstate__(self, _state: object) -> None: ...
 
 
-def tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def tensors(value: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every tensor of a nested dict, named by its dotted path; counters and settings are left behind."""
     import torch
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipelines.corpus.page import render, thumbnail
 from pipelines.corpus.statistics import (
@@ -20,6 +20,7 @@ from pipelines.corpus.statistics import (
     sample_keys,
     summary,
 )
+from pipelines.dataset.recording_table import read_recordings, read_rejects
 
 if TYPE_CHECKING:
     from pipelines.engine.node import Context
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 
 def corpus(ctx: Context) -> None:
     """The whole node: corpus.html and corpus.json."""
-    rows = _table(ctx.inputs["recordings"], "recordings.parquet")
-    rejects = _table(ctx.inputs["recordings"], "rejects.parquet")
+    rows, rejects = read_recordings(ctx.inputs["recordings"]), read_rejects(ctx.inputs["recordings"])
     artifacts = {name: ctx.inputs[name] for name in STAGES if name in ctx.inputs}
     families = {name: artifact.family() for name, artifact in artifacts.items() if name != "download"}
     clips = families["clips"]
@@ -48,9 +48,3 @@ def corpus(ctx: Context) -> None:
     text = json.dumps(summary(facts), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     (ctx.out / "corpus.json").write_text(text + "\n")
     ctx.metrics(corpus_metrics(facts))
-
-
-def _table(artifact: Any, name: str) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    return pq.read_table(artifact.path(name)).to_pylist() if name in artifact.files else []

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipelines.corpus.statistics import EXAMPLES, FPS, PERCENTILES, Corpus
 from pipelines.figures import pictures
 from pipelines.figures.html import Section, esc, histogram, page, table
+
+if TYPE_CHECKING:
+    from storage.families import Family
 
 THUMBNAIL_SIZE = 192
 COPY = "duplicate_content"
@@ -47,7 +50,7 @@ MAP_DEGREES, MAP_STEP = (75, 45), 5
 """Yaw and pitch that the map of poses reaches, and the side of its cells."""
 
 
-def thumbnail(families: Mapping[str, Any], key: str) -> np.ndarray:
+def thumbnail(families: Mapping[str, Family], key: str) -> np.ndarray:
     """The middle frame of a clip with its landmarks -> (S,S,3) uint8."""
     frames = families["clips"]
     middle = frames.frames_of(key) // 2
@@ -303,14 +306,14 @@ def coefficients(expression: Sequence[Sequence[float]]) -> str:
 def _thumbnails(thumbnails: Sequence[tuple[str, np.ndarray]]) -> str:
     figures = "".join(
         f'<figure><img alt="" src="{pictures.data_uri(pictures.jpeg(image), "image/jpeg")}">'
-        f'<figcaption title="{esc(key)}">{_named(key)}</figcaption></figure>'
+        f'<figcaption title="{esc(key)}">{_short_key(key)}</figcaption></figure>'
         for key, image in thumbnails
     )
     text = '<p class="soft small">Clips drawn at random: middle frames, with the landmarks found.</p>'
     return f'{text}<div class="thumbs">{figures}</div>'
 
 
-def _named(key: str) -> str:
+def _short_key(key: str) -> str:
     """identity#recording#start#end -> recording and seconds, for people."""
     _, recording, start, end = key.split("#")
     return f"{esc(recording)}<br>{int(start) / FPS:.1f} to {int(end) / FPS:.1f} s"

@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from pipelines.dataset.recording_table import Recording
+    from pipelines.media.schema import Probe
+    from pipelines.preprocess.sources.common.rows import Reject
+    from storage.families import Artifact, Family, ManifestRow
+    from storage.shards import Sample
 
 FPS = 25
 SAMPLED = 400
@@ -65,7 +72,7 @@ class Identity:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reject:
+class RejectCount:
     node: str
     code: str
     count: int
@@ -96,7 +103,7 @@ class Corpus:
     shared: list[str]
     """Identities in more than one split; must be empty."""
     duplicates: list[Duplicate]
-    rejects: list[Reject]
+    rejects: list[RejectCount]
     sampled: int
     probed: int
     """Downloaded recordings whose probes were read for what follows, and for duplicates."""
@@ -153,11 +160,11 @@ def corpus_metrics(facts: Corpus) -> dict[str, float]:
 
 # --- counts -------------------------------------------------------------------------------------------------
 def count_corpus(
-    rows: Sequence[Mapping[str, Any]],
-    rejects: Sequence[Mapping[str, Any]],
-    artifacts: Mapping[str, Any],
-    clips: Any,
-    probed: Mapping[str, Mapping[str, Any]],
+    rows: Sequence[Recording],
+    rejects: Sequence[Reject],
+    artifacts: Mapping[str, Artifact],
+    clips: Family,
+    probed: Mapping[str, Probe],
 ) -> Corpus:
     """Recordings, their rejects, the keyed artifacts by node, the clips' family and the probes of recordings
     -> counts."""
@@ -186,7 +193,7 @@ def count_corpus(
         sampled=min(len(clips.keys), SAMPLED),
         probed=len(probed),
         resolutions=_tally(f"{probe['width']} x {probe['height']}" for probe in probed.values()),
-        transports=_tally(probe["transport"] for probe in probed.values()),
+        transports=_tally(probe.get("transport", "") for probe in probed.values()),
         soundless=sum(not probe["audio_rate"] for probe in probed.values()),
         interlaced=sum(bool(probe.get("interlaced")) for probe in probed.values()),
         values={
@@ -202,11 +209,11 @@ def _tally(names: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(names).items(), key=lambda one: (-one[1], one[0])))
 
 
-def _hours(manifest: Sequence[Any], frames: Mapping[str, int]) -> float:
+def _hours(manifest: Sequence[ManifestRow], frames: Mapping[str, int]) -> float:
     return sum(frames.get(row.unit, 0) for row in manifest if row.status == "ok") / FPS / 3600
 
 
-def _identities(rows: Sequence[Mapping[str, Any]], clips: Any) -> list[Identity]:
+def _identities(rows: Sequence[Recording], clips: Family) -> list[Identity]:
     """By name. A second face of a recording counts for the identity that the source gave the recording."""
     frames: Counter[str] = Counter()
     made: Counter[str] = Counter()
@@ -214,9 +221,9 @@ def _identities(rows: Sequence[Mapping[str, Any]], clips: Any) -> list[Identity]
         recording = clips.recording_of(key)
         frames[recording] += clips.frames_of(key)
         made[recording] += 1
-    reasons: dict[str, list[Mapping[str, Any]]] = {}
+    rows_of: dict[str, list[Recording]] = {}
     for row in rows:
-        reasons.setdefault(row["identity"], []).append(row)
+        rows_of.setdefault(row["identity"], []).append(row)
     return [
         Identity(
             name=name,
@@ -225,11 +232,11 @@ def _identities(rows: Sequence[Mapping[str, Any]], clips: Any) -> list[Identity]
             clips=sum(made[row["id"]] for row in mine),
             hours=sum(frames[row["id"]] for row in mine) / FPS / 3600,
         )
-        for name, mine in sorted(reasons.items())
+        for name, mine in sorted(rows_of.items())
     ]
 
 
-def _splits(rows: Sequence[Mapping[str, Any]], people: Sequence[Identity]) -> list[Split]:
+def _splits(rows: Sequence[Recording], people: Sequence[Identity]) -> list[Split]:
     found = []
     for name in sorted({row["split"] for row in rows}, reverse=True):  # train before test
         mine = [one for one in people if name in one.splits]
@@ -245,11 +252,12 @@ def _splits(rows: Sequence[Mapping[str, Any]], people: Sequence[Identity]) -> li
     return found
 
 
-def duplicates(rows: Sequence[Mapping[str, Any]], probed: Mapping[str, Mapping[str, Any]]) -> list[Duplicate]:
+def duplicates(rows: Sequence[Recording], probed: Mapping[str, Probe]) -> list[Duplicate]:
     """Recordings with the same bytes under several names: by what was downloaded, else by the listed file."""
-    same: dict[str, list[Mapping[str, Any]]] = {}
+    same: dict[str, list[Recording]] = {}
     for row in rows:
-        if content := probed.get(row["id"], row).get("sha256", ""):
+        known = probed.get(row["id"], row)
+        if content := known.get("sha256", ""):
             same.setdefault(content, []).append(row)
     return [
         Duplicate(
@@ -262,7 +270,7 @@ def duplicates(rows: Sequence[Mapping[str, Any]], probed: Mapping[str, Mapping[s
     ]
 
 
-def _rejects(rejects: Sequence[Mapping[str, Any]], manifests: Mapping[str, Sequence[Any]]) -> list[Reject]:
+def _rejects(rejects: Sequence[Reject], manifests: Mapping[str, Sequence[ManifestRow]]) -> list[RejectCount]:
     """Counted by node and code, in the order of the road, the commonest first."""
     reasons_of = [("recordings", row["code"], f"{row['id']}: {row['sentence']}") for row in rejects]
     reasons_of += [
@@ -278,14 +286,14 @@ def _rejects(rejects: Sequence[Mapping[str, Any]], manifests: Mapping[str, Seque
             reasons.append(text)
     order = ["recordings", *STAGES]
     return [
-        Reject(node=node, code=code, count=counts[node, code], examples=examples[node, code])
+        RejectCount(node=node, code=code, count=counts[node, code], examples=examples[node, code])
         for node, code in sorted(counts, key=lambda one: (order.index(one[0]), -counts[one], one[1]))
     ]
 
 
 # --- distributions ------------------------------------------------------------------------------------------
 def measure(
-    families: Mapping[str, Any], keys: Sequence[str], progress: Any
+    families: Mapping[str, Family], keys: Sequence[str], progress: Callable[[int, int, str], None]
 ) -> tuple[dict[str, list[float]], list[list[float]]]:
     """Distributions over sampled clips: one value a clip, or one a frame (every 5th) for faces, poses and
     expressions. Also the percentiles of each expression coefficient."""
@@ -309,7 +317,7 @@ def measure(
     return values, np.percentile(every, PERCENTILES, axis=0).T.round(4).tolist() if len(every) else []
 
 
-def _of_clip(clip: Mapping[str, Any]) -> dict[str, list[float]]:
+def _of_clip(clip: Sample) -> dict[str, list[float]]:
     """Length, crop, and the gates' scores where the clip records them."""
     found = {
         "seconds": [len(clip["crop"]) / FPS],
@@ -340,7 +348,7 @@ def _of_landmarks(landmarks: np.ndarray) -> dict[str, list[float]]:
     }
 
 
-def probes(download: Any) -> dict[str, dict[str, Any]]:
+def probes(download: Artifact) -> dict[str, Probe]:
     """Probes of downloaded recordings by id, at most PROBED at random: each lies in a pack of its own, and so
     costs two small reads."""
     units = sample_keys([row.unit for row in download.manifest() if row.status == "ok"], PROBED)
@@ -350,7 +358,7 @@ def probes(download: Any) -> dict[str, dict[str, Any]]:
         return dict(zip(family.keys, found, strict=True))
 
 
-def count_dropped(clips: Any, keys: Sequence[str]) -> dict[str, int]:
+def count_dropped(clips: Family, keys: Sequence[str]) -> dict[str, int]:
     """Tracks that made no clip in the recordings of these clips; a recording's last clip tells of all."""
     of = {clips.recording_of(key) for key in keys}
     last = {recording: key for key in clips.keys if (recording := clips.recording_of(key)) in of}
@@ -360,7 +368,7 @@ def count_dropped(clips: Any, keys: Sequence[str]) -> dict[str, int]:
     return _tally(lost.elements())
 
 
-def clips_without_fit(clips: Any, fits: Any) -> list[str]:
+def clips_without_fit(clips: Family, fits: Family) -> list[str]:
     """Keys of clips without a fit in recordings that have other fits; a recording without any is rejected."""
     some = {fits.recording_of(key) for key in fits.keys}
     return [key for key in clips.keys if key not in fits and clips.recording_of(key) in some]

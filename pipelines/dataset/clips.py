@@ -5,24 +5,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from threading import Lock
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from storage.families import Artifact, Family
+
 FIELDS_KEPT = 2048
 """Whole small fields (landmarks: 54 KB for 100 frames) kept decoded."""
-
-
-class Family(Protocol):
-    """What is used of storage.families.Family."""
-
-    @property
-    def keys(self) -> list[str]: ...
-    def __contains__(self, key: str) -> bool: ...
-    def frames_of(self, key: str) -> int: ...
-    def recording_of(self, key: str) -> str: ...
-    def read(self, key: str, fields: Sequence[str] | None = None) -> dict[str, Any]: ...
-    def frames(self, key: str, indices: Sequence[int]) -> np.ndarray: ...
 
 
 class Clips:
@@ -68,7 +59,7 @@ class StoredClip:
 
 
 def open_clips(
-    inputs: Mapping[str, Any], reads: Mapping[str, Sequence[str]], frames_from: str = "clips"
+    inputs: Mapping[str, Artifact], reads: Mapping[str, Sequence[str]], frames_from: str = "clips"
 ) -> tuple[Clips, list[str]]:
     """What a model reads of the artifacts of keyed nodes -> its clips, and the keys that every family has.
 

@@ -11,14 +11,17 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models.errors import InvalidSettings
 from models.task import Sample, Task
-from pipelines.dataset.clips import Clips, Family, StoredClip
+from pipelines.dataset.clips import Clips, StoredClip
 from pipelines.errors import UserError
+
+if TYPE_CHECKING:
+    from storage.families import Family
 
 ORDER, SAMPLE = 0, 1  # what a random stream is for
 ATTEMPTS = 100

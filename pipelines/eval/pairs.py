@@ -27,6 +27,7 @@ from typing import Protocol as Interface
 
 import numpy as np
 
+from pipelines.dataset.recording_table import read_people
 from pipelines.errors import UserError
 from pipelines.eval.pair_clips import DRIVING_SIDE, SOURCE_SIDE
 from pipelines.eval.protocols import Protocol
@@ -165,19 +166,11 @@ def external(config: Settings) -> dict[str, str]:
     return {config.protocol.pair_list: hashlib.sha256(_list_bytes(path)).hexdigest()}
 
 
-def splits(recordings: Path) -> dict[str, str]:
-    """recordings.parquet -> recording id: train or test."""
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(recordings, columns=["id", "split"])
-    return dict(zip(table["id"].to_pylist(), table["split"].to_pylist(), strict=True))
-
-
 def read_candidates(inputs: Mapping[str, Artifact], side: str, least: int) -> Candidates:
     """The usable clips among the inputs whose role begins with a side."""
     own = {role.removeprefix(side): one for role, one in inputs.items() if role.startswith(side)}
     families = {role: one.family() for role, one in own.items() if role != "recordings"}
-    split = splits(own["recordings"].path("recordings.parquet"))
+    split = {id: person.split for id, person in read_people(own["recordings"]).items()}
     keys, rejected = usable_clips(families, split, least)
     return Candidates(keys, families["clips"], rejected)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     from pipelines.media.schema import Probe
+
+T = TypeVar("T", float, np.ndarray)
 
 FPS = 25
 """The clock of every clip: tick k shows the recording at k / 25 seconds."""
@@ -34,7 +36,7 @@ def ticks_of(probed: Probe) -> tuple[int, int]:
     return first, max(first + 1, round((offset + probed["seconds"]) * FPS))
 
 
-def seconds_of(ticks: Any, probed: Probe) -> Any:
+def seconds_of(ticks: T, probed: Probe) -> T:
     """Ticks (a number or an array) -> seconds from the start of the file."""
     return ticks / FPS - probed.get("offset", 0.0)
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from av.video.codeccontext import VideoCodecContext
+
+    from pipelines.media.filters import FilterStream
     from pipelines.media.schema import Probe
 
 HDR = {16: "smpte2084", 18: "arib-std-b67"}
@@ -41,7 +44,7 @@ ROWS = 32
 """Of a picture that are converted at a time."""
 
 
-def colour_tags(context: Any) -> dict[str, str]:
+def colour_tags(context: VideoCodecContext) -> dict[str, str]:
     """Of a PyAV codec context: `transfer`, "" unless HDR; `matrix` and `primaries` only where they are others
     than those that are taken for granted."""
     transfer = HDR.get(int(context.color_trc or 0), "")
@@ -55,7 +58,7 @@ def colour_tags(context: Any) -> dict[str, str]:
 
 
 # --- the filters --------------------------------------------------------------------------------------------
-def tag_colours(stream: Any, probed: Probe) -> Any:
+def tag_colours(stream: FilterStream, probed: Probe) -> FilterStream:
     """With tags that the scaler takes: it converts by no curve, but refuses a file for some of them (log100),
     and for a matrix that it has no figures of."""
     tags = {"color_trc": probed.get("transfer") or "bt709"}
@@ -66,7 +69,7 @@ def tag_colours(stream: Any, probed: Probe) -> Any:
     return stream.filter("setparams", **tags)
 
 
-def decode_matrix(stream: Any, probed: Probe) -> Any:
+def decode_matrix(stream: FilterStream, probed: Probe) -> FilterStream:
     """As red, green and blue, still in the file's own curve, where that is not for the scaler: it has no
     figures of YCgCo and ICtCp, and white of 16 bits comes out of it as 65,283."""
     curve, matrix = probed.get("transfer", ""), probed.get("matrix", "bt2020nc")

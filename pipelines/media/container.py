@@ -70,6 +70,11 @@ def packets_of(container: InputContainer, *streams: Stream) -> Iterator[Packet]:
         yield from container.demux(*streams)
 
 
+def sound_stream(container: InputContainer, probed: Probe) -> AudioStream:
+    """The sound that the probe of a file names."""
+    return cast("AudioStream", container.streams[probed["audio_index"]])
+
+
 def time_base(stream: Stream) -> Fraction:
     """Seconds of one unit of a stream's time stamps."""
     assert stream.time_base is not None  # in every file; not in one that is being written

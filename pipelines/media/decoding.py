@@ -6,7 +6,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from pipelines.media.failure import missing_timestamp
 from pipelines.media.process import INPUT, FfmpegPipe, from_zero, input_name, timeout_of
 
 if TYPE_CHECKING:
+    from pipelines.media.filters import FilterStream, OutputNode
     from pipelines.media.schema import Probe
 
 T = TypeVar("T")
@@ -130,7 +131,7 @@ class _LateStart(Exception):
 
 
 def _read(
-    output: Any, probed: Probe, size: tuple[int, int], times: list[float], begin: float = np.inf
+    output: OutputNode, probed: Probe, size: tuple[int, int], times: list[float], begin: float = np.inf
 ) -> Iterator[tuple[np.ndarray, float]]:
     """The frames that ffmpeg gives; _LateStart, before any of them, if the first is later than `begin`."""
     # written over in turn: the first touch of fresh memory takes longer than filling it
@@ -280,7 +281,7 @@ def _ffmpeg_output(
     every: int,
     change: float = 0.0,
     seek: bool = True,
-) -> Any:
+) -> OutputNode:
     import ffmpeg
 
     reading: dict[str, Any] = dict(INPUT)
@@ -292,7 +293,7 @@ def _ffmpeg_output(
         reading["t"] = f"{span[1] + SEEK_MARGIN:.3f}"
     # probes that were pinned earlier name no stream
     video = ffmpeg.input(input_name(path), copyts=None, **reading)[str(probed.get("video_index", "V:0"))]
-    stream = tag_colours(from_zero(video, "setpts", probed), probed)
+    stream = tag_colours(from_zero(cast("FilterStream", video), "setpts", probed), probed)
     if begin and not seek:
         stream = stream.filter("trim", start=begin)
     if probed.get("interlaced"):  # one frame for each; those of them that are not interlaced are left alone
@@ -309,7 +310,7 @@ def _ffmpeg_output(
     )
 
 
-def _scale(stream: Any, probed: Probe, size: tuple[int, int], crop: Box | None) -> Any:
+def _scale(stream: FilterStream, probed: Probe, size: tuple[int, int], crop: Box | None) -> FilterStream:
     # square pixels first, so that crop boxes mean the frame as shown; a no-op for nearly every file
     stream = stream.filter("scale", probed["width"], probed["height"], flags="bicubic+accurate_rnd+bitexact")
     current = (probed["width"], probed["height"])

@@ -11,12 +11,15 @@ from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipelines.media.container import open_file, packets_of, time_base
 from pipelines.media.sound_track import SoundTrack
+
+if TYPE_CHECKING:
+    from av.packet import Packet
 
 THREADS = 4
 """Of the encoder: fixed, since x264's output depends on their number."""
@@ -162,8 +165,9 @@ class Mp4Writer:
         frame.time_base, frame.pts = self.times.base, self.times.stamps[at]
         self._mux(self._video.encode(frame))
 
-    def _mux(self, packets: Sequence[Any]) -> None:
+    def _mux(self, packets: Sequence[Packet]) -> None:
         for packet in packets:
+            assert packet.pts is not None  # that of its frame
             packet.duration = self._durations[packet.pts]
             if self.sound is not None:
                 for block in self.sound.packets_before(float(packet.pts * self.times.base)):

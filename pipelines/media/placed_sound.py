@@ -7,14 +7,19 @@ from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from pipelines.media.container import open_file, packets_of
+from pipelines.media.container import open_file, packets_of, sound_stream
 from pipelines.media.failure import is_disk
 
 if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+    from av.packet import Packet
+
     from pipelines.media.schema import Probe
 
 SLIP = 0.02
@@ -30,8 +35,8 @@ def timed_blocks(
     """A probed file's sound at `rate` -> (index of the first sample, counted from the file's start; samples
     (C,N) float32), in the order of the file.
 
-    Stretches that follow each other in one form come without a gap. whole: the second from which on it is
-    asked for; some may come from before. mixing: further options of ffmpeg's resampler.
+    Stretches that follow each other in one form come without a gap. from_second: where the sound that is
+    asked for begins; some may come from before. mixing: further options of ffmpeg's resampler.
     """
     stretch: _Stretch | None = None
     for second, frame in _frames(path, probed, from_second):
@@ -65,7 +70,9 @@ def concatenate_blocks(
             at += block.shape[1]
 
 
-def decode_sound(container: Any, stream: Any, zero: Fraction) -> Iterator[tuple[Fraction, Any]]:
+def decode_sound(
+    container: InputContainer, stream: AudioStream, zero: Fraction
+) -> Iterator[tuple[Fraction, AudioFrame]]:
     """Every frame of a sound stream that can be decoded, and the second after `zero` at which it begins.
 
     Damaged sound is a hole, not the end.
@@ -76,12 +83,13 @@ def decode_sound(container: Any, stream: Any, zero: Fraction) -> Iterator[tuple[
             # at a change, ffmpeg's MPEG audio decoder still gives a frame the rate of the one before
             frame.sample_rate = stream.codec_context.sample_rate
             if frame.pts is not None:
-                end = frame.pts * Fraction(frame.time_base) - zero
+                assert frame.time_base is not None  # it has a stamp
+                end = frame.pts * frame.time_base - zero
             yield end, frame
             end += Fraction(frame.samples, frame.sample_rate)
 
 
-def form_of(frame: Any) -> tuple[int, str, str]:
+def form_of(frame: AudioFrame) -> tuple[int, str, str]:
     """What a resampler is made for."""
     return frame.sample_rate, frame.layout.name, frame.format.name
 
@@ -91,7 +99,7 @@ def zero_of(probed: Probe) -> Fraction:
     return Fraction(probed["start"]).limit_denominator(1_000_000)
 
 
-def _frames(path: Path, probed: Probe, from_second: int) -> Iterator[tuple[Fraction, Any]]:
+def _frames(path: Path, probed: Probe, from_second: int) -> Iterator[tuple[Fraction, AudioFrame]]:
     """The frames from a second on; all of them where the file's index leads past it."""
     from av.error import FFmpegError
 
@@ -100,7 +108,7 @@ def _frames(path: Path, probed: Probe, from_second: int) -> Iterator[tuple[Fract
         if from_second:
             with suppress(FFmpegError):  # it stays where it is, at the start
                 container.seek(math.floor((from_second - 1 + zero) * 1_000_000))
-        frames = decode_sound(container, container.streams[probed["audio_index"]], zero)
+        frames = decode_sound(container, sound_stream(container, probed), zero)
         first = next(frames, None)
         if first is not None and (not from_second or first[0] <= from_second):
             yield first
@@ -110,7 +118,7 @@ def _frames(path: Path, probed: Probe, from_second: int) -> Iterator[tuple[Fract
         yield from _frames(path, probed, 0)
 
 
-def _packets(container: Any, stream: Any) -> Iterator[Any]:
+def _packets(container: InputContainer, stream: AudioStream) -> Iterator[Packet]:
     from av.error import FFmpegError
 
     try:
@@ -120,11 +128,11 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
             raise
 
 
-def _frames_of(packet: Any) -> list[Any]:
+def _frames_of(packet: Packet) -> list[AudioFrame]:
     from av.error import FFmpegError
 
     try:
-        return packet.decode()
+        return cast("list[AudioFrame]", packet.decode())
     except FFmpegError:  # of whatever number: no decoder reads from a disk
         return []
 
@@ -136,7 +144,7 @@ class _Stretch:
     that the samples do not depend on where reading began.
     """
 
-    def __init__(self, second: Fraction, frame: Any, rate: int, layout: str, mixing: str):
+    def __init__(self, second: Fraction, frame: AudioFrame, rate: int, layout: str, mixing: str):
         from av.filter import Graph
 
         self._form, self._end = form_of(frame), second
@@ -155,11 +163,11 @@ class _Stretch:
         graph.link_nodes(source, *delayed, resampler, formed, graph.add("abuffersink")).configure()
         self._pushed = 0
 
-    def continues_with(self, second: Fraction, frame: Any) -> bool:
+    def continues_with(self, second: Fraction, frame: AudioFrame) -> bool:
         """Whether a frame follows the ones before it."""
         return form_of(frame) == self._form and abs(second - self._end) <= SLIP
 
-    def resample(self, frame: Any) -> Iterator[tuple[int, np.ndarray]]:
+    def resample(self, frame: AudioFrame) -> Iterator[tuple[int, np.ndarray]]:
         """What is ready once a frame is there."""
         frame.pts, frame.time_base = self._pushed, Fraction(1, frame.sample_rate)
         self._pushed += frame.samples

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pipelines.errors import Transient
 from pipelines.media.failure import ProcessResult, diagnose, not_started
@@ -20,6 +20,7 @@ from pipelines.media.tool import tool
 from storage.errors import StoreError
 
 if TYPE_CHECKING:
+    from pipelines.media.filters import FilterStream, OutputNode
     from pipelines.media.schema import Probe
 
 FORMATS = (
@@ -63,7 +64,7 @@ def ffmpeg_instead() -> str:
     return tool().instead
 
 
-def run_ffmpeg(output: Any, timeout: float) -> tuple[bytes, str]:
+def run_ffmpeg(output: OutputNode, timeout: float) -> tuple[bytes, str]:
     """Run an ffmpeg-python output node -> all it wrote to its pipe, and its log."""
     with FfmpegPipe(output, timeout) as pipe:
         data = pipe.read()
@@ -78,7 +79,7 @@ class FfmpegPipe:
     late.
     """
 
-    def __init__(self, output: Any, timeout: float):
+    def __init__(self, output: OutputNode, timeout: float):
         import ffmpeg
 
         # repeat: else equal lines become one, unless another thread's comes between: not the same in each run
@@ -189,7 +190,7 @@ def input_name(path: Path) -> str:
     return str(path.absolute())
 
 
-def from_zero(stream: Any, setter: str, probed: Probe) -> Any:
+def from_zero(stream: FilterStream, setter: str, probed: Probe) -> FilterStream:
     """An ffmpeg-python stream read with copyts, its times counted from the file's start (setpts, asetpts).
 
     ffmpeg's own start_at_zero counts each stream of a transport stream from its own start when it reads them

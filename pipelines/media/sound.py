@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from pipelines.media.placed_sound import SLIP, timed_blocks
 from pipelines.media.process import INPUT, from_zero, input_name, run_ffmpeg, timeout_of
 
 if TYPE_CHECKING:
+    from pipelines.media.filters import FilterStream, OutputNode
     from pipelines.media.schema import Probe
 
 LEAD = 1
@@ -48,7 +49,7 @@ def read_sound(path: Path, probed: Probe, start: int, stop: int) -> np.ndarray:
     return fit_length(sound, samples)
 
 
-def _resample_output(path: Path, probed: Probe, read_from: int, end: float) -> Any:
+def _resample_output(path: Path, probed: Probe, read_from: int, end: float) -> OutputNode:
     """The ffmpeg-python output node of the sound from a whole second on; the log tells of every frame."""
     import ffmpeg
 
@@ -56,7 +57,7 @@ def _resample_output(path: Path, probed: Probe, read_from: int, end: float) -> A
     if read_from:
         reading["ss"] = str(read_from)
     sound = ffmpeg.input(input_name(path), copyts=None, **reading)[str(probed["audio_index"])]
-    stream = from_zero(sound, "asetpts", probed).filter("ashowinfo")
+    stream = from_zero(cast("FilterStream", sound), "asetpts", probed).filter("ashowinfo")
     # fills a late start with silence; first_pts counts samples of the input
     stream = stream.filter(
         "aresample",

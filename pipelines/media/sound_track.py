@@ -10,12 +10,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
 from pipelines.media.clock import nearest
-from pipelines.media.container import open_file, packets_of, time_base
+from pipelines.media.container import open_file, packets_of, sound_stream, time_base
 from pipelines.media.failure import is_disk
 from pipelines.media.placed_sound import (
     FAR,
@@ -27,6 +27,11 @@ from pipelines.media.placed_sound import (
 )
 
 if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer, OutputContainer
+    from av.packet import Packet
+
     from pipelines.media.schema import Probe
 
 COPIED = ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")
@@ -51,12 +56,14 @@ class SoundTrack:
         self._folder = tempfile.TemporaryDirectory(prefix="reenact-")
         file = Path(self._folder.name) / "sound.mp4"
         with open_file(path) as container:
-            stream = container.streams[probed["audio_index"]]
+            stream = sound_stream(container, probed)
             self.base = Fraction(time_base(stream))
             """Seconds of one unit of the file's own stamps"""
             self.codec = stream.codec_context.codec.canonical_name
         self.summary, self._source = self._prepare(path, probed, file)
-        self._container: Any = None
+        self._container: InputContainer | None = None
+        self._packets: Iterator[Packet] = iter(())
+        self._next: Packet | None = None
 
     def _prepare(self, path: Path, probed: Probe, file: Path) -> tuple[str, tuple[Path, Probe] | None]:
         """What is done with the sound, and the probed file that holds its packets; None: there is none."""
@@ -76,7 +83,7 @@ class SoundTrack:
             return f"no sound: its {self.codec} cannot be encoded as AAC: {error.strerror}", None
         return f"sound encoded as AAC (was {self.codec}{problem})", (file, WRITTEN)
 
-    def add_to(self, output: Any) -> None:
+    def add_to(self, output: OutputContainer) -> None:
         """Give an output container a stream for it."""
         if self._source is not None:
             path, probed = self._source
@@ -84,9 +91,13 @@ class SoundTrack:
             self._packets = _packets(self._container, probed, output)
             self._next = next(self._packets, None)
 
-    def packets_before(self, second: float) -> Iterator[Any]:
+    def packets_before(self, second: float) -> Iterator[Packet]:
         """The packets, not given out yet, that begin before a second."""
-        while self._container and self._next and self._next.dts * self._next.time_base < second:
+        while self._next is not None:
+            assert self._next.dts is not None  # _shift_times
+            assert self._next.time_base is not None
+            if self._next.dts * self._next.time_base >= second:
+                return
             yield self._next
             self._next = next(self._packets, None)
 
@@ -96,15 +107,15 @@ class SoundTrack:
         self._folder.cleanup()
 
 
-def _packets(container: Any, probed: Probe, output: Any) -> Iterator[Any]:
+def _packets(container: InputContainer, probed: Probe, output: OutputContainer) -> Iterator[Packet]:
     """A new stream of the output and all packets for it, timed from the start of the probed file."""
-    source = container.streams[probed["audio_index"]]
+    source = sound_stream(container, probed)
     stream = output.add_stream_from_template(source)
     return _shift_times(packets_of(container, source), round(zero_of(probed) / time_base(source)), stream)
 
 
-def _shift_times(packets: Iterator[Any], zero: int, stream: Any) -> Iterator[Any]:
-    last = -math.inf
+def _shift_times(packets: Iterator[Packet], zero: int, stream: AudioStream) -> Iterator[Packet]:
+    last: float = -math.inf
     for packet in packets:
         if not packet.size or packet.dts is None or packet.dts <= last:
             continue  # a damaged file may step back, which no mp4 can
@@ -130,7 +141,7 @@ class SoundFrame(NamedTuple):
 def sound_frames(path: Path, probed: Probe) -> list[SoundFrame]:
     """All frames of a probed file's sound that can be decoded."""
     with open_file(path) as container:
-        stream = container.streams[probed["audio_index"]]
+        stream = sound_stream(container, probed)
         return [
             SoundFrame(
                 float(second),
@@ -142,7 +153,7 @@ def sound_frames(path: Path, probed: Probe) -> list[SoundFrame]:
         ]
 
 
-def _level(frame: Any) -> float:
+def _level(frame: AudioFrame) -> float:
     """0 of samples of 64-bit integers, which PyAV does not hand out: sound that is copied has none."""
     if frame.format.name.startswith("s64"):
         return 0.0
@@ -189,7 +200,7 @@ def copy_problem(
 
 def _copy_sound(path: Path, probed: Probe, out: Path) -> None:
     with open_file(path) as container:
-        base = time_base(container.streams[probed["audio_index"]])
+        base = time_base(sound_stream(container, probed))
         with _new_file(out, base) as file:
             for packet in _packets(container, probed, file):
                 file.mux(packet)
@@ -218,9 +229,9 @@ def _encode_sound(path: Path, probed: Probe, frames: Sequence[SoundFrame], out: 
         file.mux(stream.encode(None))
 
 
-def _new_file(out: Path, base: Any) -> Any:
+def _new_file(out: Path, base: Fraction) -> OutputContainer:
     """A new mp4 whose times are exact in units of `base` seconds."""
     import av
 
-    options = {"fflags": "+bitexact", "movie_timescale": str(Fraction(base).denominator)}
+    options = {"fflags": "+bitexact", "movie_timescale": str(base.denominator)}
     return av.open(f"file:{out}", "w", format="mp4", options=options)

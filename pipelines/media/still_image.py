@@ -10,7 +10,7 @@ import warnings
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from pipelines.media.decoding import read_frames
 from pipelines.media.process import MOST_PIXELS
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
+
     from pipelines.media.schema import Probe
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "TGA", "JPEG2000", "AVIF")
@@ -155,8 +158,10 @@ def _too_large(path: Path, found: str) -> UserError:
     return UserError(f"{path} has {found} pixels, more than {MOST_PIXELS:,} in all; scale it down")
 
 
-def _bits(image: Any) -> int:
+def _bits(image: ImageFile) -> int:
     """Bits a channel in the file. Pillow hands out the upper 8 of 16-bit colour without a word."""
+    from PIL.TiffImagePlugin import TiffImageFile
+
     if image.mode in WIDE or image.mode == "F":
         return 16
     if image.format == "PNG":
@@ -164,13 +169,13 @@ def _bits(image: Any) -> int:
             return file.read(25)[
                 24
             ]  # IHDR comes first: 8 of signature, 8 of chunk head, width, height, depth
-    if image.format == "TIFF":
+    if isinstance(image, TiffImageFile):
         bits = image.tag_v2.get(258, (8,))  # BitsPerSample
         return max(bits) if isinstance(bits, tuple) else bits
     return 8
 
 
-def _to_8_bits(image: Any) -> Any:
+def _to_8_bits(image: Image) -> Image:
     from PIL import Image
 
     if image.mode not in WIDE and image.mode != "F":
@@ -180,14 +185,14 @@ def _to_8_bits(image: Any) -> Any:
     return Image.fromarray((np.clip(values / most, 0, 1) * 255 + 0.5).astype(np.uint8))
 
 
-def _to_rgb(image: Any, notes: list[str]) -> Any:
+def _to_rgb(image: Image, notes: list[str]) -> Image:
     """RGB; alpha composited over white."""
     from PIL import Image
 
     if not image.has_transparency_data:
         return image.convert("RGB")
     image = image.convert("RGBA")
-    if image.getextrema()[3][0] < 255:
+    if np.asarray(image)[..., 3].min() < 255:
         notes.append("has transparent parts, shown over white")
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, image).convert("RGB")

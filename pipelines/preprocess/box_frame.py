@@ -7,9 +7,9 @@ the usual ones is a guess until a face is seen where it puts the boxes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from pipelines.preprocess.tracks import ticks_of
 
 if TYPE_CHECKING:
     from pipelines.media.schema import Probe
+    from pipelines.preprocess.sources.common.rows import SourceTrack
 
 Size = tuple[int, int]
 
@@ -43,10 +44,10 @@ AGREE = 0.5
 def in_known_frame(
     path: Path,
     probed: Probe,
-    tracks: Sequence[Mapping[str, Any]],
+    tracks: Sequence[SourceTrack],
     settings: ClipsConfig,
     detector: FaceDetector,
-) -> tuple[Sequence[Mapping[str, Any]], Size | None]:
+) -> tuple[Sequence[SourceTrack], Size | None]:
     """The tracks with the frame that their boxes are in, and that frame; None where nothing had to be found.
 
     Raises Rejected, another_scale, where the boxes do not fit the copy and no frame is sure.
@@ -90,7 +91,7 @@ def usual_frames(own: Size) -> list[Size]:
 
 def best_frame(
     frames: Sequence[Size],
-    tracks: Sequence[Mapping[str, Any]],
+    tracks: Sequence[SourceTrack],
     faces: Sequence[tuple[int, np.ndarray]],
     own: Size,
 ) -> Size | None:
@@ -103,7 +104,7 @@ def best_frame(
     for frame in frames:
         alike = []
         for number, found in faces:
-            track = {**tracks[number], "width": frame[0], "height": frame[1]}
+            track: SourceTrack = {**tracks[number], "width": frame[0], "height": frame[1]}
             box = np.array(in_pixels(track, *own))
             alike.append(max(float(overlap(box, pad_box(face, HEAD))) for face in found))
         if alike and np.mean(np.array(alike) >= ALIKE) >= AGREE and np.mean(alike) > suits:
@@ -118,7 +119,7 @@ def _holds(frame: Size, reach: np.ndarray) -> bool:
 def _faces(
     path: Path,
     probed: Probe,
-    tracks: Sequence[Mapping[str, Any]],
+    tracks: Sequence[SourceTrack],
     settings: ClipsConfig,
     detector: FaceDetector,
 ) -> list[tuple[int, np.ndarray]]:
@@ -136,7 +137,7 @@ def _faces(
     return found
 
 
-def _sample_ticks(tracks: Sequence[Mapping[str, Any]], probed: Probe) -> list[tuple[int, int]]:
+def _sample_ticks(tracks: Sequence[SourceTrack], probed: Probe) -> list[tuple[int, int]]:
     """Number of a track and a tick of it, of LOOKS at most: middles of tracks that the file has, evenly
     chosen, then quarters of them."""
     first, last = media.ticks_of(probed)

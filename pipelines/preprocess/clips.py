@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
-from models.perception.interfaces import Configurable, FaceDetector
+from models.perception.interfaces import Configurable, FaceDetector, FaceEmbedder
 from pipelines import media
+from pipelines.dataset.recording_table import recording_of
 from pipelines.engine.node import Inputs
 from pipelines.errors import Rejected
 from pipelines.media import FPS
@@ -40,17 +41,19 @@ from storage.shards import Sample
 
 if TYPE_CHECKING:
     from pipelines.cluster.runtime import RuntimeConfig
+    from pipelines.dataset.recording_table import Recording
     from pipelines.media.schema import Probe
+    from pipelines.preprocess.sources.common.rows import SourceTrack
 
 
 def cut_clips(
     inputs: Inputs,
     config: ClipsConfig,
-    nets: Mapping[str, Any],
+    nets: Mapping[str, object],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """A row of recordings and its download -> clips, one at a time: frames, sound, boxes, crop, clip."""
-    row, raw = inputs["recordings"][0], inputs["download"][0]
+    row, raw = recording_of(inputs), inputs["download"][0]
     settings, probed = config, raw["probe"]
     detector = cast("FaceDetector", nets.get(settings.detector))  # boxes of a source may need none
     if isinstance(detector, Configurable):
@@ -62,8 +65,8 @@ def cut_clips(
             cuts = _cuts_in_source_tracks(path, probed, given, settings)
             tracks = source_tracks(given, probed, settings, dropped, cuts)
         else:
-            embedder = nets.get(settings.identity)
-            tracks = detect_tracks(path, probed, settings, detector, embedder, row.get("span") or ())
+            embedder = cast("FaceEmbedder | None", nets.get(settings.identity))
+            tracks = detect_tracks(path, probed, settings, detector, embedder, row.get("span", ()))
         usable = _crop_tracks(drop_frozen(tracks, probed, dropped), probed, settings, dropped)
         source = _ClipSource(path, probed, row, settings, detector, frame)
         yield from _gate_clips(source, usable, dropped)
@@ -72,7 +75,7 @@ def cut_clips(
 class _ClipSource(NamedTuple):
     path: Path
     probed: Probe
-    row: Mapping[str, Any]
+    row: Recording
     settings: ClipsConfig
     detector: FaceDetector
     box_frame: tuple[int, int] | None = None
@@ -80,7 +83,7 @@ class _ClipSource(NamedTuple):
 
 
 def _cuts_in_source_tracks(
-    path: Path, probed: Probe, tracks: Sequence[Mapping[str, Any]], settings: ClipsConfig
+    path: Path, probed: Probe, tracks: Sequence[SourceTrack], settings: ClipsConfig
 ) -> list[int]:
     """Scene cuts inside the source's tracks, where they are asked for; each second is decoded once."""
     if settings.scene_cuts != "all":
@@ -196,9 +199,9 @@ def stream_crop(
     media.check_complete(np.array(times), max(begin, probed.get("begin", 0.0)), end, 1, probed)
 
 
-def encode_frames(images: Iterable[np.ndarray], settings: FramesConfig) -> frame_codec.Encoded:
+def encode_frames(images: Iterable[np.ndarray], settings: FramesConfig) -> frame_codec.EncodedFrames:
     """images (H,W,3) uint8 -> the field `frames`, one after the other."""
-    return frame_codec.encoded(images, settings.codec, settings.quality)
+    return frame_codec.encode_images(images, settings.codec, settings.quality)
 
 
 # --- clips --------------------------------------------------------------------------------------------------

@@ -11,17 +11,22 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from pipelines import media
+from pipelines.dataset.recording_table import recording_of
 from pipelines.engine.node import Inputs
 from pipelines.errors import Rejected, Transient
 from storage.shards import Sample
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from models.perception.head.morphable import MorphableModel
     from pipelines.cluster.runtime import RuntimeConfig
+    from pipelines.dataset.recording_table import Recording
     from pipelines.media.schema import Probe
-    from pipelines.preprocess.fetch.fetch import VideoRequest
+    from pipelines.preprocess.fetch.request import VideoRequest
 
 ENOUGH_LINES = 720
 
@@ -60,7 +65,7 @@ class DownloadSettings(Protocol):
 def download(
     inputs: Inputs,
     config: DownloadSettings,
-    nets: Mapping[str, Any],
+    nets: Mapping[str, object],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """A row of the recordings table -> one sample: video, probe, truth (empty unless synthetic).
@@ -68,13 +73,13 @@ def download(
     probe: what `media.probe` finds, and sha256 of the bytes, transport (synthetic, local, mirror, http,
     ytdlp), offset (seconds of the recording at which the file starts), origin (which of a site's versions).
     """
-    row = inputs["recordings"][0]
+    row = recording_of(inputs)
     if row["source"] != "synthetic":
         yield from fetch(inputs, config, nets, runtime)
         return
     from pipelines.preprocess.sources.synthetic import render
 
-    video, truth = render(row, nets["analytic_head"])
+    video, truth = render(row, cast("MorphableModel", nets["analytic_head"]))
     with media.as_file(video) as path:
         yield _sample(row, video, _FileCheck(row, config)(path), "synthetic", truth=truth)
 
@@ -82,11 +87,11 @@ def download(
 def fetch(
     inputs: Inputs,
     config: DownloadSettings,
-    nets: Mapping[str, Any],
+    nets: Mapping[str, object],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """The same for sources that render nothing: a change of the renderer must not fetch a corpus again."""
-    row = inputs["recordings"][0]
+    row = recording_of(inputs)
     check = _FileCheck(row, config)
     if row["source"] == "celebv":  # a folder of pictures becomes one file
         from pipelines.preprocess.sources.celebv import video_of
@@ -109,21 +114,21 @@ def fetch(
 def open_picture(
     inputs: Inputs,
     config: DownloadSettings,
-    nets: Mapping[str, Any],
+    nets: Mapping[str, object],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """The same for still pictures, each of which becomes a video of one frame."""
     from pipelines.preprocess.sources.pictures import video_of
 
-    row = inputs["recordings"][0]
+    row = recording_of(inputs)
     video = video_of(row)
     with media.as_file(video) as path:
         yield _sample(row, video, _FileCheck(row, config)(path), "local")
 
 
 def _sample(
-    row: Mapping[str, Any], video: bytes | Path, probed: Probe, transport: str,
-    offset: float = 0.0, origin: Mapping[str, Any] | None = None, truth: Mapping[str, Any] | None = None,
+    row: Recording, video: bytes | Path, probed: Probe, transport: str, offset: float = 0.0,
+    origin: Mapping[str, str | int | float] | None = None, truth: Mapping[str, np.ndarray] | None = None,
 ) -> Sample:  # fmt: skip
     travel = {"transport": transport, "offset": offset, "origin": dict(origin or {})}
     return {"__key__": row["id"], "video": video, "probe": {**probed, **travel}, "truth": dict(truth or {})}
@@ -133,7 +138,7 @@ class _FileCheck:
     """Checks complete files of one recording: call it with a path -> probe and sha256; may raise
     Rejected."""
 
-    def __init__(self, row: Mapping[str, Any], config: DownloadSettings):
+    def __init__(self, row: Recording, config: DownloadSettings):
         self._row, self._sound = row, config.sound
         self._seen: tuple[Path, tuple[int, int]] | None = None
 
@@ -163,7 +168,7 @@ class _FileCheck:
             raise Transient(f"{self._seen[0]} changed while it was read; run again", soon=False)
 
 
-def _local_file(row: Mapping[str, Any]) -> Path:
+def _local_file(row: Recording) -> Path:
     """A local file; its size and time where it was listed by them, because hashing a mirror takes hours."""
     path = Path(row["uri"])
     listed = json.loads(row["spec"]) if row["spec"].startswith("{") else {}
@@ -182,9 +187,9 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 # --- the request --------------------------------------------------------------------------------------------
-def video_request(row: Mapping[str, Any], config: DownloadConfig) -> VideoRequest:
+def video_request(row: Recording, config: DownloadConfig) -> VideoRequest:
     """A mirror may name a video by the recording or by YouTube's id."""
-    from pipelines.preprocess.fetch.fetch import VideoRequest
+    from pipelines.preprocess.fetch.request import VideoRequest
 
     names = dict.fromkeys((row["id"], row["uri"].removeprefix("youtube:")))
     return VideoRequest(
@@ -211,9 +216,9 @@ def _format_sort(config: DownloadConfig) -> tuple[str, ...]:
     return (height, "vcodec:h264", "acodec:aac") if config.codec == "h264" else (height,)
 
 
-def section(row: Mapping[str, Any], config: DownloadConfig) -> tuple[float, float] | None:
+def section(row: Recording, config: DownloadConfig) -> tuple[float, float] | None:
     """Seconds of the recording to fetch; None = all of it."""
-    span = row.get("span") or []
+    span = row.get("span", [])  # a row has the fields that the node reads
     if config.sections == "off" or len(span) == 0:
         return None
     return max(0.0, span[0] - config.section_margin), span[1] + config.section_margin

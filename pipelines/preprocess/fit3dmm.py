@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from storage.shards import Sample
 if TYPE_CHECKING:
     from models.perception.head.fit import FaceFit
     from models.perception.head.morphable import MorphableModel
-    from models.perception.head.resnet import Reading
+    from models.perception.head.resnet import Reading, ShapeNet
     from pipelines.cluster.runtime import RuntimeConfig
 
     Fitter = Callable[[np.ndarray, "np.ndarray | None"], tuple[FaceFit, "Reading | None"]]
@@ -143,7 +143,7 @@ class Fit3dmmConfig:
 def fit_clips(
     inputs: Inputs,
     config: Fit3dmmConfig,
-    nets: Mapping[str, Any],
+    nets: Mapping[str, object],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """Keypoints, and frames for nets -> the fields of `writes`, for each clip that `failed` lets pass;
@@ -153,12 +153,13 @@ def fit_clips(
     net = nets[settings.backend] if settings.backend in NET_MODELS else None
     if isinstance(net, Configurable):
         net.configure(inference(runtime, settings.dtype))
-    fitter, measure = _make_fitter(settings, nets[settings.model], net)
+    model = cast("MorphableModel", nets[settings.model])
+    fitter, measure = _make_fitter(settings, model, cast("ShapeNet | None", net))
     clips = iter(inputs["clips"]) if net is not None else None
     kept, failure = False, ""
     for sample in inputs["keypoints"]:
         frames = _frames_of(sample["__key__"], clips) if clips is not None else None
-        found = _fit(sample, frames, settings, nets[settings.model], fitter, measure)
+        found = _fit(sample, frames, settings, model, fitter, measure)
         gap = longest_gap(found["fit_valid"])
         if settings.failed == "reject" and gap > settings.max_gap:
             failure = f"{gap} of {len(found['fit_valid'])} frames in a row have no fit"
@@ -177,7 +178,9 @@ def _frames_of(key: str, clips: Iterator[Sample]) -> np.ndarray:
     raise ValueError(f"keypoints of {key}, which is not among the clips")
 
 
-def _make_fitter(settings: Fit3dmmConfig, model: MorphableModel, net: Any) -> tuple[Fitter, Measure]:
+def _make_fitter(
+    settings: Fit3dmmConfig, model: MorphableModel, net: ShapeNet | None
+) -> tuple[Fitter, Measure]:
     """What fits the frames that have points (n,m,2 or 3), and what says how many pixels (n,) a fit is off."""
     from models.perception.head.fit import FitOptions, fit_landmarks, landmark_error
 
@@ -207,7 +210,7 @@ def _make_fitter(settings: Fit3dmmConfig, model: MorphableModel, net: Any) -> tu
     return (lambda points, _: (solver.fit(points), None)), measure
 
 
-def _by_net(net: Any, points: np.ndarray, frames: np.ndarray | None) -> tuple[FaceFit, Reading]:
+def _by_net(net: ShapeNet, points: np.ndarray, frames: np.ndarray | None) -> tuple[FaceFit, Reading]:
     if frames is None:
         raise ValueError(f"{net.name} reads frames")
     reading = net.read(frames, points)

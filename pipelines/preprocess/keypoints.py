@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
@@ -80,13 +80,13 @@ class KeypointsConfig:
 def find_keypoints(
     inputs: Inputs,
     config: KeypointsConfig,
-    nets: Mapping[str, Any],
+    nets: Mapping[str, object],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """Clips -> landmarks, score and face_box of each, and what else the landmarker says; Rejected, after the
     last clip, when none of the recording's clips shows a face."""
-    detector = None if config.detector == CLIP_BOXES else nets[config.detector]
-    landmarker = nets[config.landmarker]
+    detector = None if config.detector == CLIP_BOXES else cast("FaceDetector", nets[config.detector])
+    landmarker = cast("Landmarker", nets[config.landmarker])
     for net in (detector, landmarker):
         if isinstance(net, Configurable):
             net.configure(inference(runtime, config.dtype))

@@ -1,35 +1,24 @@
-"""The table of recordings: what a source lists, with its split by identity and its bucket.
-
-A row of `recordings.parquet`: id, identity, split (train, test), bucket, source, uri, sha256, seed, spec,
-tracks (sources/tracks.py says what one holds) and span, the [first, last] seconds of the original that the
-tracks need, or []. uri is the absolute path of a file (or, for CelebV, of a folder of images), an http(s)
-address, "youtube:" and 11 characters, or "" for what is made from seed and spec, or is not in the mirror.
-Rows of the source that cannot be used are listed in `rejects.parquet`: id, file, line, code, sentence. What
-is used but should be known stands in `notes.parquet`, with the same columns.
-"""
+"""The node `recordings`: what a source lists, with its split by identity and its bucket, as a table
+(dataset/recording_table.py)."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from pipelines.dataset.recording_table import Recording, write_tables
 from pipelines.errors import UserError
 from pipelines.preprocess.sources import Listing, load, with_sources
-from pipelines.preprocess.sources.common.files import BadLine, checked_id, digests, reject
+from pipelines.preprocess.sources.common.files import BadLine, check_id, digests
+from pipelines.preprocess.sources.common.rows import Reject, SourceRecording, reject
 from pipelines.preprocess.sources.common.tracks import overlapping, span
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from pipelines.engine.node import Context
-
-ROWS_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,15 +60,10 @@ def external(config: DataConfig) -> dict[str, str]:
 
 def list_recordings(ctx: Context) -> None:
     """Whole node: the source's list, completed, checked and sorted, as Parquet tables in ctx.out."""
-    import pyarrow.parquet as pq
-
-    data = ctx.config
+    data: DataConfig = ctx.config
     rows, rejects = list_source(data)
-    recordings, rejected = _schemas()
-    pq.write_table(_table(rows, recordings), ctx.out / "recordings.parquet", compression="zstd")
-    pq.write_table(_table(rejects, rejected), ctx.out / "rejects.parquet", compression="zstd")
     notes = overlaps(rows)
-    pq.write_table(_table(notes, rejected), ctx.out / "notes.parquet", compression="zstd")
+    write_tables(ctx.out, rows, rejects, notes)
     identities = {row["identity"]: row["split"] for row in rows}
     lost = f", {len(rejects):,} rows of the source rejected: {rejects[0]['sentence']}" if rejects else ""
     found = load(data.source, "skipped_files")
@@ -100,29 +84,42 @@ def list_recordings(ctx: Context) -> None:
     )
 
 
-def list_source(data: Any) -> Listing:
-    """The configured source -> complete rows sorted by id, and rejects."""
+class Table(NamedTuple):
+    """rows: sorted by id. rejects: the rows of the source that are left out."""
+
+    rows: list[Recording]
+    rejects: list[Reject]
+
+
+def list_source(data: DataConfig) -> Table:
+    """The configured source -> complete rows, and rejects."""
     listed = load(data.source)(getattr(data, data.source))
     listing = reject_unsafe_ids(listed if isinstance(listed, Listing) else Listing(listed, []))
-    rows, rejects = reject_copies(reject_duplicate_ids(listing))
-    if not rows:
+    listed_rows: list[SourceRecording]
+    listed_rows, rejects = reject_copies(reject_duplicate_ids(listing))
+    if not listed_rows:
         raise UserError(
             f"data.NAME.source {data.source} lists no recordings ({len(rejects)} of its rows were rejected"
             + (f", the first: {rejects[0]['sentence']})" if rejects else ")")
         )
-    splits = split_identities(rows, data.test_fraction)
-    rows = [
-        {"span": span(row["tracks"]), **row, "split": splits[row["identity"]], "source": data.source}
-        for row in rows
-    ]
+    splits = split_identities(listed_rows, data.test_fraction)
+    listed_rows = [{**row, "split": splits[row["identity"]]} for row in listed_rows]
     if data.limit is not None:
-        rows = _sample(rows, data.limit)
-    count = bucket_count(len(rows), data.clips_per_shard)
-    rows = [{**row, "bucket": bucket_of(row["id"], count)} for row in rows]
-    return Listing(sorted(rows, key=lambda row: row["id"]), rejects)
+        listed_rows = _sample(listed_rows, data.limit)
+    count = bucket_count(len(listed_rows), data.clips_per_shard)
+    rows: list[Recording] = [
+        {
+            **row,
+            "span": row.get("span", span(row["tracks"])),
+            "source": data.source,
+            "bucket": bucket_of(row["id"], count),
+        }
+        for row in listed_rows
+    ]
+    return Table(sorted(rows, key=lambda row: row["id"]), rejects)
 
 
-def split_identities(rows: Sequence[Mapping[str, Any]], test_fraction: float) -> dict[str, str]:
+def split_identities(rows: Sequence[SourceRecording], test_fraction: float) -> dict[str, str]:
     """identity -> train or test, from the identity alone, so that it stays as the corpus grows.
 
     The source's word counts where it has one. Otherwise both splits get at least one of two or more
@@ -157,12 +154,12 @@ def _fraction(text: str) -> float:
 
 def reject_unsafe_ids(listed: Listing) -> Listing:
     """Rows whose id or identity has no place in the key of a clip become rejects."""
-    rows: list[dict[str, Any]] = []
+    rows: list[SourceRecording] = []
     rejects = list(listed.rejects)
     for row in listed.rows:
         try:
-            for what in ("id", "identity"):
-                checked_id(what, row[what])
+            check_id("id", row["id"])
+            check_id("identity", row["identity"])
             rows.append(row)
         except BadLine as error:
             rejects.append(reject(row["id"], row["uri"], 0, *error.args))
@@ -171,7 +168,7 @@ def reject_unsafe_ids(listed: Listing) -> Listing:
 
 def reject_duplicate_ids(listed: Listing) -> Listing:
     """Rows of an id that stands before become rejects."""
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, SourceRecording] = {}
     rejects = list(listed.rejects)
     for row in listed.rows:
         if row["id"] in rows:
@@ -206,7 +203,7 @@ def reject_copies(listed: Listing) -> Listing:
     return Listing([row for row in listed.rows if row["uri"] not in copies], [*listed.rejects, *rejects])
 
 
-def overlaps(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def overlaps(rows: Sequence[Recording]) -> list[Reject]:
     """A note for every recording of which tracks run at the same time, in the columns of rejects."""
     notes = []
     for row in rows:
@@ -219,7 +216,7 @@ def overlaps(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return notes
 
 
-def _sample(rows: Sequence[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+def _sample(rows: Sequence[SourceRecording], limit: int) -> list[SourceRecording]:
     """The first `limit` in the order of a hash; if that leaves a split empty, its first takes the last
     place."""
     order = sorted(rows, key=lambda row: _fraction(row["id"]))
@@ -229,52 +226,3 @@ def _sample(rows: Sequence[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
         if limit > 1 and spare is not None and all(row["split"] != split for row in kept):
             kept[-1] = spare
     return kept
-
-
-def _table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Rows -> Arrow by way of JSON: pyarrow's own converters import pandas, half a second of every plan."""
-    import pyarrow as pa
-
-    starts = range(0, max(1, len(rows)), ROWS_AT_ONCE)
-    return pa.concat_tables([_part(rows[at : at + ROWS_AT_ONCE], schema) for at in starts]).combine_chunks()
-
-
-def _part(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    from pyarrow import json as arrow_json
-
-    names = schema.names
-    lines = [json.dumps({name: row[name] for name in names}) for row in rows] or ["{}"]
-    text = "\n".join(lines).encode()
-    table = arrow_json.read_json(
-        io.BytesIO(text),
-        arrow_json.ReadOptions(use_threads=False, block_size=len(text) + 1),
-        arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
-    )
-    return table.slice(0, len(rows))
-
-
-def _schemas() -> tuple[pa.Schema, pa.Schema]:
-    import pyarrow as pa
-
-    track = pa.struct(
-        [
-            ("start", pa.int32()),
-            ("end", pa.int32()),
-            ("fps", pa.float32()),
-            ("width", pa.int32()),
-            ("height", pa.int32()),
-            ("box", pa.list_(pa.float32())),
-            ("grow", pa.float64()),
-        ]
-    )
-    texts = ("id", "identity", "split", "source", "uri", "sha256", "spec")
-    columns = [(name, pa.string()) for name in texts]
-    columns += [("bucket", pa.int32()), ("seed", pa.int64())]
-    columns += [("tracks", pa.list_(track)), ("span", pa.list_(pa.float64()))]
-    recordings = pa.schema(columns)
-    return recordings, pa.schema(
-        [(name, pa.int64() if name == "line" else pa.string()) for name in _REJECT_COLUMNS]
-    )
-
-
-_REJECT_COLUMNS = ("id", "file", "line", "code", "sentence")

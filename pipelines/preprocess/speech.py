@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from storage.shards import Sample
 from storage.uris import LocalPath
 
 if TYPE_CHECKING:
+    from models.perception.interfaces import SpeechEncoder
     from pipelines.cluster.runtime import RuntimeConfig
 
 COLUMNS = 4
@@ -106,7 +107,7 @@ def external(config: SpeechConfig) -> dict[str, str]:
 def encode_speech(
     inputs: Inputs,
     config: SpeechConfig,
-    nets: Mapping[str, Any],
+    nets: Mapping[str, object],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """Clips -> speech (T,D) for each; row k belongs to the frame shown from k/25 to (k+1)/25 s.
@@ -120,7 +121,7 @@ def encode_speech(
         for clip in inputs["clips"]:
             yield _sample(clip["__key__"], features_of(clip, settings), settings.dtype)
         return
-    encoder = nets[settings.encoder]
+    encoder = cast("SpeechEncoder", nets[settings.encoder])
     encoder.configure(Inference(device="cuda" if runtime.gpu_share > 0 else "cpu"))
     options = _options(settings)
     for keys, sounds in batches(inputs["clips"]):

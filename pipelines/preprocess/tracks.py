@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
@@ -30,7 +30,9 @@ from pipelines.preprocess.sources.common.tracks import in_pixels, in_seconds, ov
 
 if TYPE_CHECKING:
     from pipelines.media.schema import Probe
+    from pipelines.preprocess.sources.common.rows import SourceTrack
 
+T = TypeVar("T")
 SCENE_THUMB = 16
 SCENE_APART = 8.0
 """Mean difference in grey levels of two thumbnails of one side, at least, for a change to be a cut."""
@@ -76,7 +78,7 @@ class DroppedTracks:
 
 # --- from the source ----------------------------------------------------------------------------------------
 def source_tracks(
-    tracks: Sequence[Mapping[str, Any]],
+    tracks: Sequence[SourceTrack],
     probed: Probe,
     settings: ClipsConfig,
     dropped: DroppedTracks,
@@ -110,7 +112,7 @@ def source_tracks(
     return out
 
 
-def ticks_of(track: Mapping[str, Any], probed: Probe) -> tuple[int, int]:
+def ticks_of(track: SourceTrack, probed: Probe) -> tuple[int, int]:
     """First tick of a source's track and the one past its last: source frame i is in it iff start <= i < end,
     and tick k shows second k / 25."""
     begin, end = in_seconds(track, probed["fps"])
@@ -263,7 +265,7 @@ def split_by_identity(chain: Chain, faces: Sequence[np.ndarray | None], apart: f
     first of the part. What lies between the last of one person and the first of the next belongs to neither.
     """
     at = [n for n, sample in enumerate(chain.samples) if faces[sample] is not None]
-    embedded = [(n, cast(Any, faces[chain.samples[n]])[chain.places[n]]) for n in at]
+    embedded = [(n, cast("np.ndarray", faces[chain.samples[n]])[chain.places[n]]) for n in at]
     if len(embedded) < 3:
         return [chain]
     parts: list[tuple[int, int]] = []
@@ -367,7 +369,7 @@ def thumbnail(frame: np.ndarray) -> np.ndarray:
     return sums / np.maximum(areas, 1)
 
 
-def lasting_cuts(seen: media.FrameResults[Any], thumbs: Sequence[np.ndarray], probed: Probe) -> list[int]:
+def lasting_cuts(seen: media.FrameResults[T], thumbs: Sequence[np.ndarray], probed: Probe) -> list[int]:
     """Ticks of the changes that last: a flash changes the picture twice, but not what is before and after.
 
     thumbs: of the frames at seen.times. A change counts if the frames on either side of it differ, also when

@@ -12,7 +12,7 @@ import json
 import math
 from bisect import bisect_left
 from functools import lru_cache
-from typing import Any
+from typing import TypeGuard
 
 from models.perception.speech.headgan_audio import Token
 from pipelines.errors import UserError
@@ -45,7 +45,7 @@ def read(path: str) -> dict[str, list[tuple[str, float]]]:
     return {recording: _check_tokens(path, recording, tokens) for recording, tokens in data.items()}
 
 
-def _check_tokens(path: str, recording: str, tokens: Any) -> list[tuple[str, float]]:
+def _check_tokens(path: str, recording: str, tokens: object) -> list[tuple[str, float]]:
     found: list[tuple[str, float]] = []
     for place, token in enumerate(tokens if isinstance(tokens, list) else [tokens]):
         if not _is_token(token) or (found and token[1] < found[-1][1]):
@@ -57,7 +57,7 @@ def _check_tokens(path: str, recording: str, tokens: Any) -> list[tuple[str, flo
     return found
 
 
-def _is_token(token: Any) -> bool:
+def _is_token(token: object) -> TypeGuard[tuple[str, float]]:
     return (
         isinstance(token, list)
         and len(token) == 2

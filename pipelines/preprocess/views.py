@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -39,7 +39,7 @@ BLUR = 5.0
 def cut_vox_max(
     inputs: Inputs,
     config: ViewConfig,
-    nets: Mapping[str, Any],
+    nets: Mapping[str, object],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """A recording and its clips -> the squares at the recording's resolution: frames, affine, frame_at."""
@@ -50,7 +50,7 @@ def cut_vox_max(
 def cut_vox512(
     inputs: Inputs,
     config: ViewConfig,
-    nets: Mapping[str, Any],
+    nets: Mapping[str, object],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """A recording and its clips -> the clips' squares at one size: frames, affine, frame_at."""
@@ -60,7 +60,7 @@ def cut_vox512(
 def cut_ffhq256(
     inputs: Inputs,
     config: ViewConfig,
-    nets: Mapping[str, Any],
+    nets: Mapping[str, object],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """A recording, its clips and their landmarks -> a square about the face in one frame of `every`: frames,
@@ -99,7 +99,7 @@ def _squares(inputs: Inputs, settings: ViewConfig, side_of: Callable[[np.ndarray
             }
 
 
-def map_points(points: np.ndarray, view: Mapping[str, Any]) -> np.ndarray:
+def map_points(points: np.ndarray, view: Sample) -> np.ndarray:
     """points (T,K,2) in pixels of a clip's frames -> (n,K,2) in pixels of the n frames of its view."""
     affine = np.asarray(view["affine"], np.float64)
     return np.einsum("nij,nkj->nki", affine[:, :, :2], points[view["frame_at"]]) + affine[:, None, :, 2]

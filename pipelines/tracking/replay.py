@@ -10,12 +10,15 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.tracking.server import Place, prepare
 from pipelines.tracking.text import MAX_TAG, cut, flatten, name_of, public, public_tree, tags_of, yaml_of
 from storage.errors import Damaged, StoreError, StoreUnreachable
 from storage.ledger import Event
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 Fetch = Callable[[str], Path]
 """Store path -> a local file with its bytes."""
@@ -135,7 +138,7 @@ class Replayer:
                 self._runs[pipeline_run, node] = known
         return known
 
-    def _search(self, tags: Mapping[str, str]) -> list[Any]:
+    def _search(self, tags: Mapping[str, str]) -> list[Run]:
         """Newest first."""
         wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
         return list(
@@ -153,7 +156,7 @@ class Replayer:
             **tags,
         }
         run = self._find(pipeline_run, node)
-        if run is None and (unfinished := self._unfinished(node, tags.get("reenact.key", ""))):
+        if run is None and (unfinished := self._find_unfinished(node, tags.get("reenact.key", ""))):
             run = self._take_up(unfinished, node, tags)
         elif run is None:
             made = self.client.create_run(self.experiment, millis(event), tags=tags_of(tags), run_name=name)
@@ -163,14 +166,14 @@ class Replayer:
         self._runs[pipeline_run, node] = run
         return run
 
-    def _unfinished(self, node: str, key: str) -> Any | None:
+    def _find_unfinished(self, node: str, key: str) -> Run | None:
         """A run of the same node and key that has a curve and no end: to be continued, not begun again."""
         if node == PARENT or not key:
             return None
         rows = self._search({"reenact.node": node, "reenact.key": key, "reenact.live": "1"})
         return next((row for row in rows[:1] if row.info.status != "FINISHED"), None)
 
-    def _take_up(self, unfinished: Any, node: str, tags: Mapping[str, str]) -> _Run:
+    def _take_up(self, unfinished: Run, node: str, tags: Mapping[str, str]) -> _Run:
         """Move a cut-short run under the present parent; the earlier parent keeps a pointer."""
         run_id, before = unfinished.info.run_id, unfinished.data.tags.get("reenact.run_id", "")
         if parent := self._find(before, PARENT):
@@ -181,7 +184,7 @@ class Replayer:
         self._tag(run_id, tags)
         return _Run(run_id, True, fresh=False, params=set(unfinished.data.params))
 
-    def _tag(self, run_id: str, tags: Mapping[str, Any]) -> None:
+    def _tag(self, run_id: str, tags: Mapping[str, object]) -> None:
         from mlflow.entities import RunTag
 
         entities = [RunTag(name, value) for name, value in tags_of(tags).items()]

@@ -33,7 +33,7 @@ class Place:
     """Folder or URI of artifacts of a new experiment; empty = the server decides."""
 
     @property
-    def served(self) -> bool:
+    def on_server(self) -> bool:
         return self.uri.startswith(("http://", "https://"))
 
 
@@ -62,7 +62,7 @@ def place(store_root: str, tracking_uri: str = "") -> Place:
 def ui_command(store_root: str, tracking_uri: str = "", port: int = 5000) -> list[str]:
     """argv of the MLflow server of this store: one worker, this machine only."""
     where = place(store_root, tracking_uri)
-    if where.served:
+    if where.on_server:
         raise UserError(f"runs are tracked by the server at {public(where.uri)}; open that address instead")
     artifacts = ["--artifacts-destination", where.artifacts] if where.artifacts else []
     return [

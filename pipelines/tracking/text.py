@@ -23,7 +23,7 @@ def public(text: str) -> str:
     return _URI.sub(strip, text)
 
 
-def public_tree(value: Any) -> Any:
+def public_tree(value: object) -> Any:
     if isinstance(value, Mapping):
         return {str(k): public_tree(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -31,7 +31,7 @@ def public_tree(value: Any) -> Any:
     return public(value) if isinstance(value, str) else value
 
 
-def flatten(tree: Any, prefix: str = "") -> dict[str, str]:
+def flatten(tree: object, prefix: str = "") -> dict[str, str]:
     """Nested mappings -> dotted path: text, fit for parameters. Lists are one value, as JSON."""
     if isinstance(tree, Mapping) and (tree or not prefix):
         return {
@@ -51,11 +51,11 @@ def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def tags_of(tags: Mapping[str, Any]) -> dict[str, str]:
+def tags_of(tags: Mapping[str, object]) -> dict[str, str]:
     return {name_of(name): cut(str(value), MAX_TAG) for name, value in tags.items() if value != ""}
 
 
-def yaml_of(tree: Any) -> str:
+def yaml_of(tree: object) -> str:
     import yaml
 
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pipelines.dataset.clips import Clips, open_clips
+from pipelines.dataset.recording_table import read_people
 from pipelines.dataset.sampler import Corpus
+
+if TYPE_CHECKING:
+    from storage.families import Artifact
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,27 +29,22 @@ class Split:
 
 
 def split_clips(
-    inputs: Mapping[str, Any], reads: Mapping[str, Sequence[str]], frames_from: str = "clips"
+    inputs: Mapping[str, Artifact], reads: Mapping[str, Sequence[str]], frames_from: str = "clips"
 ) -> Split:
     """Clips that every family has, split as the recordings table says.
 
     `reads`: node -> the fields read from it. `frames_from`: the family whose frames the clips show.
     """
-    import pyarrow.parquet as pq
-
     stored, keys = open_clips(inputs, reads, frames_from)
-    table = pq.read_table(
-        inputs["recordings"].path("recordings.parquet"), columns=["id", "identity", "split"]
-    )
-    known = {row["id"]: row for row in table.to_pylist()}
+    people = read_people(inputs["recordings"])
     groups: dict[str, dict[str, list[str]]] = {"train": {}, "test": {}}
     for key in keys:
-        row = known[stored.clips.recording_of(key)]
-        groups[row["split"]].setdefault(row["identity"], []).append(key)
+        person = people[stored.clips.recording_of(key)]
+        groups[person.split].setdefault(person.identity, []).append(key)
     corpora = {
         split: Corpus(
             stored.clips, stored.fields, tuple(tuple(sorted(some)) for _, some in sorted(group.items()))
         )
         for split, group in groups.items()
     }
-    return Split(stored, corpora, {name: row["split"] for name, row in known.items()})
+    return Split(stored, corpora, {name: person.split for name, person in people.items()})

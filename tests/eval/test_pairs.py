@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.dataset.recording_table import read_people
 from pipelines.errors import UserError
 from pipelines.eval import pairs
 from pipelines.eval.protocols import Protocol
@@ -18,7 +19,7 @@ CROSS = Protocol(kind="cross_reenactment")
 
 @pytest.fixture
 def split(recordings):
-    return pairs.splits(recordings.path("recordings.parquet"))
+    return {id: person.split for id, person in read_people(recordings).items()}
 
 
 @pytest.fixture
@@ -191,7 +192,7 @@ def test_the_node_reads_each_corpus_by_its_side(
     make_context, make_family, make_shards, clips, recordings, make_folder, tmp_path
 ):
     stills = make_shards(make_family({"face#picture#000000#000001": clips[next(iter(clips))][:1]}))
-    table = pa.table({"id": ["picture"], "split": ["test"]})
+    table = pa.table({"id": ["picture"], "identity": ["p"], "split": ["test"]})
     (tmp_path / "pictures").mkdir()
     pq.write_table(table, tmp_path / "pictures" / "recordings.parquet")
     fits = make_shards(make_family({key: one for key, one in clips.items() if not key.startswith("id1")}))

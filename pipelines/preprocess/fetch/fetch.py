@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from pipelines.preprocess.fetch.partial_download import (
     mark_complete,
     work_folder,
 )
+from pipelines.preprocess.fetch.request import VideoRequest
 from pipelines.preprocess.fetch.settings import TransportConfig, on_web
 from storage.fetched import takes_files, working_folder
 
@@ -29,22 +30,6 @@ if TYPE_CHECKING:
 
 _DAMAGED = {"empty", "unreadable", "truncated", "undecodable", "checksum"}
 """What a bad transfer looks like; no_video, for example, is what the file is."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VideoRequest:
-    """What a recording's bytes should be: everything here comes from keyed settings and from its row."""
-
-    uri: str
-    """http(s) URL, youtube:<id>, or "" when only a mirror can have it."""
-    names: tuple[str, ...]
-    """What a mirror may call it, without extension: letters, digits, '_' and '-'."""
-    formats: str
-    """yt-dlp's format selection."""
-    format_sort: tuple[str, ...]
-    section: tuple[float, float] | None
-    """Only these seconds of it, where a transport can."""
-    max_bytes: int
 
 
 Check = Callable[[Path], "Probe"]
@@ -64,10 +49,10 @@ def fetch_recording(request: VideoRequest, settings: TransportConfig, check: Che
     host_folder = root / "hosts" if own else users_folder(otherwise=root / "hosts")
     hosts = Hosts(host_folder, settings.per_host, settings.longest_wait)
     with work_folder(root / "work", request, settings.longest_wait) as folder:
-        yield _finished_before(folder, check) or _try_transports(request, folder, settings, hosts, check)
+        yield _reuse_complete(folder, check) or _try_transports(request, folder, settings, hosts, check)
 
 
-def _finished_before(folder: Path, check: Check) -> FetchedVideo | None:
+def _reuse_complete(folder: Path, check: Check) -> FetchedVideo | None:
     """The complete file of an earlier attempt if it still passes the check: sound may be required by now, or
     a checksum."""
     if (fetched := load_complete(folder)) is None:

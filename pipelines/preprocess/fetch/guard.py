@@ -14,7 +14,7 @@ import socket
 import socketserver
 import threading
 from contextlib import suppress
-from typing import Any
+from typing import cast
 from urllib.parse import urlsplit
 
 from pipelines.errors import Rejected
@@ -74,14 +74,16 @@ class _GuardHandler(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         with suppress(OSError):  # a client that has gone
-            self._serve(self.server)
+            self._serve(cast("GuardProxy", self.server))
 
-    def _serve(self, guard: Any) -> None:
+    def _serve(self, guard: GuardProxy) -> None:
         try:
             head, _, rest = _head(self.request).partition(b"\r\n\r\n")
             line, *fields = head.split(b"\r\n")
             method, target, version = line.decode("ascii").split(" ")
-            if guard.pass_line not in (value.strip() for value in _named(fields, b"proxy-authorization")):
+            if guard.pass_line not in (
+                value.strip() for value in _header_values(fields, b"proxy-authorization")
+            ):
                 self._respond('407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm="guard"')
                 return
             parts = urlsplit(f"//{target}" if method == "CONNECT" else target)
@@ -132,7 +134,7 @@ def _close_after(line: bytes, fields: list[bytes]) -> bytes:
     return b"\r\n".join([line, *kept, b"Connection: close"]) + b"\r\n\r\n"
 
 
-def _named(fields: list[bytes], name: bytes) -> list[bytes]:
+def _header_values(fields: list[bytes], name: bytes) -> list[bytes]:
     return [value for key, _, value in (field.partition(b":") for field in fields) if key.lower() == name]
 
 
@@ -144,7 +146,7 @@ def _relay(client: socket.socket, upstream: socket.socket, seconds: float) -> No
         both.register(upstream, selectors.EVENT_READ, client)
         while ready := both.select(seconds + 5):
             for key, _ in ready:
-                source: Any = key.fileobj
+                source = cast("socket.socket", key.fileobj)
                 if not (data := source.recv(_CHUNK)):
                     return
                 key.data.sendall(data)

@@ -84,7 +84,7 @@ class Hosts:
         try:
             while True:
                 for file in files:
-                    if _locked(file):
+                    if _try_lock(file):
                         files.remove(file)
                         return file
                 time.sleep(_POLL)
@@ -130,7 +130,7 @@ class Hosts:
         return folder
 
 
-def _locked(file: IO[bytes]) -> bool:
+def _try_lock(file: IO[bytes]) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -153,7 +153,7 @@ def exclusive_lock(path: Path, patience: float) -> Iterator[None]:
     while True:
         file = path.open("ab")
         # Whoever held it before has unlinked it, and this lock is on no file any more: once again.
-        if _locked(file) and _same_file(file, path):
+        if _try_lock(file) and _same_file(file, path):
             break
         file.close()
         if time.time() > deadline:

@@ -13,12 +13,15 @@ import http.client
 import http.cookiejar
 import json
 import re
+import socket
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from pipelines.errors import Rejected, Transient, UserError
 from pipelines.preprocess.fetch.address import Address, HostPolicy, address_of, proxy, sanitize
@@ -35,6 +38,8 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _PAGES = re.compile(r"text/html|application/(xhtml\+xml|(vnd\.apple\.|x-)mpegurl|dash\+xml)|audio/mpegurl")
 _FINAL = {404: "not_found", 410: "not_found", 401: "needs_auth", 403: "needs_auth", 407: "needs_auth",
          451: "geo_blocked"}  # fmt: skip
+Connect = Callable[..., http.client.HTTPConnection]
+"""As urllib calls a class of connections: host, port, timeout, ..."""
 _NUMBER = re.compile(r"[0-9]{1,18}")
 """As headers may hold one: Python calls more than that digits, and takes not all of it for a number."""
 _TEMPORARY = {408, 425, 429}
@@ -151,7 +156,7 @@ def _attempt(
     return body
 
 
-def _copy(response: Any, sink: IO[bytes], most: int, settings: TransportConfig) -> int:
+def _copy(response: http.client.HTTPResponse, sink: IO[bytes], most: int, settings: TransportConfig) -> int:
     """Bytes written; stops just above `most`."""
     pace, count = Pace(settings.bytes_per_second, settings.slowest, settings.timeout), 0
     pace.step(0)
@@ -190,7 +195,9 @@ class Pace:
 
 
 # --- the server's response ----------------------------------------------------------------------------------
-def _response_range(response: Any, partial: PartialFile, address: Address) -> tuple[int | None, int]:
+def _response_range(
+    response: http.client.HTTPResponse, partial: PartialFile, address: Address
+) -> tuple[int | None, int]:
     """-> the size of the whole file if it is known, and where in it the response starts."""
     headers = response.headers
     encoding = (headers.get("Content-Encoding") or "identity").lower()
@@ -212,7 +219,7 @@ def _response_range(response: Any, partial: PartialFile, address: Address) -> tu
     return (int(length) if _NUMBER.fullmatch(length) else None), 0
 
 
-def _validator(headers: Any) -> str:
+def _validator(headers: Message) -> str:
     """If-Range takes a strong ETag or the date of the last change."""
     etag = (headers.get("ETag") or "").strip()
     return etag if etag and not etag.startswith("W/") else (headers.get("Last-Modified") or "").strip()
@@ -234,7 +241,7 @@ def _hash(address: Address) -> str:
     return hashlib.sha256(address.url.encode()).hexdigest()
 
 
-def _status_error(status: int, headers: Any, address: Address) -> Exception:
+def _status_error(status: int, headers: Message, address: Address) -> Exception:
     if status in _FINAL:
         return Rejected(_FINAL[status], f"{address.public} responds {status}")
     if status == 416:
@@ -245,7 +252,7 @@ def _status_error(status: int, headers: Any, address: Address) -> Exception:
     return Rejected("unsupported_url", f"{address.public} responds {status}")
 
 
-def retry_after(headers: Any) -> float:
+def retry_after(headers: Message) -> float:
     """Seconds from a Retry-After header, which holds seconds or a date; 0 = there is none."""
     value = (headers.get("Retry-After") or "").strip()
     if _NUMBER.fullmatch(value):
@@ -263,7 +270,15 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def __init__(self, policy: HostPolicy):
         self.policy = policy
 
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
         try:
             checked = address_of(newurl, self.policy)
         except Rejected:
@@ -279,9 +294,9 @@ class _Http(urllib.request.HTTPHandler):
         super().__init__()
         self.policy = policy
 
-    def http_open(self, req: Any) -> Any:
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
         kind = http.client.HTTPConnection
-        return self.do_open(kind if req.has_proxy() else _guarded(kind, self.policy), req)
+        return self.do_open(kind if req.has_proxy() else _guard(kind, self.policy), req)
 
 
 class _Https(urllib.request.HTTPSHandler):
@@ -289,18 +304,20 @@ class _Https(urllib.request.HTTPSHandler):
         super().__init__()
         self.policy = policy
 
-    def https_open(self, req: Any) -> Any:
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
         kind = http.client.HTTPSConnection
-        return self.do_open(kind if req._tunnel_host else _guarded(kind, self.policy), req)
+        tunnel = req._tunnel_host  # pyright: ignore[reportAttributeAccessIssue]
+        return self.do_open(kind if tunnel else _guard(kind, self.policy), req)
 
 
-def _guarded(kind: Any, policy: HostPolicy) -> Any:
-    def make(host: str, **how: Any) -> Any:
-        connection = kind(host, **how)
-        connection._create_connection = lambda place, timeout, _source: connect(
-            place[0], place[1], timeout, policy
-        )
+def _guard(kind: Connect, policy: HostPolicy) -> Connect:
+    def make(host: str, **options: object) -> http.client.HTTPConnection:
+        connection = kind(host, **options)
+        connection._create_connection = create  # pyright: ignore[reportAttributeAccessIssue]
         return connection
+
+    def create(place: tuple[str, int], timeout: float, _source: object) -> socket.socket:
+        return connect(*place, timeout, policy)
 
     return make
 
@@ -308,7 +325,7 @@ def _guarded(kind: Any, policy: HostPolicy) -> Any:
 def _opener(settings: TransportConfig, policy: HostPolicy) -> urllib.request.OpenerDirector:
     through = proxy(settings.proxy_env)
     proxies = {"http": through, "https": through} if through else None
-    handlers: list[Any] = [
+    handlers: list[urllib.request.BaseHandler] = [
         urllib.request.ProxyHandler(proxies), _Redirects(policy), _Http(policy), _Https(policy),
     ]  # fmt: skip
     if settings.cookies:

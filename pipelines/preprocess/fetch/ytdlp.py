@@ -12,10 +12,10 @@ import io
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -33,7 +33,12 @@ from pipelines.preprocess.fetch.classify_error import (
 from pipelines.preprocess.fetch.guard import GuardProxy
 from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
 from pipelines.preprocess.fetch.plain_http import Pace, RetriesExhausted, check_disk
+from pipelines.preprocess.fetch.request import VideoRequest
 from pipelines.preprocess.fetch.settings import TransportConfig
+
+if TYPE_CHECKING:
+    from yt_dlp import YoutubeDL
+    from yt_dlp.extractor.common import _InfoDict as VideoInfo  # of the type stubs
 
 _OWN_RETRIES = 1
 """yt-dlp itself retries each request; this is for a failure after that, with all pages requested again."""
@@ -59,7 +64,7 @@ class Log:
 
 
 def fetch(
-    address: Address, folder: Path, request: Any, settings: TransportConfig, hosts: Hosts
+    address: Address, folder: Path, request: VideoRequest, settings: TransportConfig, hosts: Hosts
 ) -> tuple[Path, float, dict[str, Any]]:
     """-> the complete file in `folder`, the second of the recording it starts at, what yt-dlp chose.
 
@@ -106,9 +111,8 @@ def _classify(error: Exception, folder: Path, address: Address, log: Log) -> Err
 
 
 def _attempt(
-    address: Address, folder: Path, request: Any, settings: TransportConfig, log: Log
+    address: Address, folder: Path, request: VideoRequest, settings: TransportConfig, log: Log
 ) -> tuple[Path, float, dict[str, Any]]:
-    import yt_dlp
     from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor
 
     fresh = folder / "ytdlp"
@@ -116,11 +120,11 @@ def _attempt(
     fresh.mkdir()
     params: Any = options(address, fresh, request, settings, log)
 
-    def run() -> Any:
+    def run() -> VideoInfo | None:
         # the downloader of sections asks for ffmpeg before it has any options; yt-dlp's own main does so too
         place: Any = FFmpegPostProcessor._ffmpeg_location
         place.set(ffmpeg_path())
-        with _http_only(yt_dlp.YoutubeDL)(params) as ydl:
+        with _http_only()(params) as ydl:
             return ydl.extract_info(address.url, download=True)
 
     with _guard_proxy(address, settings) as guard:
@@ -132,17 +136,16 @@ def _attempt(
             if guard is not None and guard.refusals:
                 raise Rejected("unsupported_url", f"{address.public}: {guard.refusals[0]}") from error
             raise
-    if not isinstance(info, Mapping):
+    if not info:
         raise Transient(f"{address.public}: yt-dlp returned nothing")
     entries = [entry for entry in info.get("entries") or (info,) if entry]
     if not entries:
         raise Rejected("unsupported_url", f"{address.public} holds no video")
-    info = entries[0]
-    return _move_video(fresh, folder, address), _offset(request), _info_fields(info)
+    return _move_video(fresh, folder, address), _offset(request), _info_fields(entries[0])
 
 
 def options(
-    address: Address, folder: Path, request: Any, settings: TransportConfig, log: Log
+    address: Address, folder: Path, request: VideoRequest, settings: TransportConfig, log: Log
 ) -> dict[str, Any]:
     """The parameters of YoutubeDL. A hole in a video would shift all that follows, so missing fragments end
     it."""
@@ -193,7 +196,7 @@ def options(
     return params
 
 
-def _reject_lists_and_streams(info: Mapping[str, Any], *, incomplete: bool = False) -> None:
+def _reject_lists_and_streams(info: VideoInfo, *, incomplete: bool = False) -> None:
     """match_filter of yt-dlp: of several videos on a page none is the one meant; a live stream has no end."""
     if (info.get("n_entries") or 1) > 1:
         raise Rejected("unsupported_url", f"{public(str(info.get('webpage_url')))} holds more than one video")
@@ -216,17 +219,19 @@ def _guard_proxy(address: Address, settings: TransportConfig) -> Iterator[GuardP
         yield guard
 
 
-def _http_only(kind: Any) -> Any:
+def _http_only() -> type[YoutubeDL]:
     """A YoutubeDL that downloads from web servers alone: ffmpeg and rtmpdump would open what a site calls the
     address of its video, a file of this machine say, without a connection that could be checked."""
 
-    class HttpOnly(kind):
-        def dl(self, name: str, info: Any, *rest: Any, **how: Any) -> Any:
+    from yt_dlp import YoutubeDL
+
+    class HttpOnly(YoutubeDL):
+        def dl(self, name: str, info: VideoInfo, subtitle: bool = False, test: bool = False) -> bool:
             for part in info.get("requested_formats") or (info,):
                 if urlsplit(str(part.get("url"))).scheme not in ("http", "https"):
                     message = f"{public(str(info.get('webpage_url')))} names a video that is on no web server"
                     raise Rejected("unsupported_url", message)
-            return super().dl(name, info, *rest, **how)
+            return super().dl(name, info, subtitle, test)
 
     return HttpOnly
 
@@ -244,18 +249,18 @@ def _move_video(fresh: Path, folder: Path, address: Address) -> Path:
     return video
 
 
-def _offset(request: Any) -> float:
+def _offset(request: VideoRequest) -> float:
     return float(request.section[0]) if request.section is not None else 0.0
 
 
-def _info_fields(info: Mapping[str, Any]) -> dict[str, Any]:
+def _info_fields(info: VideoInfo) -> dict[str, Any]:
     """What an info file would hold that says which of a site's versions this is, and how large the largest
     is: a source's boxes may be in pixels of that one."""
     facts = {name: info.get(name) for name in _FACTS}
     sizes = [
-        (int(one["width"]), int(one["height"]))
+        (int(width), int(height))
         for one in info.get("formats") or ()
-        if one.get("width") and one.get("height") and one.get("vcodec") != "none"
+        if (width := one.get("width")) and (height := one.get("height")) and one.get("vcodec") != "none"
     ]
     if sizes:
         facts["largest_width"], facts["largest_height"] = max(sizes, key=lambda size: size[0] * size[1])

@@ -13,6 +13,8 @@ import typing
 from dataclasses import field
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from pipelines.preprocess.sources.common.rows import Reject, SourceRecording
+
 SOURCES = {
     "synthetic": "pipelines.preprocess.sources.synthetic:recordings",
     "folder": "pipelines.preprocess.sources.folder:recordings",
@@ -33,11 +35,10 @@ T = TypeVar("T")
 
 
 class Listing(NamedTuple):
-    """rows: id, identity, split ("" = not said), uri, sha256, seed, spec, tracks, and span where the tracks
-    do not say it. rejects: id, file, line, code, sentence."""
+    """What a source has."""
 
-    rows: list[dict[str, Any]]
-    rejects: list[dict[str, Any]]
+    rows: list[SourceRecording]
+    rejects: list[Reject]
 
 
 def load(name: str, function: str = "recordings") -> Any:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pipelines.errors import UserError
 from pipelines.preprocess.sources import Listing
@@ -19,11 +19,14 @@ from pipelines.preprocess.sources.common.files import (
     digests,
     is_utf8,
     name_with_hash,
-    reject,
     safe_name,
     walk,
 )
+from pipelines.preprocess.sources.common.rows import SourceRecording, reject
 from storage.uris import LocalPath
+
+if TYPE_CHECKING:
+    import _csv
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,13 +67,23 @@ def recordings(config: FolderConfig, source: str = "folder") -> Listing:
     names = {path: path.relative_to(root).as_posix() for path in files}
     ids = _ids(names)
     listed = _read_identities(Path(config.identities), set(names.values())) if config.identities else None
-    rows: list[dict[str, Any]] = []
+    rows: list[SourceRecording] = []
     for path in files:
         identity = (
             listed[names[path]] if listed is not None else _identity(names[path], config.identity, ids[path])
         )
-        row = {"id": ids[path], "identity": identity, "uri": str(path.absolute()), "sha256": hashes[path]}
-        rows.append({**row, "split": "", "seed": 0, "spec": "", "tracks": []})
+        rows.append(
+            {
+                "id": ids[path],
+                "identity": identity,
+                "split": "",
+                "uri": str(path.absolute()),
+                "sha256": hashes[path],
+                "spec": "",
+                "seed": 0,
+                "tracks": [],
+            }
+        )
     return Listing(rows, rejects)
 
 
@@ -151,7 +164,7 @@ def _identity(name: str, rule: str, id: str) -> str:
     return safe_name(folders[-1] if rule == "parent" else folders[0])
 
 
-def _lines(reader: Any, table: Path) -> Iterator[list[str]]:
+def _lines(reader: _csv.Reader, table: Path) -> Iterator[list[str]]:
     """The rows of a CSV; UserError where they do not end."""
     try:
         yield from reader

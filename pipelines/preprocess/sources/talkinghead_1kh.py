@@ -11,10 +11,10 @@ searched for faces anew.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pipelines.errors import UserError
 from pipelines.preprocess.sources import Listing
@@ -23,11 +23,11 @@ from pipelines.preprocess.sources.common.files import (
     BadLine,
     digests,
     metadata_file,
-    reject,
     short_name,
     text_lines,
 )
 from pipelines.preprocess.sources.common.mirror import Mirror, scan
+from pipelines.preprocess.sources.common.rows import Place, Reject, SourceRecording, SourceTrack, reject
 from pipelines.preprocess.sources.common.tracks import in_order, track
 from storage.uris import LocalPath
 
@@ -62,8 +62,8 @@ class Talkinghead1khConfig:
 def recordings(config: Talkinghead1khConfig) -> Listing:
     """A row a piece, a cut clip or a whole video, sorted by id."""
     mirror = scan(config.mirror, "data.NAME.talkinghead_1kh.mirror")
-    rejects: list[dict] = []
-    pieces: dict[str, list[dict[str, Any]]] = {}
+    rejects: list[Reject] = []
+    pieces: dict[str, list[SourceTrack]] = {}
     splits: dict[str, str] = {}
     seen: set[tuple[str, int, int, tuple[float, ...]]] = set()
     for path, split in _lists(config):
@@ -88,8 +88,7 @@ def recordings(config: Talkinghead1khConfig) -> Listing:
                 continue
             seen.add(one)
             pieces.setdefault(name, []).append(tube)
-    rows = _rows(pieces, mirror)
-    rows = [{**row, "split": splits[row["identity"]], "seed": 0} for row in rows]
+    rows = _rows(pieces, splits, mirror)
     return Listing(sorted(rows, key=lambda row: row["id"]), rejects)
 
 
@@ -111,7 +110,7 @@ def _lists(config: Talkinghead1khConfig) -> list[tuple[Path, str]]:
     ]
 
 
-def parse(row: Sequence[str], columns: Sequence[str] = COLUMNS) -> tuple[str, dict[str, Any]]:
+def parse(row: Sequence[str], columns: Sequence[str] = COLUMNS) -> tuple[str, SourceTrack]:
     """The cells of one line -> name of the piece, track on the piece's own frames."""
     if len(row) == len(columns) + 1 and _NAME.fullmatch(row[1]):  # pandas numbered the lines
         row = row[1:]
@@ -137,13 +136,15 @@ def parse(row: Sequence[str], columns: Sequence[str] = COLUMNS) -> tuple[str, di
     return name, track(start, end + 1, OWN_FRAMES, (width, height), (left, top, right, bottom))
 
 
-def _rows(pieces: dict[str, list[dict[str, Any]]], mirror: Mirror) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+def _rows(
+    pieces: Mapping[str, list[SourceTrack]], splits: Mapping[str, str], mirror: Mirror
+) -> list[SourceRecording]:
+    rows: list[SourceRecording] = []
     minutes: dict[str, list[int]] = {}
     for name, tubes in pieces.items():
         video = name[:11]
         if name in mirror:
-            rows.append({"id": name, "identity": video, **mirror.place(name), "tracks": in_order(tubes)})
+            rows.append(_row(name, video, splits, mirror.place(name), in_order(tubes)))
             continue
         cut = [(clip_name(name, tube), tube) for tube in tubes]
         if not any(clip in mirror for clip, _ in cut):
@@ -152,20 +153,26 @@ def _rows(pieces: dict[str, list[dict[str, Any]]], mirror: Mirror) -> list[dict[
         for clip, tube in cut:
             # the file is the set's own crop of this tube: the face has all of the frame
             full_box = track(0, tube["end"] - tube["start"], OWN_FRAMES, (1, 1), (0, 0, 1, 1))
-            rows.append(
-                {"id": short_name(clip), "identity": video, **mirror.place(clip), "tracks": [full_box]}
-            )
-    return rows + [_full_video(video, at, mirror) for video, at in minutes.items()]
+            rows.append(_row(short_name(clip), video, splits, mirror.place(clip), [full_box]))
+    return rows + [_full_video(video, at, splits, mirror) for video, at in minutes.items()]
 
 
-def clip_name(piece: str, tube: dict[str, Any]) -> str:
+def _row(
+    id: str, video: str, splits: Mapping[str, str], place: Place, tracks: list[SourceTrack]
+) -> SourceRecording:
+    return {"id": id, "identity": video, "split": splits[video], **place, "seed": 0, "tracks": tracks}
+
+
+def clip_name(piece: str, tube: SourceTrack) -> str:
     """The name that the set's script gives to a cut clip."""
     left, top, right, bottom = (int(edge) for edge in tube["box"])
     return f"{piece}_S{tube['start']}_E{tube['end'] - 1}_L{left}_T{top}_R{right}_B{bottom}"
 
 
-def _full_video(video: str, minutes: Sequence[int], mirror: Mirror) -> dict[str, Any]:
+def _full_video(
+    video: str, minutes: Sequence[int], splits: Mapping[str, str], mirror: Mirror
+) -> SourceRecording:
     """A whole video without tracks, and the span in which its pieces lie."""
     first, last = min(minutes) * MINUTE - DRIFT, (max(minutes) + 1) * MINUTE + DRIFT
-    row = {"id": video, "identity": video, **mirror.place(video, video), "tracks": []}
-    return row | {"span": [max(0.0, first), last]}
+    row = _row(video, video, splits, mirror.place(video, video), [])
+    return {**row, "span": [max(0.0, first), last]}

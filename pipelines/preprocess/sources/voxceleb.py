@@ -14,6 +14,7 @@ box, and cuts by what S3FD finds; here the published boxes themselves are used.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import zipfile
 import zlib
@@ -21,7 +22,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
@@ -31,14 +31,14 @@ from pipelines.preprocess.sources.common.files import (
     SAFE_ID,
     YOUTUBE_ID,
     BadLine,
-    checked_id,
+    check_id,
     digests,
     metadata_file,
-    reject,
     text_lines,
     walk,
 )
 from pipelines.preprocess.sources.common.mirror import rows_of, scan
+from pipelines.preprocess.sources.common.rows import Reject, SourceTrack, reject
 from pipelines.preprocess.sources.common.tracks import track, tube_spans, union
 from storage.uris import LocalPath
 
@@ -84,8 +84,8 @@ class VoxcelebConfig:
 
 def recordings(config: VoxcelebConfig) -> Listing:
     """A row a person in a video, with the tracks of all utterances in the order of their starts."""
-    rejects: list[dict] = []
-    tracks: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    rejects: list[Reject] = []
+    tracks: dict[tuple[str, str], list[SourceTrack]] = {}
     splits: dict[str, str] = {}
     listed = _test_persons(config, rejects)
     seen: set[tuple[str, str, str]] = set()
@@ -153,7 +153,7 @@ def _outer(place: Path) -> str:
     return "/".join(place.absolute().parts[-2 if place.absolute().name == "txt" else -1 :])
 
 
-def _track_files(folder: Path) -> list[tuple[Path, Any]]:
+def _track_files(folder: Path) -> list[tuple[Path, os.stat_result]]:
     found = [(path, stat) for path, stat in walk(folder).files if path.suffix == ".txt"]
     return sorted(found, key=lambda one: str(one[0]))
 
@@ -197,7 +197,7 @@ def _short_path(inner: str) -> str:
     return "/".join(inner.split("/")[-3:])[:120]
 
 
-def _test_persons(config: VoxcelebConfig, rejects: list[dict]) -> set[str] | None:
+def _test_persons(config: VoxcelebConfig, rejects: list[Reject]) -> set[str] | None:
     if not config.test_persons:
         return None
     path = metadata_file(config.test_persons, "data.NAME.voxceleb.test_persons")
@@ -237,7 +237,7 @@ def read_utterance(text: str, video: str) -> tuple[np.ndarray, np.ndarray, tuple
         name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines[:head])
     }
     if header.get("Reference") != video:
-        found = checked_id("Reference", header.get("Reference") or "-")
+        found = check_id("Reference", header.get("Reference") or "-")
         raise BadLine("wrong_reference", f"Reference is {found}, the file lies in the folder of {video}", 1)
     rows = [(number, line.split()) for number, line in enumerate(lines[head + 1 :], head + 2) if line.strip()]
     if not rows:

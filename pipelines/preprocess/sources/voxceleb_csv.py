@@ -15,19 +15,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pipelines.preprocess.sources import Listing
 from pipelines.preprocess.sources.common import cells
 from pipelines.preprocess.sources.common.files import (
     BadLine,
-    checked_id,
+    check_id,
     digests,
     metadata_file,
-    reject,
     text_lines,
 )
 from pipelines.preprocess.sources.common.mirror import rows_of, scan
+from pipelines.preprocess.sources.common.rows import Reject, SourceTrack, reject
 from pipelines.preprocess.sources.common.tracks import LARGEST, LONGEST, track
 from storage.uris import LocalPath
 
@@ -48,9 +47,9 @@ class VoxcelebCsvConfig:
 def recordings(config: VoxcelebCsvConfig) -> Listing:
     """A row a person in a video, with its tracks in the order of their starts."""
     path = metadata_file(config.csv, "data.NAME.voxceleb_csv.csv")
-    tracks: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    tracks: dict[tuple[str, str], list[SourceTrack]] = {}
     partition: dict[str, str] = {}
-    rejects: list[dict] = []
+    rejects: list[Reject] = []
     seen: set[tuple[str, str, int, int]] = set()
     lines = text_lines(path)
     columns = cells.split(next(lines, (0, ""))[1])
@@ -83,13 +82,13 @@ def external(config: VoxcelebCsvConfig) -> dict[str, str]:
     return {path.name: digests([path])[path], "mirror": mirror.digest()}
 
 
-def _parse(line: Mapping[str, str]) -> tuple[str, str, dict[str, Any]]:
+def _parse(line: Mapping[str, str]) -> tuple[str, str, SourceTrack]:
     """One line -> video id, person id, track."""
     video, _, person = line["video_id"].partition("#")
     video = cells.name(video)
     person = cells.name(line.get("person_id") or person or video)
-    checked_id("video_id", video)
-    checked_id("person_id", person)
+    check_id("video_id", video)
+    check_id("person_id", person)
     if person in cells.EMPTY:  # a name that many would share
         raise BadLine("malformed_row", f"person_id {person!r}: an empty cell that became a word")
     if line["partition"] not in PARTITIONS:

@@ -11,14 +11,23 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.preprocess.sources import Listing
-from pipelines.preprocess.sources.common.files import YOUTUBE_ID, BadLine, checked_id, reject
-from pipelines.preprocess.sources.common.mirror import Mirror
+from pipelines.preprocess.sources.common.files import YOUTUBE_ID, BadLine, check_id, digests, metadata_file
+from pipelines.preprocess.sources.common.mirror import Mirror, scan
+from pipelines.preprocess.sources.common.rows import (
+    Place,
+    Reject,
+    SourceRecording,
+    SourceTrack,
+    reject,
+)
 from pipelines.preprocess.sources.common.tracks import LARGEST, LONGEST, MILLISECONDS, in_order, track
+from storage.uris import LocalPath
 
 MOST_SHARE = 1.5
 """A box with a larger number is not in shares of the frame."""
@@ -27,18 +36,45 @@ MOST_DIGITS = 300
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipJsonConfig:
+    json: LocalPath = ""
+    """The metadata file."""
+    mirror: LocalPath = ""
+    """Folder of whole videos named {YouTube id}.mp4, or of cut clips named {clip}.mp4, or as another kind of
+    video. Recordings that are not there are rejected at download. Empty: they are fetched from YouTube."""
+    grow: float = 0.02
+    """Growth of a box in shares on each side, as a share of the frame; boxes in pixels stay as they are."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.grow <= 1:
+            raise ValueError(f"grow {self.grow}: expected a share from 0 to 1")
+
+
+def files_of(source: str, config: ClipJsonConfig) -> tuple[Path, Mirror]:
+    """The metadata file and the mirror. UserError, with the name of the setting, where one is not there."""
+    path = metadata_file(config.json, f"data.NAME.{source}.json")
+    return path, scan(config.mirror, f"data.NAME.{source}.mirror")
+
+
+def digest_files(source: str, config: ClipJsonConfig) -> dict[str, str]:
+    """sha256 of the file, and a digest of the mirror's listing."""
+    path, mirror = files_of(source, config)
+    return {path.name: digests([path])[path], "mirror": mirror.digest()}
+
+
 def listing(path: Path, mirror: Mirror, grow: float, pixels: bool) -> Listing:
-    """A row a video with the tracks of all its clips; a clip that the mirror holds cut is a row of its own.
+    """A row a video with the tracks of all its clips, or a cut clip that the mirror holds, sorted by id.
 
     grow: share of the frame by which a box grows on each side. pixels: boxes may be in pixels.
     """
-    tracks: dict[str, list[dict[str, Any]]] = {}
-    cut: dict[str, tuple[str, dict[str, Any]]] = {}
-    rejects: list[dict] = []
+    tracks: dict[str, list[SourceTrack]] = {}
+    cut: dict[str, tuple[str, SourceTrack]] = {}
+    rejects: list[Reject] = []
     seen: set[str] = set()
     for key, line, value in clips(path):
         try:
-            checked_id("clip", key)
+            check_id("clip", key)
             if key in seen:
                 raise BadLine("duplicate_row", f"clip {key} is listed before")
             video, found = parse(value, grow, pixels)
@@ -53,19 +89,16 @@ def listing(path: Path, mirror: Mirror, grow: float, pixels: bool) -> Listing:
             cut[key] = (video, track(0, length, MILLISECONDS, (1, 1), (0, 0, 1, 1)))
         else:
             tracks.setdefault(video, []).append(found)
-    rows = [
-        {"id": video, "identity": video, **mirror.place(video, video), "tracks": in_order(own)}
-        for video, own in tracks.items()
-    ]
-    rows += [
-        {"id": key, "identity": video, **mirror.place(key), "tracks": [one]}
-        for key, (video, one) in cut.items()
-    ]
-    rows = [{**row, "split": "", "seed": 0} for row in sorted(rows, key=lambda row: row["id"])]
-    return Listing(rows, rejects)
+    rows = [_row(video, video, mirror.place(video, video), in_order(own)) for video, own in tracks.items()]
+    rows += [_row(key, video, mirror.place(key), [one]) for key, (video, one) in cut.items()]
+    return Listing(sorted(rows, key=lambda row: row["id"]), rejects)
 
 
-def parse(clip: Any, grow: float, pixels: bool) -> tuple[str, dict[str, Any]]:
+def _row(id: str, identity: str, place: Place, tracks: list[SourceTrack]) -> SourceRecording:
+    return {"id": id, "identity": identity, "split": "", **place, "seed": 0, "tracks": tracks}
+
+
+def parse(clip: object, grow: float, pixels: bool) -> tuple[str, SourceTrack]:
     """The value of one clip -> YouTube id, track."""
     if not isinstance(clip, dict):
         raise BadLine("malformed_row", "expected a mapping with ytb_id, duration and bbox")
@@ -101,7 +134,7 @@ def parse(clip: Any, grow: float, pixels: bool) -> tuple[str, dict[str, Any]]:
     return video, track(*ticks, MILLISECONDS, size, grown)
 
 
-def _number(values: Mapping[str, Any], name: str) -> float:
+def _number(values: Mapping[str, object], name: str) -> float:
     value = values.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise BadLine("malformed_row", f"{name} {str(value)[:40]!r} is not a number")

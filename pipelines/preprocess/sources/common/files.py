@@ -66,18 +66,12 @@ def name_with_hash(safe: str, full: str) -> str:
     return f"{safe[: LONGEST_NAME - len(digest) - 1]}-{digest}"
 
 
-def reject(id: str, file: Path | str, line: int, code: str, sentence: str) -> dict:
-    """A source row that is left out: line 0 = the file as a whole. Names that are not UTF-8 show as '?'."""
-    texts = {"id": id, "file": str(file), "code": code, "sentence": sentence}
-    return {"line": line} | {name: text.encode(errors="replace").decode() for name, text in texts.items()}
-
-
 def is_utf8(path: Path | str) -> bool:
     """Other names cannot be written down; Python keeps their bytes as surrogates."""
     return not any("\ud800" <= char <= "\udfff" for char in str(path))
 
 
-def checked_id(what: str, text: str) -> str:
+def check_id(what: str, text: str) -> str:
     """The text if it is safe as an id and as a part of a file's name; BadLine if not."""
     if not SAFE_ID.fullmatch(text):
         quoted = text if len(text) <= 80 else f"{text[:80]}..."

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.preprocess.sources.common.files import VIDEOS, YOUTUBE_ID, is_utf8, short_name, walk
+from pipelines.preprocess.sources.common.rows import Place, SourceRecording, SourceTrack
 from pipelines.preprocess.sources.common.tracks import in_order
 
 USUAL = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
@@ -28,7 +28,7 @@ class Mirror:
     def __contains__(self, name: str) -> bool:
         return name in self.files
 
-    def place(self, name: str, youtube: str = "") -> dict[str, Any]:
+    def place(self, name: str, youtube: str = "") -> Place:
         """uri, sha256 and spec of a recording: its file; without a mirror its address on YouTube, if it has
         one; else none, which is rejected at download."""
         if name not in self.files:
@@ -73,14 +73,22 @@ def _extension(path: Path) -> str:
 
 
 def rows_of(
-    tracks: Mapping[tuple[str, str], list[dict[str, Any]]], splits: Mapping[str, str], mirror: Mirror
-) -> list[dict[str, Any]]:
+    tracks: Mapping[tuple[str, str], list[SourceTrack]], splits: Mapping[str, str], mirror: Mirror
+) -> list[SourceRecording]:
     """Tracks of each (YouTube id, person), and the persons' splits -> rows of recordings. A video that shows
     several persons of the set is a recording for each."""
     persons = Counter(video for video, _ in tracks)
-    rows = []
+    rows: list[SourceRecording] = []
     for (video, person), own in sorted(tracks.items()):
         id = video if persons[video] == 1 else short_name(f"{video}-{person}")
-        row: dict[str, Any] = {"id": id, "identity": person, "split": splits[person]}
-        rows.append(row | mirror.place(video, video) | {"seed": 0, "tracks": in_order(own)})
+        rows.append(
+            {
+                "id": id,
+                "identity": person,
+                "split": splits[person],
+                **mirror.place(video, video),
+                "seed": 0,
+                "tracks": in_order(own),
+            }
+        )
     return rows

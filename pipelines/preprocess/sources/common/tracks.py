@@ -1,9 +1,7 @@
 """Tracks: where a source says a face is in a recording, and what follows from that.
 
-A track holds start and end (whole ticks, end exclusive) of a clock of `fps` ticks a second, a box (left, top,
-right, bottom) in a frame of `width` x `height`, within which the face stays all that time, and by how much of
-its sides the box is yet to `grow` on each side to make a crop: 0 where the source's boxes are crops. What a
-source cannot know reads 0:
+The face stays within the box of a track (`rows.SourceTrack`) all its time. `grow` is 0 where the source's
+boxes are crops. What a source cannot know reads 0:
   fps 0               the ticks are the recording's own frames
   width 0             only the height is known: both directions scale alike
   width 0, height 0   the box is in pixels of the recording, of which a copy may be a smaller version
@@ -13,11 +11,13 @@ A frame of 1 x 1 means that the box is in shares of the frame.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+
+from pipelines.preprocess.sources.common.rows import SourceTrack
 
 MILLISECONDS = 1000
 """The clock of sources that give seconds, in ticks a second."""
@@ -29,7 +29,7 @@ LARGEST = 2**16
 
 def track(
     start: int, end: int, fps: float, size: tuple[int, int], box: Iterable[float], grow: float = 0.0
-) -> dict[str, Any]:
+) -> SourceTrack:
     """size = width, height."""
     return {
         "start": start,
@@ -42,7 +42,7 @@ def track(
     }
 
 
-def in_pixels(track: Mapping[str, Any], width: int, height: int) -> list[float]:
+def in_pixels(track: SourceTrack, width: int, height: int) -> list[float]:
     """The box in pixels of a copy of the recording that is width x height."""
     if not track["height"]:
         return [float(edge) for edge in track["box"]]
@@ -51,13 +51,13 @@ def in_pixels(track: Mapping[str, Any], width: int, height: int) -> list[float]:
     return [edge * zoom for edge, zoom in zip(track["box"], (across, down) * 2, strict=True)]
 
 
-def in_seconds(track: Mapping[str, Any], fps: float) -> tuple[float, float]:
+def in_seconds(track: SourceTrack, fps: float) -> tuple[float, float]:
     """First and last second of the track in a recording of `fps` frames a second."""
     clock = track["fps"] or fps
     return track["start"] / clock, track["end"] / clock
 
 
-def span(tracks: Sequence[Mapping[str, Any]]) -> list[float]:
+def span(tracks: Sequence[SourceTrack]) -> list[float]:
     """[first, last] seconds that the tracks need; [] = all of the recording, or not known."""
     if not tracks or not all(track["fps"] for track in tracks):
         return []
@@ -66,8 +66,8 @@ def span(tracks: Sequence[Mapping[str, Any]]) -> list[float]:
 
 
 def overlapping(
-    tracks: Sequence[Mapping[str, Any]],
-) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    tracks: Sequence[SourceTrack],
+) -> list[tuple[SourceTrack, SourceTrack]]:
     """Neighbours in the order of their starts of which the second begins before the first ends."""
     # where the frame rate is not known it is one for all tracks of a recording, so any number orders them
     ordered = sorted(tracks, key=lambda track: in_seconds(track, 25))
@@ -78,7 +78,7 @@ def overlapping(
     ]
 
 
-def in_order(tracks: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def in_order(tracks: Iterable[SourceTrack]) -> list[SourceTrack]:
     """Sorted by time, then box: the order in which they were listed must not matter."""
     return sorted(tracks, key=lambda track: (*in_seconds(track, 25), track["box"]))
 
