@@ -144,14 +144,14 @@ def families(run: Run, corpus: str) -> None:
 def corpus_page(run: Run, corpus: str) -> None:
     """A page about the data, with the first instance of each stage."""
     # fmt: off
-    shown = {"keypoints": ("landmarks",), "fit3dmm": ("angles", "fit_error", "exp_coeffs"),
+    fields = {"keypoints": ("landmarks",), "fit3dmm": ("angles", "fit_error", "exp_coeffs"),
              "speech": ("speech",)}
-    first = {stage: next(iter(run.instances(stage, corpus)), None) for stage in shown}
+    first = {stage: next(iter(run.instances(stage, corpus)), None) for stage in fields}
     run.whole(run.at("corpus", corpus), "corpus.node:corpus", stage="corpus",
               reads={"recordings": Read(run.at("recordings", corpus), ("id", "split")),
                      "download": Read(run.at("download", corpus), ("probe",)),
                      "clips": Read(run.at("clips", corpus), ("frames", "clip", "crop")),
-                     **{stage: Read(run.at(f"{stage}.{name}", corpus), shown[stage])
+                     **{stage: Read(run.at(f"{stage}.{name}", corpus), fields[stage])
                         for stage, name in first.items() if name}},
               writes=("page",))
     # fmt: on

@@ -18,7 +18,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
 
 from storage import locations
 from storage.errors import StoreError, StoreUnreachable
@@ -112,7 +111,7 @@ class _Mine:
     def order(self) -> tuple[bool, int, str]:
         return (not self._facts["holding"], self._facts["ticket"], self.name)
 
-    def write(self, **changed: Any) -> None:
+    def write(self, **changed: object) -> None:
         with self._lock:  # a heartbeat under way must not bring a released claim back
             if not self._released.is_set():
                 self._facts |= changed
@@ -135,7 +134,7 @@ class _Mine:
 
 
 @contextmanager
-def held(
+def acquire(
     store: Store,
     node: str,
     key: str,
@@ -173,24 +172,24 @@ def _ahead(watch: Watch, key: str, mine: _Mine, patient: bool) -> str:
 
 
 @contextmanager
-def claimed(store: Store, node: str, key: str, *, run: str, terms: Lease = Lease()) -> Iterator[bool]:
+def try_claim(store: Store, node: str, key: str, *, run: str, terms: Lease = Lease()) -> Iterator[bool]:
     """Claim (node, key) without waiting; yields False where another run holds it. A claim of the same run is
     that of a worker which died at this work."""
     mine: _Mine | None = None
     try:
-        if not (taken := bool(_others(store, node, key, run, ""))):
+        if not (busy := bool(_others(store, node, key, run, ""))):
             mine = _Mine(store, node, key, run, terms, holding=True)
-            taken = _met_another(store, node, key, run, mine)
+            busy = _gives_way(store, node, key, run, mine)
     except StoreUnreachable:
-        taken = False  # only work is at stake; whether the store can take the result is seen soon enough
+        busy = False  # only work is at stake; whether the store can take the result is seen soon enough
     try:
-        yield not taken
+        yield not busy
     finally:
         if mine is not None:
             mine.release()
 
 
-def _met_another(store: Store, node: str, key: str, run: str, mine: _Mine) -> bool:
+def _gives_way(store: Store, node: str, key: str, run: str, mine: _Mine) -> bool:
     """Whether to give way to a claim made at the same time. Who is behind in order does at once; who is ahead
     looks whether the other one does: it may have looked before our claim was there, and be at work."""
     until = time.monotonic() + MEETING_SECONDS

@@ -204,9 +204,9 @@ class VideoDriver:
         if self.reenactor.needs_full_video:
             yield from map(self.reenactor.motion, prefetch(self.faces(), PREFETCH))
         else:
-            yield from self._hold_last(on_faces)
+            yield from self._repeat_last(on_faces)
 
-    def _hold_last(self, on_faces: OnFaces | None) -> Iterator[Motion]:
+    def _repeat_last(self, on_faces: OnFaces | None) -> Iterator[Motion]:
         last: Motion | None = None
         waiting = 0  # frames before the first face
         for batch in prefetch(self.faces(), PREFETCH):

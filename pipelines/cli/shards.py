@@ -31,7 +31,7 @@ def shards() -> None:
 def inspect(
     path: Path, sample: str | None, sheet: Path | None, others: tuple[Path, ...], mesh: Path | None
 ) -> None:
-    """Print the samples of a shard and the fields of one, with types, shapes and ranges.
+    """Print a shard's samples and the fields of one. With types, shapes and ranges.
 
     \b
     Example:
@@ -43,10 +43,10 @@ def inspect(
         click.echo(line)
     if sheet is None:
         return
-    from pipelines.shards.contact_sheet import draw_sheet
+    from pipelines.shards.contact_sheet import write_sheet
 
     keys = [sample] if sample else list(samples(path))[:SHEET_SAMPLES]
-    notes = draw_sheet(sheet, [gather_fields(path, key, others) for key in keys], mesh)
+    notes = write_sheet(sheet, [gather_fields(path, key, others) for key in keys], mesh)
     click.echo(f"\ndrew {len(keys)} samples to {sheet}")
     for line in notes:
         click.echo(f"  {line}")
@@ -55,7 +55,7 @@ def inspect(
 @shards.command("validate")
 @click.argument("paths", type=SHARD, nargs=-1, required=True, metavar="PATH...")
 def validate(paths: tuple[Path, ...]) -> None:
-    """Check shards as any reader would meet them; a line for each fault, exit 1 if there is one.
+    """Check shards as any reader meets them. A line for each fault, exit 1 if there is one.
 
     \b
     Example:

@@ -123,7 +123,7 @@ class Executor(Protocol):
 def take_pack(job: PackJob, run: Stage, store: Store, machines: Machines | None = None) -> PackResult:
     """Build a pack, unless another driver is building it or has built it since it was planned. run: of the
     inputs alone (`StageCall.bind`)."""
-    with leases.claimed(store, job.stage, job.key, run=job.run) as mine:
+    with leases.try_claim(store, job.stage, job.key, run=job.run) as mine:
         if not mine:
             return PackResult(job.key, (), 0, held=True)
         return built_elsewhere(job, store) or build_pack(job, run, store, machines)

@@ -166,7 +166,7 @@ class Runner:
 
         store, give_up = self.planner.store, self.cancel.is_set
         terms = {"run": self.run_id, "waiting": waiting, "give_up": give_up, "terms": self.lease}
-        with leases.held(store, node.stage, plan.key, **terms) as waited:
+        with leases.acquire(store, node.stage, plan.key, **terms) as waited:
             if self.cancel.is_set():
                 raise Cancelled("interrupted before it started")
             if waited and (plan := self.planner.node(node, plans)).settled:

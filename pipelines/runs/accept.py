@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 from pipelines.engine.code import Code
 from pipelines.engine.fingerprint import SCHEME, changed_code, described, entries, fingerprint
@@ -26,7 +25,7 @@ from storage import locations
 from storage.files import Store, sha256_file
 
 GOLDENS = "tests/golden"
-SHOWN = 4
+MOST = 4
 
 
 def accept(planner: Planner, plan: NodePlan, reason: str) -> str:
@@ -42,7 +41,7 @@ def accept(planner: Planner, plan: NodePlan, reason: str) -> str:
         parts = ("config", "weights", "tools", "packages", "inputs")
         changed = [n for p in parts for n, _, _ in difference(getattr(old, p), getattr(now, p))]
         raise UserError(
-            f"{name}: more than code changed ({', '.join(changed[:SHOWN])}); only a run can answer for that"
+            f"{name}: more than code changed ({', '.join(changed[:MOST])}); only a run can answer for that"
         )
     if old.key == now.key:
         raise UserError(f"{name}: its code did not change; it runs because: {'; '.join(plan.reasons)}")
@@ -70,13 +69,13 @@ def accept_since(planner: Planner, commit: str, reason: str, nodes: Collection[s
 
 
 def _accept_node(
-    planner: Planner, node: Node, before: Code, reason: str, more: dict[str, Any]
+    planner: Planner, node: Node, before: Code, reason: str, more: dict[str, object]
 ) -> Iterator[str]:
     name, stage, store = node.name, node.stage, planner.store
     now = fingerprint(node, planner.config, planner.env)
     named = entries(node, planner.config, before)
-    if lacking := [entry for entry in named if not before.holds(entry)]:
-        yield f"{name}: left as it is, that commit has no {', '.join(lacking[:SHOWN])}"
+    if missing := [entry for entry in named if not before.holds(entry)]:
+        yield f"{name}: left as it is, that commit has no {', '.join(missing[:MOST])}"
         return
     old = replace(now, code=before.digest(named))
     if old.key == now.key or store.exists(locations.accept(stage, now.key)):
@@ -96,7 +95,7 @@ def _write(
     new: str,
     symbols: list[str],
     reason: str,
-    more: dict[str, Any] | None = None,
+    more: dict[str, object] | None = None,
 ) -> str:
     before = locations.accept(node.stage, old)
     stands_for = store.read_json(before)["as"] if store.exists(before) else old
@@ -108,15 +107,15 @@ def _write(
         "symbols": symbols,
     }
     store.write_json(locations.accept(node.stage, new), record | (more or {}))
-    shown = ", ".join([*symbols[:SHOWN], *([f"{len(symbols) - SHOWN} more"] if symbols[SHOWN:] else [])])
-    return f"{node.name}: outputs of {stands_for[:12]} accepted for changed {shown}"
+    names = ", ".join([*symbols[:MOST], *([f"{len(symbols) - MOST} more"] if symbols[MOST:] else [])])
+    return f"{node.name}: outputs of {stands_for[:12]} accepted for changed {names}"
 
 
 def _goldens(commit: str) -> dict[str, str]:
     """The golden files and their sha256, which are those of the commit."""
     changed = _git("diff", "--name-only", "--diff-filter=DM", commit, "--", GOLDENS).decode().split()
     if changed:
-        names = ", ".join(changed[:SHOWN])
+        names = ", ".join(changed[:MOST])
         raise UserError(
             f"{names} changed since {commit[:12]}: numbers did, and only a run can answer for that"
         )

@@ -42,7 +42,7 @@ def garbage(
         for entry in some:
             node = entry.name.split("/")[1]
             alive = node in spared if top in ("packs", "manifests") else False
-            if entry.mtime < before and not alive and not _used(top, entry, found):
+            if entry.mtime < before and not alive and not _is_used(top, entry, found):
                 result.found[node].append((entry.name, entry.size))
     return result
 
@@ -67,7 +67,7 @@ def _key(entry: Entry) -> Key:
     return node, name.split(".")[0].split("-")[0]
 
 
-def _used(top: str, entry: Entry, found: Reach) -> bool:
+def _is_used(top: str, entry: Entry, found: Reach) -> bool:
     node, key = _key(entry)
     if top == "packs":
         return (node, key) in found.packs or entry.mtime >= found.since.get(node, float("inf"))

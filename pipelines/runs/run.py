@@ -72,7 +72,7 @@ def run_pipeline(
         _record_reuse(session, plans, console)
         _print_summary(session, plans, console)
         return 0
-    snapshot.hold()
+    snapshot.retain()
     console.out("")
     session.store.check_writable()
     format.mark(session.store)
@@ -150,7 +150,7 @@ def _execute(
         ui = f"reenact ui{store_option(session.store.uri)}"
         console.out(f"MLflow did not take all events ({tracker.trouble}); `{ui}` or the next run sends them")
     session.save_caches()
-    if edited := snapshot.edited():
+    if edited := snapshot.edited_files():
         names = ", ".join([*edited[:3], *([f"{len(edited) - 3} more"] if edited[3:] else [])])
         console.out(f"note: edited meanwhile: {names}; this run used the code as it was at its start")
     if outcome.exit_code == 130:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 KEPT = 4
 """Latest snapshots that are kept though no run uses them: their compiled modules save the next one time."""
 
-_held: list[IO[str]] = []
+_locks: list[IO[str]] = []
 
 
 def checkout() -> Path:
@@ -66,7 +66,7 @@ def take(folder: Path, root: Path = ROOT) -> Path:
                 aside.rename(target)
         shutil.rmtree(aside, ignore_errors=True)
     os.utime(target)
-    hold(target)
+    retain(target)
     _prune(folder)
     return target
 
@@ -83,11 +83,11 @@ def _remove(target: Path) -> None:
         target.unlink(missing_ok=True)
 
 
-def hold(root: Path = ROOT) -> None:
+def retain(root: Path = ROOT) -> None:
     """Keep others from deleting this snapshot while this process lives."""
-    lock = root.with_name(f"{root.name}.lock").open("a")
-    fcntl.flock(lock, fcntl.LOCK_SH)
-    _held.append(lock)
+    file = root.with_name(f"{root.name}.lock").open("a")
+    fcntl.flock(file, fcntl.LOCK_SH)
+    _locks.append(file)
 
 
 def _prune(folder: Path) -> None:
@@ -120,7 +120,7 @@ def digest(root: Path) -> str:
     return total.hexdigest()
 
 
-def edited() -> list[str]:
+def edited_files() -> list[str]:
     """Files of the checkout that differ from the snapshot that this process runs from."""
     here, there = ROOT, checkout()
     names = sorted({*files(here), *files(there)})

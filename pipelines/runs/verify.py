@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from pipelines.runs.retention import reach
 from storage import leases, ledger, locations
@@ -39,16 +39,16 @@ def verify(store: Store) -> Iterator[Fault]:
             try:
                 listed[node] |= {row.pack: row for row in read_manifest(store, node, key)}
             except Damaged as error:
-                yield _damaged(error, locations.manifest(node, key), node)
+                yield _fault_of(error, locations.manifest(node, key), node)
     for node in sorted({*store.folders("packs"), *listed}):
         yield from _packs(store, node, listed.get(node, {}))
     for node in store.folders("whole"):
         for folder in store.folders(locations.wholes(node)):
             yield from _whole(store, node, f"{locations.wholes(node)}/{folder}")
-    yield from _gone(store)
+    yield from _missing_artifacts(store)
 
 
-def _damaged(error: Damaged, path: str, node: str = "") -> Fault:
+def _fault_of(error: Damaged, path: str, node: str = "") -> Fault:
     """An error's text begins with the path, which is printed before it anyway."""
     return Fault(path, str(error).removeprefix(path).lstrip(": ").partition(";")[0], node)
 
@@ -77,7 +77,7 @@ def _pack(store: Store, node: str, pack: str, size: int) -> Iterator[Fault]:
     try:
         units = read_pack_record(store, node, pack)
     except Damaged as error:
-        yield _damaged(error, locations.pack_record(node, pack), node)
+        yield _fault_of(error, locations.pack_record(node, pack), node)
         return
     samples = [sample for unit in units for sample in unit.samples]
     if size != (expected := shard_size(samples)):
@@ -103,7 +103,7 @@ def _whole(store: Store, node: str, folder: str) -> Iterator[Fault]:
     try:
         sums = dict(store.read_json(path, "digest", "sizes", "sha256")["sha256"])
     except Damaged as error:
-        yield _damaged(error, path, node)
+        yield _fault_of(error, path, node)
         return
     except (TypeError, ValueError):
         yield Fault(path, "its sha256 are no list by file name", node)
@@ -139,9 +139,11 @@ def _best(store: Store, node: str, folder: str) -> Iterator[Fault]:
 def _small_files(store: Store) -> Iterator[Fault]:
     for top, names in (("keys", ("fingerprint", "run_id")), ("accepts", ("as",))):
         for entry in store.walk(top):
-            yield from _parsed(partial(store.read_json, entry.name, *names), entry.name)
+            yield from _check_reading(partial(store.read_json, entry.name, *names), entry.name)
     for entry in store.list("refs"):
-        yield from _parsed(partial(store.read_json, f"refs/{entry.name}", "artifacts"), f"refs/{entry.name}")
+        yield from _check_reading(
+            partial(store.read_json, f"refs/{entry.name}", "artifacts"), f"refs/{entry.name}"
+        )
     for node in store.folders("leases"):
         readable = {claim.name for claim in leases.claims(store, node)}
         for entry in store.list(locations.leases(node)):
@@ -159,14 +161,14 @@ def _small_files(store: Store) -> Iterator[Fault]:
         yield Fault(path, text.removeprefix(path).lstrip(",: "), "", then)
 
 
-def _parsed(read: Callable[[], Any], path: str) -> Iterator[Fault]:
+def _check_reading(read: Callable[[], object], path: str) -> Iterator[Fault]:
     try:
         read()
     except Damaged as error:
-        yield _damaged(error, path)
+        yield _fault_of(error, path)
 
 
-def _gone(store: Store) -> Iterator[Fault]:
+def _missing_artifacts(store: Store) -> Iterator[Fault]:
     """What is in use by the latest run of each name, or pinned, and is not there at all."""
     found = reach(store, 1, lambda _text: None)
     keyed, whole = {*store.folders("manifests"), *store.folders("packs")}, set(store.folders("whole"))
@@ -184,7 +186,7 @@ def _gone(store: Store) -> Iterator[Fault]:
 
 
 # --- what comes of it ---------------------------------------------------------------------------------------
-def outlook(faults: Iterable[Fault]) -> list[str]:
+def repair_steps(faults: Iterable[Fault]) -> list[str]:
     """What to delete, and what the next run then makes again."""
     faults = [fault for fault in faults if fault.then != "left"]
     lines = [f"delete {path}" for path in dict.fromkeys(f.path for f in faults if f.then == "delete")]

@@ -35,7 +35,7 @@ CLOSED = 0.1
 WAVE, MOUTH, MARK = (90, 120, 190), (214, 84, 60), (205, 208, 216)
 
 
-def draw_sheet(out: Path, clips: Sequence[Fields], mesh: Path | None = None) -> list[str]:
+def write_sheet(out: Path, clips: Sequence[Fields], mesh: Path | None = None) -> list[str]:
     """Write a PNG; returns what is missing on it, as sentences."""
     notes: list[str] = []
     blocks = [block(clip, _model(mesh), notes) for clip in clips if "frames" in clip]
@@ -71,7 +71,7 @@ def block(clip: Fields, model: MorphableModel, notes: list[str]) -> np.ndarray:
     matrices = matrices * (CELL / np.array([frames.shape[2], frames.shape[1]]))[:, None]
     clock = clip["frame_at"][at] if "frame_at" in clip else at
     which = list(zip(cells, clock, matrices, strict=True))
-    rows = [[draw_marks(cell.copy(), clip, t, matrix) for cell, t, matrix in which]]
+    rows = [[plot_marks(cell.copy(), clip, t, matrix) for cell, t, matrix in which]]
     if fits := _fits(clip, model, notes):
         rows.append([overlay_mesh(cell.copy(), fits, model, t, matrix) for cell, t, matrix in which])
     image = pictures.grid(rows, [f"{t / FPS:.2f} s" for t in clock])
@@ -95,7 +95,7 @@ def _heading(clip: Fields) -> str:
 
 
 # --- on the frames ------------------------------------------------------------------------------------------
-def draw_marks(image: np.ndarray, clip: Fields, t: int, matrix: np.ndarray) -> np.ndarray:
+def plot_marks(image: np.ndarray, clip: Fields, t: int, matrix: np.ndarray) -> np.ndarray:
     """Boxes and landmarks of the clip's frame t, drawn in place on (CELL,CELL,3); matrix (2,3): pixels of the
     clip -> of the cell."""
     if all(name in clip for name in ("boxes", "crop", "clip")):

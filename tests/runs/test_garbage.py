@@ -142,7 +142,7 @@ def test_packs_of_a_run_killed_days_ago_stay_until_a_later_one_finishes(project)
 def test_what_a_long_training_reads_stays_while_its_lease_lives(project):
     run(project)
     plans = project.plan()
-    claims = leases.held(project.store, "total", plans["total"].key, run="long")
+    claims = leases.acquire(project.store, "total", plans["total"].key, run="long")
     with claims:
         for amount in range(11, 17):
             project.set("add", amount=amount)

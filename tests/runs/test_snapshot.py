@@ -30,8 +30,8 @@ def source(tmp_path) -> Path:
 def release():
     """The locks that a test took in this process."""
     yield
-    while snapshot._held:
-        snapshot._held.pop().close()
+    while snapshot._locks:
+        snapshot._locks.pop().close()
 
 
 def test_a_snapshot_holds_the_packages_alone_and_cannot_be_written(source, tmp_path):
@@ -59,7 +59,7 @@ def test_old_snapshots_go_unless_a_run_holds_them(source, tmp_path):
         taken.append(snapshot.take(tmp_path / "code", source))
         os.utime(taken[-1], (i, i))
     assert all(one.exists() for one in taken)  # this process holds them all
-    for lock in snapshot._held[1:]:
+    for lock in snapshot._locks[1:]:
         fcntl.flock(lock, fcntl.LOCK_UN)
     (source / "models/code.py").write_text("NAME = 'last'\n")
     last = snapshot.take(tmp_path / "code", source)
@@ -72,7 +72,7 @@ import sys
 from pathlib import Path
 from pipelines.runs import snapshot
 if snapshot.inside():
-    print(snapshot.ROOT, snapshot.checkout(), sys.argv[1:], snapshot.edited())
+    print(snapshot.ROOT, snapshot.checkout(), sys.argv[1:], snapshot.edited_files())
 else:
     Path("models/code.py").write_text("NAME = 'edited'")
     snapshot.enter(Path(sys.argv[1]), ["run", "a b"])

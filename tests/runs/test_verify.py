@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.engine.runner import Runner
 from pipelines.runs.lineage import find_artifact, trace, trace_recording
-from pipelines.runs.verify import outlook, verify
+from pipelines.runs.verify import repair_steps, verify
 from storage import checkpoints, ledger, locations
 from tests.toy_project import InProcess
 
@@ -33,7 +33,7 @@ def first(project, top, ending):
 
 def follow(project):
     """Do what verify says to do, and run."""
-    for line in outlook(faults(project)):
+    for line in repair_steps(faults(project)):
         if line.startswith("delete "):
             project.store.delete(line.removeprefix("delete "))
         elif line.startswith("take the lines"):
@@ -46,7 +46,7 @@ def follow(project):
 
 def test_an_intact_store_has_no_faults(recorded):
     assert list(verify(recorded.store)) == []
-    assert outlook([]) == []
+    assert repair_steps([]) == []
 
 
 def test_every_fault_is_listed_and_the_way_out_is_true(recorded):
@@ -64,7 +64,7 @@ def test_every_fault_is_listed_and_the_way_out_is_true(recorded):
     assert [found[path].then for path in (cut, flipped, gone, garbled)] == [
         "rebuilt", "delete", "rebuilt", "delete",
     ]  # fmt: skip
-    lines = outlook(found.values())
+    lines = repair_steps(found.values())
     assert sorted(lines[:-1]) == sorted(f"delete {path}" for path in (flipped, garbled))
     assert [name in lines[-1] for name in ("double (1", "add (1", "side (1", "report (1", "total")] == [
         True, True, True, True, False,

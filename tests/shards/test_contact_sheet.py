@@ -9,9 +9,9 @@ from pipelines.shards.contact_sheet import (
     DETECTED,
     TRACKED,
     block,
-    draw_marks,
     opening,
     overlay_mesh,
+    plot_marks,
     sound_strip,
 )
 
@@ -39,7 +39,7 @@ def test_boxes_are_drawn_in_pixels_of_the_clip():
         "boxes": np.tile(np.array([148, 98, 244, 194], np.float32), (10, 1)),
         "face_box": np.tile(np.array([12, 12, 84, 84], np.float32), (10, 1)),
     }
-    image = draw_marks(np.zeros((CELL, CELL, 3), np.uint8), clip, 0, TWICE)
+    image = plot_marks(np.zeros((CELL, CELL, 3), np.uint8), clip, 0, TWICE)
     assert (image[48, 60] == TRACKED).all()  # (98 - 50) / 192 * 96 * 2
     assert (image[24, 60] == DETECTED).all()
     assert not image[4, 4].any()

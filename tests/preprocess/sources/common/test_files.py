@@ -8,7 +8,7 @@ from pipelines.preprocess.sources.common.files import (
     LONGEST_NAME,
     SAFE_ID,
     BadLine,
-    checked_id,
+    check_id,
     safe_name,
     short_name,
 )
@@ -48,4 +48,4 @@ def test_the_longest_names_and_field_fit_into_a_name_of_tar():
 
 def test_an_id_that_a_shard_cannot_hold_is_refused_with_the_limit():
     with pytest.raises(BadLine, match=r"expected 1 to 32 letters"):
-        checked_id("video_id", "x" * (LONGEST_NAME + 1))
+        check_id("video_id", "x" * (LONGEST_NAME + 1))
