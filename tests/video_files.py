@@ -88,3 +88,8 @@ def face_video(portrait, tmp_path_factory, helpers):
     frames = np.stack([portrait[:320, 100 - t : 420 - t] for t in range(75)])
     path = tmp_path_factory.mktemp("video") / "face.mp4"
     return helpers.write_video(path, frames, sound=tone(3))
+
+
+def grey(levels, height=48, width=64):
+    """Grey levels (n,) -> frames (n,height,width,3) uint8."""
+    return np.repeat(np.array(levels, np.uint8), height * width * 3).reshape(-1, height, width, 3)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipelines.media import tool
-from tests.video_files import face_video, helpers, nets, portrait, predictor
+from tests.video_files import face_video, grey, helpers, nets, portrait, predictor
 
 __all__ = ["face_video", "helpers", "nets", "portrait", "predictor"]
 
@@ -102,3 +102,14 @@ def put_on_path(tmp_path, monkeypatch):
 
     yield put
     tool.tool.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def flash(tmp_path_factory, helpers):
+    """4 s at 25 fps: frame 30 is white, and a click begins at its second 1.2."""
+    levels = np.full(100, 20)
+    levels[30] = 235
+    sound = np.zeros(4 * 44_100, np.float32)
+    sound[int(1.2 * 44_100) : int(1.2 * 44_100) + 200] = 0.9
+    path = tmp_path_factory.mktemp("media") / "flash.mp4"
+    return helpers.write_video(path, grey(levels), sound=sound)

@@ -1,33 +1,18 @@
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
 from pipelines import media
-from pipelines.errors import Rejected, Transient
-
-
-def grey(levels, height=48, width=64):
-    return np.repeat(np.array(levels, np.uint8), height * width * 3).reshape(-1, height, width, 3)
+from pipelines.errors import Rejected
+from tests.video_files import grey
 
 
 def code_of(path):
     with pytest.raises(Rejected) as caught:
         media.probe(path)
     return caught.value.code
-
-
-@pytest.fixture(scope="module")
-def flash(tmp_path_factory, helpers):
-    """4 s at 25 fps: frame 30 is white, and a click begins at its second 1.2."""
-    levels = np.full(100, 20)
-    levels[30] = 235
-    sound = np.zeros(4 * 44_100, np.float32)
-    sound[int(1.2 * 44_100) : int(1.2 * 44_100) + 200] = 0.9
-    path = tmp_path_factory.mktemp("media") / "flash.mp4"
-    return helpers.write_video(path, grey(levels), sound=sound)
 
 
 def test_probe_tells_size_rate_and_sound(flash):
@@ -70,10 +55,6 @@ def test_uneven_timestamps_are_followed(tmp_path, helpers):
     assert frames[media.nearest(found, np.array([0.32]))].mean() == pytest.approx(
         90, abs=4
     )  # second 0.32: 0.5 is nearer
-
-
-def test_nearest_prefers_the_earlier_frame_on_a_tie():
-    assert media.nearest(np.array([0.0, 0.08]), np.arange(3) / 25).tolist() == [0, 0, 1]
 
 
 def test_a_span_gives_the_frames_of_the_whole(tmp_path, helpers):
@@ -254,43 +235,6 @@ def test_turned_video_is_probed_as_shown(tmp_path, helpers):
     assert frames.shape == (3, 64, 48, 3)
 
 
-def test_a_log_is_read_while_it_grows_and_whole_at_the_end(flash):
-    from pipelines.media.decoding import _ffmpeg_output
-
-    probed = media.probe(flash)
-    with media.FfmpegPipe(_ffmpeg_output(flash, probed, (64, 48), None, None, 1), 60) as pipe:
-        lines = []
-        for _ in range(100):
-            assert pipe.fill(memoryview(bytearray(64 * 48 * 3))) == 64 * 48 * 3
-            lines += pipe.lines()
-        assert pipe.fill(memoryview(bytearray(1))) == 0
-    lines += pipe.lines()
-    assert sum("] n:" in line for line in lines) == 100
-
-
-def test_a_buffer_is_filled_whole_but_for_the_end(flash):
-    from pipelines.media.decoding import _ffmpeg_output
-
-    size = 64 * 48 * 3
-    output = _ffmpeg_output(flash, media.probe(flash), (64, 48), None, None, 1)
-    with media.FfmpegPipe(output, 60) as pipe:
-        whole = pipe.read()
-    buffer, parts = bytearray(7 * size + 5), []
-    with media.FfmpegPipe(output, 60) as pipe:
-        while count := pipe.fill(memoryview(buffer)):
-            parts.append(bytes(buffer[:count]))
-    assert b"".join(parts) == whole
-    assert [len(part) for part in parts] == [7 * size + 5] * 14 + [100 * size - 14 * (7 * size + 5)]
-
-
-def test_a_hung_ffmpeg_is_killed_and_named(flash):
-    import ffmpeg
-
-    endless = ffmpeg.output(ffmpeg.input("anullsrc", format="lavfi", re=None), "pipe:", format="f32le")
-    with pytest.raises(Transient, match="longer than 1 s"):
-        media.run_ffmpeg(endless, timeout=1)
-
-
 def test_a_video_of_larger_frames_than_any_camera_makes_is_rejected_before_one_is_decoded(tmp_path):
     """Only its header says so: no packet holds a frame at all."""
     with av.open(tmp_path / "bomb.mov", "w") as container:
@@ -304,12 +248,3 @@ def test_a_video_of_larger_frames_than_any_camera_makes_is_rejected_before_one_i
     with pytest.raises(Rejected, match="13,000 x 13,000 pixels, expected at most 64,000,000") as caught:
         media.probe(tmp_path / "bomb.mov")
     assert caught.value.code == "too_large"
-
-
-def test_a_relative_name_with_a_colon_is_a_file(tmp_path, helpers, monkeypatch):
-    """ffmpeg takes what stands before a colon for a protocol."""
-    path, name = helpers.write_video(tmp_path / "a.mp4", grey([90] * 5)), Path("12:30.mp4")
-    path.rename(tmp_path / name)
-    monkeypatch.chdir(tmp_path)
-    frames, _ = media.read_frames(name, media.probe(name), (64, 48))
-    assert len(frames) == 5

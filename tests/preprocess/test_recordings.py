@@ -81,15 +81,6 @@ def test_table_is_the_same_bytes_twice(corpus, tmp_path):
     ).read_bytes()
 
 
-def test_long_tables_are_built_in_parts_that_do_not_show(corpus, tmp_path, monkeypatch):
-    for rows_at_once in (5, 1000):
-        monkeypatch.setattr("pipelines.preprocess.recordings.ROWS_AT_ONCE", rows_at_once)
-        (tmp_path / str(rows_at_once)).mkdir()
-        list_recordings(context(folder(corpus), tmp_path / str(rows_at_once)))
-    short, long = (tmp_path / name / "recordings.parquet" for name in ("5", "1000"))
-    assert short.read_bytes() == long.read_bytes()
-
-
 def test_tracks_survive_the_table(tmp_path):
     (tmp_path / "m.csv").write_text(
         "video_id,start,end,bbox,fps,width,height,partition,person_id\nv,3,9,1-2-30-34,25,64,36,train,p\nw,x\n"

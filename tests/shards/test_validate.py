@@ -12,6 +12,7 @@ from pipelines.cli.main import main
 from pipelines.shards.validate import check
 from storage import frame_codec, shards
 from storage.families import UnitRecord, pack_record_bytes
+from tests.storage.shard_files import write_shard
 
 KEYS = ("ann#rec1#000000#000004", "bob#rec2#000000#000004")
 
@@ -29,7 +30,7 @@ def sample(key, count=4, **changed):
 
 def written(path, samples):
     """A shard with its index beside it."""
-    records = shards.write_shard(path, [shards.encode_sample(s) for s in samples])
+    records = write_shard(path, [shards.encode_sample(s) for s in samples])
     unit = UnitRecord(unit="u", key="k", status="ok", samples=tuple(records))
     path.with_suffix(".parquet").write_bytes(pack_record_bytes([unit]))
     return path
@@ -68,7 +69,7 @@ def test_a_shard_of_ours_passes_with_its_index(shard):
 @pytest.mark.parametrize("codec", list(frame_codec.EXTENSIONS))
 def test_every_way_to_store_frames_passes(tmp_path, codec):
     images = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), dtype=np.uint8)
-    stored = frame_codec.encoded(images, codec)
+    stored = frame_codec.encode_images(images, codec)
     assert check(written(tmp_path / "a.tar", [sample(KEYS[0], frames=stored)])).faults == []
 
 
@@ -196,7 +197,7 @@ def test_the_command_ends_with_1_and_a_line_a_fault(shard, tmp_path):
 
 def test_a_raw_recording_is_opened_and_not_only_counted(tmp_path):
     images = np.random.default_rng(0).integers(0, 255, (5, 64, 64, 3), dtype=np.uint8)
-    video = frame_codec.encoded(images, "h264").data
+    video = frame_codec.encode_images(images, "h264").data
     for data, fine in ((video, True), (video[:300], False)):
         path = written(tmp_path / "raw.tar", [{"__key__": "rec1", "video": data, "probe": {"width": 64}}])
         assert (not check(path).faults) == fine
@@ -204,7 +205,7 @@ def test_a_raw_recording_is_opened_and_not_only_counted(tmp_path):
 
 def test_a_text_in_place_of_a_recording_opens_no_file_that_it_lists(tmp_path, monkeypatch):
     images = np.random.default_rng(0).integers(0, 255, (5, 64, 64, 3), dtype=np.uint8)
-    (tmp_path / "own.mp4").write_bytes(frame_codec.encoded(images, "h264").data)
+    (tmp_path / "own.mp4").write_bytes(frame_codec.encode_images(images, "h264").data)
     monkeypatch.chdir(tmp_path)
     listing = b"ffconcat version 1.0\nfile own.mp4\n"
     path = written(tmp_path / "raw.tar", [{"__key__": "rec1", "video": listing, "probe": {"width": 64}}])

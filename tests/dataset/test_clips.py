@@ -1,0 +1,51 @@
+import pickle
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pipelines.dataset.clips import StoredClip, open_clips
+from tests.train.conftest import FakeFamily
+
+
+def artifact(samples):
+    return SimpleNamespace(family=lambda: FakeFamily(samples))
+
+
+@pytest.fixture
+def inputs(family):
+    """All clips have landmarks but the last; a view of every clip shows white frames."""
+    last = family.keys[-1]
+    views = {key: sample | {"frames": np.full_like(sample["frames"], 255)}
+             for key, sample in family.samples.items()}  # fmt: skip
+    points = {key: sample for key, sample in family.samples.items() if key != last}
+    return {"clips": artifact(family.samples), "keypoints": artifact(points), "views": artifact(views)}
+
+
+def test_clips_are_those_that_every_family_has(inputs, family):
+    _, keys = open_clips(inputs, {"clips": ("frames",), "keypoints": ("landmarks",)})
+    assert keys == family.keys[:-1]
+
+
+def test_frames_come_from_the_view_that_is_named(inputs, family):
+    reads = {"clips": ("frames",), "views": ("frames",)}
+    shown = [StoredClip(open_clips(inputs, reads, name)[0], family.keys[0]).frames([0, 1])
+             for name in ("clips", "views")]  # fmt: skip
+    assert (shown[1] == 255).all()
+    np.testing.assert_array_equal(shown[0], family.samples[family.keys[0]]["frames"][:2])
+
+
+def test_a_field_is_read_once_and_kept(inputs, family):
+    clips, keys = open_clips(inputs, {"clips": ("frames",), "keypoints": ("landmarks",)})
+    clip = StoredClip(clips, keys[0])
+    for _ in range(3):
+        np.testing.assert_array_equal(clip.read("landmarks"), family.samples[keys[0]]["landmarks"])
+    assert clips.fields["landmarks"].reads == 1
+
+
+def test_what_was_read_does_not_travel_to_another_process(family):
+    clips, keys = open_clips({"clips": artifact(family.samples)}, {"clips": ("frames", "landmarks")})
+    clips.read(keys[0], "landmarks")
+    again = pickle.loads(pickle.dumps(clips))
+    assert not again._kept
+    np.testing.assert_array_equal(again.read(keys[0], "landmarks"), family.samples[keys[0]]["landmarks"])

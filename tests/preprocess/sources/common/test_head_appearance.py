@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from models.perception.head.default_head import analytic
+from pipelines.preprocess.sources.common.head_appearance import (
+    ATLAS,
+    closed_shape,
+    hair_cover,
+    paint_atlas,
+    sample_appearance,
+    sample_setting,
+)
+
+
+def person(seed, index=0):
+    return sample_appearance(np.random.default_rng(seed), index, analytic())
+
+
+def test_a_person_is_a_function_of_the_seed():
+    one, again, other = person(0), person(0), person(1)
+    np.testing.assert_array_equal(one.id, again.id)
+    assert (one.style, one.texture_seed) == (again.style, again.texture_seed)
+    assert np.abs(one.id - other.id).max() > 0.1
+
+
+def test_a_wall_has_colours_and_the_size_of_the_video():
+    setting = sample_setting(np.random.default_rng(0), 160, 200)
+    assert setting.wall.shape == (160, 200, 3)
+    assert 0 <= setting.wall.min() < setting.wall.max() <= 1
+    assert np.linalg.norm(setting.key) == pytest.approx(1)
+
+
+def test_hair_grows_on_the_crown_and_not_on_the_nose():
+    points = closed_shape(analytic())
+    crown, nose = points[points[:, 1].argmax()], points[points[:, 2].argmax()]
+    assert hair_cover(crown, "short") > 0.9
+    assert hair_cover(nose, "short") < 0.1
+
+
+def test_the_atlas_is_painted_in_the_persons_skin():
+    one = person(0)
+    atlas = paint_atlas(analytic(), one)
+    assert atlas.shape == (ATLAS, ATLAS, 3)
+    assert np.isfinite(atlas).all()
+    near = np.abs(atlas - one.skin).max(-1) < 0.15
+    assert near.mean() > 0.1
