@@ -13,8 +13,6 @@ from functools import lru_cache
 
 import numpy as np
 
-from pipelines.media.mp4_bytes import even_sides
-
 INK, PAPER, MUTED = (24, 26, 32), (250, 250, 252), (110, 116, 130)
 GAP = 4
 """Pixels between cells of a grid."""
@@ -138,6 +136,8 @@ def _row(cells: Sequence[np.ndarray], width: int) -> np.ndarray:
 def side_by_side(columns: Sequence[np.ndarray], titles: Sequence[str], caption: str) -> np.ndarray:
     """Columns of (T,S,S,3), titles over them, one caption below (what the weights are) -> (T,H,W,3), H and W
     even."""
+    from pipelines.media.mp4_bytes import even_sides
+
     size = columns[0].shape[1]
     width = len(columns) * (size + GAP) + GAP
     head = _row([text_strip(t, size) for t in titles], width)
