@@ -73,8 +73,8 @@ class _Without(ast.NodeTransformer):
         self.names = frozenset(names)
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
-        alone = node.targets[0] if len(node.targets) == 1 else None
-        return ast.Pass() if isinstance(alone, ast.Name) and alone.id in self.names else node
+        target = node.targets[0] if len(node.targets) == 1 else None
+        return ast.Pass() if isinstance(target, ast.Name) and target.id in self.names else node
 
 
 def _is_sentence(node: ast.expr, words: Iterable[str]) -> bool:

@@ -132,7 +132,7 @@ class Runner:
             return plan
         if self.cancel.is_set():
             raise Cancelled("interrupted before it started")
-        with self._alone(node.stage, plan.key) as waited:
+        with self._await_twin(node.stage, plan.key) as waited:
             if waited and (plan := self.planner.node(node, plans)).settled:
                 self.emit(_cached_event(plan, plans))
                 return plan
@@ -143,7 +143,7 @@ class Runner:
             )
 
     @contextmanager
-    def _alone(self, stage: str, key: str) -> Iterator[bool]:
+    def _await_twin(self, stage: str, key: str) -> Iterator[bool]:
         """One of several nodes of this run that are the same under different names; the others wait. Yields
         whether it had to wait."""
         with self._lock:
