@@ -32,7 +32,7 @@ ONLY_IMPORTERS = {
 """Library -> the folders and files of ours that may import it. Of training, group.py and device.py are what
 launch.py starts. storage imports nothing of pipelines, so its frames in H.264 are encoded there."""
 LONGEST_FILE, LONGEST_FUNCTION = 450, 60
-MIRRORED = 0.88
+MIRRORED = 0.9
 """Share of the files that have a test file of their own; it only rises."""
 HEAVY = ("torch", "ray", "mlflow", "av", "dlib", "scipy", "webdataset", "yt_dlp", "transformers")
 
