@@ -1,0 +1,65 @@
+"""Which corpora and instances a run needs."""
+
+import pytest
+
+from pipelines.config import load
+from pipelines.errors import UserError
+from pipelines.graph import build
+from pipelines.runs.graph_builder import corpora_of, lists_of, needed, same
+
+TEXT = """
+use: [run/tiny, data/synthetic]
+models: [fsrt, headgan]
+data: {faces: {source: pictures}, talks: {source: folder}}
+keypoints: {main: {}, fan: {landmarker: fan2d}}
+eval: {protocols: {self: {}, portraits: {kind: cross_reenactment, source_data: faces, driving_data: talks}}}
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    def of(*sets: str):
+        (tmp_path / "run.yaml").write_text(TEXT)
+        return load(tmp_path / "run.yaml", sets).config
+
+    return of
+
+
+def test_a_protocol_takes_the_corpus_of_the_evaluation_unless_it_names_its_own(config):
+    usual = config("eval.data=talks")
+    assert corpora_of(usual, usual.eval.active["self"]) == ("talks", "talks")
+    assert corpora_of(usual, usual.eval.active["portraits"]) == ("faces", "talks")
+    first = config("fsrt.data=faces")
+    assert corpora_of(first, first.eval.active["self"]) == ("faces", "faces")
+
+
+def test_of_a_corpus_that_is_only_evaluated_what_models_are_driven_with_is_needed(config):
+    found = needed(config())
+    assert found["main"] == {"keypoints": ("main",), "fit3dmm": ("main",), "speech": ("main",)}
+    assert found["faces"] == found["talks"] == found["main"]  # keypoints: those of the fit
+    assert needed(config("models=[fsrt]"))["faces"] == {}
+
+
+def test_an_instance_that_nobody_reads_is_needed_where_it_is_asked_for(config):
+    assert needed(config())["talks"]["keypoints"] == ("main",)
+    assert needed(config("also=[keypoints.fan]"))["talks"]["keypoints"] == ("main", "fan")
+
+
+@pytest.mark.parametrize(
+    ("also", "message"),
+    [("keypoints.none", "also names 'none', but keypoints has main, fan"),
+     ("points.fan", "also: 'points.fan': expected one of keypoints, fits, speech, views, a dot")],
+)  # fmt: skip
+def test_what_cannot_be_computed_is_refused_by_name(config, also, message):
+    with pytest.raises(UserError, match=message):
+        needed(config(f"also=[{also}]"))
+
+
+def test_each_corpus_is_listed_by_a_node_of_its_own(config):
+    assert lists_of(build(config("models=[fsrt]"))) == {
+        "main": "recordings@main", "faces": "recordings@faces", "talks": "recordings@talks"
+    }  # fmt: skip
+
+
+def test_settings_under_their_own_path():
+    assert same("clips", "download.codec") == {"clips": "clips", "download.codec": "download.codec"}
