@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pipelines.engine.fingerprint import SCHEME
 from pipelines.engine.plan import NodePlan, Planner
 from pipelines.errors import UserError
 from storage import ledger, locations
 from storage.errors import Damaged
-from storage.families import ManifestRow, read_manifest
+from storage.families import ManifestRow, read_manifest, read_parquet
 from storage.files import Store
 from storage.ledger import Event
 
@@ -130,27 +131,51 @@ def find_artifact(store: Store, text: str) -> tuple[str, str]:
 
 
 def trace_recording(store: Store, recording: str) -> Iterator[str]:
-    """Every published artifact that a recording went into."""
+    """Every published artifact that a recording went into: as a unit, by units that are made of it (the pairs
+    of its clips), or through what a whole node reads."""
     damaged: list[str] = []
     history = _history(store, damaged)
-    touched: set[str] = set()
+    touched: dict[str, set[str]] = {}
+    """Key of an artifact -> its units."""
     width = max((len(node) for node, _ in history), default=0) + 1
-    for node, key in history:
-        for row in _manifest(store, node, key, damaged):
-            if row.unit == recording:
-                touched.add(key)
-                content = f"{row.clips} clip{'s' * (row.clips != 1)}"
-                content += f", {row.frames} frames" if row.frames else ""
-                detail = content if row.status == "ok" else f"{row.code}: {row.reason}"
-                yield f"{node:<{width}} {key}  pack {row.pack[:12]}  {row.status}  {detail}"
     for (node, key), event in history.items():  # in order of time: an artifact comes after what it reads
-        used = [up for up, source in event["inputs"].items() if source["key"] in touched]
-        if used and not store.exists(locations.manifest(node, key)):
-            touched.add(key)
-            yield f"{node:<{width}} {key}  through {', '.join(used)}"
+        inputs = {up: source["key"] for up, source in event["inputs"].items()}
+        used = [up for up, at in inputs.items() if at in touched]
+        if not store.exists(locations.manifest(node, key)):
+            if used:
+                touched[key] = set()
+                yield f"{node:<{width}} {key}  through {', '.join(used)}"
+            continue
+        rows = _manifest(store, node, key, damaged)
+        tables = {up: _table(store, source.get("stage", up), source["key"])
+                  for up, source in event["inputs"].items()}  # fmt: skip
+        if files := [up for up in used if not touched[inputs[up]] and tables[up] is None]:
+            touched[key] = {row.unit for row in rows}  # of a checkpoint, which made them all
+            yield f"{node:<{width}} {key}  through {', '.join(files)}"
+            continue
+        units = {recording}.union(*(touched[inputs[up]] for up in used))
+        units |= {row["id"] for table in tables.values() for row in table or ()
+                  if recording in (row.get("recordings") or ())}  # fmt: skip
+        if own := [row for row in rows if row.unit in units]:
+            touched[key] = {row.unit for row in own}
+            yield from (f"{node:<{width}} {key}  {_row_text(row, recording)}" for row in own)
     yield from _warnings(damaged)
     if not touched:
         raise UserError(f"no artifact holds a recording {recording!r}")
+
+
+def _row_text(row: ManifestRow, recording: str) -> str:
+    content = f"{row.clips} clip{'s' * (row.clips != 1)}"
+    content += f", {row.frames} frames" if row.frames else ""
+    detail = content if row.status == "ok" else f"{row.code}: {row.reason}"
+    unit = "" if row.unit == recording else f"{row.unit}  "
+    return f"{unit}pack {row.pack[:12]}  {row.status}  {detail}"
+
+
+def _table(store: Store, stage: str, key: str) -> list[dict[str, Any]] | None:
+    """The table of units that a whole node published; None of other nodes."""
+    path = f"{locations.whole(stage, key)}/{stage}.parquet"
+    return read_parquet(store.read(path)).to_pylist() if store.exists(path) else None
 
 
 def _manifest(store: Store, node: str, key: str, damaged: list[str]) -> list[ManifestRow]:
