@@ -156,3 +156,13 @@ def test_a_corpus_that_a_protocol_names_and_the_run_lacks_is_named_by_its_settin
         UserError, match=r"eval\.protocols\.portraits\.driving_data names 'speakers', but data"
     ):
         portraits("eval.protocols.portraits.driving_data=speakers")
+
+
+def test_a_model_is_trained_once_for_run_files_with_other_corpora_beside_it(environment):
+    keys = []
+    for name in ("micro.yaml", "portraits.yaml"):
+        config = load(RUN.with_name(name)).config
+        graph = build(config)
+        keys.append([fingerprint(graph[node], config, environment)
+                     for node in ("train.headgan.adversarial", "train.headgan.decay")])  # fmt: skip
+    assert keys[0] == keys[1]

@@ -1,0 +1,110 @@
+"""Evaluation beyond the clips that a model was trained beside: other corpora, and released weights alone."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+MICRO = str(Path(__file__).with_name("micro.yaml"))
+PORTRAITS = str(Path(__file__).with_name("portraits.yaml"))
+TRAINING = ("train.headgan.adversarial", "train.headgan.decay")
+
+
+def render(person: int, file: Path) -> None:
+    """A second and a half of a rendered head that the run does not train on."""
+    from models.perception.head.default_head import analytic
+    from pipelines.preprocess.sources import synthetic
+
+    settings = synthetic.SyntheticConfig(identities=12, clips_per_identity=1, seconds=1.6)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(synthetic.render(synthetic.recordings(settings)[person], analytic())[0])
+
+
+def take_frame(video: Path, picture: Path) -> None:
+    import av
+
+    with av.open(str(video)) as container:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        next(container.decode(video=0)).to_image().save(picture)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Three portraits, and three videos of other people."""
+    for place, person in enumerate(range(5, 11)):
+        video = tmp_path / ("talks" if place % 2 else "left") / f"person{person}.mp4"
+        render(person, video)
+        if not place % 2:
+            take_frame(video, tmp_path / "faces" / f"person{person}.png")
+    return {name: tmp_path / name for name in ("faces", "talks")}
+
+
+def stored(home, stage: str, name: str) -> Path:
+    """A file of a whole node's only artifact of one kind."""
+    return max((home.store / "whole" / stage).glob(f"*/{name}"), key=lambda path: path.stat().st_mtime)
+
+
+@pytest.mark.slow
+def test_still_portraits_are_driven_by_videos_of_a_folder_with_a_model_of_rendered_heads(copy, folders):
+    sets = [f"data.faces.pictures.path={folders['faces']}", f"data.talks.folder.path={folders['talks']}"]
+    args = [PORTRAITS, *(part for text in sets for part in ("--set", text))]
+    plan = copy.call("plan", *args)
+    rows = {line.split()[0]: line.split()[1] for line in plan.stdout.splitlines()[1:] if line[:1].strip()}
+    assert {rows[node] for node in TRAINING} == {"cached"}, plan.stdout  # names of corpora are labels
+
+    done = copy.call("run", *args)
+    assert done.returncode == 0, done.stdout + done.stderr
+    pairs = pq.read_table(stored(copy, "pairs", "pairs.parquet")).to_pylist()
+    assert len(pairs) >= 2
+    assert all(pair["source_clip"].endswith("#000000#000001") for pair in pairs)
+    assert all(len(pair["driving_frames"]) == 6 for pair in pairs)
+    report = json.loads(stored(copy, "report", "report.json").read_text())["protocols"]["portraits"]
+    assert report["protocol"].startswith("cross_reenactment; absolute motion; 64 px")
+    assert "nothing to do" in copy.call("run", *args).stdout
+    trace = copy.call("trace", "--recording", "person5", "--store", str(copy.store)).stdout
+    assert "generate.headgan" in trace
+    assert "report" in trace
+
+
+@pytest.mark.slow
+def test_released_weights_are_scored_without_a_training_node(copy, tmp_path):
+    """A net of random weights, in the files and under the names of the authors' layout."""
+    import torch
+
+    from models.fsrt.network import Fsrt
+    from models.fsrt.released import write
+    from pipelines.config import load
+    from storage.files import Store
+    from storage.weight_files import import_file
+
+    torch.manual_seed(0)
+    net = load(Path(MICRO)).config.fsrt.net
+    about = {"model": "fsrt", "phase": "adversarial", "architecture": asdict(net)}
+    detector, renderer = write(Fsrt(net).state_dict(), about, tmp_path)
+    store = Store(str(copy.store))
+    for name, file in (("fsrt_kp", detector), ("fsrt_vox", renderer)):
+        import_file(store, name, file)  # the command takes nets of the published size alone
+
+    args = [MICRO, "--set", "models=[fsrt]", "--set", "fsrt.weights=fsrt_vox"]
+    assert "train." not in copy.call("plan", *args).stdout
+    done = copy.call("run", *args)
+    assert done.returncode == 0, done.stdout + done.stderr
+    scores = json.loads(stored(copy, "score.fsrt", "metrics.json").read_text())
+    assert {score["name"] for score in scores if score["value"] is not None} >= {"l1", "psnr_frame", "ssim"}
+    assert {score["kind"] for score in scores} == {"released"}
+
+
+def test_a_fit_of_another_name_in_another_run_file_computes_nothing(micro, tmp_path):
+    text = (
+        Path(MICRO)
+        .read_text()
+        .replace("headgan:\n", "fits: {head: {keypoints: marks}}\nheadgan:\n  fits: head\n")
+    )
+    text = text.replace("fits: {head", "keypoints: {marks: {}}\nfits: {head")
+    text = text.replace("fsrt:\n", "fsrt:\n  keypoints: marks\n", 1)
+    (tmp_path / "other.yaml").write_text(text)
+    done = micro.call("plan", str(tmp_path / "other.yaml"), "--check")
+    assert "fit3dmm.head " in done.stdout
+    assert done.returncode == 0, done.stdout
