@@ -55,7 +55,7 @@ def test_stages_on_synthetic_recordings():
     spent = dict.fromkeys([*STAGES, "encode"], 0.0)
     frames = 0
     for row in recordings(SyntheticConfig(identities=3, test_identities=1, clips_per_identity=2)):
-        inputs = {"recordings": [row]}
+        inputs = {"recordings": [{**row, "source": "synthetic"}]}
         for name, stage in STAGES.items():
             begin = cpu()
             inputs[name] = list(stage(inputs, CONFIG, nets))

@@ -153,7 +153,7 @@ def test_synthetic_recordings_come_with_their_truth():
     from pipelines.preprocess.sources.synthetic import SyntheticConfig, recordings
 
     row = recordings(SyntheticConfig(identities=1, test_identities=0, seconds=0.4))[0]
-    sample = downloaded(row, REQUIRED, {"analytic_head": analytic()})
+    sample = downloaded({**row, "source": "synthetic"}, REQUIRED, {"analytic_head": analytic()})
     assert sample["probe"]["frames"] == len(sample["truth"]["angles"]) == 10
     assert sample["probe"]["transport"] == "synthetic"
 

@@ -45,7 +45,7 @@ def fitted(nets):
     for row in recordings(
         SyntheticConfig(identities=PEOPLE, test_identities=0, clips_per_identity=1, seconds=3)
     ):
-        inputs = {"recordings": [row]}
+        inputs = {"recordings": [{**row, "source": "synthetic"}]}
         inputs["download"] = list(download(inputs, CONFIG, HEAD, RUNTIME))
         inputs["clips"] = [
             clip | {"frames": clip["frames"].images()}
