@@ -6,7 +6,7 @@ else of its folder. Code is named as "module:symbol" text: a spec loads neither 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -31,6 +31,42 @@ class TaskSpec:
     """Paths in the model's config, such as "net.detector". The class is built from their values, each under
     the last part of its path, but for `seed` and `precision`, which the loop takes. All are in the phase's
     key."""
+    tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Tables that the task samples from besides "clips": name -> the families of `ModelSpec.reads` that are
+    joined in it, by key. All other families are joined in "clips"; without any there is no such table."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointUse:
+    """What a keyed node computes with: checkpoints of phases of the same model, loaded once in each
+    worker."""
+
+    loader: str
+    """"module:function" of ({role: Path of model.safetensors}) -> object."""
+    phases: Mapping[str, str]
+    """Role, as the loader knows it -> phase."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyedNode:
+    """A node of a model's own, `<name>.<model>`: a family that it computes from others with what its phases
+    have learnt, such as a latent code of each clip. Its units are the recordings of a corpus."""
+
+    run: str
+    """"module:function" of (inputs, config, nets, runtime) -> samples of one recording, as a stage of
+    preprocessing. `inputs`: by role, the recording's samples; `nets`: by name, those of `nets` and `uses`;
+    `config`: the model's section, of which only `settings` can be read."""
+    reads: Reads
+    writes: tuple[str, ...]
+    """Fields of its samples (storage/shards.py)."""
+    uses: Mapping[str, CheckpointUse] = field(default_factory=dict)
+    """Name among the nets -> the checkpoints that it is loaded from."""
+    settings: tuple[str, ...] = ()
+    """Paths in the model's config, such as "net.size"; in the node's key."""
+    nets: tuple[str, ...] = ()
+    """Names in models.perception.NETS."""
+    packages: tuple[str, ...] = ("torch",)
+    """Third-party packages that its result depends on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +88,9 @@ class ModelSpec:
     holds."""
     reads: Callable[[Any, Phase], Reads]
     """(config, phase) -> the families and fields that this phase reads, and no others."""
+    nodes: Callable[[Any], Mapping[str, KeyedNode]] = lambda _: {}
+    """config -> keyed nodes of its own by name, which phases, driving and later ones of them read as families
+    of that name; those that nothing reads are not computed."""
     nets: Callable[[Any, Phase], tuple[str, ...]]
     """(config, phase) -> names in models.perception.NETS of the nets that the phase's losses use."""
     net_settings: tuple[str, ...] = ()
@@ -114,12 +153,43 @@ class ModelSpec:
         for name, default in self.phases.items():
             for family, fields in self.reads(config, config.phases.get(name) or default).items():
                 read.setdefault(family, set()).update(fields)
+        own = self.nodes(config)
         for family, fields in self.driving_reads(config).items():
+            if family in own:
+                continue
             if self.phases and (unread := sorted(set(fields) - read.get(family, set()))):
                 raise self._error(
                     f"driving_reads names {', '.join(unread)} of {family}, which no phase reads; add them to "
                     "reads, or leave them out"
                 )
+
+    def tables(self, config: Any, phase: Phase) -> dict[str, Reads]:
+        """The tables of a phase, as its task samples from them -> the families that are joined in each.
+        Raises InvalidSettings for a table of what the phase does not read, or of two values by one name."""
+        reads, named = self.reads(config, phase), self.tasks[phase.name].tables
+        families = [family for some in named.values() for family in some]
+        if unread := sorted(set(families) - set(reads)):
+            raise self._error(
+                f"tables of the task of phase {phase.name!r} name {', '.join(unread)}, which the phase does "
+                f"not read; it reads {', '.join(reads) or 'nothing'}"
+            )
+        tables = {"clips": tuple(family for family in reads if family not in families), **named}
+        for name, some in tables.items():
+            fields = [field for family in some for field in reads[family]]
+            if twice := sorted({field for field in fields if fields.count(field) > 1}):
+                raise self._error(
+                    f"phase {phase.name!r} reads {', '.join(twice)} of several of {', '.join(some)}, which "
+                    f"table {name} joins; read it of one of them, or put them into two tables"
+                )
+        return {name: {family: reads[family] for family in some} for name, some in tables.items() if some}
+
+    def families(self, config: Any, reads: Iterable[str]) -> tuple[str, ...]:
+        """These families, and those that the model's own nodes among them are made from."""
+        found, own = dict.fromkeys(reads), self.nodes(config)
+        for name in reversed(list(own)):  # a node reads those before it
+            if name in found:
+                found |= dict.fromkeys(own[name].reads)
+        return tuple(found)
 
     def phases_of_checkpoints(self, config: Any) -> dict[str, str]:
         """Role of a checkpoint -> the phase of this run that trains it. Raises InvalidSettings without

@@ -99,8 +99,8 @@ class Task(Protocol):
 
     def sample(self, rng: np.random.Generator, tables: Mapping[str, Table], training: bool) -> Sample | None:
         """Read one example and draw every random number that its arrays need, so that a sample is a pure
-        function of its seed. `tables`: by name, "clips" being the corpus. None: what was picked cannot serve
-        (no landmarks in its frames), take another."""
+        function of its seed. `tables`: by name, "clips" and those of `TaskSpec.tables`. None: what was picked
+        cannot serve (no landmarks in its frames), take another."""
         ...
 
     def use(self, nets: Mapping[str, Any]) -> None:

@@ -8,7 +8,8 @@
 Evaluation, from pairs to the report, is in pipelines/eval/nodes.py.
 
 Code is named as text: building the graph imports no stage, no network, no torch and no ray. To add a stage: a
-file in pipelines/preprocess and one `keyed(...)` here. A model appears through the spec in its folder.
+file in pipelines/preprocess and one `keyed(...)` here. A model appears through the spec in its folder, its
+phases as `train.<model>.<phase>`, keyed nodes of its own as `<node>.<model>`.
 
 A run with several corpora has the nodes of each under `<node>@<corpus>`. Of the instances of a stage only
 those are there that a model reads, or that `also` asks for.
@@ -17,6 +18,7 @@ those are there that a model reads, or that `also` asks for.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from models.errors import InvalidSettings
@@ -24,19 +26,20 @@ from models.phase_checks import Starts
 from models.phase_checks import check as check_start
 from models.spec import ModelSpec, Reads
 from pipelines.config import Config
-from pipelines.engine.node import Graph, Read
+from pipelines.engine.node import Graph, Read, Use
 from pipelines.errors import UserError
 from pipelines.eval.nodes import add_evaluation
 from pipelines.preprocess.keypoints import KeypointsConfig
 from pipelines.preprocess.sources import SOURCE_NETS, SOURCES
-from pipelines.runs.graph_builder import INSTANCES_OF, Run, needed, same
+from pipelines.runs.graph_builder import INSTANCES_OF, Run, evaluated, needed, same
+from storage.checkpoints import MODEL
 
 RECORDING = ("identity", "tracks")
 SOURCE = ("source", "uri", "sha256", "seed", "spec")
 TRAINING = tuple(
     f"pipelines.train.{entry}"
     for entry in (
-        "corpora:split_clips",
+        "tables:split_rows",
         "job:job_of",
         "initial_weights:bring_weights",
         "loop:begin",
@@ -163,13 +166,15 @@ def train(run: Run, model: str) -> dict[str, str]:
     config, spec, section = run.config, run.config.spec(model), getattr(run.config, model)
     resources = {"cpu": config.runtime.train_cpus, "gpu": int(config.runtime.use_gpu)}
     kept = {phase: settings for phase, settings in section.phases.items() if settings is not None}
+    trained: dict[str, str] = {}
     parts = {phase: spec.parts(section, settings) for phase, settings in kept.items()}
     starts = Starts(model, section.phases, parts, spec.released)
-    recordings = run.at("recordings", section.data)
+    split = {"recordings": Read(run.at("recordings", section.data), ("id", "split", "identity"))}
     for phase, settings in kept.items():
         task, reads = spec.tasks[phase], spec.reads(section, settings)
-        check_frames(model, reads, settings.frames_from)
+        check_frames(model, phase, spec.tables(section, settings).get("clips", {}), settings.frames_from)
         check_start(settings, starts)
+        model_nodes(run, model, reads, section.data, trained)
         released = [spec.released[name] for name in settings.released]
         before = {f"train.{spec.name}.{one}": Read(f"train.{model}.{one}", ("checkpoint",))
                   for one in settings.phases_before}  # fmt: skip
@@ -181,8 +186,7 @@ def train(run: Run, model: str) -> dict[str, str]:
         run.whole(f"train.{model}.{phase}", "train.launch:train_phase", stage=f"train.{spec.name}.{phase}",
                   exclusive=True, stops=True, resources=resources,
                   arguments={"model": spec.name, "phase": phase}, check="pipelines.train.checks:check_phase",
-                  reads={"recordings": Read(recordings, ("id", "split", "identity")),
-                         **run.reads(model, reads, section.data), **before},
+                  reads=(split if reads else {}) | run.reads(model, reads, section.data) | before,
                   writes=("checkpoint",), logs=("metrics.jsonl", "samples.png"),
                   config={f"{spec.name}.{path}": f"{model}.{path}" for path in paths}
                   | run.sections(model, spec.extra_sections(section)),
@@ -190,6 +194,9 @@ def train(run: Run, model: str) -> dict[str, str]:
                   code=(*TRAINING, *code), nets=nets, packages=("torch",),
                   weights=tuple(dict.fromkeys(file for one in released for file in one.files)))
         # fmt: on
+        trained[phase] = f"train.{model}.{phase}"
+    for corpus in evaluated(config):
+        model_nodes(run, model, spec.driving_reads(section), corpus, trained)
     return {role: f"train.{model}.{phase}" for role, phase in spec.phases_of_checkpoints(section).items()}
 
 
@@ -210,13 +217,47 @@ def release(run: Run, model: str) -> dict[str, str]:
               config={"section": model}, code=(f"{starts.reader.partition(':')[0]}:load",),
               weights=starts.files, packages=("torch",))
     # fmt: on
+    made = dict.fromkeys(spec.phases, name)
+    for corpus in evaluated(run.config):
+        model_nodes(run, model, spec.driving_reads(section), corpus, made)
     return dict.fromkeys(spec.checkpoints, name)
+
+
+def model_nodes(
+    run: Run, model: str, reads: Iterable[str], corpus: str, checkpoints: Mapping[str, str]
+) -> None:
+    """The keyed nodes of a model's own that are read of a corpus, and those that they read, unless they are
+    there already. checkpoints: phase -> the node that publishes what it has learnt."""
+    config, spec, section = run.config, run.config.spec(model), getattr(run.config, model)
+    wanted = spec.families(section, reads)
+    for role, node in spec.nodes(section).items():
+        name = run.at(f"{role}.{model}", corpus)
+        if role not in wanted or name in run.graph.nodes:
+            continue
+        uses = {}
+        for net, use in node.uses.items():
+            if missing := sorted(set(use.phases.values()) - set(checkpoints)):
+                raise InvalidSettings(
+                    f"{name} uses the checkpoint of {model}.phases.{missing[0]}, which is not trained before "
+                    f"it is read; trained by then: {', '.join(checkpoints) or 'none'}"
+                )
+            files = {key: (checkpoints[phase], MODEL) for key, phase in use.phases.items()}
+            uses[net] = Use(use.loader, files)
+        # fmt: off
+        run.add_keyed(name, node.run, stage=f"{role}.{spec.name}", units=run.at("recordings", corpus),
+                      reads=run.reads(model, node.reads, corpus), writes=node.writes, uses=uses,
+                      config={f"{spec.name}.{path}": f"{model}.{path}" for path in node.settings},
+                      section=spec.name if node.settings else "", nets=node.nets, packages=node.packages,
+                      cpu=config.runtime.eval_cpus, gpu=int(config.runtime.use_gpu))
+        # fmt: on
 
 
 def check_model(spec: ModelSpec, model: str, config: Config) -> None:
     """Raises InvalidSettings where the run's data do not fit the settings of one of its models."""
     section = getattr(config, model)
     spec.check_reads(section)
+    if reserved := sorted(set(spec.nodes(section)) & {"recordings", "download", "clips", *INSTANCES_OF}):
+        raise InvalidSettings(f"the spec of {spec.name} names a node {reserved[0]}, as a stage is; rename it")
     for name, protocol in config.eval.active.items():
         if spec.max_sources is not None and protocol.sources > spec.max_sources:
             most = "one source" if spec.max_sources == 1 else f"at most {spec.max_sources} sources"
@@ -230,12 +271,15 @@ def check_model(spec: ModelSpec, model: str, config: Config) -> None:
     )
 
 
-def check_frames(model: str, reads: Reads, frames_from: str) -> None:
-    """A phase is given the frames of one family: those of another would silently be left out."""
-    if others := sorted(node for node, fields in reads.items() if "frames" in fields and node != frames_from):
+def check_frames(model: str, phase: str, reads: Reads, frames_from: str) -> None:
+    """A phase is given the frames of the family that it names, and no others. reads: of the table of
+    clips."""
+    shown = [family for family, fields in reads.items() if "frames" in fields]
+    if frames_from not in shown and (shown or frames_from != "clips"):
+        found = f"reads frames of {', '.join(shown)}" if shown else "reads no frames"
         raise UserError(
-            f"{model} reads frames of {', '.join(others)}, but the phase is given those of {frames_from} "
-            f"alone; let the spec of {model} read them of {frames_from}, or set the phase's frames_from"
+            f"{model}.phases.{phase}.frames_from is {frames_from}, but the phase {found}; let the spec of "
+            f"{model} read them of {frames_from}, or set frames_from to {shown[0] if shown else 'clips'}"
         )
 
 

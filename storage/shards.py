@@ -32,6 +32,7 @@ clips exist) and the fields below. Plain `webdataset` reads every shard: a membe
 | net_code | npy | float32 (T,236 or 257) | all output of deca or deep3d, NaN where no face | fit3dmm |
 | net_crop | npy | float32 (T,4) x0,y0,x1,y1 | what its 224 pixels span, pixels of the clip | fit3dmm |
 | speech | npy | float32 or float16 (T,D) | features on the frame clock | speech |
+| codes | npy | float32 (T,...) or (1,...) | latent codes of the frames, or one of the clip | invert.* |
 | visualization | npz | dict, "place title" -> uint8 (I,I,3) | how the middle frame was made | generate.* |
 | method | json | dict: labels (parts with other than the published weights), image_size | | generate.* |
 | needs | json | dict: weights, the id for want of which there is no feature | | features.* |
@@ -144,7 +145,7 @@ FIELDS: dict[str, str] = {  # field -> extension; the docstring above says the r
     "id_coeffs": "npy", "exp_coeffs": "npy",
     "scale": "npy", "rotation": "npy", "translation": "npy", "angles": "npy", "fit_error": "npy",
     "fit_valid": "npy", "id_frames": "npy", "net_code": "npy", "net_crop": "npy",
-    "speech": "npy",
+    "speech": "npy", "codes": "npy",
     "visualization": "npz", "method": "json", "needs": "json",
 }  # fmt: skip
 

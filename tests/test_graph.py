@@ -111,10 +111,20 @@ def test_views_are_cut_for_who_asks(graph):
 
 
 def test_frames_of_a_view_are_refused_and_not_replaced_by_those_of_the_clips():
-    check_frames("fsrt", {"clips": ("frames", "clip"), "views.ffhq256": ("affine",)}, "clips")
-    check_frames("fsrt", {"clips": ("clip",), "views.ffhq256": ("frames",)}, "views.ffhq256")
-    with pytest.raises(UserError, match=r"fsrt reads frames of views.ffhq256, but .* those of clips alone"):
-        check_frames("fsrt", {"clips": ("clip",), "views.ffhq256": ("frames",)}, "clips")
+    view = "views.ffhq256"
+    check_frames("fsrt", "warmup", {"clips": ("frames", "clip"), view: ("affine",)}, "clips")
+    check_frames("fsrt", "warmup", {"clips": ("clip",), view: ("frames",)}, view)
+    check_frames("fsrt", "warmup", {}, "clips")
+    with pytest.raises(UserError, match=r"warmup.frames_from is clips, but .* reads frames of views.ffhq256"):
+        check_frames("fsrt", "warmup", {"clips": ("clip",), view: ("frames",)}, "clips")
+
+
+def test_frames_from_a_view_that_the_spec_does_not_read_are_refused():
+    with pytest.raises(
+        UserError,
+        match=r"fsrt.phases.warmup.frames_from is views.vox512, but the phase reads frames of clips;",
+    ):
+        build(load(DEMO, ["fsrt.phases.warmup.frames_from=views.vox512"]).config)
 
 
 def test_runtime_settings_are_in_no_key(graph):

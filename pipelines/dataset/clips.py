@@ -19,7 +19,8 @@ FIELDS_KEPT = 2048
 class Clips:
     """Clips and where their fields are read. Pickles; opens nothing before it is asked.
 
-    `clips`: the family that holds the frames; `fields`: field -> the family that holds it.
+    `clips`: the family that holds the frames, or any one where no frames are read; `fields`: field -> the
+    family that holds it.
     """
 
     def __init__(self, clips: Family, fields: Mapping[str, Family]) -> None:
@@ -58,17 +59,14 @@ class StoredClip:
         return self.stored.read(self.key, name)
 
 
-def open_clips(
-    inputs: Mapping[str, Artifact], reads: Mapping[str, Sequence[str]], frames_from: str = "clips"
-) -> tuple[Clips, list[str]]:
-    """What a model reads of the artifacts of keyed nodes -> its clips, and the keys that every family has.
+def open_clips(inputs: Mapping[str, Artifact], reads: Mapping[str, Sequence[str]]) -> tuple[Clips, list[str]]:
+    """What a model reads of aligned families -> its clips, and the keys that every family has.
 
-    `inputs`: node -> artifact; `reads`: node -> the fields read from it, as a model's spec.py lists them.
-    `frames_from`: the family whose frames the clips show.
+    `inputs`: node -> artifact; `reads`: node -> the fields read from it, one at least. The clips show the
+    frames of the node of which frames are read.
     """
-    clips = inputs["clips"].family()
-    families = {node: clips if node == "clips" else inputs[node].family() for node in reads}
+    families = {node: inputs[node].family() for node in reads}
     fields = {name: families[node] for node, names in reads.items() for name in names if name != "frames"}
-    return Clips(families.get(frames_from, clips), fields), [
-        key for key in clips.keys if all(key in one for one in families.values())
-    ]
+    shown = next((node for node, names in reads.items() if "frames" in names), next(iter(reads)))
+    keys = [key for key in families[shown].keys if all(key in one for one in families.values())]
+    return Clips(families[shown], fields), keys

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pipelines.errors import UserError
 from storage.shards import Sample
+
+if TYPE_CHECKING:
+    from storage.files import Store
 
 Inputs = Mapping[str, Sequence[Sample]]
 """What a keyed stage sees: by role, [the row] of a table, or the samples of a unit (engine/packs.py)."""
@@ -195,6 +198,8 @@ class Context(Protocol):
     """How and where to run; in no key."""
     inputs: Mapping[str, Any]
     """Role -> storage.families.Artifact (files of whole nodes, family of keyed ones)."""
+    store: Store
+    """Of artifacts and of imported weights."""
     out: Path
     """An empty local folder: files written here are published as the artifact when the function returns."""
     scratch: str

@@ -362,7 +362,7 @@ class RunContext:
         self._runner = runner
         self.node, self.key, self.out, self.inputs = plan.node.name, plan.key, out, inputs
         self.config = section(plan.node, runner.planner.config)
-        self.runtime = runner.planner.config.runtime
+        self.runtime, self.store = runner.planner.config.runtime, runner.planner.store
         self.work = locations.work(plan.node.stage, plan.key)
         self.previous = plan.previous
         self.resources = plan.node.resources

@@ -157,8 +157,8 @@ class _ProtocolNodes:
     ) -> None:
         """reads: role -> the fields of the clips that a pair names."""
         # fmt: off
-        self.run.add_keyed(self._at("generate", method), f"eval.{function}", units=self._at("pairs"),
-                           reads={"pairs": Read(self._at("pairs"), COLUMNS), **reads},
+        self.run.add_keyed(self._at("generate", method), f"pipelines.eval.{function}",
+                           units=self._at("pairs"), reads={"pairs": Read(self._at("pairs"), COLUMNS), **reads},
                            config=settings, codec=GENERATED, **more)
         # fmt: on
 
@@ -217,7 +217,7 @@ class _ProtocolNodes:
             for method in methods:
                 # fmt: off
                 self.run.add_keyed(f"{self._at('features', method)}.{name}",
-                                   feature.run.removeprefix("pipelines."),
+                                   feature.run,
                                    stage=f"features.{self._stage_of(method)}.{name}", units=self._at("pairs"),
                                    reads={"generated": Read(self._at("generate", method), (FRAMES,))},
                                    reads_codec=GENERATED,

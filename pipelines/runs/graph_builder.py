@@ -39,7 +39,7 @@ def needed(config: Config) -> Needed:
         section = getattr(config, model)
         check_instance("data", corpus, config.data, asked_by)
         found.setdefault(corpus, {})
-        for role in roles:
+        for role in config.spec(model).families(section, roles):
             stage, _, view = role.partition(".")
             if stage in INSTANCES_OF:
                 name = view or getattr(section, INSTANCES_OF[stage])
@@ -87,6 +87,12 @@ def corpora_of(config: Config, protocol: Protocol) -> tuple[str, str]:
     return protocol.source_data or usual, protocol.driving_data or usual
 
 
+def evaluated(config: Config) -> tuple[str, ...]:
+    """The corpora that protocols take sources or drivings from."""
+    protocols = config.eval.active.values()
+    return tuple(dict.fromkeys(corpus for one in protocols for corpus in corpora_of(config, one)))
+
+
 def check_instance(section: str, name: str, known: Mapping[str, object], asked_by: str) -> None:
     if name not in known:
         raise UserError(
@@ -111,11 +117,16 @@ class Run:
         return self.needed[corpus].get(stage, ())
 
     def reads(self, model: str, roles: Reads, corpus: str) -> dict[str, Read]:
-        """Families by the roles in which a model reads them: the instances that its section names."""
+        """Families by the roles in which a model reads them: the instances that its section names, and nodes
+        of its own."""
         section, found = getattr(self.config, model), {}
+        own = self.config.spec(model).nodes(section)
         for role, fields in roles.items():
             named = INSTANCES_OF.get(role)
-            node = f"{role}.{getattr(section, named)}" if named else role
+            if named or role in own:
+                node = f"{role}.{getattr(section, named) if named else model}"
+            else:
+                node = role
             found[role] = Read(self.at(node, corpus), tuple(fields))
         return found
 
@@ -140,7 +151,7 @@ class Run:
         of its settings, if not that of its stage."""
         settings = {stage: f"{INSTANCES_OF[stage]}.{instance}"} if instance else config
         self.add_keyed(
-            self.at(f"{stage}.{instance}" if instance else stage, corpus), f"preprocess.{run}",
+            self.at(f"{stage}.{instance}" if instance else stage, corpus), f"pipelines.preprocess.{run}",
             stage=f"{stage}.{kind}" if kind else stage, units=self.at("recordings", corpus),
             config=settings, section=stage if section is None else section, **more,
         )  # fmt: skip
@@ -160,8 +171,8 @@ class Run:
         codec: Codec | None = None,
         **more: Any,
     ) -> None:
-        """cpu, gpu: of each worker; gpu as its nets need it by default. codec: of the frames that it writes,
-        if not that of the clips."""
+        """run: "module:function". cpu, gpu: of each worker; gpu as its nets need it by default. codec: of
+        the frames that it writes, if not that of the clips."""
         needs = requirements(nets)
         shared = self.config.runtime.gpu_share if needs.gpu else 0
         written = shards.packages(writes, codec or self.config.clips.frames.codec)
@@ -183,11 +194,11 @@ class Run:
         packages: Sequence[str] = (),
         **more: Any,
     ) -> None:
-        """nets: those that it loads itself."""
+        """run: in pipelines. nets: those that it loads itself."""
         needs = requirements(nets)
         self._add(
-            name, run, kind="whole", code=(*code, *needs.code), weights=(*weights, *needs.weights),
-            packages=(*packages, *needs.packages), **more,
+            name, f"pipelines.{run}", kind="whole", code=(*code, *needs.code),
+            weights=(*weights, *needs.weights), packages=(*packages, *needs.packages), **more,
         )  # fmt: skip
 
     def _add(
@@ -207,7 +218,7 @@ class Run:
         read = [field for one in (reads or {}).values() for field in one.fields]
         decoding = shards.packages(read, reads_codec or self.config.clips.frames.codec)
         self.graph.add(Node(
-            name=name, run=f"pipelines.{run}", reads=reads or {}, weights=_once(weights),
+            name=name, run=run, reads=reads or {}, weights=_once(weights),
             config=config if isinstance(config, Mapping) else same(*config),
             code=_once((*code, *shards.decoders(read))), packages=_once((*packages, *decoding)), **more,
         ))  # fmt: skip

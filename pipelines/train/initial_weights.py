@@ -83,9 +83,8 @@ def initial_weights(ctx: Context, model: str, phase: Phase) -> tuple[dict[str, T
 def _open(ctx: Context, model: str, phase: Phase, source: Source) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if source.phase is not None:
         return checkpoints.load(_checkpoint(ctx, model, source.phase, MODEL))
-    imported = ctx.inputs["clips"].family().store  # the one that third-party weights lie in
     released = load_spec(model).released[source.released or ""]
-    files = {name: path_of(imported, name) for name in released.files}
+    files = {name: path_of(ctx.store, name) for name in released.files}
     tensors, labels = resolve(released.reader)(files, getattr(ctx.config, model), phase)
     return tensors, {"labels": labels}
 

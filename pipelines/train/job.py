@@ -31,9 +31,10 @@ class Job:
     landmarks: Callable[[], Any] | None
     """Loads a landmark finder for validation, frames (T,256,256,3) -> (T,68,2); None = no such figures."""
     train: Mapping[str, Corpus]
-    """The tables that samples are read from, by name; "clips" is the corpus."""
+    """The tables that samples are read from, by name (`TaskSpec.tables`); none of a task that reads nothing.
+    """
     held_out: Mapping[str, Corpus] | None
-    """The same of identities that are not trained on, or None if there are none."""
+    """The same of identities that are not trained on, or None if a table has none."""
     seed: int
     precision: str
     scratch: str
@@ -62,13 +63,12 @@ def job_of(
     seed, precision = settings.pop("seed"), settings.pop("precision")
     seed = seed if phase.seed is None else phase.seed
     settings |= {name: getattr(ctx.config, name) for name in spec.extra_sections(section)}
-    store = ctx.inputs["clips"].family().store
     return Job(
         node=ctx.node,
         phase=phase,
         build=partial(resolve(spec.tasks[name].task), **settings),
-        nets=partial(load_nets, spec.nets(section, phase), store),
-        landmarks=partial(landmark_finder, store),
+        nets=partial(load_nets, spec.nets(section, phase), ctx.store),
+        landmarks=partial(landmark_finder, ctx.store),
         train=train,
         held_out=held_out,
         seed=seed,

@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from models.api import Phase
 from models.errors import InvalidSettings
 from models.provenance import told
-from models.spec import load_spec
+from models.spec import Reads, load_spec
 from pipelines.dataset.clips import Clips
 from pipelines.errors import UserError
 from pipelines.train.metric_log import METRICS, MetricLog, cut, log_text, read_metrics
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pipelines.dataset.sampler import Corpus
     from pipelines.engine.node import Context
     from pipelines.train.job import Job
+    from pipelines.train.tables import Split
 
 MAX_COUNTED = 1000
 """Clips of a split whose records are read to count those without sound; each costs a small read."""
@@ -44,10 +45,10 @@ def train_phase(ctx: Context, model: str, phase: str) -> None:
 
     section = getattr(ctx.config, model)
     settings: Phase = section.phases[phase]
-    train, held_out = corpora(ctx, load_spec(model).reads(section, settings), settings.frames_from)
+    train, held_out = open_tables(ctx, load_spec(model).tables(section, settings))
     if any(step > settings.steps for step in StepCheckpoints(ctx.scratch).steps()):  # a longer run's
         ctx.work_apart(f"steps-{settings.steps}")
-    job = job_of(ctx, model, phase, {"clips": train}, {"clips": held_out} if held_out else None)
+    job = job_of(ctx, model, phase, train, held_out)
     prepare(ctx, model, job.phase)
     if follow(ctx, job, partial(run_workers, ctx, job)):
         publish(ctx, job)
@@ -77,38 +78,45 @@ def _copy_lines(path: Path, store: Store) -> None:
     log.flush()
 
 
-def corpora(
-    ctx: Context, reads: Mapping[str, Sequence[str]], frames_from: str = "clips"
-) -> tuple[Corpus, Corpus | None]:
-    """Clips to train on, held out. The run records how many there are, how many a family lacks, and, of what
-    is heard, how many have no sound.
+def open_tables(
+    ctx: Context, tables: Mapping[str, Reads]
+) -> tuple[dict[str, Corpus], dict[str, Corpus] | None]:
+    """Tables to train on; the same of identities that are held out, or None where one of them has none.
+    `tables`: name -> node -> the fields read from it."""
+    splits = {name: open_table(ctx, name, reads) for name, reads in tables.items()}
+    held_out = {name: split.rows["test"] for name, split in splits.items() if split.rows["test"].identities}
+    train = {name: split.rows["train"] for name, split in splits.items()}
+    return train, held_out if held_out and held_out.keys() == train.keys() else None
 
-    `reads`: node -> the fields read from it. `frames_from`: the family whose frames the clips show.
-    """
-    from pipelines.train.corpora import split_clips
 
-    split = split_clips(ctx.inputs, reads, frames_from)
-    for name, corpus in split.corpora.items():
-        chosen = [key for some in corpus.identities for key in some]
-        facts: dict[str, Any] = {"identities": len(corpus.identities), "clips": len(chosen)}
-        if chosen and "clip" in split.stored.fields and "speech" in reads:
-            facts["soundless"] = soundless(split.stored, chosen)
+def open_table(ctx: Context, table: str, reads: Reads) -> Split:
+    """Rows to train on, held out. The run records how many there are, how many a family lacks, and, of what
+    is heard, how many have no sound."""
+    from pipelines.train.tables import split_rows
+
+    split = split_rows(ctx.inputs, reads)
+    where = "data" if table == "clips" else f"data.{table}"
+    for name, rows in split.rows.items():
+        keys = [key for some in rows.identities for key in some]
+        facts: dict[str, int | str] = {"identities": len(rows.identities), "clips": len(keys)}
+        if keys and "clip" in split.stored.fields and "speech" in reads:
+            facts["soundless"] = soundless(split.stored, keys)
         of_split = [k for k in split.stored.clips.keys if split.of(k) == name]
         facts |= {f"left_out.{node}": n for node, n in left_out(split.stored, reads, of_split).items()}
-        ctx.params({f"data.{name}.{fact}": value for fact, value in facts.items()})
-    if not split.corpora["train"].identities:
+        ctx.params({f"{where}.{name}.{fact}": value for fact, value in facts.items()})
+    if not split.rows["train"].identities:
         raise UserError(
             f"{ctx.node}: no clip to train on; all were rejected, or all recordings are in the test split"
         )
-    held_out = split.corpora["test"]
-    return split.corpora["train"], held_out if held_out.identities else None
+    return split
 
 
 def left_out(stored: Clips, reads: Mapping[str, Sequence[str]], keys: Sequence[str]) -> dict[str, int]:
     """Node -> how many of these clips it lacks, as `fit3dmm` lacks those that it could not fit; nodes that
     lack none are left out.
     """
-    families = {node: stored.fields[names[0]] for node, names in reads.items() if node != "clips"}
+    others = {node: [name for name in names if name != "frames"] for node, names in reads.items()}
+    families = {node: stored.fields[names[0]] for node, names in others.items() if names}
     counts = {node: sum(key not in family for key in keys) for node, family in families.items()}
     return {node: count for node, count in counts.items() if count}
 

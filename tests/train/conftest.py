@@ -49,8 +49,6 @@ class FakeFamily:
 
     samples: dict[str, dict[str, Any]]
     reads: int = 0
-    store: Any = None
-    """Where third-party weights would lie."""
 
     @property
     def keys(self) -> list[str]:
@@ -101,6 +99,8 @@ class FakeContext:
     inputs: dict[str, FakeArtifact]
     out: Path
     scratch: str
+    store: Any = None
+    """Where third-party weights would lie."""
     key: str = "0123456789abcdef0123456789abcdef"
     previous: FakeArtifact | None = None
     seen: dict[str, list[Any]] = field(default_factory=lambda: {"progress": [], "metrics": [], "params": []})
@@ -135,6 +135,7 @@ class Lab:
 
     def __init__(self, folder: Path, family: FakeFamily) -> None:
         self.folder, self.family, self.count = folder, family, 0
+        self.store: Any = None
         (folder / "recordings").mkdir()
         rows = [
             {"id": family.recording_of(key), "identity": key.split("#")[0],
@@ -179,7 +180,7 @@ class Lab:
         out = self.folder / f"out{self.count}"
         out.mkdir()
         work = str(self.folder / (scratch or f"work{self.count}"))
-        return FakeContext(f"train.fsrt.{phase}", config, dict(self.inputs), out, work)
+        return FakeContext(f"train.fsrt.{phase}", config, dict(self.inputs), out, work, self.store)
 
     def run(self, context: FakeContext) -> FakeContext:
         from pipelines.train.launch import train_phase

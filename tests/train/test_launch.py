@@ -165,30 +165,30 @@ def test_a_phase_without_its_start_is_refused(lab):
 
 
 def test_clips_without_landmarks_and_test_identities_are_not_trained_on(lab, family):
-    from pipelines.train.launch import corpora
+    from pipelines.train.launch import open_tables
 
     lost = family.keys[0]
     some = type(family)({key: sample for key, sample in family.samples.items() if key != lost})
     lab.inputs["keypoints"] = replace(lab.inputs["keypoints"], opened=some)
     context = lab.context("warmup")
-    train, held_out = corpora(context, {"clips": ("frames",), "keypoints": ("landmarks",)})
+    train, held_out = open_tables(context, {"clips": {"clips": ("frames",), "keypoints": ("landmarks",)}})
     assert held_out is not None
     assert {"data.train.identities": 2, "data.train.clips": 3, "data.train.left_out.keypoints": 1} in (
         context.seen["params"]
     )
-    trained = {key for keys in train.identities for key in keys}
+    trained = {key for keys in train["clips"].identities for key in keys}
     assert trained == {key for key in family.keys if key.startswith(("id0", "id1")) and key != lost}
-    assert {key[:3] for keys in held_out.identities for key in keys} == {"id2"}
+    assert {key[:3] for keys in held_out["clips"].identities for key in keys} == {"id2"}
 
 
 def test_clips_without_sound_are_counted_where_it_is_heard(lab, family):
-    from pipelines.train.launch import corpora
+    from pipelines.train.launch import open_tables
 
     for i, (key, sample) in enumerate(family.samples.items()):
         family.samples[key] = sample | {"clip": {"has_sound": i != 1}, "speech": np.zeros((6, 5))}
     lab.inputs["speech"] = lab.inputs["clips"]
     context = lab.context("warmup")
-    corpora(context, {"clips": ("frames", "clip"), "speech": ("speech",)})
+    open_tables(context, {"clips": {"clips": ("frames", "clip"), "speech": ("speech",)}})
     told = {name: value for values in context.seen["params"] for name, value in values.items()}
     assert (told["data.train.soundless"], told["data.test.soundless"]) == ("1 of 4", "0 of 1")
 

@@ -31,9 +31,9 @@ def imported(lab, tmp_path):
     lab.keypoints()
     trained = lab.run(lab.context("warmup", steps=2))
     export(trained.out / "model.safetensors", tmp_path / "files")
-    lab.family.store = Store(str(tmp_path / "store"))
+    lab.store = Store(str(tmp_path / "store"))
     for weights_id, name in FILES.items():
-        put(lab.family.store, weights_id, tmp_path / "files" / name, tmp_path)
+        put(lab.store, weights_id, tmp_path / "files" / name, tmp_path)
     del lab.inputs["train.fsrt.keypoints"]
     return trained.out
 

@@ -1,0 +1,48 @@
+"""Which rows of a table a phase trains on, and which are held out, in an order that nothing else changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipelines.dataset.clips import Clips, open_clips
+from pipelines.dataset.recording_table import Person, read_people
+from pipelines.dataset.sampler import Corpus
+
+if TYPE_CHECKING:
+    from storage.families import Artifact
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A table in two. `rows`: "train" and "test", either of which may be empty."""
+
+    stored: Clips
+    rows: dict[str, Corpus]
+    people: Mapping[str, Person]
+    """By recording."""
+
+    def of(self, key: str) -> str:
+        """The split that a row belongs to, whether or not every family has it."""
+        return self.people[self.stored.clips.recording_of(key)].split
+
+
+def split_rows(inputs: Mapping[str, Artifact], reads: Mapping[str, Sequence[str]]) -> Split:
+    """The rows that every family of a table has, split and grouped by identity as the recordings table says.
+
+    `reads`: node -> the fields read from it.
+    """
+    stored, keys = open_clips(inputs, reads)
+    people = read_people(inputs["recordings"])
+    groups: dict[str, dict[str, list[str]]] = {"train": {}, "test": {}}
+    for key in keys:
+        person = people[stored.clips.recording_of(key)]
+        groups[person.split].setdefault(person.identity, []).append(key)
+    rows = {
+        split: Corpus(
+            stored.clips, stored.fields, tuple(tuple(sorted(some)) for _, some in sorted(group.items()))
+        )
+        for split, group in groups.items()
+    }
+    return Split(stored, rows, people)
