@@ -6,9 +6,11 @@ module loads neither torch nor any model. T = frames, S = their side, I = the mo
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from models.errors import InvalidSettings
@@ -136,6 +138,7 @@ class Reenactor(Protocol):
     """A trained model, ready to be driven."""
 
     @classmethod
+    @abstractmethod
     def from_checkpoints(
         cls, checkpoints: Mapping[str, Checkpoint], device: str | torch.device, precision: Precision
     ) -> Reenactor:
@@ -181,11 +184,13 @@ class Reenactor(Protocol):
         or what is wrong with these."""
         ...
 
+    @abstractmethod
     def scene(self, sources: FaceFrames) -> Any:
         """All that rendering needs of one or more source pictures, computed once. Raises InvalidSettings or
         InvalidFile where it cannot make anything of one."""
         ...
 
+    @abstractmethod
     def motion(self, driving: FaceFrames) -> Motion: ...
 
     def transfer(self, scene: Any, driving: Motion, first: Motion, how: Transfer) -> Motion:
@@ -193,6 +198,7 @@ class Reenactor(Protocol):
         Raises InvalidFile where the motion cannot be told."""
         ...
 
+    @abstractmethod
     def render(self, scene: Any, motion: Motion) -> np.ndarray:
         """-> (T,I,I,3) float32 in [0,1]"""
         ...
@@ -207,3 +213,56 @@ class Reenactor(Protocol):
         """How `drive` came by one driving frame, for the report's pictures: title -> (I,I,3) uint8 RGB, the
         same titles for every pair. Empty for a model with nothing to show."""
         ...
+
+
+class FrameDriven(Reenactor):
+    """Base of a `Reenactor` that is driven by frames alone and renders each of them by itself. It hears
+    nothing, looks through no net but its own, and has no coefficients that could be edited; a subclass that
+    can do more overrides `check`, and `transfer` for relative motion."""
+
+    reads: tuple[str, ...] = ()
+    speech_settings: Mapping[str, Any] = MappingProxyType({})
+    nets: tuple[str, ...] = ()
+    needs_full_video = False
+    default_motion: MotionMode = "absolute"
+    batch = 64
+
+    def set_nets(self, nets: Mapping[str, Any]) -> None:
+        """It has no use for any."""
+
+    def check(self, how: Transfer) -> None:
+        """InvalidSettings: it neither edits nor transfers relative motion."""
+        if wanted := [*how.edit.changes, *["relative motion"] * (how.motion == "relative")]:
+            raise InvalidSettings(f"{', '.join(wanted)}: this model renders the driving motion unchanged")
+
+    def audio_features(self, speech: np.ndarray) -> np.ndarray:
+        """InvalidSettings: it hears nothing."""
+        raise InvalidSettings("this model hears nothing")
+
+    def motion_from_arrays(self, parameters: Mapping[str, np.ndarray]) -> Motion:
+        """InvalidSettings: nobody can state its motion in numbers."""
+        raise InvalidSettings("this model is driven by a video or a picture, not by numbers")
+
+    def transfer(self, scene: Any, driving: Motion, first: Motion, how: Transfer) -> Motion:
+        """Absolute motion only."""
+        self.check(how)
+        return driving
+
+    def drive(self, source: ClipFrames, driving: ClipFrames, transfer: Transfer = ABSOLUTE) -> np.ndarray:
+        """Reads the clips' frames alone. Relative motion starts at the first driving frame."""
+        import numpy as np
+
+        def faces(clip: ClipFrames) -> FaceFrames:
+            frames = clip.images()
+            return FaceFrames(frames=frames, boxes=np.full((len(frames), 4), np.nan, np.float32))
+
+        scene, first, parts = self.scene(faces(source)), None, []
+        for start in range(0, len(driving), self.batch):
+            motion = self.motion(faces(driving[start : start + self.batch]))
+            first = first or {name: values[:1] for name, values in motion.items()}
+            parts.append(self.render(scene, self.transfer(scene, motion, first, transfer)))
+        return np.concatenate(parts)
+
+    def visualize(self, source: ClipFrames, driving: ClipFrames) -> dict[str, np.ndarray]:
+        """Nothing to show."""
+        return {}

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +20,13 @@ from models.fsrt.config import Architecture
 from models.fsrt.network import Fsrt, KeysValues
 from models.perception.head.hull import hull_area
 from models.precision import autocast, best_precision, check_precision
-from models.reenactor import ABSOLUTE, ClipFrames, FaceFrames, Motion, MotionMode, Precision, Transfer
+from models.reenactor import FaceFrames, FrameDriven, Motion, Precision, Transfer
 
 TRAINING_ONLY = ("discriminator.",)
 """Parts that a checkpoint may hold and inference does not need."""
 QUERIES = {"cpu": 65_536, "cuda": 4 * 65_536}
-"""Pixels rendered in one pass: at the published size the largest layer holds 1536 numbers for each."""
+"""Pixels rendered in one pass, for memory's sake alone: at the published size the largest layer holds 1536
+numbers for each."""
 DETECTED = {"cpu": 4 * 65_536, "cuda": 16 * 65_536}
 """Pixels of driving frames that the keypoint detector sees at once."""
 
@@ -42,16 +41,10 @@ class Scene:
     """(n,K,2) of the sources"""
 
 
-class Reenactor:
+class Reenactor(FrameDriven):
     """A trained net, ready to drive (models.reenactor.Reenactor); `labels` says which parts do not carry the
     published weights.
     """
-
-    reads: tuple[str, ...] = ()
-    speech_settings: Mapping[str, Any] = MappingProxyType({})
-    nets: tuple[str, ...] = ()
-    needs_full_video = False
-    default_motion: MotionMode = "absolute"
 
     def __init__(
         self,
@@ -92,9 +85,6 @@ class Reenactor:
     def _most(self, by_device: Mapping[str, int]) -> int:
         return by_device["cuda" if self.device.type == "cuda" else "cpu"]
 
-    def set_nets(self, nets: Mapping[str, Any]) -> None:
-        """It looks through no net but its own."""
-
     def check(self, how: Transfer) -> None:
         """InvalidSettings: relative motion moves keypoints, and a net may have been trained without them; no
         net of it knows angles, named expressions or identities.
@@ -111,10 +101,6 @@ class Reenactor:
                 "expression, which cannot be taken apart; use absolute motion"
             )
 
-    def audio_features(self, speech: np.ndarray) -> np.ndarray:
-        """InvalidSettings: it hears nothing."""
-        raise InvalidSettings("fsrt hears nothing")
-
     def motion_from_arrays(self, parameters: Mapping[str, np.ndarray]) -> Motion:
         """InvalidSettings: it is driven by frames alone."""
         raise InvalidSettings(
@@ -125,7 +111,11 @@ class Reenactor:
     @torch.inference_mode()
     def scene(self, sources: FaceFrames) -> Scene:
         """Encode sources; together they describe one person."""
-        return self._scene(sources.frames)
+        found = self._motion(sources.frames)
+        images = self._resized(sources.frames, self.image_size)
+        with self._autocast():
+            z = self.net.encoder(images[None], found["keypoints"][None], found["expression"][None])
+            return Scene(self.net.decoder.keys_values(z), found["keypoints"])
 
     @torch.inference_mode()
     def motion(self, driving: FaceFrames) -> Motion:
@@ -144,49 +134,17 @@ class Reenactor:
         return {**driving, "keypoints": moved}
 
     @torch.inference_mode()
-    def render(self, scene: Scene, motion: Motion, queries: int | None = None) -> np.ndarray:
-        """-> (T,I,I,3) float32 in [0,1]. `queries`: pixels rendered in one pass; bounds memory only."""
-        most = queries or self._most(QUERIES)
+    def render(self, scene: Scene, motion: Motion) -> np.ndarray:
+        """-> (T,I,I,3) float32 in [0,1]"""
         keypoints, expression = motion["keypoints"], motion["expression"]
         with self._autocast():
             images = self.net.decoder.video(
-                scene.keys_values, self.image_size, keypoints, expression, most=most
+                scene.keys_values, self.image_size, keypoints, expression, most=self._most(QUERIES)
             )
         return images.float().clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
 
-    @torch.inference_mode()
-    def drive(
-        self,
-        source: ClipFrames,
-        driving: ClipFrames,
-        transfer: Transfer = ABSOLUTE,
-        queries: int | None = None,
-    ) -> np.ndarray:
-        """Reads the clips' frames alone -> (T,I,I,3) float32 in [0,1]. Relative motion starts at the first
-        driving frame.
-
-        `queries`: pixels rendered in one pass; it bounds memory and does not change the result.
-        """
-        scene, first, parts = self._scene(source.images()), None, []
-        for start in range(0, len(driving), self.batch):
-            motion = self._motion(driving[start : start + self.batch].images())
-            first = first or {name: values[:1] for name, values in motion.items()}
-            parts.append(self.render(scene, self.transfer(scene, motion, first, transfer), queries))
-        return np.concatenate(parts)
-
-    def visualize(self, source: ClipFrames, driving: ClipFrames) -> dict[str, np.ndarray]:
-        """Nothing: what it decodes from is no picture."""
-        return {}
-
     def _autocast(self) -> torch.autocast:
         return autocast(self.precision, self.device)
-
-    def _scene(self, sources: np.ndarray) -> Scene:
-        found = self._motion(sources)
-        images = self._resized(sources, self.image_size)
-        with self._autocast():
-            z = self.net.encoder(images[None], found["keypoints"][None], found["expression"][None])
-            return Scene(self.net.decoder.keys_values(z), found["keypoints"])
 
     def _motion(self, frames: np.ndarray) -> Motion:
         images = self._resized(frames, self.architecture.detector.size)

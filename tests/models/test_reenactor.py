@@ -1,9 +1,11 @@
 """What a user may ask of a head's motion, as values."""
 
+import numpy as np
 import pytest
+import torch
 
 from models.errors import InvalidSettings
-from models.reenactor import Edit
+from models.reenactor import ClipFrames, Edit, FrameDriven, Transfer
 
 
 def test_an_edit_tells_its_changes_in_their_order():
@@ -30,3 +32,42 @@ def test_an_edit_tells_its_changes_in_their_order():
 def test_an_edit_that_means_nothing_is_refused(wrong, told):
     with pytest.raises(InvalidSettings, match=told):
         Edit(**wrong)
+
+
+class Brightness(FrameDriven):
+    """Its motion is the brightness of each frame."""
+
+    batch = 2
+
+    @classmethod
+    def from_checkpoints(cls, checkpoints, device, precision):
+        return cls()
+
+    def scene(self, sources):
+        return sources.frames[:1]
+
+    def motion(self, driving):
+        return {"brightness": torch.from_numpy(driving.frames).float().mean((1, 2, 3)) / 255}
+
+    def render(self, scene, motion):
+        return motion["brightness"].numpy()[:, None, None, None] * np.ones_like(scene, np.float32)
+
+
+class Grey:
+    """A clip whose frames get brighter."""
+
+    key, length = "grey", 5
+
+    def frames(self, indices):
+        return np.stack([np.full((4, 4, 3), 51 * i, np.uint8) for i in indices])
+
+
+def test_a_model_driven_by_frames_renders_any_number_of_them_in_batches():
+    images = Brightness().drive(ClipFrames(Grey(), [0]), ClipFrames(Grey(), [1, 2, 5]))
+    np.testing.assert_allclose(images[:, 0, 0, 0], [0.2, 0.4, 1.0])
+
+
+@pytest.mark.parametrize("how", [Transfer(motion="relative"), Transfer(edit=Edit(frontal=True))])
+def test_a_model_driven_by_frames_changes_no_motion(how):
+    with pytest.raises(InvalidSettings, match="this model renders the driving motion unchanged"):
+        Brightness().check(how)
