@@ -9,6 +9,7 @@ from typing import Literal
 
 from models.api import Phase
 from models.fsrt.phases import PHASES
+from models.model_config import ModelConfig
 
 SIDE, DEPTH, WIDTH = 2048, 64, 16_384
 """Most pixels of a side, most layers or octaves, most of anything else: a checkpoint may claim to be of any
@@ -269,12 +270,9 @@ class Augment:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FsrtConfig:
+class FsrtConfig(ModelConfig):
     net: Architecture = field(default_factory=Architecture)
-    weights: str = field(default="", metadata={"as_before": ""})
-    """Id of released weights ("fsrt_vox") that pairs are generated with: then no phase is trained."""
     phases: dict[str, Phase | None] = field(default_factory=lambda: dict(PHASES))
-    """By name; a run file changes single values of single phases, and drops a phase with null."""
     sampling: Sampling = field(default_factory=Sampling)
     augment: Augment = field(default_factory=Augment)
     images: Images = field(default_factory=Images)
@@ -285,18 +283,11 @@ class FsrtConfig:
     """bf16: autocast; a device that does not multiply in bfloat16 itself (older CPUs) refuses to train so;
     positional codes, soft-argmax, losses and Adam stay in float32.
     """
-    data: str = "main"
-    """The corpus it is trained on."""
     keypoints: str = "main"
     """The instance of keypoints that it reads."""
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, phase in self.phases.items():
-            if name not in PHASES:
-                raise ValueError(f"phases.{name}: expected one of {', '.join(PHASES)}")
-            if phase and name != phase.name:
-                raise ValueError(f"phases.{name}.name {phase.name!r}: expected {name!r}")
+        ModelConfig.__post_init__(self)
         if self.sampling.queries > self.net.image_size**2:
             raise ValueError(
                 f"sampling.queries {self.sampling.queries}: an image of side {self.net.image_size} has only "

@@ -11,6 +11,7 @@ from typing import Literal
 
 from models.api import Phase
 from models.headgan.phases import PHASES
+from models.model_config import ModelConfig
 
 RGB = 3
 MOST_LEVELS = 8
@@ -166,14 +167,11 @@ class Hearing:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HeadGanConfig:
+class HeadGanConfig(ModelConfig):
     net: Architecture = field(default_factory=Architecture)
     judges: Judges = field(default_factory=Judges)
     terms: Terms = field(default_factory=Terms)
-    weights: str = field(default="", metadata={"as_before": ""})
-    """Id of released weights ("headgan_vox") that pairs are generated with: then no phase is trained."""
     phases: dict[str, Phase | None] = field(default_factory=lambda: dict(PHASES))
-    """By name; a run file changes single values of single phases, and drops a phase with null."""
     head: Head = "analytic_head"
     """The morphable model that is drawn: that of `fits.NAME.model`."""
     hearing: Hearing = field(default_factory=Hearing)
@@ -194,24 +192,18 @@ class HeadGanConfig:
     """bf16: autocast; a device that does not multiply in bfloat16 itself (older CPUs) refuses to train so;
     drawing, flow, warping, norms, losses and Adam stay in float32.
     """
-    data: str = "main"
-    """The corpus it is trained on."""
     fits: str = "main"
     """The instance of fits that it reads."""
     speech: str = "main"
     """The instance of speech that it reads."""
-    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.judges.mouth and self.judges.mouth_size > self.net.image_size:
             raise ValueError(
                 f"judges.mouth_size {self.judges.mouth_size}: images have {self.net.image_size} pixels"
             )
-        for name, phase in self.phases.items():
-            if name not in PHASES:
-                raise ValueError(f"phases.{name}: expected one of {', '.join(PHASES)}")
-            if phase and name != phase.name:
-                raise ValueError(f"phases.{name}.name {phase.name!r}: expected {name!r}")
+        ModelConfig.__post_init__(self)
+        for phase in self.phases.values():
             if phase:
                 self._check_terms(phase)
 
