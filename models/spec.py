@@ -14,6 +14,7 @@ from typing import Any
 from models import MODELS
 from models.api import Phase, Released
 from models.errors import InvalidSettings
+from models.model_config import ModelConfig
 
 Reads = Mapping[str, tuple[str, ...]]
 """Family -> the fields read from it (storage/shards.py)."""
@@ -33,10 +34,11 @@ class TaskSpec:
     key."""
     tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Tables that the task samples from besides "clips": name -> the families of `ModelSpec.reads` that are
-    joined in it, by key. All other families are joined in "clips"; without any there is no such table."""
+    joined in it, by key, where the phase reads them. All other families are joined in "clips". A table of
+    nothing is not there."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class CheckpointUse:
     """What a keyed node computes with: checkpoints of phases of the same model, loaded once in each
     worker."""
@@ -76,9 +78,8 @@ class ModelSpec:
 
     name: str
     """As in MODELS."""
-    config: type[Any]
-    """Dataclass of the model's section in a run file. It has defaults, and the fields `phases`, `seed` and
-    `precision`."""
+    config: type[ModelConfig]
+    """Dataclass of the model's section in a run file. All of it has defaults."""
     phases: Mapping[str, Phase]
     """By name, in order of training: the default of `config.phases`."""
     tasks: Mapping[str, TaskSpec]
@@ -91,7 +92,7 @@ class ModelSpec:
     nodes: Callable[[Any], Mapping[str, KeyedNode]] = lambda _: {}
     """config -> keyed nodes of its own by name, which phases, driving and later ones of them read as families
     of that name; those that nothing reads are not computed."""
-    nets: Callable[[Any, Phase], tuple[str, ...]]
+    nets: Callable[[Any, Phase], tuple[str, ...]] = lambda *_: ()
     """(config, phase) -> names in models.perception.NETS of the nets that the phase's losses use."""
     net_settings: tuple[str, ...] = ()
     """Paths in the config that `nets` depends on besides; in the key of phases that have nets."""
@@ -101,7 +102,7 @@ class ModelSpec:
     """Weights by the id that `Phase.init: weights.<id>` and `animate --weights <id>` name."""
     inference: str
     """"module:class" of a `models.reenactor.Reenactor`, which `models.loading.load_reenactor` loads."""
-    inference_nets: Callable[[Any], tuple[str, ...]]
+    inference_nets: Callable[[Any], tuple[str, ...]] = lambda _: ()
     """config -> names in models.perception.NETS of the nets that the reenactor uses."""
     driving_reads: Callable[[Any], Reads]
     """config -> the families and fields that the reenactor reads of a clip that drives it."""
@@ -148,16 +149,16 @@ class ModelSpec:
                 )
 
     def check_reads(self, config: Any) -> None:
-        """Raises InvalidSettings where the model is driven with what it was never trained on."""
-        read: dict[str, set[str]] = {}
-        for name, default in self.phases.items():
-            for family, fields in self.reads(config, config.phases.get(name) or default).items():
-                read.setdefault(family, set()).update(fields)
+        """Raises InvalidSettings where the model is driven with what it was never trained on. One that learns
+        from random numbers may be driven with anything, and so may any with what its own nodes compute."""
+        phases = [config.phases.get(name) or default for name, default in self.phases.items()]
+        reads = [self.reads(config, phase) for phase in phases]
+        if not all(reads):
+            return
         own = self.nodes(config)
         for family, fields in self.driving_reads(config).items():
-            if family in own:
-                continue
-            if self.phases and (unread := sorted(set(fields) - read.get(family, set()))):
+            read = {field for one in reads for field in one.get(family, ())}
+            if family not in own and reads and (unread := sorted(set(fields) - read)):
                 raise self._error(
                     f"driving_reads names {', '.join(unread)} of {family}, which no phase reads; add them to "
                     "reads, or leave them out"
@@ -165,15 +166,18 @@ class ModelSpec:
 
     def tables(self, config: Any, phase: Phase) -> dict[str, Reads]:
         """The tables of a phase, as its task samples from them -> the families that are joined in each.
-        Raises InvalidSettings for a table of what the phase does not read, or of two values by one name."""
+        Raises InvalidSettings for a table of what no phase reads, or of two values by one name."""
         reads, named = self.reads(config, phase), self.tasks[phase.name].tables
         families = [family for some in named.values() for family in some]
-        if unread := sorted(set(families) - set(reads)):
+        known = {family for one in self.phases.values() for family in self.reads(config, one)} | set(reads)
+        if unread := sorted(set(families) - known):
             raise self._error(
-                f"tables of the task of phase {phase.name!r} name {', '.join(unread)}, which the phase does "
-                f"not read; it reads {', '.join(reads) or 'nothing'}"
+                f"tables of the task of phase {phase.name!r} name {', '.join(unread)}, which no phase reads; "
+                f"read are {', '.join(sorted(known)) or 'none'}"
             )
-        tables = {"clips": tuple(family for family in reads if family not in families), **named}
+        tables = {"clips": tuple(family for family in reads if family not in families)} | {
+            name: tuple(family for family in some if family in reads) for name, some in named.items()
+        }
         for name, some in tables.items():
             fields = [field for family in some for field in reads[family]]
             if twice := sorted({field for field in fields if fields.count(field) > 1}):

@@ -148,10 +148,13 @@ class Task(Protocol):
 
 
 class Stateless:
-    """The methods of a task whose steps depend on batch and weights alone."""
+    """The methods of a task whose steps depend on batch and weights alone, all of them its own."""
 
     def use(self, nets: Mapping[str, Any]) -> None:
         """No other net takes part."""
+
+    def provenance(self) -> dict[str, str]:
+        return {}
 
     def state(self) -> dict[str, Tensor]:
         return {}

@@ -1,12 +1,16 @@
 """The DAG: wired as designed, nothing undeclared, and an edit reaches exactly who it should."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from models import MODELS
 from models.errors import InvalidSettings
 from models.headgan.phases import PHASES
+from models.spec import CheckpointUse, KeyedNode, load_spec
 from pipelines.config import load
 from pipelines.engine.fingerprint import entries
 from pipelines.errors import UserError
@@ -125,6 +129,65 @@ def test_frames_from_a_view_that_the_spec_does_not_read_are_refused():
         match=r"fsrt.phases.warmup.frames_from is views.vox512, but the phase reads frames of clips;",
     ):
         build(load(DEMO, ["fsrt.phases.warmup.frames_from=views.vox512"]).config)
+
+
+# --- nodes of a model's own ---
+INVERT = KeyedNode(
+    run="models.fsrt.inference:Reenactor", reads={"keypoints": ("landmarks",)}, writes=("codes",),
+    uses={"net": CheckpointUse("models.fsrt.inference:Reenactor", {"renderer": "warmup"})},
+)  # fmt: skip
+DRIVEN = {"clips": ("frames",), "invert": ("codes",)}
+
+
+def of_changed_fsrt(monkeypatch, *sets: str, **changes):
+    """The graph of a run of fsrt alone, with these values of its spec changed."""
+    made = ModuleType("changed_fsrt")
+    made.SPEC = replace(load_spec("fsrt"), **changes)
+    monkeypatch.setitem(sys.modules, "changed_fsrt", made)
+    monkeypatch.setitem(MODELS, "fsrt", "changed_fsrt:SPEC")
+    return build(load(DEMO, ["models=[fsrt]", *sets]).config)
+
+
+def test_a_node_of_the_models_own_uses_a_checkpoint_and_is_read_by_its_name(monkeypatch):
+    graph = of_changed_fsrt(monkeypatch, nodes=lambda _: {"invert": INVERT}, driving_reads=lambda _: DRIVEN)
+    node = graph["invert.fsrt"]
+    assert (node.kind, node.units, node.reads["keypoints"].node) == ("keyed", "recordings", "keypoints.main")
+    assert node.uses["net"].files == {"renderer": ("train.fsrt.warmup", "model.safetensors")}
+    assert graph["pairs.self"].reads["invert"].node == "invert.fsrt"
+    assert graph["generate.fsrt.self"].reads["invert"].by == "recordings"
+
+
+def test_a_node_of_the_models_own_is_there_for_who_reads_it(monkeypatch):
+    graph = of_changed_fsrt(monkeypatch, nodes=lambda _: {"invert": INVERT})
+    assert "invert.fsrt" not in graph.nodes
+
+
+def test_a_node_of_the_models_own_is_computed_for_each_corpus_that_it_is_read_of(monkeypatch):
+    graph = of_changed_fsrt(
+        monkeypatch, "data.test.source=synthetic", "eval.data=test", nodes=lambda _: {"invert": INVERT},
+        driving_reads=lambda _: DRIVEN,
+    )  # fmt: skip
+    assert [node for node in graph.nodes if node.startswith("invert")] == ["invert.fsrt@test"]
+    assert "keypoints.main@test" in graph.upstream("invert.fsrt@test")
+
+
+def test_a_node_that_uses_a_phase_which_comes_later_is_refused(monkeypatch):
+    early = {"clips": ("frames",), "keypoints": ("landmarks",), "invert": ("codes",)}
+    with pytest.raises(
+        InvalidSettings, match=r"invert.fsrt uses the checkpoint of fsrt.phases.warmup, which is not trai"
+    ):
+        of_changed_fsrt(monkeypatch, nodes=lambda _: {"invert": INVERT}, reads=lambda *_: early)
+
+
+def test_a_node_named_as_a_stage_is_refused(monkeypatch):
+    with pytest.raises(InvalidSettings, match="spec of fsrt names a node speech, as a stage is; rename it"):
+        of_changed_fsrt(monkeypatch, nodes=lambda _: {"speech": INVERT})
+
+
+def test_a_phase_that_reads_nothing_depends_on_no_recording(monkeypatch):
+    graph = of_changed_fsrt(monkeypatch, reads=lambda *_: {})
+    assert graph["train.fsrt.keypoints"].reads == {}
+    assert list(graph["train.fsrt.warmup"].reads) == ["train.fsrt.keypoints"]
 
 
 def test_runtime_settings_are_in_no_key(graph):

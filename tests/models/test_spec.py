@@ -10,7 +10,7 @@ import pytest
 from models import MODELS
 from models.api import Loss, Phase, Released
 from models.errors import InvalidSettings
-from models.spec import ModelSpec, TaskSpec, load_spec
+from models.spec import KeyedNode, ModelSpec, Reads, TaskSpec, load_spec
 from pipelines.engine.fingerprint import resolve
 from tests.models.one_pass import one_update
 
@@ -117,6 +117,47 @@ def test_a_model_of_several_checkpoints_says_which_phase_trains_each():
 def test_a_run_without_any_phase_of_a_model_is_refused():
     with pytest.raises(InvalidSettings, match=r"toy.phases: the run leaves out every phase"):
         toy().phases_of_checkpoints(ToyConfig(phases=dict.fromkeys(PHASES)))
+
+
+BOTH = {"clips": ("frames",), "codes": ("codes",)}
+
+
+def tables_of(tables: dict[str, tuple[str, ...]], reads: Reads = BOTH) -> dict[str, Reads]:
+    task = TaskSpec(task="models.toy.task:ToyTask", settings=("seed", "precision"), tables=tables)
+    made = toy(tasks=dict.fromkeys(PHASES, task), reads=lambda config, phase: reads)
+    return made.tables(ToyConfig(), PHASES["image"])
+
+
+def test_families_are_joined_in_the_table_of_clips_unless_the_task_wants_another():
+    assert tables_of({}) == {"clips": BOTH}
+    assert tables_of({"codes": ("codes",)}) == {
+        "clips": {"clips": ("frames",)}, "codes": {"codes": ("codes",)},
+    }  # fmt: skip
+    assert tables_of({"all": tuple(BOTH)}) == {"all": BOTH}
+
+
+def test_a_phase_that_reads_nothing_has_no_table():
+    assert tables_of({}, {}) == {}
+
+
+def test_a_table_of_what_no_phase_reads_is_refused():
+    with pytest.raises(InvalidSettings, match=r"'image' name code, which no phase reads; read are clips, co"):
+        tables_of({"codes": ("code",)})
+
+
+def test_two_values_of_one_name_in_a_table_are_refused():
+    frames = {"clips": ("frames",), "views.vox512": ("frames",)}
+    with pytest.raises(InvalidSettings, match=r"reads frames of several of clips, views.vox512, which tab"):
+        tables_of({}, frames)
+    assert set(tables_of({"large": ("views.vox512",)}, frames)) == {"clips", "large"}
+
+
+def test_a_node_of_the_models_own_is_made_of_what_it_reads():
+    code = KeyedNode(run="a:b", reads={"keypoints": ("landmarks",)}, writes=("codes",))
+    tuned = KeyedNode(run="a:b", reads={"code": ("codes",), "clips": ("frames",)}, writes=("codes",))
+    made = toy(nodes=lambda config: {"code": code, "tuned": tuned})
+    assert made.families(ToyConfig(), ["speech"]) == ("speech",)
+    assert set(made.families(ToyConfig(), ["tuned"])) == {"tuned", "code", "keypoints", "clips"}
 
 
 # --- loading ------------------------------------------------------------------------------------------------
