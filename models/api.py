@@ -256,7 +256,8 @@ class Phase:
     frames_from: str = "clips"
     """The family whose frames the clips show: `clips`, or a view."""
     uses: dict[str, str] = field(default_factory=dict)
-    """Name -> phase of the same model whose checkpoint the task is handed under that name (`Task.use`)."""
+    """Name -> what the task is handed frozen under that name (`Task.use`): "phase", the checkpoint of an
+    earlier phase, or "weights.<id>", a released file."""
     ema: dict[str, Ema | None] = field(default_factory=dict)
     """Part -> its running mean, which validation and inference use, and which is published beside the part.
     """
@@ -332,6 +333,12 @@ class Phase:
             raise ValueError(f"ema of {unknown}, which no update learns; the updates learn {sorted(first)}")
 
     def _check_start(self) -> None:
+        for name, source in self.used.items():
+            if source.part:
+                raise ValueError(
+                    f"uses.{name} {self.uses[name]!r}: expected a phase or weights.<id>, of which the task "
+                    "takes the parts that it needs"
+                )
         if self.resume_optimizers and not any(source.phase for source in self.sources.values()):
             raise ValueError(f"resume_optimizers needs a phase to start from, found init {self.init}")
 
@@ -358,16 +365,21 @@ class Phase:
         return {part: Source.parse(text) for part, text in table.items() if text}
 
     @property
+    def used(self) -> dict[str, Source]:
+        """Name -> the checkpoint that the task is handed under it."""
+        return {name: Source.parse(text) for name, text in self.uses.items()}
+
+    @property
     def phases_before(self) -> tuple[str, ...]:
         """Phases whose checkpoints it reads: to start from, and to use."""
-        starts = (source.phase for source in self.sources.values() if source.phase)
-        return tuple(dict.fromkeys((*starts, *self.uses.values())))
+        names = (source.phase for source in (*self.sources.values(), *self.used.values()))
+        return tuple(dict.fromkeys(name for name in names if name))
 
     @property
     def released(self) -> tuple[str, ...]:
-        """Ids of the released weights it starts from."""
-        ids = (source.released for source in self.sources.values() if source.released)
-        return tuple(dict.fromkeys(ids))
+        """Ids of the released weights it reads: to start from, and to use."""
+        ids = (source.released for source in (*self.sources.values(), *self.used.values()))
+        return tuple(dict.fromkeys(name for name in ids if name))
 
     @property
     def ema_parts(self) -> dict[str, Ema]:

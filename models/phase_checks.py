@@ -33,10 +33,11 @@ class Starts:
         means = {f"{part}{EMA}" for part in phase.ema_parts} if phase else set()
         return means.union(self.parts[source.phase or ""])
 
-    def has(self, source: Source) -> bool:
+    def has(self, source: Source, phase: Phase) -> bool:
+        """Whether the source is there for a phase: released, or trained before it."""
         if source.released is not None:
             return source.released in self.released
-        return self.phases.get(source.phase or "") is not None
+        return source.phase in self.earlier(phase)
 
     def earlier(self, phase: Phase) -> dict[str, Phase]:
         names = takewhile(lambda name: name != phase.name, self.phases)
@@ -49,9 +50,11 @@ def check(phase: Phase, starts: Starts) -> None:
     have not learnt."""
     node, path = f"train.{starts.model}.{phase.name}", f"{starts.model}.phases.{phase.name}"
     own = starts.parts[phase.name]
-    for text in (*(source.name for source in phase.sources.values()), *phase.uses.values()):
-        if not starts.has(Source.parse(text)):
-            raise InvalidSettings(f"{node} starts from {text!r}, {_absent(text, phase, starts)}")
+    for reads, sources in (("starts from", phase.sources), ("uses", phase.used)):
+        for source in sources.values():
+            if not starts.has(source, phase):
+                why = _absent(source.name, phase, starts)
+                raise InvalidSettings(f"{node} {reads} {source.name!r}, {why}")
     if unknown := sorted(set(phase.trainable) - set(own)):
         raise InvalidSettings(f"{node} trains {unknown}, but the parts of its net are {sorted(own)}")
     available: set[str] = set()
@@ -76,9 +79,11 @@ def check(phase: Phase, starts: Starts) -> None:
 
 
 def _absent(text: str, phase: Phase, starts: Starts) -> str:
+    there = _listed(starts.model, starts.earlier(phase), starts.released) or "nothing"
+    if starts.phases.get(text):
+        return f"which is not trained before it; before it there is {there}"
     dropped = f" while {starts.model}.phases.{text} is null (else {_made(starts.model, text)})"
     off = dropped if text in starts.phases else ""
-    there = _listed(starts.model, starts.earlier(phase), starts.released)
     return f"which this run does not have{off}; it has {there}"
 
 

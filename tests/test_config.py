@@ -73,6 +73,22 @@ def test_the_run_file_wins_over_fragments_and_set_over_both(run_file):
             r"runtime.preview_every is gone; use MODEL.phases.NAME.validate_every",
         ),
         ("fsrt: {phases: {warmup: {validate_every: 0}}}", "validate_every 0: expected 1 or more"),
+        (
+            "fsrt: {phases: {warmup: {optimizers: {g: {schedule: {warmup: 0.1}}}}}}",
+            "g.schedule.warmup: expected a whole number, found 0.1",
+        ),
+        (
+            "fsrt: {phases: {adversarial: {updates: {generator: {losses: {gan: {start: 10%}}}}}}}",
+            "losses.gan.start: expected a whole number, found '10%'",
+        ),
+        (
+            "fsrt: {phases: {adversarial: {updates: {discriminator: {parts: {discriminator: null}}}}}}",
+            "fsrt.phases.adversarial: phase adversarial: update discriminator learns no part; name at least",
+        ),
+        (
+            "fsrt: {phases: {adversarial: {updates: {discriminator: {parts: {decoder: 1}}}}}}",
+            "part decoder learns in update generator on optimizer g and in update discriminator on d",
+        ),
         ("runtime: {max_rejected: 2}", "runtime: max_rejected 2.0: expected a share from 0 to 1"),
     ],
 )
@@ -118,6 +134,8 @@ def test_a_mistake_in_a_set_names_it(run_file):
         ("fsrt.phases.warmup.steps=2e5", 200_000),
         ("fsrt.phases.warmup.optimizers.g.lr=1e-4", 1e-4),
         ("runtime.use_gpu=on", True),
+        ("fsrt.phases.warmup.init=keypoints", "keypoints"),
+        ("fsrt.phases.warmup.init={kp_detector: keypoints}", {"kp_detector": "keypoints"}),
     ],
 )
 def test_the_value_of_a_set_is_what_was_typed_in_the_type_of_its_setting(run_file, text, value):

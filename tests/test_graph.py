@@ -253,6 +253,10 @@ def test_a_phase_whose_start_is_dropped_says_what_would_train_it_and_what_there_
             r"does not train discriminator and starts from perceptual, .*; "
             r"name it in .*updates.generator.parts$",
         ),
+        (["fsrt.phases.warmup.init=perceptual"],
+         r"train.fsrt.warmup starts from 'perceptual', which is not trained before it; before it there is "),
+        (["fsrt.phases.warmup.init={kp_detector: keypoints, encoder: keypoints}"],
+         r"fsrt.phases.warmup.init takes encoder from keypoints, which has no part encoder; it has \['kp_de"),
         (
             ["headgan.net.flow=false",
              *(f"headgan.phases.{p}.updates.generator.losses.{term}=null" for p in PHASES
@@ -276,6 +280,14 @@ def test_released_weights_and_their_reader_are_in_the_key():
     node = build(load(DEMO, sets).config)["train.fsrt.warmup"]
     assert "fsrt_kp" in node.weights
     assert any(entry.startswith("models.fsrt.released:") for entry in node.code)
+
+
+def test_released_weights_that_a_phase_uses_are_in_its_key():
+    node = build(load(DEMO, ["fsrt.phases.warmup.uses={teacher: weights.fomm_vox}"]).config)[
+        "train.fsrt.warmup"
+    ]
+    assert "fomm_vox" in node.weights
+    assert "train.fsrt.keypoints" in node.reads
 
 
 def test_unknown_released_weights_are_an_error_listing_the_known():

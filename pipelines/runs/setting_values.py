@@ -157,7 +157,8 @@ def from_text(kind: Any, path: str, text: str) -> Any:
     """What was typed, as a value of its setting's type: a text where that is one, of an unknown setting too.
     Raises SettingError for brackets that are no YAML list or mapping."""
     kinds = _types_at(kind, path.split("."))
-    if str in kinds and not (text in ("", "null") and type(None) in kinds):
+    mapping = text.lstrip().startswith("{") and any(typing.get_origin(one) is dict for one in kinds)
+    if str in kinds and not mapping and not (text in ("", "null") and type(None) in kinds):
         return text
     if text in ("", "null") and type(None) in kinds:
         return None

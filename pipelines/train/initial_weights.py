@@ -41,8 +41,10 @@ def bring_weights(ctx: Context, model: str, phase: Phase) -> None:
         with store.scratch() as folder:
             checkpoints.save(folder / START, *initial_weights(ctx, model, phase))
             store.put(folder / START, START)
-    for name, other in phase.uses.items():
-        _copy_in(_checkpoint(ctx, model, other, MODEL), store, used_name(name))
+    for name, source in phase.used.items():
+        with store.scratch() as folder:
+            checkpoints.save(folder / MODEL, *_open(ctx, model, phase, source))
+            store.put(folder / MODEL, used_name(name))
     if ctx.previous is not None and continues(ctx, phase):
         path = of_step(ctx.previous.path(STATE), ctx.previous.steps)
         _, about = checkpoints.load(path)

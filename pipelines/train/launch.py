@@ -106,7 +106,8 @@ def open_table(ctx: Context, table: str, reads: Reads) -> Split:
         ctx.params({f"{where}.{name}.{fact}": value for fact, value in facts.items()})
     if not split.rows["train"].identities:
         raise UserError(
-            f"{ctx.node}: no clip to train on; all were rejected, or all recordings are in the test split"
+            f"{ctx.node}: table {table} has no row to train on; all were rejected, or all recordings are in "
+            "the test split"
         )
     return split
 

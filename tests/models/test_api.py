@@ -51,6 +51,10 @@ DECAY = Optimizer(schedule=Schedule(constant_steps=6, linear_decay_steps=4, step
             {"resume_optimizers": True, "init": "weights.released"},
             "resume_optimizers needs a phase to start from, found init weights.released",
         ),
+        (
+            {"uses": {"teacher": "first.encoder"}},
+            "uses.teacher 'first.encoder': expected a phase or weights.<i",
+        ),
         ({"optimizers": {"g": DECAY, "d": Optimizer()}, "steps": 6}, "rate of optimizer g is 0 after step 5"),
     ],
 )
@@ -106,6 +110,7 @@ def test_sources_by_part_name_every_phase_and_file_once():
     )
     assert made.phases_before == ("a", "b", "c")
     assert made.released == ("x",)
+    assert phase(uses={"synthesis": "weights.y"}).released == ("y",)
 
 
 def test_an_update_moves_at_its_interval_after_its_start():

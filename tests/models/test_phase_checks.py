@@ -60,5 +60,20 @@ def test_an_update_over_a_part_that_does_not_exist_is_refused():
 
 def test_a_checkpoint_that_a_phase_uses_must_be_there():
     using = phase("audio", ("listener",), uses={"teacher": "nobody"})
-    with pytest.raises(InvalidSettings, match="starts from 'nobody', which this run does not have"):
+    with pytest.raises(InvalidSettings, match="uses 'nobody', which this run does not have; it has nothing"):
         check(using, Starts("toy", {"audio": using}, PARTS, {}))
+
+
+def test_a_phase_uses_released_weights():
+    using = phase("audio", ("listener",), uses={"teacher": "weights.ears"})
+    check(using, Starts("toy", {"audio": using}, PARTS, RELEASED))
+
+
+@pytest.mark.parametrize("reads", [{"init": "joint"}, {"init": "audio"}, {"uses": {"teacher": "joint"}}])
+def test_a_phase_reads_no_checkpoint_of_itself_or_of_a_later_one(reads):
+    audio, joint = phase("audio", ("listener",), **reads), phase("joint", ("encoder",))
+    phases = {"synthesis": SYNTHESIS, "audio": audio, "joint": joint}
+    with pytest.raises(
+        InvalidSettings, match=r"which is not trained before it; before it there is synthesis \("
+    ):
+        check(audio, Starts("toy", phases, PARTS, {}))

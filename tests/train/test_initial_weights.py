@@ -10,9 +10,11 @@ import torch
 
 from models.api import Ema
 from models.errors import InvalidSettings
-from pipelines.train.initial_weights import initial_weights
+from pipelines.train.initial_weights import bring_weights, initial_weights
+from pipelines.train.state import State
 from storage import checkpoints
 from tests.models.one_pass import one_update
+from tests.train import toy
 from tests.train.conftest import FakeArtifact, FakeContext
 
 
@@ -74,3 +76,20 @@ def test_resumed_optimizers_come_with_the_part_and_count_the_steps_done(context)
 def test_a_part_that_a_checkpoint_lacks_is_named(context):
     with pytest.raises(InvalidSettings, match=r"encoder with other, which has no encoder; it has \['dec"):
         begun(context, init={"encoder": "other"})
+
+
+class Student(toy.Painter):
+    """It learns beside a frozen net."""
+
+    def use(self, nets: Any) -> None:
+        self.teacher = nets["teacher"]
+
+
+def test_a_phase_is_handed_the_checkpoint_that_it_uses_as_inference_would(context, tmp_path):
+    phase = one_update("toy", ("painter",), uses={"teacher": "first"})
+    bring_weights(context, "toy", phase)
+    state = State(toy.job(tmp_path, phase, build=Student), torch.device("cpu"))
+    assert {name: float(tensor) for name, tensor in state.task.teacher.items()} == {
+        "encoder.w": 1.0, "decoder.w": 2.5,
+    }  # fmt: skip
+    assert set(state.parameters) == {"painter.value"}
