@@ -158,8 +158,8 @@ class _ProtocolNodes:
         """reads: role -> the fields of the clips that a pair names."""
         # fmt: off
         self.run.add_keyed(self._at("generate", method), f"pipelines.eval.{function}",
-                           units=self._at("pairs"), reads={"pairs": Read(self._at("pairs"), COLUMNS), **reads},
-                           config=settings, codec=GENERATED, **more)
+                           units=self._at("pairs"), config=settings, codec=GENERATED,
+                           reads={"pairs": Read(self._at("pairs"), COLUMNS), **reads}, **more)
         # fmt: on
 
     def _settings(self, *names: str) -> dict[str, str]:
