@@ -41,7 +41,7 @@ TRAINING = tuple(
     for entry in (
         "tables:split_rows",
         "job:job_of",
-        "initial_weights:bring_weights",
+        "initial_weights:prepare_weights",
         "loop:begin",
         "loop:steps",
         "loop:validate_state",

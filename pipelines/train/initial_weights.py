@@ -33,7 +33,7 @@ def continues(ctx: Context, phase: Phase) -> bool:
     return newest is None or newest < ctx.previous.steps
 
 
-def bring_weights(ctx: Context, model: str, phase: Phase) -> None:
+def prepare_weights(ctx: Context, model: str, phase: Phase) -> None:
     """Put them where every worker can reach them: those to start from, checkpoints that the phase uses, and a
     shorter run of this phase."""
     store = Store(ctx.scratch)

@@ -57,7 +57,7 @@ def train_phase(ctx: Context, model: str, phase: str) -> None:
 # --- what goes in -------------------------------------------------------------------------------------------
 def prepare(ctx: Context, model: str, phase: Phase) -> None:
     """Put into the work folder what every worker begins with, and the lines of the run that is continued."""
-    from pipelines.train.initial_weights import bring_weights, continues
+    from pipelines.train.initial_weights import continues, prepare_weights
 
     store = Store(ctx.scratch)
     store.delete(STOP)
@@ -66,7 +66,7 @@ def prepare(ctx: Context, model: str, phase: Phase) -> None:
         _copy_lines(ctx.previous.path(METRICS), store)
     else:  # before anybody reads along: a resumed run repeats the steps after its checkpoint
         cut(store, StepCheckpoints(ctx.scratch).newest(phase.steps) or 0)
-    bring_weights(ctx, model, phase)
+    prepare_weights(ctx, model, phase)
 
 
 def _copy_lines(path: Path, store: Store) -> None:

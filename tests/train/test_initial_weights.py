@@ -10,7 +10,7 @@ import torch
 
 from models.api import Ema
 from models.errors import InvalidSettings
-from pipelines.train.initial_weights import bring_weights, initial_weights
+from pipelines.train.initial_weights import initial_weights, prepare_weights
 from pipelines.train.state import State
 from storage import checkpoints
 from tests.models.one_pass import one_update
@@ -87,7 +87,7 @@ class Student(toy.Painter):
 
 def test_a_phase_is_handed_the_checkpoint_that_it_uses_as_inference_would(context, tmp_path):
     phase = one_update("toy", ("painter",), uses={"teacher": "first"})
-    bring_weights(context, "toy", phase)
+    prepare_weights(context, "toy", phase)
     state = State(toy.job(tmp_path, phase, build=Student), torch.device("cpu"))
     assert {name: float(tensor) for name, tensor in state.task.teacher.items()} == {
         "encoder.w": 1.0, "decoder.w": 2.5,

@@ -10,7 +10,7 @@ from models.api import Loss
 from models.errors import InvalidFile
 from models.fsrt.phases import PHASES
 from pipelines.cli.weights import export
-from pipelines.train.initial_weights import bring_weights
+from pipelines.train.initial_weights import prepare_weights
 from pipelines.train.state import used_name
 from storage import checkpoints, locations
 from storage.errors import InvalidInput
@@ -64,7 +64,7 @@ def test_a_detector_that_was_released_replaces_the_first_phase(lab, imported):
 def test_a_phase_uses_released_weights_as_a_frozen_net_beside_its_own(lab, imported):
     context = lab.context("keypoints", uses={"teacher": "weights.fsrt_kp"})
     phase = context.config.fsrt.phases["keypoints"]
-    bring_weights(context, "fsrt", phase)
+    prepare_weights(context, "fsrt", phase)
     used = load_file(f"{context.scratch}/{used_name('teacher')}")
     expected = load_file(imported / "model.safetensors")
     assert used.keys() == {name for name in expected if name.startswith("kp_detector.")}
