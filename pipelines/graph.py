@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from models.errors import InvalidSettings
 from models.phase_checks import Starts
@@ -30,6 +29,7 @@ from pipelines.engine.node import Graph, Read, Use
 from pipelines.errors import UserError
 from pipelines.eval.nodes import add_evaluation
 from pipelines.preprocess.keypoints import KeypointsConfig
+from pipelines.preprocess.recordings import DataConfig
 from pipelines.preprocess.sources import SOURCE_NETS, SOURCES
 from pipelines.runs.graph_builder import INSTANCES_OF, Run, evaluated, needed, same
 from storage.checkpoints import MODEL
@@ -283,7 +283,7 @@ def check_frames(model: str, phase: str, reads: Reads, frames_from: str) -> None
         )
 
 
-def data_settings(settings: Any, corpus: str) -> dict[str, str]:
+def data_settings(settings: DataConfig, corpus: str) -> dict[str, str]:
     """Only the settings of the source in use count: those of the others may change freely."""
     general = ("source", "test_fraction", "clips_per_shard", "limit")
     return {f"data.{name}": f"data.{corpus}.{name}" for name in (*general, settings.source)}
