@@ -274,12 +274,12 @@ def check_model(spec: ModelSpec, model: str, config: Config) -> None:
 def check_frames(model: str, phase: str, reads: Reads, frames_from: str) -> None:
     """A phase is given the frames of the family that it names, and no others. reads: of the table of
     clips."""
-    shown = [family for family, fields in reads.items() if "frames" in fields]
-    if frames_from not in shown and (shown or frames_from != "clips"):
-        found = f"reads frames of {', '.join(shown)}" if shown else "reads no frames"
+    read_of = [family for family, fields in reads.items() if "frames" in fields]
+    if frames_from not in read_of and (read_of or frames_from != "clips"):
+        found = f"reads frames of {', '.join(read_of)}" if read_of else "reads no frames"
         raise UserError(
             f"{model}.phases.{phase}.frames_from is {frames_from}, but the phase {found}; let the spec of "
-            f"{model} read them of {frames_from}, or set frames_from to {shown[0] if shown else 'clips'}"
+            f"{model} read them of {frames_from}, or set frames_from to {read_of[0] if read_of else 'clips'}"
         )
 
 

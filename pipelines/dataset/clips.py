@@ -67,6 +67,6 @@ def open_clips(inputs: Mapping[str, Artifact], reads: Mapping[str, Sequence[str]
     """
     families = {node: inputs[node].family() for node in reads}
     fields = {name: families[node] for node, names in reads.items() for name in names if name != "frames"}
-    shown = next((node for node, names in reads.items() if "frames" in names), next(iter(reads)))
-    keys = [key for key in families[shown].keys if all(key in one for one in families.values())]
-    return Clips(families[shown], fields), keys
+    frames_node = next((node for node, names in reads.items() if "frames" in names), next(iter(reads)))
+    keys = [key for key in families[frames_node].keys if all(key in one for one in families.values())]
+    return Clips(families[frames_node], fields), keys

@@ -67,10 +67,10 @@ def make_samples(
             [*(images[middle] for images in first), *own.values(), *(images[middle] for images in rest)]
         )
         if place < videos:
-            film = pictures.side_by_side(
+            video = pictures.side_by_side(
                 columns, column_titles(model, frames.has_truth), caption(model, provenance)
             )
-            files[pair] = encode_mp4(film)
+            files[pair] = encode_mp4(video)
     grid = pictures.grid(rows, titles, list(pairs))
     foot = pictures.text_strip(caption(model, provenance), grid.shape[1], 20, pictures.MUTED)
     return Samples(

@@ -19,7 +19,7 @@ from storage.files import Store
 LandmarkFinder = Callable[[np.ndarray], np.ndarray]
 """(N,S,S,3) uint8 -> (N,68,2) float32, NaN where no face is found."""
 
-SHOWN = {"l1": "l1", "ssim": "ssim", "akd_l2_dlib": "akd"}
+CURVES = {"l1": "l1", "ssim": "ssim", "akd_l2_dlib": "akd"}
 """Metric -> the name of its curve."""
 
 
@@ -39,7 +39,7 @@ def figures(
     found: dict[str, float] = {}
     for prefix, pictures in (("", outputs), ("copy_", sources)):
         predictions = _features(pictures, finder)
-        for name, title in ({"psnr_frame": "psnr"} | SHOWN).items():
+        for name, title in ({"psnr_frame": "psnr"} | CURVES).items():
             metric = METRICS[name]
             if metric.feature not in targets:
                 continue

@@ -27,12 +27,14 @@ def test_clips_are_those_that_every_family_has(inputs, family):
     assert keys == family.keys[:-1]
 
 
-def test_frames_come_from_the_view_that_is_named(inputs, family):
-    reads = {"clips": ("frames",), "views": ("frames",)}
-    shown = [StoredClip(open_clips(inputs, reads, name)[0], family.keys[0]).frames([0, 1])
-             for name in ("clips", "views")]  # fmt: skip
-    assert (shown[1] == 255).all()
-    np.testing.assert_array_equal(shown[0], family.samples[family.keys[0]]["frames"][:2])
+def test_frames_are_those_of_the_node_of_which_frames_are_read(inputs, family):
+    shown = [
+        StoredClip(open_clips(inputs, {"keypoints": ("landmarks",), name: ("frames",)})[0], family.keys[0])
+        for name in ("clips", "views")
+    ]
+    assert (shown[1].frames([0, 1]) == 255).all()
+    expected = family.samples[family.keys[0]]["frames"][:2]
+    np.testing.assert_array_equal(shown[0].frames([0, 1]), expected)
 
 
 def test_a_field_is_read_once_and_kept(inputs, family):
