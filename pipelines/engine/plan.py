@@ -252,7 +252,9 @@ class _Whole:
             if (artifact := self._read(steps)) is not None:
                 plan.previous = artifact
                 plan.reasons = [f"config {path} {steps} -> {plan.steps} (continues)"]
-                break
+                return None
+        if reached and plan.steps not in reached:
+            plan.reasons = [f"config {path} {reached[0]} -> {plan.steps} (trained anew)"]
         return None
 
     def _read(self, steps: int | None = None) -> Artifact | None:

@@ -163,6 +163,7 @@ def test_an_artifact_is_its_exact_steps_and_continues_the_longest_shorter_one(ra
     assert "config total.steps 5 -> 7 (continues)" in ran.plan()["total"].reasons  # not the one of 8 steps
     assert ran.run().plans["total"].artifact.path("steps.txt").read_text() == "7"
     ran.set("total", steps=2)
+    assert "config total.steps 5 -> 2 (trained anew)" in ran.plan()["total"].reasons
     assert ran.run().plans["total"].artifact.path("from.txt").read_text() == "0"
     ran.set("total", steps=8)
     assert ran.plan()["total"].state == "cached"
