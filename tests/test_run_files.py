@@ -85,7 +85,7 @@ def test_without_keypoints_the_discriminator_sees_the_picture_alone(name, count)
         task = AdversarialTask(
             config.net, config.sampling, config.augment, config.images, config.discriminator
         )
-    assert size_of(task.judge) == count  # ten maps fewer: 10 * 128 * 4 * 4
+    assert size_of(task.discriminator) == count  # ten maps fewer: 10 * 128 * 4 * 4
 
 
 @pytest.mark.parametrize(

@@ -57,11 +57,11 @@ def test_plan_accepts_the_run_file(name, tmp_path):
 def test_parameter_counts(name):
     section = config(name).headgan
     plain = replace(section.net, spectral=False)  # adds buffers alone, and building it takes a second
-    judges = replace(section.judges, spectral=False)
+    discriminators = replace(section.discriminators, spectral=False)
     with torch.device("meta"):
-        counts = [size_of(Generator(plain)), size_of(mouth_discriminator(judges, plain.audio))]
-        assert size_of(image_discriminator(judges)) == 5_537_410
-    assert (counts[0], counts[1] if section.judges.mouth else None) == COUNTS[name]
+        counts = [size_of(Generator(plain)), size_of(mouth_discriminator(discriminators, plain.audio))]
+        assert size_of(image_discriminator(discriminators)) == 5_537_410
+    assert (counts[0], counts[1] if section.discriminators.mouth else None) == COUNTS[name]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -70,11 +70,13 @@ def test_a_phase_trains_every_part_of_its_net(name):
     section = config(name).headgan
     with torch.device("meta"):
         parts = {part for part, _ in Generator(replace(section.net, spectral=False)).named_children()}
-    judges = {"image_discriminator"} | ({"mouth_discriminator"} if section.judges.mouth else set())
+    discriminators = {"image_discriminator"} | (
+        {"mouth_discriminator"} if section.discriminators.mouth else set()
+    )
     for phase in section.phases.values():
         if phase is not None:
             assert set(phase.active_updates["generator"].scales) == parts
-            assert set(phase.active_updates["discriminator"].scales) == judges
+            assert set(phase.active_updates["discriminator"].scales) == discriminators
 
 
 @pytest.mark.parametrize("name", FILES)

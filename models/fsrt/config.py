@@ -152,7 +152,7 @@ def _check_sizes(net: Detector | Architecture, least: Mapping[str, int] = Mappin
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judge:
+class DiscriminatorConfig:
     """The discriminator of phase `adversarial`. It is no part of the net that renders."""
 
     size: int = 256
@@ -172,7 +172,7 @@ class Judge:
                 f"width {self.width} to {self.max_width}, {self.blocks} blocks, variance {self.variance}: "
                 "expected positive numbers"
             )
-        if self.verdicts < 2:  # instance norm has nothing to normalise in a single pixel
+        if self.output_size < 2:  # instance norm has nothing to normalise in a single pixel
             raise ValueError(
                 f"size {self.size}: {self.blocks} blocks leave fewer than 2 pixels of it; expected "
                 f"{8 * 2 ** (self.blocks - 1) - 3} or more, or fewer blocks"
@@ -184,8 +184,8 @@ class Judge:
         return [min(self.max_width, self.width * 2 ** (i + 1)) for i in range(self.blocks)]
 
     @property
-    def verdicts(self) -> int:
-        """Side of the map of verdicts."""
+    def output_size(self) -> int:
+        """Side of the map of predictions."""
         side = self.size
         for _ in range(self.blocks - 1):
             side = (side - 3) // 2
@@ -202,15 +202,15 @@ class Images:
     """The quarter. lattice: every second pixel of every second row, from a random corner, as published.
     random: any pixels, which the authors' code offers too.
     """
-    judged: Literal["whole", "lattice"] = "whole"
-    """What the losses see. whole: the image, as published. lattice: the rendered quarter as an image of half
-    the side; the rest is not rendered at all, which saves two fifths of a step and changes the training
+    loss_input: Literal["full", "lattice"] = "full"
+    """What the losses see. full: the whole image, as published. lattice: the rendered quarter as an image of
+    half the side; the rest is not rendered at all, which saves two fifths of a step and changes the training
     (perceptual loss and discriminator see coarser pictures). Needs pixels: lattice.
     """
 
     def __post_init__(self) -> None:
-        if self.judged == "lattice" and self.pixels != "lattice":
-            raise ValueError(f"judged lattice with pixels {self.pixels}: expected pixels lattice")
+        if self.loss_input == "lattice" and self.pixels != "lattice":
+            raise ValueError(f"loss_input lattice with pixels {self.pixels}: expected pixels lattice")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -276,7 +276,7 @@ class FsrtConfig(ModelConfig):
     sampling: Sampling = field(default_factory=Sampling)
     augment: Augment = field(default_factory=Augment)
     images: Images = field(default_factory=Images)
-    discriminator: Judge = field(default_factory=Judge)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     vgg19: Literal["imagenet", "random"] = "imagenet"
     """Weights of the perceptual loss's net. random: no file is needed, and everything trained so says it."""
     precision: Literal["fp32", "bf16"] = "bf16"

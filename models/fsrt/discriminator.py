@@ -1,8 +1,9 @@
-"""The keypoint-aware judge of the adversarial phase (supplement 7.2; FOMM's discriminator with one scale).
+"""The keypoint-aware discriminator of the adversarial phase (supplement 7.2; FOMM's discriminator with one
+scale).
 
 It sees an image and, as maps, where the driving frame's keypoints are: it can tell a sharp face in a wrong
 pose from one in the right pose. Module names are those of the released checkpoints (`discs.1.*`). Legend: B
-images, K keypoints, S side it works at, h side of the map of verdicts.
+images, K keypoints, S side it works at, h side of the map of predictions.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.fsrt.config import Judge
+from models.fsrt.config import DiscriminatorConfig
 from models.fsrt.keypoints import heatmap_axis
 
-SCALE = "1"  # the published net judges one scale only, the image as it is
+SCALE = "1"  # the published net has one scale only: the image as it is
 
 
 def keypoint_maps(keypoints: Tensor, side: int, variance: float) -> Tensor:
@@ -46,10 +47,10 @@ class DownBlock(nn.Module):
         return F.avg_pool2d(x, 2) if self.pool else x
 
 
-class Scale(nn.Module):
-    """The judge of one scale: (B,3+K,S,S) -> maps of its blocks, verdicts (B,1,h,h)."""
+class PatchDiscriminator(nn.Module):
+    """The discriminator of one scale: (B,3+K,S,S) -> maps of its blocks, predictions (B,1,h,h)."""
 
-    def __init__(self, sizes: Judge, keypoints: int) -> None:
+    def __init__(self, sizes: DiscriminatorConfig, keypoints: int) -> None:
         super().__init__()
         widths = [3 + keypoints, *sizes.widths]
         last = sizes.blocks - 1
@@ -69,14 +70,14 @@ class Scale(nn.Module):
 class Discriminator(nn.Module):
     """6,846,849 parameters at the published size. `keypoints` 0: it is not told any."""
 
-    def __init__(self, sizes: Judge, keypoints: int) -> None:
+    def __init__(self, sizes: DiscriminatorConfig, keypoints: int) -> None:
         super().__init__()
         self.side, self.variance, self.keypoints = sizes.size, sizes.variance, keypoints
-        self.discs = nn.ModuleDict({SCALE: Scale(sizes, keypoints)})
+        self.discs = nn.ModuleDict({SCALE: PatchDiscriminator(sizes, keypoints)})
 
     def forward(self, images: Tensor, keypoints: Tensor) -> tuple[list[Tensor], Tensor]:
         """images (B,3,H,W) about [0,1], keypoints (B,K,2) of the driving frame, without gradient -> maps of
-        the blocks (126, 61, 29 and 26 px a side as published) and verdicts (B,1,h,h), 1 = real.
+        the blocks (126, 61, 29 and 26 px a side as published) and predictions (B,1,h,h), 1 = real.
         """
         if images.shape[-2:] != (self.side, self.side):
             images = F.interpolate(images, (self.side, self.side), mode="bilinear", align_corners=True)

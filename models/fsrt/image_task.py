@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from models import provenance
 from models.fsrt import losses
-from models.fsrt.config import Architecture, Augment, Images, Judge, Sampling
+from models.fsrt.config import Architecture, Augment, DiscriminatorConfig, Images, Sampling
 from models.fsrt.discriminator import Discriminator
 from models.fsrt.network import at_once, pixel_grid
 from models.fsrt.sampling import Lattice, Scattered
 from models.fsrt.task import ReenactTask, Scene, Views
+from models.gan import forward_frozen
 from models.perception.interfaces import FeatureNet
 from models.precision import precise
 from models.task import Batch, Sample, TrainStep
@@ -70,15 +70,15 @@ class ImageTask(ReenactTask):
         }
 
     def rendered(self, views: Views, scene: Scene, quarter: Lattice | Scattered) -> tuple[Tensor, Tensor]:
-        """What the losses see and what it should be, (B,3,I,I) each, or (B,3,I/2,I/2) if only the lattice is
-        judged.
+        """What the losses see and what it should be, (B,3,I,I) each, or (B,3,I/2,I/2) if the losses see
+        only the lattice.
         """
         decoder, target = self.net.decoder, views.target
         grid = pixel_grid(target.shape[-2], target.shape[-1], target.dtype, target.device)
         table = decoder.pixel_table(quarter.arrange(grid))  # with gradient, and shared with the pass without
         mine = decoder.decode(scene.keys_values, decoder.ask(quarter.rows(table, 0), scene.frame))
         mine = precise(mine)
-        if self.images.judged == "lattice":
+        if self.images.loss_input == "lattice":
             assert isinstance(quarter, Lattice)
             return quarter.alone(mine), quarter.of(target)
         # After the pass with gradient: autocast keeps the weights it has converted, and those that it
@@ -124,49 +124,53 @@ class AdversarialTask(ImageTask):
         sampling: Sampling,
         augment: Augment,
         images: Images,
-        discriminator: Judge,
+        discriminator: DiscriminatorConfig,
     ) -> None:
         super().__init__(net, sampling, augment, images)
         keypoints = net.detector.keypoints if net.uses_keypoints else 0
-        self.judge = Discriminator(discriminator, keypoints)
-        self.net.add_module("discriminator", self.judge)
+        self.discriminator = Discriminator(discriminator, keypoints)
+        self.net.add_module("discriminator", self.discriminator)
 
     def picture_terms(self, image: Tensor, target: Tensor, keypoints: Tensor) -> Terms:
-        found = Verdicts(self.judge, image, target, keypoints)
+        outputs = DiscriminatorOutputs(self.discriminator, image, target, keypoints)
         return {
             **super().picture_terms(image, target, keypoints),
-            "gan": lambda: losses.generator_gan(found.of_rendered[1]),
-            "feature_matching": lambda: losses.feature_matching(found.of_rendered[0], found.of_real[0]),
-            "discriminator": lambda: losses.discriminator(found.of_real[1], found.of_detached[1]),
+            "gan": lambda: losses.generator_gan(outputs.fake_for_generator[1]),
+            "feature_matching": lambda: losses.feature_matching(
+                outputs.fake_for_generator[0], outputs.real[0]
+            ),
+            "discriminator": lambda: losses.discriminator(outputs.real[1], outputs.fake[1]),
         }
 
 
-class Verdicts:
-    """What the judge makes of a step's images, each found when it is first asked for: (maps, verdicts).
+class DiscriminatorOutputs:
+    """What the discriminator gives for a step's images, (maps, predictions), each computed when first asked
+    for.
 
     Which terms share one is not known beforehand, and a term of weight 0 is computed without gradient: so all
-    are found in the gradient mode of the step.
+    are computed in the gradient mode of the step.
     """
 
-    def __init__(self, judge: Discriminator, image: Tensor, target: Tensor, keypoints: Tensor) -> None:
-        self.judge, self.image, self.target, self.keypoints = judge, image, target, keypoints
+    def __init__(
+        self, discriminator: Discriminator, image: Tensor, target: Tensor, keypoints: Tensor
+    ) -> None:
+        self.discriminator, self.image, self.target, self.keypoints = discriminator, image, target, keypoints
         self.gradient = torch.is_grad_enabled()
 
     @cached_property
-    def of_rendered(self) -> tuple[list[Tensor], Tensor]:
-        """For the generator: gradient reaches the image, not the judge, whose weights count as constants."""
-        weights = {name: tensor.detach() for name, tensor in self.judge.state_dict(keep_vars=True).items()}
+    def fake_for_generator(self) -> tuple[list[Tensor], Tensor]:
+        """For the generator: gradient reaches the image, not the discriminator."""
         with torch.set_grad_enabled(self.gradient):
-            return functional_call(self.judge, weights, (self.image, self.keypoints))
+            return forward_frozen(self.discriminator, self.discriminator, self.image, self.keypoints)
 
     @cached_property
-    def of_detached(self) -> tuple[list[Tensor], Tensor]:
-        """For the judge: the same image, cut off from the generator."""
+    def fake(self) -> tuple[list[Tensor], Tensor]:
+        """For the discriminator: the same image, cut off from the generator."""
         with torch.set_grad_enabled(self.gradient):
-            return self.judge(self.image.detach(), self.keypoints)
+            return self.discriminator(self.image.detach(), self.keypoints)
 
     @cached_property
-    def of_real(self) -> tuple[list[Tensor], Tensor]:
-        """For the judge; its maps serve feature matching too, detached there."""
+    def real(self) -> tuple[list[Tensor], Tensor]:
+        """For the discriminator; its maps serve feature matching too, detached there."""
         with torch.set_grad_enabled(self.gradient):
-            return self.judge(self.target, self.keypoints)
+            return self.discriminator(self.target, self.keypoints)

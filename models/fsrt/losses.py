@@ -36,15 +36,15 @@ def _gaps(some: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
 
 
 def generator_gan(fake: Tensor) -> Tensor:
-    """Verdicts (B,1,h,h) on rendered images, 1 = real: how far they are from fooling the judge (least
-    squares; Mao et al. 2017).
+    """Predictions (B,1,h,h) on rendered images, 1 = real: how far they are from fooling the discriminator
+    (least squares; Mao et al. 2017).
     """
     return (1 - precise(fake)).square().mean()
 
 
 def discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """Verdicts (B,1,h,h) on real and on rendered images: 1 and 0 wanted (least squares). The rendered images
-    must be cut off from the generator.
+    """Predictions (B,1,h,h) on real and on rendered images: 1 and 0 wanted (least squares). The rendered
+    images must be cut off from the generator.
     """
     return ((1 - precise(real)).square() + precise(fake).square()).mean()
 

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from models.checkpoint import Checkpoint
 from models.checkpoint_metadata import settings
 from models.errors import InvalidFile, InvalidSettings
-from models.fsrt.config import Architecture, Detector, Judge, full
+from models.fsrt.config import Architecture, Detector, DiscriminatorConfig, full
 from models.fsrt.discriminator import Discriminator
 from models.fsrt.keypoints import KeypointDetector
 from models.fsrt.network import Fsrt
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 NETS = ("fsrt_vox", "fsrt_vox_2src")
 DETECTORS = ("fsrt_kp", "fomm_vox")
-DETECTOR, JUDGE = "kp_detector", "discriminator"
+DETECTOR, DISCRIMINATOR = "kp_detector", "discriminator"
 RENDERER = ("expression_encoder", "encoder", "decoder")
 OPTIMISERS = ("optimizer", "optimizer_disc")
 JACOBIAN = ("jacobian.weight", "jacobian.bias")
@@ -69,11 +69,16 @@ def read(
         parts = tuple(part for part in parts if part not in idle)
     if section is None:
         net = architecture_of(tensors, full())
-        _fit(tensors, expected(net, Judge(), parts), f"{what} are of no FSRT that is known", "")
+        _fit(tensors, expected(net, DiscriminatorConfig(), parts), f"{what} are of no FSRT that is known", "")
     else:
         net = section.net if RENDERER[0] in parts else replace(full(), detector=section.net.detector)
-        judge = section.discriminator if JUDGE in parts else Judge()
-        _fit(tensors, expected(net, judge, parts), f"{what} do not fit fsrt.net", _settings(tensors, net))
+        discriminator = section.discriminator if DISCRIMINATOR in parts else DiscriminatorConfig()
+        _fit(
+            tensors,
+            expected(net, discriminator, parts),
+            f"{what} do not fit fsrt.net",
+            _settings(tensors, net),
+        )
         _check_hidden(what, tensors, net, parts)
     return tensors, _labels(files)
 
@@ -93,14 +98,14 @@ def load(files: Mapping[str, Path], section: FsrtConfig | None = None) -> Checkp
         "architecture": asdict(section.net if section else architecture_of(tensors, full())),
         "labels": labels,
     }
-    own = {name: tensor for name, tensor in tensors.items() if _part(name) != JUDGE}
+    own = {name: tensor for name, tensor in tensors.items() if _part(name) != DISCRIMINATOR}
     return Checkpoint(tensors=own, metadata=metadata, name=" and ".join(files))
 
 
 def check(weights_id: str, path: Path) -> None:
     """Whether an imported file is what its id says; raises InvalidFile or InvalidSettings as `read` does."""
     tensors = _opened(weights_id, path)
-    wanted = expected(architecture_of(tensors, full()), Judge(), _parts(tensors, [weights_id]))
+    wanted = expected(architecture_of(tensors, full()), DiscriminatorConfig(), _parts(tensors, [weights_id]))
     _fit(tensors, wanted, f"this is not {weights_id}", "")
 
 
@@ -162,8 +167,8 @@ def _parts(tensors: Mapping[str, Tensor], files: Iterable[str]) -> tuple[str, ..
     parts = (DETECTOR,) if any(name in DETECTORS for name in files) else ()
     if any(name in NETS for name in files):
         parts += RENDERER
-        if any(_part(name) == JUDGE for name in tensors):
-            parts += (JUDGE,)
+        if any(_part(name) == DISCRIMINATOR for name in tensors):
+            parts += (DISCRIMINATOR,)
     return parts
 
 
@@ -171,7 +176,7 @@ def parts_of(phase: Phase) -> tuple[str, ...]:
     """The parts of the net of a phase."""
     if set(phase.trainable) <= {DETECTOR}:
         return (DETECTOR,)
-    return (DETECTOR, *RENDERER, JUDGE) if JUDGE in phase.trainable else (DETECTOR, *RENDERER)
+    return (DETECTOR, *RENDERER, DISCRIMINATOR) if DISCRIMINATOR in phase.trainable else (DETECTOR, *RENDERER)
 
 
 def _labels(files: Mapping[str, Path]) -> dict[str, str]:
@@ -179,11 +184,15 @@ def _labels(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 # --- what is expected ---------------------------------------------------------------------------------------
-def expected(net: Architecture, judge: Judge, parts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+def expected(
+    net: Architecture, discriminator: DiscriminatorConfig, parts: Iterable[str]
+) -> dict[str, tuple[int, ...]]:
     """Shapes of all tensors of these parts, by name."""
     with torch.device("meta"):  # shapes only
         whole = nn.ModuleDict(dict(Fsrt(net).named_children()))
-        whole[JUDGE] = Discriminator(judge, net.detector.keypoints if net.uses_keypoints else 0)
+        whole[DISCRIMINATOR] = Discriminator(
+            discriminator, net.detector.keypoints if net.uses_keypoints else 0
+        )
     wanted = set(parts)
     return {name: shape for name, shape in shapes(whole).items() if _part(name) in wanted}
 
@@ -242,7 +251,7 @@ def _check_hidden(what: str, tensors: Mapping[str, Tensor], net: Architecture, p
     where the tensors are those of a published net.
     """
     published = architecture_of(tensors, full())
-    if differences(tensors, expected(published, Judge(), parts)):
+    if differences(tensors, expected(published, DiscriminatorConfig(), parts)):
         return  # of sizes of our own: nothing is published about them
     pairs = [("detector.temperature", net.detector.temperature, published.detector.temperature)]
     if RENDERER[0] in parts:
@@ -265,7 +274,7 @@ def write(tensors: Mapping[str, Tensor], about: Mapping[str, Any], folder: Path)
     """
     if "architecture" in about:
         net = settings(Architecture, about["architecture"], "architecture")
-        wanted = expected(net, Judge(), (DETECTOR, *RENDERER))
+        wanted = expected(net, DiscriminatorConfig(), (DETECTOR, *RENDERER))
     elif "detector" in about:
         with torch.device("meta"):
             found = shapes(KeypointDetector(settings(Detector, about["detector"], "detector")))
@@ -273,7 +282,7 @@ def write(tensors: Mapping[str, Tensor], about: Mapping[str, Any], folder: Path)
     else:
         raise InvalidFile("the checkpoint's metadata names neither an architecture nor a detector")
     # the discriminator's sizes are no part of the metadata: its tensors go through as they are
-    own = {name: tensor for name, tensor in tensors.items() if _part(name) != JUDGE}
+    own = {name: tensor for name, tensor in tensors.items() if _part(name) != DISCRIMINATOR}
     _fit(own, wanted, f"the checkpoint of phase {about.get('phase')} is not whole", "")
     groups: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():

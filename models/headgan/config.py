@@ -94,7 +94,7 @@ class Architecture:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judges:
+class DiscriminatorConfig:
     """The discriminators: D sees whole images, D_m mouths. They are no part of the net that renders."""
 
     width: int = 64
@@ -102,7 +102,7 @@ class Judges:
     max_width: int = 512
     """up to this many."""
     layers: int = 4
-    """4x4 convolutions before the one that gives the verdicts; all but the last of them halve the side."""
+    """4x4 convolutions before the one that gives the predictions; all but the last of them halve the side."""
     scales: int = 2
     """Copies of the net; each sees the image at half the side of the one before."""
     spectral: bool = True
@@ -169,7 +169,7 @@ class Hearing:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadGanConfig(ModelConfig):
     net: Architecture = field(default_factory=Architecture)
-    judges: Judges = field(default_factory=Judges)
+    discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     terms: Terms = field(default_factory=Terms)
     phases: dict[str, Phase | None] = field(default_factory=lambda: dict(PHASES))
     head: Head = "analytic_head"
@@ -198,10 +198,9 @@ class HeadGanConfig(ModelConfig):
     """The instance of speech that it reads."""
 
     def __post_init__(self) -> None:
-        if self.judges.mouth and self.judges.mouth_size > self.net.image_size:
-            raise ValueError(
-                f"judges.mouth_size {self.judges.mouth_size}: images have {self.net.image_size} pixels"
-            )
+        crop, side = self.discriminators.mouth_size, self.net.image_size
+        if self.discriminators.mouth and crop > side:
+            raise ValueError(f"discriminators.mouth_size {crop}: images have {side} pixels")
         ModelConfig.__post_init__(self)
         for phase in self.phases.values():
             if phase:
@@ -210,7 +209,7 @@ class HeadGanConfig(ModelConfig):
     def _check_terms(self, phase: Phase) -> None:
         """Terms that nothing computes are an error before anything runs."""
         settings = (
-            (self.judges.mouth, "judges.mouth", OF_MOUTH),
+            (self.discriminators.mouth, "discriminators.mouth", OF_MOUTH),
             (self.net.flow, "net.flow", OF_FLOW),
             (self.net.mask, "net.mask", OF_MASK),
         )
@@ -229,7 +228,7 @@ OF_MASK = {"mask"}
 
 
 def weighed(phase: Phase) -> set[str]:
-    """Names of a phase's terms, the judges' too, whose weight is above 0."""
+    """Names of a phase's terms, the discriminators' too, whose weight is above 0."""
     return {name for name, weight in phase.weights.items() if weight}
 
 
@@ -248,6 +247,6 @@ def tiny() -> Architecture:
     return Architecture(image_size=64, width=8, hidden=32, initial="torch")
 
 
-def tiny_judges() -> Judges:
+def tiny_discriminators() -> DiscriminatorConfig:
     """The discriminators that go with `tiny`."""
-    return Judges(width=16, max_width=64, mouth_size=16)
+    return DiscriminatorConfig(width=16, max_width=64, mouth_size=16)

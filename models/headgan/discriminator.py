@@ -1,7 +1,8 @@
-"""The two judges (supplement 3.2): D compares an image with its condition, D_m a mouth with what is heard.
+"""The two discriminators (supplement 3.2): D compares an image with its condition, D_m a mouth with what is
+heard.
 
 Both are multi-scale PatchGANs of SPADE. Module names are those of the released checkpoints. Legend: B
-samples, H,W side of what is judged, A length of an audio vector, N landmarks.
+samples, H,W side of its image, A length of an audio vector, N landmarks.
 """
 
 from __future__ import annotations
@@ -11,24 +12,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.headgan.blocks import SLOPE, Conv, InstanceNorm, spectral
-from models.headgan.config import RGB, Judges
+from models.headgan.config import RGB, DiscriminatorConfig
 from models.headgan.network import initialise
 
 MOUTH = 48
 """Landmarks from here on are the mouth's (68-point scheme)."""
 
 
-class Scale(nn.ModuleDict):
-    """The judge of one scale: (B,C,H,W) -> a map of each layer, then the verdicts (B,1,h,h)."""
+class PatchDiscriminator(nn.ModuleDict):
+    """The discriminator of one scale: (B,C,H,W) -> a map of each layer, then the predictions (B,1,h,h)."""
 
-    def __init__(self, inputs: int, sizes: Judges) -> None:
+    def __init__(self, inputs: int, config: DiscriminatorConfig) -> None:
         super().__init__()
-        widths = sizes.widths
+        widths = config.widths
         before = inputs
         for i, width in enumerate(widths):
             stride = 1 if i == len(widths) - 1 else 2
             conv = Conv(before, width, 4, stride, padding=2, bias=i == 0)
-            normed = nn.Sequential(spectral(conv, sizes.spectral), InstanceNorm(width)) if i else conv
+            normed = nn.Sequential(spectral(conv, config.spectral), InstanceNorm(width)) if i else conv
             self[f"model{i}"] = nn.Sequential(normed, nn.LeakyReLU(SLOPE, inplace=True))
             before = width
         self[f"model{len(widths)}"] = nn.Sequential(Conv(before, 1, 4, padding=2))
@@ -41,18 +42,20 @@ class Scale(nn.ModuleDict):
         return maps
 
 
-class Discriminator(nn.ModuleDict):
-    """Judges at several scales. As published: D 5,537,410 parameters, D_m 6,145,666 (without audio
+class MultiScaleDiscriminator(nn.ModuleDict):
+    """Discriminators at several scales. As published: D 5,537,410 parameters, D_m 6,145,666 (without audio
     5,531,266).
     """
 
-    def __init__(self, inputs: int, sizes: Judges) -> None:
-        super().__init__({f"discriminator_{i}": Scale(inputs, sizes) for i in range(sizes.scales)})
+    def __init__(self, inputs: int, config: DiscriminatorConfig) -> None:
+        super().__init__(
+            {f"discriminator_{i}": PatchDiscriminator(inputs, config) for i in range(config.scales)}
+        )
         initialise(self)
 
     def forward(self, given: Tensor | None, image: Tensor) -> list[list[Tensor]]:
         """image (B,3,H,W) in [-1,1]; given: condition (B,C,H,W), or audio (B,A), which is told at every
-        pixel, or None -> for each scale the maps of its layers, the last of them verdicts (B,1,h,h), 1 and
+        pixel, or None -> for each scale the maps of its layers, the last of them predictions (B,1,h,h), 1 and
         above = real.
         """
         if given is not None and given.dim() == 2:
@@ -66,14 +69,14 @@ class Discriminator(nn.ModuleDict):
         return scales
 
 
-def image_discriminator(sizes: Judges) -> Discriminator:
+def image_discriminator(config: DiscriminatorConfig) -> MultiScaleDiscriminator:
     """D: the condition of frame t and its image."""
-    return Discriminator(2 * RGB, sizes)
+    return MultiScaleDiscriminator(2 * RGB, config)
 
 
-def mouth_discriminator(sizes: Judges, audio: int) -> Discriminator:
+def mouth_discriminator(config: DiscriminatorConfig, audio: int) -> MultiScaleDiscriminator:
     """D_m: the audio vector of frame t, if there is any, and the crop of its mouth."""
-    return Discriminator(audio + RGB, sizes)
+    return MultiScaleDiscriminator(audio + RGB, config)
 
 
 # --- the mouth ----------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """HeadGAN's loss terms as pure functions of tensors (supplement 2; weights 1 hinge, 50 L1, 10 the others).
 
-Images are RGB in [-1,1]. All run in float32 or better, whatever the precision of the net. Verdicts and maps
-of a discriminator come as it gives them: for each scale the maps of its layers, the last of them verdicts.
+Images are RGB in [-1,1]. All run in float32 or better, whatever the precision of the net. Predictions and
+maps of a discriminator come as it gives them: for each scale the maps of its layers, the last of them
+predictions.
 """
 
 from __future__ import annotations
@@ -20,19 +21,21 @@ LAYERS = 4.0  # C's factor on feature matching, over the convolutions of a scale
 
 
 # --- hinge --------------------------------------------------------------------------------------------------
-def real_hinge(judged: Sequence[Sequence[Tensor]]) -> Tensor:
-    """What the judge still lacks in calling real images real: mean of max(0, 1 - verdict), over scales."""
-    return _over_scales([F.relu(1 - precise(maps[-1])) for maps in judged])
+def real_hinge(outputs: Sequence[Sequence[Tensor]]) -> Tensor:
+    """The discriminator's hinge on real images: mean of max(0, 1 - prediction), over scales."""
+    return _over_scales([F.relu(1 - precise(maps[-1])) for maps in outputs])
 
 
-def fake_hinge(judged: Sequence[Sequence[Tensor]]) -> Tensor:
-    """The same for rendered images: mean of max(0, 1 + verdict). They must be cut off from the generator."""
-    return _over_scales([F.relu(1 + precise(maps[-1])) for maps in judged])
+def fake_hinge(outputs: Sequence[Sequence[Tensor]]) -> Tensor:
+    """The same for rendered images: mean of max(0, 1 + prediction). They must be cut off from the
+    generator."""
+    return _over_scales([F.relu(1 + precise(maps[-1])) for maps in outputs])
 
 
-def generator_gan(judged: Sequence[Sequence[Tensor]]) -> Tensor:
-    """How far rendered images are from fooling the judge: minus the mean verdict. Has no lower bound."""
-    return -_over_scales([precise(maps[-1]) for maps in judged])
+def generator_gan(outputs: Sequence[Sequence[Tensor]]) -> Tensor:
+    """How far rendered images are from fooling the discriminator: minus the mean prediction. Has no lower
+    bound."""
+    return -_over_scales([precise(maps[-1]) for maps in outputs])
 
 
 def _over_scales(values: Sequence[Tensor]) -> Tensor:
@@ -41,7 +44,7 @@ def _over_scales(values: Sequence[Tensor]) -> Tensor:
 
 def feature_matching(fake: Sequence[Sequence[Tensor]], real: Sequence[Sequence[Tensor]]) -> Tensor:
     """Mean absolute difference of each layer's maps, summed over layers and divided by scales and by a
-    quarter of the layers (verdicts counted, though not compared): 0.8 a layer as published. No gradient
+    quarter of the layers (predictions counted, though not compared): 0.8 a layer as published. No gradient
     reaches the real side.
     """
     total = []

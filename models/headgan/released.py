@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from models.checkpoint import Checkpoint
 from models.errors import InvalidFile, InvalidSettings
-from models.headgan.config import RGB, Architecture, Hearing, Judges, official
+from models.headgan.config import RGB, Architecture, DiscriminatorConfig, Hearing, official
 from models.headgan.discriminator import image_discriminator, mouth_discriminator
 from models.headgan.network import Generator
 from models.perception.torch_net import differences, read_tensors, shapes
@@ -78,25 +78,29 @@ def read(
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Imported files by weights id -> tensors by our names (float32), and labels.
 
-    With a run's settings the tensors must fit its net and judges; without, the published ones, but for the
-    generator's settings that shapes show (`architecture_of`). With a phase, judges that it does not train are
-    left out. Raises InvalidFile or InvalidSettings naming what is missing, unknown or of another shape, and
-    for settings that shapes do not show and that are not the published ones: a net that is not residual, or
-    is shown sketches.
+    With a run's settings the tensors must fit its net and discriminators; without, the published ones, but
+    for the generator's settings that shapes show (`architecture_of`). With a phase, discriminators that it
+    does not train are left out. Raises InvalidFile or InvalidSettings naming what is missing, unknown or of
+    another shape, and for settings that shapes do not show and that are not the published ones: a net that is
+    not residual, or is shown sketches.
     """
     if unknown := sorted(set(files) - set(PREFIXES)):
         raise InvalidSettings(f"no reader for weights {', '.join(unknown)}; known: {', '.join(PREFIXES)}")
     if GENERATOR not in files:
         raise InvalidSettings(f"weights {', '.join(files) or 'none'}: expected {GENERATOR} among them")
     if phase is not None:
-        judges = phase.trainable
+        discriminators = phase.trainable
         files = {
-            name: path for name, path in files.items() if name == GENERATOR or PREFIXES[name][:-1] in judges
+            name: path
+            for name, path in files.items()
+            if name == GENERATOR or PREFIXES[name][:-1] in discriminators
         }
     found = {name: _opened(path, PREFIXES[name]) for name, path in files.items()}
     net = architecture_of(found[GENERATOR], official()) if section is None else section.net
     for name, tensors in found.items():
-        if told := differences(tensors, expected(name, net, Judges() if section is None else section.judges)):
+        if told := differences(
+            tensors, expected(name, net, DiscriminatorConfig() if section is None else section.discriminators)
+        ):
             raise InvalidFile(
                 f"weights {name} do not fit HeadGAN: tensors {told}. Is it another model's file?"
             )
@@ -108,8 +112,8 @@ def read(
 
 def load(files: Mapping[str, Path], section: HeadGanConfig | None = None) -> Checkpoint:
     """A net to render with, as a checkpoint of our own holds it: the one of a run's settings, or, without
-    them, the published one that the tensors' shapes show. The judges stay behind. Raises InvalidFile or
-    InvalidSettings as `read` does.
+    them, the published one that the tensors' shapes show. The discriminators stay behind. Raises InvalidFile
+    or InvalidSettings as `read` does.
 
     Without settings, head, identity and sound are what the authors trained with: LSFM, each frame's own fit,
     and features that reach ahead. They had characters from a speech recogniser, as the label `tokens` of a
@@ -143,7 +147,7 @@ def check(weights_id: str, path: Path) -> None:
         first = tensors.get(f"{PREFIXES[MOUTHS]}discriminator_0.model0.0.weight")
         if first is not None and first.dim() == 4 and first.shape[1] >= RGB:
             net = replace(net, audio=first.shape[1] - RGB)
-    if told := differences(tensors, expected(weights_id, net, Judges())):
+    if told := differences(tensors, expected(weights_id, net, DiscriminatorConfig())):
         raise InvalidFile(f"this is not {weights_id}: tensors {told}. Is it the file of another model?")
 
 
@@ -165,13 +169,15 @@ def _opened(path: Path, prefix: str) -> dict[str, Tensor]:
 
 
 @lru_cache(maxsize=8)  # a second, for spectral norms
-def expected(weights_id: str, net: Architecture, judges: Judges) -> Mapping[str, tuple[int, ...]]:
+def expected(
+    weights_id: str, net: Architecture, discriminators: DiscriminatorConfig
+) -> Mapping[str, tuple[int, ...]]:
     """Shapes of all tensors of a file, by our names."""
     with torch.device("meta"):  # shapes only
         part: nn.Module = {
             GENERATOR: lambda: Generator(net),
-            IMAGES: lambda: image_discriminator(judges),
-            MOUTHS: lambda: mouth_discriminator(judges, net.audio),
+            IMAGES: lambda: image_discriminator(discriminators),
+            MOUTHS: lambda: mouth_discriminator(discriminators, net.audio),
         }[weights_id]()
     return {PREFIXES[weights_id] + name: shape for name, shape in shapes(part).items()}
 
@@ -203,8 +209,8 @@ def published(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 
 def write(tensors: Mapping[str, Tensor], about: Mapping[str, Any], folder: Path) -> list[Path]:
-    """A checkpoint of ours -> the authors' files in `folder`: latest_net_G.pth, and those of the judges that
-    it holds.
+    """A checkpoint of ours -> the authors' files in `folder`: latest_net_G.pth, and those of the
+    discriminators that it holds.
 
     tensors and about: as storage.checkpoints.load gives them for a model.safetensors. Variants that only our
     code can build come out in the same layout. Raises InvalidFile where the checkpoint does not hold exactly
@@ -212,10 +218,12 @@ def write(tensors: Mapping[str, Tensor], about: Mapping[str, Any], folder: Path)
     """
     if "architecture" not in about:
         raise InvalidFile("the checkpoint's metadata names no architecture")
-    judges = tuple(prefix for prefix in PREFIXES.values() if prefix)
-    # the judges' sizes are no part of the metadata: their tensors go through as they are
-    own = {name: tensor for name, tensor in tensors.items() if not name.startswith(judges)}
-    if told := differences(own, expected(GENERATOR, Architecture(**about["architecture"]), Judges())):
+    discriminators = tuple(prefix for prefix in PREFIXES.values() if prefix)
+    # the discriminators' sizes are no part of the metadata: their tensors go through as they are
+    own = {name: tensor for name, tensor in tensors.items() if not name.startswith(discriminators)}
+    if told := differences(
+        own, expected(GENERATOR, Architecture(**about["architecture"]), DiscriminatorConfig())
+    ):
         raise InvalidFile(f"the checkpoint of phase {about.get('phase')} is not whole: tensors {told}")
     contents = {FILES[name]: content for name, content in published(tensors).items()}
     if there := [str(folder / name) for name in contents if (folder / name).exists()]:

@@ -15,13 +15,14 @@ FITS = ("id_coeffs", "exp_coeffs", "scale", "rotation", "translation", "fit_vali
 TASK = TaskSpec(
     task="models.headgan.task:HeadGanTask",
     settings=(
-        "net", "judges", "terms", "head", "hearing", "identity", "shading", "recompute", "seed", "precision",
+        "net", "discriminators", "terms", "head", "hearing", "identity", "shading", "recompute", "seed",
+        "precision",
     ),
 )  # fmt: skip
 _READER = "models.headgan.released:read"
 RELEASED = {
     "headgan_vox": Released(_READER, ("headgan_vox",), GENERATOR),
-    "headgan_vox_judges": Released(
+    "headgan_vox_discriminators": Released(
         _READER, ("headgan_vox", "headgan_vox_d", "headgan_vox_dm"), (*GENERATOR, *DISCRIMINATORS)
     ),
 }
@@ -31,7 +32,7 @@ RELEASED = {
 def parts(config: HeadGanConfig, phase: Phase) -> tuple[str, ...]:
     """The same in all phases."""
     generator = GENERATOR if config.net.flow else ("frames_encoder", "rendering_network")
-    return (*generator, *(DISCRIMINATORS if config.judges.mouth else DISCRIMINATORS[:1]))
+    return (*generator, *(DISCRIMINATORS if config.discriminators.mouth else DISCRIMINATORS[:1]))
 
 
 def reads(config: HeadGanConfig, phase: Phase) -> Reads:

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from models import provenance
 from models.errors import InvalidSettings
+from models.gan import forward_frozen
 from models.headgan import losses, visualize
 from models.headgan.audio import audio_vectors
 from models.headgan.conditions import Faces
-from models.headgan.config import Architecture, Hearing, Judges, Terms
+from models.headgan.config import Architecture, DiscriminatorConfig, Hearing, Terms
 from models.headgan.discriminator import crop, image_discriminator, mouth_centre, mouth_discriminator
 from models.headgan.motion import Identity, read_motion, trusted, window
 from models.headgan.network import Generator, Rendered
@@ -63,7 +63,7 @@ class HeadGanTask(Stateless):
     def __init__(
         self,
         net: Architecture,
-        judges: Judges,
+        discriminators: DiscriminatorConfig,
         terms: Terms,
         head: str,
         hearing: Hearing,
@@ -75,19 +75,19 @@ class HeadGanTask(Stateless):
         """head: the morphable model's name in models.perception.NETS. speech: how the features were made that
         a net which hears is given (dataclass of stage `speech`), for `describe`; None for one that does not.
         """
-        self.architecture, self.judges, self.compared = net, judges, terms
+        self.architecture, self.discriminators, self.compared = net, discriminators, terms
         self.head, self.hearing = head, hearing
         self.identity: Identity = identity
         self.shading: Shading = shading
         self.speech = None if speech is None else asdict(speech)
         self.net = Generator(net, recompute)
-        sides: dict[str, nn.Module] = {"image_discriminator": image_discriminator(judges)}
-        if judges.mouth:
-            sides["mouth_discriminator"] = mouth_discriminator(judges, net.audio)
-        for name, judge in sides.items():
-            self.net.add_module(name, judge)
-        self.still = {name: deepcopy(judge).to("meta").eval() for name, judge in sides.items()}
-        """The judges without tensors of their own, in eval mode: see `Verdicts`."""
+        nets: dict[str, nn.Module] = {"image_discriminator": image_discriminator(discriminators)}
+        if discriminators.mouth:
+            nets["mouth_discriminator"] = mouth_discriminator(discriminators, net.audio)
+        for name, one in nets.items():
+            self.net.add_module(name, one)
+        self.eval_discriminators = {name: deepcopy(one).to("meta").eval() for name, one in nets.items()}
+        """The discriminators without tensors of their own, in eval mode: see `DiscriminatorOutputs`."""
         self.model: MorphableModel | None = None
         self.vgg: FeatureNet | None = None
         self.drawn: dict[tuple[torch.device, bool], Faces] = {}
@@ -175,7 +175,7 @@ class HeadGanTask(Stateless):
             offered["l1_warped"] = lambda: losses.pixel(made.rendered.warped, made.target, counted)
         if self.architecture.mask:
             offered["mask"] = lambda: self.mask(made)
-        return offered | self.perceptual(made) | self.judged(made)
+        return offered | self.perceptual(made) | self.adversarial(made)
 
     def perceptual(self, step: Step) -> Offered:
         """VGG19 looks at the target once for both terms."""
@@ -209,27 +209,32 @@ class HeadGanTask(Stateless):
         heads = self.faces(step.packed.device, whole=True).nmfc(step.packed[:, [0, -1]])  # (B,2,3,I,I)
         return losses.mask(found, losses.covered(heads[:, 1]), losses.covered(heads[:, 0]))
 
-    def judged(self, step: Step) -> Offered:
-        """The terms of both judges, theirs and those of the generator. The mouth lies where the fitted head
-        has it, in both images alike.
+    def adversarial(self, step: Step) -> Offered:
+        """The terms of both discriminators, theirs and those of the generator. The mouth lies where the
+        fitted head has it, in both images alike.
         """
         image, target = precise(step.rendered.image), step.target
-        offered = self.verdicts("image_discriminator", step.condition, image, target, "")
-        if self.judges.mouth:
+        offered = self.of_discriminator("image_discriminator", step.condition, image, target, "")
+        if self.discriminators.mouth:
             centres = mouth_centre(self.faces(step.packed.device).landmarks(step.packed[:, -1]))
-            image, target = (crop(one, centres, self.judges.mouth_size) for one in (image, target))
-            offered |= self.verdicts("mouth_discriminator", step.audio, image, target, "_mouth")
+            image, target = (crop(one, centres, self.discriminators.mouth_size) for one in (image, target))
+            offered |= self.of_discriminator("mouth_discriminator", step.audio, image, target, "_mouth")
         return offered
 
-    def verdicts(
-        self, name: str, given: Tensor | None, image: Tensor, target: Tensor, suffix: str
+    def of_discriminator(
+        self, name: str, condition: Tensor | None, image: Tensor, target: Tensor, suffix: str
     ) -> Offered:
-        """One judge's terms; suffix: of their names."""
-        seen = Verdicts(self.net.get_submodule(name), self.still[name], given, image, target)
+        """One discriminator's terms; suffix: of their names."""
+        discriminator, frozen = self.net.get_submodule(name), self.eval_discriminators[name]
+        outputs = DiscriminatorOutputs(discriminator, frozen, condition, image, target)
         return {
-            f"gan{suffix}": lambda: losses.generator_gan(seen.of_rendered),
-            f"feature_matching{suffix}": lambda: losses.feature_matching(seen.of_rendered, seen.own[0]),
-            f"discriminator{suffix}": lambda: losses.real_hinge(seen.own[0]) + losses.fake_hinge(seen.own[1]),
+            f"gan{suffix}": lambda: losses.generator_gan(outputs.fake_for_generator),
+            f"feature_matching{suffix}": lambda: losses.feature_matching(
+                outputs.fake_for_generator, outputs.real
+            ),
+            f"discriminator{suffix}": lambda: (
+                losses.real_hinge(outputs.real) + losses.fake_hinge(outputs.fake)
+            ),
         }
 
     # --- validation ---
@@ -277,38 +282,50 @@ class HeadGanTask(Stateless):
         return found | {"vgg19": provenance.of_losses(self.vgg)}
 
 
-class Verdicts:
-    """What one judge makes of a step's images, each found when it is first asked for.
+class DiscriminatorOutputs:
+    """What one discriminator gives for a step's images, each computed when it is first asked for.
 
     Which terms share one is not known beforehand, and a term of weight 0 is computed without gradient: so all
-    are found in the gradient mode of the step. Spectral norm moves its estimate on by one power iteration in
-    the judge's own pass; the generator's pass, which comes after it, goes through a copy in eval mode that
-    is lent the judge's tensors, and so sees the very weights that the judge saw.
+    are computed in the gradient mode of the step. Spectral norm moves its estimate on by one power iteration
+    in the discriminator's own pass; the generator's pass, which comes after it, goes through a copy in eval
+    mode that computes with the discriminator's tensors, and so with the very weights of that pass.
     """
 
     def __init__(
-        self, judge: nn.Module, still: nn.Module, given: Tensor | None, image: Tensor, target: Tensor
+        self,
+        discriminator: nn.Module,
+        eval_copy: nn.Module,
+        condition: Tensor | None,
+        image: Tensor,
+        target: Tensor,
     ) -> None:
-        self.judge, self.still, self.given = judge, still, given
+        self.discriminator, self.eval_copy, self.condition = discriminator, eval_copy, condition
         self.image, self.target = image, target
         self.gradient = torch.is_grad_enabled()
 
+    @property
+    def real(self) -> Maps:
+        """Of the target. Its maps serve feature matching too, detached there."""
+        return self._real_and_fake[0]
+
+    @property
+    def fake(self) -> Maps:
+        """Of the rendered image, cut off from the generator: for the discriminator's loss."""
+        return self._real_and_fake[1]
+
     @cached_property
-    def own(self) -> tuple[Maps, Maps]:
-        """For the judge: its maps of the target and of the image, which is cut off from the generator; in one
-        pass, as nothing in it looks at more than one sample.
-        """
+    def _real_and_fake(self) -> tuple[Maps, Maps]:
+        """In one pass, as nothing in the discriminator mixes samples."""
         both = torch.cat([self.target, self.image.detach()])
-        given = None if self.given is None else torch.cat([self.given, self.given])
+        condition = None if self.condition is None else torch.cat([self.condition, self.condition])
         with torch.set_grad_enabled(self.gradient):
-            scales: Maps = self.judge(given, both)
+            scales: Maps = self.discriminator(condition, both)
         halves = [[one.chunk(2) for one in maps] for maps in scales]
         return [[one[0] for one in maps] for maps in halves], [[one[1] for one in maps] for maps in halves]
 
     @cached_property
-    def of_rendered(self) -> Maps:
-        """For the generator: gradient reaches the image, not the judge, whose weights count as constants."""
-        _ = self.own
-        tensors = {name: tensor.detach() for name, tensor in self.judge.state_dict(keep_vars=True).items()}
+    def fake_for_generator(self) -> Maps:
+        """Of the rendered image: gradient reaches the image, not the discriminator."""
+        _ = self._real_and_fake  # first, for spectral norm
         with torch.set_grad_enabled(self.gradient):
-            return functional_call(self.still, tensors, (self.given, self.image))
+            return forward_frozen(self.eval_copy, self.discriminator, self.condition, self.image)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {"*.discriminators": "judges", "*.images.loss_input": "judged"}
 """Settings that got another name: today's path, in which `*` stands for any one part -> the last part of the
 old one, which keys go on to hold, so that renaming a setting makes nothing stale."""
 _OF_PHASES = {

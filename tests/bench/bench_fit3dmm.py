@@ -48,7 +48,7 @@ def test_dense_points_against_the_published_solver(clip):
     parts, points = clip
     solver = Algorithm1(*parts)
     ours = best(lambda: solver.fit(points))
-    judged = best(lambda: solver.error(solver.fit(points), points))
+    with_error = best(lambda: solver.error(solver.fit(points), points))
     similarity = solver.align(points)
     basis = np.concatenate(parts[1:], axis=2).reshape(3 * POINTS, -1)
     bound = np.r_[np.full(N_ID, 0.8), np.full(N_EXP, 1.5)]
@@ -60,10 +60,10 @@ def test_dense_points_against_the_published_solver(clip):
     theirs = best(lambda: published(0), times=3)
     print(
         f"\n{POINTS} points, {N_ID + N_EXP} coefficients: {ours * 1e3:.1f} ms for {FRAMES} frames "
-        f"({ours * 1e3 / FRAMES:.3f} ms a frame), with the error {judged * 1e3:.1f} ms; "
+        f"({ours * 1e3 / FRAMES:.3f} ms a frame), with the error {with_error * 1e3:.1f} ms; "
         f"bounded least squares {theirs * 1e3:.0f} ms a frame, {theirs * FRAMES / ours:.0f} times as long"
     )
-    assert judged < 0.05
+    assert with_error < 0.05
     assert theirs * FRAMES / ours > 100
 
 

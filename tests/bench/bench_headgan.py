@@ -4,10 +4,11 @@ python -m pytest -m bench -s tests/bench/bench_headgan.py
 
 On a CPU with one thread, batch 1, float32: seconds are CPU seconds, ratios are taken round by round (each
 other round backwards), the median counts. Plain = tests/models/headgan/plain.py. A step is all that a step of
-phase `adversarial` is: generator, VGG19 on target, image and warped image, both judges, all losses, backward,
-Adam on both sides; ours draws the NMFCs too, the plain one is given them. `floor` = the share of the time in
-which one large matrix product would do the step's FLOPs, counted with no map computed twice. Memory is the
-peak of a fresh process that does a second step, in all and over what it held before: weights, Adam's moments.
+phase `adversarial` is: generator, VGG19 on target, image and warped image, both discriminators, all losses,
+backward, Adam on both sides; ours draws the NMFCs too, the plain one is given them. `floor` = the share of
+the time in which one large matrix product would do the step's FLOPs, counted with no map computed twice.
+Memory is the peak of a fresh process that does a second step, in all and over what it held before: weights,
+Adam's moments.
 
 REENACT_BENCH_ROUNDS=1 makes it short: a plain step is about 20 seconds of CPU time.
 """
@@ -31,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.headgan import losses
 from models.headgan.blocks import fold
 from models.headgan.conditions import Faces
-from models.headgan.config import Hearing, Judges, Terms, supplement
+from models.headgan.config import DiscriminatorConfig, Hearing, Terms, supplement
 from models.headgan.discriminator import mouth_centre
 from models.headgan.motion import explicit_motion
 from models.headgan.network import Generator
@@ -52,7 +53,7 @@ SIDE = int(os.environ.get("REENACT_BENCH_SIDE", "256"))
 MACS = 308.7e9 * (SIDE / 256) ** 2  # of a forward pass (spec 15); a step is three of them
 MEMORY_AIM = 0.8
 GPU_BATCH, GPU_AIM = 8, 0.35
-NET, JUDGES = replace(supplement(), image_size=SIDE), Judges(mouth_size=SIDE // 4)
+NET, DISCRIMINATORS = replace(supplement(), image_size=SIDE), DiscriminatorConfig(mouth_size=SIDE // 4)
 
 
 def plain_module():
@@ -124,7 +125,7 @@ class Ours:
     def __init__(self, recompute=True):
         torch.manual_seed(0)
         self.task = HeadGanTask(
-            NET, JUDGES, Terms(), "analytic_head", Hearing(), "clip_mean", "smooth", recompute
+            NET, DISCRIMINATORS, Terms(), "analytic_head", Hearing(), "clip_mean", "smooth", recompute
         )
         vgg, head = vgg19.load_random({}), load_analytic({})
         vgg.configure(Inference(device="cpu"))
@@ -150,12 +151,12 @@ class Plain:
         torch.manual_seed(0)
         self.code, self.vgg = plain_module(), vgg19.load_random({})._net.features
         self.net = self.code.Generator(NET)
-        self.judge = self.code.Judge(6, JUDGES)
-        self.mouth_judge = self.code.Judge(NET.audio + 3, JUDGES)
-        judges = [*self.judge.parameters(), *self.mouth_judge.parameters()]
+        self.discriminator = self.code.Discriminator(6, DISCRIMINATORS)
+        self.mouth_discriminator = self.code.Discriminator(NET.audio + 3, DISCRIMINATORS)
+        discriminators = [*self.discriminator.parameters(), *self.mouth_discriminator.parameters()]
         self.adams = [
             build_optimizer(ADVERSARIAL.optimizers["g"], [{"params": list(some)}])
-            for some in (judges, self.net.parameters())
+            for some in (discriminators, self.net.parameters())
         ]
         head = load_analytic({})
         batch, faces = batch_of_one(head), Faces(head, SIDE)
@@ -171,16 +172,21 @@ class Plain:
         )
 
     def step(self):
-        of_judges, of_generator = self.adams
+        of_discriminators, of_generator = self.adams
         found = self.code.whole_step(
-            self.net, self.judge, self.mouth_judge, self.vgg, self.given, JUDGES.mouth_size
+            self.net,
+            self.discriminator,
+            self.mouth_discriminator,
+            self.vgg,
+            self.given,
+            DISCRIMINATORS.mouth_size,
         )
         of_generator.zero_grad()
         found[0].backward()
         of_generator.step()
-        of_judges.zero_grad()  # what the generator's terms left there
+        of_discriminators.zero_grad()  # what the generator's terms left there
         found[1].backward()
-        of_judges.step()
+        of_discriminators.step()
 
 
 VERSIONS = {"plain": Plain, "kept": lambda: Ours(recompute=False), "ours": Ours}

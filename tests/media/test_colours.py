@@ -1,4 +1,5 @@
-"""High dynamic range and unusual tags. The judge is BT.2100 in numpy, and the mapping that `plain` states."""
+"""High dynamic range and unusual tags. The reference is BT.2100 in numpy, and the mapping that `plain`
+states."""
 
 import numpy as np
 import pytest

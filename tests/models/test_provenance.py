@@ -63,7 +63,7 @@ def test_of_a_net_in_two_files_only_the_part_that_learns_is_fine_tuned():
     assert detector == {"net": "from fsrt_vox", "kp_detector": "fine-tuned from fsrt_kp"}
 
 
-def test_a_generator_is_fine_tuned_with_its_judges():
+def test_a_generator_is_fine_tuned_with_its_discriminators():
     released = {"generator": "from headgan_vox", "image_discriminator": "from headgan_vox_d"}
     tuned = provenance.trained_on(released, HEADGAN, HEADGAN)
     assert set(tuned.values()) == {"fine-tuned from headgan_vox", "fine-tuned from headgan_vox_d"}

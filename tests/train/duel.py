@@ -1,6 +1,6 @@
 """A generator against a discriminator, one number each: the smallest training with two sides.
 
-The generator makes x = maker; the discriminator's output is judge * x.
+The generator makes x = maker; the discriminator's output is discriminator * x.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.train.toy import Frames
 
 RATE = Optimizer(lr=0.1)
 CPU = Worker(torch.device("cpu"))
-DISCRIMINATOR = Update(parts={"judge": 1.0}, optimizer="d", losses={"verdict": Loss(1.0)})
+DISCRIMINATOR = Update(parts={"discriminator": 1.0}, optimizer="d", losses={"prediction": Loss(1.0)})
 
 
 class Number(nn.Module):
@@ -35,7 +35,7 @@ class Number(nn.Module):
 
 class Duel(Stateless):
     def __init__(self, both: bool) -> None:
-        self.net = nn.ModuleDict({"maker": Number(1.0)} | ({"judge": Number(3.0)} if both else {}))
+        self.net = nn.ModuleDict({"maker": Number(1.0)} | ({"discriminator": Number(3.0)} if both else {}))
 
     def provenance(self) -> dict[str, str]:
         return {}
@@ -51,8 +51,8 @@ class Duel(Stateless):
         made = self.net["maker"].value
         return {
             "pixel": lambda: (made - batch["wanted"]).square().mean(),
-            "fool": lambda: (1 - self.net["judge"].value.detach() * made) ** 2,
-            "verdict": lambda: (self.net["judge"].value * made.detach()) ** 2,
+            "fool": lambda: (1 - self.net["discriminator"].value.detach() * made) ** 2,
+            "prediction": lambda: (self.net["discriminator"].value * made.detach()) ** 2,
         }
 
 

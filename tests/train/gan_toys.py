@@ -188,19 +188,19 @@ class E4eTask(Stateless):
     def losses(self, batch: dict[str, Tensor], step: TrainStep) -> Losses:
         with torch.set_grad_enabled(torch.is_grad_enabled() and step.update == ""):
             code, deltas = self.encode(batch["image"], min(3, (step.number - 1) // 4))
-        judge = self.net["latent_discriminator"]
+        discriminator = self.net["latent_discriminator"]
 
         def logistic() -> Tensor:
             step.record("codes", code)
             shown = torch.cat([self.pool, code])
             fake = shown[torch.randint(len(shown), (len(code),), generator=step.generator)]
             real = torch.randn(len(code), LATENT, generator=step.generator)
-            return (F.softplus(judge(fake)) + F.softplus(-judge(real))).mean()
+            return (F.softplus(discriminator(fake)) + F.softplus(-discriminator(real))).mean()
 
         return {
             "latent_logistic": logistic,
             "reconstruction": lambda: (self.decoder(code) - batch["image"]).square().mean(),
-            "latent_gan": lambda: F.softplus(-judge(code)).mean(),
+            "latent_gan": lambda: F.softplus(-discriminator(code)).mean(),
             "delta": lambda: deltas,
         }
 

@@ -64,7 +64,7 @@ def test_resumed_moments_outlive_a_checkpoint_before_their_first_step(tmp_path):
 
 
 def test_the_clock_of_the_rate_goes_on_through_phases_and_restarts(tmp_path):
-    """With fewer or more steps before, it shows fewer or more; the judge's is the generator's."""
+    """With fewer or more steps before, it shows fewer or more; the discriminator's is the generator's."""
     falling = replace(RATE, schedule=Schedule(warmup=3, decay=0.5, decay_steps=4, step_offset=None))
     _, straight = trained(tmp_path, phase(8, None, optimizers={"g": falling, "d": falling}))
     tensors, about = trained(tmp_path, phase(2, None, optimizers={"g": falling, "d": falling}))[0].saved()
@@ -82,12 +82,12 @@ def test_the_clock_of_the_rate_goes_on_through_phases_and_restarts(tmp_path):
     assert resumed.optimizers["d"].torch.param_groups[0]["lr"] == pytest.approx(rates[0][-1])
 
 
-def test_a_phase_with_a_judge_starts_from_one_without(tmp_path):
+def test_a_phase_with_a_discriminator_starts_from_one_without(tmp_path):
     first, _ = trained(tmp_path, phase(2, None))
     tensors, about = first.saved()
     begun = State(job(tmp_path, phase(1, init="first", resume_optimizers=True)), torch.device("cpu"))
     begun._begin(tensors, about)
-    assert (value(begun, "maker"), value(begun, "judge")) == (value(first, "maker"), 3.0)
+    assert (value(begun, "maker"), value(begun, "discriminator")) == (value(first, "maker"), 3.0)
 
 
 def test_checkpoints_remember_what_was_as_published(tmp_path):
@@ -127,5 +127,5 @@ def test_a_start_that_is_not_there_names_the_node_to_run(tmp_path):
 def test_frozen_parts_that_nothing_brings_are_refused(tmp_path):
     both = replace(job(tmp_path, phase(1, None)), build=partial(Duel, True))
     state = State(both, torch.device("cpu"))
-    with pytest.raises(InvalidSettings, match=r"starts from nothing, but does not train \['judge'\]"):
+    with pytest.raises(InvalidSettings, match=r"starts from nothing, but does not train \['discriminator'\]"):
         state.resume(StepCheckpoints(str(tmp_path)), None)

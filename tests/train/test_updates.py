@@ -16,10 +16,10 @@ from storage.checkpoints import StepCheckpoints
 from tests.train.duel import CPU, DISCRIMINATOR, Duel, job, phase, trained, value
 
 
-def test_while_the_judge_is_alone_the_generator_learns_as_without_one(tmp_path):
-    with_judge, _ = trained(tmp_path, phase(2))
+def test_while_the_discriminator_is_alone_the_generator_learns_as_without_one(tmp_path):
+    with_discriminator, _ = trained(tmp_path, phase(2))
     without, _ = trained(tmp_path, phase(2, None))
-    assert value(with_judge, "maker") == value(without, "maker")
+    assert value(with_discriminator, "maker") == value(without, "maker")
 
 
 def test_from_the_next_step_on_the_generator_sees_it(tmp_path):
@@ -27,15 +27,17 @@ def test_from_the_next_step_on_the_generator_sees_it(tmp_path):
     assert ["loss/fool" in one for one in figures] == [False, False, True, True]
 
 
-def test_the_judge_learns_from_its_own_terms_from_the_first_step(tmp_path):
+def test_the_discriminator_learns_from_its_own_terms_from_the_first_step(tmp_path):
     state, figures = trained(tmp_path, phase(1))
-    assert figures[0]["loss/verdict"] == pytest.approx(9.0)
-    assert value(state, "judge") == pytest.approx(3.0 - 0.01)  # Adam's first step is its rate, downhill
+    assert figures[0]["loss/prediction"] == pytest.approx(9.0)
+    assert value(state, "discriminator") == pytest.approx(
+        3.0 - 0.01
+    )  # Adam's first step is its rate, downhill
 
 
-def test_a_judge_that_moves_at_every_third_step_only(tmp_path):
+def test_a_discriminator_that_moves_at_every_third_step_only(tmp_path):
     at = [
-        value(trained(tmp_path, phase(n, replace(DISCRIMINATOR, every=3)))[0], "judge")
+        value(trained(tmp_path, phase(n, replace(DISCRIMINATOR, every=3)))[0], "discriminator")
         for n in (1, 2, 3, 5, 6)
     ]
     assert at[:2] == [3.0, 3.0]
@@ -43,7 +45,7 @@ def test_a_judge_that_moves_at_every_third_step_only(tmp_path):
     assert at[3] == at[2] > at[4]
 
 
-def test_a_judge_that_has_not_moved_yet_resumes(tmp_path):
+def test_a_discriminator_that_has_not_moved_yet_resumes(tmp_path):
     rarely = replace(DISCRIMINATOR, every=4)
     straight, _ = trained(tmp_path, phase(6, rarely))
     tensors, about = trained(tmp_path, phase(2, rarely))[0].saved()
@@ -52,7 +54,7 @@ def test_a_judge_that_has_not_moved_yet_resumes(tmp_path):
 
 
 class Spoilt(Duel):
-    """From the third step on, the judge's own term is a number whose gradient is none."""
+    """From the third step on, the discriminator's own term is a number whose gradient is none."""
 
     def __init__(self, both: bool) -> None:
         super().__init__(both)
@@ -60,13 +62,13 @@ class Spoilt(Duel):
 
     def losses(self, batch: dict[str, torch.Tensor], step: Any) -> dict[str, Any]:
         self.steps += 1
-        spoilt = {"verdict": lambda: (self.net["judge"].value * 0).sqrt()}
+        spoilt = {"prediction": lambda: (self.net["discriminator"].value * 0).sqrt()}
         return super().losses(batch, step) | (spoilt if self.steps >= 3 else {})
 
 
-def test_a_gradient_of_the_judge_that_is_no_number_stops_before_either_side_moves(tmp_path):
+def test_a_gradient_of_the_discriminator_that_is_no_number_stops_before_either_side_moves(tmp_path):
     asked = replace(job(tmp_path, phase(4)), build=partial(Spoilt, True), checkpoint_every=1)
-    message = r"step 3: the discriminator's gradient is nan \(.*verdict 0\); clips of the batch: [ab]"
+    message = r"step 3: the discriminator's gradient is nan \(.*prediction 0\); clips of the batch: [ab]"
     with pytest.raises(FloatingPointError, match=message):
         train(asked, torch.device("cpu"))
     files = StepCheckpoints(str(tmp_path))
@@ -80,7 +82,7 @@ def test_neither_side_has_moved_at_such_a_step(tmp_path):
         list(loop.steps(state.job, state, CPU))
     assert state.step == 2
     saved = state.saved()[0]
-    assert {float(saved[f"optim.{part}.value.step"]) for part in ("maker", "judge")} == {2.0}
+    assert {float(saved[f"optim.{part}.value.step"]) for part in ("maker", "discriminator")} == {2.0}
 
 
 def test_the_total_is_the_generators(tmp_path):

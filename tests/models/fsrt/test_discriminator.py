@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from models.fsrt.config import Judge
+from models.fsrt.config import DiscriminatorConfig
 from models.fsrt.discriminator import Discriminator, keypoint_maps
 
-SMALL = Judge(size=32, width=2, max_width=8, blocks=3)
+SMALL = DiscriminatorConfig(size=32, width=2, max_width=8, blocks=3)
 
 
 def test_a_map_peaks_at_its_keypoint():
@@ -33,10 +33,10 @@ def test_without_keypoints_it_gets_no_maps_of_them():
 
 def test_sides_and_channels_are_those_of_the_settings():
     net, image = Discriminator(SMALL, 4), torch.rand(2, 3, 32, 32)
-    maps, verdicts = net(image, torch.zeros(2, 4, 2))
+    maps, predictions = net(image, torch.zeros(2, 4, 2))
     assert [m.shape[1] for m in maps] == SMALL.widths == [4, 8, 8]
     assert [m.shape[2] for m in maps] == [14, 5, 2]
-    assert verdicts.shape == (2, 1, SMALL.verdicts, SMALL.verdicts)
+    assert predictions.shape == (2, 1, SMALL.output_size, SMALL.output_size)
 
 
 def test_images_of_another_size_are_resized_with_their_corners_in_place():
@@ -57,9 +57,12 @@ def test_keypoints_get_no_gradient():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Judge(size=60), r"size 60: 4 blocks leave fewer than 2 pixels of it; expected 61 or more"),
-        (lambda: Judge(size=12, blocks=2), r"expected 13 or more"),
-        (lambda: Judge(variance=0), "variance 0"),
+        (
+            lambda: DiscriminatorConfig(size=60),
+            r"size 60: 4 blocks leave fewer than 2 pixels of it; expected 61 or more",
+        ),
+        (lambda: DiscriminatorConfig(size=12, blocks=2), r"expected 13 or more"),
+        (lambda: DiscriminatorConfig(variance=0), "variance 0"),
     ],
 )
 def test_impossible_sizes_are_named(make, message):
@@ -68,6 +71,6 @@ def test_impossible_sizes_are_named(make, message):
 
 
 def test_the_least_size_works():
-    least = Judge(size=61, width=2, max_width=8)
-    assert least.verdicts == 2
+    least = DiscriminatorConfig(size=61, width=2, max_width=8)
+    assert least.output_size == 2
     Discriminator(least, 0)(torch.rand(1, 3, 61, 61), torch.zeros(1, 10, 2))

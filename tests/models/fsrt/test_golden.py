@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models.fsrt import losses
-from models.fsrt.config import Detector, Judge, full, small_decoder
+from models.fsrt.config import Detector, DiscriminatorConfig, full, small_decoder
 from models.fsrt.discriminator import Discriminator, keypoint_maps
 from models.fsrt.keypoints import AntiAliasedQuarter, ExpressionExtractor, KeypointDetector
 from models.fsrt.network import Decoder, Encoder, pixel_grid, positional_code
@@ -43,7 +43,7 @@ def test_parameter_counts_of_shorter_expressions(golden, size):
         ("encoder_64_n1", lambda: Encoder(full())),
         ("decoder_q128_z64", lambda: Decoder(full())),
         ("small_decoder_q128_z64", lambda: Decoder(small_decoder())),
-        ("discriminator", lambda: Discriminator(Judge(), 10)),
+        ("discriminator", lambda: Discriminator(DiscriminatorConfig(), 10)),
     ],
 )
 def test_state_has_the_released_names_and_shapes(golden, name, build):
@@ -149,11 +149,11 @@ def test_regularisers(golden):
 
 @torch.no_grad()
 def test_discriminator(golden):
-    net = golden.fill(Discriminator(Judge(), 10))
+    net = golden.fill(Discriminator(DiscriminatorConfig(), 10))
     assert count(net) == 6_846_849
-    maps, verdicts = net(golden.img((2, 3, 256, 256), 9), golden.kpv((2, 10, 2), 10))
+    maps, predictions = net(golden.img((2, 3, 256, 256), 9), golden.kpv((2, 10, 2), 10))
     expected = golden.figures["modules"]["discriminator"]["outputs"]
-    golden.check(verdicts, expected["prediction_map"])
+    golden.check(predictions, expected["prediction_map"])
     for i, one in enumerate(maps):
         golden.check(one, expected[f"feature_map_{i}"])
 

@@ -8,7 +8,7 @@ import torch
 
 from models.api import Loss, Phase
 from models.fsrt import image_task, losses
-from models.fsrt.config import Augment, Images, Judge, Sampling
+from models.fsrt.config import Augment, DiscriminatorConfig, Images, Sampling
 from models.fsrt.image_task import AdversarialTask, ImageTask
 from models.fsrt.phases import PHASES
 from models.fsrt.sampling import Lattice, Scattered
@@ -18,7 +18,7 @@ from pipelines.train.parts import choose_parts
 from tests.models.one_clip import tables
 from tests.models.one_pass import shared_pass, with_losses
 
-JUDGE = Judge(size=16, width=2, max_width=4, blocks=2)
+DISCRIMINATOR = DiscriminatorConfig(size=16, width=2, max_width=4, blocks=2)
 RANDOM = Images(pixels="random")
 
 
@@ -30,7 +30,7 @@ def vgg():
 def build(nano, images: Images = Images(), vgg=None, **changed) -> AdversarialTask:  # noqa: B008
     torch.manual_seed(0)
     sampling = Sampling(sources=2, queries=32)
-    task = AdversarialTask(replace(nano, **changed), sampling, Augment(), images, JUDGE)
+    task = AdversarialTask(replace(nano, **changed), sampling, Augment(), images, DISCRIMINATOR)
     task.net.eval()
     if vgg is not None:
         task.use({vgg.name: vgg})
@@ -128,8 +128,8 @@ def test_the_pixel_loss_pulls_a_quarter_as_hard_as_over_the_lattice_alone(task, 
     assert_same({name: 4 * g for name, g in whole.items()}, lattice, atol=1e-5)
 
 
-def test_a_judged_lattice_is_not_joined_to_an_image(nano, clip, monkeypatch):
-    task = build(nano, Images(judged="lattice"))
+def test_losses_of_a_lattice_compose_no_image(nano, clip, monkeypatch):
+    task = build(nano, Images(loss_input="lattice"))
     batch = batch_of(task, clip)
     views, quarter = task.views(batch), quarter_of(task, batch)
     composed, target = build(nano).rendered(views, task.scene(views), quarter)
@@ -140,9 +140,9 @@ def test_a_judged_lattice_is_not_joined_to_an_image(nano, clip, monkeypatch):
     assert image.shape == (3, 3, 8, 8)
 
 
-def test_a_judged_lattice_needs_a_lattice():
-    with pytest.raises(ValueError, match="judged lattice with pixels random: expected pixels lattice"):
-        Images(pixels="random", judged="lattice")
+def test_losses_of_a_lattice_need_a_lattice():
+    with pytest.raises(ValueError, match="loss_input lattice with pixels random: expected pixels lattice"):
+        Images(pixels="random", loss_input="lattice")
 
 
 def test_masked_sources_stay_hidden_in_the_pass_without_gradient(nano, clip):
@@ -188,17 +188,17 @@ def test_random_vgg19_weights_follow_every_number(task):
 
 def test_phase_two_has_no_discriminator_and_phase_three_adds_nothing_else(nano):
     plain = ImageTask(nano, Sampling(), Augment(), Images()).net.state_dict()
-    judged = build(nano).net.state_dict()
-    added = {name for name in judged if name not in plain}
-    assert set(plain) <= set(judged)
+    adversarial = build(nano).net.state_dict()
+    added = {name for name in adversarial if name not in plain}
+    assert set(plain) <= set(adversarial)
     assert added
     assert all(name.startswith("discriminator.discs.1.") for name in added)
 
 
-def test_without_keypoints_the_judge_gets_none(nano):
+def test_without_keypoints_the_discriminator_gets_none(nano):
     changed = build(nano, keypoint_octaves=0)
-    assert changed.judge.keypoints == 0
-    assert build(nano).judge.keypoints == 10
+    assert changed.discriminator.keypoints == 0
+    assert build(nano).discriminator.keypoints == 10
 
 
 def adversarial(start: int = 2, **weights: float | None) -> Phase:
@@ -226,7 +226,8 @@ def without(part: str, found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
 
 
 def test_terms_change_at_the_right_steps(task, clip):
-    """Spec 16 item 8: the judge learns from the first step, the generator sees it after `start` steps."""
+    """Spec 16 item 8: the discriminator learns from the first step, the generator sees it after `start`
+    steps."""
     batch, phase = batch_of(task, clip), adversarial(start=500)
     learn_all(task, phase)
     before = set(PHASES["perceptual"].weights) | {"discriminator"}
@@ -236,7 +237,7 @@ def test_terms_change_at_the_right_steps(task, clip):
     assert set(shared_pass(task, PHASES["perceptual"], batch).terms) == before - {"discriminator"}
 
 
-def test_a_judge_alone_leaves_the_generators_gradient_as_in_phase_two(task, clip):
+def test_a_discriminator_alone_leaves_the_generators_gradient_as_in_phase_two(task, clip):
     """Spec 16 item 8."""
     batch = batch_of(task, clip)
     alone = stepped(task, adversarial(), batch, 2)
@@ -247,7 +248,7 @@ def test_a_judge_alone_leaves_the_generators_gradient_as_in_phase_two(task, clip
     assert any(g.any() for g in of("discriminator", alone).values())
 
 
-def test_the_judge_learns_from_its_own_loss_alone(task, clip):
+def test_the_discriminator_learns_from_its_own_loss_alone(task, clip):
     batch = batch_of(task, clip)
     both = stepped(task, adversarial(), batch, 3)
     own = gradients(task, 1e-3 * task.losses(batch)["discriminator"]())
@@ -257,7 +258,7 @@ def test_the_judge_learns_from_its_own_loss_alone(task, clip):
 
 
 @pytest.mark.parametrize("term", ["gan", "feature_matching"])
-def test_fooling_the_judge_does_not_teach_it(task, clip, term):
+def test_fooling_the_discriminator_does_not_teach_it(task, clip, term):
     phase = adversarial()
     learn_all(task, phase)
     found = gradients(task, task.losses(batch_of(task, clip))[term]())
@@ -266,7 +267,7 @@ def test_fooling_the_judge_does_not_teach_it(task, clip, term):
         assert any(g.any() for g in of(part, found).values()), part
 
 
-def test_a_watched_term_does_not_cut_off_one_that_shares_its_verdicts(task, clip):
+def test_a_watched_term_does_not_cut_off_one_that_shares_its_predictions(task, clip):
     batch = batch_of(task, clip)
     watched = stepped(task, adversarial(gan=0.0), batch, 3)
     absent = stepped(task, adversarial(gan=None), batch, 3)

@@ -151,9 +151,9 @@ def test_bf16_renders_nearly_the_same(nano, state, about, clip, monkeypatch):
 
 
 # --- checkpoints --------------------------------------------------------------------------------------------
-def test_the_judge_of_an_adversarial_phase_stays_behind(state, about):
-    with_judge = state | {"discriminator.conv.weight": torch.ones(3)}
-    assert isinstance(reenactor_from(with_judge, about), Reenactor)
+def test_the_discriminator_of_an_adversarial_phase_stays_behind(state, about):
+    with_discriminator = state | {"discriminator.conv.weight": torch.ones(3)}
+    assert isinstance(reenactor_from(with_discriminator, about), Reenactor)
 
 
 def test_a_checkpoint_of_another_size_is_told_by_its_tensors(state, about, nano):

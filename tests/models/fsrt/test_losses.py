@@ -46,7 +46,7 @@ def test_feature_matching_gives_no_gradient_to_the_real_side():
     assert real.grad is None
 
 
-def test_the_generator_wants_verdicts_of_one():
+def test_the_generator_wants_predictions_of_one():
     assert losses.generator_gan(torch.ones(2, 1, 3, 3)).item() == 0
     assert losses.generator_gan(torch.full((2, 1, 3, 3), 0.5)).item() == pytest.approx(0.25)
 

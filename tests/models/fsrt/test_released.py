@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from models.errors import InvalidFile, InvalidSettings
-from models.fsrt.config import Augment, FsrtConfig, Judge, Sampling, full, small_decoder
+from models.fsrt.config import Augment, DiscriminatorConfig, FsrtConfig, Sampling, full, small_decoder
 from models.fsrt.discriminator import Discriminator
 from models.fsrt.network import Fsrt
 from models.fsrt.phases import PHASES
@@ -22,13 +22,13 @@ from models.loading import load_reenactor
 from storage.weight_files import known
 from storage.weights_import import convert
 
-JUDGE = Judge(size=64, width=2, blocks=2)
+DISCRIMINATOR = DiscriminatorConfig(size=64, width=2, blocks=2)
 PARTS = ("encoder", "decoder", "expression_encoder")
 
 
 @pytest.fixture
 def section(nano) -> FsrtConfig:
-    return FsrtConfig(net=nano, sampling=Sampling(queries=64), discriminator=JUDGE)
+    return FsrtConfig(net=nano, sampling=Sampling(queries=64), discriminator=DISCRIMINATOR)
 
 
 def noise(net: nn.Module, seed: int) -> dict[str, torch.Tensor]:
@@ -44,7 +44,7 @@ def noise(net: nn.Module, seed: int) -> dict[str, torch.Tensor]:
 def trained(nano) -> dict[str, dict[str, torch.Tensor]]:
     """State by part, as phase `adversarial` leaves it."""
     whole = dict(Fsrt(nano).named_children())
-    whole["discriminator"] = Discriminator(JUDGE, nano.detector.keypoints)
+    whole["discriminator"] = Discriminator(DISCRIMINATOR, nano.detector.keypoints)
     return {part: noise(net, i + 1) for i, (part, net) in enumerate(whole.items())}
 
 
@@ -202,7 +202,7 @@ def test_another_architecture_is_told_by_its_settings(files, section):
 
 def test_another_discriminator_is_an_error(tmp_path, files, trained, section):
     path = imported(tmp_path, "fsrt_vox", of(trained, *PARTS, "discriminator"))
-    other = replace(section, discriminator=replace(JUDGE, width=4))
+    other = replace(section, discriminator=replace(DISCRIMINATOR, width=4))
     with pytest.raises(InvalidFile, match=r"of another shape: discriminator\.discs\.1"):
         read({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, other, PHASES["adversarial"])
 
@@ -300,7 +300,7 @@ def test_item_10_the_published_layout_both_ways(tmp_path, golden):
     """Tensor by tensor the lists of the official modules; 69 million numbers there and back."""
     net = full()
     whole = dict(Fsrt(net).named_children())
-    whole["discriminator"] = Discriminator(Judge(), net.detector.keypoints)
+    whole["discriminator"] = Discriminator(DiscriminatorConfig(), net.detector.keypoints)
     ours = flat({part: noise(module, i) for i, (part, module) in enumerate(whole.items())})
     facts = {"model": "fsrt", "phase": "adversarial", "architecture": asdict(net), "labels": {}}
     detector, net_file = write(ours, facts, tmp_path)

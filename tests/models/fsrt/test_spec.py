@@ -33,7 +33,7 @@ def test_the_perceptual_loss_needs_vgg19_as_the_run_file_says(name):
     assert SPEC.nets(config, PHASES["warmup"]) == ()
 
 
-def test_settings_of_whole_images_and_of_the_judge_leave_earlier_phases_alone():
+def test_settings_of_whole_images_and_of_the_discriminator_leave_earlier_phases_alone():
     """Their keys do not hold them: a change reruns what uses it."""
     assert "images" not in SPEC.tasks["warmup"].settings
     assert "discriminator" not in {*SPEC.tasks["warmup"].settings, *SPEC.tasks["perceptual"].settings}

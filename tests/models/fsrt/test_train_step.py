@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from models.api import Loss
-from models.fsrt.config import Augment, Images, Judge, Sampling, full
+from models.fsrt.config import Augment, DiscriminatorConfig, Images, Sampling, full
 from models.fsrt.image_task import AdversarialTask
 from models.fsrt.phases import PHASES
 from models.fsrt.task import ReenactTask, Views
@@ -38,7 +38,9 @@ def fill_vgg(golden, net: Features) -> Features:
 
 @pytest.fixture(scope="module")
 def task(golden) -> AdversarialTask:
-    task = AdversarialTask(replace(full(), image_size=128), Sampling(), Augment(), Images(), Judge())
+    task = AdversarialTask(
+        replace(full(), image_size=128), Sampling(), Augment(), Images(), DiscriminatorConfig()
+    )
     for part in task.net.children():
         golden.fill(part)
     task.use({"vgg19": Vgg19(fill_vgg(golden, Features()), "formula")})

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from models.fsrt import augment
-from models.fsrt.config import Architecture, Augment, FsrtConfig, Images, Judge, Sampling, tiny
+from models.fsrt.config import Architecture, Augment, DiscriminatorConfig, FsrtConfig, Images, Sampling, tiny
 from models.fsrt.image_task import AdversarialTask
 from models.fsrt.network import Decoder, Encoder
 from models.fsrt.task import ReenactTask
@@ -60,7 +60,7 @@ def test_the_adversarial_step_reaches_every_part(net, sampling, clip):
     torch.manual_seed(0)
     task = AdversarialTask(
         replace(tiny(), **net), Sampling(queries=64, **sampling), Augment(out_of_frame=0.0),
-        Images(), Judge(size=64, width=4, max_width=16),
+        Images(), DiscriminatorConfig(size=64, width=4, max_width=16),
     )  # fmt: skip
     terms = task.losses(batch_of(task, clip, size=2))
     torch.stack([term() for term in terms.values()]).sum().backward()

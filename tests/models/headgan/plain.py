@@ -1,5 +1,5 @@
-"""HeadGAN as the paper draws it: generator, judges and training step; what models/headgan must equal, and
-what it is timed against.
+"""HeadGAN as the paper draws it: generator, discriminators and training step; what models/headgan must equal,
+and what it is timed against.
 
 A SPADE layer resizes its guide, then makes gamma and beta in two convolutions; every intermediate map stays
 until the backward pass. It reads the same weights. Legend as in network.py.
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from models.headgan.config import RGB, Architecture, Judges
+from models.headgan.config import RGB, Architecture, DiscriminatorConfig
 
 
 def maybe(conv: nn.Conv2d, net: Architecture) -> nn.Module:
@@ -197,7 +197,7 @@ class Generator(nn.Module):
 
 # --- the whole training step --------------------------------------------------------------------------------
 class Scale(nn.ModuleDict):
-    def __init__(self, inputs: int, sizes: Judges) -> None:
+    def __init__(self, inputs: int, sizes: DiscriminatorConfig) -> None:
         super().__init__()
         before, last = inputs, len(sizes.widths)
         for i, width in enumerate(sizes.widths):
@@ -210,8 +210,8 @@ class Scale(nn.ModuleDict):
         self[f"model{last}"] = nn.Sequential(nn.Conv2d(before, 1, 4, padding=2))
 
 
-class Judge(nn.ModuleDict):
-    def __init__(self, inputs: int, sizes: Judges) -> None:
+class Discriminator(nn.ModuleDict):
+    def __init__(self, inputs: int, sizes: DiscriminatorConfig) -> None:
         super().__init__({f"discriminator_{i}": Scale(inputs, sizes) for i in range(sizes.scales)})
 
     def forward(self, x: Tensor) -> list[list[Tensor]]:
@@ -238,10 +238,16 @@ class Given(NamedTuple):
 
 
 def whole_step(
-    net: Generator, judge: Judge, mouth_judge: Judge, vgg: nn.Sequential, given: Given, mouth: int
+    net: Generator,
+    discriminator: Discriminator,
+    mouth_discriminator: Discriminator,
+    vgg: nn.Sequential,
+    given: Given,
+    mouth: int,
 ) -> tuple[Tensor, Tensor]:
-    """-> what the generator minimises, what the judges minimise. As a reader of the supplement would write
-    it: each term by itself, each judge sees real, rendered, and rendered cut off from the generator.
+    """-> what the generator minimises, what the discriminators minimise. As a reader of the supplement would
+    write it: each term by itself, each discriminator sees real, rendered, and rendered cut off from the
+    generator.
     """
     image, warped, _ = net(given.window, given.told, given.source, given.audio)
     of_generator = 50 * (image - given.target).abs().mean() + 50 * (warped - given.target).abs().mean()
@@ -249,16 +255,18 @@ def whole_step(
     of_generator = of_generator + 10 * perceptual(vgg, warped, given.target)
     heard = given.audio[:, :, None, None].expand(-1, -1, mouth, mouth)
     crops = [cut(one, given.centres, mouth) for one in (image, given.target)]
-    pairs = ((judge, given.condition, image, given.target), (mouth_judge, heard, *crops))
-    of_judges = torch.zeros(())
+    pairs = ((discriminator, given.condition, image, given.target), (mouth_discriminator, heard, *crops))
+    of_discriminators = torch.zeros(())
     for one, beside, rendered, real in pairs:
         fools, seen = one(torch.cat([beside, rendered], 1)), one(torch.cat([beside, real], 1))
         cut_off = one(torch.cat([beside, rendered.detach()], 1))
         for a, b, c in zip(fools, seen, cut_off, strict=True):
             near = sum((x - y.detach()).abs().mean() for x, y in zip(a[:-1], b[:-1], strict=True))
             of_generator = of_generator + (10 * 4 / len(a) * near - a[-1].mean()) / len(fools)
-            of_judges = of_judges + (F.relu(1 - b[-1]).mean() + F.relu(1 + c[-1]).mean()) / len(fools)
-    return of_generator, of_judges
+            of_discriminators = of_discriminators + (
+                F.relu(1 - b[-1]).mean() + F.relu(1 + c[-1]).mean()
+            ) / len(fools)
+    return of_generator, of_discriminators
 
 
 def perceptual(vgg: nn.Sequential, image: Tensor, target: Tensor) -> Tensor:

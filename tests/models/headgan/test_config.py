@@ -6,7 +6,15 @@ import sys
 import pytest
 
 from models.api import Loss
-from models.headgan.config import Architecture, HeadGanConfig, Judges, Terms, official, supplement, tiny
+from models.headgan.config import (
+    Architecture,
+    DiscriminatorConfig,
+    HeadGanConfig,
+    Terms,
+    official,
+    supplement,
+    tiny,
+)
 from models.headgan.phases import PHASES
 from tests.models.one_pass import with_update
 
@@ -36,9 +44,9 @@ def test_a_net_that_cannot_be_built_says_which_setting(change, told):
         ({"mouth_size": 2}, "mouth_size 2: expected"),
     ],
 )
-def test_judges_that_cannot_be_built_say_which_setting(change, told):
+def test_discriminators_that_cannot_be_built_say_which_setting(change, told):
     with pytest.raises(ValueError, match=told):
-        Judges(**change)
+        DiscriminatorConfig(**change)
 
 
 @pytest.mark.parametrize("weights", [(1.0,) * 4, (0.0,) * 5, (1.0, 1.0, 1.0, 1.0, -1.0)])
@@ -49,7 +57,7 @@ def test_vgg_takes_five_weights(weights):
 
 def test_published_sizes():
     assert supplement().widths == [32, 128, 512]
-    assert Judges().widths == [64, 128, 256, 512]
+    assert DiscriminatorConfig().widths == [64, 128, 256, 512]
     assert supplement().window == 9
     assert supplement() == Architecture()
     assert official().residual
@@ -66,7 +74,7 @@ def test_settings_load_no_torch():
     ("change", "message"),
     [
         (
-            {"judges": Judges(mouth=False)},
+            {"discriminators": DiscriminatorConfig(mouth=False)},
             r"weighs discriminator_mouth, feature_matching_mouth, gan_mouth, wh",
         ),
         ({"net": Architecture(flow=False)}, r"weighs l1_warped, perceptual_warped, which net\.flow false"),
@@ -80,7 +88,7 @@ def test_settings_load_no_torch():
         ),
         ({"phases": {"warmup": PHASES["decay"]}}, r"phases\.warmup: expected one of adversarial, decay"),
         ({"phases": {"adversarial": PHASES["decay"]}}, r"name 'decay': expected 'adversarial'"),
-        ({"net": Architecture(image_size=32)}, r"judges\.mouth_size 64: images have 32 pixels"),
+        ({"net": Architecture(image_size=32)}, r"discriminators\.mouth_size 64: images have 32 pixels"),
     ],
 )
 def test_settings_that_cannot_work_say_what_to_change(change, message):

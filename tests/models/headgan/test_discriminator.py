@@ -5,19 +5,19 @@ import torch
 from torch.func import functional_call
 
 from models.headgan import losses
-from models.headgan.config import Judges, tiny, tiny_judges
+from models.headgan.config import DiscriminatorConfig, tiny, tiny_discriminators
 from models.headgan.discriminator import crop, image_discriminator, mouth_centre, mouth_discriminator
 
 
 @pytest.fixture
-def sizes() -> Judges:
-    return Judges(width=4, max_width=16, mouth_size=16)
+def sizes() -> DiscriminatorConfig:
+    return DiscriminatorConfig(width=4, max_width=16, mouth_size=16)
 
 
 @torch.no_grad()
-def test_verdicts_have_the_published_sides(nano, sizes):
-    judge = image_discriminator(sizes)
-    scales = judge(torch.rand(1, 3, 256, 256), torch.rand(1, 3, 256, 256))
+def test_predictions_have_the_published_sides(nano, sizes):
+    discriminator = image_discriminator(sizes)
+    scales = discriminator(torch.rand(1, 3, 256, 256), torch.rand(1, 3, 256, 256))
     assert [maps[-1].shape for maps in scales] == [(1, 1, 35, 35), (1, 1, 19, 19)]
     assert [len(maps) for maps in scales] == [5, 5]
     mouths = mouth_discriminator(sizes, nano.audio)(torch.rand(1, 5), torch.rand(1, 3, 64, 64))
@@ -26,43 +26,43 @@ def test_verdicts_have_the_published_sides(nano, sizes):
 
 @torch.no_grad()
 def test_samples_do_not_see_each_other(nano, sizes):
-    judge = image_discriminator(sizes).eval()
+    discriminator = image_discriminator(sizes).eval()
     given, images = torch.rand(3, 3, 32, 32), torch.rand(3, 3, 32, 32)
-    together, alone = judge(given, images), judge(given[1:2], images[1:2])
+    together, alone = discriminator(given, images), discriminator(given[1:2], images[1:2])
     for maps, single in zip(together, alone, strict=True):
         torch.testing.assert_close(maps[-1][1:2], single[-1], rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
 def test_audio_is_told_at_every_pixel(nano, sizes):
-    judge = mouth_discriminator(sizes, nano.audio).eval()
+    discriminator = mouth_discriminator(sizes, nano.audio).eval()
     audio, mouth = torch.rand(2, 5), torch.rand(2, 3, 16, 16)
     spread = audio[..., None, None].expand(-1, -1, 16, 16)
-    assert torch.equal(judge(audio, mouth)[1][-1], judge(spread, mouth)[1][-1])
+    assert torch.equal(discriminator(audio, mouth)[1][-1], discriminator(spread, mouth)[1][-1])
 
 
-def test_a_generator_learns_through_a_judge_whose_weights_are_held(nano, sizes):
-    judge = image_discriminator(sizes)
-    held = {name: tensor.detach() for name, tensor in judge.state_dict(keep_vars=True).items()}
+def test_a_generator_learns_through_a_discriminator_whose_weights_are_held(nano, sizes):
+    discriminator = image_discriminator(sizes)
+    held = {name: tensor.detach() for name, tensor in discriminator.state_dict(keep_vars=True).items()}
     image = torch.rand(2, 3, 32, 32, requires_grad=True)
-    scales = functional_call(judge, held, (torch.rand(2, 3, 32, 32), image))
+    scales = functional_call(discriminator, held, (torch.rand(2, 3, 32, 32), image))
     losses.generator_gan(scales).backward()
     assert image.grad is not None
     assert image.grad.abs().sum() > 0
-    assert all(parameter.grad is None for parameter in judge.parameters())
+    assert all(parameter.grad is None for parameter in discriminator.parameters())
 
 
 @torch.no_grad()
-def test_a_net_that_hears_nothing_judges_mouths_by_sight(nano, sizes):
-    judge = mouth_discriminator(sizes, 0)
-    assert judge(None, torch.rand(1, 3, 16, 16))[0][-1].shape[1] == 1
+def test_a_net_that_hears_nothing_has_a_mouth_discriminator_of_pictures(nano, sizes):
+    discriminator = mouth_discriminator(sizes, 0)
+    assert discriminator(None, torch.rand(1, 3, 16, 16))[0][-1].shape[1] == 1
 
 
 @torch.no_grad()
-def test_the_tiny_judges_fit_the_tiny_net():
-    S, side = tiny().image_size, tiny_judges().mouth_size
-    image_discriminator(tiny_judges())(torch.rand(1, 3, S, S), torch.rand(1, 3, S, S))
-    mouth_discriminator(tiny_judges(), tiny().audio)(
+def test_the_tiny_discriminators_fit_the_tiny_net():
+    S, side = tiny().image_size, tiny_discriminators().mouth_size
+    image_discriminator(tiny_discriminators())(torch.rand(1, 3, S, S), torch.rand(1, 3, S, S))
+    mouth_discriminator(tiny_discriminators(), tiny().audio)(
         torch.rand(1, tiny().audio), torch.rand(1, 3, side, side)
     )
 

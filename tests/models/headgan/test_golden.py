@@ -12,7 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.headgan import losses
-from models.headgan.config import Architecture, Judges, official, supplement
+from models.headgan.config import Architecture, DiscriminatorConfig, official, supplement
 from models.headgan.discriminator import crop, image_discriminator, mouth_discriminator
 from models.headgan.network import FlowNetwork, Generator, RenderingNetwork, warp_maps
 from models.headgan.released import their_name
@@ -35,8 +35,8 @@ def sized(net: Architecture, size: str) -> Architecture:
     return net if size == "full" else replace(net, width=8, audio=12)
 
 
-def judges(size: str) -> Judges:
-    return Judges() if size == "full" else Judges(width=8)
+def discriminators(size: str) -> DiscriminatorConfig:
+    return DiscriminatorConfig() if size == "full" else DiscriminatorConfig(width=8)
 
 
 def side(size: str) -> int:
@@ -56,8 +56,8 @@ def plain(net: Architecture) -> Architecture:
         ("rendering_net", lambda: RenderingNetwork(plain(official()))),
         ("generator", lambda: Generator(plain(official()))),
         ("generator_supplement", lambda: Generator(plain(supplement()))),
-        ("image_discriminator", lambda: image_discriminator(Judges())),
-        ("mouth_discriminator", lambda: mouth_discriminator(Judges(), official().audio)),
+        ("image_discriminator", lambda: image_discriminator(DiscriminatorConfig())),
+        ("mouth_discriminator", lambda: mouth_discriminator(DiscriminatorConfig(), official().audio)),
     ],
 )
 def test_published_parameter_counts(golden, name, make):
@@ -85,18 +85,18 @@ def test_parameter_counts_of_ablations(golden, name, change):
     assert found == golden.figures["extra_parameter_counts"][name]
 
 
-def test_a_mouth_judge_without_audio_has_the_published_count(golden):
+def test_a_mouth_discriminator_without_audio_has_the_published_count(golden):
     with torch.device("meta"):
-        judge = mouth_discriminator(Judges(), 0)
-    assert count(judge) == golden.figures["extra_parameter_counts"]["mouth_discriminator_no_audio"]
+        discriminator = mouth_discriminator(DiscriminatorConfig(), 0)
+    assert count(discriminator) == golden.figures["extra_parameter_counts"]["mouth_discriminator_no_audio"]
 
 
 @pytest.mark.parametrize(
     ("name", "make"),
     [
         ("generator", lambda: Generator(official())),
-        ("image_discriminator", lambda: image_discriminator(Judges())),
-        ("mouth_discriminator", lambda: mouth_discriminator(Judges(), official().audio)),
+        ("image_discriminator", lambda: image_discriminator(DiscriminatorConfig())),
+        ("mouth_discriminator", lambda: mouth_discriminator(DiscriminatorConfig(), official().audio)),
     ],
 )
 def test_state_has_the_released_names_and_shapes(golden, name, make):
@@ -132,8 +132,8 @@ def test_multiplications_of_the_generators_parts(golden):
     assert spade == expected["spade_modulation_convs_in_generator"]
 
 
-def test_multiplications_of_judges_and_vgg19(golden):
-    net, sizes, expected = official(), Judges(), golden.figures["macs_256"]
+def test_multiplications_of_discriminators_and_vgg19(golden):
+    net, sizes, expected = official(), DiscriminatorConfig(), golden.figures["macs_256"]
     with torch.device("meta"):
         image, mouth, audio = torch.rand(1, 3, 256, 256), torch.rand(1, 3, 64, 64), torch.rand(1, net.audio)
         works = {
@@ -227,7 +227,7 @@ def test_generator_in_single_precision(golden, name):
 @pytest.mark.parametrize(("size", "scheme"), CASES)
 @torch.no_grad()
 def test_image_discriminator(golden, size, scheme):
-    net, S = golden.filled(lambda: image_discriminator(judges(size)), scheme), side(size)
+    net, S = golden.filled(lambda: image_discriminator(discriminators(size)), scheme), side(size)
     scales = net(golden.coordinates((1, 3, S, S), 1), golden.rgb((1, 3, S, S), 2))
     check_all(golden, "image_discriminator", size, scheme, named(scales))
 
@@ -236,7 +236,7 @@ def test_image_discriminator(golden, size, scheme):
 @torch.no_grad()
 def test_mouth_discriminator(golden, size, scheme):
     arch, S = sized(official(), size), side(size)
-    net = golden.filled(lambda: mouth_discriminator(judges(size), arch.audio), scheme)
+    net = golden.filled(lambda: mouth_discriminator(discriminators(size), arch.audio), scheme)
     scales = net(golden.coordinates((1, arch.audio), 3), golden.rgb((1, 3, S, S), 2))
     check_all(golden, "mouth_discriminator", size, scheme, named(scales))
 
@@ -248,7 +248,7 @@ def named(scales):
 # --- losses and crop ----------------------------------------------------------------------------------------
 @torch.no_grad()
 def test_adversarial_losses(golden):
-    net = golden.filled(lambda: image_discriminator(judges("small")))
+    net = golden.filled(lambda: image_discriminator(discriminators("small")))
     nmfc, real = golden.coordinates((2, 3, 32, 32), 1), golden.rgb((2, 3, 32, 32), 2)
     on_real, on_fake = net(nmfc, real), net(nmfc, 0.7 * golden.rgb((2, 3, 32, 32), 4))
     expected = golden.figures["losses"]["disc_small"]

@@ -334,10 +334,10 @@ def test_wrong_numbers_are_told_by_their_field(reenactor, numbers, change, told)
 
 
 # --- checkpoints --------------------------------------------------------------------------------------------
-def test_a_saved_checkpoint_with_judges_renders_as_the_net_did(net, about, reenactor, clip, tmp_path):
+def test_a_saved_checkpoint_with_discriminators_renders_as_the_net_did(net, about, reenactor, clip, tmp_path):
     path = tmp_path / "model.safetensors"
-    judges = {"image_discriminator.x": torch.ones(2), "mouth_discriminator.x": torch.ones(2)}
-    save_file(net.state_dict() | judges, path, metadata={"reenact": json.dumps(about)})
+    discriminators = {"image_discriminator.x": torch.ones(2), "mouth_discriminator.x": torch.ones(2)}
+    save_file(net.state_dict() | discriminators, path, metadata={"reenact": json.dumps(about)})
     again = load_reenactor(SPEC, {"renderer": read_checkpoint(path)})
     again.set_nets(HEADS)
     assert isinstance(again, Reenactor)

@@ -8,23 +8,23 @@ from models.headgan.config import OFFICIAL_TERMS
 from models.perception.vgg19 import MEAN, STD, load_random
 
 
-def judged(*verdicts: float) -> list[list[torch.Tensor]]:
-    """One scale for each verdict, with one map before it."""
-    return [[torch.rand(2, 3, 4, 4), torch.full((2, 1, 5, 5), verdict)] for verdict in verdicts]
+def outputs(*predictions: float) -> list[list[torch.Tensor]]:
+    """One scale for each prediction, with one map before it."""
+    return [[torch.rand(2, 3, 4, 4), torch.full((2, 1, 5, 5), prediction)] for prediction in predictions]
 
 
-def test_verdicts_beyond_the_margin_cost_nothing():
-    assert losses.real_hinge(judged(1.0, 7.0)) == 0
-    assert losses.fake_hinge(judged(-1.0, -7.0)) == 0
-    assert losses.real_hinge(judged(0.5, 1.5)) == 0.25
-    assert losses.fake_hinge(judged(0.5, -1.5)) == 0.75
+def test_predictions_beyond_the_margin_cost_nothing():
+    assert losses.real_hinge(outputs(1.0, 7.0)) == 0
+    assert losses.fake_hinge(outputs(-1.0, -7.0)) == 0
+    assert losses.real_hinge(outputs(0.5, 1.5)) == 0.25
+    assert losses.fake_hinge(outputs(0.5, -1.5)) == 0.75
 
 
-def test_the_generator_wants_high_verdicts():
-    assert losses.generator_gan(judged(2.0, -1.0)) == -0.5
+def test_the_generator_wants_high_predictions():
+    assert losses.generator_gan(outputs(2.0, -1.0)) == -0.5
 
 
-def test_feature_matching_sees_a_constant_shift_of_maps_but_not_of_verdicts():
+def test_feature_matching_sees_a_constant_shift_of_maps_but_not_of_predictions():
     real = [[torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4), torch.zeros(1)] for _ in range(2)]
     shifted = [[maps[0] + 0.5, maps[1], maps[2] + 9] for maps in real]
     assert losses.feature_matching(real, real) == 0

@@ -29,5 +29,5 @@ def test_the_rate_stays_and_then_falls_to_a_last_step_above_zero():
     assert last.init == "adversarial"
 
 
-def test_judges_move_at_every_fourth_step():
+def test_discriminators_move_at_every_fourth_step():
     assert {phase.active_updates["discriminator"].every for phase in PHASES.values()} == {4}

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from models.errors import InvalidFile, InvalidSettings
 from models.headgan import released
-from models.headgan.config import Architecture, HeadGanConfig, Judges, official
+from models.headgan.config import Architecture, DiscriminatorConfig, HeadGanConfig, official
 from models.headgan.discriminator import image_discriminator, mouth_discriminator
 from models.headgan.network import Generator
 from models.headgan.phases import PHASES
@@ -28,7 +28,7 @@ from models.headgan.released import (
 from models.perception.torch_net import shapes
 from tests.models.one_pass import with_update
 
-SIZES = Judges(width=4, max_width=8, mouth_size=16)
+SIZES = DiscriminatorConfig(width=4, max_width=8, mouth_size=16)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def arch(nano):
 
 @pytest.fixture
 def section(arch):
-    return HeadGanConfig(net=arch, judges=SIZES)
+    return HeadGanConfig(net=arch, discriminators=SIZES)
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_settings_that_shapes_do_not_show_must_be_theirs_too(files, section, cha
         read({"headgan_vox": files["headgan_vox"]}, replace(section, net=replace(section.net, **change)))
 
 
-def test_judges_that_a_phase_does_not_train_stay_behind(files, section):
+def test_discriminators_that_a_phase_does_not_train_stay_behind(files, section):
     phase = PHASES["adversarial"]
     alone = with_update(phase, "discriminator", parts={"image_discriminator": 1.0})
     tensors, labels = read(files, section, alone)
@@ -156,7 +156,7 @@ def published_size(tmp_path):
     """Files as large as the released ones, of zeros."""
     paths = {}
     for name in ("headgan_vox", "headgan_vox_dm"):
-        wanted = expected(name, official(), Judges()).items()
+        wanted = expected(name, official(), DiscriminatorConfig()).items()
         tensors = {their_name(one).removeprefix("mouth_discriminator."): torch.zeros(s) for one, s in wanted}
         paths[name] = tmp_path / f"{name}.safetensors"
         save_file(tensors, paths[name])

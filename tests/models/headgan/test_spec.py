@@ -8,7 +8,7 @@ import torch
 
 from models.api import Loss
 from models.errors import InvalidSettings
-from models.headgan.config import Architecture, HeadGanConfig, Judges
+from models.headgan.config import Architecture, DiscriminatorConfig, HeadGanConfig
 from models.headgan.phases import PHASES
 from models.headgan.spec import SPEC
 from models.headgan.task import HeadGanTask
@@ -69,13 +69,13 @@ def test_data_that_do_not_fit_are_refused(section, changes, message):
 
 
 @pytest.mark.parametrize("net", [Architecture(), Architecture(flow=False)])
-@pytest.mark.parametrize("judges", [Judges(), Judges(mouth=False)])
-def test_the_parts_are_those_of_the_net(net, judges):
+@pytest.mark.parametrize("discriminators", [DiscriminatorConfig(), DiscriminatorConfig(mouth=False)])
+def test_the_parts_are_those_of_the_net(net, discriminators):
     net = replace(net, spectral=False)  # adds buffers alone, and building it takes a second
     with torch.device("meta"):
         task = HeadGanTask(
-            net, replace(judges, spectral=False), CONFIG.terms, CONFIG.head, CONFIG.hearing, CONFIG.identity,
-            CONFIG.shading, False,
+            net, replace(discriminators, spectral=False), CONFIG.terms, CONFIG.head, CONFIG.hearing,
+            CONFIG.identity, CONFIG.shading, False,
         )  # fmt: skip
     weighed = {
         name: with_update(
@@ -83,7 +83,7 @@ def test_the_parts_are_those_of_the_net(net, judges):
         )
         for name, phase in PHASES.items()
     }  # what is weighed has no say
-    config = HeadGanConfig(net=net, judges=judges, phases={**weighed})
+    config = HeadGanConfig(net=net, discriminators=discriminators, phases={**weighed})
     for phase in PHASES.values():
         assert set(SPEC.parts(config, phase)) == {part for part, _ in task.net.named_children()}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.headgan.config import Architecture, Hearing, Judges, Terms
+from models.headgan.config import Architecture, DiscriminatorConfig, Hearing, Terms
 from models.headgan.discriminator import mouth_centre
 from models.headgan.phases import ADVERSARIAL
 from models.headgan.task import HeadGanTask
@@ -18,7 +18,9 @@ from tests.models.one_clip import tables
 from tests.models.one_pass import shared_pass, with_update
 
 NET = Architecture(image_size=32, width=4, hidden=8, audio=5)
-JUDGES = Judges(width=4, max_width=8, mouth_size=16, spectral=False)  # plain judges look three times a step
+DISCRIMINATORS = DiscriminatorConfig(
+    width=4, max_width=8, mouth_size=16, spectral=False
+)  # plain discriminators look three times a step
 
 
 def plain_module():
@@ -32,15 +34,15 @@ def test_a_step_is_the_plain_one(talking_head):
     torch.manual_seed(0)
     code, vgg, clip = plain_module(), load_random({}), talking_head(side=32)
     task = HeadGanTask(
-        NET, JUDGES, Terms(), "analytic_head", Hearing(), "clip_mean", "smooth", recompute=True
+        NET, DISCRIMINATORS, Terms(), "analytic_head", Hearing(), "clip_mean", "smooth", recompute=True
     )
     task.use({"analytic_head": analytic(), vgg.name: vgg})
     samples = [task.sample(np.random.default_rng(i), tables(clip), training=True) for i in range(2)]
     batch = {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
     parts = {
         "": code.Generator(NET),
-        "image_discriminator.": code.Judge(6, JUDGES),
-        "mouth_discriminator.": code.Judge(NET.audio + 3, JUDGES),
+        "image_discriminator.": code.Discriminator(6, DISCRIMINATORS),
+        "mouth_discriminator.": code.Discriminator(NET.audio + 3, DISCRIMINATORS),
     }
     tensors = task.net.state_dict()
     for prefix, part in reversed(parts.items()):
@@ -53,19 +55,21 @@ def test_a_step_is_the_plain_one(talking_head):
 
     found = shared_pass(task, moving, batch)
     found.loss.backward()
-    of_generator, of_judges = code.whole_step(*parts.values(), features.features, given, JUDGES.mouth_size)
+    of_generator, of_discriminators = code.whole_step(
+        *parts.values(), features.features, given, DISCRIMINATORS.mouth_size
+    )
     torch.testing.assert_close(found.totals["generator"], of_generator.detach(), rtol=1e-5, atol=0)
-    torch.testing.assert_close(found.totals["discriminator"], of_judges.detach(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(found.totals["discriminator"], of_discriminators.detach(), rtol=1e-4, atol=0)
 
     ours = {name: parameter.grad for name, parameter in task.net.named_parameters()}
     of_generator.backward()
-    generator, *judges = parts.items()
+    generator, *discriminators = parts.items()
     check(ours, *generator)
-    for _, judge in judges:
-        judge.zero_grad()
-    of_judges.backward()
-    for prefix, judge in judges:
-        check(ours, prefix, judge)
+    for _, discriminator in discriminators:
+        discriminator.zero_grad()
+    of_discriminators.backward()
+    for prefix, discriminator in discriminators:
+        check(ours, prefix, discriminator)
 
 
 def given_of(code, task, batch):

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from models.api import Loss, Phase
 from models.errors import InvalidSettings
 from models.headgan import losses
-from models.headgan.config import Architecture, Hearing, Judges, Terms
+from models.headgan.config import Architecture, DiscriminatorConfig, Hearing, Terms
 from models.headgan.discriminator import crop, mouth_centre
 from models.headgan.phases import PHASES
-from models.headgan.task import HeadGanTask, Verdicts
+from models.headgan.task import DiscriminatorOutputs, HeadGanTask
 from models.perception.head.default_head import analytic
 from models.perception.vgg19 import load_random
 from pipelines.preprocess.speech import SpeechConfig
@@ -25,7 +25,7 @@ from tests.models.one_clip import tables
 from tests.models.one_pass import shared_pass, with_losses, with_update
 
 NET = Architecture(image_size=32, width=4, hidden=8, audio=5)
-JUDGES = Judges(width=4, max_width=8, mouth_size=16)
+DISCRIMINATORS = DiscriminatorConfig(width=4, max_width=8, mouth_size=16)
 OFFICIAL = Terms(masked=True, vgg_layers=(1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0))
 GENERATORS = ("flow_network", "rendering_network")
 SIDES = ("image_discriminator", "mouth_discriminator")
@@ -47,13 +47,18 @@ def drawer() -> HeadGanTask:
     return build()
 
 
-def build(vgg: Any = None, net: Architecture = NET, judges: Judges = JUDGES, **more: Any) -> HeadGanTask:
+def build(
+    vgg: Any = None,
+    net: Architecture = NET,
+    discriminators: DiscriminatorConfig = DISCRIMINATORS,
+    **more: Any,
+) -> HeadGanTask:
     torch.manual_seed(0)
     settings = {
         "terms": Terms(), "head": "analytic_head", "hearing": Hearing(), "identity": "clip_mean",
         "shading": "smooth", "recompute": False,
     }  # fmt: skip
-    task = HeadGanTask(net, judges, **(settings | more))
+    task = HeadGanTask(net, discriminators, **(settings | more))
     task.use({"analytic_head": analytic()} | ({} if vgg is None else {vgg.name: vgg}))
     return task
 
@@ -195,11 +200,11 @@ def test_every_term_is_the_papers_formula(clip, vgg):
             )
         centres = mouth_centre(faces.landmarks(batch["packed"][:, 3]))
         mouths = [crop(one, centres, 16) for one in (out.image, target)]
-        for suffix, judge, given, (fake, real) in (
+        for suffix, discriminator, given, (fake, real) in (
             ("", task.net.image_discriminator, nmfc[:, 3], (out.image, target)),
             ("_mouth", task.net.mouth_discriminator, batch["audio"], mouths),
         ):
-            of_fake, of_real = judge(given, fake), judge(given, real)
+            of_fake, of_real = discriminator(given, fake), discriminator(given, real)
             expected[f"gan{suffix}"] = -torch.stack([scale[-1].mean() for scale in of_fake]).mean()
             expected[f"feature_matching{suffix}"] = apart(of_fake, of_real)
             expected[f"discriminator{suffix}"] = hinge(of_real, 1) + hinge(of_fake, -1)
@@ -244,7 +249,7 @@ def whole(vgg):
 
 
 @pytest.fixture
-def judged(whole, clip):
+def adversarial(whole, clip):
     """A task of which all learn, and a batch; afterwards its net is as it was."""
     kept = {name: tensor.clone() for name, tensor in whole.net.state_dict().items()}
     learn_all(whole, PHASES["adversarial"])
@@ -253,39 +258,43 @@ def judged(whole, clip):
 
 
 @pytest.mark.parametrize("term", ["gan", "feature_matching", "gan_mouth", "feature_matching_mouth"])
-def test_fooling_a_judge_does_not_teach_it(judged, term):
-    task, batch = judged
+def test_fooling_a_discriminator_does_not_teach_it(adversarial, term):
+    task, batch = adversarial
     assert parts(gradients(task, task.losses(batch)[term]())) == set(GENERATORS)
 
 
 @pytest.mark.parametrize("term", ["discriminator", "discriminator_mouth"])
-def test_a_judges_own_loss_reaches_no_one_else(judged, term):
-    task, batch = judged
-    judge = SIDES[1] if term.endswith("mouth") else SIDES[0]
-    assert parts(gradients(task, task.losses(batch)[term]())) == {judge}
+def test_a_discriminators_own_loss_reaches_no_one_else(adversarial, term):
+    task, batch = adversarial
+    discriminator = SIDES[1] if term.endswith("mouth") else SIDES[0]
+    assert parts(gradients(task, task.losses(batch)[term]())) == {discriminator}
 
 
-def test_the_warped_image_teaches_the_flow_alone(judged):
-    task, batch = judged
+def test_the_warped_image_teaches_the_flow_alone(adversarial):
+    task, batch = adversarial
     for term in ("l1_warped", "perceptual_warped"):
         assert parts(gradients(task, task.losses(batch)[term]())) == {"flow_network"}
 
 
-def test_a_judges_gradient_is_that_of_judging_both_images_by_itself(judged):
+def test_a_discriminators_gradient_is_that_of_a_pass_on_each_image(adversarial):
     """One pass on real and rendered images together; float64 rules out chance."""
-    task, _ = judged
-    judge = task.net.double().eval().mouth_discriminator
+    task, _ = adversarial
+    discriminator = task.net.double().eval().mouth_discriminator
     audio, fake, real = (torch.rand(shape, dtype=torch.float64) for shape in ((2, 5), *[(2, 3, 16, 16)] * 2))
-    seen = Verdicts(judge, task.still["mouth_discriminator"], audio, fake, real)
-    both = gradients(task, losses.real_hinge(seen.own[0]) + losses.fake_hinge(seen.own[1]))
-    alone = gradients(task, losses.real_hinge(judge(audio, real)) + losses.fake_hinge(judge(audio, fake)))
+    seen = DiscriminatorOutputs(
+        discriminator, task.eval_discriminators["mouth_discriminator"], audio, fake, real
+    )
+    both = gradients(task, losses.real_hinge(seen.real) + losses.fake_hinge(seen.fake))
+    alone = gradients(
+        task, losses.real_hinge(discriminator(audio, real)) + losses.fake_hinge(discriminator(audio, fake))
+    )
     assert both.keys() == alone.keys()
     for name, gradient in both.items():
         torch.testing.assert_close(gradient, alone[name], rtol=1e-9, atol=1e-12)
 
 
-def test_a_step_moves_each_judges_spectral_norm_by_one_power_iteration(judged):
-    task, batch = judged
+def test_a_step_moves_each_discriminators_spectral_norm_by_one_power_iteration(adversarial):
+    task, batch = adversarial
     name = "image_discriminator.discriminator_0.model1.0.0.parametrizations.weight"
     weight = task.net.get_parameter(f"{name}.original").detach().flatten(1)
     before = task.net.get_buffer(f"{name}.0._v").clone()
@@ -298,22 +307,22 @@ def test_a_step_moves_each_judges_spectral_norm_by_one_power_iteration(judged):
     )
 
 
-def test_the_generator_sees_the_weights_that_the_judge_saw(judged):
+def test_the_generator_sees_the_weights_that_the_discriminator_saw(adversarial):
     """Though it asks first: maps of the rendered image are equal, with and without gradient to it."""
-    task, batch = judged
+    task, batch = adversarial
     step = task.step(batch)
-    seen = Verdicts(
-        task.net.mouth_discriminator, task.still["mouth_discriminator"], step.audio,
+    seen = DiscriminatorOutputs(
+        task.net.mouth_discriminator, task.eval_discriminators["mouth_discriminator"], step.audio,
         step.rendered.image[..., :16, :16], step.target[..., :16, :16],
     )  # fmt: skip
-    through, own = seen.of_rendered, seen.own[1]
+    through, own = seen.fake_for_generator, seen.fake
     for some, others in zip(through, own, strict=True):
         for one, other in zip(some, others, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_a_watched_term_does_not_cut_off_one_that_shares_its_verdicts(judged):
-    task, batch = judged
+def test_a_watched_term_does_not_cut_off_one_that_shares_its_predictions(adversarial):
+    task, batch = adversarial
     phase = with_update(PHASES["adversarial"], "discriminator", every=1)
     found = []
     for loss in (Loss(0.0), None):
@@ -326,9 +335,9 @@ def test_a_watched_term_does_not_cut_off_one_that_shares_its_verdicts(judged):
 
 
 @pytest.mark.slow  # two threads wait for each other where other work takes the cores
-def test_a_step_is_the_same_twice(judged):
+def test_a_step_is_the_same_twice(adversarial):
     """On CPU with two threads, to the last bit, gradients too."""
-    task, batch = judged
+    task, batch = adversarial
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     kept = {name: tensor.clone() for name, tensor in task.net.state_dict().items()}
@@ -348,7 +357,7 @@ def test_a_step_is_the_same_twice(judged):
     [
         {"net": replace(NET, condition="sketch")},
         {"net": replace(NET, audio=0)},
-        {"judges": replace(JUDGES, mouth=False)},
+        {"discriminators": replace(DISCRIMINATORS, mouth=False)},
         {"net": replace(NET, residual=True, mask=True), "terms": OFFICIAL},
         {"net": replace(NET, flow=False)},
         {"recompute": True, "shading": "first", "identity": "frame"},
@@ -366,7 +375,7 @@ def test_every_variant_takes_a_finite_step(clip, vgg, change):
     missing = {"mask"}
     missing -= {"mask"} if task.architecture.mask else set()
     missing |= {"l1_warped", "perceptual_warped"} if not task.architecture.flow else set()
-    if not task.judges.mouth:
+    if not task.discriminators.mouth:
         missing |= {"gan_mouth", "feature_matching_mouth", "discriminator_mouth"}
     phase = PHASES["adversarial"]
     assert terms.keys() == {*phase.weights, "mask"} - missing
@@ -467,7 +476,7 @@ def one_thread():
 
 @pytest.mark.usefixtures("one_thread")
 def test_fifty_steps_on_one_clip_lower_l1_of_image_and_warped_image(clip):
-    task = build(judges=replace(JUDGES, mouth=False))
+    task = build(discriminators=replace(DISCRIMINATORS, mouth=False))
     losses = {"l1": Loss(50.0), "l1_warped": Loss(50.0), "gan": Loss(1.0), "feature_matching": Loss(10.0)}
     phase = with_update(PHASES["adversarial"], losses=losses)
     phase = with_update(
@@ -487,7 +496,7 @@ def test_a_face_driven_by_itself_is_moved_by_less_than_a_pixel_after_overfitting
     """Though faces driven by others are moved by 4. Both kinds of pairs are learned from, half and half; of
     pairs of two frames alone the net learns to move whatever it sees.
     """
-    task = build(judges=replace(JUDGES, mouth=False))
+    task = build(discriminators=replace(DISCRIMINATORS, mouth=False))
     phase = with_update(PHASES["adversarial"], losses={"l1": Loss(50.0), "l1_warped": Loss(50.0)})
     phase = replace(phase, updates=phase.updates | {"discriminator": None})
     others, itself = drawn(task, clip, 4), []
