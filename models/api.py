@@ -396,7 +396,7 @@ class Released:
 
     reader: str
     """"module:function" of ({weights id: safetensors as imported}, the model's settings, the phase) ->
-    tensors by our names, and labels.
+    tensors by our names, and their provenance.
     """
     files: tuple[str, ...]
     """Ids in the weights registry."""

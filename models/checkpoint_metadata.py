@@ -10,16 +10,16 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from models.errors import InvalidFile
 
-MOST_LABELS, LABEL = 100, 200
-"""Labels of a checkpoint, and characters of one."""
-SHOWN = 1000
-"""Characters that are shown of what a file says."""
+MAX_PARTS, MAX_TEXT = 100, 200
+"""Parts whose provenance a checkpoint states, and characters of each text."""
+MAX_MESSAGE = 1000
+"""Characters that a message repeats of a file."""
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 T = TypeVar("T")
 
 
-def settings(kind: type[T], described: object, name: str) -> T:
+def parse_settings(kind: type[T], described: object, name: str) -> T:
     """Parsed JSON -> a dataclass whose fields are of KINDS, choices, tuples or such dataclasses. What is left
     out keeps its default. name: for errors.
 
@@ -31,19 +31,19 @@ def settings(kind: type[T], described: object, name: str) -> T:
     hints = get_type_hints(kind)
     if unknown := [one for one in described if one not in hints]:
         raise InvalidFile(f"{name}: unknown {reprlib.repr(unknown[0])}; known: {', '.join(hints)}")
-    values = {one: _taken(hints[one], value, f"{name}.{one}") for one, value in described.items()}
+    values = {one: _parse_value(hints[one], value, f"{name}.{one}") for one, value in described.items()}
     try:
         return kind(**values)
     except ValueError as error:  # how a dataclass refuses a value
         raise InvalidFile(str(error)) from error
 
 
-def _taken(kind: Any, value: Any, name: str) -> Any:
+def _parse_value(kind: Any, value: Any, name: str) -> Any:
     """JSON has no tuples; all else must be as it is."""
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        return settings(kind, value, name)
+        return parse_settings(kind, value, name)
     if get_origin(kind) is tuple and isinstance(value, (list, tuple)):
-        return tuple(_taken(get_args(kind)[0], one, name) for one in value)
+        return tuple(_parse_value(get_args(kind)[0], one, name) for one in value)
     if get_origin(kind) is Literal:
         fits, expected = value in get_args(kind), f"one of {', '.join(get_args(kind))}"
     elif kind is float:  # NaN is not at most anything
@@ -55,21 +55,24 @@ def _taken(kind: Any, value: Any, name: str) -> Any:
     return value
 
 
-def labels_of(about: Mapping[str, Any]) -> dict[str, str]:
-    """`labels` of a checkpoint's metadata: part of the net -> whose weights it carries. They are shown to
-    people. Raises InvalidFile where they are missing, or other than short printable texts.
-    """
-    found = about.get("labels")
-    if not isinstance(found, Mapping) or len(found) > MOST_LABELS:
-        raise InvalidFile(f"labels {reprlib.repr(found)}: expected an object of at most {MOST_LABELS} texts")
+def parse_provenance(about: Mapping[str, Any]) -> dict[str, str]:
+    """`provenance` of a checkpoint's metadata: part of the net -> whose weights it carries, for people.
+
+    Raises InvalidFile where they are missing, or other than short printable texts."""
+    found = about.get("provenance")
+    if not isinstance(found, Mapping) or len(found) > MAX_PARTS:
+        raise InvalidFile(
+            f"provenance {reprlib.repr(found)}: expected an object of at most {MAX_PARTS} texts"
+        )
     for text in (one for pair in found.items() for one in pair):
-        if not isinstance(text, str) or not text.isprintable() or len(text) > LABEL:
+        if not isinstance(text, str) or not text.isprintable() or len(text) > MAX_TEXT:
             raise InvalidFile(
-                f"labels: found {reprlib.repr(text)}, expected printable texts of at most {LABEL} characters"
+                f"provenance: found {reprlib.repr(text)}, expected printable texts of at most {MAX_TEXT} "
+                "characters"
             )
     return dict(found)
 
 
 def printable(text: object) -> str:
     """For an error: without what would steer a terminal, and cut where it is long."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text)[:SHOWN])
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text)[:MAX_MESSAGE])

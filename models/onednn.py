@@ -120,8 +120,8 @@ def _weights(q: Tensor, k: Tensor, hidden: Tensor | None) -> Tensor:
     return scores.softmax(-1)
 
 
-def _like_joined(x: Tensor) -> Tensor:
-    """An empty (B,H,P,D) whose memory lies as (B,P,H,D), so that joining the heads copies nothing."""
+def _empty_heads_last(x: Tensor) -> Tensor:
+    """An empty (B,H,P,D) whose memory lies as (B,P,H,D), so that concatenating the heads copies nothing."""
     return torch.empty_like(x.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
 
 
@@ -131,7 +131,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
         ctx.save_for_backward(q, k, v, hidden)
-        out = _like_joined(q)
+        out = _empty_heads_last(q)
         scaled, v = (k.float() * k.shape[-1] ** -0.5).contiguous(), v.contiguous()
         for b, h, rows in _blocks(q, k.shape[2]):
             weights = _weights(q[b, h, rows], scaled[b, h], None if hidden is None else hidden[b])
@@ -147,7 +147,7 @@ class _Attention(torch.autograd.Function):
         scale = k.shape[-1] ** -0.5
         k, v = k.contiguous(), v.contiguous()
         scaled = k.float() * scale
-        to_q = _like_joined(q)
+        to_q = _empty_heads_last(q)
         to_k, to_v = torch.zeros_like(scaled), torch.zeros_like(v, dtype=torch.float32)
         for b, h, rows in _blocks(q, k.shape[2]):
             asked, out = q[b, h, rows].contiguous(), grad[b, h, rows].contiguous()

@@ -148,7 +148,7 @@ class Reenactor(Protocol):
 
     image_size: int
     """I: side of the pictures it renders."""
-    labels: Mapping[str, str]
+    provenance: Mapping[str, str]
     """Parts that do not carry the published weights, e.g. {"kp_detector": "distilled"}."""
     batch: int
     """Driving frames to hand over at once: enough to keep the device busy; no result depends on it."""

@@ -34,7 +34,7 @@ clips exist) and the fields below. Plain `webdataset` reads every shard: a membe
 | speech | npy | float32 or float16 (T,D) | features on the frame clock | speech |
 | codes | npy | float32 (T,...) or (1,...) | latent codes of the frames, or one of the clip | invert.* |
 | visualization | npz | dict, "place title" -> uint8 (I,I,3) | how the middle frame was made | generate.* |
-| method | json | dict: labels (parts with other than the published weights), image_size | | generate.* |
+| method | json | dict: provenance (parts with other than the published weights), image_size | | generate.* |
 | needs | json | dict: weights, the id for want of which there is no feature | | features.* |
 
 Of a pair, `frames` (T,S,S,3) are what a method generated, T = 1 of one that shows a single picture, and

@@ -1,4 +1,4 @@
-"""Random changes of FSRT's training images: drawn with numpy beside the reader, applied with torch on the
+"""Random changes of FSRT's training images: sampled with numpy beside the reader, applied with torch on the
 device.
 
 Crops follow the authors' data rules: integer pixels of a 256 px frame, from the extents of the 68 landmarks.
@@ -106,7 +106,7 @@ def centre_crop(rng: np.random.Generator, least: float, side: int) -> np.ndarray
     return np.tile(cut, 2).astype(np.float32)
 
 
-def look(images: Tensor, crop: Tensor | None, size: int) -> Tensor:
+def crop_resize(images: Tensor, crop: Tensor | None, size: int) -> Tensor:
     """images (N,3,S,S), crop (N,4) or None -> (N,3,size,size), bilinear, without anti-aliasing as
     published.
     """
@@ -123,7 +123,7 @@ def look(images: Tensor, crop: Tensor | None, size: int) -> Tensor:
 
 
 # --- mirroring ----------------------------------------------------------------------------------------------
-def mirrored(frames: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def mirror(frames: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """frames (n,S,S,3), landmarks (n,68,2) in pixels; left and right points change places."""
     turned = landmarks[:, MIRROR].copy()
     turned[..., 0] = frames.shape[2] - turned[..., 0]
@@ -131,7 +131,7 @@ def mirrored(frames: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.
 
 
 # --- colour -------------------------------------------------------------------------------------------------
-def draw_colours(rng: np.random.Generator, views: int, jitter: float, hue: float) -> np.ndarray:
+def sample_color_jitter(rng: np.random.Generator, views: int, jitter: float, hue: float) -> np.ndarray:
     """Per view: brightness, contrast, saturation, hue, and the order in which they apply -> (views,8)
     float32.
     """
@@ -141,8 +141,8 @@ def draw_colours(rng: np.random.Generator, views: int, jitter: float, hue: float
     return np.concatenate([factors, shift, order], axis=1).astype(np.float32)
 
 
-def same_colours(views: int) -> np.ndarray:
-    """What draw_colours gives when nothing changes."""
+def no_color_jitter(views: int) -> np.ndarray:
+    """What sample_color_jitter gives when nothing changes."""
     return np.tile(np.array([1, 1, 1, 0, 0, 1, 2, 3], np.float32), (views, 1))
 
 

@@ -21,7 +21,7 @@ from models.fsrt.config import Augment, Detector
 from models.fsrt.keypoints import KeypointDetector, heatmap_axis
 from models.task import Batch, Sample, Stateless, Table, TrainStep, ValidationOutput
 
-LABELS = {"kp_detector": "distilled"}  # shown beside every score the detector touches
+PROVENANCE = {"kp_detector": "distilled"}  # stands beside every score the detector touches
 GROUPS: tuple[tuple[int, ...], ...] = (  # the distilled keypoints, each the mean of these of the 68 points
     (0, 1, 2), (7, 8, 9), (14, 15, 16),  # ends of the jaw and the chin
     (17, 18, 19, 20, 21), (22, 23, 24, 25, 26),  # brows
@@ -66,17 +66,17 @@ class KeypointTask(Stateless):
         frames = clip.frames(index)
         side = frames.shape[1]
         crop = np.zeros(4, np.float32)
-        colours = augment.same_colours(1)
+        colours = augment.no_color_jitter(1)
         if training:
             if rng.random() < self.changes.flip:
-                frames, landmarks = augment.mirrored(frames, landmarks)
+                frames, landmarks = augment.mirror(frames, landmarks)
             scaled = landmarks * (augment.FRAME / side)
             kind = rng.random()  # the detector will see both kinds of crop in the next phase
             if kind < self.changes.out_of_frame:
                 crop = augment.out_of_frame_crop(rng, scaled, side)
             elif kind < self.changes.out_of_frame + TIGHT:
                 crop = augment.expression_crop(rng, scaled[0], side)
-            colours = augment.draw_colours(rng, 1, self.changes.jitter, self.changes.hue)
+            colours = augment.sample_color_jitter(rng, 1, self.changes.jitter, self.changes.hue)
         scale, shift = augment.placement(crop)
         return {
             "frames": np.ascontiguousarray(frames),
@@ -88,7 +88,7 @@ class KeypointTask(Stateless):
     def _detect(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """-> images (B,3,D,D), keypoints (B,K,2), heatmaps (B,K,G,G)"""
         images = augment.recolour(augment.to_images(batch["frames"], self.detector.size), batch["colours"])
-        images = augment.look(images[:, 0], batch["crop"], self.detector.size)
+        images = augment.crop_resize(images[:, 0], batch["crop"], self.detector.size)
         keypoints, _, heatmap = self.net.kp_detector(images)
         return images, keypoints, heatmap
 
@@ -106,10 +106,10 @@ class KeypointTask(Stateless):
         """
         images, keypoints, _ = self._detect(batch)
         plain = visualize.to_bytes(images)
-        labelled = visualize.marked(plain, batch["target"], visualize.WANTED)
+        labelled = visualize.mark_keypoints(plain, batch["target"], visualize.WANTED)
         error = (keypoints - batch["target"]).norm(dim=-1).mean() * 50
         return ValidationOutput(
-            row=np.concatenate([plain, visualize.marked(labelled, keypoints)], axis=2),
+            row=np.concatenate([plain, visualize.mark_keypoints(labelled, keypoints)], axis=2),
             scores={"keypoint_error_percent": float(error)},
         )
 
@@ -117,4 +117,4 @@ class KeypointTask(Stateless):
         return {"model": "fsrt", "detector": asdict(self.detector)}
 
     def provenance(self) -> dict[str, str]:
-        return LABELS
+        return PROVENANCE

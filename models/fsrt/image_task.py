@@ -21,7 +21,7 @@ from models.fsrt import losses
 from models.fsrt.config import Architecture, Augment, DiscriminatorConfig, Images, Sampling
 from models.fsrt.discriminator import Discriminator
 from models.fsrt.network import at_once, pixel_grid
-from models.fsrt.sampling import Lattice, Scattered
+from models.fsrt.sampling import Lattice, RandomPixels
 from models.fsrt.task import ReenactTask, Scene, Views
 from models.gan import forward_frozen
 from models.perception.interfaces import FeatureNet
@@ -45,10 +45,10 @@ class ImageTask(ReenactTask):
         self.vgg = next(iter(nets.values()), None)
 
     def provenance(self) -> dict[str, str]:
-        return super().provenance() | {"vgg19": provenance.of_losses(self.vgg)}
+        return super().provenance() | {"vgg19": provenance.of_loss_net(self.vgg)}
 
     def sample_pixels(self, rng: np.random.Generator) -> Sample:
-        """corner (2,), or queries (N,): what Lattice and Scattered are made of"""
+        """corner (2,), or queries (N,): what Lattice and RandomPixels are made of"""
         if self.images.pixels == "lattice":
             return {"corner": rng.integers(0, 2, 2)}
         pixels = self.architecture.image_size**2
@@ -57,10 +57,10 @@ class ImageTask(ReenactTask):
     def losses(self, batch: Batch, step: TrainStep | None = None) -> Mapping[str, Callable[[], Tensor]]:
         side = self.architecture.image_size
         lattice = self.images.pixels == "lattice"
-        quarter = Lattice(batch["corner"], side) if lattice else Scattered(batch["queries"], side)
-        return self.whole_step(self.views(batch), quarter)
+        quarter = Lattice(batch["corner"], side) if lattice else RandomPixels(batch["queries"], side)
+        return self.image_losses(self.views(batch), quarter)
 
-    def whole_step(self, views: Views, quarter: Lattice | Scattered) -> Terms:
+    def image_losses(self, views: Views, quarter: Lattice | RandomPixels) -> Terms:
         scene = self.scene(views)
         image, target = self.rendered(views, scene, quarter)
         return {
@@ -69,7 +69,7 @@ class ImageTask(ReenactTask):
             **self.regularisers(scene.motion, views.present),
         }
 
-    def rendered(self, views: Views, scene: Scene, quarter: Lattice | Scattered) -> tuple[Tensor, Tensor]:
+    def rendered(self, views: Views, scene: Scene, quarter: Lattice | RandomPixels) -> tuple[Tensor, Tensor]:
         """What the losses see and what it should be, (B,3,I,I) each, or (B,3,I/2,I/2) if the losses see
         only the lattice.
         """
@@ -80,12 +80,12 @@ class ImageTask(ReenactTask):
         mine = precise(mine)
         if self.images.loss_input == "lattice":
             assert isinstance(quarter, Lattice)
-            return quarter.alone(mine), quarter.of(target)
+            return quarter.as_image(mine), quarter.of(target)
         # After the pass with gradient: autocast keeps the weights it has converted, and those that it
         # converts here would have no gradient.
         return quarter.compose([mine, *self.rest(scene, table, quarter)]), target
 
-    def rest(self, scene: Scene, table: Tensor, quarter: Lattice | Scattered) -> list[Tensor]:
+    def rest(self, scene: Scene, table: Tensor, quarter: Lattice | RandomPixels) -> list[Tensor]:
         """The other parts of the image (B,n,3), without gradient."""
         decoder = self.net.decoder
         keys_values = [tuple(part.detach() for part in block) for block in scene.keys_values]

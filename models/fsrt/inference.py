@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.checkpoint import Checkpoint
-from models.checkpoint_metadata import labels_of, printable, settings
+from models.checkpoint_metadata import parse_provenance, parse_settings, printable
 from models.errors import InvalidFile, InvalidSettings
 from models.fsrt.config import Architecture
 from models.fsrt.network import Fsrt, KeysValues
@@ -42,7 +42,7 @@ class Scene:
 
 
 class Reenactor(FrameDriven):
-    """A trained net, ready to drive (models.reenactor.Reenactor); `labels` says which parts do not carry the
+    """A trained net, ready to drive (models.reenactor.Reenactor); `provenance` says which parts do not carry the
     published weights.
     """
 
@@ -50,10 +50,10 @@ class Reenactor(FrameDriven):
         self,
         net: Fsrt,
         architecture: Architecture,
-        labels: Mapping[str, str],
+        provenance: Mapping[str, str],
         precision: Precision = "auto",
     ) -> None:
-        self.net, self.architecture, self.labels = net.eval(), architecture, dict(labels)
+        self.net, self.architecture, self.provenance = net.eval(), architecture, dict(provenance)
         self.notes: list[str] = []
         self.image_size = architecture.image_size
         self.device = next(net.parameters()).device
@@ -73,14 +73,14 @@ class Reenactor(FrameDriven):
         if "architecture" not in checkpoint.metadata:
             phase = printable(checkpoint.metadata.get("phase"))
             raise InvalidFile(f"{checkpoint.name} holds fsrt phase {phase}, which cannot render images")
-        architecture, labels = checkpoint.describe(
+        architecture, provenance = checkpoint.describe(
             lambda metadata: (
-                settings(Architecture, metadata["architecture"], "architecture"),
-                labels_of(metadata),
+                parse_settings(Architecture, metadata["architecture"], "architecture"),
+                parse_provenance(metadata),
             )
         )
         net = checkpoint.load_into(lambda: Fsrt(architecture), TRAINING_ONLY)
-        return cls(net.to(device), architecture, labels, precision)
+        return cls(net.to(device), architecture, provenance, precision)
 
     def _most(self, by_device: Mapping[str, int]) -> int:
         return by_device["cuda" if self.device.type == "cuda" else "cpu"]

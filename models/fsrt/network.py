@@ -381,11 +381,11 @@ class Decoder(nn.Module):
         images = keypoints.new_empty(len(frames), len(pixels), RGB)
         for chunk, part in zip(pixels.split(most), images.split(most, dim=1), strict=True):
             table = self.pixel_table(chunk)
-            for frame, shown in zip(
+            for frame, pixels_of in zip(
                 *(x.split(max(1, most // len(pixels))) for x in (frames, part)), strict=True
             ):
                 queries = self.ask(table, frame).flatten(0, 1)  # (n*p,D)
-                shown.copy_(self.decode(keys_values, queries.unsqueeze(0)).view_as(shown))
+                pixels_of.copy_(self.decode(keys_values, queries.unsqueeze(0)).view_as(pixels_of))
         return images.transpose(1, 2).unflatten(2, (side, side))
 
 

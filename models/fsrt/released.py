@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from models.checkpoint import Checkpoint
-from models.checkpoint_metadata import settings
+from models.checkpoint_metadata import parse_settings
 from models.errors import InvalidFile, InvalidSettings
 from models.fsrt.config import Architecture, Detector, DiscriminatorConfig, full
 from models.fsrt.discriminator import Discriminator
@@ -54,7 +54,7 @@ NET_FILE, DETECTOR_FILE = "vox256.pt", "kp_detector.pt"
 def read(
     files: Mapping[str, Path], section: FsrtConfig | None = None, phase: Phase | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Imported files by weights id -> tensors by our names (float32; counters int64), and labels.
+    """Imported files by weights id -> tensors by our names (float32; counters int64), and their provenance.
 
     `files` holds a detector's file, alone or with a net's. With a phase, parts that its net has not are left
     out. With a run's settings the tensors must fit its net; of the settings only those of the parts are read.
@@ -80,14 +80,14 @@ def read(
             _settings(tensors, net),
         )
         _check_hidden(what, tensors, net, parts)
-    return tensors, _labels(files)
+    return tensors, _provenance(files)
 
 
 def load(files: Mapping[str, Path], section: FsrtConfig | None = None) -> Checkpoint:
     """A net to render with, as a checkpoint of our own holds it: the one of a run's settings, or, without
     them, the published one that the tensors' shapes show. The discriminator stays behind. Raises InvalidFile
     or InvalidSettings as `read` does."""
-    tensors, labels = read(files, section)
+    tensors, provenance = read(files, section)
     if not any(name in files for name in NETS):
         raise InvalidSettings(
             f"weights {' and '.join(files)} hold a detector alone, which cannot render images"
@@ -96,7 +96,7 @@ def load(files: Mapping[str, Path], section: FsrtConfig | None = None) -> Checkp
         "model": "fsrt",
         "phase": "released",
         "architecture": asdict(section.net if section else architecture_of(tensors, full())),
-        "labels": labels,
+        "provenance": provenance,
     }
     own = {name: tensor for name, tensor in tensors.items() if _part(name) != DISCRIMINATOR}
     return Checkpoint(tensors=own, metadata=metadata, name=" and ".join(files))
@@ -179,7 +179,7 @@ def parts_of(phase: Phase) -> tuple[str, ...]:
     return (DETECTOR, *RENDERER, DISCRIMINATOR) if DISCRIMINATOR in phase.trainable else (DETECTOR, *RENDERER)
 
 
-def _labels(files: Mapping[str, Path]) -> dict[str, str]:
+def _provenance(files: Mapping[str, Path]) -> dict[str, str]:
     return {"net" if name in NETS else DETECTOR: f"from {name}" for name in files}
 
 
@@ -189,24 +189,24 @@ def expected(
 ) -> dict[str, tuple[int, ...]]:
     """Shapes of all tensors of these parts, by name."""
     with torch.device("meta"):  # shapes only
-        whole = nn.ModuleDict(dict(Fsrt(net).named_children()))
-        whole[DISCRIMINATOR] = Discriminator(
+        net_parts = nn.ModuleDict(dict(Fsrt(net).named_children()))
+        net_parts[DISCRIMINATOR] = Discriminator(
             discriminator, net.detector.keypoints if net.uses_keypoints else 0
         )
     wanted = set(parts)
-    return {name: shape for name, shape in shapes(whole).items() if _part(name) in wanted}
+    return {name: shape for name, shape in shapes(net_parts).items() if _part(name) in wanted}
 
 
 def _fit(tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], what: str, why: str) -> None:
-    if told := differences(tensors, wanted):
-        raise InvalidFile(f"{what}: tensors {told}. {why or 'Is it the file of another model?'}")
+    if found := differences(tensors, wanted):
+        raise InvalidFile(f"{what}: tensors {found}. {why or 'Is it the file of another model?'}")
 
 
 def architecture_of(tensors: Mapping[str, Tensor], like: Architecture) -> Architecture:
     """`like`, with those settings changed in which the published variants differ and which shapes show: the
     expression's size, whether keypoints are told, the decoder's heads, MLP and renderer.
 
-    What the tensors do not show clearly stays; comparing shapes afterwards tells.
+    What the tensors do not show clearly stays; comparing shapes afterwards shows it.
     """
 
     def size(name: str, axis: int) -> int:
@@ -242,8 +242,10 @@ def _is_layer(name: str) -> bool:
 def _settings(tensors: Mapping[str, Tensor], net: Architecture) -> str:
     """In which settings the files' net is another than the run's, as far as shapes show it."""
     theirs, ours = asdict(architecture_of(tensors, net)), asdict(net)
-    told = [f"{name} {theirs[name]} (fsrt.net: {ours[name]})" for name in ours if theirs[name] != ours[name]]
-    return f"The files' net has {', '.join(told)}" if told else ""
+    changes = [
+        f"{name} {theirs[name]} (fsrt.net: {ours[name]})" for name in ours if theirs[name] != ours[name]
+    ]
+    return f"The files' net has {', '.join(changes)}" if changes else ""
 
 
 def _check_hidden(what: str, tensors: Mapping[str, Tensor], net: Architecture, parts: Sequence[str]) -> None:
@@ -257,10 +259,10 @@ def _check_hidden(what: str, tensors: Mapping[str, Tensor], net: Architecture, p
     if RENDERER[0] in parts:
         names = [name for name in asdict(net) if name not in (*FREE, "detector")]
         pairs += [(name, getattr(net, name), getattr(published, name)) for name in names]
-    if told := [
+    if changes := [
         f"fsrt.net.{name} {ours} (theirs: {theirs})" for name, ours, theirs in pairs if ours != theirs
     ]:
-        raise InvalidSettings(f"{what} were trained with other settings: {', '.join(told)}")
+        raise InvalidSettings(f"{what} were trained with other settings: {', '.join(changes)}")
 
 
 # --- writing ------------------------------------------------------------------------------------------------
@@ -273,11 +275,11 @@ def write(tensors: Mapping[str, Tensor], about: Mapping[str, Any], folder: Path)
     not hold exactly its net, or a file is there already: nothing is overwritten.
     """
     if "architecture" in about:
-        net = settings(Architecture, about["architecture"], "architecture")
+        net = parse_settings(Architecture, about["architecture"], "architecture")
         wanted = expected(net, DiscriminatorConfig(), (DETECTOR, *RENDERER))
     elif "detector" in about:
         with torch.device("meta"):
-            found = shapes(KeypointDetector(settings(Detector, about["detector"], "detector")))
+            found = shapes(KeypointDetector(parse_settings(Detector, about["detector"], "detector")))
         wanted = {f"{DETECTOR}.{name}": shape for name, shape in found.items()}
     else:
         raise InvalidFile("the checkpoint's metadata names neither an architecture nor a detector")

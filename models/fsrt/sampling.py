@@ -51,7 +51,7 @@ class Lattice:
         order = torch.arange(4, device=every.device) ^ self.number.unsqueeze(1)  # (B,4)
         return from_lattices(every[torch.arange(len(every), device=every.device).unsqueeze(1), order])
 
-    def alone(self, part: Tensor) -> Tensor:
+    def as_image(self, part: Tensor) -> Tensor:
         """The quarter (B,N,X) as an image of half the side -> (B,X,side/2,side/2)"""
         half = int(part.shape[1] ** 0.5)
         return part.transpose(1, 2).unflatten(2, (half, half))
@@ -63,15 +63,15 @@ class Lattice:
         return split[torch.arange(len(split), device=split.device), self.number]
 
 
-class Scattered:
+class RandomPixels:
     """The quarter is any N pixels of each sample. Parts: 0 = the quarter, 1 = the rest."""
 
     parts = 2
 
     def __init__(self, queries: Tensor, side: int) -> None:
         """queries (B,N) int64: flat pixel numbers, each at most once a sample"""
-        taken = queries.new_zeros((len(queries), side * side)).scatter(1, queries, 1)
-        rest = taken.argsort(dim=1, stable=True)[:, : side * side - queries.shape[1]]
+        is_query = queries.new_zeros((len(queries), side * side)).scatter(1, queries, 1)
+        rest = is_query.argsort(dim=1, stable=True)[:, : side * side - queries.shape[1]]
         self.pixels, self.side = (queries, rest), side
         self.count = [part.shape[1] for part in self.pixels]
 

@@ -25,7 +25,7 @@ from models.task import Batch, Sample, Stateless, Table, TrainStep, ValidationOu
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """The colour and crop versions of a sample's frames that one step looks at (1, 2, 3 = colour version)."""
+    """The colour and crop versions of a sample's frames that one step uses (1, 2, 3 = colour version)."""
 
     sources: Tensor
     """(B,n,3,I,I) version 1, cropped: what the encoder sees"""
@@ -39,14 +39,14 @@ class Views:
     """(B,3,D,D) version 1 or 2, cropped"""
     driving_tight: Tensor
     """(B,3,D,D) version 3, cut from the whole frame as `Augment.expression_view` says"""
-    sources2_whole: Tensor
+    sources2_full: Tensor
     """(B,n,3,D,D) version 2, not cropped: keypoints come from here"""
-    driving2_whole: Tensor
+    driving2_full: Tensor
     """(B,3,D,D)"""
     crop: Tensor
     """(B,4) shares cut off: left, top, right, bottom"""
     source_moved: Tensor
-    """(B,) bool: sources2_whole differs from sources2 and needs its own pass; the same for driving2_whole
+    """(B,) bool: sources2_full differs from sources2 and needs its own pass; the same for driving2_full
     below
     """
     driving_moved: Tensor
@@ -110,15 +110,15 @@ class ReenactTask(Stateless):
         frames = clip.frames(indices)
         side = frames.shape[1]
         crop, tight = np.zeros(4, np.float32), np.zeros(4, np.float32)
-        colours = augment.same_colours(3)
+        colours = augment.no_color_jitter(3)
         if training:
             if rng.random() < self.changes.flip:
-                frames, landmarks = augment.mirrored(frames, landmarks)
+                frames, landmarks = augment.mirror(frames, landmarks)
             scaled = landmarks * (augment.FRAME / side)
             if rng.random() < self.changes.out_of_frame:
                 crop = augment.out_of_frame_crop(rng, scaled[:n], side)
             tight = self.third_crop(rng, scaled[n], side)
-            colours = augment.draw_colours(rng, 3, self.changes.jitter, self.changes.hue)
+            colours = augment.sample_color_jitter(rng, 3, self.changes.jitter, self.changes.hue)
         sample = {
             "frames": np.ascontiguousarray(frames),
             "crop": crop,
@@ -157,20 +157,20 @@ class ReenactTask(Stateless):
             # the first sample's number of sources serves the chunk: what is left out needs no mask
             frames = frames[:, [*range(int(present[0].sum())), n]]
             n, present = frames.shape[1] - 1, None
-        whole = augment.to_images(frames, max(side, detector))  # (B,n+1,3,S,S)
-        first = augment.recolour(whole, batch["colours"][:, 0])
-        second = augment.recolour(whole, batch["colours"][:, 1])
-        third = augment.recolour(whole[:, n:], batch["colours"][:, 2])
+        images = augment.to_images(frames, max(side, detector))  # (B,n+1,3,S,S)
+        first = augment.recolour(images, batch["colours"][:, 0])
+        second = augment.recolour(images, batch["colours"][:, 1])
+        third = augment.recolour(images[:, n:], batch["colours"][:, 2])
         crop = batch["crop"]
 
-        def look(images: Tensor, crop: Tensor | None, size: int) -> Tensor:
+        def resize(images: Tensor, crop: Tensor | None, size: int) -> Tensor:
             each = None if crop is None else crop.repeat_interleave(images.shape[1], 0)
-            return augment.look(images.flatten(0, 1), each, size).unflatten(0, images.shape[:2])
+            return augment.crop_resize(images.flatten(0, 1), each, size).unflatten(0, images.shape[:2])
 
-        shown = look(first, crop, side)
-        first = shown if side == detector else look(first, crop, detector)
-        second_whole = look(second, None, detector)
-        second = look(second, crop, detector)
+        rendered_size = resize(first, crop, side)
+        first = rendered_size if side == detector else resize(first, crop, detector)
+        second_full = resize(second, None, detector)
+        second = resize(second, crop, detector)
         use_second = batch["driving_version2"]
         cropped = (crop != 0).any(1)
         # without crops keypoints come from the very view that gives the expression
@@ -178,14 +178,14 @@ class ReenactTask(Stateless):
         if not self.architecture.uses_keypoints:  # nobody asks where they are
             cropped = driving_moved = torch.zeros_like(cropped)
         return Views(
-            sources=shown[:, :n],
-            target=shown[:, n],
+            sources=rendered_size[:, :n],
+            target=rendered_size[:, n],
             sources1=first[:, :n],
             sources2=second[:, :n],
             driving=torch.where(use_second.view(-1, 1, 1, 1), second[:, n], first[:, n]),
-            driving_tight=look(third, batch["tight_crop"], detector)[:, 0],
-            sources2_whole=second_whole[:, :n],
-            driving2_whole=second_whole[:, n],
+            driving_tight=resize(third, batch["tight_crop"], detector)[:, 0],
+            sources2_full=second_full[:, :n],
+            driving2_full=second_full[:, n],
             crop=crop,
             source_moved=cropped,
             driving_moved=driving_moved,
@@ -211,7 +211,7 @@ class ReenactTask(Stateless):
             of_sources, of_driving = of_sources.clone(), of_driving.clone()
             moved = views.source_moved.repeat_interleave(n)
             others = torch.cat(
-                [views.sources2_whole.flatten(0, 1)[moved], views.driving2_whole[views.driving_moved]]
+                [views.sources2_full.flatten(0, 1)[moved], views.driving2_full[views.driving_moved]]
             )
             if len(others):
                 found, _, _ = self.net.kp_detector(others)
@@ -282,14 +282,14 @@ class ReenactTask(Stateless):
         sources, driving, output = (
             visualize.to_bytes(part) for part in (views.sources, views.target, precise(image))
         )
-        shown = driving
+        marked = driving
         if self.architecture.uses_keypoints:
-            shown = visualize.marked(driving, motion.driving_keypoints)
-        row = np.concatenate([*sources.swapaxes(0, 1), shown, output], axis=2)
+            marked = visualize.mark_keypoints(driving, motion.driving_keypoints)
+        row = np.concatenate([*sources.swapaxes(0, 1), marked, output], axis=2)
         return ValidationOutput(row=row, source=sources[:, 0], driving=driving, output=output)
 
     def describe(self) -> dict[str, Any]:
         return {"model": "fsrt", "architecture": asdict(self.architecture)}
 
     def provenance(self) -> dict[str, str]:
-        return {}  # what is not trained here keeps the label of the phase it came from
+        return {}  # what is not trained here keeps the provenance of the phase it came from

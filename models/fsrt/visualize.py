@@ -13,14 +13,16 @@ def to_bytes(images: Tensor) -> np.ndarray:
     return (images.clamp(0, 1) * 255).round().byte().movedim(-3, -1).cpu().numpy()
 
 
-def marked(pictures: np.ndarray, keypoints: Tensor, colour: tuple[int, int, int] = FOUND) -> np.ndarray:
+def mark_keypoints(
+    pictures: np.ndarray, keypoints: Tensor, colour: tuple[int, int, int] = FOUND
+) -> np.ndarray:
     """Copies of pictures (B,H,H,3) uint8 with keypoints (B,K,2) on [-1,1] as dots of 3 px, more on larger
     pictures; those outside are left out.
     """
-    drawn, side = pictures.copy(), pictures.shape[1]
+    copies, side = pictures.copy(), pictures.shape[1]
     reach = max(1, side // 128)
     places = np.floor((keypoints.float().cpu().numpy() + 1) / 2 * side)
-    for picture, points in zip(drawn, places, strict=True):
+    for picture, points in zip(copies, places, strict=True):
         for x, y in points[((points >= 0) & (points < side)).all(-1)].astype(int):
             picture[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1] = colour
-    return drawn
+    return copies

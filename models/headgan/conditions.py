@@ -1,4 +1,4 @@
-"""The face that HeadGAN is shown (supplement, Fig. 1): normalised mean face coordinates, drawn from stored
+"""HeadGAN's condition (supplement, Fig. 1): normalised mean face coordinates, rendered from stored
 coefficients and cameras; and its alternative, a sketch of 68 landmarks.
 
 A pixel that the posed face covers holds the place of what it shows in the mean face, a number from 0 to 1 an
@@ -21,8 +21,8 @@ from models.perception.head.morphable import MorphableModel
 from models.perception.head.raster_torch import Shading, rasterize
 
 FACE = ("front", "eyeballs")
-"""Regions that are drawn of a model that names the first: LSFM, which the paper draws, is a face with closed
-eye sockets and without ears, neck and the back of the head. Of models without regions all is drawn.
+"""Regions that are rendered of a model that names the first: LSFM, the paper's, is a face with closed
+eye sockets and without ears, neck and the back of the head. Models without regions are rendered whole.
 """
 LINES = (
     range(17), range(17, 22), range(22, 27), range(27, 31), range(31, 36),
@@ -37,8 +37,8 @@ def mean_colours(mean: np.ndarray) -> np.ndarray:
     return ((mean - low) / (high - low)).astype(np.float32)
 
 
-class Faces:
-    """One morphable model, ready to draw from coefficients on a device. No net: nothing of it is trained or
+class FaceRenderer:
+    """One morphable model, rendered from coefficients on a device. No net: nothing of it is trained or
     goes into a checkpoint.
     """
 
@@ -49,15 +49,16 @@ class Faces:
         shading: Shading = "smooth",
         device: torch.device | str = "cpu",
         *,
-        whole: bool = False,
+        full_head: bool = False,
     ) -> None:
-        """size: I. shading: smooth, or one colour a triangle as the authors' renderer may have drawn it
-        (they differ by at most a triangle's extent). whole: draw all of the model, whatever regions it names.
+        """size: I. shading: smooth, or one colour a triangle as the authors' renderer may have done
+        (they differ by at most a triangle's extent). full_head: render all of the model, whatever regions
+        it names.
         """
         self.name, self.size = model.name, size
         self.shading: Shading = shading
         self.n_id, self.n_exp = model.n_id, model.n_exp
-        vertices, faces = _drawn(model, whole)
+        vertices, faces = _region(model, full_head)
         basis = np.concatenate([model.id_basis[vertices], model.exp_basis[vertices]], axis=2)
         marks, *mark_bases = model.landmark_model()
         mark_basis = np.concatenate(mark_bases, axis=2)
@@ -117,11 +118,11 @@ class Faces:
             return shape @ turn + translation[:, None].float()
 
 
-def _drawn(model: MorphableModel, whole: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (N,) that are drawn, and triangles (F,3) among them."""
+def _region(model: MorphableModel, full_head: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (N,) that are rendered, and triangles (F,3) among them."""
     everything = np.ones(len(model.mean), bool)
-    shown = [model.regions[name] for name in FACE if name in model.regions]
-    kept = everything if whole or FACE[0] not in model.regions else np.logical_or.reduce(shown)
+    masks = [model.regions[name] for name in FACE if name in model.regions]
+    kept = everything if full_head or FACE[0] not in model.regions else np.logical_or.reduce(masks)
     faces = model.faces[kept[model.faces].all(1)]
     vertices, place = np.unique(faces, return_inverse=True)
     return vertices, place.reshape(-1, 3)

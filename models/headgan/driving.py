@@ -30,7 +30,7 @@ BRIDGED = 5
 AS_IT_IS = Adaptation(scale=False, translation=False)
 
 
-def fitted(model: MorphableModel, landmarks: np.ndarray, whose: str) -> tuple[HeadMotion, list[str]]:
+def fit_motion(model: MorphableModel, landmarks: np.ndarray, whose: str) -> tuple[HeadMotion, list[str]]:
     """landmarks (T,68,2) pixels, NaN where there is no face -> the motion of one person over all frames, and
     what stands for frames that have no fit, for people. whose: "source" or "driving", for errors.
 
@@ -41,26 +41,26 @@ def fitted(model: MorphableModel, landmarks: np.ndarray, whose: str) -> tuple[He
     no fit.
     """
     size = face_size(landmarks)
-    shown = size > 1
-    if not shown.any():
+    has_face = size > 1
+    if not has_face.any():
         raise InvalidFile(f"{whose}: no landmarks in any of {len(landmarks)} frames")
     fit, good = fit_video(model, landmarks, FitOptions())
     notes, standing = [], np.arange(len(good))
     for first, last in runs(~good):
-        misfits = first + np.flatnonzero(shown[first:last])
-        told = f"{whose} {lacking(first, last, len(misfits))}"
+        misfits = first + np.flatnonzero(has_face[first:last])
+        gap = f"{whose} {describe_gap(first, last, len(misfits))}"
         if len(misfits) > BRIDGED or not good.any():
             off = (fit.error / size)[misfits].max()
             raise InvalidFile(
-                f"{told}; it is off by up to {off:.0%} of the face's size, and up to {BRIDGED} such frames "
+                f"{gap}; it is off by up to {off:.0%} of the face's size, and up to {BRIDGED} such frames "
                 "in a row can be bridged; another picture, or a video cut into parts, may do"
             )
         inside = first > 0 and last < len(good)
         if inside and last - first <= BRIDGED:
-            notes.append(f"{told}; bridged from both sides")
+            notes.append(f"{gap}; bridged from both sides")
         else:
             standing[first:last] = kept = first - 1 if first else last
-            notes.append(f"{told}; frame {kept}'s motion is kept")
+            notes.append(f"{gap}; frame {kept}'s motion is kept")
     lost = int((~good).sum())
     if lost > MOST_LOST * len(good):
         raise InvalidFile(
@@ -83,7 +83,7 @@ def runs(mask: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
-def lacking(first: int, last: int, misfits: int) -> str:
+def describe_gap(first: int, last: int, misfits: int) -> str:
     """Frames first to last - 1 and why they have no fit: the 3D face does not fit in `misfits` of them, the
     others show no face."""
     where = f"frame {first}" if last - first == 1 else f"frames {first} to {last - 1}"
@@ -93,26 +93,26 @@ def lacking(first: int, last: int, misfits: int) -> str:
     return f"{where}: the 3D face does not fit the landmarks{some}"
 
 
-def mixed(driving: HeadMotion, reference: HeadMotion, follow: MotionMode) -> HeadMotion:
+def transfer_motion(driving: HeadMotion, reference: HeadMotion, follow: MotionMode) -> HeadMotion:
     """The driving motion on the reference's face. absolute: with its camera, as in reconstruction; relative:
     with the reference's mean size and place (1.6).
     """
     return reenacted(driving, reference, AS_IT_IS if follow == "absolute" else None)
 
 
-def edited(
-    motion: HeadMotion, edit: Edit, model: MorphableModel, lent: np.ndarray | None = None
+def edit_motion(
+    motion: HeadMotion, edit: Edit, model: MorphableModel, expression_from: np.ndarray | None = None
 ) -> HeadMotion:
-    """lent (n_exp,): the expression of another picture, where `edit` wants one. InvalidSettings for a
-    component that the model does not have.
+    """expression_from (n_exp,): the expression of another picture, where `edit` wants one. InvalidSettings
+    for a component that the model does not have.
     """
     if edit.frontal:
         motion = frontal(motion)
     for changes, add in ((edit.pose, False), (edit.turn, True)):
         if changes:
             motion = posed(motion, *(changes.get(angle) for angle in ANGLES), add=add)
-    if lent is not None:
-        motion = with_expression(motion, lent, add=False)
+    if expression_from is not None:
+        motion = with_expression(motion, expression_from, add=False)
     changed = with_expression(motion, component_change("expression", edit.expression, model))
     return with_identity(changed, component_change("identity", edit.identity, model))
 

@@ -1,5 +1,5 @@
-"""Inference: a source encoded once, the motion of a whole video fitted, mixed with the source's face, edited,
-drawn and rendered (spec 9).
+"""Inference: a source encoded once, the motion of a whole video fitted, mixed with the source's face, edited
+and rendered (spec 9).
 
 Legend: T driving frames, S their side, I image side, P numbers of a face (motion.HeadMotion.packed), W frames
 of the driving window, A length of an audio vector.
@@ -16,19 +16,19 @@ import torch
 from torch import Tensor
 
 from models.checkpoint import Checkpoint
-from models.checkpoint_metadata import labels_of, settings
+from models.checkpoint_metadata import parse_provenance, parse_settings
 from models.errors import InvalidFile, InvalidSettings
 from models.headgan import visualize
 from models.headgan.audio import audio_vectors
 from models.headgan.blocks import fold
-from models.headgan.conditions import Faces
+from models.headgan.conditions import FaceRenderer
 from models.headgan.config import Architecture, Head, Hearing
-from models.headgan.driving import component_change, edited, fitted, mixed
+from models.headgan.driving import component_change, edit_motion, fit_motion, transfer_motion
 from models.headgan.motion import (
     PARTS,
     HeadMotion,
     Identity,
-    checked,
+    check_numbers,
     explicit_motion,
     read_motion,
     window,
@@ -49,11 +49,11 @@ RENDERED = {"cpu": 65_536, "cuda": 16 * 65_536}
 # --- checkpoints --------------------------------------------------------------------------------------------
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Described:
-    """What a checkpoint says of itself, besides its labels."""
+    """What a checkpoint says of itself, besides its provenance."""
 
     net: Architecture
     head: Head = "analytic_head"
-    """Of models.perception.NETS: the morphable model that is drawn"""
+    """Of models.perception.NETS: the morphable model that is rendered"""
     identity: Identity = "clip_mean"
     shading: Shading = "smooth"
     hearing: Hearing
@@ -67,11 +67,11 @@ class Described:
             if about[name] not in get_args(known):
                 raise InvalidFile(f"{name} {about[name]!r}: expected one of {', '.join(get_args(known))}")
         return cls(
-            net=settings(Architecture, about["architecture"], "architecture"),
+            net=parse_settings(Architecture, about["architecture"], "architecture"),
             head=about["head"],
             identity=about["identity"],
             shading=about["shading"],
-            hearing=settings(Hearing, about["hearing"], "hearing"),
+            hearing=parse_settings(Hearing, about["hearing"], "hearing"),
             speech=dict(about["speech"] or {}),
         )
 
@@ -93,7 +93,7 @@ class Scene:
 
 class Reenactor:
     """A trained generator, ready to drive (models.reenactor.Reenactor). Spectral norms are worked into its
-    weights; `labels` says which parts do not carry the published weights.
+    weights; `provenance` says which parts do not carry the published weights.
     """
 
     needs_full_video = True
@@ -103,11 +103,15 @@ class Reenactor:
         self,
         net: Generator,
         described: Described,
-        labels: Mapping[str, str],
+        provenance: Mapping[str, str],
         precision: Precision = "auto",
     ) -> None:
         """net: changed in place."""
-        self.net, self.described, self.labels = cast(Generator, fold(net.eval())), described, dict(labels)
+        self.net, self.described, self.provenance = (
+            cast(Generator, fold(net.eval())),
+            described,
+            dict(provenance),
+        )
         self.image_size, self.speech_settings = described.net.image_size, described.speech
         self.reads = ("landmarks", "audio_features") if described.net.audio else ("landmarks",)
         self.nets = (described.head,)
@@ -117,7 +121,7 @@ class Reenactor:
         check_precision(self.precision, self.device)
         self.batch = max(1, RENDERED["cuda" if self.device.type == "cuda" else "cpu"] // self.image_size**2)
         self._model: MorphableModel | None = None
-        self._faces: Faces | None = None
+        self._faces: FaceRenderer | None = None
 
     @classmethod
     def from_checkpoints(
@@ -128,17 +132,17 @@ class Reenactor:
     ) -> Reenactor:
         """The checkpoint "renderer"; its discriminators are left out."""
         checkpoint = checkpoints["renderer"]
-        described, labels = checkpoint.describe(
-            lambda metadata: (Described.of(metadata), labels_of(metadata))
+        described, provenance = checkpoint.describe(
+            lambda metadata: (Described.of(metadata), parse_provenance(metadata))
         )
         net = checkpoint.load_into(lambda: Generator(described.net), TRAINING_ONLY)
-        return cls(net.to(device), described, labels, precision)
+        return cls(net.to(device), described, provenance, precision)
 
     def set_nets(self, nets: Mapping[str, Any]) -> None:
-        """The head that it draws."""
+        """The head that it renders."""
         model: MorphableModel = nets[self.described.head]
         self._model = model
-        self._faces = Faces(model, self.image_size, self.described.shading, self.device)
+        self._faces = FaceRenderer(model, self.image_size, self.described.shading, self.device)
 
     @property
     def model(self) -> MorphableModel:
@@ -173,7 +177,7 @@ class Reenactor:
         """
         given = dict(parameters)
         size, speech = np.asarray(given.pop("size", self.image_size)), given.pop("speech", None)
-        zoom = self.image_size / float(checked("size", size, (), least=1))
+        zoom = self.image_size / float(check_numbers("size", size, (), least=1))
         head = explicit_motion(given, self.model.n_id, self.model.n_exp)
         return self._parts(head.in_pixels(zoom)) | self._sound(speech, len(head))
 
@@ -194,7 +198,7 @@ class Reenactor:
             raise InvalidSettings(
                 f"headgan takes one source picture, found {len(sources.frames)}: it learned from one"
             )
-        head, _ = fitted(self.model, self.motion(sources)["landmarks"].numpy(), "source")
+        head, _ = fit_motion(self.model, self.motion(sources)["landmarks"].numpy(), "source")
         return self._scene(sources.frames, head)
 
     @torch.inference_mode()
@@ -215,7 +219,7 @@ class Reenactor:
     def made(self, scene: Scene, motion: Motion) -> tuple[Rendered, Tensor]:
         """All that the net makes of T frames, in one pass, and their own conditions (T,3,I,I) in [0,1]."""
         packed = motion["packed"].to(self.device)
-        windows = self._drawn(packed)  # (T,W,3,I,I)
+        windows = self._conditions(packed)  # (T,W,3,I,I)
         audio = motion["audio"].to(self.device) if self.described.net.audio else None
         with autocast(self.precision, self.device):
             rendered = self.net.render(windows.flatten(1, 2), scene.image, scene.maps, audio)
@@ -242,13 +246,13 @@ class Reenactor:
             )
         self.check(transfer)
         images = source.images()
-        whole = self._stored_motion(source.clip, images.shape[1])
-        scene = self._scene(images, whole.at(list(source.indices)))
+        motion = self._stored_motion(source.clip, images.shape[1])
+        scene = self._scene(images, motion.at(list(source.indices)))
         if source.clip.key != driving.clip.key:
-            whole = self._stored_motion(driving.clip, driving[:1].images().shape[1])
+            motion = self._stored_motion(driving.clip, driving[:1].images().shape[1])
         if source.clip.key != driving.clip.key or transfer != ABSOLUTE:
-            whole = self._transferred(scene, whole, transfer)
-        packed = self._windows(whole, driving.indices)
+            motion = self._transferred(scene, motion, transfer)
+        packed = self._windows(motion, driving.indices)
         return scene, {"packed": packed, "audio": self._stored_audio(driving)}
 
     @torch.inference_mode()
@@ -256,11 +260,11 @@ class Reenactor:
         """The frame's condition, the flow, and the source warped by it; title -> (I,I,3) uint8."""
         made, condition = self.made(*self.prepare(source, driving))
         nmfc = self.described.net.condition == "nmfc"
-        shown = {"NMFC" if nmfc else "sketch": visualize.shares_to_bytes(condition)[0]}
+        panels = {"NMFC" if nmfc else "sketch": visualize.unit_to_bytes(condition)[0]}
         if made.flow is not None:
-            shown["flow"] = visualize.flow_colours(made.flow)[0]
-            shown["warped source"] = visualize.to_bytes(made.warped)[0]
-        return shown
+            panels["flow"] = visualize.flow_colours(made.flow)[0]
+            panels["warped source"] = visualize.to_bytes(made.warped)[0]
+        return panels
 
     # --- details ---
     def _stored_motion(self, clip: Clip, side: int) -> HeadMotion:
@@ -281,8 +285,8 @@ class Reenactor:
     def _transferred(self, scene: Scene, driving: HeadMotion, how: Transfer) -> HeadMotion:
         """The driving motion of a whole video on the source's face, edited."""
         other = how.edit.expression_of
-        return edited(
-            mixed(driving, scene.head, how.motion),
+        return edit_motion(
+            transfer_motion(driving, scene.head, how.motion),
             how.edit,
             self.model,
             None if other is None else self._head(other, "expression").expression[0],
@@ -290,15 +294,15 @@ class Reenactor:
 
     def _scene(self, frames: np.ndarray, head: HeadMotion) -> Scene:
         """frames (1,S,S,3) uint8"""
-        image = visualize.taken(torch.from_numpy(frames).to(self.device)[None], self.image_size)[0]
-        condition = self._drawn(torch.from_numpy(head.packed()).to(self.device))
+        image = visualize.to_images(torch.from_numpy(frames).to(self.device)[None], self.image_size)[0]
+        condition = self._conditions(torch.from_numpy(head.packed()).to(self.device))
         with autocast(self.precision, self.device):
             return Scene(head, condition, image, self.net.encode(condition, image))
 
     def _head(self, motion: Motion, whose: str) -> HeadMotion:
         if "landmarks" not in motion:  # as `motion_from_arrays` gave it
             return HeadMotion(**{name: motion[name].numpy() for name in PARTS})
-        head, notes = fitted(self.model, motion["landmarks"].numpy(), whose)
+        head, notes = fit_motion(self.model, motion["landmarks"].numpy(), whose)
         self.notes += notes
         return head
 
@@ -310,21 +314,21 @@ class Reenactor:
         expected = (frames, self.described.net.audio)
         if speech is None or not self.described.net.audio:
             return {"speech": torch.zeros(expected)}
-        return {"speech": torch.from_numpy(checked("speech", speech, expected).astype(np.float32))}
+        return {"speech": torch.from_numpy(check_numbers("speech", speech, expected).astype(np.float32))}
 
     def _windows(self, head: HeadMotion, frames: Sequence[int]) -> Tensor:
         """Motion of all frames -> (len(frames),W,P); before the first frame, that one again."""
         packed = torch.from_numpy(head.packed())
         return packed[torch.tensor([window(frame, self.described.net.frames) for frame in frames])]
 
-    def _drawn(self, packed: Tensor) -> Tensor:
-        """packed (...,P) -> conditions (...,3,I,I). A frame that is in several windows is drawn once."""
+    def _conditions(self, packed: Tensor) -> Tensor:
+        """packed (...,P) -> conditions (...,3,I,I). A frame that is in several windows is rendered once."""
         if self._faces is None:
-            raise ValueError(f"no {self.described.head} to draw: call `set_nets` first")
+            raise ValueError(f"no {self.described.head} to render: call `set_nets` first")
         flat, places = torch.unique(packed.flatten(0, -2), dim=0, return_inverse=True)
         nmfc = self.described.net.condition == "nmfc"
-        drawn = self._faces.nmfc(flat) if nmfc else self._faces.sketch(flat)
-        return drawn[places].unflatten(0, packed.shape[:-1])
+        conditions = self._faces.nmfc(flat) if nmfc else self._faces.sketch(flat)
+        return conditions[places].unflatten(0, packed.shape[:-1])
 
     def _batches(self, motion: Motion) -> list[dict[str, Tensor]]:
         count = len(motion["packed"])

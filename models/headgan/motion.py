@@ -1,4 +1,5 @@
-"""A head's motion as HeadGAN is told it: 3DMM coefficients and a camera a frame; reading, mixing, editing.
+"""A head's motion as HeadGAN is driven by it: 3DMM coefficients and a camera a frame; reading, mixing,
+editing.
 
     pixel = scale * rotation @ (mean + id_basis @ id + exp_basis @ exp) + translation
 
@@ -82,7 +83,7 @@ class HeadMotion:
         return replace(self, scale=self.scale * factor, translation=self.translation * factor)
 
     def packed(self) -> np.ndarray:
-        """(T, n_id + n_exp + 13) float32: what a sample carries, and `conditions.Faces` renders."""
+        """(T, n_id + n_exp + 13) float32: what a sample carries, and `conditions.FaceRenderer` renders."""
         flat = [getattr(self, name).reshape(len(self), -1) for name in PARTS]
         return np.concatenate(flat, axis=1)
 
@@ -140,7 +141,7 @@ def explicit_motion(given: Mapping[str, np.ndarray], n_id: int, n_exp: int) -> H
     if not frames:
         raise InvalidFile("scale: found no frames, expected one or more")
     for name, value in arrays.items():
-        arrays[name] = checked(name, value, expected[name], SMALLEST if name == "scale" else -LARGEST)
+        arrays[name] = check_numbers(name, value, expected[name], SMALLEST if name == "scale" else -LARGEST)
     if "rotation" in arrays:
         _check_rotation(arrays["rotation"])
     turned = arrays["rotation"] if "rotation" in arrays else euler_to_rotation(*arrays["angles"].T)
@@ -153,7 +154,9 @@ def explicit_motion(given: Mapping[str, np.ndarray], n_id: int, n_exp: int) -> H
     )
 
 
-def checked(name: str, value: np.ndarray, shape: tuple[int, ...], least: float = -LARGEST) -> np.ndarray:
+def check_numbers(
+    name: str, value: np.ndarray, shape: tuple[int, ...], least: float = -LARGEST
+) -> np.ndarray:
     """A user's numbers as float64; of several the first dimension is T. InvalidFile where they are not of
     this shape, or not numbers from `least` to `LARGEST`."""
     if value.shape != shape:
@@ -176,18 +179,18 @@ def _check_rotation(rotation: np.ndarray) -> None:
     unflipped = (rotation[:, 1, 1] > 0) & (rotation[:, 2, 2] > 0)
     for t in np.flatnonzero((skew > SKEW) | (determinant < 0) | unflipped)[:1]:
         if skew[t] > SKEW:
-            told = (
+            problem = (
                 f"found R with R R^T off from 1 by {skew[t]:.3g}, expected at most {SKEW}: rows of length 1 "
                 "at right angles"
             )
         elif determinant[t] < 0:
-            told = f"found determinant {determinant[t]:.3g}, expected 1: this mirrors the head"
+            problem = f"found determinant {determinant[t]:.3g}, expected 1: this mirrors the head"
         else:
-            told = (
+            problem = (
                 "found a head that is upside down and looks away, expected model to camera, flip of y and z "
                 "included: diag(1,-1,-1) for a frontal head"
             )
-        raise InvalidFile(f"rotation, frame {t}: {told}")
+        raise InvalidFile(f"rotation, frame {t}: {problem}")
 
 
 def window(frame: int, frames: int = 3) -> list[int]:

@@ -76,7 +76,7 @@ def _renamed(name: str, old: Iterable[str], new: Iterable[str]) -> str:
 def read(
     files: Mapping[str, Path], section: HeadGanConfig | None = None, phase: Phase | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Imported files by weights id -> tensors by our names (float32), and labels.
+    """Imported files by weights id -> tensors by our names (float32), and their provenance.
 
     With a run's settings the tensors must fit its net and discriminators; without, the published ones, but
     for the generator's settings that shapes show (`architecture_of`). With a phase, discriminators that it
@@ -98,16 +98,16 @@ def read(
     found = {name: _opened(path, PREFIXES[name]) for name, path in files.items()}
     net = architecture_of(found[GENERATOR], official()) if section is None else section.net
     for name, tensors in found.items():
-        if told := differences(
+        if found_differences := differences(
             tensors, expected(name, net, DiscriminatorConfig() if section is None else section.discriminators)
         ):
             raise InvalidFile(
-                f"weights {name} do not fit HeadGAN: tensors {told}. Is it another model's file?"
+                f"weights {name} do not fit HeadGAN: tensors {found_differences}. Is it another model's file?"
             )
     _check_hidden(net)
     tensors = {name: tensor for one in found.values() for name, tensor in one.items()}
-    labels = {"generator" if name == GENERATOR else PREFIXES[name][:-1]: f"from {name}" for name in files}
-    return tensors, labels
+    provenance = {"generator" if name == GENERATOR else PREFIXES[name][:-1]: f"from {name}" for name in files}
+    return tensors, provenance
 
 
 def load(files: Mapping[str, Path], section: HeadGanConfig | None = None) -> Checkpoint:
@@ -116,13 +116,13 @@ def load(files: Mapping[str, Path], section: HeadGanConfig | None = None) -> Che
     or InvalidSettings as `read` does.
 
     Without settings, head, identity and sound are what the authors trained with: LSFM, each frame's own fit,
-    and features that reach ahead. They had characters from a speech recogniser, as the label `tokens` of a
-    net that hears says.
+    and features that reach ahead. They had characters from a speech recogniser, as the provenance `tokens` of
+    a net that hears says.
     """
-    tensors, labels = read({name: path for name, path in files.items() if name == GENERATOR}, section)
+    tensors, provenance = read({name: path for name, path in files.items() if name == GENERATOR}, section)
     net = section.net if section else architecture_of(tensors, official())
     if net.audio:
-        labels["tokens"] = "transcripts"
+        provenance["tokens"] = "transcripts"
     metadata = {
         "model": "headgan",
         "phase": "released",
@@ -132,7 +132,7 @@ def load(files: Mapping[str, Path], section: HeadGanConfig | None = None) -> Che
         "shading": section.shading if section else "smooth",
         "hearing": asdict(section.hearing if section else Hearing()),
         "speech": {"encoder": "headgan", "audio_align": "official"} if net.audio else None,
-        "labels": labels,
+        "provenance": provenance,
     }
     return Checkpoint(tensors=tensors, metadata=metadata, name=" and ".join(files))
 
@@ -147,8 +147,10 @@ def check(weights_id: str, path: Path) -> None:
         first = tensors.get(f"{PREFIXES[MOUTHS]}discriminator_0.model0.0.weight")
         if first is not None and first.dim() == 4 and first.shape[1] >= RGB:
             net = replace(net, audio=first.shape[1] - RGB)
-    if told := differences(tensors, expected(weights_id, net, DiscriminatorConfig())):
-        raise InvalidFile(f"this is not {weights_id}: tensors {told}. Is it the file of another model?")
+    if found_differences := differences(tensors, expected(weights_id, net, DiscriminatorConfig())):
+        raise InvalidFile(
+            f"this is not {weights_id}: tensors {found_differences}. Is it the file of another model?"
+        )
 
 
 def _check_hidden(net: Architecture) -> None:
@@ -221,10 +223,12 @@ def write(tensors: Mapping[str, Tensor], about: Mapping[str, Any], folder: Path)
     discriminators = tuple(prefix for prefix in PREFIXES.values() if prefix)
     # the discriminators' sizes are no part of the metadata: their tensors go through as they are
     own = {name: tensor for name, tensor in tensors.items() if not name.startswith(discriminators)}
-    if told := differences(
+    if found_differences := differences(
         own, expected(GENERATOR, Architecture(**about["architecture"]), DiscriminatorConfig())
     ):
-        raise InvalidFile(f"the checkpoint of phase {about.get('phase')} is not whole: tensors {told}")
+        raise InvalidFile(
+            f"the checkpoint of phase {about.get('phase')} is not whole: tensors {found_differences}"
+        )
     contents = {FILES[name]: content for name, content in published(tensors).items()}
     if there := [str(folder / name) for name in contents if (folder / name).exists()]:
         raise InvalidSettings(f"{' and '.join(there)} would be overwritten; choose another folder")

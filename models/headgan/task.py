@@ -23,7 +23,7 @@ from models.errors import InvalidSettings
 from models.gan import forward_frozen
 from models.headgan import losses, visualize
 from models.headgan.audio import audio_vectors
-from models.headgan.conditions import Faces
+from models.headgan.conditions import FaceRenderer
 from models.headgan.config import Architecture, DiscriminatorConfig, Hearing, Terms
 from models.headgan.discriminator import crop, image_discriminator, mouth_centre, mouth_discriminator
 from models.headgan.motion import Identity, read_motion, trusted, window
@@ -35,18 +35,18 @@ from models.precision import precise
 from models.task import Batch, Clip, Sample, Stateless, Table, TrainStep, ValidationOutput
 
 Maps = list[list[Tensor]]
-Offered = dict[str, Callable[[], Tensor]]
+LossTerms = dict[str, Callable[[], Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a step looks at and what the net made of it."""
+    """Inputs, targets and outputs of a step."""
 
     source: Tensor
     """(B,3,I,I) the reference, RGB in [-1,1]"""
     target: Tensor
     """(B,3,I,I) the driving frame"""
-    told: Tensor
+    source_condition: Tensor
     """(B,3,I,I) in [0,1]: the reference's condition"""
     condition: Tensor
     """(B,3,I,I) that of the driving frame, the last of its window"""
@@ -90,21 +90,24 @@ class HeadGanTask(Stateless):
         """The discriminators without tensors of their own, in eval mode: see `DiscriminatorOutputs`."""
         self.model: MorphableModel | None = None
         self.vgg: FeatureNet | None = None
-        self.drawn: dict[tuple[torch.device, bool], Faces] = {}
+        self.renderers: dict[tuple[torch.device, bool], FaceRenderer] = {}
 
     def use(self, nets: Mapping[str, Any]) -> None:
-        """The head, and the perceptual losses' net, if the phase weighs one; else they are not offered."""
+        """The head, and the perceptual losses' net, if the phase weighs one; else they have no losses."""
         self.model = nets[self.head]
         self.vgg = next((net for name, net in nets.items() if name != self.head), None)
 
-    def faces(self, device: torch.device, whole: bool = False) -> Faces:
-        """What draws on this device; whole: all of the head, not only the region that NMFC shows."""
+    def renderer(self, device: torch.device, full_head: bool = False) -> FaceRenderer:
+        """The renderer of conditions on this device; full_head: of all of the head, not only the region that
+        NMFC shows."""
         if self.model is None:
-            raise ValueError(f"no {self.head} to draw: call `use` first")
-        if (device, whole) not in self.drawn:
+            raise ValueError(f"no {self.head} to render: call `use` first")
+        if (device, full_head) not in self.renderers:
             size = self.architecture.image_size
-            self.drawn[device, whole] = Faces(self.model, size, self.shading, device, whole=whole)
-        return self.drawn[device, whole]
+            self.renderers[device, full_head] = FaceRenderer(
+                self.model, size, self.shading, device, full_head=full_head
+            )
+        return self.renderers[device, full_head]
 
     # --- sampling: numpy, in the reader's threads ---
     def sample(self, rng: np.random.Generator, tables: Mapping[str, Table], training: bool) -> Sample | None:
@@ -136,12 +139,12 @@ class HeadGanTask(Stateless):
                 return None
             driving = int(rng.integers(1, len(valid)))
             return (0, driving) if valid[0] and trusted(valid, driving, frames) else None
-        shown = np.flatnonzero(valid)
-        driven = shown if valid.all() else [t for t in shown if trusted(valid, int(t), frames)]
-        if len(shown) < 2 or not len(driven):
+        usable = np.flatnonzero(valid)
+        drivable = usable if valid.all() else [t for t in usable if trusted(valid, int(t), frames)]
+        if len(usable) < 2 or not len(drivable):
             return None
-        driving = int(rng.choice(driven))
-        return int(rng.choice(shown[shown != driving])), driving
+        driving = int(rng.choice(drivable))
+        return int(rng.choice(usable[usable != driving])), driving
 
     def audio_vector(self, clip: Clip, frame: int) -> np.ndarray:
         """(A,) float32; zeros where the recording has no sound. InvalidSettings for features of another
@@ -156,28 +159,28 @@ class HeadGanTask(Stateless):
 
     # --- the step ---
     def step(self, batch: Batch) -> Step:
-        """Draw the conditions and run the generator."""
-        images = visualize.taken(batch["frames"], self.architecture.image_size)  # (B,2,3,I,I)
+        """Render the conditions and run the generator."""
+        images = visualize.to_images(batch["frames"], self.architecture.image_size)  # (B,2,3,I,I)
         packed, audio = batch["packed"], batch.get("audio")
-        faces = self.faces(packed.device)
+        renderer = self.renderer(packed.device)
         nmfc = self.architecture.condition == "nmfc"
-        conditions = faces.nmfc(packed) if nmfc else faces.sketch(packed)  # (B,1+W,3,I,I)
-        told, driving = conditions[:, 0], conditions[:, 1:].flatten(1, 2)
-        rendered = self.net(driving, told, images[:, 0], audio)
-        return Step(images[:, 0], images[:, 1], told, conditions[:, -1], audio, packed, rendered)
+        conditions = renderer.nmfc(packed) if nmfc else renderer.sketch(packed)  # (B,1+W,3,I,I)
+        source_condition, driving = conditions[:, 0], conditions[:, 1:].flatten(1, 2)
+        rendered = self.net(driving, source_condition, images[:, 0], audio)
+        return Step(images[:, 0], images[:, 1], source_condition, conditions[:, -1], audio, packed, rendered)
 
     def losses(self, batch: Batch, step: TrainStep | None = None) -> Mapping[str, Callable[[], Tensor]]:
         """step: not used, since every random number lies in the batch."""
         made = self.step(batch)
         counted = losses.covered(made.condition) if self.compared.masked else None
-        offered: Offered = {"l1": lambda: losses.pixel(made.rendered.image, made.target, counted)}
+        found: LossTerms = {"l1": lambda: losses.pixel(made.rendered.image, made.target, counted)}
         if self.architecture.flow:
-            offered["l1_warped"] = lambda: losses.pixel(made.rendered.warped, made.target, counted)
+            found["l1_warped"] = lambda: losses.pixel(made.rendered.warped, made.target, counted)
         if self.architecture.mask:
-            offered["mask"] = lambda: self.mask(made)
-        return offered | self.perceptual(made) | self.adversarial(made)
+            found["mask"] = lambda: self.mask(made)
+        return found | self.perceptual(made) | self.adversarial(made)
 
-    def perceptual(self, step: Step) -> Offered:
+    def perceptual(self, step: Step) -> LossTerms:
         """VGG19 looks at the target once for both terms."""
         vgg, compared = self.vgg, self.compared
         if vgg is None:
@@ -191,10 +194,10 @@ class HeadGanTask(Stateless):
             maps = vgg.features(losses.vgg_input(image, compared.vgg_normalised))
             return losses.perceptual(maps, known[0], compared.vgg_layers)
 
-        offered: Offered = {"perceptual": lambda: compare(step.rendered.image)}
+        found: LossTerms = {"perceptual": lambda: compare(step.rendered.image)}
         if self.architecture.flow:
-            offered["perceptual_warped"] = lambda: compare(step.rendered.warped)
-        return offered
+            found["perceptual_warped"] = lambda: compare(step.rendered.warped)
+        return found
 
     def mask(self, step: Step) -> Tensor:
         """The mask loss of C, with a target of our own: where the fitted heads of both frames lie.
@@ -206,24 +209,24 @@ class HeadGanTask(Stateless):
         """
         found = step.rendered.mask
         assert found is not None  # `terms` offers this with a mask head only
-        heads = self.faces(step.packed.device, whole=True).nmfc(step.packed[:, [0, -1]])  # (B,2,3,I,I)
+        heads = self.renderer(step.packed.device, full_head=True).nmfc(step.packed[:, [0, -1]])  # (B,2,3,I,I)
         return losses.mask(found, losses.covered(heads[:, 1]), losses.covered(heads[:, 0]))
 
-    def adversarial(self, step: Step) -> Offered:
+    def adversarial(self, step: Step) -> LossTerms:
         """The terms of both discriminators, theirs and those of the generator. The mouth lies where the
         fitted head has it, in both images alike.
         """
         image, target = precise(step.rendered.image), step.target
-        offered = self.of_discriminator("image_discriminator", step.condition, image, target, "")
+        found = self.of_discriminator("image_discriminator", step.condition, image, target, "")
         if self.discriminators.mouth:
-            centres = mouth_centre(self.faces(step.packed.device).landmarks(step.packed[:, -1]))
+            centres = mouth_centre(self.renderer(step.packed.device).landmarks(step.packed[:, -1]))
             image, target = (crop(one, centres, self.discriminators.mouth_size) for one in (image, target))
-            offered |= self.of_discriminator("mouth_discriminator", step.audio, image, target, "_mouth")
-        return offered
+            found |= self.of_discriminator("mouth_discriminator", step.audio, image, target, "_mouth")
+        return found
 
     def of_discriminator(
         self, name: str, condition: Tensor | None, image: Tensor, target: Tensor, suffix: str
-    ) -> Offered:
+    ) -> LossTerms:
         """One discriminator's terms; suffix: of their names."""
         discriminator, frozen = self.net.get_submodule(name), self.eval_discriminators[name]
         outputs = DiscriminatorOutputs(discriminator, frozen, condition, image, target)
@@ -248,7 +251,11 @@ class HeadGanTask(Stateless):
         step = self.step(batch)
         made = step.rendered
         source, driving, output = (visualize.to_bytes(one) for one in (step.source, step.target, made.image))
-        row = [source, visualize.shares_to_bytes(step.told), visualize.shares_to_bytes(step.condition)]
+        row = [
+            source,
+            visualize.unit_to_bytes(step.source_condition),
+            visualize.unit_to_bytes(step.condition),
+        ]
         scores: dict[str, float] = {}
         if made.flow is not None:
             row += [visualize.flow_colours(made.flow), visualize.to_bytes(made.warped)]
@@ -279,7 +286,7 @@ class HeadGanTask(Stateless):
         found = {}
         if self.speech and self.speech["encoder"] == "headgan":
             found["tokens"] = "transcripts" if self.speech["transcripts"] else "none"
-        return found | {"vgg19": provenance.of_losses(self.vgg)}
+        return found | {"vgg19": provenance.of_loss_net(self.vgg)}
 
 
 class DiscriminatorOutputs:

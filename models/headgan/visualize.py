@@ -12,7 +12,7 @@ from torch.nn import functional as F
 FULL = 8.0  # a flow of this share of the side, one eighth, has the fullest colour
 
 
-def taken(frames: Tensor, size: int) -> Tensor:
+def to_images(frames: Tensor, size: int) -> Tensor:
     """frames (B,n,S,S,3) uint8 -> (B,n,3,size,size) float32 in [-1,1], anti-aliased where S differs."""
     images = frames.movedim(-1, -3).float() / 127.5 - 1
     if images.shape[-1] == size:
@@ -23,10 +23,10 @@ def taken(frames: Tensor, size: int) -> Tensor:
 
 def to_bytes(images: Tensor) -> np.ndarray:
     """(...,3,H,W) in [-1,1], values outside clamped -> (...,H,W,3) uint8."""
-    return shares_to_bytes((images.float() + 1) / 2)
+    return unit_to_bytes((images.float() + 1) / 2)
 
 
-def shares_to_bytes(images: Tensor) -> np.ndarray:
+def unit_to_bytes(images: Tensor) -> np.ndarray:
     """The same for conditions, which lie in [0,1]."""
     return (images.float().clamp(0, 1) * 255).round().byte().movedim(-3, -1).cpu().numpy()
 
@@ -40,4 +40,4 @@ def flow_colours(flow: Tensor) -> np.ndarray:
     fullness = (torch.hypot(x, y) * (FULL / flow.shape[-1])).clamp(max=1)
     direction = torch.atan2(y, x)
     shades = [(1 + torch.cos(direction - k * math.tau / 3)) / 2 for k in range(3)]
-    return shares_to_bytes(1 - fullness[:, None] * (1 - torch.stack(shades, dim=1)))
+    return unit_to_bytes(1 - fullness[:, None] * (1 - torch.stack(shades, dim=1)))

@@ -1,5 +1,5 @@
-"""Arrays that a file from elsewhere holds, checked as they are taken, so that what is wrong is told by file
-and field.
+"""Arrays that a file from elsewhere holds, checked as they are read, so that errors name file and
+field.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class FileArrays:
         else:
             fits = _fits(array, shape)
         if not fits:
-            raise self.wrong(name, f"has shape {array.shape}", _told(shape))
+            raise self.wrong(name, f"has shape {array.shape}", _shape_text(shape))
         array = array.astype(np.float64)
         if finite and not np.isfinite(array).all():
             count = int((~np.isfinite(array)).sum())
@@ -67,14 +67,14 @@ class FileArrays:
     ) -> np.ndarray:
         """-> int64 from 0, each below `count`. first: the number that the file begins to count with."""
         array = self.numbers(name, shape, folded=folded)
-        whole = np.rint(array).astype(np.int64)
-        if (whole != array).any():
+        integers = np.rint(array).astype(np.int64)
+        if (integers != array).any():
             raise self.wrong(name, "holds fractions", "whole numbers")
-        if whole.min() < first or whole.max() >= count + first:
+        if integers.min() < first or integers.max() >= count + first:
             raise self.wrong(
-                name, f"runs from {whole.min()} to {whole.max()}", f"{first} to {count + first - 1}"
+                name, f"runs from {integers.min()} to {integers.max()}", f"{first} to {count + first - 1}"
             )
-        return whole - first
+        return integers - first
 
     def text(self, name: str) -> str:
         return str(self._texts(name, ()))
@@ -85,7 +85,7 @@ class FileArrays:
     def _texts(self, name: str, shape: Shape) -> np.ndarray:
         array = self._array(name, "U", "text")
         if not _fits(array, shape):
-            raise self.wrong(name, f"has shape {array.shape}", _told(shape))
+            raise self.wrong(name, f"has shape {array.shape}", _shape_text(shape))
         return array
 
     def _array(self, name: str, kinds: str, expected: str) -> np.ndarray:
@@ -131,7 +131,7 @@ def _fits(array: np.ndarray, shape: Shape) -> bool:
     )
 
 
-def _told(shape: Shape) -> str:
+def _shape_text(shape: Shape) -> str:
     """(None, 3) -> "(any, 3)"."""
     lengths = ["any" if length is None else str(length) for length in shape]
     return f"({', '.join(lengths)}{',' if len(lengths) == 1 else ''})"

@@ -127,9 +127,9 @@ def build(
     tensors = {name: tensor for name, tensor in read_tensors(path).items() if name not in unused}
     with torch.device("meta"):  # no time and no random numbers for weights that are replaced at once
         net = make()
-    if told := differences(tensors, shapes(net)):
+    if problems := differences(tensors, shapes(net)):
         raise InvalidFile(
-            f"weights {weights_id} do not fit {type(net).__name__}: tensors {told}. "
+            f"weights {weights_id} do not fit {type(net).__name__}: tensors {problems}. "
             f"Is {path.name} another model's file?"
         )
     floats = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
@@ -153,9 +153,9 @@ def differences(tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, .
         for name, shape in wanted.items()
         if name in tensors and tuple(tensors[name].shape) != shape
     ]
-    told = [
+    problems = [
         f"{len(names)} {what}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
         for what, names in (("missing", missing), ("unknown", unknown), ("of another shape", shaped))
         if names
     ]
-    return "; ".join(told)
+    return "; ".join(problems)

@@ -42,7 +42,7 @@ PREFETCH = 2
 WIDE = 1.7
 """A driving square this much wider than one frame needs is reported."""
 SMALL = 0.5
-"""Faces whose square is smaller than this share of the model's image side are reported."""
+"""FaceRenderer whose square is smaller than this share of the model's image side are reported."""
 ARRAYS = ".npz"
 """Suffix of files of arrays that drive."""
 FASTEST = 240

@@ -61,7 +61,7 @@ def speech_at(
     if not probed["audio_rate"]:
         log(f"{path}: no sound: the model hears silence")
         return silence_features(len(times.stamps), reenactor, nets)
-    if settings.encoder == "headgan" and reenactor.labels.get("tokens") == "transcripts":
+    if settings.encoder == "headgan" and reenactor.provenance.get("tokens") == "transcripts":
         log(f"{path}: no transcript: the model, which learned with letters, hears none")
     count = max(1, math.ceil(times.end * float(times.base) * FPS - 1e-6))
     features = encode_sound(media.read_sound(path, probed, 0, count), settings, nets)

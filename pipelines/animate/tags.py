@@ -16,7 +16,7 @@ SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 
 def tags_of(model: ModelSource, reenactor: Reenactor, options: Options) -> dict[str, str]:
     """Metadata of the output by name: that it is synthetic, and what made it."""
-    labels = ", ".join(f"{part}: {what}" for part, what in sorted(reenactor.labels.items()))
+    text = ", ".join(f"{part}: {what}" for part, what in sorted(reenactor.provenance.items()))
     kind = "compositeWithTrainedAlgorithmicMedia" if options.paste_back else "trainedAlgorithmicMedia"
     summary = f"Synthetic media: a portrait animated by reenact {version('reenact')} with {model.model}"
     motion = [
@@ -27,12 +27,12 @@ def tags_of(model: ModelSource, reenactor: Reenactor, options: Options) -> dict[
     return {
         "comment": f"{summary}. The person shown did not make these movements.",
         "description": f"{summary}, checkpoint {model.name}, sha256 {model.digest}; "
-        f"labels of its weights: {labels or 'none'}",
+        f"provenance of its weights: {text or 'none'}",
         "digitalSourceType": f"{SOURCE_TYPE}{kind}",
         "reenact.model": model.model,
         "reenact.checkpoint": model.name,
         "reenact.checkpoint_sha256": model.digest,
-        "reenact.labels": labels or "none",
+        "reenact.provenance": text or "none",
         "reenact.motion": ", ".join(motion),
         "reenact.edits": ", ".join(options.edits) or "none",
     }

@@ -145,7 +145,7 @@ def command(
         reenactor = model.load(device, precision)
         clips = clips_config(model, arguments)
         options = parse_options(arguments, edit, reenactor, clips)
-        progress.log(f"{caption(model.model, reenactor.labels)} · {model.name}")
+        progress.log(f"{caption(model.model, reenactor.provenance)} · {model.name}")
         progress.log(f"faces cut to {clips.size} px, margin {clips.margin}, lift {clips.lift}")
         if model.fits != "landmarks" and "landmarks" in reenactor.reads:
             progress.log(f"trained on fits by {model.fits}; here the 3D face is fitted to landmarks")

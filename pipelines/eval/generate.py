@@ -64,7 +64,7 @@ def generate(
         "__key__": pair.id,
         "frames": lossless(frames),
         "visualization": visualization(reenactor, pair, source, driving),
-        "method": {"provenance": dict(reenactor.labels), "image_size": reenactor.image_size},
+        "method": {"provenance": dict(reenactor.provenance), "image_size": reenactor.image_size},
     }
 
 

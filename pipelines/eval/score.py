@@ -16,7 +16,7 @@ from typing import Protocol as Interface
 
 import numpy as np
 
-from models.provenance import told
+from models.provenance import describe
 from pipelines.eval.features import FEATURES, FRAMES
 from pipelines.eval.methods import Kind, Method
 from pipelines.eval.metrics import METRICS, Metric
@@ -90,7 +90,7 @@ def score(ctx: Context, method: str, kind: Kind) -> None:
     )
     write_json(ctx.out / SUMMARY, asdict(summary))
     weights = {f"weights.{part}": what for part, what in summary.provenance.items()}
-    weights |= {"labels": told(summary.provenance)} if summary.provenance else {}
+    weights |= {"provenance": describe(summary.provenance)} if summary.provenance else {}
     ctx.params(
         {"method": method, "kind": kind, "image_size": summary.image_size, "pairs": summary.pairs} | weights
     )

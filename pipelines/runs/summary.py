@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from models.provenance import told
+from models.provenance import describe
 from pipelines.engine.plan import NodePlan
 from pipelines.eval.methods import BASELINES
 from storage.families import Artifact
@@ -67,7 +67,7 @@ def score_table(records: Records) -> list[str]:
         cells = [found.get((name, method)) for method in (*models, *baselines)]
         lines.append("".join([f"{name:<16}", *(f"{_cell(c):>20}" for c in cells)]))
     missing_nets = [r for r in found.values() if r["value"] is None and r["method"] in models]
-    notes = [f"  {r['method']}: {told(r['provenance'])}" for r in found.values() if r.get("provenance")]
+    notes = [f"  {r['method']}: {describe(r['provenance'])}" for r in found.values() if r.get("provenance")]
     parts = [r for r in found.values() if r.get("missing") and r["value"] is not None]
     for name in dict.fromkeys(r["name"] for r in parts):
         n, missing = min((r["n"], r["missing"]) for r in parts if r["name"] == name)

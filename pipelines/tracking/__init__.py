@@ -18,7 +18,7 @@ Events are flat dicts with `type`, `time` (seconds since the epoch) and `run_id`
 | node_started | node, key, [node_key], [kind], [reasons], [params: {config path: value}], |
 | | [weights: {id: sha256}], [inputs: {upstream: {key, digest}}], [counts] |
 | node_cached | node, key, [state] |
-| params | node, values ([labels: what weights are not the published ones]: also a tag of the parent) |
+| params | node, values ([provenance: what weights are not the published ones]: also a tag of the parent) |
 | metrics | node, values, step (None = final: also on the parent) |
 | node_finished | node, status: FINISHED, FAILED or KILLED, [key], [digest], [seconds], [counts], [steps], |
 | | [rejects: [{unit, code, reason}]], [folder, files: names in it], [error], [detail] |

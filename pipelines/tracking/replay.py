@@ -295,8 +295,8 @@ class Replayer:
     def _on_params(self, event: Event) -> None:
         if run := self._find(event["run_id"], event["node"]):
             self._params(run, flatten(event["values"]))
-        if (labels := event["values"].get("labels")) and (parent := self._find(event["run_id"], PARENT)):
-            self._tag(parent.id, {f"labels.{event['node']}": labels})  # beside the final figures there
+        if (text := event["values"].get("provenance")) and (parent := self._find(event["run_id"], PARENT)):
+            self._tag(parent.id, {f"provenance.{event['node']}": text})  # beside the final figures there
 
     def _on_metrics(self, event: Event) -> None:
         run = self._find(event["run_id"], event["node"])

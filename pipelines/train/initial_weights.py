@@ -58,14 +58,14 @@ def initial_weights(ctx: Context, model: str, phase: Phase) -> tuple[dict[str, T
     """What the phase begins with, of all its sources -> tensors (`net.`, `ema.`, `optim.`;
     pipelines/train/state.py), and what is known of them."""
     found: dict[str, Tensor] = {}
-    labels: dict[str, str] = {}
+    provenances: dict[str, str] = {}
     released: set[str] = set()
     done: list[int] = []
     opened = {source.name: _open(ctx, model, phase, source) for source in phase.sources.values()}
     for part, source in phase.sources.items():
         tensors, about = opened[source.name]
         chosen = _choose(tensors, part, source, phase, f"train.{model}.{phase.name}")
-        labels = provenance.after(labels, provenance.read(about))
+        provenances = provenance.combine(provenances, provenance.from_metadata(about))
         if source.released is not None:
             released |= {part_of(name.partition(".")[2]) for name in chosen}
         elif source.phase and phase.resume_optimizers:
@@ -78,7 +78,7 @@ def initial_weights(ctx: Context, model: str, phase: Phase) -> tuple[dict[str, T
             done.append(steps_done(states, about, phase))
         found |= chosen
     names = dict.fromkeys(source.name for source in phase.sources.values())
-    about = {"phase": ", ".join(names), "released": sorted(released), **provenance.written(labels)}
+    about = {"phase": ", ".join(names), "released": sorted(released), **provenance.to_metadata(provenances)}
     return found, about | {"step": max(done, default=0), "steps_before": 0}
 
 
@@ -87,8 +87,8 @@ def _open(ctx: Context, model: str, phase: Phase, source: Source) -> tuple[dict[
         return checkpoints.load(_checkpoint(ctx, model, source.phase, MODEL))
     released = load_spec(model).released[source.released or ""]
     files = {name: path_of(ctx.store, name) for name in released.files}
-    tensors, labels = resolve(released.reader)(files, getattr(ctx.config, model), phase)
-    return tensors, {"labels": labels}
+    tensors, provenances = resolve(released.reader)(files, getattr(ctx.config, model), phase)
+    return tensors, {"provenance": provenances}
 
 
 def _choose(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from models.api import Phase
 from models.errors import InvalidSettings
-from models.provenance import told
+from models.provenance import describe
 from models.spec import Reads, load_spec
 from pipelines.dataset.clips import Clips
 from pipelines.errors import UserError
@@ -203,9 +203,9 @@ def publish(ctx: Context, job: Job) -> None:
         ctx.metrics({f"final/best_{figure}": about["best"][0], "final/best_step": about["best"][1]})
     latest, scores = _join_lines(store, ctx.out / METRICS)
     (ctx.out / SAMPLES).write_bytes(store.read(SAMPLES))
-    if about["labels"]:
-        text = told(about["labels"])
-        ctx.params({f"net.{part}": label for part, label in about["labels"].items()} | {"labels": text})
+    if about["provenance"]:
+        text = describe(about["provenance"])
+        ctx.params({f"net.{part}": text for part, text in about["provenance"].items()} | {"provenance": text})
         ctx.progress(job.phase.steps, job.phase.steps, f"{note(latest)} [{text}]")
     if scores:
         ctx.metrics({f"final/{name}": value for name, value in scores.items()})

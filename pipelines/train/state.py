@@ -106,11 +106,11 @@ class State:
                 f"{self.job.node} cannot start from {about.get('phase')}: it brings unknown tensors "
                 f"{found.unexpected_keys[:3]}, lacks the frozen parts {missing}, has only a share of {half}"
             )
-        before = provenance.trained_on(provenance.read(about), self._parts(), phase.trainable)
+        before = provenance.after_training(provenance.from_metadata(about), self._parts(), phase.trainable)
         first = next(iter(phase.active_updates.values()))
         if set(about.get("released", ())) & set(first.scales):  # trained with all that is published
             before = dict.fromkeys(self.provenance, provenance.AS_PUBLISHED) | before
-        self.provenance = provenance.after(before, self.provenance)
+        self.provenance = provenance.combine(before, self.provenance)
         self.ema = RunningMeans(self.parameters, phase.ema_parts)
         self._restore_means(tensors)
         if phase.resume_optimizers:
@@ -141,7 +141,7 @@ class State:
             "phase": self.job.phase.name,
             "step": self.step,
             "steps_before": self.steps_before,
-            **provenance.written(self.provenance),
+            **provenance.to_metadata(self.provenance),
             **self.task.describe(),
         }
 
@@ -174,7 +174,7 @@ class State:
         self._restore_optimizers(tensors)
         self._restore_means(tensors)
         self.task.load_state(_under("task.", tensors))
-        self.step, self.provenance = about["step"], provenance.read(about)
+        self.step, self.provenance = about["step"], provenance.from_metadata(about)
         self.steps_before = steps_done(tensors, about, self.job.phase) - self.step
         value, step = about.get("best", (None, 0))
         self.best = None if value is None else (value, step)

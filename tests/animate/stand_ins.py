@@ -18,7 +18,7 @@ SIDE = 32
 SINE = ("-f", "lavfi", "-i", "sine=frequency=220:sample_rate=44100:duration=2", "-map", "0:v", "-map", "1:a")
 NET = Architecture(image_size=32, width=4, hidden=8)
 ABOUT = {
-    "model": "headgan", "phase": "decay", "architecture": asdict(NET), "labels": {"tokens": "none"},
+    "model": "headgan", "phase": "decay", "architecture": asdict(NET), "provenance": {"tokens": "none"},
     "head": "analytic_head", "identity": "clip_mean", "shading": "smooth", "hearing": asdict(Hearing()),
     "speech": {"encoder": "headgan", "audio_align": "centred", "dtype": "float32"},
 }  # fmt: skip
@@ -33,7 +33,7 @@ class Mirror:
     """A model that shows the driving square itself: what goes in can be compared with what comes out."""
 
     def __init__(self, batch=8):
-        self.image_size, self.batch, self.labels = SIDE, batch, {"net": "none"}
+        self.image_size, self.batch, self.provenance = SIDE, batch, {"net": "none"}
         self.reads, self.nets, self.speech_settings, self.needs_full_video, self.notes = (), (), {}, False, []
         self.asked, self.drawn = 0, []
 

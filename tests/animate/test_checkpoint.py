@@ -24,4 +24,4 @@ def test_a_run_gives_its_last_trained_phase_and_its_way_of_cropping(
     assert found.files[""] == folder / "model.safetensors"
     assert (found.clips.margin, found.clips.size) == (0.2, 128)
     assert "trained with other settings" in messages[0]
-    assert found.load("cpu", "fp32").labels == {"net": "untrained"}
+    assert found.load("cpu", "fp32").provenance == {"net": "untrained"}

@@ -90,7 +90,7 @@ def test_the_same_inputs_give_the_same_bytes(make, videos):
 
 
 def test_the_file_says_that_it_is_synthetic_and_plays_before_it_is_all_there(make, videos):
-    tags = {"comment": "Synthetic media", "digitalSourceType": "x", "reenact.labels": "y"}
+    tags = {"comment": "Synthetic media", "digitalSourceType": "x", "reenact.provenance": "y"}
     out, _ = make(videos["silent"], tags=tags)
     with av.open(str(out)) as container:
         assert tags.items() <= container.metadata.items()

@@ -82,7 +82,7 @@ def views_of(device):
     return Views(
         sources=some(1, side=SIDE), target=some(side=SIDE), sources1=some(1), sources2=some(1),
         driving=some(), driving_tight=some(),
-        sources2_whole=some(1), driving2_whole=some(),
+        sources2_full=some(1), driving2_full=some(),
         crop=torch.full((1, 4), 0.1, device=device),
         source_moved=yes, driving_moved=yes, tight=yes,
     )  # fmt: skip
@@ -110,7 +110,7 @@ class Fast:
         if phase == "warmup":
             found = self.task.step(self.views, self.queries)
         else:
-            found = self.task.whole_step(self.views, Lattice(self.corner, SIDE))
+            found = self.task.image_losses(self.views, Lattice(self.corner, SIDE))
         return {name: term() for name, term in found.items()}
 
     def step(self, phase):

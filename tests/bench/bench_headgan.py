@@ -31,14 +31,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.headgan import losses
 from models.headgan.blocks import fold
-from models.headgan.conditions import Faces
+from models.headgan.conditions import FaceRenderer
 from models.headgan.config import DiscriminatorConfig, Hearing, Terms, supplement
 from models.headgan.discriminator import mouth_centre
 from models.headgan.motion import explicit_motion
 from models.headgan.network import Generator
 from models.headgan.phases import ADVERSARIAL
 from models.headgan.task import HeadGanTask
-from models.headgan.visualize import taken
+from models.headgan.visualize import to_images
 from models.onednn import linear
 from models.perception import vgg19
 from models.perception.head.default_head import load_analytic
@@ -159,8 +159,8 @@ class Plain:
             for some in (discriminators, self.net.parameters())
         ]
         head = load_analytic({})
-        batch, faces = batch_of_one(head), Faces(head, SIDE)
-        nmfc, images = faces.nmfc(batch["packed"]), taken(batch["frames"], SIDE)
+        batch, faces = batch_of_one(head), FaceRenderer(head, SIDE)
+        nmfc, images = faces.nmfc(batch["packed"]), to_images(batch["frames"], SIDE)
         self.given = self.code.Given(
             window=nmfc[:, 1:].flatten(1, 2),
             told=nmfc[:, 0],

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.headgan.conditions import Faces
+from models.headgan.conditions import FaceRenderer
 from models.perception.head.morphable import MorphableModel
 from models.perception.head.pose import euler_to_rotation
 from models.perception.head.raster import rasterize as rasterize_numpy
@@ -71,7 +71,7 @@ def spent(work, times=7, clock=time.process_time):
 @pytest.mark.bench
 @pytest.mark.usefixtures("one_thread")
 def test_75k_triangles_on_one_core(face):
-    drawn, heads = Faces(face, SIDE), packed(4)
+    drawn, heads = FaceRenderer(face, SIDE), packed(4)
     points = drawn._placed(heads, drawn.mean, drawn.basis)
     mesh, plain = drawn.faces, points[0].double().numpy()
     alone = spent(lambda: rasterize(points[:1], mesh, SIDE, SIDE))
@@ -91,7 +91,7 @@ def test_75k_triangles_on_one_core(face):
 @pytest.mark.bench
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_75k_triangles_on_a_gpu(face):
-    drawn, heads = Faces(face, SIDE, device="cuda"), packed(32).cuda()
+    drawn, heads = FaceRenderer(face, SIDE, device="cuda"), packed(32).cuda()
 
     def work():
         drawn.nmfc(heads)

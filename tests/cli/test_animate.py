@@ -28,7 +28,7 @@ def test_the_command_makes_a_video_that_tells_its_weights(checkpoint, videos, so
     assert "fsrt · net: untrained" in done.output
     with av.open(str(out)) as container:
         tags = container.metadata
-    assert tags["reenact.labels"] == "net: untrained"
+    assert tags["reenact.provenance"] == "net: untrained"
     assert tags["reenact.motion"] == "relative, adapt-scale"
     assert tags["reenact.checkpoint_sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     assert tags["digitalSourceType"].endswith("/trainedAlgorithmicMedia")

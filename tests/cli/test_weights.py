@@ -40,7 +40,7 @@ NET = Architecture(
 def trained(tmp_path):
     """model.safetensors of a phase, and its tensors."""
     tensors = Fsrt(NET).state_dict()
-    facts = {"model": "fsrt", "phase": "warmup", "step": 3, "labels": {}, "architecture": asdict(NET)}
+    facts = {"model": "fsrt", "phase": "warmup", "step": 3, "provenance": {}, "architecture": asdict(NET)}
     checkpoints.save(tmp_path / "model.safetensors", tensors, facts)
     return tmp_path / "model.safetensors", tensors
 

@@ -74,7 +74,7 @@ class HalfWay:
 
     def __init__(self) -> None:
         self.image_size = 32
-        self.labels = {"kp_detector": "distilled from dlib landmarks"}
+        self.provenance = {"kp_detector": "distilled from dlib landmarks"}
 
     def ready(self, nets: Mapping[str, Any], device: str) -> HalfWay:
         """As pipelines.eval.evaluated_models.EvaluatedModel."""

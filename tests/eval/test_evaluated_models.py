@@ -29,7 +29,7 @@ def net():
 def checkpoint(net, tmp_path_factory):
     """Of the tiny FSRT with initial weights."""
     path = tmp_path_factory.mktemp("checkpoint") / "model.safetensors"
-    about = {"model": "fsrt", "architecture": asdict(tiny()), "labels": {"kp_detector": "random"}}
+    about = {"model": "fsrt", "architecture": asdict(tiny()), "provenance": {"kp_detector": "random"}}
     state = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
     save_file(state, path, metadata={"reenact": json.dumps(about)})
     return path
@@ -45,7 +45,7 @@ class Clip:
 def test_a_checkpoint_drives_a_clip(checkpoint):
     reenactor = load({"renderer": checkpoint}).ready({}, "cpu")
     assert reenactor.drive(ClipFrames(Clip(), [0]), ClipFrames(Clip(), [1, 2])).shape == (2, 64, 64, 3)
-    assert reenactor.labels == {"kp_detector": "random"}
+    assert reenactor.provenance == {"kp_detector": "random"}
 
 
 def test_a_model_is_loaded_once_a_worker(checkpoint):
@@ -82,7 +82,7 @@ def test_released_weights_are_published_as_a_checkpoint_that_drives(
     publish_released(context, "fsrt", "fsrt_vox")
     reenactor = load({"renderer": tmp_path / "out" / "model.safetensors"}).ready({}, "cpu")
     assert reenactor.drive(ClipFrames(Clip(), [0]), ClipFrames(Clip(), [1])).shape == (1, 64, 64, 3)
-    assert set(reenactor.labels.values()) == {"from fsrt_vox", "from fsrt_kp"}
+    assert set(reenactor.provenance.values()) == {"from fsrt_vox", "from fsrt_kp"}
 
 
 def test_released_weights_that_are_not_there_name_how_to_import_them(

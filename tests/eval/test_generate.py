@@ -39,7 +39,7 @@ def test_a_model_gives_the_driving_frames_of_the_pair(half_way, unit, pair):
     (sample,) = generate.generate(unit, SIZE, {"model": half_way}, RUNTIME)
     assert sample["__key__"] == pair.id
     assert sample["frames"].images().shape == (6, 32, 32, 3)
-    assert sample["method"] == {"provenance": half_way.labels, "image_size": 32}
+    assert sample["method"] == {"provenance": half_way.provenance, "image_size": 32}
 
 
 def test_frames_are_kept_without_loss(half_way, unit):

@@ -103,9 +103,9 @@ def test_the_node_reports_its_figures_and_the_state_of_the_weights(road):
     toy = road.scores["toy"]
     assert toy.figures["eval/l1"] == pytest.approx(value(road, "toy", "l1"), rel=1e-12)
     assert toy.facts["weights.kp_detector"] == "distilled from dlib landmarks"
-    assert toy.facts["labels"] == "kp_detector distilled from dlib landmarks"
+    assert toy.facts["provenance"] == "kp_detector distilled from dlib landmarks"
     assert toy.seen[-1] == (4, 4)
-    assert "labels" not in road.scores["codec"].facts
+    assert "provenance" not in road.scores["codec"].facts
 
 
 def test_the_summary_counts_pairs_and_frames_and_names_the_inputs(road):

@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from models.checkpoint_metadata import labels_of, printable, settings
+from models.checkpoint_metadata import parse_provenance, parse_settings, printable
 from models.errors import InvalidFile
 
 
@@ -26,8 +26,8 @@ class Outer:
 def test_settings_are_those_of_the_dataclass_and_lists_become_tuples():
     described = {"count": 2, "kind": "b", "flag": True, "sizes": [3, 4], "inner": {"share": 1}}
     wanted = Outer(count=2, kind="b", flag=True, sizes=(3, 4), inner=Inner(share=1))
-    assert settings(Outer, described, "net") == wanted
-    assert settings(Outer, {}, "net") == Outer()
+    assert parse_settings(Outer, described, "net") == wanted
+    assert parse_settings(Outer, {}, "net") == Outer()
 
 
 @pytest.mark.parametrize(
@@ -48,28 +48,28 @@ def test_settings_are_those_of_the_dataclass_and_lists_become_tuples():
 )
 def test_what_is_no_setting_is_told_by_its_name(described, message):
     with pytest.raises(InvalidFile, match=f"^{message}$"):
-        settings(Outer, described, "net")
+        parse_settings(Outer, described, "net")
 
 
 def test_labels_are_those_of_the_metadata():
-    assert labels_of({"labels": {"net": "from vox, é"}}) == {"net": "from vox, é"}
+    assert parse_provenance({"provenance": {"net": "from vox, é"}}) == {"net": "from vox, é"}
 
 
 @pytest.mark.parametrize(
     "about",
     [
         {},
-        {"labels": "net"},
-        {"labels": {"net": 1}},
-        {"labels": {"a\nb": "c"}},
-        {"labels": {"a": "\u202e"}},
-        {"labels": {"net": "x" * 201}},
-        {"labels": {str(i): "" for i in range(101)}},
+        {"provenance": "net"},
+        {"provenance": {"net": 1}},
+        {"provenance": {"a\nb": "c"}},
+        {"provenance": {"a": "\u202e"}},
+        {"provenance": {"net": "x" * 201}},
+        {"provenance": {str(i): "" for i in range(101)}},
     ],
 )
 def test_labels_other_than_short_printable_texts_are_refused(about):
-    with pytest.raises(InvalidFile, match=r"^labels.* expected .* texts"):
-        labels_of(about)
+    with pytest.raises(InvalidFile, match=r"^provenance.* expected .* texts"):
+        parse_provenance(about)
 
 
 def test_what_steers_a_terminal_is_spelled_out_and_long_texts_are_cut():

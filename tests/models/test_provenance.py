@@ -10,16 +10,16 @@ from models import provenance
 from models.spec import load_spec
 
 NONE, REAL, RANDOM = (
-    provenance.of_losses(net and SimpleNamespace(name=net)) for net in (None, "vgg19", "vgg19_random")
+    provenance.of_loss_net(net and SimpleNamespace(name=net)) for net in (None, "vgg19", "vgg19_random")
 )
 
 
 def through(*phases: dict[str, str]) -> dict[str, str]:
-    """The labels that people see after these phases, each of which starts from the checkpoint before it."""
-    about = provenance.written(phases[0])
+    """The provenance that people see after these phases, each of which starts from the checkpoint before it."""
+    about = provenance.to_metadata(phases[0])
     for now in phases[1:]:
-        about = provenance.written(provenance.after(provenance.read(about), now))
-    return about["labels"]
+        about = provenance.to_metadata(provenance.combine(provenance.from_metadata(about), now))
+    return about["provenance"]
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_random_stays_and_not_used_goes_once_it_was_used(used, told):
     assert after == {"kp_detector": "distilled"} | ({"vgg19": told} if told else {})
 
 
-def test_labels_of_parts_that_a_phase_says_nothing_of_stay():
+def test_parts_that_a_phase_does_not_name_keep_their_provenance():
     assert through({"kp_detector": "distilled"}, {}) == {"kp_detector": "distilled"}
 
 
@@ -56,25 +56,25 @@ FSRT, HEADGAN = (
 
 def test_of_a_net_in_two_files_only_the_part_that_learns_is_fine_tuned():
     released = {"net": "from fsrt_vox", "kp_detector": "from fsrt_kp"}
-    tuned = provenance.trained_on(released, FSRT, ("decoder",))
+    tuned = provenance.after_training(released, FSRT, ("decoder",))
     assert tuned == {"net": "fine-tuned from fsrt_vox", "kp_detector": "from fsrt_kp"}
-    assert provenance.trained_on(tuned, FSRT, ("encoder",)) == tuned
-    detector = provenance.trained_on(released, FSRT, ("kp_detector",))
+    assert provenance.after_training(tuned, FSRT, ("encoder",)) == tuned
+    detector = provenance.after_training(released, FSRT, ("kp_detector",))
     assert detector == {"net": "from fsrt_vox", "kp_detector": "fine-tuned from fsrt_kp"}
 
 
 def test_a_generator_is_fine_tuned_with_its_discriminators():
     released = {"generator": "from headgan_vox", "image_discriminator": "from headgan_vox_d"}
-    tuned = provenance.trained_on(released, HEADGAN, HEADGAN)
+    tuned = provenance.after_training(released, HEADGAN, HEADGAN)
     assert set(tuned.values()) == {"fine-tuned from headgan_vox", "fine-tuned from headgan_vox_d"}
 
 
-def test_other_labels_are_not_fine_tuned():
-    assert provenance.trained_on({"kp_detector": "distilled"}, FSRT, FSRT) == {"kp_detector": "distilled"}
+def test_other_provenances_are_not_fine_tuned():
+    assert provenance.after_training({"kp_detector": "distilled"}, FSRT, FSRT) == {"kp_detector": "distilled"}
 
 
 def test_in_one_line():
     assert (
-        provenance.told({"vgg19": "random", "kp_detector": "distilled"})
+        provenance.describe({"vgg19": "random", "kp_detector": "distilled"})
         == "kp_detector distilled, vgg19 random"
     )

@@ -6,7 +6,7 @@ from storage.checkpoints import StepCheckpoints
 from storage.errors import Damaged, InvalidInput
 
 TENSORS = {"b": torch.arange(6.0).view(2, 3), "a": torch.tensor(3, dtype=torch.int64)}
-ABOUT = {"step": 4, "labels": {"z": "1", "a": "2"}, "sizes": [1, 2]}
+ABOUT = {"step": 4, "provenance": {"z": "1", "a": "2"}, "sizes": [1, 2]}
 
 
 def test_what_is_saved_comes_back(tmp_path):

@@ -31,7 +31,7 @@ def pipeline_events(run: str = "r1", start: float = 1000.0) -> list[dict[str, An
         {"type": "node_started", "node": "eval.toy", "key": "e1",
          "inputs": {"train.toy.warmup": {"key": "t1", "digest": "t" * 64}}},
         {"type": "params", "node": "eval.toy",
-         "values": {"weights.kp_detector": "distilled", "labels": "kp_detector distilled, vgg19 random"}},
+         "values": {"weights.kp_detector": "distilled", "provenance": "kp_detector distilled, vgg19 random"}},
         {"type": "metrics", "node": "eval.toy", "values": {"eval/psnr_frame": 21.5}, "step": None},
         {"type": "node_finished", "node": "eval.toy", "status": "FINISHED", "key": "e1", "digest": "e" * 64,
          "seconds": 1.0, "folder": "whole", "files": ["grid.png", "metrics.json"]},

@@ -69,7 +69,7 @@ def test_final_figures_stand_on_the_parent_too(replayed):
 
 
 def test_labels_stand_beside_the_final_figures_of_the_parent(replayed):
-    assert runs(replayed)["(run)"].data.tags["labels.eval.toy"] == "kp_detector distilled, vgg19 random"
+    assert runs(replayed)["(run)"].data.tags["provenance.eval.toy"] == "kp_detector distilled, vgg19 random"
 
 
 def test_labels_and_weight_digests_are_recorded(replayed):

@@ -22,7 +22,7 @@ def published(folder: Path, step: int = 7, **values: float) -> FakeArtifact:
     """A phase's artifact: model and state, one number a part."""
     folder.mkdir()
     weights = {f"{part}.w": torch.tensor([value]) for part, value in values.items()}
-    about = {"phase": folder.name, "step": step, "steps_before": 3, "labels": {folder.name: "distilled"}}
+    about = {"phase": folder.name, "step": step, "steps_before": 3, "provenance": {folder.name: "distilled"}}
     checkpoints.save(folder / "model.safetensors", weights, about)
     states = {f"optim.{part}.w.exp_avg": 10 * tensor for part, tensor in (
         (name.partition(".")[0], tensor) for name, tensor in weights.items())}  # fmt: skip
@@ -49,7 +49,7 @@ def test_each_part_comes_from_its_own_source(context):
     found, about = begun(context, init={"encoder": "first", "decoder": "other"})
     assert found == {"net.encoder.w": 1.0, "net.decoder.w": 3.0}
     assert about["phase"] == "first, other"
-    assert about["labels"] == {"first": "distilled", "other": "distilled"}
+    assert about["provenance"] == {"first": "distilled", "other": "distilled"}
 
 
 def test_a_part_begins_raw_or_as_the_running_mean(context):

@@ -89,7 +89,7 @@ def test_what_a_phase_publishes(lab):
     )
     state, about = checkpoints.load(context.out / "model.safetensors")
     assert (about["model"], about["phase"], about["step"]) == ("fsrt", "warmup", 6)
-    assert about["labels"] == {"kp_detector": "distilled"}
+    assert about["provenance"] == {"kp_detector": "distilled"}
     started = load_file(artifact.path("model.safetensors"))
     frozen = {name: tensor for name, tensor in state.items() if name.startswith("kp_detector.")}
     assert frozen.keys() == started.keys()
@@ -119,7 +119,7 @@ def test_figures_reach_the_run_as_they_appear(lab):
     assert {"held_out/l1", "held_out/psnr", "held_out/copy_psnr"} <= set(by_step[4])
     assert "final/held_out/psnr" in by_step[None]
     assert context.seen["progress"][-1][:2] == (6, 6)
-    assert {"net.kp_detector": "distilled", "labels": "kp_detector distilled"} in context.seen["params"]
+    assert {"net.kp_detector": "distilled", "provenance": "kp_detector distilled"} in context.seen["params"]
     assert context.seen["progress"][-1][2].endswith(" [kp_detector distilled]")
     assert not any(
         "speed" in name for line in lines(context) for name in line

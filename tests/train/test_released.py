@@ -48,7 +48,7 @@ def test_a_phase_starts_from_released_weights(lab, imported):
     assert after.keys() == before.keys()
     moved = {name.split(".")[0] for name in after if not torch.equal(after[name], before[name])}
     assert moved == {"decoder"}
-    assert about["labels"] == {"net": "fine-tuned from fsrt_vox", "kp_detector": "from fsrt_kp"}
+    assert about["provenance"] == {"net": "fine-tuned from fsrt_vox", "kp_detector": "from fsrt_kp"}
 
 
 def test_a_detector_that_was_released_replaces_the_first_phase(lab, imported):
@@ -58,7 +58,7 @@ def test_a_detector_that_was_released_replaces_the_first_phase(lab, imported):
     frozen = [name for name in after if name.startswith("kp_detector.")]
     assert frozen
     assert all(torch.equal(after[name], before[name]) for name in frozen)
-    assert about["labels"] == {"kp_detector": "from fsrt_kp"}
+    assert about["provenance"] == {"kp_detector": "from fsrt_kp"}
 
 
 def test_a_phase_uses_released_weights_as_a_frozen_net_beside_its_own(lab, imported):
@@ -82,7 +82,7 @@ def test_a_released_net_had_its_perceptual_loss(lab, imported, start, told):
     context = lab.context(
         "perceptual", init=f"weights.{start}", resume_optimizers=False, steps=1, losses={"pixel": Loss(1.0)}
     )
-    assert checkpoints.load(lab.run(context).out / "model.safetensors")[1]["labels"] == told
+    assert checkpoints.load(lab.run(context).out / "model.safetensors")[1]["provenance"] == told
 
 
 def test_weights_of_another_architecture_stop_before_training(lab, imported):

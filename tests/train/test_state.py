@@ -95,11 +95,11 @@ def test_checkpoints_remember_what_was_as_published(tmp_path):
     state = State(job(tmp_path, phase(1)), torch.device("cpu"))
     state.provenance = {"vgg19": "", "tokens": "none"}
     tensors, about = state.saved()
-    assert about["labels"] == {"tokens": "none"}
+    assert about["provenance"] == {"tokens": "none"}
     later = State(job(tmp_path, phase(1, init="first")), torch.device("cpu"))
     later.provenance = {"vgg19": "not used"}
     later._begin(tensors, about)
-    assert later.saved()[1]["labels"] == {"tokens": "none"}
+    assert later.saved()[1]["provenance"] == {"tokens": "none"}
 
 
 def test_the_best_weights_are_those_of_the_highest_psnr(tmp_path):

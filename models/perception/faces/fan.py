@@ -65,8 +65,8 @@ def windows(boxes: np.ndarray) -> Windows:
         shift = (SIDE * (-centre / side[:, None] + 0.5)).astype(np.float32)
         inverse = np.float32(1) / zoom
         corners = [inverse * np.float32(at) - shift * inverse for at in (1, SIDE)]
-        whole = np.trunc(np.nan_to_num(np.concatenate(corners, axis=1), nan=0.0)).clip(-(2**31), 2**31)
-    return Windows(centre, side, whole.astype(np.int64))
+        integral = np.trunc(np.nan_to_num(np.concatenate(corners, axis=1), nan=0.0)).clip(-(2**31), 2**31)
+    return Windows(centre, side, integral.astype(np.int64))
 
 
 def usable(boxes: np.ndarray, corners: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -179,8 +179,8 @@ class Fan:
         at, height = peaks(heat)
         depth = torch.zeros_like(height)
         if self._depth is not None:
-            shown = torch.cat([images, spots(at * (SIDE / CELLS))], dim=1)  # (B,71,256,256)
-            depth = self._depth.run(shown, full)[: len(crops)].float() / SIDE
+            inputs = torch.cat([images, spots(at * (SIDE / CELLS))], dim=1)  # (B,71,256,256)
+            depth = self._depth.run(inputs, full)[: len(crops)].float() / SIDE
         return torch.cat([at, height[..., None], depth[..., None]], dim=2)
 
     def _heat(self, images: Tensor, full: int) -> Tensor:

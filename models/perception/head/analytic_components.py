@@ -12,14 +12,14 @@ EYE_X = 0.42
 BLINK_SIGMAS = 2.0  # a blink of this many sigmas closes the eye
 
 
-def rise(value: np.ndarray, low: float, high: float) -> np.ndarray:
+def smoothstep(value: np.ndarray, low: float, high: float) -> np.ndarray:
     """Smooth step: 0 below low, 1 above high."""
     t = np.clip((value - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def fall(value: np.ndarray, low: float, high: float) -> np.ndarray:
-    return 1 - rise(value, low, high)
+def smoothstep_down(value: np.ndarray, low: float, high: float) -> np.ndarray:
+    return 1 - smoothstep(value, low, high)
 
 
 class Bumps:
@@ -28,7 +28,7 @@ class Bumps:
     def __init__(self, points: np.ndarray):
         self.x, self.y, self.z = points.T
         self.sign = np.tanh(self.x / 0.03)
-        self.face = rise(self.z, -0.1, 0.4)
+        self.face = smoothstep(self.z, -0.1, 0.4)
 
     def at(self, x: float, y: float, sx: float, sy: float) -> np.ndarray:
         return self.face * np.exp(-(((np.abs(self.x) - x) / sx) ** 2) - ((self.y - y) / sy) ** 2)
@@ -45,15 +45,17 @@ def identity_components(points: np.ndarray, kind: np.ndarray) -> dict[str, np.nd
     """-> name -> displacement (N,3) of one sigma."""
     b = Bumps(points)
     ax, y, z = np.abs(b.x), b.y, b.z
-    head = rise(y, -2.3, -1.7)
+    head = smoothstep(y, -2.3, -1.7)
     eyes, nose, mouth = b.at(EYE_X, 0, 0.22, 0.2), b.at(0, -0.5, 0.22, 0.25), b.at(0, MOUTH_Y, 0.45, 0.2)
     tip = b.at(0, -0.45, 0.14, 0.25)
     return {
         "head_width": b.offset(out=0.05 * ax * head),
-        "face_length": b.offset(up=0.035 * y * rise(-y, 0, 1) * head),
+        "face_length": b.offset(up=0.035 * y * smoothstep(-y, 0, 1) * head),
         "head_depth": b.offset(front=0.05 * z * head),
-        "jaw_width": b.offset(out=0.09 * ax * rise(-y, 0.4, 1.2) * head * rise(z, -0.6, 0)),
-        "chin_length": b.offset(up=-0.05 * rise(-y, 1.05, 1.5) * b.face * fall(ax, 0.2, 0.8)),
+        "jaw_width": b.offset(out=0.09 * ax * smoothstep(-y, 0.4, 1.2) * head * smoothstep(z, -0.6, 0)),
+        "chin_length": b.offset(
+            up=-0.05 * smoothstep(-y, 1.05, 1.5) * b.face * smoothstep_down(ax, 0.2, 0.8)
+        ),
         "chin_projection": b.offset(front=0.07 * b.at(0, -1.45, 0.45, 0.3)),
         "nose_length": b.offset(up=-0.035 * nose, front=0.01 * nose),
         "nose_width": b.offset(out=0.045 * np.minimum(ax / 0.15, 1.5) * b.at(0.12, -0.53, 0.14, 0.16)),
@@ -67,7 +69,7 @@ def identity_components(points: np.ndarray, kind: np.ndarray) -> dict[str, np.nd
         "cheek_fullness": b.offset(
             out=0.05 * b.at(0.72, -0.7, 0.25, 0.35), front=0.05 * b.at(0.6, -0.7, 0.25, 0.35)
         ),
-        "forehead_height": b.offset(up=0.07 * rise(y, 0.35, 1.2)),
+        "forehead_height": b.offset(up=0.07 * smoothstep(y, 0.35, 1.2)),
     }
 
 
@@ -75,20 +77,22 @@ def _jaw_weight(b: Bumps, side: np.ndarray, kind: np.ndarray) -> np.ndarray:
     """(N,) 1 where a vertex moves with the mandible, 0 where it stays with the skull."""
     ax = np.abs(b.x)
     corner = 0.28  # share of the motion at the mouth's corners
-    depth = rise(MOUTH_Y + 0.08 - b.y, 0, 0.5) * rise(b.z, -0.15, 0.55)
+    depth = smoothstep(MOUTH_Y + 0.08 - b.y, 0, 0.5) * smoothstep(b.z, -0.15, 0.55)
     lens = np.sqrt(np.maximum(0, 1 - (ax / MOUTH_X) ** 2))
     lip = corner + (1 - corner) * lens
-    near = fall(ax, MOUTH_X, MOUTH_X + 0.3)
-    below = np.maximum(depth, lip * near * fall(MOUTH_Y - b.y, 0.1, 0.5) * b.face)
+    near = smoothstep_down(ax, MOUTH_X, MOUTH_X + 0.3)
+    below = np.maximum(depth, lip * near * smoothstep_down(MOUTH_Y - b.y, 0.1, 0.5) * b.face)
     above = (
         corner
         * np.exp(-(((ax - MOUTH_X - 0.03) / 0.13) ** 2))
         * np.exp(-((np.maximum(0, b.y - MOUTH_Y) / 0.12) ** 2))
     )
-    weight = np.where(side < 0, below, np.maximum(above * b.face, depth * rise(ax, MOUTH_X, MOUTH_X + 0.15)))
-    weight *= rise(b.y, -2.2, -1.6) * rise(b.z, 0.0, 0.45)
+    weight = np.where(
+        side < 0, below, np.maximum(above * b.face, depth * smoothstep(ax, MOUTH_X, MOUTH_X + 0.15))
+    )
+    weight *= smoothstep(b.y, -2.2, -1.6) * smoothstep(b.z, 0.0, 0.45)
     weight = np.where(kind == "lower_teeth", 1, weight)
-    weight = np.where(kind == "interior", 0.5 * rise(MOUTH_Y - b.y, 0, 0.4), weight)
+    weight = np.where(kind == "interior", 0.5 * smoothstep(MOUTH_Y - b.y, 0, 0.4), weight)
     return np.where(
         np.isin(kind, ["upper_teeth", "eye_left", "eye_right", "ear_left", "ear_right"]), 0, weight
     )
@@ -105,8 +109,8 @@ def expression_components(
     corners = skin * b.at(MOUTH_X, MOUTH_Y, 0.17, 0.16)
     lips = skin * b.at(0, MOUTH_Y, 0.4, 0.14)
     inward = np.minimum(ax / MOUTH_X, 1)
-    upper = skin * np.where(side > 0, b.at(0, MOUTH_Y, 0.25, 0.11), 0) * fall(ax, 0.15, MOUTH_X)
-    lower = skin * np.where(side < 0, b.at(0, MOUTH_Y, 0.25, 0.13), 0) * fall(ax, 0.15, MOUTH_X)
+    upper = skin * np.where(side > 0, b.at(0, MOUTH_Y, 0.25, 0.11), 0) * smoothstep_down(ax, 0.15, MOUTH_X)
+    lower = skin * np.where(side < 0, b.at(0, MOUTH_Y, 0.25, 0.13), 0) * smoothstep_down(ax, 0.15, MOUTH_X)
     lid = opening / -BLINK_SIGMAS
     return {
         "jaw_open": b.offset(up=-0.15 * jaw, front=-0.05 * jaw),
@@ -137,4 +141,4 @@ def lip_mask(x: np.ndarray, y: np.ndarray, soft: float = 0.02) -> np.ndarray:
     top = MOUTH_Y + (0.098 - 0.022 * np.exp(-((ax / 0.045) ** 2))) * lens**0.9
     bottom = MOUTH_Y - 0.145 * lens
     edge = np.minimum(top - y, y - bottom)
-    return rise(edge, -soft, soft) * (ax < MOUTH_X + 0.02)
+    return smoothstep(edge, -soft, soft) * (ax < MOUTH_X + 0.02)

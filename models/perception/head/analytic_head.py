@@ -19,10 +19,10 @@ from models.perception.head.analytic_components import (
     MOUTH_X,
     MOUTH_Y,
     expression_components,
-    fall,
     identity_components,
     lip_mask,
-    rise,
+    smoothstep,
+    smoothstep_down,
 )
 from models.perception.head.morphable import MorphableModel
 
@@ -158,7 +158,12 @@ def _skin_points() -> np.ndarray:
         t = y / CHIN_Y
         height = t * jaw_y
         # the mouth's rows stay level between its corners, where the mandible would lift them
-        height -= (t * jaw_y - y) * np.exp(-(((y - MOUTH_Y) / 0.3) ** 2)) * fall(q, 0.3, 0.7) * (~is_back)
+        height -= (
+            (t * jaw_y - y)
+            * np.exp(-(((y - MOUTH_Y) / 0.3) ** 2))
+            * smoothstep_down(q, 0.3, 0.7)
+            * (~is_back)
+        )
         z_skin = np.where(is_back, (1 - t**2) * (-1.26 * back) + t**2 * jaw_z, (1 - t**2) * z + t**2 * jaw_z)
         rows.append(np.stack([(1 - t**1.3) * sine + t**1.3 * jaw_x, height, z_skin], axis=-1))
     return np.stack(rows + _neck(np.stack([jaw_x, jaw_y, jaw_z], axis=-1), sine, cosine))
@@ -181,7 +186,7 @@ def _neck(jaw: np.ndarray, sine: np.ndarray, cosine: np.ndarray) -> list[np.ndar
 
 def _model_features(p: np.ndarray) -> np.ndarray:
     """(...,3) closed skin -> the same with brow ridge, sockets, nose, lips, cheekbones and chin."""
-    x, y, face = np.abs(p[..., 0]), p[..., 1], rise(p[..., 2], 0.1, 0.5)
+    x, y, face = np.abs(p[..., 0]), p[..., 1], smoothstep(p[..., 2], 0.1, 0.5)
 
     def bump(cx: float, cy: float, sx: float, sy: float) -> np.ndarray:
         return np.exp(-(((x - cx) / sx) ** 2) - ((y - cy) / sy) ** 2)
@@ -283,7 +288,7 @@ def _add_patches(parts: Parts) -> None:
     rim[1:-1, 1:-1] = False
     for name, sign in (("left", -1), ("right", 1)):
         # the rim is a flat skirt toward the nose, so that no gap opens at the corner of a turned head's eye
-        nose = rim * rise(-sign * dome[..., 0], 0.2, 0.7)
+        nose = rim * smoothstep(-sign * dome[..., 0], 0.2, 0.7)
         ball = dome * np.stack([1 + 0.7 * nose, np.ones_like(nose), 1 + 0.5 * nose], axis=-1)
         _add_grid(parts, f"eye_{name}", np.array([sign * EYE_X, 0, EYE_Z]) + EYE_RADIUS * ball)
         # an ear: a flat dome that looks outward and a little forward

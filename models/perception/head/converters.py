@@ -46,7 +46,7 @@ FLAME_EXP_FROM = 300
 JAW, JAW_NAMES = 2, ("jaw_x", "jaw_y", "jaw_z")
 JAW_BOUND = (0.6, 0.3, 0.3)  # radians
 LSFM_ARRAYS = ("id_basis", "exp_basis", "mean")
-ALONE = np.tile(np.array([1, 0, 0], np.float32), (68, 1))
+ONE_VERTEX = np.tile(np.array([1, 0, 0], np.float32), (68, 1))
 NEEDED = ("name", "license", "mean", "id_basis", "exp_basis", "faces", "lm68_index", "lm68_weight")
 RANKS = {"mean": 2, "id_basis": 3, "exp_basis": 3, "faces": 2, "lm68_weight": 2, "tex_basis": 3}
 _TEXTS = ("name", "license")
@@ -158,7 +158,7 @@ def bfm(path: Path) -> MorphableModel:
         exp_basis=basis("exBase", 64),
         faces=outward(mean, file.indices("tri", (None, 3), vertices, first=1).astype(np.int32)),
         lm68_index=_thrice(file.indices("keypoints", (68,), vertices, first=1, folded=True)),
-        lm68_weight=ALONE,
+        lm68_weight=ONE_VERTEX,
         tex_mean=file.numbers("meantex", (vertices, 3), folded=True).astype(np.float32) / 255,
         tex_basis=basis("texBase", None) / np.float32(255),
         regions=regions,
@@ -201,7 +201,7 @@ def tddfa(model_path: Path, faces_path: Path, statistics_path: Path) -> Morphabl
         exp_basis=basis("w_exp", sigma[52:]),
         faces=outward(mean, np.ascontiguousarray(corners)),
         lm68_index=_thrice(coordinates[:, 0] // 3),
-        lm68_weight=ALONE,
+        lm68_weight=ONE_VERTEX,
         metres_per_unit=0.1,
     )
 
@@ -232,7 +232,7 @@ def lsfm(model_path: Path, sampler_path: Path, mesh_path: Path) -> MorphableMode
         exp_basis=bases[1],
         faces=outward(mean, mesh.indices("faces", (None, 3), vertices).astype(np.int32)),
         lm68_index=_thrice(mesh.indices("lm68", (68,), vertices, folded=True)),
-        lm68_weight=ALONE,
+        lm68_weight=ONE_VERTEX,
         id_bound=np.full(bases[0].shape[-1], 0.8, np.float32),
         exp_bound=np.full(bases[1].shape[-1], 1.5, np.float32),
         dense_index=dense.indices("idxs", (None,), vertices, folded=True).astype(np.int32),
@@ -252,7 +252,7 @@ def _matlab(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def _thrice(corners: np.ndarray) -> np.ndarray:
-    """Landmarks that are vertices (68,) -> lm68_index (68,3); their weights are ALONE."""
+    """Landmarks that are vertices (68,) -> lm68_index (68,3); their weights are ONE_VERTEX."""
     return np.repeat(corners.reshape(-1)[:, None], 3, axis=1).astype(np.int32)
 
 

@@ -80,7 +80,7 @@ def rasterize(points: np.ndarray, faces: np.ndarray, height: int, width: int, cu
         depth = (
             np.einsum("fek,fe->fk", edges, z[some]) - [0, 0, near]
         ) * levels  # z as a function of the pixel
-        _draw(keys, width, some, edges, depth, x0[some], x1[some], y0[some], y1[some])
+        _rasterize_chunk(keys, width, some, edges, depth, x0[some], x1[some], y0[some], y1[some])
     pixels = np.flatnonzero(keys != np.iinfo(np.int64).max)
     triangle = keys[pixels] & ((1 << _ID_BITS) - 1)
     weights = _weights_at(pixels, width, x[triangle], y[triangle], area[triangle])
@@ -115,7 +115,7 @@ def _edges(x: np.ndarray, y: np.ndarray, area: np.ndarray) -> np.ndarray:
     return np.stack([a, b, c], axis=-1)
 
 
-def _draw(keys, width, ids, edges, depth, x0, x1, y0, y1) -> None:
+def _rasterize_chunk(keys, width, ids, edges, depth, x0, x1, y0, y1) -> None:
     """Lower `keys` (H*W,) to depth and id of these triangles wherever they cover a pixel centre."""
     # first expand to box rows, then rows to pixels: the row's part of each barycentric is then computed once
     rows = y1 - y0 + 1

@@ -62,14 +62,14 @@ class Surface:
         is.
         """
         if shading == "centroid":
-            shown = values[faces].mean(1)[self.triangle]  # (P,A)
+            colours = values[faces].mean(1)[self.triangle]  # (P,A)
         elif shading == "first":
-            shown = values[faces[:, 0]][self.triangle]
+            colours = values[faces[:, 0]][self.triangle]
         else:
             corners = values[faces[self.triangle]]  # (P,3,A)
-            shown = (corners * self.weights[..., None]).sum(1)
-        out = shown.new_zeros(self.frames * self.height * self.width, values.shape[1])
-        out[self.pixels] = shown
+            colours = (corners * self.weights[..., None]).sum(1)
+        out = colours.new_zeros(self.frames * self.height * self.width, values.shape[1])
+        out[self.pixels] = colours
         return out.view(self.frames, self.height, self.width, -1).permute(0, 3, 1, 2)
 
 
@@ -109,7 +109,7 @@ def rasterize(points: Tensor, faces: Tensor, height: int, width: int) -> Surface
     for first in range(0, frames, some):
         set_up = _set_up(points[first : first + some], faces, first, height, width)
         for part in _parts(set_up, CANDIDATES[kind]):
-            _draw(keys, part, width)
+            _rasterize_chunk(keys, part, width)
     pixels = (keys != _NOTHING).nonzero()[:, 0]
     triangle = keys[pixels] & ((1 << _ID_BITS) - 1)
     weights = _weights(points, faces, pixels, triangle, height, width)
@@ -168,7 +168,7 @@ def _parts(triangles: _Triangles, most: int) -> Iterator[_Triangles]:
     )
 
 
-def _draw(keys: Tensor, part: _Triangles, width: int) -> None:
+def _rasterize_chunk(keys: Tensor, part: _Triangles, width: int) -> None:
     """Lower `keys` (B H W,) to depth and id of these triangles wherever they cover a pixel centre."""
     owner = torch.repeat_interleave(part.count)  # (c,)
     place = torch.arange(len(owner), device=owner.device) - (part.count.cumsum(0) - part.count)[owner]

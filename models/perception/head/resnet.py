@@ -145,12 +145,12 @@ def load_part(make: Callable[[], nn.Module], path: Path, part: str, weights_id: 
         "has unknown": [name for name in tensors if name not in net.state_dict()],
         "has another shape for": [n for n in wanted if n in tensors and tensors[n].shape != wanted[n]],
     }
-    told = [
+    problems = [
         f"{what} {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
         for what, names in wrong.items()
         if names
     ]
-    if told:
-        raise InvalidFile(f"weights {weights_id}: {part} of {path.name} {'; '.join(told)}")
+    if problems:
+        raise InvalidFile(f"weights {weights_id}: {part} of {path.name} {'; '.join(problems)}")
     net.load_state_dict({name: tensors[name].float() for name in wanted}, strict=False)
     return net

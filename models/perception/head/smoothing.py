@@ -41,8 +41,8 @@ def gaussian(fit: FaceFit, sigma: float, trusted: np.ndarray) -> FaceFit:
     inside = near == np.arange(frames)[:, None] + np.arange(-reach, reach + 1)
     weight = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2) * inside * trusted[near]
     total = weight.sum(1)
-    alone = total < 1e-9
-    weight[alone, reach] = 1
+    isolated = total < 1e-9
+    weight[isolated, reach] = 1
     weight /= weight.sum(1, keepdims=True)
     rotation = nearest_rotation(fit.rotation)
     apart = rotation_log(np.swapaxes(rotation, 1, 2)[:, None] @ rotation[near])  # (T,2 reach + 1,3)

@@ -21,8 +21,8 @@ def log_mel(sound: np.ndarray, columns: int, mels: int, window: int = 400) -> np
     """sound (n,) float32 -> (columns, mels) float32; silence before its start and after its end."""
     padded = np.zeros((columns - 1) * HOP + window, np.float32)
     begin = window // 2
-    taken = sound[: max(0, len(padded) - begin)]
-    padded[begin : begin + len(taken)] = taken
+    inside = sound[: max(0, len(padded) - begin)]
+    padded[begin : begin + len(inside)] = inside
     pieces = np.lib.stride_tricks.sliding_window_view(padded, window)[::HOP]
     # periodic Hann, as every STFT since librosa
     hann = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)).astype(np.float32)

@@ -223,8 +223,8 @@ class Wav2Vec2:
             pieces = [
                 sounds[w.sound][w.start * SAMPLES_A_FRAME : w.stop * SAMPLES_A_FRAME + ahead] for w in some
             ]
-            heard = self.net.feature_extractor(torch.from_numpy(np.stack(pieces)).to(self.net.device))
-            tokens += self.net.feature_projection(heard.transpose(1, 2))[0].unbind(0)
+            features = self.net.feature_extractor(torch.from_numpy(np.stack(pieces)).to(self.net.device))
+            tokens += self.net.feature_projection(features.transpose(1, 2))[0].unbind(0)
         return tokens
 
     def _contextual(self, tokens: Sequence[Tensor], layer: int) -> list[Tensor]:

@@ -201,7 +201,7 @@ class Fsrt(nn.Module):
         self.encoder = Encoder(net)
         self.decoder = Decoder(net)
 
-    def look(self, *images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def crop_resize(self, *images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Keypoints and expressions of some views (B,3,D,D), in one call"""
         with torch.no_grad():
             keypoints, features, heatmap = self.kp_detector(torch.cat(images))
@@ -216,7 +216,7 @@ class Scene:
     def __init__(self, net: Fsrt, views: Views) -> None:
         _, (self.source, self.driving) = net.look(views.sources2[:, 0], views.driving)
         _, (self.source1, self.tight) = net.look(views.sources1[:, 0], views.driving_tight)
-        (of_source, of_driving), _ = net.look(views.sources2_whole[:, 0], views.driving2_whole)
+        (of_source, of_driving), _ = net.look(views.sources2_full[:, 0], views.driving2_full)
         scale, shift = (part.to(of_source).unsqueeze(1) for part in placement(views.crop))
         source_keypoints = (of_source + shift) * scale
         self.keypoints = (of_driving + shift) * scale

@@ -19,7 +19,7 @@ def test_a_point_lands_on_the_same_picture_content():
     frame[:, :, 20, 40] = 1
     point = np.array([(40.5 / 64) * 2 - 1, (20.5 / 64) * 2 - 1])
     crop = np.array([0.25, 0.125, 0.125, 0.25], np.float32)
-    seen = augment.look(frame, torch.from_numpy(crop)[None], 80)[0, 0]  # 40 columns and rows become 80
+    seen = augment.crop_resize(frame, torch.from_numpy(crop)[None], 80)[0, 0]  # 40 columns and rows become 80
     scale, shift = augment.placement(crop)
     x, y = ((point + shift) * scale + 1) / 2 * 80
     rows, columns = torch.nonzero(seen == seen.max(), as_tuple=True)
@@ -53,9 +53,9 @@ def test_landmarks_at_the_border_give_no_crop():
 
 def test_mirroring_twice_changes_nothing(clip):
     frames, landmarks = clip.images[:2], clip.landmarks[:2]
-    once = augment.mirrored(frames, landmarks)
+    once = augment.mirror(frames, landmarks)
     assert (once[0] == frames[:, :, ::-1]).all()
-    twice = augment.mirrored(*once)
+    twice = augment.mirror(*once)
     assert (twice[0] == frames).all()
     np.testing.assert_allclose(twice[1], landmarks, atol=1e-4)
 
@@ -68,7 +68,7 @@ def test_a_mirrored_left_eye_is_a_right_eye():
 
 def test_neutral_colours_change_nothing():
     images = torch.rand(3, 2, 3, 8, 8)
-    colours = torch.from_numpy(augment.same_colours(3))
+    colours = torch.from_numpy(augment.no_color_jitter(3))
     torch.testing.assert_close(augment.recolour(images, colours), images, rtol=0, atol=1e-6)
 
 
@@ -89,6 +89,6 @@ def test_saturation_zero_is_grey_and_contrast_zero_is_flat():
 
 def test_one_set_of_colours_serves_all_frames_of_a_sample():
     image = torch.rand(1, 1, 3, 8, 8)
-    colours = torch.from_numpy(augment.draw_colours(np.random.default_rng(0), 1, 0.1, 0.1))
+    colours = torch.from_numpy(augment.sample_color_jitter(np.random.default_rng(0), 1, 0.1, 0.1))
     both = augment.recolour(image.expand(-1, 2, -1, -1, -1), colours)
     assert torch.equal(both[:, 0], both[:, 1])

@@ -125,7 +125,7 @@ def views_of(net, batch=2):
         sources=some(batch, 1, 3, side, side), target=some(batch, 3, side, side),
         sources1=some(*of_sources), sources2=some(*of_sources),
         driving=some(*of_detector), driving_tight=some(*of_detector),
-        sources2_whole=some(*of_sources), driving2_whole=some(*of_detector),
+        sources2_full=some(*of_sources), driving2_full=some(*of_detector),
         crop=crop, source_moved=moved, driving_moved=moved, tight=torch.tensor([True, False]),
     )  # fmt: skip
 
@@ -152,7 +152,7 @@ def test_losses_and_gradients_of_a_training_step(plain, nano, phase):
         expected = plain.warmup_step(reference, views, queries)
     else:
         weights = WEIGHTS | {"perceptual": 0.01}
-        found = task.whole_step(views, Lattice(corner, nano.image_size))
+        found = task.image_losses(views, Lattice(corner, nano.image_size))
         expected = plain.image_step(reference, views, corner, features)
     found = {name: found[name]() for name in weights}
     for terms in (found, expected):

@@ -11,7 +11,7 @@ from models.fsrt import image_task, losses
 from models.fsrt.config import Augment, DiscriminatorConfig, Images, Sampling
 from models.fsrt.image_task import AdversarialTask, ImageTask
 from models.fsrt.phases import PHASES
-from models.fsrt.sampling import Lattice, Scattered
+from models.fsrt.sampling import Lattice, RandomPixels
 from models.fsrt.task import Views
 from models.perception.vgg19 import load_random
 from pipelines.train.parts import choose_parts
@@ -48,7 +48,7 @@ def batch_of(task, clip, size: int = 3) -> dict[str, torch.Tensor]:
 
 
 def quarter_of(task, batch):
-    return Lattice(batch["corner"], 16) if "corner" in batch else Scattered(batch["queries"], 16)
+    return Lattice(batch["corner"], 16) if "corner" in batch else RandomPixels(batch["queries"], 16)
 
 
 def gradients(task, loss: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -19,7 +19,7 @@ from models.reenactor import ClipFrames, Edit, FaceFrames, Transfer
 
 RELATIVE = Transfer(motion="relative")
 CLEAR = "\x1b[2J"  # what empties a terminal
-NAMELESS = {"model": "fsrt", "architecture": {}, "labels": {}}
+NAMELESS = {"model": "fsrt", "architecture": {}, "provenance": {}}
 
 
 def reenactor_from(tensors, metadata, name="it", precision="auto"):
@@ -61,7 +61,7 @@ def state(net):
 
 @pytest.fixture
 def about(nano):
-    return {"model": "fsrt", "phase": "warmup", "architecture": asdict(nano), "labels": {}}
+    return {"model": "fsrt", "phase": "warmup", "architecture": asdict(nano), "provenance": {}}
 
 
 # --- motion transfer ----------------------------------------------------------------------------------------
@@ -181,10 +181,10 @@ def test_a_phase_that_renders_nothing_is_told(state, about):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": None}, "labels None: expected an object"),
-        ({"labels": [1]}, r"labels \[1\]: expected an object"),
-        ({"labels": {"net": 1}}, "labels: found 1, expected printable texts"),
-        ({"labels": {"net": CLEAR}}, r"labels: found '\\x1b\[2J', expected printable texts"),
+        ({"provenance": None}, "provenance None: expected an object"),
+        ({"provenance": [1]}, r"provenance \[1\]: expected an object"),
+        ({"provenance": {"net": 1}}, "provenance: found 1, expected printable texts"),
+        ({"provenance": {"net": CLEAR}}, r"provenance: found '\\x1b\[2J', expected printable texts"),
         ({"architecture": [2]}, r"architecture: found \[2\], expected an object of settings"),
     ],
 )

@@ -80,9 +80,9 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 # --- reading ------------------------------------------------------------------------------------------------
 def test_both_files_make_one_net_under_our_names(files, trained, section):
-    tensors, labels = read(files, section)
+    tensors, provenance = read(files, section)
     assert same(tensors, flat(of(trained, *PARTS, "kp_detector")))
-    assert labels == {"net": "from fsrt_vox", "kp_detector": "from fsrt_kp"}
+    assert provenance == {"net": "from fsrt_vox", "kp_detector": "from fsrt_kp"}
     Fsrt(section.net).load_state_dict(tensors, strict=True)
 
 
@@ -94,9 +94,9 @@ def test_every_start_has_a_detector_and_is_known_to_the_registry(name):
 
 def test_a_file_of_two_sources_has_the_same_layout(tmp_path, files, trained, section):
     two = {"fsrt_vox_2src": imported(tmp_path, "fsrt_vox_2src", of(trained, *PARTS))}
-    tensors, labels = read({**two, "fsrt_kp": files["fsrt_kp"]}, section)
+    tensors, provenance = read({**two, "fsrt_kp": files["fsrt_kp"]}, section)
     assert len(tensors) == len(flat(of(trained, *PARTS, "kp_detector")))
-    assert labels["net"] == "from fsrt_vox_2src"
+    assert provenance["net"] == "from fsrt_vox_2src"
 
 
 @pytest.mark.parametrize("best", [np.float64(23.1), torch.tensor(23.1)])
@@ -126,9 +126,9 @@ def test_fomms_detector_comes_without_its_jacobians(tmp_path, files, trained, se
     }
     fomm = {"generator": {"first.conv.weight": torch.ones(2)}, "kp_detector": state, "epoch": 99}
     path = imported(tmp_path, "fomm_vox", fomm)
-    tensors, labels = read({"fsrt_vox": files["fsrt_vox"], "fomm_vox": path}, section)
+    tensors, provenance = read({"fsrt_vox": files["fsrt_vox"], "fomm_vox": path}, section)
     assert same(tensors, flat(of(trained, *PARTS, "kp_detector")))
-    assert labels["kp_detector"] == "from fomm_vox"
+    assert provenance["kp_detector"] == "from fomm_vox"
 
 
 def test_the_prefix_of_data_parallelism_is_taken_off(tmp_path, files, trained, section):
@@ -152,9 +152,9 @@ def test_a_phase_gets_the_parts_that_its_net_has(tmp_path, files, trained, secti
 
 
 def test_a_detector_alone_begins_training_from_scratch(files, trained, section):
-    tensors, labels = read({"fsrt_kp": files["fsrt_kp"]}, section, PHASES["warmup"])
+    tensors, provenance = read({"fsrt_kp": files["fsrt_kp"]}, section, PHASES["warmup"])
     assert same(tensors, flat(of(trained, "kp_detector")))
-    assert labels == {"kp_detector": "from fsrt_kp"}
+    assert provenance == {"kp_detector": "from fsrt_kp"}
 
 
 # --- strictness ---------------------------------------------------------------------------------------------
@@ -249,7 +249,7 @@ def test_the_published_variants_are_known_by_their_shapes(net):
 
 # --- writing ------------------------------------------------------------------------------------------------
 def about(section) -> dict:
-    return {"model": "fsrt", "phase": "adversarial", "architecture": asdict(section.net), "labels": {}}
+    return {"model": "fsrt", "phase": "adversarial", "architecture": asdict(section.net), "provenance": {}}
 
 
 def test_item_10_what_is_written_reads_back_equal(tmp_path, trained, section):
@@ -302,7 +302,7 @@ def test_item_10_the_published_layout_both_ways(tmp_path, golden):
     whole = dict(Fsrt(net).named_children())
     whole["discriminator"] = Discriminator(DiscriminatorConfig(), net.detector.keypoints)
     ours = flat({part: noise(module, i) for i, (part, module) in enumerate(whole.items())})
-    facts = {"model": "fsrt", "phase": "adversarial", "architecture": asdict(net), "labels": {}}
+    facts = {"model": "fsrt", "phase": "adversarial", "architecture": asdict(net), "provenance": {}}
     detector, net_file = write(ours, facts, tmp_path)
 
     lists = {

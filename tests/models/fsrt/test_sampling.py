@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.fsrt.sampling import Lattice, Scattered, from_lattices, lattices
+from models.fsrt.sampling import Lattice, RandomPixels, from_lattices, lattices
 
 SIDE = 6
 NUMBERED = torch.arange(SIDE * SIDE).view(SIDE, SIDE, 1)
@@ -20,10 +20,10 @@ def test_lattices_join_to_the_image_again():
     assert torch.equal(image, NUMBERED.permute(2, 0, 1).unsqueeze(0))
 
 
-def random_quarter() -> Scattered:
+def random_quarter() -> RandomPixels:
     torch.manual_seed(0)
     queries = torch.stack([torch.randperm(SIDE * SIDE)[: SIDE * SIDE // 4] for _ in range(3)])
-    return Scattered(queries, SIDE)
+    return RandomPixels(queries, SIDE)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_lattice_alone_is_an_image_of_half_the_side():
     )
     assert torch.equal(quarter.of(images), expected)
     rows = quarter.rows(quarter.arrange(NUMBERED), 0)
-    assert torch.equal(quarter.alone(rows)[0], NUMBERED[0::2, 1::2].permute(2, 0, 1))
+    assert torch.equal(quarter.as_image(rows)[0], NUMBERED[0::2, 1::2].permute(2, 0, 1))
 
 
 @pytest.mark.parametrize("kind", ["lattice", "random"])
@@ -79,7 +79,7 @@ def test_the_gradient_of_shared_rows_is_the_same_in_every_run(kind):
         orders = [
             torch.randperm(side * side, generator=generator)[: side * side // 4] for _ in range(samples)
         ]
-        quarter = Scattered(torch.stack(orders), side)
+        quarter = RandomPixels(torch.stack(orders), side)
     table = quarter.arrange(torch.rand(side, side, 64, generator=generator)).requires_grad_()
     weights = torch.rand(samples, side * side // 4, 64, generator=generator)
     threads = torch.get_num_threads()

@@ -81,9 +81,9 @@ def test_keypoints_of_uncropped_frames_are_not_computed_twice(task, clip):
             1 / (1 - batch["crop"][i, :2] - batch["crop"][i, 2:]),
             batch["crop"][i, 2:] - batch["crop"][i, :2],
         )
-        whole, _, _ = task.net.kp_detector(views.sources2_whole[i])
+        whole, _, _ = task.net.kp_detector(views.sources2_full[i])
         torch.testing.assert_close(motion.source_keypoints[i], (whole + shift) * scale, rtol=0, atol=1e-4)
-        whole, _, _ = task.net.kp_detector(views.driving2_whole[i : i + 1])
+        whole, _, _ = task.net.kp_detector(views.driving2_full[i : i + 1])
         torch.testing.assert_close(motion.driving_keypoints[i], (whole[0] + shift) * scale, rtol=0, atol=1e-4)
 
 
@@ -152,7 +152,7 @@ def test_the_distilled_detector_has_ten_keypoints(nano):
 def checkpoint(task, nano, tmp_path):
     from safetensors.torch import save_file
 
-    about = {"labels": {"kp_detector": "distilled"}, "phase": "warmup", **task.describe()}
+    about = {"provenance": {"kp_detector": "distilled"}, "phase": "warmup", **task.describe()}
     assert about["architecture"] == asdict(nano)
     path = tmp_path / "model.safetensors"
     save_file(task.net.state_dict(), path, metadata={"reenact": json.dumps(about)})
@@ -167,7 +167,7 @@ def pair(clip, sources, driving):
 def test_inference_from_a_checkpoint(task, nano, clip, checkpoint, monkeypatch):
     reenactor = load_reenactor(SPEC, {"renderer": read_checkpoint(checkpoint)})
     assert reenactor.architecture == nano
-    assert reenactor.labels == {"kp_detector": "distilled"}
+    assert reenactor.provenance == {"kp_detector": "distilled"}
     video = reenactor.drive(*pair(clip, [0], range(1, 9)))
     assert video.shape == (8, 16, 16, 3)
     assert video.dtype == np.float32
@@ -182,7 +182,7 @@ def test_inference_from_a_checkpoint(task, nano, clip, checkpoint, monkeypatch):
 def test_a_checkpoint_with_a_missing_tensor_is_refused(task, checkpoint):
     from safetensors.torch import load_file, save_file
 
-    state, about = load_file(checkpoint), {"labels": {}, **task.describe()}
+    state, about = load_file(checkpoint), {"provenance": {}, **task.describe()}
     state.pop("decoder.render_mlp.0.weight")
     save_file(state, checkpoint, metadata={"reenact": json.dumps(about)})
     with pytest.raises(InvalidFile, match=r"decoder\.render_mlp\.0\.weight"):

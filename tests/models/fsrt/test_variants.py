@@ -243,7 +243,9 @@ def test_item_6_shift_and_scale_follow_the_picture_content(seed):
     assert crop.any()
     centres = (torch.arange(side) + 0.5) / side * 2 - 1
     picture = torch.stack(torch.meshgrid(centres, centres, indexing="xy")).unsqueeze(0)  # x, y
-    seen = augment.look(torch.cat([picture, picture[:, :1]], 1), torch.from_numpy(crop)[None], size)[0, :2]
+    seen = augment.crop_resize(torch.cat([picture, picture[:, :1]], 1), torch.from_numpy(crop)[None], size)[
+        0, :2
+    ]
     scale, shift = (torch.from_numpy(part)[:, None, None] for part in augment.placement(crop))
     there = (torch.arange(size) + 0.5) / size * 2 - 1
     expected = torch.stack(torch.meshgrid(there, there, indexing="xy"))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.headgan.conditions import Faces
+from models.headgan.conditions import FaceRenderer
 from models.headgan.config import Architecture
 from models.headgan.motion import explicit_motion, read_motion
 from models.headgan.released import THEIRS, our_name, their_name
@@ -116,7 +116,7 @@ class TalkingHead:
             head.n_id,
             head.n_exp,
         )
-        drawn = Faces(head, side, whole=True).nmfc(torch.from_numpy(motion.packed())).numpy()
+        drawn = FaceRenderer(head, side, full_head=True).nmfc(torch.from_numpy(motion.packed())).numpy()
         ground = np.broadcast_to(np.linspace(0.2, 0.6, side), drawn.shape)
         picture = np.where(drawn.sum(1, keepdims=True) > 0, 0.2 + 0.7 * drawn[:, [2, 0, 1]], ground)
         self.key, self.length = "id0#talking#000000#000008", frames
@@ -153,5 +153,5 @@ def turning() -> SimpleNamespace:
     """
     clip = TalkingHead(frames=12)
     motion = read_motion(clip.read)
-    marks = Faces(analytic(), 64).landmarks(torch.from_numpy(motion.packed()))
+    marks = FaceRenderer(analytic(), 64).landmarks(torch.from_numpy(motion.packed()))
     return SimpleNamespace(clip=clip, motion=motion, landmarks=marks.numpy())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.headgan.conditions import FACE, Faces, mean_colours, sketch
+from models.headgan.conditions import FACE, FaceRenderer, mean_colours, sketch
 from models.headgan.motion import HeadMotion, explicit_motion, posed
 from models.perception.head.algorithm1 import Algorithm1
 from models.perception.head.default_head import analytic
@@ -27,7 +27,7 @@ def heads(angles, exp=None, scale=70.0, at=(128.0, 128.0)):
 
 
 def rendered(motion, size=256, **options):
-    return Faces(HEAD, size, **options).nmfc(torch.from_numpy(motion.packed()))
+    return FaceRenderer(HEAD, size, **options).nmfc(torch.from_numpy(motion.packed()))
 
 
 def covered(image):
@@ -70,7 +70,7 @@ def test_the_eyeballs_fill_the_eyes_and_show_nowhere_else(yaw):
     motion = heads([[0, yaw, 0]])
     face = replace(HEAD, regions={"front": HEAD.regions["front"]})
     packed = torch.from_numpy(motion.packed())
-    without, found = Faces(face, 256).nmfc(packed)[0], rendered(motion)[0]
+    without, found = FaceRenderer(face, 256).nmfc(packed)[0], rendered(motion)[0]
     filled = covered(found) & ~covered(without)
     assert int(filled.sum()) > 50
     assert torch.equal(found[:, covered(without)], without[:, covered(without)])
@@ -103,7 +103,7 @@ def test_colours_do_not_depend_on_the_pose_or_the_expression():
     exp = np.zeros((3, HEAD.n_exp))
     exp[2, 0] = 2  # jaw open
     motion = heads([[0, 0, 0], [10, 15, 20], [0, 0, 0]], exp)
-    drawn = Faces(HEAD, 256)
+    drawn = FaceRenderer(HEAD, 256)
     packed = torch.from_numpy(motion.packed())
     images, marks = drawn.nmfc(packed), drawn.landmarks(packed)
     tips = [image[:, int(y), int(x)] for image, (x, y) in zip(images, marks[:, 30], strict=True)]
@@ -112,7 +112,7 @@ def test_colours_do_not_depend_on_the_pose_or_the_expression():
 
 def test_landmarks_lie_where_the_model_puts_them():
     motion = heads([[5, -15, 8], [0, 0, 0]])
-    found = Faces(HEAD, 256).landmarks(torch.from_numpy(motion.packed())).numpy()
+    found = FaceRenderer(HEAD, 256).landmarks(torch.from_numpy(motion.packed())).numpy()
     shape = HEAD.landmarks(HEAD.shape(motion.identity, motion.expression))
     expected = project(shape, motion.scale, motion.rotation, motion.translation)[..., :2]
     np.testing.assert_allclose(found, expected, atol=1e-3)
@@ -120,7 +120,7 @@ def test_landmarks_lie_where_the_model_puts_them():
 
 def test_a_window_of_a_batch_is_drawn_at_once():
     packed = torch.from_numpy(heads(np.random.default_rng(0).uniform(-30, 30, (6, 3))).packed())
-    drawn = Faces(HEAD, 64)
+    drawn = FaceRenderer(HEAD, 64)
     small = torch.from_numpy(heads(np.zeros((6, 3))).in_pixels(0.25).packed())
     assert drawn.nmfc(small.view(2, 3, -1)).shape == (2, 3, 3, 64, 64)
     whole = drawn.nmfc(packed)
@@ -139,7 +139,7 @@ def test_a_smaller_image_shows_the_same_face():
 
 def test_autocast_moves_no_vertex():
     packed = torch.from_numpy(heads([[5, 20, -10]]).packed())
-    drawn = Faces(HEAD, 256)
+    drawn = FaceRenderer(HEAD, 256)
     plain = drawn.nmfc(packed)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(drawn.nmfc(packed), plain)
@@ -157,7 +157,7 @@ def test_numbers_of_another_model_are_refused():
     with pytest.raises(
         ValueError, match="30 numbers a face; expected 17 of identity, 11 of expression and 13"
     ):
-        Faces(HEAD, 64).nmfc(torch.zeros(1, 30))
+        FaceRenderer(HEAD, 64).nmfc(torch.zeros(1, 30))
 
 
 @pytest.mark.parametrize("shading", ["centroid", "first"])
@@ -170,7 +170,7 @@ def test_flat_shading_is_off_by_a_triangle_at_most(shading):
 
 # --- fitted and drawn again ---------------------------------------------------------------------------------
 def talking(frames=12):
-    """Faces of one person, turning and talking, and where 1000 of their vertices lie in the image."""
+    """FaceRenderer of one person, turning and talking, and where 1000 of their vertices lie in the image."""
     rng = np.random.default_rng(3)
     exp = np.clip(rng.normal(size=(frames, HEAD.n_exp)), -1.5, 1.5) * 0.7
     motion = heads(rng.uniform(-20, 20, (frames, 3)), exp)
@@ -228,7 +228,7 @@ def test_faces_fitted_one_by_one_are_drawn_as_those_of_the_clip():
 
 # --- the sketch ---------------------------------------------------------------------------------------------
 def test_a_sketch_joins_the_landmarks_and_leaves_the_rest_black():
-    marks = Faces(HEAD, 256).landmarks(torch.from_numpy(heads([[0, 10, 0]]).packed()))
+    marks = FaceRenderer(HEAD, 256).landmarks(torch.from_numpy(heads([[0, 10, 0]]).packed()))
     image = sketch(marks, 256)
     assert image.shape == (1, 3, 256, 256)
     assert torch.equal(image[:, 0], image[:, 1])

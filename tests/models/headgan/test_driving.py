@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.errors import InvalidFile, InvalidSettings
-from models.headgan.driving import component_change, edited, fitted, mixed
+from models.headgan.driving import component_change, edit_motion, fit_motion, transfer_motion
 from models.perception.head.default_head import analytic
 from models.perception.head.fit import FitOptions, fit_landmarks
 from models.perception.head.pose import rotation_to_euler
@@ -22,7 +22,7 @@ def landmarks(turning):
 
 @pytest.fixture(scope="module")
 def motion(landmarks):
-    return fitted(analytic(), landmarks, "driving")[0]
+    return fit_motion(analytic(), landmarks, "driving")[0]
 
 
 def angles(motion):
@@ -60,26 +60,26 @@ def without_fit(landmarks, missing=(), odd=()):
 
 
 def test_up_to_five_frames_without_a_face_are_bridged_and_said(landmarks, motion):
-    found, notes = fitted(analytic(), without_fit(landmarks, range(3, 6)), "driving")
+    found, notes = fit_motion(analytic(), without_fit(landmarks, range(3, 6)), "driving")
     assert notes == ["driving frames 3 to 5: no face; bridged from both sides"]
     np.testing.assert_allclose(angles(found)[4], angles(motion)[[2, 6]].mean(0), atol=3)
 
 
 def test_a_frame_that_does_not_fit_is_bridged_and_said(landmarks, motion):
-    found, notes = fitted(analytic(), without_fit(landmarks, odd=[4]), "driving")
+    found, notes = fit_motion(analytic(), without_fit(landmarks, odd=[4]), "driving")
     assert notes == ["driving frame 4: the 3D face does not fit the landmarks; bridged from both sides"]
     np.testing.assert_allclose(angles(found)[4], angles(motion)[[3, 5]].mean(0), atol=3)
 
 
 def test_in_a_longer_run_without_a_face_the_last_fit_is_kept_and_said(landmarks):
-    found, notes = fitted(analytic(), without_fit(landmarks, range(3, 9)), "driving")
+    found, notes = fit_motion(analytic(), without_fit(landmarks, range(3, 9)), "driving")
     assert notes == ["driving frames 3 to 8: no face; frame 2's motion is kept"]
     np.testing.assert_array_equal(found.packed()[3:9], np.tile(found.packed()[2], (6, 1)))
     assert np.abs(angles(found)[9] - angles(found)[8]).max() > 5
 
 
 def test_at_the_ends_the_nearest_fit_is_kept_and_said(landmarks):
-    found, notes = fitted(analytic(), without_fit(landmarks, [0, 1, 11]), "driving")
+    found, notes = fit_motion(analytic(), without_fit(landmarks, [0, 1, 11]), "driving")
     assert notes == [
         "driving frames 0 to 1: no face; frame 2's motion is kept",
         "driving frame 11: no face; frame 10's motion is kept",
@@ -88,7 +88,7 @@ def test_at_the_ends_the_nearest_fit_is_kept_and_said(landmarks):
 
 
 def test_a_few_frames_that_do_not_fit_beside_a_gap_are_held_with_it(landmarks):
-    found, notes = fitted(analytic(), without_fit(landmarks, range(4, 8), [3, 8]), "driving")
+    found, notes = fit_motion(analytic(), without_fit(landmarks, range(4, 8), [3, 8]), "driving")
     (note,) = notes
     assert note == (
         "driving frames 3 to 8: the 3D face does not fit the landmarks in 2 of them, no face in the others; "
@@ -111,29 +111,29 @@ def test_more_than_five_frames_of_a_run_that_do_not_fit_are_an_error_that_names_
     """Frames without a face do not end a run."""
     longer = np.concatenate([landmarks, landmarks[::-1]])
     with pytest.raises(InvalidFile, match=f"driving {told}"):
-        fitted(analytic(), without_fit(longer, missing, odd), "driving")
+        fit_motion(analytic(), without_fit(longer, missing, odd), "driving")
 
 
 def test_more_than_half_of_the_frames_without_a_fit_are_an_error(landmarks):
     longer = np.concatenate([landmarks, landmarks[::-1]])
     with pytest.raises(InvalidFile, match=r"driving: no face, or none that .* fits, in 13 of 24 frames"):
-        fitted(analytic(), without_fit(longer, range(2, 13), [20, 22]), "driving")
+        fit_motion(analytic(), without_fit(longer, range(2, 13), [20, 22]), "driving")
 
 
 def test_a_single_picture_that_does_not_fit_is_an_error(landmarks):
     with pytest.raises(InvalidFile, match="source frame 0: the 3D face does not fit"):
-        fitted(analytic(), landmarks[:1, ::-1], "source")
+        fit_motion(analytic(), landmarks[:1, ::-1], "source")
 
 
 def test_no_face_at_all_is_an_error(landmarks):
     with pytest.raises(InvalidFile, match="no landmarks in any of 12 frames"):
-        fitted(analytic(), np.full_like(landmarks, np.nan), "driving")
+        fit_motion(analytic(), np.full_like(landmarks, np.nan), "driving")
 
 
 # --- mixing -------------------------------------------------------------------------------------------------
 def test_absolute_motion_keeps_the_driving_camera_and_takes_the_sources_face(motion):
     source = motion.at([0]).in_pixels(1.5)
-    made = mixed(motion, source, "absolute")
+    made = transfer_motion(motion, source, "absolute")
     np.testing.assert_array_equal(made.scale, motion.scale)
     np.testing.assert_array_equal(made.translation, motion.translation)
     np.testing.assert_allclose(made.identity, np.tile(source.identity, (12, 1)))
@@ -141,7 +141,7 @@ def test_absolute_motion_keeps_the_driving_camera_and_takes_the_sources_face(mot
 
 def test_relative_motion_keeps_the_sources_mean_size_and_place(motion):
     source = motion.at([0]).in_pixels(1.5)
-    made = mixed(motion, source, "relative")
+    made = transfer_motion(motion, source, "relative")
     # the box filter repeats the ends, so a mean moves by what they are off
     assert made.scale.mean() == pytest.approx(source.scale[0], rel=0.02)
     places = (made.translation / made.scale[:, None])[:, :2].mean(0)
@@ -154,26 +154,26 @@ def test_relative_motion_keeps_the_sources_mean_size_and_place(motion):
 def test_a_turn_of_20_degrees_is_found_by_fitting_again(motion):
     for axis, angle in enumerate(("pitch", "yaw", "roll")):
         still = motion.at([0, 6])
-        turned = edited(still, Edit(turn={angle: 20.0}), analytic())
+        turned = edit_motion(still, Edit(turn={angle: 20.0}), analytic())
         gained = (angles(turned) - angles(still))[:, axis]
         np.testing.assert_allclose(gained, 20, atol=0.01)
         np.testing.assert_allclose(refitted(turned)[:, axis] - refitted(still)[:, axis], 20, atol=0.5)
 
 
 def test_a_pose_is_set_and_the_other_angles_stay(motion):
-    made = edited(motion, Edit(pose={"yaw": 20.0}), analytic())
+    made = edit_motion(motion, Edit(pose={"yaw": 20.0}), analytic())
     np.testing.assert_allclose(angles(made)[:, 1], 20, atol=1e-3)
     np.testing.assert_allclose(angles(made)[:, [0, 2]], angles(motion)[:, [0, 2]], atol=1e-3)
 
 
 def test_a_frontal_head_is_one_in_every_frame_and_may_be_turned_then(motion):
-    np.testing.assert_allclose(angles(edited(motion, Edit(frontal=True), analytic())), 0, atol=1e-4)
-    both = edited(motion, Edit(frontal=True, turn={"roll": -5.0}), analytic())
+    np.testing.assert_allclose(angles(edit_motion(motion, Edit(frontal=True), analytic())), 0, atol=1e-4)
+    both = edit_motion(motion, Edit(frontal=True, turn={"roll": -5.0}), analytic())
     np.testing.assert_allclose(angles(both), np.tile([0, 0, -5], (12, 1)), atol=1e-4)
 
 
 def test_an_expression_moves_the_mouth_and_leaves_the_pose(motion):
-    open_wide = edited(motion, Edit(expression={"0": 1.5}), analytic())
+    open_wide = edit_motion(motion, Edit(expression={"0": 1.5}), analytic())
     moved = np.linalg.norm(marks(open_wide) - marks(motion), axis=-1)
     assert moved[:, 56:59].min() > 4 * moved[:, 27:36].max()  # lower lip against nose
     np.testing.assert_array_equal(open_wide.rotation, motion.rotation)
@@ -181,7 +181,7 @@ def test_an_expression_moves_the_mouth_and_leaves_the_pose(motion):
 
 
 def test_an_identity_moves_the_face_and_neither_pose_nor_expression(motion):
-    wider = edited(motion, Edit(identity={"jaw_width": 2.0}), analytic())
+    wider = edit_motion(motion, Edit(identity={"jaw_width": 2.0}), analytic())
     at = analytic().id_names.index("jaw_width")
     np.testing.assert_allclose((wider.identity - motion.identity)[:, at], 2.0, rtol=1e-5)
     assert np.count_nonzero((wider.identity - motion.identity).any(0)) == 1
@@ -206,6 +206,6 @@ def test_components_go_by_number_or_name_and_others_are_told():
 
 def test_an_expression_is_lent_and_then_changed(motion):
     lent = np.full(analytic().n_exp, 0.25, np.float32)
-    made = edited(motion, Edit(expression={"0": 1.0}), analytic(), lent)
+    made = edit_motion(motion, Edit(expression={"0": 1.0}), analytic(), lent)
     np.testing.assert_array_equal(made.expression[:, 1:], 0.25)
     np.testing.assert_allclose(made.expression[:, 0], 1.25)

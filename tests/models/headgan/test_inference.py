@@ -55,7 +55,7 @@ def net():
 @pytest.fixture(scope="module")
 def about():
     return {
-        "model": "headgan", "phase": "adversarial", "labels": {"tokens": "none"},
+        "model": "headgan", "phase": "adversarial", "provenance": {"tokens": "none"},
         "architecture": asdict(NET), "head": "analytic_head", "identity": "clip_mean", "shading": "smooth",
         "hearing": asdict(Hearing()), "speech": {"encoder": "headgan", "audio_align": "centred"},
     }  # fmt: skip
@@ -63,7 +63,7 @@ def about():
 
 @pytest.fixture(scope="module")
 def reenactor(net, about):
-    made = Reenactor(lively(NET), Described.of(about), about["labels"])
+    made = Reenactor(lively(NET), Described.of(about), about["provenance"])
     made.set_nets(HEADS)
     return made
 
@@ -356,8 +356,8 @@ def test_a_saved_checkpoint_with_discriminators_renders_as_the_net_did(net, abou
         ({"architecture": asdict(NET) | {"base": 3}}, "describes no net .*base 3"),
         ({"architecture": asdict(NET) | {"width": "wide"}}, "describes no net that is known here"),
         ({"architecture": asdict(NET) | {"levels": 10**9}}, "levels 1000000000: expected 8 or fewer"),
-        ({"labels": None}, "describes no net that is known here"),
-        ({"labels": {"net": "\x1b[2Jgone"}}, r"labels: found .*x1b.*expected printable"),
+        ({"provenance": None}, "describes no net that is known here"),
+        ({"provenance": {"net": "\x1b[2Jgone"}}, r"provenance: found .*x1b.*expected printable"),
         ({"head": "../../head.npz"}, "head '../../head.npz': expected one of analytic_head"),
         ({"hearing": {"window": 3, "align": "centred", "normalise": False}}, "hearing.window 3"),
     ],

@@ -59,12 +59,12 @@ def files(net, tmp_path):
 
 
 def test_what_is_written_is_read_back(net, files, section):
-    tensors, labels = read(files, section)
+    tensors, provenance = read(files, section)
     state = net.state_dict()
     assert tensors.keys() == state.keys()
     assert all(torch.equal(tensors[name], state[name]) for name in state)
-    assert labels["generator"] == "from headgan_vox"
-    assert labels["mouth_discriminator"] == "from headgan_vox_dm"
+    assert provenance["generator"] == "from headgan_vox"
+    assert provenance["mouth_discriminator"] == "from headgan_vox_dm"
 
 
 def test_files_hold_the_authors_names(files, golden):
@@ -128,9 +128,9 @@ def test_settings_that_shapes_do_not_show_must_be_theirs_too(files, section, cha
 def test_discriminators_that_a_phase_does_not_train_stay_behind(files, section):
     phase = PHASES["adversarial"]
     alone = with_update(phase, "discriminator", parts={"image_discriminator": 1.0})
-    tensors, labels = read(files, section, alone)
+    tensors, provenance = read(files, section, alone)
     assert not [name for name in tensors if name.startswith("mouth_discriminator.")]
-    assert set(labels) == {"generator", "image_discriminator"}
+    assert set(provenance) == {"generator", "image_discriminator"}
     assert read(files, section, phase)[0].keys() == read(files, section)[0].keys()
 
 
@@ -173,7 +173,7 @@ def test_an_imported_file_is_what_its_id_says(published_size):
         check("headgan_vox", published_size["headgan_vox_dm"])
     made = load(published_size)
     assert Architecture(**made.metadata["architecture"]) == official()
-    assert made.metadata["labels"] == {"generator": "from headgan_vox", "tokens": "transcripts"}
+    assert made.metadata["provenance"] == {"generator": "from headgan_vox", "tokens": "transcripts"}
     assert shapes(Generator(official())) == {
         name: tuple(tensor.shape) for name, tensor in made.tensors.items()
     }
@@ -187,7 +187,7 @@ def test_released_nets_that_hear_say_that_they_learned_with_letters(
     own = Generator(replace(arch, audio=audio))
     save_file(published(own.state_dict())["headgan_vox"], tmp_path / "g.safetensors")
     made = load({"headgan_vox": tmp_path / "g.safetensors"})
-    assert made.metadata["labels"] == {"generator": "from headgan_vox"} | tokens
+    assert made.metadata["provenance"] == {"generator": "from headgan_vox"} | tokens
 
 
 def test_a_checkpoint_is_written_as_the_authors_files(net, arch, section, tmp_path):

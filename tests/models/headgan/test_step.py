@@ -74,7 +74,7 @@ def test_a_step_is_the_plain_one(talking_head):
 
 def given_of(code, task, batch):
     with torch.no_grad():
-        faces = task.faces(torch.device("cpu"))
+        faces = task.renderer(torch.device("cpu"))
         nmfc = faces.nmfc(batch["packed"])
         images = batch["frames"].permute(0, 1, 4, 2, 3) / 127.5 - 1
     return code.Given(

@@ -182,7 +182,7 @@ def test_every_term_is_the_papers_formula(clip, vgg):
         task.net.eval()
         batch = drawn(task, clip)
         found = {name: term().item() for name, term in task.losses(batch).items()}
-        faces = task.faces(torch.device("cpu"))
+        faces = task.renderer(torch.device("cpu"))
         nmfc = faces.nmfc(batch["packed"])
         images = F.interpolate(
             batch["frames"].flatten(0, 1).permute(0, 3, 1, 2) / 255, (32, 32), mode="bilinear", antialias=True
@@ -208,7 +208,7 @@ def test_every_term_is_the_papers_formula(clip, vgg):
             expected[f"gan{suffix}"] = -torch.stack([scale[-1].mean() for scale in of_fake]).mean()
             expected[f"feature_matching{suffix}"] = apart(of_fake, of_real)
             expected[f"discriminator{suffix}"] = hinge(of_real, 1) + hinge(of_fake, -1)
-        whole = task.faces(torch.device("cpu"), whole=True).nmfc(batch["packed"][:, [0, 3]])
+        whole = task.renderer(torch.device("cpu"), full_head=True).nmfc(batch["packed"][:, [0, 3]])
         union = (whole.sum(2) > 0.01).any(1, keepdim=True).float()
         expected["mask"] = (out.mask - union).abs().mean()
         assert found.keys() == expected.keys()
@@ -219,7 +219,7 @@ def test_every_term_is_the_papers_formula(clip, vgg):
 def test_the_mask_learns_from_the_whole_head_not_from_the_face_alone(clip):
     task = build(net=replace(NET, mask=True))
     packed = drawn(task, clip)["packed"][:, :1]
-    face, whole = (losses.covered(task.faces(packed.device, w).nmfc(packed)[:, 0]) for w in (False, True))
+    face, whole = (losses.covered(task.renderer(packed.device, w).nmfc(packed)[:, 0]) for w in (False, True))
     assert (whole >= face).all()
     assert whole.sum() > 1.1 * face.sum()
 
@@ -228,7 +228,7 @@ def test_the_mouth_is_where_the_picture_shows_it(clip):
     """In the pictures colours are mean-face coordinates, which say where the lips are."""
     task, model = build(), analytic()
     batch = drawn(task, clip, 4)
-    centres = mouth_centre(task.faces(torch.device("cpu")).landmarks(batch["packed"][:, -1]))
+    centres = mouth_centre(task.renderer(torch.device("cpu")).landmarks(batch["packed"][:, -1]))
     lips = torch.from_numpy(model.landmarks(model.mean)[48:].mean(0))
     low, high = (torch.from_numpy(end) for end in (model.mean.min(0), model.mean.max(0)))
     red, green, _ = 0.2 + 0.7 * ((lips - low) / (high - low))

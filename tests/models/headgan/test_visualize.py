@@ -2,16 +2,16 @@
 
 import torch
 
-from models.headgan.visualize import flow_colours, shares_to_bytes, taken, to_bytes
+from models.headgan.visualize import flow_colours, to_bytes, to_images, unit_to_bytes
 
 
 def test_bytes_survive_the_way_to_the_net_and_back():
     frames = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16, 1).expand(-1, -1, -1, -1, 3)
-    assert (to_bytes(taken(frames, 16)) == frames.numpy()).all()
+    assert (to_bytes(to_images(frames, 16)) == frames.numpy()).all()
 
 
 def test_values_outside_the_range_are_clamped():
-    assert shares_to_bytes(torch.tensor([-1.0, 0.5, 2.0]).view(3, 1, 1)).tolist() == [[[0, 128, 255]]]
+    assert unit_to_bytes(torch.tensor([-1.0, 0.5, 2.0]).view(3, 1, 1)).tolist() == [[[0, 128, 255]]]
 
 
 def test_no_flow_is_white_and_a_full_flow_from_the_right_is_red():
