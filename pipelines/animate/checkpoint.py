@@ -103,6 +103,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 def from_released(weights_id: str, model: str | None, store: Store) -> ModelSource:
     """Released weights that were imported; where they were not, the error says how to obtain them."""
+    from models.weights import find_weights
     from storage.weight_files import path_of
 
     if model is not None and model not in MODELS:
@@ -111,7 +112,7 @@ def from_released(weights_id: str, model: str | None, store: Store) -> ModelSour
     for name in MODELS if model is None else [model]:
         released = load_spec(name).released
         if weights_id in released:
-            files = {one: path_of(store, one) for one in released[weights_id].files}
+            files = {one: path_of(store, find_weights(one)) for one in released[weights_id].files}
             return ModelSource(model=name, name=weights_id, files=files, clips=ClipsConfig(), store=store)
         known |= dict.fromkeys(released, name)
     raise UserError(f"no released weights {weights_id!r}; known: {', '.join(known) or 'none'}")

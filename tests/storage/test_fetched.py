@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from models.weights import find_weights
 from storage import locations, weight_files
 from storage.errors import Damaged
 from storage.families import Artifact
@@ -69,7 +70,7 @@ def test_weights_imported_again_are_the_new_ones(elsewhere):
     for data in (b"first", b"later"):
         put(locations.weights("fsrt_vox", "safetensors"), data)
         put(locations.weights("fsrt_vox", "json"), json.dumps({"sha256": sha256(data).hexdigest()}).encode())
-        assert weight_files.path_of(store, "fsrt_vox").read_bytes() == data
+        assert weight_files.path_of(store, find_weights("fsrt_vox")).read_bytes() == data
 
 
 def test_what_a_record_knows_by_digest_is_read_once(elsewhere):

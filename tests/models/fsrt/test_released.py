@@ -19,7 +19,7 @@ from models.fsrt.phases import PHASES
 from models.fsrt.released import architecture_of, check, load, read, write
 from models.fsrt.spec import RELEASED, SPEC
 from models.loading import load_reenactor
-from storage.weight_files import known
+from models.weights import find_weights
 from storage.weights_import import convert
 
 DISCRIMINATOR = DiscriminatorConfig(size=64, width=2, blocks=2)
@@ -56,7 +56,7 @@ def imported(folder, weights_id: str, content: object):
     """A publisher's file with this content, after its import."""
     torch.save(content, folder / f"{weights_id}.pt")
     target = folder / f"{weights_id}.safetensors"
-    convert(folder / f"{weights_id}.pt", target, drop_prefixes=known(weights_id).drop_prefixes)
+    convert(folder / f"{weights_id}.pt", target, drop_prefixes=find_weights(weights_id).drop_prefixes)
     return target
 
 
@@ -88,7 +88,7 @@ def test_both_files_make_one_net_under_our_names(files, trained, section):
 
 @pytest.mark.parametrize("name", RELEASED)
 def test_every_start_has_a_detector_and_is_known_to_the_registry(name):
-    assert [known(weights).id for weights in RELEASED[name].files] == list(RELEASED[name].files)
+    assert [find_weights(weights).id for weights in RELEASED[name].files] == list(RELEASED[name].files)
     assert {"fsrt_kp", "fomm_vox"} & set(RELEASED[name].files)
 
 

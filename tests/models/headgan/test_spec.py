@@ -12,9 +12,9 @@ from models.headgan.config import Architecture, DiscriminatorConfig, HeadGanConf
 from models.headgan.phases import PHASES
 from models.headgan.spec import SPEC
 from models.headgan.task import HeadGanTask
+from models.weights import find_weights
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig
 from pipelines.preprocess.speech import SpeechConfig
-from storage.weight_files import known
 from tests.models.one_pass import with_losses, with_update
 
 CONFIG = HeadGanConfig()
@@ -90,6 +90,6 @@ def test_the_parts_are_those_of_the_net(net, discriminators):
 
 @pytest.mark.parametrize("name", SPEC.released)
 def test_released_weights_are_in_the_registry(name):
-    assert [known(weights).publisher for weights in SPEC.released[name].files] == [
+    assert [find_weights(weights).publisher for weights in SPEC.released[name].files] == [
         "michaildoukas/headGAN"
     ] * len(SPEC.released[name].files)

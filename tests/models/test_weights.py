@@ -1,0 +1,29 @@
+"""The table of third-party weights."""
+
+from __future__ import annotations
+
+import pytest
+
+from models import MODELS
+from models.errors import InvalidSettings
+from models.perception import NETS
+from models.spec import load_spec
+from models.weights import WEIGHTS, find_weights
+
+
+def test_unknown_ids_name_the_known():
+    with pytest.raises(InvalidSettings, match="no weights 'nope'; known: dlib_sp68"):
+        find_weights("nope")
+
+
+def test_the_table_has_the_weights_of_every_net_and_every_model():
+    nets = {one for net in NETS.values() for one in net.weights}
+    models = {
+        one for name in MODELS for released in load_spec(name).released.values() for one in released.files
+    }
+    assert nets | models <= set(WEIGHTS)
+
+
+def test_what_lies_in_a_wheel_is_known_by_size_and_digest():
+    for one in WEIGHTS.values():
+        assert bool(one.package) == bool(one.size and one.sha256)
