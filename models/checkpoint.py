@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from models.checkpoint_metadata import printable
+from models.checkpoint_metadata import parse_provenance, printable
 from models.errors import InvalidFile
 from models.perception.torch_net import differences, shapes
 from models.task import inference_weights
@@ -69,6 +69,19 @@ class Checkpoint:
             )
         net.load_state_dict(tensors, strict=True, assign=True)
         return net
+
+    def restore(
+        self,
+        read: Callable[[Mapping[str, object]], Described],
+        build: Callable[[Described], Net],
+        training_only: tuple[str, ...],
+    ) -> tuple[Net, Described, dict[str, str]]:
+        """-> the net that `build` makes of read(metadata), with this checkpoint's tensors but those whose
+        names begin with one of `training_only`; read(metadata); and the provenance of the weights. Raises as
+        `describe` and `load_into` do.
+        """
+        described, provenance = self.describe(lambda metadata: (read(metadata), parse_provenance(metadata)))
+        return self.load_into(lambda: build(described), training_only), described, provenance
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -42,6 +42,13 @@ def check_precision(precision: str, device: torch.device, instead: str = INSTEAD
         )
 
 
+def choose_precision(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
+    """The precision that is asked for; auto: `best_precision`. Raises as `check_precision` does."""
+    chosen = best_precision(device) if precision == "auto" else precision
+    check_precision(chosen, device)
+    return chosen
+
+
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """Context in which matrix products run in bfloat16, for precision "bf16"; for "fp32" it changes nothing.
 

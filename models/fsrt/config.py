@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Literal
 
@@ -320,11 +320,6 @@ def full() -> Architecture:
     parameters.
     """
     return Architecture()
-
-
-def small_decoder() -> Architecture:
-    """The published fast variant: a decoder of 6,012,723 parameters."""
-    return replace(full(), decoder_heads=6, decoder_mlp=768, render=(1536, 768))
 
 
 def tiny() -> Architecture:

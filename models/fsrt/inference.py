@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.checkpoint import Checkpoint
-from models.checkpoint_metadata import parse_provenance, parse_settings, printable
+from models.checkpoint_metadata import parse_settings, printable
 from models.errors import InvalidFile, InvalidSettings
 from models.fsrt.config import Architecture
 from models.fsrt.network import Fsrt, KeysValues
 from models.perception.head.hull import hull_area
-from models.precision import autocast, best_precision, check_precision
+from models.precision import autocast, choose_precision
 from models.reenactor import FaceFrames, FrameDriven, Motion, Precision, Transfer
 
 TRAINING_ONLY = ("discriminator.",)
@@ -57,8 +57,7 @@ class Reenactor(FrameDriven):
         self.notes: list[str] = []
         self.image_size = architecture.image_size
         self.device = next(net.parameters()).device
-        self.precision = best_precision(self.device) if precision == "auto" else precision
-        check_precision(self.precision, self.device)
+        self.precision = choose_precision(precision, self.device)
         self.batch = max(1, self._most(DETECTED) // architecture.detector.size**2)
 
     @classmethod
@@ -73,13 +72,11 @@ class Reenactor(FrameDriven):
         if "architecture" not in checkpoint.metadata:
             phase = printable(checkpoint.metadata.get("phase"))
             raise InvalidFile(f"{checkpoint.name} holds fsrt phase {phase}, which cannot render images")
-        architecture, provenance = checkpoint.describe(
-            lambda metadata: (
-                parse_settings(Architecture, metadata["architecture"], "architecture"),
-                parse_provenance(metadata),
-            )
+        net, architecture, provenance = checkpoint.restore(
+            lambda metadata: parse_settings(Architecture, metadata["architecture"], "architecture"),
+            Fsrt,
+            TRAINING_ONLY,
         )
-        net = checkpoint.load_into(lambda: Fsrt(architecture), TRAINING_ONLY)
         return cls(net.to(device), architecture, provenance, precision)
 
     def _most(self, by_device: Mapping[str, int]) -> int:

@@ -146,10 +146,6 @@ class Terms:
             raise ValueError(f"vgg_layers {self.vgg_layers}: expected 5 weights of 0 or more, one above 0")
 
 
-OFFICIAL_TERMS = Terms(masked=True, vgg_layers=(1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0))
-"""Those of C."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hearing:
     """How rows of `speech` become a frame's audio vector (models/headgan/audio.py)."""
@@ -245,8 +241,3 @@ def official() -> Architecture:
 def tiny() -> Architecture:
     """Our own size for tests and the demo (configs/run/tiny.yaml): the same structure at 64 px."""
     return Architecture(image_size=64, width=8, hidden=32, initial="torch")
-
-
-def tiny_discriminators() -> DiscriminatorConfig:
-    """The discriminators that go with `tiny`."""
-    return DiscriminatorConfig(width=16, max_width=64, mouth_size=16)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from models.checkpoint import Checkpoint
-from models.checkpoint_metadata import parse_provenance, parse_settings
+from models.checkpoint_metadata import parse_settings
 from models.errors import InvalidFile, InvalidSettings
 from models.headgan import visualize
 from models.headgan.audio import audio_vectors
@@ -36,7 +36,7 @@ from models.headgan.motion import (
 from models.headgan.network import Generator, Rendered
 from models.perception.head.morphable import MorphableModel
 from models.perception.head.raster_torch import Shading
-from models.precision import autocast, best_precision, check_precision
+from models.precision import autocast, choose_precision
 from models.reenactor import ABSOLUTE, ClipFrames, FaceFrames, Motion, MotionMode, Precision, Transfer
 from models.task import Clip
 
@@ -117,8 +117,7 @@ class Reenactor:
         self.nets = (described.head,)
         self.notes: list[str] = []
         self.device = next(net.parameters()).device
-        self.precision = best_precision(self.device) if precision == "auto" else precision
-        check_precision(self.precision, self.device)
+        self.precision = choose_precision(precision, self.device)
         self.batch = max(1, RENDERED["cuda" if self.device.type == "cuda" else "cpu"] // self.image_size**2)
         self._model: MorphableModel | None = None
         self._faces: FaceRenderer | None = None
@@ -131,11 +130,9 @@ class Reenactor:
         precision: Precision = "auto",
     ) -> Reenactor:
         """The checkpoint "renderer"; its discriminators are left out."""
-        checkpoint = checkpoints["renderer"]
-        described, provenance = checkpoint.describe(
-            lambda metadata: (Described.of(metadata), parse_provenance(metadata))
+        net, described, provenance = checkpoints["renderer"].restore(
+            Described.of, lambda described: Generator(described.net), TRAINING_ONLY
         )
-        net = checkpoint.load_into(lambda: Generator(described.net), TRAINING_ONLY)
         return cls(net.to(device), described, provenance, precision)
 
     def set_nets(self, nets: Mapping[str, Any]) -> None:

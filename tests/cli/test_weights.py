@@ -1,13 +1,13 @@
 """`reenact weights`: a wrong file is refused before it is pinned; a trained model goes out and comes back."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
 from click.testing import CliRunner
 
 from models.errors import InvalidFile
-from models.fsrt.config import Architecture, Detector, FsrtConfig, Sampling
+from models.fsrt.config import FsrtConfig, Sampling
 from models.fsrt.network import Fsrt
 from models.fsrt.phases import PHASES
 from models.fsrt.released import read
@@ -17,30 +17,14 @@ from pipelines.engine.keys import view
 from pipelines.errors import UserError
 from storage import checkpoints
 from storage.weights_import import convert
-
-NET = Architecture(
-    detector=Detector(size=64, width=4, max_width=8, blocks=4),
-    image_size=16,
-    expression_size=8,
-    patch_width=4,
-    patch_blocks=2,
-    head_size=4,
-    encoder_depth=1,
-    encoder_heads=2,
-    encoder_mlp=16,
-    query_mlp=16,
-    decoder_depth=1,
-    decoder_heads=2,
-    decoder_mlp=16,
-    render=(16,),
-)
+from tests.models.fsrt.architectures import NANO, metadata
 
 
 @pytest.fixture
 def trained(tmp_path):
     """model.safetensors of a phase, and its tensors."""
-    tensors = Fsrt(NET).state_dict()
-    facts = {"model": "fsrt", "phase": "warmup", "step": 3, "provenance": {}, "architecture": asdict(NET)}
+    tensors = Fsrt(NANO).state_dict()
+    facts = metadata(NANO, "warmup")
     checkpoints.save(tmp_path / "model.safetensors", tensors, facts)
     return tmp_path / "model.safetensors", tensors
 
@@ -58,7 +42,7 @@ def test_an_exported_model_comes_back_equal(tmp_path, trained):
     for target, name in zip(files.values(), ("kp_detector.pt", "vox256.pt"), strict=True):
         convert(tmp_path / "out" / name, target.with_suffix(".safetensors"))
     files = {name: target.with_suffix(".safetensors") for name, target in files.items()}
-    found, _ = read(files, FsrtConfig(net=NET, sampling=Sampling(queries=64)))
+    found, _ = read(files, FsrtConfig(net=NANO, sampling=Sampling(queries=64)))
     assert found.keys() == tensors.keys()
     assert all(torch.equal(found[name], tensors[name]) for name in found)
 
@@ -107,9 +91,9 @@ def test_a_phase_starts_with_the_settings_that_its_key_holds(tmp_path, trained, 
     files = {"fsrt_kp": tmp_path / "kp.safetensors", "fsrt_vox": tmp_path / "vox.safetensors"}
     convert(tmp_path / "kp_detector.pt", files["fsrt_kp"])
     convert(tmp_path / "vox256.pt", files["fsrt_vox"])
-    section = FsrtConfig(net=NET, sampling=Sampling(queries=64))
+    section = FsrtConfig(net=NANO, sampling=Sampling(queries=64))
     found, _ = read(files, view(section, {declared: declared}), PHASES[phase])  # pyright: ignore[reportArgumentType]
     assert {name.split(".")[0] for name in found} >= {"kp_detector"}
-    other = replace(section, net=replace(NET, detector=replace(NET.detector, keypoints=9)))
+    other = replace(section, net=replace(NANO, detector=replace(NANO.detector, keypoints=9)))
     with pytest.raises(InvalidFile, match=r"do not fit fsrt\.net"):
         read(files, view(other, {declared: declared}), PHASES[phase])  # pyright: ignore[reportArgumentType]

@@ -8,7 +8,7 @@ reads; the default (default_head.py) is made by our own code and needs no file.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -114,32 +114,6 @@ class MorphableModel:
         """vertices (...,N,3) -> outward unit normals (...,N,3): the neighbouring faces', weighted by area."""
         batch = vertices.reshape(-1, *vertices.shape[-2:])
         return np.stack([vertex_normals(one, self.faces) for one in batch]).reshape(vertices.shape)
-
-    def subset(self, indices: np.ndarray) -> MorphableModel:
-        """Only these vertices, in this order, and the faces that keep all three; landmarks must survive."""
-        indices = np.asarray(indices)
-        place = np.full(len(self.mean), -1, np.int32)
-        place[indices] = np.arange(len(indices), dtype=np.int32)
-        lost = np.flatnonzero(((place[self.lm68_index] < 0) & (self.lm68_weight > 0)).any(1))
-        if len(lost):
-            raise ValueError(f"{self.name}: the subset drops vertices of landmarks {lost.tolist()}")
-        if self.dense_index is not None and (place[self.dense_index] < 0).any():
-            raise ValueError(f"{self.name}: the subset drops vertices of dense points")
-        faces = place[self.faces]
-        landmarks = place[self.lm68_index]
-        return replace(
-            self,
-            mean=self.mean[indices],
-            id_basis=self.id_basis[indices],
-            exp_basis=self.exp_basis[indices],
-            faces=faces[(faces >= 0).all(1)],
-            lm68_index=np.where(landmarks < 0, landmarks.max(1, keepdims=True), landmarks),
-            tex_mean=None if self.tex_mean is None else self.tex_mean[indices],
-            tex_basis=None if self.tex_basis is None else self.tex_basis[indices],
-            uv=None if self.uv is None else self.uv[indices],
-            regions={name: mask[indices] for name, mask in self.regions.items()},
-            dense_index=None if self.dense_index is None else place[self.dense_index],
-        )
 
     def save(self, path: Path | BinaryIO) -> None:
         """One npz, plain arrays only; `load` reads it back."""

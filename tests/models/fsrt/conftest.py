@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.fsrt.config import Architecture, Detector
+from models.fsrt.config import Architecture
+from tests.models.fsrt.architectures import NANO
 
 
 def u_hash(count: int, index: int) -> np.ndarray:
@@ -95,26 +96,7 @@ def golden() -> SimpleNamespace:
 
 @pytest.fixture(scope="session")
 def nano() -> Architecture:
-    """16 px, thousands of parameters."""
-    return Architecture(
-        detector=Detector(size=64, width=4, max_width=8, blocks=4),
-        image_size=16,
-        expression_size=8,
-        expression_per_keypoint=2,
-        pixel_octaves=4,
-        keypoint_octaves=2,
-        patch_width=4,
-        patch_blocks=2,
-        head_size=4,
-        encoder_depth=1,
-        encoder_heads=2,
-        encoder_mlp=16,
-        query_mlp=16,
-        decoder_depth=1,
-        decoder_heads=2,
-        decoder_mlp=16,
-        render=(16,),
-    )
+    return NANO
 
 
 @pytest.fixture(scope="session")

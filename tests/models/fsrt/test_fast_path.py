@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from models.fsrt import network
-from models.fsrt.config import Augment, Images, Sampling, full, small_decoder
+from models.fsrt.config import Augment, Images, Sampling, full
 from models.fsrt.image_task import ImageTask
 from models.fsrt.network import CPU_QUERIES, at_once, pixel_grid
 from models.fsrt.sampling import Lattice
 from models.fsrt.task import Views
+from tests.models.fsrt.architectures import SMALL_DECODER
 
 WEIGHTS = {"pixel": 1.0, "invariance": 1.0, "variance": 0.2, "covariance": 1.0}
 
@@ -51,7 +52,7 @@ def test_encoder_of_the_published_width(plain):
     same(fast(*scene), reference(*scene))
 
 
-@pytest.mark.parametrize("net", [full(), small_decoder()], ids=["decoder", "small decoder"])
+@pytest.mark.parametrize("net", [full(), SMALL_DECODER], ids=["decoder", "small decoder"])
 @torch.no_grad()
 def test_decoder(plain, net):
     fast, reference = both(plain, net, "Decoder")

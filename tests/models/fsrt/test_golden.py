@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from models.fsrt import losses
-from models.fsrt.config import Detector, DiscriminatorConfig, full, small_decoder
+from models.fsrt.config import Detector, DiscriminatorConfig, full
 from models.fsrt.discriminator import Discriminator, keypoint_maps
 from models.fsrt.keypoints import AntiAliasedQuarter, ExpressionExtractor, KeypointDetector
 from models.fsrt.network import Decoder, Encoder, pixel_grid, positional_code
+from tests.models.fsrt.architectures import SMALL_DECODER
 
 
 def count(module: torch.nn.Module) -> int:
@@ -22,7 +23,7 @@ def count(module: torch.nn.Module) -> int:
 def test_published_parameter_counts():
     assert count(Encoder(full())) == 29_774_112
     assert count(Decoder(full())) == 15_310_131
-    assert count(Decoder(small_decoder())) == 6_012_723
+    assert count(Decoder(SMALL_DECODER)) == 6_012_723
     assert count(KeypointDetector(Detector())) == 14_146_728
     assert count(ExpressionExtractor(full())) == 2_558_976
 
@@ -42,7 +43,7 @@ def test_parameter_counts_of_shorter_expressions(golden, size):
         ("expression_encoder", lambda: ExpressionExtractor(full())),
         ("encoder_64_n1", lambda: Encoder(full())),
         ("decoder_q128_z64", lambda: Decoder(full())),
-        ("small_decoder_q128_z64", lambda: Decoder(small_decoder())),
+        ("small_decoder_q128_z64", lambda: Decoder(SMALL_DECODER)),
         ("discriminator", lambda: Discriminator(DiscriminatorConfig(), 10)),
     ],
 )
@@ -104,7 +105,7 @@ def test_encoder(golden, name, B, S, side, E):
     [
         ("decoder_q128_z64", full(), 2, 128, 64),
         ("decoder_q512_z2048", full(), 1, 512, 2048),
-        ("small_decoder_q128_z64", small_decoder(), 2, 128, 64),
+        ("small_decoder_q128_z64", SMALL_DECODER, 2, 128, 64),
     ],
 )
 @torch.no_grad()

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from models.errors import InvalidFile, InvalidSettings
-from models.fsrt.config import Augment, DiscriminatorConfig, FsrtConfig, Sampling, full, small_decoder
+from models.fsrt.config import Augment, DiscriminatorConfig, FsrtConfig, Sampling, full
 from models.fsrt.discriminator import Discriminator
 from models.fsrt.network import Fsrt
 from models.fsrt.phases import PHASES
@@ -21,6 +21,7 @@ from models.fsrt.spec import RELEASED, SPEC
 from models.loading import load_reenactor
 from models.weights import find_weights
 from storage.weights_import import convert
+from tests.models.fsrt.architectures import SMALL_DECODER, metadata
 
 DISCRIMINATOR = DiscriminatorConfig(size=64, width=2, blocks=2)
 PARTS = ("encoder", "decoder", "expression_encoder")
@@ -235,7 +236,7 @@ def test_the_file_of_another_model_is_refused_before_it_is_imported(tmp_path, we
     "net",
     [
         full(),
-        small_decoder(),
+        SMALL_DECODER,
         replace(full(), expression_size=64),
         replace(full(), keypoint_octaves=0),
         replace(full(), keypoint_octaves=0, expression_size=128),
@@ -248,13 +249,9 @@ def test_the_published_variants_are_known_by_their_shapes(net):
 
 
 # --- writing ------------------------------------------------------------------------------------------------
-def about(section) -> dict:
-    return {"model": "fsrt", "phase": "adversarial", "architecture": asdict(section.net), "provenance": {}}
-
-
 def test_item_10_what_is_written_reads_back_equal(tmp_path, trained, section):
     ours = flat(trained)
-    written = write(ours, about(section), tmp_path / "out")
+    written = write(ours, metadata(section.net), tmp_path / "out")
     assert [path.name for path in written] == ["kp_detector.pt", "vox256.pt"]
     files = {}
     for weights_id, path in zip(("fsrt_kp", "fsrt_vox"), written, strict=True):
@@ -264,7 +261,7 @@ def test_item_10_what_is_written_reads_back_equal(tmp_path, trained, section):
 
 
 def test_the_written_files_are_the_authors_dicts_of_tensors(tmp_path, trained, section):
-    detector, net = write(flat(trained), about(section), tmp_path)
+    detector, net = write(flat(trained), metadata(section.net), tmp_path)
     assert torch.load(detector, weights_only=True).keys() == trained["kp_detector"].keys()
     content = torch.load(net, weights_only=True)
     assert content.keys() == {*PARTS, "discriminator"}
@@ -284,14 +281,14 @@ def test_a_checkpoint_that_is_not_whole_is_not_written(tmp_path, trained, sectio
     tensors = flat(trained)
     tensors.pop("decoder.render_mlp.0.bias")
     with pytest.raises(InvalidFile, match=r"phase adversarial is not whole: tensors 1 missing: decoder"):
-        write(tensors, about(section), tmp_path)
+        write(tensors, metadata(section.net), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_overwritten(tmp_path, trained, section):
-    write(flat(trained), about(section), tmp_path)
+    write(flat(trained), metadata(section.net), tmp_path)
     with pytest.raises(InvalidSettings, match=r"vox256.pt would be overwritten"):
-        write(flat(trained), about(section), tmp_path)
+        write(flat(trained), metadata(section.net), tmp_path)
 
 
 # --- the published size -------------------------------------------------------------------------------------
@@ -302,7 +299,7 @@ def test_item_10_the_published_layout_both_ways(tmp_path, golden):
     whole = dict(Fsrt(net).named_children())
     whole["discriminator"] = Discriminator(DiscriminatorConfig(), net.detector.keypoints)
     ours = flat({part: noise(module, i) for i, (part, module) in enumerate(whole.items())})
-    facts = {"model": "fsrt", "phase": "adversarial", "architecture": asdict(net), "provenance": {}}
+    facts = metadata(net)
     detector, net_file = write(ours, facts, tmp_path)
 
     lists = {

@@ -5,7 +5,7 @@ import torch
 from torch.func import functional_call
 
 from models.headgan import losses
-from models.headgan.config import DiscriminatorConfig, tiny, tiny_discriminators
+from models.headgan.config import DiscriminatorConfig
 from models.headgan.discriminator import crop, image_discriminator, mouth_centre, mouth_discriminator
 
 
@@ -59,14 +59,6 @@ def test_a_net_that_hears_nothing_has_a_mouth_discriminator_of_pictures(nano, si
 
 
 @torch.no_grad()
-def test_the_tiny_discriminators_fit_the_tiny_net():
-    S, side = tiny().image_size, tiny_discriminators().mouth_size
-    image_discriminator(tiny_discriminators())(torch.rand(1, 3, S, S), torch.rand(1, 3, S, S))
-    mouth_discriminator(tiny_discriminators(), tiny().audio)(
-        torch.rand(1, tiny().audio), torch.rand(1, 3, side, side)
-    )
-
-
 # --- the mouth ----------------------------------------------------------------------------------------------
 def test_the_centre_is_the_median_of_the_mouths_points():
     landmarks = torch.zeros(2, 70, 2)

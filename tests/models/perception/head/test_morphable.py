@@ -226,11 +226,3 @@ def test_pickled_objects_are_refused(tmp_path):
     np.savez(tmp_path / "m.npz", name=np.array([{"a": 1}], dtype=object))
     with pytest.raises(InvalidFile, match="allow_pickle"):
         MorphableModel.load(tmp_path / "m.npz")
-
-
-def test_a_subset_keeps_landmarks_or_says_which_it_loses(head):
-    face = head.subset(np.flatnonzero(head.mean[:, 2] > -0.2))
-    assert face.landmarks(face.mean) == pytest.approx(head.landmarks(head.mean))
-    assert len(face.faces) < len(head.faces)
-    with pytest.raises(ValueError, match="landmarks"):
-        head.subset(np.arange(100))
