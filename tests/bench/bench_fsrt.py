@@ -31,7 +31,6 @@ from statistics import median
 import numpy as np
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from models.fsrt.config import Augment, Images, Sampling, full, tiny
 from models.fsrt.image_task import ImageTask
@@ -48,6 +47,7 @@ from pipelines.train.job import Job
 from pipelines.train.optim import build_optimizer
 from pipelines.train.state import State
 from pipelines.train.updates import passes_of, train_step
+from tests.bench.flops import flops
 from tests.models.one_clip import tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -223,38 +223,6 @@ def rounds(kinds):
         for name in list(kinds) if i % 2 == 0 else reversed(list(kinds)):
             found[name].append(cpu_seconds(kinds[name]))
     return found
-
-
-def count_product(x, weight, *_, **__):
-    """Shapes (N,I), (O,I)"""
-    return 2 * x[0] * x[1] * weight[0]
-
-
-def count_attention(q, k, v, *_, **__):
-    return sdpa_flop_count(q, k, v)
-
-
-def count_attention_backward(_, q, k, v, *__, **___):
-    """Two forward passes: what a kernel computes a second time is no work of the model."""
-    return 2 * sdpa_flop_count(q, k, v)
-
-
-ATEN = torch.ops.aten
-COUNTED = {
-    torch.ops.mkldnn._linear_pointwise: count_product,
-    ATEN._scaled_dot_product_flash_attention_for_cpu: count_attention,
-    ATEN._scaled_dot_product_flash_attention_for_cpu_backward: count_attention_backward,
-    ATEN._scaled_dot_product_flash_attention_backward: count_attention_backward,
-    ATEN._scaled_dot_product_efficient_attention_backward: count_attention_backward,
-    ATEN._scaled_dot_product_cudnn_attention_backward: count_attention_backward,
-}
-
-
-def flops(work):
-    """FLOPs of one piece of work: what PyTorch counts, and operators that it does not know."""
-    with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
-        work()
-    return counter.get_total_flops()
 
 
 def matmul_rate(device, dtype, size=(4096, 1536, 1536)):

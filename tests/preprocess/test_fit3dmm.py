@@ -8,16 +8,14 @@ from models.perception import NETS
 from models.perception.head.default_head import analytic
 from models.perception.head.fit import turn
 from models.perception.head.pose import project
-from models.weights import WEIGHTS
-from pipelines.config import CONFIGS, load
 from pipelines.errors import Rejected, UserError
-from pipelines.graph import build
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
 from pipelines.preprocess.download import DownloadConfig, download
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig, fill_short_gaps, fit_clips, longest_gap
 from pipelines.preprocess.keypoints import KeypointsConfig, find_keypoints
 from pipelines.preprocess.sources.synthetic import SyntheticConfig, recordings
-from storage.shards import FIELDS, encode_sample
+from storage.shards import encode_sample
+from tests.preprocess.fit_measures import face_of, motion, off_truth, placed
 from tests.video_files import RUNTIME
 
 CONFIG = SimpleNamespace(
@@ -62,45 +60,6 @@ def fitted(nets):
             rows = {n: v[span] for n, v in inputs["download"][0]["truth"].items() if n != "id"}
             out.append((rows, clip, points, fit))
     return out
-
-
-def true_landmarks(truth, clip):
-    """(T,68,2): where the rendered head's points are, in pixels of the clip."""
-    crop = clip["crop"]
-    zoom = clip["frames"].shape[1] / (crop[:, 2] - crop[:, 0])
-    return (truth["landmarks"] - crop[:, None, :2]) * zoom[:, None, None]
-
-
-def off_truth(truth, clip, points):
-    """Mean distance (T,) of inner points (T,68,2) from the true ones, in sizes of the face."""
-    true = true_landmarks(truth, clip)
-    return np.linalg.norm(points - true, axis=-1)[:, 17:].mean(1) / np.ptp(true, axis=1).mean(1)
-
-
-def placed(fit):
-    head = analytic()
-    shape = head.landmarks(head.shape(fit["id_coeffs"], fit["exp_coeffs"]))
-    return project(shape, fit["scale"], fit["rotation"], fit["translation"])[..., :2]
-
-
-def face_of(exp):
-    """What expressions (T,n_exp) do to a face that is measured: name -> (T,)."""
-    head = analytic()
-    points = head.landmarks(head.shape(np.zeros(head.n_id), exp))
-    return {
-        "lips apart": points[:, 62, 1] - points[:, 66, 1],
-        "mouth width": points[:, 54, 0] - points[:, 48, 0],
-        "mouth corners": points[:, [48, 54], 1].mean(1),
-        "lips forward": points[:, 48:60, 2].mean(1),
-        "brows": points[:, 17:27, 1].mean(1),
-    }
-
-
-def motion(exp):
-    """(T,n,3): how each vertex of the face's front moves against the others."""
-    head = analytic()
-    moved = (head.shape(np.zeros(head.n_id), exp) - head.mean)[:, head.regions["front"]]
-    return moved - moved.mean(0)
 
 
 def test_faces_are_found_in_nearly_every_rendered_frame(fitted):
@@ -472,49 +431,3 @@ def test_frames_are_matched_to_keypoints_by_their_clip(ten, shape_nets):
     assert found["__key__"] == clip["__key__"]
     with pytest.raises(ValueError, match="not among the clips"):
         fits_of([points], shape_nets, [before], backend="deca", model="flame")
-
-
-# --- settings -----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"identity": "frame"},
-        {"backend": "algorithm1", "points": "landmarks3d"},
-        {"backend": "deca", "model": "flame"},
-        {"backend": "deep3d", "model": "bfm_deep3d"},
-    ],
-)
-def test_settings_name_fields_nets_and_weights_that_exist(settings):
-    config = Fit3dmmConfig(**settings)
-    assert {w for net in config.nets for w in NETS[net].weights} <= set(WEIGHTS)
-    assert set(config.nets) <= set(NETS)
-    assert set(config.writes) <= set(FIELDS)
-    assert {field for fields in config.reads.values() for field in fields} <= set(FIELDS)
-    assert list(config.reads)[-1] == "keypoints"
-
-
-@pytest.mark.parametrize("backend", ["landmarks", "deca", "deep3d"])
-def test_the_node_reads_what_its_backend_needs(backend):
-    fit = Fit3dmmConfig(backend=backend, model=BACKENDS.get(backend, "analytic_head"))
-    node = build(
-        replace(
-            load(CONFIGS / "run" / "demo.yaml", ["models=[fsrt]", "also=[fits.main]"]).config,
-            fits={"main": fit},
-        )
-    )["fit3dmm.main"]
-    assert ("clips" in node.reads) == (backend in BACKENDS)
-    assert node.nets == fit.nets
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"noise": 0}, {"rounds": 0}, {"contour_weight": 2}, {"max_error": 0}, {"max_gap": -1},
-        {"ridge": -1.0}, {"smooth_sigma": 0}, {"smooth_beta": -1}, {"backend": "deca"},
-        {"backend": "deep3d", "model": "flame"}, {"points": "landmarks3d"},
-    ],
-)  # fmt: skip
-def test_impossible_settings_are_refused(bad):
-    with pytest.raises(ValueError, match="expected"):
-        Fit3dmmConfig(**bad)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from torch.nn import functional as F
 from models.api import Loss, Phase
 from models.errors import InvalidSettings
 from models.headgan import losses
-from models.headgan.config import Architecture, DiscriminatorConfig, Hearing, Terms
+from models.headgan.config import Architecture, Hearing, Terms
 from models.headgan.discriminator import crop, mouth_centre
 from models.headgan.phases import PHASES
 from models.headgan.task import DiscriminatorOutputs, HeadGanTask
@@ -21,11 +20,10 @@ from models.perception.head.default_head import analytic
 from models.perception.vgg19 import load_random
 from pipelines.preprocess.speech import SpeechConfig
 from pipelines.train.parts import choose_parts
+from tests.models.headgan.tiny_task import DISCRIMINATORS, NET, build, gradients, sample_batch
 from tests.models.one_clip import tables
 from tests.models.one_pass import shared_pass, with_losses, with_update
 
-NET = Architecture(image_size=32, width=4, hidden=8, audio=5)
-DISCRIMINATORS = DiscriminatorConfig(width=4, max_width=8, mouth_size=16)
 OFFICIAL = Terms(masked=True, vgg_layers=(1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0))
 GENERATORS = ("flow_network", "rendering_network")
 SIDES = ("image_discriminator", "mouth_discriminator")
@@ -47,33 +45,6 @@ def drawer() -> HeadGanTask:
     return build()
 
 
-def build(
-    vgg: Any = None,
-    net: Architecture = NET,
-    discriminators: DiscriminatorConfig = DISCRIMINATORS,
-    **more: Any,
-) -> HeadGanTask:
-    torch.manual_seed(0)
-    settings = {
-        "terms": Terms(), "head": "analytic_head", "hearing": Hearing(), "identity": "clip_mean",
-        "shading": "smooth", "recompute": False,
-    }  # fmt: skip
-    task = HeadGanTask(net, discriminators, **(settings | more))
-    task.use({"analytic_head": analytic()} | ({} if vgg is None else {vgg.name: vgg}))
-    return task
-
-
-def drawn(task: HeadGanTask, clip: Any, size: int = 2, training: bool = True) -> dict[str, torch.Tensor]:
-    samples = [task.sample(np.random.default_rng(i), tables(clip), training) for i in range(size)]
-    return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}  # pyright: ignore
-
-
-def gradients(task: HeadGanTask, loss: torch.Tensor) -> dict[str, torch.Tensor]:
-    task.net.zero_grad(set_to_none=True)
-    loss.backward()
-    return {name: p.grad.clone() for name, p in task.net.named_parameters() if p.grad is not None}
-
-
 def parts(found: dict[str, torch.Tensor]) -> set[str]:
     return {name.partition(".")[0] for name, gradient in found.items() if gradient.any()}
 
@@ -82,7 +53,7 @@ def parts(found: dict[str, torch.Tensor]) -> set[str]:
 def test_a_sample_is_a_pure_function_of_its_random_numbers(drawer, clip):
     task = drawer
     for training in (True, False):
-        some, others = (drawn(task, clip, 3, training) for _ in range(2))
+        some, others = (sample_batch(task, clip, 3, training) for _ in range(2))
         assert all(torch.equal(some[name], others[name]) for name in some)
         assert some["frames"].shape == (3, 2, 64, 64, 3)
         assert some["packed"].shape == (3, 4, analytic().n_id + analytic().n_exp + 13)
@@ -90,7 +61,7 @@ def test_a_sample_is_a_pure_function_of_its_random_numbers(drawer, clip):
 
 
 def test_a_sample_is_the_clips_own_frames_faces_and_sound(drawer, clip):
-    """Whichever frames were drawn: the window ends on the driving one, at its start the first is repeated."""
+    """Whichever frames: the window ends on the driving one, at its start the first is repeated."""
     task, read = drawer, clip.read
     seen = set()
     for i in range(40):
@@ -180,7 +151,7 @@ def test_every_term_is_the_papers_formula(clip, vgg):
     for terms in (Terms(), OFFICIAL):
         task = build(vgg, net=replace(NET, residual=True, mask=True), terms=terms)
         task.net.eval()
-        batch = drawn(task, clip)
+        batch = sample_batch(task, clip)
         found = {name: term().item() for name, term in task.losses(batch).items()}
         faces = task.renderer(torch.device("cpu"))
         nmfc = faces.nmfc(batch["packed"])
@@ -218,7 +189,7 @@ def test_every_term_is_the_papers_formula(clip, vgg):
 
 def test_the_mask_learns_from_the_whole_head_not_from_the_face_alone(clip):
     task = build(net=replace(NET, mask=True))
-    packed = drawn(task, clip)["packed"][:, :1]
+    packed = sample_batch(task, clip)["packed"][:, :1]
     face, whole = (losses.covered(task.renderer(packed.device, w).nmfc(packed)[:, 0]) for w in (False, True))
     assert (whole >= face).all()
     assert whole.sum() > 1.1 * face.sum()
@@ -227,7 +198,7 @@ def test_the_mask_learns_from_the_whole_head_not_from_the_face_alone(clip):
 def test_the_mouth_is_where_the_picture_shows_it(clip):
     """In the pictures colours are mean-face coordinates, which say where the lips are."""
     task, model = build(), analytic()
-    batch = drawn(task, clip, 4)
+    batch = sample_batch(task, clip, 4)
     centres = mouth_centre(task.renderer(torch.device("cpu")).landmarks(batch["packed"][:, -1]))
     lips = torch.from_numpy(model.landmarks(model.mean)[48:].mean(0))
     low, high = (torch.from_numpy(end) for end in (model.mean.min(0), model.mean.max(0)))
@@ -253,7 +224,7 @@ def adversarial(whole, clip):
     """A task of which all learn, and a batch; afterwards its net is as it was."""
     kept = {name: tensor.clone() for name, tensor in whole.net.state_dict().items()}
     learn_all(whole, PHASES["adversarial"])
-    yield whole, drawn(whole, clip)
+    yield whole, sample_batch(whole, clip)
     whole.net.float().load_state_dict(kept)
 
 
@@ -366,7 +337,7 @@ def test_a_step_is_the_same_twice(adversarial):
 )
 def test_every_variant_takes_a_finite_step(clip, vgg, change):
     task = build(vgg, **change)
-    batch = drawn(task, clip)
+    batch = sample_batch(task, clip)
     terms = {name: term() for name, term in task.losses(batch).items()}
     assert all(torch.isfinite(value) and value.ndim == 0 for value in terms.values())
     found = gradients(task, torch.stack(list(terms.values())).sum())
@@ -386,7 +357,7 @@ def test_every_variant_takes_a_finite_step(clip, vgg, change):
 
 def test_a_bf16_step_keeps_flow_drawing_and_losses_in_float32(clip, vgg):
     task = build(vgg)
-    batch = drawn(task, clip)
+    batch = sample_batch(task, clip)
     with torch.autocast("cpu", torch.bfloat16):
         step = task.step(batch)
         values = {name: term() for name, term in task.losses(batch).items()}
@@ -399,7 +370,7 @@ def test_a_bf16_step_keeps_flow_drawing_and_losses_in_float32(clip, vgg):
 
 def test_without_vgg19_the_perceptual_terms_are_not_offered(clip):
     task = build()
-    assert not {"perceptual", "perceptual_warped"} & set(task.losses(drawn(task, clip)))
+    assert not {"perceptual", "perceptual_warped"} & set(task.losses(sample_batch(task, clip)))
     assert task.provenance() == {"vgg19": "not used"}
 
 
@@ -413,7 +384,7 @@ def test_vgg19_looks_at_the_target_once(clip, vgg):
 
     counting = Counting()
     task = build(counting)
-    terms = task.losses(drawn(task, clip))
+    terms = task.losses(sample_batch(task, clip))
     terms["perceptual"](), terms["perceptual_warped"]()
     assert counting.seen == 3 * 2
 
@@ -438,7 +409,7 @@ def test_the_row_shows_flow_in_colours(clip):
     with torch.no_grad():
         task.net.flow_network.dec_flow[1].bias.copy_(torch.tensor([4.0, 0.0]))
         task.net.flow_network.dec_flow[1].weight.zero_()
-        look = task.validation_step(drawn(task, clip))
+        look = task.validation_step(sample_batch(task, clip))
     np.testing.assert_array_equal(look.row[:, :, 96:128], np.broadcast_to([255, 64, 64], (2, 32, 32, 3)))
     np.testing.assert_array_equal(look.row[:, :, :32], look.source)
     np.testing.assert_array_equal(look.row[:, :, 160:192], look.output)
@@ -446,71 +417,3 @@ def test_the_row_shows_flow_in_colours(clip):
     warped, moved = look.row[:, :, 128:156].astype(int), look.source[:, :, 4:]  # from four pixels right
     np.testing.assert_allclose(warped, moved, atol=1)
     assert look.scores["flow"] == 4
-
-
-# --- learning (spec 17, items 6 and 8) ----------------------------------------------------------------------
-def learned(task: HeadGanTask, phase: Phase, batches: list[Any], falling: bool = False) -> list[Any]:
-    """Train, a step each batch; falling: the rate falls to 0 -> the terms of each step."""
-    choose_parts(task.net, phase.trainable)
-    found = []
-    adam = torch.optim.Adam((p for p in task.net.parameters() if p.requires_grad), 2e-3, (0.5, 0.999))
-    rate = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: 1 - step / len(batches) if falling else 1)
-    for step, batch in enumerate(batches):
-        task.net.zero_grad(set_to_none=True)
-        terms = shared_pass(task, phase, batch, step + 1)
-        found.append({name: value.item() for name, value in terms.terms.items()})
-        terms.loss.backward()
-        adam.step()
-        rate.step()
-    return found
-
-
-@pytest.fixture
-def one_thread():
-    """Nets this small gain nothing by a second, and lose much where other work takes the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("one_thread")
-def test_fifty_steps_on_one_clip_lower_l1_of_image_and_warped_image(clip):
-    task = build(discriminators=replace(DISCRIMINATORS, mouth=False))
-    losses = {"l1": Loss(50.0), "l1_warped": Loss(50.0), "gan": Loss(1.0), "feature_matching": Loss(10.0)}
-    phase = with_update(PHASES["adversarial"], losses=losses)
-    phase = with_update(
-        phase,
-        "discriminator",
-        parts={"image_discriminator": 1.0},
-        losses={"discriminator": Loss(1.0)},
-        every=1,
-    )
-    found = learned(task, phase, [drawn(task, clip, 4)] * 51)
-    assert found[50]["l1"] < 0.5 * found[0]["l1"]
-    assert found[50]["l1_warped"] < 0.8 * found[0]["l1_warped"]
-
-
-@pytest.mark.usefixtures("one_thread")
-def test_a_face_driven_by_itself_is_moved_by_less_than_a_pixel_after_overfitting(clip, monkeypatch):
-    """Though faces driven by others are moved by 4. Both kinds of pairs are learned from, half and half; of
-    pairs of two frames alone the net learns to move whatever it sees.
-    """
-    task = build(discriminators=replace(DISCRIMINATORS, mouth=False))
-    phase = with_update(PHASES["adversarial"], losses={"l1": Loss(50.0), "l1_warped": Loss(50.0)})
-    phase = replace(phase, updates=phase.updates | {"discriminator": None})
-    others, itself = drawn(task, clip, 4), []
-    for t in range(clip.length):
-        monkeypatch.setattr(task, "choose", lambda rng, valid, training, t=t: (t, t))
-        itself.append(drawn(task, clip, 1))
-    itself = {name: torch.cat([one[name] for one in itself]) for name in others}
-    turns = [([2 * i % 4, 2 * i % 4 + 1], [2 * i % 8, 2 * i % 8 + 1]) for i in range(150)]
-    batches = [{name: torch.cat([others[name][i], itself[name][j]]) for name in others} for i, j in turns]
-    learned(task, phase, batches, falling=True)
-    task.net.eval()
-    with torch.no_grad():
-        still, moved = task.step(itself), task.step(others)
-    length, face = still.rendered.flow.norm(dim=1), losses.covered(still.condition)[:, 0]
-    assert ((length * face).sum((1, 2)) / face.sum((1, 2))).max() < 1  # 0.3 in the worst frame of 8 seeds
-    copied = losses.pixel(moved.source, moved.target)
-    assert losses.pixel(moved.rendered.warped, moved.target) < 0.6 * copied

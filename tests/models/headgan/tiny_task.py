@@ -1,0 +1,45 @@
+"""HeadGAN's step on nets of thousands of parameters and a head of our own making: what its tests share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.headgan.config import Architecture, DiscriminatorConfig, Hearing, Terms
+from models.headgan.task import HeadGanTask
+from models.perception.head.default_head import analytic
+from tests.models.one_clip import tables
+
+NET = Architecture(image_size=32, width=4, hidden=8, audio=5)
+DISCRIMINATORS = DiscriminatorConfig(width=4, max_width=8, mouth_size=16)
+
+
+def build(
+    vgg: Any = None,
+    net: Architecture = NET,
+    discriminators: DiscriminatorConfig = DISCRIMINATORS,
+    **more: Any,
+) -> HeadGanTask:
+    torch.manual_seed(0)
+    settings = {
+        "terms": Terms(), "head": "analytic_head", "hearing": Hearing(), "identity": "clip_mean",
+        "shading": "smooth", "recompute": False,
+    }  # fmt: skip
+    task = HeadGanTask(net, discriminators, **(settings | more))
+    task.use({"analytic_head": analytic()} | ({} if vgg is None else {vgg.name: vgg}))
+    return task
+
+
+def sample_batch(
+    task: HeadGanTask, clip: Any, size: int = 2, training: bool = True
+) -> dict[str, torch.Tensor]:
+    samples = [task.sample(np.random.default_rng(i), tables(clip), training) for i in range(size)]
+    return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}  # pyright: ignore
+
+
+def gradients(task: HeadGanTask, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    task.net.zero_grad(set_to_none=True)
+    loss.backward()
+    return {name: p.grad.clone() for name, p in task.net.named_parameters() if p.grad is not None}

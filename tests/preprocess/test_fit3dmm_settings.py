@@ -1,0 +1,59 @@
+"""Settings of fits name what exists, and read what they need."""
+
+from dataclasses import replace
+
+import pytest
+
+from models.perception import NETS
+from models.weights import WEIGHTS
+from pipelines.config import CONFIGS, load
+from pipelines.graph import build
+from pipelines.preprocess.fit3dmm import Fit3dmmConfig
+from storage.shards import FIELDS
+
+OF_NETS = {"deca": "flame", "deep3d": "bfm_deep3d"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"identity": "frame"},
+        {"backend": "algorithm1", "points": "landmarks3d"},
+        {"backend": "deca", "model": "flame"},
+        {"backend": "deep3d", "model": "bfm_deep3d"},
+    ],
+)
+def test_settings_name_fields_nets_and_weights_that_exist(settings):
+    config = Fit3dmmConfig(**settings)
+    assert {w for net in config.nets for w in NETS[net].weights} <= set(WEIGHTS)
+    assert set(config.nets) <= set(NETS)
+    assert set(config.writes) <= set(FIELDS)
+    assert {field for fields in config.reads.values() for field in fields} <= set(FIELDS)
+    assert list(config.reads)[-1] == "keypoints"
+
+
+@pytest.mark.parametrize("backend", ["landmarks", "deca", "deep3d"])
+def test_the_node_reads_what_its_backend_needs(backend):
+    fit = Fit3dmmConfig(backend=backend, model=OF_NETS.get(backend, "analytic_head"))
+    node = build(
+        replace(
+            load(CONFIGS / "run" / "demo.yaml", ["models=[fsrt]", "also=[fits.main]"]).config,
+            fits={"main": fit},
+        )
+    )["fit3dmm.main"]
+    assert ("clips" in node.reads) == (backend in OF_NETS)
+    assert node.nets == fit.nets
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"noise": 0}, {"rounds": 0}, {"contour_weight": 2}, {"max_error": 0}, {"max_gap": -1},
+        {"ridge": -1.0}, {"smooth_sigma": 0}, {"smooth_beta": -1}, {"backend": "deca"},
+        {"backend": "deep3d", "model": "flame"}, {"points": "landmarks3d"},
+    ],
+)  # fmt: skip
+def test_impossible_settings_are_refused(bad):
+    with pytest.raises(ValueError, match="expected"):
+        Fit3dmmConfig(**bad)
