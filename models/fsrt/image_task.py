@@ -25,7 +25,7 @@ from models.fsrt.sampling import Lattice, RandomPixels
 from models.fsrt.task import ReenactTask, Scene, Views
 from models.gan import forward_frozen
 from models.perception.interfaces import FeatureNet
-from models.precision import precise
+from models.precision import at_least_float32
 from models.task import Batch, Sample, TrainStep
 
 AT_ONCE = 65_536  # pixels of one pass without gradient, over all samples: it bounds the memory
@@ -77,7 +77,7 @@ class ImageTask(ReenactTask):
         grid = pixel_grid(target.shape[-2], target.shape[-1], target.dtype, target.device)
         table = decoder.pixel_table(quarter.arrange(grid))  # with gradient, and shared with the pass without
         mine = decoder.decode(scene.keys_values, decoder.ask(quarter.rows(table, 0), scene.frame))
-        mine = precise(mine)
+        mine = at_least_float32(mine)
         if self.images.loss_input == "lattice":
             assert isinstance(quarter, Lattice)
             return quarter.as_image(mine), quarter.of(target)
@@ -97,7 +97,7 @@ class ImageTask(ReenactTask):
                 chunks = []
                 for start in range(0, quarter.count[part], step):
                     rows = quarter.rows(table, part, slice(start, start + step))
-                    chunks.append(precise(decoder.decode(keys_values, decoder.ask(rows, frame))))
+                    chunks.append(at_least_float32(decoder.decode(keys_values, decoder.ask(rows, frame))))
                 parts.append(torch.cat(chunks, dim=1))
         return parts
 

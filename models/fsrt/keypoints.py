@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.fsrt.config import Architecture, Detector
-from models.precision import precise
+from models.precision import at_least_float32
 
 ANTIALIAS = 13  # taps; sigma 1.5 for the fixed reduction by 4
 
@@ -90,7 +90,7 @@ class KeypointDetector(nn.Module):
         """image (B,3,S,S) in [0,1] -> keypoints (B,K,2) in [-1,1], features (B,C,F,F), heatmaps (B,K,G,G)."""
         # T = 0.1 makes the softmax sharp: a net in bf16 would move keypoints by up to 1.5 pixels of 256
         with torch.autocast(image.device.type, enabled=False):
-            image = precise(image)
+            image = at_least_float32(image)
             # channels last: the blur and the small convolutions run 3x faster on a CPU
             features = self.predictor(self.down(image.contiguous(memory_format=torch.channels_last)))
             heatmap = (self.kp(features).flatten(2) / self.temperature).softmax(dim=-1)

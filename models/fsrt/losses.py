@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.precision import precise
+from models.precision import at_least_float32
 
 
 def pixel(rendered: Tensor, target: Tensor) -> Tensor:
     """Mean squared difference over all elements."""
-    return (precise(rendered) - precise(target)).square().mean()
+    return (at_least_float32(rendered) - at_least_float32(target)).square().mean()
 
 
 def perceptual(rendered: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
@@ -31,7 +31,9 @@ def feature_matching(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
 
 
 def _gaps(some: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
-    gaps = [(precise(a) - precise(b)).abs().mean() for a, b in zip(some, others, strict=True)]
+    gaps = [
+        (at_least_float32(a) - at_least_float32(b)).abs().mean() for a, b in zip(some, others, strict=True)
+    ]
     return torch.stack(gaps).sum()
 
 
@@ -39,32 +41,32 @@ def generator_gan(fake: Tensor) -> Tensor:
     """Predictions (B,1,h,h) on rendered images, 1 = real: how far they are from fooling the discriminator
     (least squares; Mao et al. 2017).
     """
-    return (1 - precise(fake)).square().mean()
+    return (1 - at_least_float32(fake)).square().mean()
 
 
 def discriminator(real: Tensor, fake: Tensor) -> Tensor:
     """Predictions (B,1,h,h) on real and on rendered images: 1 and 0 wanted (least squares). The rendered
     images must be cut off from the generator.
     """
-    return ((1 - precise(real)).square() + precise(fake).square()).mean()
+    return ((1 - at_least_float32(real)).square() + at_least_float32(fake).square()).mean()
 
 
 def invariance(source: Tensor, source_other: Tensor, driving: Tensor, driving_other: Tensor) -> Tensor:
     """Two colour versions of a frame should give one expression: half the sum of the two mean squares."""
-    gaps = (precise(source) - precise(source_other)).square().mean()
-    return 0.5 * (gaps + (precise(driving) - precise(driving_other)).square().mean())
+    gaps = (at_least_float32(source) - at_least_float32(source_other)).square().mean()
+    return 0.5 * (gaps + (at_least_float32(driving) - at_least_float32(driving_other)).square().mean())
 
 
 def variance(e: Tensor) -> Tensor:
     """e (N,E): hinge on the spread over the FEATURES of each vector (not VICReg's spread over the batch)."""
-    spread = (precise(e).var(dim=1) + 1e-4).sqrt()
+    spread = (at_least_float32(e).var(dim=1) + 1e-4).sqrt()
     return torch.relu(1 - spread).mean()
 
 
 def covariance(e: Tensor) -> Tensor:
     """e (N,E): squared entries of the covariance over vectors, diagonal included, divided by E."""
     with torch.autocast(e.device.type, enabled=False):  # or the product would be in bf16
-        e = precise(e)
+        e = at_least_float32(e)
         centred = e - e.mean(dim=0)
         cov = centred.T @ centred / (len(e) - 1)
         return cov.square().sum() / e.shape[1]
@@ -72,7 +74,7 @@ def covariance(e: Tensor) -> Tensor:
 
 def position(keypoints: Tensor, target: Tensor) -> Tensor:
     """Mean absolute distance per coordinate, on the [-1,1] frame (distilled detector only)."""
-    return (precise(keypoints) - precise(target)).abs().mean()
+    return (at_least_float32(keypoints) - at_least_float32(target)).abs().mean()
 
 
 def heatmap_cross_entropy(heatmap: Tensor, target: Tensor, axis: Tensor, sigma: float) -> Tensor:
@@ -81,7 +83,7 @@ def heatmap_cross_entropy(heatmap: Tensor, target: Tensor, axis: Tensor, sigma: 
     Soft-argmax alone is satisfied by any blob with the right mean; the expression extractor reads features
     under the heatmap, so the mass has to lie where the keypoint is.
     """
-    line = torch.exp(-0.5 * ((axis - precise(target).unsqueeze(-1)) / sigma).square())  # (B,K,2,G)
+    line = torch.exp(-0.5 * ((axis - at_least_float32(target).unsqueeze(-1)) / sigma).square())  # (B,K,2,G)
     line = line / line.sum(-1, keepdim=True).clamp_min(1e-12)
     wanted = line[:, :, 1].unsqueeze(-1) * line[:, :, 0].unsqueeze(-2)  # y down the rows
-    return -(wanted * precise(heatmap).clamp_min(1e-12).log()).sum((2, 3)).mean()
+    return -(wanted * at_least_float32(heatmap).clamp_min(1e-12).log()).sum((2, 3)).mean()

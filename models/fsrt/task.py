@@ -19,7 +19,7 @@ from torch import Tensor
 from models.fsrt import augment, losses, visualize
 from models.fsrt.config import Architecture, Augment, Sampling
 from models.fsrt.network import Fsrt, KeysValues, pixel_grid
-from models.precision import precise
+from models.precision import at_least_float32
 from models.task import Batch, Sample, Stateless, Table, TrainStep, ValidationOutput
 
 
@@ -77,7 +77,7 @@ class Scene:
     frame: Tensor  # (B,hidden): Decoder.frame
 
 
-def counted(of_sources: Tensor, present: Tensor | None) -> Tensor:
+def present_expressions(of_sources: Tensor, present: Tensor | None) -> Tensor:
     """(B,n,E) -> (N,E): the expressions of the sources that count."""
     return of_sources.flatten(0, 1) if present is None else of_sources[present]
 
@@ -259,7 +259,7 @@ class ReenactTask(Stateless):
 
     def regularisers(self, motion: Motion, present: Tensor | None) -> dict[str, Callable[[], Tensor]]:
         """The terms on expression vectors; present (B,n) as in Views."""
-        sources1, sources2 = (counted(e, present) for e in (motion.sources1, motion.sources2))
+        sources1, sources2 = (present_expressions(e, present) for e in (motion.sources1, motion.sources2))
         first, second = torch.cat([sources1, motion.driving]), torch.cat([sources2, motion.driving_tight])
         return {
             "invariance": lambda: losses.invariance(sources1, sources2, motion.driving, motion.driving_tight),
@@ -280,7 +280,7 @@ class ReenactTask(Stateless):
             present=views.present,
         )
         sources, driving, output = (
-            visualize.to_bytes(part) for part in (views.sources, views.target, precise(image))
+            visualize.to_bytes(part) for part in (views.sources, views.target, at_least_float32(image))
         )
         marked = driving
         if self.architecture.uses_keypoints:

@@ -23,7 +23,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils.checkpoint import checkpoint
 
 from models.headgan.config import Architecture
-from models.precision import precise
+from models.precision import at_least_float32
 
 SLOPE = 0.2  # of LeakyReLU
 TOGETHER = 128
@@ -33,7 +33,7 @@ weights, which must be copied side by side, are as large as the map.
 """
 
 
-def exactly(device: torch.device) -> AbstractContextManager[object]:
+def autocast_off(device: torch.device) -> AbstractContextManager[object]:
     """Context in which autocast, if it is on, is off."""
     if not torch.amp.is_autocast_available(device.type):  # the meta device's
         return nullcontext()
@@ -50,7 +50,7 @@ class Conv(nn.Conv2d):
         In training mode each call moves the estimate of that value on by one power iteration, so a forward
         pass must call it once, and a repeated one not at all.
         """
-        with exactly(device):
+        with autocast_off(device):
             return self.weight
 
     def forward(self, input: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def spectral(conv: Conv, on: bool) -> Conv:
     return spectral_norm(conv) if on else conv  # pyright: ignore[reportReturnType]
 
 
-def fold(net: nn.Module) -> nn.Module:
+def fold_spectral_norm(net: nn.Module) -> nn.Module:
     """For inference: every spectral norm worked into the weights it divides. Changes the net in place."""
     for module in net.modules():
         if parametrize.is_parametrized(module, "weight"):
@@ -78,8 +78,8 @@ def head(width: int, channels: int) -> nn.Sequential:
 # --- instance norm ------------------------------------------------------------------------------------------
 def normalise(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """Instance norm (eps 1e-5), computed in float32 or better, in x's dtype."""
-    with exactly(x.device):
-        return F.instance_norm(precise(x), weight=weight, bias=bias).to(x.dtype)
+    with autocast_off(x.device):
+        return F.instance_norm(at_least_float32(x), weight=weight, bias=bias).to(x.dtype)
 
 
 class InstanceNorm(nn.InstanceNorm2d):
@@ -118,7 +118,7 @@ class Encoder(nn.ModuleList):
 
 
 # --- blocks -------------------------------------------------------------------------------------------------
-def again(work: Callable[..., Tensor], *args: Any, recompute: bool) -> Tensor:
+def recompute_in_backward(work: Callable[..., Tensor], *args: Any, recompute: bool) -> Tensor:
     """work(*args); with `recompute` the backward pass repeats it up to the last thing it needs of it.
 
     A convolution at its end is therefore not repeated: of it only the input is needed.
@@ -156,7 +156,7 @@ class Spade(nn.Module):
             bias = torch.cat([one, beta.bias])  # pyright: ignore[reportArgumentType]
             return F.conv2d(hidden, weight, bias, padding=1)
 
-        scale, shift = again(work, guide, recompute=recompute).chunk(2, dim=1)
+        scale, shift = recompute_in_backward(work, guide, recompute=recompute).chunk(2, dim=1)
         return scale, shift
 
 
@@ -200,7 +200,7 @@ def normed_conv(x: Tensor, scale: Tensor, shift: Tensor, conv: Conv, recompute: 
     def work(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         return F.conv2d(modulate(x, scale, shift), weight, conv.bias, padding=conv.padding)
 
-    return again(work, x, scale, shift, recompute=recompute)
+    return recompute_in_backward(work, x, scale, shift, recompute=recompute)
 
 
 class AdaIn(nn.Module):

@@ -210,7 +210,7 @@ class HeadGanConfig(ModelConfig):
             (self.net.mask, "net.mask", OF_MASK),
         )
         for on, setting, names in settings:
-            lost = sorted(names & weighed(phase)) if not on else []
+            lost = sorted(names & active_terms(phase)) if not on else []
             if lost:
                 raise ValueError(
                     f"phases.{phase.name} weighs {', '.join(lost)}, which {setting} false leaves out; set "
@@ -223,7 +223,7 @@ OF_FLOW = {"l1_warped", "perceptual_warped"}
 OF_MASK = {"mask"}
 
 
-def weighed(phase: Phase) -> set[str]:
+def active_terms(phase: Phase) -> set[str]:
     """Names of a phase's terms, the discriminators' too, whose weight is above 0."""
     return {name for name, weight in phase.weights.items() if weight}
 

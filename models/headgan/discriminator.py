@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from models.headgan.blocks import SLOPE, Conv, InstanceNorm, spectral
 from models.headgan.config import RGB, DiscriminatorConfig
-from models.headgan.network import initialise
+from models.headgan.network import initialize_weights
 
 MOUTH = 48
 """Landmarks from here on are the mouth's (68-point scheme)."""
@@ -51,7 +51,7 @@ class MultiScaleDiscriminator(nn.ModuleDict):
         super().__init__(
             {f"discriminator_{i}": PatchDiscriminator(inputs, config) for i in range(config.scales)}
         )
-        initialise(self)
+        initialize_weights(self)
 
     def forward(self, given: Tensor | None, image: Tensor) -> list[list[Tensor]]:
         """image (B,3,H,W) in [-1,1]; given: condition (B,C,H,W), or audio (B,A), which is told at every

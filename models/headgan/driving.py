@@ -15,9 +15,9 @@ from models.errors import InvalidFile, InvalidSettings
 from models.headgan.motion import (
     Adaptation,
     HeadMotion,
-    frontal,
-    posed,
-    reenacted,
+    adapt_to_reference,
+    set_frontal,
+    set_pose,
     with_expression,
     with_identity,
 )
@@ -97,7 +97,7 @@ def transfer_motion(driving: HeadMotion, reference: HeadMotion, follow: MotionMo
     """The driving motion on the reference's face. absolute: with its camera, as in reconstruction; relative:
     with the reference's mean size and place (1.6).
     """
-    return reenacted(driving, reference, AS_IT_IS if follow == "absolute" else None)
+    return adapt_to_reference(driving, reference, AS_IT_IS if follow == "absolute" else None)
 
 
 def edit_motion(
@@ -107,10 +107,10 @@ def edit_motion(
     for a component that the model does not have.
     """
     if edit.frontal:
-        motion = frontal(motion)
+        motion = set_frontal(motion)
     for changes, add in ((edit.pose, False), (edit.turn, True)):
         if changes:
-            motion = posed(motion, *(changes.get(angle) for angle in ANGLES), add=add)
+            motion = set_pose(motion, *(changes.get(angle) for angle in ANGLES), add=add)
     if expression_from is not None:
         motion = with_expression(motion, expression_from, add=False)
     changed = with_expression(motion, component_change("expression", edit.expression, model))

@@ -20,7 +20,7 @@ from models.checkpoint_metadata import parse_settings
 from models.errors import InvalidFile, InvalidSettings
 from models.headgan import visualize
 from models.headgan.audio import audio_vectors
-from models.headgan.blocks import fold
+from models.headgan.blocks import fold_spectral_norm
 from models.headgan.conditions import FaceRenderer
 from models.headgan.config import Architecture, Head, Hearing
 from models.headgan.driving import component_change, edit_motion, fit_motion, transfer_motion
@@ -108,7 +108,7 @@ class Reenactor:
     ) -> None:
         """net: changed in place."""
         self.net, self.described, self.provenance = (
-            cast(Generator, fold(net.eval())),
+            cast(Generator, fold_spectral_norm(net.eval())),
             described,
             dict(provenance),
         )

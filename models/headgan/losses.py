@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.perception.vgg19 import MEAN, STD
-from models.precision import precise
+from models.precision import at_least_float32
 
 COVERED = 0.01  # sum over a condition's channels above which a pixel is no background (C)
 LAYERS = 4.0  # C's factor on feature matching, over the convolutions of a scale
@@ -23,19 +23,19 @@ LAYERS = 4.0  # C's factor on feature matching, over the convolutions of a scale
 # --- hinge --------------------------------------------------------------------------------------------------
 def real_hinge(outputs: Sequence[Sequence[Tensor]]) -> Tensor:
     """The discriminator's hinge on real images: mean of max(0, 1 - prediction), over scales."""
-    return _over_scales([F.relu(1 - precise(maps[-1])) for maps in outputs])
+    return _over_scales([F.relu(1 - at_least_float32(maps[-1])) for maps in outputs])
 
 
 def fake_hinge(outputs: Sequence[Sequence[Tensor]]) -> Tensor:
     """The same for rendered images: mean of max(0, 1 + prediction). They must be cut off from the
     generator."""
-    return _over_scales([F.relu(1 + precise(maps[-1])) for maps in outputs])
+    return _over_scales([F.relu(1 + at_least_float32(maps[-1])) for maps in outputs])
 
 
 def generator_gan(outputs: Sequence[Sequence[Tensor]]) -> Tensor:
     """How far rendered images are from fooling the discriminator: minus the mean prediction. Has no lower
     bound."""
-    return -_over_scales([precise(maps[-1]) for maps in outputs])
+    return -_over_scales([at_least_float32(maps[-1]) for maps in outputs])
 
 
 def _over_scales(values: Sequence[Tensor]) -> Tensor:
@@ -50,7 +50,7 @@ def feature_matching(fake: Sequence[Sequence[Tensor]], real: Sequence[Sequence[T
     total = []
     for fake_maps, real_maps in zip(fake, real, strict=True):
         gaps = [
-            (precise(f) - precise(r.detach())).abs().mean()
+            (at_least_float32(f) - at_least_float32(r.detach())).abs().mean()
             for f, r in zip(fake_maps[:-1], real_maps[:-1], strict=True)
         ]
         total.append(torch.stack(gaps).sum() * LAYERS / len(fake_maps))
@@ -62,20 +62,20 @@ def pixel(rendered: Tensor, target: Tensor, counted: Tensor | None = None) -> Te
     """Mean absolute difference over all elements (B,3,H,W). counted (B,1,H,W): weight of each pixel; the sum
     is divided by all pixels still, as in C.
     """
-    gap = (precise(rendered) - precise(target)).abs()
+    gap = (at_least_float32(rendered) - at_least_float32(target)).abs()
     return (gap if counted is None else gap * counted).mean()
 
 
 def covered(condition: Tensor) -> Tensor:
     """condition (B,3,H,W) in [0,1] -> (B,1,H,W): 1 where the head is, 0 on background."""
-    return (precise(condition).sum(1, keepdim=True) > COVERED).to(condition.dtype)
+    return (at_least_float32(condition).sum(1, keepdim=True) > COVERED).to(condition.dtype)
 
 
 def vgg_input(images: Tensor, normalised: bool) -> Tensor:
     """images (B,3,H,W) in [-1,1] -> what to give models.perception.vgg19, which takes RGB in [0,1] and
     normalises it, so that its net sees them normalised, or as they are (C).
     """
-    images = precise(images)
+    images = at_least_float32(images)
     if normalised:
         return (images + 1) / 2
     mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
@@ -87,7 +87,7 @@ def perceptual(rendered: Sequence[Tensor], target: Sequence[Tensor], weights: Se
     target's side.
     """
     gaps = [
-        weight * (precise(a) - precise(b.detach())).abs().mean()
+        weight * (at_least_float32(a) - at_least_float32(b.detach())).abs().mean()
         for a, b, weight in zip(rendered, target, weights, strict=True)
     ]
     return torch.stack(gaps).sum()
@@ -97,4 +97,8 @@ def mask(found: Tensor, driving: Tensor, reference: Tensor) -> Tensor:
     """C only: mean absolute difference of F's mask (B,1,H,W) from the union of the foregrounds of both
     frames (B,1,H,W), each in [0,1].
     """
-    return (precise(found) - (precise(driving) + precise(reference)).clamp(0, 1)).abs().mean()
+    return (
+        (at_least_float32(found) - (at_least_float32(driving) + at_least_float32(reference)).clamp(0, 1))
+        .abs()
+        .mean()
+    )

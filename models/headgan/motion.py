@@ -200,7 +200,7 @@ def window(frame: int, frames: int = 3) -> list[int]:
     return [max(0, frame - back) for back in reversed(range(frames))]
 
 
-def trusted(valid: np.ndarray, frame: int, frames: int = 3) -> bool:
+def window_is_valid(valid: np.ndarray, frame: int, frames: int = 3) -> bool:
     """Whether all fits of a frame's window count; valid (T,) bool: field `fit_valid`."""
     return bool(valid[window(frame, frames)].all())
 
@@ -228,7 +228,9 @@ class Adaptation:
             raise ValueError(f"adaptation: a filter of {self.frames} frames; expected an odd number")
 
 
-def reenacted(driving: HeadMotion, reference: HeadMotion, how: Adaptation | None = None) -> HeadMotion:
+def adapt_to_reference(
+    driving: HeadMotion, reference: HeadMotion, how: Adaptation | None = None
+) -> HeadMotion:
     """The driving clip's expression and rotation (T frames) on the reference's head (1 frame or more): its
     identity, and its place and size as `how` says. Neither rotation nor expression is smoothed.
 
@@ -261,12 +263,12 @@ def orthonormal(motion: HeadMotion) -> HeadMotion:
     return replace(motion, rotation=nearest_rotation(motion.rotation))
 
 
-def frontal(motion: HeadMotion) -> HeadMotion:
+def set_frontal(motion: HeadMotion) -> HeadMotion:
     """All angles 0; place, size and face unchanged. The head turns about the model's origin."""
     return replace(motion, rotation=np.tile(FLIP, (len(motion), 1, 1)))
 
 
-def posed(
+def set_pose(
     motion: HeadMotion,
     pitch: float | None = None,
     yaw: float | None = None,

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrize import is_parametrized
 
-from models.headgan.blocks import SLOPE, AdaInBlock, Encoder, SpadeBlock, exactly, head
+from models.headgan.blocks import SLOPE, AdaInBlock, Encoder, SpadeBlock, autocast_off, head
 from models.headgan.config import RGB, Architecture
-from models.precision import precise
+from models.precision import at_least_float32
 
 GAIN = 0.02  # C's, of Xavier's normal initial weights
 
@@ -44,8 +44,8 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
     border its value. In float32 or better: bfloat16 places a pixel 0.5 off at 256.
     """
     height, width = flow.shape[-2:]
-    with exactly(x.device):
-        flow = precise(flow)
+    with autocast_off(x.device):
+        flow = at_least_float32(flow)
         columns = torch.arange(width, dtype=flow.dtype, device=flow.device)
         rows = torch.arange(height, dtype=flow.dtype, device=flow.device).unsqueeze(-1)
         across = (columns + flow[:, 0]) * (2 / (width - 1)) - 1
@@ -66,7 +66,7 @@ def warp_maps(maps: Sequence[Tensor], flow: Tensor) -> list[Tensor]:
 
 
 # --- networks -----------------------------------------------------------------------------------------------
-def doubled(x: Tensor, net: Architecture) -> Tensor:
+def upsample(x: Tensor, net: Architecture) -> Tensor:
     """Twice the side: pixel shuffle (a quarter of the channels), or repeated pixels."""
     if net.upsampling == "shuffle":
         return F.pixel_shuffle(x, 2)
@@ -101,9 +101,9 @@ class FlowNetwork(nn.Module):
         for block in self.dec_res:
             x = block(x, window, recompute)
         for block in self.dec_main:
-            x = doubled(block(x, window, recompute), self.net)
-        with exactly(x.device):
-            x = precise(x)
+            x = upsample(block(x, window, recompute), self.net)
+        with autocast_off(x.device):
+            x = at_least_float32(x)
             flow = self.dec_flow(x)
             if self.dec_mask is None:
                 return flow, None
@@ -151,7 +151,7 @@ class RenderingNetwork(nn.Module):
             if audio is not None:
                 x = self.cond_dec_audio[level](x, audio, recompute)
             if level < self.net.levels:
-                x = doubled(x, self.net)
+                x = upsample(x, self.net)
         x = self.cond_dec[-1](x, warped, recompute)
         return self.conv_img(F.leaky_relu(x, SLOPE)).tanh()
 
@@ -181,7 +181,7 @@ class Generator(nn.Module):
         self.rendering_network = RenderingNetwork(net)
         self.has_flow = net.flow
         if net.initial == "xavier":
-            initialise(self)
+            initialize_weights(self)
 
     def forward(
         self, window: Tensor, condition: Tensor, image: Tensor, audio: Tensor | None = None
@@ -213,7 +213,7 @@ class Generator(nn.Module):
 
 
 @torch.no_grad()
-def initialise(net: nn.Module) -> None:
+def initialize_weights(net: nn.Module) -> None:
     """Initial weights of generator and discriminators: Xavier's normal with gain 0.02, biases 0; where
     spectral norm divides the scale out, weights stay PyTorch's (C, as it comes out there). Flow, modulation
     and image so begin near 0.

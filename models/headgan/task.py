@@ -26,12 +26,12 @@ from models.headgan.audio import audio_vectors
 from models.headgan.conditions import FaceRenderer
 from models.headgan.config import Architecture, DiscriminatorConfig, Hearing, Terms
 from models.headgan.discriminator import crop, image_discriminator, mouth_centre, mouth_discriminator
-from models.headgan.motion import Identity, read_motion, trusted, window
+from models.headgan.motion import Identity, read_motion, window, window_is_valid
 from models.headgan.network import Generator, Rendered
 from models.perception.head.morphable import MorphableModel
 from models.perception.head.raster_torch import Shading
 from models.perception.interfaces import FeatureNet
-from models.precision import precise
+from models.precision import at_least_float32
 from models.task import Batch, Clip, Sample, Stateless, Table, TrainStep, ValidationOutput
 
 Maps = list[list[Tensor]]
@@ -138,9 +138,9 @@ class HeadGanTask(Stateless):
             if len(valid) < 2:
                 return None
             driving = int(rng.integers(1, len(valid)))
-            return (0, driving) if valid[0] and trusted(valid, driving, frames) else None
+            return (0, driving) if valid[0] and window_is_valid(valid, driving, frames) else None
         usable = np.flatnonzero(valid)
-        drivable = usable if valid.all() else [t for t in usable if trusted(valid, int(t), frames)]
+        drivable = usable if valid.all() else [t for t in usable if window_is_valid(valid, int(t), frames)]
         if len(usable) < 2 or not len(drivable):
             return None
         driving = int(rng.choice(drivable))
@@ -216,7 +216,7 @@ class HeadGanTask(Stateless):
         """The terms of both discriminators, theirs and those of the generator. The mouth lies where the
         fitted head has it, in both images alike.
         """
-        image, target = precise(step.rendered.image), step.target
+        image, target = at_least_float32(step.rendered.image), step.target
         found = self.of_discriminator("image_discriminator", step.condition, image, target, "")
         if self.discriminators.mouth:
             centres = mouth_centre(self.renderer(step.packed.device).landmarks(step.packed[:, -1]))

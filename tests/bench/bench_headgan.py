@@ -30,7 +30,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.headgan import losses
-from models.headgan.blocks import fold
+from models.headgan.blocks import fold_spectral_norm
 from models.headgan.conditions import FaceRenderer
 from models.headgan.config import DiscriminatorConfig, Hearing, Terms, supplement
 from models.headgan.discriminator import mouth_centre
@@ -227,7 +227,7 @@ def test_steps_on_one_core():
 @pytest.mark.bench
 def test_frame_on_one_core():
     torch.set_num_threads(1)
-    given, net, other = inputs(1), fold(made("kept").eval()), made("plain").eval()
+    given, net, other = inputs(1), fold_spectral_norm(made("kept").eval()), made("plain").eval()
     with torch.inference_mode():
         maps = net.encode(given[1], given[2])
         frame = cpu_seconds(lambda: net.render(given[0], given[2], maps, given[3]))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from models.headgan.conditions import FACE, FaceRenderer, mean_colours, sketch
-from models.headgan.motion import HeadMotion, explicit_motion, posed
+from models.headgan.motion import HeadMotion, explicit_motion, set_pose
 from models.perception.head.algorithm1 import Algorithm1
 from models.perception.head.default_head import analytic
 from models.perception.head.pose import euler_to_rotation, project
@@ -208,7 +208,7 @@ def test_a_fitted_face_covers_98_percent_of_what_it_was_fitted_to():
 
 def test_a_pose_edited_by_20_degrees_is_found_20_degrees_off_by_refitting():
     motion, chosen, _ = talking()
-    edited = posed(motion, yaw=20, add=True)
+    edited = set_pose(motion, yaw=20, add=True)
     shape = HEAD.shape(edited.identity, edited.expression)[:, chosen]
     points = project(shape, edited.scale, edited.rotation, edited.translation)
     found = refitted(chosen, points, rounds=5, camera_target="fitted", orthonormal=True)

@@ -9,14 +9,14 @@ from models.headgan.motion import (
     CAMERA,
     Adaptation,
     HeadMotion,
+    adapt_to_reference,
     explicit_motion,
-    frontal,
     orthonormal,
-    posed,
     read_motion,
-    reenacted,
-    trusted,
+    set_frontal,
+    set_pose,
     window,
+    window_is_valid,
     with_expression,
 )
 from models.perception.head.pose import FLIP, euler_to_rotation, nearest_rotation
@@ -109,7 +109,7 @@ def test_a_window_is_oldest_first_and_repeats_the_first_frame():
 
 def test_a_window_is_trusted_when_all_its_frames_are():
     valid = np.array([1, 1, 0, 1, 1, 1], bool)
-    assert [trusted(valid, t) for t in range(6)] == [True, True, False, False, False, True]
+    assert [window_is_valid(valid, t) for t in range(6)] == [True, True, False, False, False, True]
 
 
 # --- explicit parameters ------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_an_affine_cameras_rows_may_be_a_little_askew():
 def test_golden_camera_adaptation(name, how):
     """Acceptance test 3 of the specification."""
     driving, expected = golden_clip(), ADAPTED["results"][name]
-    found = reenacted(driving, GOLDEN_REFERENCE, how)
+    found = adapt_to_reference(driving, GOLDEN_REFERENCE, how)
     np.testing.assert_allclose(found.scale, expected["s"], rtol=1e-6)
     np.testing.assert_allclose(found.translation[:3].ravel(), expected["t_first3"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found.translation[-1], expected["t_last"], rtol=1e-5)
@@ -193,7 +193,7 @@ def test_golden_camera_adaptation(name, how):
 
 def test_reenactment_takes_the_references_identity_and_the_drivers_face():
     driving, reference = motion(20), motion(3, seed=1)
-    found = reenacted(driving, reference)
+    found = adapt_to_reference(driving, reference)
     np.testing.assert_allclose(found.identity, np.tile(reference.identity[0], (20, 1)), rtol=1e-6)
     np.testing.assert_array_equal(found.expression, driving.expression)
     np.testing.assert_array_equal(found.rotation, driving.rotation)
@@ -201,7 +201,7 @@ def test_reenactment_takes_the_references_identity_and_the_drivers_face():
 
 def test_an_adapted_head_has_the_references_size_and_place_on_average():
     driving, reference = motion(400), motion(30, seed=1)
-    found = reenacted(driving, reference, Adaptation(frames=1))
+    found = adapt_to_reference(driving, reference, Adaptation(frames=1))
     assert found.scale.mean() == pytest.approx(reference.scale.mean(), rel=1e-5)
     for one, other in zip((found, reference), (reference, found), strict=True):
         place = (one.translation / one.scale[:, None]).mean(0)
@@ -210,11 +210,11 @@ def test_an_adapted_head_has_the_references_size_and_place_on_average():
 
 def test_standardising_takes_the_references_spread_and_needs_one():
     driving, reference = motion(40), motion(30, seed=1)
-    found = reenacted(driving, reference, Adaptation(standardise=True, frames=1))
+    found = adapt_to_reference(driving, reference, Adaptation(standardise=True, frames=1))
     spread = (reference.translation / reference.scale[:, None]).std(0)
     np.testing.assert_allclose((found.translation / found.scale[:, None]).std(0), spread, rtol=1e-4)
     with pytest.raises(InvalidSettings, match="40 driving and 1 reference frames"):
-        reenacted(driving, reference.at([0]), Adaptation(standardise=True))
+        adapt_to_reference(driving, reference.at([0]), Adaptation(standardise=True))
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_adaptations_that_mean_nothing_are_refused(bad):
 # --- editing ------------------------------------------------------------------------------------------------
 def test_a_frontal_head_keeps_its_place_size_and_face():
     one = motion()
-    found = frontal(one)
+    found = set_frontal(one)
     np.testing.assert_allclose(found.angles, 0, atol=1e-6)
     np.testing.assert_array_equal(found.translation, one.translation)
     np.testing.assert_array_equal(found.expression, one.expression)
@@ -236,7 +236,7 @@ def test_a_frontal_head_keeps_its_place_size_and_face():
 
 def test_one_angle_is_set_and_the_others_stay():
     one = motion()
-    found = posed(one, yaw=20).angles
+    found = set_pose(one, yaw=20).angles
     np.testing.assert_allclose(found[:, 1], 20, atol=1e-4)
     np.testing.assert_allclose(found[:, [0, 2]], one.angles[:, [0, 2]], atol=1e-4)
 
@@ -244,7 +244,7 @@ def test_one_angle_is_set_and_the_others_stay():
 def test_angles_are_added():
     one = motion()
     np.testing.assert_allclose(
-        posed(one, pitch=5, roll=-8, add=True).angles, one.angles + np.array([5, 0, -8]), atol=1e-4
+        set_pose(one, pitch=5, roll=-8, add=True).angles, one.angles + np.array([5, 0, -8]), atol=1e-4
     )
 
 
@@ -255,7 +255,7 @@ def test_a_pose_edit_starts_from_the_nearest_rotation():
         identity=one.identity, expression=one.expression, scale=one.scale,
         rotation=one.rotation + 0.03, translation=one.translation,
     )  # fmt: skip
-    found = posed(skewed, yaw=0, add=True)
+    found = set_pose(skewed, yaw=0, add=True)
     np.testing.assert_allclose(found.rotation, nearest_rotation(skewed.rotation), atol=1e-5)
     np.testing.assert_allclose(orthonormal(skewed).rotation, nearest_rotation(skewed.rotation), atol=1e-6)
 
@@ -270,6 +270,6 @@ def test_an_expression_is_added_or_replaced():
 def test_edits_leave_the_original_alone():
     one = motion()
     before = one.packed().copy()
-    edited = with_expression(posed(frontal(one), yaw=3), np.ones(3), add=False)
+    edited = with_expression(set_pose(set_frontal(one), yaw=3), np.ones(3), add=False)
     edited.expression[:] = 7
     np.testing.assert_array_equal(one.packed(), before)
