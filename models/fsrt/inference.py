@@ -42,8 +42,8 @@ class Scene:
 
 
 class Reenactor(FrameDriven):
-    """A trained net, ready to drive (models.reenactor.Reenactor); `provenance` says which parts do not carry the
-    published weights.
+    """A trained net, ready to drive (models.reenactor.Reenactor); `provenance` says which parts do not carry
+    the published weights.
     """
 
     def __init__(

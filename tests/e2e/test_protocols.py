@@ -75,6 +75,7 @@ def test_released_weights_are_scored_without_a_training_node(copy, tmp_path):
 
     from models.fsrt.network import Fsrt
     from models.fsrt.released import write
+    from models.weights import find_weights
     from pipelines.config import load
     from storage.files import Store
     from storage.weight_files import import_file
@@ -85,7 +86,7 @@ def test_released_weights_are_scored_without_a_training_node(copy, tmp_path):
     detector, renderer = write(Fsrt(net).state_dict(), about, tmp_path)
     store = Store(str(copy.store))
     for name, file in (("fsrt_kp", detector), ("fsrt_vox", renderer)):
-        import_file(store, name, file)  # the command takes nets of the published size alone
+        import_file(store, find_weights(name), file)  # the command takes nets of the published size alone
 
     args = [MICRO, "--set", "models=[fsrt]", "--set", "fsrt.weights=fsrt_vox"]
     assert "train." not in copy.call("plan", *args).stdout

@@ -7,7 +7,7 @@ from models.toy.network import Toy, images
 
 class Reenactor(FrameDriven):
     def __init__(self, checkpoint, device):
-        self.image_size, self.labels, self.notes = checkpoint.metadata["architecture"]["size"], {}, []
+        self.image_size, self.provenance, self.notes = checkpoint.metadata["architecture"]["size"], {}, []
         self.net = checkpoint.load_into(lambda: Toy(self.image_size)).to(device).requires_grad_(False)
 
     @classmethod
