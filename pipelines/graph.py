@@ -172,7 +172,7 @@ def train(run: Run, model: str) -> dict[str, str]:
     split = {"recordings": Read(run.at("recordings", section.data), ("id", "split", "identity"))}
     for phase, settings in kept.items():
         task, reads = spec.tasks[phase], spec.reads(section, settings)
-        check_frames(model, phase, spec.tables(section, settings).get("clips", {}), settings.frames_from)
+        check_frames_from(model, phase, spec.tables(section, settings).get("clips", {}), settings.frames_from)
         check_start(settings, starts)
         model_nodes(run, model, reads, section.data, trained)
         released = [spec.released[name] for name in settings.released]
@@ -271,7 +271,7 @@ def check_model(spec: ModelSpec, model: str, config: Config) -> None:
     )
 
 
-def check_frames(model: str, phase: str, reads: Reads, frames_from: str) -> None:
+def check_frames_from(model: str, phase: str, reads: Reads, frames_from: str) -> None:
     """A phase is given the frames of the family that it names, and no others. reads: of the table of
     clips."""
     read_of = [family for family, fields in reads.items() if "frames" in fields]

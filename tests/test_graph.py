@@ -14,7 +14,7 @@ from models.spec import CheckpointUse, KeyedNode, load_spec
 from pipelines.config import load
 from pipelines.engine.fingerprint import entries
 from pipelines.errors import UserError
-from pipelines.graph import build, check_frames
+from pipelines.graph import build, check_frames_from
 from pipelines.runs.session import ROOT, source
 
 DEMO = ROOT / "configs/run/demo.yaml"
@@ -116,11 +116,11 @@ def test_views_are_cut_for_who_asks(graph):
 
 def test_frames_of_a_view_are_refused_and_not_replaced_by_those_of_the_clips():
     view = "views.ffhq256"
-    check_frames("fsrt", "warmup", {"clips": ("frames", "clip"), view: ("affine",)}, "clips")
-    check_frames("fsrt", "warmup", {"clips": ("clip",), view: ("frames",)}, view)
-    check_frames("fsrt", "warmup", {}, "clips")
+    check_frames_from("fsrt", "warmup", {"clips": ("frames", "clip"), view: ("affine",)}, "clips")
+    check_frames_from("fsrt", "warmup", {"clips": ("clip",), view: ("frames",)}, view)
+    check_frames_from("fsrt", "warmup", {}, "clips")
     with pytest.raises(UserError, match=r"warmup.frames_from is clips, but .* reads frames of views.ffhq256"):
-        check_frames("fsrt", "warmup", {"clips": ("clip",), view: ("frames",)}, "clips")
+        check_frames_from("fsrt", "warmup", {"clips": ("clip",), view: ("frames",)}, "clips")
 
 
 def test_frames_from_a_view_that_the_spec_does_not_read_are_refused():

@@ -22,7 +22,7 @@ from models.fsrt.config import Architecture, Augment, DiscriminatorConfig, Image
 from models.fsrt.discriminator import Discriminator
 from models.fsrt.network import at_once, pixel_grid
 from models.fsrt.sampling import Lattice, RandomPixels
-from models.fsrt.task import ReenactTask, Scene, Views
+from models.fsrt.task import AugmentedFrames, ReenactTask, Scene
 from models.gan import forward_frozen
 from models.perception.interfaces import FeatureNet
 from models.precision import at_least_float32
@@ -60,7 +60,7 @@ class ImageTask(ReenactTask):
         quarter = Lattice(batch["corner"], side) if lattice else RandomPixels(batch["queries"], side)
         return self.image_losses(self.views(batch), quarter)
 
-    def image_losses(self, views: Views, quarter: Lattice | RandomPixels) -> Terms:
+    def image_losses(self, views: AugmentedFrames, quarter: Lattice | RandomPixels) -> Terms:
         scene = self.scene(views)
         image, target = self.rendered(views, scene, quarter)
         return {
@@ -69,7 +69,9 @@ class ImageTask(ReenactTask):
             **self.regularisers(scene.motion, views.present),
         }
 
-    def rendered(self, views: Views, scene: Scene, quarter: Lattice | RandomPixels) -> tuple[Tensor, Tensor]:
+    def rendered(
+        self, views: AugmentedFrames, scene: Scene, quarter: Lattice | RandomPixels
+    ) -> tuple[Tensor, Tensor]:
         """What the losses see and what it should be, (B,3,I,I) each, or (B,3,I/2,I/2) if the losses see
         only the lattice.
         """

@@ -24,7 +24,7 @@ from models.task import Batch, Sample, Stateless, Table, TrainStep, ValidationOu
 
 
 @dataclass(frozen=True, slots=True)
-class Views:
+class AugmentedFrames:
     """The colour and crop versions of a sample's frames that one step uses (1, 2, 3 = colour version)."""
 
     sources: Tensor
@@ -146,7 +146,7 @@ class ReenactTask(Stateless):
         return np.zeros(4, np.float32)
 
     # --- one step, in the order of the authors' code ---
-    def views(self, batch: Batch) -> Views:
+    def views(self, batch: Batch) -> AugmentedFrames:
         side, detector, n = (
             self.architecture.image_size,
             self.architecture.detector.size,
@@ -177,7 +177,7 @@ class ReenactTask(Stateless):
         driving_moved = cropped | ~use_second if self.changes.out_of_frame else cropped
         if not self.architecture.uses_keypoints:  # nobody asks where they are
             cropped = driving_moved = torch.zeros_like(cropped)
-        return Views(
+        return AugmentedFrames(
             sources=rendered_size[:, :n],
             target=rendered_size[:, n],
             sources1=first[:, :n],
@@ -193,7 +193,7 @@ class ReenactTask(Stateless):
             present=present,
         )
 
-    def motion(self, views: Views) -> Motion:
+    def motion(self, views: AugmentedFrames) -> Motion:
         """One detector pass over all frames whose expression is asked for, one over whole frames not yet
         seen.
         """
@@ -229,7 +229,7 @@ class ReenactTask(Stateless):
             driving_tight=tight,
         )
 
-    def encode(self, views: Views, motion: Motion) -> Tensor:
+    def encode(self, views: AugmentedFrames, motion: Motion) -> Tensor:
         """-> z (B,n*T,D). The encoder's expression comes from the other colour version than its image."""
         return self.net.encoder(views.sources, motion.source_keypoints, motion.sources2, views.present)
 
@@ -237,14 +237,14 @@ class ReenactTask(Stateless):
         """step: not used, since every random number lies in the batch."""
         return self.step(self.views(batch), batch["queries"])
 
-    def scene(self, views: Views) -> Scene:
+    def scene(self, views: AugmentedFrames) -> Scene:
         """All a step asks of the net before it renders pixels."""
         motion = self.motion(views)
         keys_values = self.net.decoder.keys_values(self.encode(views, motion), views.present)
         expression = torch.where(views.tight.unsqueeze(1), motion.driving_tight, motion.driving)
         return Scene(motion, keys_values, self.net.decoder.frame(motion.driving_keypoints, expression))
 
-    def step(self, views: Views, queries: Tensor) -> Mapping[str, Callable[[], Tensor]]:
+    def step(self, views: AugmentedFrames, queries: Tensor) -> Mapping[str, Callable[[], Tensor]]:
         """queries (B,P): flat pixel numbers of the target"""
         scene, decoder = self.scene(views), self.net.decoder
         side = views.target.shape[-1]
@@ -258,7 +258,7 @@ class ReenactTask(Stateless):
         }
 
     def regularisers(self, motion: Motion, present: Tensor | None) -> dict[str, Callable[[], Tensor]]:
-        """The terms on expression vectors; present (B,n) as in Views."""
+        """The terms on expression vectors; present (B,n) as in AugmentedFrames."""
         sources1, sources2 = (present_expressions(e, present) for e in (motion.sources1, motion.sources2))
         first, second = torch.cat([sources1, motion.driving]), torch.cat([sources2, motion.driving_tight])
         return {

@@ -16,10 +16,10 @@ import numpy as np
 from models.errors import InvalidFile
 
 
-class Boxed:
+class UnloadedObject:
     """Stands for an object that the file asks for: keeps what it would be made of, does nothing."""
 
-    def __new__(cls, *args: Any) -> Boxed:
+    def __new__(cls, *args: Any) -> UnloadedObject:
         made = object.__new__(cls)
         made.args, made.state = args, None
         return made
@@ -31,12 +31,12 @@ class Boxed:
         self.state = state
 
 
-class BoxedArray(Boxed):
+class UnloadedArray(UnloadedObject):
     """State: version, shape, dtype, whether columns come first, bytes (a list, if of objects)."""
 
     def array(self) -> np.ndarray:
         _, shape, dtype, fortran, data = self.state
-        kind = dtype.args[0] if isinstance(dtype, BoxedDtype) else None
+        kind = dtype.args[0] if isinstance(dtype, UnloadedDtype) else None
         if not isinstance(kind, str) or not re.fullmatch("[bifu][1248]", kind):
             raise ValueError(f"an array of {kind!r}, expected numbers")
         order = dtype.state[1] if dtype.state else "="
@@ -45,11 +45,11 @@ class BoxedArray(Boxed):
         return numbers.reshape(shape, order="F" if fortran else "C").astype(kind)
 
 
-class BoxedDtype(Boxed):
+class UnloadedDtype(UnloadedObject):
     pass
 
 
-class SparseColumns(Boxed):
+class SparseColumns(UnloadedObject):
     """A compressed matrix of scipy: data, indices, indptr and shape."""
 
     def array(self) -> np.ndarray:
@@ -74,25 +74,26 @@ def _latin1(text: str, codec: str) -> bytes:
 
 def _instance(cls: type, base: type, state: Any) -> Any:
     """How protocols 0 and 1 make instances."""
-    if not issubclass(cls, Boxed):
+    if not issubclass(cls, UnloadedObject):
         raise pickle.UnpicklingError(f"an instance of {cls!r}")
     return cls()
 
 
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 _ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): BoxedArray, ("numpy", "dtype"): BoxedDtype,
-    **{(module, "_reconstruct"): BoxedArray for module in _MULTIARRAY},
-    **{(module, "scalar"): Boxed for module in _MULTIARRAY},
+    ("numpy", "ndarray"): UnloadedArray, ("numpy", "dtype"): UnloadedDtype,
+    **{(module, "_reconstruct"): UnloadedArray for module in _MULTIARRAY},
+    **{(module, "scalar"): UnloadedObject for module in _MULTIARRAY},
     ("_codecs", "encode"): _latin1,
     **{(module, "_reconstructor"): _instance for module in ("copy_reg", "copyreg")},
     **{(module, "object"): object for module in ("__builtin__", "builtins")},
-    ("chumpy.ch", "Ch"): Boxed,
+    ("chumpy.ch", "Ch"): UnloadedObject,
     **{(f"scipy.sparse.{module}", "csc_matrix"): SparseColumns for module in ("csc", "_csc")},
     **{(f"scipy.sparse.{module}", "csr_matrix"): SparseRows for module in ("csr", "_csr")},
     # the outline's tables are torch tensors: not needed, not made
-    ("torch._utils", "_rebuild_tensor_v2"): Boxed, ("torch.storage", "_load_from_bytes"): Boxed,
-    ("collections", "OrderedDict"): Boxed,
+    ("torch._utils", "_rebuild_tensor_v2"): UnloadedObject,
+    ("torch.storage", "_load_from_bytes"): UnloadedObject,
+    ("collections", "OrderedDict"): UnloadedObject,
 }  # fmt: skip
 
 
@@ -111,7 +112,11 @@ def read_pickle(stream: BinaryIO, name: str) -> Any:
         found = ArraysOnly(stream, encoding="latin1").load()
     except (pickle.UnpicklingError, EOFError, AttributeError, TypeError, LookupError, ValueError) as error:
         raise InvalidFile(f"{name} is not a pickle of arrays alone: {error}") from error
-    if isinstance(found, BoxedArray) and isinstance(found.state, tuple) and isinstance(found.state[-1], list):
+    if (
+        isinstance(found, UnloadedArray)
+        and isinstance(found.state, tuple)
+        and isinstance(found.state[-1], list)
+    ):
         return found.state[-1][0]
     return found
 
@@ -122,11 +127,11 @@ def as_array(value: Any) -> np.ndarray:
         return value
     if isinstance(value, list) and all(isinstance(one, (int, float)) for one in value):
         return np.array(value)
-    if isinstance(value, (BoxedArray, SparseColumns)):
+    if isinstance(value, (UnloadedArray, SparseColumns)):
         try:
             return value.array()
         except (TypeError, AttributeError, LookupError, OverflowError) as error:
             raise ValueError(f"an array that is put together wrongly: {error}") from error
-    if isinstance(value, Boxed) and isinstance(value.state, dict) and "x" in value.state:
+    if isinstance(value, UnloadedObject) and isinstance(value.state, dict) and "x" in value.state:
         return as_array(value.state["x"])
     raise ValueError(f"found a {type(value).__name__}, expected an array of numbers")

@@ -52,7 +52,7 @@ class Likeness:
     def __init__(self, source: Portrait, landmarker: Landmarker):
         self._landmarker = landmarker
         points = landmarker.landmarks(source.crop[None], source.box[None])[0]
-        self._wanted = normalize(points)
+        self._wanted = normalize_landmarks(points)
         if self._wanted is None:
             raise UserError(f"{landmarker.name} places no landmarks on the source; leave out --best-frame")
         self._distances: list[float] = []
@@ -60,7 +60,7 @@ class Likeness:
     def add(self, driving: FaceFrames) -> None:
         """Measure more driving frames, each of which shows a face."""
         for points in self._landmarker.landmarks(driving.frames, driving.boxes):
-            shape = normalize(points)
+            shape = normalize_landmarks(points)
             gap = np.inf if shape is None else float(np.square(shape - self._wanted).sum())
             self._distances.append(gap)
 
@@ -75,7 +75,7 @@ class Likeness:
         return int(np.argmin(self._distances))
 
 
-def normalize(points: np.ndarray) -> np.ndarray | None:
+def normalize_landmarks(points: np.ndarray) -> np.ndarray | None:
     """Landmarks (68,2) -> about 0, their hull of area 1; None where they are missing or in a line."""
     area = hull_area(points)
     return (points - points.mean(0)) / area**0.5 if area > 0 else None

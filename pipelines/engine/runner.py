@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.engine.concurrent_builds import build_shared
 from pipelines.engine.fingerprint import actual_path, described, fingerprint, resolve, section
 from pipelines.engine.keys import digest
 from pipelines.engine.node import Node
 from pipelines.engine.packs import Executor, PackResult, StageCall
 from pipelines.engine.plan import LastRun, NodePlan, Planner
-from pipelines.engine.sharing import build_shared
 from pipelines.errors import TooManyRejects, Transient, meaning, traceback_of
 from storage import leases, locations
 from storage.families import Artifact, ManifestRow, manifest_bytes, read_pack_rows

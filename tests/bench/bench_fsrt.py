@@ -36,7 +36,7 @@ from models.fsrt.config import Augment, Images, Sampling, full, tiny
 from models.fsrt.image_task import ImageTask
 from models.fsrt.phases import PHASES
 from models.fsrt.sampling import Lattice
-from models.fsrt.task import ReenactTask, Views
+from models.fsrt.task import AugmentedFrames, ReenactTask
 from models.onednn import linear
 from models.perception import vgg19
 from models.perception.interfaces import Inference
@@ -79,7 +79,7 @@ def views_of(device):
         return torch.rand(1, *shape, 3, side, side, device=device)
 
     yes = torch.ones(1, dtype=torch.bool, device=device)
-    return Views(
+    return AugmentedFrames(
         sources=some(1, side=SIDE), target=some(side=SIDE), sources1=some(1), sources2=some(1),
         driving=some(), driving_tight=some(),
         sources2_full=some(1), driving2_full=some(),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from models.perception.speech.wav2vec import Wav2Vec2, normalised
+from models.perception.speech.wav2vec import Wav2Vec2, zero_mean_unit_variance
 from pipelines.cluster.runtime import RuntimeConfig
 from pipelines.preprocess.speech import SpeechConfig, encode_speech
 
@@ -33,7 +33,7 @@ def clips(lengths):
 def bare(net, some):
     """Batches of equal length, cut out of the same sound beforehand: what the model can do at best."""
     samples = 640 * round(sum(c["clip"]["frames"] for c in some) / len(some))
-    sound = np.concatenate([normalised(c["sound"]) for c in some])[: samples * len(some)]
+    sound = np.concatenate([zero_mean_unit_variance(c["sound"]) for c in some])[: samples * len(some)]
     batch = torch.from_numpy(np.resize(sound, (len(some), samples)))
     begin = cpu()
     with torch.inference_mode():

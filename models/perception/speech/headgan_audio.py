@@ -74,7 +74,9 @@ def low_level(
     """sound (n,) float -> (frames,84) float64. Spans are cut at the sound's ends; frames after the last span
     repeat it; a sound too short for one short frame gives zeros.
     """
-    short = short_features(normalised(sound), rate, round(rate * 0.5 / fps), round(rate / PER_FRAME / fps))
+    short = short_features(
+        zero_mean_unit_peak(sound), rate, round(rate * 0.5 / fps), round(rate / PER_FRAME / fps)
+    )
     out = np.zeros((frames, LOW_LEVEL))
     for frame in range(frames):
         begin = PER_FRAME * frame - AHEAD[align]
@@ -86,7 +88,7 @@ def low_level(
     return out
 
 
-def normalised(sound: np.ndarray) -> np.ndarray:
+def zero_mean_unit_peak(sound: np.ndarray) -> np.ndarray:
     """Without its mean, in units of its largest value."""
     sound = sound.astype(np.float64)
     largest = np.abs(sound).max(initial=0) + 1e-10

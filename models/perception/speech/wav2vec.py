@@ -162,7 +162,7 @@ def batches(all_windows: Sequence[Window]) -> Iterator[list[Window]]:
         yield batch
 
 
-def normalised(sound: np.ndarray) -> np.ndarray:
+def zero_mean_unit_variance(sound: np.ndarray) -> np.ndarray:
     """(n,) -> (n,) float32 of mean 0 and variance 1, as Wav2Vec2FeatureExtractor does a whole utterance."""
     sound = sound.astype(np.float32, copy=False)
     return (sound - sound.mean()) / np.sqrt(sound.var() + EPSILON)
@@ -199,7 +199,7 @@ class Wav2Vec2:
         """Silence behind the end is 0 after normalisation, as in training."""
         if len(sound) % SAMPLES_A_FRAME or not len(sound):
             raise ValueError(f"{len(sound)} samples: expected a multiple of {SAMPLES_A_FRAME}")
-        return np.pad(normalised(sound) if self.normalise else sound, (0, AHEAD))
+        return np.pad(zero_mean_unit_variance(sound) if self.normalise else sound, (0, AHEAD))
 
     def _pass(
         self, batch: Sequence[Window], sounds: Sequence[np.ndarray], options: SpeechOptions

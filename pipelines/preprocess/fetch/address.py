@@ -57,7 +57,7 @@ class Address:
         return self.url if self.youtube else public(self.url)
 
 
-def address_of(uri: str, policy: HostPolicy = HostPolicy()) -> Address:
+def resolve_address(uri: str, policy: HostPolicy = HostPolicy()) -> Address:
     """`youtube:<11 characters>` or an http(s) URL. Raises Rejected: unsupported_url."""
     if match := _YOUTUBE.fullmatch(uri):
         return Address(f"https://www.youtube.com/watch?v={match[1]}", YOUTUBE_HOST, True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.errors import Rejected, UserError
 from pipelines.preprocess.fetch import plain_http, ytdlp
-from pipelines.preprocess.fetch.address import Address, HostPolicy, address_of
+from pipelines.preprocess.fetch.address import Address, HostPolicy, resolve_address
 from pipelines.preprocess.fetch.hosts import Hosts, users_folder
 from pipelines.preprocess.fetch.partial_download import (
     FetchedVideo,
@@ -119,7 +119,7 @@ def _from_web_mirror(
     from storage.mirrors import file_names
 
     for name in file_names(request.names):
-        address = address_of(f"{mirror}/{name}", HostPolicy(configured=True))
+        address = resolve_address(f"{mirror}/{name}", HostPolicy(configured=True))
         try:
             return FetchedVideo(
                 plain_http.fetch(address, folder, request.max_bytes, settings, hosts), "mirror"
@@ -188,7 +188,7 @@ def _fetch_by(
 
 def _origin_address(request: VideoRequest, settings: TransportConfig) -> Address:
     """What the list of videos names, which may lie about where it leads."""
-    return address_of(request.uri, HostPolicy(hosts=settings.private_hosts))
+    return resolve_address(request.uri, HostPolicy(hosts=settings.private_hosts))
 
 
 def _not_found(request: VideoRequest, settings: TransportConfig) -> Rejected:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO
 
 from pipelines.errors import Rejected, Transient, UserError
-from pipelines.preprocess.fetch.address import Address, HostPolicy, address_of, proxy, sanitize
+from pipelines.preprocess.fetch.address import Address, HostPolicy, proxy, resolve_address, sanitize
 from pipelines.preprocess.fetch.guard import connect
 from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
 from pipelines.preprocess.fetch.settings import TransportConfig
@@ -280,7 +280,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> urllib.request.Request | None:
         try:
-            checked = address_of(newurl, self.policy)
+            checked = resolve_address(newurl, self.policy)
         except Rejected:
             fp.close()
             raise

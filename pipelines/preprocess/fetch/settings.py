@@ -8,7 +8,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from pipelines.errors import Rejected
-from pipelines.preprocess.fetch.address import HostPolicy, address_of, public
+from pipelines.preprocess.fetch.address import HostPolicy, public, resolve_address
 from storage.errors import InvalidInput
 from storage.uris import LocalPath, check_uri
 
@@ -120,6 +120,6 @@ def _check_mirror(uri: str) -> None:
         if parts.query or parts.fragment:
             raise ValueError(f"mirrors: {public(uri)} holds a query, which may be secret; use cookies")
         try:
-            address_of(uri, HostPolicy(configured=True))
+            resolve_address(uri, HostPolicy(configured=True))
         except Rejected as error:
             raise ValueError(f"mirrors: {error.sentence}") from None

@@ -17,7 +17,7 @@ from models.fsrt.augment import placement
 from models.fsrt.config import Architecture
 from models.fsrt.keypoints import KeypointDetector
 from models.fsrt.network import pixel_grid, positional_code
-from models.fsrt.task import Views
+from models.fsrt.task import AugmentedFrames
 
 
 # --- blocks -------------------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ class Fsrt(nn.Module):
 class Scene:
     """What a step asks of the net before it renders pixels, in the order of the authors' code."""
 
-    def __init__(self, net: Fsrt, views: Views) -> None:
+    def __init__(self, net: Fsrt, views: AugmentedFrames) -> None:
         _, (self.source, self.driving) = net.look(views.sources2[:, 0], views.driving)
         _, (self.source1, self.tight) = net.look(views.sources1[:, 0], views.driving_tight)
         (of_source, of_driving), _ = net.look(views.sources2_full[:, 0], views.driving2_full)
@@ -232,7 +232,7 @@ class Scene:
         }
 
 
-def warmup_step(net: Fsrt, views: Views, queries: Tensor) -> dict[str, Tensor]:
+def warmup_step(net: Fsrt, views: AugmentedFrames, queries: Tensor) -> dict[str, Tensor]:
     """Phase 1's terms; queries (B,P): flat pixel numbers. Every view must be `moved`."""
     scene, side = Scene(net, views), views.target.shape[-1]
     grid = pixel_grid(side, side, views.target.dtype).flatten(0, 1)
@@ -251,7 +251,7 @@ def lattice_of(corner: Tensor, side: int) -> tuple[Tensor, Tensor]:
 
 
 def image_step(
-    net: Fsrt, views: Views, corner: Tensor, features: nn.Module | None = None, most: int = 16_384
+    net: Fsrt, views: AugmentedFrames, corner: Tensor, features: nn.Module | None = None, most: int = 16_384
 ) -> dict[str, Tensor]:
     """Phase 2's terms: a lattice rendered with gradient, the rest without; features: image -> maps."""
     scene, side = Scene(net, views), views.target.shape[-1]

@@ -10,7 +10,7 @@ from models.fsrt.config import Augment, Images, Sampling, full
 from models.fsrt.image_task import ImageTask
 from models.fsrt.network import CPU_QUERIES, at_once, pixel_grid
 from models.fsrt.sampling import Lattice
-from models.fsrt.task import Views
+from models.fsrt.task import AugmentedFrames
 from tests.models.fsrt.architectures import SMALL_DECODER
 
 WEIGHTS = {"pixel": 1.0, "invariance": 1.0, "variance": 0.2, "covariance": 1.0}
@@ -122,7 +122,7 @@ def views_of(net, batch=2):
     crop = torch.tensor([[0.1, 0.0, 0.2, 0.05]] * batch, dtype=torch.float64)
     moved = torch.ones(batch, dtype=torch.bool)
     of_detector, of_sources = (batch, 3, detector, detector), (batch, 1, 3, detector, detector)
-    return Views(
+    return AugmentedFrames(
         sources=some(batch, 1, 3, side, side), target=some(batch, 3, side, side),
         sources1=some(*of_sources), sources2=some(*of_sources),
         driving=some(*of_detector), driving_tight=some(*of_detector),

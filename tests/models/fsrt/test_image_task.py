@@ -12,7 +12,7 @@ from models.fsrt.config import Augment, DiscriminatorConfig, Images, Sampling
 from models.fsrt.image_task import AdversarialTask, ImageTask
 from models.fsrt.phases import PHASES
 from models.fsrt.sampling import Lattice, RandomPixels
-from models.fsrt.task import Views
+from models.fsrt.task import AugmentedFrames
 from models.perception.vgg19 import load_random
 from pipelines.train.parts import choose_parts
 from tests.models.one_clip import tables
@@ -63,9 +63,9 @@ def assert_same(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor], 
         torch.testing.assert_close(tensor, others[name], rtol=1e-4, atol=atol)
 
 
-def in_double(views: Views) -> Views:
+def in_double(views: AugmentedFrames) -> AugmentedFrames:
     tensors = {field.name: getattr(views, field.name) for field in fields(views)}
-    return Views(
+    return AugmentedFrames(
         **{n: t.double() if t is not None and t.is_floating_point() else t for n, t in tensors.items()}
     )
 

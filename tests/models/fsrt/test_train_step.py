@@ -17,7 +17,7 @@ from models.api import Loss
 from models.fsrt.config import Augment, DiscriminatorConfig, Images, Sampling, full
 from models.fsrt.image_task import AdversarialTask
 from models.fsrt.phases import PHASES
-from models.fsrt.task import ReenactTask, Views
+from models.fsrt.task import AugmentedFrames, ReenactTask
 from models.perception.vgg19 import Features, Vgg19
 from pipelines.train.parts import choose_parts
 from tests.models.one_pass import shared_pass, with_losses
@@ -47,13 +47,13 @@ def task(golden) -> AdversarialTask:
     return task
 
 
-def views_of(golden, sources: int, cropped: bool) -> Views:
+def views_of(golden, sources: int, cropped: bool) -> AugmentedFrames:
     scale = torch.tensor([[1.25, 1.1], [1, 1]], dtype=torch.float64)
     shift = torch.tensor([[0.05, -0.1], [0, 0]], dtype=torch.float64)
     crop = torch.cat([(1 - 1 / scale - shift) / 2, (1 - 1 / scale + shift) / 2], dim=1)
     many, one = (2, sources, 3, 128, 128), (2, 3, 128, 128)
     everywhere = torch.tensor([cropped, cropped])
-    return Views(
+    return AugmentedFrames(
         sources=golden.img(many, 40),
         target=golden.img(one, 43),
         sources1=golden.img(many, 40),

@@ -278,7 +278,7 @@ def test_an_identity_moves_the_driven_nmfc_and_not_the_sources(reenactor, shown)
 def test_one_source_alone(reenactor, shown, clip):
     with pytest.raises(InvalidSettings, match="one source picture, found 2"):
         reenactor.scene(shown(0, 2))
-    with pytest.raises(InvalidSettings, match=r"set eval\.sources to 1"):
+    with pytest.raises(InvalidSettings, match="set the protocol's sources to 1"):
         reenactor.drive(*pair(clip, [0, 11], [3]))
 
 

@@ -1,7 +1,14 @@
 import pytest
 
 from pipelines.errors import Rejected, UserError
-from pipelines.preprocess.fetch.address import HostPolicy, address_of, is_forbidden, proxy, public, sanitize
+from pipelines.preprocess.fetch.address import (
+    HostPolicy,
+    is_forbidden,
+    proxy,
+    public,
+    resolve_address,
+    sanitize,
+)
 
 
 @pytest.mark.parametrize(
@@ -19,7 +26,7 @@ from pipelines.preprocess.fetch.address import HostPolicy, address_of, is_forbid
     ],
 )  # fmt: skip
 def test_addresses_are_made_canonical(uri, url, host, youtube):
-    found = address_of(uri)
+    found = resolve_address(uri)
     assert (found.url, found.host, found.youtube) == (url, host, youtube)
 
 
@@ -42,7 +49,7 @@ def test_addresses_are_made_canonical(uri, url, host, youtube):
 )  # fmt: skip
 def test_what_is_no_address_of_a_video_is_rejected(uri):
     with pytest.raises(Rejected) as caught:
-        address_of(uri)
+        resolve_address(uri)
     assert caught.value.code == "unsupported_url"
     assert "password" not in caught.value.sentence
 
@@ -68,12 +75,12 @@ def test_a_list_leads_to_public_addresses_and_the_users_settings_to_their_own_ne
 
 def test_hosts_named_in_the_settings_may_be_private_and_no_others():
     policy = HostPolicy(hosts=("10.0.0.7", "10.0.0.8:8080"))
-    assert address_of("http://10.0.0.7:99/a", policy).host == "10.0.0.7:99"
-    assert address_of("http://10.0.0.8:8080/a", policy).host == "10.0.0.8:8080"
+    assert resolve_address("http://10.0.0.7:99/a", policy).host == "10.0.0.7:99"
+    assert resolve_address("http://10.0.0.8:8080/a", policy).host == "10.0.0.8:8080"
     for uri in ("http://10.0.0.8/a", "http://10.0.0.9/a", "http://0x0a000007/a"):
         with pytest.raises(Rejected):
-            address_of(uri, policy)
-    assert address_of("http://10.0.0.9/a", HostPolicy(configured=True)).host == "10.0.0.9"
+            resolve_address(uri, policy)
+    assert resolve_address("http://10.0.0.9/a", HostPolicy(configured=True)).host == "10.0.0.9"
 
 
 def test_what_is_told_holds_no_secret():

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.errors import Rejected, Transient, UserError
 from pipelines.preprocess.fetch import guard, plain_http
-from pipelines.preprocess.fetch.address import HostPolicy, address_of
+from pipelines.preprocess.fetch.address import HostPolicy, resolve_address
 from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
 from storage.errors import StoreError
 
@@ -24,7 +24,7 @@ def get(server, quick, tmp_path):
         settings = replace(quick, **changes)
         hosts = Hosts(tmp_path / "hosts", settings.per_host, settings.longest_wait)
         return plain_http.fetch(
-            address_of(server.url + path, HostPolicy(hosts=settings.private_hosts)),
+            resolve_address(server.url + path, HostPolicy(hosts=settings.private_hosts)),
             folder,
             most,
             settings,
@@ -254,7 +254,7 @@ def refused(server, quick, tmp_path):
     def ask(uri):
         hosts = Hosts(tmp_path / "hosts", 1, 1)
         with pytest.raises(Rejected) as caught:
-            plain_http.fetch(address_of(uri), tmp_path, 10**9, replace(quick, private_hosts=()), hosts)
+            plain_http.fetch(resolve_address(uri), tmp_path, 10**9, replace(quick, private_hosts=()), hosts)
         assert caught.value.code == "unsupported_url"
         assert not server.site.requests
         return caught.value.sentence
@@ -289,7 +289,7 @@ def test_a_name_whose_address_changes_after_the_check_is_asked_at_the_one_checke
 
 def test_a_mirror_of_the_settings_may_be_this_machine(server, quick, tmp_path, noise):
     server.site.answers["/v"] = server.Answer(noise)
-    mirror = address_of(server.url + "/v", HostPolicy(configured=True))
+    mirror = resolve_address(server.url + "/v", HostPolicy(configured=True))
     settings = replace(quick, private_hosts=())
     assert (
         plain_http.fetch(mirror, tmp_path, 10**9, settings, Hosts(tmp_path / "h", 1, 1)).read_bytes() == noise
@@ -329,12 +329,12 @@ def test_a_proxy_is_used_and_its_password_is_not_told(server, get, quick, monkey
     server.site.answers["http://videos.example/v"] = server.Answer(noise)
     folder, gate = get.folder, Hosts(get.folder / "hosts", 1, 1)
     settings = replace(quick, proxy_env="MY_PROXY", retries=0)
-    path = plain_http.fetch(address_of("http://videos.example/v"), folder, 10**9, settings, gate)
+    path = plain_http.fetch(resolve_address("http://videos.example/v"), folder, 10**9, settings, gate)
     assert path.read_bytes() == noise
     assert server.site.requests[0][1]["Proxy-Authorization"].startswith("Basic ")
     monkeypatch.setenv("MY_PROXY", "http://user:geheim@127.0.0.1:1")
     with pytest.raises(Transient) as caught:
-        plain_http.fetch(address_of("http://videos.example/w"), folder, 10**9, settings, gate)
+        plain_http.fetch(resolve_address("http://videos.example/w"), folder, 10**9, settings, gate)
     assert "geheim" not in str(caught.value)
 
 

@@ -11,7 +11,7 @@ import pytest
 from pipelines.errors import Rejected, Transient
 from pipelines.media import probe
 from pipelines.preprocess.fetch import ytdlp
-from pipelines.preprocess.fetch.address import HostPolicy, address_of
+from pipelines.preprocess.fetch.address import HostPolicy, resolve_address
 from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
 from storage.errors import StoreError
 
@@ -26,7 +26,7 @@ def get(server, quick, tmp_path, ask):
         how = replace(quick, **(changes or {}))
         gate = Hosts(tmp_path / "hosts", how.per_host, how.longest_wait)
         return ytdlp.fetch(
-            address_of(wanted.uri, HostPolicy(hosts=how.private_hosts)), folder, wanted, how, gate
+            resolve_address(wanted.uri, HostPolicy(hosts=how.private_hosts)), folder, wanted, how, gate
         )
 
     get.folder = folder
@@ -303,7 +303,7 @@ def test_a_section_from_the_start_has_no_offset(server, get, counting):
 
 
 def test_what_yt_dlp_is_told(quick, ask, tmp_path):
-    address = address_of("youtube:abcdefghijk")
+    address = resolve_address("youtube:abcdefghijk")
     said = ytdlp.options(address, tmp_path, ask("youtube:abcdefghijk", max_height=720), quick, ytdlp.Log())
     assert said["skip_unavailable_fragments"] is False
     assert said["noplaylist"]

@@ -11,11 +11,11 @@ from models.perception.speech.headgan_audio import (
     features,
     filters,
     low_level,
-    normalised,
     one_hots,
     short_features,
     token_classes,
     windows,
+    zero_mean_unit_peak,
 )
 
 GOLDEN = json.loads((Path(__file__).parents[3] / "golden" / "headgan_data.json").read_text())
@@ -43,7 +43,7 @@ def click(frame, frames=30):
 @pytest.mark.parametrize("number", [0, 1])
 def test_golden_short_features(number):
     """Acceptance test 3 of the specification."""
-    found = short_features(normalised(golden_sound()), RATE, 320, 40)
+    found = short_features(zero_mean_unit_peak(golden_sound()), RATE, 320, 40)
     assert len(found) == LOW["n_short_frames"]
     np.testing.assert_allclose(found[number], LOW[f"short{number}_42"], rtol=1e-9, atol=1e-10)
 
@@ -101,9 +101,11 @@ def test_filters_are_the_plain_definition():
 
 
 def test_blocks_do_not_change_the_features(monkeypatch):
-    whole = short_features(normalised(golden_sound()), RATE, 320, 40)
+    whole = short_features(zero_mean_unit_peak(golden_sound()), RATE, 320, 40)
     monkeypatch.setattr("models.perception.speech.headgan_audio.BLOCK", 100)
-    np.testing.assert_allclose(short_features(normalised(golden_sound()), RATE, 320, 40), whole, atol=1e-12)
+    np.testing.assert_allclose(
+        short_features(zero_mean_unit_peak(golden_sound()), RATE, 320, 40), whole, atol=1e-12
+    )
 
 
 # --- alignment ----------------------------------------------------------------------------------------------
