@@ -18,7 +18,8 @@ RUN = "configs/run/toy.yaml"
 LISTED = ("models/__init__.py", '= {"fsrt"', '= {"toy": "models.toy.spec:SPEC", "fsrt"')
 SMALL = (
     "data.main.synthetic.identities=3", "data.main.synthetic.test_identities=1",
-    "data.main.synthetic.seconds=1.6", "clips.min_frames=25", "runtime.log_every=1", "runtime.train_cpus=1",
+    "data.main.synthetic.seconds=1.6", "clips.min_frames=25", "runtime.log_every=1",
+    "runtime.train_cpus=1", "runtime.train_workers=0",
     "runtime.max_rejected=0.4", "report.videos=0",
 )  # fmt: skip
 
