@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import copy
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ from typing import Any
 from pipelines.engine.messages import drop_sentences, own_nodes, reports
 
 BODY = "<module>"
+_PARSING = threading.Lock()
+"""Python 3.11 counts the depth of a tree for all threads together, and two that parse at once may end in a
+SystemError."""
 MARK = re.compile("⟦(\\d+)⟧")
 _ENTRY = re.compile(r"[a-z_]\w*(\.\w+)*:\w+")
 _MODULE = re.compile(r"[a-z_]\w*(\.\w+)*(:\w+)?")
@@ -92,7 +96,8 @@ def _text_of(data: Any) -> Text:
 def parse(source: str, module: str, is_package: bool, renamed: Mapping[str, str] | None = None) -> Module:
     """Split a module into symbols and imports. `renamed`: attribute of a setting that got a new name -> the
     name it had, which is what the text goes on to say."""
-    tree = ast.parse(source)
+    with _PARSING:
+        tree = ast.parse(source)
     package = module.split(".") if is_package else module.split(".")[:-1]
     imports, stars = _imports(_outside_functions(tree.body), package)
     groups: dict[str, list[ast.stmt]] = {}

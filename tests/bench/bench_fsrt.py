@@ -160,12 +160,12 @@ class Plain:
     @torch.inference_mode()
     def scene(self):
         views = self.fast.views
-        (keypoints,), (e,) = self.net.look(views.sources1[:, 0])
+        (keypoints,), (e,) = self.net.keypoints_and_expressions(views.sources1[:, 0])
         return self.net.encoder(views.sources, keypoints[None], e[None])
 
     @torch.inference_mode()
     def frames(self, z, images, most=8192):
-        (keypoints,), (e,) = self.net.look(images)
+        (keypoints,), (e,) = self.net.keypoints_and_expressions(images)
         return self.net.decoder.image(z, SIDE, keypoints, e, most)
 
 

@@ -201,7 +201,7 @@ class Fsrt(nn.Module):
         self.encoder = Encoder(net)
         self.decoder = Decoder(net)
 
-    def crop_resize(self, *images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def keypoints_and_expressions(self, *images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Keypoints and expressions of some views (B,3,D,D), in one call"""
         with torch.no_grad():
             keypoints, features, heatmap = self.kp_detector(torch.cat(images))
@@ -214,9 +214,13 @@ class Scene:
     """What a step asks of the net before it renders pixels, in the order of the authors' code."""
 
     def __init__(self, net: Fsrt, views: AugmentedFrames) -> None:
-        _, (self.source, self.driving) = net.look(views.sources2[:, 0], views.driving)
-        _, (self.source1, self.tight) = net.look(views.sources1[:, 0], views.driving_tight)
-        (of_source, of_driving), _ = net.look(views.sources2_full[:, 0], views.driving2_full)
+        _, (self.source, self.driving) = net.keypoints_and_expressions(views.sources2[:, 0], views.driving)
+        _, (self.source1, self.tight) = net.keypoints_and_expressions(
+            views.sources1[:, 0], views.driving_tight
+        )
+        (of_source, of_driving), _ = net.keypoints_and_expressions(
+            views.sources2_full[:, 0], views.driving2_full
+        )
         scale, shift = (part.to(of_source).unsqueeze(1) for part in placement(views.crop))
         source_keypoints = (of_source + shift) * scale
         self.keypoints = (of_driving + shift) * scale
