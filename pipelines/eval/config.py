@@ -31,7 +31,7 @@ class MethodConfig:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvalConfig:
     protocols: dict[str, Protocol | None] = field(default_factory=lambda: {"self": Protocol()})
-    """Name -> how pairs are made and judged; null leaves one of the defaults out."""
+    """Name -> how pairs are made and scored; null leaves one of the defaults out."""
     data: str = field(default="", metadata={"label": True})
     """The corpus whose test clips are sources and drivings, unless a protocol says; empty = that of the
     first model."""

@@ -3,9 +3,9 @@
 `pairs.<protocol>` publishes pairs.csv, a row a pair: its clips and frames, and the name that its frames must
 have in the folder of the method: NAME.mp4 (or another video), or a folder NAME of pictures, in order of their
 names. There is one picture for each driving frame of the pair, and it is square; of another size than the
-judged one it is resized as the frames of models are.
+scored one it is resized as the frames of models are.
 
-T = driving frames of a pair, S = the judged size.
+T = driving frames of a pair, S = the scored size.
 """
 
 from __future__ import annotations

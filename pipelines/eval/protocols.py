@@ -1,5 +1,5 @@
 """How methods are compared, as values: where pairs of a source and a driving clip come from, and at what size
-their frames are judged.
+their frames are scored.
 
 A protocol's name in a run file is a label. What two values must share to be compared is its id, a sentence
 that holds every setting and a digest of the pairs.
@@ -25,7 +25,7 @@ class Protocol:
     driving_data: str = field(default="", metadata={"label": True})
     """The corpus whose test clips drive; empty = `eval.data`."""
     size: int = 256
-    """Side, in pixels, at which every method's frames are judged; pictures of another size are resized to it.
+    """Side, in pixels, at which every method's frames are scored; pictures of another size are resized to it.
     The papers' tables are of 256 px."""
     sources: int = 1
     """Source frames, whatever the model was trained with: 1 the first of the clip, 2 first and last, 3 first,

@@ -240,7 +240,7 @@ def _samples_of(one: Comparison, model: str) -> str:
     error = " The error is shown brightened." if one.about.has_truth else ""
     grid = (
         f'<figure><img alt="{esc(", ".join(samples.titles))}" src="{data_uri(samples.grid, "image/png")}">'
-        f"<figcaption>Middle frame of pairs of held-out identities, as judged.{error}{between}"
+        f"<figcaption>Middle frame of pairs of held-out identities, as scored.{error}{between}"
         "</figcaption></figure>"
     )
     tags = _tags(one.provenance.get(model, {}))

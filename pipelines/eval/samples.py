@@ -1,6 +1,6 @@
 """Pictures of a comparison, from frames that were kept: the sample grid and side-by-side videos of a model.
 
-T = driving frames of a pair, S = the judged size.
+T = driving frames of a pair, S = the scored size.
 """
 
 from __future__ import annotations
