@@ -9,7 +9,8 @@ Evaluation, from pairs to the report, is in pipelines/eval/nodes.py.
 
 Code is named as text: building the graph imports no stage, no network, no torch and no ray. To add a stage: a
 file in pipelines/preprocess and one `keyed(...)` here. A model appears through the spec in its folder, its
-phases as `train.<model>.<phase>`, keyed nodes of its own as `<node>.<model>`.
+phases as `train.<model>.<phase>`, keyed nodes of its own as `<node>.<model>`; a model of released weights has
+one node, `release.<model>`, in place of its phases.
 
 A run with several corpora has the nodes of each under `<node>@<corpus>`. Of the instances of a stage only
 those are there that a model reads, or that `also` asks for.
