@@ -364,3 +364,14 @@ def test_the_loop_is_code_of_training_and_what_starts_and_watches_it_is_not(grap
         for s in code
         if s.startswith(("pipelines.train.launch", "pipelines.train.monitor", "models.provenance"))
     ]
+
+
+@pytest.mark.parametrize(
+    ("node", "module"),
+    [("clips", "pipelines.media.decoding"), ("download", "pipelines.media.container"),
+     ("generate.codec.self", "pipelines.media.mp4_bytes")],
+)  # fmt: skip
+def test_what_media_imports_only_when_it_is_used_is_in_the_key_all_the_same(node, module):
+    config = load(DEMO).config
+    reached = CODE.closure(entries(build(config)[node], config, CODE))
+    assert module in {name.rpartition(".")[0] for name in reached}
