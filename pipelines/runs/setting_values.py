@@ -142,9 +142,8 @@ def expand_homes(tree: Any, kind: Any, path: str = "") -> Any:
 
 
 # --- texts of a command line -------------------------------------------------------------------------------
-_SWITCHES = dict.fromkeys(("1", "on", "true", "yes"), True) | dict.fromkeys(
-    ("0", "off", "false", "no"), False
-)
+_ON, _OFF = ("1", "on", "true", "yes"), ("0", "off", "false", "no")
+_SWITCHES: dict[str, bool] = {word: word in _ON for word in (*_ON, *_OFF)}
 
 
 def from_text(kind: Any, path: str, text: str) -> Any:
