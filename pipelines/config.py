@@ -46,7 +46,7 @@ from pipelines.runs.setting_values import (
     names_of,
     type_of,
 )
-from storage.uris import absolute
+from storage.uris import absolute_uri
 
 CONFIGS = snapshot.checkout() / "configs"
 
@@ -371,4 +371,4 @@ def classes(kind: type) -> set[str]:
 
 def store_uri(config: Config) -> str:
     """Absolute: workers run in other folders."""
-    return absolute(os.environ.get("REENACT_STORE") or config.runtime.store)
+    return absolute_uri(os.environ.get("REENACT_STORE") or config.runtime.store)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from models.errors import InvalidFile, InvalidSettings
-from storage.errors import Damaged, InvalidInput, StoreError, StoreUnreachable
+from storage.errors import DamagedFile, InvalidInput, StoreError, StoreUnreachable
 
 ROOM = 2**16
 """Bytes that a disk must take of an output before work for it begins."""
@@ -74,7 +74,7 @@ MEANINGS: dict[type[BaseException], Meaning] = {
     StoreUnreachable: "transient",
     MemoryError: "transient",
     StoreError: "store",
-    Damaged: "store",
+    DamagedFile: "store",
 }
 """store: ends the run with one line, exit 1; nothing that was published is lost."""
 

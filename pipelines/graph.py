@@ -33,7 +33,7 @@ from pipelines.preprocess.keypoints import KeypointsConfig
 from pipelines.preprocess.recordings import DataConfig
 from pipelines.preprocess.sources import SOURCE_NETS, SOURCES
 from pipelines.runs.graph_builder import INSTANCES_OF, Run, evaluated, needed, same
-from storage.checkpoints import MODEL
+from storage.checkpoints import MODEL_FILE
 
 RECORDING = ("identity", "tracks")
 SOURCE = ("source", "uri", "sha256", "seed", "spec")
@@ -242,7 +242,7 @@ def model_nodes(
                     f"{name} uses the checkpoint of {model}.phases.{missing[0]}, which is not trained before "
                     f"it is read; trained by then: {', '.join(checkpoints) or 'none'}"
                 )
-            files = {key: (checkpoints[phase], MODEL) for key, phase in use.phases.items()}
+            files = {key: (checkpoints[phase], MODEL_FILE) for key, phase in use.phases.items()}
             uses[net] = Use(use.loader, files)
         # fmt: off
         run.add_keyed(name, node.run, stage=f"{role}.{spec.name}", units=run.at("recordings", corpus),

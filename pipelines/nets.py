@@ -42,7 +42,8 @@ def load_nets(
     for name in names:
         try:
             files = {
-                weights: weight_files.path_of(store, find_weights(weights)) for weights in NETS[name].weights
+                weights: weight_files.weights_path(store, find_weights(weights))
+                for weights in NETS[name].weights
             }
         except InvalidInput:
             if missing == "error":

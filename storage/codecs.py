@@ -66,7 +66,7 @@ def decode_json(data: bytes) -> Any:
     return json.loads(data)
 
 
-class Codec(NamedTuple):
+class FieldCodec(NamedTuple):
     encode: str
     """"module:function", as the next two."""
     decode: tuple[str, ...]
@@ -75,23 +75,24 @@ class Codec(NamedTuple):
 
 
 CODECS = {
-    "json": Codec("storage.codecs:encode_json", ("storage.codecs:decode_json",)),
-    "npz": Codec("storage.codecs:encode_npz", ("storage.codecs:decode_npz",)),
-    "jpgs": Codec(
-        "storage.frame_codec:encode", ("storage.frame_codec:decode", "storage.frame_codec:decode_image")
+    "json": FieldCodec("storage.codecs:encode_json", ("storage.codecs:decode_json",)),
+    "npz": FieldCodec("storage.codecs:encode_npz", ("storage.codecs:decode_npz",)),
+    "jpgs": FieldCodec(
+        "storage.frame_codec:encode_frames",
+        ("storage.frame_codec:decode_frames", "storage.frame_codec:decode_image"),
     ),
-    "flac": Codec("storage.codecs:encode_flac", ("storage.codecs:decode_flac",), ("soundfile",)),
-    "npy": Codec("storage.codecs:encode_npy", ("storage.codecs:decode_npy",)),
+    "flac": FieldCodec("storage.codecs:encode_flac", ("storage.codecs:decode_flac",), ("soundfile",)),
+    "npy": FieldCodec("storage.codecs:encode_npy", ("storage.codecs:decode_npy",)),
 }
 """By extension."""
 
 
-def encode(extension: str, value: object) -> Any:
+def encode_member(extension: str, value: object) -> Any:
     """A value as the bytes of its member; a video (mp4) is stored as it is."""
     return value if extension == "mp4" else _function(CODECS[extension].encode)(value)
 
 
-def decode(extension: str, data: bytes) -> Any:
+def decode_member(extension: str, data: bytes) -> Any:
     """The value of a member's bytes."""
     return _function(CODECS[extension].decode[0])(data)
 

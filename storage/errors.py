@@ -18,5 +18,5 @@ class StoreUnreachable(Exception):
     """The store did not answer, or broke off; it may answer later."""
 
 
-class Damaged(Exception):
+class DamagedFile(Exception):
     """A published file is not what its record says it is: cut short, garbled, or of other bytes."""

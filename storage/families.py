@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage import frame_codec, locations, shards
-from storage.errors import Damaged
+from storage.errors import DamagedFile
 from storage.files import Store, sha256_file
-from storage.shards import Member, Sample, SampleRecord
+from storage.shards import MemberLocation, Sample, SampleRecord
 
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ def pack_record_bytes(units: Iterable[UnitRecord]) -> bytes:
 
 
 def read_pack_record(store: Store, node: str, key: str) -> list[UnitRecord]:
-    return _read(store, locations.pack_record(node, key), parse_pack_record)
+    return _read(store, locations.pack_record_path(node, key), parse_pack_record)
 
 
 def _read(store: Store, path: str, parse: Callable[[bytes], T]) -> T:
@@ -96,7 +96,7 @@ def _read(store: Store, path: str, parse: Callable[[bytes], T]) -> T:
         return parse(data)
     except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise store.damaged(f"{path} cannot be read ({first})") from error
+        raise store.damage_error(f"{path} cannot be read ({first})") from error
 
 
 def parse_pack_record(data: bytes) -> list[UnitRecord]:
@@ -108,7 +108,7 @@ def parse_pack_record(data: bytes) -> list[UnitRecord]:
 
 def _sample_record(row: Mapping[str, Any]) -> SampleRecord:
     members = tuple(
-        Member(m["field"], m["offset"], m["size"], m.get("extension") or "", m.get("crc"))
+        MemberLocation(m["field"], m["offset"], m["size"], m.get("extension") or "", m.get("crc"))
         for m in row["members"]
     )
     crcs = tuple(row.get("frame_crcs") or ())
@@ -151,7 +151,7 @@ def manifest_rows(units: Sequence[UnitRecord], pack: str, record_bytes: int) -> 
 
 def read_pack_rows(store: Store, node: str, pack: str) -> list[ManifestRow]:
     """A pack's units by its own record."""
-    path = locations.pack_record(node, pack)
+    path = locations.pack_record_path(node, pack)
     return _read(store, path, lambda data: manifest_rows(parse_pack_record(data), pack, len(data)))
 
 
@@ -160,7 +160,7 @@ def manifest_bytes(rows: Iterable[ManifestRow]) -> bytes:
 
 
 def read_manifest(store: Store, node: str, key: str) -> list[ManifestRow]:
-    return _read(store, locations.manifest(node, key), _manifest_rows)
+    return _read(store, locations.manifest_path(node, key), _manifest_rows)
 
 
 def _manifest_rows(data: bytes) -> list[ManifestRow]:
@@ -222,7 +222,7 @@ class Family:
             )
         return self._places[key]
 
-    def frames_of(self, key: str) -> int:
+    def frame_count(self, key: str) -> int:
         """Number of frames of a clip, from the index alone."""
         return self._place(key).sample.frames
 
@@ -242,48 +242,51 @@ class Family:
         for i in indices:
             if not 0 <= i < count:
                 raise ValueError(f"{key}: frame {i} asked for, the clip has {count}")
-        path, member = locations.pack(self.node, place.pack), place.sample.member("frames")
+        path, member = locations.pack_path(self.node, place.pack), place.sample.member_location("frames")
         if member.extension == "mp4":
             data = self.store.read_range(path, member.offset, member.size)
-            data = shards.intact(data, member.size, member.crc, self.store, f"{path}: {key}.frames")
-            return frame_codec.decode("mp4", data, indices)
+            data = shards.check_bytes(data, member.size, member.crc, self.store, f"{path}: {key}.frames")
+            return frame_codec.decode_frames("mp4", data, indices)
         crcs = place.sample.frame_crcs or (None,) * count
         with self.store.open(path) as stream:
             images = [stream.read_at(offsets[i + 1] - offsets[i], offsets[i]) for i in indices]
         for i, data in zip(indices, images, strict=True):
             size = offsets[i + 1] - offsets[i]
-            shards.intact(data, size, crcs[i], self.store, f"{path}: frame {i} of {key}")
+            shards.check_bytes(data, size, crcs[i], self.store, f"{path}: frame {i} of {key}")
         return np.stack([frame_codec.decode_image(data) for data in images])
 
     def shard_uris(self) -> list[str]:
         """The shards in order, for plain `webdataset`."""
         packs = sorted({place.pack for place in self._places.values()})
-        return [self.store.uri_of(locations.pack(self.node, pack)) for pack in packs]
+        return [self.store.uri_of(locations.pack_path(self.node, pack)) for pack in packs]
 
 
 def read_sample(
     store: Store, node: str, pack: str, sample: SampleRecord, fields: Sequence[str] | None = None
 ) -> Sample:
-    path = locations.pack(node, pack)
+    path = locations.pack_path(node, pack)
     wanted = [m.field for m in sample.members] if fields is None else fields
-    members = [sample.member(field) for field in wanted]
+    members = [sample.member_location(field) for field in wanted]
     with store.open(path) as stream:
-        stored = {m: stream.read_at(m.size, m.offset) for m in members if not shards.is_large(m.field)}
+        stored = {m: stream.read_at(m.size, m.offset) for m in members if not shards.is_large_field(m.field)}
     read: dict[str, Any] = {"__key__": sample.key}
     for m in members:
         if m in stored:
-            data = shards.intact(stored[m], m.size, m.crc, store, f"{path}: {sample.key}.{m.field}")
-            read[m.field] = shards.decode(m.field, data, m.extension)
+            data = shards.check_bytes(stored[m], m.size, m.crc, store, f"{path}: {sample.key}.{m.field}")
+            read[m.field] = shards.decode_field(m.field, data, m.extension)
         else:
             read[m.field] = shards.Blob(store, path, m.offset, m.size, m.crc)
     return read
 
 
-def stored_sample(store: Store, node: str, pack: str, sample: SampleRecord) -> shards.EncodedSample:
+def read_encoded_sample(store: Store, node: str, pack: str, sample: SampleRecord) -> shards.EncodedSample:
     """A published sample as it lies there, for writing into another shard; nothing is decoded."""
-    path = locations.pack(node, pack)
+    path = locations.pack_path(node, pack)
     members = {
-        m.field: (m.extension or shards.FIELDS[m.field], shards.Blob(store, path, m.offset, m.size, m.crc))
+        m.field: (
+            m.extension or shards.FIELD_EXTENSIONS[m.field],
+            shards.Blob(store, path, m.offset, m.size, m.crc),
+        )
         for m in sample.members
     }
     return shards.EncodedSample(sample.key, members)
@@ -320,7 +323,7 @@ class Artifact:
         if expected and self.store.local:  # a copy of a remote file was hashed when it was made
             stat = path.stat()
             if _sha256_at(path, (stat.st_size, stat.st_mtime_ns, stat.st_ino)) != expected:
-                raise Damaged(f"{at} differs from its sha256 on record; delete it and run again")
+                raise DamagedFile(f"{at} differs from its sha256 on record; delete it and run again")
         return path
 
     def uri(self, name: str = "") -> str:

@@ -22,9 +22,9 @@ from typing import Any
 
 from pyarrow import ArrowInvalid, fs
 
-from storage.errors import Damaged, InvalidInput, StoreError, StoreUnreachable
-from storage.fetched import Copies, version
-from storage.uris import absolute, check_uri, join_uri, public_uri, store_option
+from storage.content_cache import ContentCache, object_version
+from storage.errors import DamagedFile, InvalidInput, StoreError, StoreUnreachable
+from storage.uris import absolute_uri, join_uri, public_uri, reject_credentials, store_option
 
 _CHUNK = 1 << 20
 _UNUSABLE = {
@@ -42,7 +42,7 @@ _REFUSED = re.compile(r"ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY|SIGNATUR
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class FileEntry:
     name: str
     size: int
     mtime: float
@@ -52,8 +52,8 @@ class Store:
     """A root folder or bucket prefix. Paths are relative to it and come from `storage.locations`."""
 
     def __init__(self, uri: str):
-        check_uri(uri, "store")
-        self.uri = absolute(uri)
+        reject_credentials(uri, "store")
+        self.uri = absolute_uri(uri)
         if "://" in self.uri:
             try:
                 self.fs, base = fs.FileSystem.from_uri(self.uri)
@@ -70,60 +70,60 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({public_uri(self.uri)!r})"
 
-    def damaged(self, found: str) -> Damaged:
+    def damage_error(self, found: str) -> DamagedFile:
         """The error about a file that is not what its record says: what was found, and what to do."""
         verify = f"reenact verify{store_option(self.uri)}"
-        return Damaged(f"{found}; delete the file and run again (`{verify}` finds all faults)")
+        return DamagedFile(f"{found}; delete the file and run again (`{verify}` finds all faults)")
 
-    def at(self, path: str) -> str:
+    def full_path(self, path: str) -> str:
         return f"{self.base}/{path}"
 
     def uri_of(self, path: str) -> str:
         """Absolute path (local) or URI (elsewhere): what another process needs to find it again."""
-        return self.at(path) if self.local else join_uri(self.uri, path)
+        return self.full_path(path) if self.local else join_uri(self.uri, path)
 
     # --- reading ---
     @contextmanager
     def open(self, path: str) -> Iterator[Any]:
         """A stream of a published file that can seek. FileNotFoundError where it is not there."""
-        with self._errors_of("read", path), self.fs.open_input_file(self.at(path)) as stream:
+        with self._errors_of("read", path), self.fs.open_input_file(self.full_path(path)) as stream:
             yield stream
 
     @contextmanager
     def stream(self, path: str) -> Iterator[Any]:
         """As `open`, to be read once from its start: an object store is asked once."""
-        with self._errors_of("read", path), self.fs.open_input_stream(self.at(path)) as stream:
+        with self._errors_of("read", path), self.fs.open_input_stream(self.full_path(path)) as stream:
             yield stream
 
-    def infos(self, paths: Sequence[str]) -> Sequence[fs.FileInfo]:
+    def file_infos(self, paths: Sequence[str]) -> Sequence[fs.FileInfo]:
         """What is there of these, in one request."""
         with self._errors_of("look for", ", ".join(paths[:2])):
-            return self.fs.get_file_info([self.at(path) for path in paths])
+            return self.fs.get_file_info([self.full_path(path) for path in paths])
 
     def exists(self, path: str) -> bool:
         with self._errors_of("look for", path):
-            return self.fs.get_file_info(self.at(path)).type != fs.FileType.NotFound
+            return self.fs.get_file_info(self.full_path(path)).type != fs.FileType.NotFound
 
     def _infos(self, path: str, recursive: bool = False) -> list[fs.FileInfo]:
         with self._errors_of("list", path):
-            below = fs.FileSelector(self.at(path), recursive=recursive, allow_not_found=True)
+            below = fs.FileSelector(self.full_path(path), recursive=recursive, allow_not_found=True)
             with suppress(FileNotFoundError):  # Arrow raises where the folder comes to be while it looks
                 return self.fs.get_file_info(below)
             return self.fs.get_file_info(below)
 
-    def list(self, path: str) -> list[Entry]:
+    def list(self, path: str) -> list[FileEntry]:
         """Files directly in a folder, by name; a folder that is not there is empty."""
         infos = self._infos(path)
-        files = [Entry(i.base_name, i.size or 0, (i.mtime_ns or 0) / 1e9) for i in infos if i.is_file]
+        files = [FileEntry(i.base_name, i.size or 0, (i.mtime_ns or 0) / 1e9) for i in infos if i.is_file]
         return sorted(files, key=lambda e: e.name)
 
-    def folders(self, path: str) -> list[str]:
+    def list_folders(self, path: str) -> list[str]:
         return sorted(i.base_name for i in self._infos(path) if i.type == fs.FileType.Directory)
 
-    def walk(self, path: str) -> list[Entry]:
+    def walk(self, path: str) -> list[FileEntry]:
         """Every file below a folder, named relative to the store's root."""
         cut = len(self.base) + 1
-        return [Entry(i.path[cut:], i.size or 0, (i.mtime_ns or 0) / 1e9)
+        return [FileEntry(i.path[cut:], i.size or 0, (i.mtime_ns or 0) / 1e9)
                 for i in self._infos(path, recursive=True) if i.is_file]  # fmt: skip
 
     def read(self, path: str) -> bytes:
@@ -140,11 +140,11 @@ class Store:
         try:
             value = json.loads(self.read(path))
         except ValueError as error:
-            raise Damaged(f"{path} is not whole JSON ({error})") from error
+            raise DamagedFile(f"{path} is not whole JSON ({error})") from error
         if names and not isinstance(value, dict):
-            raise Damaged(f"{path} holds a {type(value).__name__}, expected an object")
+            raise DamagedFile(f"{path} holds a {type(value).__name__}, expected an object")
         if missing := [name for name in names if name not in value]:
-            raise Damaged(f"{path} has no {', '.join(missing)}")
+            raise DamagedFile(f"{path} has no {', '.join(missing)}")
         return value
 
     def fetch(self, path: str, sha256: str = "") -> Path:
@@ -152,23 +152,23 @@ class Store:
 
         sha256: of the content, where a record says it; such a copy is used again without a request. So is one
         of the same ETag. Where the store gives none, the file is read each time. A copy stays for as long as
-        newer ones leave room (storage.fetched): open it at once.
+        newer ones leave room (storage.content_cache): open it at once.
         """
         if self.local:
-            return Path(self.at(path))
-        copies, name = Copies(), path.rsplit("/", 1)[-1]
+            return Path(self.full_path(path))
+        copies, name = ContentCache(), path.rsplit("/", 1)[-1]
         if sha256 and (copy := copies.find(sha256, name)):
             return copy
         with self.open(path) as source:
-            content = sha256 or version(self.uri_of(path), source.metadata())
+            content = sha256 or object_version(self.uri_of(path), source.metadata())
             if content and (copy := copies.find(content, name)):
                 return copy
-            with copies.aside() as aside:
+            with copies.temporary_path() as aside:
                 with aside.open("xb") as sink:
                     shutil.copyfileobj(source, sink, _CHUNK)
                 found = sha256_file(aside)
                 if sha256 and found != sha256:
-                    raise Damaged(f"{path}: its sha256 is {found[:16]}..., on record is {sha256[:16]}...")
+                    raise DamagedFile(f"{path}: its sha256 is {found[:16]}..., on record is {sha256[:16]}...")
                 return copies.add(aside, content or found, name)
 
     # --- writing ---
@@ -176,16 +176,16 @@ class Store:
         """Publish a finished local file (moved away when it can be)."""
         with self._errors_of("write", path):
             if self.local:
-                self._place(local, Path(self.at(path)))
+                self._place(local, Path(self.full_path(path)))
                 return
-            with local.open("rb") as source, self.fs.open_output_stream(self.at(path)) as sink:
+            with local.open("rb") as source, self.fs.open_output_stream(self.full_path(path)) as sink:
                 shutil.copyfileobj(source, sink, _CHUNK)
-            found, expected = self.fs.get_file_info(self.at(path)).size, local.stat().st_size
+            found, expected = self.fs.get_file_info(self.full_path(path)).size, local.stat().st_size
         if found != expected:
             raise StoreUnreachable(f"{path}: {found} bytes arrived of {expected} in {self}; run again")
 
     def write(self, path: str, data: bytes) -> None:
-        with self.scratch() as folder:
+        with self.scratch_folder() as folder:
             aside = folder / "data"
             with self._errors_of("write", path):
                 aside.write_bytes(data)
@@ -197,14 +197,14 @@ class Store:
     def delete(self, path: str) -> None:
         """Gone already, or taken away meanwhile by another process, is as good."""
         with suppress(FileNotFoundError), self._errors_of("delete", path):
-            self.fs.delete_file(self.at(path))
+            self.fs.delete_file(self.full_path(path))
 
     def delete_tree(self, path: str) -> None:
         """As `delete`, of a folder and all below it."""
         with self._errors_of("delete", path):
-            while self.fs.get_file_info(self.at(path)).type == fs.FileType.Directory:
+            while self.fs.get_file_info(self.full_path(path)).type == fs.FileType.Directory:
                 with suppress(FileNotFoundError):  # another process deletes it too: look again
-                    self.fs.delete_dir(self.at(path))
+                    self.fs.delete_dir(self.full_path(path))
 
     def check_writable(self) -> None:
         """Fail before any work when the store cannot take it."""
@@ -213,11 +213,11 @@ class Store:
         self.delete(probe)
 
     @contextmanager
-    def scratch(self) -> Iterator[Path]:
+    def scratch_folder(self) -> Iterator[Path]:
         """A local folder for files in the making; in the store's own file system where that is local."""
         parent = None
         if self.local:
-            parent = self.at("tmp")
+            parent = self.full_path("tmp")
             with self._errors_of("write", "tmp"):
                 os.makedirs(parent, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=parent, prefix="reenact-") as folder:

@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from storage.errors import Damaged
+from storage.errors import DamagedFile
 
 FPS = 25
-Codec = Literal["jpeg", "png", "h264"]
-EXTENSIONS: dict[str, str] = {"jpeg": "jpgs", "png": "pngs", "h264": "mp4"}
-PACKAGES: dict[str, tuple[str, ...]] = {"jpeg": ("simplejpeg",), "png": ("pillow",), "h264": ("av",)}
-LONGEST_SIDE = 8_192
+FrameCodec = Literal["jpeg", "png", "h264"]
+FRAME_EXTENSIONS: dict[str, str] = {"jpeg": "jpgs", "png": "pngs", "h264": "mp4"}
+CODEC_PACKAGES: dict[str, tuple[str, ...]] = {"jpeg": ("simplejpeg",), "png": ("pillow",), "h264": ("av",)}
+MAX_FRAME_SIDE = 8_192
 """Of a frame to decode: its header is looked at first, since a small file may hold a huge picture."""
 GOP, CRF = 12, 12
 """41.7 dB against the crop at 4.4 KiB a 256 px frame; JPEG q95 has 45.0 dB at 18.4 KiB, q90 43.6 at 12.8."""
@@ -37,10 +37,12 @@ class EncodedFrames:
 
     def images(self, indices: Sequence[int] | None = None) -> np.ndarray:
         """(n,H,W,3) uint8 RGB as a reader will see them: only the frames asked for, all by default."""
-        return decode(self.extension, self.data, indices)
+        return decode_frames(self.extension, self.data, indices)
 
 
-def encode_images(images: Iterable[np.ndarray], codec: Codec = "jpeg", quality: int = 95) -> EncodedFrames:
+def encode_images(
+    images: Iterable[np.ndarray], codec: FrameCodec = "jpeg", quality: int = 95
+) -> EncodedFrames:
     """images (H,W,3) uint8 RGB, H and W even, all of one size -> the member; the same bytes for the same
     images.
 
@@ -48,19 +50,19 @@ def encode_images(images: Iterable[np.ndarray], codec: Codec = "jpeg", quality: 
     only, 1 to 100.
     """
     if codec == "jpeg":
-        return EncodedFrames("jpgs", pack([_jpeg(image, quality) for image in images]))
+        return EncodedFrames("jpgs", pack_files([_jpeg(image, quality) for image in images]))
     if codec == "png":
-        return EncodedFrames("pngs", pack([_png(image) for image in images]))
+        return EncodedFrames("pngs", pack_files([_png(image) for image in images]))
     return EncodedFrames("mp4", _h264(images))
 
 
-def encode(frames: EncodedFrames | np.ndarray) -> tuple[str, bytes]:
+def encode_frames(frames: EncodedFrames | np.ndarray) -> tuple[str, bytes]:
     """-> extension, member bytes. A plain array (T,H,W,3) becomes JPEG q95."""
     done = encode_images(frames) if isinstance(frames, np.ndarray) else frames
     return done.extension, done.data
 
 
-def decode(extension: str, data: bytes, indices: Sequence[int] | None = None) -> np.ndarray:
+def decode_frames(extension: str, data: bytes, indices: Sequence[int] | None = None) -> np.ndarray:
     """A member -> (n,H,W,3) uint8 RGB: only the frames asked for, all by default."""
     if extension == "mp4":
         return _from_h264(data, indices)
@@ -82,7 +84,7 @@ def member_offsets(extension: str, data: bytes) -> list[int]:
 
 
 # --- packed images ------------------------------------------------------------------------------------------
-def pack(files: Sequence[bytes]) -> bytes:
+def pack_files(files: Sequence[bytes]) -> bytes:
     """uint32 count, count+1 uint32 offsets from the end of that header, then the files; little endian."""
     ends = np.cumsum([0, *(len(f) for f in files)], dtype=np.uint64)
     if ends[-1] >= 2**32:
@@ -113,8 +115,10 @@ def decode_image(data: bytes) -> np.ndarray:
 
 
 def _check_size(height: int, width: int) -> None:
-    if height > LONGEST_SIDE or width > LONGEST_SIDE:
-        raise Damaged(f"a frame of {width:,} x {height:,} pixels, expected at most {LONGEST_SIDE:,} a side")
+    if height > MAX_FRAME_SIDE or width > MAX_FRAME_SIDE:
+        raise DamagedFile(
+            f"a frame of {width:,} x {height:,} pixels, expected at most {MAX_FRAME_SIDE:,} a side"
+        )
 
 
 def _jpeg(image: np.ndarray, quality: int) -> bytes:

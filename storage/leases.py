@@ -23,12 +23,12 @@ from storage import locations
 from storage.errors import StoreError, StoreUnreachable
 from storage.files import Store
 
-MEETING_SECONDS = 0.5
+CLAIM_RACE_SECONDS = 0.5
 """How long two claims made at the same time may take to see each other."""
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
+class LeaseTimings:
     """How long a silent holder is believed alive, how often it says so, and how often others look."""
 
     ttl: float = 60.0
@@ -53,14 +53,14 @@ class Claim:
         return self.name.partition("@")[0]
 
     @property
-    def order(self) -> tuple[bool, int, str]:
+    def sort_key(self) -> tuple[bool, int, str]:
         return (not self.holding, self.ticket, self.name)
 
 
-def claims(store: Store, node: str, key: str | None = None) -> list[Claim]:
+def list_claims(store: Store, node: str, key: str | None = None) -> list[Claim]:
     """The claims on a node's work, or on one key of it, first in order first. A file that is no claim, or is
     released before it is read, counts as none."""
-    folder, found = locations.leases(node), []
+    folder, found = locations.leases_folder(node), []
     for entry in store.list(folder):
         if key is not None and not entry.name.startswith(f"{key}@"):
             continue
@@ -69,25 +69,25 @@ def claims(store: Store, node: str, key: str | None = None) -> list[Claim]:
             facts = json.loads(text)
             found.append(Claim(entry.name, text, str(facts["holder"]), str(facts.get("run", "")),
                                int(facts.get("ticket", 0)), bool(facts.get("holding"))))  # fmt: skip
-    return sorted(found, key=lambda claim: claim.order)
+    return sorted(found, key=lambda claim: claim.sort_key)
 
 
-class Watch:
+class ClaimWatcher:
     """Which claims are alive, by what this process has seen of them."""
 
-    def __init__(self, store: Store, node: str, terms: Lease = Lease()):
+    def __init__(self, store: Store, node: str, terms: LeaseTimings = LeaseTimings()):
         self.store, self.node, self.terms = store, node, terms
         self._seen: dict[str, tuple[bytes, float]] = {}
 
-    def alive(self, key: str | None = None) -> list[Claim]:
+    def live_claims(self, key: str | None = None) -> list[Claim]:
         """Claims in order. Those of dead holders are taken away: their work is free."""
         living = []
-        for claim in claims(self.store, self.node, key):
+        for claim in list_claims(self.store, self.node, key):
             now = time.monotonic()
             if self._seen.get(claim.name, (b"", 0.0))[0] != claim.text:
                 self._seen[claim.name] = (claim.text, now)
-            if dead(claim.holder) or now - self._seen[claim.name][1] > self.terms.ttl:
-                self.store.delete(f"{locations.leases(self.node)}/{claim.name}")
+            if is_holder_dead(claim.holder) or now - self._seen[claim.name][1] > self.terms.ttl:
+                self.store.delete(f"{locations.leases_folder(self.node)}/{claim.name}")
             else:
                 living.append(claim)
         return living
@@ -96,11 +96,11 @@ class Watch:
 class _Mine:
     """A claim of this process, and the thread that keeps it alive."""
 
-    def __init__(self, store: Store, node: str, key: str, run: str, terms: Lease, holding: bool):
-        ahead = [claim.ticket for claim in claims(store, node, key)]
+    def __init__(self, store: Store, node: str, key: str, run: str, terms: LeaseTimings, holding: bool):
+        ahead = [claim.ticket for claim in list_claims(store, node, key)]
         self.store, self.terms = store, terms
         self.name = f"{key}@{uuid.uuid4().hex}.json"
-        self._path = f"{locations.leases(node)}/{self.name}"
+        self._path = f"{locations.leases_folder(node)}/{self.name}"
         self._facts = {"holder": f"{socket.gethostname()}:{os.getpid()}", "run": run,
                        "ticket": max(ahead, default=0) + 1, "holding": holding, "beat": 0}  # fmt: skip
         self._lock, self._released = threading.Lock(), threading.Event()
@@ -134,19 +134,23 @@ class _Mine:
 
 
 @contextmanager
-def acquire(
+def acquire_lease(
     store: Store,
     node: str,
     key: str,
     *,
     run: str = "",
-    terms: Lease = Lease(),
+    terms: LeaseTimings = LeaseTimings(),
     waiting: Callable[[str], None] = lambda _holder: None,
     give_up: Callable[[], bool] = lambda: False,
 ) -> Iterator[bool]:
     """Hold the lease of (node, key), waiting for it; yields whether we waited for a driver who may have done
     the work."""
-    mine, watch, waited = _Mine(store, node, key, run, terms, holding=False), Watch(store, node, terms), False
+    mine, watch, waited = (
+        _Mine(store, node, key, run, terms, holding=False),
+        ClaimWatcher(store, node, terms),
+        False,
+    )
     try:
         while (ahead := _ahead(watch, key, mine, patient=waited)) and not give_up():
             if not waited:
@@ -159,10 +163,10 @@ def acquire(
         mine.release()
 
 
-def _ahead(watch: Watch, key: str, mine: _Mine, patient: bool) -> str:
+def _ahead(watch: ClaimWatcher, key: str, mine: _Mine, patient: bool) -> str:
     """Who holds a claim ahead of ours; "" where nobody does. Patient: a store out of reach is asked again."""
     try:
-        alive = watch.alive(key)
+        alive = watch.live_claims(key)
     except StoreUnreachable:
         if not patient:
             raise
@@ -172,7 +176,9 @@ def _ahead(watch: Watch, key: str, mine: _Mine, patient: bool) -> str:
 
 
 @contextmanager
-def try_claim(store: Store, node: str, key: str, *, run: str, terms: Lease = Lease()) -> Iterator[bool]:
+def try_acquire_lease(
+    store: Store, node: str, key: str, *, run: str, terms: LeaseTimings = LeaseTimings()
+) -> Iterator[bool]:
     """Claim (node, key) without waiting; yields False where another run holds it. A claim of the same run is
     that of a worker which died at this work."""
     mine: _Mine | None = None
@@ -192,26 +198,26 @@ def try_claim(store: Store, node: str, key: str, *, run: str, terms: Lease = Lea
 def _gives_way(store: Store, node: str, key: str, run: str, mine: _Mine) -> bool:
     """Whether to give way to a claim made at the same time. Who is behind in order does at once; who is ahead
     looks whether the other one does: it may have looked before our claim was there, and be at work."""
-    until = time.monotonic() + MEETING_SECONDS
+    until = time.monotonic() + CLAIM_RACE_SECONDS
     while others := _others(store, node, key, run, mine.name):
-        if any(other.order < mine.order for other in others) or time.monotonic() > until:
+        if any(other.sort_key < mine.order for other in others) or time.monotonic() > until:
             return True
-        time.sleep(MEETING_SECONDS / 50)
+        time.sleep(CLAIM_RACE_SECONDS / 50)
     return False
 
 
 def _others(store: Store, node: str, key: str, run: str, mine: str) -> list[Claim]:
     """Other runs' claims. Those of dead workers, as far as that is known at once, are taken away."""
     found = []
-    for claim in claims(store, node, key):
-        if claim.run != run and not dead(claim.holder):
+    for claim in list_claims(store, node, key):
+        if claim.run != run and not is_holder_dead(claim.holder):
             found.append(claim)
         elif claim.name != mine:
-            store.delete(f"{locations.leases(node)}/{claim.name}")
+            store.delete(f"{locations.leases_folder(node)}/{claim.name}")
     return found
 
 
-def dead(holder: str) -> bool:
+def is_holder_dead(holder: str) -> bool:
     """A holder on this machine whose process is gone need not be waited for."""
     host, _, pid = holder.rpartition(":")
     if host != socket.gethostname() or not pid.isdigit():

@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Any
 
 from storage import locations
-from storage.errors import Damaged
+from storage.errors import DamagedFile
 from storage.files import Store
 
 Event = Mapping[str, Any]
@@ -23,7 +23,7 @@ Event = Mapping[str, Any]
 (pipelines/tracking/__init__.py lists them)."""
 
 FLUSH_SECONDS = 2.0
-EVENTS, METRICS = "events", "metrics"
+EVENT_SEGMENTS, METRIC_SEGMENTS = "events", "metrics"
 """Kinds of segments: <kind>-<number>.jsonl, numbered together in the order they were written."""
 
 
@@ -34,7 +34,7 @@ def new_run_id() -> str:
 
 
 def _kind(event: Event) -> str:
-    return METRICS if event["type"] in ("metrics", "progress") else EVENTS
+    return METRIC_SEGMENTS if event["type"] in ("metrics", "progress") else EVENT_SEGMENTS
 
 
 class Ledger:
@@ -53,7 +53,7 @@ class Ledger:
         with self._lock:
             self._pending.append(stamped)
             due = time.monotonic() - self._flushed > FLUSH_SECONDS
-        if due or _kind(stamped) == EVENTS:
+        if due or _kind(stamped) == EVENT_SEGMENTS:
             self.flush()
         return stamped
 
@@ -62,7 +62,7 @@ class Ledger:
             events, self._pending = self._pending, []
             self._flushed = time.monotonic()
             for kind, some in groupby(events, key=_kind):
-                path = f"{locations.run(self.run_id)}/{kind}-{self._segment:06d}.jsonl"
+                path = f"{locations.run_folder(self.run_id)}/{kind}-{self._segment:06d}.jsonl"
                 self._segment += 1
                 lines = "".join(json.dumps(dict(event), sort_keys=True) + "\n" for event in some)
                 self.store.write(path, lines.encode())
@@ -73,8 +73,8 @@ def read_events(
 ) -> Iterator[Event]:
     """A run's events in the order they were emitted; without `metrics`, only what it made and used. Lines
     that are no events are left out, each reported to `damaged` with its file."""
-    folder = locations.run(run_id)
-    kinds = (EVENTS, METRICS) if metrics else (EVENTS,)
+    folder = locations.run_folder(run_id)
+    kinds = (EVENT_SEGMENTS, METRIC_SEGMENTS) if metrics else (EVENT_SEGMENTS,)
     names = [e.name for e in store.list(folder) if e.name.partition("-")[0] in kinds]
     for name in sorted(names, key=lambda name: name.partition("-")[2]):
         for number, line in enumerate(store.read(f"{folder}/{name}").splitlines(), 1):
@@ -88,9 +88,9 @@ def read_events(
             yield event
 
 
-def runs(store: Store) -> list[str]:
+def list_runs(store: Store) -> list[str]:
     """Run ids, oldest first."""
-    return store.folders("runs")
+    return store.list_folders("runs")
 
 
 # --- runs with nothing to do --------------------------------------------------------------------------------
@@ -99,21 +99,23 @@ def record_reuse(store: Store, name: str, artifacts: Iterable[tuple[str, str]]) 
     small file for the same artifacts, however often."""
     found = sorted(map(list, set(artifacts)))
     which = json.dumps([name, found])
-    path = locations.reuse(hashlib.sha256(which.encode()).hexdigest()[:32])
+    path = locations.reuse_path(hashlib.sha256(which.encode()).hexdigest()[:32])
     store.write_json(path, {"name": name, "artifacts": found, "time": time.time()})
 
 
-def reuses(store: Store, damaged: Callable[[str], object] = lambda _text: None) -> Iterator[dict[str, Any]]:
+def read_reuses(
+    store: Store, damaged: Callable[[str], object] = lambda _text: None
+) -> Iterator[dict[str, Any]]:
     """What runs with nothing to do left behind."""
-    for entry in store.list(locations.REUSES):
+    for entry in store.list(locations.REUSES_FOLDER):
         try:
-            found = store.read_json(f"{locations.REUSES}/{entry.name}", "name", "artifacts", "time")
+            found = store.read_json(f"{locations.REUSES_FOLDER}/{entry.name}", "name", "artifacts", "time")
             yield {
                 "name": str(found["name"]),
                 "artifacts": [(str(stage), str(key)) for stage, key in found["artifacts"]],
                 "time": float(found["time"]),
             }
         except (TypeError, ValueError):
-            damaged(f"{locations.REUSES}/{entry.name} is of another form")
-        except Damaged as error:
+            damaged(f"{locations.REUSES_FOLDER}/{entry.name} is of another form")
+        except DamagedFile as error:
             damaged(str(error))

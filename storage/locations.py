@@ -13,7 +13,7 @@
     work/<node>/<key>/                   state to resume from; not an output
     attempts/<node>/<unit key>@<run>     units being worked on right now: how a crash is noticed
     weights/<id>.safetensors, .json      imported third-party weights
-    format.json                          the version of this layout (storage/format.py)
+    format.json                          the version of this layout (storage/format_version.py)
 
 A root is a folder or any URI pyarrow.fs understands (s3://bucket/prefix, gs://bucket/prefix).
 """
@@ -24,84 +24,86 @@ import re
 
 from storage.errors import InvalidInput
 
-FORMAT = "format.json"
+FORMAT_FILE = "format.json"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*")
 
 
-def safe(name: str) -> str:
+def check_path_part(name: str) -> str:
     """A path part from a validated id; anything else is refused rather than repaired."""
     if not _NAME.fullmatch(name) or ".." in name or len(name) > 200:
         raise InvalidInput(f"{name!r} cannot be part of a path: expected letters, digits and any of _-.@+")
     return name
 
 
-def pack(node: str, key: str) -> str:
-    return f"packs/{safe(node)}/{safe(key)}.tar"
+def pack_path(node: str, key: str) -> str:
+    return f"packs/{check_path_part(node)}/{check_path_part(key)}.tar"
 
 
-def pack_record(node: str, key: str) -> str:
-    return f"packs/{safe(node)}/{safe(key)}.parquet"
+def pack_record_path(node: str, key: str) -> str:
+    return f"packs/{check_path_part(node)}/{check_path_part(key)}.parquet"
 
 
-def packs(node: str) -> str:
-    return f"packs/{safe(node)}"
+def packs_folder(node: str) -> str:
+    return f"packs/{check_path_part(node)}"
 
 
-def manifest(node: str, key: str) -> str:
-    return f"manifests/{safe(node)}/{safe(key)}.parquet"
+def manifest_path(node: str, key: str) -> str:
+    return f"manifests/{check_path_part(node)}/{check_path_part(key)}.parquet"
 
 
-def manifests(node: str) -> str:
-    return f"manifests/{safe(node)}"
+def manifests_folder(node: str) -> str:
+    return f"manifests/{check_path_part(node)}"
 
 
-def whole(node: str, key: str, steps: int | None = None) -> str:
-    return f"whole/{safe(node)}/{safe(key)}" + ("" if steps is None else f"-{steps:09d}")
+def artifact_path(node: str, key: str, steps: int | None = None) -> str:
+    return f"whole/{check_path_part(node)}/{check_path_part(key)}" + (
+        "" if steps is None else f"-{steps:09d}"
+    )
 
 
-def wholes(node: str) -> str:
-    return f"whole/{safe(node)}"
+def artifacts_folder(node: str) -> str:
+    return f"whole/{check_path_part(node)}"
 
 
-def node_key(node: str, key: str) -> str:
-    return f"keys/{safe(node)}/{safe(key)}.json"
+def node_key_path(node: str, key: str) -> str:
+    return f"keys/{check_path_part(node)}/{check_path_part(key)}.json"
 
 
-def node_keys(node: str) -> str:
-    return f"keys/{safe(node)}"
+def node_keys_folder(node: str) -> str:
+    return f"keys/{check_path_part(node)}"
 
 
-def accept(node: str, key: str) -> str:
-    return f"accepts/{safe(node)}/{safe(key)}.json"
+def acceptance_path(node: str, key: str) -> str:
+    return f"accepts/{check_path_part(node)}/{check_path_part(key)}.json"
 
 
-def ref(name: str) -> str:
-    return f"refs/{safe(name)}.json"
+def pin_path(name: str) -> str:
+    return f"refs/{check_path_part(name)}.json"
 
 
-def run(run_id: str) -> str:
-    return f"runs/{safe(run_id)}"
+def run_folder(run_id: str) -> str:
+    return f"runs/{check_path_part(run_id)}"
 
 
-REUSES = "reuses"
-DROPPED = "runs/dropped.json"
+REUSES_FOLDER = "reuses"
+DROPPED_RUNS_FILE = "runs/dropped.json"
 
 
-def reuse(digest: str) -> str:
-    return f"{REUSES}/{safe(digest)}.json"
+def reuse_path(digest: str) -> str:
+    return f"{REUSES_FOLDER}/{check_path_part(digest)}.json"
 
 
-def leases(node: str) -> str:
-    return f"leases/{safe(node)}"
+def leases_folder(node: str) -> str:
+    return f"leases/{check_path_part(node)}"
 
 
-def work(node: str, key: str) -> str:
-    return f"work/{safe(node)}/{safe(key)}"
+def work_folder(node: str, key: str) -> str:
+    return f"work/{check_path_part(node)}/{check_path_part(key)}"
 
 
-def attempt(node: str, unit_key: str, run_id: str) -> str:
-    return f"attempts/{safe(node)}/{safe(f'{unit_key}@{run_id}')}"
+def attempt_folder(node: str, unit_key: str, run_id: str) -> str:
+    return f"attempts/{check_path_part(node)}/{check_path_part(f'{unit_key}@{run_id}')}"
 
 
-def weights(weights_id: str, extension: str) -> str:
-    return f"weights/{safe(weights_id)}.{safe(extension)}"
+def weights_path(weights_id: str, extension: str) -> str:
+    return f"weights/{check_path_part(weights_id)}.{check_path_part(extension)}"

@@ -47,7 +47,7 @@ clip), box_frame ([width, height] of the frame that the source's boxes are in, w
 
 `jpgs` packs a clip's frames in one member: uint32 count, count+1 uint32 offsets relative to the end of that
 header, then the JPEG files (little endian). Runs may ask for `pngs` (the same with PNG files) or `mp4`
-(H.264 in short GOPs) instead; `storage.frame_codec.decode` is all a reader needs.
+(H.264 in short GOPs) instead; `storage.frame_codec.decode_frames` is all a reader needs.
 """
 
 from __future__ import annotations
@@ -100,11 +100,13 @@ class Blob:
             while left:
                 data = stream.read(min(left, _CHUNK))
                 if not data:
-                    raise self.store.damaged(f"{self.path} ends {left} bytes early")
+                    raise self.store.damage_error(f"{self.path} ends {left} bytes early")
                 left, crc = left - len(data), crc32(data, crc)
                 yield data
         if self.crc not in (None, crc):
-            raise self.store.damaged(f"{self.path}: {self.size} bytes at {self.offset} are not as written")
+            raise self.store.damage_error(
+                f"{self.path}: {self.size} bytes at {self.offset} are not as written"
+            )
 
     def read(self) -> bytes:
         return b"".join(self.chunks())
@@ -137,7 +139,7 @@ def payload_chunks(payload: Payload) -> Iterator[bytes]:
 
 
 # --- fields -------------------------------------------------------------------------------------------------
-FIELDS: dict[str, str] = {  # field -> extension; the docstring above says the rest
+FIELD_EXTENSIONS: dict[str, str] = {  # field -> extension; the docstring above says the rest
     "video": "mp4", "probe": "json", "truth": "npz",
     "frames": "jpgs", "sound": "flac", "boxes": "npy", "crop": "npy", "clip": "json",
     "landmarks": "npy", "landmarks3d": "npy", "confidence": "npy", "score": "npy", "face_box": "npy",
@@ -150,27 +152,27 @@ FIELDS: dict[str, str] = {  # field -> extension; the docstring above says the r
 }  # fmt: skip
 
 
-def encode(field: str, value: Any) -> tuple[str, Payload]:
+def encode_field(field: str, value: Any) -> tuple[str, Payload]:
     """-> extension, member."""
-    if FIELDS[field] == "jpgs":
-        return frame_codec.encode(value)
-    return FIELDS[field], codecs.encode(FIELDS[field], value)
+    if FIELD_EXTENSIONS[field] == "jpgs":
+        return frame_codec.encode_frames(value)
+    return FIELD_EXTENSIONS[field], codecs.encode_member(FIELD_EXTENSIONS[field], value)
 
 
-def decode(field: str, data: bytes, extension: str = "") -> Any:
-    if FIELDS[field] == "jpgs":
-        return frame_codec.decode(extension or "jpgs", data)
-    return codecs.decode(FIELDS[field], data)
+def decode_field(field: str, data: bytes, extension: str = "") -> Any:
+    if FIELD_EXTENSIONS[field] == "jpgs":
+        return frame_codec.decode_frames(extension or "jpgs", data)
+    return codecs.decode_member(FIELD_EXTENSIONS[field], data)
 
 
-def is_large(field: str) -> bool:
+def is_large_field(field: str) -> bool:
     """Such a field is read as a Blob."""
-    return FIELDS[field] == "mp4"
+    return FIELD_EXTENSIONS[field] == "mp4"
 
 
 # --- records: where a sample's members lie in its shard ---------------------------------------------------
 @dataclass(frozen=True, slots=True)
-class Member:
+class MemberLocation:
     field: str
     offset: int
     size: int
@@ -185,7 +187,7 @@ class SampleRecord:
 
     key: str
     digest: str
-    members: tuple[Member, ...]
+    members: tuple[MemberLocation, ...]
     frame_offsets: tuple[int, ...]
     """Starts of the image files in the shard, and the end of the last; empty if the sample has no frames."""
     frame_crcs: tuple[int, ...] = ()
@@ -195,7 +197,7 @@ class SampleRecord:
     def frames(self) -> int:
         return max(0, len(self.frame_offsets) - 1)
 
-    def member(self, field: str) -> Member:
+    def member_location(self, field: str) -> MemberLocation:
         for member in self.members:
             if member.field == field:
                 return member
@@ -210,9 +212,9 @@ class EncodedSample:
     """Field -> extension, bytes."""
 
     def digest(self) -> str:
-        return self.sums()[0]
+        return self.checksums()[0]
 
-    def sums(self) -> tuple[str, dict[str, int]]:
+    def checksums(self) -> tuple[str, dict[str, int]]:
         """sha256 over the fields' own (extensions are a codec's business), and the crc32 of each field."""
         total, crcs = hashlib.sha256(), {}
         for field, (_, payload) in sorted(self.members.items()):
@@ -225,13 +227,13 @@ class EncodedSample:
         return total.hexdigest(), crcs
 
 
-def intact(data: bytes, size: int, crc: int | None, store: Store, part: str) -> bytes:
+def check_bytes(data: bytes, size: int, crc: int | None, store: Store, part: str) -> bytes:
     """What was read of a shard, if it is what was written; Damaged otherwise. part: the shard's path and what
     of it."""
     if len(data) != size:
-        raise store.damaged(f"{part}: {len(data)} of its {size} bytes are there")
+        raise store.damage_error(f"{part}: {len(data)} of its {size} bytes are there")
     if crc is not None and crc32(data) != crc:
-        raise store.damaged(f"{part} is not as written")
+        raise store.damage_error(f"{part} is not as written")
     return data
 
 
@@ -245,7 +247,9 @@ def shard_size(samples: Iterable[SampleRecord]) -> int:
 def encode_sample(sample: Sample) -> EncodedSample:
     key = sample["__key__"]
     check_key(key)
-    return EncodedSample(key, {f: encode(f, value) for f, value in sorted(sample.items()) if f != "__key__"})
+    return EncodedSample(
+        key, {f: encode_field(f, value) for f, value in sorted(sample.items()) if f != "__key__"}
+    )
 
 
 def check_key(key: str) -> None:
@@ -277,13 +281,13 @@ class ShardWriter:
             raise ValueError(f"two samples with key {sample.key} in one shard")
         self._keys[sample.key] = self._tar.offset
         members, offsets, frame_crcs = [], (), ()
-        digest, crcs = sample.sums()
+        digest, crcs = sample.checksums()
         named = sorted((f"{sample.key}.{f}.{ext}", f, ext) for f, (ext, _) in sample.members.items())
         for name, field, extension in named:
             payload = sample.members[field][1]
             at = self._append(name, payload)
-            members.append(Member(field, at, payload_size(payload), extension, crcs[field]))
-            if FIELDS[field] == "jpgs":
+            members.append(MemberLocation(field, at, payload_size(payload), extension, crcs[field]))
+            if FIELD_EXTENSIONS[field] == "jpgs":
                 data = b"".join(payload_chunks(payload))
                 starts = frame_codec.member_offsets(extension, data)
                 offsets = tuple(at + o for o in starts)
@@ -303,10 +307,10 @@ class ShardWriter:
         self._tar.members.clear()  # tarfile would keep every name
         return self._tar.offset - -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
-    def mark(self) -> int:
+    def position(self) -> int:
         return self._tar.offset
 
-    def back_to(self, mark: int) -> None:
+    def truncate_to(self, mark: int) -> None:
         """Drop every sample that was added after `mark`."""
         self._file.seek(mark)
         self._file.truncate()
@@ -314,21 +318,25 @@ class ShardWriter:
         self._keys = {key: at for key, at in self._keys.items() if at < mark}
 
 
-def encoders(fields: Iterable[str]) -> list[str]:
+def encoder_functions(fields: Iterable[str]) -> list[str]:
     """The code that turns these fields into bytes, as "module:function": part of their writer's key."""
     return sorted({codec.encode for codec in _codecs(fields)})
 
 
-def decoders(fields: Iterable[str]) -> list[str]:
+def decoder_functions(fields: Iterable[str]) -> list[str]:
     """The code that turns their bytes into what is computed on: part of the key of who reads them."""
     return sorted({code for codec in _codecs(fields) for code in codec.decode})
 
 
-def packages(fields: Sequence[str], frames_codec: frame_codec.Codec) -> list[str]:
+def codec_packages(fields: Sequence[str], frames_codec: frame_codec.FrameCodec) -> list[str]:
     """The packages that encode or decode them. frames_codec: of the run's `frames`."""
-    of_frames = frame_codec.PACKAGES[frames_codec] if any(FIELDS.get(f) == "jpgs" for f in fields) else ()
+    of_frames = (
+        frame_codec.CODEC_PACKAGES[frames_codec]
+        if any(FIELD_EXTENSIONS.get(f) == "jpgs" for f in fields)
+        else ()
+    )
     return sorted({*of_frames, *(name for codec in _codecs(fields) for name in codec.packages)})
 
 
-def _codecs(fields: Iterable[str]) -> list[codecs.Codec]:
-    return [codecs.CODECS[FIELDS[f]] for f in fields if FIELDS.get(f) in codecs.CODECS]
+def _codecs(fields: Iterable[str]) -> list[codecs.FieldCodec]:
+    return [codecs.CODECS[FIELD_EXTENSIONS[f]] for f in fields if FIELD_EXTENSIONS.get(f) in codecs.CODECS]

@@ -48,11 +48,11 @@ def expand_home(path: str) -> str:
     return f"{'sqlite:///' if scheme.startswith('sqlite') else 'file://'}{quote(home)}{rest}"
 
 
-LocalPath = Annotated[str, "~ expanded"]
+ExpandedPath = Annotated[str, "~ expanded"]
 """Type of a setting that is a path, or may be one: ~ is expanded when a configuration is loaded."""
 
 
-def absolute(uri: str) -> str:
+def absolute_uri(uri: str) -> str:
     """A store's folder as an absolute path, ~ expanded; a URI as it is."""
     uri = expand_home(uri)
     return uri if "://" in uri else os.path.abspath(uri)
@@ -60,15 +60,15 @@ def absolute(uri: str) -> str:
 
 def store_option(uri: str) -> str:
     """What a printed command needs in order to find this store, quoted for a shell; "" where it is the one
-    that commands take anyway. A store's URI holds nothing secret (`check_uri`); what its query says is needed
-    to find it."""
-    if uri == absolute(os.environ.get("REENACT_STORE") or ".reenact/store"):
+    that commands take anyway. A store's URI holds nothing secret (`reject_credentials`); what its query says
+    is needed to find it."""
+    if uri == absolute_uri(os.environ.get("REENACT_STORE") or ".reenact/store"):
         return ""
     near = uri.removeprefix(os.path.abspath("") + os.sep)
     return f" --store {shlex.quote(uri if near.startswith(('~', '-')) else near)}"
 
 
-def check_uri(uri: str, name: str) -> None:
+def reject_credentials(uri: str, name: str) -> None:
     """Refuse a URI that holds credentials; `name` is what the message calls it, which repeats no part of the
     URI but its scheme. A path of this machine passes."""
     if "://" not in uri:

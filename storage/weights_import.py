@@ -17,12 +17,12 @@ from typing import Any
 
 from storage.errors import InvalidInput
 
-MOST_SETTINGS = 2**20
-NUMPY_NUMBERS = ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+MAX_SETTINGS_BYTES = 2**20
+NUMPY_NUMBER_CLASSES = ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 """What a pickle calls to make numpy's own numbers: training scripts keep their best score as one."""
 
 
-class Number:
+class NumpyNumberStub:
     """Stands in for all of NUMPY_NUMBERS: takes what the file gives and keeps nothing.
 
     Counters are left behind anyway. numpy's own functions would be called with whatever a file chooses, and
@@ -34,7 +34,7 @@ class Number:
     def __setstate__(self, _state: object) -> None: ...
 
 
-def tensors(value: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def find_tensors(value: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every tensor of a nested dict, named by its dotted path; counters and settings are left behind."""
     import torch
 
@@ -42,10 +42,10 @@ def tensors(value: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, value.detach().contiguous().clone()
     elif isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from tensors(inner, f"{prefix}.{name}" if prefix else str(name))
+            yield from find_tensors(inner, f"{prefix}.{name}" if prefix else str(name))
 
 
-def convert(
+def convert_checkpoint(
     source: Path, target: Path, settings: Sequence[Path] = (), drop_prefixes: Collection[str] = ()
 ) -> dict[str, Any]:
     """Returns what was found. Raises InvalidInput for a file that holds more than tensors and plain values.
@@ -63,12 +63,12 @@ def convert(
         except SafetensorError as error:
             raise InvalidInput(f"not a file of tensors alone: {str(error).splitlines()[0]}") from error
     else:
-        loaded, kind = load_pickle(source), "torch"
+        loaded, kind = load_torch_file(source), "torch"
     if not isinstance(loaded, Mapping):
         raise InvalidInput(f"it holds a {type(loaded).__name__}, expected tensors by name")
     left = {first for name in loaded if (first := str(name).split(".")[0]) in drop_prefixes}
     found: dict[str, Any] = {}
-    for name, tensor in tensors({k: v for k, v in loaded.items() if str(k).split(".")[0] not in left}):
+    for name, tensor in find_tensors({k: v for k, v in loaded.items() if str(k).split(".")[0] not in left}):
         if name in found:
             raise InvalidInput(f"two tensors would be called {name}")
         found[name] = tensor
@@ -80,11 +80,11 @@ def convert(
     return {"tensors": len(found), "format": kind, "left": sorted(left)}
 
 
-def load_pickle(source: Path) -> Any:
+def load_torch_file(source: Path) -> Any:
     """torch's own format, old and new, with tensors, plain values and numpy's numbers."""
     import torch
 
-    numbers: Any = [(Number, name) for name in NUMPY_NUMBERS]
+    numbers: Any = [(NumpyNumberStub, name) for name in NUMPY_NUMBER_CLASSES]
     try:
         with torch.serialization.safe_globals(numbers):
             return torch.load(source, map_location="cpu", weights_only=True)
@@ -93,10 +93,10 @@ def load_pickle(source: Path) -> Any:
     except Exception as error:  # bytes that are no pickle make pickle raise anything
         if "allocate memory" in str(error):
             raise MemoryError(str(error).splitlines()[0]) from error
-        raise InvalidInput(f"not a file of tensors alone: {in_a_line(error)}") from error
+        raise InvalidInput(f"not a file of tensors alone: {one_line_message(error)}") from error
 
 
-def in_a_line(error: Exception) -> str:
+def one_line_message(error: Exception) -> str:
     """What is wrong with the file, without torch's advice on how to load it all the same."""
     if code := re.search(r"Unsupported global: GLOBAL ([\w.]+)", str(error)):
         return f"it calls {code[1]}"
@@ -106,9 +106,9 @@ def in_a_line(error: Exception) -> str:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > MOST_SETTINGS:
+    if path.stat().st_size > MAX_SETTINGS_BYTES:
         raise InvalidInput(
-            f"{path.name} has {path.stat().st_size} bytes; settings have less than {MOST_SETTINGS}"
+            f"{path.name} has {path.stat().st_size} bytes; settings have less than {MAX_SETTINGS_BYTES}"
         )
     try:
         value = json.loads(path.read_text())
@@ -127,7 +127,9 @@ def main() -> None:
     parser.add_argument("--settings", nargs="*", type=Path, default=())
     arguments = parser.parse_args()
     try:
-        found = convert(arguments.source, arguments.target, arguments.settings, arguments.drop_prefixes)
+        found = convert_checkpoint(
+            arguments.source, arguments.target, arguments.settings, arguments.drop_prefixes
+        )
     except InvalidInput as error:
         found = {"error": str(error)}
     sys.stdout.write(json.dumps(found))

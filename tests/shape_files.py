@@ -111,10 +111,10 @@ def deep3d_checkpoint(path, net):
 
 def imported(path):
     """What `reenact weights import` makes of a publisher's file."""
-    from storage.weights_import import convert
+    from storage.weights_import import convert_checkpoint
 
     target = path.with_suffix(".safetensors")
-    convert(path, target)
+    convert_checkpoint(path, target)
     return target
 
 

@@ -16,13 +16,13 @@ from pipelines.errors import (
     prefix_error,
     traceback_of,
 )  # fmt: skip
-from storage.errors import Damaged, StoreUnreachable
+from storage.errors import DamagedFile, StoreUnreachable
 
 
 @pytest.mark.parametrize(
     ("error", "expected"),
     [(UserError("x"), "user"), (InvalidFile("x"), "user"), (Rejected("short", "x"), "rejected"),
-     (StoreUnreachable("x"), "transient"), (MemoryError(), "transient"), (Damaged("x"), "store"),
+     (StoreUnreachable("x"), "transient"), (MemoryError(), "transient"), (DamagedFile("x"), "store"),
      (ValueError("x"), "fault"), (OSError("x"), "fault")],
 )  # fmt: skip
 def test_only_classes_of_our_own_and_lack_of_memory_mean_anything(error, expected):

@@ -107,7 +107,7 @@ def test_a_drawing_of_the_graph_that_cannot_be_written_is_one_line(kind, tmp_pat
 
 def test_a_checkpoint_is_not_exported_below_a_file(tmp_path):
     (tmp_path / "file").touch()
-    checkpoints.save(tmp_path / "x.safetensors", {"a": torch.ones(1)}, {"model": "fsrt"})
+    checkpoints.save_checkpoint(tmp_path / "x.safetensors", {"a": torch.ones(1)}, {"model": "fsrt"})
     done = CliRunner().invoke(
         main, ["weights", "export", f"{tmp_path}/x.safetensors", f"{tmp_path}/file/out"]
     )

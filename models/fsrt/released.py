@@ -270,9 +270,9 @@ def write(tensors: Mapping[str, Tensor], about: Mapping[str, Any], folder: Path)
     """A checkpoint of ours -> the authors' files in `folder`, which their loader takes: vox256.pt (parts of
     the net) and kp_detector.pt; the latter alone from phase `keypoints`.
 
-    tensors and about: as storage.checkpoints.load gives them for a model.safetensors. Variants that only our
-    code can build (no keypoints) come out in the same layout. Raises InvalidFile where the checkpoint does
-    not hold exactly its net, or a file is there already: nothing is overwritten.
+    tensors and about: as storage.checkpoints.load_checkpoint gives them for a model.safetensors. Variants
+    that only our code can build (no keypoints) come out in the same layout. Raises InvalidFile where the
+    checkpoint does not hold exactly its net, or a file is there already: nothing is overwritten.
     """
     if "architecture" in about:
         net = parse_settings(Architecture, about["architecture"], "architecture")

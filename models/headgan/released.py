@@ -214,9 +214,9 @@ def write(tensors: Mapping[str, Tensor], about: Mapping[str, Any], folder: Path)
     """A checkpoint of ours -> the authors' files in `folder`: latest_net_G.pth, and those of the
     discriminators that it holds.
 
-    tensors and about: as storage.checkpoints.load gives them for a model.safetensors. Variants that only our
-    code can build come out in the same layout. Raises InvalidFile where the checkpoint does not hold exactly
-    its generator, or a file is there already: nothing is overwritten.
+    tensors and about: as storage.checkpoints.load_checkpoint gives them for a model.safetensors. Variants
+    that only our code can build come out in the same layout. Raises InvalidFile where the checkpoint does not
+    hold exactly its generator, or a file is there already: nothing is overwritten.
     """
     if "architecture" not in about:
         raise InvalidFile("the checkpoint's metadata names no architecture")

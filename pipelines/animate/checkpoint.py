@@ -16,7 +16,7 @@ from pipelines.cli.options import command
 from pipelines.errors import UserError
 from pipelines.preprocess.clips_config import ClipsConfig
 from storage import locations
-from storage.checkpoints import CHECKPOINTS
+from storage.checkpoints import CHECKPOINT_FILES
 from storage.files import Store, sha256_file
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 def from_released(weights_id: str, model: str | None, store: Store) -> ModelSource:
     """Released weights that were imported; where they were not, the error says how to obtain them."""
     from models.weights import find_weights
-    from storage.weight_files import path_of
+    from storage.weight_files import weights_path
 
     if model is not None and model not in MODELS:
         raise UserError(f"no model {model!r}; known: {', '.join(MODELS)}")
@@ -112,7 +112,7 @@ def from_released(weights_id: str, model: str | None, store: Store) -> ModelSour
     for name in MODELS if model is None else [model]:
         released = load_spec(name).released
         if weights_id in released:
-            files = {one: path_of(store, find_weights(one)) for one in released[weights_id].files}
+            files = {one: weights_path(store, find_weights(one)) for one in released[weights_id].files}
             return ModelSource(model=name, name=weights_id, files=files, clips=ClipsConfig(), store=store)
         known |= dict.fromkeys(released, name)
     raise UserError(f"no released weights {weights_id!r}; known: {', '.join(known) or 'none'}")
@@ -158,8 +158,8 @@ def _current(session: Session, model: str) -> tuple[str, Path] | None:
     for node in _phases(session, model):
         artifact = plans[node].artifact
         if artifact is not None:
-            which = CHECKPOINTS[session.config.eval.checkpoint]
-            path = artifact.path(which if which in artifact.files else CHECKPOINTS["last"])
+            which = CHECKPOINT_FILES[session.config.eval.checkpoint]
+            path = artifact.path(which if which in artifact.files else CHECKPOINT_FILES["last"])
             if "architecture" in read_metadata(path):
                 return node, path
     return None
@@ -170,8 +170,8 @@ def _newest(session: Session, model: str, why: Callable[..., str], log: Log) -> 
     explains it."""
     store = session.store
     for node in _phases(session, model):
-        stage = locations.wholes(session.graph[node].stage)
-        folders = [f"{stage}/{key}" for key in store.folders(stage)]
+        stage = locations.artifacts_folder(session.graph[node].stage)
+        folders = [f"{stage}/{key}" for key in store.list_folders(stage)]
         dated = sorted(
             (entry.mtime, folder)
             for folder in folders
@@ -179,7 +179,7 @@ def _newest(session: Session, model: str, why: Callable[..., str], log: Log) -> 
             if entry.name == "record.json"
         )
         for _, folder in reversed(dated):
-            path = store.fetch(f"{folder}/{CHECKPOINTS['last']}")
+            path = store.fetch(f"{folder}/{CHECKPOINT_FILES['last']}")
             if "architecture" in read_metadata(path):
                 log(
                     f"{node} {folder.rsplit('/', 1)[1][:8]} is the newest in the store, trained with other "

@@ -301,7 +301,7 @@ def gc(store: str, keep_runs: int, drop: tuple[str, ...], grace: float, yes: boo
     before they finished a node, and what a lease is held on.
     """
     from pipelines.runs import garbage, retention
-    from storage.errors import Damaged
+    from storage.errors import DamagedFile
     from storage.files import Store
 
     at = Store(store)
@@ -315,7 +315,9 @@ def gc(store: str, keep_runs: int, drop: tuple[str, ...], grace: float, yes: boo
     for text in found.unreadable:
         click.echo(f"warning: {text}", err=True)
     if yes and found.unreadable:
-        raise Damaged("nothing deleted: what the files above kept is not known; mend or delete them first")
+        raise DamagedFile(
+            "nothing deleted: what the files above kept is not known; mend or delete them first"
+        )
     if yes:
         garbage.collect(at, found)
         click.echo("deleted")

@@ -21,7 +21,7 @@ from models.spec import load_spec
 from models.weights import WEIGHTS, find_weights
 from pipelines.cli.options import FILE, STORE
 from pipelines.errors import UserError
-from storage.fetched import writable
+from storage.content_cache import is_writable
 
 
 def checker(weights_id: str) -> Callable[[Path], None] | None:
@@ -45,7 +45,7 @@ def export(checkpoint: Path, folder: Path) -> list[Path]:
 
     if not checkpoint.is_file():
         raise UserError(f"no file {checkpoint}")
-    tensors, about = checkpoints.load(checkpoint)
+    tensors, about = checkpoints.load_checkpoint(checkpoint)
     if any(name.startswith("net.") for name in tensors):
         raise UserError(f"{checkpoint} is a state to train on from; export the model.safetensors beside it")
     tables = {name: load_spec(name).released for name in MODELS}
@@ -53,7 +53,7 @@ def export(checkpoint: Path, folder: Path) -> list[Path]:
     if not table:
         known = ", ".join(name for name, declared in tables.items() if declared)
         raise UserError(f"{checkpoint} holds model {about.get('model')!r}; a layout is known for: {known}")
-    if not writable(folder):
+    if not is_writable(folder):
         raise UserError(f"{folder}: no files can be made there; give a folder that can be written")
     module = next(iter(table.values())).reader.partition(":")[0]
     return import_module(module).write(tensors, about, folder)
@@ -78,7 +78,7 @@ def weights_list(store: str) -> None:
 
     at = Store(store)
     for one in WEIGHTS.values():
-        found = weight_files.shipped(one) or weight_files.pinned(at, one) != "missing"
+        found = weight_files.find_packaged_file(one) or weight_files.pinned_sha256(at, one) != "missing"
         state = "here" if found else "missing"
         click.echo(f"{one.id:<15} {state:<8} {one.purpose}")
         click.echo(
@@ -101,7 +101,7 @@ def weights_import(weights_id: str, file: Path, store: str) -> None:
     from storage import weight_files
     from storage.files import Store
 
-    facts = weight_files.import_file(Store(store), find_weights(weights_id), file, checker(weights_id))
+    facts = weight_files.import_weights(Store(store), find_weights(weights_id), file, checker(weights_id))
     click.echo(f"{weights_id}: {facts['tensors']} tensors, sha256 {facts['sha256'][:16]}; {facts['licence']}")
     if facts["left"]:
         click.echo(f"not imported, for nothing here needs it: {', '.join(facts['left'])}")
@@ -135,7 +135,7 @@ def weights_verify(store: str) -> None:
     from storage import weight_files
     from storage.files import Store
 
-    states = {name: weight_files.verify(Store(store), one) for name, one in WEIGHTS.items()}
+    states = {name: weight_files.verify_weights(Store(store), one) for name, one in WEIGHTS.items()}
     for name, state in states.items():
         click.echo(f"{name:<15} {state}")
     if any(state not in ("ok", "missing") for state in states.values()):

@@ -20,7 +20,7 @@ from urllib.request import urlopen
 from pipelines.errors import Transient, UserError, first_line
 from pipelines.runs.snapshot import checkout
 from pipelines.tracking.server import place
-from storage.uris import check_uri
+from storage.uris import reject_credentials
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -90,7 +90,7 @@ def submit(address: str, run_file: str, options: Sequence[str], env: Mapping[str
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | dict(env)
     for name in ("REENACT_STORE", "MLFLOW_TRACKING_URI"):  # a job's environment is shown by the dashboard
-        check_uri(variables.get(name, ""), name)
+        reject_credentials(variables.get(name, ""), name)
     variables |= {"REENACT_GIT": git_state(), "PYTHONUNBUFFERED": "1"}
     return client_submit(address, entry, variables)
 

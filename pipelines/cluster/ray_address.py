@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from pipelines.errors import UserError
-from storage.fetched import writable
+from storage.content_cache import is_writable
 
 SECONDS = 4.0
 """For a connection, and for its reply: clusters are in the same network."""
@@ -76,4 +76,4 @@ def folder_of_sockets() -> str | None:
 def _fits(folder: str) -> bool:
     """Whether Ray can make its sockets below this folder."""
     longest = f"{folder}/session_2026-11-29_20-15-00_000000_{os.getpid()}/sockets/plasma_store"
-    return len(os.fsencode(longest)) <= SOCKET_BYTES and writable(Path(folder))
+    return len(os.fsencode(longest)) <= SOCKET_BYTES and is_writable(Path(folder))

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pipelines.preprocess.fetch.settings import TransportConfig
-from storage.uris import LocalPath, check_uri
+from storage.uris import ExpandedPath, reject_credentials
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RuntimeConfig:
     """How and where to run. Nothing here changes a result, and nothing here enters a key."""
 
-    store: LocalPath = ".reenact/store"
+    store: ExpandedPath = ".reenact/store"
     """Folder or URI (s3://bucket/prefix?region=...) that everything is published to. Credentials come from
     the environment (AWS_*, GOOGLE_APPLICATION_CREDENTIALS): one that holds them is refused."""
-    tracking: LocalPath = ""
+    tracking: ExpandedPath = ""
     """MLflow tracking URI; empty = sqlite beside the store. MLFLOW_TRACKING_URI wins. Credentials:
     MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."""
     experiment: str = "reenact"
@@ -62,8 +62,8 @@ class RuntimeConfig:
     def __post_init__(self) -> None:
         if not self.store or not self.experiment:
             raise ValueError("store and experiment: expected a text, found an empty one")
-        check_uri(self.store, "runtime.store")
-        check_uri(self.tracking, "runtime.tracking")
+        reject_credentials(self.store, "runtime.store")
+        reject_credentials(self.tracking, "runtime.tracking")
         if not 0 <= self.max_rejected <= 1:
             raise ValueError(f"max_rejected {self.max_rejected}: expected a share from 0 to 1")
         if self.workers is not None and self.workers < 1:

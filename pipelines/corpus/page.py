@@ -53,7 +53,7 @@ MAP_DEGREES, MAP_STEP = (75, 45), 5
 def thumbnail(families: Mapping[str, Family], key: str) -> np.ndarray:
     """The middle frame of a clip with its landmarks -> (S,S,3) uint8."""
     frames = families["clips"]
-    middle = frames.frames_of(key) // 2
+    middle = frames.frame_count(key) // 2
     frame = frames.frames(key, [middle])
     image = pictures.to_uint8(pictures.resize(frame, THUMBNAIL_SIZE))[0]
     if "keypoints" in families and key in families["keypoints"]:

@@ -219,7 +219,7 @@ def _identities(rows: Sequence[Recording], clips: Family) -> list[Identity]:
     made: Counter[str] = Counter()
     for key in clips.keys:
         recording = clips.recording_of(key)
-        frames[recording] += clips.frames_of(key)
+        frames[recording] += clips.frame_count(key)
         made[recording] += 1
     rows_of: dict[str, list[Recording]] = {}
     for row in rows:

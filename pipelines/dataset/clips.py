@@ -50,7 +50,7 @@ class StoredClip:
 
     def __init__(self, clips: Clips, key: str) -> None:
         self.stored, self.key = clips, key
-        self.length = clips.clips.frames_of(key)
+        self.length = clips.clips.frame_count(key)
 
     def frames(self, indices: Sequence[int]) -> np.ndarray:
         return self.stored.clips.frames(self.key, indices)

@@ -17,11 +17,11 @@ from storage.files import Store
 
 def build_shared(
     executor: Executor, call: StageCall, jobs: Sequence[PackJob], store: Store, *,
-    terms: leases.Lease, waiting: Callable[[str], None], cancelled: Callable[[], bool],
+    terms: leases.LeaseTimings, waiting: Callable[[str], None], cancelled: Callable[[], bool],
 ) -> Iterator[PackResult]:  # fmt: skip
     """Results in order of completion. Packs that another driver holds come when it has published them, or are
     built here once it has given them up or is dead."""
-    watch = leases.Watch(store, call.node.stage, terms)
+    watch = leases.ClaimWatcher(store, call.node.stage, terms)
     held: dict[str, PackJob] = {}
     todo = list(jobs)
     while todo:
@@ -46,9 +46,9 @@ def build_shared(
                 time.sleep(terms.poll)
 
 
-def _holders(watch: leases.Watch, held: dict[str, PackJob]) -> dict[str, str]:
+def _holders(watch: leases.ClaimWatcher, held: dict[str, PackJob]) -> dict[str, str]:
     """Pack -> who is building it."""
     try:
-        return {claim.key: claim.holder for claim in watch.alive()}
+        return {claim.key: claim.holder for claim in watch.live_claims()}
     except StoreUnreachable:
         return dict.fromkeys(held, "a store that does not answer")

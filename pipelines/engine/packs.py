@@ -14,17 +14,17 @@ from pipelines.engine.keys import digest
 from pipelines.engine.node import Node
 from pipelines.errors import Rejected, meaning, prefix_error
 from storage import leases, locations, shards
-from storage.errors import Damaged
+from storage.errors import DamagedFile
 from storage.families import (
     Artifact,
     ManifestRow,
     UnitRecord,
     manifest_rows,
     pack_record_bytes,
+    read_encoded_sample,
     read_pack_record,
     read_pack_rows,
     read_sample,
-    stored_sample,
 )
 from storage.files import Store
 
@@ -123,7 +123,7 @@ class Executor(Protocol):
 def take_pack(job: PackJob, run: Stage, store: Store, machines: Machines | None = None) -> PackResult:
     """Build a pack, unless another driver is building it or has built it since it was planned. run: of the
     inputs alone (`StageCall.bind`)."""
-    with leases.try_claim(store, job.stage, job.key, run=job.run) as mine:
+    with leases.try_acquire_lease(store, job.stage, job.key, run=job.run) as mine:
         if not mine:
             return PackResult(job.key, (), 0, held=True)
         return built_elsewhere(job, store) or build_pack(job, run, store, machines)
@@ -131,7 +131,7 @@ def take_pack(job: PackJob, run: Stage, store: Store, machines: Machines | None 
 
 def built_elsewhere(job: PackJob, store: Store) -> PackResult | None:
     """What another driver published under this key since it was planned, if it did."""
-    if not job.new or not store.exists(locations.pack_record(job.stage, job.key)):
+    if not job.new or not store.exists(locations.pack_record_path(job.stage, job.key)):
         return None
     rows = read_pack_rows(store, job.stage, job.key)
     return PackResult(job.key, tuple(rows), len(rows))
@@ -153,30 +153,32 @@ def build_pack(job: PackJob, run: Stage, store: Store, machines: Machines | None
 def _publish(job: PackJob, run: Stage, store: Store, machines: Machines) -> tuple[list[UnitRecord], int]:
     """The units' records, and the bytes that they take."""
     units: list[UnitRecord] = []
-    with store.scratch() as folder:
+    with store.scratch_folder() as folder:
         with shards.ShardWriter(folder / "shard.tar") as shard:
             for unit in job.units:
                 copied = _copy(job, unit, shard, store) if unit.copy_from else None
                 units.append(copied or _compute(job, unit, shard, run, store, machines))
         # Data first, record last: readers trust records only.
-        store.put(folder / "shard.tar", locations.pack(job.stage, job.key))
+        store.put(folder / "shard.tar", locations.pack_path(job.stage, job.key))
     record = pack_record_bytes(units)
-    store.write(locations.pack_record(job.stage, job.key), record)
+    store.write(locations.pack_record_path(job.stage, job.key), record)
     return units, len(record)
 
 
 def _copy(job: PackJob, unit: UnitJob, shard: shards.ShardWriter, store: Store) -> UnitRecord | None:
     """A unit as an older pack holds it; None where it is damaged there, and has to be computed."""
     assert unit.copy_from is not None
-    mark, samples = shard.mark(), []
+    mark, samples = shard.position(), []
     try:
         record = next(r for r in read_pack_record(store, job.stage, unit.copy_from) if r.key == unit.key)
         for sample in record.samples:
-            samples.append(shard.add(stored_sample(store, job.stage, unit.copy_from, sample)))
+            samples.append(shard.add(read_encoded_sample(store, job.stage, unit.copy_from, sample)))
             if samples[-1].digest != sample.digest:
-                raise Damaged(f"{locations.pack(job.stage, unit.copy_from)}: {sample.key} has another digest")
-    except Damaged:
-        shard.back_to(mark)
+                raise DamagedFile(
+                    f"{locations.pack_path(job.stage, unit.copy_from)}: {sample.key} has another digest"
+                )
+    except DamagedFile:
+        shard.truncate_to(mark)
         return None
     return replace(record, samples=tuple(samples))
 
@@ -185,14 +187,14 @@ def _compute(
     job: PackJob, unit: UnitJob, shard: shards.ShardWriter, run: Stage, store: Store, machines: Machines
 ) -> UnitRecord:
     start = time.perf_counter()
-    attempt = locations.attempt(job.stage, unit.key, job.run)
+    attempt = locations.attempt_folder(job.stage, unit.key, job.run)
     before = unanswered(store, attempt)
     crashes = sum(machines.alive(machine) for machine in before)
-    mark, records = shard.mark(), []
+    mark, records = shard.position(), []
     status, code, reason = "ok", "", ""
 
     def work() -> list[shards.SampleRecord]:
-        shard.back_to(mark)  # of an attempt that failed half-way
+        shard.truncate_to(mark)  # of an attempt that failed half-way
         done = []
         for sample in run(_inputs(unit, store)):
             done.append(shard.add(shards.encode_sample(sample)))
@@ -206,7 +208,7 @@ def _compute(
         begin(store, attempt, [*before, machines.here])
         records = _with_retries(work)
     except Rejected as reject:
-        shard.back_to(mark)
+        shard.truncate_to(mark)
         status, code, reason = "rejected", reject.code, reject.sentence
     except Exception as error:
         if meaning(error) != "store":  # which may not take this either, and must not hide why

@@ -33,7 +33,7 @@ from pipelines.engine.published import Packs, Readable, read_whole
 from pipelines.engine.units import UnitInputs, UnitView
 from pipelines.errors import UserError
 from storage import locations
-from storage.errors import Damaged
+from storage.errors import DamagedFile
 from storage.families import Artifact, ManifestRow, read_parquet
 from storage.files import Store
 
@@ -94,7 +94,7 @@ class LastRun:
         try:
             return LastRun.of(store.read_json(path, "fingerprint", "run_id"))
         except (TypeError, LookupError, AttributeError) as error:
-            raise Damaged(f"{path} has another form ({error})") from error
+            raise DamagedFile(f"{path} has another form ({error})") from error
 
     @staticmethod
     def of(record: Mapping[str, Any]) -> LastRun:
@@ -139,7 +139,7 @@ class Planner:
     def last_run(self, node: Node) -> LastRun | None:
         """What the node's latest finished run was made of; of a stage that has several instances, the latest
         run under the node's own name, if there was one."""
-        folder, latest = locations.node_keys(node.stage), None
+        folder, latest = locations.node_keys_folder(node.stage), None
         known = sorted(self.store.list(folder), key=lambda e: (e.mtime, e.name))
         for entry in reversed(known):
             path = f"{folder}/{entry.name}"
@@ -189,7 +189,7 @@ class Planner:
         return found
 
     def _accepted(self, stage: str, key: str) -> str:
-        path = locations.accept(stage, key)
+        path = locations.acceptance_path(stage, key)
         return self.readable(lambda: self.store.read_json(path, "as"), {"as": key})["as"]
 
     def _pinned(self, node: Node, key: str) -> NodePlan:
@@ -246,7 +246,7 @@ class _Whole:
         plan.steps = int(lookup(self.planner.config, path))
         if (artifact := self._read(plan.steps)) is not None:
             return artifact
-        folders = self.planner.store.folders(locations.wholes(node.stage))
+        folders = self.planner.store.list_folders(locations.artifacts_folder(node.stage))
         reached = sorted(int(f.rpartition("-")[2]) for f in folders if f.startswith(f"{plan.key}-"))
         for steps in [s for s in reversed(reached) if s < plan.steps]:
             if (artifact := self._read(steps)) is not None:

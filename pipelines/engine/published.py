@@ -10,9 +10,9 @@ from functools import cached_property
 from typing import TypeVar
 
 from storage import locations
-from storage.errors import Damaged
+from storage.errors import DamagedFile
 from storage.families import Artifact, ManifestRow, read_manifest, read_pack_rows
-from storage.files import Entry, Store
+from storage.files import FileEntry, Store
 
 REMEMBERED = 3  # manifests looked through for units to copy
 T = TypeVar("T")
@@ -30,7 +30,7 @@ class Readable:
             return read()
         except FileNotFoundError:
             return otherwise
-        except Damaged as error:
+        except DamagedFile as error:
             self.damaged[str(error)] = None
             return otherwise
 
@@ -38,14 +38,14 @@ class Readable:
 def read_whole(store: Store, node: str, key: str, steps: int | None = None) -> Artifact | None:
     """A whole node's published artifact, or None. A record whose files are gone or cut short counts as none;
     one that cannot be read is Damaged."""
-    folder = locations.whole(node, key, steps)
+    folder = locations.artifact_path(node, key, steps)
     path = f"{folder}/record.json"
     if not store.exists(path):
         return None
     record = store.read_json(path, "digest", "sizes", "sha256")
     sizes, sums = record["sizes"], record["sha256"]
     if not isinstance(sizes, dict) or not isinstance(sums, dict):
-        raise Damaged(f"{path}: its sizes and sha256 are no lists by file name")
+        raise DamagedFile(f"{path}: its sizes and sha256 are no lists by file name")
     present = {e.name: e.size for e in store.list(folder)}
     if any(present.get(name) != size for name, size in sizes.items()):
         return None
@@ -61,8 +61,8 @@ class Packs:
         """Whether `rows` found the manifest of the artifact asked for."""
 
     @cached_property
-    def _files(self) -> list[Entry]:
-        return self.store.list(locations.packs(self.stage))
+    def _files(self) -> list[FileEntry]:
+        return self.store.list(locations.packs_folder(self.stage))
 
     @cached_property
     def _sizes(self) -> dict[str, int]:
@@ -104,11 +104,13 @@ class Packs:
         own = [row for pack in sorted(other) for row in self._pack_rows(pack)]
         return {row.key: row for row in [*(row for row in rows if row.pack not in other), *own]}
 
-    def manifests(self) -> list[Entry]:
+    def manifests(self) -> list[FileEntry]:
         """Those of this node, oldest first."""
-        return sorted(self.store.list(locations.manifests(self.stage)), key=lambda e: (e.mtime, e.name))
+        return sorted(
+            self.store.list(locations.manifests_folder(self.stage)), key=lambda e: (e.mtime, e.name)
+        )
 
-    def manifest(self, entry: Entry) -> list[ManifestRow]:
+    def manifest(self, entry: FileEntry) -> list[ManifestRow]:
         key = entry.name.removesuffix(".parquet")
         return self.readable(lambda: read_manifest(self.store, self.stage, key), [])
 

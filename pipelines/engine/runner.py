@@ -67,7 +67,7 @@ class Runner:
     keep_going: bool = False
     max_rejected: float = 0.2
     width: int = 4
-    lease: leases.Lease = field(default_factory=leases.Lease)
+    lease: leases.LeaseTimings = field(default_factory=leases.LeaseTimings)
     cancel: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _going: dict[tuple[str, str], threading.Lock] = field(default_factory=dict)
@@ -166,7 +166,7 @@ class Runner:
 
         store, give_up = self.planner.store, self.cancel.is_set
         terms = {"run": self.run_id, "waiting": waiting, "give_up": give_up, "terms": self.lease}
-        with leases.acquire(store, node.stage, plan.key, **terms) as waited:
+        with leases.acquire_lease(store, node.stage, plan.key, **terms) as waited:
             if self.cancel.is_set():
                 raise Cancelled("interrupted before it started")
             if waited and (plan := self.planner.node(node, plans)).settled:
@@ -242,7 +242,7 @@ class Runner:
             for row in (built[pack].rows if pack in built else read_pack_rows(store, node.stage, pack))
         ]
         self._check_rejects(node, rows)
-        store.write(locations.manifest(node.stage, plan.key), manifest_bytes(rows))
+        store.write(locations.manifest_path(node.stage, plan.key), manifest_bytes(rows))
 
     def _check_rejects(self, node: Node, rows: list[ManifestRow]) -> None:
         bad = [r for r in rows if r.status == "rejected"]
@@ -257,7 +257,7 @@ class Runner:
     # --- whole nodes ---
     def _whole(self, plan: NodePlan, plans: Mapping[str, NodePlan]) -> None:
         node, store = plan.node, self.planner.store
-        with store.scratch() as folder:
+        with store.scratch_folder() as folder:
             out = folder / "out"
             out.mkdir()
             read = {role: plans[one.node].artifact for role, one in node.reads.items()}
@@ -282,7 +282,7 @@ class Runner:
             "digest": digest("whole", content), "sha256": sums,
             "sizes": {name: p.stat().st_size for name, p in names.items()},
         }  # fmt: skip
-        folder = locations.whole(node.stage, plan.key, plan.steps)
+        folder = locations.artifact_path(node.stage, plan.key, plan.steps)
         for name, path in names.items():
             store.put(path, f"{folder}/{name}")
         store.write_json(f"{folder}/record.json", record)
@@ -301,7 +301,7 @@ class Runner:
             fingerprint=plan.fingerprint, inputs=plan.inputs, run_id=self.run_id, code=described(closure),
             source={name: symbol.text for name, symbol in closure.items()}, name=node.name,
         )  # fmt: skip
-        planner.store.write_json(locations.node_key(node.stage, plan.fingerprint.key), asdict(last))
+        planner.store.write_json(locations.node_key_path(node.stage, plan.fingerprint.key), asdict(last))
 
     def _started_event(self, plan: NodePlan, plans: Mapping[str, NodePlan]) -> dict[str, Any]:
         node, made_of = plan.node, plan.fingerprint
@@ -363,7 +363,7 @@ class RunContext:
         self.node, self.key, self.out, self.inputs = plan.node.name, plan.key, out, inputs
         self.config = section(plan.node, runner.planner.config)
         self.runtime, self.store = runner.planner.config.runtime, runner.planner.store
-        self.work = locations.work(plan.node.stage, plan.key)
+        self.work = locations.work_folder(plan.node.stage, plan.key)
         self.previous = plan.previous
         self.resources = plan.node.resources
         self.cancelled = runner.cancel.is_set

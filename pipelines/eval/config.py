@@ -9,7 +9,7 @@ from typing import Literal
 from pipelines.eval.methods import FUNCTIONS
 from pipelines.eval.metrics import METRICS
 from pipelines.eval.protocols import Protocol
-from storage.uris import LocalPath
+from storage.uris import ExpandedPath
 
 CHECKPOINTS = {"last": "model.safetensors", "best": "best.safetensors"}
 """What a training phase publishes for each value of `EvalConfig.checkpoint`."""
@@ -22,7 +22,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 class MethodConfig:
     """Frames that other code made (pipelines/eval/external.py says how they are named)."""
 
-    folder: LocalPath = field(metadata={"label": True})
+    folder: ExpandedPath = field(metadata={"label": True})
     """Where they lie: a video or a folder of pictures for each pair. Their content is in the key."""
     protocols: tuple[str, ...] = field(default=(), metadata={"label": True})
     """Names of the protocols whose pairs they are of; empty = all of the run."""

@@ -15,7 +15,7 @@ from models.spec import load_spec
 from models.weights import find_weights
 from pipelines.eval.config import CHECKPOINTS
 from storage import checkpoints
-from storage.weight_files import path_of
+from storage.weight_files import weights_path
 
 if TYPE_CHECKING:
     from models.checkpoint import Checkpoint
@@ -56,8 +56,8 @@ def publish_released(ctx: Context, model: str, weights: str) -> None:
     where they do not fit."""
     released = load_spec(model).released[weights]
     store = ctx.inputs["recordings"].store  # where weights lie too
-    files = {name: path_of(store, find_weights(name)) for name in released.files}
+    files = {name: weights_path(store, find_weights(name)) for name in released.files}
     reader = importlib.import_module(released.reader.partition(":")[0])
     checkpoint: Checkpoint = reader.load(files, ctx.config.section)
-    checkpoints.save(ctx.out / CHECKPOINTS["last"], checkpoint.tensors, checkpoint.metadata)
+    checkpoints.save_checkpoint(ctx.out / CHECKPOINTS["last"], checkpoint.tensors, checkpoint.metadata)
     ctx.params({"weights": weights})

@@ -25,7 +25,7 @@ from pipelines.eval.pair_clips import DRIVING_SIDE, SOURCE_SIDE
 from pipelines.eval.pairs import COLUMNS
 from pipelines.eval.protocols import Protocol
 from pipelines.runs.graph_builder import Run, corpora_of
-from storage.checkpoints import CHECKPOINTS
+from storage.checkpoints import CHECKPOINT_FILES
 
 BY = {"": "recordings", SOURCE_SIDE: "source_recording", DRIVING_SIDE: "driving_recording"}
 """Side -> the column of the table of pairs that names the recordings of its clips."""
@@ -192,7 +192,7 @@ class _ProtocolNodes:
 
     def _model(self, model: Model) -> None:
         config = self.run.config
-        name = CHECKPOINTS[config.eval.checkpoint]
+        name = CHECKPOINT_FILES[config.eval.checkpoint]
         files = {role: (node, name) for role, node in model.checkpoints.items()}
         use = Use("pipelines.eval.evaluated_models:load", files)
         reads = {

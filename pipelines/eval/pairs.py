@@ -62,7 +62,7 @@ class ClipIndex(Interface):
     @property
     def keys(self) -> list[str]: ...
     def __contains__(self, key: str) -> bool: ...
-    def frames_of(self, key: str) -> int: ...
+    def frame_count(self, key: str) -> int: ...
     def recording_of(self, key: str) -> str: ...
 
 
@@ -187,7 +187,7 @@ def usable_clips(
     tested = [key for key in clips.keys if split[clips.recording_of(key)] == "test"]
     if not tested:
         raise UserError(f"none of {len(clips.keys)} clips is in the test split; raise data.test_fraction")
-    long = [key for key in tested if clips.frames_of(key) >= least]
+    long = [key for key in tested if clips.frame_count(key) >= least]
     if not long:
         raise UserError(
             f"none of {len(tested)} test clips has {least} frames, as many as the protocol takes of one; "
@@ -229,9 +229,9 @@ def pair_up(protocol: Protocol, source: Candidates, driving: Candidates) -> list
 def _pair(protocol: Protocol, source: tuple[str, ClipIndex], driving: tuple[str, ClipIndex]) -> Pair:
     """source, driving: a clip's key, and what knows of it."""
     (source_clip, sources), (driving_clip, drivings) = source, driving
-    indices = source_indices(sources.frames_of(source_clip), protocol.sources)
+    indices = source_indices(sources.frame_count(source_clip), protocol.sources)
     left_out = indices if protocol.has_truth else []
-    length = drivings.frames_of(driving_clip)
+    length = drivings.frame_count(driving_clip)
     return Pair(
         id=source_clip if protocol.has_truth else cross_id(source_clip, driving_clip),
         source_recording=sources.recording_of(source_clip),

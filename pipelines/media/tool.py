@@ -17,7 +17,7 @@ from pathlib import Path
 from pipelines.engine.file_cache import FileCache
 from pipelines.engine.keys import digest
 from pipelines.errors import Transient, UserError
-from storage.fetched import cache_folder
+from storage.content_cache import cache_folder
 
 LEAST = (5, 1)
 """The first version with -fps_mode; builds that state no number are tried with it."""

@@ -10,7 +10,7 @@ from storage import frame_codec
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FramesConfig:
-    codec: frame_codec.Codec = "jpeg"
+    codec: frame_codec.FrameCodec = "jpeg"
     """jpeg; png: lossless, four times the bytes, for evaluation; h264: short GOPs for small disks, a quarter
     of the bytes and twenty times the work for two frames."""
     quality: int = 95

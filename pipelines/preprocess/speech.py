@@ -12,7 +12,7 @@ from models.perception.interfaces import Inference, SpeechOptions
 from pipelines.engine.node import Inputs
 from pipelines.errors import UserError
 from storage.shards import Sample
-from storage.uris import LocalPath
+from storage.uris import ExpandedPath
 
 if TYPE_CHECKING:
     from models.perception.interfaces import SpeechEncoder
@@ -53,7 +53,7 @@ class SpeechConfig:
     audio_align: Literal["centred", "official"] = "centred"
     """headgan: where its 8 frames of sound lie. centred = about the middle of the frame; official = from the
     frame on, as released weights were trained."""
-    transcripts: LocalPath = ""
+    transcripts: ExpandedPath = ""
     """headgan: a file of timed characters (pipelines/preprocess/transcripts.py). Empty: nobody says a letter,
     and `tokens` reads none."""
 

@@ -78,9 +78,9 @@ def _accept_node(
         yield f"{name}: left as it is, that commit has no {', '.join(missing[:MOST])}"
         return
     old = replace(now, code=before.digest(named))
-    if old.key == now.key or store.exists(locations.accept(stage, now.key)):
+    if old.key == now.key or store.exists(locations.acceptance_path(stage, now.key)):
         return
-    known = (locations.node_key(stage, old.key), locations.accept(stage, old.key))
+    known = (locations.node_key_path(stage, old.key), locations.acceptance_path(stage, old.key))
     if not any(store.exists(path) for path in known):
         yield f"{name}: left as it is, it never ran with these settings and the code of that commit"
         return
@@ -97,7 +97,7 @@ def _write(
     reason: str,
     more: dict[str, object] | None = None,
 ) -> str:
-    before = locations.accept(node.stage, old)
+    before = locations.acceptance_path(node.stage, old)
     stands_for = store.read_json(before)["as"] if store.exists(before) else old
     record = {
         "as": stands_for,
@@ -106,7 +106,7 @@ def _write(
         "time": time.time(),
         "symbols": symbols,
     }
-    store.write_json(locations.accept(node.stage, new), record | (more or {}))
+    store.write_json(locations.acceptance_path(node.stage, new), record | (more or {}))
     names = ", ".join([*symbols[:MOST], *([f"{len(symbols) - MOST} more"] if symbols[MOST:] else [])])
     return f"{node.name}: outputs of {stands_for[:12]} accepted for changed {names}"
 

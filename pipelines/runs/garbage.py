@@ -8,9 +8,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from pipelines.runs.retention import CLOCKS_HOURS, HOUR, Key, Reach, reach
-from storage.errors import Damaged
+from storage.errors import DamagedFile
 from storage.families import read_manifest
-from storage.files import Entry, Store
+from storage.files import FileEntry, Store
 
 GRACE_HOURS = 72.0
 TOPS = ("packs", "manifests", "whole", "work", "attempts", "leases", "tmp")
@@ -55,19 +55,19 @@ def _reach_packs(store: Store, found: Reach, result: Garbage) -> set[str]:
             found.packs |= {(node, row.pack) for row in read_manifest(store, node, key)}
         except FileNotFoundError:
             continue  # a whole node's, or one that was not finished
-        except Damaged as error:
+        except DamagedFile as error:
             result.spared.append(str(error))
             spared.add(node)
     return spared
 
 
-def _key(entry: Entry) -> Key:
+def _key(entry: FileEntry) -> Key:
     """<top>/<node>/<key>... -> node and key; of a whole artifact with steps, without them."""
     _, node, name, *_ = [*entry.name.split("/"), ""]
     return node, name.split(".")[0].split("-")[0]
 
 
-def _is_used(top: str, entry: Entry, found: Reach) -> bool:
+def _is_used(top: str, entry: FileEntry, found: Reach) -> bool:
     node, key = _key(entry)
     if top == "packs":
         return (node, key) in found.packs or entry.mtime >= found.since.get(node, float("inf"))

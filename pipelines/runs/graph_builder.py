@@ -13,7 +13,7 @@ from pipelines.errors import UserError
 from pipelines.eval.protocols import Protocol
 from pipelines.nets import requirements
 from storage import shards
-from storage.frame_codec import Codec
+from storage.frame_codec import FrameCodec
 
 INSTANCES_OF = {"keypoints": "keypoints", "fit3dmm": "fits", "speech": "speech", "views": "views"}
 """Stage -> the section of its instances in a run, and the setting by which a model names the one it reads."""
@@ -168,17 +168,17 @@ class Run:
         packages: Sequence[str] = (),
         cpu: float = 1,
         gpu: float | None = None,
-        codec: Codec | None = None,
+        codec: FrameCodec | None = None,
         **more: Any,
     ) -> None:
         """run: "module:function". cpu, gpu: of each worker; gpu as its nets need it by default. codec: of
         the frames that it writes, if not that of the clips."""
         needs = requirements(nets)
         shared = self.config.runtime.gpu_share if needs.gpu else 0
-        written = shards.packages(writes, codec or self.config.clips.frames.codec)
+        written = shards.codec_packages(writes, codec or self.config.clips.frames.codec)
         self._add(
             name, run, kind="keyed", writes=writes, nets=nets, config=config,
-            code=(*code, *shards.encoders(writes), *needs.code), weights=needs.weights,
+            code=(*code, *shards.encoder_functions(writes), *needs.code), weights=needs.weights,
             packages=(*packages, *written, *needs.packages),
             resources={"cpu": cpu, "gpu": shared if gpu is None else gpu}, **more,
         )  # fmt: skip
@@ -211,16 +211,17 @@ class Run:
         code: Sequence[str],
         weights: Sequence[str],
         packages: Sequence[str],
-        reads_codec: Codec | None = None,
+        reads_codec: FrameCodec | None = None,
         **more: Any,
     ) -> None:
         """With what decodes the fields that it reads. reads_codec: of frames, if not that of the clips."""
         read = [field for one in (reads or {}).values() for field in one.fields]
-        decoding = shards.packages(read, reads_codec or self.config.clips.frames.codec)
+        decoding = shards.codec_packages(read, reads_codec or self.config.clips.frames.codec)
         self.graph.add(Node(
             name=name, run=run, reads=reads or {}, weights=_once(weights),
             config=config if isinstance(config, Mapping) else same(*config),
-            code=_once((*code, *shards.decoders(read))), packages=_once((*packages, *decoding)), **more,
+            code=_once((*code, *shards.decoder_functions(read))), packages=_once((*packages, *decoding)),
+            **more,
         ))  # fmt: skip
 
 

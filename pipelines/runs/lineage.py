@@ -10,7 +10,7 @@ from pipelines.engine.fingerprint import SCHEME
 from pipelines.engine.plan import NodePlan, Planner
 from pipelines.errors import UserError
 from storage import ledger, locations
-from storage.errors import Damaged
+from storage.errors import DamagedFile
 from storage.families import ManifestRow, read_manifest, read_parquet
 from storage.files import Store
 from storage.ledger import Event
@@ -79,7 +79,7 @@ def _history(store: Store, damaged: list[str]) -> dict[tuple[str, str], Event]:
     be read."""
     return {
         (stage_of(event), event["key"]): event
-        for run in ledger.runs(store)
+        for run in ledger.list_runs(store)
         for event in ledger.read_events(store, run, metrics=False, damaged=damaged.append)
         if event["type"] == "node_started"
     }
@@ -118,7 +118,7 @@ def find_artifact(store: Store, text: str) -> tuple[str, str]:
     """A run of the ledger, one of its nodes ("RUN:NODE") or the start of an artifact key -> (node, key)."""
     run, _, node = text.partition(":")
     hits = []
-    for run_id in ledger.runs(store):
+    for run_id in ledger.list_runs(store):
         for event in ledger.read_events(store, run_id, metrics=False):
             if event["type"] not in ("node_started", "node_cached"):
                 continue
@@ -141,7 +141,7 @@ def trace_recording(store: Store, recording: str) -> Iterator[str]:
     for (node, key), event in history.items():  # in order of time: an artifact comes after what it reads
         inputs = {up: source["key"] for up, source in event["inputs"].items()}
         used = [up for up, at in inputs.items() if at in touched]
-        if not store.exists(locations.manifest(node, key)):
+        if not store.exists(locations.manifest_path(node, key)):
             if used:
                 touched[key] = set()
                 yield f"{node:<{width}} {key}  through {', '.join(used)}"
@@ -174,7 +174,7 @@ def _row_text(row: ManifestRow, recording: str) -> str:
 
 def _table(store: Store, stage: str, key: str) -> list[dict[str, Any]] | None:
     """The table of units that a whole node published; None of other nodes."""
-    path = f"{locations.whole(stage, key)}/{stage}.parquet"
+    path = f"{locations.artifact_path(stage, key)}/{stage}.parquet"
     return read_parquet(store.read(path)).to_pylist() if store.exists(path) else None
 
 
@@ -183,6 +183,6 @@ def _manifest(store: Store, node: str, key: str, damaged: list[str]) -> list[Man
         return read_manifest(store, node, key)
     except FileNotFoundError:
         return []
-    except Damaged as error:
+    except DamagedFile as error:
         damaged.append(str(error))
         return []

@@ -21,7 +21,7 @@ def pin(store: Store, plans: Mapping[str, NodePlan], lists: Mapping[str, str], n
         artifacts[corpus] = artifact.key
     count = sum(len(plans[node].units) for node in lists.values())
     store.write_json(
-        locations.ref(name),
+        locations.pin_path(name),
         {"stage": "recordings", "artifacts": artifacts, "time": time.time(), "recordings": count},
     )
     keys = ", ".join(f"{corpus} {key[:12]}" for corpus, key in artifacts.items())

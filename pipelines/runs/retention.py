@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from storage import leases, ledger, locations
-from storage.errors import Damaged
+from storage.errors import DamagedFile
 from storage.files import Store
 
 Key = tuple[str, str]
@@ -53,8 +53,8 @@ class History:
 def history(store: Store, damaged: Callable[[str], object]) -> History:
     """The whole ledger, without metrics. `damaged` gets a line for what cannot be read."""
     inputs: dict[Key, set[Key]] = defaultdict(set)
-    uses = [_use(store, run, inputs, damaged) for run in ledger.runs(store)]
-    for found in ledger.reuses(store, damaged):
+    uses = [_use(store, run, inputs, damaged) for run in ledger.list_runs(store)]
+    for found in ledger.read_reuses(store, damaged):
         use = Use("", found["name"], found["time"])
         for node, key in found["artifacts"]:
             use.keys[node].add(key)
@@ -88,8 +88,8 @@ def _use(store: Store, run: str, inputs: dict[Key, set[Key]], damaged: Callable[
 
 def _goes_on(store: Store, run: str, holder: str) -> bool:
     if holder.rpartition(":")[0] == socket.gethostname():
-        return not leases.dead(holder)
-    latest = max((entry.mtime for entry in store.list(locations.run(run))), default=0.0)
+        return not leases.is_holder_dead(holder)
+    latest = max((entry.mtime for entry in store.list(locations.run_folder(run))), default=0.0)
     return latest > time.time() - SILENT_HOURS * HOUR
 
 
@@ -137,7 +137,7 @@ def reach(
     for node, claim in _live_claims(store):
         found.keys.add((node, claim.key))
         found.packs.add((node, claim.key))
-        found.claims.add(f"{locations.leases(node)}/{claim.name}")
+        found.claims.add(f"{locations.leases_folder(node)}/{claim.name}")
     found.keys = closure(found.keys, past.inputs)
     return found
 
@@ -161,18 +161,18 @@ def _pins(store: Store, damaged: Callable[[str], object]) -> list[Key]:
             found += [(str(record["stage"]), str(key)) for key in record["artifacts"].values()]
         except AttributeError:
             damaged(f"refs/{entry.name}: its artifacts are no keys by corpus")
-        except Damaged as error:
+        except DamagedFile as error:
             damaged(str(error))
     return found
 
 
 def _live_claims(store: Store) -> Iterable[tuple[str, leases.Claim]]:
     """Claims that changed within an hour, by the store's own clock as far as it agrees with ours."""
-    for node in store.folders("leases"):
-        written = {entry.name: entry.mtime for entry in store.list(locations.leases(node))}
-        for claim in leases.claims(store, node):
+    for node in store.list_folders("leases"):
+        written = {entry.name: entry.mtime for entry in store.list(locations.leases_folder(node))}
+        for claim in leases.list_claims(store, node):
             fresh = written.get(claim.name, 0.0) > time.time() - HOUR
-            if fresh and not leases.dead(claim.holder):
+            if fresh and not leases.is_holder_dead(claim.holder):
                 yield node, claim
 
 
@@ -180,14 +180,14 @@ def _live_claims(store: Store) -> Iterable[tuple[str, leases.Claim]]:
 def dropped(store: Store, damaged: Callable[[str], object] = lambda _text: None) -> dict[str, float]:
     """Run name -> until when its runs no longer count."""
     try:
-        return {str(name): float(at) for name, at in store.read_json(locations.DROPPED).items()}
+        return {str(name): float(at) for name, at in store.read_json(locations.DROPPED_RUNS_FILE).items()}
     except FileNotFoundError:
         return {}
-    except (Damaged, AttributeError, TypeError, ValueError) as error:
-        damaged(f"{locations.DROPPED}: {error}")
+    except (DamagedFile, AttributeError, TypeError, ValueError) as error:
+        damaged(f"{locations.DROPPED_RUNS_FILE}: {error}")
         return {}
 
 
 def drop(store: Store, names: Iterable[str]) -> None:
     """Past runs of these names no longer count; later ones do."""
-    store.write_json(locations.DROPPED, dropped(store) | dict.fromkeys(names, time.time()))
+    store.write_json(locations.DROPPED_RUNS_FILE, dropped(store) | dict.fromkeys(names, time.time()))

@@ -25,9 +25,9 @@ from pipelines.runs.progress import Progress
 from pipelines.runs.session import Session, open_session
 from pipelines.runs.summary import summary_lines
 from pipelines.tracking.server import configured_uri, place
-from storage import format, ledger, weight_files
+from storage import format_version, ledger, weight_files
+from storage.content_cache import working_folder
 from storage.errors import StoreError, StoreUnreachable
-from storage.fetched import working_folder
 from storage.uris import public_uri, store_option
 
 if TYPE_CHECKING:
@@ -76,12 +76,12 @@ def run_pipeline(
     snapshot.retain()
     console.out("")
     session.store.check_writable()
-    format.mark(session.store)
+    format_version.write_format_version(session.store)
     for plan in plans.values():  # now, and not when a worker starts after hours of other nodes
         if plan.node.check and not plan.settled:
             _check(plan.node, session.config)
         for needed in plan.node.weights if plan.node.missing_weights == "error" and not plan.settled else ():
-            weight_files.require(session.store, find_weights(needed))
+            weight_files.require_weights(session.store, find_weights(needed))
     return _execute(session, planner, plans, targets, keep_going, console)
 
 

@@ -25,8 +25,8 @@ from pipelines.graph import build
 from pipelines.runs import old_settings
 from pipelines.runs.graph_builder import lists_of
 from pipelines.runs.snapshot import PACKAGES, ROOT
-from storage import format, locations, weight_files
-from storage.fetched import cache_folder
+from storage import format_version, locations, weight_files
+from storage.content_cache import cache_folder
 from storage.files import Store
 
 PLUMBING = (
@@ -80,7 +80,7 @@ class Session:
     def environment(self) -> Environment:
         return Environment(
             code=source(type(self.config), self.parsed.get, self.recall),
-            weights=lambda name: weight_files.pinned(self.store, find_weights(name)),
+            weights=lambda name: weight_files.pinned_sha256(self.store, find_weights(name)),
             tool=lambda name: resolve(TOOLS[name])(),
             package=self.package_version,
             renamed=old_settings.RENAMED,
@@ -114,9 +114,9 @@ class Session:
             if name is None:
                 continue
             setting = f"data.{corpus}.pin"
-            if not self.store.exists(locations.ref(name)):
+            if not self.store.exists(locations.pin_path(name)):
                 raise UserError(f"{setting}: no pin {name!r} in this store; see `reenact pin --help`")
-            pinned = self.store.read_json(locations.ref(name), "artifacts")["artifacts"]
+            pinned = self.store.read_json(locations.pin_path(name), "artifacts")["artifacts"]
             if corpus not in pinned:
                 raise UserError(f"{setting}: {name!r} pins {', '.join(pinned)}, not {corpus}; pin again")
             found[node] = pinned[corpus]
@@ -139,7 +139,7 @@ def source(settings: type | None = None, load: Any = None, recall: Any = None, r
 def open_session(run_file: Path, sets: Iterable[str] = ()) -> Session:
     loaded = configuration.load(run_file, sets)
     store = Store(configuration.store_uri(loaded.config))
-    format.check(store)
+    format_version.check_format_version(store)
     return Session(loaded, store, build(loaded.config))
 
 

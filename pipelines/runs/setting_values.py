@@ -19,7 +19,7 @@ import msgspec
 import yaml
 
 from storage.errors import InvalidInput
-from storage.uris import LocalPath, expand_home
+from storage.uris import ExpandedPath, expand_home
 
 Settings = TypeVar("Settings")
 
@@ -126,7 +126,7 @@ def expand_homes(tree: Any, kind: Any, path: str = "") -> Any:
     """The tree with ~ expanded in the settings that are paths. Raises SettingError where there is no such
     home."""
     if isinstance(tree, str):
-        if LocalPath not in (kind, *typing.get_args(kind)):
+        if ExpandedPath not in (kind, *typing.get_args(kind)):
             return tree
         try:
             return expand_home(tree)

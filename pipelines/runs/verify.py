@@ -10,9 +10,9 @@ from typing import Literal
 
 from pipelines.runs.retention import reach
 from storage import leases, ledger, locations
-from storage.checkpoints import BEST, STATE, about
-from storage.errors import Damaged
-from storage.families import ManifestRow, read_manifest, read_pack_record, stored_sample
+from storage.checkpoints import BEST_FILE, STATE_FILE, read_metadata
+from storage.errors import DamagedFile
+from storage.families import ManifestRow, read_encoded_sample, read_manifest, read_pack_record
 from storage.files import Store, sha256_file
 from storage.shards import shard_size
 
@@ -32,30 +32,30 @@ def verify(store: Store) -> Iterator[Fault]:
     """Every fault of the store, and what lies about."""
     yield from _small_files(store)
     listed: dict[str, dict[str, ManifestRow]] = {}
-    for node in store.folders("manifests"):
+    for node in store.list_folders("manifests"):
         listed[node] = {}
-        for entry in store.list(locations.manifests(node)):
+        for entry in store.list(locations.manifests_folder(node)):
             key = entry.name.removesuffix(".parquet")
             try:
                 listed[node] |= {row.pack: row for row in read_manifest(store, node, key)}
-            except Damaged as error:
-                yield _fault_of(error, locations.manifest(node, key), node)
-    for node in sorted({*store.folders("packs"), *listed}):
+            except DamagedFile as error:
+                yield _fault_of(error, locations.manifest_path(node, key), node)
+    for node in sorted({*store.list_folders("packs"), *listed}):
         yield from _packs(store, node, listed.get(node, {}))
-    for node in store.folders("whole"):
-        for folder in store.folders(locations.wholes(node)):
-            yield from _whole(store, node, f"{locations.wholes(node)}/{folder}")
+    for node in store.list_folders("whole"):
+        for folder in store.list_folders(locations.artifacts_folder(node)):
+            yield from _whole(store, node, f"{locations.artifacts_folder(node)}/{folder}")
     yield from _missing_artifacts(store)
 
 
-def _fault_of(error: Damaged, path: str, node: str = "") -> Fault:
+def _fault_of(error: DamagedFile, path: str, node: str = "") -> Fault:
     """An error's text begins with the path, which is printed before it anyway."""
     return Fault(path, str(error).removeprefix(path).lstrip(": ").partition(";")[0], node)
 
 
 # --- keyed nodes --------------------------------------------------------------------------------------------
 def _packs(store: Store, node: str, listed: dict[str, ManifestRow]) -> Iterator[Fault]:
-    sizes = {entry.name: entry.size for entry in store.list(locations.packs(node))}
+    sizes = {entry.name: entry.size for entry in store.list(locations.packs_folder(node))}
     there = {name.rpartition(".")[0] for name in sizes if name.endswith((".tar", ".parquet"))}
     for pack in sorted({*there, *listed}):
         shard, record = f"{pack}.tar" in sizes, f"{pack}.parquet" in sizes
@@ -63,8 +63,8 @@ def _packs(store: Store, node: str, listed: dict[str, ManifestRow]) -> Iterator[
             yield from _pack(store, node, pack, sizes[f"{pack}.tar"])
             continue
         for there_is, path in (
-            (shard, locations.pack(node, pack)),
-            (record, locations.pack_record(node, pack)),
+            (shard, locations.pack_path(node, pack)),
+            (record, locations.pack_record_path(node, pack)),
         ):
             if not there_is and pack in listed:
                 yield Fault(path, "missing", node, "rebuilt")
@@ -73,11 +73,11 @@ def _packs(store: Store, node: str, listed: dict[str, ManifestRow]) -> Iterator[
 
 
 def _pack(store: Store, node: str, pack: str, size: int) -> Iterator[Fault]:
-    path = locations.pack(node, pack)
+    path = locations.pack_path(node, pack)
     try:
         units = read_pack_record(store, node, pack)
-    except Damaged as error:
-        yield _fault_of(error, locations.pack_record(node, pack), node)
+    except DamagedFile as error:
+        yield _fault_of(error, locations.pack_record_path(node, pack), node)
         return
     samples = [sample for unit in units for sample in unit.samples]
     if size != (expected := shard_size(samples)):
@@ -85,8 +85,8 @@ def _pack(store: Store, node: str, pack: str, size: int) -> Iterator[Fault]:
         return
     for sample in samples:
         try:
-            found = stored_sample(store, node, pack, sample).digest()
-        except Damaged:
+            found = read_encoded_sample(store, node, pack, sample).digest()
+        except DamagedFile:
             found = ""
         if found != sample.digest:
             yield Fault(path, f"sample {sample.key} differs from its digest", node)
@@ -102,7 +102,7 @@ def _whole(store: Store, node: str, folder: str) -> Iterator[Fault]:
         return
     try:
         sums = dict(store.read_json(path, "digest", "sizes", "sha256")["sha256"])
-    except Damaged as error:
+    except DamagedFile as error:
         yield _fault_of(error, path, node)
         return
     except (TypeError, ValueError):
@@ -118,7 +118,7 @@ def _whole(store: Store, node: str, folder: str) -> Iterator[Fault]:
             intact.add(name)
     for name in sorted(sizes.keys() - sums.keys() - {"record.json"}):
         yield Fault(f"{folder}/{name}", "not in the record of its folder", node, "left")
-    if {BEST, STATE} <= intact:
+    if {BEST_FILE, STATE_FILE} <= intact:
         yield from _best(store, node, folder)
 
 
@@ -128,11 +128,11 @@ def _sha256(store: Store, path: str) -> str:
 
 def _best(store: Store, node: str, folder: str) -> Iterator[Fault]:
     """The best weights of a training are those of the step that its state names as the best."""
-    state, best = (about(store.fetch(f"{folder}/{name}")) for name in (STATE, BEST))
+    state, best = (read_metadata(store.fetch(f"{folder}/{name}")) for name in (STATE_FILE, BEST_FILE))
     recorded = state.get("best")
     if recorded is not None and recorded[1] != best.get("step"):
         what = f"of step {best.get('step')}, the state beside it says that step {recorded[1]} was the best"
-        yield Fault(f"{folder}/{BEST}", what, node)
+        yield Fault(f"{folder}/{BEST_FILE}", what, node)
 
 
 # --- small files --------------------------------------------------------------------------------------------
@@ -144,17 +144,17 @@ def _small_files(store: Store) -> Iterator[Fault]:
         yield from _check_reading(
             partial(store.read_json, f"refs/{entry.name}", "artifacts"), f"refs/{entry.name}"
         )
-    for node in store.folders("leases"):
-        readable = {claim.name for claim in leases.claims(store, node)}
-        for entry in store.list(locations.leases(node)):
-            path = f"{locations.leases(node)}/{entry.name}"
+    for node in store.list_folders("leases"):
+        readable = {claim.name for claim in leases.list_claims(store, node)}
+        for entry in store.list(locations.leases_folder(node)):
+            path = f"{locations.leases_folder(node)}/{entry.name}"
             if entry.name not in readable and store.exists(path):
                 yield Fault(path, "no claim, so that nobody waits for it", "", "left")
     damaged: list[str] = []
-    for run in ledger.runs(store):
+    for run in ledger.list_runs(store):
         for _ in ledger.read_events(store, run, damaged=damaged.append):
             pass
-    list(ledger.reuses(store, damaged.append))
+    list(ledger.read_reuses(store, damaged.append))
     for text in dict.fromkeys(damaged):
         path = text.partition(" ")[0].rstrip(",:")
         then = "mend" if path.startswith("runs/") else "delete"
@@ -164,25 +164,33 @@ def _small_files(store: Store) -> Iterator[Fault]:
 def _check_reading(read: Callable[[], object], path: str) -> Iterator[Fault]:
     try:
         read()
-    except Damaged as error:
+    except DamagedFile as error:
         yield _fault_of(error, path)
 
 
 def _missing_artifacts(store: Store) -> Iterator[Fault]:
     """What is in use by the latest run of each name, or pinned, and is not there at all."""
     found = reach(store, 1, lambda _text: None)
-    keyed, whole = {*store.folders("manifests"), *store.folders("packs")}, set(store.folders("whole"))
+    keyed, whole = (
+        {*store.list_folders("manifests"), *store.list_folders("packs")},
+        set(store.list_folders("whole")),
+    )
     for (node, key), folder in sorted(found.published.items()):
         if (node, key) not in found.keys:
             continue
         if node in whole or folder:
-            there = {f"{locations.wholes(node)}/{name}" for name in store.folders(locations.wholes(node))}
+            there = {
+                f"{locations.artifacts_folder(node)}/{name}"
+                for name in store.list_folders(locations.artifacts_folder(node))
+            }
             mine = {folder} if folder else {at for at in there if at.split("/")[-1].split("-")[0] == key}
             if not any(store.exists(f"{at}/record.json") for at in mine):
-                at = folder or locations.whole(node, key)
+                at = folder or locations.artifact_path(node, key)
                 yield Fault(f"{at}/record.json", "missing, though a run published it", node, "rebuilt")
-        elif node in keyed and not store.exists(locations.manifest(node, key)):
-            yield Fault(locations.manifest(node, key), "missing, though a run published it", node, "rebuilt")
+        elif node in keyed and not store.exists(locations.manifest_path(node, key)):
+            yield Fault(
+                locations.manifest_path(node, key), "missing, though a run published it", node, "rebuilt"
+            )
 
 
 # --- what comes of it ---------------------------------------------------------------------------------------

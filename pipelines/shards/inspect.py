@@ -94,15 +94,15 @@ def describe(path: Path, member: Member) -> str:
     """Type, shape and range of a field; of text, the values."""
     from storage import frame_codec, shards
 
-    if member.field not in shards.FIELDS:
+    if member.field not in shards.FIELD_EXTENSIONS:
         return "a field this version does not know"
-    if shards.is_large(member.field):
+    if shards.is_large_field(member.field):
         return "a video file"
     data = read(path, member)
     if member.field == "frames":
         count = len(frame_codec.member_offsets(member.extension, data)) - 1
-        return array_text(frame_codec.decode(member.extension, data, [0])).replace("(1,", f"({count},")
-    value = shards.decode(member.field, data, member.extension)
+        return array_text(frame_codec.decode_frames(member.extension, data, [0])).replace("(1,", f"({count},")
+    value = shards.decode_field(member.field, data, member.extension)
     if not isinstance(value, dict):
         return array_text(value)
     return ", ".join(
@@ -150,9 +150,9 @@ def _take(found: dict[str, Any], shard: Path, key: str) -> None:
         if member.field == "frames":
             found["count"] = len(frame_codec.member_offsets(member.extension, data)) - 1
             found["indices"] = columns(found["count"])
-            found["frames"] = frame_codec.decode(member.extension, data, found["indices"].tolist())
+            found["frames"] = frame_codec.decode_frames(member.extension, data, found["indices"].tolist())
         else:
-            found[member.field] = shards.decode(member.field, data, member.extension)
+            found[member.field] = shards.decode_field(member.field, data, member.extension)
 
 
 def _beside(path: Path, key: str) -> Iterator[Path]:
@@ -163,16 +163,19 @@ def _beside(path: Path, key: str) -> Iterator[Path]:
     from storage.files import Store
 
     node, root = path.parent.name, path.resolve().parents[2]
-    if path.resolve() != root / locations.pack(node, path.stem) or not path.with_suffix(".parquet").exists():
+    if (
+        path.resolve() != root / locations.pack_path(node, path.stem)
+        or not path.with_suffix(".parquet").exists()
+    ):
         return
     store = Store(str(root))
     held = {s.key: unit.unit for unit in read_pack_record(store, node, path.stem) for s in unit.samples}
-    for other in store.folders("manifests"):
+    for other in store.list_folders("manifests"):
         if other in (node, "download") or key not in held:
             continue
-        for entry in sorted(store.list(locations.manifests(other)), key=lambda e: -e.mtime):
+        for entry in sorted(store.list(locations.manifests_folder(other)), key=lambda e: -e.mtime):
             rows = read_manifest(store, other, Path(entry.name).stem)
             packs = [row.pack for row in rows if row.unit == held[key] and row.status == "ok"]
-            if packs and store.exists(locations.pack(other, packs[0])):
-                yield store.fetch(locations.pack(other, packs[0]))
+            if packs and store.exists(locations.pack_path(other, packs[0])):
+                yield store.fetch(locations.pack_path(other, packs[0]))
                 break

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from pipelines.media.container import check_first_frame
 from storage import frame_codec, shards
-from storage.errors import Damaged
+from storage.errors import DamagedFile
 from storage.families import parse_pack_record
 from storage.files import Store
 
@@ -35,7 +35,7 @@ class _Sample:
     """A sample as the tar has it."""
 
     key: str
-    members: list[shards.Member] = field(default_factory=list)
+    members: list[shards.MemberLocation] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
 
 
@@ -89,8 +89,8 @@ def _samples(path: Path, faults: list[str]) -> Iterator[_Sample]:
                 if sample is not None:
                     yield sample
                 sample = _Sample(key)
-            sample.members.append(shards.Member(name, info.offset_data, info.size, extension))
-            if name in shards.FIELDS and info.isreg() and info.offset_data + info.size <= size:
+            sample.members.append(shards.MemberLocation(name, info.offset_data, info.size, extension))
+            if name in shards.FIELD_EXTENSIONS and info.isreg() and info.offset_data + info.size <= size:
                 faults += _decode_faults(sample, sample.members[-1], tar.extractfile(info))
     if sample is not None:
         yield sample
@@ -113,7 +113,7 @@ def _header_faults(info: tarfile.TarInfo, names: set[str], size: int) -> Iterato
     key, name, extension = parts
     if not _is_key(key):
         yield f"{info.name}: key {key!r} has other characters than letters, digits, '_', '-' and '#'"
-    if name not in shards.FIELDS:
+    if name not in shards.FIELD_EXTENSIONS:
         yield f"{info.name}: unknown field {name!r}"
     elif extension not in _extensions(name):
         yield f"{info.name}: a {extension!r} file, expected {' or '.join(_extensions(name))}"
@@ -128,18 +128,18 @@ def _is_key(key: str) -> bool:
 
 
 def _extensions(name: str) -> tuple[str, ...]:
-    expected = shards.FIELDS[name]
-    return tuple(frame_codec.EXTENSIONS.values()) if expected == "jpgs" else (expected,)
+    expected = shards.FIELD_EXTENSIONS[name]
+    return tuple(frame_codec.FRAME_EXTENSIONS.values()) if expected == "jpgs" else (expected,)
 
 
-def _decode_faults(sample: _Sample, member: shards.Member, stream: IO[bytes] | None) -> Iterator[str]:
+def _decode_faults(sample: _Sample, member: shards.MemberLocation, stream: IO[bytes] | None) -> Iterator[str]:
     """Decode a member into its sample; a codec may fail on foreign bytes in any way."""
     assert stream is not None  # of a plain file
     try:
-        if shards.is_large(member.field):
+        if shards.is_large_field(member.field):
             check_first_frame(stream)
             return
-        sample.values[member.field] = shards.decode(member.field, stream.read(), member.extension)
+        sample.values[member.field] = shards.decode_field(member.field, stream.read(), member.extension)
     except Exception as error:  # noqa: BLE001 - the fault is the answer
         text = str(error).splitlines()[0] if str(error) else ""
         yield f"{sample.key}.{member.field}: cannot be decoded: {type(error).__name__} {text}".rstrip()
@@ -175,7 +175,7 @@ def _record(path: Path, sample: _Sample) -> shards.SampleRecord:
             offsets = tuple(member.offset + o for o in frame_codec.member_offsets(member.extension, data))
     try:
         digest = shards.EncodedSample(sample.key, payloads).digest()
-    except Damaged:  # truncated, which is reported already
+    except DamagedFile:  # truncated, which is reported already
         digest = ""
     return shards.SampleRecord(sample.key, digest, tuple(sample.members), offsets)
 

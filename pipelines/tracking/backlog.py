@@ -17,7 +17,7 @@ STALE_AFTER = 24 * 3600.0
 
 
 def _marker(run_id: str) -> str:
-    return f"{locations.run(run_id)}/tracked.json"
+    return f"{locations.run_folder(run_id)}/tracked.json"
 
 
 def mark_delivered(store: Store, run_id: str, note: Mapping[str, object]) -> None:
@@ -28,7 +28,7 @@ def mark_delivered(store: Store, run_id: str, note: Mapping[str, object]) -> Non
 def deliver_backlog(store: Store) -> None:
     """Deliver to MLflow the events of earlier runs that it lacks, each to the place that the run was tracked
     in."""
-    waiting = [run for run in ledger.runs(store) if not store.exists(_marker(run))]
+    waiting = [run for run in ledger.list_runs(store) if not store.exists(_marker(run))]
     for run_id in waiting:
         events = list(ledger.read_events(store, run_id))
         if not events or not _over(events):
@@ -49,7 +49,7 @@ def tracking_of(events: Sequence[Event]) -> tuple[str, str]:
 
 def last_tracking(store: Store) -> str:
     """Where the newest run is tracked, "" if beside the store."""
-    for run_id in reversed(ledger.runs(store)):
+    for run_id in reversed(ledger.list_runs(store)):
         if events := list(ledger.read_events(store, run_id)):
             return tracking_of(events)[0]
     return ""
@@ -59,4 +59,6 @@ def _over(events: Sequence[Event]) -> bool:
     """The run ended, or its process is gone, or it has been silent for a day."""
     if events[-1]["type"] == "run_finished":
         return True
-    return leases.dead(events[0].get("holder", ":0")) or time.time() - events[-1]["time"] > STALE_AFTER
+    return (
+        leases.is_holder_dead(events[0].get("holder", ":0")) or time.time() - events[-1]["time"] > STALE_AFTER
+    )

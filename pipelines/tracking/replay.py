@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.tracking.server import Place, prepare
 from pipelines.tracking.text import MAX_TAG, cut, flatten, name_of, public, public_tree, tags_of, yaml_of
-from storage.errors import Damaged, StoreError, StoreUnreachable
+from storage.errors import DamagedFile, StoreError, StoreUnreachable
 from storage.ledger import Event
 
 if TYPE_CHECKING:
@@ -379,7 +379,7 @@ class Replayer:
         try:
             local = self.fetch(path)
             return local if local.stat().st_size <= MAX_ARTIFACT else None
-        except (OSError, ValueError, StoreError, StoreUnreachable, Damaged) as error:
+        except (OSError, ValueError, StoreError, StoreUnreachable, DamagedFile) as error:
             log.warning("not copied to MLflow: %s", error)
             return None
 

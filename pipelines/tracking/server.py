@@ -20,7 +20,7 @@ from urllib.request import ProxyHandler, build_opener, url2pathname
 
 from pipelines.errors import UserError
 from pipelines.tracking.text import public
-from storage.uris import check_uri, expand_home
+from storage.uris import expand_home, reject_credentials
 
 STOP_SECONDS = 5.0
 POLL_SECONDS = 0.3
@@ -45,7 +45,7 @@ def configured_uri(tracking_uri: str = "") -> str:
 def place(store_root: str, tracking_uri: str = "") -> Place:
     """MLFLOW_TRACKING_URI, else the setting, else sqlite and a folder in the store, if that is a folder."""
     if uri := configured_uri(tracking_uri):
-        check_uri(uri, "the tracking URI")
+        reject_credentials(uri, "the tracking URI")
         return Place(uri)
     folder = url2pathname(urlsplit(store_root).path) if store_root.startswith("file://") else store_root
     if "://" in folder:

@@ -14,11 +14,20 @@ from models.spec import load_spec
 from models.weights import find_weights
 from pipelines.engine.fingerprint import resolve
 from pipelines.train.parts import part_of
-from pipelines.train.state import BEST, MODEL, START, STATE, best_name, of_step, steps_done, used_name
+from pipelines.train.state import (
+    BEST_FILE,
+    MODEL_FILE,
+    START_FILE,
+    STATE_FILE,
+    best_name,
+    of_step,
+    steps_done,
+    used_name,
+)
 from storage import checkpoints
 from storage.checkpoints import StepCheckpoints
 from storage.files import Store
-from storage.weight_files import path_of
+from storage.weight_files import weights_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +39,7 @@ def continues(ctx: Context, phase: Phase) -> bool:
     """Whether the published, shorter run of this phase has come further than what lies in the work folder."""
     if ctx.previous is None:
         return False
-    newest = StepCheckpoints(ctx.scratch).newest(phase.steps)
+    newest = StepCheckpoints(ctx.scratch).latest_step(phase.steps)
     return newest is None or newest < ctx.previous.steps
 
 
@@ -39,20 +48,20 @@ def prepare_weights(ctx: Context, model: str, phase: Phase) -> None:
     shorter run of this phase."""
     store = Store(ctx.scratch)
     if phase.sources:
-        with store.scratch() as folder:
-            checkpoints.save(folder / START, *initial_weights(ctx, model, phase))
-            store.put(folder / START, START)
+        with store.scratch_folder() as folder:
+            checkpoints.save_checkpoint(folder / START_FILE, *initial_weights(ctx, model, phase))
+            store.put(folder / START_FILE, START_FILE)
     for name, source in phase.used.items():
-        with store.scratch() as folder:
-            checkpoints.save(folder / MODEL, *_open(ctx, model, phase, source))
-            store.put(folder / MODEL, used_name(name))
+        with store.scratch_folder() as folder:
+            checkpoints.save_checkpoint(folder / MODEL_FILE, *_open(ctx, model, phase, source))
+            store.put(folder / MODEL_FILE, used_name(name))
     if ctx.previous is not None and continues(ctx, phase):
-        path = of_step(ctx.previous.path(STATE), ctx.previous.steps)
-        _, about = checkpoints.load(path)
+        path = of_step(ctx.previous.path(STATE_FILE), ctx.previous.steps)
+        _, about = checkpoints.load_checkpoint(path)
         if "best" in about:
             step = about["best"][1]
-            _copy_in(of_step(ctx.previous.path(BEST), step), store, best_name(step))
-        _copy_in(path, store, StepCheckpoints.name(about["step"]))
+            _copy_in(of_step(ctx.previous.path(BEST_FILE), step), store, best_name(step))
+        _copy_in(path, store, StepCheckpoints.file_name(about["step"]))
 
 
 def initial_weights(ctx: Context, model: str, phase: Phase) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -70,7 +79,7 @@ def initial_weights(ctx: Context, model: str, phase: Phase) -> tuple[dict[str, T
         if source.released is not None:
             released |= {part_of(name.partition(".")[2]) for name in chosen}
         elif source.phase and phase.resume_optimizers:
-            states, about = checkpoints.load(_checkpoint(ctx, model, source.phase, STATE))
+            states, about = checkpoints.load_checkpoint(_checkpoint(ctx, model, source.phase, STATE_FILE))
             chosen |= {
                 name: tensor
                 for name, tensor in states.items()
@@ -85,9 +94,9 @@ def initial_weights(ctx: Context, model: str, phase: Phase) -> tuple[dict[str, T
 
 def _open(ctx: Context, model: str, phase: Phase, source: Source) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if source.phase is not None:
-        return checkpoints.load(_checkpoint(ctx, model, source.phase, MODEL))
+        return checkpoints.load_checkpoint(_checkpoint(ctx, model, source.phase, MODEL_FILE))
     released = load_spec(model).released[source.released or ""]
-    files = {name: path_of(ctx.store, find_weights(name)) for name in released.files}
+    files = {name: weights_path(ctx.store, find_weights(name)) for name in released.files}
     tensors, provenances = resolve(released.reader)(files, getattr(ctx.config, model), phase)
     return tensors, {"provenance": provenances}
 
@@ -123,6 +132,6 @@ def _checkpoint(ctx: Context, model: str, phase: str, file: str) -> Path:
 
 
 def _copy_in(path: Path, store: Store, name: str) -> None:
-    with store.scratch() as folder:
+    with store.scratch_folder() as folder:
         shutil.copyfile(path, folder / name)
         store.put(folder / name, name)

@@ -65,7 +65,7 @@ def prepare(ctx: Context, model: str, phase: Phase) -> None:
         cut(store, 0)
         _copy_lines(ctx.previous.path(METRICS), store)
     else:  # before anybody reads along: a resumed run repeats the steps after its checkpoint
-        cut(store, StepCheckpoints(ctx.scratch).newest(phase.steps) or 0)
+        cut(store, StepCheckpoints(ctx.scratch).latest_step(phase.steps) or 0)
     prepare_weights(ctx, model, phase)
 
 
@@ -192,9 +192,9 @@ def publish(ctx: Context, job: Job) -> None:
     from pipelines.train.worker import SAMPLES
 
     store, files = Store(ctx.scratch), StepCheckpoints(ctx.scratch)
-    if files.newest(job.phase.steps) != job.phase.steps:
+    if files.latest_step(job.phase.steps) != job.phase.steps:
         raise RuntimeError(
-            f"{job.node} ended at step {files.newest(job.phase.steps)} of {job.phase.steps}; run again"
+            f"{job.node} ended at step {files.latest_step(job.phase.steps)} of {job.phase.steps}; run again"
         )
     tensors, about = files.load(job.phase.steps)
     publish_weights(ctx.out, tensors, about, store)

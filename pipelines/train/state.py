@@ -25,8 +25,8 @@ from pipelines.train.optim import NamedOptimizer, RunningMeans
 from pipelines.train.parts import choose_parts, part_of, set_train_mode
 from pipelines.train.stopping import Stop
 from storage import checkpoints
-from storage.checkpoints import BEST, MODEL, START, STATE, StepCheckpoints
-from storage.errors import Damaged
+from storage.checkpoints import BEST_FILE, MODEL_FILE, START_FILE, STATE_FILE, StepCheckpoints
+from storage.errors import DamagedFile
 from storage.files import Store
 
 _BEST = re.compile(r"best-(\d{9})\.safetensors")
@@ -76,8 +76,8 @@ class State:
             self._restore(tensors, about)
             if self.best:
                 checked_best(files.store, self.best[1])
-        elif files.store.exists(START):
-            self._begin(*checkpoints.load(files.store.fetch(START)))
+        elif files.store.exists(START_FILE):
+            self._begin(*checkpoints.load_checkpoint(files.store.fetch(START_FILE)))
         elif phase.sources:
             source = next(iter(phase.sources.values())).name
             node = f"{self.job.node.rpartition('.')[0]}.{source}"
@@ -160,9 +160,9 @@ class State:
         if best is None or (self.best and not best.better(value, self.best[0])):
             return
         self.best = (value, self.step)
-        with store.scratch() as folder:
-            checkpoints.save(folder / BEST, published(self.saved()[0]), self._about())
-            store.put(folder / BEST, best_name(self.step))
+        with store.scratch_folder() as folder:
+            checkpoints.save_checkpoint(folder / BEST_FILE, published(self.saved()[0]), self._about())
+            store.put(folder / BEST_FILE, best_name(self.step))
 
     def drop_old_best(self, store: Store) -> None:
         """Once a checkpoint is saved: it and the one before it name at most two."""
@@ -195,7 +195,8 @@ def used_checkpoints(job: Job) -> dict[str, dict[str, Tensor]]:
     """The checkpoints that the phase uses (`Phase.uses`), as inference would: name -> tensors."""
     store = Store(job.scratch)
     return {
-        name: inference_weights(checkpoints.load(store.fetch(used_name(name)))[0]) for name in job.phase.uses
+        name: inference_weights(checkpoints.load_checkpoint(store.fetch(used_name(name)))[0])
+        for name in job.phase.uses
     }
 
 
@@ -234,7 +235,7 @@ def best_steps(store: Store) -> list[int]:
 def checked_best(store: Store, step: int) -> Path:
     """The best weights in a work folder, which are those of this step, or Damaged."""
     if not store.exists(best_name(step)):
-        raise Damaged(
+        raise DamagedFile(
             f"{store.uri}: no {best_name(step)}, which its checkpoint calls the best; delete that folder"
         )
     return of_step(store.fetch(best_name(step)), step)
@@ -242,9 +243,9 @@ def checked_best(store: Store, step: int) -> Path:
 
 def of_step(path: Path, step: int) -> Path:
     """This checkpoint, which says of itself that it is of this step, or Damaged."""
-    found = checkpoints.load(path)[1].get("step")
+    found = checkpoints.load_checkpoint(path)[1].get("step")
     if found != step:
-        raise Damaged(
+        raise DamagedFile(
             f"{path} holds weights of step {found}, its record says {step}; delete it and run again"
         )
     return path
@@ -256,7 +257,7 @@ def publish_weights(
     """The files that other nodes read: all that training goes on with, the weights to use, the best of them.
     `work`: where the best were put aside.
     """
-    checkpoints.save(folder / STATE, tensors, about)
-    checkpoints.save(folder / MODEL, published(tensors), about)
+    checkpoints.save_checkpoint(folder / STATE_FILE, tensors, about)
+    checkpoints.save_checkpoint(folder / MODEL_FILE, published(tensors), about)
     if "best" in about:
-        shutil.copyfile(checked_best(work, about["best"][1]), folder / BEST)
+        shutil.copyfile(checked_best(work, about["best"][1]), folder / BEST_FILE)

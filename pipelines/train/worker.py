@@ -37,7 +37,7 @@ def train(job: Job, device: torch.device) -> None:
     worker = Worker.here(device)
     torch.set_num_threads(job.threads)
     files = StepCheckpoints(job.scratch)
-    state = begin(job, worker, files, worker.agree(files.newest(job.phase.steps)))
+    state = begin(job, worker, files, worker.agree(files.latest_step(job.phase.steps)))
     log, stop_file = None, None
     if worker.rank == 0:
         cut(files.store, state.step)

@@ -74,14 +74,14 @@ def videos(tmp_path_factory) -> list[Path]:
     return made
 
 
-def frames_of(path: Path) -> int:
+def frame_count(path: Path) -> int:
     return media.probe(path)["frames"]
 
 
 def track_of(path: Path) -> dict:
     """The whole video, the face's square in the middle."""
     box = [400.0, 100.0, 880.0, 580.0]
-    return {"start": 0, "end": frames_of(path), "fps": 25.0, "width": 1280, "height": 720, "box": box}
+    return {"start": 0, "end": frame_count(path), "fps": 25.0, "width": 1280, "height": 720, "box": box}
 
 
 def nets() -> dict:

@@ -88,7 +88,7 @@ def asked(angles: np.ndarray) -> dict[str, Asked]:
 def wholes(store: Store, node: str) -> list[Artifact]:
     """What a whole node published, the newest last."""
     found = []
-    for folder in store.folders(locations.wholes(node)):
+    for folder in store.list_folders(locations.artifacts_folder(node)):
         key, _, steps = folder.partition("-")
         if (artifact := read_whole(store, node, key, int(steps) if steps else None)) is not None:
             dated = {entry.name: entry.mtime for entry in store.list(artifact.folder)}
@@ -98,7 +98,7 @@ def wholes(store: Store, node: str) -> list[Artifact]:
 
 def family(store: Store, node: str, digest: str) -> Family:
     """The shards with this content."""
-    for entry in store.list(locations.manifests(node)):
+    for entry in store.list(locations.manifests_folder(node)):
         key = entry.name.removesuffix(".parquet")
         if content_digest(read_manifest(store, node, key)) == digest:
             return Family(store, node, key)
@@ -178,7 +178,7 @@ def head_of(row: Mapping[str, Any], clips: Family, key: str) -> Head:
     other = look.id.copy()
     other[AT_COMPONENT] += SIGMAS
     stored = clips.read(key, ["clip", "crop"])
-    chosen = np.linspace(0, clips.frames_of(key) - 1, FRAMES).round().astype(int)
+    chosen = np.linspace(0, clips.frame_count(key) - 1, FRAMES).round().astype(int)
     head = Head(
         clips.frames(key, chosen.tolist()),
         stored["crop"][chosen],

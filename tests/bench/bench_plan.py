@@ -89,9 +89,11 @@ class Pretend:
             units = tuple(
                 UnitRecord(unit=u.unit, key=u.key, status="ok", digest=digests[u.unit]) for u in job.units
             )
-            os.makedirs(store.at(locations.packs(node.name)), exist_ok=True)
-            Path(store.at(locations.pack(node.name, job.key))).touch()
-            Path(store.at(locations.pack_record(node.name, job.key))).write_bytes(pack_record_bytes(units))
+            os.makedirs(store.full_path(locations.packs_folder(node.name)), exist_ok=True)
+            Path(store.full_path(locations.pack_path(node.name, job.key))).touch()
+            Path(store.full_path(locations.pack_record_path(node.name, job.key))).write_bytes(
+                pack_record_bytes(units)
+            )
             yield PackResult(job.key, tuple(ManifestRow.of(u, job.key) for u in units), 0)
 
 

@@ -37,16 +37,18 @@ def clip(rng: np.random.Generator, at: int) -> dict:
 def family(tmp_path):
     store, rng = Store(str(tmp_path)), np.random.default_rng(0)
     units = []
-    with store.scratch() as folder:
+    with store.scratch_folder() as folder:
         with shards.ShardWriter(folder / "s.tar") as shard:
             for at in range(CLIPS):
                 record = shard.add(shards.encode_sample(clip(rng, at)))
                 units.append(
                     UnitRecord(unit=f"rec{at}", key=str(at), status="ok", digest="d", samples=(record,))
                 )
-        store.put(folder / "s.tar", locations.pack("clips", "p"))
-    store.write(locations.pack_record("clips", "p"), pack_record_bytes(units))
-    store.write(locations.manifest("clips", "k"), manifest_bytes([ManifestRow.of(u, "p") for u in units]))
+        store.put(folder / "s.tar", locations.pack_path("clips", "p"))
+    store.write(locations.pack_record_path("clips", "p"), pack_record_bytes(units))
+    store.write(
+        locations.manifest_path("clips", "k"), manifest_bytes([ManifestRow.of(u, "p") for u in units])
+    )
     return Family(store, "clips", "k")
 
 
@@ -77,7 +79,7 @@ def test_reading_back(family):
         for key in family.keys:
             place = family._place(key).sample
             for member in place.members:
-                family.store.read_range(locations.pack("clips", "p"), member.offset, member.size)
+                family.store.read_range(locations.pack_path("clips", "p"), member.offset, member.size)
 
     def plain() -> None:
         for _ in webdataset.WebDataset(path, shardshuffle=False):  # pyright: ignore
@@ -93,11 +95,12 @@ def test_reading_back(family):
     picks = [
         (family.keys[rng.integers(CLIPS)], sorted(rng.choice(LENGTH, 2, replace=False))) for _ in range(count)
     ]
-    data = {key: family.store.read_range(locations.pack("clips", "p"), m.offset, m.size)
-            for key in family.keys for m in [family._place(key).sample.member("frames")]}  # fmt: skip
+    data = {key: family.store.read_range(locations.pack_path("clips", "p"), m.offset, m.size)
+            for key in family.keys
+            for m in [family._place(key).sample.member_location("frames")]}  # fmt: skip
     begin = cpu()
     for key, pair in picks:
-        frame_codec.decode("jpgs", data[key], pair)
+        frame_codec.decode_frames("jpgs", data[key], pair)
     bare = (cpu() - begin) / count
     begin = cpu()
     for key, pair in picks:

@@ -113,7 +113,7 @@ class Stream:
 
 def streams(store: Store) -> dict[str, Stream]:
     """Every keyed node of the latest run, from the ledger and from what the workers published."""
-    events = list(ledger.read_events(store, ledger.runs(store)[-1]))
+    events = list(ledger.read_events(store, ledger.list_runs(store)[-1]))
     found = {}
     for event in events:
         if event["type"] != "node_started" or event["node"] not in NODES:
@@ -121,7 +121,7 @@ def streams(store: Store) -> dict[str, Stream]:
         node = event["node"]
         progress = [e["time"] for e in events if e["type"] == "progress" and e["node"] == node and e["done"]]
         stage = event.get("stage") or node
-        packs = {e.name.removesuffix(".parquet"): e.mtime for e in store.list(locations.packs(stage))
+        packs = {e.name.removesuffix(".parquet"): e.mtime for e in store.list(locations.packs_folder(stage))
                  if e.name.endswith(".parquet")}  # fmt: skip
         seconds = {key: [u.seconds for u in read_pack_record(store, stage, key)] for key in packs}
         begin = min(packs[key] - sum(seconds[key]) for key in packs)  # a pack's record is written last
@@ -144,7 +144,7 @@ def together(some: list[Stream]) -> float:
 
 def as_files(store: Store, folder: Path) -> None:
     """The videos that a run downloaded, each in a folder of its own."""
-    packs = locations.packs("download")
+    packs = locations.packs_folder("download")
     for entry in store.list(packs):
         if not entry.name.endswith(".tar"):
             continue

@@ -46,7 +46,7 @@ def test_the_sheet_is_written_with_everything_on_it(shard, tmp_path):
 
 def test_a_sheet_without_frames_says_what_to_name(store, tmp_path):
     alone = tmp_path / "copy.tar"
-    alone.write_bytes(store.fetch(locations.pack("keypoints", "aa")).read_bytes())
+    alone.write_bytes(store.fetch(locations.pack_path("keypoints", "aa")).read_bytes())
     done = run("inspect", alone, "--sheet", tmp_path / "sheet.png")
     assert done.exit_code == 2
     assert "name the clips' shard with --with" in done.output

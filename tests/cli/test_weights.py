@@ -16,7 +16,7 @@ from pipelines.cli.weights import checker, export
 from pipelines.engine.keys import view
 from pipelines.errors import UserError
 from storage import checkpoints
-from storage.weights_import import convert
+from storage.weights_import import convert_checkpoint
 from tests.models.fsrt.architectures import NANO, metadata
 
 
@@ -25,7 +25,7 @@ def trained(tmp_path):
     """model.safetensors of a phase, and its tensors."""
     tensors = Fsrt(NANO).state_dict()
     facts = metadata(NANO, "warmup")
-    checkpoints.save(tmp_path / "model.safetensors", tensors, facts)
+    checkpoints.save_checkpoint(tmp_path / "model.safetensors", tensors, facts)
     return tmp_path / "model.safetensors", tensors
 
 
@@ -40,7 +40,7 @@ def test_an_exported_model_comes_back_equal(tmp_path, trained):
     assert result.output.split() == [str(tmp_path / "out" / n) for n in ("kp_detector.pt", "vox256.pt")]
     files = {"fsrt_kp": tmp_path / "kp", "fsrt_vox": tmp_path / "vox"}
     for target, name in zip(files.values(), ("kp_detector.pt", "vox256.pt"), strict=True):
-        convert(tmp_path / "out" / name, target.with_suffix(".safetensors"))
+        convert_checkpoint(tmp_path / "out" / name, target.with_suffix(".safetensors"))
     files = {name: target.with_suffix(".safetensors") for name, target in files.items()}
     found, _ = read(files, FsrtConfig(net=NANO, sampling=Sampling(queries=64)))
     assert found.keys() == tensors.keys()
@@ -57,7 +57,7 @@ def test_an_exported_model_comes_back_equal(tmp_path, trained):
     ],
 )
 def test_what_cannot_be_exported_is_said_in_a_line(tmp_path, tensors, facts, said):
-    checkpoints.save(tmp_path / "x.safetensors", tensors, facts)
+    checkpoints.save_checkpoint(tmp_path / "x.safetensors", tensors, facts)
     result = run("weights", "export", tmp_path / "x.safetensors", tmp_path / "out")
     assert result.exit_code == 2
     assert said in result.output
@@ -89,8 +89,8 @@ def test_a_phase_starts_with_the_settings_that_its_key_holds(tmp_path, trained, 
     """A node's code sees only those; others would make its key incomplete."""
     run("weights", "export", trained[0], tmp_path)
     files = {"fsrt_kp": tmp_path / "kp.safetensors", "fsrt_vox": tmp_path / "vox.safetensors"}
-    convert(tmp_path / "kp_detector.pt", files["fsrt_kp"])
-    convert(tmp_path / "vox256.pt", files["fsrt_vox"])
+    convert_checkpoint(tmp_path / "kp_detector.pt", files["fsrt_kp"])
+    convert_checkpoint(tmp_path / "vox256.pt", files["fsrt_vox"])
     section = FsrtConfig(net=NANO, sampling=Sampling(queries=64))
     found, _ = read(files, view(section, {declared: declared}), PHASES[phase])  # pyright: ignore[reportArgumentType]
     assert {name.split(".")[0] for name in found} >= {"kp_detector"}

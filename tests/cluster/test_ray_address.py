@@ -123,7 +123,7 @@ def test_a_run_whose_ray_is_gone_says_so_in_a_line_and_is_recorded_as_failed(tmp
     assert "no Ray at 127.0.0.1:9: Connection refused" in done.stderr
     assert "Traceback" not in done.stderr
     store = Store(str(tmp_path / "store"))
-    (run,) = ledger.runs(store)
+    (run,) = ledger.list_runs(store)
     last = list(ledger.read_events(store, run))[-1]
     assert (last["type"], last["status"]) == ("run_finished", "FAILED")
     assert "no Ray at 127.0.0.1:9" in last["error"]

@@ -54,7 +54,7 @@ def computed(store: Path) -> dict[str, int]:
     """Node -> units that its last run computed, as the ledger tells."""
     opened = Store(str(store))
     found = dict.fromkeys(NODES, 0)
-    for event in ledger.read_events(opened, ledger.runs(opened)[-1]):
+    for event in ledger.read_events(opened, ledger.list_runs(opened)[-1]):
         stage = event.get("node", "").split(".")[0]
         if event["type"] == "progress" and stage in found:
             found[stage] = max(found[stage], event["done"])

@@ -78,7 +78,7 @@ def test_released_weights_are_scored_without_a_training_node(copy, tmp_path):
     from models.weights import find_weights
     from pipelines.config import load
     from storage.files import Store
-    from storage.weight_files import import_file
+    from storage.weight_files import import_weights
 
     torch.manual_seed(0)
     net = load(Path(MICRO)).config.fsrt.net
@@ -86,7 +86,7 @@ def test_released_weights_are_scored_without_a_training_node(copy, tmp_path):
     detector, renderer = write(Fsrt(net).state_dict(), about, tmp_path)
     store = Store(str(copy.store))
     for name, file in (("fsrt_kp", detector), ("fsrt_vox", renderer)):
-        import_file(store, find_weights(name), file)  # the command takes nets of the published size alone
+        import_weights(store, find_weights(name), file)  # the command takes nets of the published size alone
 
     args = [MICRO, "--set", "models=[fsrt]", "--set", "fsrt.weights=fsrt_vox"]
     assert "train." not in copy.call("plan", *args).stdout

@@ -8,8 +8,8 @@ from pipelines.engine.runner import Runner
 from storage import leases, locations
 from tests.toy_project import InProcess
 
-PATIENT = leases.Lease(poll=0.02)
-HASTY = leases.Lease(ttl=1.0, poll=0.02)
+PATIENT = leases.LeaseTimings(poll=0.02)
+HASTY = leases.LeaseTimings(ttl=1.0, poll=0.02)
 
 
 def driver(project, name, lease=PATIENT):
@@ -50,7 +50,7 @@ def test_a_dead_drivers_pack_is_taken_over(project):
     driver(project, "zero").run({"listing"})
     pack = project.plan()["side"].jobs[0].key
     facts = {"holder": "elsewhere:7", "run": "dead", "ticket": 1, "holding": True, "beat": 3}
-    project.store.write_json(f"{locations.leases('side')}/{pack}@dead.json", facts)
+    project.store.write_json(f"{locations.leases_folder('side')}/{pack}@dead.json", facts)
     outcome = driver(project, "next", HASTY).run()
     assert not outcome.failed
     assert [line for line in project.did() if line.startswith("side")] == [f"side {u}" for u in "abcde"]

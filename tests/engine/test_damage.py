@@ -75,7 +75,7 @@ def test_a_garbled_pack_record_costs_its_pack(ran):
 
 @pytest.mark.parametrize("data", [b"", b"[]", b'{"fingerprint": 3, "run_id": "r", "scheme": 1}'])
 def test_a_garbled_key_file_is_as_none(ran, data):
-    ran.store.write(f"{locations.node_keys('add')}/later.json", data)
+    ran.store.write(f"{locations.node_keys_folder('add')}/later.json", data)
     ran.set("add", amount=11)
     plan = ran.plan()["add"]
     assert plan.reasons[0].startswith("config add.amount 10 -> 11")
@@ -84,7 +84,9 @@ def test_a_garbled_key_file_is_as_none(ran, data):
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}"])
 def test_a_garbled_accept_declares_nothing(ran, data):
     for entry in ran.store.walk("keys/add"):
-        ran.store.write(locations.accept("add", entry.name.split("/")[-1].removesuffix(".json")), data)
+        ran.store.write(
+            locations.acceptance_path("add", entry.name.split("/")[-1].removesuffix(".json")), data
+        )
     states, (warning,) = planned(ran)
     assert set(states.values()) == {"cached"}
     assert "accepts/add/" in warning

@@ -235,7 +235,7 @@ def test_force_recomputes_one_node(ran):
 def test_a_lost_object_is_noticed_and_only_it_is_rebuilt(ran):
     family = ran.plan()["add"].artifact
     row = next(r for r in family.manifest() if r.unit == "a")
-    ran.store.delete(locations.pack("add", row.pack))
+    ran.store.delete(locations.pack_path("add", row.pack))
     (reason,) = ran.plan()["add"].reasons
     assert reason.endswith("of 5 units of a missing or damaged object")
     outcome = ran.run()
@@ -262,7 +262,7 @@ def test_a_pin_keeps_new_units_out(ran):
 
 def test_the_manifest_lists_every_unit_with_its_pack_and_size(ran):
     artifact = ran.plan()["add"].artifact
-    table = pq.read_table(ran.store.at(locations.manifest("add", artifact.key)))
+    table = pq.read_table(ran.store.full_path(locations.manifest_path("add", artifact.key)))
     assert table.column("unit").to_pylist() == ["a", "b", "c", "d", "e"]
     assert table.column("clips").to_pylist() == [1] * 5
     assert min(table.column("bytes").to_pylist()) > 0

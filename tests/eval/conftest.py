@@ -58,7 +58,7 @@ class MemoryFamily:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def frames_of(self, key: str) -> int:
+    def frame_count(self, key: str) -> int:
         return len(self.clips[key])
 
     def recording_of(self, key: str) -> str:
@@ -121,8 +121,8 @@ def as_stored(sample: dict[str, Any]) -> dict[str, Any]:
     found = {"__key__": sample["__key__"]}
     for name, value in sample.items():
         if name != "__key__":
-            extension, data = shards.encode(name, value)
-            found[name] = shards.decode(name, data, extension)
+            extension, data = shards.encode_field(name, value)
+            found[name] = shards.decode_field(name, data, extension)
     return found
 
 

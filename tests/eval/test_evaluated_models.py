@@ -17,7 +17,7 @@ from models.weights import find_weights
 from pipelines.eval.evaluated_models import load, publish_released
 from storage.errors import InvalidInput
 from storage.files import Store
-from storage.weight_files import import_file
+from storage.weight_files import import_weights
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_released_weights_are_published_as_a_checkpoint_that_drives(
     about = {"model": "fsrt", "phase": "adversarial", "architecture": asdict(tiny())}
     detector, file = write(net.state_dict(), about, tmp_path)
     for weights, path in (("fsrt_kp", detector), ("fsrt_vox", file)):
-        import_file(recordings_of_a_store.store, find_weights(weights), path)
+        import_weights(recordings_of_a_store.store, find_weights(weights), path)
     (tmp_path / "out").mkdir()
     config = SimpleNamespace(section=FsrtConfig(net=tiny(), sampling=Sampling(queries=64)))
     context = make_context(

@@ -5,13 +5,13 @@ from pipelines.engine.fingerprint import resolve
 from pipelines.eval import features
 from pipelines.eval.features import FEATURES, find_landmarks, landmarks_dlib68, largest_faces
 from pipelines.eval.metrics import METRICS
-from storage.shards import FIELDS
+from storage.shards import FIELD_EXTENSIONS
 
 
 def test_every_feature_names_a_stage_a_field_and_nets_that_are_there():
     for feature in FEATURES.values():
         assert callable(resolve(feature.run))
-        assert feature.field in FIELDS
+        assert feature.field in FIELD_EXTENSIONS
         assert set(feature.nets) <= set(NETS)
 
 

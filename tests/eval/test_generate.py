@@ -30,7 +30,7 @@ def truth(pair, clips):
     return pictures.to_uint8(pictures.resize(clips[pair.id][1:7], 32))
 
 
-def frames_of(samples):
+def frame_count(samples):
     (sample,) = samples
     return sample["frames"].images()
 
@@ -46,7 +46,7 @@ def test_frames_are_kept_without_loss(half_way, unit):
     made = []
     drive = half_way.drive
     half_way.drive = lambda *args: made.append(drive(*args)) or made[0]
-    kept = frames_of(generate.generate(unit, SIZE, {"model": half_way}, RUNTIME))
+    kept = frame_count(generate.generate(unit, SIZE, {"model": half_way}, RUNTIME))
     np.testing.assert_array_equal(kept, pictures.to_uint8(made[0]))
 
 
@@ -65,16 +65,16 @@ def test_the_middle_frame_is_explained_in_the_order_of_the_model(half_way, unit,
 
 
 def test_the_truth_is_the_driving_frames_at_the_judged_size(unit, truth):
-    np.testing.assert_array_equal(frames_of(generate.driving_frames(unit, SIZE, {})), truth)
+    np.testing.assert_array_equal(frame_count(generate.driving_frames(unit, SIZE, {})), truth)
 
 
 def test_the_copied_source_is_kept_as_one_picture(unit, pair, clips):
     expected = pictures.to_uint8(pictures.resize(clips[pair.id][:1], 32))
-    np.testing.assert_array_equal(frames_of(generate.copy_source(unit, SIZE, {})), expected)
+    np.testing.assert_array_equal(frame_count(generate.copy_source(unit, SIZE, {})), expected)
 
 
 def test_the_codec_baseline_is_near_the_truth_but_not_the_same(unit, truth):
-    frames = frames_of(generate.codec(unit, SIZE, {}))
+    frames = frame_count(generate.codec(unit, SIZE, {}))
     assert 0 < np.abs(frames.astype(float) - truth).mean() < 5
 
 
@@ -102,7 +102,7 @@ def test_a_pair_of_two_clips_is_driven_from_one_by_the_other(half_way, unit_of, 
     family = make_family(clips)
     candidates = Candidates(keys, family)
     pair = pair_up(Protocol(kind="cross_reenactment"), candidates, candidates)[0]
-    frames = frames_of(generate.generate(unit_of(pair, clips), SIZE, {"model": half_way}, RUNTIME))
+    frames = frame_count(generate.generate(unit_of(pair, clips), SIZE, {"model": half_way}, RUNTIME))
     mean = (clips[pair.source_clip][:1].astype(np.float64) + clips[pair.driving_clip]) / 2 / 255
     np.testing.assert_allclose(frames, pictures.to_uint8(pictures.resize(mean, 32)), atol=1)
 

@@ -9,7 +9,7 @@ from models.weights import WEIGHTS
 from pipelines.config import CONFIGS, load
 from pipelines.graph import build
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig
-from storage.shards import FIELDS
+from storage.shards import FIELD_EXTENSIONS
 
 OF_NETS = {"deca": "flame", "deep3d": "bfm_deep3d"}
 
@@ -28,8 +28,8 @@ def test_settings_name_fields_nets_and_weights_that_exist(settings):
     config = Fit3dmmConfig(**settings)
     assert {w for net in config.nets for w in NETS[net].weights} <= set(WEIGHTS)
     assert set(config.nets) <= set(NETS)
-    assert set(config.writes) <= set(FIELDS)
-    assert {field for fields in config.reads.values() for field in fields} <= set(FIELDS)
+    assert set(config.writes) <= set(FIELD_EXTENSIONS)
+    assert {field for fields in config.reads.values() for field in fields} <= set(FIELD_EXTENSIONS)
     assert list(config.reads)[-1] == "keypoints"
 
 

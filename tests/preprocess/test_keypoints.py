@@ -18,7 +18,7 @@ from pipelines.preprocess.keypoints import (
     smooth_landmarks,
     truncate,
 )
-from storage.shards import FIELDS, encode_sample
+from storage.shards import FIELD_EXTENSIONS, encode_sample
 from tests.video_files import RUNTIME
 
 CONFIG = KeypointsConfig()
@@ -226,7 +226,7 @@ def test_a_recording_is_rejected_only_after_its_last_clip():
 def test_every_choice_names_known_nets_fields_and_packages(detector, landmarker):
     config = KeypointsConfig(detector=detector, landmarker=landmarker)
     assert set(config.nets) <= set(NETS)
-    assert {*config.reads, *config.writes} <= set(FIELDS)
+    assert {*config.reads, *config.writes} <= set(FIELD_EXTENSIONS)
     packages = {package for net in config.nets for package in NETS[net].packages}
     assert ("face-alignment" in packages) == ("fan" in landmarker or detector == "s3fd")
     assert ("dlib-bin" in packages) == (detector.startswith("dlib") or landmarker.startswith("dlib"))

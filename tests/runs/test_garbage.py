@@ -99,7 +99,7 @@ def test_runs_of_another_name_push_nothing_out(project):
 def test_what_was_computed_from_a_pinned_list_stays_beside_it(project):
     run(project)
     key = project.plan()["listing"].artifact.key
-    project.store.write_json(locations.ref("v1"), {"stage": "listing", "artifacts": {"main": key}})
+    project.store.write_json(locations.pin_path("v1"), {"stage": "listing", "artifacts": {"main": key}})
     for value in range(6):
         project.values({"a": 1, "b": 2, "c": 100 + value})
         run(project)
@@ -142,14 +142,14 @@ def test_packs_of_a_run_killed_days_ago_stay_until_a_later_one_finishes(project)
 def test_what_a_long_training_reads_stays_while_its_lease_lives(project):
     run(project)
     plans = project.plan()
-    claims = leases.acquire(project.store, "total", plans["total"].key, run="long")
+    claims = leases.acquire_lease(project.store, "total", plans["total"].key, run="long")
     with claims:
         for amount in range(11, 17):
             project.set("add", amount=amount)
             run(project)
         age(project)
         (claim,) = project.store.walk("leases")
-        os.utime(project.store.at(claim.name))  # its last heartbeat
+        os.utime(project.store.full_path(claim.name))  # its last heartbeat
         garbage.collect(project.store, garbage.garbage(project.store, 5))
         project.set("add", amount=10)
         assert states(project) == {**CACHED, "report": "stale"}

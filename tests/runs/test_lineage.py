@@ -53,7 +53,7 @@ def pairs(tmp_path):
         rows = [
             ManifestRow(unit, f"{unit}-key", "pack", "ok", "", "", "digest", 10, 1, 6, 0.1) for unit in units
         ]
-        store.write(locations.manifest(node, f"{node}-key"), manifest_bytes(rows))
+        store.write(locations.manifest_path(node, f"{node}-key"), manifest_bytes(rows))
         started(node, reads)
 
     def started(node, reads):
@@ -65,7 +65,7 @@ def pairs(tmp_path):
     rows = [{"id": "p1", "recordings": ["a", "b"]}, {"id": "p2", "recordings": ["c"]}]
     table = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), table)
-    store.write(f"{locations.whole('pairs', 'pairs-key')}/pairs.parquet", table.getvalue())
+    store.write(f"{locations.artifact_path('pairs', 'pairs-key')}/pairs.parquet", table.getvalue())
     started("pairs", {"clips": "clips"})
     keyed("copy", ["p1", "p2"], pairs="pairs", clips="clips")
     started("train", {"clips": "clips"})

@@ -88,8 +88,8 @@ def test_a_deleted_manifest_or_record_is_a_fault_with_its_name(recorded, top, en
     "top", ["keys/add", "manifests/add", "runs", "packs/add", "refs", "accepts", "reuses"]
 )
 def test_a_garbled_small_file_is_a_fault_with_its_name_and_ends_nothing(recorded, top):
-    recorded.store.write_json(locations.ref("v1"), {"stage": "recordings", "artifacts": {}})
-    recorded.store.write_json(locations.accept("add", "k"), {"as": "k"})
+    recorded.store.write_json(locations.pin_path("v1"), {"stage": "recordings", "artifacts": {}})
+    recorded.store.write_json(locations.acceptance_path("add", "k"), {"as": "k"})
     ledger.record_reuse(recorded.store, "toy", [])
     path = next(e.name for e in recorded.store.walk(top) if not e.name.endswith(".tar"))
     recorded.store.write(path, b"\x00garbled")
@@ -102,7 +102,7 @@ def test_a_garbled_small_file_is_a_fault_with_its_name_and_ends_nothing(recorded
 def test_what_a_killed_run_left_is_named_and_is_no_fault(recorded):
     recorded.store.write("packs/add/half.tar", b"x")
     recorded.store.write("whole/report/half/report.txt", b"x")
-    recorded.store.write(f"{locations.leases('add')}/x@y.json", b"garbled")
+    recorded.store.write(f"{locations.leases_folder('add')}/x@y.json", b"garbled")
     left = [fault.path for fault in verify(recorded.store)]
     assert left == ["leases/add/x@y.json", "packs/add/half.tar", "whole/report/half/report.txt"]
     assert faults(recorded) == []
@@ -110,10 +110,10 @@ def test_what_a_killed_run_left_is_named_and_is_no_fault(recorded):
 
 def test_what_gc_deleted_is_not_missed(recorded):
     for entry in recorded.store.walk("whole/report"):
-        os.remove(recorded.store.at(entry.name))
+        os.remove(recorded.store.full_path(entry.name))
     (fault,) = faults(recorded)
     assert fault.path.endswith("record.json")
-    recorded.store.write_json(locations.DROPPED, {"toy": 9e12})
+    recorded.store.write_json(locations.DROPPED_RUNS_FILE, {"toy": 9e12})
     assert faults(recorded) == []
 
 
@@ -123,7 +123,7 @@ def test_best_weights_of_another_step_than_the_state_says_are_a_fault(recorded, 
 
     folder, sums = "whole/train.toy.one/k-000000012", {}
     for name, about in (("state", {"step": 12, "best": [30.0, 12]}), ("best", {"step": 6})):
-        checkpoints.save(tmp_path / name, {"w": torch.ones(1)}, about)
+        checkpoints.save_checkpoint(tmp_path / name, {"w": torch.ones(1)}, about)
         sums[f"{name}.safetensors"] = sha256_file(tmp_path / name)
         recorded.store.put(tmp_path / name, f"{folder}/{name}.safetensors")
     recorded.store.write_json(f"{folder}/record.json", {"digest": "d", "sizes": {}, "sha256": sums})

@@ -54,15 +54,15 @@ def store(tmp_path_factory):
     """Three families of one recording, published as the engine publishes them."""
     at = Store(str(tmp_path_factory.mktemp("store")))
     for node, make in MAKE.items():
-        with at.scratch() as folder:
+        with at.scratch_folder() as folder:
             records = write_shard(folder / "shard.tar", [shards.encode_sample(make(key)) for key in KEYS])
-            at.put(folder / "shard.tar", locations.pack(node, "aa"))
+            at.put(folder / "shard.tar", locations.pack_path(node, "aa"))
         unit = UnitRecord(unit="rec1", key="k", status="ok", samples=tuple(records))
-        at.write(locations.pack_record(node, "aa"), pack_record_bytes([unit]))
-        at.write(locations.manifest(node, "m"), manifest_bytes([ManifestRow.of(unit, "aa")]))
+        at.write(locations.pack_record_path(node, "aa"), pack_record_bytes([unit]))
+        at.write(locations.manifest_path(node, "m"), manifest_bytes([ManifestRow.of(unit, "aa")]))
     return at
 
 
 @pytest.fixture
 def shard(store):
-    return store.fetch(locations.pack("clips", "aa"))
+    return store.fetch(locations.pack_path("clips", "aa"))

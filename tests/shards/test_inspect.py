@@ -20,14 +20,16 @@ def test_inspect_of_one_sample_prints_that_one(shard):
 
 
 def test_ranges_leave_out_nan_and_say_how_many(store):
-    [line] = [x for x in listing(store.fetch(locations.pack("keypoints", "aa")), None) if "landmarks  " in x]
+    [line] = [
+        x for x in listing(store.fetch(locations.pack_path("keypoints", "aa")), None) if "landmarks  " in x
+    ]
     assert "136 NaN" in line
     assert "nan" not in line
 
 
 @pytest.mark.parametrize("node", list(MAKE))
 def test_the_other_families_of_a_clip_are_found_in_its_store(store, node):
-    found = gather_fields(store.fetch(locations.pack(node, "aa")), KEYS[1], [])
+    found = gather_fields(store.fetch(locations.pack_path(node, "aa")), KEYS[1], [])
     assert {"frames", "sound", "landmarks", "rotation", "scale"} <= set(found)
     np.testing.assert_array_equal(found["landmarks"], keypoints(KEYS[1])["landmarks"])
 
@@ -36,7 +38,7 @@ def test_outside_a_store_only_named_shards_are_read(store, shard, tmp_path):
     alone = tmp_path / "copy.tar"
     alone.write_bytes(shard.read_bytes())
     assert "landmarks" not in gather_fields(alone, KEYS[0], [])
-    assert "landmarks" in gather_fields(alone, KEYS[0], [store.fetch(locations.pack("keypoints", "aa"))])
+    assert "landmarks" in gather_fields(alone, KEYS[0], [store.fetch(locations.pack_path("keypoints", "aa"))])
 
 
 @pytest.mark.parametrize(("size", "text"), [(5, "5 B"), (2048, "2.0 KiB"), (3.5 * 2**30, "3.5 GiB")])

@@ -66,7 +66,7 @@ def test_a_shard_of_ours_passes_with_its_index(shard):
     assert (report.samples, report.indexed) == (2, True)
 
 
-@pytest.mark.parametrize("codec", list(frame_codec.EXTENSIONS))
+@pytest.mark.parametrize("codec", list(frame_codec.FRAME_EXTENSIONS))
 def test_every_way_to_store_frames_passes(tmp_path, codec):
     images = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), dtype=np.uint8)
     stored = frame_codec.encode_images(images, codec)
@@ -80,7 +80,7 @@ def test_a_plain_webdataset_loop_reads_what_passes(shard):
     assert [one["__key__"] for one in found] == list(KEYS)
     for one, key in zip(found, KEYS, strict=True):
         made = sample(key)
-        assert frame_codec.decode("jpgs", one["frames.jpgs"]).shape == made["frames"].shape
+        assert frame_codec.decode_frames("jpgs", one["frames.jpgs"]).shape == made["frames"].shape
         np.testing.assert_array_equal(np.load(io.BytesIO(one["boxes.npy"])), made["boxes"])
 
 

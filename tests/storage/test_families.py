@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage import locations, shards
-from storage.errors import Damaged
+from storage.errors import DamagedFile
 from storage.families import (
     PACK_SCHEMA,
     Family,
@@ -36,21 +36,21 @@ def family(tmp_path):
     for pack, unit in (("p1", "r1"), ("p2", "r2")):
         frames = np.full((4, 16, 16, 3), 60 if unit == "r1" else 180, np.uint8)
         sample = {"__key__": f"id#{unit}#000000#000004", "frames": frames, "clip": {"unit": unit}}
-        with store.scratch() as folder:
+        with store.scratch_folder() as folder:
             records = write_shard(folder / "s.tar", [shards.encode_sample(sample)])
-            store.put(folder / "s.tar", locations.pack("clips", pack))
+            store.put(folder / "s.tar", locations.pack_path("clips", pack))
         unit_record = UnitRecord(unit=unit, key=f"k{unit}", status="ok", digest="d", samples=tuple(records))
         bad = UnitRecord(unit=f"{unit}-bad", key="k", status="rejected", code="no_face", reason="none seen")
-        store.write(locations.pack_record("clips", pack), pack_record_bytes([unit_record, bad]))
+        store.write(locations.pack_record_path("clips", pack), pack_record_bytes([unit_record, bad]))
         rows += [ManifestRow.of(unit_record, pack), ManifestRow.of(bad, pack)]
-    store.write(locations.manifest("clips", "k"), manifest_bytes(rows))
+    store.write(locations.manifest_path("clips", "k"), manifest_bytes(rows))
     return Family(store, "clips", "k")
 
 
 def test_keys_are_sorted_and_know_their_recording(family):
     assert family.keys == ["id#r1#000000#000004", "id#r2#000000#000004"]
     assert family.recording_of(family.keys[1]) == "r2"
-    assert family.frames_of(family.keys[0]) == 4
+    assert family.frame_count(family.keys[0]) == 4
 
 
 def test_frames_are_read_one_by_one(family):
@@ -81,7 +81,7 @@ def test_a_record_comes_back_whole(family):
 
 
 def test_of_some_units_only_their_packs_are_read(family):
-    family.store.delete(locations.pack_record("clips", "p2"))
+    family.store.delete(locations.pack_record_path("clips", "p2"))
     some = Family(family.store, "clips", "k", frozenset({"r1"}))
     assert some.keys == ["id#r1#000000#000004"]
     assert pickle.loads(pickle.dumps(some)).keys == some.keys
@@ -101,7 +101,7 @@ print(len(units), len(os.listdir("/proc/self/task")) - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
 def test_records_need_no_thread_of_arrow(family):
     """One that is alive while the interpreter ends can abort a command that has done its work."""
-    record = family.store.fetch(locations.pack_record("clips", "p1"))
+    record = family.store.fetch(locations.pack_record_path("clips", "p1"))
     argv = [sys.executable, "-c", COUNT_THREADS, str(record)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["2", "0"]
@@ -115,45 +115,45 @@ def flip(store, path, at):
 
 
 def test_a_flipped_bit_in_a_frame_is_not_decoded_and_the_message_names_file_and_frame(family):
-    key, path = family.keys[0], locations.pack("clips", "p1")
+    key, path = family.keys[0], locations.pack_path("clips", "p1")
     at = family._places[key].sample.frame_offsets[2]
     flip(family.store, path, at + 300)
     assert len(family.frames(key, [0, 1, 3])) == 3
-    with pytest.raises(Damaged, match=rf"{path}: frame 2 of {key} is not as written; delete the file"):
+    with pytest.raises(DamagedFile, match=rf"{path}: frame 2 of {key} is not as written; delete the file"):
         family.frames(key, [0, 2])
 
 
 @pytest.mark.parametrize("field", ["frames", "clip"])
 def test_a_flipped_bit_in_a_member_is_not_decoded(family, field):
-    key, path = family.keys[0], locations.pack("clips", "p1")
-    member = family._places[key].sample.member(field)
+    key, path = family.keys[0], locations.pack_path("clips", "p1")
+    member = family._places[key].sample.member_location(field)
     flip(family.store, path, member.offset + member.size - 1)
-    with pytest.raises(Damaged, match=rf"{path}: {key}\.{field} is not as written"):
+    with pytest.raises(DamagedFile, match=rf"{path}: {key}\.{field} is not as written"):
         family.read(key)
 
 
 def test_a_truncated_shard_is_damaged_not_an_end_of_data(family):
-    key, path = family.keys[0], locations.pack("clips", "p1")
+    key, path = family.keys[0], locations.pack_path("clips", "p1")
     end = family._places[key].sample.frame_offsets[-1]
     family.store.write(path, family.store.read(path)[: end - 10])
-    with pytest.raises(Damaged, match=rf"{path}: frame 3 of {key}: \d+ of its \d+ bytes are there"):
+    with pytest.raises(DamagedFile, match=rf"{path}: frame 3 of {key}: \d+ of its \d+ bytes are there"):
         family.frames(key, [3])
 
 
 def test_a_large_member_is_checked_while_it_is_copied(tmp_path):
     store = Store(str(tmp_path))
     sample = shards.encode_sample({"__key__": "a#b", "video": b"v" * 3_000_000})
-    with store.scratch() as folder:
+    with store.scratch_folder() as folder:
         (record,) = write_shard(folder / "s.tar", [sample])
-        store.put(folder / "s.tar", locations.pack("download", "p"))
-    flip(store, locations.pack("download", "p"), record.member("video").offset + 2_500_000)
+        store.put(folder / "s.tar", locations.pack_path("download", "p"))
+    flip(store, locations.pack_path("download", "p"), record.member_location("video").offset + 2_500_000)
     video = read_sample(store, "download", "p", record)["video"]
-    with pytest.raises(Damaged, match=r"packs/download/p\.tar: 3000000 bytes at \d+ are not as written"):
+    with pytest.raises(DamagedFile, match=r"packs/download/p\.tar: 3000000 bytes at \d+ are not as written"):
         video.copy_to(tmp_path / "copy")
 
 
 def test_records_without_checksums_are_read_as_before(family):
-    path = locations.pack_record("clips", "p1")
+    path = locations.pack_record_path("clips", "p1")
     table = read_parquet(family.store.read(path))
     rows = table.to_pylist()
     for row in rows:
@@ -169,7 +169,7 @@ def test_records_without_checksums_are_read_as_before(family):
                                             ("size", pa.int64()), ("extension", pa.string())]))),
         ]))),
     ])  # fmt: skip
-    pq.write_table(pa.Table.from_pylist(rows, schema=old), family.store.at(path))
+    pq.write_table(pa.Table.from_pylist(rows, schema=old), family.store.full_path(path))
     assert family.frames(family.keys[0], [0, 3]).shape == (2, 16, 16, 3)
     assert family.read(family.keys[0])["clip"] == {"unit": "r1"}
 
@@ -177,14 +177,14 @@ def test_records_without_checksums_are_read_as_before(family):
 def test_a_shard_is_as_long_as_its_record_tells(family):
     for pack in ("p1", "p2"):
         (row, _) = read_pack_rows(family.store, "clips", pack)
-        assert row.shard_bytes == len(family.store.read(locations.pack("clips", pack)))
-        assert row.record_bytes == len(family.store.read(locations.pack_record("clips", pack)))
+        assert row.shard_bytes == len(family.store.read(locations.pack_path("clips", pack)))
+        assert row.record_bytes == len(family.store.read(locations.pack_record_path("clips", pack)))
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"nothing of the kind"])
 def test_a_record_that_cannot_be_read_is_damaged_and_named(family, data):
-    for path, read in ((locations.pack_record("clips", "p1"), read_pack_record),
-                       (locations.manifest("clips", "p1"), read_manifest)):  # fmt: skip
+    for path, read in ((locations.pack_record_path("clips", "p1"), read_pack_record),
+                       (locations.manifest_path("clips", "p1"), read_manifest)):  # fmt: skip
         family.store.write(path, data)
-        with pytest.raises(Damaged, match=rf"^{path} cannot be read"):
+        with pytest.raises(DamagedFile, match=rf"^{path} cannot be read"):
             read(family.store, "clips", "p1")

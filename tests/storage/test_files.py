@@ -9,7 +9,7 @@ import pytest
 from pyarrow.fs import FileInfo, FileType
 
 from storage import locations
-from storage.errors import Damaged, InvalidInput, StoreError, StoreUnreachable
+from storage.errors import DamagedFile, InvalidInput, StoreError, StoreUnreachable
 from storage.files import Store
 from storage.uris import public_uri
 
@@ -28,7 +28,7 @@ def test_what_is_written_is_read_back(store):
 
 def test_a_folder_that_is_not_there_is_empty(store):
     assert store.list("nothing") == []
-    assert store.folders("nothing") == []
+    assert store.list_folders("nothing") == []
 
 
 def test_a_failed_write_leaves_no_object_and_no_rest(store, monkeypatch):
@@ -56,7 +56,7 @@ def test_a_store_survives_pickling(store):
 @pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "a\0b", "-option", "x" * 300, "a..b"])
 def test_a_path_part_is_refused_rather_than_repaired(name):
     with pytest.raises(InvalidInput, match="cannot be part of a path"):
-        locations.pack(name, "key")
+        locations.pack_path(name, "key")
 
 
 def test_secrets_of_a_uri_are_not_shown():
@@ -129,7 +129,7 @@ def test_what_is_not_there_stays_file_not_found(store):
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b"\xff\xfe"])
 def test_a_garbled_small_file_is_damaged_and_named(store, data):
     store.write("refs/a.json", data)
-    with pytest.raises(Damaged, match=r"refs/a\.json"):
+    with pytest.raises(DamagedFile, match=r"refs/a\.json"):
         store.read_json("refs/a.json", "artifacts")
 
 

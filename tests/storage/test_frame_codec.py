@@ -3,7 +3,7 @@ import pytest
 import webdataset
 
 from storage import frame_codec, locations, shards
-from storage.errors import Damaged
+from storage.errors import DamagedFile
 from storage.families import Family, ManifestRow, UnitRecord, manifest_bytes, pack_record_bytes
 from storage.files import Store
 from tests.storage.shard_files import write_shard
@@ -23,10 +23,10 @@ def psnr(a, b):
 
 @pytest.mark.parametrize("codec", ["jpeg", "png", "h264"])
 def test_some_frames_are_those_of_the_whole(images, codec):
-    extension, data = frame_codec.encode(frame_codec.encode_images(images, codec))
-    whole = frame_codec.decode(extension, data)
+    extension, data = frame_codec.encode_frames(frame_codec.encode_images(images, codec))
+    whole = frame_codec.decode_frames(extension, data)
     np.testing.assert_array_equal(
-        frame_codec.decode(extension, data, [17, 3, 3, 29, 0]), whole[[17, 3, 3, 29, 0]]
+        frame_codec.decode_frames(extension, data, [17, 3, 3, 29, 0]), whole[[17, 3, 3, 29, 0]]
     )
 
 
@@ -58,13 +58,13 @@ def test_a_stream_that_overwrites_its_frame_gives_the_bytes_of_the_array(images,
 
 def test_an_array_becomes_jpeg_95_and_what_is_encoded_stays(images):
     stored = frame_codec.encode_images(images, "jpeg", 95)
-    assert frame_codec.encode(images) == frame_codec.encode(stored) == ("jpgs", stored.data)
+    assert frame_codec.encode_frames(images) == frame_codec.encode_frames(stored) == ("jpgs", stored.data)
 
 
 @pytest.mark.parametrize("codec", ["jpeg", "png", "h264"])
 def test_encoded_frames_are_shown_as_a_reader_sees_them(images, codec):
     stored = frame_codec.encode_images(images, codec)
-    np.testing.assert_array_equal(stored.images(), frame_codec.decode(stored.extension, stored.data))
+    np.testing.assert_array_equal(stored.images(), frame_codec.decode_frames(stored.extension, stored.data))
     np.testing.assert_array_equal(stored.images([4, 2]), stored.images()[[4, 2]])
 
 
@@ -77,19 +77,19 @@ def test_quality_is_smaller_or_larger(images):
 def test_a_family_reads_each_codec(images, codec, tmp_path):
     store = Store(str(tmp_path))
     sample = shards.encode_sample({"__key__": "a#b", "frames": frame_codec.encode_images(images, codec)})
-    with store.scratch() as folder:
+    with store.scratch_folder() as folder:
         records = write_shard(folder / "s.tar", [sample])
-        store.put(folder / "s.tar", locations.pack("clips", "p"))
+        store.put(folder / "s.tar", locations.pack_path("clips", "p"))
     unit = UnitRecord(unit="b", key="k", status="ok", digest="d", samples=tuple(records))
-    store.write(locations.pack_record("clips", "p"), pack_record_bytes([unit]))
-    store.write(locations.manifest("clips", "k"), manifest_bytes([ManifestRow.of(unit, "p")]))
+    store.write(locations.pack_record_path("clips", "p"), pack_record_bytes([unit]))
+    store.write(locations.manifest_path("clips", "k"), manifest_bytes([ManifestRow.of(unit, "p")]))
     family = Family(store, "clips", "k")
-    assert family.frames_of("a#b") == 30
+    assert family.frame_count("a#b") == 30
     whole = family.read("a#b")["frames"]
     np.testing.assert_array_equal(family.frames("a#b", [28, 1]), whole[[28, 1]])
     (read,) = webdataset.WebDataset(family.shard_uris()[0], shardshuffle=False)
-    extension = frame_codec.EXTENSIONS[codec]
-    np.testing.assert_array_equal(frame_codec.decode(extension, read[f"frames.{extension}"]), whole)
+    extension = frame_codec.FRAME_EXTENSIONS[codec]
+    np.testing.assert_array_equal(frame_codec.decode_frames(extension, read[f"frames.{extension}"]), whole)
 
 
 def test_a_frame_whose_header_tells_of_too_many_pixels_is_not_decoded(png_head):
@@ -98,15 +98,15 @@ def test_a_frame_whose_header_tells_of_too_many_pixels_is_not_decoded(png_head):
     at = jpeg.index(b"\xff\xc0") + 5  # start of frame: marker, length, precision, height, width
     jpeg[at : at + 4] = (9_000).to_bytes(2, "big") * 2
     for data in (jpeg, png_head(9_000, 9_000)):
-        with pytest.raises(Damaged, match="9,000 x 9,000 pixels, expected at most 8,192 a side"):
+        with pytest.raises(DamagedFile, match="9,000 x 9,000 pixels, expected at most 8,192 a side"):
             frame_codec.decode_image(bytes(data))
 
 
 def test_a_text_in_place_of_a_video_opens_no_file_that_it_lists(images, tmp_path, monkeypatch):
-    extension, data = frame_codec.encode(frame_codec.encode_images(images, "h264"))
+    extension, data = frame_codec.encode_frames(frame_codec.encode_images(images, "h264"))
     (tmp_path / "own.mp4").write_bytes(data)
     monkeypatch.chdir(tmp_path)
     listing = b"ffconcat version 1.0\nfile own.mp4\n"
-    for read in (frame_codec.decode, frame_codec.member_offsets):
+    for read in (frame_codec.decode_frames, frame_codec.member_offsets):
         with pytest.raises(ValueError, match="Invalid data"):
             read(extension, listing)

@@ -41,4 +41,4 @@ def test_run_ids_are_listed_in_order_of_time(store):
     ids = sorted({ledger.new_run_id() for _ in range(3)})
     for run_id in ids:
         ledger.Ledger(store, run_id).emit({"type": "run_started"})
-    assert ledger.runs(store) == ids
+    assert ledger.list_runs(store) == ids

@@ -6,7 +6,7 @@ import pytest
 from pyarrow import fs
 
 from storage.errors import StoreError, StoreUnreachable
-from storage.mirrors import EXTENSIONS, Mirror, file_names
+from storage.mirrors import MIRROR_EXTENSIONS, Mirror, candidate_file_names
 
 
 @pytest.fixture
@@ -31,7 +31,9 @@ def test_names_are_tried_in_turn(folder):
 
 
 def test_file_names_are_the_ids_in_turn_with_each_ending():
-    assert file_names(["a", "../b", "c.mp4", "d"]) == [f"{i}.{e}" for i in "ad" for e in EXTENSIONS]
+    assert candidate_file_names(["a", "../b", "c.mp4", "d"]) == [
+        f"{i}.{e}" for i in "ad" for e in MIRROR_EXTENSIONS
+    ]
 
 
 @pytest.mark.parametrize("name", ["c", "d", "", "../mirror/a", "a.mp4", "x" * 201])

@@ -32,8 +32,8 @@ def shard(tmp_path):
 
 
 def member(path, record, field):
-    m = record.member(field)
-    return shards.decode(field, path.read_bytes()[m.offset : m.offset + m.size])
+    m = record.member_location(field)
+    return shards.decode_field(field, path.read_bytes()[m.offset : m.offset + m.size])
 
 
 def test_every_member_is_found_by_its_record(shard):
@@ -65,7 +65,7 @@ def test_plain_webdataset_reads_it(shard):
     path, samples, _ = shard
     read = list(webdataset.WebDataset(str(path), shardshuffle=False))
     assert [s["__key__"] for s in read] == [s["__key__"] for s in samples]
-    assert frame_codec.decode("jpgs", read[0]["frames.jpgs"], [2]).shape == (1, 32, 32, 3)
+    assert frame_codec.decode_frames("jpgs", read[0]["frames.jpgs"], [2]).shape == (1, 32, 32, 3)
 
 
 def test_it_is_what_webdataset_writes(shard, tmp_path):
@@ -100,7 +100,7 @@ def test_a_key_given_twice_is_refused(tmp_path):
 @settings(max_examples=30, deadline=None)
 @given(arrays.arrays(np.float32, arrays.array_shapes(max_dims=3, max_side=6), elements=st.floats(width=32)))
 def test_arrays_keep_every_bit(array):
-    back = shards.decode("landmarks", shards.encode("landmarks", array)[1])
+    back = shards.decode_field("landmarks", shards.encode_field("landmarks", array)[1])
     assert back.dtype == array.dtype
     np.testing.assert_array_equal(back, array)
 
@@ -111,8 +111,8 @@ def test_arrays_keep_every_bit(array):
 )
 def test_archives_of_arrays_are_the_same_in_any_order(named):
     swapped = dict(reversed(named.items()))
-    assert shards.encode("truth", named)[1] == shards.encode("truth", swapped)[1]
-    assert set(shards.decode("truth", shards.encode("truth", named)[1])) == set(named)
+    assert shards.encode_field("truth", named)[1] == shards.encode_field("truth", swapped)[1]
+    assert set(shards.decode_field("truth", shards.encode_field("truth", named)[1])) == set(named)
 
 
 def test_no_array_can_bring_code(tmp_path):
@@ -121,34 +121,34 @@ def test_no_array_can_bring_code(tmp_path):
     out = io.BytesIO()
     np.save(out, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="allow_pickle"):
-        shards.decode("boxes", out.getvalue())
+        shards.decode_field("boxes", out.getvalue())
 
 
 def test_samples_taken_back_leave_no_byte(shard, tmp_path):
     path, samples, records = shard
     with shards.ShardWriter(tmp_path / "b.tar") as writer:
         first = writer.add(shards.encode_sample(samples[0]))
-        mark = writer.mark()
+        mark = writer.position()
         writer.add(shards.encode_sample(clip("id1#rec-9#000000#000009", 9, 2)))
-        writer.back_to(mark)
+        writer.truncate_to(mark)
         second = writer.add(shards.encode_sample(samples[1]))
     assert (tmp_path / "b.tar").read_bytes() == path.read_bytes()
     assert [first, second] == records
 
 
 def test_a_large_member_goes_from_file_to_shard_to_shard(tmp_path):
-    from storage.families import stored_sample
+    from storage.families import read_encoded_sample
     from storage.files import Store
 
     data = bytes(range(256)) * 9001
     (tmp_path / "video").write_bytes(data)
     store = Store(str(tmp_path / "store"))
-    with store.scratch() as folder:
+    with store.scratch_folder() as folder:
         (record,) = write_shard(
             folder / "a", [shards.encode_sample({"__key__": "r", "video": tmp_path / "video"})]
         )
         store.put(folder / "a", "packs/download/p.tar")
-    copied = stored_sample(store, "download", "p", record)
+    copied = read_encoded_sample(store, "download", "p", record)
     assert copied.digest() == record.digest
     (again,) = write_shard(tmp_path / "b.tar", [copied])
     blob = copied.members["video"][1]

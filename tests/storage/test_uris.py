@@ -9,7 +9,7 @@ import torch
 from storage.checkpoints import StepCheckpoints
 from storage.errors import InvalidInput
 from storage.files import Store
-from storage.uris import check_uri, expand_home, join_uri, public_uri, store_option
+from storage.uris import expand_home, join_uri, public_uri, reject_credentials, store_option
 
 HOLDING_CREDENTIALS = (
     "s3://AKIA:hunter2@bucket/x",
@@ -31,7 +31,7 @@ HOLDING_CREDENTIALS = (
 @pytest.mark.parametrize("uri", HOLDING_CREDENTIALS)
 def test_a_uri_with_credentials_is_refused_and_not_repeated(uri):
     with pytest.raises(InvalidInput, match="credentials come from") as error:
-        check_uri(uri, "runtime.store")
+        reject_credentials(uri, "runtime.store")
     assert "hunter2" not in str(error.value)
     assert "runtime.store" in str(error.value)
     assert error.value.__cause__ is None
@@ -47,16 +47,16 @@ def test_a_uri_with_credentials_is_refused_and_not_repeated(uri):
     ],
 )  # fmt: skip
 def test_a_uri_without_credentials_passes(uri):
-    check_uri(uri, "runtime.store")
+    reject_credentials(uri, "runtime.store")
 
 
 def test_the_way_to_do_it_is_that_of_the_scheme():
     with pytest.raises(InvalidInput, match="AWS_ACCESS_KEY_ID"):
-        check_uri("s3://a:b@bucket", "store")
+        reject_credentials("s3://a:b@bucket", "store")
     with pytest.raises(InvalidInput, match="MLFLOW_TRACKING_PASSWORD"):
-        check_uri("https://a:b@host", "runtime.tracking")
+        reject_credentials("https://a:b@host", "runtime.tracking")
     with pytest.raises(InvalidInput, match=r"~/\.pgpass"):
-        check_uri("postgresql+psycopg2://a:b@host/x", "runtime.tracking")
+        reject_credentials("postgresql+psycopg2://a:b@host/x", "runtime.tracking")
 
 
 def test_a_store_with_credentials_in_its_uri_is_not_opened():
@@ -81,7 +81,7 @@ def test_a_store_below_a_store_with_a_query_reads_what_that_wrote():
     store = Store("mock:///bucket/prefix?region=eu")
     assert store.uri_of("work/n/k") == "mock:///bucket/prefix/work/n/k?region=eu"
     below = Store(store.uri_of("work/n/k"))
-    assert below.at("step.bin") == store.at("work/n/k/step.bin")
+    assert below.full_path("step.bin") == store.full_path("work/n/k/step.bin")
 
 
 def test_a_store_at_an_endpoint_of_its_query_keeps_a_trainings_checkpoints(bucket):
@@ -100,7 +100,7 @@ def test_a_worker_opens_the_same_store_at_an_endpoint_of_its_query(bucket):
     store = Store(bucket.uri)
     store.write("refs/a.json", b"1")
     assert pickle.loads(pickle.dumps(store)).read("refs/a.json") == b"1"
-    assert store.folders("") == ["refs"]
+    assert store.list_folders("") == ["refs"]
     assert "endpoint" not in repr(store)
 
 
@@ -152,7 +152,7 @@ def test_an_error_about_a_damaged_file_names_the_command_that_looks_at_its_store
     monkeypatch.delenv("REENACT_STORE", raising=False)
     monkeypatch.chdir(tmp_path)
     assert "`reenact verify --store 'my store'`" in str(
-        Store("my store").damaged("packs/x is not as written")
+        Store("my store").damage_error("packs/x is not as written")
     )
 
 

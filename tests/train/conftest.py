@@ -60,7 +60,7 @@ class FakeFamily:
     def recording_of(self, key: str) -> str:
         return key.split("#")[1]
 
-    def frames_of(self, key: str) -> int:
+    def frame_count(self, key: str) -> int:
         return len(self.samples[key]["frames"])
 
     def read(self, key: str, fields: Sequence[str] | None = None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pipelines.train import state
 from pipelines.train.launch import prepare, publish
 from pipelines.train.worker import train
 from storage import checkpoints
-from storage.errors import Damaged
+from storage.errors import DamagedFile
 from tests.train import toy
 from tests.train.conftest import FakeArtifact, FakeContext
 
@@ -60,16 +60,16 @@ def test_k_steps_and_then_n_publish_the_bytes_of_n_steps(k, validate_every, runt
 
 def test_the_toy_is_at_its_best_before_its_end(tmp_path):
     """Or the property above would say little."""
-    _, about = checkpoints.load(run(tmp_path / "run", 12, 1).path("state.safetensors"))
+    _, about = checkpoints.load_checkpoint(run(tmp_path / "run", 12, 1).path("state.safetensors"))
     assert about["best"][1] < 12
 
 
 def test_an_older_best_beside_the_state_of_more_steps_is_damage(tmp_path):
     short = run(tmp_path / "short", 6, 3)
     stale = run(tmp_path / "stale", 3, 3).path("best.safetensors")
-    assert checkpoints.load(short.path("state.safetensors"))[1]["best"][1] == 6
+    assert checkpoints.load_checkpoint(short.path("state.safetensors"))[1]["best"][1] == 6
     stale.replace(short.folder / "best.safetensors")
-    with pytest.raises(Damaged, match="holds weights of step 3, its record says 6"):
+    with pytest.raises(DamagedFile, match="holds weights of step 3, its record says 6"):
         run(tmp_path / "longer", 12, 3, short)
 
 
@@ -79,7 +79,7 @@ def test_an_older_best_in_the_work_folder_is_not_published(tmp_path):
     train(job := toy.job(tmp_path / "work", phase), torch.device("cpu"))
     (tmp_path / "work" / state.best_name(3)).replace(tmp_path / "work" / state.best_name(6))
     (tmp_path / "out").mkdir()
-    with pytest.raises(Damaged, match="holds weights of step 3"):
+    with pytest.raises(DamagedFile, match="holds weights of step 3"):
         publish(context, job)  # pyright: ignore[reportArgumentType]
 
 

@@ -26,7 +26,7 @@ def run(folder: Path, name: str) -> bytes:
     """-> the checkpoint after the last step."""
     made = job(folder, PHASES[name])
     train(made, CPU)
-    return (Path(made.scratch) / StepCheckpoints.name(made.phase.steps)).read_bytes()
+    return (Path(made.scratch) / StepCheckpoints.file_name(made.phase.steps)).read_bytes()
 
 
 @pytest.mark.parametrize("name", PHASES)
@@ -72,7 +72,7 @@ def test_two_workers_end_at_the_bits_of_one(tmp_path):
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
     for name, phase in PHASES.items():
-        file = tmp_path / "two" / name / StepCheckpoints.name(phase.steps)
+        file = tmp_path / "two" / name / StepCheckpoints.file_name(phase.steps)
         assert file.read_bytes() == alone[name], name
 
 

@@ -23,10 +23,10 @@ def published(folder: Path, step: int = 7, **values: float) -> FakeArtifact:
     folder.mkdir()
     weights = {f"{part}.w": torch.tensor([value]) for part, value in values.items()}
     about = {"phase": folder.name, "step": step, "steps_before": 3, "provenance": {folder.name: "distilled"}}
-    checkpoints.save(folder / "model.safetensors", weights, about)
+    checkpoints.save_checkpoint(folder / "model.safetensors", weights, about)
     states = {f"optim.{part}.w.exp_avg": 10 * tensor for part, tensor in (
         (name.partition(".")[0], tensor) for name, tensor in weights.items())}  # fmt: skip
-    checkpoints.save(folder / "state.safetensors", states, about)
+    checkpoints.save_checkpoint(folder / "state.safetensors", states, about)
     return FakeArtifact(folder)
 
 

@@ -44,7 +44,7 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(lab, monkeypatch):
         with pytest.raises(RuntimeError, match="power cut"):
             lab.run(lab.context("warmup", scratch="again", ema=EMA))
     resumed = lab.context("warmup", scratch="again", ema=EMA)
-    assert StepCheckpoints(resumed.scratch).newest(6) == 4  # the best yet is always kept
+    assert StepCheckpoints(resumed.scratch).latest_step(6) == 4  # the best yet is always kept
     lab.run(resumed)
     for name in (*FILES, "metrics.jsonl", "samples.png"):
         assert (straight.out / name).read_bytes() == (resumed.out / name).read_bytes(), name
@@ -87,7 +87,7 @@ def test_what_a_phase_publishes(lab):
     assert sorted(p.name for p in context.out.iterdir()) == sorted(
         (*FILES, "best.safetensors", "metrics.jsonl", "samples.png")
     )
-    state, about = checkpoints.load(context.out / "model.safetensors")
+    state, about = checkpoints.load_checkpoint(context.out / "model.safetensors")
     assert (about["model"], about["phase"], about["step"]) == ("fsrt", "warmup", 6)
     assert about["provenance"] == {"kp_detector": "distilled"}
     started = load_file(artifact.path("model.safetensors"))
@@ -157,9 +157,9 @@ def test_a_misspelt_loss_stops_at_the_first_step(lab):
 
 def test_a_phase_without_its_start_is_refused(lab):
     lab.keypoints()
-    state, about = checkpoints.load(lab.inputs["train.fsrt.keypoints"].path("model.safetensors"))
+    state, about = checkpoints.load_checkpoint(lab.inputs["train.fsrt.keypoints"].path("model.safetensors"))
     state.pop("kp_detector.kp.bias")
-    checkpoints.save(lab.inputs["train.fsrt.keypoints"].folder / "model.safetensors", state, about)
+    checkpoints.save_checkpoint(lab.inputs["train.fsrt.keypoints"].folder / "model.safetensors", state, about)
     with pytest.raises(InvalidSettings, match=r"cannot start from keypoints: .* \['kp_detector'\]"):
         lab.run(lab.context("warmup"))
 
@@ -200,7 +200,7 @@ def test_a_cancelled_run_stops_at_a_step_and_resumes(lab, monkeypatch):
     monkeypatch.setattr(metric_log, "FLUSH", 0.0)
     lab.run(context)
     assert list(context.out.iterdir()) == []  # nothing published
-    reached = StepCheckpoints(context.scratch).newest(400)
+    reached = StepCheckpoints(context.scratch).latest_step(400)
     assert reached is not None
     assert reached < 400
     again = lab.context("warmup", scratch="cancelled", steps=reached + 2, every=1000)

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.train import metric_log
 from pipelines.train.metric_log import MetricLog, MetricReader, cut, read_metrics, segment, segments
-from storage.files import Entry, Store
+from storage.files import FileEntry, Store
 
 LOSSES = {f"loss/term_{i}": 0.123456789012345 * i for i in range(10)}
 
@@ -21,8 +21,8 @@ class InMemory:
     def exists(self, path: str) -> bool:
         return path in self.files
 
-    def list(self, path: str) -> list[Entry]:
-        return [Entry(name, len(data), 0.0) for name, data in sorted(self.files.items())]
+    def list(self, path: str) -> list[FileEntry]:
+        return [FileEntry(name, len(data), 0.0) for name, data in sorted(self.files.items())]
 
     def read(self, path: str) -> bytes:
         return self.files[path]

@@ -15,7 +15,7 @@ from pipelines.train.state import used_name
 from storage import checkpoints, locations
 from storage.errors import InvalidInput
 from storage.files import Store
-from storage.weights_import import convert
+from storage.weights_import import convert_checkpoint
 from tests.models.one_pass import with_update
 
 DECODER = with_update(PHASES["warmup"], parts={"decoder": 1.0}).updates
@@ -23,8 +23,8 @@ FILES = {"fsrt_vox": "vox256.pt", "fsrt_kp": "kp_detector.pt"}
 
 
 def put(store, weights_id, file, folder):
-    convert(file, folder / "converted.safetensors")
-    store.put(folder / "converted.safetensors", locations.weights(weights_id, "safetensors"))
+    convert_checkpoint(file, folder / "converted.safetensors")
+    store.put(folder / "converted.safetensors", locations.weights_path(weights_id, "safetensors"))
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_phase_starts_from_released_weights(lab, imported):
     context = lab.context("warmup", init="weights.fsrt_vox", updates=DECODER, steps=2)
     lab.run(context)
     before = load_file(imported / "model.safetensors")
-    after, about = checkpoints.load(context.out / "model.safetensors")
+    after, about = checkpoints.load_checkpoint(context.out / "model.safetensors")
     assert after.keys() == before.keys()
     moved = {name.split(".")[0] for name in after if not torch.equal(after[name], before[name])}
     assert moved == {"decoder"}
@@ -54,7 +54,7 @@ def test_a_phase_starts_from_released_weights(lab, imported):
 def test_a_detector_that_was_released_replaces_the_first_phase(lab, imported):
     context = lab.run(lab.context("warmup", init="weights.fsrt_kp", steps=1))
     before = load_file(imported / "model.safetensors")
-    after, about = checkpoints.load(context.out / "model.safetensors")
+    after, about = checkpoints.load_checkpoint(context.out / "model.safetensors")
     frozen = [name for name in after if name.startswith("kp_detector.")]
     assert frozen
     assert all(torch.equal(after[name], before[name]) for name in frozen)
@@ -82,7 +82,7 @@ def test_a_released_net_had_its_perceptual_loss(lab, imported, start, told):
     context = lab.context(
         "perceptual", init=f"weights.{start}", resume_optimizers=False, steps=1, losses={"pixel": Loss(1.0)}
     )
-    assert checkpoints.load(lab.run(context).out / "model.safetensors")[1]["provenance"] == told
+    assert checkpoints.load_checkpoint(lab.run(context).out / "model.safetensors")[1]["provenance"] == told
 
 
 def test_weights_of_another_architecture_stop_before_training(lab, imported):

@@ -33,7 +33,7 @@ def test_a_stop_between_two_log_lines_saves_the_step_reached(tmp_path, monkeypat
     threading.Timer(1.0, began.set).start()
     job = toy.job(tmp_path, LONG, **SELDOM)
     assert not follow(context, job, lambda: train(job, torch.device("cpu")))  # pyright: ignore
-    reached = StepCheckpoints(str(tmp_path)).newest(LONG.steps)
+    reached = StepCheckpoints(str(tmp_path)).latest_step(LONG.steps)
     assert reached
     notes = [note for _, _, note in context.seen["progress"]]
     assert any(note.startswith("stopping at the end of a step") for note in notes)
@@ -82,7 +82,7 @@ def test_all_workers_stop_at_one_step_though_one_alone_sees_the_wish(tmp_path):
         for rank in (0, 1)
     ]
     told = [int(one.communicate(timeout=120)[0]) for one in both]
-    assert told[0] == told[1] == StepCheckpoints(str(work)).newest(LONG.steps)
+    assert told[0] == told[1] == StepCheckpoints(str(work)).latest_step(LONG.steps)
 
 
 # --- what goes wrong in a worker ----------------------------------------------------------------------------

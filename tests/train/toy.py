@@ -71,7 +71,7 @@ def painted(greys: torch.Tensor) -> np.ndarray:
 class Frames:
     """Two clips of four frames each."""
 
-    def frames_of(self, key: str) -> int:
+    def frame_count(self, key: str) -> int:
         return 4
 
 

@@ -23,7 +23,7 @@ from pipelines.preprocess.fetch.partial_download import (
 )
 from pipelines.preprocess.fetch.request import VideoRequest
 from pipelines.preprocess.fetch.settings import TransportConfig, on_web
-from storage.fetched import takes_files, working_folder
+from storage.content_cache import can_create_files, working_folder
 
 if TYPE_CHECKING:
     from pipelines.media.schema import Probe
@@ -43,7 +43,7 @@ def fetch_recording(request: VideoRequest, settings: TransportConfig, check: Che
     Raises Rejected where the origin or the mirrors do not have it, Transient where they fail temporarily.
     """
     root = Path(settings.folder).absolute() if settings.folder else working_folder("download")
-    if not takes_files(root):
+    if not can_create_files(root):
         raise UserError(f"runtime.download.folder: {root} takes no files; name a folder that can be written")
     own = settings.folder or os.environ.get("REENACT_CACHE")
     host_folder = root / "hosts" if own else users_folder(otherwise=root / "hosts")
@@ -116,9 +116,9 @@ def _from_web_mirror(
     mirror: str, request: VideoRequest, folder: Path, settings: TransportConfig, hosts: Hosts
 ) -> FetchedVideo | None:
     """None only if the mirror responds "not found": one that is locked must not empty a corpus."""
-    from storage.mirrors import file_names
+    from storage.mirrors import candidate_file_names
 
-    for name in file_names(request.names):
+    for name in candidate_file_names(request.names):
         address = resolve_address(f"{mirror}/{name}", HostPolicy(configured=True))
         try:
             return FetchedVideo(

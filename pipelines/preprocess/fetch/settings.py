@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pipelines.errors import Rejected
 from pipelines.preprocess.fetch.address import HostPolicy, public, resolve_address
 from storage.errors import InvalidInput
-from storage.uris import LocalPath, check_uri
+from storage.uris import ExpandedPath, reject_credentials
 
 Transport = Literal["mirror", "http", "ytdlp"]
 
@@ -26,10 +26,10 @@ class TransportConfig:
     order: tuple[Transport, ...] = ("mirror", "http", "ytdlp")
     """Transports, the preferred one first. The next is used where one does not apply or responds that the
     video is not there, but not where it fails: which copy is used must not depend on an outage."""
-    mirrors: tuple[LocalPath, ...] = ()
+    mirrors: tuple[ExpandedPath, ...] = ()
     """Folders, object stores (file://, s3://, gs://) and web servers (http://, https://) of
     {recording id}.mp4, .mkv, .webm and so on. Of a web server one name after the other is requested."""
-    cookies: LocalPath = ""
+    cookies: ExpandedPath = ""
     """Path of a Netscape cookie file for http and yt-dlp; it is read, never written."""
     proxy_env: str = ""
     """Name of the environment variable that holds the proxy's URL. Not the URL itself: that may hold a
@@ -37,7 +37,7 @@ class TransportConfig:
     private_hosts: tuple[str, ...] = ()
     """Hosts of your own network, with or without :port, that a list of videos may name. All others in private
     networks or on this machine are refused, however they are written. Mirrors may stand anywhere."""
-    folder: LocalPath = ""
+    folder: ExpandedPath = ""
     """Where partial files and the rate limits of hosts are kept; shared by all that download on this machine.
     Empty = `download` in REENACT_CACHE; where that is not set, .reenact/cache of the folder the job runs in
     for partial files, and for rate limits the user's own cache (XDG_CACHE_HOME), which all jobs share."""
@@ -110,7 +110,7 @@ def _check_mirror(uri: str) -> None:
     """Without repeating what may be secret."""
     parts = urlsplit(uri)
     try:
-        check_uri(uri, "mirrors")
+        reject_credentials(uri, "mirrors")
     except InvalidInput as error:
         raise ValueError(str(error)) from None  # configuration adds the file and the key
     if parts.scheme not in _SCHEMES:

@@ -27,7 +27,7 @@ from pipelines.preprocess.sources.common.files import (
 )
 from pipelines.preprocess.sources.common.rows import BaseRecording, Reject, SourceRecording, reject
 from pipelines.preprocess.sources.common.tracks import track
-from storage.uris import LocalPath
+from storage.uris import ExpandedPath
 
 IMAGES = "Image"
 EXTENSIONS = (".jpg", ".jpeg", ".png")
@@ -36,7 +36,7 @@ _NUMBERED = re.compile(r"[A-Za-z0-9_-]*?([0-9]{1,9})\.[A-Za-z]+")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CelebvConfig:
-    path: LocalPath = ""
+    path: ExpandedPath = ""
     """The folder that holds one folder a person."""
     landmarks: str = "all_98pt.txt"
     """Name of the list in a person's folder. Where it is there, only the images it names are used."""

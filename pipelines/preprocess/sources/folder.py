@@ -23,7 +23,7 @@ from pipelines.preprocess.sources.common.files import (
     walk,
 )
 from pipelines.preprocess.sources.common.rows import SourceRecording, reject
-from storage.uris import LocalPath
+from storage.uris import ExpandedPath
 
 if TYPE_CHECKING:
     import _csv
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FolderConfig:
-    path: LocalPath = ""
+    path: ExpandedPath = ""
     """The folder; searched with all folders below it, and those that links lead to."""
     extensions: tuple[str, ...] = VIDEOS
     """Which files are videos, by the end of their names; capitals count as small letters."""
     identity: Literal["parent", "top", "file"] = "parent"
     """Who is shown: the folder a file lies in, the first folder under `path`, or every file someone else. A
     file that lies in `path` itself is always someone else."""
-    identities: LocalPath | None = None
+    identities: ExpandedPath | None = None
     """A CSV with columns file (relative to `path`) and identity, in place of the folders' names."""
 
     def __post_init__(self) -> None:

@@ -29,7 +29,7 @@ from pipelines.preprocess.sources.common.files import (
 from pipelines.preprocess.sources.common.mirror import Mirror, scan
 from pipelines.preprocess.sources.common.rows import Place, Reject, SourceRecording, SourceTrack, reject
 from pipelines.preprocess.sources.common.tracks import in_order, track
-from storage.uris import LocalPath
+from storage.uris import ExpandedPath
 
 MINUTE = 60.0
 DRIFT = 5.0
@@ -45,11 +45,11 @@ _NAME = re.compile(r"([A-Za-z0-9_-]{11})_([0-9]{4})")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Talkinghead1khConfig:
-    lists: LocalPath = ""
+    lists: ExpandedPath = ""
     """The folder data_list of the set, with {set}_video_tubes.txt."""
     sets: tuple[Literal["small", "train", "val"], ...] = ("train", "val")
     """Which lists to use; val is the test split."""
-    mirror: LocalPath = ""
+    mirror: ExpandedPath = ""
     """Folder of pieces ({YouTube id}_{minute}.mp4), of cut clips (..._S.._E.._L.._T.._R.._B...mp4), of whole
     videos ({YouTube id}.mp4), or of other kinds of video with these names. Recordings that are not there are
     rejected at download. Empty: whole videos are fetched from YouTube."""

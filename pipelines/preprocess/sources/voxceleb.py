@@ -40,7 +40,7 @@ from pipelines.preprocess.sources.common.files import (
 from pipelines.preprocess.sources.common.mirror import rows_of, scan
 from pipelines.preprocess.sources.common.rows import Reject, SourceTrack, reject
 from pipelines.preprocess.sources.common.tracks import track, tube_spans, union
-from storage.uris import LocalPath
+from storage.uris import ExpandedPath
 
 FPS = 25
 LINES = 360
@@ -57,13 +57,13 @@ _UTTERANCE = re.compile(r"[0-9]{5}\.txt")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VoxcelebConfig:
-    txt: tuple[LocalPath, ...] = ()
+    txt: tuple[ExpandedPath, ...] = ()
     """Folders of track files, or the published zip archives of them, which are not unpacked. Planning looks
     at each file of a folder, so for all of VoxCeleb2 the archive is much quicker."""
-    mirror: LocalPath = ""
+    mirror: ExpandedPath = ""
     """Folder of the videos, named {youtube id}.mp4 or as another kind of video. Recordings whose video is not
     there are rejected at download. Empty: they are fetched from YouTube."""
-    test_persons: LocalPath | None = None
+    test_persons: ExpandedPath | None = None
     """A text file of VoxCeleb2's test persons, one a line, where the folders are not called dev and test; all
     others are then the training set."""
     iou: float = 0.25

@@ -28,7 +28,7 @@ from pipelines.preprocess.sources.common.files import (
 from pipelines.preprocess.sources.common.mirror import rows_of, scan
 from pipelines.preprocess.sources.common.rows import Reject, SourceTrack, reject
 from pipelines.preprocess.sources.common.tracks import LARGEST, LONGEST, track
-from storage.uris import LocalPath
+from storage.uris import ExpandedPath
 
 COLUMNS = ("video_id", "start", "end", "bbox", "fps", "width", "height", "partition")
 PARTITIONS = ("train", "test")
@@ -37,9 +37,9 @@ _BOX = re.compile("-".join([r"([0-9]{1,9}(?:\.[0-9]*)?)"] * 4))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VoxcelebCsvConfig:
-    csv: LocalPath = ""
+    csv: ExpandedPath = ""
     """The metadata file."""
-    mirror: LocalPath = ""
+    mirror: ExpandedPath = ""
     """Folder of the videos, named {video_id}.mp4 or as another kind of video. Recordings whose video is not
     there are rejected at download. Empty: they are fetched from YouTube."""
 

@@ -20,7 +20,7 @@ from models.fsrt.released import architecture_of, check, load, read, write
 from models.fsrt.spec import RELEASED, SPEC
 from models.loading import load_reenactor
 from models.weights import find_weights
-from storage.weights_import import convert
+from storage.weights_import import convert_checkpoint
 from tests.models.fsrt.architectures import SMALL_DECODER, metadata
 
 DISCRIMINATOR = DiscriminatorConfig(size=64, width=2, blocks=2)
@@ -57,7 +57,9 @@ def imported(folder, weights_id: str, content: object):
     """A publisher's file with this content, after its import."""
     torch.save(content, folder / f"{weights_id}.pt")
     target = folder / f"{weights_id}.safetensors"
-    convert(folder / f"{weights_id}.pt", target, drop_prefixes=find_weights(weights_id).drop_prefixes)
+    convert_checkpoint(
+        folder / f"{weights_id}.pt", target, drop_prefixes=find_weights(weights_id).drop_prefixes
+    )
     return target
 
 
@@ -256,7 +258,7 @@ def test_item_10_what_is_written_reads_back_equal(tmp_path, trained, section):
     files = {}
     for weights_id, path in zip(("fsrt_kp", "fsrt_vox"), written, strict=True):
         files[weights_id] = tmp_path / f"{weights_id}.safetensors"
-        convert(path, files[weights_id])
+        convert_checkpoint(path, files[weights_id])
     assert same(read(files, section)[0], ours)
 
 
@@ -316,8 +318,8 @@ def test_item_10_the_published_layout_both_ways(tmp_path, golden):
         assert {key: list(tensor.shape) for key, tensor in content[part].items()} == official
 
     files = {"fsrt_vox": tmp_path / "vox.safetensors", "fsrt_kp": tmp_path / "kp.safetensors"}
-    convert(net_file, files["fsrt_vox"])
-    convert(detector, files["fsrt_kp"])
+    convert_checkpoint(net_file, files["fsrt_vox"])
+    convert_checkpoint(detector, files["fsrt_kp"])
     check("fsrt_vox", files["fsrt_vox"])
     check("fsrt_kp", files["fsrt_kp"])
     assert same(read(files)[0], ours)

@@ -14,7 +14,7 @@ from pipelines.errors import Rejected, Transient
 from pipelines.preprocess.fetch.fetch import fetch_recording
 from pipelines.preprocess.fetch.hosts import HostBusy
 from storage.errors import StoreError
-from storage.mirrors import EXTENSIONS
+from storage.mirrors import MIRROR_EXTENSIONS
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -206,8 +206,8 @@ def test_a_web_mirror_is_asked_for_each_name_and_the_next_one_after_it(server, q
     wanted = ask("youtube:-abc_DEF123", id="rec")
     settings = replace(quick, mirrors=(f"{server.url}/empty", f"{server.url}/full/"))
     assert transport_of(wanted, settings, check) == "mirror"
-    tried = [f"{id}.{ending}" for id in ("rec", "-abc_DEF123") for ending in EXTENSIONS]
-    full = [f"/full/rec.{ending}" for ending in EXTENSIONS]
+    tried = [f"{id}.{ending}" for id in ("rec", "-abc_DEF123") for ending in MIRROR_EXTENSIONS]
+    full = [f"/full/rec.{ending}" for ending in MIRROR_EXTENSIONS]
     assert paths(server) == [*(f"/empty/{name}" for name in tried), *full, "/full/-abc_DEF123.mp4"]
 
 

@@ -71,7 +71,7 @@ def test_a_removed_video_is_a_row_of_the_record(server, publish):
     (record,) = read_pack_record(store, "download", "k" * 8)
     assert (record.status, record.code) == ("rejected", "not_found")
     assert not result.failure
-    assert store.exists(locations.pack("download", "k" * 8))
+    assert store.exists(locations.pack_path("download", "k" * 8))
 
 
 def test_the_same_video_by_another_way_has_the_same_bytes(server, publish, noise, tmp_path):

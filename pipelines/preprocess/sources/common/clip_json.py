@@ -27,7 +27,7 @@ from pipelines.preprocess.sources.common.rows import (
     reject,
 )
 from pipelines.preprocess.sources.common.tracks import LARGEST, LONGEST, MILLISECONDS, in_order, track
-from storage.uris import LocalPath
+from storage.uris import ExpandedPath
 
 MOST_SHARE = 1.5
 """A box with a larger number is not in shares of the frame."""
@@ -38,9 +38,9 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipJsonConfig:
-    json: LocalPath = ""
+    json: ExpandedPath = ""
     """The metadata file."""
-    mirror: LocalPath = ""
+    mirror: ExpandedPath = ""
     """Folder of whole videos named {YouTube id}.mp4, or of cut clips named {clip}.mp4, or as another kind of
     video. Recordings that are not there are rejected at download. Empty: they are fetched from YouTube."""
     grow: float = 0.02

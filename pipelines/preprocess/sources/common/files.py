@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pipelines.engine.file_cache import FileCache
 from pipelines.errors import UserError
-from storage.fetched import cache_folder
+from storage.content_cache import cache_folder
 
 LONGEST_NAME = 32
 """Characters of an id or of an identity. Tar gives 100 bytes to the name of a shard's member,

@@ -103,11 +103,11 @@ def test_an_npz_of_the_same_arrays_gives_the_same_model(flame_files, tmp_path, s
 
 
 def test_a_written_model_is_read_back_through_the_weights_import(flame_files, tmp_path):
-    from storage.weights_import import convert
+    from storage.weights_import import convert_checkpoint
 
     out = tmp_path / "flame.safetensors"
     converters.main(["flame", *map(str, flame_files), str(out)])
-    convert(out, tmp_path / "imported.safetensors")
+    convert_checkpoint(out, tmp_path / "imported.safetensors")
     model = converters.load_flame({"flame_model": tmp_path / "imported.safetensors"})
     expected, _ = converters.flame(*flame_files)
     assert isinstance(model, MorphableModel)

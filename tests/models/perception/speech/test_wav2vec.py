@@ -16,7 +16,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCT
 from models.errors import InvalidFile, InvalidSettings
 from models.perception.interfaces import SpeechOptions
 from models.perception.speech import wav2vec
-from storage.weights_import import convert
+from storage.weights_import import convert_checkpoint
 
 GOLDEN = json.loads((Path(__file__).parents[3] / "golden" / "wav2vec.json").read_text())
 VARIANTS = ("group_postln", "layer_stable")  # of base and large; of large-lv60
@@ -37,7 +37,9 @@ def imported(net, folder, normalise=True):
 
 def converted(folder):
     names = ("config.json", "preprocessor_config.json")
-    convert(folder / "model.safetensors", folder / "imported.safetensors", [folder / n for n in names])
+    convert_checkpoint(
+        folder / "model.safetensors", folder / "imported.safetensors", [folder / n for n in names]
+    )
     return folder / "imported.safetensors"
 
 

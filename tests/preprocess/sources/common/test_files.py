@@ -12,7 +12,7 @@ from pipelines.preprocess.sources.common.files import (
     safe_name,
     short_name,
 )
-from storage.shards import FIELDS
+from storage.shards import FIELD_EXTENSIONS
 
 LATEST_TICK = 9_999_999
 
@@ -40,7 +40,7 @@ def test_a_safe_name_that_fits_is_kept_whole():
 
 def test_the_longest_names_and_field_fit_into_a_name_of_tar():
     name = "x" * LONGEST_NAME
-    fields = [f"{field}.{extension}" for field, extension in FIELDS.items()]
+    fields = [f"{field}.{extension}" for field, extension in FIELD_EXTENSIONS.items()]
     member = f"{name}#{name}#{LATEST_TICK:06d}#{LATEST_TICK:06d}.{max(fields, key=len)}"
     assert tarfile.TarInfo(member).tobuf(tarfile.USTAR_FORMAT)
     assert len(member) <= tarfile.LENGTH_NAME

@@ -11,9 +11,9 @@ import pytest
 
 from models.weights import find_weights
 from storage import locations, weight_files
-from storage.errors import Damaged
+from storage.content_cache import ContentCache, cache_folder, working_folder
+from storage.errors import DamagedFile
 from storage.families import Artifact
-from storage.fetched import Copies, cache_folder, working_folder
 from storage.files import Store
 from tests.storage.remote import remote_store
 
@@ -68,9 +68,12 @@ def test_an_object_of_the_same_etag_is_read_once(bucket):
 def test_weights_imported_again_are_the_new_ones(elsewhere):
     store, put = elsewhere
     for data in (b"first", b"later"):
-        put(locations.weights("fsrt_vox", "safetensors"), data)
-        put(locations.weights("fsrt_vox", "json"), json.dumps({"sha256": sha256(data).hexdigest()}).encode())
-        assert weight_files.path_of(store, find_weights("fsrt_vox")).read_bytes() == data
+        put(locations.weights_path("fsrt_vox", "safetensors"), data)
+        put(
+            locations.weights_path("fsrt_vox", "json"),
+            json.dumps({"sha256": sha256(data).hexdigest()}).encode(),
+        )
+        assert weight_files.weights_path(store, find_weights("fsrt_vox")).read_bytes() == data
 
 
 def test_what_a_record_knows_by_digest_is_read_once(elsewhere):
@@ -86,7 +89,7 @@ def test_what_a_record_knows_by_digest_is_read_once(elsewhere):
 def test_a_remote_file_that_is_not_what_its_record_says_is_damaged(tmp_path):
     store, folder = remote_store(tmp_path / "bucket"), tmp_path / "bucket"
     (folder / "model").write_bytes(b"flipped")
-    with pytest.raises(Damaged, match=r"model: its sha256 is .* on record is"):
+    with pytest.raises(DamagedFile, match=r"model: its sha256 is .* on record is"):
         store.fetch("model", sha256(b"weights").hexdigest())
 
 
@@ -94,7 +97,7 @@ def test_a_local_file_that_is_not_what_its_record_says_is_damaged(tmp_path):
     store = Store(str(tmp_path / "store"))
     store.write("whole/n/k/model", b"flipped")
     sums = {"model": sha256(b"weights").hexdigest()}
-    with pytest.raises(Damaged, match="whole/n/k/model differs from its sha256"):
+    with pytest.raises(DamagedFile, match="whole/n/k/model differs from its sha256"):
         Artifact(store, "n", "k", "d", "whole/n/k", ("model",), None, sums).path("model")
 
 
@@ -107,10 +110,10 @@ def test_copies_are_for_their_owner_alone(tmp_path, cache):
 
 
 def test_the_least_recently_used_copies_make_room(tmp_path):
-    copies = Copies(tmp_path / "copies", most=25)
+    copies = ContentCache(tmp_path / "copies", most=25)
 
     def add(name):
-        with copies.aside() as aside:
+        with copies.temporary_path() as aside:
             aside.write_bytes(b"0123456789")
             return copies.add(aside, f"digest-{name}", name)
 
@@ -153,7 +156,7 @@ def test_another_users_cache_is_left_alone(tmp_path, mode, at):
         folder.chmod(folder.stat().st_mode | 0o011)
     tmp_path.chmod(0o777)
     code = (
-        "import os, tempfile; from storage.fetched import working_folder\n"
+        "import os, tempfile; from storage.content_cache import working_folder\n"
         "os.setgid(65534); os.setuid(65534); print(working_folder('code'))"
     )
     env = os.environ | {"TMPDIR": str(tmp_path)}

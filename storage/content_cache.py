@@ -19,7 +19,7 @@ from storage.uris import expand_home
 
 log = logging.getLogger(__name__)
 
-MOST_BYTES = 20 * 2**30
+MAX_CACHE_BYTES = 20 * 2**30
 """What the copies may take together; the least recently used go first."""
 
 
@@ -28,7 +28,7 @@ def cache_folder() -> Path:
     return Path(expand_home(os.environ.get("REENACT_CACHE") or ".reenact/cache")).absolute()
 
 
-def version(uri: str, metadata: Mapping[object, object] | None) -> str:
+def object_version(uri: str, metadata: Mapping[object, object] | None) -> str:
     """A name for one state of a remote object, from what its store changes with the content: the ETag that S3
     and others give. "" where the store gives none, and only reading tells whether the object changed."""
     facts = {_text(name).lower(): _text(value) for name, value in (metadata or {}).items()}
@@ -48,9 +48,9 @@ def working_folder(name: str) -> Path:
 
 @cache
 def _working(within: Path, name: str, user: int) -> Path:
-    if takes_files(within / name, user):
+    if can_create_files(within / name, user):
         return within / name
-    if takes_files(within / f"{name}-{user}"):
+    if can_create_files(within / f"{name}-{user}"):
         return within / f"{name}-{user}"
     folder = _temporary(user) / name
     log.warning("the cache %s cannot be written; %s is used for now (REENACT_CACHE sets it)", within, folder)
@@ -58,7 +58,7 @@ def _working(within: Path, name: str, user: int) -> Path:
     return folder
 
 
-def takes_files(folder: Path, owner: int | None = None) -> bool:
+def can_create_files(folder: Path, owner: int | None = None) -> bool:
     """Whether files can be made in this folder, and it belongs to `owner`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def takes_files(folder: Path, owner: int | None = None) -> bool:
         return False
 
 
-def writable(folder: Path) -> bool:
+def is_writable(folder: Path) -> bool:
     """Whether this user may make files there, and the folder if it is missing; nothing is made."""
     there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
@@ -87,12 +87,12 @@ def _temporary(user: int) -> Path:
     return Path(tempfile.mkdtemp(prefix="reenact-"))
 
 
-class Copies:
+class ContentCache:
     """Files by content: <folder>/<content>/<file name>. Processes may share the folder."""
 
     def __init__(self, folder: Path | None = None, most: int | None = None):
         self.folder = folder or working_folder("fetched")
-        self.most = MOST_BYTES if most is None else most
+        self.most = MAX_CACHE_BYTES if most is None else most
 
     def find(self, content: str, name: str) -> Path | None:
         path = self.folder / content / name
@@ -101,7 +101,7 @@ class Copies:
         return path if path.is_file() and os.access(path, os.R_OK) else None
 
     @contextmanager
-    def aside(self) -> Iterator[Path]:
+    def temporary_path(self) -> Iterator[Path]:
         """A path for a copy in the making."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)  # a store's content is for those who may read the store
