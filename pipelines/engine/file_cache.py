@@ -52,12 +52,13 @@ class FileCache:
         with self._lock:  # another thread may add facts meanwhile
             if not self._dirty:
                 return
+            with contextlib.suppress(OSError):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
             held = {name: fact for name, fact in self._facts.items() if Path(name.split(_ABOUT)[0]).exists()}
             text = json.dumps({"form": FORM, "maker": self.maker, "facts": held})
             self._dirty = False
         aside = self.path.with_name(f".{self.path.name}.{os.getpid()}-{threading.get_ident()}")
         with contextlib.suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             aside.write_text(text)
             aside.replace(self.path)
         with contextlib.suppress(OSError):  # still there where it could not be finished or renamed

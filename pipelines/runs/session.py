@@ -62,6 +62,12 @@ class Session:
         """Source files as symbols; read only when a source file has changed."""
         return FileCache(cache_folder() / "files.json", _parser())
 
+    def parse(self, path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """A source file as symbols, found by its place in the project and its content: those of the checkout
+        serve the snapshot of it that a run executes."""
+        place = path.relative_to(ROOT).as_posix()
+        return self.parsed.get(self.parsed.path.parent, make, place, digest(path.read_text()))
+
     @cached_property
     def answers(self) -> FileCache:
         """What code each node runs, as long as no source file changes."""
@@ -79,7 +85,7 @@ class Session:
     @cached_property
     def environment(self) -> Environment:
         return Environment(
-            code=source(type(self.config), self.parsed.get, self.recall),
+            code=source(type(self.config), self.parse, self.recall),
             weights=lambda name: weight_files.pinned_sha256(self.store, find_weights(name)),
             tool=lambda name: resolve(TOOLS[name])(),
             package=self.package_version,
