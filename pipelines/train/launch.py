@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from pipelines.train.job import Job
     from pipelines.train.tables import Split
 
+_IN_PROCESS = threading.Lock()
+"""Held by a phase that trains in this process: the others wait, since torch's random numbers and threads are
+those of the process."""
 MAX_COUNTED = 1000
 """Clips of a split whose records are read to count those without sound; each costs a small read."""
 
@@ -167,7 +172,8 @@ def run_workers(ctx: Context, job: Job) -> None:
         run_config=place,
         torch_config=group(backend="nccl" if runtime.use_gpu else "gloo"),
     )
-    trainer.fit()
+    with nullcontext() if workers else _IN_PROCESS:
+        trainer.fit()
 
 
 def _check_room(workers: int, cpus: int, use_gpu: bool) -> None:
