@@ -1,11 +1,67 @@
 """What tests of several folders share."""
 
 import importlib.util
+import os
 import struct
+import subprocess
+import sys
+import time
 import zlib
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_wait_for_the_disk():
+    """What tests write need not outlive a power cut: each fsync takes milliseconds, each toy run sixty."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _file: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_cache(tmp_path_factory):
+    """One cache for all tests and all workers of a session: to parse the project's source anew takes seconds,
+    and so does compiling the copy of it that a run executes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REENACT_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def project_code():
+    """The project's source as keys see it, parsed and digested once: seconds, for those who ask."""
+    from pipelines.runs.session import source
+
+    return source()
+
+
+@pytest.fixture(scope="session")
+def import_server(tmp_path_factory):
+    """The executable of tests/storage/import_server.py, served while the session lasts."""
+    folder = tmp_path_factory.mktemp("import")
+    script = Path(__file__).parent / "storage/import_server.py"
+    argv = [sys.executable, str(script), str(folder / "socket"), str(folder / "python")]
+    path = os.pathsep.join([str(script.parents[2]), os.environ.get("PYTHONPATH", "")])
+    server = subprocess.Popen(argv, stdin=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path})
+    assert server.stdin is not None
+    until = time.monotonic() + 60
+    while not os.access(folder / "python", os.X_OK):
+        assert server.poll() is None, "the import server has ended"
+        assert time.monotonic() < until, "the import server did not start"
+        time.sleep(0.02)
+    yield folder / "python"
+    server.stdin.close()
+    server.wait(10)
+
+
+@pytest.fixture
+def quick_imports(import_server, monkeypatch):
+    """Weights are imported in processes that need not import torch first."""
+    monkeypatch.setattr(sys, "executable", str(import_server))
 
 
 @pytest.fixture(scope="session")

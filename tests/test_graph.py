@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +16,7 @@ from pipelines.config import load
 from pipelines.engine.fingerprint import entries
 from pipelines.errors import UserError
 from pipelines.graph import build, check_frames_from
-from pipelines.runs.session import ROOT, source
+from pipelines.runs.session import ROOT
 
 DEMO = ROOT / "configs/run/demo.yaml"
 CONFIG = load(DEMO).config
@@ -26,11 +27,15 @@ def graph():
     return build(CONFIG)
 
 
-CODE = source()
+@pytest.fixture(scope="module")
+def reached(graph, project_code):
+    """Node -> every symbol that its code reaches."""
 
+    @cache
+    def of(node: str) -> set[str]:
+        return set(project_code.closure(entries(graph[node], CONFIG, project_code)))
 
-def reached(graph, node: str) -> set[str]:
-    return set(CODE.closure(entries(graph[node], CONFIG, CODE)))
+    return of
 
 
 def test_the_nodes_are_those_of_the_design(graph):
@@ -62,42 +67,40 @@ def test_a_run_that_scores_several_sources_is_refused_before_headgan_trains():
         build(load(DEMO, ["eval.protocols.self.sources=2"]).config)
 
 
-def test_no_model_is_code_of_the_other(graph):
+def test_no_model_is_code_of_the_other(graph, reached):
     for mine, other in (("fsrt", "headgan"), ("headgan", "fsrt")):
         for node in graph.nodes:
             if node.split(".")[0] in ("train", "generate") and f".{mine}" in node:
-                assert not [s for s in reached(graph, node) if s.startswith(f"models.{other}")], node
+                assert not [s for s in reached(node) if s.startswith(f"models.{other}")], node
 
 
-def test_the_head_that_is_drawn_is_code_of_headgans_generation_alone(graph):
+def test_the_head_that_is_drawn_is_code_of_headgans_generation_alone(reached):
     head = "models.perception.head.default_head.load_analytic"
-    assert head in reached(graph, "generate.headgan.self")
-    assert head not in reached(graph, "generate.fsrt.self")
+    assert head in reached("generate.headgan.self")
+    assert head not in reached("generate.fsrt.self")
 
 
-def test_every_entry_is_found(graph):
+def test_every_entry_is_found(graph, reached):
     for node in graph:
-        assert reached(graph, node.name)
+        assert reached(node.name)
 
 
-def test_the_decoder_is_code_of_warmup_and_generation_but_not_of_the_detector(graph):
+def test_the_decoder_is_code_of_warmup_and_generation_but_not_of_the_detector(reached):
     decoder = "models.fsrt.network.Decoder"
-    assert decoder in reached(graph, "train.fsrt.warmup")
-    assert decoder in reached(graph, "generate.fsrt.self")
-    assert decoder not in reached(graph, "train.fsrt.keypoints")
+    assert decoder in reached("train.fsrt.warmup")
+    assert decoder in reached("generate.fsrt.self")
+    assert decoder not in reached("train.fsrt.keypoints")
 
 
-def test_preprocessing_reaches_no_model_and_training_no_stage(graph):
+def test_preprocessing_reaches_no_model_and_training_no_stage(reached):
     for node in ("clips", "keypoints.main", "fit3dmm.main", "speech.main"):
-        assert not [s for s in reached(graph, node) if s.startswith(("models.fsrt", "pipelines.train"))]
-    assert not [s for s in reached(graph, "train.fsrt.warmup") if s.startswith("pipelines.preprocess")]
+        assert not [s for s in reached(node) if s.startswith(("models.fsrt", "pipelines.train"))]
+    assert not [s for s in reached("train.fsrt.warmup") if s.startswith("pipelines.preprocess")]
 
 
-def test_a_new_line_in_a_lookup_table_is_nobodys_code(graph):
+def test_a_new_line_in_a_lookup_table_is_nobodys_code(graph, reached):
     for node in graph:
-        assert not {"models.MODELS", "models.perception.NETS", "storage.codecs.CODECS"} & reached(
-            graph, node.name
-        )
+        assert not {"models.MODELS", "models.perception.NETS", "storage.codecs.CODECS"} & reached(node.name)
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in (ROOT / "configs/run").glob("*.yaml")))
@@ -205,9 +208,9 @@ def test_no_version_of_a_tool_brings_a_corpus_again():
     assert "download.section_margin" in cut.config
 
 
-def test_a_metric_is_no_code_of_training(graph):
+def test_a_metric_is_no_code_of_training(reached):
     """Validation's figures are to look at: a change of them must not retrain."""
-    assert not [name for name in reached(graph, "train.fsrt.warmup") if name.startswith("pipelines.eval")]
+    assert not [name for name in reached("train.fsrt.warmup") if name.startswith("pipelines.eval")]
 
 
 def test_a_phase_that_the_run_drops_is_no_node():
@@ -326,38 +329,38 @@ NO_MATTER = {
 }
 
 
-def libraries(node) -> set[str]:
+def libraries(node, reached, project_code) -> set[str]:
     """Distributions that a node's code calls."""
     found = set()
-    for place in CODE.closure(entries(node, CONFIG, CODE)):
+    for place in reached(node.name):
         module, _, name = place.rpartition(".")
-        refs = CODE.module(module).symbols[name].text.refs
+        refs = project_code.module(module).symbols[name].text.refs
         found |= {ref.target[1:].split(".")[0] for ref in refs if ref.target[0] == "="}
     ours = {"pipelines", "models", "storage", *sys.stdlib_module_names, *MACHINERY}
     return {DISTRIBUTIONS.get(top, top) for top in found - ours}
 
 
-def test_every_library_that_computes_for_a_node_is_in_its_key(graph):
+def test_every_library_that_computes_for_a_node_is_in_its_key(graph, reached, project_code):
     for node in graph:
         no_matter = NO_MATTER.get(node.name.split(".")[0], set())
-        assert libraries(node) - no_matter <= set(node.packages), node.name
+        assert libraries(node, reached, project_code) - no_matter <= set(node.packages), node.name
 
 
-def test_who_reads_frames_has_their_decoder_in_its_key(graph):
+def test_who_reads_frames_has_their_decoder_in_its_key(graph, reached):
     for node in graph:
         if any("frames" in read.fields for read in node.reads.values()):
             generated = all(
                 r.node.startswith("generate.") for r in node.reads.values() if "frames" in r.fields
             )
             assert ("pillow" if generated else "simplejpeg") in node.packages, node.name
-            assert "storage.frame_codec.decode_image" in reached(graph, node.name), node.name
+            assert "storage.frame_codec.decode_image" in reached(node.name), node.name
     stored = build(load(DEMO, ["clips.frames.codec=h264"]).config)
     assert "av" in stored["train.fsrt.warmup"].packages
     assert "simplejpeg" not in stored["train.fsrt.warmup"].packages
 
 
-def test_the_loop_is_code_of_training_and_what_starts_and_watches_it_is_not(graph):
-    code = reached(graph, "train.fsrt.warmup")
+def test_the_loop_is_code_of_training_and_what_starts_and_watches_it_is_not(reached):
+    code = reached("train.fsrt.warmup")
     assert {"pipelines.train.updates.train_step", "pipelines.train.optim.learning_rate"} <= code
     assert not [
         s
@@ -371,7 +374,5 @@ def test_the_loop_is_code_of_training_and_what_starts_and_watches_it_is_not(grap
     [("clips", "pipelines.media.decoding"), ("download", "pipelines.media.container"),
      ("generate.codec.self", "pipelines.media.mp4_bytes")],
 )  # fmt: skip
-def test_what_media_imports_only_when_it_is_used_is_in_the_key_all_the_same(node, module):
-    config = load(DEMO).config
-    reached = CODE.closure(entries(build(config)[node], config, CODE))
-    assert module in {name.rpartition(".")[0] for name in reached}
+def test_what_media_imports_only_when_it_is_used_is_in_the_key_all_the_same(reached, node, module):
+    assert module in {name.rpartition(".")[0] for name in reached(node)}

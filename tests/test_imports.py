@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,9 +38,18 @@ MIRRORED = 0.9
 HEAVY = ("torch", "ray", "mlflow", "av", "dlib", "scipy", "webdataset", "yt_dlp", "transformers")
 
 
+SOURCES = [path for top in ("pipelines", "models", "storage") for path in sorted((ROOT / top).rglob("*.py"))]
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
 def imported(path: Path) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -56,10 +66,6 @@ def test_imports_run_one_way(folder):
         if name.split(".")[0] in FORBIDDEN[folder]
     }
     assert not wrong
-
-
-SOURCES = [path for top in ("pipelines", "models", "storage") for path in sorted((ROOT / top).rglob("*.py"))]
-TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
 
 
 @pytest.mark.parametrize("library", ONLY_IMPORTERS)
@@ -115,8 +121,8 @@ def test_files_and_functions_are_short():
     ]
     functions = [
         f"{path.relative_to(ROOT)}:{node.name}: {node.end_lineno - node.lineno + 1}"
-        for path, tree in TREES.items()
-        for node in ast.walk(tree)
+        for path in SOURCES
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and node.end_lineno is not None
         and node.end_lineno - node.lineno + 1 > LONGEST_FUNCTION
@@ -142,7 +148,7 @@ def test_planning_imports_nothing_heavy(tmp_path):
         "try: main(['plan', 'configs/run/demo.yaml'])\nexcept SystemExit as e: assert not e.code, e.code\n"
         f"print('LOADED', [m for m in {HEAVY!r} if m in sys.modules])"
     )
-    env = os.environ | {"REENACT_STORE": str(tmp_path / "store"), "REENACT_CACHE": str(tmp_path / "cache")}
+    env = os.environ | {"REENACT_STORE": str(tmp_path / "store")}
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, env=env, capture_output=True, text=True, check=False
     )
@@ -154,8 +160,7 @@ def test_no_file_is_left_empty_handed():
     """Every module of ours but a package's __init__ opens with what it is for."""
     silent = [
         str(path.relative_to(ROOT))
-        for top in ("pipelines", "models", "storage")
-        for path in (ROOT / top).rglob("*.py")
-        if path.stat().st_size and not ast.get_docstring(ast.parse(path.read_text()))
+        for path in SOURCES
+        if path.stat().st_size and not ast.get_docstring(tree(path))
     ]
     assert not silent

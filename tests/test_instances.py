@@ -9,15 +9,14 @@ from pipelines.engine.fingerprint import Environment, fingerprint
 from pipelines.engine.keys import digest
 from pipelines.errors import UserError
 from pipelines.graph import build
-from pipelines.runs.session import source
 
 RUN = Path(__file__).with_name("e2e") / "instances.yaml"
 PHASES = ("keypoints", "warmup", "perceptual", "adversarial")
 
 
 @pytest.fixture(scope="module")
-def environment():
-    return Environment(source(), weights=lambda name: name, tool=lambda name: name)
+def environment(project_code):
+    return Environment(project_code, weights=lambda name: name, tool=lambda name: name)
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,13 @@
 """The README: every command in it is one that exists, with options it takes; those that only plan are run."""
 
-import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from pipelines.cli.main import main
 
@@ -55,7 +54,7 @@ def test_every_target_is_in_the_makefile(line):
 
 
 @pytest.mark.parametrize("line", [c for c in COMMANDS if re.match(r"reenact (run|plan) ", c)])
-def test_every_run_file_with_its_settings_plans(line, tmp_path):
+def test_every_run_file_with_its_settings_plans(line, tmp_path, monkeypatch):
     """With the paths of the examples made, since planning reads them."""
     words = shlex.split(line)[1:]
     videos, csv = tmp_path / "videos", tmp_path / "vox.csv"
@@ -68,11 +67,11 @@ def test_every_run_file_with_its_settings_plans(line, tmp_path):
     words = ["plan", *words[1:]]
     for old, new in swap.items():
         words = [word.replace(f"={old}", f"={new}") for word in words]
-    env = os.environ | {"REENACT_STORE": str(tmp_path / "store"), "REENACT_CACHE": str(tmp_path / "cache")}
-    argv = [sys.executable, "-m", "pipelines.cli.main", *words]
-    done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "nodes to run" in done.stdout
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("REENACT_STORE", str(tmp_path / "store"))
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    assert "nodes to run" in done.output
 
 
 def test_the_tree_names_every_module():

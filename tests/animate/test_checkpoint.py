@@ -12,7 +12,6 @@ def test_a_run_gives_its_last_trained_phase_and_its_way_of_cropping(
     checkpoint, tmp_path, monkeypatch, messages
 ):
     monkeypatch.setenv("REENACT_STORE", str(tmp_path / "store"))
-    monkeypatch.setenv("REENACT_CACHE", str(tmp_path / "cache"))
     run = Path(__file__).parents[2] / "configs" / "run" / "demo.yaml"
     with pytest.raises(UserError, match=r"no phase of fsrt .*reenact run"):
         checkpoints.from_run(run, (), None, messages.append)

@@ -47,9 +47,10 @@ def cluster(tmp_path_factory):
 def run_on_ray(cluster):
     executor, packages = cluster
 
-    def run(project):
+    def run(project, *nodes):
+        """These nodes of the toy graph, by default all: each keyed node starts workers of its own."""
         (packages / project.package).symlink_to(project.folder)
-        return Runner(project.planner(), executor, "run").run()
+        return Runner(project.planner(), executor, "run").run(set(nodes) or None)
 
     return run
 
@@ -67,7 +68,7 @@ def test_a_unit_that_kills_its_worker_is_rejected_after_two_tries_and_the_run_en
     project.values({k: i for i, k in enumerate("abcdef")})
     guard = '    if row["value"] < 0:'
     project.edit("nodes", guard, f'    if row["value"] == 3:\n        import os; os._exit(9)\n{guard}')
-    outcome = run_on_ray(project)
+    outcome = run_on_ray(project, "listing", "double")
     assert not outcome.failed
     rows = {r.unit: r for r in outcome.plans["double"].artifact.manifest()}
     assert (rows["d"].status, rows["d"].code) == ("rejected", "crashed")
@@ -77,9 +78,8 @@ def test_a_unit_that_kills_its_worker_is_rejected_after_two_tries_and_the_run_en
 
 def test_broken_code_on_ray_names_the_unit_and_ends_the_run(project, run_on_ray):
     project.values({"a": 1, "b": 666})
-    failed = run_on_ray(project).failed
+    failed = run_on_ray(project, "listing", "double").failed
     told = "\n".join("".join(traceback.format_exception(e)) for e in failed.values())
-    # a node beside the broken one, under way when it failed, is cancelled, and stands elsewhere
     (error,) = failed.values()
     assert isinstance(error, CodeError), told
     assert "double: unit b: KeyError: 'a bug'" in str(error)
@@ -268,7 +268,7 @@ def born():
     begin = dict(one.partition("=")[::2] for one in Path("/proc/self/environ").read_text().split("\\0"))
     return [begin.get(name) for name in NAMES]
 '''.replace("NAMES", repr(sorted(ONE_THREAD))))  # fmt: skip
-    assert not run_on_ray(project).failed
+    assert not run_on_ray(project, "listing", "double").failed
     assert {line for line in project.did() if line.startswith("double")} == {f"double {['1'] * 4}"}
 
 

@@ -115,8 +115,7 @@ def test_without_any_folder_for_sockets_one_line_says_what_to_set(monkeypatch):
 
 def test_a_run_whose_ray_is_gone_says_so_in_a_line_and_is_recorded_as_failed(tmp_path):
     mine = {"RAY_ADDRESS": "127.0.0.1:9", "REENACT_STORE": str(tmp_path / "store"),
-            "REENACT_CACHE": str(tmp_path / "cache"), "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}  # fmt: skip
+            "MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}  # fmt: skip
     argv = [sys.executable, "-m", "pipelines.cli.main", "run", str(MICRO), "--only", "download"]
     done = subprocess.run(argv, env=os.environ | mine, capture_output=True, text=True, check=False)
     assert done.returncode == 2

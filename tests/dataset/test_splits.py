@@ -86,8 +86,8 @@ def test_only_nodes_that_need_a_split_ask_for_it(videos, tmp_path):
     assert sentence(DataConfig()) == ""
 
 
-def test_plan_says_it_in_a_line_and_run_stops_before_work(videos, tmp_path, monkeypatch):
-    monkeypatch.delenv("REENACT_CACHE")  # the code's own symbols take seconds to find anew
+def test_plan_says_it_in_a_line_and_run_stops_before_work(videos, tmp_path, monkeypatch, shared_cache):
+    monkeypatch.setenv("REENACT_CACHE", str(shared_cache))  # the code's symbols take seconds to find anew
     given = ["configs/run/folder_tiny.yaml", "--set", f"data.main.folder.path={videos}"]
     given += ["--set", f"runtime.store={tmp_path / 'store'}"]
     planned = CliRunner().invoke(main, ["plan", *given])

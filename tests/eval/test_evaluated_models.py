@@ -68,6 +68,7 @@ def recordings_of_a_store(tmp_path):
     return SimpleNamespace(store=Store(str(tmp_path / "store")))
 
 
+@pytest.mark.usefixtures("quick_imports")
 def test_released_weights_are_published_as_a_checkpoint_that_drives(
     net, tmp_path, recordings_of_a_store, make_context
 ):

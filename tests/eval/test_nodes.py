@@ -10,7 +10,7 @@ from pipelines.engine.fingerprint import Environment, entries, fingerprint
 from pipelines.errors import UserError
 from pipelines.eval import features, metrics
 from pipelines.graph import build
-from pipelines.runs.session import ROOT, source
+from pipelines.runs.session import ROOT
 
 DEMO = ROOT / "configs/run/demo.yaml"
 CROSS = (
@@ -55,18 +55,19 @@ def test_a_metric_that_is_new_changes_features_score_and_report_alone(graph, mon
     assert changed == {f"score.{method}.self" for method in ("fsrt", "headgan", "copy_source", "codec")}
 
 
-def test_no_metric_is_code_of_generation_or_of_features(graph):
-    code, config = source(), load(DEMO).config
+def test_no_metric_is_code_of_generation_or_of_features(graph, project_code):
+    config = load(DEMO).config
     for node in graph:
         if node.name.split(".")[0] in ("pairs", "generate", "features"):
-            closure = code.closure(entries(node, config, code))
+            closure = project_code.closure(entries(node, config, project_code))
             assert not [s for s in closure if s.startswith(("pipelines.eval.metrics", "pipelines.eval.rec"))]
 
 
-def test_a_caption_is_code_of_the_report_alone(graph):
-    code, config = source(), load(DEMO).config
+def test_a_caption_is_code_of_the_report_alone(graph, project_code):
+    config = load(DEMO).config
     words = "pipelines.eval.captions.column_titles"
-    assert [n.name for n in graph if words in code.closure(entries(n, config, code))] == ["report"]
+    readers = [n.name for n in graph if words in project_code.closure(entries(n, config, project_code))]
+    assert readers == ["report"]
 
 
 def test_a_protocol_without_a_truth_is_generated_and_shown_but_not_scored():
@@ -113,13 +114,12 @@ def test_frames_of_other_code_are_a_method_beside_the_models():
     assert "self/theirs/score" in graph["report"].reads
 
 
-def test_the_folder_of_other_frames_is_in_no_key():
-    code = source()
+def test_the_folder_of_other_frames_is_in_no_key(project_code):
     keys = []
     for path in ("/frames", "/elsewhere"):
         config = load(DEMO, [f"eval.methods.theirs.folder={path}"]).config
         node = replace(build(config)["generate.theirs.self"], inputs=None)  # the files' content
-        keys.append(fingerprint(node, config, Environment(code)))
+        keys.append(fingerprint(node, config, Environment(project_code)))
     assert keys[0] == keys[1]
 
 

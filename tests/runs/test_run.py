@@ -13,7 +13,6 @@ DEMO = Path(__file__).parents[2] / "configs/run/demo.yaml"
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     monkeypatch.setenv("REENACT_STORE", str(tmp_path / "store"))
-    monkeypatch.setenv("REENACT_CACHE", str(tmp_path / "cache"))
 
     def run(*sets, **options):
         return run_pipeline(DEMO, sets, Console([].append, [].append), **options)

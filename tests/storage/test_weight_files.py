@@ -14,6 +14,8 @@ from storage import locations, weight_files
 from storage.errors import InvalidInput, StoreError
 from storage.files import Store
 
+pytestmark = pytest.mark.usefixtures("quick_imports")
+
 
 @pytest.fixture
 def store(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -71,11 +71,15 @@ class FakeFamily:
         return self.samples[key]["frames"][list(indices)]
 
 
-@pytest.fixture
-def family() -> FakeFamily:
+def make_family() -> FakeFamily:
     """Three identities, the last with one clip, the others with two."""
     names = [f"id{i}#rec{i}-{c}#000000#{LENGTH:06d}" for i in range(3) for c in range(1 + (i < 2))]
     return FakeFamily({name: make_clip(n) for n, name in enumerate(names)})
+
+
+@pytest.fixture
+def family() -> FakeFamily:
+    return make_family()
 
 
 @dataclass
@@ -196,7 +200,14 @@ class Lab:
         return artifact
 
 
+@pytest.fixture(scope="module")
+def make_lab(tmp_path_factory) -> Iterator[Callable[[], Lab]]:
+    """Labs for fixtures of a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.train.job.landmark_finder", no_landmarks)  # seconds a validation
+        yield lambda: Lab(tmp_path_factory.mktemp("lab"), make_family())
+
+
 @pytest.fixture
-def lab(tmp_path, family, monkeypatch) -> Lab:
-    monkeypatch.setattr("pipelines.train.job.landmark_finder", no_landmarks)  # seconds a validation
+def lab(tmp_path, family, make_lab) -> Lab:
     return Lab(tmp_path, family)

@@ -36,9 +36,15 @@ def broken_at(monkeypatch, step: int, error: Exception) -> None:
     monkeypatch.setattr(loop, "train_step", train_step)
 
 
-def test_a_killed_run_ends_where_an_uninterrupted_one_does(lab, monkeypatch):
-    lab.keypoints()
-    straight = lab.run(lab.context("warmup", ema=EMA))
+@pytest.fixture(scope="module")
+def trained(make_lab):
+    """A detector, and a warmup from it with a running mean: its context, and all that it published."""
+    lab = make_lab()
+    return lab.keypoints(), lab.run(lab.context("warmup", ema=EMA))
+
+
+def test_a_killed_run_ends_where_an_uninterrupted_one_does(lab, trained, monkeypatch):
+    lab.inputs["train.fsrt.keypoints"], straight = trained
     with monkeypatch.context() as patch:
         broken_at(patch, 5, RuntimeError("power cut"))
         with pytest.raises(RuntimeError, match="power cut"):
@@ -79,11 +85,10 @@ def test_a_shorter_run_leaves_what_an_interrupted_longer_one_has_done(lab, monke
     assert shorter.scratch == f"{longer.scratch}/steps-3"
 
 
-def test_what_a_phase_publishes(lab):
-    artifact = lab.keypoints()
+def test_what_a_phase_publishes(trained):
+    artifact, context = trained
     state = load_file(artifact.path("model.safetensors"))
     assert {name.split(".")[0] for name in state} == {"kp_detector"}
-    context = lab.run(lab.context("warmup"))
     assert sorted(p.name for p in context.out.iterdir()) == sorted(
         (*FILES, "best.safetensors", "metrics.jsonl", "samples.png")
     )
@@ -96,9 +101,8 @@ def test_what_a_phase_publishes(lab):
     assert all(torch.equal(tensor, started[name]) for name, tensor in frozen.items())
 
 
-def test_the_running_mean_is_published_beside_its_part(lab):
-    lab.keypoints()
-    context = lab.run(lab.context("warmup", ema=EMA))
+def test_the_running_mean_is_published_beside_its_part(trained):
+    context = trained[1]
     state, model = (load_file(context.out / name) for name in (FILES[1], FILES[0]))
     name = "per_patch_linear.weight"
     assert torch.equal(model[f"encoder.{name}"], state[f"net.encoder.{name}"])
@@ -107,9 +111,8 @@ def test_the_running_mean_is_published_beside_its_part(lab):
     assert torch.equal(inference_weights(model)[f"encoder.{name}"], model[f"encoder_ema.{name}"])
 
 
-def test_figures_reach_the_run_as_they_appear(lab):
-    lab.keypoints()
-    context = lab.run(lab.context("warmup"))
+def test_figures_reach_the_run_as_they_appear(trained):
+    context = trained[1]
     by_step = {}
     for step, values in context.seen["metrics"]:
         by_step.setdefault(step, {}).update(values)

@@ -27,17 +27,24 @@ def put(store, weights_id, file, folder):
     store.put(folder / "converted.safetensors", locations.weights_path(weights_id, "safetensors"))
 
 
-@pytest.fixture
-def imported(lab, tmp_path):
-    """Files in the authors' layout in the store, made from a model that was trained here -> its folder."""
+@pytest.fixture(scope="module")
+def trained(make_lab):
+    """A model that was trained here, and a store that holds its weights as if its authors had sent them."""
+    lab = make_lab()
     lab.keypoints()
-    trained = lab.run(lab.context("warmup", steps=2))
-    export(trained.out / "model.safetensors", tmp_path / "files")
-    lab.store = Store(str(tmp_path / "store"))
+    out = lab.run(lab.context("warmup", steps=2)).out
+    export(out / "model.safetensors", lab.folder / "files")
+    store = Store(str(lab.folder / "store"))
     for weights_id, name in FILES.items():
-        put(lab.store, weights_id, tmp_path / "files" / name, tmp_path)
-    del lab.inputs["train.fsrt.keypoints"]
-    return trained.out
+        put(store, weights_id, lab.folder / "files" / name, lab.folder)
+    return out, store
+
+
+@pytest.fixture
+def imported(lab, trained):
+    """Such weights in the store -> the folder of the model that they are of."""
+    out, lab.store = trained
+    return out
 
 
 def test_a_phase_starts_from_released_weights(lab, imported):

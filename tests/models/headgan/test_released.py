@@ -31,17 +31,17 @@ from tests.models.one_pass import with_update
 SIZES = DiscriminatorConfig(width=4, max_width=8, mouth_size=16)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def arch(nano):
     return replace(nano, residual=True, mask=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def section(arch):
     return HeadGanConfig(net=arch, discriminators=SIZES)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def net(arch):
     whole = Generator(arch)
     whole.image_discriminator = image_discriminator(SIZES)
@@ -49,11 +49,11 @@ def net(arch):
     return whole
 
 
-@pytest.fixture
-def files(net, tmp_path):
-    paths = {}
+@pytest.fixture(scope="module")
+def files(net, tmp_path_factory):
+    folder, paths = tmp_path_factory.mktemp("released"), {}
     for name, tensors in published(net.state_dict()).items():
-        paths[name] = tmp_path / f"{name}.safetensors"
+        paths[name] = folder / f"{name}.safetensors"
         save_file(tensors, paths[name])
     return paths
 

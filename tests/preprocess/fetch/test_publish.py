@@ -10,7 +10,6 @@ from pipelines.cluster.runtime import RuntimeConfig
 from pipelines.engine import packs
 from pipelines.engine.packs import PackJob, UnitJob, build_pack
 from pipelines.preprocess.download import DownloadConfig, fetch
-from pipelines.runs.session import source
 from storage import locations
 from storage.families import read_pack_record, read_sample
 from storage.files import Store
@@ -85,7 +84,8 @@ def test_the_same_video_by_another_way_has_the_same_bytes(server, publish, noise
     assert len(hashes) == 1
 
 
-def test_an_edited_renderer_fetches_nothing_again():
-    reached = {name.rpartition(".")[0] for name in source().closure(["pipelines.preprocess.download:fetch"])}
+def test_an_edited_renderer_fetches_nothing_again(project_code):
+    closure = project_code.closure(["pipelines.preprocess.download:fetch"])
+    reached = {name.rpartition(".")[0] for name in closure}
     assert "pipelines.media.container" in reached
     assert not [module for module in reached if "synthetic" in module or module.startswith("models")]
