@@ -226,6 +226,10 @@ class Family:
         """Number of frames of a clip, from the index alone."""
         return self._place(key).sample.frames
 
+    def fields(self, key: str) -> list[str]:
+        """Those that a sample has, from the index alone."""
+        return [member.field for member in self._place(key).sample.members]
+
     def recording_of(self, key: str) -> str:
         return self._place(key).unit
 

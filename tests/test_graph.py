@@ -44,6 +44,7 @@ def test_the_nodes_are_those_of_the_design(graph):
         "train.fsrt.keypoints", "train.fsrt.warmup", "train.fsrt.perceptual", "train.fsrt.adversarial",
         "train.headgan.adversarial", "train.headgan.decay", "pairs.self",
         *(f"generate.{method}.self" for method in ("truth", "copy_source", "codec", "fsrt", "headgan")),
+        *(f"samples.{model}.self" for model in ("fsrt", "headgan")),
         *(f"features.{method}.self.landmarks.dlib68"
           for method in ("fsrt", "headgan", "truth", "copy_source", "codec")),
         *(f"score.{method}.self" for method in ("fsrt", "headgan", "copy_source", "codec")), "report",
@@ -325,6 +326,7 @@ NO_MATTER = {
     "generate": {"av"},  # it decodes frames that are stored in another way than this run's
     "features": {"simplejpeg", "av"},
     "score": {"simplejpeg", "av"},
+    "samples": {"simplejpeg", "av"},
     "report": {"scipy", "simplejpeg"},  # it reads what the metrics gave
 }
 

@@ -56,7 +56,7 @@ def test_a_changed_instance_concerns_its_readers_alone(keys):
     before, after = keys(), keys("fits.algorithm1.alignments=3")
     changed = {name for name in before if before[name] != after[name]}
     assert "fit3dmm.algorithm1" in changed
-    evaluation = ("pairs", "generate", "features", "score", "report")
+    evaluation = ("pairs", "generate", "samples", "features", "score", "report")
     others = {name for name in changed if not name.startswith(evaluation)}
     trained = {"train.headgan_b.adversarial", "train.headgan_b.decay"}
     assert others == {"fit3dmm.algorithm1", *trained}

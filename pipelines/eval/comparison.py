@@ -9,9 +9,9 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from pipelines.eval import comparison_roles as roles
-from pipelines.eval.methods import BASELINES, COPY, DRIVING, TRUTH, Method
+from pipelines.eval.methods import BASELINES, COPY, Method
 from pipelines.eval.metrics import METRICS
-from pipelines.eval.pairs import ABOUT, About, evenly
+from pipelines.eval.pairs import ABOUT, About
 from pipelines.eval.records import (
     Bootstrap,
     Difference,
@@ -24,8 +24,9 @@ from pipelines.eval.records import (
     shared_records,
     states_of,
 )
-from pipelines.eval.samples import SampleFrames, Samples, make_samples
-from pipelines.eval.score import Summary, about_method, read_summary, read_values
+from pipelines.eval.sample_frames import read_samples
+from pipelines.eval.samples import Samples, make_samples
+from pipelines.eval.score import Summary, read_summary, read_values
 
 if TYPE_CHECKING:
     from pipelines.eval.config import ReportConfig
@@ -83,11 +84,10 @@ def read_comparisons(inputs: Mapping[str, Artifact], config: ReportConfig) -> li
 
 def read_comparison(name: str, inputs: Mapping[str, Artifact], config: ReportConfig) -> Comparison:
     about = About(**json.loads(inputs[roles.pairs(name)].path(ABOUT).read_text()))
-    generated = roles.of_protocol(inputs, name, roles.GENERATED)
+    shown = roles.of_protocol(inputs, name, roles.SAMPLES)
     scores = roles.of_protocol(inputs, name, roles.SCORE)
-    models = [method for method in generated if method not in (*BASELINES, TRUTH, DRIVING)]
+    models, frames = list(shown), {model: read_samples(artifact) for model, artifact in shown.items()}
     bootstrap = Bootstrap(resamples=config.resamples, seed=config.seed)
-    provenance = {model: about_method(generated[model].family())["provenance"] for model in models}
     values = {method: read_values(scores[method]) for method in (*models, *BASELINES) if method in scores}
     summaries = {method: read_summary(artifact) for method, artifact in scores.items()}
     methods = [Method(name=name, kind=summaries[name].kind, provenance=summaries[name].provenance)
@@ -99,7 +99,7 @@ def read_comparison(name: str, inputs: Mapping[str, Artifact], config: ReportCon
         name=name,
         about=about,
         models=models,
-        provenance=provenance,
+        provenance={model: frames[model].provenance for model in models},
         summaries=summaries,
         own=[
             record
@@ -109,7 +109,9 @@ def read_comparison(name: str, inputs: Mapping[str, Artifact], config: ReportCon
         shared=shared_records(values, methods, metrics, about.protocol, bootstrap),
         differences=_differences(values, models, metrics, bootstrap),
         spread=_spread(values, metrics),
-        samples={model: _samples(model, provenance[model], generated, about, config) for model in models},
+        samples={
+            model: make_samples(model, frames[model], about.has_truth, config.videos) for model in models
+        },
     )
 
 
@@ -140,22 +142,3 @@ def _spread(
             of_pairs = (finite(METRICS[name].compute(state)) for state in states_of(rows, keep).values())
             found[method, name] = [value for value in of_pairs if value is not None]
     return found
-
-
-def _samples(
-    model: str,
-    provenance: Mapping[str, str],
-    generated: Mapping[str, Artifact],
-    about: About,
-    config: ReportConfig,
-) -> Samples:
-    real = generated[TRUTH if about.has_truth else DRIVING].family()
-    frames = SampleFrames(
-        generated=generated[model].family(),
-        source=generated[COPY].family(),
-        driving=real,
-        has_truth=about.has_truth,
-    )
-    return make_samples(
-        model, provenance, frames, evenly(frames.generated.keys, config.grid_pairs), config.videos
-    )

@@ -1,5 +1,5 @@
-"""Roles of the report's inputs: `<protocol>/pairs`, `<protocol>/<method>/generated`,
-`<protocol>/<method>/score`."""
+"""Roles of the report's inputs: `<protocol>/pairs`, `<protocol>/<method>/score`,
+`<protocol>/<model>/samples`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PAIRS, GENERATED, SCORE = "pairs", "generated", "score"
+PAIRS, SAMPLES, SCORE = "pairs", "samples", "score"
 
 
 def pairs(protocol: str) -> str:
     return f"{protocol}/{PAIRS}"
 
 
-def generated(protocol: str, method: str) -> str:
-    return f"{protocol}/{method}/{GENERATED}"
+def samples(protocol: str, method: str) -> str:
+    return f"{protocol}/{method}/{SAMPLES}"
 
 
 def score(protocol: str, method: str) -> str:
@@ -29,7 +29,7 @@ def protocols(inputs: Mapping[str, object]) -> list[str]:
 
 
 def of_protocol(inputs: Mapping[str, T], protocol: str, kind: str) -> dict[str, T]:
-    """Method -> its input of one kind, GENERATED or SCORE."""
+    """Method -> its input of one kind, SAMPLES or SCORE."""
     found = {}
     for role, one in inputs.items():
         match role.split("/"):

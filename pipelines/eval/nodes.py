@@ -1,11 +1,13 @@
 """The nodes of evaluation, for pipelines/graph.py:
 
   pairs.P ─┬─ generate.METHOD.P ─┬─ features.METHOD.P.FEATURE ─┐
-           │                     ├─ score.METHOD.P ────────────┴─ report
-           └─ generate.truth.P ──┴─ features.truth.P.FEATURE
+           │                     ├─ score.METHOD.P ────────────┼─ report
+           └─ generate.truth.P ──┼─ features.truth.P.FEATURE   │
+                                 └─ samples.METHOD.P ──────────┘
 
 P is a protocol of the run. Methods are its models and the baselines; the truth has frames and features, and
-is scored against nobody. Only the features that a metric of the run reads are there.
+is scored against nobody. Samples are frames that the report shows of a model, or of a method of other code.
+Only the features that a metric of the run reads are there.
 """
 
 from __future__ import annotations
@@ -101,11 +103,12 @@ class _ProtocolNodes:
                     if not method.protocols or self.name in method.protocols]  # fmt: skip
         for method in external:
             self._external(method)
-        methods = [*(model.name for model in self.models), *external, *others]
+        shown = [*(model.name for model in self.models), *external]
+        methods = [*shown, *others]
         found = {roles.pairs(self.name): Read(self._at("pairs"), ("id",))}
-        found |= {
-            roles.generated(self.name, one): Read(self._at("generate", one), (FRAMES,)) for one in methods
-        }
+        for method in shown:
+            self._samples(method)
+            found[roles.samples(self.name, method)] = Read(self._at("samples", method), ("samples",))
         if self.has_truth:
             features = self._features(methods)
             for method in (one for one in methods if one != TRUTH):
@@ -225,6 +228,18 @@ class _ProtocolNodes:
                                    missing_weights="skip")
                 # fmt: on
         return features
+
+    def _samples(self, method: str) -> None:
+        driving = TRUTH if self.has_truth else DRIVING
+        sources = {"generated": method, "source": COPY, "driving": driving}
+        # fmt: off
+        self.run.whole(self._at("samples", method), "eval.sample_frames:publish_samples",
+                       stage=f"samples.{self._stage_of(method)}", resources={}, reads_codec=GENERATED,
+                       reads={role: Read(self._at("generate", one), (FRAMES,))
+                              for role, one in sources.items()},
+                       writes=("samples",),
+                       config={name: f"report.{name}" for name in ("grid_pairs", "videos")})
+        # fmt: on
 
     def _score(self, method: str, features: list[str]) -> None:
         reads = {

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from typing import Protocol as Interface
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from models.provenance import describe
 from pipelines.eval.features import FEATURES, FRAMES
 from pipelines.eval.methods import Kind, Method
 from pipelines.eval.metrics import METRICS, Metric
+from pipelines.eval.pair_family import Family, about_method
 from pipelines.eval.records import FrameValues, own_records
 
 if TYPE_CHECKING:
@@ -34,14 +34,6 @@ PAIRS_IN_A_TASK = 4
 PARALLEL = 4
 """Tasks handed to Ray at a time; it runs as many of them as there are processors."""
 VALUES, SUMMARY, RECORDS = "values.parquet", "summary.json", "metrics.json"
-
-
-class Family(Interface):
-    """What is used of storage.families.Family."""
-
-    @property
-    def keys(self) -> list[str]: ...
-    def read(self, key: str, fields: Sequence[str] | None = None, /) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,13 +171,6 @@ def frame_values(metric: Metric, pair: str, method: PairFeatures, truth: PairFea
         undetected = int((~np.isfinite(prediction.reshape(len(prediction), -1)).all(axis=1)).sum())
     values = metric.per_frame(prediction, target)
     return FrameValues(pair=pair, metric=metric.name, values=values, undetected=undetected)
-
-
-def about_method(generated: Family) -> dict[str, Any]:
-    """What the samples of a method say of it: `provenance` and `image_size`."""
-    nothing = {"provenance": {}, "image_size": None}
-    first = generated.read(generated.keys[0]) if generated.keys else {}
-    return nothing | first.get("method", {})
 
 
 def frame_count(values: Sequence[FrameValues]) -> int:

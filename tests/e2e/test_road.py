@@ -14,7 +14,7 @@ KEYED = ("download", "clips", "keypoints", "fit3dmm", "speech")
 def scored(model: str) -> set[str]:
     """The nodes that follow a model's last phase."""
     features = f"features.{model}.self.landmarks.dlib68"
-    return {f"generate.{model}.self", features, f"score.{model}.self", "report"}
+    return {f"{stage}.{model}.self" for stage in ("generate", "samples", "score")} | {features, "report"}
 
 
 AFTER_TRAINING = scored("fsrt")
@@ -78,7 +78,7 @@ def test_a_metric_less_scores_anew_and_generates_nothing(micro):
 def test_another_size_generates_anew_and_trains_nothing(micro):
     states = micro.states("eval.protocols.self.size=32")
     assert {n.split(".")[0] for n, s in states.items() if s != "cached"} == {
-        "pairs", "generate", "features", "score", "report",
+        "pairs", "generate", "samples", "features", "score", "report",
     }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from pipelines.eval.methods import BASELINES, FUNCTIONS
 from pipelines.eval.metrics import METRICS
 from pipelines.eval.pairs import Pair, make_pairs, read_pairs
 from pipelines.eval.protocols import Protocol
+from pipelines.eval.sample_frames import publish_samples
 from pipelines.eval.score import score
 from storage import shards
 
@@ -114,6 +115,15 @@ class KeptFamily:
     def read(self, key: str, fields: Sequence[str] | None = None) -> dict[str, Any]:
         sample = self.samples[key]
         return dict(sample) if fields is None else {name: sample[name] for name in fields}
+
+    def fields(self, key: str) -> list[str]:
+        return sorted(self.samples[key].keys() - {"__key__"})
+
+    def frame_count(self, key: str) -> int:
+        return len(self.samples[key]["frames"])
+
+    def frames(self, key: str, indices: Sequence[int]) -> np.ndarray:
+        return self.samples[key]["frames"][list(indices)]
 
 
 def as_stored(sample: dict[str, Any]) -> dict[str, Any]:
@@ -308,12 +318,13 @@ class Road:
     generated: dict[str, KeptFamily]
     features: dict[str, KeptFamily]
     scores: dict[str, KeptContext]
+    samples: dict[str, KeptContext]
 
     @property
     def inputs(self) -> dict[str, Any]:
         """Of the report."""
         found: dict[str, Any] = {"self/pairs": Folder(self.pairs.out)}
-        found |= {f"self/{m}/generated": Shards(family) for m, family in self.generated.items()}
+        found |= {f"self/{m}/samples": Folder(one.out) for m, one in self.samples.items()}
         return found | {f"self/{m}/score": Folder(one.out) for m, one in self.scores.items()}
 
 
@@ -378,7 +389,21 @@ def road(clips, recordings, tmp_path_factory) -> Road:
         features[method] = KeptFamily(points)
     for method in ("toy", "dark", *BASELINES):
         scores[method] = scored_by(method, generated, features, tmp_path_factory.mktemp(method))
-    return Road(protocol, context, generated, features, scores)
+    samples = {
+        model: samples_of(model, generated, tmp_path_factory.mktemp(f"samples_{model}"))
+        for model in ("toy", "dark")
+    }
+    return Road(protocol, context, generated, features, scores, samples)
+
+
+def samples_of(model: str, generated: dict[str, KeptFamily], out: Path) -> KeptContext:
+    """The node `samples.<model>.self`: two pairs, one of them moving."""
+    roles = {"generated": model, "source": "copy_source", "driving": "truth"}
+    inputs = {role: Shards(generated[method]) for role, method in roles.items()}
+    config = SimpleNamespace(grid_pairs=2, videos=1)
+    context = KeptContext(node=f"samples.{model}.self", config=config, inputs=inputs, out=out)
+    publish_samples(context)
+    return context
 
 
 def scored_by(

@@ -46,8 +46,7 @@ def test_each_model_has_samples_and_no_baseline_has(one):
 
 
 def test_a_protocol_without_a_truth_has_pictures_and_no_figures(road):
-    inputs = {role.replace("self/truth", "self/driving"): one for role, one in road.inputs.items()}
-    inputs = {role: one for role, one in inputs.items() if not role.endswith("score") and "codec" not in role}
+    inputs = {role: one for role, one in road.inputs.items() if not role.endswith("score")}
     about = inputs["self/pairs"].path("about.json").read_text()
     without_truth = about.replace('"has_truth": true', '"has_truth": false')
 

@@ -75,6 +75,7 @@ def test_a_protocol_without_a_truth_is_generated_and_shown_but_not_scored():
     assert names == [
         "pairs.cross",
         *(f"generate.{method}.cross" for method in ("driving", "copy_source", "fsrt", "headgan")),
+        *(f"samples.{model}.cross" for model in ("fsrt", "headgan")),
     ]
 
 
@@ -82,6 +83,16 @@ def test_clips_of_a_pair_are_read_by_its_recordings(graph):
     reads = graph["generate.headgan.self"].reads
     assert {role: read.by for role, read in reads.items()} == {
         "pairs": "", "clips": "recordings", "fit3dmm": "recordings", "speech": "recordings"
+    }  # fmt: skip
+
+
+def test_the_report_reads_no_generated_frames_but_samples_of_them(graph):
+    read = {one.node for one in graph["report"].reads.values()}
+    assert not [name for name in read if name.startswith("generate.")]
+    assert {"samples.fsrt.self", "samples.headgan.self"} <= read
+    assert {role: one.node for role, one in graph["samples.fsrt.self"].reads.items()} == {
+        "generated": "generate.fsrt.self", "source": "generate.copy_source.self",
+        "driving": "generate.truth.self",
     }  # fmt: skip
 
 
@@ -111,7 +122,7 @@ def test_frames_of_other_code_are_a_method_beside_the_models():
     assert graph["score.theirs.self"].arguments == {"method": "external", "kind": "external"}
     assert "features.theirs.self.landmarks.dlib68" in graph.nodes
     assert "generate.theirs.cross" not in graph.nodes
-    assert "self/theirs/score" in graph["report"].reads
+    assert {"self/theirs/score", "self/theirs/samples"} <= set(graph["report"].reads)
 
 
 def test_the_folder_of_other_frames_is_in_no_key(project_code):

@@ -1,0 +1,31 @@
+"""A family whose samples are pairs, as scores and samples read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from typing import Protocol as Interface
+
+import numpy as np
+
+
+class Family(Interface):
+    """What is used of storage.families.Family."""
+
+    @property
+    def keys(self) -> list[str]: ...
+    def frame_count(self, key: str, /) -> int: ...
+    def frames(self, key: str, indices: Sequence[int], /) -> np.ndarray: ...
+    def fields(self, key: str, /) -> list[str]: ...
+    def read(self, key: str, fields: Sequence[str] | None = None, /) -> dict[str, Any]: ...
+
+
+def optional_field(family: Family, key: str, name: str) -> dict[str, Any]:
+    """A field that not every method has."""
+    return family.read(key, [name])[name] if name in family.fields(key) else {}
+
+
+def about_method(generated: Family) -> dict[str, Any]:
+    """What the samples of a method say of it: `provenance` and `image_size`."""
+    nothing = {"provenance": {}, "image_size": None}
+    return nothing | (optional_field(generated, generated.keys[0], "method") if generated.keys else {})
