@@ -1,6 +1,7 @@
 """Where everything lives in a store. The only place that joins paths.
 
     packs/<node>/<key>.tar, .parquet     a keyed node's pack: WebDataset shard, then its record
+    packs/<node>/<key>.dropped           where the shard is not there: it was dropped on purpose
     manifests/<node>/<key>.parquet       a keyed node's artifact: every unit, ok or rejected (written last)
     whole/<node>/<key>[-<steps>]/        a whole node's files; record.json is written last
     keys/<node>/<node key>.json          what a node key was made of, with the source text (for `why`)
@@ -41,6 +42,10 @@ def pack_path(node: str, key: str) -> str:
 
 def pack_record_path(node: str, key: str) -> str:
     return f"packs/{check_path_part(node)}/{check_path_part(key)}.parquet"
+
+
+def drop_mark_path(node: str, key: str) -> str:
+    return f"packs/{check_path_part(node)}/{check_path_part(key)}.dropped"
 
 
 def packs_folder(node: str) -> str:

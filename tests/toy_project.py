@@ -12,8 +12,9 @@ import pytest
 from pipelines.engine.code import Code
 from pipelines.engine.fingerprint import Environment
 from pipelines.engine.node import Graph, Node, Read
+from pipelines.engine.node_plan import NodePlan
 from pipelines.engine.packs import take_pack
-from pipelines.engine.plan import NodePlan, Options, Planner
+from pipelines.engine.plan import Options, Planner
 from pipelines.engine.runner import Cancelled, Outcome, Runner
 from storage.files import Store
 
@@ -172,6 +173,8 @@ class Project:
         self.values({"a": 1, "b": 2, "c": 3, "d": 4, "e": 5})
         self.config = Config(listing=Listing(file=str(root / "values.json")))
         self.weights: dict[str, str] = {"net": "w1"}
+        self.drops: set[str] = set()
+        """Nodes that drop their shards in the end"""
         sys.path.insert(0, str(root))
 
     def write(self, name: str, text: str) -> None:
@@ -208,10 +211,11 @@ class Project:
                        config={c: c for c in ("listing.buckets", "listing.file")}, inputs=f"{at}:inputs"))
         graph.add(Node(name="double", kind="keyed", run=f"{at}:double", pack="unit", units="listing",
                        reads={"listing": Read("listing", ("value",))}, writes=("clip",),
-                       config={"double": "double"}, section="double", weights=("net",)))
+                       config={"double": "double"}, section="double", weights=("net",),
+                       drops="double" in self.drops))
         graph.add(Node(name="add", kind="keyed", run=f"{at}:add", units="listing",
                        reads={"double": Read("double", ("clip",))}, writes=("clip",),
-                       config={"add.amount": "add.amount"}, section="add"))
+                       config={"add.amount": "add.amount"}, section="add", drops="add" in self.drops))
         graph.add(Node(name="side", kind="keyed", run=f"{at}:side", units="listing",
                        reads={"listing": Read("listing", ("value",))}, writes=("probe",)))
         graph.add(Node(name="total", kind="whole", run=f"{at}:total", exclusive=True,
@@ -239,10 +243,10 @@ class Project:
             if plan.state == "stale"
         }
 
-    def run(self, **options) -> Outcome:
+    def run(self, *names: str, **options) -> Outcome:
         events: list[dict] = []
         runner = Runner(self.planner(**options), InProcess(), "run", emit=events.append)
-        outcome = runner.run()
+        outcome = runner.run({*names} or None)
         outcome.events = events
         if outcome.failed:
             outcome.error = next(e for e in outcome.failed.values() if not isinstance(e, Cancelled))

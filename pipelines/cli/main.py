@@ -97,7 +97,7 @@ def plan(run_file: Path, sets: tuple[str, ...], check: bool, show_config: bool, 
     write_plan(plans, click.echo, planner.readable.damaged, describe_frame_storage(plans, session.config))
     for note in session.notes():
         click.echo(note)
-    work = [name for name, p in plans.items() if not p.settled]
+    work = [name for name, p in plans.items() if p.has_work]
     click.echo(f"\n{len(work)} of {len(plans)} nodes to run" if work else "\nnothing to do")
     if trouble := empty_split(plans, session.config.data):
         click.echo(f"a run will stop before them: {trouble}", err=True)

@@ -50,6 +50,9 @@ class RuntimeConfig:
     """Train and evaluate on GPUs."""
     eval_cpus: int = 1
     """Cores of one evaluation task; several run side by side, and landmarks use one thread each."""
+    keep_frames: bool = True
+    """Keep what is generated for evaluation; else it is dropped once its scores, features and samples are
+    there, and generated again where a new metric reads it."""
     checkpoint_every: int = 500
     """Steps between the checkpoints that a crash falls back to."""
     log_every: int = 20

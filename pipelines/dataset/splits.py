@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.engine.plan import NodePlan
+from pipelines.engine.node_plan import NodePlan
 from pipelines.errors import UserError
 
 if TYPE_CHECKING:

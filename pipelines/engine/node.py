@@ -74,6 +74,8 @@ class Node:
     section: str = ""
     """keyed: the part of its config that the function is given; empty = all of it."""
     pack: Literal["unit", "bucket"] = "bucket"
+    drops: bool = False
+    """keyed: its shards are dropped once all that reads them is there (dropped_shards.py). In no key."""
     light: bool = False
     """keyed: a pack takes less time than the start of a worker, so that one worker takes several."""
     inputs: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -94,6 +95,8 @@ class PackJob:
     """The run that asks: crashes are counted within one run, so that killing drivers blames no unit."""
     new: bool = False
     """No record stood under this key when it was planned: if one does now, another driver built the pack."""
+    restores: bool = False
+    """The record stands, its shard was dropped on purpose."""
 
     @property
     def computed(self) -> int:
@@ -138,8 +141,8 @@ def built_elsewhere(job: PackJob, store: Store) -> PackResult | None:
 
 
 def build_pack(job: PackJob, run: Stage, store: Store, machines: Machines | None = None) -> PackResult:
-    """Copy what older packs hold, compute the rest, publish the shard, then its record. What it raises names
-    the node, and the unit if it was one."""
+    """Copy what older packs hold, compute the rest, publish the shard, then its record: a record that stands
+    stays where the shard holds the same. What it raises names the node, and the unit if it was one."""
     try:
         units, size = _publish(job, run, store, machines or ThisMachine())
     except Exception as error:
@@ -160,9 +163,21 @@ def _publish(job: PackJob, run: Stage, store: Store, machines: Machines) -> tupl
                 units.append(copied or _compute(job, unit, shard, run, store, machines))
         # Data first, record last: readers trust records only.
         store.put(folder / "shard.tar", locations.pack_path(job.stage, job.key))
+    path = locations.pack_record_path(job.stage, job.key)
+    if job.restores and (before := _record_of(job, units, store)) is not None:
+        return before, store.file_infos([path])[0].size or 0
     record = pack_record_bytes(units)
-    store.write(locations.pack_record_path(job.stage, job.key), record)
+    store.write(path, record)
     return units, len(record)
+
+
+def _record_of(job: PackJob, units: Sequence[UnitRecord], store: Store) -> list[UnitRecord] | None:
+    """The record that stands, if it tells of these units but for the time that they took."""
+    with suppress(DamagedFile, FileNotFoundError):
+        before = read_pack_record(store, job.stage, job.key)
+        if [replace(unit, seconds=0.0) for unit in before] == [replace(u, seconds=0.0) for u in units]:
+            return before
+    return None
 
 
 def _copy(job: PackJob, unit: UnitJob, shard: shards.ShardWriter, store: Store) -> UnitRecord | None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pipelines.engine.code import Reached
+from pipelines.engine.dropped_shards import plan_restoring
 from pipelines.engine.fingerprint import (
     SCHEME,
     Environment,
@@ -28,42 +29,15 @@ from pipelines.engine.fingerprint import (
 )
 from pipelines.engine.keys import digest, lookup
 from pipelines.engine.node import Graph, Node
+from pipelines.engine.node_plan import NodePlan
 from pipelines.engine.packs import PackJob, UnitJob, UnitSamples, content_digest
 from pipelines.engine.published import Packs, Readable, read_whole
 from pipelines.engine.units import UnitInputs, UnitView
 from pipelines.errors import UserError
 from storage import locations
 from storage.errors import DamagedFile
-from storage.families import Artifact, ManifestRow, read_parquet
+from storage.families import Artifact, ManifestRow
 from storage.files import Store
-
-
-@dataclass
-class NodePlan:
-    node: Node
-    state: str
-    reasons: list[str] = field(default_factory=list)
-    fingerprint: Fingerprint | None = None
-    key: str = ""
-    """The artifact's key, when every input is known."""
-    node_key: str = ""
-    artifact: Artifact | None = None
-    units: dict[str, UnitView] = field(default_factory=dict)
-    """keyed nodes and tables: what the nodes that read it see"""
-    buckets: dict[str, int] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    jobs: list[PackJob] = field(default_factory=list)
-    packs: list[str] = field(default_factory=list)
-    """keyed: every pack of the artifact, in order"""
-    inputs: dict[str, str] = field(default_factory=dict)
-    """Role -> content digest; of a file that is used, its sha256"""
-    steps: int | None = None
-    previous: Artifact | None = None
-    """of a resumable budget: the artifact with the most steps below those asked for"""
-
-    @property
-    def settled(self) -> bool:
-        return self.artifact is not None
 
 
 @dataclass(frozen=True)
@@ -120,6 +94,7 @@ class Planner:
         for node in self.graph:
             if names is None or node.name in names:
                 plans[node.name] = self.node(node, plans)
+        plan_restoring(self.graph, plans)
         return plans
 
     def node(self, node: Node, plans: Mapping[str, NodePlan]) -> NodePlan:
@@ -199,15 +174,8 @@ class Planner:
                 f"the pinned {node.name} {key} is not in the store; pin again: `reenact pin NAME RUN.yaml`"
             )
         plan = NodePlan(node, "pinned", [f"pinned at {key[:8]}"], key=key, artifact=artifact)
-        _table(plan, artifact.path(f"{node.stage}.parquet").read_bytes())
+        plan.read_table(artifact.path(f"{node.stage}.parquet").read_bytes())
         return plan
-
-
-def _table(plan: NodePlan, data: bytes) -> None:
-    """Units of a whole node that publishes a table of them (`<stage>.parquet` with columns id and bucket)."""
-    rows = read_parquet(data).to_pylist()
-    plan.units = {row["id"]: UnitView(digest(row), row=row) for row in rows}
-    plan.buckets = {row["id"]: row["bucket"] for row in rows}
 
 
 class _Whole:
@@ -263,7 +231,7 @@ class _Whole:
         def read() -> Artifact | None:
             artifact = read_whole(self.planner.store, name, self.plan.key, steps)
             if artifact is not None and f"{name}.parquet" in artifact.files:
-                _table(self.plan, artifact.path(f"{name}.parquet").read_bytes())
+                self.plan.read_table(artifact.path(f"{name}.parquet").read_bytes())
             return artifact
 
         name = self.plan.node.stage
@@ -277,7 +245,7 @@ class _Whole:
             resolve(plan.node.run)(context, **plan.node.arguments)
             table = Path(folder) / f"{plan.node.stage}.parquet"
             if table.exists():
-                _table(plan, table.read_bytes())
+                plan.read_table(table.read_bytes())
 
 
 class DryRunContext:
@@ -362,7 +330,7 @@ class _Keyed:
         return list(groups.values())
 
     def _usable(self, row: ManifestRow | None) -> bool:
-        if row is None or not self.packs.stands(row.pack, row):
+        if row is None or not self.packs.known(row.pack, row):
             return False
         return row.status == "ok" or not self.planner.options.retry_rejected
 
@@ -376,11 +344,15 @@ class _Keyed:
         forced = self.node.name in self.planner.options.force
         for pack in plan.packs:
             units = packs[pack]
-            usable = self.packs.stands(pack) and all(self._usable(known.get(keys[u])) for u in units)
-            if forced or not usable:
-                jobs = tuple(self._job(u, keys[u], None if forced else known.get(keys[u])) for u in units)
-                new = not self.packs.recorded(pack)
-                plan.jobs.append(PackJob(self.node.name, self.node.stage, pack, jobs, new=new))
+            usable = self.packs.known(pack) and all(self._usable(known.get(keys[u])) for u in units)
+            if usable and not forced and self.packs.stands(pack):
+                continue
+            jobs = tuple(self._job(u, keys[u], None if forced else known.get(keys[u])) for u in units)
+            job = PackJob(self.node.name, self.node.stage, pack, jobs, new=not self.packs.recorded(pack))
+            if usable and not forced:
+                plan.restore_jobs[pack] = replace(job, restores=True)
+            else:
+                plan.jobs.append(job)
         plan.jobs.sort(key=lambda j: (-j.computed, j.key))  # largest first: a short tail
         if not plan.jobs and self.packs.has_manifest:
             content = content_digest(known[k] for k in keys.values())
@@ -397,7 +369,8 @@ class _Keyed:
             else:
                 stage, packs = self.plans[read.node].node.stage, tuple((one, v.pack) for one, v in views)
                 samples[role] = UnitSamples(stage, packs, read.fields)
-        return UnitJob(unit, key, rows, samples, row.pack if row and self._usable(row) else None)
+        there = row is not None and self.packs.stands(row.pack, row) and self._usable(row)
+        return UnitJob(unit, key, rows, samples, row.pack if row and there else None)
 
     def _explain(self, keys: Mapping[str, str], stale: list[str], open_units: list[str]) -> None:
         plan = self.plan
@@ -407,6 +380,9 @@ class _Keyed:
         if stale and why != ["never run"]:
             why += self._unit_reasons(keys, stale)
         plan.reasons = list(why)
+        again = sum(job.computed for job in plan.jobs) - len(stale)
+        if again > 0 and self.node.name not in self.planner.options.force:
+            plan.reasons.append(f"{again:,} of {len(keys):,} units of dropped shards")
         if open_units:
             waiting = [n for n in self.node.upstream if self.plans[n].state not in ("cached", "pinned")]
             plan.reasons.append(f"{len(open_units):,} after {', '.join(waiting)} (may cut off)")

@@ -37,7 +37,7 @@ class Readable:
 
 def read_whole(store: Store, node: str, key: str, steps: int | None = None) -> Artifact | None:
     """A whole node's published artifact, or None. A record whose files are gone or cut short counts as none;
-    one that cannot be read is Damaged."""
+    one that cannot be read is DamagedFile."""
     folder = locations.artifact_path(node, key, steps)
     path = f"{folder}/record.json"
     if not store.exists(path):
@@ -78,9 +78,21 @@ class Packs:
             return False
         return row is None or (row.shard_bytes in (None, shard) and row.record_bytes in (None, record))
 
+    def is_dropped(self, pack: str, row: ManifestRow | None = None) -> bool:
+        """Whether its shard was dropped on purpose: the record alone is there, and as long as a row says."""
+        record = self._sizes.get(f"{pack}.parquet")
+        if record is None or f"{pack}.tar" in self._sizes or f"{pack}.dropped" not in self._sizes:
+            return False
+        return row is None or row.record_bytes in (None, record)
+
+    def known(self, pack: str, row: ManifestRow | None = None) -> bool:
+        """Whether its content is on record: it stands, or only its shard was dropped."""
+        return self.stands(pack, row) or self.is_dropped(pack, row)
+
     def rows(self, key: str, packs: list[str], partial: bool) -> dict[str, ManifestRow]:
-        """Unit key -> record, from this artifact's manifest if all packs stand, else from older ones too."""
-        if not partial and all(self.stands(pack) for pack in packs):
+        """Unit key -> record, from this artifact's manifest if all packs are known, else from older
+        ones too."""
+        if not partial and all(self.known(pack) for pack in packs):
             rows = self.readable(lambda: read_manifest(self.store, self.stage, key), None)
             self.has_manifest = rows is not None
             if rows is None:
@@ -99,7 +111,7 @@ class Packs:
     def _as_recorded(self, rows: list[ManifestRow]) -> dict[str, ManifestRow]:
         """By unit key. Of a pack that is not as long as its manifest says, its own record tells: it was built
         again since, or is damaged."""
-        other = {row.pack for row in rows if self.stands(row.pack) and not self.stands(row.pack, row)}
+        other = {row.pack for row in rows if self.known(row.pack) and not self.known(row.pack, row)}
         self.has_manifest = self.has_manifest and not other
         own = [row for pack in sorted(other) for row in self._pack_rows(pack)]
         return {row.key: row for row in [*(row for row in rows if row.pack not in other), *own]}

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.engine.concurrent_builds import build_shared
+from pipelines.engine.dropped_shards import drop_shards, droppable, packs_to_restore
 from pipelines.engine.fingerprint import actual_path, described, fingerprint, resolve, section
 from pipelines.engine.keys import digest
 from pipelines.engine.node import Node
+from pipelines.engine.node_plan import NodePlan
 from pipelines.engine.packs import Executor, PackResult, StageCall
-from pipelines.engine.plan import LastRun, NodePlan, Planner
+from pipelines.engine.plan import LastRun, Planner
 from pipelines.errors import TooManyRejects, Transient, meaning, traceback_of
 from storage import leases, locations
 from storage.families import Artifact, ManifestRow, manifest_bytes, read_pack_rows
@@ -71,6 +73,8 @@ class Runner:
     cancel: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _going: dict[tuple[str, str], threading.Lock] = field(default_factory=dict)
+    _without_shards: set[str] = field(default_factory=set)
+    """Stages whose shards were dropped"""
 
     def run(self, names: set[str] | None = None) -> Outcome:
         """Run the nodes named (all by default); each node needs the nodes it reads among them or cached."""
@@ -115,6 +119,7 @@ class Runner:
         error = future.exception()
         if error is None:
             outcome.plans[node.name] = future.result()
+            self._drop_shards(outcome)
             return
         if isinstance(error, Cancelled):
             outcome.cancelled[node.name] = outcome.reason
@@ -132,6 +137,8 @@ class Runner:
             return plan
         if self.cancel.is_set():
             raise Cancelled("interrupted before it started")
+        if self._restore(plan, plans, outcome):
+            plan = self.planner.node(node, plans)
         with self._await_twin(node.stage, plan.key) as waited:
             if waited and (plan := self.planner.node(node, plans)).settled:
                 self.emit(_cached_event(plan, plans))
@@ -141,6 +148,33 @@ class Runner:
                 if node.exclusive
                 else self._execute(plan, plans, outcome)
             )
+
+    def _restore(self, reader: NodePlan, plans: dict[str, NodePlan], outcome: Outcome) -> bool:
+        """Make again the dropped shards that a node is about to read; whether there were any."""
+        wanted = packs_to_restore(reader, plans)
+        for name, packs in wanted.items():
+            before = plans[name]
+            with self._await_twin(before.node.stage, before.key):
+                now = self.planner_without_force().node(before.node, plans)
+                again = [now.restore_jobs[pack] for pack in sorted(packs & now.restore_jobs.keys())]
+                if again or not now.settled:
+                    why = [f"dropped, read again by {reader.node.name}"]
+                    now = replace(now, jobs=[*now.jobs, *again], reasons=why)
+                    self._restore(now, plans, outcome)
+                    now = self._execute(now, plans, outcome)
+            plans[name] = outcome.plans[name] = now
+            if now.artifact and before.artifact and now.artifact.digest != before.artifact.digest:
+                text = "made again it is not what was dropped; run again what was made of that"
+                self.emit({"type": "warning", "node": name, "text": text})
+        return bool(wanted)
+
+    def _drop_shards(self, outcome: Outcome) -> None:
+        """Of stages that all is there of that reads them (engine/dropped_shards.py)."""
+        for stage, packs in droppable(self.planner.graph, outcome.plans):
+            if stage not in self._without_shards:
+                self._without_shards.add(stage)
+                freed = drop_shards(self.planner.store, stage, packs)
+                self.emit({"type": "shards_dropped", "stage": stage, "bytes": freed})
 
     @contextmanager
     def _await_twin(self, stage: str, key: str) -> Iterator[bool]:

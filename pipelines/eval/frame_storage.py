@@ -1,8 +1,8 @@
-"""What generated frames take in the store, estimated before they are generated."""
+"""What generated frames take in the store, estimated before they are generated, and whether they stay."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from pipelines.engine.keys import lookup
@@ -10,7 +10,8 @@ from pipelines.eval.methods import COPY, FUNCTIONS
 
 if TYPE_CHECKING:
     from pipelines.config import Config
-    from pipelines.engine.plan import NodePlan
+    from pipelines.engine.node_plan import NodePlan
+    from pipelines.engine.units import Units
 
 PNG_SHARE = 0.6
 """Bytes of a lossless frame over those of its pixels: 0.55 on rendered heads of 64 px, 0.46 of 128 px."""
@@ -23,21 +24,41 @@ def estimate_bytes(frames: int, size: int) -> int:
 
 
 def describe_frame_storage(plans: Mapping[str, NodePlan], config: Config) -> dict[str, str]:
-    """Node that has frames to generate -> a line on what they take, where its pairs are known."""
+    """Node -> a line on the frames that it has to generate, where its pairs are known, or that were
+    dropped."""
     found = {}
     for name, plan in plans.items():
-        if plan.node.stage.startswith(STAGE) and (frames := _frames(plan, plans[plan.node.units])):
-            size = lookup(config, plan.node.config["size"])
-            count = estimate_bytes(frames, size)
-            text = f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
-            found[name] = f"keeps {frames:,} frames of {size} px: about {text}"
+        if not plan.node.stage.startswith(STAGE):
+            continue
+        pairs, size = plans[plan.node.units].units, lookup(config, plan.node.config["size"])
+        if frames := _frames(plan, _to_generate(plan), pairs):
+            text = f"{frames:,} frames of {size} px: about {_bytes(estimate_bytes(frames, size))}"
+            found[name] = f"makes {text}, and drops them in the end" if plan.node.drops else f"keeps {text}"
+        elif frames := _frames(plan, _of_packs(plan, plan.restore_jobs), pairs):
+            text = f"about {_bytes(estimate_bytes(frames, size))}"
+            found[name] = f"its {frames:,} frames of {size} px were dropped: {text}"
     return found
 
 
-def _frames(plan: NodePlan, pairs: NodePlan) -> int:
-    """Those of the pairs that are to be generated; 0 where the table of pairs is to be made first."""
-    todo = [unit for unit, view in plan.units.items() if view.digest is None and not plan.settled]
-    rows = [pairs.units[unit].row for unit in todo if unit in pairs.units]
+def _to_generate(plan: NodePlan) -> set[str]:
+    """Pairs; none where the table of pairs is to be made first."""
+    if plan.to_restore:
+        return _of_packs(plan, plan.to_restore)
+    return {unit for unit, view in plan.units.items() if view.digest is None and not plan.settled}
+
+
+def _of_packs(plan: NodePlan, packs: Iterable[str]) -> set[str]:
+    wanted = set(packs)
+    return {unit for unit, view in plan.units.items() if view.pack in wanted}
+
+
+def _frames(plan: NodePlan, some: set[str], pairs: Units) -> int:
+    """Those of some pairs."""
+    rows = [pairs[unit].row for unit in some if unit in pairs]
     if plan.node.stage == f"{STAGE}{FUNCTIONS[COPY]}":
         return len(rows)
     return sum(len(row["driving_frames"]) for row in rows if row is not None)
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"

@@ -162,6 +162,7 @@ class _ProtocolNodes:
         # fmt: off
         self.run.add_keyed(self._at("generate", method), f"pipelines.eval.{function}",
                            units=self._at("pairs"), config=settings, codec=GENERATED,
+                           drops=not self.run.config.runtime.keep_frames,
                            reads={"pairs": Read(self._at("pairs"), COLUMNS), **reads}, **more)
         # fmt: on
 

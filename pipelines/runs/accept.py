@@ -17,7 +17,8 @@ from pipelines.engine.code import Code
 from pipelines.engine.fingerprint import SCHEME, changed_code, described, entries, fingerprint
 from pipelines.engine.keys import difference
 from pipelines.engine.node import Node
-from pipelines.engine.plan import NodePlan, Planner
+from pipelines.engine.node_plan import NodePlan
+from pipelines.engine.plan import Planner
 from pipelines.errors import UserError
 from pipelines.runs.session import source
 from pipelines.runs.snapshot import PACKAGES, checkout

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipelines.engine.fingerprint import SCHEME
-from pipelines.engine.plan import NodePlan, Planner
+from pipelines.engine.node_plan import NodePlan
+from pipelines.engine.plan import Planner
 from pipelines.errors import UserError
 from storage import ledger, locations
 from storage.errors import DamagedFile

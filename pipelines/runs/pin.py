@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from pipelines.engine.plan import NodePlan
+from pipelines.engine.node_plan import NodePlan
 from pipelines.errors import UserError
 from storage import locations
 from storage.files import Store

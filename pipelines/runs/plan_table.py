@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from pipelines.engine.plan import NodePlan
+from pipelines.engine.node_plan import NodePlan
 
 
 def write_plan(

@@ -103,6 +103,9 @@ class Progress:
     def _on_warning(self, event: Event) -> None:
         self._print(f"! {event.get('node', ''):<{NAME}}  {event['text']}")
 
+    def _on_shards_dropped(self, event: Event) -> None:
+        self._print(f"- {event['stage']:<{NAME}}  dropped, frees {event['bytes'] / 1e6:,.1f} MB")
+
     def _on_node_finished(self, event: Event) -> None:
         node = self._nodes.pop(event["node"], _Node())
         if event["status"] != "FINISHED":

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, NoReturn
 from models.weights import find_weights
 from pipelines.config import Config
 from pipelines.dataset.splits import check_splits
+from pipelines.engine.dropped_shards import drop_shards, droppable
 from pipelines.engine.fingerprint import resolve, section
 from pipelines.engine.keys import canonical
 from pipelines.engine.node import Node
-from pipelines.engine.plan import NodePlan, Planner
+from pipelines.engine.node_plan import NodePlan
+from pipelines.engine.plan import Planner
 from pipelines.errors import first_line, meaning, traceback_of
 from pipelines.eval.frame_storage import describe_frame_storage
 from pipelines.runs import snapshot
@@ -71,6 +73,7 @@ def run_pipeline(
     if done:
         console.out("\nnothing to do")
         _record_reuse(session, plans, console)
+        _drop_shards(session, plans, console)
         _print_summary(session, plans, console)
         return 0
     snapshot.retain()
@@ -78,9 +81,9 @@ def run_pipeline(
     session.store.check_writable()
     format_version.write_format_version(session.store)
     for plan in plans.values():  # now, and not when a worker starts after hours of other nodes
-        if plan.node.check and not plan.settled:
+        if plan.node.check and plan.has_work:
             _check(plan.node, session.config)
-        for needed in plan.node.weights if plan.node.missing_weights == "error" and not plan.settled else ():
+        for needed in plan.node.weights if plan.node.missing_weights == "error" and plan.has_work else ():
             weight_files.require_weights(session.store, find_weights(needed))
     return _execute(session, planner, plans, targets, keep_going, console)
 
@@ -102,6 +105,16 @@ def _record_reuse(session: Session, plans: Mapping[str, NodePlan], console: Cons
         ledger.record_reuse(session.store, session.config.name, artifacts)
     except (StoreError, StoreUnreachable) as error:
         console.err(f"gc will not know that this was used: {error}")
+
+
+def _drop_shards(session: Session, plans: Mapping[str, NodePlan], console: Console) -> None:
+    """What is to be dropped by a setting that was changed after the last run."""
+    try:
+        for stage, packs in droppable(session.graph, plans):
+            if freed := drop_shards(session.store, stage, packs):
+                console.out(f"dropped the shards of {stage}: {freed / 1e6:,.1f} MB")
+    except (StoreError, StoreUnreachable) as error:
+        console.err(f"nothing is dropped: {error}")
 
 
 def _execute(
@@ -131,7 +144,7 @@ def _execute(
     executor = RayExecutor(runtime)
     emit(_started(session, plans))
     try:
-        if any(p.node.resources for p in plans.values() if not p.settled):
+        if any(p.node.resources for p in plans.values() if p.has_work):
             executor.start()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - recorded and reported as a node's
         outcome = Outcome(failed={"start of Ray": error})

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from models.provenance import describe
-from pipelines.engine.plan import NodePlan
+from pipelines.engine.node_plan import NodePlan
 from pipelines.eval.methods import BASELINES
 from storage.families import Artifact
 from storage.uris import store_option

@@ -62,6 +62,10 @@ def _packs(store: Store, node: str, listed: dict[str, ManifestRow]) -> Iterator[
         if shard and record:
             yield from _pack(store, node, pack, sizes[f"{pack}.tar"])
             continue
+        if record and f"{pack}.dropped" in sizes:  # its shard, on purpose
+            path = locations.pack_record_path(node, pack)
+            yield from _check_reading(partial(read_pack_record, store, node, pack), path, node)
+            continue
         for there_is, path in (
             (shard, locations.pack_path(node, pack)),
             (record, locations.pack_record_path(node, pack)),
@@ -161,11 +165,11 @@ def _small_files(store: Store) -> Iterator[Fault]:
         yield Fault(path, text.removeprefix(path).lstrip(",: "), "", then)
 
 
-def _check_reading(read: Callable[[], object], path: str) -> Iterator[Fault]:
+def _check_reading(read: Callable[[], object], path: str, node: str = "") -> Iterator[Fault]:
     try:
         read()
     except DamagedFile as error:
-        yield _fault_of(error, path)
+        yield _fault_of(error, path, node)
 
 
 def _missing_artifacts(store: Store) -> Iterator[Fault]:

@@ -24,7 +24,7 @@ Events are flat dicts with `type`, `time` (seconds since the epoch) and `run_id`
 | | [rejects: [{unit, code, reason}]], [folder, files: names in it], [error], [detail] |
 | run_finished | status, [error] |
 
-Other types (progress, warning) are skipped.
+Other types (progress, warning, shards_dropped) are skipped.
 """
 
 from pipelines.tracking.replay import Replayer

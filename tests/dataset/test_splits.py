@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from pipelines.cli.main import main
 from pipelines.dataset.splits import empty_split
 from pipelines.engine.node import Node, Read
-from pipelines.engine.plan import NodePlan
+from pipelines.engine.node_plan import NodePlan
 from pipelines.engine.units import UnitView
 from pipelines.preprocess.recordings import DataConfig, list_source
 from pipelines.preprocess.sources.folder import FolderConfig

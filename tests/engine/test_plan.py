@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.engine.node import Node, Read
-from pipelines.engine.plan import NodePlan
+from pipelines.engine.node_plan import NodePlan
 from pipelines.runs.plan_table import write_plan
 
 EVERYTHING = {"double", "add", "total", "report", "side"}

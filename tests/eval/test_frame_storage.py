@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from pipelines.engine.node import Node, Read
-from pipelines.engine.plan import NodePlan
+from pipelines.engine.node_plan import NodePlan
+from pipelines.engine.packs import PackJob
 from pipelines.engine.units import UnitView
 from pipelines.eval.frame_storage import describe_frame_storage, estimate_bytes
 from pipelines.runs.plan_table import write_plan
@@ -11,11 +12,11 @@ from storage.frame_codec import encode_images
 CONFIG = {"eval": {"protocols": {"self": {"size": 64}}}}
 
 
-def generating(method: str, **units: UnitView) -> NodePlan:
+def generating(method: str, drops: bool = False, **units: UnitView) -> NodePlan:
     node = Node(
         name=f"generate.{method}.self", stage=f"generate.{method}", kind="keyed", run="a:b",
         units="pairs.self", reads={"pairs": Read("pairs.self")},
-        config={"size": "eval.protocols.self.size"},
+        config={"size": "eval.protocols.self.size"}, drops=drops,
     )  # fmt: skip
     return NodePlan(node, "stale", ["never run"], units=units)
 
@@ -52,6 +53,23 @@ def test_of_the_copied_source_one_picture_a_pair_is_kept(pairs):
 def test_nothing_is_told_before_there_are_pairs_nor_of_what_is_there(pairs):
     done = generating("fsrt", a=UnitView("there", "pack"), b=UnitView("there", "pack"))
     assert notes(pairs, done, generating("headgan")) == {}
+
+
+def test_frames_that_are_dropped_in_the_end_are_made_and_not_kept(pairs):
+    plan = generating("fsrt", drops=True, a=UnitView(None))
+    text = "makes 3 frames of 64 px: about 22 kB, and drops them in the end"
+    assert notes(pairs, plan) == {"generate.fsrt.self": text}
+
+
+def test_the_line_says_what_was_dropped_and_what_of_it_is_made_again(pairs):
+    plan = generating("fsrt", a=UnitView("there", "pack1"), b=UnitView("there", "pack2"))
+    plan.restore_jobs = {
+        pack: PackJob("generate.fsrt.self", "generate.fsrt", pack, ()) for pack in ("pack1", "pack2")
+    }
+    text = "its 6 frames of 64 px were dropped: about 44 kB"
+    assert notes(pairs, plan) == {"generate.fsrt.self": text}
+    plan.to_restore = {"pack1"}
+    assert notes(pairs, plan) == {"generate.fsrt.self": "keeps 3 frames of 64 px: about 22 kB"}
 
 
 def test_the_line_stands_below_the_reasons_of_its_node(pairs):

@@ -96,6 +96,14 @@ def test_the_report_reads_no_generated_frames_but_samples_of_them(graph):
     }  # fmt: skip
 
 
+def test_frames_are_dropped_by_a_setting_that_is_in_no_key(graph):
+    lean = graph_of("runtime.keep_frames=false")
+    dropping = {node.name for node in lean if node.drops}
+    assert dropping == {name for name in lean.nodes if name.startswith("generate.")}
+    assert not [node.name for node in graph if node.drops]
+    assert {name: replace(lean[name], drops=False) for name in lean.nodes} == graph.nodes
+
+
 def test_the_checkpoint_asked_for_is_used():
     use = graph_of("eval.checkpoint=best")["generate.fsrt.self"].uses["model"]
     assert use.files == {"renderer": ("train.fsrt.adversarial", "best.safetensors")}

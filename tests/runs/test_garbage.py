@@ -62,6 +62,20 @@ def test_what_nobody_needs_goes(project):
     assert states(project)["add"] == "stale"
 
 
+def test_records_of_dropped_shards_are_kept_as_long_as_what_was_made_of_them(project):
+    project.drops = {"add"}
+    run(project)
+    for amount in range(11, 17):
+        project.set("add", amount=amount)
+        run(project)
+    collect(project)
+    assert states(project) == CACHED
+    kept = [e.name for e in project.store.walk("packs/add")]
+    assert {name.partition(".")[2] for name in kept} == {"parquet", "dropped"}
+    assert len({name.partition(".")[0] for name in kept}) * 2 == len(kept)
+    assert len({e.name for e in project.store.walk("manifests/add")}) == 5
+
+
 def test_a_run_of_one_node_does_not_push_a_full_run_out(project):
     run(project)
     for value in range(6):

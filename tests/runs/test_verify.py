@@ -49,6 +49,20 @@ def test_an_intact_store_has_no_faults(recorded):
     assert repair_steps([]) == []
 
 
+def test_a_shard_that_was_dropped_on_purpose_is_no_fault_and_its_record_is_still_read(recorded):
+    recorded.drops = {"add"}
+    recorded.run()
+    assert list(verify(recorded.store)) == []
+    assert any(line.startswith("add") for line in trace(recorded.store, *find_artifact(recorded.store, ADD)))
+    recorded.store.write(first(recorded, "packs/add", ".parquet"), b"nothing")
+    (fault,) = faults(recorded)
+    assert (fault.node, fault.then) == ("add", "delete")
+    follow(recorded)
+
+
+ADD = "20260101-000000-0001:add"
+
+
 def test_every_fault_is_listed_and_the_way_out_is_true(recorded):
     store, before = recorded.store, recorded.bytes()
     cut, flipped = first(recorded, "packs/double", ".tar"), first(recorded, "packs/add", ".tar")

@@ -1,0 +1,57 @@
+"""What is planned of one node: its state and why, what it publishes, and the jobs that make it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipelines.engine.fingerprint import Fingerprint
+from pipelines.engine.keys import digest
+from pipelines.engine.node import Node
+from pipelines.engine.packs import PackJob
+from pipelines.engine.units import UnitView
+from storage.families import Artifact, read_parquet
+
+
+@dataclass
+class NodePlan:
+    node: Node
+    state: str
+    reasons: list[str] = field(default_factory=list)
+    fingerprint: Fingerprint | None = None
+    key: str = ""
+    """The artifact's key, when every input is known."""
+    node_key: str = ""
+    artifact: Artifact | None = None
+    units: dict[str, UnitView] = field(default_factory=dict)
+    """keyed nodes and tables: what the nodes that read it see"""
+    buckets: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    jobs: list[PackJob] = field(default_factory=list)
+    packs: list[str] = field(default_factory=list)
+    """keyed: every pack of the artifact, in order"""
+    restore_jobs: dict[str, PackJob] = field(default_factory=dict)
+    """keyed: of its packs those whose shard was dropped on purpose -> the job that makes it again"""
+    to_restore: set[str] = field(default_factory=set)
+    """Those of them that nodes behind it read when they run (engine/dropped_shards.py)"""
+    inputs: dict[str, str] = field(default_factory=dict)
+    """Role -> content digest; of a file that is used, its sha256"""
+    steps: int | None = None
+    previous: Artifact | None = None
+    """of a resumable budget: the artifact with the most steps below those asked for"""
+
+    @property
+    def settled(self) -> bool:
+        """Whether its content is known."""
+        return self.artifact is not None
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is work to do."""
+        return not self.settled or bool(self.to_restore)
+
+    def read_table(self, data: bytes) -> None:
+        """Units of a whole node that publishes a table of them (`<stage>.parquet` with columns id and
+        bucket)."""
+        rows = read_parquet(data).to_pylist()
+        self.units = {row["id"]: UnitView(digest(row), row=row) for row in rows}
+        self.buckets = {row["id"]: row["bucket"] for row in rows}
