@@ -6,7 +6,7 @@ else of its folder. Code is named as "module:symbol" text: a spec loads neither 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -20,6 +20,49 @@ Reads = Mapping[str, tuple[str, ...]]
 """Family -> the fields read from it (storage/shards.py)."""
 LAST = ""
 """In `ModelSpec.checkpoints`: the last phase that the run trains."""
+RECORDINGS = "recordings"
+"""The table whose rows are the units of the families of a corpus, and of a node that names no other."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seeds:
+    """A table of units without clips: blocks of the seeds 0, 1, 2, ... of random numbers.
+
+    A row has `first` and `count`: the first seed of a block, and how many. A node of this table yields a
+    sample for each seed, under a key of its own such as "seed-000000123", which is then a row of the tables
+    that tasks sample from. A tenth of the blocks, at least one of two, is held out for validation, by hash of
+    the block. With more blocks only the new ones are computed, with blocks of another size all are.
+    """
+
+    blocks: str
+    """Path of a setting in the model's config: how many blocks. It belongs to no settings of a node, which
+    would compute all blocks again when there are more of them."""
+    block_size: str
+    """Path of a setting: seeds in a block. The samples of a block are one shard, and computed by one
+    worker."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipPairs:
+    """A table of units that are pairs of clips of the training corpus: a source and a driving clip of two
+    people of one split, drawn by hash of (seed, clip), so that one more clip changes at most two pairs of
+    each round.
+
+    A row has `source_clip` and `driving_clip` (keys in table "clips"), `source_recording`,
+    `driving_recording` and `recordings`, these two. A task that samples from the table reads them of its
+    rows; a node of this table is given the row, and of the families that it reads the samples of these
+    recordings.
+    """
+
+    seed: str
+    """Path of a setting in the model's config. It draws the pairs."""
+    rounds: str
+    """Path of a setting: in each round a clip is the source of at most one pair, and drives at most one."""
+    families: tuple[str, ...] = ("clips",)
+    """Only clips that all of these have are paired."""
+
+
+UnitTable = Seeds | ClipPairs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,13 +95,17 @@ class CheckpointUse:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyedNode:
     """A node of a model's own, `<name>.<model>`: a family that it computes from others with what its phases
-    have learnt, such as a latent code of each clip. Its units are the recordings of a corpus."""
+    have learnt, such as a latent code of each clip, or with nothing but random numbers."""
 
     run: str
-    """"module:function" of (inputs, config, nets, runtime) -> samples of one recording, as a stage of
-    preprocessing. `inputs`: by role, the recording's samples; `nets`: by name, those of `nets` and `uses`;
-    `config`: the model's section, of which only `settings` can be read."""
+    """"module:function" of (inputs, config, nets, runtime) -> samples of one unit, as a stage of
+    preprocessing. `inputs`: by role, the unit's samples, or [its row] of a table; `nets`: by name, those of
+    `nets` and `uses`; `config`: the model's section, of which only `settings` can be read."""
+    units: str = RECORDINGS
+    """The table whose rows are its units: the recordings of a corpus, or one of `ModelSpec.unit_tables`."""
     reads: Reads
+    """Of families with the same units, and under the name of its table the columns of its row. A node of
+    pairs reads families of the corpus too."""
     writes: tuple[str, ...]
     """Fields of its samples (storage/shards.py)."""
     uses: Mapping[str, CheckpointUse] = field(default_factory=dict)
@@ -92,6 +139,8 @@ class ModelSpec:
     nodes: Callable[[Any], Mapping[str, KeyedNode]] = lambda _: {}
     """config -> keyed nodes of its own by name, which phases, driving and later ones of them read as families
     of that name; those that nothing reads are not computed."""
+    unit_tables: Mapping[str, UnitTable] = field(default_factory=dict)
+    """Tables of units other than recordings, by the name that `KeyedNode.units` and `reads` have for them."""
     nets: Callable[[Any, Phase], tuple[str, ...]] = lambda *_: ()
     """(config, phase) -> names in models.perception.NETS of the nets that the phase's losses use."""
     net_settings: tuple[str, ...] = ()
@@ -130,6 +179,11 @@ class ModelSpec:
         for entry in (self.inference, *(task.task for task in self.tasks.values())):
             if not all(entry.partition(":")):
                 raise self._error(f'found {entry!r}; expected "module:symbol"')
+        for name, table in self.unit_tables.items():
+            for path in setting_paths(table).values():
+                if not _has(self.config(), path):
+                    known = f"{self.config.__name__} has no such setting"
+                    raise self._error(f"unit_tables.{name} depends on {path!r}, but {known}")
         if self.phases:
             self._check_parts(self.config())
 
@@ -150,7 +204,14 @@ class ModelSpec:
 
     def check_reads(self, config: Any) -> None:
         """Raises InvalidSettings where the model is driven with what it was never trained on. One that learns
-        from random numbers may be driven with anything, and so may any with what its own nodes compute."""
+        from random numbers may be driven with anything, and so may any with what its own nodes compute of
+        clips."""
+        for family in self.driving_reads(config):
+            if (units := self.units_of(config, family)) != RECORDINGS:
+                raise self._error(
+                    f"driving_reads names {family}, whose units are those of {units}; a model is driven with "
+                    "families of clips"
+                )
         phases = [config.phases.get(name) or default for name, default in self.phases.items()]
         reads = [self.reads(config, phase) for phase in phases]
         if not all(reads):
@@ -187,13 +248,76 @@ class ModelSpec:
                 )
         return {name: {family: reads[family] for family in some} for name, some in tables.items() if some}
 
+    def units_of_tables(self, config: Any, phase: Phase) -> dict[str, str]:
+        """The tables of a phase, as its task samples from them -> the table of units whose rows they have.
+        Raises InvalidSettings where families of other units are joined in one."""
+        found: dict[str, str] = {}
+        for name, reads in self.tables(config, phase).items():
+            units = {family: self.units_of(config, family) for family in reads}
+            if len(set(units.values())) > 1:
+                several = ", ".join(f"{family} (of {of})" for family, of in units.items())
+                raise self._error(
+                    f"the task of phase {phase.name!r} joins families of several units in table {name}: "
+                    f"{several}; name those of each in a table of its own, in TaskSpec.tables"
+                )
+            found[name] = next(iter(units.values()))
+        return found
+
     def families(self, config: Any, reads: Iterable[str]) -> tuple[str, ...]:
         """These families, and those that the model's own nodes among them are made from."""
-        found, own = dict.fromkeys(reads), self.nodes(config)
+        found, own = dict.fromkeys(self._with_tables(reads)), self.nodes(config)
         for name in reversed(list(own)):  # a node reads those before it
             if name in found:
-                found |= dict.fromkeys(own[name].reads)
+                units = own[name].units
+                of_node = (*own[name].reads, *([units] if units in self.unit_tables else []))
+                found |= dict.fromkeys(self._with_tables(of_node))
         return tuple(found)
+
+    def _with_tables(self, roles: Iterable[str]) -> Iterator[str]:
+        """With what tables of units among them are made from."""
+        for role in roles:
+            yield role
+            table = self.unit_tables.get(role)
+            if isinstance(table, ClipPairs):
+                yield from table.families
+
+    def units_of(self, config: Any, family: str) -> str:
+        """The table whose rows are the units of a family, or that it is itself."""
+        if family in self.unit_tables:
+            return family
+        node = self.nodes(config).get(family)
+        return node.units if node is not None else RECORDINGS
+
+    def check_units(self, config: Any) -> None:
+        """Raises InvalidSettings where a node has units that there are not, or reads what its units do not
+        lead to."""
+        own = self.nodes(config)
+        if both := sorted(own.keys() & self.unit_tables.keys()):
+            raise self._error(f"{both[0]!r} is the name of a node and of a table of units; rename one")
+        for name, node in own.items():
+            if node.units not in (RECORDINGS, *self.unit_tables):
+                known = ", ".join((RECORDINGS, *self.unit_tables))
+                raise self._error(
+                    f"the units of node {name!r} are {node.units!r}, which is no table; known: {known}. Add "
+                    "it to unit_tables"
+                )
+            units = {family: self.units_of(config, family) for family in node.reads}
+            of_clips = isinstance(self.unit_tables.get(node.units), ClipPairs)
+            for family, of in units.items():
+                if of != node.units and not (of_clips and of == RECORDINGS != family):
+                    raise self._error(
+                        f"node {name!r} has the units of {node.units} and reads {family}, whose units are "
+                        f"those of {of}; leave it out, or let the node have those units"
+                    )
+            if node.units not in units.values():
+                raise self._error(
+                    f"node {name!r} reads nothing of its own units; add {node.units} to its reads, with the "
+                    "columns that it needs"
+                )
+        for name, table in self.unit_tables.items():
+            for family in table.families if isinstance(table, ClipPairs) else ():
+                if self.units_of(config, family) != RECORDINGS:
+                    raise self._error(f"unit_tables.{name}.families names {family}, which has no clips")
 
     def phases_of_checkpoints(self, config: Any) -> dict[str, str]:
         """Role of a checkpoint -> the phase of this run that trains it. Raises InvalidSettings without
@@ -245,6 +369,19 @@ def load_spec(name: str) -> ModelSpec:
             f"model {name!r}: {MODELS[name]} is {found!r}; expected ModelSpec(name={name!r}, ...)"
         )
     return spec
+
+
+def units_role(table: str) -> str:
+    """Of a table that a task samples from: in what role its phase reads the table of its units, unless these
+    are recordings."""
+    return f"units.{table}"
+
+
+def setting_paths(table: UnitTable) -> dict[str, str]:
+    """What a table of units is made by -> the path of its setting in the model's config."""
+    if isinstance(table, Seeds):
+        return {"blocks": table.blocks, "block_size": table.block_size}
+    return {"seed": table.seed, "rounds": table.rounds}
 
 
 def _has(config: Any, path: str) -> bool:

@@ -38,14 +38,16 @@ class Clip(Protocol):
 
 
 class Table(Protocol):
-    """Rows that a task samples from: the clips of the corpus, a bank, inverted codes, pairs."""
+    """Rows that a task samples from: the clips of the corpus, a bank of seeds, inverted codes, pairs of clips
+    (whose row names two keys of the table of clips). A row without frames has length 0."""
 
     @property
     def keys(self) -> Sequence[str]: ...
 
     def pick(self, rng: np.random.Generator) -> Clip:
-        """The row of this sample's turn: each pass over the identities (or other groups) is in a fresh random
-        order; `rng` chooses among the rows of the identity.
+        """The row of this sample's turn: each pass over the identities is in a fresh random order; `rng`
+        chooses among the rows of the identity. Rows without identities, such as those of seeds, each have
+        their own turn; a second row for the same sample is any other of `keys`.
         """
         ...
 

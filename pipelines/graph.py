@@ -9,8 +9,9 @@ Evaluation, from pairs to the report, is in pipelines/eval/nodes.py.
 
 Code is named as text: building the graph imports no stage, no network, no torch and no ray. To add a stage: a
 file in pipelines/preprocess and one `keyed(...)` here. A model appears through the spec in its folder, its
-phases as `train.<model>.<phase>`, keyed nodes of its own as `<node>.<model>`; a model of released weights has
-one node, `release.<model>`, in place of its phases.
+phases as `train.<model>.<phase>`, keyed nodes of its own as `<node>.<model>`, with tables of units other than
+recordings (blocks of seeds, pairs of clips) as `<table>.<model>`; a model of released weights has one node,
+`release.<model>`, in place of its phases.
 
 A run with several corpora has the nodes of each under `<node>@<corpus>`. Of the instances of a stage only
 those are there that a model reads, or that `also` asks for.
@@ -20,12 +21,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from models.errors import InvalidSettings
+from models.model_config import ModelConfig
 from models.phase_checks import Starts
 from models.phase_checks import check as check_start
-from models.spec import ModelSpec, Reads
+from models.spec import ModelSpec, Reads, Seeds, setting_paths
 from pipelines.config import Config
+from pipelines.dataset import clip_pairs, seed_blocks
+from pipelines.engine.keys import lookup
 from pipelines.engine.node import Graph, Read, Use
 from pipelines.errors import UserError
 from pipelines.eval.nodes import add_evaluation
@@ -50,6 +55,11 @@ TRAINING = tuple(
     )
 )
 """What a phase computes, beside what runs and reports it."""
+RESERVED = (
+    "recordings", "download", "clips", "corpus", "train", "release", "pairs", "generate", "features", "score",
+    "report",
+)  # fmt: skip
+"""Stages, after which no node of a model may be called."""
 PICTURE_FIGURES = ("pipelines.train.validation_metrics:figures",)
 """Figures of validation that are for the eye alone, unless a phase chooses its best weights by one."""
 
@@ -170,7 +180,6 @@ def train(run: Run, model: str) -> dict[str, str]:
     trained: dict[str, str] = {}
     parts = {phase: spec.parts(section, settings) for phase, settings in kept.items()}
     starts = Starts(model, section.phases, parts, spec.released)
-    split = {"recordings": Read(run.at("recordings", section.data), ("id", "split", "identity"))}
     for phase, settings in kept.items():
         task, reads = spec.tasks[phase], spec.reads(section, settings)
         check_frames_from(model, phase, spec.tables(section, settings).get("clips", {}), settings.frames_from)
@@ -187,7 +196,8 @@ def train(run: Run, model: str) -> dict[str, str]:
         run.whole(f"train.{model}.{phase}", "train.launch:train_phase", stage=f"train.{spec.name}.{phase}",
                   exclusive=True, stops=True, resources=resources,
                   arguments={"model": spec.name, "phase": phase}, check="pipelines.train.checks:check_phase",
-                  reads=(split if reads else {}) | run.reads(model, reads, section.data) | before,
+                  reads=run.splits(model, settings, section.data) | run.reads(model, reads, section.data)
+                  | before,
                   writes=("checkpoint",), logs=("metrics.jsonl", "samples.png"),
                   config={f"{spec.name}.{path}": f"{model}.{path}" for path in paths}
                   | run.sections(model, spec.extra_sections(section)),
@@ -231,8 +241,11 @@ def model_nodes(
     there already. checkpoints: phase -> the node that publishes what it has learnt."""
     config, spec, section = run.config, run.config.spec(model), getattr(run.config, model)
     wanted = spec.families(section, reads)
+    for name in spec.unit_tables:
+        if name in wanted:
+            unit_table(run, model, name, corpus, checkpoints)
     for role, node in spec.nodes(section).items():
-        name = run.at(f"{role}.{model}", corpus)
+        name = run.own(model, role, corpus)
         if role not in wanted or name in run.graph.nodes:
             continue
         uses = {}
@@ -244,21 +257,61 @@ def model_nodes(
                 )
             files = {key: (checkpoints[phase], MODEL_FILE) for key, phase in use.phases.items()}
             uses[net] = Use(use.loader, files)
+        found = run.reads(model, node.reads, corpus)
+        by = {family: "" if spec.units_of(section, family) == node.units else "recordings"
+              for family in found}  # fmt: skip
         # fmt: off
-        run.add_keyed(name, node.run, stage=f"{role}.{spec.name}", units=run.at("recordings", corpus),
-                      reads=run.reads(model, node.reads, corpus), writes=node.writes, uses=uses,
+        run.add_keyed(name, node.run, stage=f"{role}.{spec.name}", units=run.own(model, node.units, corpus),
+                      reads={family: replace(read, by=by[family]) for family, read in found.items()},
+                      writes=node.writes, uses=uses,
                       config={f"{spec.name}.{path}": f"{model}.{path}" for path in node.settings},
                       section=spec.name if node.settings else "", nets=node.nets, packages=node.packages,
                       cpu=config.runtime.eval_cpus, gpu=int(config.runtime.use_gpu))
         # fmt: on
 
 
+def unit_table(run: Run, model: str, name: str, corpus: str, checkpoints: Mapping[str, str]) -> None:
+    """A model's table of units other than recordings, unless it is there already."""
+    spec = run.config.spec(model)
+    table, node = spec.unit_tables[name], run.own(model, name, corpus)
+    if node in run.graph.nodes:
+        return
+    settings = {f"units.{setting}": f"{model}.{path}" for setting, path in setting_paths(table).items()}
+    # fmt: off
+    if isinstance(table, Seeds):
+        run.whole(node, "dataset.seed_blocks:list_seeds", stage=seed_blocks.STAGE, table=True,
+                  run_at_plan_time=True, resources={}, writes=seed_blocks.COLUMNS, config=settings,
+                  section="units")
+    else:
+        model_nodes(run, model, table.families, corpus, checkpoints)
+        families = run.reads(model, dict.fromkeys(("clips", *table.families), ()), corpus)
+        recordings = Read(run.at("recordings", corpus), ("id", "split", "identity"))
+        run.whole(node, "dataset.clip_pairs:list_clip_pairs", stage=clip_pairs.STAGE, table=True,
+                  resources={}, reads={"recordings": recordings, **families}, writes=clip_pairs.COLUMNS,
+                  config=settings, section="units")
+    # fmt: on
+
+
+def check_unit_tables(spec: ModelSpec, model: str, section: ModelConfig) -> None:
+    """Raises InvalidSettings where the settings of a table of units make none."""
+    spec.check_units(section)
+    for name, table in spec.unit_tables.items():
+        for setting, path in setting_paths(table).items():
+            least, value = (0 if setting == "seed" else 1), lookup(section, path)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise InvalidSettings(
+                    f"{model}.{path} {value!r}: expected a whole number from {least} on, the {setting} of "
+                    f"table {name} of {spec.name}"
+                )
+
+
 def check_model(spec: ModelSpec, model: str, config: Config) -> None:
     """Raises InvalidSettings where the run's data do not fit the settings of one of its models."""
     section = getattr(config, model)
     spec.check_reads(section)
-    if reserved := sorted(set(spec.nodes(section)) & {"recordings", "download", "clips", *INSTANCES_OF}):
+    if reserved := sorted({*spec.nodes(section), *spec.unit_tables} & {*RESERVED, *INSTANCES_OF}):
         raise InvalidSettings(f"the spec of {spec.name} names a node {reserved[0]}, as a stage is; rename it")
+    check_unit_tables(spec, model, section)
     for name, protocol in config.eval.active.items():
         if spec.max_sources is not None and protocol.sources > spec.max_sources:
             most = "one source" if spec.max_sources == 1 else f"at most {spec.max_sources} sources"

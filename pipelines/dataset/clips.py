@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from pipelines.dataset.unit_rows import TableRows, read_rows
+
 if TYPE_CHECKING:
-    from storage.families import Artifact, Family
+    from storage.families import Artifact
 
 FIELDS_KEPT = 2048
 """Whole small fields (landmarks: 54 KB for 100 frames) kept decoded."""
+
+
+class ClipFamily(Protocol):
+    """What is used of a storage.families.Family, or of the rows of a table."""
+
+    @property
+    def keys(self) -> list[str]: ...
+    def __contains__(self, key: str) -> bool: ...
+    def recording_of(self, key: str) -> str: ...
+    def frame_count(self, key: str) -> int: ...
+    def read(self, key: str, fields: Sequence[str] | None = None) -> dict[str, Any]: ...
+    def frames(self, key: str, indices: Sequence[int]) -> np.ndarray: ...
 
 
 class Clips:
@@ -23,7 +37,7 @@ class Clips:
     family that holds it.
     """
 
-    def __init__(self, clips: Family, fields: Mapping[str, Family]) -> None:
+    def __init__(self, clips: ClipFamily, fields: Mapping[str, ClipFamily]) -> None:
         self.clips, self.fields = clips, dict(fields)
         self._kept: OrderedDict[tuple[str, str], Any] = OrderedDict()
         self._lock = Lock()
@@ -59,13 +73,19 @@ class StoredClip:
         return self.stored.read(self.key, name)
 
 
-def open_clips(inputs: Mapping[str, Artifact], reads: Mapping[str, Sequence[str]]) -> tuple[Clips, list[str]]:
+def open_clips(
+    inputs: Mapping[str, Artifact], reads: Mapping[str, Sequence[str]], tables: Collection[str] = ()
+) -> tuple[Clips, list[str]]:
     """What a model reads of aligned families -> its clips, and the keys that every family has.
 
-    `inputs`: node -> artifact; `reads`: node -> the fields read from it, one at least. The clips show the
-    frames of the node of which frames are read.
+    `inputs`: node -> artifact; `reads`: node -> the fields read from it, one at least; `tables`: the nodes
+    that publish a table, whose rows are read as a family. The clips show the frames of the node of which
+    frames are read.
     """
-    families = {node: inputs[node].family() for node in reads}
+    families: dict[str, ClipFamily] = {
+        node: TableRows(read_rows(inputs[node])) if node in tables else inputs[node].family()
+        for node in reads
+    }
     fields = {name: families[node] for node, names in reads.items() for name in names if name != "frames"}
     frames_node = next((node for node, names in reads.items() if "frames" in names), next(iter(reads)))
     keys = [key for key in families[frames_node].keys if all(key in one for one in families.values())]

@@ -36,9 +36,10 @@ class Recording(BaseRecording):
 
 
 class Person(NamedTuple):
-    """Who is in a recording, and in which split."""
+    """Who is in a recording, or another unit, and in which split."""
 
     identity: str
+    """Empty: nobody, as in a block of seeds."""
     split: str
 
 
@@ -59,9 +60,10 @@ def read_rejects(artifact: Artifact) -> list[Reject]:
     return cast("list[Reject]", _read(artifact, REJECTS))
 
 
-def read_people(artifact: Artifact) -> dict[str, Person]:
-    """Recording id -> its person. Reads three columns: the tracks of a large corpus are most of its table."""
-    rows = _read(artifact, RECORDINGS, ["id", "identity", "split"])
+def read_people(artifact: Artifact, table: str = RECORDINGS) -> dict[str, Person]:
+    """Recording id -> its person; or that of the units of another table, by the name of its file. Reads three
+    columns: the tracks of a large corpus are most of its table."""
+    rows = _read(artifact, table, ["id", "identity", "split"])
     return {str(row["id"]): Person(str(row["identity"]), str(row["split"])) for row in rows}
 
 
@@ -82,10 +84,10 @@ def write_tables(
     for name, some, schema in (
         (RECORDINGS, rows, recordings), (REJECTS, rejects, rejected), (NOTES, notes, rejected),
     ):  # fmt: skip
-        pq.write_table(_table(some, schema), folder / name, compression="zstd")
+        pq.write_table(arrow_table(some, schema), folder / name, compression="zstd")
 
 
-def _table(rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa.Table:
+def arrow_table(rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa.Table:
     """Rows -> Arrow by way of JSON: pyarrow's own converters import pandas, half a second of every plan."""
     import pyarrow as pa
 

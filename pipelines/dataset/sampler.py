@@ -10,34 +10,37 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 
 from models.errors import InvalidSettings
 from models.task import Sample, Task
-from pipelines.dataset.clips import Clips, StoredClip
+from pipelines.dataset.clips import ClipFamily, Clips, StoredClip
 from pipelines.errors import UserError
-
-if TYPE_CHECKING:
-    from storage.families import Family
 
 ORDER, SAMPLE = 0, 1  # what a random stream is for
 ATTEMPTS = 100
 
 
 class Corpus(Clips):
-    """Clips of one split. `identities`: the clip keys of each identity, both sorted."""
+    """Clips of one split, or other rows. `identities`: the keys of each identity, both sorted; a row without
+    an identity is one of its own."""
 
     def __init__(
-        self, clips: Family, fields: Mapping[str, Family], identities: tuple[tuple[str, ...], ...]
+        self, clips: ClipFamily, fields: Mapping[str, ClipFamily], identities: tuple[tuple[str, ...], ...]
     ) -> None:
         super().__init__(clips, fields)
         self.identities = identities
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Corpus, (self.clips, self.fields, self.identities))
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """Of all identities, in order. Kept: a bank has hundreds of thousands, asked for at each sample."""
+        return tuple(key for keys in self.identities for key in keys)
 
 
 @lru_cache(maxsize=8)
@@ -54,7 +57,7 @@ class TurnTable:
 
     @property
     def keys(self) -> Sequence[str]:
-        return [key for keys in self.corpus.identities for key in keys]
+        return self.corpus.keys
 
     def pick(self, rng: np.random.Generator) -> StoredClip:
         count = len(self.corpus.identities)

@@ -6,10 +6,9 @@ if all come from the same pairs, so a clip is used if every model of the run can
 were left out, and which node rejected them, is published beside the table. A model more in the run, or a new
 fit, generates nothing again unless it changes the pairs.
 
-Cross-reenactment: all test clips lie on a ring, in order of a hash of (seed, clip). A clip is the source of
-the one that follows it, unless both show one person. One more clip parts two neighbours: of any number of
-pairs, at most two are others afterwards. Where sources and drivings come from two corpora, the clips of both
-lie on one ring, and neighbours make a pair if one is a source and the other a driving clip.
+Cross-reenactment: all test clips lie on a ring (dataset/clip_pairs.py), where neighbours make a pair. Where
+sources and drivings come from two corpora, the clips of both lie on one ring, and neighbours make a pair if
+one is a source and the other a driving clip.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from typing import Protocol as Interface
 
 import numpy as np
 
+from pipelines.dataset.clip_pairs import cross_id, identity_of, place_on_ring, sample_cross_pairs
 from pipelines.dataset.recording_table import read_people
 from pipelines.errors import UserError
 from pipelines.eval.pair_clips import DRIVING_SIDE, SOURCE_SIDE
@@ -243,11 +243,6 @@ def _pair(protocol: Protocol, source: tuple[str, ClipIndex], driving: tuple[str,
     )
 
 
-def cross_id(source: str, driving: str) -> str:
-    """Short, since it becomes the name of a shard's member, where two clip keys are too long."""
-    return f"pair-{hashlib.sha256(f'{source} {driving}'.encode()).hexdigest()[:16]}"
-
-
 def source_indices(frames: int, sources: int) -> list[int]:
     """Source frames of a clip: the first; first and last; first, middle and last; and so on."""
     return [int(i) for i in np.linspace(0, frames - 1, sources).round()]
@@ -265,36 +260,19 @@ def evenly(keys: Sequence[str], most: int) -> list[str]:
     return [keys[int(i)] for i in np.linspace(0, len(keys) - 1, most).round()]
 
 
-def sample_cross_pairs(keys: Iterable[str], seed: int, most: int | None) -> list[tuple[str, str]]:
-    """Clip keys -> (source, driving) of different identities, each clip at most once a source and once
-    driving; at most `most` of them, which do not depend on the order of the keys."""
-    ring = sorted(keys, key=lambda key: _place(seed, key))
-    pairs = zip(ring, [*ring[1:], *ring[:1]], strict=True)
-    return [(a, b) for a, b in pairs if identity_of(a) != identity_of(b)][:most]
-
-
 def sample_pairs_across(
     sources: Iterable[str], drivings: Iterable[str], seed: int, most: int | None
 ) -> list[tuple[str, str]]:
     """Clip keys of two corpora -> (source, driving) of different identities, each clip in at most two of
     them; at most `most`, which do not depend on the order of the keys."""
     clips = [*((SOURCE_SIDE, key) for key in sources), *((DRIVING_SIDE, key) for key in drivings)]
-    ring = sorted(clips, key=lambda clip: _place(seed, "".join(clip)))
+    ring = sorted(clips, key=lambda clip: place_on_ring(seed, "".join(clip)))
     found: dict[tuple[str, str], None] = {}
     for one, other in zip(ring, [*ring[1:], *ring[:1]], strict=True):
         sides = dict((one, other))
         if len(sides) == 2 and identity_of(sides[SOURCE_SIDE]) != identity_of(sides[DRIVING_SIDE]):
             found[sides[SOURCE_SIDE], sides[DRIVING_SIDE]] = None
     return list(found)[:most]
-
-
-def _place(seed: int, clip: str) -> bytes:
-    """On the ring."""
-    return hashlib.sha256(f"pair {seed} {clip}".encode()).digest()
-
-
-def identity_of(key: str) -> str:
-    return key.split("#", 1)[0]
 
 
 def read_list(path: Path, sources: Sequence[str], drivings: Sequence[str]) -> list[tuple[str, str]]:

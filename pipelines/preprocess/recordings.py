@@ -129,8 +129,8 @@ def split_identities(rows: Sequence[SourceRecording], test_fraction: float) -> d
     for row in rows:
         if split_of.get(row["identity"], "") != "test":
             split_of[row["identity"]] = row["split"]
-    open_ones = sorted((identity for identity, split in split_of.items() if not split), key=_fraction)
-    splits = {i: s or ("test" if _fraction(i) < test_fraction else "train") for i, s in split_of.items()}
+    open_ones = sorted((identity for identity, split in split_of.items() if not split), key=hash_fraction)
+    splits = {i: s or ("test" if hash_fraction(i) < test_fraction else "train") for i, s in split_of.items()}
     if len(open_ones) > 1 and len(open_ones) == len(split_of) and 0 < test_fraction < 1:
         splits |= {open_ones[0]: "test", open_ones[-1]: "train"}
     return splits
@@ -147,7 +147,7 @@ def bucket_of(id: str, count: int) -> int:
     return int.from_bytes(hashlib.sha256(id.encode()).digest()[:8], "big") & (count - 1)
 
 
-def _fraction(text: str) -> float:
+def hash_fraction(text: str) -> float:
     """A stable number in [0,1) for a name."""
     return int.from_bytes(hashlib.sha256(f"split {text}".encode()).digest()[:6], "big") / 2**48
 
@@ -219,7 +219,7 @@ def overlaps(rows: Sequence[Recording]) -> list[Reject]:
 def _sample(rows: Sequence[SourceRecording], limit: int) -> list[SourceRecording]:
     """The first `limit` in the order of a hash; if that leaves a split empty, its first takes the last
     place."""
-    order = sorted(rows, key=lambda row: _fraction(row["id"]))
+    order = sorted(rows, key=lambda row: hash_fraction(row["id"]))
     kept, rest = order[:limit], order[limit:]
     for split in ("train", "test"):
         spare = next((row for row in rest if row["split"] == split), None)

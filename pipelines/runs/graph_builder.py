@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.spec import Reads
+from models.api import Phase
+from models.spec import RECORDINGS, Reads, Seeds, units_role
 from pipelines.config import Config
 from pipelines.engine.node import Graph, Node, Read
 from pipelines.errors import UserError
@@ -120,14 +121,31 @@ class Run:
         """Families by the roles in which a model reads them: the instances that its section names, and nodes
         of its own."""
         section, found = getattr(self.config, model), {}
-        own = self.config.spec(model).nodes(section)
+        spec = self.config.spec(model)
+        own = {*spec.nodes(section), *spec.unit_tables}
         for role, fields in roles.items():
-            named = INSTANCES_OF.get(role)
-            if named or role in own:
-                node = f"{role}.{getattr(section, named) if named else model}"
+            if role in own:
+                node = self.own(model, role, corpus)
             else:
-                node = role
-            found[role] = Read(self.at(node, corpus), tuple(fields))
+                named = INSTANCES_OF.get(role)
+                node = self.at(f"{role}.{getattr(section, named)}" if named else role, corpus)
+            found[role] = Read(node, tuple(fields))
+        return found
+
+    def own(self, model: str, role: str, corpus: str) -> str:
+        """The name of a model's own node, or of a table of units: one of a corpus unless it is of seeds."""
+        if role == RECORDINGS:
+            return self.at(role, corpus)
+        spec, name = self.config.spec(model), f"{role}.{model}"
+        units = spec.unit_tables.get(spec.units_of(getattr(self.config, model), role))
+        return name if isinstance(units, Seeds) else self.at(name, corpus)
+
+    def splits(self, model: str, phase: Phase, corpus: str) -> dict[str, Read]:
+        """The tables of units that say which rows a phase trains on."""
+        section, found = getattr(self.config, model), {}
+        for table, units in self.config.spec(model).units_of_tables(section, phase).items():
+            role = RECORDINGS if units == RECORDINGS else units_role(table)
+            found[role] = Read(self.own(model, units, corpus), ("id", "split", "identity"))
         return found
 
     def sections(self, model: str, stages: Sequence[str]) -> dict[str, str]:

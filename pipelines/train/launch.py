@@ -12,7 +12,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from models.api import Phase
 from models.errors import InvalidSettings
 from models.provenance import describe
-from models.spec import Reads, load_spec
+from models.spec import Reads, load_spec, units_role
 from pipelines.dataset.clips import Clips
 from pipelines.errors import UserError
 from pipelines.train.metric_log import METRICS, MetricLog, cut, log_text, read_metrics
@@ -50,7 +50,8 @@ def train_phase(ctx: Context, model: str, phase: str) -> None:
 
     section = getattr(ctx.config, model)
     settings: Phase = section.phases[phase]
-    train, held_out = open_tables(ctx, load_spec(model).tables(section, settings))
+    spec = load_spec(model)
+    train, held_out = open_tables(ctx, spec.tables(section, settings), spec.unit_tables)
     if any(step > settings.steps for step in StepCheckpoints(ctx.scratch).steps()):  # a longer run's
         ctx.work_apart(f"steps-{settings.steps}")
     job = job_of(ctx, model, phase, train, held_out)
@@ -84,26 +85,28 @@ def _copy_lines(path: Path, store: Store) -> None:
 
 
 def open_tables(
-    ctx: Context, tables: Mapping[str, Reads]
+    ctx: Context, tables: Mapping[str, Reads], unit_tables: Collection[str] = ()
 ) -> tuple[dict[str, Corpus], dict[str, Corpus] | None]:
-    """Tables to train on; the same of identities that are held out, or None where one of them has none.
-    `tables`: name -> node -> the fields read from it."""
-    splits = {name: open_table(ctx, name, reads) for name, reads in tables.items()}
+    """Tables to train on; the same of rows that are held out, or None where one of them has none. `tables`:
+    name -> node -> the fields read from it. `unit_tables`: those of the model (`ModelSpec.unit_tables`)."""
+    splits = {name: open_table(ctx, name, reads, unit_tables) for name, reads in tables.items()}
     held_out = {name: split.rows["test"] for name, split in splits.items() if split.rows["test"].identities}
     train = {name: split.rows["train"] for name, split in splits.items()}
     return train, held_out if held_out and held_out.keys() == train.keys() else None
 
 
-def open_table(ctx: Context, table: str, reads: Reads) -> Split:
+def open_table(ctx: Context, table: str, reads: Reads, unit_tables: Collection[str] = ()) -> Split:
     """Rows to train on, held out. The run records how many there are, how many a family lacks, and, of what
     is heard, how many have no sound."""
     from pipelines.train.tables import split_rows
 
-    split = split_rows(ctx.inputs, reads)
+    units = units_role(table) if units_role(table) in ctx.inputs else ""
+    split = split_rows(ctx.inputs, reads, units, unit_tables)
     where = "data" if table == "clips" else f"data.{table}"
     for name, rows in split.rows.items():
-        keys = [key for some in rows.identities for key in some]
-        facts: dict[str, int | str] = {"identities": len(rows.identities), "clips": len(keys)}
+        keys = rows.keys
+        facts: dict[str, int | str]
+        facts = {"rows": len(keys)} if units else {"identities": len(rows.identities), "clips": len(keys)}
         if keys and "clip" in split.stored.fields and "speech" in reads:
             facts["soundless"] = soundless(split.stored, keys)
         of_split = [k for k in split.stored.clips.keys if split.of(k) == name]
@@ -111,8 +114,8 @@ def open_table(ctx: Context, table: str, reads: Reads) -> Split:
         ctx.params({f"{where}.{name}.{fact}": value for fact, value in facts.items()})
     if not split.rows["train"].identities:
         raise UserError(
-            f"{ctx.node}: table {table} has no row to train on; all were rejected, or all recordings are in "
-            "the test split"
+            f"{ctx.node}: table {table} has no row to train on; all were rejected, or all are in the test "
+            "split"
         )
     return split
 

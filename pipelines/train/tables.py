@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipelines.dataset.clips import Clips, open_clips
 from pipelines.dataset.recording_table import Person, read_people
 from pipelines.dataset.sampler import Corpus
+from pipelines.dataset.unit_rows import table_file
 
 if TYPE_CHECKING:
     from storage.families import Artifact
@@ -21,24 +22,32 @@ class Split:
     stored: Clips
     rows: dict[str, Corpus]
     people: Mapping[str, Person]
-    """By recording."""
+    """By recording, or other unit."""
 
     def of(self, key: str) -> str:
         """The split that a row belongs to, whether or not every family has it."""
         return self.people[self.stored.clips.recording_of(key)].split
 
 
-def split_rows(inputs: Mapping[str, Artifact], reads: Mapping[str, Sequence[str]]) -> Split:
-    """The rows that every family of a table has, split and grouped by identity as the recordings table says.
+def split_rows(
+    inputs: Mapping[str, Artifact],
+    reads: Mapping[str, Sequence[str]],
+    units: str = "",
+    tables: Collection[str] = (),
+) -> Split:
+    """The rows that every family of a table has, split and grouped by identity as the table of their units
+    says.
 
-    `reads`: node -> the fields read from it.
+    `reads`: node -> the fields read from it. `units`: the input that lists the units; empty = the recordings.
+    `tables`: the nodes whose own rows are read.
     """
-    stored, keys = open_clips(inputs, reads)
-    people = read_people(inputs["recordings"])
+    stored, keys = open_clips(inputs, reads, tables)
+    listed = inputs[units or "recordings"]
+    people = read_people(listed, table_file(listed)) if units else read_people(listed)
     groups: dict[str, dict[str, list[str]]] = {"train": {}, "test": {}}
     for key in keys:
         person = people[stored.clips.recording_of(key)]
-        groups[person.split].setdefault(person.identity, []).append(key)
+        groups[person.split].setdefault(person.identity or key, []).append(key)
     rows = {
         split: Corpus(
             stored.clips, stored.fields, tuple(tuple(sorted(some)) for _, some in sorted(group.items()))

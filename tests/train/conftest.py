@@ -87,6 +87,8 @@ class FakeArtifact:
     folder: Path
     opened: Any = None
     steps: int | None = None
+    node: str = ""
+    """Its stage."""
 
     def path(self, name: str) -> Path:
         assert (self.folder / name).exists()

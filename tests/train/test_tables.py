@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from pipelines.dataset.sampler import make_sample
 from pipelines.errors import UserError
 from pipelines.train.launch import open_tables
+from tests.train import toy
+from tests.train.conftest import FakeArtifact
 
 
 @pytest.fixture
@@ -65,6 +70,41 @@ def test_nothing_is_held_out_where_a_table_has_training_rows_alone(context, fami
     context.inputs["views.ffhq256"].opened = type(family)(trained)
     tables = {"clips": {"clips": ("frames",)}, "views": {"views.ffhq256": ("frames",)}}
     assert open_tables(context, tables)[1] is None
+
+
+def test_a_task_samples_pairs_of_the_clips_of_another_table(context, family):
+    """The table of pairs is read in two roles: as the list of its units, and for its columns."""
+    source, driving, *others = family.keys
+    rows = [
+        {"id": "p1", "identity": "id0", "split": "train", "source_clip": source, "driving_clip": driving},
+        {"id": "p2", "identity": "id2", "split": "test", "source_clip": others[-1], "driving_clip": source},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), context.out / "clip_pairs.parquet")
+    table = FakeArtifact(context.out, node="clip_pairs")
+    context.inputs |= {"clip_pairs": table, "units.pairs": table}
+    reads = {"clips": {"clips": ("frames",)}, "pairs": {"clip_pairs": ("source_clip", "driving_clip")}}
+    train, held_out = open_tables(context, reads, ("clip_pairs",))
+    assert held_out is not None
+    assert (keys_of(train["pairs"]), keys_of(held_out["pairs"])) == (["p1"], ["p2"])
+    assert {"data.pairs.train.rows": 1} in context.seen["params"]
+
+    class Pairs(toy.Painter):
+        def sample(self, rng, tables, training):
+            pair = tables["pairs"].pick(rng)
+            clips = [tables["clips"][pair.read(f"{side}_clip")] for side in ("source", "driving")]
+            return {"frames": np.stack([clip.frames([0])[0] for clip in clips])}
+
+    name, sample = make_sample(Pairs(), train, 0, 0, training=True)
+    assert name == f"{source}+{driving}+p1"
+    np.testing.assert_array_equal(sample["frames"][1], family.samples[driving]["frames"][0])
+
+
+def test_rows_without_identities_each_have_a_turn(context, family):
+    rows = [{"id": f"rec{i}-{c}", "identity": "", "split": "train"} for i in range(3) for c in range(2)]
+    pq.write_table(pa.Table.from_pylist(rows), context.out / "seeds.parquet")
+    context.inputs["units.codes"] = FakeArtifact(context.out, node="seeds")
+    train, _ = open_tables(context, {"codes": {"invert": ("codes",)}})
+    assert train["codes"].identities == tuple((key,) for key in family.keys)
 
 
 def test_a_table_without_training_rows_is_refused(context, family):

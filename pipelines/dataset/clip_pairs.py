@@ -1,0 +1,125 @@
+"""Pairs of clips of two people, drawn by hash; and the table of them that models' own nodes and tasks read
+(models.spec.ClipPairs).
+
+All clips lie on a ring, in order of a hash of (seed, clip). A clip is the source of the one that follows it,
+unless both show one person. One more clip parts two neighbours: of any number of pairs, at most two are
+others afterwards.
+
+Artifact of a node of stage `clip_pairs`: `clip_pairs.parquet`, a `ClipPair` a row, by id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Protocol, TypedDict
+
+from pipelines.dataset.recording_table import Person, arrow_table, read_people
+from pipelines.errors import UserError
+from pipelines.preprocess.recordings import bucket_count, bucket_of
+
+if TYPE_CHECKING:
+    from pipelines.engine.node import Context
+
+STAGE = "clip_pairs"
+COLUMNS = (
+    "id", "bucket", "split", "identity", "source_recording", "source_clip", "driving_recording",
+    "driving_clip", "recordings",
+)  # fmt: skip
+PAIRS_IN_A_PACK = 16
+"""About so many pairs are stored together."""
+
+
+class ClipPair(TypedDict):
+    id: str
+    bucket: int
+    split: str
+    """train or test: that of both people."""
+    identity: str
+    """Of the source."""
+    source_recording: str
+    source_clip: str
+    """Key of a clip."""
+    driving_recording: str
+    driving_clip: str
+    recordings: list[str]
+    """Those of both clips."""
+
+
+class Settings(Protocol):
+    """What the node is configured with."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def rounds(self) -> int: ...
+
+
+# --- the ring -----------------------------------------------------------------------------------------------
+def sample_cross_pairs(keys: Iterable[str], seed: int, most: int | None) -> list[tuple[str, str]]:
+    """Clip keys -> (source, driving) of different identities, each clip at most once a source and once
+    driving; at most `most` of them, which do not depend on the order of the keys."""
+    ring = sorted(keys, key=lambda key: place_on_ring(seed, key))
+    pairs = zip(ring, [*ring[1:], *ring[:1]], strict=True)
+    return [(a, b) for a, b in pairs if identity_of(a) != identity_of(b)][:most]
+
+
+def place_on_ring(seed: int, clip: str) -> bytes:
+    return hashlib.sha256(f"pair {seed} {clip}".encode()).digest()
+
+
+def identity_of(key: str) -> str:
+    return key.split("#", 1)[0]
+
+
+def cross_id(source: str, driving: str) -> str:
+    """Short, since it becomes the name of a shard's member, where two clip keys are too long."""
+    return f"pair-{hashlib.sha256(f'{source} {driving}'.encode()).hexdigest()[:16]}"
+
+
+# --- the table ----------------------------------------------------------------------------------------------
+def list_clip_pairs(ctx: Context) -> None:
+    """The whole node. Inputs: `recordings`, `clips`, and every other family that both clips must be in."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    settings: Settings = ctx.config
+    families = {role: one.family() for role, one in ctx.inputs.items() if role != "recordings"}
+    clips = families["clips"]
+    keys = [key for key in clips.keys if all(key in family for family in families.values())]
+    recordings = {key: clips.recording_of(key) for key in keys}
+    rows = clip_pairs(recordings, read_people(ctx.inputs["recordings"]), settings.seed, settings.rounds)
+    if not rows:
+        raise UserError(
+            f"{ctx.node}: no pair among {len(keys)} clips that {', '.join(families)} have: a pair takes "
+            "clips of two people of one split; add videos of other people"
+        )
+    kinds = {"bucket": pa.int32(), "recordings": pa.list_(pa.string())}
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
+    pq.write_table(arrow_table(rows, schema), ctx.out / f"{STAGE}.parquet", compression="zstd")
+    counts = {split: sum(row["split"] == split for row in rows) for split in ("train", "test")}
+    ctx.progress(len(rows), len(rows), f"{counts['train']:,} pairs to train on, {counts['test']:,} held out")
+
+
+def clip_pairs(
+    recordings: Mapping[str, str], people: Mapping[str, Person], seed: int, rounds: int
+) -> list[ClipPair]:
+    """recordings: clip key -> its recording. people: recording -> who is in it, in which split. Each round
+    and split has a ring of its own; that of the first round is of `seed`, of the next `seed + 1`."""
+    found: dict[str, tuple[str, str]] = {}
+    for split in ("train", "test"):
+        keys = [key for key, recording in recordings.items() if people[recording].split == split]
+        for turn in range(rounds):
+            pairs = sample_cross_pairs(keys, seed + turn, None)
+            found |= {cross_id(source, driving): (source, driving) for source, driving in pairs}
+    buckets = bucket_count(len(found), PAIRS_IN_A_PACK)
+    return [
+        ClipPair(
+            id=id, bucket=bucket_of(id, buckets),
+            split=people[recordings[source]].split, identity=people[recordings[source]].identity,
+            source_recording=recordings[source], source_clip=source,
+            driving_recording=recordings[driving], driving_clip=driving,
+            recordings=sorted({recordings[source], recordings[driving]}),
+        )
+        for id, (source, driving) in sorted(found.items())
+    ]  # fmt: skip
