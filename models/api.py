@@ -213,17 +213,31 @@ class Source(NamedTuple):
     released: str | None
     part: str | None
     """None = the part of the same name."""
+    model: str | None = None
+    """The model of the run whose phase it is; None = the phase's own."""
 
     @classmethod
-    def parse(cls, text: str) -> Source:
-        """ "phase", "phase.part", "weights.<id>" or "weights.<id>.<part>" """
-        released = text.removeprefix(RELEASED) if text.startswith(RELEASED) else None
-        name, _, part = (text if released is None else released).partition(".")
-        return cls(name if released is None else None, None if released is None else name, part or None)
+    def parse(cls, text: str, all_parts: bool = False) -> Source:
+        """ "phase", "phase.part", "model.phase.part", "weights.<id>" or "weights.<id>.<part>". all_parts: the
+        source of all parts names none, so that two names are "model.phase"."""
+        if text.startswith(RELEASED):
+            name, _, part = text.removeprefix(RELEASED).partition(".")
+            return cls(None, name, part or None)
+        first, *others = text.split(".", 2)
+        if len(others) == 2 or (others and all_parts):
+            return cls(others[0], None, others[1] if len(others) == 2 else None, first)
+        return cls(first, None, others[0] if others and others[0] else None)
 
     @property
     def name(self) -> str:
-        return self.phase or f"{RELEASED}{self.released}"
+        if self.released is not None:
+            return f"{RELEASED}{self.released}"
+        return f"{self.model}.{self.phase}" if self.model else f"{self.phase}"
+
+    @property
+    def text(self) -> str:
+        """As settings have it."""
+        return f"{self.name}.{self.part}" if self.part else self.name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -233,9 +247,9 @@ class Phase:
     name: str
     init: str | dict[str, str | None] | None = None
     """What the weights begin with: "phase", or "weights.<id>", a released file that was imported (`reenact
-    weights`), for all parts that it brings; or by part, {part: "phase" | "phase.part" | "weights.<id>"}.
-    `generator_ema` is the running mean of `generator`, as a source and as what a running mean begins with.
-    None = PyTorch's initial values.
+    weights`), or "model.phase", that of another model of the run, for all parts that it brings; or by part,
+    {part: "phase" | "phase.part" | "model.phase.part" | "weights.<id>"}. `generator_ema` is the running mean
+    of `generator`, as a source and as what a running mean begins with. None = PyTorch's initial values.
     """
     resume_optimizers: bool = False
     """Go on with the optimizer states of the phases it starts from too, as one training that was not cut."""
@@ -257,7 +271,7 @@ class Phase:
     """The family whose frames the clips show: `clips`, or a view."""
     uses: dict[str, str] = field(default_factory=dict)
     """Name -> what the task is handed frozen under that name (`Task.use`): "phase", the checkpoint of an
-    earlier phase, or "weights.<id>", a released file."""
+    earlier phase, "model.phase", that of another model of the run, or "weights.<id>", a released file."""
     ema: dict[str, Ema | None] = field(default_factory=dict)
     """Part -> its running mean, which validation and inference use, and which is published beside the part.
     """
@@ -336,10 +350,16 @@ class Phase:
         for name, source in self.used.items():
             if source.part:
                 raise ValueError(
-                    f"uses.{name} {self.uses[name]!r}: expected a phase or weights.<id>, of which the task "
-                    "takes the parts that it needs"
+                    f"uses.{name} {self.uses[name]!r}: expected a phase, model.phase or weights.<id>, of "
+                    "which the task takes the parts that it needs"
                 )
-        if self.resume_optimizers and not any(source.phase for source in self.sources.values()):
+        if "" in self.sources and (part := self.sources[""].part):
+            raise ValueError(
+                f"init {self.init!r} names a part, but no part that begins with it; write "
+                f"init: {{{part}: {self.init}}}"
+            )
+        own = [source for source in self.sources.values() if source.phase and not source.model]
+        if self.resume_optimizers and not own:
             raise ValueError(f"resume_optimizers needs a phase to start from, found init {self.init}")
 
     @property
@@ -362,18 +382,25 @@ class Phase:
     def sources(self) -> dict[str, Source]:
         """Part -> where it comes from; under "" the source of all parts that it brings."""
         table = {"": self.init} if isinstance(self.init, str) else self.init or {}
-        return {part: Source.parse(text) for part, text in table.items() if text}
+        return {part: Source.parse(text, all_parts=not part) for part, text in table.items() if text}
 
     @property
     def used(self) -> dict[str, Source]:
         """Name -> the checkpoint that the task is handed under it."""
-        return {name: Source.parse(text) for name, text in self.uses.items()}
+        return {name: Source.parse(text, all_parts=True) for name, text in self.uses.items()}
 
     @property
     def phases_before(self) -> tuple[str, ...]:
-        """Phases whose checkpoints it reads: to start from, and to use."""
-        names = (source.phase for source in (*self.sources.values(), *self.used.values()))
-        return tuple(dict.fromkeys(name for name in names if name))
+        """Phases of the model whose checkpoints it reads: to start from, and to use."""
+        sources = (*self.sources.values(), *self.used.values())
+        return tuple(dict.fromkeys(one.phase for one in sources if one.phase and not one.model))
+
+    @property
+    def of_other_models(self) -> dict[str, Source]:
+        """Role of an input -> the checkpoint of another model that it reads in it."""
+        roles = {checkpoint_role("init", part): source for part, source in self.sources.items()}
+        roles |= {checkpoint_role("uses", name): source for name, source in self.used.items()}
+        return {role: source for role, source in roles.items() if source.model}
 
     @property
     def released(self) -> tuple[str, ...]:
@@ -388,6 +415,11 @@ class Phase:
     @property
     def chunk_size(self) -> int:
         return self.chunk or self.batch
+
+
+def checkpoint_role(setting: Literal["init", "uses"], name: str) -> str:
+    """Role of the input that is another model's checkpoint. name: the part, or that of the use."""
+    return f"{setting}.{name}"
 
 
 @dataclass(frozen=True, slots=True)

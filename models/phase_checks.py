@@ -6,8 +6,8 @@ Importing this module loads neither torch nor any model.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import takewhile
 
 from models.api import EMA, RELEASED, Phase, Released, Source
@@ -24,11 +24,15 @@ class Starts:
     parts: Mapping[str, Sequence[str]]
     """Of the net of each phase, and so what it brings to a later one."""
     released: Mapping[str, Released]
+    others: Mapping[str, Mapping[str, Collection[str]]] = field(default_factory=dict)
+    """The other models of the run -> their phases -> the parts that its checkpoint holds."""
 
     def parts_of(self, source: Source) -> set[str]:
         """Parts that a source holds, running means among them."""
         if source.released is not None:
             return set(self.released[source.released].parts)
+        if source.model is not None:
+            return set(self.others[source.model][source.phase or ""])
         phase = self.phases[source.phase or ""]
         means = {f"{part}{EMA}" for part in phase.ema_parts} if phase else set()
         return means.union(self.parts[source.phase or ""])
@@ -37,7 +41,15 @@ class Starts:
         """Whether the source is there for a phase: released, or trained before it."""
         if source.released is not None:
             return source.released in self.released
+        if source.model is not None:
+            return source.phase in self.others.get(source.model, {})
         return source.phase in self.earlier(phase)
+
+    @property
+    def checkpoints(self) -> dict[str, set[str]]:
+        """The phases that are trained -> the parts that their checkpoints hold."""
+        names = [name for name, phase in self.phases.items() if phase is not None]
+        return {name: self.parts_of(Source(name, None, None)) for name in names}
 
     def earlier(self, phase: Phase) -> dict[str, Phase]:
         names = takewhile(lambda name: name != phase.name, self.phases)
@@ -53,8 +65,8 @@ def check(phase: Phase, starts: Starts) -> None:
     for reads, sources in (("starts from", phase.sources), ("uses", phase.used)):
         for source in sources.values():
             if not starts.has(source, phase):
-                why = _absent(source.name, phase, starts)
-                raise InvalidSettings(f"{node} {reads} {source.name!r}, {why}")
+                why = _absent_model(source, starts) if source.model else _absent(source.name, phase, starts)
+                raise InvalidSettings(f"{node} {reads} {source.text!r}, {why}")
     if unknown := sorted(set(phase.trainable) - set(own)):
         raise InvalidSettings(f"{node} trains {unknown}, but the parts of its net are {sorted(own)}")
     available: set[str] = set()
@@ -74,7 +86,7 @@ def check(phase: Phase, starts: Starts) -> None:
     if missing := set(own) - set(phase.trainable) - available:
         _refuse_missing(phase, starts, missing)
     for source in phase.sources.values():
-        if source.phase and phase.resume_optimizers:
+        if source.phase and not source.model and phase.resume_optimizers:
             _check_resumed(phase, starts, source.phase)
 
 
@@ -82,9 +94,26 @@ def _absent(text: str, phase: Phase, starts: Starts) -> str:
     there = _listed(starts.model, starts.earlier(phase), starts.released) or "nothing"
     if starts.phases.get(text):
         return f"which is not trained before it; before it there is {there}"
+    if text in starts.others and text not in starts.phases:
+        example = f"{text}.{next(iter(starts.others[text]), 'PHASE')}.PART"
+        return (
+            f"which is a model of this run, not a phase of {starts.model}; name its phase too, as {example}"
+        )
     dropped = f" while {starts.model}.phases.{text} is null (else {_made(starts.model, text)})"
     off = dropped if text in starts.phases else ""
     return f"which this run does not have{off}; it has {there}"
+
+
+def _absent_model(source: Source, starts: Starts) -> str:
+    model = source.model or ""
+    if model == starts.model:
+        return f"its own model's; write {source.text.removeprefix(f'{model}.')}"
+    if model in starts.others:
+        trained = ", ".join(starts.others[model]) or "none"
+        return f"but {model} trains no phase {source.phase}; its phases are {trained}"
+    known = ", ".join((starts.model, *starts.others))
+    part = f", or write init: {{{source.phase}: {source.text}}} for a part" if model in starts.phases else ""
+    return f"but the models of this run are {known}; add {model} to models{part}"
 
 
 def _refuse_missing(phase: Phase, starts: Starts, missing: set[str]) -> None:

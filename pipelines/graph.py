@@ -20,7 +20,7 @@ those are there that a model reads, or that `also` asks for.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from models.errors import InvalidSettings
@@ -37,7 +37,7 @@ from pipelines.eval.nodes import add_evaluation
 from pipelines.preprocess.keypoints import KeypointsConfig
 from pipelines.preprocess.recordings import DataConfig
 from pipelines.preprocess.sources import SOURCE_NETS, SOURCES
-from pipelines.runs.graph_builder import INSTANCES_OF, Run, evaluated, needed, same
+from pipelines.runs.graph_builder import INSTANCES_OF, Run, evaluated, needed, same, training_order
 from storage.checkpoints import MODEL_FILE
 
 RECORDING = ("identity", "tracks")
@@ -69,12 +69,13 @@ def build(config: Config) -> Graph:
     run = Run(config, Graph(), needed(config))
     for corpus in run.needed:
         data(run, corpus)
-    checkpoints = {}
     for model in config.models:
         check_model(config.spec(model), model, config)
-        prepare = release if getattr(config, model).weights else train
-        checkpoints[model] = prepare(run, model)
-    add_evaluation(run, checkpoints)
+    trained: dict[str, dict[str, str]] = {}
+    for model in training_order(config):
+        only_released = getattr(config, model).weights
+        trained[model] = release(run, model) if only_released else train(run, model, trained)
+    add_evaluation(run, {model: checkpoints_of(run, model, phases) for model, phases in trained.items()})
     return run.graph
 
 
@@ -171,15 +172,14 @@ def corpus_page(run: Run, corpus: str) -> None:
     # fmt: on
 
 
-def train(run: Run, model: str) -> dict[str, str]:
-    """One node a phase, each starting from the checkpoint of an earlier one; returns role -> the node of the
-    checkpoint that inference uses."""
+def train(run: Run, model: str, others: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """One node a phase, each starting from the checkpoint of an earlier one, or of another model's; returns
+    phase -> its node. others: model -> phase -> the node of its checkpoint."""
     config, spec, section = run.config, run.config.spec(model), getattr(run.config, model)
     resources = {"cpu": config.runtime.train_cpus, "gpu": int(config.runtime.use_gpu)}
     kept = {phase: settings for phase, settings in section.phases.items() if settings is not None}
     trained: dict[str, str] = {}
-    parts = {phase: spec.parts(section, settings) for phase, settings in kept.items()}
-    starts = Starts(model, section.phases, parts, spec.released)
+    starts = starts_of(config, model)
     for phase, settings in kept.items():
         task, reads = spec.tasks[phase], spec.reads(section, settings)
         check_frames_from(model, phase, spec.tables(section, settings).get("clips", {}), settings.frames_from)
@@ -188,6 +188,11 @@ def train(run: Run, model: str) -> dict[str, str]:
         released = [spec.released[name] for name in settings.released]
         before = {f"train.{spec.name}.{one}": Read(f"train.{model}.{one}", ("checkpoint",))
                   for one in settings.phases_before}  # fmt: skip
+        foreign = settings.of_other_models
+        before |= {role: Read(others[source.model or ""][source.phase or ""], ("checkpoint",))
+                   for role, source in foreign.items()}  # fmt: skip
+        labels = {source.text: f"{config.model_of[source.model or '']}.{source.text.partition('.')[2]}"
+                  for source in foreign.values()}  # fmt: skip
         nets = spec.nets(section, settings)
         paths = (*task.settings, *(spec.net_settings if nets else ()), f"phases.{phase}")
         chooses = settings.best is not None and settings.best.figure != "psnr"
@@ -201,24 +206,43 @@ def train(run: Run, model: str) -> dict[str, str]:
                   writes=("checkpoint",), logs=("metrics.jsonl", "samples.png"),
                   config={f"{spec.name}.{path}": f"{model}.{path}" for path in paths}
                   | run.sections(model, spec.extra_sections(section)),
-                  resumable_budget=f"{spec.name}.phases.{phase}.steps",
+                  labels=labels, resumable_budget=f"{spec.name}.phases.{phase}.steps",
                   code=(*TRAINING, *code), nets=nets, packages=("torch",),
                   weights=tuple(dict.fromkeys(file for one in released for file in one.files)))
         # fmt: on
         trained[phase] = f"train.{model}.{phase}"
     for corpus in evaluated(config):
         model_nodes(run, model, spec.driving_reads(section), corpus, trained)
-    return {role: f"train.{model}.{phase}" for role, phase in spec.phases_of_checkpoints(section).items()}
+    return trained
+
+
+def starts_of(config: Config, model: str) -> Starts:
+    """All that phases of a model can start from."""
+
+    def own(name: str) -> Starts:
+        spec, section = config.spec(name), getattr(config, name)
+        kept = {phase: settings for phase, settings in section.phases.items() if settings is not None}
+        parts = {phase: spec.parts(section, settings) for phase, settings in kept.items()}
+        return Starts(name, section.phases, parts, spec.released)
+
+    def checkpoints(name: str) -> Mapping[str, Collection[str]]:
+        spec, weights = config.spec(name), getattr(config, name).weights
+        return dict.fromkeys(spec.phases, spec.released[weights].parts) if weights else own(name).checkpoints
+
+    return replace(own(model), others={name: checkpoints(name) for name in config.models if name != model})
+
+
+def checkpoints_of(run: Run, model: str, phases: Mapping[str, str]) -> dict[str, str]:
+    """Role of a checkpoint in inference -> its node. phases: phase -> the node of its checkpoint."""
+    spec, section = run.config.spec(model), getattr(run.config, model)
+    if section.weights:
+        return dict.fromkeys(spec.checkpoints, next(iter(phases.values())))
+    return {role: phases[phase] for role, phase in spec.phases_of_checkpoints(section).items()}
 
 
 def release(run: Run, model: str) -> dict[str, str]:
     """One node that makes a checkpoint of released weights, in place of training; returns as `train` does."""
     spec, section = run.config.spec(model), getattr(run.config, model)
-    if section.weights not in spec.released:
-        raise InvalidSettings(
-            f"{model}.weights {section.weights!r}: no released weights of {spec.name}; known: "
-            f"{', '.join(spec.released)}"
-        )
     starts, name = spec.released[section.weights], f"release.{model}"
     recordings = run.at("recordings", next(iter(run.needed)))  # those of any corpus: they lie in the store
     # fmt: off
@@ -231,7 +255,7 @@ def release(run: Run, model: str) -> dict[str, str]:
     made = dict.fromkeys(spec.phases, name)
     for corpus in evaluated(run.config):
         model_nodes(run, model, spec.driving_reads(section), corpus, made)
-    return dict.fromkeys(spec.checkpoints, name)
+    return made
 
 
 def model_nodes(
@@ -308,6 +332,11 @@ def check_unit_tables(spec: ModelSpec, model: str, section: ModelConfig) -> None
 def check_model(spec: ModelSpec, model: str, config: Config) -> None:
     """Raises InvalidSettings where the run's data do not fit the settings of one of its models."""
     section = getattr(config, model)
+    if section.weights and section.weights not in spec.released:
+        raise InvalidSettings(
+            f"{model}.weights {section.weights!r}: no released weights of {spec.name}; known: "
+            f"{', '.join(spec.released)}"
+        )
     spec.check_reads(section)
     if reserved := sorted({*spec.nodes(section), *spec.unit_tables} & {*RESERVED, *INSTANCES_OF}):
         raise InvalidSettings(f"the spec of {spec.name} names a node {reserved[0]}, as a stage is; rename it")

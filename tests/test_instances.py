@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from models.errors import InvalidSettings
 from pipelines.config import ConfigError, load
 from pipelines.engine.fingerprint import Environment, fingerprint
 from pipelines.engine.keys import digest
@@ -165,3 +166,49 @@ def test_a_model_is_trained_once_for_run_files_with_other_corpora_beside_it(envi
         keys.append([fingerprint(graph[node], config, environment)
                      for node in ("train.headgan.adversarial", "train.headgan.decay")])  # fmt: skip
     assert keys[0] == keys[1]
+
+
+# --- a checkpoint of another model --------------------------------------------------------------------------
+USES = "fsrt_b.phases.warmup.uses={{teacher: {}}}".format
+
+
+def test_a_phase_uses_the_checkpoint_of_another_model_of_the_run():
+    graph = build(load(RUN, ["models=[fsrt_b,headgan]", USES("headgan.decay")]).config)
+    assert graph["train.fsrt_b.warmup"].reads["uses.teacher"].node == "train.headgan.decay"
+    assert "fit3dmm.main" in graph.upstream("train.fsrt_b.warmup")
+
+
+def test_a_phase_uses_a_model_that_enters_by_released_weights():
+    sets = ("headgan.weights=headgan_vox", USES("headgan.decay"))
+    graph = build(load(RUN, ["models=[fsrt_b,headgan]", *sets]).config)
+    assert graph["train.fsrt_b.warmup"].reads["uses.teacher"].node == "release.headgan"
+
+
+def test_the_name_of_the_other_model_is_in_no_key(environment):
+    found = []
+    for name in ("headgan", "headgan_b"):
+        config = load(RUN, [f"models=[fsrt_b,{name}]", USES(f"{name}.decay")]).config
+        node = build(config)["train.fsrt_b.warmup"]
+        found.append((list(node.reads), fingerprint(node, config, environment)))
+    assert found[0] == found[1]
+    assert found[0][1].config["fsrt.phases.warmup.uses.teacher"] == "headgan.decay"
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        ([USES("headgan.decay")], r"train.fsrt_b.warmup uses 'headgan.decay', but the models of this run"),
+        (
+            [USES("headgan.decay"), "models=[fsrt_b,headgan]", "headgan.phases.decay=null"],
+            "uses 'headgan.decay', but headgan trains no phase decay; its phases are adversarial",
+        ),
+        (
+            [USES("headgan.decay"), "models=[fsrt_b,headgan]",
+             "headgan.phases.adversarial.uses={teacher: fsrt_b.warmup}"],
+            "cannot be trained one after the other: fsrt_b reads headgan reads fsrt_b, by init or us",
+        ),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_that_no_model_can_give_first_is_refused(sets, message):
+    with pytest.raises(InvalidSettings, match=message):
+        build(load(RUN, ["models=[fsrt_b]", *sets]).config)

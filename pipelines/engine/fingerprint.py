@@ -53,6 +53,11 @@ def fingerprint(node: Node, config: Any, env: Environment) -> Fingerprint:
         if actual == "runtime" or actual.startswith("runtime."):
             raise ValueError(f"node {node.name!r} declares {actual!r}: runtime settings never enter a key")
         values |= settings(lookup(config, actual), path)
+    if node.labels:
+        values = {
+            path: node.labels.get(value, value) if isinstance(value, str) else value
+            for path, value in values.items()
+        }
     if node.resumable_budget is not None:
         values.pop(node.resumable_budget)
     return Fingerprint(

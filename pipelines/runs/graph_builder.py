@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.api import Phase
+from models.errors import InvalidSettings
 from models.spec import RECORDINGS, Reads, Seeds, units_role
 from pipelines.config import Config
 from pipelines.engine.node import Graph, Node, Read
@@ -92,6 +93,36 @@ def evaluated(config: Config) -> tuple[str, ...]:
     """The corpora that protocols take sources or drivings from."""
     protocols = config.eval.active.values()
     return tuple(dict.fromkeys(corpus for one in protocols for corpus in corpora_of(config, one)))
+
+
+def training_order(config: Config) -> list[str]:
+    """The models of the run, each after those whose checkpoints its phases read. Raises InvalidSettings where
+    that is a circle."""
+    order: list[str] = []
+
+    def add(model: str, readers: Sequence[str]) -> None:
+        if model in readers:
+            circle = " reads ".join((*readers[readers.index(model) :], model))
+            raise InvalidSettings(
+                f"models cannot be trained one after the other: {circle}, by init or uses of their phases; "
+                "let one of them do without"
+            )
+        if model not in order:
+            for other in _models_read(config, model):
+                add(other, (*readers, model))
+            order.append(model)
+
+    for model in config.models:
+        add(model, ())
+    return order
+
+
+def _models_read(config: Config, model: str) -> Sequence[str]:
+    """Other models of the run whose checkpoints a model's phases read."""
+    section = getattr(config, model)
+    phases = [phase for phase in section.phases.values() if phase is not None and not section.weights]
+    named = {source.model for phase in phases for source in phase.of_other_models.values()}
+    return [name for name in config.models if name in named and name != model]
 
 
 def check_instance(section: str, name: str, known: Mapping[str, object], asked_by: str) -> None:

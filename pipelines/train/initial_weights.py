@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models import provenance
-from models.api import EMA, Phase, Source
+from models.api import EMA, Phase, Source, checkpoint_role
 from models.errors import InvalidSettings
 from models.spec import load_spec
 from models.weights import find_weights
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pipelines.engine.node import Context
+    from storage.families import Artifact
 
 
 def continues(ctx: Context, phase: Phase) -> bool:
@@ -53,7 +54,9 @@ def prepare_weights(ctx: Context, model: str, phase: Phase) -> None:
             store.put(folder / START_FILE, START_FILE)
     for name, source in phase.used.items():
         with store.scratch_folder() as folder:
-            checkpoints.save_checkpoint(folder / MODEL_FILE, *_open(ctx, model, phase, source))
+            checkpoints.save_checkpoint(
+                folder / MODEL_FILE, *_open(ctx, model, phase, source, checkpoint_role("uses", name))
+            )
             store.put(folder / MODEL_FILE, used_name(name))
     if ctx.previous is not None and continues(ctx, phase):
         path = of_step(ctx.previous.path(STATE_FILE), ctx.previous.steps)
@@ -71,15 +74,18 @@ def initial_weights(ctx: Context, model: str, phase: Phase) -> tuple[dict[str, T
     provenances: dict[str, str] = {}
     released: set[str] = set()
     done: list[int] = []
-    opened = {source.name: _open(ctx, model, phase, source) for source in phase.sources.values()}
+    opened = {
+        source.name: _open(ctx, model, phase, source, checkpoint_role("init", part))
+        for part, source in phase.sources.items()
+    }
     for part, source in phase.sources.items():
         tensors, about = opened[source.name]
         chosen = _choose(tensors, part, source, phase, f"train.{model}.{phase.name}")
         provenances = provenance.combine(provenances, provenance.from_metadata(about))
         if source.released is not None:
             released |= {part_of(name.partition(".")[2]) for name in chosen}
-        elif source.phase and phase.resume_optimizers:
-            states, about = checkpoints.load_checkpoint(_checkpoint(ctx, model, source.phase, STATE_FILE))
+        elif not source.model and phase.resume_optimizers:
+            states, about = checkpoints.load_checkpoint(_input(ctx, model, source).path(STATE_FILE))
             chosen |= {
                 name: tensor
                 for name, tensor in states.items()
@@ -92,9 +98,12 @@ def initial_weights(ctx: Context, model: str, phase: Phase) -> tuple[dict[str, T
     return found, about | {"step": max(done, default=0), "steps_before": 0}
 
 
-def _open(ctx: Context, model: str, phase: Phase, source: Source) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _open(
+    ctx: Context, model: str, phase: Phase, source: Source, role: str
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """role: of the input, if it is a checkpoint of another model."""
     if source.phase is not None:
-        return checkpoints.load_checkpoint(_checkpoint(ctx, model, source.phase, MODEL_FILE))
+        return checkpoints.load_checkpoint(_input(ctx, model, source, role).path(MODEL_FILE))
     released = load_spec(model).released[source.released or ""]
     files = {name: weights_path(ctx.store, find_weights(name)) for name in released.files}
     tensors, provenances = resolve(released.reader)(files, getattr(ctx.config, model), phase)
@@ -127,8 +136,8 @@ def _choose(
     return chosen
 
 
-def _checkpoint(ctx: Context, model: str, phase: str, file: str) -> Path:
-    return ctx.inputs[f"train.{model}.{phase}"].path(file)
+def _input(ctx: Context, model: str, source: Source, role: str = "") -> Artifact:
+    return ctx.inputs[role if source.model else f"train.{model}.{source.phase}"]
 
 
 def _copy_in(path: Path, store: Store, name: str) -> None:

@@ -79,8 +79,9 @@ class State:
         elif files.store.exists(START_FILE):
             self._begin(*checkpoints.load_checkpoint(files.store.fetch(START_FILE)))
         elif phase.sources:
-            source = next(iter(phase.sources.values())).name
-            node = f"{self.job.node.rpartition('.')[0]}.{source}"
+            source = next(iter(phase.sources.values()))
+            model = "train" if source.model else self.job.node.rpartition(".")[0]
+            node = f"{model}.{source.name}"
             raise UserError(
                 f"{self.job.node}: no weights of {node} in its work folder to start from; run that first: "
                 f"`reenact run RUN.yaml --only {node}`"

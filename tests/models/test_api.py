@@ -52,8 +52,12 @@ DECAY = Optimizer(schedule=Schedule(constant_steps=6, linear_decay_steps=4, step
             "resume_optimizers needs a phase to start from, found init weights.released",
         ),
         (
-            {"uses": {"teacher": "first.encoder"}},
-            "uses.teacher 'first.encoder': expected a phase or weights.<i",
+            {"uses": {"teacher": "other.first.encoder"}},
+            "uses.teacher 'other.first.encoder': expected a phase, model.phase or weights.<i",
+        ),
+        (
+            {"init": "other.first.encoder"},
+            "init 'other.first.encoder' names a part, .*; write init: {encoder: other.first.encoder}",
         ),
         ({"optimizers": {"g": DECAY, "d": Optimizer()}, "steps": 6}, "rate of optimizer g is 0 after step 5"),
     ],
@@ -97,6 +101,7 @@ def test_several_updates_share_an_optimizer_and_a_part():
         ("warmup.decoder", Source("warmup", None, "decoder")),
         ("weights.fsrt_vox", Source(None, "fsrt_vox", None)),
         ("weights.fsrt_vox.decoder", Source(None, "fsrt_vox", "decoder")),
+        ("fsrt_b.warmup.decoder", Source("warmup", None, "decoder", "fsrt_b")),
     ],
 )
 def test_a_source_is_a_phase_or_a_released_file_and_maybe_a_part(text, source):

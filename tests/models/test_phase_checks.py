@@ -77,3 +77,52 @@ def test_a_phase_reads_no_checkpoint_of_itself_or_of_a_later_one(reads):
         InvalidSettings, match=r"which is not trained before it; before it there is synthesis \("
     ):
         check(audio, Starts("toy", phases, PARTS, {}))
+
+
+# --- other models of the run --------------------------------------------------------------------------------
+OTHERS = {"gan": {"adapt": ("generator", "generator_ema")}, "audio_only": {}}
+
+
+def checked_with_others(**more: Any) -> None:
+    joint = phase("joint", ("encoder",), **more)
+    phases = {"synthesis": SYNTHESIS, "joint": joint}
+    parts = {"synthesis": ("generator",), "joint": ("encoder", "generator")}
+    check(joint, Starts("toy", phases, parts, RELEASED, OTHERS))
+
+
+def test_a_part_begins_with_that_of_another_models_phase():
+    checked_with_others(init={"generator": "gan.adapt.generator_ema"}, uses={"teacher": "gan.adapt"})
+    checked_with_others(init="gan.adapt")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            {"uses": {"g": "gun.adapt"}},
+            "uses 'gun.adapt', but the models of this run are toy, gan, audio_only",
+        ),
+        ({"uses": {"g": "gan.tune"}}, "uses 'gan.tune', but gan trains no phase tune; its phases are adapt$"),
+        ({"uses": {"g": "toy.synthesis"}}, "uses 'toy.synthesis', its own model's; write synthesis$"),
+        (
+            {"init": "synthesis.generator"},
+            r"add synthesis to models, or write init: {generator: synthesis.generator} for a part$",
+        ),
+        (
+            {"init": {"generator": "gan.adapt"}},
+            "'gan.adapt', which is a model of this run, not a phase of toy; name its phase too, as gan",
+        ),
+        (
+            {"init": {"generator": "gan.adapt.mapping"}},
+            "takes generator from gan.adapt, which has no part map",
+        ),
+    ],
+)
+def test_a_checkpoint_that_no_other_model_has_is_refused(more, message):
+    with pytest.raises(InvalidSettings, match=message):
+        checked_with_others(**({"init": "synthesis"} | more))
+
+
+def test_the_checkpoints_of_a_model_hold_its_parts_and_their_running_means():
+    starts = Starts("toy", {"synthesis": SYNTHESIS, "audio": None}, PARTS, {})
+    assert starts.checkpoints == {"synthesis": {"generator", "generator_ema"}}

@@ -93,3 +93,17 @@ def test_a_phase_is_handed_the_checkpoint_that_it_uses_as_inference_would(contex
         "encoder.w": 1.0, "decoder.w": 2.5,
     }  # fmt: skip
     assert set(state.parameters) == {"painter.value"}
+
+
+def test_another_models_checkpoint_is_read_by_its_role(context, tmp_path):
+    context.inputs["init.decoder"] = published(tmp_path / "theirs", decoder=5.0, decoder_ema=5.5)
+    context.inputs["uses.teacher"] = published(tmp_path / "teachers", encoder=6.0)
+    sources = {"encoder": "first", "decoder": "toy_b.tune.decoder_ema"}
+    found, about = begun(context, init=sources, uses={"teacher": "toy_b.joint"}, resume_optimizers=True)
+    assert (found["net.encoder.w"], found["net.decoder.w"]) == (1.0, 5.5)
+    assert {name for name in found if name.startswith("optim.")} == {"optim.encoder.w.exp_avg"}
+    assert about["phase"] == "first, toy_b.tune"
+    phase = one_update("toy", ("painter",), uses={"teacher": "toy_b.joint"})
+    prepare_weights(context, "toy", phase)
+    state = State(toy.job(tmp_path, phase, build=Student), torch.device("cpu"))
+    assert {name: float(tensor) for name, tensor in state.task.teacher.items()} == {"encoder.w": 6.0}
