@@ -1,14 +1,18 @@
-"""Which split a run needs and has nobody in: found from the list of recordings, before work on it."""
+"""What is in a split: whether anybody is, found from the list of recordings before work on it; and how many
+of its clips a family lacks, or have no sound."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from pipelines.engine.node_plan import NodePlan
 from pipelines.errors import UserError
 
 if TYPE_CHECKING:
+    from pipelines.dataset.clips import Clips
     from pipelines.preprocess.recordings import DataConfig
 
 NEEDED_BY = {"train": "train.", "test": "pairs."}
@@ -21,6 +25,8 @@ DECIDES = {
     "talkinghead_1kh": "data.talkinghead_1kh.sets",
 }
 """What the split of a source depends on that says it itself."""
+MAX_COUNTED = 1000
+"""Clips of a split whose records are read to count those without sound; each costs a small read."""
 
 
 def empty_split(plans: Mapping[str, NodePlan], data: Mapping[str, DataConfig]) -> str:
@@ -77,3 +83,23 @@ def _advice(at: str, data: DataConfig, split: str, people: int, recordings: int)
         decides = DECIDES[data.source].replace("data.", f"{at}.")
         return f"{decides} decide" + "s" * (" and " not in decides) + " on it"
     return "add videos of other people"
+
+
+# --- the clips of a split -----------------------------------------------------------------------------------
+def count_missing(stored: Clips, reads: Mapping[str, Sequence[str]], keys: Sequence[str]) -> dict[str, int]:
+    """Node -> how many of these clips its family lacks, as `fit3dmm` lacks those that it could not fit; nodes
+    whose family has all are not named. reads: node -> the fields read from it."""
+    others = {node: [name for name in names if name != "frames"] for node, names in reads.items()}
+    families = {node: stored.fields[names[0]] for node, names in others.items() if names}
+    counts = {node: sum(key not in family for key in keys) for node, family in families.items()}
+    return {node: count for node, count in counts.items() if count}
+
+
+def count_without_sound(stored: Clips, keys: Sequence[str]) -> str:
+    """How many clips have no sound, so that their speech features are those of silence: "3 of 120". Of many,
+    MAX_COUNTED are read, evenly spread.
+    """
+    counted = keys[:: max(1, math.ceil(len(keys) / MAX_COUNTED))]
+    with ThreadPoolExecutor(16) as pool:
+        records = list(pool.map(lambda key: stored.fields["clip"].read(key, ["clip"])["clip"], counted))
+    return f"{sum(not record['has_sound'] for record in records):,} of {len(counted):,}"

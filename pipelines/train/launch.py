@@ -9,11 +9,9 @@ figure), metrics.jsonl (losses and scores, no timings), samples.png.
 from __future__ import annotations
 
 import json
-import math
 import os
 import threading
-from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -23,7 +21,7 @@ from models.api import Phase
 from models.errors import InvalidSettings
 from models.provenance import describe
 from models.spec import Reads, load_spec, units_role
-from pipelines.dataset.clips import Clips
+from pipelines.dataset.splits import count_missing, count_without_sound
 from pipelines.errors import UserError
 from pipelines.train.metric_log import METRICS, MetricLog, cut, log_text, read_metrics
 from pipelines.train.monitor import follow, note
@@ -40,8 +38,6 @@ if TYPE_CHECKING:
 _IN_PROCESS = threading.Lock()
 """Held by a phase that trains in this process: the others wait, since torch's random numbers and threads are
 those of the process."""
-MAX_COUNTED = 1000
-"""Clips of a split whose records are read to count those without sound; each costs a small read."""
 
 
 def train_phase(ctx: Context, model: str, phase: str) -> None:
@@ -96,8 +92,8 @@ def open_tables(
 
 
 def open_table(ctx: Context, table: str, reads: Reads, unit_tables: Collection[str] = ()) -> Split:
-    """Rows to train on, held out. The run records how many there are, how many a family lacks, and, of what
-    is heard, how many have no sound."""
+    """Rows to train on, held out. The run records how many there are, how many are missing in a family, and
+    how many have no sound where the task reads speech features."""
     from pipelines.train.tables import split_rows
 
     units = units_role(table) if units_role(table) in ctx.inputs else ""
@@ -108,9 +104,9 @@ def open_table(ctx: Context, table: str, reads: Reads, unit_tables: Collection[s
         facts: dict[str, int | str]
         facts = {"rows": len(keys)} if units else {"identities": len(rows.identities), "clips": len(keys)}
         if keys and "clip" in split.stored.fields and "speech" in reads:
-            facts["soundless"] = soundless(split.stored, keys)
+            facts["without_sound"] = count_without_sound(split.stored, keys)
         of_split = [k for k in split.stored.clips.keys if split.of(k) == name]
-        facts |= {f"left_out.{node}": n for node, n in left_out(split.stored, reads, of_split).items()}
+        facts |= {f"missing.{node}": n for node, n in count_missing(split.stored, reads, of_split).items()}
         ctx.params({f"{where}.{name}.{fact}": value for fact, value in facts.items()})
     if not split.rows["train"].identities:
         raise UserError(
@@ -118,26 +114,6 @@ def open_table(ctx: Context, table: str, reads: Reads, unit_tables: Collection[s
             "split"
         )
     return split
-
-
-def left_out(stored: Clips, reads: Mapping[str, Sequence[str]], keys: Sequence[str]) -> dict[str, int]:
-    """Node -> how many of these clips it lacks, as `fit3dmm` lacks those that it could not fit; nodes that
-    lack none are left out.
-    """
-    others = {node: [name for name in names if name != "frames"] for node, names in reads.items()}
-    families = {node: stored.fields[names[0]] for node, names in others.items() if names}
-    counts = {node: sum(key not in family for key in keys) for node, family in families.items()}
-    return {node: count for node, count in counts.items() if count}
-
-
-def soundless(stored: Clips, keys: Sequence[str]) -> str:
-    """How many clips have no sound, and so are heard as zeros: "3 of 120". Of many, MAX_COUNTED are read,
-    evenly spread.
-    """
-    counted = keys[:: max(1, math.ceil(len(keys) / MAX_COUNTED))]
-    with ThreadPoolExecutor(16) as pool:
-        records = list(pool.map(lambda key: stored.fields["clip"].read(key, ["clip"])["clip"], counted))
-    return f"{sum(not record['has_sound'] for record in records):,} of {len(counted):,}"
 
 
 # --- running ------------------------------------------------------------------------------------------------

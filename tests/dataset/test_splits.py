@@ -4,6 +4,8 @@ import pytest
 from click.testing import CliRunner
 
 from pipelines.cli.main import main
+from pipelines.dataset import splits
+from pipelines.dataset.clips import Clips
 from pipelines.dataset.splits import empty_split
 from pipelines.engine.node import Node, Read
 from pipelines.engine.node_plan import NodePlan
@@ -97,3 +99,24 @@ def test_plan_says_it_in_a_line_and_run_stops_before_work(videos, tmp_path, monk
     assert ran.exit_code == 2, ran.output
     assert "the test split is empty, and pairs.self needs it" in ran.output.splitlines()[-1]
     assert not (tmp_path / "store" / "packs").exists()
+
+
+# --- the clips of a split -----------------------------------------------------------------------------------
+@pytest.fixture
+def clips(family):
+    """Five clips, the second of them without sound; landmarks of all but the first."""
+    records = {key: {"clip": {"has_sound": i != 1}} for i, key in enumerate(family.keys)}
+    points = {key: family.samples[key] for key in family.keys[1:]}
+    return Clips(family, {"clip": type(family)(records), "landmarks": type(family)(points)})
+
+
+def test_clips_that_a_family_lacks_are_counted_by_its_node(clips, family):
+    reads = {"clips": ("frames", "clip"), "keypoints": ("landmarks",)}
+    assert splits.count_missing(clips, reads, family.keys) == {"keypoints": 1}
+    assert splits.count_missing(clips, reads, family.keys[1:]) == {}
+
+
+def test_clips_without_sound_are_counted_among_an_even_sample_of_many(clips, family, monkeypatch):
+    assert splits.count_without_sound(clips, family.keys) == "1 of 5"
+    monkeypatch.setattr(splits, "MAX_COUNTED", 3)
+    assert splits.count_without_sound(clips, family.keys) == "0 of 3"

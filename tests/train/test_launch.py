@@ -176,7 +176,7 @@ def test_clips_without_landmarks_and_test_identities_are_not_trained_on(lab, fam
     context = lab.context("warmup")
     train, held_out = open_tables(context, {"clips": {"clips": ("frames",), "keypoints": ("landmarks",)}})
     assert held_out is not None
-    assert {"data.train.identities": 2, "data.train.clips": 3, "data.train.left_out.keypoints": 1} in (
+    assert {"data.train.identities": 2, "data.train.clips": 3, "data.train.missing.keypoints": 1} in (
         context.seen["params"]
     )
     trained = {key for keys in train["clips"].identities for key in keys}
@@ -193,7 +193,7 @@ def test_clips_without_sound_are_counted_where_it_is_heard(lab, family):
     context = lab.context("warmup")
     open_tables(context, {"clips": {"clips": ("frames", "clip"), "speech": ("speech",)}})
     told = {name: value for values in context.seen["params"] for name, value in values.items()}
-    assert (told["data.train.soundless"], told["data.test.soundless"]) == ("1 of 4", "0 of 1")
+    assert (told["data.train.without_sound"], told["data.test.without_sound"]) == ("1 of 4", "0 of 1")
 
 
 def test_a_cancelled_run_stops_at_a_step_and_resumes(lab, monkeypatch):
