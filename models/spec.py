@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 from models import MODELS
 from models.api import Phase, Released
@@ -116,6 +116,11 @@ class KeyedNode:
     """Names in models.perception.NETS."""
     packages: tuple[str, ...] = ("torch",)
     """Third-party packages that its result depends on."""
+    splits: tuple[str, ...] = ()
+    """Only units of these splits, train or test; empty = all."""
+    pack: Literal["bucket", "unit"] = "bucket"
+    """unit: each is published as soon as it is computed, where one takes minutes, as tuning a net to a source
+    does."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -301,6 +306,9 @@ class ModelSpec:
                     f"the units of node {name!r} are {node.units!r}, which is no table; known: {known}. Add "
                     "it to unit_tables"
                 )
+            if not set(node.splits) <= {"train", "test"}:
+                found = ", ".join(node.splits)
+                raise self._error(f"node {name!r} is of the splits {found}; expected train, test or both")
             units = {family: self.units_of(config, family) for family in node.reads}
             of_clips = isinstance(self.unit_tables.get(node.units), ClipPairs)
             for family, of in units.items():

@@ -56,8 +56,8 @@ TRAINING = tuple(
 )
 """What a phase computes, beside what runs and reports it."""
 RESERVED = (
-    "recordings", "download", "clips", "corpus", "train", "release", "pairs", "generate", "features", "score",
-    "report",
+    "recordings", "download", "clips", "corpus", "train", "release", "pairs", "generate", "samples",
+    "features", "score", "report",
 )  # fmt: skip
 """Stages, after which no node of a model may be called."""
 PICTURE_FIGURES = ("pipelines.train.validation_metrics:figures",)
@@ -287,7 +287,8 @@ def model_nodes(
         # fmt: off
         run.add_keyed(name, node.run, stage=f"{role}.{spec.name}", units=run.own(model, node.units, corpus),
                       reads={family: replace(read, by=by[family]) for family, read in found.items()},
-                      writes=node.writes, uses=uses,
+                      writes=node.writes, uses=uses, pack=node.pack,
+                      rows={"split": node.splits} if node.splits else {},
                       config={f"{spec.name}.{path}": f"{model}.{path}" for path in node.settings},
                       section=spec.name if node.settings else "", nets=node.nets, packages=node.packages,
                       cpu=config.runtime.eval_cpus, gpu=int(config.runtime.use_gpu))

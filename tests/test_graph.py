@@ -161,6 +161,20 @@ def test_a_node_of_the_models_own_uses_a_checkpoint_and_is_read_by_its_name(monk
     assert graph["generate.fsrt.self"].reads["invert"].by == "recordings"
 
 
+def test_a_node_that_takes_minutes_a_unit_publishes_each_and_of_its_splits_alone(monkeypatch):
+    tune = replace(INVERT, splits=("test",), pack="unit")
+    graph = of_changed_fsrt(monkeypatch, nodes=lambda _: {"invert": tune}, driving_reads=lambda _: DRIVEN)
+    assert (graph["invert.fsrt"].rows, graph["invert.fsrt"].pack) == ({"split": ("test",)}, "unit")
+
+
+def test_a_node_of_a_split_that_there_is_not_is_refused(monkeypatch):
+    wrong = replace(INVERT, splits=("validation",))
+    with pytest.raises(
+        InvalidSettings, match="'invert' is of the splits validation; expected train, test or"
+    ):
+        of_changed_fsrt(monkeypatch, nodes=lambda _: {"invert": wrong})
+
+
 def test_a_node_of_the_models_own_is_there_for_who_reads_it(monkeypatch):
     graph = of_changed_fsrt(monkeypatch, nodes=lambda _: {"invert": INVERT})
     assert "invert.fsrt" not in graph.nodes
