@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,11 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage import frame_codec, locations, shards
-from storage.errors import DamagedFile
+from storage.errors import DamagedFile, StoreUnreachable
 from storage.files import Store, sha256_file
 from storage.shards import MemberLocation, Sample, SampleRecord
 
 T = TypeVar("T")
+Frames = np.ndarray
+"""(n,H,W,3) uint8 RGB"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +94,7 @@ def read_pack_record(store: Store, node: str, key: str) -> list[UnitRecord]:
 
 
 def _read(store: Store, path: str, parse: Callable[[bytes], T]) -> T:
-    """Damaged, which names the file, where it cannot be parsed."""
+    """DamagedFile, which names the file, where it cannot be parsed."""
     data = store.read(path)
     try:
         return parse(data)
@@ -239,25 +243,9 @@ class Family:
         return read_sample(self.store, self.node, place.pack, place.sample, fields)
 
     def frames(self, key: str, indices: Sequence[int]) -> np.ndarray:
-        """Some frames of a clip -> (n,H,W,3) uint8 RGB: one small read and one JPEG decode each."""
+        """Some frames of a clip -> (n,H,W,3) uint8 RGB, no others read or decoded (`read_frames`)."""
         place = self._place(key)
-        offsets = place.sample.frame_offsets
-        count = len(offsets) - 1
-        for i in indices:
-            if not 0 <= i < count:
-                raise ValueError(f"{key}: frame {i} asked for, the clip has {count}")
-        path, member = locations.pack_path(self.node, place.pack), place.sample.member_location("frames")
-        if member.extension == "mp4":
-            data = self.store.read_range(path, member.offset, member.size)
-            data = shards.check_bytes(data, member.size, member.crc, self.store, f"{path}: {key}.frames")
-            return frame_codec.decode_frames("mp4", data, indices)
-        crcs = place.sample.frame_crcs or (None,) * count
-        with self.store.open(path) as stream:
-            images = [stream.read_at(offsets[i + 1] - offsets[i], offsets[i]) for i in indices]
-        for i, data in zip(indices, images, strict=True):
-            size = offsets[i + 1] - offsets[i]
-            shards.check_bytes(data, size, crcs[i], self.store, f"{path}: frame {i} of {key}")
-        return np.stack([frame_codec.decode_image(data) for data in images])
+        return read_frames(self.store, self.node, place.pack, place.sample, indices)
 
     def shard_uris(self) -> list[str]:
         """The shards in order, for plain `webdataset`."""
@@ -271,7 +259,7 @@ def read_sample(
     path = locations.pack_path(node, pack)
     wanted = [m.field for m in sample.members] if fields is None else fields
     members = [sample.member_location(field) for field in wanted]
-    with store.open(path) as stream:
+    with open_shard(store, node, pack) as stream:
         stored = {m: stream.read_at(m.size, m.offset) for m in members if not shards.is_large_field(m.field)}
     read: dict[str, Any] = {"__key__": sample.key}
     for m in members:
@@ -281,6 +269,55 @@ def read_sample(
         else:
             read[m.field] = shards.Blob(store, path, m.offset, m.size, m.crc)
     return read
+
+
+@contextmanager
+def open_shard(store: Store, node: str, pack: str) -> Iterator[Any]:
+    """A stream of a shard that can seek. StoreUnreachable where another run has just dropped it: the next
+    attempt to run makes it again."""
+    path = locations.pack_path(node, pack)
+    try:
+        with store.open(path) as stream:
+            yield stream
+    except FileNotFoundError:
+        if not store.exists(locations.drop_mark_path(node, pack)):
+            raise
+        raise StoreUnreachable(f"{path} was dropped by another run meanwhile; run again") from None
+
+
+def read_frames(
+    store: Store, node: str, pack: str, sample: SampleRecord, indices: Sequence[int]
+) -> np.ndarray:
+    """Some frames of a sample -> (n,H,W,3) uint8 RGB: one decode each, and one range read for neighbours. Of
+    H.264 the member is read as one."""
+    path, offsets = locations.pack_path(node, pack), sample.frame_offsets
+    for i in indices:
+        if not 0 <= i < sample.frames:
+            raise ValueError(f"{sample.key}: frame {i} asked for, the clip has {sample.frames}")
+    member = sample.member_location("frames")
+    if member.extension == "mp4":
+        with open_shard(store, node, pack) as stream:
+            data = stream.read_at(member.size, member.offset)
+        data = shards.check_bytes(data, member.size, member.crc, store, f"{path}: {sample.key}.frames")
+        return frame_codec.decode_frames("mp4", data, indices)
+    crcs = sample.frame_crcs or (None,) * sample.frames
+    images: dict[int, np.ndarray] = {}
+    with open_shard(store, node, pack) as stream:
+        for first, end in _runs(indices):
+            data = stream.read_at(offsets[end] - offsets[first], offsets[first])
+            for i in range(first, end):
+                image = data[offsets[i] - offsets[first] : offsets[i + 1] - offsets[first]]
+                size, part = offsets[i + 1] - offsets[i], f"{path}: frame {i} of {sample.key}"
+                images[i] = frame_codec.decode_image(shards.check_bytes(image, size, crcs[i], store, part))
+    return np.stack([images[i] for i in indices])
+
+
+def _runs(indices: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Numbers that follow one another: the first, and one past the last."""
+    ordered = sorted(set(indices))
+    starts = [at for at, i in enumerate(ordered) if at == 0 or i != ordered[at - 1] + 1]
+    for start, stop in pairwise([*starts, len(ordered)]):
+        yield ordered[start], ordered[stop - 1] + 1
 
 
 def read_encoded_sample(store: Store, node: str, pack: str, sample: SampleRecord) -> shards.EncodedSample:
@@ -319,7 +356,7 @@ class Artifact:
     """whole nodes: sha256 of each file, as its record says"""
 
     def path(self, name: str) -> Path:
-        """A whole node's file, on this machine. Damaged where its bytes are not those on record."""
+        """A whole node's file, on this machine. DamagedFile where its bytes are not those on record."""
         if name not in self.files:
             raise ValueError(f"{self.node} published no file {name!r}; it has {list(self.files)}")
         at, expected = f"{self.folder}/{name}", self.sums.get(name, "")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 from pipelines.engine.attempts import Machines, ThisMachine, begin, unanswered
@@ -18,17 +19,21 @@ from storage import leases, locations, shards
 from storage.errors import DamagedFile
 from storage.families import (
     Artifact,
+    Frames,
     ManifestRow,
     UnitRecord,
     manifest_rows,
     pack_record_bytes,
     read_encoded_sample,
+    read_frames,
     read_pack_record,
     read_pack_rows,
     read_sample,
 )
 from storage.files import Store
 
+RECORDS = 16
+"""Records of packs that are kept while one pack is built: of a large corpus each takes some MB."""
 MAX_CRASHES = 2  # a unit that took its worker down this often is bad data
 RETRIES = (0.5, 2.0, 8.0)
 """Seconds before another attempt at what failed for want of network, memory or time."""
@@ -156,11 +161,12 @@ def build_pack(job: PackJob, run: Stage, store: Store, machines: Machines | None
 def _publish(job: PackJob, run: Stage, store: Store, machines: Machines) -> tuple[list[UnitRecord], int]:
     """The units' records, and the bytes that they take."""
     units: list[UnitRecord] = []
+    inputs = UnitReader(store)
     with store.scratch_folder() as folder:
         with shards.ShardWriter(folder / "shard.tar") as shard:
             for unit in job.units:
                 copied = _copy(job, unit, shard, store) if unit.copy_from else None
-                units.append(copied or _compute(job, unit, shard, run, store, machines))
+                units.append(copied or _compute(job, unit, shard, run, inputs, machines))
         # Data first, record last: readers trust records only.
         store.put(folder / "shard.tar", locations.pack_path(job.stage, job.key))
     path = locations.pack_record_path(job.stage, job.key)
@@ -199,9 +205,14 @@ def _copy(job: PackJob, unit: UnitJob, shard: shards.ShardWriter, store: Store) 
 
 
 def _compute(
-    job: PackJob, unit: UnitJob, shard: shards.ShardWriter, run: Stage, store: Store, machines: Machines
+    job: PackJob,
+    unit: UnitJob,
+    shard: shards.ShardWriter,
+    run: Stage,
+    inputs: UnitReader,
+    machines: Machines,
 ) -> UnitRecord:
-    start = time.perf_counter()
+    start, store = time.perf_counter(), inputs.store
     attempt = locations.attempt_folder(job.stage, unit.key, job.run)
     before = unanswered(store, attempt)
     crashes = sum(machines.alive(machine) for machine in before)
@@ -211,7 +222,7 @@ def _compute(
     def work() -> list[shards.SampleRecord]:
         shard.truncate_to(mark)  # of an attempt that failed half-way
         done = []
-        for sample in run(_inputs(unit, store)):
+        for sample in run(inputs.read(unit)):
             done.append(shard.add(shards.encode_sample(sample)))
             del sample  # or it stays while the next one is made: a minute of clip takes 30 MB at 256 px
         return done
@@ -237,21 +248,28 @@ def _compute(
     )  # fmt: skip
 
 
-def _inputs(unit: UnitJob, store: Store) -> dict[str, Sequence[shards.Sample]]:
-    """What the stage sees: a row of each table, the declared fields of each sample."""
-    read: dict[str, Sequence[shards.Sample]] = {role: [dict(row)] for role, row in unit.rows.items()}
-    return read | {role: _samples(store, source) for role, source in unit.samples.items()}
+class UnitReader:
+    """Reads what units are computed from. Records of packs are kept a while: units that are built together
+    often read the same."""
 
+    def __init__(self, store: Store):
+        self.store = store
+        self._record = lru_cache(RECORDS)(partial(read_pack_record, store))
 
-def _samples(store: Store, source: UnitSamples) -> Samples:
-    records = [
-        (pack, sample)
-        for unit, pack in source.packs
-        for record in read_pack_record(store, source.stage, pack)
-        if record.unit == unit
-        for sample in record.samples
-    ]
-    return Samples(store, source.stage, records, source.fields)
+    def read(self, unit: UnitJob) -> dict[str, Sequence[shards.Sample]]:
+        """What the stage sees: a row of each table, the declared fields of each sample."""
+        read: dict[str, Sequence[shards.Sample]] = {role: [dict(row)] for role, row in unit.rows.items()}
+        return read | {role: self._samples(source) for role, source in unit.samples.items()}
+
+    def _samples(self, source: UnitSamples) -> Samples:
+        records = [
+            (pack, sample)
+            for unit, pack in source.packs
+            for record in self._record(source.stage, pack)
+            if record.unit == unit
+            for sample in record.samples
+        ]
+        return Samples(self.store, source.stage, records, source.fields)
 
 
 class Samples(Sequence[shards.Sample]):
@@ -273,6 +291,24 @@ class Samples(Sequence[shards.Sample]):
     def keys(self) -> list[str]:
         """Of the samples, in their order; nothing is decoded."""
         return [record.key for _, record in self._records]
+
+    # By key, as storage.families.Family: only what is asked for is read.
+    def fields(self, key: str) -> list[str]:
+        return list(self._fields)
+
+    def frame_count(self, key: str) -> int:
+        return self._record(key)[1].frames
+
+    def frames(self, key: str, indices: Sequence[int]) -> Frames:
+        pack, record = self._record(key)
+        return read_frames(self._store, self._stage, pack, record, indices)
+
+    def read(self, key: str, fields: Sequence[str]) -> shards.Sample:
+        pack, record = self._record(key)
+        return read_sample(self._store, self._stage, pack, record, fields)
+
+    def _record(self, key: str) -> tuple[str, shards.SampleRecord]:
+        return next(at for at in self._records if at[1].key == key)
 
     def _read(self, at: tuple[str, shards.SampleRecord]) -> shards.Sample:
         pack, record = at

@@ -13,47 +13,60 @@ SOURCE_SIDE, DRIVING_SIDE = "source.", "driving."
 
 
 class Samples(Protocol):
-    """A family's samples of the units that a pair names: `keys` decodes nothing, an index decodes one."""
+    """A family's samples of the units that a pair names; what is not asked for is neither read nor
+    decoded."""
 
     @property
     def keys(self) -> list[str]: ...
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Sample: ...
+    def fields(self, key: str, /) -> list[str]: ...
+    def frame_count(self, key: str, /) -> int: ...
+    def frames(self, key: str, indices: Sequence[int], /) -> np.ndarray: ...
+    def read(self, key: str, fields: Sequence[str], /) -> Sample: ...
 
 
 class PairClip:
-    """One clip of a pair. Every sample is decoded once, when something of it is asked for first, and kept:
-    the model, and the pictures of how it came by a frame, read the same."""
+    """One clip of a pair. Frames are read when they are asked for first, the other fields of a family with
+    the first of them, and both are kept: the model, and the pictures of how it came by a frame, read the
+    same."""
 
     def __init__(self, key: str, families: Sequence[Samples]) -> None:
         self.key, self._families = key, families
-        self._samples: dict[int, Sample] = {}
+        self._values: dict[str, Any] = {}
+        self._frames: dict[int, np.ndarray] = {}
 
     @property
     def length(self) -> int:
-        return len(self.read("frames"))
+        return self._family("frames").frame_count(self.key)
 
     def frames(self, indices: Sequence[int]) -> np.ndarray:
         """-> (len(indices),S,S,3) uint8 RGB"""
-        return self.read("frames")[list(indices)]
+        if missing := sorted(set(indices) - self._frames.keys()):
+            images = self._family("frames").frames(self.key, missing)
+            self._frames |= dict(zip(missing, images, strict=True))
+        return np.stack([self._frames[i] for i in indices])
 
     def read(self, name: str) -> Any:
         """A field of whichever family has it."""
-        for family in range(len(self._families)):
-            if name in (sample := self._sample(family)):
-                return sample[name]
-        fields = sorted({field for sample in self._samples.values() for field in sample} - {"__key__"})
-        raise ValueError(f"clip {self.key}: no field {name!r} among those that are read, {', '.join(fields)}")
+        if name == "frames":
+            return self.frames(range(self.length))
+        if name not in self._values:
+            family = self._family(name)
+            fields = [field for field in family.fields(self.key) if field != "frames"]
+            self._values = family.read(self.key, fields) | self._values
+        return self._values[name]
 
-    def _sample(self, family: int) -> Sample:
-        if family not in self._samples:
-            samples = self._families[family]
+    def _family(self, field: str) -> Samples:
+        for samples in self._families:
             if self.key not in samples.keys:
                 raise ValueError(
                     f"clip {self.key} is not among {samples.keys}: its pair names a clip that is gone"
                 )
-            self._samples[family] = samples[samples.keys.index(self.key)]
-        return self._samples[family]
+            if field in samples.fields(self.key):
+                return samples
+        known = sorted({name for samples in self._families for name in samples.fields(self.key)})
+        raise ValueError(f"clip {self.key}: no field {field!r} among those that are read, {', '.join(known)}")
 
 
 def clips_of(

@@ -19,7 +19,7 @@ from models.provenance import describe
 from pipelines.eval.features import FEATURES, FRAMES
 from pipelines.eval.methods import Kind, Method
 from pipelines.eval.metrics import METRICS, Metric
-from pipelines.eval.pair_family import Family, about_method
+from pipelines.eval.pair_family import Family, about_method, optional_field
 from pipelines.eval.records import FrameValues, own_records
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def score_pairs(
     found = []
     for key in keys:
         if key not in present:
-            frames = len(families["truth"].read(key, [FRAMES])[FRAMES])
+            frames = families["truth"].frame_count(key)
             found += [missing_values(metric, key, frames) for metric in wanted]
             continue
         method, truth = PairFeatures(key, families, ""), PairFeatures(key, families, "truth")
@@ -140,10 +140,10 @@ class PairFeatures:
     def _load(self, feature: str, length: int) -> np.ndarray | str:
         own = "generated" if feature == FRAMES else feature
         role = f"{self._prefix}.{feature}".removesuffix(f".{FRAMES}") if self._prefix else own
-        sample = self._families[role].read(self._key)
-        if "needs" in sample:
-            return sample["needs"]["weights"]
-        values = sample[FRAMES if feature == FRAMES else FEATURES[feature].field]
+        if needs := optional_field(self._families[role], self._key, "needs"):
+            return needs["weights"]
+        name = FRAMES if feature == FRAMES else FEATURES[feature].field
+        values = self._families[role].read(self._key, [name])[name]
         if len(values) == 1 and length:
             values = np.broadcast_to(values, (length, *values.shape[1:]))
         return values / 255.0 if feature == FRAMES else values

@@ -101,6 +101,21 @@ class UnitSamples(list):
     def keys(self) -> list[str]:
         return [sample["__key__"] for sample in self]
 
+    def fields(self, key: str) -> list[str]:
+        return sorted(self._sample(key).keys() - {"__key__"})
+
+    def frame_count(self, key: str) -> int:
+        return len(self._sample(key)["frames"])
+
+    def frames(self, key: str, indices: Sequence[int]) -> np.ndarray:
+        return self._sample(key)["frames"][list(indices)]
+
+    def read(self, key: str, fields: Sequence[str]) -> dict[str, Any]:
+        return {"__key__": key} | {name: self._sample(key)[name] for name in fields}
+
+    def _sample(self, key: str) -> dict[str, Any]:
+        return next(sample for sample in self if sample["__key__"] == key)
+
 
 class KeptFamily:
     """The reading side of a family of pairs: samples as a shard would give them back."""

@@ -7,15 +7,24 @@ from pipelines.eval.pair_clips import PairClip, clips_of
 @pytest.fixture
 def families(unit_samples):
     class Counting(unit_samples):
-        decoded = 0
+        """Keeps what was read."""
 
-        def __getitem__(self, index):
-            self.decoded += 1
-            return super().__getitem__(index)
+        asked: list
+
+        def frames(self, key, indices):
+            self.asked.append(list(indices))
+            return super().frames(key, indices)
+
+        def read(self, key, fields):
+            self.asked.append(list(fields))
+            return super().read(key, fields)
 
     frames = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1)
     clips = [{"__key__": key, "frames": frames + n, "clip": {"n": n}} for n, key in enumerate("ab")]
-    return {"clips": Counting(clips), "speech": Counting([{"__key__": "b", "speech": np.ones(3)}])}
+    found = {"clips": Counting(clips), "speech": Counting([{"__key__": "b", "speech": np.ones(3)}])}
+    for family in found.values():
+        family.asked = []
+    return found
 
 
 def test_a_clip_reads_each_field_of_the_family_that_has_it(families):
@@ -24,12 +33,20 @@ def test_a_clip_reads_each_field_of_the_family_that_has_it(families):
     assert clip.frames([3, 1]).ravel().tolist() == [4, 2]
 
 
-def test_a_sample_is_decoded_once(families):
+def test_a_frame_and_a_field_are_read_once_and_no_others(families):
     clip = PairClip("b", list(families.values()))
+    for frames in ([0], [0, 3], [3, 0]):
+        clip.frames(frames)
     for _ in range(3):
-        clip.frames([0])
         clip.read("speech")
-    assert [family.decoded for family in families.values()] == [1, 1]
+    assert {name: family.asked for name, family in families.items()} == {
+        "clips": [[0], [3]], "speech": [["speech"]]
+    }  # fmt: skip
+
+
+def test_other_fields_of_a_family_come_with_the_first_and_frames_do_not(families):
+    PairClip("b", list(families.values())).read("clip")
+    assert families["clips"].asked == [["clip"]]
 
 
 def test_an_unknown_field_and_an_unknown_clip_are_named(families):

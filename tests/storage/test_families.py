@@ -3,15 +3,17 @@
 import pickle
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage import locations, shards
-from storage.errors import DamagedFile
+from storage import families, locations, shards
+from storage.errors import DamagedFile, StoreUnreachable
 from storage.families import (
     PACK_SCHEMA,
     Family,
@@ -57,6 +59,38 @@ def test_frames_are_read_one_by_one(family):
     frames = family.frames(family.keys[1], [3, 0, 3])
     assert frames.shape == (3, 16, 16, 3)
     assert abs(int(frames.mean()) - 180) < 3
+
+
+def test_neighbouring_frames_are_one_read_and_no_others_are_read(family, monkeypatch):
+    asked, opened = [], families.open_shard
+
+    @contextmanager
+    def counting(*where):
+        with opened(*where) as stream:
+
+            def read_at(size, offset):
+                asked.append((offset, size))
+                return stream.read_at(size, offset)
+
+            yield SimpleNamespace(read_at=read_at)
+
+    monkeypatch.setattr(families, "open_shard", counting)
+    (offsets,) = [
+        r.samples[0].frame_offsets for r in read_pack_record(family.store, "clips", "p2") if r.samples
+    ]
+    family.frames(family.keys[1], [3, 0, 1])
+    assert asked == [(offsets[0], offsets[2] - offsets[0]), (offsets[3], offsets[4] - offsets[3])]
+
+
+def test_a_shard_that_another_run_has_just_dropped_is_a_failure_that_may_pass(family):
+    family.store.delete(locations.pack_path("clips", "p2"))
+    for read in (family.read, lambda key: family.frames(key, [0])):
+        with pytest.raises(FileNotFoundError):
+            read(family.keys[1])
+    family.store.write(locations.drop_mark_path("clips", "p2"), b"")
+    for read in (family.read, lambda key: family.frames(key, [0])):
+        with pytest.raises(StoreUnreachable, match="dropped by another run"):
+            read(family.keys[1])
 
 
 def test_only_the_fields_asked_for_are_read(family):
