@@ -253,7 +253,7 @@ class ModelSpec:
                 )
         return {name: {family: reads[family] for family in some} for name, some in tables.items() if some}
 
-    def units_of_tables(self, config: Any, phase: Phase) -> dict[str, str]:
+    def units_of_tables(self, config: ModelConfig, phase: Phase) -> dict[str, str]:
         """The tables of a phase, as its task samples from them -> the table of units whose rows they have.
         Raises InvalidSettings where families of other units are joined in one."""
         found: dict[str, str] = {}
@@ -286,14 +286,14 @@ class ModelSpec:
             if isinstance(table, ClipPairs):
                 yield from table.families
 
-    def units_of(self, config: Any, family: str) -> str:
+    def units_of(self, config: ModelConfig, family: str) -> str:
         """The table whose rows are the units of a family, or that it is itself."""
         if family in self.unit_tables:
             return family
         node = self.nodes(config).get(family)
         return node.units if node is not None else RECORDINGS
 
-    def check_units(self, config: Any) -> None:
+    def check_units(self, config: ModelConfig) -> None:
         """Raises InvalidSettings where a node has units that there are not, or reads what its units do not
         lead to."""
         own = self.nodes(config)
@@ -309,23 +309,34 @@ class ModelSpec:
             if not set(node.splits) <= {"train", "test"}:
                 found = ", ".join(node.splits)
                 raise self._error(f"node {name!r} is of the splits {found}; expected train, test or both")
-            units = {family: self.units_of(config, family) for family in node.reads}
-            of_clips = isinstance(self.unit_tables.get(node.units), ClipPairs)
-            for family, of in units.items():
-                if of != node.units and not (of_clips and of == RECORDINGS != family):
-                    raise self._error(
-                        f"node {name!r} has the units of {node.units} and reads {family}, whose units are "
-                        f"those of {of}; leave it out, or let the node have those units"
-                    )
-            if node.units not in units.values():
-                raise self._error(
-                    f"node {name!r} reads nothing of its own units; add {node.units} to its reads, with the "
-                    "columns that it needs"
-                )
+            self._check_node(name, node, {family: self.units_of(config, family) for family in node.reads})
         for name, table in self.unit_tables.items():
             for family in table.families if isinstance(table, ClipPairs) else ():
                 if self.units_of(config, family) != RECORDINGS:
                     raise self._error(f"unit_tables.{name}.families names {family}, which has no clips")
+
+    def _check_node(self, name: str, node: KeyedNode, units: Mapping[str, str]) -> None:
+        """units: family that it reads -> the table of its units."""
+        table = self.unit_tables.get(node.units)
+        for family, of in units.items():
+            of_clips = isinstance(table, ClipPairs) and of == RECORDINGS != family
+            if of != node.units and not of_clips:
+                raise self._error(
+                    f"node {name!r} has the units of {node.units} and reads {family}, whose units are those "
+                    f"of {of}; leave it out, or let the node have those units"
+                )
+        if node.units not in units.values():
+            raise self._error(
+                f"node {name!r} reads nothing of its own units; add {node.units} to its reads, with the "
+                "columns that it needs"
+            )
+        if isinstance(table, Seeds):
+            for path in node.settings:
+                if f"{table.blocks}.".startswith(f"{path}."):
+                    raise self._error(
+                        f"node {name!r} depends on {path}, and so on {table.blocks}, how many blocks it has: "
+                        "with more, all would be computed again; name the other settings one by one"
+                    )
 
     def phases_of_checkpoints(self, config: Any) -> dict[str, str]:
         """Role of a checkpoint -> the phase of this run that trains it. Raises InvalidSettings without

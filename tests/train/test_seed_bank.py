@@ -152,6 +152,10 @@ def of_bank(**changes: Any) -> dict[str, Any]:
     ("changes", "message"),
     [
         (of_bank(units="seed"), "units of node 'bank' are 'seed', which is no table; known: recordings, "),
+        (
+            of_bank(settings=("seed", "bank")),
+            "node 'bank' depends on bank, and so on bank.blocks, how many blocks it has: with m",
+        ),
         (of_bank(reads={}), "node 'bank' reads nothing of its own units; add seeds to its reads"),
         (
             of_bank(reads={"seeds": ("first",), "clips": ("frames",)}),
