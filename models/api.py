@@ -8,8 +8,9 @@ nor any model.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
+
+from msgspec import Struct, field
 
 RELEASED = "weights."
 """How `Phase.init` names a released file."""
@@ -17,8 +18,7 @@ EMA = "_ema"
 """A part's running mean is published beside it under the part's name and this."""
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
+class Loss(Struct, frozen=True):
     """How much one loss term counts. Everything is in steps of the phase, so a budget may grow."""
 
     weight: float
@@ -41,8 +41,7 @@ class Loss:
         return self.weight * min(1.0, (step - self.start) / self.ramp) if self.ramp else self.weight
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Schedule:
+class Schedule(Struct, frozen=True, kw_only=True):
     """Learning rate over steps: a linear warm-up, an exponential decay, then a linear decay to 0 for models
     that end so. Nothing here depends on a phase's step budget."""
 
@@ -81,8 +80,7 @@ class Schedule:
         return self.warmup + self.constant_steps + self.linear_decay_steps - self.step_offset
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Optimizer:
+class Optimizer(Struct, frozen=True, kw_only=True):
     kind: Literal["adam", "adamw", "ranger"] = "adam"
     """ranger: RAdam, Lookahead and gradient centralisation (pipelines/train/ranger.py)."""
     lr: float = 1e-4
@@ -117,8 +115,7 @@ class Optimizer:
         return self.lazy / (self.lazy + 1) if self.lazy > 1 else 1.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Update:
+class Update(Struct, frozen=True, kw_only=True):
     """One optimizer step of one side of a training.
 
     Updates without `own_forward` learn from one forward and one backward pass: a term of one side must look
@@ -158,8 +155,7 @@ class Update:
         return step > self.start and step % self.every == 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ema:
+class Ema(Struct, frozen=True, kw_only=True):
     """The running mean of a part, by one of three measures."""
 
     decay: float | None = None
@@ -193,8 +189,7 @@ class Ema:
         return 0.5 ** (unit / half_life)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Best:
+class Best(Struct, frozen=True, kw_only=True):
     """Which validation gave the best weights."""
 
     figure: str = "psnr"
@@ -240,9 +235,10 @@ class Source(NamedTuple):
         return f"{self.name}.{self.part}" if self.part else self.name
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Phase:
+class Phase(Struct, frozen=True, kw_only=True):
     """One stretch of training: a node of the graph, `train.<model>.<name>`."""
+
+    as_before: ClassVar[Mapping[str, object]] = {"seed": None}
 
     name: str
     init: str | dict[str, str | None] | None = None
@@ -282,7 +278,7 @@ class Phase:
     """Fixed samples of held-out clips that a validation looks at."""
     best: Best | None = field(default_factory=Best)
     """None = no best weights are kept."""
-    seed: int | None = field(default=None, metadata={"as_before": None})
+    seed: int | None = None
     """Of this phase's initial weights, samples and noise; None = the model's."""
 
     def __post_init__(self) -> None:
@@ -422,8 +418,7 @@ def checkpoint_role(setting: Literal["init", "uses"], name: str) -> str:
     return f"{setting}.{name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Released:
+class Released(Struct, frozen=True):
     """How a phase starts from released weights: `Phase.init: weights.<id>` names one of the model's."""
 
     reader: str

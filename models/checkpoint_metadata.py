@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import reprlib
 import sys
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from msgspec import Struct
 
 from models.errors import InvalidFile
 
@@ -20,10 +21,10 @@ T = TypeVar("T")
 
 
 def parse_settings(kind: type[T], described: object, name: str) -> T:
-    """Parsed JSON -> a dataclass whose fields are of KINDS, choices, tuples or such dataclasses. What is left
+    """Parsed JSON -> a struct whose fields are of KINDS, choices, tuples or such structs. What is left
     out keeps its default. name: for errors.
 
-    Raises InvalidFile naming a setting that is unknown, of another type or no choice; the dataclass may
+    Raises InvalidFile naming a setting that is unknown, of another type or no choice; the struct may
     refuse its value too.
     """
     if not isinstance(described, Mapping):
@@ -34,13 +35,13 @@ def parse_settings(kind: type[T], described: object, name: str) -> T:
     values = {one: _parse_value(hints[one], value, f"{name}.{one}") for one, value in described.items()}
     try:
         return kind(**values)
-    except ValueError as error:  # how a dataclass refuses a value
+    except ValueError as error:  # how a struct refuses a value
         raise InvalidFile(str(error)) from error
 
 
 def _parse_value(kind: Any, value: Any, name: str) -> Any:
     """JSON has no tuples; all else must be as it is."""
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and issubclass(kind, Struct):
         return parse_settings(kind, value, name)
     if get_origin(kind) is tuple and isinstance(value, (list, tuple)):
         return tuple(_parse_value(get_args(kind)[0], one, name) for one in value)

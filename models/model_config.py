@@ -3,21 +3,23 @@ model."""
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from msgspec import Struct, field
 
 from models.api import Phase
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelConfig:
+class ModelConfig(Struct, frozen=True, kw_only=True):
     """Base of each model's config, which adds settings of its own and gives `phases` a default: the phases
     that there are, in order of training."""
 
+    as_before: ClassVar[Mapping[str, object]] = {"weights": ""}
+
     phases: dict[str, Phase | None] = field(default_factory=dict)
     """By name; a run file changes single values of single phases, and drops a phase with null."""
-    weights: str = field(default="", metadata={"as_before": ""})
+    weights: str = ""
     """Id of released weights, such as "fsrt_vox", that pairs are generated with: then no phase is trained."""
     data: str = "main"
     """The corpus it is trained on."""
@@ -27,9 +29,8 @@ class ModelConfig:
     """bf16: autocast; a device that does not multiply in bfloat16 itself (older CPUs) refuses to train so."""
 
     def __post_init__(self) -> None:
-        (phases,) = (one for one in dataclasses.fields(self) if one.name == "phases")
-        assert callable(phases.default_factory)
-        known = phases.default_factory()
+        defaults = dict(zip(self.__struct_fields__, self.__struct_defaults__, strict=True))
+        known = defaults["phases"].factory()
         for name, phase in self.phases.items():
             if name not in known:
                 raise ValueError(f"phases.{name}: expected one of {', '.join(known)}")

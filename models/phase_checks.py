@@ -7,15 +7,15 @@ Importing this module loads neither torch nor any model.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import takewhile
+
+from msgspec import Struct, field
 
 from models.api import EMA, RELEASED, Phase, Released, Source
 from models.errors import InvalidSettings
 
 
-@dataclass(frozen=True, slots=True)
-class Starts:
+class Starts(Struct, frozen=True):
     """All that phases of a model can start from."""
 
     model: str

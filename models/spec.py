@@ -7,9 +7,10 @@ else of its folder. Code is named as "module:symbol" text: a spec loads neither 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal
+
+from msgspec import Struct, field
 
 from models import MODELS
 from models.api import Phase, Released
@@ -24,8 +25,7 @@ RECORDINGS = "recordings"
 """The table whose rows are the units of the families of a corpus, and of a node that names no other."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Seeds:
+class Seeds(Struct, frozen=True, kw_only=True):
     """A table of units without clips: blocks of the seeds 0, 1, 2, ... of random numbers.
 
     A row has `first` and `count`: the first seed of a block, and how many. A node of this table yields a
@@ -42,8 +42,7 @@ class Seeds:
     worker."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClipPairs:
+class ClipPairs(Struct, frozen=True, kw_only=True):
     """A table of units that are pairs of clips of the training corpus: a source and a driving clip of two
     people of one split, drawn by hash of (seed, clip), so that one more clip changes at most two pairs of
     each round.
@@ -65,8 +64,7 @@ class ClipPairs:
 UnitTable = Seeds | ClipPairs
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TaskSpec:
+class TaskSpec(Struct, frozen=True, kw_only=True):
     """What computes the losses of a phase."""
 
     task: str
@@ -81,8 +79,7 @@ class TaskSpec:
     nothing is not there."""
 
 
-@dataclass(frozen=True, slots=True)
-class CheckpointUse:
+class CheckpointUse(Struct, frozen=True):
     """What a keyed node computes with: checkpoints of phases of the same model, loaded once in each
     worker."""
 
@@ -92,8 +89,7 @@ class CheckpointUse:
     """Role, as the loader knows it -> phase."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KeyedNode:
+class KeyedNode(Struct, frozen=True, kw_only=True):
     """A node of a model's own, `<name>.<model>`: a family that it computes from others with what its phases
     have learnt, such as a latent code of each clip, or with nothing but random numbers."""
 
@@ -123,8 +119,7 @@ class KeyedNode:
     does."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelSpec:
+class ModelSpec(Struct, frozen=True, kw_only=True):
     """All that the pipeline knows of a model. `config` in a signature is an instance of the field
     `config`."""
 
@@ -367,7 +362,7 @@ def load_spec(name: str) -> ModelSpec:
     try:
         spec = getattr(import_module(module), symbol)
     except TypeError as error:
-        if not str(error).startswith(("ModelSpec.", "TaskSpec.")):
+        if not str(error).startswith(("Missing required argument", "Unexpected keyword argument")):
             raise
         raise InvalidSettings(
             f"model {name!r}: {MODELS[name]}: {error}; models/spec.py says what each is"

@@ -6,13 +6,12 @@ imports (`reenact weights import ID FILE`). Importing this module loads neither 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from models.errors import InvalidSettings
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Weights:
+class Weights(Struct, frozen=True, kw_only=True):
     id: str
     purpose: str
     publisher: str

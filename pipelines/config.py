@@ -10,18 +10,17 @@ nothing at all, is none where a setting may be none; ~ is the home folder, and o
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import os
 import re
 import sys
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import yaml
+from msgspec import Struct, defstruct, field
 
 from models import MODELS
 from models.spec import ModelSpec, load_spec
@@ -43,6 +42,7 @@ from pipelines.runs.setting_values import (
     convert,
     expand_homes,
     from_text,
+    is_settings,
     names_of,
     type_of,
 )
@@ -59,8 +59,7 @@ MAIN = "main"
 """The instance of a stage, and the corpus, that is there without being named."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Config:
+class Config(Struct, frozen=True, kw_only=True):
     """A run. `load` adds a section for each model, and for each further instance of one.
 
     Corpora, keypoints, fits, speech and views are maps from an instance's name to its settings. A name is a
@@ -113,13 +112,12 @@ def config_class(model_of: Mapping[str, str]) -> type[Config]:
         (name, kind := load_spec(model).config, field(default_factory=kind))
         for name, model in model_of.items()
     ]
-    made = dataclasses.make_dataclass("Config", sections, bases=(Config,), frozen=True, kw_only=True)
-    made.model_of = dict(model_of)
-    return made
+    names = {"model_of": dict(model_of)}
+    made = defstruct("Config", sections, bases=(Config,), frozen=True, kw_only=True, namespace=names)
+    return cast("type[Config]", made)
 
 
-@dataclass(frozen=True)
-class Loaded:
+class Loaded(Struct, frozen=True):
     """A resolved configuration and where each value that is not a default came from."""
 
     config: Config
@@ -267,7 +265,7 @@ def _unknown(kind: Any, tree: Any, prefix: str, origin: Mapping[str, str], file:
     """Unknown keys, at any depth, with the nearest known one."""
     if not isinstance(tree, Mapping):
         return
-    if not dataclasses.is_dataclass(kind):
+    if not is_settings(kind):
         for one in typing.get_args(kind):  # of a union
             _unknown(one, tree, prefix, origin, file)
         return
@@ -302,9 +300,9 @@ def _instance_setting(prefix: str, key: str, value: object) -> str | None:
     """What to write for a setting that stood right under a section which is a map of instances today."""
     section = prefix.rstrip(".")
     settings = INSTANCES.get(section)
-    if settings is None or key not in settings.__annotations__:
+    if settings is None or key not in names_of(settings):
         return None
-    if isinstance(value, Mapping) and not dataclasses.is_dataclass(type_of(settings, key)):
+    if isinstance(value, Mapping) and not is_settings(type_of(settings, key)):
         return None  # an instance that happens to be called so
     return f"{section}.NAME.{key}, as in {section}.{MAIN}.{key}"
 
@@ -356,16 +354,12 @@ def classes(kind: type) -> set[str]:
     """ "module:class" of every class of settings. By the words of the annotations: to evaluate them would
     take a tenth of a plan's time."""
     found = {f"{kind.__module__}:{kind.__qualname__}"}
-    for field_ in dataclasses.fields(kind):
-        if isinstance(field_.type, str):
-            modules = [vars(sys.modules[one.__module__]) for one in kind.__mro__]
-            words = re.findall(r"\w+", field_.type)
-            parts = [names[word] for names in modules for word in words if word in names]
-        else:
-            parts = [field_.type]
-        found |= set().union(
-            *(classes(p) for p in parts if isinstance(p, type) and dataclasses.is_dataclass(p))
-        )
+    for home in kind.__mro__:
+        known = vars(sys.modules[home.__module__])
+        for annotation in vars(home).get("__annotations__", {}).values():
+            words = re.findall(r"\w+", annotation) if isinstance(annotation, str) else []
+            parts = [known[word] for word in words if word in known] or [annotation]
+            found |= set().union(*(classes(part) for part in parts if is_settings(part)))
     return found
 
 

@@ -19,9 +19,9 @@ those are there that a model reads, or that `also` asks for.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from models.errors import InvalidSettings
 from models.model_config import ModelConfig
@@ -375,6 +375,6 @@ def data_settings(settings: DataConfig, corpus: str) -> dict[str, str]:
 
 def download_settings(config: Config) -> tuple[str, ...]:
     """The margin of sections does not count where there are none."""
-    names = (f.name for f in dataclasses.fields(config.download))
+    names = config.download.__struct_fields__
     return tuple(f"download.{name}" for name in names
                  if name != "section_margin" or config.download.sections == "exact")  # fmt: skip

@@ -6,7 +6,6 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Struct, field, to_builtins
+from msgspec.structs import asdict
 
 from storage import frame_codec, locations, shards
 from storage.errors import DamagedFile, StoreUnreachable
@@ -26,8 +27,7 @@ Frames = np.ndarray
 """(n,H,W,3) uint8 RGB"""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class UnitRecord:
+class UnitRecord(Struct, frozen=True, kw_only=True):
     """What became of one unit of a pack. `seconds` is the only field that may differ between two builds."""
 
     unit: str
@@ -86,7 +86,7 @@ def read_parquet(data: bytes) -> pa.Table:
 
 
 def pack_record_bytes(units: Iterable[UnitRecord]) -> bytes:
-    return _parquet([asdict(unit) for unit in units], PACK_SCHEMA)
+    return _parquet([to_builtins(unit) for unit in units], PACK_SCHEMA)
 
 
 def read_pack_record(store: Store, node: str, key: str) -> list[UnitRecord]:
@@ -119,8 +119,7 @@ def _sample_record(row: Mapping[str, Any]) -> SampleRecord:
     return SampleRecord(row["key"], row["digest"], members, tuple(row["frame_offsets"]), crcs)
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestRow:
+class ManifestRow(Struct, frozen=True):
     unit: str
     key: str
     pack: str
@@ -170,13 +169,12 @@ def read_manifest(store: Store, node: str, key: str) -> list[ManifestRow]:
 def _manifest_rows(data: bytes) -> list[ManifestRow]:
     """By column: half the time of a dict a row, which is much of a plan's."""
     table = read_parquet(data)
-    names = [field.name for field in fields(ManifestRow)][: table.num_columns]  # sizes came later, at the end
+    names = ManifestRow.__struct_fields__[: table.num_columns]  # sizes came later, at the end
     columns = [table.column(name).to_pylist() for name in names]
     return [ManifestRow(*row) for row in zip(*columns, strict=True)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(Struct, frozen=True):
     unit: str
     pack: str
     sample: SampleRecord
@@ -339,8 +337,7 @@ def _sha256_at(path: Path, _stamp: tuple[int, ...]) -> str:
     return sha256_file(path)
 
 
-@dataclass(frozen=True, slots=True)
-class Artifact:
+class Artifact(Struct, frozen=True):
     """What a node published, as the nodes that read it see it."""
 
     store: Store

@@ -16,10 +16,10 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
 from pyarrow import ArrowInvalid, fs
 
 from storage.content_cache import ContentCache, object_version
@@ -41,8 +41,7 @@ _REFUSED = re.compile(r"ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY|SIGNATUR
 """How an object store says that no other try will help."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileEntry:
+class FileEntry(Struct, frozen=True):
     name: str
     size: int
     mtime: float

@@ -17,7 +17,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from storage import locations
 from storage.errors import StoreError, StoreUnreachable
@@ -27,8 +28,7 @@ CLAIM_RACE_SECONDS = 0.5
 """How long two claims made at the same time may take to see each other."""
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseTimings:
+class LeaseTimings(Struct, frozen=True):
     """How long a silent holder is believed alive, how often it says so, and how often others look."""
 
     ttl: float = 60.0
@@ -36,8 +36,7 @@ class LeaseTimings:
     poll: float = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """A claim's file as it was read."""
 
     name: str

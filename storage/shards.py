@@ -57,11 +57,12 @@ import io
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
+
+from msgspec import Struct
 
 from storage import codecs, frame_codec
 
@@ -75,8 +76,7 @@ _CHUNK = 2**20
 
 
 # --- what a member is made of -------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class Blob:
+class Blob(Struct, frozen=True):
     """A member too large to hold in memory: where it lies in a shard of a store."""
 
     store: Store
@@ -171,8 +171,7 @@ def is_large_field(field: str) -> bool:
 
 
 # --- records: where a sample's members lie in its shard ---------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class MemberLocation:
+class MemberLocation(Struct, frozen=True):
     field: str
     offset: int
     size: int
@@ -181,8 +180,7 @@ class MemberLocation:
     """crc32 of its bytes; None in records made before there was one"""
 
 
-@dataclass(frozen=True, slots=True)
-class SampleRecord:
+class SampleRecord(Struct, frozen=True):
     """One sample of a shard: enough to read any member, or any frame, with one range read."""
 
     key: str
@@ -205,8 +203,7 @@ class SampleRecord:
         raise ValueError(f"sample {self.key} has no field {field!r}; it has {has}")
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedSample:
+class EncodedSample(Struct, frozen=True):
     key: str
     members: Mapping[str, tuple[str, Payload]]
     """Field -> extension, bytes."""

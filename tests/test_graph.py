@@ -1,12 +1,12 @@
 """The DAG: wired as designed, nothing undeclared, and an edit reaches exactly who it should."""
 
 import sys
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from msgspec.structs import replace
 
 from models import MODELS
 from models.errors import InvalidSettings

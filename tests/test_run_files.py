@@ -1,10 +1,9 @@
 """Every run file of FSRT: planned, the paper's parameter counts, and what makes it differ from the base."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from click.testing import CliRunner
+from msgspec.structs import replace
 
 from models.fsrt.image_task import AdversarialTask
 from models.fsrt.network import Fsrt

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from click.testing import CliRunner
+from msgspec.structs import replace
 
 from models.headgan.config import Hearing, Terms, official, supplement
 from models.headgan.discriminator import image_discriminator, mouth_discriminator

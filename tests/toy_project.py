@@ -3,11 +3,12 @@
 import importlib
 import itertools
 import sys
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from pipelines.engine.code import Code
 from pipelines.engine.fingerprint import Environment
@@ -118,29 +119,24 @@ def nobody():
 '''
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Listing:
+class Listing(Struct, frozen=True, kw_only=True):
     file: str
     buckets: int = 4
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Times:
+class Times(Struct, frozen=True, kw_only=True):
     times: int = 1
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Amount:
+class Amount(Struct, frozen=True, kw_only=True):
     amount: int = 10
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Total:
+class Total(Struct, frozen=True, kw_only=True):
     steps: int = 5
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Config:
+class Config(Struct, frozen=True, kw_only=True):
     listing: Listing
     double: Times = field(default_factory=Times)
     add: Amount = field(default_factory=Amount)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Literal
+
+from msgspec import Struct, field
 
 from models.api import Phase
 from models.fsrt.phases import PHASES
@@ -21,8 +22,7 @@ DEPTHS = ("blocks", "patch_blocks", "encoder_depth", "decoder_depth",
 MOST: dict[str, int] = {**dict.fromkeys(SIDES, SIDE), **dict.fromkeys(DEPTHS, DEPTH)}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Detector:
+class Detector(Struct, frozen=True, kw_only=True):
     """The keypoint detector (FOMM's hourglass)."""
 
     size: int = 256
@@ -59,8 +59,7 @@ class Detector:
         return self.width + 3
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Architecture:
+class Architecture(Struct, frozen=True, kw_only=True):
     """All sizes of the net. Section numbers are those of the paper's supplement; sizes follow its parameter
     counts.
     """
@@ -139,7 +138,7 @@ class Architecture:
 
 def _check_sizes(net: Detector | Architecture, least: Mapping[str, int] = MappingProxyType({})) -> None:
     """ValueError for a whole number below what `least` says, else 1, or above what MOST says, else WIDTH."""
-    for name in (setting.name for setting in fields(net)):
+    for name in net.__struct_fields__:
         value, low, high = getattr(net, name), least.get(name, 1), MOST.get(name, WIDTH)
         layers = value if isinstance(value, tuple) else (value,)
         if len(layers) > DEPTH:
@@ -151,8 +150,7 @@ def _check_sizes(net: Detector | Architecture, least: Mapping[str, int] = Mappin
             raise ValueError(f"{name} {value}: expected {high} or less")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DiscriminatorConfig:
+class DiscriminatorConfig(Struct, frozen=True, kw_only=True):
     """The discriminator of phase `adversarial`. It is no part of the net that renders."""
 
     size: int = 256
@@ -192,8 +190,7 @@ class DiscriminatorConfig:
         return side - 3
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Images:
+class Images(Struct, frozen=True, kw_only=True):
     """How phases `perceptual` and `adversarial` come by whole images: a quarter of the pixels is rendered
     with gradient, the rest without, from the same tokens.
     """
@@ -213,8 +210,7 @@ class Images:
             raise ValueError(f"loss_input lattice with pixels {self.pixels}: expected pixels lattice")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sampling:
+class Sampling(Struct, frozen=True, kw_only=True):
     """What one training sample holds."""
 
     sources: int = 1
@@ -235,8 +231,7 @@ class Sampling:
             raise ValueError(f"variable {self.variable} with 1 source: expected sources 2 or more, or none")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Augment:
+class Augment(Struct, frozen=True, kw_only=True):
     """Random changes of training images (supplement 7.1; not applied in validation and inference)."""
 
     flip: float = 0.5
@@ -269,8 +264,7 @@ class Augment:
             raise ValueError(f"jitter {self.jitter}, hue {self.hue}: expected below 1 and at most 0.5")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FsrtConfig(ModelConfig):
+class FsrtConfig(ModelConfig, frozen=True, kw_only=True):
     net: Architecture = field(default_factory=Architecture)
     phases: dict[str, Phase | None] = field(default_factory=lambda: dict(PHASES))
     sampling: Sampling = field(default_factory=Sampling)

@@ -8,11 +8,11 @@ side.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import numpy as np
+from msgspec import to_builtins
 from torch import Tensor, nn
 
 from models.errors import InvalidSettings
@@ -114,7 +114,7 @@ class KeypointTask(Stateless):
         )
 
     def describe(self) -> dict[str, Any]:
-        return {"model": "fsrt", "detector": asdict(self.detector)}
+        return {"model": "fsrt", "detector": to_builtins(self.detector)}
 
     def provenance(self) -> dict[str, str]:
         return PROVENANCE

@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from msgspec import to_builtins
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from models.checkpoint import Checkpoint
@@ -95,7 +96,7 @@ def load(files: Mapping[str, Path], section: FsrtConfig | None = None) -> Checkp
     metadata = {
         "model": "fsrt",
         "phase": "released",
-        "architecture": asdict(section.net if section else architecture_of(tensors, full())),
+        "architecture": to_builtins(section.net if section else architecture_of(tensors, full())),
         "provenance": provenance,
     }
     own = {name: tensor for name, tensor in tensors.items() if _part(name) != DISCRIMINATOR}
@@ -241,7 +242,7 @@ def _is_layer(name: str) -> bool:
 
 def _settings(tensors: Mapping[str, Tensor], net: Architecture) -> str:
     """In which settings the files' net is another than the run's, as far as shapes show it."""
-    theirs, ours = asdict(architecture_of(tensors, net)), asdict(net)
+    theirs, ours = to_builtins(architecture_of(tensors, net)), to_builtins(net)
     changes = [
         f"{name} {theirs[name]} (fsrt.net: {ours[name]})" for name in ours if theirs[name] != ours[name]
     ]
@@ -257,7 +258,7 @@ def _check_hidden(what: str, tensors: Mapping[str, Tensor], net: Architecture, p
         return  # of sizes of our own: nothing is published about them
     pairs = [("detector.temperature", net.detector.temperature, published.detector.temperature)]
     if RENDERER[0] in parts:
-        names = [name for name in asdict(net) if name not in (*FREE, "detector")]
+        names = [name for name in to_builtins(net) if name not in (*FREE, "detector")]
         pairs += [(name, getattr(net, name), getattr(published, name)) for name in names]
     if changes := [
         f"fsrt.net.{name} {ours} (theirs: {theirs})" for name, ours, theirs in pairs if ours != theirs

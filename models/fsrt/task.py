@@ -9,11 +9,12 @@ side.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from msgspec import to_builtins
 from torch import Tensor
 
 from models.fsrt import augment, losses, visualize
@@ -289,7 +290,7 @@ class ReenactTask(Stateless):
         return ValidationOutput(row=row, source=sources[:, 0], driving=driving, output=output)
 
     def describe(self) -> dict[str, Any]:
-        return {"model": "fsrt", "architecture": asdict(self.architecture)}
+        return {"model": "fsrt", "architecture": to_builtins(self.architecture)}
 
     def provenance(self) -> dict[str, str]:
         return {}  # what is not trained here keeps the provenance of the phase it came from

@@ -6,8 +6,10 @@ S = the paper's supplement, C = the authors' code (github.com/michaildoukas/head
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
 from typing import Literal
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from models.api import Phase
 from models.headgan.phases import PHASES
@@ -19,8 +21,7 @@ Head = Literal["analytic_head", "flame", "bfm_deep3d", "bfm_3ddfa", "lsfm"]
 """Morphable models, by their names in models.perception.NETS."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Architecture:
+class Architecture(Struct, frozen=True, kw_only=True):
     """All sizes of the generator: dense flow network F and rendering network R."""
 
     image_size: int = 256
@@ -60,10 +61,10 @@ class Architecture:
     """
 
     def __post_init__(self) -> None:
-        for setting in fields(self):
-            value, least = getattr(self, setting.name), 0 if setting.name == "audio" else 1
+        for name in self.__struct_fields__:
+            value, least = getattr(self, name), 0 if name == "audio" else 1
             if isinstance(value, int) and not isinstance(value, bool) and value < least:
-                raise ValueError(f"{setting.name} {value}: expected {least} or more")
+                raise ValueError(f"{name} {value}: expected {least} or more")
         if self.levels > MOST_LEVELS:
             raise ValueError(f"levels {self.levels}: expected {MOST_LEVELS} or fewer")
         if self.upsampling == "shuffle" and self.base != 4:
@@ -93,8 +94,7 @@ class Architecture:
         return deep[:-1] if self.upsampling == "shuffle" else deep[1:]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DiscriminatorConfig:
+class DiscriminatorConfig(Struct, frozen=True, kw_only=True):
     """The discriminators: D sees whole images, D_m mouths. They are no part of the net that renders."""
 
     width: int = 64
@@ -130,8 +130,7 @@ class DiscriminatorConfig:
         return [min(self.max_width, self.width * 2**i) for i in range(self.layers)]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Terms:
+class Terms(Struct, frozen=True, kw_only=True):
     """What the reconstruction losses are taken of, on the output and on the warped image."""
 
     masked: bool = False
@@ -146,8 +145,7 @@ class Terms:
             raise ValueError(f"vgg_layers {self.vgg_layers}: expected 5 weights of 0 or more, one above 0")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Hearing:
+class Hearing(Struct, frozen=True, kw_only=True):
     """How rows of `speech` become a frame's audio vector (models/headgan/audio.py)."""
 
     window: int = 0
@@ -162,8 +160,7 @@ class Hearing:
             raise ValueError(f"hearing.window {self.window}: expected an even number of frames, or 0")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HeadGanConfig(ModelConfig):
+class HeadGanConfig(ModelConfig, frozen=True, kw_only=True):
     net: Architecture = field(default_factory=Architecture)
     discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     terms: Terms = field(default_factory=Terms)

@@ -24,12 +24,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from msgspec import to_builtins
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from models.checkpoint import Checkpoint
@@ -126,11 +127,11 @@ def load(files: Mapping[str, Path], section: HeadGanConfig | None = None) -> Che
     metadata = {
         "model": "headgan",
         "phase": "released",
-        "architecture": asdict(net),
+        "architecture": to_builtins(net),
         "head": section.head if section else "lsfm",
         "identity": section.identity if section else "frame",
         "shading": section.shading if section else "smooth",
-        "hearing": asdict(section.hearing if section else Hearing()),
+        "hearing": to_builtins(section.hearing if section else Hearing()),
         "speech": {"encoder": "headgan", "audio_align": "official"} if net.audio else None,
         "provenance": provenance,
     }

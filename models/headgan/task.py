@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from msgspec import to_builtins
 from torch import Tensor, nn
 
 from models import provenance
@@ -79,7 +80,7 @@ class HeadGanTask(Stateless):
         self.head, self.hearing = head, hearing
         self.identity: Identity = identity
         self.shading: Shading = shading
-        self.speech = None if speech is None else asdict(speech)
+        self.speech = None if speech is None else to_builtins(speech)
         self.net = Generator(net, recompute)
         nets: dict[str, nn.Module] = {"image_discriminator": image_discriminator(discriminators)}
         if discriminators.mouth:
@@ -274,11 +275,11 @@ class HeadGanTask(Stateless):
         speech = self.speech and {name: v for name, v in self.speech.items() if name != "transcripts"}
         return {
             "model": "headgan",
-            "architecture": asdict(self.architecture),
+            "architecture": to_builtins(self.architecture),
             "head": self.head,
             "identity": self.identity,
             "shading": self.shading,
-            "hearing": asdict(self.hearing),
+            "hearing": to_builtins(self.hearing),
             "speech": speech,
         }
 

@@ -8,10 +8,10 @@ deterministic.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,8 +46,7 @@ class Landmarker(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Points:
+class Points(Struct, frozen=True, kw_only=True):
     landmarks: np.ndarray
     """(T,68,2) float32, NaN where there is no face."""
     confidence: np.ndarray | None = None
@@ -56,8 +55,7 @@ class Points:
     """(T,68,3) float32: x, y of `landmarks` and a depth in pixels; None from flat nets."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Inference:
+class Inference(Struct, frozen=True, kw_only=True):
     """Where and how a net in torch runs."""
 
     device: Literal["cpu", "cuda"] = "cpu"
@@ -74,8 +72,7 @@ class Configurable(Protocol):
     def configure(self, how: Inference) -> None: ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SpeechOptions:
+class SpeechOptions(Struct, frozen=True, kw_only=True):
     layer: int = -1
     """0: what goes into the first block of the transformer; k: the output of block k; -1: of the last."""
     align: str = "centres"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 import click
+from msgspec.structs import replace
 
 from pipelines.cli.options import FILE, STORE
 from pipelines.errors import UserError, replace_output

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from pipelines.preprocess.fetch.settings import TransportConfig
 from storage.uris import ExpandedPath, reject_credentials
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RuntimeConfig:
+class RuntimeConfig(Struct, frozen=True, kw_only=True):
     """How and where to run. Nothing here changes a result, and nothing here enters a key."""
 
     store: ExpandedPath = ".reenact/store"

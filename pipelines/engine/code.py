@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from pipelines.engine.symbols import BODY, MARK, Module, Ref, Symbol, Text, parse
 
@@ -24,8 +25,7 @@ Place = tuple[str, str]
 """Module and symbol."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reached:
+class Reached(Struct, frozen=True):
     """A symbol of a closure."""
 
     own: str

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from pipelines.engine.code import Code, Reached
 from pipelines.engine.keys import canonical, difference, digest, lookup, view
@@ -17,16 +18,9 @@ from pipelines.engine.node import Node
 
 SCHEME = 3
 """Raised when keys are made in another way: every key of the old kind is then another one."""
-LABEL = "label"
-"""Metadata of a setting that names an instance of another stage, or only says which units are wanted: it is
-in no key."""
-AS_BEFORE = "as_before"
-"""Metadata of a setting that was added later: the value that means what was done before there was one. At
-that value it is in no key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
+class Fingerprint(Struct, frozen=True):
     """The components of one node's key, each a flat name -> value."""
 
     node: str
@@ -42,8 +36,7 @@ class Fingerprint:
         return digest(SCHEME, self)
 
     def same_but_code(self, other: Fingerprint) -> bool:
-        mine, theirs = asdict(self), asdict(other)
-        return all(mine[part] == theirs[part] for part in mine if part != "code")
+        return replace(self, code="") == replace(other, code="")
 
 
 def fingerprint(node: Node, config: Any, env: Environment) -> Fingerprint:
@@ -80,9 +73,9 @@ def section(node: Node, config: Any) -> Any:
 def settings(value: Any, path: str) -> dict[str, Any]:
     """Dotted path -> plain value, for every setting below a path; an empty container is one. Those that were
     added later are left out where they say that nothing changed."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        counted = [f.name for f in dataclasses.fields(value) if not _not_in_key(value, f)]
-        parts = {name: getattr(value, name) for name in counted}
+    if isinstance(value, Struct):
+        left_out = _not_in_key(value)
+        parts = {n: getattr(value, n) for n in value.__struct_fields__ if n not in left_out}
     elif isinstance(value, Mapping):
         parts = {str(name): one for name, one in value.items()}
     else:
@@ -91,12 +84,18 @@ def settings(value: Any, path: str) -> dict[str, Any]:
     return dict(found) if parts else {path: {}}
 
 
-def _not_in_key(value: Any, field_: dataclasses.Field[Any]) -> bool:
-    if field_.metadata.get(LABEL):
-        return True
-    if AS_BEFORE not in field_.metadata:
-        return False
-    return canonical(getattr(value, field_.name)) == canonical(field_.metadata[AS_BEFORE])
+def _not_in_key(value: Struct) -> set[str]:
+    """What two class variables of settings say, those of the base classes too.
+
+    `not_in_key`: settings that name an instance of another stage, or only say which units are wanted.
+    `as_before`: settings that were added later, each with the value that means what was done before there
+    was one; at that value it is in no key.
+    """
+    classes = [vars(kind) for kind in type(value).__mro__]
+    labels = {name for one in classes for name in one.get("not_in_key", ())}
+    added = {name: before for one in reversed(classes) for name, before in one.get("as_before", {}).items()}
+    same = {name for name, before in added.items() if canonical(getattr(value, name)) == canonical(before)}
+    return labels | same
 
 
 def first_name(path: str, renamed: Mapping[str, str]) -> str:
@@ -120,10 +119,10 @@ def entries(node: Node, config: Any, code: Code) -> list[str]:
 
 
 def _kinds(value: Any) -> set[str]:
-    """ "module:class" of each dataclass in a config value."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    """ "module:class" of each class of settings in a config value."""
+    if isinstance(value, Struct):
         own = f"{type(value).__module__}:{type(value).__qualname__}"
-        return {own}.union(*(_kinds(getattr(value, f.name)) for f in dataclasses.fields(value)))
+        return {own}.union(*(_kinds(getattr(value, name)) for name in value.__struct_fields__))
     if isinstance(value, Mapping):
         return set().union(*map(_kinds, value.values()))
     return set().union(*map(_kinds, value)) if isinstance(value, (tuple, list)) else set()
@@ -226,8 +225,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-@dataclass(frozen=True)
-class Environment:
+class Environment(Struct, frozen=True):
     """What fingerprints look at outside the config: code, weights, tools."""
 
     code: Code

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
 from collections.abc import Mapping
 from typing import Any
+
+from msgspec import Struct
 
 
 class UndeclaredConfig(Exception):
@@ -15,7 +16,7 @@ class UndeclaredConfig(Exception):
 
 
 def canonical(value: Any) -> Any:
-    """Dataclasses and tuples to dicts and lists; refuses what JSON cannot say exactly."""
+    """Structs and tuples to dicts and lists; refuses what JSON cannot say exactly."""
     if value is None or isinstance(value, (str, bool, int)):  # most are: asked first
         return value
     if isinstance(value, float):
@@ -26,8 +27,8 @@ def canonical(value: Any) -> Any:
         return {str(k): canonical(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [canonical(v) for v in value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Struct):
+        return {name: canonical(getattr(value, name)) for name in value.__struct_fields__}
     raise TypeError(f"{type(value).__name__} cannot be part of a key")
 
 
@@ -39,12 +40,12 @@ def digest(*parts: Any) -> str:
 
 
 def lookup(root: Any, path: str) -> Any:
-    """The value at a dotted path through dataclasses and mappings."""
+    """The value at a dotted path through structs and mappings."""
     value = root
     for i, part in enumerate(parts := path.split(".")):
         if isinstance(value, Mapping) and part in value:
             value = value[part]
-        elif isinstance(value, View) or (dataclasses.is_dataclass(value) and hasattr(value, part)):
+        elif isinstance(value, (View, Struct)) and hasattr(value, part):
             value = getattr(value, part)
         else:
             above = ".".join(parts[:i]) or "the root"

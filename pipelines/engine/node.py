@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from msgspec import Struct, field
+from msgspec.structs import force_setattr
 
 from pipelines.errors import UserError
 from storage.shards import Sample
@@ -17,8 +19,7 @@ Inputs = Mapping[str, Sequence[Sample]]
 """What a keyed stage sees: by role, [the row] of a table, or the samples of a unit (engine/packs.py)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(Struct, frozen=True):
     """What a node reads of another."""
 
     node: str
@@ -29,8 +30,7 @@ class Read:
     the reader's own unit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(Struct, frozen=True):
     """Files of whole nodes, loaded once in each worker: a checkpoint that a later node computes with. The
     digest of each file is part of the user's key."""
 
@@ -40,8 +40,7 @@ class Use:
     """Role, as the loader knows it -> (node, name of a file that it publishes)."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Node:
+class Node(Struct, frozen=True, kw_only=True):
     """A box of the DAG. Code is named as text ("module:function"), so that planning imports none of it."""
 
     name: str
@@ -110,7 +109,7 @@ class Node:
     resources: Mapping[str, float] = field(default_factory=lambda: {"cpu": 1})
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stage", self.stage or self.name)
+        force_setattr(self, "stage", self.stage or self.name)
 
     @property
     def upstream(self) -> tuple[str, ...]:

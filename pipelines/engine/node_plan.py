@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from pipelines.engine.fingerprint import Fingerprint
 from pipelines.engine.keys import digest
@@ -12,8 +12,7 @@ from pipelines.engine.units import UnitView
 from storage.families import Artifact, read_parquet
 
 
-@dataclass
-class NodePlan:
+class NodePlan(Struct):
     node: Node
     state: str
     reasons: list[str] = field(default_factory=list)

@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any, Protocol
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from pipelines.engine.attempts import Machines, ThisMachine, begin, unanswered
 from pipelines.engine.fingerprint import resolve
@@ -42,8 +44,7 @@ Stage = Callable[..., Iterable[shards.Sample]]
 """(inputs, config, nets, runtime, **arguments) -> samples (Node.run)."""
 
 
-@dataclass(frozen=True, slots=True)
-class StageCall:
+class StageCall(Struct, frozen=True):
     """What a worker needs to run a keyed node; pickled to it."""
 
     node: Node
@@ -68,8 +69,7 @@ class StageCall:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class UnitSamples:
+class UnitSamples(Struct, frozen=True):
     """The units of one keyed input that a unit reads."""
 
     stage: str
@@ -78,8 +78,7 @@ class UnitSamples:
     fields: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class UnitJob:
+class UnitJob(Struct, frozen=True):
     unit: str
     key: str
     rows: Mapping[str, Mapping[str, Any]]
@@ -90,8 +89,7 @@ class UnitJob:
     """A pack of this node that already holds the unit under its key."""
 
 
-@dataclass(frozen=True, slots=True)
-class PackJob:
+class PackJob(Struct, frozen=True):
     node: str
     stage: str
     key: str
@@ -108,8 +106,7 @@ class PackJob:
         return sum(unit.copy_from is None for unit in self.units)
 
 
-@dataclass(frozen=True, slots=True)
-class PackResult:
+class PackResult(Struct, frozen=True):
     key: str
     rows: tuple[ManifestRow, ...]
     """Not the records: their offsets would fill the driver's memory."""

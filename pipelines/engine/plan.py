@@ -9,9 +9,11 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from pipelines.engine.code import Reached
 from pipelines.engine.dropped_shards import plan_restoring
@@ -40,16 +42,14 @@ from storage.families import Artifact, ManifestRow
 from storage.files import Store
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(Struct, frozen=True):
     force: frozenset[str] = frozenset()
     retry_rejected: bool = False
     pins: Mapping[str, str] = field(default_factory=dict)
     """Node -> artifact key it is frozen at."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LastRun:
+class LastRun(Struct, frozen=True, kw_only=True):
     """What a finished run of a node was made of (`keys/<node>/<node key>.json`)."""
 
     fingerprint: Fingerprint

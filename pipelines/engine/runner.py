@@ -7,14 +7,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from pipelines.engine.concurrent_builds import build_shared
 from pipelines.engine.dropped_shards import drop_shards, droppable, packs_to_restore
 from pipelines.engine.fingerprint import actual_path, described, fingerprint, resolve, section
-from pipelines.engine.keys import digest
+from pipelines.engine.keys import canonical, digest
 from pipelines.engine.node import Node
 from pipelines.engine.node_plan import NodePlan
 from pipelines.engine.packs import Executor, PackResult, StageCall
@@ -335,7 +337,7 @@ class Runner:
             fingerprint=plan.fingerprint, inputs=plan.inputs, run_id=self.run_id, code=described(closure),
             source={name: symbol.text for name, symbol in closure.items()}, name=node.name,
         )  # fmt: skip
-        planner.store.write_json(locations.node_key_path(node.stage, plan.fingerprint.key), asdict(last))
+        planner.store.write_json(locations.node_key_path(node.stage, plan.fingerprint.key), canonical(last))
 
     def _started_event(self, plan: NodePlan, plans: Mapping[str, NodePlan]) -> dict[str, Any]:
         node, made_of = plan.node, plan.fingerprint

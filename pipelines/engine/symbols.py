@@ -16,8 +16,9 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from pipelines.engine.messages import drop_sentences, own_nodes, reports
 
@@ -30,8 +31,7 @@ _ENTRY = re.compile(r"[a-z_]\w*(\.\w+)*:\w+")
 _MODULE = re.compile(r"[a-z_]\w*(\.\w+)*(:\w+)?")
 
 
-@dataclass(frozen=True, slots=True)
-class Ref:
+class Ref(Struct, frozen=True):
     """A name in a symbol that may lead to another one."""
 
     written: str
@@ -40,8 +40,7 @@ class Ref:
     such a text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(Struct, frozen=True):
     template: str
     """With a mark ⟦i⟧ for each mention of refs[i]."""
     refs: tuple[Ref, ...]
@@ -51,18 +50,16 @@ class Text:
         return MARK.sub(lambda mark: self.refs[int(mark[1])].written, self.template)
 
 
-@dataclass(frozen=True, slots=True)
-class Symbol:
+class Symbol(Struct, frozen=True):
     text: Text
     methods: Text | None = None
-    """Of a dataclass: the same without its fields and `__post_init__`, which is all that counts of a class of
+    """Of a struct: the same without its fields and `__post_init__`, which is all that counts of a class of
     settings: their values are in the key."""
     table: tuple[str, ...] = ()
     """Of a dict whose values all begin with a text like "module" or "module:function": those texts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Module:
+class Module(Struct, frozen=True):
     imports: dict[str, str]
     """Name at the top of the module -> dotted origin, "package.module" or "package.module.symbol"."""
     symbols: dict[str, Symbol] = field(default_factory=dict)
@@ -112,8 +109,7 @@ def parse(source: str, module: str, is_package: bool, renamed: Mapping[str, str]
     return Module(imports, {name: _symbol(some, known) for name, some in groups.items()}, stars)
 
 
-@dataclass(frozen=True, slots=True)
-class _Names:
+class _Names(Struct, frozen=True):
     """What a name at the top of a module may mean."""
 
     symbols: frozenset[str]
@@ -125,7 +121,7 @@ class _Names:
 
 def _symbol(statements: list[ast.stmt], known: _Names) -> Symbol:
     methods = None
-    if len(statements) == 1 and isinstance(cls := statements[0], ast.ClassDef) and _is_dataclass(cls):
+    if len(statements) == 1 and isinstance(cls := statements[0], ast.ClassDef) and _is_struct(cls):
         methods = _text([_without_fields(cls)], known)
     return Symbol(_text(statements, known), methods, _table(statements))
 
@@ -192,17 +188,18 @@ def _only_typing(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.If) and ast.unparse(statement.test).endswith("TYPE_CHECKING")
 
 
-def _is_dataclass(cls: ast.ClassDef) -> bool:
-    calls = [d.func if isinstance(d, ast.Call) else d for d in cls.decorator_list]
-    return any(ast.unparse(call).split(".")[-1] == "dataclass" for call in calls)
+def _is_struct(cls: ast.ClassDef) -> bool:
+    """A msgspec.Struct, or a frozen class that is derived from one."""
+    bases = {ast.unparse(base).split(".")[-1] for base in cls.bases}
+    return "Struct" in bases or any(keyword.arg == "frozen" for keyword in cls.keywords)
 
 
 def _without_fields(cls: ast.ClassDef) -> ast.ClassDef:
-    """A check of values changes none of them; one that sets some of a frozen class says `__setattr__`."""
+    """A check of values changes none of them; one that sets some of a frozen class says `force_setattr`."""
 
     def counts(s: ast.stmt) -> bool:
         if isinstance(s, ast.FunctionDef) and s.name == "__post_init__":
-            return "__setattr__" in ast.unparse(s)
+            return "force_setattr" in ast.unparse(s)
         return not isinstance(s, ast.AnnAssign)
 
     bare = copy.copy(cls)

@@ -9,15 +9,15 @@ source and of its driving clip.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from pipelines.engine.keys import digest
 from pipelines.engine.node import Node, Read
 
 
-@dataclass(frozen=True, slots=True)
-class UnitView:
+class UnitView(Struct, frozen=True):
     """A unit as the nodes that read it see it."""
 
     digest: str | None

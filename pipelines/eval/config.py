@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
+
+from msgspec import Struct, field
 
 from pipelines.eval.methods import FUNCTIONS
 from pipelines.eval.metrics import METRICS
@@ -18,21 +19,23 @@ CHECKPOINTS = {"last": "model.safetensors", "best": "best.safetensors"}
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MethodConfig:
+class MethodConfig(Struct, frozen=True, kw_only=True):
     """Frames that other code made (pipelines/eval/external.py says how they are named)."""
 
-    folder: ExpandedPath = field(metadata={"label": True})
+    not_in_key: ClassVar[tuple[str, ...]] = ("folder", "protocols")
+
+    folder: ExpandedPath
     """Where they lie: a video or a folder of pictures for each pair. Their content is in the key."""
-    protocols: tuple[str, ...] = field(default=(), metadata={"label": True})
+    protocols: tuple[str, ...] = ()
     """Names of the protocols whose pairs they are of; empty = all of the run."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EvalConfig:
+class EvalConfig(Struct, frozen=True, kw_only=True):
+    not_in_key: ClassVar[tuple[str, ...]] = ("data",)
+
     protocols: dict[str, Protocol | None] = field(default_factory=lambda: {"self": Protocol()})
     """Name -> how pairs are made and scored; null leaves one of the defaults out."""
-    data: str = field(default="", metadata={"label": True})
+    data: str = ""
     """The corpus whose test clips are sources and drivings, unless a protocol says; empty = that of the
     first model."""
     metrics: tuple[str, ...] = tuple(METRICS)
@@ -62,8 +65,7 @@ class EvalConfig:
         return {name: protocol for name, protocol in self.protocols.items() if protocol is not None}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReportConfig:
+class ReportConfig(Struct, frozen=True, kw_only=True):
     title: str = "Face reenactment, compared"
     """Heading of the page."""
     grid_pairs: int = 4

@@ -7,10 +7,10 @@ FEATURES: every feature by name. To add one: a stage function in a file of its o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+from msgspec import Struct
 
 from pipelines.figures import pictures
 from pipelines.preprocess.boxes import largest_box
@@ -25,8 +25,7 @@ FRAMES = "frames"
 """What a metric reads that compares the frames themselves."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Feature:
+class Feature(Struct, frozen=True, kw_only=True):
     run: str
     """"module:function" of the keyed stage; its input has the role `generated`."""
     field: str

@@ -4,16 +4,16 @@ records bear."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct, field
 
 Kind = Literal["trained", "released", "external", "baseline"]
 """trained: a model of this run; released: one of its authors' weights alone; external: frames that other code
 made."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Method:
+class Method(Struct, frozen=True, kw_only=True):
     """What a value is of."""
 
     name: str

@@ -13,8 +13,10 @@ Only the features that a metric of the run reads are there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from models.spec import ModelSpec, Reads
 from pipelines.engine.node import Read, Use
@@ -35,8 +37,7 @@ GENERATED = "png"
 """Codec of generated frames: without loss."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Model:
+class Model(Struct, frozen=True, kw_only=True):
     """A model of the run, as evaluation needs it."""
 
     name: str
@@ -71,8 +72,7 @@ def add_evaluation(run: Run, checkpoints: Mapping[str, Mapping[str, str]]) -> No
     # fmt: on
 
 
-@dataclass(frozen=True, slots=True)
-class _ProtocolNodes:
+class _ProtocolNodes(Struct, frozen=True):
     """The nodes of one protocol."""
 
     run: Run

@@ -19,12 +19,13 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, cast
 from typing import Protocol as Interface
 
 import numpy as np
+from msgspec import Struct, field
+from msgspec.structs import asdict
 
 from pipelines.dataset.clip_pairs import cross_id, identity_of, place_on_ring, sample_cross_pairs
 from pipelines.dataset.recording_table import read_people
@@ -78,8 +79,7 @@ class PairRow(TypedDict):
     driving_frames: list[int]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pair:
+class Pair(Struct, frozen=True, kw_only=True):
     """A row of the table, without its bucket."""
 
     id: str
@@ -111,8 +111,7 @@ class Pair:
         return sorted({self.source_recording, self.driving_recording})
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class About:
+class About(Struct, frozen=True, kw_only=True):
     """about.json: what the report says of the pairs."""
 
     protocol: str
@@ -122,8 +121,7 @@ class About:
     """Node -> test clips that it has not, e.g. {"fit3dmm": 2}; a clip may count for several."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidates:
+class Candidates(Struct, frozen=True):
     """Test clips of one corpus, of which pairs are made."""
 
     keys: Sequence[str]

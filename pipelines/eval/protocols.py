@@ -7,22 +7,24 @@ that holds every setting and a digest of the pairs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
+
+from msgspec import Struct
 
 Kind = Literal["self_reenactment", "cross_reenactment"]
 Motion = Literal["absolute", "relative"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Protocol:
+class Protocol(Struct, frozen=True, kw_only=True):
+    not_in_key: ClassVar[tuple[str, ...]] = ("source_data", "driving_data")
+
     kind: Kind = "self_reenactment"
     """self_reenactment: sources and driving frames are of one clip, so the driving frames are the ground
     truth. cross_reenactment: two clips of different identities, and no ground truth."""
-    source_data: str = field(default="", metadata={"label": True})
+    source_data: str = ""
     """The corpus whose test clips are sources; empty = `eval.data`. A still picture is a clip of one
     frame."""
-    driving_data: str = field(default="", metadata={"label": True})
+    driving_data: str = ""
     """The corpus whose test clips drive; empty = `eval.data`."""
     size: int = 256
     """Side, in pixels, at which every method's frames are scored; pictures of another size are resized to it.

@@ -5,14 +5,16 @@ package. What a tool can do is asked of it here, and never guessed from a file t
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from msgspec import Struct
 
 from pipelines.engine.file_cache import FileCache
 from pipelines.engine.keys import digest
@@ -37,8 +39,7 @@ MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ETXTBSY
 """Reasons why no process can be started that say nothing about the tool."""
 
 
-@dataclass(frozen=True)
-class Tool:
+class Tool(Struct, frozen=True):
     path: str
     version: str
     """The first line of its banner"""
@@ -55,7 +56,7 @@ def tool() -> Tool:
         if not problem:
             return Tool(on_path, version)
         problems.append(f"{on_path} {problem}")
-    packaged = packaged_ffmpeg()
+    packaged = _known_package()
     if packaged is None:
         problems.append("the package imageio-ffmpeg brings none for this machine")
     elif packaged != on_path:
@@ -75,7 +76,7 @@ def _known(path: str, decoders: Sequence[str] = ()) -> tuple[str, str]:
     changes. What one lacks is asked again, for it may be mended in the tool's libraries."""
     if not os.path.isfile(path):
         return inspect_tool(path, decoders)
-    known = FileCache(cache_folder() / "tools.json", digest(LEAST, FILTERS, DECODERS))
+    known = _cache()
 
     def inspect() -> str:
         version, problem = inspect_tool(path, decoders)
@@ -89,6 +90,27 @@ def _known(path: str, decoders: Sequence[str] = ()) -> tuple[str, str]:
         return unfit.args
     known.save()
     return version, ""
+
+
+def _cache() -> FileCache:
+    return FileCache(cache_folder() / "tools.json", digest(LEAST, FILTERS, DECODERS))
+
+
+def _known_package() -> str | None:
+    """As `packaged_ffmpeg`, which starts the tool to see that it runs: the answer is kept until the package's
+    folder changes."""
+    package = importlib.util.find_spec("imageio_ffmpeg")
+    if "IMAGEIO_FFMPEG_EXE" in os.environ or package is None or package.origin is None:
+        return packaged_ffmpeg()
+    folder, known = Path(package.origin).parent / "binaries", _cache()
+
+    def own() -> str:
+        found = packaged_ffmpeg()
+        return found if found and folder in Path(found).parents else ""
+
+    place = known.get(folder, own) if folder.is_dir() else ""
+    known.save()
+    return place or packaged_ffmpeg()
 
 
 class _Unfit(Exception):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
+
+from msgspec import Struct, field
 
 from storage import frame_codec
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FramesConfig:
+class FramesConfig(Struct, frozen=True, kw_only=True):
     codec: frame_codec.FrameCodec = "jpeg"
     """jpeg; png: lossless, four times the bytes, for evaluation; h264: short GOPs for small disks, a quarter
     of the bytes and twenty times the work for two frames."""
@@ -21,8 +21,7 @@ class FramesConfig:
             raise ValueError(f"quality {self.quality}: expected 1 to 100")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClipsConfig:
+class ClipsConfig(Struct, frozen=True, kw_only=True):
     size: int = 256
     """Side of a clip's frames in pixels."""
     frames: FramesConfig = field(default_factory=FramesConfig)
@@ -126,8 +125,9 @@ class ClipsConfig:
 SIZES = {"vox_max": 512, "vox512": 512, "ffhq256": 256}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ViewConfig:
+class ViewConfig(Struct, frozen=True, kw_only=True):
+    not_in_key: ClassVar[tuple[str, ...]] = ("splits", "keypoints")
+
     recipe: Literal["vox_max", "vox512", "ffhq256"] = "vox512"
     """See the table above."""
     size: int | None = None
@@ -136,9 +136,9 @@ class ViewConfig:
     """ffhq256: one frame in so many; 25 is one a second, as the directions are trained."""
     frames: FramesConfig = field(default_factory=FramesConfig)
     """How the frames are stored."""
-    splits: tuple[Literal["train", "test"], ...] = field(default=(), metadata={"label": True})
+    splits: tuple[Literal["train", "test"], ...] = ()
     """Only recordings of these splits are cut; empty = all."""
-    keypoints: str = field(default="main", metadata={"label": True})
+    keypoints: str = "main"
     """ffhq256: the instance of keypoints whose landmarks frame the face."""
 
     def __post_init__(self) -> None:

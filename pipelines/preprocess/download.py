@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast
+
+from msgspec import Struct
 
 from pipelines import media
 from pipelines.dataset.recording_table import recording_of
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
 ENOUGH_LINES = 720
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DownloadConfig:
+class DownloadConfig(Struct, frozen=True, kw_only=True):
     """What a recording's bytes are. How they are fetched is runtime.download."""
 
     max_height: int = 1080

@@ -13,11 +13,12 @@ All write the same fields: pixel = scale * rotation @ (mean + id_basis @ id + ex
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 import numpy as np
+from msgspec import Struct
 
 from models.perception.interfaces import Configurable
 from pipelines.engine.node import Inputs
@@ -42,8 +43,9 @@ FRONTAL = 30.0
 """Degrees of yaw beyond which a net's identity of a frame does not count for the clip."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Fit3dmmConfig:
+class Fit3dmmConfig(Struct, frozen=True, kw_only=True):
+    not_in_key: ClassVar[tuple[str, ...]] = ("keypoints",)
+
     backend: Literal["landmarks", "algorithm1", "deca", "deep3d"] = "landmarks"
     """What fits; see the table above."""
     model: Literal["analytic_head", "flame", "bfm_deep3d", "bfm_3ddfa", "lsfm"] = "analytic_head"
@@ -79,7 +81,7 @@ class Fit3dmmConfig:
     does not count: it is bridged from its neighbours."""
     max_gap: int = 5
     """Longest run of frames without a fit that counts as valid once it is bridged."""
-    keypoints: str = field(default="main", metadata={"label": True})
+    keypoints: str = "main"
     """The instance of keypoints that is fitted."""
     failed: Literal["reject", "keep"] = "reject"
     """A clip with a longer run of frames without a fit: left out of this family, and so of what reads it

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
+from msgspec import Struct
 
 from models.perception.head.hull import hull_area
 from models.perception.interfaces import Configurable, FaceDetector, Inference, Landmarker
@@ -29,8 +29,7 @@ COMPARED = 32
 """Faces placed at once to find the largest of several in their frames."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KeypointsConfig:
+class KeypointsConfig(Struct, frozen=True, kw_only=True):
     detector: Literal["dlib_hog", "dlib_ladder", "s3fd", "clip"] = "dlib_hog"
     """Net that finds the face again in the crop: landmarks want its box, not the one that the source gave.
     clip: no net, the boxes that the clip was cut by; for fan* (dlib68 wants boxes such as dlib_hog's) and for

@@ -6,13 +6,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from msgspec import Struct, defstruct, field
+
 from pipelines.dataset.recording_table import Recording, write_tables
 from pipelines.errors import UserError
-from pipelines.preprocess.sources import Listing, load, with_sources
+from pipelines.preprocess.sources import SOURCES, Listing, load, settings_of
 from pipelines.preprocess.sources.common.files import BadLine, check_id, digests
 from pipelines.preprocess.sources.common.rows import Reject, SourceRecording, reject
 from pipelines.preprocess.sources.common.tracks import overlapping, span
@@ -21,14 +22,29 @@ if TYPE_CHECKING:
     from pipelines.engine.node import Context
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-@with_sources
-class DataConfig:
+if TYPE_CHECKING:
+
+    class SourceSettings(Struct, frozen=True, kw_only=True):
+        """A field `source` that names one of SOURCES, and one for the settings of each."""
+
+        source: str = ""
+
+else:
+    SourceSettings = defstruct(
+        "SourceSettings",
+        [
+            ("source", Literal[tuple(SOURCES)], "synthetic"),
+            *((name, config := settings_of(name), field(default_factory=config)) for name in SOURCES),
+        ],
+        frozen=True,
+        kw_only=True,
+        module=__name__,
+    )
+
+
+class DataConfig(SourceSettings, frozen=True, kw_only=True):
     """Besides these fields: `source`, the name of one of SOURCES, and under each one's name its own settings,
     of which those of the source in use count."""
-
-    if TYPE_CHECKING:
-        source: str = ""
 
     test_fraction: float = 0.1
     """Share of the identities held out for evaluation, where the source does not say; at least one if above

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
+from msgspec import Struct
 
 from models.perception.interfaces import Inference, SpeechOptions
 from pipelines.engine.node import Inputs
@@ -27,8 +27,7 @@ AHEAD = 2400
 """Frames of clips whose sound is read before a net runs, 96 s or 6 MB: nets are faster on several clips."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SpeechConfig:
+class SpeechConfig(Struct, frozen=True, kw_only=True):
     encoder: Literal["log_mel", "headgan", "wav2vec2_base", "wav2vec2_large"] = "log_mel"
     """log_mel and headgan (the features of HeadGAN's authors, 300 a frame) need no weights. The others want
     `reenact weights import wav2vec2_base FOLDER` (or _large)."""

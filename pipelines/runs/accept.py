@@ -9,9 +9,10 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from pipelines.engine.code import Code
 from pipelines.engine.fingerprint import SCHEME, changed_code, described, entries, fingerprint

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from models.api import Phase
 from models.errors import InvalidSettings
@@ -133,8 +134,7 @@ def check_instance(section: str, name: str, known: Mapping[str, object], asked_b
         )
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(Struct, frozen=True):
     """A graph in the making."""
 
     config: Config

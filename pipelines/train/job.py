@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from models.api import Phase
 from models.spec import load_spec
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from pipelines.engine.node import Context
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
+class Job(Struct, frozen=True, kw_only=True):
     """All a worker needs; pickled to it."""
 
     node: str

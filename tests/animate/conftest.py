@@ -1,11 +1,11 @@
 """FaceRenderer, videos and nets that the tests of `animate` share."""
 
 import json
-from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
+from msgspec import to_builtins
 from PIL import Image
 
 from models.checkpoint import Checkpoint
@@ -99,7 +99,7 @@ def checkpoint(tmp_path_factory):
     from models.fsrt.network import Fsrt
 
     torch.manual_seed(0)
-    about = {"model": "fsrt", "architecture": asdict(tiny()), "provenance": {"net": "untrained"}}
+    about = {"model": "fsrt", "architecture": to_builtins(tiny()), "provenance": {"net": "untrained"}}
     path = tmp_path_factory.mktemp("checkpoint") / "model.safetensors"
     state = {name: tensor.contiguous() for name, tensor in Fsrt(tiny()).state_dict().items()}
     save_file(state, path, metadata={"reenact": json.dumps(about)})

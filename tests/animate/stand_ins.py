@@ -2,12 +2,12 @@
 
 import hashlib
 import subprocess
-from dataclasses import asdict
 from fractions import Fraction
 
 import av
 import numpy as np
 import torch
+from msgspec import to_builtins
 
 from models.headgan.config import Architecture, Hearing
 from pipelines.media import ffmpeg_path
@@ -18,8 +18,8 @@ SIDE = 32
 SINE = ("-f", "lavfi", "-i", "sine=frequency=220:sample_rate=44100:duration=2", "-map", "0:v", "-map", "1:a")
 NET = Architecture(image_size=32, width=4, hidden=8)
 ABOUT = {
-    "model": "headgan", "phase": "decay", "architecture": asdict(NET), "provenance": {"tokens": "none"},
-    "head": "analytic_head", "identity": "clip_mean", "shading": "smooth", "hearing": asdict(Hearing()),
+    "model": "headgan", "phase": "decay", "architecture": to_builtins(NET), "provenance": {"tokens": "none"},
+    "head": "analytic_head", "identity": "clip_mean", "shading": "smooth", "hearing": to_builtins(Hearing()),
     "speech": {"encoder": "headgan", "audio_align": "centred", "dtype": "float32"},
 }  # fmt: skip
 """Metadata of a tiny HeadGAN's checkpoint."""

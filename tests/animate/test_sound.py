@@ -1,10 +1,10 @@
 """Audio features at the times of the driving frames."""
 
-from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from models.headgan import released
 from models.headgan.network import Generator

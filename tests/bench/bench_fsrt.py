@@ -24,13 +24,13 @@ import resource
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 
 from models.fsrt.config import Augment, Images, Sampling, full, tiny
 from models.fsrt.image_task import ImageTask

@@ -9,10 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from msgspec import Struct, field
 
 from pipelines.engine.code import Code
 from pipelines.engine.fingerprint import Environment
@@ -74,8 +74,7 @@ def stage(inputs, config, nets, runtime):
 '''
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Struct, frozen=True):
     runtime: dict = field(default_factory=dict)
 
 

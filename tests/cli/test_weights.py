@@ -1,10 +1,9 @@
 """`reenact weights`: a wrong file is refused before it is pinned; a trained model goes out and comes back."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from click.testing import CliRunner
+from msgspec.structs import replace
 
 from models.errors import InvalidFile
 from models.fsrt.config import FsrtConfig, Sampling

@@ -10,8 +10,6 @@ from pipelines.runs.accept import GOLDENS
 from pipelines.runs.snapshot import ROOT
 
 MICRO = str(Path(__file__).with_name("micro.yaml"))
-FIELD = '    extra: float = field(default=0.0, metadata={"as_before": 0.0})\n'
-BEFORE = "    validation_samples: int = 16\n"
 USES = (
     "pipelines/train/state.py",
     "RunningMeans(self.parameters, phase.ema_parts)\n        self.steps_before",
@@ -22,6 +20,13 @@ USES = (
 def git(folder: Path, *arguments: str) -> None:
     mine = ("-c", "user.name=tester", "-c", "user.email=tester@example.com")
     subprocess.run(["git", *mine, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def add_field(checkout) -> None:
+    """A setting of phases that says what was done before there was one."""
+    last = "    validation_samples: int = 16\n"
+    checkout.edit("models/api.py", last, f"{last}    extra: float = 0.0\n")
+    checkout.edit("models/api.py", '{"seed": None}', '{"seed": None, "extra": 0.0}')
 
 
 @pytest.fixture
@@ -45,9 +50,7 @@ def test_a_moved_file_a_new_field_and_a_reworded_message_make_nothing_stale(edit
     for name in ("task", "detector_task"):
         moved = "from models.fsrt import augment, visualize\nfrom models.moved import losses\n"
         edited.edit(f"models/fsrt/{name}.py", "from models.fsrt import augment, losses, visualize\n", moved)
-    edited.edit(
-        "models/api.py", "    validation_samples: int = 16\n", f"    validation_samples: int = 16\n{FIELD}"
-    )
+    add_field(edited)
     edited.edit("pipelines/train/launch.py", "training workers need", "workers of a training need")
     edited.edit("models/provenance.py", "fine-tuned", "trained further from")
     edited.edit("pipelines/runs/progress.py", "LOG_EVERY = 10.0", "LOG_EVERY = 20.0")
@@ -60,9 +63,7 @@ def test_a_caption_reruns_the_report_alone(edited):
 
 
 def test_code_that_reads_a_new_field_is_accepted_once_for_every_phase(edited):
-    edited.edit(
-        "models/api.py", "    validation_samples: int = 16\n", f"    validation_samples: int = 16\n{FIELD}"
-    )
+    add_field(edited)
     edited.edit(*USES)
     stale = {name for name, state in edited.states().items() if state == "stale"}
     assert stale == {name for name in edited.states() if name.startswith("train.")}

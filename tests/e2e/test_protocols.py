@@ -1,11 +1,11 @@
 """Evaluation beyond the clips that a model was trained beside: other corpora, and released weights alone."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from msgspec import to_builtins
 
 MICRO = str(Path(__file__).with_name("micro.yaml"))
 PORTRAITS = str(Path(__file__).with_name("portraits.yaml"))
@@ -82,7 +82,7 @@ def test_released_weights_are_scored_without_a_training_node(copy, tmp_path):
 
     torch.manual_seed(0)
     net = load(Path(MICRO)).config.fsrt.net
-    about = {"model": "fsrt", "phase": "adversarial", "architecture": asdict(net)}
+    about = {"model": "fsrt", "phase": "adversarial", "architecture": to_builtins(net)}
     detector, renderer = write(Fsrt(net).state_dict(), about, tmp_path)
     store = Store(str(copy.store))
     for name, file in (("fsrt_kp", detector), ("fsrt_vox", renderer)):

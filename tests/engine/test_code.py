@@ -115,7 +115,7 @@ def test_an_alias_of_a_library_is_no_difference_and_another_library_is(digest):
 
 
 SETTINGS = (
-    "from dataclasses import dataclass\n\n@dataclass\nclass C:\n    x: int = 1{}\n\n"
+    "from msgspec import Struct\n\nclass C(Struct):\n    x: int = 1{}\n\n"
     "    def twice(self):\n        return self.x * {}\n\ndef f(c):\n    return C().twice()\n"
 )
 

@@ -1,8 +1,7 @@
 """A file that is cut short, garbled or gone costs the node it belongs to: it is built again, and named."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from pipelines.runs.plan_table import write_plan
 from storage import locations

@@ -1,18 +1,17 @@
 """Property: a node's key changes exactly when its numbers can, whatever else is edited beside."""
 
-import dataclasses
 import itertools
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import Struct, defstruct
 
 from pipelines.engine.code import Code
-from pipelines.engine.fingerprint import AS_BEFORE, Environment, fingerprint
+from pipelines.engine.fingerprint import Environment, fingerprint
 from pipelines.engine.node import Node
 
 EDITS = (
@@ -74,13 +73,11 @@ def files(on: State) -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True)
-class Rate:
+class Rate(Struct, frozen=True):
     rate: float = 1.0
 
 
-@dataclass(frozen=True)
-class Speed:
+class Speed(Struct, frozen=True):
     """The same, renamed."""
 
     speed: float = 1.0
@@ -89,10 +86,12 @@ class Speed:
 def config(on: State) -> Any:
     kind: Any = Speed if on["rename"] else Rate
     if on["field"] or on["field_read"] or on["field_value"]:
-        added = ("smooth", float, field(default=0.0, metadata={AS_BEFORE: 0.0}))
-        kind = dataclasses.make_dataclass(kind.__name__, [added], bases=(kind,), frozen=True)
+        before = {"as_before": {"smooth": 0.0}}
+        kind = defstruct(
+            kind.__name__, [("smooth", float, 0.0)], bases=(kind,), frozen=True, namespace=before
+        )
     first = kind(**{"smooth": 0.5} if on["field_value"] else {})
-    return dataclasses.make_dataclass("Config", [("first", kind)], frozen=True)(first)
+    return defstruct("Config", [("first", kind)], frozen=True)(first)
 
 
 def numbers(on: State) -> dict[str, Any]:

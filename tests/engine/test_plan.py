@@ -1,10 +1,9 @@
 """What is stale after an edit, and the reason told. Property: exactly the affected nodes."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pipelines.engine.node import Node, Read
 from pipelines.engine.node_plan import NodePlan

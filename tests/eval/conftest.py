@@ -4,7 +4,7 @@ gets."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from msgspec import to_builtins
 
 from models.errors import InvalidSettings
 from models.reenactor import ClipFrames, Transfer
@@ -359,7 +360,7 @@ def unit_inputs(pair: Pair, clips: dict[str, np.ndarray]) -> dict[str, Any]:
         for key, frames in clips.items()
         if key.split("#")[1] in pair.recordings
     ]
-    return {"pairs": UnitSamples([asdict(pair)]), "clips": UnitSamples(samples)}
+    return {"pairs": UnitSamples([to_builtins(pair)]), "clips": UnitSamples(samples)}
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,12 @@
 """Checkpoints that pairs are generated with: of a phase, and of released weights alone."""
 
 import json
-from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from msgspec import to_builtins
 from safetensors.torch import save_file
 
 from models.fsrt.config import FsrtConfig, Sampling, tiny
@@ -30,7 +30,7 @@ def net():
 def checkpoint(net, tmp_path_factory):
     """Of the tiny FSRT with initial weights."""
     path = tmp_path_factory.mktemp("checkpoint") / "model.safetensors"
-    about = {"model": "fsrt", "architecture": asdict(tiny()), "provenance": {"kp_detector": "random"}}
+    about = {"model": "fsrt", "architecture": to_builtins(tiny()), "provenance": {"kp_detector": "random"}}
     state = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
     save_file(state, path, metadata={"reenact": json.dumps(about)})
     return path
@@ -72,7 +72,7 @@ def recordings_of_a_store(tmp_path):
 def test_released_weights_are_published_as_a_checkpoint_that_drives(
     net, tmp_path, recordings_of_a_store, make_context
 ):
-    about = {"model": "fsrt", "phase": "adversarial", "architecture": asdict(tiny())}
+    about = {"model": "fsrt", "phase": "adversarial", "architecture": to_builtins(tiny())}
     detector, file = write(net.state_dict(), about, tmp_path)
     for weights, path in (("fsrt_kp", detector), ("fsrt_vox", file)):
         import_weights(recordings_of_a_store.store, find_weights(weights), path)

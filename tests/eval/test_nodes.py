@@ -1,8 +1,7 @@
 """The nodes of evaluation: which there are, and which a change reaches."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from models.errors import InvalidSettings
 from pipelines.config import load

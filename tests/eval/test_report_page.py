@@ -2,6 +2,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from pipelines.eval import report_page
 from pipelines.eval.comparison import read_comparison
@@ -114,12 +115,12 @@ def test_two_methods_are_compared_in_a_table_of_their_own(one):
 
 def test_clips_that_were_left_out_for_another_model_are_counted(one):
     assert "rejected" not in report_page._results(one)
-    found = replace(one, about=replace(one.about, rejected={"fit3dmm": 2}))
+    found = replace(one, about=structs.replace(one.about, rejected={"fit3dmm": 2}))
     assert "scored for none: rejected 2 by fit3dmm" in report_page._results(found)
 
 
 def test_two_protocols_stand_in_two_parts(one):
-    other = replace(one, about=replace(one.about, protocol="another"))
+    other = replace(one, about=structs.replace(one.about, protocol="another"))
     page = report_page.render("Two", [one, other], [])
     assert part(page, "results", "spread").count("another") == 1
     assert part(page, "spread", "samples").count('<div class="charts">') == 2

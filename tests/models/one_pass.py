@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
+from msgspec.structs import replace
 
 from models.api import Loss, Optimizer, Phase, Update
 from models.task import Batch, TrainStep

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from models.api import Best, Ema, Loss, Optimizer, Phase, Schedule, Source, Update
 

@@ -1,21 +1,19 @@
 """Settings from files of strangers: what is taken, and what is refused by name."""
 
-from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
+from msgspec import Struct, field
 
 from models.checkpoint_metadata import parse_provenance, parse_settings, printable
 from models.errors import InvalidFile
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Inner:
+class Inner(Struct, frozen=True, kw_only=True):
     share: float = 0.5
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outer:
+class Outer(Struct, frozen=True, kw_only=True):
     count: int = 1
     kind: Literal["a", "b"] = "a"
     flag: bool = False
@@ -23,7 +21,7 @@ class Outer:
     inner: Inner = field(default_factory=Inner)
 
 
-def test_settings_are_those_of_the_dataclass_and_lists_become_tuples():
+def test_settings_are_those_of_the_struct_and_lists_become_tuples():
     described = {"count": 2, "kind": "b", "flag": True, "sizes": [3, 4], "inner": {"share": 1}}
     wanted = Outer(count=2, kind="b", flag=True, sizes=(3, 4), inner=Inner(share=1))
     assert parse_settings(Outer, described, "net") == wanted

@@ -1,8 +1,7 @@
 """Phases that a run file may name are those that the model has."""
 
-from dataclasses import dataclass, field
-
 import pytest
+from msgspec import field
 
 from models.api import Phase
 from models.model_config import ModelConfig
@@ -11,8 +10,7 @@ from tests.models.one_pass import one_update
 AUDIO, IMAGE = one_update("audio"), one_update("image")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ToyConfig(ModelConfig):
+class ToyConfig(ModelConfig, frozen=True, kw_only=True):
     phases: dict[str, Phase | None] = field(default_factory=lambda: {"audio": AUDIO, "image": IMAGE})
 
 

@@ -2,10 +2,10 @@
 
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from types import ModuleType
 
 import pytest
+from msgspec import Struct, field
 
 from models import MODELS
 from models.api import Loss, Phase, Released
@@ -17,8 +17,7 @@ from tests.models.one_pass import one_update
 PHASES = {name: one_update(name, losses={"l1": Loss(1.0)}) for name in ("audio", "image")}
 
 
-@dataclass(frozen=True)
-class ToyConfig:
+class ToyConfig(Struct, frozen=True):
     phases: dict[str, Phase | None] = field(default_factory=lambda: dict(PHASES))
     width: int = 8
     seed: int = 0
@@ -209,6 +208,6 @@ def test_a_missing_field_is_named(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(MODELS, "toy", "half_spec:SPEC")
     with pytest.raises(
-        InvalidSettings, match=r"half_spec:SPEC: .* 'parts', .*; models/spec.py says what each"
+        InvalidSettings, match=r"half_spec:SPEC: Missing .* 'parts'; models/spec.py says what each"
     ):
         load_spec("toy")

@@ -4,10 +4,11 @@ python -m pytest tests/preprocess/test_bad_videos.py -s prints the table of outc
 """
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from pipelines import media
 from pipelines.errors import Rejected

@@ -1,8 +1,8 @@
 import tracemalloc
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from pipelines import media
 from pipelines.config import CONFIGS, load

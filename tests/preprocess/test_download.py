@@ -1,10 +1,10 @@
 import hashlib
 import json
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from pipelines.errors import Rejected, Transient
 from pipelines.preprocess.download import DownloadConfig, download, formats, section

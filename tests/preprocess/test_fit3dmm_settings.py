@@ -1,8 +1,7 @@
 """Settings of fits name what exists, and read what they need."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from models.perception import NETS
 from models.weights import WEIGHTS

@@ -22,7 +22,7 @@ from pipelines.preprocess.recordings import (
     reject_unsafe_ids,
     split_identities,
 )
-from pipelines.preprocess.sources import SOURCES, Listing
+from pipelines.preprocess.sources import SOURCES, Listing, settings_of
 from pipelines.preprocess.sources.folder import FolderConfig
 from pipelines.preprocess.sources.synthetic import SyntheticConfig
 from pipelines.preprocess.sources.voxceleb_csv import VoxcelebCsvConfig
@@ -254,7 +254,7 @@ def test_tracks_that_overlap_are_kept_and_noted(tmp_path):
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_source_has_its_settings_in_the_configuration(name):
     config = DataConfig(source=name)
-    assert type(getattr(config, name)) is type(config).__annotations__[name]
+    assert type(getattr(config, name)) is settings_of(name)
     assert data_settings(config, "talks")[f"data.{name}"] == f"data.talks.{name}"
     assert pickle.loads(pickle.dumps(config)) == config
 

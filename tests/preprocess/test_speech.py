@@ -1,7 +1,6 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from pipelines.config import CONFIGS, load
 from pipelines.errors import UserError

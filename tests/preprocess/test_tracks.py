@@ -1,8 +1,8 @@
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from pipelines import media
 from pipelines.errors import Rejected

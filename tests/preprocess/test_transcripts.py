@@ -1,9 +1,9 @@
 import hashlib
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from pipelines.config import CONFIGS, load
 from pipelines.errors import UserError

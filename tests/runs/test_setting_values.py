@@ -1,15 +1,14 @@
 """Trees of settings as objects, and what is said of a value that does not fit."""
 
-from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
+from msgspec import Struct, field
 
 from pipelines.runs.setting_values import SettingError, convert, from_text
 
 
-@dataclass(frozen=True)
-class Phase:
+class Phase(Struct, frozen=True):
     steps: int = 1
     rates: tuple[float, ...] = ()
     kind: Literal["adam", "ranger"] = "adam"
@@ -20,8 +19,7 @@ class Phase:
             raise ValueError(f"steps {self.steps}: expected 1 or more")
 
 
-@dataclass(frozen=True)
-class Model:
+class Model(Struct, frozen=True):
     name: str = ""
     phases: dict[str, Phase | None] = field(default_factory=dict)
 

@@ -4,13 +4,13 @@ import pickle
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from msgspec.structs import replace
 
 from storage import families, locations, shards
 from storage.errors import DamagedFile, StoreUnreachable

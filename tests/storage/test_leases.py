@@ -6,9 +6,9 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from storage import leases, locations
 from storage.errors import StoreUnreachable

@@ -5,12 +5,12 @@ The generator makes x = maker; the discriminator's output is discriminator * x.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 from torch import nn
 
 from models.api import Loss, Optimizer, Phase, Update

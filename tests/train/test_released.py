@@ -1,9 +1,8 @@
 """A phase that starts from released weights: imported files, no phase before it."""
 
-from dataclasses import replace
-
 import pytest
 import torch
+from msgspec.structs import replace
 from safetensors.torch import load_file
 
 from models.api import Loss

@@ -1,8 +1,7 @@
 """Training whose work folder lies in a bucket that the store's URI names by an endpoint in its query."""
 
-from dataclasses import replace
-
 import torch
+from msgspec.structs import replace
 
 from pipelines.train.worker import train
 from storage.files import Store

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
+from msgspec.structs import replace
 
 from models.api import Best, Schedule
 from models.errors import InvalidSettings

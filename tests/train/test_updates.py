@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from msgspec.structs import replace
 
 from pipelines.train import loop
 from pipelines.train.state import State

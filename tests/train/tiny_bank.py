@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from msgspec import Struct, field
+from msgspec.structs import replace
 from torch import nn
 
 from models.api import Phase
@@ -24,14 +25,12 @@ PHASES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Bank:
+class Bank(Struct, frozen=True, kw_only=True):
     blocks: int = 3
     block_size: int = 4
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Config(ModelConfig):
+class Config(ModelConfig, frozen=True, kw_only=True):
     phases: dict[str, Phase | None] = field(default_factory=lambda: dict(PHASES))
     bank: Bank = field(default_factory=Bank)
     keypoints: str = "main"

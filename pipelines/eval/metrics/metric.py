@@ -9,16 +9,15 @@ again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from msgspec import Struct
 
 from pipelines.eval.features import FRAMES
 
 
-@dataclass(frozen=True, slots=True)
-class FrameSums:
+class FrameSums(Struct, frozen=True):
     """What is known of some frames: states of any frames add up to that of all of them."""
 
     n: float = 0.0
@@ -36,8 +35,7 @@ def _mean(mean: float) -> float:
     return mean
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Metric:
+class Metric(Struct, frozen=True, kw_only=True):
     name: str
     """Two values may be compared only if name, variant, backend and protocol agree."""
     title: str

@@ -8,8 +8,9 @@ import os
 import re
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
 from urllib.parse import quote, urlsplit, urlunsplit
+
+from msgspec import Struct
 
 from pipelines.errors import Rejected, UserError
 
@@ -21,8 +22,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LONGEST = 300
 
 
-@dataclass(frozen=True, slots=True)
-class HostPolicy:
+class HostPolicy(Struct, frozen=True):
     """Which servers an address may lead to. A list of videos comes from elsewhere, so it leads to public
     addresses alone; what the user's own settings name may stand in the user's own network."""
 
@@ -41,8 +41,7 @@ class HostPolicy:
         return f"{place} is no public address (runtime.download.private_hosts may name the host)"
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Struct, frozen=True):
     url: str
     """Percent-encoded, without a fragment."""
     host: str

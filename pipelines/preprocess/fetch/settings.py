@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from pipelines.errors import Rejected
 from pipelines.preprocess.fetch.address import HostPolicy, public, resolve_address
@@ -21,8 +22,7 @@ _PRIVATE_HOST = re.compile(r"[a-z0-9.-]+(:\d+)?|[0-9a-f:.]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TransportConfig:
+class TransportConfig(Struct, frozen=True, kw_only=True):
     order: tuple[Transport, ...] = ("mirror", "http", "ytdlp")
     """Transports, the preferred one first. The next is used where one does not apply or responds that the
     video is not there, but not where it fails: which copy is used must not depend on an outage."""

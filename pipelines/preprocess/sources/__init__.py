@@ -1,6 +1,6 @@
 """Where recordings come from. To add a source: a file here with `recordings(config)`, and a line below.
 
-`recordings` takes the source's own part of the configuration, a dataclass that is found by the annotation of
+`recordings` takes the source's own part of the configuration, a class that is found by the annotation of
 its argument `config`, and returns a Listing, or only rows where none can be bad. A source that reads
 anything outside the store has a function `external(config)` beside it, name -> digest of what it reads; it
 runs while planning, so a source file imports the standard library and numpy only.
@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import importlib
 import typing
-from dataclasses import field
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from pipelines.preprocess.sources.common.rows import Reject, SourceRecording
 
@@ -31,8 +30,6 @@ SOURCE_NETS = {  # what a source that makes its videos needs to make them
     "synthetic": ("analytic_head",),
 }
 
-T = TypeVar("T")
-
 
 class Listing(NamedTuple):
     """What a source has."""
@@ -46,15 +43,6 @@ def load(name: str, function: str = "recordings") -> Any:
     return getattr(importlib.import_module(SOURCES[name].split(":")[0]), function, None)
 
 
-def with_sources(settings: type[T]) -> type[T]:
-    """Class decorator below @dataclass: a field `source` that names one, and a field for each one's
-    settings."""
-    added: dict[str, tuple[Any, Any]] = {"source": (Literal[tuple(SOURCES)], "synthetic")}  # pyright: ignore
-    for name in SOURCES:
-        config = typing.get_type_hints(load(name))["config"]
-        added[name] = (config, field(default_factory=config))
-    for name, (_, default) in added.items():
-        setattr(settings, name, default)
-    types = {name: kind for name, (kind, _) in added.items()}
-    settings.__annotations__ = types | settings.__annotations__
-    return settings
+def settings_of(name: str) -> Any:
+    """The class of a source's settings."""
+    return typing.get_type_hints(load(name))["config"]

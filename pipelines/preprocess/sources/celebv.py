@@ -13,8 +13,9 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from pipelines.errors import Transient, UserError
 from pipelines.preprocess.sources import Listing
@@ -34,8 +35,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png")
 _NUMBERED = re.compile(r"[A-Za-z0-9_-]*?([0-9]{1,9})\.[A-Za-z]+")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CelebvConfig:
+class CelebvConfig(Struct, frozen=True, kw_only=True):
     path: ExpandedPath = ""
     """The folder that holds one folder a person."""
     landmarks: str = "all_98pt.txt"
@@ -59,8 +59,7 @@ class CelebvConfig:
             raise ValueError(f"landmarks {self.landmarks!r}: expected the name of a file, without folders")
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(Struct, frozen=True):
     number: int
     name: str
     stat: os.stat_result

@@ -7,14 +7,11 @@ own rule. The file names neither persons nor splits: all clips of a video count 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pipelines.preprocess.sources import Listing
 from pipelines.preprocess.sources.common.clip_json import ClipJsonConfig, digest_files, files_of, listing
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CelebvHqConfig(ClipJsonConfig):
+class CelebvHqConfig(ClipJsonConfig, frozen=True, kw_only=True):
     """The file, and where its videos are."""
 
 

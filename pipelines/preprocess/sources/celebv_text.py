@@ -9,14 +9,11 @@ splits: all clips of a video count as one identity.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pipelines.preprocess.sources import Listing
 from pipelines.preprocess.sources.common.clip_json import ClipJsonConfig, digest_files, files_of, listing
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CelebvTextConfig(ClipJsonConfig):
+class CelebvTextConfig(ClipJsonConfig, frozen=True, kw_only=True):
     """The file, and where its videos are."""
 
 

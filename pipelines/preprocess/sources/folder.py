@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
 
 from pipelines.errors import UserError
 from pipelines.preprocess.sources import Listing
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
     import _csv
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FolderConfig:
+class FolderConfig(Struct, frozen=True, kw_only=True):
     path: ExpandedPath = ""
     """The folder; searched with all folders below it, and those that links lead to."""
     extensions: tuple[str, ...] = VIDEOS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import Rejected, Transient, UserError
@@ -14,8 +13,7 @@ from pipelines.preprocess.sources.common.rows import BaseRecording, SourceRecord
 PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PicturesConfig(folder.FolderConfig):
+class PicturesConfig(folder.FolderConfig, frozen=True, kw_only=True):
     extensions: tuple[str, ...] = PICTURES
     """Which files are pictures, by the end of their names; capitals count as small letters."""
 

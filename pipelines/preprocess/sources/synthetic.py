@@ -11,10 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from pipelines.preprocess.sources.common.rows import BaseRecording, SourceRecording
 
@@ -35,8 +35,7 @@ FORMANT_WIDTHS = (90.0, 120.0, 180.0)
 HARMONICS_TO = 4000.0  # Hz
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SyntheticConfig:
+class SyntheticConfig(Struct, frozen=True, kw_only=True):
     identities: int = 8
     """People in the corpus."""
     test_identities: int = 2
@@ -143,8 +142,7 @@ def render(row: BaseRecording, model: MorphableModel) -> tuple[bytes, dict[str, 
 
 
 # --- speech -------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class Speech:
+class Speech(Struct, frozen=True):
     """T frames of mouth, sigmas each (T,), and the sound (T * 640,) float32 in [-1,1]."""
 
     jaw: np.ndarray

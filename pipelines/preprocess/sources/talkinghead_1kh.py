@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct
 
 from pipelines.errors import UserError
 from pipelines.preprocess.sources import Listing
@@ -43,8 +44,7 @@ MOST = 10**9
 _NAME = re.compile(r"([A-Za-z0-9_-]{11})_([0-9]{4})")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Talkinghead1khConfig:
+class Talkinghead1khConfig(Struct, frozen=True, kw_only=True):
     lists: ExpandedPath = ""
     """The folder data_list of the set, with {set}_video_tubes.txt."""
     sets: tuple[Literal["small", "train", "val"], ...] = ("train", "val")

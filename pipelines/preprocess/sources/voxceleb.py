@@ -19,11 +19,11 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from msgspec import Struct
 
 from pipelines.errors import UserError
 from pipelines.preprocess.sources import Listing
@@ -55,8 +55,7 @@ _PERSON = re.compile(r"id[0-9]{5}")
 _UTTERANCE = re.compile(r"[0-9]{5}\.txt")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VoxcelebConfig:
+class VoxcelebConfig(Struct, frozen=True, kw_only=True):
     txt: tuple[ExpandedPath, ...] = ()
     """Folders of track files, or the published zip archives of them, which are not unpacked. Planning looks
     at each file of a folder, so for all of VoxCeleb2 the archive is much quicker."""

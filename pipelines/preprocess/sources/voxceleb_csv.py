@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pipelines.preprocess.sources import Listing
 from pipelines.preprocess.sources.common import cells
@@ -35,8 +36,7 @@ PARTITIONS = ("train", "test")
 _BOX = re.compile("-".join([r"([0-9]{1,9}(?:\.[0-9]*)?)"] * 4))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VoxcelebCsvConfig:
+class VoxcelebCsvConfig(Struct, frozen=True, kw_only=True):
     csv: ExpandedPath = ""
     """The metadata file."""
     mirror: ExpandedPath = ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 from models.fsrt.config import Architecture, Detector, full
 
@@ -32,5 +33,5 @@ SMALL_DECODER = replace(full(), decoder_heads=6, decoder_mlp=768, render=(1536, 
 
 def metadata(net: Architecture, phase: str = "adversarial") -> dict[str, object]:
     return {
-        "model": "fsrt", "phase": phase, "step": 3, "architecture": asdict(net), "provenance": {},
+        "model": "fsrt", "phase": phase, "step": 3, "architecture": to_builtins(net), "provenance": {},
     }  # fmt: skip

@@ -1,8 +1,8 @@
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from models.api import Loss, Optimizer
 from models.fsrt.config import Architecture, Augment, Detector, FsrtConfig, Sampling, tiny

@@ -1,9 +1,8 @@
 """The fast net equals the plain formulation, in float64 to 1e-12 (spec 16 items 3 and 4)."""
 
-from dataclasses import replace
-
 import pytest
 import torch
+from msgspec.structs import replace
 
 from models.fsrt import network
 from models.fsrt.config import Augment, Images, Sampling, full

@@ -2,11 +2,10 @@
 1 and 2; whole training steps: test_train_step.py).
 """
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 
 from models.fsrt import losses
 from models.fsrt.config import Detector, DiscriminatorConfig, full

@@ -1,10 +1,11 @@
 """Phases on whole images, on a net of thousands of parameters (official figures: test_train_step.py)."""
 
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 
 from models.api import Loss, Phase
 from models.fsrt import image_task, losses

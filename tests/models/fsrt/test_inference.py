@@ -2,11 +2,12 @@
 
 import copy
 import json
-from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
+from msgspec import to_builtins
+from msgspec.structs import replace
 from safetensors.torch import save_file
 
 from models.checkpoint import Checkpoint, read_checkpoint
@@ -61,7 +62,7 @@ def state(net):
 
 @pytest.fixture
 def about(nano):
-    return {"model": "fsrt", "phase": "warmup", "architecture": asdict(nano), "provenance": {}}
+    return {"model": "fsrt", "phase": "warmup", "architecture": to_builtins(nano), "provenance": {}}
 
 
 # --- motion transfer ----------------------------------------------------------------------------------------
@@ -157,7 +158,7 @@ def test_the_discriminator_of_an_adversarial_phase_stays_behind(state, about):
 
 
 def test_a_checkpoint_of_another_size_is_told_by_its_tensors(state, about, nano):
-    described = about | {"architecture": asdict(replace(nano, expression_size=12))}
+    described = about | {"architecture": to_builtins(replace(nano, expression_size=12))}
     with pytest.raises(InvalidFile, match=r"it\.safetensors does not fit fsrt.*of another shape: .*\(8,"):
         reenactor_from(state, described, name="it.safetensors")
 

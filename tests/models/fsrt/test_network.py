@@ -1,7 +1,6 @@
-from dataclasses import replace
-
 import pytest
 import torch
+from msgspec.structs import replace
 from torch.nn import functional as F
 
 from models.fsrt.network import Decoder, Encoder, constant_response

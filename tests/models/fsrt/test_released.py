@@ -4,11 +4,11 @@ The files are made here in the published format, of a net small enough for tests
 published size.
 """
 
-from dataclasses import asdict, replace
-
 import numpy as np
 import pytest
 import torch
+from msgspec import to_builtins
+from msgspec.structs import replace
 from torch import nn
 
 from models.errors import InvalidFile, InvalidSettings
@@ -275,7 +275,7 @@ def test_the_written_files_are_the_authors_dicts_of_tensors(tmp_path, trained, s
 
 def test_a_distilled_detector_is_written_alone(tmp_path, trained, section):
     tensors = flat(of(trained, "kp_detector"))
-    facts = {"model": "fsrt", "phase": "keypoints", "detector": asdict(section.net.detector)}
+    facts = {"model": "fsrt", "phase": "keypoints", "detector": to_builtins(section.net.detector)}
     assert [path.name for path in write(tensors, facts, tmp_path)] == ["kp_detector.pt"]
 
 
@@ -324,7 +324,7 @@ def test_item_10_the_published_layout_both_ways(tmp_path, golden):
     check("fsrt_kp", files["fsrt_kp"])
     assert same(read(files)[0], ours)
     released = load(files)
-    assert released.metadata["architecture"] == asdict(net)
+    assert released.metadata["architecture"] == to_builtins(net)
     assert load_reenactor(SPEC, {"renderer": released}).architecture == net
     with pytest.raises(InvalidSettings, match="hold a detector alone, which cannot render"):
         load({"fsrt_kp": files["fsrt_kp"]})

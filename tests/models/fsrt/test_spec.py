@@ -1,9 +1,8 @@
 """What FSRT's phases are computed by, read and depend on."""
 
-from dataclasses import replace
-
 import pytest
 import torch
+from msgspec.structs import replace
 
 from models.api import Loss
 from models.fsrt.config import FsrtConfig

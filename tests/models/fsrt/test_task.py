@@ -1,9 +1,9 @@
 import json
-from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
+from msgspec import to_builtins
 
 from models.checkpoint import read_checkpoint
 from models.errors import InvalidFile, InvalidSettings
@@ -142,7 +142,7 @@ def test_distilled_keypoints_are_means_of_landmark_groups():
 
 
 def test_the_distilled_detector_has_ten_keypoints(nano):
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     with pytest.raises(InvalidSettings, match=r"keypoints 8: the distilled detector has 10"):
         KeypointTask(replace(nano.detector, keypoints=8), Augment())
@@ -153,7 +153,7 @@ def checkpoint(task, nano, tmp_path):
     from safetensors.torch import save_file
 
     about = {"provenance": {"kp_detector": "distilled"}, "phase": "warmup", **task.describe()}
-    assert about["architecture"] == asdict(nano)
+    assert about["architecture"] == to_builtins(nano)
     path = tmp_path / "model.safetensors"
     save_file(task.net.state_dict(), path, metadata={"reenact": json.dumps(about)})
     return path

@@ -5,13 +5,13 @@ The full-size nets are filled by the formulas of tests/golden/fsrt.json; crops a
 there.
 """
 
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 
 from models.api import Loss
 from models.fsrt.config import Augment, DiscriminatorConfig, Images, Sampling, full

@@ -1,11 +1,10 @@
 """The rows of the paper's tables in a tiny form; what several sources, masks and no keypoints must keep."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 import yaml
+from msgspec.structs import replace
 
 from models.fsrt import augment
 from models.fsrt.config import Architecture, Augment, DiscriminatorConfig, FsrtConfig, Images, Sampling, tiny

@@ -1,12 +1,14 @@
 """Inference: a checkpoint's net, driven by landmarks, by numbers, by a stored clip."""
 
 import copy
+import dataclasses
 import json
-from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
+from msgspec import to_builtins
+from msgspec.structs import replace
 from safetensors.torch import save_file
 
 from models.checkpoint import Checkpoint, read_checkpoint
@@ -56,8 +58,9 @@ def net():
 def about():
     return {
         "model": "headgan", "phase": "adversarial", "provenance": {"tokens": "none"},
-        "architecture": asdict(NET), "head": "analytic_head", "identity": "clip_mean", "shading": "smooth",
-        "hearing": asdict(Hearing()), "speech": {"encoder": "headgan", "audio_align": "centred"},
+        "architecture": to_builtins(NET), "head": "analytic_head", "identity": "clip_mean",
+        "shading": "smooth",
+        "hearing": to_builtins(Hearing()), "speech": {"encoder": "headgan", "audio_align": "centred"},
     }  # fmt: skip
 
 
@@ -216,7 +219,7 @@ def test_bf16_renders_nearly_the_same_and_keeps_the_flow_in_fp32(net, about, ree
 
 def test_a_deaf_net_without_flow_drawn_as_a_sketch_renders(about, clip, shown):
     net = replace(NET, audio=0, flow=False, condition="sketch")
-    deaf = Reenactor(lively(net), Described.of(about | {"architecture": asdict(net)}), {})
+    deaf = Reenactor(lively(net), Described.of(about | {"architecture": to_builtins(net)}), {})
     deaf.set_nets(HEADS)
     assert deaf.reads == ("landmarks",)
     assert deaf.render(*animated(deaf, shown)).shape == (12, 32, 32, 3)
@@ -226,7 +229,7 @@ def test_a_deaf_net_without_flow_drawn_as_a_sketch_renders(about, clip, shown):
 # --- motion -------------------------------------------------------------------------------------------------
 def test_relative_motion_keeps_the_sources_size(reenactor, shown):
     small = shown(0, 1)
-    small = replace(small, landmarks=(small.landmarks - 32) * 0.7 + 32)
+    small = dataclasses.replace(small, landmarks=(small.landmarks - 32) * 0.7 + 32)
     scales = {}
     for motion in ("absolute", "relative"):
         scene, moved = animated(reenactor, shown, Transfer(motion=motion), small)
@@ -285,7 +288,7 @@ def test_one_source_alone(reenactor, shown, clip):
 # --- sound --------------------------------------------------------------------------------------------------
 def test_silence_is_zeros_as_in_training(reenactor, clip, shown):
     assert not reenactor.prepare(*pair(muted(clip), [0], [3]))[1]["audio"].any()
-    assert not reenactor.motion(replace(shown(), audio_features=None))["speech"].any()
+    assert not reenactor.motion(dataclasses.replace(shown(), audio_features=None))["speech"].any()
 
 
 def test_what_is_heard_changes_the_picture(reenactor, clip):
@@ -351,11 +354,11 @@ def test_a_saved_checkpoint_with_discriminators_renders_as_the_net_did(net, abou
     ("change", "told"),
     [
         ({"model": "fsrt"}, "holds fsrt, not headgan"),
-        ({"architecture": asdict(NET) | {"width": 6}}, r"it does not fit headgan.*of another shape"),
+        ({"architecture": to_builtins(NET) | {"width": 6}}, r"it does not fit headgan.*of another shape"),
         ({"architecture": {"colour": 3}}, "describes no net that is known here"),
-        ({"architecture": asdict(NET) | {"base": 3}}, "describes no net .*base 3"),
-        ({"architecture": asdict(NET) | {"width": "wide"}}, "describes no net that is known here"),
-        ({"architecture": asdict(NET) | {"levels": 10**9}}, "levels 1000000000: expected 8 or fewer"),
+        ({"architecture": to_builtins(NET) | {"base": 3}}, "describes no net .*base 3"),
+        ({"architecture": to_builtins(NET) | {"width": "wide"}}, "describes no net that is known here"),
+        ({"architecture": to_builtins(NET) | {"levels": 10**9}}, "levels 1000000000: expected 8 or fewer"),
         ({"provenance": None}, "describes no net that is known here"),
         ({"provenance": {"net": "\x1b[2Jgone"}}, r"provenance: found .*x1b.*expected printable"),
         ({"head": "../../head.npz"}, "head '../../head.npz': expected one of analytic_head"),
@@ -394,6 +397,6 @@ def test_what_it_shows_of_a_frame_is_what_it_was_rendered_from(reenactor, clip):
 
 def test_a_net_without_flow_shows_neither_flow_nor_warped_source(about, clip):
     net = replace(NET, flow=False)
-    made = Reenactor(Generator(net), Described.of(about | {"architecture": asdict(net)}), {})
+    made = Reenactor(Generator(net), Described.of(about | {"architecture": to_builtins(net)}), {})
     made.set_nets(HEADS)
     assert list(made.visualize(*pair(clip, [0], [3]))) == ["NMFC"]

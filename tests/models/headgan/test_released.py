@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-
 import pytest
 import torch
+from msgspec import to_builtins
+from msgspec.structs import replace
 from safetensors.torch import save_file
 
 from models.errors import InvalidFile, InvalidSettings
@@ -191,7 +191,7 @@ def test_released_nets_that_hear_say_that_they_learned_with_letters(
 
 
 def test_a_checkpoint_is_written_as_the_authors_files(net, arch, section, tmp_path):
-    about = {"architecture": asdict(arch), "phase": "decay"}
+    about = {"architecture": to_builtins(arch), "phase": "decay"}
     paths = write(net.state_dict(), about, tmp_path / "out")
     assert [path.name for path in paths] == ["latest_net_G.pth", "latest_net_D.pth", "latest_net_Dm.pth"]
     theirs = torch.load(paths[0], weights_only=True)
@@ -209,6 +209,6 @@ def test_a_checkpoint_is_written_as_the_authors_files(net, arch, section, tmp_pa
 def test_half_a_checkpoint_is_not_written(net, arch, tmp_path):
     tensors = {name: t for name, t in net.state_dict().items() if not name.startswith("flow_network.enc.0")}
     with pytest.raises(InvalidFile, match="the checkpoint of phase decay is not whole: tensors 5 missing"):
-        write(tensors, {"architecture": asdict(arch), "phase": "decay"}, tmp_path)
+        write(tensors, {"architecture": to_builtins(arch), "phase": "decay"}, tmp_path)
     with pytest.raises(InvalidFile, match="names no architecture"):
         write(tensors, {}, tmp_path)

@@ -1,10 +1,10 @@
 """What HeadGAN's phases are computed by, read and depend on, and which fits and speech they refuse."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from msgspec.structs import replace
 
 from models.api import Loss
 from models.errors import InvalidSettings

@@ -4,20 +4,20 @@ import hashlib
 import re
 import threading
 from collections import Counter
-from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pipelines.media import probe
 from pipelines.preprocess.download import DownloadConfig, video_request
 from pipelines.preprocess.fetch.settings import TransportConfig
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """How the server answers for one path."""
 
     body: bytes = b""

@@ -5,10 +5,10 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from pipelines.errors import Rejected, Transient
 from pipelines.preprocess.fetch.fetch import fetch_recording

@@ -3,10 +3,10 @@
 import errno
 import socket
 import time
-from dataclasses import replace
 from email.utils import formatdate
 
 import pytest
+from msgspec.structs import replace
 
 from pipelines.errors import Rejected, Transient, UserError
 from pipelines.preprocess.fetch import guard, plain_http

@@ -1,10 +1,10 @@
 """What reaches the store: through the engine's own pack builder, from a server that fails."""
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
 from pipelines.cluster.runtime import RuntimeConfig
 from pipelines.engine import packs

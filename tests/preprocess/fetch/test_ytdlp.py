@@ -3,10 +3,10 @@
 import errno
 import socket
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from pipelines.errors import Rejected, Transient
 from pipelines.media import probe

@@ -11,9 +11,10 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from pipelines.errors import UserError
 from pipelines.preprocess.sources import Listing
@@ -36,8 +37,7 @@ MOST_DIGITS = 300
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClipJsonConfig:
+class ClipJsonConfig(Struct, frozen=True, kw_only=True):
     json: ExpandedPath = ""
     """The metadata file."""
     mirror: ExpandedPath = ""

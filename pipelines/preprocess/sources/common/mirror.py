@@ -7,8 +7,9 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from pipelines.errors import UserError
 from pipelines.preprocess.sources.common.files import VIDEOS, YOUTUBE_ID, is_utf8, short_name, walk
@@ -19,8 +20,7 @@ USUAL = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
 """Of two videos with one name, these come before other kinds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mirror:
+class Mirror(Struct, frozen=True):
     folder: Path | None
     files: dict[str, tuple[Path, int, int]] = field(default_factory=dict)
     """Name without its extension -> path, size in bytes, time of the last change in nanoseconds."""

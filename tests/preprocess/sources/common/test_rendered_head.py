@@ -1,7 +1,6 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from models.perception.head.default_head import analytic
 from pipelines.preprocess.sources.common.head_appearance import sample_appearance, sample_setting
