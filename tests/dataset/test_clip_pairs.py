@@ -1,14 +1,25 @@
 """Pairs of clips that a model trains on."""
 
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.dataset.clip_pairs import clip_pairs, identity_of, list_clip_pairs
+from pipelines.dataset.clip_pairs import COLUMNS, STAGE, clip_pairs, identity_of, list_clip_pairs
 from pipelines.dataset.recording_table import Person
+from pipelines.engine.code import Code
+from pipelines.engine.fingerprint import Environment
+from pipelines.engine.node import Graph, Node, Read
+from pipelines.engine.plan import Planner
+from pipelines.engine.runner import Runner
 from pipelines.errors import UserError
+from pipelines.runs.snapshot import PACKAGES, ROOT
+from pipelines.train.tables import split_rows
+from storage.files import Store
+from tests.toy_project import InProcess
 
 RECORDINGS = {f"id{i}#rec{i}{c}#000000#000006": f"rec{i}{c}" for i in range(8) for c in "ab"}
 PEOPLE = {
@@ -85,3 +96,66 @@ def test_a_corpus_of_one_person_in_each_split_is_refused(context, family):
         match=r"clip_pairs.toy: no pair among 3 clips that clips, keypoints have: a pair takes clip",
     ):
         list_clip_pairs(context)
+
+
+# --- in a run -----------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Settings:
+    seed: int = 0
+    rounds: int = 1
+    runtime: dict[str, str] = field(default_factory=dict)
+
+
+def list_recordings(ctx):
+    rows = [{"id": id, "bucket": 0, "identity": who, "split": split} for id, (who, split) in PEOPLE.items()]
+    pq.write_table(pa.Table.from_pylist(rows), ctx.out / "recordings.parquet")
+
+
+def one_clip(inputs, config, nets, runtime):
+    """A clip a recording, whose code is a number of its own."""
+    (row,) = inputs["recordings"]
+    key = next(key for key, recording in RECORDINGS.items() if recording == row["id"])
+    yield {"__key__": key, "codes": np.full((1, 1), list(RECORDINGS).index(key), np.float32)}
+
+
+def both_codes(inputs, config, nets, runtime):
+    (pair,) = inputs["pairs"]
+    codes = {sample["__key__"]: sample["codes"] for sample in inputs["clips"]}
+    both = np.concatenate([codes[pair["source_clip"]], codes[pair["driving_clip"]]])
+    yield {"__key__": pair["id"], "codes": both}
+
+
+@pytest.fixture
+def plans(tmp_path):
+    """Of a finished run over recordings, their clips, pairs of these and a family of the pairs."""
+    graph, at = Graph(), "tests.dataset.test_clip_pairs"
+    # fmt: off
+    graph.add(Node(name="recordings", kind="whole", run=f"{at}:list_recordings", table=True,
+                   writes=("id", "identity", "split")))
+    graph.add(Node(name="clips", kind="keyed", run=f"{at}:one_clip", units="recordings", writes=("codes",),
+                   reads={"recordings": Read("recordings", ("identity",))}))
+    graph.add(Node(name="pairs", kind="whole", run="pipelines.dataset.clip_pairs:list_clip_pairs",
+                   stage=STAGE, table=True, writes=COLUMNS, section="units",
+                   reads={name: Read(name) for name in ("recordings", "clips")},
+                   config={"units.seed": "seed", "units.rounds": "rounds"}))
+    graph.add(Node(name="swap", kind="keyed", run=f"{at}:both_codes", units="pairs", writes=("codes",),
+                   reads={"pairs": Read("pairs", ("source_clip", "driving_clip")),
+                          "clips": Read("clips", ("codes",), by="recordings")}))
+    # fmt: on
+    env = Environment(Code(ROOT, (*PACKAGES, "tests")))
+    planner = Planner(graph, Settings(), Store(str(tmp_path / "store")), env)
+    outcome = Runner(planner, InProcess(), "run").run()
+    assert not outcome.failed, outcome.failed
+    return outcome.plans
+
+
+def test_a_node_of_pairs_computes_from_both_clips_and_its_rows_are_split_as_they_are(plans):
+    table = pq.read_table(plans["pairs"].artifact.path("clip_pairs.parquet")).to_pylist()
+    artifacts = {"swap": plans["swap"].artifact, "units.swapped": plans["pairs"].artifact}
+    split = split_rows(artifacts, {"swap": ("codes",)}, "units.swapped")
+    for name, corpus in split.rows.items():
+        rows = [row for row in table if row["split"] == name]
+        assert sorted(corpus.keys) == [row["id"] for row in rows]
+        for row in rows:
+            codes = [list(RECORDINGS).index(row[side]) for side in ("source_clip", "driving_clip")]
+            assert corpus.read(row["id"], "codes")[:, 0].tolist() == codes
