@@ -1,12 +1,12 @@
 """Pairs of clips that a model trains on."""
 
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from msgspec import Struct, field
 
 from pipelines.dataset.clip_pairs import COLUMNS, STAGE, clip_pairs, identity_of, list_clip_pairs
 from pipelines.dataset.recording_table import Person
@@ -99,8 +99,7 @@ def test_a_corpus_of_one_person_in_each_split_is_refused(context, family):
 
 
 # --- in a run -----------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Settings:
+class Settings(Struct, frozen=True):
     seed: int = 0
     rounds: int = 1
     runtime: dict[str, str] = field(default_factory=dict)
