@@ -316,7 +316,7 @@ def test_many_odd_videos_are_read_as_they_are(recipe, helpers):
 
 
 @settings(
-    max_examples=20, deadline=None, database=None, derandomize=True,
+    max_examples=12, deadline=None, database=None, derandomize=True,
     suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate],
 )  # fmt: skip
 @example(recipe=Recipe())

@@ -41,7 +41,7 @@ def content(artifact: FakeArtifact) -> dict[str, bytes]:
     return {name: files[name].read_bytes() for name in CONTENT if name in files}
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     k=st.integers(1, 11), validate_every=st.integers(1, 13),
     runtimes=st.tuples(*[st.fixed_dictionaries(

@@ -43,8 +43,12 @@ def task(golden) -> AdversarialTask:
     )
     for part in task.net.children():
         golden.fill(part)
-    task.use({"vgg19": Vgg19(fill_vgg(golden, Features()), "formula")})
     return task
+
+
+@pytest.fixture(scope="module")
+def vgg19(golden) -> Vgg19:
+    return Vgg19(fill_vgg(golden, Features()), "formula")
 
 
 def views_of(golden, sources: int, cropped: bool) -> AugmentedFrames:
@@ -155,5 +159,7 @@ CASES = {
 @pytest.mark.parametrize(
     "case", [pytest.param(case, marks=() if case == "phase1_1src" else pytest.mark.slow) for case in CASES]
 )
-def test_step_equals_the_official_one(golden, task, case):
+def test_step_equals_the_official_one(golden, task, case, request):
+    if CASES[case][0] != "warmup":
+        task.use({"vgg19": request.getfixturevalue("vgg19")})
     check(stepped(golden, task, *CASES[case]), golden.figures["train_step"][case])

@@ -77,7 +77,7 @@ def test_a_face_driven_by_itself_is_moved_by_less_than_a_pixel_after_overfitting
         monkeypatch.setattr(task, "choose", lambda rng, valid, training, t=t: (t, t))
         itself.append(sample_batch(task, clip, 1))
     itself = {name: torch.cat([one[name] for one in itself]) for name in others}
-    turns = [([2 * i % 4, 2 * i % 4 + 1], [2 * i % 8, 2 * i % 8 + 1]) for i in range(150)]
+    turns = [([2 * i % 4, 2 * i % 4 + 1], [2 * i % 8, 2 * i % 8 + 1]) for i in range(100)]
     batches = [{name: torch.cat([others[name][i], itself[name][j]]) for name in others} for i, j in turns]
     learned(task, phase, batches, falling=True)
     task.net.eval()
