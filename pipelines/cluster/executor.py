@@ -1,4 +1,4 @@
-"""Where packs are built: a Ray Data job whose actors hold the nets.
+"""Where packs are built: a Ray Data job whose actors hold the nets, or plain tasks (pack_tasks.py).
 
 The only importer of ray.data. Stages stay plain functions; a row of the dataset is one pack.
 """
@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from pipelines.cluster import ray_address
+from pipelines.cluster.pack_tasks import build_in_tasks, needs_pool, wanted_workers
+from pipelines.cluster.pack_worker import ONE_THREAD, PackWorker
 from pipelines.cluster.start import (
     LOOPBACK,
     await_cores,
@@ -25,9 +27,8 @@ from pipelines.cluster.start import (
     set_quiet,
 )
 from pipelines.engine.node import Node
-from pipelines.engine.packs import PackJob, PackResult, StageCall, take_pack
-from pipelines.errors import UserError, make_portable, prefix_error
-from pipelines.nets import load_nets
+from pipelines.engine.packs import PackJob, PackResult, StageCall
+from pipelines.errors import UserError
 from pipelines.runs import snapshot
 from storage.files import Store
 
@@ -47,51 +48,6 @@ NO_START = (
     "Ray cannot start on this machine: {why}. Its logs are in {logs}/session_latest/logs; see to memory, "
     "/dev/shm, open files (ulimit -n) and runtime.object_store_mb"
 )
-
-
-class RayMachines:
-    """The nodes of the Ray cluster, asked from a worker. A node that comes back has another id."""
-
-    def __init__(self) -> None:
-        import ray
-
-        self.here = ray.get_runtime_context().get_node_id()
-
-    def alive(self, machine: str) -> bool:
-        import ray
-
-        return any(node["NodeID"] == machine and node["Alive"] for node in ray.nodes())
-
-
-class PackWorker:
-    """A Ray Data actor: nets loaded once, then one pack a call."""
-
-    def __init__(self, call: StageCall, store: Store):
-        self.store, self.machines = store, RayMachines()
-        self.broken: Exception | None = None
-        try:
-            nets = load_nets(call.node.nets, store, call.node.missing_weights)
-            self.run = call.bind(nets | call.load_used())
-        except Exception as error:  # noqa: BLE001 - raised in the driver, as those of `build`
-            self.broken = prefix_error(error, call.node.name)
-
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[bytes]]:
-        jobs: list[PackJob] = [pickle.loads(data) for data in batch["job"]]
-        return {"result": [pickle.dumps(self.build(job)) for job in jobs]}
-
-    def build(self, job: PackJob) -> PackResult | Exception:
-        """Errors travel as results: one that Ray Data raises keeps the pool and its cores alive."""
-        try:
-            return self.broken or take_pack(job, self.run, self.store, self.machines)
-        except Exception as error:  # noqa: BLE001 - raised in the driver
-            return make_portable(error)
-
-
-ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
-)
-"""A worker is one core; libraries that start a thread a core would fight over them. Given by Ray's
-runtime_env: what a worker sets itself comes after Ray's own imports, and numpy has its threads by then."""
 
 
 class Capacity:
@@ -127,16 +83,6 @@ class Capacity:
                 for name, amount in wanted.items():
                     self._reserved[name] -= amount
                 self._freed.notify_all()
-
-
-LIGHT_PACKS = 4
-"""Packs of a light node that a worker takes before another one is worth its start: some five seconds of a
-core, most of it imports of Ray Data."""
-
-
-def wanted_workers(node: Node, packs: int) -> int:
-    """Workers that have something to do."""
-    return -(-packs // LIGHT_PACKS) if node.light else packs
 
 
 class RayExecutor:
@@ -205,10 +151,11 @@ class RayExecutor:
         self.start()
         self.check(call.node)
         size = min(self.most_workers(call.node), wanted_workers(call.node, len(jobs)))
+        build = self._build_in_pool if needs_pool(call.node) else build_in_tasks
         with self._capacity.reserve(size, call.node.resources):
-            yield from self._stream(call, jobs, store, size)
+            yield from build(call, jobs, store, size)
 
-    def _stream(
+    def _build_in_pool(
         self, call: StageCall, jobs: Sequence[PackJob], store: Store, size: int
     ) -> Iterator[PackResult]:
         import ray.data

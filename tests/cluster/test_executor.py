@@ -15,8 +15,9 @@ from types import SimpleNamespace
 import pytest
 
 from models.errors import InvalidSettings
-from pipelines.cluster import tasks
-from pipelines.cluster.executor import ONE_THREAD, Capacity, RayExecutor, start_private, wanted_workers
+from pipelines.cluster import executor, tasks
+from pipelines.cluster.executor import Capacity, RayExecutor, start_private
+from pipelines.cluster.pack_worker import ONE_THREAD
 from pipelines.cluster.start import set_auth
 from pipelines.cluster.tasks import run_in_worker
 from pipelines.engine.node import Node
@@ -34,27 +35,34 @@ RUNTIME = SimpleNamespace(ray="", cpus=2, object_store_mb=100, workers=None, poo
 def cluster(tmp_path_factory):
     """One Ray for this file, and the folder in which its workers look for toy projects."""
     packages = tmp_path_factory.mktemp("packages")
-    executor = RayExecutor(RUNTIME)
+    on_ray = RayExecutor(RUNTIME)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.setenv("PYTHONPATH", f"{packages}{os.pathsep}{os.getcwd()}")
-        executor.start()
-    yield executor, packages
+        on_ray.start()
+    yield on_ray, packages
     ray.shutdown()
+
+
+@pytest.fixture(params=["pools", "tasks"])
+def workers(request, monkeypatch):
+    """What packs are built in: the toy nodes have no nets, and would have tasks."""
+    monkeypatch.setattr(executor, "needs_pool", lambda node: request.param == "pools")
 
 
 @pytest.fixture
 def run_on_ray(cluster):
-    executor, packages = cluster
+    on_ray, packages = cluster
 
     def run(project, *nodes):
         """These nodes of the toy graph, by default all: each keyed node starts workers of its own."""
         (packages / project.package).symlink_to(project.folder)
-        return Runner(project.planner(), executor, "run").run(set(nodes) or None)
+        return Runner(project.planner(), on_ray, "run").run(set(nodes) or None)
 
     return run
 
 
+@pytest.mark.usefixtures("workers")
 def test_ray_and_one_process_publish_the_same_bytes(project, run_on_ray):
     assert not run_on_ray(project).failed
     on_ray = project.bytes()
@@ -64,6 +72,7 @@ def test_ray_and_one_process_publish_the_same_bytes(project, run_on_ray):
     assert project.bytes() == on_ray
 
 
+@pytest.mark.usefixtures("workers")
 def test_a_unit_that_kills_its_worker_is_rejected_after_two_tries_and_the_run_ends(project, run_on_ray):
     project.values({k: i for i, k in enumerate("abcdef")})
     guard = '    if row["value"] < 0:'
@@ -76,6 +85,7 @@ def test_a_unit_that_kills_its_worker_is_rejected_after_two_tries_and_the_run_en
     assert {u for u, r in rows.items() if r.status == "ok"} == set("abcef")
 
 
+@pytest.mark.usefixtures("workers")
 def test_broken_code_on_ray_names_the_unit_and_ends_the_run(project, run_on_ray):
     project.values({"a": 1, "b": 666})
     failed = run_on_ray(project, "listing", "double").failed
@@ -190,14 +200,8 @@ def test_a_private_ray_is_not_reached_by_the_machines_other_addresses(cluster):
 def test_a_pool_is_as_large_as_its_own_setting_says(monkeypatch):
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 16.0})
     nodes = [Node(name=name, kind="keyed", run="a:b", resources={"cpu": 2}) for name in ("a", "b", "c")]
-    executor = RayExecutor(SimpleNamespace(workers=3, pools={"a": 5, "b": 99}))
-    assert [executor.most_workers(node) for node in nodes] == [5, 8, 3]
-
-
-@pytest.mark.parametrize(("light", "workers"), [(False, [1, 4, 5]), (True, [1, 1, 2])])
-def test_a_worker_of_a_light_node_takes_several_packs(light, workers):
-    node = Node(name="copy", kind="keyed", run="a:b", light=light)
-    assert [wanted_workers(node, packs) for packs in (1, 4, 5)] == workers
+    on_ray = RayExecutor(SimpleNamespace(workers=3, pools={"a": 5, "b": 99}))
+    assert [on_ray.most_workers(node) for node in nodes] == [5, 8, 3]
 
 
 def test_workers_that_mostly_wait_outnumber_the_cores_only_if_asked(monkeypatch):
