@@ -84,9 +84,9 @@ def read_comparisons(inputs: Mapping[str, Artifact], config: ReportConfig) -> li
 
 def read_comparison(name: str, inputs: Mapping[str, Artifact], config: ReportConfig) -> Comparison:
     about = About(**json.loads(inputs[roles.pairs(name)].path(ABOUT).read_text()))
-    shown = roles.of_protocol(inputs, name, roles.SAMPLES)
+    samples = roles.of_protocol(inputs, name, roles.SAMPLES)
     scores = roles.of_protocol(inputs, name, roles.SCORE)
-    models, frames = list(shown), {model: read_samples(artifact) for model, artifact in shown.items()}
+    models, frames = list(samples), {model: read_samples(one) for model, one in samples.items()}
     bootstrap = Bootstrap(resamples=config.resamples, seed=config.seed)
     values = {method: read_values(scores[method]) for method in (*models, *BASELINES) if method in scores}
     summaries = {method: read_summary(artifact) for method, artifact in scores.items()}

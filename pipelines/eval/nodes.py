@@ -103,10 +103,10 @@ class _ProtocolNodes(Struct, frozen=True):
                     if not method.protocols or self.name in method.protocols]  # fmt: skip
         for method in external:
             self._external(method)
-        shown = [*(model.name for model in self.models), *external]
-        methods = [*shown, *others]
+        rendering = [*(model.name for model in self.models), *external]
+        methods = [*rendering, *others]
         found = {roles.pairs(self.name): Read(self._at("pairs"), ("id",))}
-        for method in shown:
+        for method in rendering:
             self._samples(method)
             found[roles.samples(self.name, method)] = Read(self._at("samples", method), ("samples",))
         if self.has_truth:

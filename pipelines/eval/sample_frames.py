@@ -65,14 +65,14 @@ def publish_samples(ctx: Context) -> None:
     """The whole node. Inputs: the families `generated`, `driving` and `source` (the copied frame)."""
     families = {role: artifact.family() for role, artifact in ctx.inputs.items()}
     generated, config = families["generated"], ctx.config
-    shown = evenly(generated.keys, config.grid_pairs)
-    for place, pair in enumerate(shown):
+    pairs = evenly(generated.keys, config.grid_pairs)
+    for place, pair in enumerate(pairs):
         columns = zip(COLUMNS, _columns(families, pair, place < config.videos), strict=True)
         for name, frames in columns:
             (ctx.out / f"{place}.{name}.pngs").write_bytes(frame_codec.encode_images(frames, "png").data)
         own = optional_field(generated, pair, "visualization")
         (ctx.out / f"{place}.visualization.npz").write_bytes(codecs.encode_npz(own))
-    facts = {"pairs": shown, "provenance": about_method(generated)["provenance"]}
+    facts = {"pairs": pairs, "provenance": about_method(generated)["provenance"]}
     (ctx.out / SAMPLES).write_bytes(codecs.encode_json(facts))
 
 

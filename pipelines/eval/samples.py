@@ -35,20 +35,20 @@ class Samples:
     """Pair -> MP4."""
 
 
-def make_samples(model: str, shown: SampleFrames, has_truth: bool, videos: int) -> Samples:
+def make_samples(model: str, frames: SampleFrames, has_truth: bool, videos: int) -> Samples:
     """has_truth: whether the driving frames are what the model is to reach; then its error is shown. videos:
     how many of the first pairs are shown moving."""
     titles, rows, files = [], [], {}
-    text, heads = caption(model, shown.provenance), column_titles(model, has_truth)
-    for place, frames in enumerate(shown.pairs):
-        columns = columns_of(frames, has_truth)
-        own = own_pictures(frames)
+    text, heads = caption(model, frames.provenance), column_titles(model, has_truth)
+    for place, pair in enumerate(frames.pairs):
+        columns = columns_of(pair, has_truth)
+        own = own_pictures(pair)
         titles = [*heads[:2], *own, *heads[2:]]
-        row = [images[len(frames.driving) // 2] for images in columns]
+        row = [images[len(pair.driving) // 2] for images in columns]
         rows.append([*row[:2], *own.values(), *row[2:]])
         if place < videos:
-            files[frames.pair] = encode_mp4(pictures.side_by_side(columns, heads, text))
-    pairs = [frames.pair for frames in shown.pairs]
+            files[pair.pair] = encode_mp4(pictures.side_by_side(columns, heads, text))
+    pairs = [pair.pair for pair in frames.pairs]
     grid = pictures.grid(rows, titles, pairs)
     foot = pictures.text_strip(text, grid.shape[1], 20, pictures.MUTED)
     return Samples(titles=titles, pairs=pairs, grid=pictures.png(np.concatenate([grid, foot])), videos=files)

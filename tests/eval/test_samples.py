@@ -9,13 +9,13 @@ from pipelines.media.mp4_bytes import decode_mp4
 
 
 @pytest.fixture
-def shown(road):
+def frames(road):
     return read_samples(road.inputs["self/toy/samples"])
 
 
 @pytest.fixture
-def first(shown):
-    return shown.pairs[0]
+def first(frames):
+    return frames.pairs[0]
 
 
 def test_columns_are_source_driving_output_and_error_large_enough_to_see(first):
@@ -24,13 +24,13 @@ def test_columns_are_source_driving_output_and_error_large_enough_to_see(first):
     np.testing.assert_array_equal(columns[0][0], columns[0][5])
 
 
-def test_without_a_truth_no_error_is_shown(shown, first):
+def test_without_a_truth_no_error_is_shown(frames, first):
     assert len(columns_of(first, False)) == 3
-    assert make_samples("toy", shown, False, 0).titles == ["source", "driving", "the frame itself", "toy"]
+    assert make_samples("toy", frames, False, 0).titles == ["source", "driving", "the frame itself", "toy"]
 
 
-def test_what_a_model_shows_of_its_own_work_stands_between_driving_and_output(shown, first, clips):
-    samples = make_samples("toy", shown, True, 0)
+def test_what_a_model_shows_of_its_own_work_stands_between_driving_and_output(frames, first, clips):
+    samples = make_samples("toy", frames, True, 0)
     assert samples.titles == ["source", "driving = truth", "the frame itself", "toy", "error x4"]
     own, clip = own_pictures(first)["the frame itself"], clips[first.pair]
     np.testing.assert_array_equal(own[::6, ::6], clip[4, ::2, ::2])  # the middle one, enlarged sixfold
@@ -41,12 +41,12 @@ def test_a_picture_of_another_size_is_brought_to_that_of_the_others(first):
     assert own_pictures(small)["flow"].shape == (192, 192, 3)
 
 
-def test_the_first_rows_of_the_grid_are_also_shown_moving(shown):
-    samples = make_samples("toy", shown, True, 1)
-    assert samples.pairs == [one.pair for one in shown.pairs]
+def test_the_first_rows_of_the_grid_are_also_shown_moving(frames):
+    samples = make_samples("toy", frames, True, 1)
+    assert samples.pairs == [one.pair for one in frames.pairs]
     assert list(samples.videos) == samples.pairs[:1]
     assert len(decode_mp4(samples.videos[samples.pairs[0]])) == 6
 
 
-def test_the_same_frames_give_the_same_bytes(shown):
-    assert make_samples("toy", shown, True, 1) == make_samples("toy", shown, True, 1)
+def test_the_same_frames_give_the_same_bytes(frames):
+    assert make_samples("toy", frames, True, 1) == make_samples("toy", frames, True, 1)
