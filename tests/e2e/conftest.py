@@ -1,5 +1,6 @@
 """One micro run of the whole road, shared by the tests that look at it; those that change it get a copy."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -11,14 +12,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from pipelines.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 MICRO = ROOT / "tests/e2e/micro.yaml"
 
 
+TICKS = itertools.count(1)
+"""Seconds that each edit is younger than the one before."""
+
+
 @dataclass
 class Checkout:
-    """A place to run the command line in: source, store, cache and MLflow, all of its own."""
+    """A place to run the command line in: source, store and MLflow, all of its own. The cache is that of all
+    tests: parsed sources, and the copies that runs execute, with their compiled modules."""
 
     home: Path
     source: Path = ROOT
@@ -29,14 +38,11 @@ class Checkout:
         return self.home / "store"
 
     def environment(self) -> dict[str, str]:
-        """Compiled modules are kept for the checkout, whose hundred processes would compile each anew; of a
-        source that is edited within a second, Python would take the old ones.
-        """
-        mine = {"REENACT_STORE": str(self.store), "REENACT_CACHE": str(self.home / "cache")}
-        left_out = ("RAY_", "MLFLOW_", "REENACT_", "PYTHONDONTWRITEBYTECODE")
+        """Compiled modules are kept: a hundred processes would compile each anew."""
+        mine = {"REENACT_STORE": str(self.store), "REENACT_CACHE": os.environ["REENACT_CACHE"]}
+        left_out = ("RAY_", "MLFLOW_", "REENACT_", "OMP_NUM_THREADS", "PYTHONDONTWRITEBYTECODE")
         kept = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
-        edited = {} if self.source == ROOT else {"PYTHONDONTWRITEBYTECODE": "1"}
-        return kept | mine | edited | self.env
+        return kept | mine | self.env
 
     def argv(self, *args: str) -> list[str]:
         return [sys.executable, "-m", "pipelines.cli.main", *args]
@@ -62,11 +68,22 @@ class Checkout:
             assert time.monotonic() < limit, "never got there"
             time.sleep(0.05)
 
+    def ask(self, *args: str, code: int = 0) -> str:
+        """The output of a command that runs no node. Of the unedited source it is called in this process,
+        which has its imports behind it."""
+        if self.source != ROOT:
+            done = self.call(*args)
+            assert done.returncode == code, done.stdout + done.stderr
+            return done.stdout
+        unset = {name: None for name in os.environ if name.startswith(("RAY_", "MLFLOW_", "REENACT_"))}
+        result = CliRunner().invoke(main, args, env=unset | self.environment())
+        assert result.exit_code == code, result.output
+        return result.stdout
+
     def states(self, *sets: str) -> dict[str, str]:
         """Node -> state, as `plan` prints it."""
-        done = self.call("plan", str(MICRO), *(a for s in sets for a in ("--set", s)))
-        assert done.returncode == 0, done.stderr
-        rows = [line.split() for line in done.stdout.splitlines()[1:] if line and not line.startswith(" ")]
+        plan = self.ask("plan", str(MICRO), *(a for s in sets for a in ("--set", s)))
+        rows = [line.split() for line in plan.splitlines()[1:] if line and not line.startswith(" ")]
         known = ("cached", "stale", "pending", "pinned")
         return {row[0]: row[1] for row in rows if len(row) > 1 and row[1] in known}
 
@@ -76,15 +93,20 @@ class Checkout:
         for name in ("pipelines", "models", "storage", "configs", "pyproject.toml"):
             source, target = ROOT / name, self.source / name
             if source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(source, target)  # with the compiled modules, which go by the files' times
             else:
                 shutil.copy(source, target)
 
     def edit(self, file: str, old: str, new: str) -> None:
-        path = self.source / file
-        text = path.read_text()
+        text = (self.source / file).read_text()
         assert text.count(old) >= 1, f"{file} has no {old!r}"
-        path.write_text(text.replace(old, new, 1))
+        self.write(file, text.replace(old, new, 1))
+
+    def write(self, file: str, text: str) -> None:
+        """Of a file that is edited twice within a second, Python would take the old compiled module."""
+        (self.source / file).write_text(text)
+        second = int(time.time()) + next(TICKS)
+        os.utime(self.source / file, (second, second))
 
 
 def published(store: Path) -> dict[str, bytes]:

@@ -23,7 +23,7 @@ def test_an_edit_during_a_run_is_of_the_next_run(micro, tmp_path):
     mine = type(micro)(tmp_path)
     mine.own_source()
 
-    process = mine.start("run", MICRO, "--only", NODE)
+    process = mine.start("run", MICRO, "--only", NODE, "--set", "runtime.train_workers=1")
     mine.wait_for(lambda: any(mine.store.glob("runs/*/events-*")), process)
     mine.edit(TASK, '"""', '"""Edited. ')
     mine.edit(TASK, "losses.position, keypoints,", "losses.position, 2 * keypoints,")

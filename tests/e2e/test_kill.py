@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.conftest import published
+
 MICRO = str(Path(__file__).with_name("micro.yaml"))
 AFTER = ("train.fsrt.adversarial", "score.fsrt", "report")  # whole nodes after the phase that is killed
 
@@ -26,15 +28,6 @@ def alive(group: int) -> list[str]:
     return [row[2] for row in rows if row[0] == str(group) and not row[1].startswith("Z")]
 
 
-def published(store: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(store)): path.read_bytes()
-        for top, pattern in (("packs", "*.tar"), ("whole", "*"))
-        for path in (store / top).rglob(pattern)
-        if path.is_file()
-    }
-
-
 @pytest.mark.parametrize("moment", [pytest.param("clips", marks=pytest.mark.slow), "train.fsrt.perceptual"])
 def test_a_killed_run_resumed_publishes_the_same_bytes(micro, tmp_path, moment):
     wanted: list[str] = []
@@ -51,7 +44,7 @@ def test_a_killed_run_resumed_publishes_the_same_bytes(micro, tmp_path, moment):
         shutil.rmtree(tmp_path / "store/work", ignore_errors=True)
         victim = type(micro)(tmp_path)
         reached = lambda: any((victim.store / "work" / moment).rglob("step-*.safetensors"))  # noqa: E731
-    process = victim.start("run", MICRO, *wanted)
+    process = victim.start("run", MICRO, *wanted, "--set", "runtime.train_workers=1")
     victim.wait_for(reached, process)
     kill_tree(process)
     done = victim.call("run", MICRO, *wanted)

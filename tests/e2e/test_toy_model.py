@@ -18,8 +18,9 @@ RUN = "configs/run/toy.yaml"
 LISTED = ("models/__init__.py", '= {"fsrt"', '= {"toy": "models.toy.spec:SPEC", "fsrt"')
 SMALL = (
     "data.main.synthetic.identities=3", "data.main.synthetic.test_identities=1",
-    "data.main.synthetic.seconds=1.6", "clips.min_frames=25", "runtime.log_every=1",
-    "runtime.train_cpus=1", "runtime.train_workers=0",
+    "data.main.synthetic.seconds=1.6", "data.main.clips_per_shard=1", "clips.min_frames=25", "clips.size=128",
+    "clips.margin=0.15", "clips.lift=0.05", "clips.iou=0.15", "runtime.log_every=1",
+    "runtime.train_cpus=1", "runtime.train_workers=0", "runtime.workers=1",
     "runtime.max_rejected=0.4", "report.videos=0",
 )  # fmt: skip
 
@@ -45,9 +46,10 @@ def states(checkout: Checkout, *sets: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory) -> Checkout:
-    """A checkout with the toy, after a run of it."""
+def toy(micro, tmp_path_factory) -> Checkout:
+    """A checkout with the toy, after a run of it on the clips of the micro run."""
     mine = Checkout(tmp_path_factory.mktemp("toy"))
+    shutil.copytree(micro.store, mine.store, copy_function=shutil.copy2)
     mine.own_source()
     shutil.copytree(TOY, mine.source / "models/toy", ignore=shutil.ignore_patterns("*.yaml", "__pycache__"))
     shutil.copy(TOY / "toy.yaml", mine.source / RUN)
@@ -70,10 +72,19 @@ def test_readme_names_every_file_of_a_model():
     assert [p.stem for p in TOY.glob("*.py") if f"`{p.stem}`" not in recipe[0]] == []
 
 
+def test_the_clips_of_another_run_are_not_computed_again(toy, micro):
+    for node in ("download", "clips"):
+        there, before = (
+            {path.name for path in (one.store / "packs" / node).glob("*.tar")} for one in (toy, micro)
+        )
+        assert there == before
+
+
 def test_the_report_has_a_column_for_the_toy_by_its_own_protocol(toy):
     out = (toy.home / "out.txt").read_text()
     assert re.search(r"^metric +toy \(ours\) +copy-source +codec$", out, re.M)
-    page = next(toy.store.glob("whole/report/*/report.html")).read_text()
+    pages = sorted(toy.store.glob("whole/report/*/report.html"), key=lambda path: path.stat().st_mtime)
+    page = pages[-1].read_text()
     assert re.search(r"<t[dh][^>]*>toy\b", page)
     assert "16 px" in page
 
