@@ -18,12 +18,9 @@ setup: .venv/ready
 demo: setup
 	$(RUN) run configs/run/demo.yaml
 
-# Unit tests on every core, files whole; then the end-to-end tests, which fill the machine by themselves.
+# On every core; tests/conftest.py says in which groups and order.
 test: setup
-	@failed=0; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --ignore tests/e2e || failed=1; \
-	$(BIN)/python -m pytest tests/e2e || failed=1; \
-	exit $$failed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadscope --no-loadscope-reorder
 
 slow: setup
 	$(BIN)/python -m pytest -m slow

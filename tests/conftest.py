@@ -11,6 +11,33 @@ from pathlib import Path
 
 import pytest
 
+LONG = ("tests/e2e", "tests/cluster/test_executor.py", "tests/models/headgan/test_learning.py",
+        "tests/models/fsrt/test_train_step.py")  # fmt: skip
+"""Groups that take longest: begun first, or they would be left for the end, with the other cores idle."""
+
+
+def group_of(nodeid):
+    """The tests of a file run in one worker, since they share what it makes; so do all end-to-end tests: they
+    wait most of the time, and the unit tests use the cores meanwhile."""
+    file = nodeid.partition("::")[0]
+    return "tests/e2e" if file.startswith("tests/e2e/") else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        _split_scope = staticmethod(group_of)
+
+    return Groups(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    places = {group: place for place, group in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(group_of(item.nodeid), len(LONG)))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def no_wait_for_the_disk():
