@@ -12,9 +12,9 @@ from typing import ClassVar, Literal, NamedTuple
 
 from msgspec import Struct, field
 
-RELEASED = "weights."
+RELEASED_PREFIX = "weights."
 """How `Phase.init` names a released file."""
-EMA = "_ema"
+EMA_SUFFIX = "_ema"
 """A part's running mean is published beside it under the part's name and this."""
 
 
@@ -73,7 +73,7 @@ class Schedule(Struct, frozen=True, kw_only=True):
             )
 
     @property
-    def last(self) -> int | None:
+    def last_step(self) -> int | None:
         """The last step of a phase that has a rate above 0."""
         if self.linear_decay_steps is None or self.step_offset is None:
             return None
@@ -110,7 +110,7 @@ class Optimizer(Struct, frozen=True, kw_only=True):
         _steps("optimizer", lazy=(self.lazy, 1))
 
     @property
-    def correction(self) -> float:
+    def lazy_correction(self) -> float:
         """Factor of the learning rate and exponent of the betas for a lazy regulariser."""
         return self.lazy / (self.lazy + 1) if self.lazy > 1 else 1.0
 
@@ -141,16 +141,16 @@ class Update(Struct, frozen=True, kw_only=True):
         _steps("update", every=(self.every, 1), start=(self.start, 0))
 
     @property
-    def scales(self) -> dict[str, float]:
+    def learning_rate_scales(self) -> dict[str, float]:
         """Part that learns -> factor of the learning rate."""
         return {part: scale for part, scale in self.parts.items() if scale is not None}
 
     @property
-    def terms(self) -> dict[str, Loss]:
+    def active_losses(self) -> dict[str, Loss]:
         """The terms that are computed, weights of 0 among them."""
         return {name: loss for name, loss in self.losses.items() if loss is not None}
 
-    def due(self, step: int) -> bool:
+    def is_due(self, step: int) -> bool:
         """Whether it moves at a step, which counts from 1."""
         return step > self.start and step % self.every == 0
 
@@ -189,7 +189,7 @@ class Ema(Struct, frozen=True, kw_only=True):
         return 0.5 ** (unit / half_life)
 
 
-class Best(Struct, frozen=True, kw_only=True):
+class BestCriterion(Struct, frozen=True, kw_only=True):
     """Which validation gave the best weights."""
 
     figure: str = "psnr"
@@ -197,11 +197,11 @@ class Best(Struct, frozen=True, kw_only=True):
     highest: bool = True
     """False: the lowest is the best."""
 
-    def better(self, value: float, than: float) -> bool:
+    def is_better(self, value: float, than: float) -> bool:
         return value > than if self.highest else value < than
 
 
-class Source(NamedTuple):
+class WeightsSource(NamedTuple):
     """Where weights that a phase starts from come from: a phase or a released file, and a part of it."""
 
     phase: str | None
@@ -212,11 +212,11 @@ class Source(NamedTuple):
     """The model of the run whose phase it is; None = the phase's own."""
 
     @classmethod
-    def parse(cls, text: str, all_parts: bool = False) -> Source:
+    def parse(cls, text: str, all_parts: bool = False) -> WeightsSource:
         """ "phase", "phase.part", "model.phase.part", "weights.<id>" or "weights.<id>.<part>". all_parts: the
         source of all parts names none, so that two names are "model.phase"."""
-        if text.startswith(RELEASED):
-            name, _, part = text.removeprefix(RELEASED).partition(".")
+        if text.startswith(RELEASED_PREFIX):
+            name, _, part = text.removeprefix(RELEASED_PREFIX).partition(".")
             return cls(None, name, part or None)
         first, *others = text.split(".", 2)
         if len(others) == 2 or (others and all_parts):
@@ -226,7 +226,7 @@ class Source(NamedTuple):
     @property
     def name(self) -> str:
         if self.released is not None:
-            return f"{RELEASED}{self.released}"
+            return f"{RELEASED_PREFIX}{self.released}"
         return f"{self.model}.{self.phase}" if self.model else f"{self.phase}"
 
     @property
@@ -276,7 +276,7 @@ class Phase(Struct, frozen=True, kw_only=True):
     nothing but the phase; the last step is validated too, but not chosen."""
     validation_samples: int = 16
     """Fixed samples of held-out clips that a validation looks at."""
-    best: Best | None = field(default_factory=Best)
+    best: BestCriterion | None = field(default_factory=BestCriterion)
     """None = no best weights are kept."""
     seed: int | None = None
     """Of this phase's initial weights, samples and noise; None = the model's."""
@@ -300,16 +300,16 @@ class Phase(Struct, frozen=True, kw_only=True):
         if not updates:
             raise ValueError("updates is empty; name at least one")
         for name, update in updates.items():
-            if not update.scales:
+            if not update.learning_rate_scales:
                 raise ValueError(f"update {name} learns no part; name at least one in updates.{name}.parts")
             if update.optimizer not in self.optimizers:
                 raise ValueError(
                     f"update {name} moves optimizer {update.optimizer!r}; optimizers has "
                     f"{', '.join(self.optimizers)}"
                 )
-            if not any(loss.weight > 0 for loss in update.terms.values()):
+            if not any(loss.weight > 0 for loss in update.active_losses.values()):
                 raise ValueError(f"update {name} has no loss with a weight above 0")
-            last = self.optimizers[update.optimizer].schedule.last
+            last = self.optimizers[update.optimizer].schedule.last_step
             if last is not None and self.steps > last:
                 raise ValueError(
                     f"{self.steps} steps, but the rate of optimizer {update.optimizer} is 0 after "
@@ -322,16 +322,17 @@ class Phase(Struct, frozen=True, kw_only=True):
         first: dict[str, str] = {}
         shared: dict[str, str] = {}
         for name, update in updates.items():
-            for part, scale in update.scales.items():
+            for part, scale in update.learning_rate_scales.items():
                 other = first.setdefault(part, name)
                 if updates[other].optimizer != update.optimizer:
                     raise ValueError(
                         f"part {part} learns in update {other} on optimizer {updates[other].optimizer} and "
                         f"in update {name} on {update.optimizer}; expected one optimizer for each part"
                     )
-                if updates[other].scales[part] != scale:
+                if updates[other].learning_rate_scales[part] != scale:
                     raise ValueError(
-                        f"part {part} has rate factor {updates[other].scales[part]} in update {other} and "
+                        f"part {part} has rate factor {updates[other].learning_rate_scales[part]} in update "
+                        f"{other} and "
                         f"{scale} in update {name}; expected one"
                     )
                 if not update.own_forward and shared.setdefault(part, name) != name:
@@ -343,18 +344,18 @@ class Phase(Struct, frozen=True, kw_only=True):
             raise ValueError(f"ema of {unknown}, which no update learns; the updates learn {sorted(first)}")
 
     def _check_start(self) -> None:
-        for name, source in self.used.items():
+        for name, source in self.used_checkpoints.items():
             if source.part:
                 raise ValueError(
                     f"uses.{name} {self.uses[name]!r}: expected a phase, model.phase or weights.<id>, of "
                     "which the task takes the parts that it needs"
                 )
-        if "" in self.sources and (part := self.sources[""].part):
+        if "" in self.init_sources and (part := self.init_sources[""].part):
             raise ValueError(
                 f"init {self.init!r} names a part, but no part that begins with it; write "
                 f"init: {{{part}: {self.init}}}"
             )
-        own = [source for source in self.sources.values() if source.phase and not source.model]
+        own = [source for source in self.init_sources.values() if source.phase and not source.model]
         if self.resume_optimizers and not own:
             raise ValueError(f"resume_optimizers needs a phase to start from, found init {self.init}")
 
@@ -366,42 +367,44 @@ class Phase(Struct, frozen=True, kw_only=True):
     @property
     def trainable(self) -> tuple[str, ...]:
         """Parts of the net that learn, those of the first update first."""
-        return tuple(dict.fromkeys(part for one in self.active_updates.values() for part in one.scales))
+        return tuple(
+            dict.fromkeys(part for one in self.active_updates.values() for part in one.learning_rate_scales)
+        )
 
     @property
-    def weights(self) -> dict[str, float]:
+    def loss_weights(self) -> dict[str, float]:
         """Every term that is computed, over all updates, and its weight."""
-        terms = [item for one in self.active_updates.values() for item in one.terms.items()]
+        terms = [item for one in self.active_updates.values() for item in one.active_losses.items()]
         return {name: max(loss.weight for other, loss in terms if other == name) for name, _ in terms}
 
     @property
-    def sources(self) -> dict[str, Source]:
+    def init_sources(self) -> dict[str, WeightsSource]:
         """Part -> where it comes from; under "" the source of all parts that it brings."""
         table = {"": self.init} if isinstance(self.init, str) else self.init or {}
-        return {part: Source.parse(text, all_parts=not part) for part, text in table.items() if text}
+        return {part: WeightsSource.parse(text, all_parts=not part) for part, text in table.items() if text}
 
     @property
-    def used(self) -> dict[str, Source]:
+    def used_checkpoints(self) -> dict[str, WeightsSource]:
         """Name -> the checkpoint that the task is handed under it."""
-        return {name: Source.parse(text, all_parts=True) for name, text in self.uses.items()}
+        return {name: WeightsSource.parse(text, all_parts=True) for name, text in self.uses.items()}
 
     @property
-    def phases_before(self) -> tuple[str, ...]:
+    def required_phases(self) -> tuple[str, ...]:
         """Phases of the model whose checkpoints it reads: to start from, and to use."""
-        sources = (*self.sources.values(), *self.used.values())
+        sources = (*self.init_sources.values(), *self.used_checkpoints.values())
         return tuple(dict.fromkeys(one.phase for one in sources if one.phase and not one.model))
 
     @property
-    def of_other_models(self) -> dict[str, Source]:
+    def of_other_models(self) -> dict[str, WeightsSource]:
         """Role of an input -> the checkpoint of another model that it reads in it."""
-        roles = {checkpoint_role("init", part): source for part, source in self.sources.items()}
-        roles |= {checkpoint_role("uses", name): source for name, source in self.used.items()}
+        roles = {checkpoint_role("init", part): source for part, source in self.init_sources.items()}
+        roles |= {checkpoint_role("uses", name): source for name, source in self.used_checkpoints.items()}
         return {role: source for role, source in roles.items() if source.model}
 
     @property
-    def released(self) -> tuple[str, ...]:
+    def required_weights(self) -> tuple[str, ...]:
         """Ids of the released weights it reads: to start from, and to use."""
-        ids = (source.released for source in (*self.sources.values(), *self.used.values()))
+        ids = (source.released for source in (*self.init_sources.values(), *self.used_checkpoints.values()))
         return tuple(dict.fromkeys(name for name in ids if name))
 
     @property
@@ -418,7 +421,7 @@ def checkpoint_role(setting: Literal["init", "uses"], name: str) -> str:
     return f"{setting}.{name}"
 
 
-class Released(Struct, frozen=True):
+class ReleasedWeights(Struct, frozen=True):
     """How a phase starts from released weights: `Phase.init: weights.<id>` names one of the model's."""
 
     reader: str

@@ -14,9 +14,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from models.checkpoint_metadata import parse_provenance, printable
+from models.checkpoint_metadata import parse_provenance, printable_text
 from models.errors import InvalidFile
-from models.perception.torch_net import differences, shapes
+from models.perception.torch_net import describe_differences, tensor_shapes
 from models.task import inference_weights
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -34,17 +34,17 @@ class Checkpoint:
     name: str = "the checkpoint"
     """For errors."""
 
-    def describe(self, read: Callable[[Mapping[str, object]], Described]) -> Described:
+    def parse_metadata(self, read: Callable[[Mapping[str, object]], Described]) -> Described:
         """read(metadata). InvalidFile where it describes no net that is known here."""
         try:
             return read(self.metadata)
         except (TypeError, KeyError, InvalidFile, RuntimeError, OverflowError) as error:
-            message = printable(error)
+            message = printable_text(error)
             raise InvalidFile(
                 f"{self.name}: its metadata describes no net that is known here ({message})"
             ) from None
 
-    def load_into(self, make: Callable[[], Net], drop_prefixes: tuple[str, ...] = ()) -> Net:
+    def load_net(self, make: Callable[[], Net], drop_prefixes: tuple[str, ...] = ()) -> Net:
         """The net that `make` builds, with copies of these tensors (float32) and no others; running means in
         place of the parts that have one. Those whose names
         begin with one of `drop_prefixes` may be there: parts that only training needs.
@@ -56,21 +56,21 @@ class Checkpoint:
             with torch.device("meta"):
                 return make()
 
-        net = self.describe(on_meta)
+        net = self.parse_metadata(on_meta)
         tensors = {
             name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
             for name, tensor in inference_weights(self.tensors).items()
             if not name.startswith(drop_prefixes)
         }
-        if found := differences(tensors, shapes(net)):
+        if found := describe_differences(tensors, tensor_shapes(net)):
             raise InvalidFile(
                 f"{self.name} does not fit {self.metadata.get('model')} as its metadata describes it: "
-                f"tensors {printable(found)}"
+                f"tensors {printable_text(found)}"
             )
         net.load_state_dict(tensors, strict=True, assign=True)
         return net
 
-    def restore(
+    def restore_net(
         self,
         read: Callable[[Mapping[str, object]], Described],
         build: Callable[[Described], Net],
@@ -80,8 +80,10 @@ class Checkpoint:
         names begin with one of `training_only`; read(metadata); and the provenance of the weights. Raises as
         `describe` and `load_into` do.
         """
-        described, provenance = self.describe(lambda metadata: (read(metadata), parse_provenance(metadata)))
-        return self.load_into(lambda: build(described), training_only), described, provenance
+        described, provenance = self.parse_metadata(
+            lambda metadata: (read(metadata), parse_provenance(metadata))
+        )
+        return self.load_net(lambda: build(described), training_only), described, provenance
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -11,11 +11,11 @@ from msgspec import Struct
 
 from models.errors import InvalidFile
 
-MAX_PARTS, MAX_TEXT = 100, 200
+MAX_PARTS, MAX_TEXT_LENGTH = 100, 200
 """Parts whose provenance a checkpoint states, and characters of each text."""
-MAX_MESSAGE = 1000
+MAX_MESSAGE_LENGTH = 1000
 """Characters that a message repeats of a file."""
-KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+JSON_TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ def _parse_value(kind: Any, value: Any, name: str) -> Any:
     elif kind is float:  # NaN is not at most anything
         fits, expected = type(value) in (int, float) and abs(value) <= sys.float_info.max, "a finite number"
     else:
-        fits, expected = type(value) is kind, KINDS.get(kind, "a list")
+        fits, expected = type(value) is kind, JSON_TYPE_NAMES.get(kind, "a list")
     if not fits:
         raise InvalidFile(f"{name} {reprlib.repr(value)}: expected {expected}")
     return value
@@ -66,14 +66,15 @@ def parse_provenance(about: Mapping[str, Any]) -> dict[str, str]:
             f"provenance {reprlib.repr(found)}: expected an object of at most {MAX_PARTS} texts"
         )
     for text in (one for pair in found.items() for one in pair):
-        if not isinstance(text, str) or not text.isprintable() or len(text) > MAX_TEXT:
+        if not isinstance(text, str) or not text.isprintable() or len(text) > MAX_TEXT_LENGTH:
             raise InvalidFile(
-                f"provenance: found {reprlib.repr(text)}, expected printable texts of at most {MAX_TEXT} "
+                f"provenance: found {reprlib.repr(text)}, expected printable texts of at most "
+                f"{MAX_TEXT_LENGTH} "
                 "characters"
             )
     return dict(found)
 
 
-def printable(text: object) -> str:
+def printable_text(text: object) -> str:
     """For an error: without what would steer a terminal, and cut where it is long."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text)[:MAX_MESSAGE])
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text)[:MAX_MESSAGE_LENGTH])

@@ -8,7 +8,7 @@ from importlib import import_module
 import torch
 
 from models.checkpoint import Checkpoint
-from models.checkpoint_metadata import printable
+from models.checkpoint_metadata import printable_text
 from models.errors import InvalidFile
 from models.reenactor import Precision, Reenactor
 from models.spec import ModelSpec
@@ -23,7 +23,7 @@ def load_reenactor(
     """Checkpoints by their role (`ModelSpec.checkpoints`) -> the model, ready to be driven. InvalidFile where
     one is another model's, or its tensors are not those of the net that its metadata describes."""
     for checkpoint in checkpoints.values():
-        model = printable(checkpoint.metadata.get("model"))
+        model = printable_text(checkpoint.metadata.get("model"))
         if model != spec.name:
             raise InvalidFile(f"{checkpoint.name} holds {model}, not {spec.name}; give `--model {model}`")
     module, _, name = spec.inference.partition(":")

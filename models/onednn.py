@@ -21,13 +21,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-LEAST = 2**20  # multiplications below which the call costs more than it saves (measured)
-LEAST_OF_A_HEAD = 2**25  # the same for attention, called head by head: at 2**19 it takes three times as long
-SCORES = 2**19  # of one head at a time, for each thread: 2 MiB, so that they stay near the core
+MIN_LINEAR_SIZE = 2**20  # multiplications below which the call costs more than it saves (measured)
+MIN_ATTENTION_SIZE = (
+    2**25
+)  # the same for attention, called head by head: at 2**19 it takes three times as long
+MAX_ATTENTION_SCORES = 2**19  # of one head at a time, for each thread: 2 MiB, so that they stay near the core
 
 
 @functools.cache
-def supported() -> bool:
+def is_supported() -> bool:
     """Whether this processor and this PyTorch can."""
     return (
         torch.backends.cpu.get_cpu_capability() == "AVX512"
@@ -39,9 +41,9 @@ def supported() -> bool:
 def _serves(x: Tensor, multiplications: int) -> bool:
     return (
         x.device.type == "cpu"
-        and multiplications >= LEAST
+        and multiplications >= MIN_LINEAR_SIZE
         and not torch.compiler.is_compiling()
-        and supported()
+        and is_supported()
         and bool(torch.backends.mkldnn.enabled)
     )
 
@@ -105,7 +107,7 @@ class Linear(nn.Linear):
 # --- attention ----------------------------------------------------------------------------------------------
 def _blocks(q: Tensor, keys: int) -> Iterator[tuple[int, int, slice]]:
     """Sample, head and some queries at a time."""
-    rows = max(16, SCORES * torch.get_num_threads() // keys)
+    rows = max(16, MAX_ATTENTION_SCORES * torch.get_num_threads() // keys)
     for sample in range(q.shape[0]):
         for head in range(q.shape[1]):
             for first in range(0, q.shape[2], rows):
@@ -167,7 +169,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Te
     seen (B,1,1,T) bool: keys that may be attended to; at least one in every sample.
     """
     work = q.shape[2] * k.shape[2] * q.shape[3]  # of a head
-    if q.dtype in (torch.float32, torch.bfloat16) and work >= LEAST_OF_A_HEAD and _serves(q, work):
+    if q.dtype in (torch.float32, torch.bfloat16) and work >= MIN_ATTENTION_SIZE and _serves(q, work):
         hidden = None if seen is None else ~seen[:, 0, 0]
         with torch.autocast("cpu", enabled=False):
             return _Attention.apply(q, k, v, hidden)  # pyright: ignore[reportReturnType]

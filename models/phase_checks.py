@@ -11,11 +11,11 @@ from itertools import takewhile
 
 from msgspec import Struct, field
 
-from models.api import EMA, RELEASED, Phase, Released, Source
+from models.api import EMA_SUFFIX, RELEASED_PREFIX, Phase, ReleasedWeights, WeightsSource
 from models.errors import InvalidSettings
 
 
-class Starts(Struct, frozen=True):
+class PhaseSources(Struct, frozen=True):
     """All that phases of a model can start from."""
 
     model: str
@@ -23,58 +23,58 @@ class Starts(Struct, frozen=True):
     """Of the run, in order; null = dropped."""
     parts: Mapping[str, Sequence[str]]
     """Of the net of each phase, and so what it brings to a later one."""
-    released: Mapping[str, Released]
+    released: Mapping[str, ReleasedWeights]
     others: Mapping[str, Mapping[str, Collection[str]]] = field(default_factory=dict)
     """The other models of the run -> their phases -> the parts that its checkpoint holds."""
 
-    def parts_of(self, source: Source) -> set[str]:
+    def parts_of(self, source: WeightsSource) -> set[str]:
         """Parts that a source holds, running means among them."""
         if source.released is not None:
             return set(self.released[source.released].parts)
         if source.model is not None:
             return set(self.others[source.model][source.phase or ""])
         phase = self.phases[source.phase or ""]
-        means = {f"{part}{EMA}" for part in phase.ema_parts} if phase else set()
+        means = {f"{part}{EMA_SUFFIX}" for part in phase.ema_parts} if phase else set()
         return means.union(self.parts[source.phase or ""])
 
-    def has(self, source: Source, phase: Phase) -> bool:
+    def has_source(self, source: WeightsSource, phase: Phase) -> bool:
         """Whether the source is there for a phase: released, or trained before it."""
         if source.released is not None:
             return source.released in self.released
         if source.model is not None:
             return source.phase in self.others.get(source.model, {})
-        return source.phase in self.earlier(phase)
+        return source.phase in self.earlier_phases(phase)
 
     @property
     def checkpoints(self) -> dict[str, set[str]]:
         """The phases that are trained -> the parts that their checkpoints hold."""
         names = [name for name, phase in self.phases.items() if phase is not None]
-        return {name: self.parts_of(Source(name, None, None)) for name in names}
+        return {name: self.parts_of(WeightsSource(name, None, None)) for name in names}
 
-    def earlier(self, phase: Phase) -> dict[str, Phase]:
+    def earlier_phases(self, phase: Phase) -> dict[str, Phase]:
         names = takewhile(lambda name: name != phase.name, self.phases)
         return {name: found for name in names if (found := self.phases[name])}
 
 
-def check(phase: Phase, starts: Starts) -> None:
+def check_phase(phase: Phase, starts: PhaseSources) -> None:
     """Raises InvalidSettings, which says what to change and what to run, where a source is not there, a part
     of the net does not exist, or neither learns nor is brought, or an optimizer is to go on for parts that
     have not learnt."""
     node, path = f"train.{starts.model}.{phase.name}", f"{starts.model}.phases.{phase.name}"
     own = starts.parts[phase.name]
-    for reads, sources in (("starts from", phase.sources), ("uses", phase.used)):
+    for reads, sources in (("starts from", phase.init_sources), ("uses", phase.used_checkpoints)):
         for source in sources.values():
-            if not starts.has(source, phase):
+            if not starts.has_source(source, phase):
                 why = _absent_model(source, starts) if source.model else _absent(source.name, phase, starts)
                 raise InvalidSettings(f"{node} {reads} {source.text!r}, {why}")
     if unknown := sorted(set(phase.trainable) - set(own)):
         raise InvalidSettings(f"{node} trains {unknown}, but the parts of its net are {sorted(own)}")
     available: set[str] = set()
-    for part, source in phase.sources.items():
+    for part, source in phase.init_sources.items():
         there = starts.parts_of(source)
         if not part:
             available |= there
-        elif part not in (*own, *(f"{one}{EMA}" for one in phase.ema_parts)):
+        elif part not in (*own, *(f"{one}{EMA_SUFFIX}" for one in phase.ema_parts)):
             raise InvalidSettings(f"{path}.init names {part}, but the parts of its net are {sorted(own)}")
         elif (wanted := source.part or part) not in there:
             raise InvalidSettings(
@@ -85,13 +85,13 @@ def check(phase: Phase, starts: Starts) -> None:
             available.add(part)
     if missing := set(own) - set(phase.trainable) - available:
         _refuse_missing(phase, starts, missing)
-    for source in phase.sources.values():
+    for source in phase.init_sources.values():
         if source.phase and not source.model and phase.resume_optimizers:
             _check_resumed(phase, starts, source.phase)
 
 
-def _absent(text: str, phase: Phase, starts: Starts) -> str:
-    there = _listed(starts.model, starts.earlier(phase), starts.released) or "nothing"
+def _absent(text: str, phase: Phase, starts: PhaseSources) -> str:
+    there = _listed(starts.model, starts.earlier_phases(phase), starts.released) or "nothing"
     if starts.phases.get(text):
         return f"which is not trained before it; before it there is {there}"
     if text in starts.others and text not in starts.phases:
@@ -104,7 +104,7 @@ def _absent(text: str, phase: Phase, starts: Starts) -> str:
     return f"which this run does not have{off}; it has {there}"
 
 
-def _absent_model(source: Source, starts: Starts) -> str:
+def _absent_model(source: WeightsSource, starts: PhaseSources) -> str:
     model = source.model or ""
     if model == starts.model:
         return f"its own model's; write {source.text.removeprefix(f'{model}.')}"
@@ -116,11 +116,11 @@ def _absent_model(source: Source, starts: Starts) -> str:
     return f"but the models of this run are {known}; add {model} to models{part}"
 
 
-def _refuse_missing(phase: Phase, starts: Starts, missing: set[str]) -> None:
+def _refuse_missing(phase: Phase, starts: PhaseSources, missing: set[str]) -> None:
     model, path = starts.model, f"{starts.model}.phases.{phase.name}"
-    phases = [one for one in starts.earlier(phase) if missing <= set(starts.parts[one])]
+    phases = [one for one in starts.earlier_phases(phase) if missing <= set(starts.parts[one])]
     these = [one for one, file in starts.released.items() if missing <= set(file.parts)]
-    names = ", ".join(dict.fromkeys(source.name for source in phase.sources.values()))
+    names = ", ".join(dict.fromkeys(source.name for source in phase.init_sources.values()))
     origin = f"{names}, which does not bring it" if names else "nothing"
     there = _listed(model, phases, these)
     update = next(iter(phase.active_updates))
@@ -130,14 +130,14 @@ def _refuse_missing(phase: Phase, starts: Starts, missing: set[str]) -> None:
     )
 
 
-def _check_resumed(phase: Phase, starts: Starts, start: str) -> None:
+def _check_resumed(phase: Phase, starts: PhaseSources, start: str) -> None:
     """The parts of the first update have learnt in the phase before; other sides may be new."""
     model, path, before = starts.model, f"{starts.model}.phases.{phase.name}", starts.phases[start]
-    sourced = set(phase.sources) if "" not in phase.sources else set(phase.trainable)
-    first = set(next(iter(phase.active_updates.values())).scales) & sourced
+    sourced = set(phase.init_sources) if "" not in phase.init_sources else set(phase.trainable)
+    first = set(next(iter(phase.active_updates.values())).learning_rate_scales) & sourced
     if before is None or not (anew := first - set(before.trainable)):
         return
-    learnt = [one for one, it in starts.earlier(phase).items() if first <= set(it.trainable)]
+    learnt = [one for one, it in starts.earlier_phases(phase).items() if first <= set(it.trainable)]
     there = _listed(model, learnt, ())
     raise InvalidSettings(
         f"train.{model}.{phase.name} resumes the optimizers of train.{model}.{start}, which does not train "
@@ -148,7 +148,7 @@ def _check_resumed(phase: Phase, starts: Starts, start: str) -> None:
 
 def _listed(model: str, phases: Iterable[str], released: Iterable[str]) -> str:
     trained = [f"{phase} ({_made(model, phase)})" for phase in phases]
-    return ", ".join([*trained, *(f"{RELEASED}{one}" for one in released)])
+    return ", ".join([*trained, *(f"{RELEASED_PREFIX}{one}" for one in released)])
 
 
 def _made(model: str, phase: str) -> str:

@@ -14,10 +14,10 @@ Precision = Literal["fp32", "bf16"]
 
 def best_precision(device: torch.device) -> Precision:
     """What suits the device where nothing else is asked for: bf16 on a GPU that has it."""
-    return "bf16" if device.type == "cuda" and has_bf16(device) else "fp32"
+    return "bf16" if device.type == "cuda" and supports_bf16(device) else "fp32"
 
 
-def has_bf16(device: torch.device) -> bool:
+def supports_bf16(device: torch.device) -> bool:
     """Whether the device multiplies matrices in bfloat16 itself; where it is emulated, float32 is faster."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -27,16 +27,16 @@ def has_bf16(device: torch.device) -> bool:
     return False
 
 
-INSTEAD = "ask for fp32 (`--set MODEL.precision=fp32`, of animate `--precision fp32`)"
+FP32_HINT = "ask for fp32 (`--set MODEL.precision=fp32`, of animate `--precision fp32`)"
 
 
-def check_precision(precision: str, device: torch.device, instead: str = INSTEAD) -> None:
+def check_precision(precision: str, device: torch.device, instead: str = FP32_HINT) -> None:
     """Raises InvalidSettings where the device cannot compute so, for then another number would come out than
     was asked for. instead: what the user may do.
     """
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"precision {precision!r}: expected fp32 or bf16")
-    if precision == "bf16" and not has_bf16(device):
+    if precision == "bf16" and not supports_bf16(device):
         raise InvalidSettings(
             f"precision bf16: this machine's {device.type} does not multiply in bfloat16; {instead}"
         )

@@ -13,38 +13,38 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from models.perception.interfaces import FeatureNet
 
-NOT_USED = "not used"
+UNUSED_PART = "not used"
 AS_PUBLISHED = ""
 """Nothing is printed; the loop remembers it, since a later phase may do without."""
-RELEASED = "from "
+RELEASED_PREFIX = "from "
 """How provenance of released weights begin."""
 
 
-def of_loss_net(net: FeatureNet | None) -> str:
+def loss_net_provenance(net: FeatureNet | None) -> str:
     """The provenance of the frozen net of a phase's losses; None = it has none."""
     if net is None:
-        return NOT_USED
+        return UNUSED_PART
     return "random" if net.name.endswith("_random") else AS_PUBLISHED
 
 
-def describe(provenance: Mapping[str, str]) -> str:
+def describe_provenance(provenance: Mapping[str, str]) -> str:
     """In one line: "kp_detector distilled, vgg19 random"."""
     return ", ".join(f"{part} {what}" for part, what in sorted(provenance.items()))
 
 
-def combine(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
+def combine_provenance(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
     """The provenance of a phase that starts from another. A part counts as used where either of them used it,
     and what was not as published in either stays named; of two such, the later one.
     """
-    rank = {NOT_USED: 0, AS_PUBLISHED: 1}
+    rank = {UNUSED_PART: 0, AS_PUBLISHED: 1}
     later = {
-        part: max(what, before.get(part, NOT_USED), key=lambda one: rank.get(one, 2))
+        part: max(what, before.get(part, UNUSED_PART), key=lambda one: rank.get(one, 2))
         for part, what in now.items()
     }
     return {**before, **later}
 
 
-def after_training(
+def provenance_after_training(
     provenance: Mapping[str, str], parts: Iterable[str], trainable: Iterable[str]
 ) -> dict[str, str]:
     """The provenance of the weights that a phase starts from, once it has trained: those released are
@@ -55,12 +55,12 @@ def after_training(
     own = set(parts) & set(provenance)
     moved = set(trainable) if set(trainable) <= own else {*trainable, *(set(provenance) - set(parts))}
     return {
-        part: f"fine-tuned {what}" if part in moved and what.startswith(RELEASED) else what
+        part: f"fine-tuned {what}" if part in moved and what.startswith(RELEASED_PREFIX) else what
         for part, what in provenance.items()
     }
 
 
-def to_metadata(provenance: Mapping[str, str]) -> dict[str, Any]:
+def provenance_to_metadata(provenance: Mapping[str, str]) -> dict[str, Any]:
     """Of a checkpoint: `provenance`, for people, and `as_published`, which a later phase must know."""
     return {
         "provenance": {part: what for part, what in provenance.items() if what != AS_PUBLISHED},
@@ -68,6 +68,6 @@ def to_metadata(provenance: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def from_metadata(about: Mapping[str, Any]) -> dict[str, str]:
-    """The inverse of `to_metadata`."""
+def provenance_from_metadata(about: Mapping[str, Any]) -> dict[str, str]:
+    """The inverse of `provenance_to_metadata`."""
     return about["provenance"] | dict.fromkeys(about.get("as_published", ()), AS_PUBLISHED)

@@ -32,7 +32,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 MotionMode = Literal["absolute", "relative"]
 ANGLES = ("pitch", "yaw", "roll")
 """Degrees, all 0 for a head that looks at the camera; signs as in models/perception/head/pose.py."""
-MOST_LOST = 0.5
+MAX_MISSING_SHARE = 0.5
 """Share of the driving frames without a face, or without one that can be read, beyond which there is nothing
 to drive with."""
 
@@ -72,7 +72,7 @@ class ClipFrames:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Edit:
+class MotionEdit:
     """What is changed of the motion before it is rendered, the same in every frame, in this order."""
 
     frontal: bool = False
@@ -111,7 +111,7 @@ class Edit:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Transfer:
+class MotionTransfer:
     """How the driving person's motion becomes the source's."""
 
     motion: MotionMode = "absolute"
@@ -119,7 +119,7 @@ class Transfer:
     place: since a first frame, or of the whole video's mean, as the model does it."""
     adapt_scale: bool = False
     """relative: changes are scaled by the size of the source's face over that of the driving face."""
-    edit: Edit = field(default_factory=Edit)
+    edit: MotionEdit = field(default_factory=MotionEdit)
 
     def __post_init__(self) -> None:
         if self.motion not in ("absolute", "relative"):
@@ -130,7 +130,7 @@ class Transfer:
             )
 
 
-ABSOLUTE = Transfer()
+ABSOLUTE_TRANSFER = MotionTransfer()
 """Pose and place of the driving head, unchanged."""
 
 
@@ -162,7 +162,7 @@ class Reenactor(Protocol):
     """Whether `transfer` must be given the motion of the whole video, before its first frame is rendered.
     Frames without a face then stay in it; `notes` tell what stands for them."""
     default_motion: MotionMode
-    """`Transfer.motion` where the user says nothing."""
+    """`MotionTransfer.motion` where the user says nothing."""
     notes: list[str]
     """What `transfer` had to mend, for people; grows."""
 
@@ -170,7 +170,7 @@ class Reenactor(Protocol):
         """Called once, before anything else, with the nets of `nets`, by name."""
         ...
 
-    def check(self, how: Transfer) -> None:
+    def check_transfer(self, how: MotionTransfer) -> None:
         """Raises InvalidSettings, which says why, where the model cannot transfer motion this way."""
         ...
 
@@ -185,15 +185,15 @@ class Reenactor(Protocol):
         ...
 
     @abstractmethod
-    def scene(self, sources: FaceFrames) -> Any:
+    def encode_sources(self, sources: FaceFrames) -> Any:
         """All that rendering needs of one or more source pictures, computed once. Raises InvalidSettings or
         InvalidFile where it cannot make anything of one."""
         ...
 
     @abstractmethod
-    def motion(self, driving: FaceFrames) -> Motion: ...
+    def extract_motion(self, driving: FaceFrames) -> Motion: ...
 
-    def transfer(self, scene: Any, driving: Motion, first: Motion, how: Transfer) -> Motion:
+    def transfer_motion(self, scene: Any, driving: Motion, first: Motion, how: MotionTransfer) -> Motion:
         """driving (T frames), first (one frame: where relative motion starts) -> motion to render (T).
         Raises InvalidFile where the motion cannot be told."""
         ...
@@ -203,7 +203,9 @@ class Reenactor(Protocol):
         """-> (T,I,I,3) float32 in [0,1]"""
         ...
 
-    def drive(self, source: ClipFrames, driving: ClipFrames, transfer: Transfer = ABSOLUTE) -> np.ndarray:
+    def drive(
+        self, source: ClipFrames, driving: ClipFrames, transfer: MotionTransfer = ABSOLUTE_TRANSFER
+    ) -> np.ndarray:
         """Any pair of stored clips, or a clip and itself -> (T,I,I,3) float32 in [0,1]. Besides frames it
         reads the fields of `ModelSpec.driving_reads`, of both clips. Raises InvalidSettings for more sources
         than `ModelSpec.max_sources`."""
@@ -215,7 +217,7 @@ class Reenactor(Protocol):
         ...
 
 
-class FrameDriven(Reenactor):
+class FrameDrivenReenactor(Reenactor):
     """Base of a `Reenactor` that is driven by frames alone and renders each of them by itself. It hears
     nothing, looks through no net but its own, and has no coefficients that could be edited; a subclass that
     can do more overrides `check`, and `transfer` for relative motion."""
@@ -230,7 +232,7 @@ class FrameDriven(Reenactor):
     def set_nets(self, nets: Mapping[str, Any]) -> None:
         """It has no use for any."""
 
-    def check(self, how: Transfer) -> None:
+    def check_transfer(self, how: MotionTransfer) -> None:
         """InvalidSettings: it neither edits nor transfers relative motion."""
         if wanted := [*how.edit.changes, *["relative motion"] * (how.motion == "relative")]:
             raise InvalidSettings(f"{', '.join(wanted)}: this model renders the driving motion unchanged")
@@ -243,12 +245,14 @@ class FrameDriven(Reenactor):
         """InvalidSettings: nobody can state its motion in numbers."""
         raise InvalidSettings("this model is driven by a video or a picture, not by numbers")
 
-    def transfer(self, scene: Any, driving: Motion, first: Motion, how: Transfer) -> Motion:
+    def transfer_motion(self, scene: Any, driving: Motion, first: Motion, how: MotionTransfer) -> Motion:
         """Absolute motion only."""
-        self.check(how)
+        self.check_transfer(how)
         return driving
 
-    def drive(self, source: ClipFrames, driving: ClipFrames, transfer: Transfer = ABSOLUTE) -> np.ndarray:
+    def drive(
+        self, source: ClipFrames, driving: ClipFrames, transfer: MotionTransfer = ABSOLUTE_TRANSFER
+    ) -> np.ndarray:
         """Reads the clips' frames alone. Relative motion starts at the first driving frame."""
         import numpy as np
 
@@ -256,11 +260,11 @@ class FrameDriven(Reenactor):
             frames = clip.images()
             return FaceFrames(frames=frames, boxes=np.full((len(frames), 4), np.nan, np.float32))
 
-        scene, first, parts = self.scene(faces(source)), None, []
+        scene, first, parts = self.encode_sources(faces(source)), None, []
         for start in range(0, len(driving), self.batch):
-            motion = self.motion(faces(driving[start : start + self.batch]))
+            motion = self.extract_motion(faces(driving[start : start + self.batch]))
             first = first or {name: values[:1] for name, values in motion.items()}
-            parts.append(self.render(scene, self.transfer(scene, motion, first, transfer)))
+            parts.append(self.render(scene, self.transfer_motion(scene, motion, first, transfer)))
         return np.concatenate(parts)
 
     def visualize(self, source: ClipFrames, driving: ClipFrames) -> dict[str, np.ndarray]:

@@ -13,13 +13,13 @@ from typing import Any, Literal
 from msgspec import Struct, field
 
 from models import MODELS
-from models.api import Phase, Released
+from models.api import Phase, ReleasedWeights
 from models.errors import InvalidSettings
 from models.model_config import ModelConfig
 
-Reads = Mapping[str, tuple[str, ...]]
+FamilyFields = Mapping[str, tuple[str, ...]]
 """Family -> the fields read from it (storage/shards.py)."""
-LAST = ""
+LAST_PHASE = ""
 """In `ModelSpec.checkpoints`: the last phase that the run trains."""
 RECORDINGS = "recordings"
 """The table whose rows are the units of the families of a corpus, and of a node that names no other."""
@@ -99,7 +99,7 @@ class KeyedNode(Struct, frozen=True, kw_only=True):
     `nets` and `uses`; `config`: the model's section, of which only `settings` can be read."""
     units: str = RECORDINGS
     """The table whose rows are its units: the recordings of a corpus, or one of `ModelSpec.unit_tables`."""
-    reads: Reads
+    reads: FamilyFields
     """Of families with the same units, and under the name of its table the columns of its row. A node of
     pairs reads families of the corpus too."""
     writes: tuple[str, ...]
@@ -134,7 +134,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
     parts: Callable[[Any, Phase], tuple[str, ...]]
     """(config, phase) -> the parts of the net that the phase's task builds, and so what its checkpoint
     holds."""
-    reads: Callable[[Any, Phase], Reads]
+    reads: Callable[[Any, Phase], FamilyFields]
     """(config, phase) -> the families and fields that this phase reads, and no others."""
     nodes: Callable[[Any], Mapping[str, KeyedNode]] = lambda _: {}
     """config -> keyed nodes of its own by name, which phases, driving and later ones of them read as families
@@ -147,15 +147,15 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
     """Paths in the config that `nets` depends on besides; in the key of phases that have nets."""
     extra_sections: Callable[[Any], tuple[str, ...]] = lambda _: ()
     """config -> sections of the run, such as "speech", whose settings the tasks are built from too."""
-    released: Mapping[str, Released] = field(default_factory=dict)
+    released: Mapping[str, ReleasedWeights] = field(default_factory=dict)
     """Weights by the id that `Phase.init: weights.<id>` and `animate --weights <id>` name."""
     inference: str
     """"module:class" of a `models.reenactor.Reenactor`, which `models.loading.load_reenactor` loads."""
     inference_nets: Callable[[Any], tuple[str, ...]] = lambda _: ()
     """config -> names in models.perception.NETS of the nets that the reenactor uses."""
-    driving_reads: Callable[[Any], Reads]
+    driving_reads: Callable[[Any], FamilyFields]
     """config -> the families and fields that the reenactor reads of a clip that drives it."""
-    checkpoints: Mapping[str, str] = field(default_factory=lambda: {"renderer": LAST})
+    checkpoints: Mapping[str, str] = field(default_factory=lambda: {"renderer": LAST_PHASE})
     """Role of a checkpoint in inference -> the phase that trains it, or LAST."""
     max_sources: int | None = None
     """Most source pictures that the reenactor takes; None = any number."""
@@ -171,7 +171,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
             if phase not in self.phases:
                 raise self._error(f"tasks has {phase!r}, which is no phase; known: {', '.join(self.phases)}")
         for role, phase in self.checkpoints.items():
-            if phase not in (LAST, *self.phases):
+            if phase not in (LAST_PHASE, *self.phases):
                 known = ", ".join(self.phases)
                 raise self._error(
                     f"checkpoints takes {role!r} from {phase!r}, which is no phase; known: {known}"
@@ -225,7 +225,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
                     "reads, or leave them out"
                 )
 
-    def tables(self, config: Any, phase: Phase) -> dict[str, Reads]:
+    def tables(self, config: Any, phase: Phase) -> dict[str, FamilyFields]:
         """The tables of a phase, as its task samples from them -> the families that are joined in each.
         Raises InvalidSettings for a table of what no phase reads, or of two values by one name."""
         reads, named = self.reads(config, phase), self.tasks[phase.name].tables
@@ -263,7 +263,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
             found[name] = next(iter(units.values()))
         return found
 
-    def families(self, config: Any, reads: Iterable[str]) -> tuple[str, ...]:
+    def required_families(self, config: Any, reads: Iterable[str]) -> tuple[str, ...]:
         """These families, and those that the model's own nodes among them are made from."""
         found, own = dict.fromkeys(self._with_tables(reads)), self.nodes(config)
         for name in reversed(list(own)):  # a node reads those before it

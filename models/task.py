@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from models.api import EMA
+from models.api import EMA_SUFFIX
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,7 +44,7 @@ class Table(Protocol):
     @property
     def keys(self) -> Sequence[str]: ...
 
-    def pick(self, rng: np.random.Generator) -> Clip:
+    def pick_clip(self, rng: np.random.Generator) -> Clip:
         """The row of this sample's turn: each pass over the identities is in a fresh random order; `rng`
         chooses among the rows of the identity. Rows without identities, such as those of seeds, each have
         their own turn; a second row for the same sample is any other of `keys`.
@@ -83,7 +83,7 @@ class ValidationOutput:
     scores: dict[str, float] = field(default_factory=dict)
     """Figures that only the model can know; means over the batch."""
     states: dict[str, Tensor] = field(default_factory=dict)
-    """Sums over the batch, which are added over all batches and given to `Task.validation_figures`."""
+    """Sums over the batch, which are added over all batches and given to `Task.validation_metrics`."""
     source: np.ndarray | None = None
     """(B,H,W,3) what copying the source would give; None where the task renders no images."""
     driving: np.ndarray | None = None
@@ -94,7 +94,7 @@ class ValidationOutput:
 
 class Task(Protocol):
     """One kind of training step of one model. Built in every worker; holds the net, and the state it
-    declares. A task without state of its own inherits the methods of `Stateless`."""
+    declares. A task without state of its own inherits the methods of `StatelessTask`."""
 
     net: nn.Module
     """`Update.parts` names its children."""
@@ -105,7 +105,7 @@ class Task(Protocol):
         cannot serve (no landmarks in its frames), take another."""
         ...
 
-    def use(self, nets: Mapping[str, Any]) -> None:
+    def set_nets(self, nets: Mapping[str, Any]) -> None:
         """Called once, with the perception nets of this phase (models/perception) on the training device, and
         under the names of `Phase.uses` with {name: tensor} of those checkpoints.
         """
@@ -121,7 +121,7 @@ class Task(Protocol):
         """What validation measures and shows, over samples drawn with training=False."""
         ...
 
-    def validation_figures(self, states: Mapping[str, Tensor]) -> dict[str, float]:
+    def validation_metrics(self, states: Mapping[str, Tensor]) -> dict[str, float]:
         """Figures of all `ValidationOutput.states`, summed: a Frechet distance, say."""
         ...
 
@@ -149,10 +149,10 @@ class Task(Protocol):
         ...
 
 
-class Stateless:
+class StatelessTask:
     """The methods of a task whose steps depend on batch and weights alone, all of them its own."""
 
-    def use(self, nets: Mapping[str, Any]) -> None:
+    def set_nets(self, nets: Mapping[str, Any]) -> None:
         """No other net takes part."""
 
     def provenance(self) -> dict[str, str]:
@@ -168,7 +168,7 @@ class Stateless:
     def update_state(self, step: int, update: str, records: Sequence[Mapping[str, Tensor]]) -> None:
         """Nothing is recorded."""
 
-    def validation_figures(self, states: Mapping[str, Tensor]) -> dict[str, float]:
+    def validation_metrics(self, states: Mapping[str, Tensor]) -> dict[str, float]:
         return {}
 
 
@@ -176,10 +176,10 @@ def inference_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Of a published checkpoint, the tensors to infer with: running means in place of the parts that have
     one."""
     parts = {name.partition(".")[0] for name in tensors}
-    raw = {part.removesuffix(EMA) for part in parts if part.endswith(EMA)}
+    raw = {part.removesuffix(EMA_SUFFIX) for part in parts if part.endswith(EMA_SUFFIX)}
     found = {}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
         if part not in raw:
-            found[f"{part.removesuffix(EMA)}.{rest}" if part.endswith(EMA) else name] = tensor
+            found[f"{part.removesuffix(EMA_SUFFIX)}.{rest}" if part.endswith(EMA_SUFFIX) else name] = tensor
     return found

@@ -25,7 +25,7 @@ from msgspec import Struct, defstruct, field
 from models import MODELS
 from models.spec import ModelSpec, load_spec
 from pipelines.cluster.runtime import RuntimeConfig
-from pipelines.engine.keys import canonical, leaves
+from pipelines.engine.keys import flatten_leaves, to_canonical
 from pipelines.errors import UserError
 from pipelines.eval.config import EvalConfig, ReportConfig
 from pipelines.preprocess.clips_config import ClipsConfig, ViewConfig, default_views
@@ -35,32 +35,32 @@ from pipelines.preprocess.keypoints import KeypointsConfig
 from pipelines.preprocess.recordings import DataConfig
 from pipelines.preprocess.speech import SpeechConfig
 from pipelines.runs import snapshot
-from pipelines.runs.old_settings import renamed_to, retired_to
+from pipelines.runs.old_settings import current_name_of, replacement_of
 from pipelines.runs.setting_values import (
-    Loader,
     SettingError,
-    convert,
-    expand_homes,
-    from_text,
+    UniqueKeyLoader,
+    convert_settings,
+    expand_home_paths,
     is_settings,
-    names_of,
-    type_of,
+    parse_setting,
+    setting_names,
+    setting_type,
 )
 from storage.uris import absolute_uri
 
-CONFIGS = snapshot.checkout() / "configs"
+CONFIGS_FOLDER = snapshot.checkout_folder() / "configs"
 
 
 class ConfigError(UserError):
     """A run file, fragment or --set that cannot be used; one line, for the user."""
 
 
-MAIN = "main"
+MAIN_INSTANCE = "main"
 """The instance of a stage, and the corpus, that is there without being named."""
 
 
-class Config(Struct, frozen=True, kw_only=True):
-    """A run. `load` adds a section for each model, and for each further instance of one.
+class RunConfig(Struct, frozen=True, kw_only=True):
+    """A run. `load_config` adds a section for each model, and for each further instance of one.
 
     Corpora, keypoints, fits, speech and views are maps from an instance's name to its settings. A name is a
     label: the same settings under another name are computed once.
@@ -76,29 +76,29 @@ class Config(Struct, frozen=True, kw_only=True):
     instance of fsrt: the settings of section fsrt, with those changes."""
     also: tuple[str, ...] = ()
     """Instances to compute besides those that the models read: fits.main, keypoints.fan, views.ffhq256."""
-    data: dict[str, DataConfig] = field(default_factory=lambda: {MAIN: DataConfig()})
+    data: dict[str, DataConfig] = field(default_factory=lambda: {MAIN_INSTANCE: DataConfig()})
     download: DownloadConfig = field(default_factory=DownloadConfig)
     clips: ClipsConfig = field(default_factory=ClipsConfig)
-    keypoints: dict[str, KeypointsConfig] = field(default_factory=lambda: {MAIN: KeypointsConfig()})
-    fits: dict[str, Fit3dmmConfig] = field(default_factory=lambda: {MAIN: Fit3dmmConfig()})
-    speech: dict[str, SpeechConfig] = field(default_factory=lambda: {MAIN: SpeechConfig()})
+    keypoints: dict[str, KeypointsConfig] = field(default_factory=lambda: {MAIN_INSTANCE: KeypointsConfig()})
+    fits: dict[str, Fit3dmmConfig] = field(default_factory=lambda: {MAIN_INSTANCE: Fit3dmmConfig()})
+    speech: dict[str, SpeechConfig] = field(default_factory=lambda: {MAIN_INSTANCE: SpeechConfig()})
     views: dict[str, ViewConfig] = field(default_factory=default_views)
     eval: EvalConfig = field(default_factory=EvalConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     def __post_init__(self) -> None:
-        for kind in INSTANCES:
+        for kind in INSTANCE_SECTIONS:
             for name in getattr(self, kind):
                 if not _INSTANCE.fullmatch(name):
                     raise ValueError(f"{kind}.{name}: expected letters, digits and _, a letter first")
 
-    def spec(self, model: str) -> ModelSpec:
+    def model_spec(self, model: str) -> ModelSpec:
         """The spec of a model, by the name of its section."""
         return load_spec(self.model_of[model])
 
 
-INSTANCES = {
+INSTANCE_SECTIONS = {
     "data": DataConfig, "keypoints": KeypointsConfig, "fits": Fit3dmmConfig, "speech": SpeechConfig,
     "views": ViewConfig,
 }  # fmt: skip
@@ -106,32 +106,32 @@ INSTANCES = {
 _INSTANCE = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
-def config_class(model_of: Mapping[str, str]) -> type[Config]:
+def config_class(model_of: Mapping[str, str]) -> type[RunConfig]:
     """Config with a section for each of these models. model_of: section -> name in MODELS."""
     sections = [
         (name, kind := load_spec(model).config, field(default_factory=kind))
         for name, model in model_of.items()
     ]
     names = {"model_of": dict(model_of)}
-    made = defstruct("Config", sections, bases=(Config,), frozen=True, kw_only=True, namespace=names)
-    return cast("type[Config]", made)
+    made = defstruct("RunConfig", sections, bases=(RunConfig,), frozen=True, kw_only=True, namespace=names)
+    return cast("type[RunConfig]", made)
 
 
-class Loaded(Struct, frozen=True):
+class LoadedConfig(Struct, frozen=True):
     """A resolved configuration and where each value that is not a default came from."""
 
-    config: Config
+    config: RunConfig
     origin: Mapping[str, str]
     path: Path
 
 
-def load(path: Path, sets: Iterable[str] = ()) -> Loaded:
+def load_config(path: Path, sets: Iterable[str] = ()) -> LoadedConfig:
     """Read a run file, its fragments and `--set`s. Raises ConfigError naming file, key, found, expected."""
     tree: dict[str, Any] = {}
     origin: dict[str, str] = {}
     run = _read(path)
     for name in _fragments(run, path):
-        fragment = CONFIGS / f"{name}.yaml"
+        fragment = CONFIGS_FOLDER / f"{name}.yaml"
         _merge(tree, _read(fragment), str(_short_path(fragment)), origin)
     _merge(tree, run, str(_short_path(path)), origin)
     typed = [_set(text) for text in sets]
@@ -140,22 +140,22 @@ def load(path: Path, sets: Iterable[str] = ()) -> Loaded:
         for pattern, text in typed:
             for dotted in _each_instance(pattern, tree):
                 origin[dotted] = f"--set {pattern}"
-                _merge(tree, _nested(dotted, from_text(kind, dotted, text)), f"--set {pattern}", origin)
+                _merge(tree, _nested(dotted, parse_setting(kind, dotted, text)), f"--set {pattern}", origin)
         _inherit(tree, kind.model_of)
         _unknown(kind, tree, "", origin, str(_short_path(path)))
-        config = convert(_over(canonical(kind()), expand_homes(tree, kind)), kind)
+        config = convert_settings(_over(to_canonical(kind()), expand_home_paths(tree, kind)), kind)
     except SettingError as error:
         raise ConfigError(f"{_from(error.path, origin, str(_short_path(path)))}: {error}") from None
     _check_models(config, origin, str(_short_path(path)))
-    return Loaded(config, origin, path)
+    return LoadedConfig(config, origin, path)
 
 
 def _each_instance(pattern: str, tree: Mapping[str, Any]) -> list[str]:
     """data.*.limit -> that setting of every instance in the run."""
     section, star, rest = pattern.partition(".*.")
-    if not star or section not in INSTANCES:
+    if not star or section not in INSTANCE_SECTIONS:
         return [pattern]
-    return [f"{section}.{name}.{rest}" for name in tree.get(section) or (MAIN,)]
+    return [f"{section}.{name}.{rest}" for name in tree.get(section) or (MAIN_INSTANCE,)]
 
 
 def _model_sections(tree: Mapping[str, Any], sets: Iterable[tuple[str, str]], file: str) -> dict[str, str]:
@@ -182,7 +182,7 @@ def _inherit(tree: dict[str, Any], model_of: Mapping[str, str]) -> None:
             tree[name] = _over(tree.get(model, {}), own)
 
 
-def _check_models(config: Config, origin: Mapping[str, str], file: str) -> None:
+def _check_models(config: RunConfig, origin: Mapping[str, str], file: str) -> None:
     for name in config.models:
         if name not in config.model_of:
             raise ConfigError(
@@ -194,7 +194,7 @@ def _check_models(config: Config, origin: Mapping[str, str], file: str) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.load(path.read_text(), Loader=Loader)
+        tree = yaml.load(path.read_text(), Loader=UniqueKeyLoader)
     except FileNotFoundError:
         raise ConfigError(f"no config file {path}; {_near_files(path)}") from None
     except (IsADirectoryError, UnicodeDecodeError):
@@ -229,12 +229,16 @@ def _merge(
             _merge(tree[key], value, source, origin, f"{dotted}.")
         else:
             tree[key] = value
-            origin |= {path: source for path in leaves(value, dotted)} if _plain(value) else {dotted: source}
+            origin |= (
+                {path: source for path in flatten_leaves(value, dotted)}
+                if _plain(value)
+                else {dotted: source}
+            )
 
 
 def _plain(value: object) -> bool:
     try:
-        canonical(value)
+        to_canonical(value)
     except (TypeError, ValueError):
         return False
     return True
@@ -269,13 +273,13 @@ def _unknown(kind: Any, tree: Any, prefix: str, origin: Mapping[str, str], file:
         for one in typing.get_args(kind):  # of a union
             _unknown(one, tree, prefix, origin, file)
         return
-    known = names_of(kind)
+    known = setting_names(kind)
     for key, value in tree.items():
         dotted = f"{prefix}{key}"
-        if now := retired_to(dotted):
+        if now := replacement_of(dotted):
             raise ConfigError(f"{_from(dotted, origin, file)}: {dotted} is gone; use {now}")
         if key not in known:
-            if now := renamed_to(prefix, key):
+            if now := current_name_of(prefix, key):
                 raise ConfigError(
                     f"{_from(dotted, origin, file)}: {dotted} is now called {now}; change the name"
                 )
@@ -284,7 +288,7 @@ def _unknown(kind: Any, tree: Any, prefix: str, origin: Mapping[str, str], file:
             raise ConfigError(f"{_from(dotted, origin, file)}: {dotted}: unknown key; {hint}")
         if not isinstance(value, Mapping):
             continue
-        expected = type_of(kind, key)
+        expected = setting_type(kind, key)
         for inner in (expected, *typing.get_args(expected)):
             if typing.get_origin(expected) is dict:
                 for name, one in value.items():
@@ -299,12 +303,12 @@ def _unknown(kind: Any, tree: Any, prefix: str, origin: Mapping[str, str], file:
 def _instance_setting(prefix: str, key: str, value: object) -> str | None:
     """What to write for a setting that stood right under a section which is a map of instances today."""
     section = prefix.rstrip(".")
-    settings = INSTANCES.get(section)
-    if settings is None or key not in names_of(settings):
+    settings = INSTANCE_SECTIONS.get(section)
+    if settings is None or key not in setting_names(settings):
         return None
-    if isinstance(value, Mapping) and not is_settings(type_of(settings, key)):
+    if isinstance(value, Mapping) and not is_settings(setting_type(settings, key)):
         return None  # an instance that happens to be called so
-    return f"{section}.NAME.{key}, as in {section}.{MAIN}.{key}"
+    return f"{section}.NAME.{key}, as in {section}.{MAIN_INSTANCE}.{key}"
 
 
 def _from(dotted: str, origin: Mapping[str, str], file: str) -> str:
@@ -326,12 +330,12 @@ def _short_path(path: Path) -> Path:
 
 
 def _near_files(path: Path) -> str:
-    known = sorted(str(_short_path(p)) for p in CONFIGS.rglob("*.yaml"))
+    known = sorted(str(_short_path(p)) for p in CONFIGS_FOLDER.rglob("*.yaml"))
     near = difflib.get_close_matches(str(path), known, n=1)
     return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
 
 
-def resolved(loaded: Loaded) -> str:
+def config_to_yaml(loaded: LoadedConfig) -> str:
     """The whole tree as YAML, each value that is not a default with where it came from."""
     lines: list[str] = []
 
@@ -346,11 +350,11 @@ def resolved(loaded: Loaded) -> str:
                 came = f"  # {loaded.origin[dotted]}" if dotted in loaded.origin else ""
                 lines.append(f"{'  ' * indent}{key}: {text.strip().removesuffix('...').strip()}{came}")
 
-    show(canonical(loaded.config), 0, "")
+    show(to_canonical(loaded.config), 0, "")
     return "\n".join(lines)
 
 
-def classes(kind: type) -> set[str]:
+def settings_classes(kind: type) -> set[str]:
     """ "module:class" of every class of settings. By the words of the annotations: to evaluate them would
     take a tenth of a plan's time."""
     found = {f"{kind.__module__}:{kind.__qualname__}"}
@@ -359,10 +363,10 @@ def classes(kind: type) -> set[str]:
         for annotation in vars(home).get("__annotations__", {}).values():
             words = re.findall(r"\w+", annotation) if isinstance(annotation, str) else []
             parts = [known[word] for word in words if word in known] or [annotation]
-            found |= set().union(*(classes(part) for part in parts if is_settings(part)))
+            found |= set().union(*(settings_classes(part) for part in parts if is_settings(part)))
     return found
 
 
-def store_uri(config: Config) -> str:
+def store_uri(config: RunConfig) -> str:
     """Absolute: workers run in other folders."""
     return absolute_uri(os.environ.get("REENACT_STORE") or config.runtime.store)

@@ -19,11 +19,11 @@ from typing import Literal
 from models.errors import InvalidFile, InvalidSettings
 from storage.errors import DamagedFile, InvalidInput, StoreError, StoreUnreachable
 
-ROOM = 2**16
+MIN_FREE_BYTES = 2**16
 """Bytes that a disk must take of an output before work for it begins."""
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Full, and read-only: what a disk may become while a file is written."""
-Meaning = Literal["user", "rejected", "transient", "store", "fault"]
+ErrorMeaning = Literal["user", "rejected", "transient", "store", "fault"]
 
 
 class UserError(Exception):
@@ -63,7 +63,7 @@ class CodeError(Exception):
     note is the traceback of the fault itself."""
 
 
-MEANINGS: dict[type[BaseException], Meaning] = {
+MEANINGS: dict[type[BaseException], ErrorMeaning] = {
     UserError: "user",
     InvalidInput: "user",
     InvalidSettings: "user",
@@ -79,7 +79,7 @@ MEANINGS: dict[type[BaseException], Meaning] = {
 """store: ends the run with one line, exit 1; nothing that was published is lost."""
 
 
-def meaning(error: BaseException) -> Meaning:
+def error_meaning(error: BaseException) -> ErrorMeaning:
     """What this error means; "fault" for every class that is not listed."""
     for kind in type(error).__mro__:
         if kind in MEANINGS:
@@ -89,17 +89,17 @@ def meaning(error: BaseException) -> Meaning:
 
 def prefix_error(error: Exception, where: str) -> Exception:
     """The same error with its origin (node, unit) in front of the text; it can be pickled."""
-    if meaning(error) == "rejected":
+    if error_meaning(error) == "rejected":
         return error
     if isinstance(error, Transient):
         return Transient(f"{where}: {error}", error.soon)
-    known = make_portable(error)
+    known = make_picklable(error)
     same = type(known)(f"{where}: {known}")
     same.__dict__.update(known.__dict__)
     return same
 
 
-def write_output(path: Path, data: bytes) -> None:
+def write_output_file(path: Path, data: bytes) -> None:
     """Write a file that the user named; UserError, with the path, where it cannot be written."""
     try:
         path.write_bytes(data)
@@ -108,7 +108,7 @@ def write_output(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def replace_output(path: Path) -> Iterator[Path]:
+def replace_output_file(path: Path) -> Iterator[Path]:
     """A file in the folder of `path`, made now, that takes its name when the block ends well. UserError, with
     the path, where it cannot be made or given that name, or where the disk is full."""
     aside = path.with_name(f".{uuid.uuid4().hex[:8]}.partial{path.suffix.lower()}")
@@ -117,14 +117,14 @@ def replace_output(path: Path) -> Iterator[Path]:
             with suppress(FileNotFoundError):
                 if stat.S_ISDIR(path.stat().st_mode):
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            aside.write_bytes(bytes(ROOM))
+            aside.write_bytes(bytes(MIN_FREE_BYTES))
         except OSError as error:
             raise _unwritable(path, error) from None
         try:
             yield aside
             aside.replace(path)
         except OSError as error:
-            if error.errno not in DISK:
+            if error.errno not in DISK_ERRORS:
                 raise
             raise _unwritable(path, error) from error
     finally:
@@ -136,22 +136,22 @@ def _unwritable(path: Path, error: OSError) -> UserError:
     return UserError(f"cannot write {path}: {error.strerror}; give a file in a folder that is there and open")
 
 
-def make_portable(error: Exception) -> Exception:
+def make_picklable(error: Exception) -> Exception:
     """The same error in a form that can be pickled: a fault becomes a CodeError with its traceback."""
-    if meaning(error) != "fault" or isinstance(error, CodeError):
+    if error_meaning(error) != "fault" or isinstance(error, CodeError):
         return error
     fault = CodeError(f"{type(error).__name__}: {error}")
-    fault.add_note(traceback_of(error))
+    fault.add_note(format_traceback(error))
     return fault
 
 
-def traceback_of(error: BaseException) -> str:
+def format_traceback(error: BaseException) -> str:
     """Where the code failed: in the process that it failed in, where an error brought that along."""
     notes = getattr(error, "__notes__", None)
     return "\n".join(notes) if notes else "".join(traceback.format_exception(error)).rstrip()
 
 
-def first_line(error: BaseException) -> str:
+def error_first_line(error: BaseException) -> str:
     """The first line of an error's text, else its class."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0]

@@ -25,31 +25,38 @@ from msgspec.structs import replace
 
 from models.errors import InvalidSettings
 from models.model_config import ModelConfig
-from models.phase_checks import Starts
-from models.phase_checks import check as check_start
-from models.spec import ModelSpec, Reads, Seeds, setting_paths
-from pipelines.config import Config
+from models.phase_checks import PhaseSources
+from models.phase_checks import check_phase as check_start
+from models.spec import FamilyFields, ModelSpec, Seeds, setting_paths
+from pipelines.config import RunConfig
 from pipelines.dataset import clip_pairs, seed_blocks
-from pipelines.engine.keys import lookup
+from pipelines.engine.keys import lookup_setting
 from pipelines.engine.node import Graph, Read, Use
 from pipelines.errors import UserError
-from pipelines.eval.nodes import add_evaluation
+from pipelines.eval.nodes import add_evaluation_nodes
 from pipelines.preprocess.keypoints import KeypointsConfig
 from pipelines.preprocess.recordings import DataConfig
 from pipelines.preprocess.sources import SOURCE_NETS, SOURCES
-from pipelines.runs.graph_builder import INSTANCES_OF, Run, evaluated, needed, same, training_order
+from pipelines.runs.graph_builder import (
+    STAGE_SECTIONS,
+    GraphBuilder,
+    evaluated_corpora,
+    find_needed_instances,
+    same_paths,
+    training_order,
+)
 from storage.checkpoints import MODEL_FILE
 
-RECORDING = ("identity", "tracks")
-SOURCE = ("source", "uri", "sha256", "seed", "spec")
-TRAINING = tuple(
+RECORDING_FIELDS = ("identity", "tracks")
+SOURCE_FIELDS = ("source", "uri", "sha256", "seed", "spec")
+TRAINING_FUNCTIONS = tuple(
     f"pipelines.train.{entry}"
     for entry in (
         "tables:split_rows",
-        "job:job_of",
+        "job:make_train_job",
         "initial_weights:prepare_weights",
-        "loop:begin",
-        "loop:steps",
+        "loop:begin_training",
+        "loop:run_steps",
         "loop:validate_state",
         "state:publish_weights",
     )
@@ -60,92 +67,96 @@ RESERVED = (
     "features", "score", "report",
 )  # fmt: skip
 """Stages, after which no node of a model may be called."""
-PICTURE_FIGURES = ("pipelines.train.validation_metrics:figures",)
+PICTURE_METRIC_FUNCTIONS = ("pipelines.train.validation_metrics:compute_validation_metrics",)
 """Figures of validation that are for the eye alone, unless a phase chooses its best weights by one."""
 
 
-def build(config: Config) -> Graph:
+def build_graph(config: RunConfig) -> Graph:
     """The graph of a run: the data of each corpus, then the phases of each model, then evaluation."""
-    run = Run(config, Graph(), needed(config))
+    run = GraphBuilder(config, Graph(), find_needed_instances(config))
     for corpus in run.needed:
-        data(run, corpus)
+        add_data(run, corpus)
     for model in config.models:
-        check_model(config.spec(model), model, config)
+        check_model_inputs(config.model_spec(model), model, config)
     trained: dict[str, dict[str, str]] = {}
     for model in training_order(config):
         only_released = getattr(config, model).weights
-        trained[model] = release(run, model) if only_released else train(run, model, trained)
-    add_evaluation(run, {model: checkpoints_of(run, model, phases) for model, phases in trained.items()})
+        trained[model] = (
+            add_released_weights(run, model) if only_released else add_training(run, model, trained)
+        )
+    add_evaluation_nodes(
+        run, {model: checkpoints_of(run, model, phases) for model, phases in trained.items()}
+    )
     return run.graph
 
 
-def data(run: Run, corpus: str) -> None:
+def add_data(run: GraphBuilder, corpus: str) -> None:
     """What every model shares: recordings, clips, and the families aligned with them."""
     config, settings = run.config, run.config.data[corpus]
-    recordings, download = run.at("recordings", corpus), run.at("download", corpus)
+    recordings, download = run.node_name("recordings", corpus), run.node_name("download", corpus)
     # fmt: off
-    run.whole(recordings, "preprocess.recordings:list_recordings", stage="recordings",
+    run.add_whole(recordings, "preprocess.recordings:make_recordings_table", stage="recordings",
               run_at_plan_time=True, table=True, resources={},
-              writes=("id", "split", "span", *RECORDING, *SOURCE),
-              config=data_settings(settings, corpus), section="data", code=(SOURCES[settings.source],),
-              inputs="pipelines.preprocess.recordings:external")
+              writes=("id", "split", "span", *RECORDING_FIELDS, *SOURCE_FIELDS),
+              config=source_settings(settings, corpus), section="data", code=(SOURCES[settings.source],),
+              inputs="pipelines.preprocess.recordings:digest_external_files")
 
     # What only fetches files must not depend on the renderer. Nor on a version of yt-dlp, ffmpeg or av: a
     # corpus is not fetched again for them, and a video that was fetched once stays what it was.
     rendered, cut = settings.source == "synthetic", config.download.sections == "exact"
     pictures = settings.source == "pictures"
     encodes = rendered or cut or pictures or settings.source == "celebv"
-    function = "download" if rendered else "open_picture" if pictures else "fetch"
-    run.keyed("download", corpus, f"download:{function}", pack="unit",
-              reads={"recordings": Read(recordings, (*SOURCE, "span") if cut else SOURCE)},
+    function = "download_or_render" if rendered else "convert_picture" if pictures else "download_video"
+    run.add_stage("download", corpus, f"download:{function}", pack="unit",
+              reads={"recordings": Read(recordings, (*SOURCE_FIELDS, "span") if cut else SOURCE_FIELDS)},
               writes=("video", "probe", "truth"),
-              config={"sound": f"data.{corpus}.sound"} | same(*download_settings(config)), section="",
+              config={"sound": f"data.{corpus}.sound"} | same_paths(*download_settings(config)), section="",
               nets=SOURCE_NETS.get(settings.source, ()),
               cpu=1 if rendered else 0.25,  # fetching is waiting: runtime.pools may ask for more than cores
               packages=("av", *("scipy",) * rendered, *("pillow",) * pictures) if encodes else (),
               tools=("ffmpeg",) if encodes else ())
 
-    run.keyed("clips", corpus, "clips:cut_clips",
-              reads={"recordings": Read(recordings, (*RECORDING, "span")),
+    run.add_stage("clips", corpus, "clips:cut_clips",
+              reads={"recordings": Read(recordings, (*RECORDING_FIELDS, "span")),
                      "download": Read(download, ("video", "probe"))},
               writes=("frames", "sound", "boxes", "crop", "clip"),
               config=("clips",), nets=config.clips.nets, packages=("av", "pillow"), tools=("ffmpeg",))
 
     # fmt: on
-    families(run, corpus)
-    corpus_page(run, corpus)
+    add_families(run, corpus)
+    add_corpus_page(run, corpus)
 
 
-def families(run: Run, corpus: str) -> None:
+def add_families(run: GraphBuilder, corpus: str) -> None:
     """What is computed from the clips of a corpus: of each stage the instances that are read."""
     config = run.config
-    download, clips = run.at("download", corpus), run.at("clips", corpus)
+    download, clips = run.node_name("download", corpus), run.node_name("clips", corpus)
     # fmt: off
     for name in run.instances("keypoints", corpus):
         keypoints: KeypointsConfig = config.keypoints[name]
-        run.keyed("keypoints", corpus, "keypoints:find_keypoints", instance=name,
+        run.add_stage("keypoints", corpus, "keypoints:find_keypoints", instance=name,
                   reads={"clips": Read(clips, keypoints.reads)}, writes=keypoints.writes,
                   nets=keypoints.nets, packages=("scipy",))
 
     for name in run.instances("fit3dmm", corpus):
         fit = config.fits[name]
-        points = run.at(f"keypoints.{fit.keypoints}", corpus)
-        run.keyed("fit3dmm", corpus, "fit3dmm:fit_clips", instance=name,
+        points = run.node_name(f"keypoints.{fit.keypoints}", corpus)
+        run.add_stage("fit3dmm", corpus, "fit3dmm:fit_clips", instance=name,
                   reads={role: Read(points if role == "keypoints" else clips, tuple(fields))
                          for role, fields in fit.reads.items()},
                   writes=fit.writes, nets=fit.nets)
 
     for name in run.instances("speech", corpus):
         net = config.speech[name].net
-        run.keyed("speech", corpus, "speech:encode_speech", instance=name,
+        run.add_stage("speech", corpus, "speech:encode_speech", instance=name,
                   reads={"clips": Read(clips, ("sound", "clip"))}, writes=("speech",),
                   nets=(net,) if net else (), packages=() if net else ("scipy",),
-                  inputs="pipelines.preprocess.speech:external")
+                  inputs="pipelines.preprocess.speech:digest_external_files")
 
     for name in run.instances("views", corpus):
         view = config.views[name]
-        landmarks = {"keypoints": Read(run.at(f"keypoints.{view.keypoints}", corpus), ("landmarks",))}
-        run.keyed("views", corpus, f"views:cut_{view.recipe}", instance=name, kind=view.recipe,
+        landmarks = {"keypoints": Read(run.node_name(f"keypoints.{view.keypoints}", corpus), ("landmarks",))}
+        run.add_stage("views", corpus, f"views:cut_{view.recipe}", instance=name, kind=view.recipe,
                   reads={"download": Read(download, ("video", "probe")),
                          "clips": Read(clips, ("crop", "clip")),
                          **(landmarks if view.recipe == "ffhq256" else {})},
@@ -156,26 +167,26 @@ def families(run: Run, corpus: str) -> None:
     # fmt: on
 
 
-def corpus_page(run: Run, corpus: str) -> None:
+def add_corpus_page(run: GraphBuilder, corpus: str) -> None:
     """A page about the data, with the first instance of each stage."""
     # fmt: off
     fields = {"keypoints": ("landmarks",), "fit3dmm": ("angles", "fit_error", "exp_coeffs"),
              "speech": ("speech",)}
     first = {stage: next(iter(run.instances(stage, corpus)), None) for stage in fields}
-    run.whole(run.at("corpus", corpus), "corpus.node:corpus", stage="corpus",
-              reads={"recordings": Read(run.at("recordings", corpus), ("id", "split")),
-                     "download": Read(run.at("download", corpus), ("probe",)),
-                     "clips": Read(run.at("clips", corpus), ("frames", "clip", "crop")),
-                     **{stage: Read(run.at(f"{stage}.{name}", corpus), fields[stage])
+    run.add_whole(run.node_name("corpus", corpus), "corpus.page_node:make_corpus_page", stage="corpus",
+              reads={"recordings": Read(run.node_name("recordings", corpus), ("id", "split")),
+                     "download": Read(run.node_name("download", corpus), ("probe",)),
+                     "clips": Read(run.node_name("clips", corpus), ("frames", "clip", "crop")),
+                     **{stage: Read(run.node_name(f"{stage}.{name}", corpus), fields[stage])
                         for stage, name in first.items() if name}},
               writes=("page",))
     # fmt: on
 
 
-def train(run: Run, model: str, others: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+def add_training(run: GraphBuilder, model: str, others: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """One node a phase, each starting from the checkpoint of an earlier one, or of another model's; returns
     phase -> its node. others: model -> phase -> the node of its checkpoint."""
-    config, spec, section = run.config, run.config.spec(model), getattr(run.config, model)
+    config, spec, section = run.config, run.config.model_spec(model), getattr(run.config, model)
     resources = {"cpu": config.runtime.train_cpus, "gpu": int(config.runtime.use_gpu)}
     kept = {phase: settings for phase, settings in section.phases.items() if settings is not None}
     trained: dict[str, str] = {}
@@ -184,10 +195,10 @@ def train(run: Run, model: str, others: Mapping[str, Mapping[str, str]]) -> dict
         task, reads = spec.tasks[phase], spec.reads(section, settings)
         check_frames_from(model, phase, spec.tables(section, settings).get("clips", {}), settings.frames_from)
         check_start(settings, starts)
-        model_nodes(run, model, reads, section.data, trained)
-        released = [spec.released[name] for name in settings.released]
+        add_model_nodes(run, model, reads, section.data, trained)
+        released = [spec.released[name] for name in settings.required_weights]
         before = {f"train.{spec.name}.{one}": Read(f"train.{model}.{one}", ("checkpoint",))
-                  for one in settings.phases_before}  # fmt: skip
+                  for one in settings.required_phases}  # fmt: skip
         foreign = settings.of_other_models
         before |= {role: Read(others[source.model or ""][source.phase or ""], ("checkpoint",))
                    for role, source in foreign.items()}  # fmt: skip
@@ -196,9 +207,10 @@ def train(run: Run, model: str, others: Mapping[str, Mapping[str, str]]) -> dict
         nets = spec.nets(section, settings)
         paths = (*task.settings, *(spec.net_settings if nets else ()), f"phases.{phase}")
         chooses = settings.best is not None and settings.best.figure != "psnr"
-        code = (task.task, *(one.reader for one in released), *(PICTURE_FIGURES if chooses else ()))
+        code = (task.task, *(one.reader for one in released), *(PICTURE_METRIC_FUNCTIONS if chooses else ()))
         # fmt: off
-        run.whole(f"train.{model}.{phase}", "train.launch:train_phase", stage=f"train.{spec.name}.{phase}",
+        run.add_whole(f"train.{model}.{phase}", "train.launch:train_phase",
+        stage=f"train.{spec.name}.{phase}",
                   exclusive=True, stops=True, resources=resources,
                   arguments={"model": spec.name, "phase": phase}, check="pipelines.train.checks:check_phase",
                   reads=run.splits(model, settings, section.data) | run.reads(model, reads, section.data)
@@ -207,64 +219,68 @@ def train(run: Run, model: str, others: Mapping[str, Mapping[str, str]]) -> dict
                   config={f"{spec.name}.{path}": f"{model}.{path}" for path in paths}
                   | run.sections(model, spec.extra_sections(section)),
                   labels=labels, resumable_budget=f"{spec.name}.phases.{phase}.steps",
-                  code=(*TRAINING, *code), nets=nets, packages=("torch",),
+                  code=(*TRAINING_FUNCTIONS, *code), nets=nets, packages=("torch",),
                   weights=tuple(dict.fromkeys(file for one in released for file in one.files)))
         # fmt: on
         trained[phase] = f"train.{model}.{phase}"
-    for corpus in evaluated(config):
-        model_nodes(run, model, spec.driving_reads(section), corpus, trained)
+    for corpus in evaluated_corpora(config):
+        add_model_nodes(run, model, spec.driving_reads(section), corpus, trained)
     return trained
 
 
-def starts_of(config: Config, model: str) -> Starts:
+def starts_of(config: RunConfig, model: str) -> PhaseSources:
     """All that phases of a model can start from."""
 
-    def own(name: str) -> Starts:
-        spec, section = config.spec(name), getattr(config, name)
+    def own(name: str) -> PhaseSources:
+        spec, section = config.model_spec(name), getattr(config, name)
         kept = {phase: settings for phase, settings in section.phases.items() if settings is not None}
         parts = {phase: spec.parts(section, settings) for phase, settings in kept.items()}
-        return Starts(name, section.phases, parts, spec.released)
+        return PhaseSources(name, section.phases, parts, spec.released)
 
     def checkpoints(name: str) -> Mapping[str, Collection[str]]:
-        spec, weights = config.spec(name), getattr(config, name).weights
+        spec, weights = config.model_spec(name), getattr(config, name).weights
         return dict.fromkeys(spec.phases, spec.released[weights].parts) if weights else own(name).checkpoints
 
     return replace(own(model), others={name: checkpoints(name) for name in config.models if name != model})
 
 
-def checkpoints_of(run: Run, model: str, phases: Mapping[str, str]) -> dict[str, str]:
+def checkpoints_of(run: GraphBuilder, model: str, phases: Mapping[str, str]) -> dict[str, str]:
     """Role of a checkpoint in inference -> its node. phases: phase -> the node of its checkpoint."""
-    spec, section = run.config.spec(model), getattr(run.config, model)
+    spec, section = run.config.model_spec(model), getattr(run.config, model)
     if section.weights:
         return dict.fromkeys(spec.checkpoints, next(iter(phases.values())))
     return {role: phases[phase] for role, phase in spec.phases_of_checkpoints(section).items()}
 
 
-def release(run: Run, model: str) -> dict[str, str]:
-    """One node that makes a checkpoint of released weights, in place of training; returns as `train` does."""
-    spec, section = run.config.spec(model), getattr(run.config, model)
+def add_released_weights(run: GraphBuilder, model: str) -> dict[str, str]:
+    """One node that makes a checkpoint of released weights, in place of training; returns as `add_training`
+    does."""
+    spec, section = run.config.model_spec(model), getattr(run.config, model)
     starts, name = spec.released[section.weights], f"release.{model}"
-    recordings = run.at("recordings", next(iter(run.needed)))  # those of any corpus: they lie in the store
+    recordings = run.node_name(
+        "recordings", next(iter(run.needed))
+    )  # those of any corpus: they lie in the store
     # fmt: off
-    run.whole(name, "eval.evaluated_models:publish_released", stage=f"release.{spec.name}", resources={},
+    run.add_whole(name, "eval.evaluated_models:publish_released_weights", stage=f"release.{spec.name}",
+    resources={},
               arguments={"model": spec.name, "weights": section.weights},
               reads={"recordings": Read(recordings, ("id",))}, writes=("checkpoint",),
               config={"section": model}, code=(f"{starts.reader.partition(':')[0]}:load",),
               weights=starts.files, packages=("torch",))
     # fmt: on
     made = dict.fromkeys(spec.phases, name)
-    for corpus in evaluated(run.config):
-        model_nodes(run, model, spec.driving_reads(section), corpus, made)
+    for corpus in evaluated_corpora(run.config):
+        add_model_nodes(run, model, spec.driving_reads(section), corpus, made)
     return made
 
 
-def model_nodes(
-    run: Run, model: str, reads: Iterable[str], corpus: str, checkpoints: Mapping[str, str]
+def add_model_nodes(
+    run: GraphBuilder, model: str, reads: Iterable[str], corpus: str, checkpoints: Mapping[str, str]
 ) -> None:
     """The keyed nodes of a model's own that are read of a corpus, and those that they read, unless they are
     there already. checkpoints: phase -> the node that publishes what it has learnt."""
-    config, spec, section = run.config, run.config.spec(model), getattr(run.config, model)
-    wanted = spec.families(section, reads)
+    config, spec, section = run.config, run.config.model_spec(model), getattr(run.config, model)
+    wanted = spec.required_families(section, reads)
     for name in spec.unit_tables:
         if name in wanted:
             unit_table(run, model, name, corpus, checkpoints)
@@ -295,23 +311,23 @@ def model_nodes(
         # fmt: on
 
 
-def unit_table(run: Run, model: str, name: str, corpus: str, checkpoints: Mapping[str, str]) -> None:
+def unit_table(run: GraphBuilder, model: str, name: str, corpus: str, checkpoints: Mapping[str, str]) -> None:
     """A model's table of units other than recordings, unless it is there already."""
-    spec = run.config.spec(model)
+    spec = run.config.model_spec(model)
     table, node = spec.unit_tables[name], run.own(model, name, corpus)
     if node in run.graph.nodes:
         return
     settings = {f"units.{setting}": f"{model}.{path}" for setting, path in setting_paths(table).items()}
     # fmt: off
     if isinstance(table, Seeds):
-        run.whole(node, "dataset.seed_blocks:list_seeds", stage=seed_blocks.STAGE, table=True,
+        run.add_whole(node, "dataset.seed_blocks:list_seeds", stage=seed_blocks.STAGE, table=True,
                   run_at_plan_time=True, resources={}, writes=seed_blocks.COLUMNS, config=settings,
                   section="units")
     else:
-        model_nodes(run, model, table.families, corpus, checkpoints)
+        add_model_nodes(run, model, table.families, corpus, checkpoints)
         families = run.reads(model, dict.fromkeys(("clips", *table.families), ()), corpus)
-        recordings = Read(run.at("recordings", corpus), ("id", "split", "identity"))
-        run.whole(node, "dataset.clip_pairs:list_clip_pairs", stage=clip_pairs.STAGE, table=True,
+        recordings = Read(run.node_name("recordings", corpus), ("id", "split", "identity"))
+        run.add_whole(node, "dataset.clip_pairs:list_clip_pairs", stage=clip_pairs.STAGE, table=True,
                   resources={}, reads={"recordings": recordings, **families}, writes=clip_pairs.COLUMNS,
                   config=settings, section="units")
     # fmt: on
@@ -322,7 +338,7 @@ def check_unit_tables(spec: ModelSpec, model: str, section: ModelConfig) -> None
     spec.check_units(section)
     for name, table in spec.unit_tables.items():
         for setting, path in setting_paths(table).items():
-            least, value = (0 if setting == "seed" else 1), lookup(section, path)
+            least, value = (0 if setting == "seed" else 1), lookup_setting(section, path)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise InvalidSettings(
                     f"{model}.{path} {value!r}: expected a whole number from {least} on, the {setting} of "
@@ -330,7 +346,7 @@ def check_unit_tables(spec: ModelSpec, model: str, section: ModelConfig) -> None
                 )
 
 
-def check_model(spec: ModelSpec, model: str, config: Config) -> None:
+def check_model_inputs(spec: ModelSpec, model: str, config: RunConfig) -> None:
     """Raises InvalidSettings where the run's data do not fit the settings of one of its models."""
     section = getattr(config, model)
     if section.weights and section.weights not in spec.released:
@@ -339,23 +355,25 @@ def check_model(spec: ModelSpec, model: str, config: Config) -> None:
             f"{', '.join(spec.released)}"
         )
     spec.check_reads(section)
-    if reserved := sorted({*spec.nodes(section), *spec.unit_tables} & {*RESERVED, *INSTANCES_OF}):
+    if reserved := sorted({*spec.nodes(section), *spec.unit_tables} & {*RESERVED, *STAGE_SECTIONS}):
         raise InvalidSettings(f"the spec of {spec.name} names a node {reserved[0]}, as a stage is; rename it")
     check_unit_tables(spec, model, section)
-    for name, protocol in config.eval.active.items():
+    for name, protocol in config.eval.active_protocols.items():
         if spec.max_sources is not None and protocol.sources > spec.max_sources:
             most = "one source" if spec.max_sources == 1 else f"at most {spec.max_sources} sources"
             raise InvalidSettings(
                 f"eval.protocols.{name}.sources {protocol.sources}: {model} is driven from {most}; "
                 f"expected {spec.max_sources}"
             )
-    stages = {stage: getattr(config, name) for stage, name in INSTANCES_OF.items() if hasattr(section, name)}
+    stages = {
+        stage: getattr(config, name) for stage, name in STAGE_SECTIONS.items() if hasattr(section, name)
+    }
     spec.check(
-        section, {stage: maps[getattr(section, INSTANCES_OF[stage])] for stage, maps in stages.items()}
+        section, {stage: maps[getattr(section, STAGE_SECTIONS[stage])] for stage, maps in stages.items()}
     )
 
 
-def check_frames_from(model: str, phase: str, reads: Reads, frames_from: str) -> None:
+def check_frames_from(model: str, phase: str, reads: FamilyFields, frames_from: str) -> None:
     """A phase is given the frames of the family that it names, and no others. reads: of the table of
     clips."""
     read_of = [family for family, fields in reads.items() if "frames" in fields]
@@ -367,13 +385,13 @@ def check_frames_from(model: str, phase: str, reads: Reads, frames_from: str) ->
         )
 
 
-def data_settings(settings: DataConfig, corpus: str) -> dict[str, str]:
+def source_settings(settings: DataConfig, corpus: str) -> dict[str, str]:
     """Only the settings of the source in use count: those of the others may change freely."""
     general = ("source", "test_fraction", "clips_per_shard", "limit")
     return {f"data.{name}": f"data.{corpus}.{name}" for name in (*general, settings.source)}
 
 
-def download_settings(config: Config) -> tuple[str, ...]:
+def download_settings(config: RunConfig) -> tuple[str, ...]:
     """The margin of sections does not count where there are none."""
     names = config.download.__struct_fields__
     return tuple(f"download.{name}" for name in names

@@ -7,13 +7,13 @@ from typing import Any, Literal, NamedTuple
 
 from models.perception import NETS
 from models.weights import find_weights
-from pipelines.engine.fingerprint import resolve
+from pipelines.engine.fingerprint import resolve_entry
 from storage import weight_files
 from storage.errors import InvalidInput
 from storage.files import Store
 
 
-class Requirements(NamedTuple):
+class NetRequirements(NamedTuple):
     """What the key of a node that uses nets holds, and whether one of them runs on a GPU."""
 
     code: tuple[str, ...]
@@ -23,9 +23,9 @@ class Requirements(NamedTuple):
     gpu: bool
 
 
-def requirements(names: Sequence[str]) -> Requirements:
+def net_requirements(names: Sequence[str]) -> NetRequirements:
     nets = [NETS[name] for name in names]
-    return Requirements(
+    return NetRequirements(
         tuple(net.loader for net in nets),
         tuple(weights for net in nets for weights in net.weights),
         tuple(package for net in nets for package in net.packages),
@@ -49,5 +49,5 @@ def load_nets(
             if missing == "error":
                 raise
             continue
-        loaded[name] = resolve(NETS[name].loader)(files)
+        loaded[name] = resolve_entry(NETS[name].loader)(files)
     return loaded

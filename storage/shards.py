@@ -6,7 +6,7 @@ clips exist) and the fields below. Plain `webdataset` reads every shard: a membe
 | field | ext | in memory | unit | written by |
 |---|---|---|---|---|
 | video | mp4 | Blob; bytes or a Path are written | the raw recording with its sound | download |
-| probe | json | dict: see `pipelines.media.probe`; offset of a part of a recording | | download |
+| probe | json | dict: see `pipelines.media.probe_file`; offset of a part of a recording | | download |
 | truth | npz | dict of arrays, a row a frame: what a synthetic recording was rendered from | | download |
 | frames | jpgs | uint8 (T,S,S,3) RGB; `EncodedFrames` is written as it is | the crop at 25 fps | clips |
 | sound | flac | float32 (n,), [-1,1], 16 kHz mono, 16 bit on disk | | clips |

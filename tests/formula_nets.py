@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.perception.head.default_head import analytic
+from models.perception.head.default_head import get_analytic_head
 from models.perception.torch_net import read_tensors
 
 CELLS = 64
@@ -56,7 +56,7 @@ def with_squares(centres, height=256, width=256):
 
 def mean_face():
     """(68,2) in [0,1]: the embedded head's landmarks, seen from the front, in a crop of a face."""
-    points = analytic().landmarks(analytic().mean)[:, :2] * [1, -1]
+    points = get_analytic_head().landmarks(get_analytic_head().mean)[:, :2] * [1, -1]
     low, high = points.min(0), points.max(0)
     return 0.2 + 0.6 * (points - low) / (high - low)
 

@@ -42,8 +42,8 @@ def flame_model(path):
     arrays = flame_arrays()
     np.savez(path.with_name("flame.npz"), **arrays)
     np.savez(path.with_name("embedding.npz"), **flame_embedding(arrays))
-    converters.write_arrays(
-        path, *converters.flame(path.with_name("flame.npz"), path.with_name("embedding.npz"))
+    converters.write_model(
+        path, *converters.convert_flame(path.with_name("flame.npz"), path.with_name("embedding.npz"))
     )
     return path
 

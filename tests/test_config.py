@@ -5,7 +5,7 @@ import yaml
 
 from models import MODELS
 from pipelines import config as configuration
-from pipelines.config import ConfigError, load, resolved
+from pipelines.config import ConfigError, config_to_yaml, load_config
 from pipelines.runs import old_settings
 from storage.errors import InvalidInput
 
@@ -21,7 +21,7 @@ def run_file(tmp_path):
 
 
 def test_one_number_of_one_phase_changes_and_the_rest_stays(run_file):
-    config = load(run_file("fsrt: {phases: {warmup: {steps: 7}}}")).config
+    config = load_config(run_file("fsrt: {phases: {warmup: {steps: 7}}}")).config
     assert config.fsrt.phases["warmup"].steps == 7
     assert config.fsrt.phases["warmup"].batch == 24
     assert "keypoints" in config.fsrt.phases
@@ -29,7 +29,7 @@ def test_one_number_of_one_phase_changes_and_the_rest_stays(run_file):
 
 def test_the_run_file_wins_over_fragments_and_set_over_both(run_file):
     path = run_file("use: [data/synthetic]\ndata: {main: {synthetic: {seconds: 1.5, seed: 4}}}")
-    config = load(path, ["data.main.synthetic.seed=9"]).config
+    config = load_config(path, ["data.main.synthetic.seed=9"]).config
     assert (config.data["main"].synthetic.seconds, config.data["main"].synthetic.seed) == (1.5, 9)
     assert config.data["main"].synthetic.identities == 36  # the fragment's
 
@@ -94,7 +94,7 @@ def test_the_run_file_wins_over_fragments_and_set_over_both(run_file):
 )
 def test_a_mistake_is_one_line_that_names_file_and_key(run_file, text, message):
     with pytest.raises(ConfigError, match=message) as error:
-        load(run_file(text))
+        load_config(run_file(text))
     assert "\n" not in str(error.value)
     assert ".yaml" in str(error.value)
 
@@ -103,13 +103,13 @@ def test_a_mistake_is_one_line_that_names_file_and_key(run_file, text, message):
 def test_a_uri_that_holds_a_password_is_refused_whether_or_not_it_is_the_one_used(run_file, key, monkeypatch):
     monkeypatch.setenv("REENACT_STORE", "/elsewhere")
     with pytest.raises(InvalidInput, match=rf"runtime\.{key}: .*credentials come from") as error:
-        load(run_file(f"runtime: {{{key}: 's3://AKIA:hunter2@bucket'}}"))
+        load_config(run_file(f"runtime: {{{key}: 's3://AKIA:hunter2@bucket'}}"))
     assert "hunter2" not in str(error.value)
 
 
 def test_a_mistake_in_a_set_names_it(run_file):
     with pytest.raises(ConfigError, match=r"--set clips.size: clips: size 3: expected"):
-        load(run_file(""), ["clips.size=3"])
+        load_config(run_file(""), ["clips.size=3"])
 
 
 @pytest.mark.parametrize(
@@ -139,14 +139,14 @@ def test_a_mistake_in_a_set_names_it(run_file):
     ],
 )
 def test_the_value_of_a_set_is_what_was_typed_in_the_type_of_its_setting(run_file, text, value):
-    assert setting(load(run_file(""), [text]).config, text) == value
+    assert setting(load_config(run_file(""), [text]).config, text) == value
 
 
 @pytest.mark.parametrize(
     "text", ["data.main.limit=", "data.main.limit=null", "data.main.pin=", "fsrt.phases.keypoints=null"]
 )
 def test_null_or_nothing_is_none_where_a_setting_may_be_none(run_file, text):
-    assert setting(load(run_file("data: {main: {limit: 3, pin: v1}}"), [text]).config, text) is None
+    assert setting(load_config(run_file("data: {main: {limit: 3, pin: v1}}"), [text]).config, text) is None
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_null_or_nothing_is_none_where_a_setting_may_be_none(run_file, text):
     ],
 )
 def test_brackets_are_yaml_where_the_setting_is_a_list_or_a_mapping(run_file, text, value):
-    assert setting(load(run_file(""), [text]).config, text) == value
+    assert setting(load_config(run_file(""), [text]).config, text) == value
 
 
 @pytest.mark.parametrize("text", ["data.main.limit=0x10", "data.main.limit=12:30", "data.main.limit=~",
@@ -167,7 +167,7 @@ def test_brackets_are_yaml_where_the_setting_is_a_list_or_a_mapping(run_file, te
                                   "data.main.sound=required # all", "runtime.store="])  # fmt: skip
 def test_a_set_that_is_no_value_of_its_setting_is_a_mistake_in_one_line(run_file, text):
     with pytest.raises(ConfigError, match=f"--set {text.partition('=')[0]}: ") as error:
-        load(run_file(""), [text])
+        load_config(run_file(""), [text])
     assert "\n" not in str(error.value)
 
 
@@ -184,13 +184,16 @@ def test_a_path_begins_at_home_wherever_it_is_set(run_file, name, monkeypatch):
     nested = "~/x y"
     for part in reversed(name.split(".")):
         nested = {part: nested}
-    for config in (load(run_file(""), [f"{name}=~/x y"]).config, load(run_file(yaml.dump(nested))).config):
+    for config in (
+        load_config(run_file(""), [f"{name}=~/x y"]).config,
+        load_config(run_file(yaml.dump(nested))).config,
+    ):
         assert setting(config, name) == "/home/ann/x y"
 
 
 def test_paths_in_a_list_begin_at_home_too(run_file, monkeypatch):
     monkeypatch.setenv("HOME", "/home/ann")
-    config = load(run_file(""), ["runtime.download.mirrors=[~/a, 's3://b/~', ./~c]"]).config
+    config = load_config(run_file(""), ["runtime.download.mirrors=[~/a, 's3://b/~', ./~c]"]).config
     assert config.runtime.download.mirrors == ("/home/ann/a", "s3://b/~", "./~c")
 
 
@@ -198,13 +201,13 @@ def test_a_home_that_nobody_has_is_a_mistake(run_file):
     with pytest.raises(
         ConfigError, match=r"--set runtime.store: .*no home folder is known for ~no-such-user"
     ):
-        load(run_file(""), ["runtime.store=~no-such-user/s"])
+        load_config(run_file(""), ["runtime.store=~no-such-user/s"])
 
 
 def test_the_store_of_the_environment_begins_at_home(run_file, monkeypatch):
     monkeypatch.setenv("HOME", "/home/ann")
     monkeypatch.setenv("REENACT_STORE", "~/s")
-    assert configuration.store_uri(load(run_file("")).config) == "/home/ann/s"
+    assert configuration.store_uri(load_config(run_file("")).config) == "/home/ann/s"
 
 
 def setting(config, text):
@@ -216,7 +219,7 @@ def setting(config, text):
 
 def test_numbers_in_scientific_notation_are_numbers(run_file):
     assert (
-        load(run_file("fsrt: {phases: {warmup: {optimizers: {g: {lr: 1e-3}}}}}"))
+        load_config(run_file("fsrt: {phases: {warmup: {optimizers: {g: {lr: 1e-3}}}}}"))
         .config.fsrt.phases["warmup"]
         .optimizers["g"]
         .lr
@@ -225,16 +228,16 @@ def test_numbers_in_scientific_notation_are_numbers(run_file):
 
 
 def test_the_resolved_tree_says_where_a_value_came_from(run_file):
-    shown = resolved(load(run_file("use: [data/synthetic]\nname: mine"), ["runtime.cpus=1"]))
+    shown = config_to_yaml(load_config(run_file("use: [data/synthetic]\nname: mine"), ["runtime.cpus=1"]))
     assert "identities: 36  # configs/data/synthetic.yaml" in shown
     assert "cpus: 1  # --set runtime.cpus" in shown
     assert "detect_every: 5\n" in shown  # a default has no origin
 
 
 def test_a_setting_that_was_renamed_is_told_by_its_new_name(run_file, monkeypatch):
-    monkeypatch.setitem(old_settings.RENAMED, "fsrt.phases.*.validate_every", "preview_every")
+    monkeypatch.setitem(old_settings.RENAMED_SETTINGS, "fsrt.phases.*.validate_every", "preview_every")
     with pytest.raises(ConfigError, match=r"fsrt.phases.warmup.preview_every is now called .*validate_every"):
-        load(run_file("fsrt: {phases: {warmup: {preview_every: 3}}}"))
+        load_config(run_file("fsrt: {phases: {warmup: {preview_every: 3}}}"))
 
 
 @pytest.mark.parametrize(
@@ -252,18 +255,18 @@ def test_a_setting_that_was_renamed_is_told_by_its_new_name(run_file, monkeypatc
 )
 def test_a_phase_setting_of_before_names_todays_in_one_line(run_file, old, new):
     with pytest.raises(ConfigError) as error:
-        load(run_file(f"fsrt: {{phases: {{perceptual: {{{old}}}}}}}"))
+        load_config(run_file(f"fsrt: {{phases: {{perceptual: {{{old}}}}}}}"))
     assert new in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_a_share_of_the_budget_is_no_number_of_steps(run_file):
     with pytest.raises(ConfigError, match=r"fsrt\.phases\.warmup\.optimizers\.g\.schedule\.warmup"):
-        load(run_file("fsrt: {phases: {warmup: {optimizers: {g: {schedule: {warmup: 0.1}}}}}}"))
+        load_config(run_file("fsrt: {phases: {warmup: {optimizers: {g: {schedule: {warmup: 0.1}}}}}}"))
 
 
 def test_every_class_of_settings_is_known():
-    found = configuration.classes(configuration.config_class({name: name for name in MODELS}))
+    found = configuration.settings_classes(configuration.config_class({name: name for name in MODELS}))
     assert {
         "models.api:Phase",
         "models.api:Schedule",

@@ -10,11 +10,11 @@ from pipelines.errors import (
     Rejected,
     Transient,
     UserError,
-    first_line,
-    make_portable,
-    meaning,
+    error_first_line,
+    error_meaning,
+    format_traceback,
+    make_picklable,
     prefix_error,
-    traceback_of,
 )  # fmt: skip
 from storage.errors import DamagedFile, StoreUnreachable
 
@@ -26,7 +26,7 @@ from storage.errors import DamagedFile, StoreUnreachable
      (ValueError("x"), "fault"), (OSError("x"), "fault")],
 )  # fmt: skip
 def test_only_classes_of_our_own_and_lack_of_memory_mean_anything(error, expected):
-    assert meaning(error) == expected
+    assert error_meaning(error) == expected
 
 
 def test_a_prefix_names_the_origin_and_keeps_the_meaning():
@@ -43,12 +43,12 @@ def test_a_rejection_is_left_as_it_is():
 def test_a_fault_keeps_its_traceback_on_the_way_between_processes():
     with pytest.raises(ZeroDivisionError) as raised:
         _ = 1 / 0
-    arrived = pickle.loads(pickle.dumps(make_portable(raised.value)))
+    arrived = pickle.loads(pickle.dumps(make_picklable(raised.value)))
     assert isinstance(arrived, CodeError)
     assert str(arrived) == "ZeroDivisionError: division by zero"
-    assert "_ = 1 / 0" in traceback_of(make_portable(raised.value))
+    assert "_ = 1 / 0" in format_traceback(make_picklable(raised.value))
 
 
 def test_the_first_line_of_an_error_without_text_is_its_class():
-    assert first_line(ValueError()) == "ValueError"
-    assert first_line(ValueError("a\nb")) == "a"
+    assert error_first_line(ValueError()) == "ValueError"
+    assert error_first_line(ValueError("a\nb")) == "a"

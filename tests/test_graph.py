@@ -12,19 +12,19 @@ from models import MODELS
 from models.errors import InvalidSettings
 from models.headgan.phases import PHASES
 from models.spec import CheckpointUse, KeyedNode, load_spec
-from pipelines.config import load
-from pipelines.engine.fingerprint import entries
+from pipelines.config import load_config
+from pipelines.engine.fingerprint import code_entries
 from pipelines.errors import UserError
-from pipelines.graph import build, check_frames_from
-from pipelines.runs.session import ROOT
+from pipelines.graph import build_graph, check_frames_from
+from pipelines.runs.session import CODE_ROOT
 
-DEMO = ROOT / "configs/run/demo.yaml"
-CONFIG = load(DEMO).config
+DEMO = CODE_ROOT / "configs/run/demo.yaml"
+CONFIG = load_config(DEMO).config
 
 
 @pytest.fixture(scope="module")
 def graph():
-    return build(CONFIG)
+    return build_graph(CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def reached(graph, project_code):
 
     @cache
     def of(node: str) -> set[str]:
-        return set(project_code.closure(entries(graph[node], CONFIG, project_code)))
+        return set(project_code.closure(code_entries(graph[node], CONFIG, project_code)))
 
     return of
 
@@ -59,13 +59,13 @@ def test_fsrt_reads_neither_speech_nor_3dmm(graph):
 def test_one_table_of_pairs_serves_both_models_and_asks_for_what_each_is_driven_with(graph):
     assert set(graph["pairs.self"].reads) == {"recordings", "clips", "fit3dmm", "speech"}
     assert {graph[f"generate.{model}.self"].units for model in ("fsrt", "headgan")} == {"pairs.self"}
-    alone = build(load(DEMO, ["models=[fsrt]"]).config)
+    alone = build_graph(load_config(DEMO, ["models=[fsrt]"]).config)
     assert set(alone["pairs.self"].reads) == {"recordings", "clips"}
 
 
 def test_a_run_that_scores_several_sources_is_refused_before_headgan_trains():
     with pytest.raises(InvalidSettings, match=r"protocols\.self\.sources 2: headgan is driven from one so"):
-        build(load(DEMO, ["eval.protocols.self.sources=2"]).config)
+        build_graph(load_config(DEMO, ["eval.protocols.self.sources=2"]).config)
 
 
 def test_no_model_is_code_of_the_other(graph, reached):
@@ -76,7 +76,7 @@ def test_no_model_is_code_of_the_other(graph, reached):
 
 
 def test_the_head_that_is_drawn_is_code_of_headgans_generation_alone(reached):
-    head = "models.perception.head.default_head.load_analytic"
+    head = "models.perception.head.default_head.load_analytic_head"
     assert head in reached("generate.headgan.self")
     assert head not in reached("generate.fsrt.self")
 
@@ -104,15 +104,15 @@ def test_a_new_line_in_a_lookup_table_is_nobodys_code(graph, reached):
         assert not {"models.MODELS", "models.perception.NETS", "storage.codecs.CODECS"} & reached(node.name)
 
 
-@pytest.mark.parametrize("name", sorted(p.stem for p in (ROOT / "configs/run").glob("*.yaml")))
+@pytest.mark.parametrize("name", sorted(p.stem for p in (CODE_ROOT / "configs/run").glob("*.yaml")))
 def test_every_run_file_builds(name):
-    config = load(Path(ROOT / f"configs/run/{name}.yaml")).config
-    assert "report" in build(config).nodes
+    config = load_config(Path(CODE_ROOT / f"configs/run/{name}.yaml")).config
+    assert "report" in build_graph(config).nodes
 
 
 def test_views_are_cut_for_who_asks(graph):
     assert not [node for node in graph.nodes if node.startswith("views.")]
-    asked = build(load(DEMO, ["also=[views.ffhq256,views.vox512]"]).config)
+    asked = build_graph(load_config(DEMO, ["also=[views.ffhq256,views.vox512]"]).config)
     assert {"clips", "keypoints.main"} <= asked.upstream("views.ffhq256")
     assert "keypoints.main" not in asked.upstream("views.vox512")
     assert asked["clips"] == graph["clips"]
@@ -132,13 +132,13 @@ def test_frames_from_a_view_that_the_spec_does_not_read_are_refused():
         UserError,
         match=r"fsrt.phases.warmup.frames_from is views.vox512, but the phase reads frames of clips;",
     ):
-        build(load(DEMO, ["fsrt.phases.warmup.frames_from=views.vox512"]).config)
+        build_graph(load_config(DEMO, ["fsrt.phases.warmup.frames_from=views.vox512"]).config)
 
 
 # --- nodes of a model's own ---
 INVERT = KeyedNode(
-    run="models.fsrt.inference:Reenactor", reads={"keypoints": ("landmarks",)}, writes=("codes",),
-    uses={"net": CheckpointUse("models.fsrt.inference:Reenactor", {"renderer": "warmup"})},
+    run="models.fsrt.inference:FsrtReenactor", reads={"keypoints": ("landmarks",)}, writes=("codes",),
+    uses={"net": CheckpointUse("models.fsrt.inference:FsrtReenactor", {"renderer": "warmup"})},
 )  # fmt: skip
 DRIVEN = {"clips": ("frames",), "invert": ("codes",)}
 
@@ -149,7 +149,7 @@ def of_changed_fsrt(monkeypatch, *sets: str, **changes):
     made.SPEC = replace(load_spec("fsrt"), **changes)
     monkeypatch.setitem(sys.modules, "changed_fsrt", made)
     monkeypatch.setitem(MODELS, "fsrt", "changed_fsrt:SPEC")
-    return build(load(DEMO, ["models=[fsrt]", *sets]).config)
+    return build_graph(load_config(DEMO, ["models=[fsrt]", *sets]).config)
 
 
 def test_a_node_of_the_models_own_uses_a_checkpoint_and_is_read_by_its_name(monkeypatch):
@@ -213,12 +213,14 @@ def test_runtime_settings_are_in_no_key(graph):
 
 
 def test_no_version_of_a_tool_brings_a_corpus_again():
-    brought = build(load(DEMO, ["data.main.source=folder", "data.main.folder.path=/videos"]).config)[
-        "download"
-    ]
+    brought = build_graph(
+        load_config(DEMO, ["data.main.source=folder", "data.main.folder.path=/videos"]).config
+    )["download"]
     assert (brought.tools, brought.packages) == ((), ())
     assert "download.section_margin" not in brought.config
-    cut = build(load(ROOT / "configs/run/fsrt_vox256.yaml", ["download.sections=exact"]).config)["download"]
+    cut = build_graph(
+        load_config(CODE_ROOT / "configs/run/fsrt_vox256.yaml", ["download.sections=exact"]).config
+    )["download"]
     assert cut.tools == ("ffmpeg",)  # which encodes them
     assert "download.section_margin" in cut.config
 
@@ -230,7 +232,7 @@ def test_a_metric_is_no_code_of_training(reached):
 
 def test_a_phase_that_the_run_drops_is_no_node():
     sets = ["fsrt.phases.adversarial=null"]
-    nodes = build(load(DEMO, sets).config).nodes
+    nodes = build_graph(load_config(DEMO, sets).config).nodes
     assert "train.fsrt.adversarial" not in nodes
     assert "train.fsrt.perceptual" in nodes["generate.fsrt.self"].upstream
 
@@ -241,7 +243,7 @@ def test_a_phase_whose_start_is_dropped_says_what_would_train_it_and_what_there_
         r" is null \(else `reenact run RUN.yaml --only train.fsrt.keypoints` trains it\); it has weights.fsrt"
     )
     with pytest.raises(InvalidSettings, match=told):
-        build(load(DEMO, ["fsrt.phases.keypoints=null"]).config)
+        build_graph(load_config(DEMO, ["fsrt.phases.keypoints=null"]).config)
 
 
 @pytest.mark.parametrize(
@@ -285,23 +287,25 @@ def test_a_phase_whose_start_is_dropped_says_what_would_train_it_and_what_there_
 )  # fmt: skip
 def test_a_phase_that_cannot_start_is_refused_before_anything_runs(sets, told):
     with pytest.raises(InvalidSettings, match=told):
-        build(load(DEMO, sets).config)
+        build_graph(load_config(DEMO, sets).config)
 
 
 def test_a_detector_alone_is_enough_for_a_phase_that_trains_all_else_anew():
     sets = ["fsrt.phases.perceptual.init=keypoints", "fsrt.phases.perceptual.resume_optimizers=false"]
-    assert "train.fsrt.keypoints" in build(load(DEMO, sets).config)["train.fsrt.perceptual"].reads
+    assert (
+        "train.fsrt.keypoints" in build_graph(load_config(DEMO, sets).config)["train.fsrt.perceptual"].reads
+    )
 
 
 def test_released_weights_and_their_reader_are_in_the_key():
     sets = ["fsrt.phases.keypoints=null", "fsrt.phases.warmup.init=weights.fsrt_kp"]
-    node = build(load(DEMO, sets).config)["train.fsrt.warmup"]
+    node = build_graph(load_config(DEMO, sets).config)["train.fsrt.warmup"]
     assert "fsrt_kp" in node.weights
     assert any(entry.startswith("models.fsrt.released:") for entry in node.code)
 
 
 def test_released_weights_that_a_phase_uses_are_in_its_key():
-    node = build(load(DEMO, ["fsrt.phases.warmup.uses={teacher: weights.fomm_vox}"]).config)[
+    node = build_graph(load_config(DEMO, ["fsrt.phases.warmup.uses={teacher: weights.fomm_vox}"]).config)[
         "train.fsrt.warmup"
     ]
     assert "fomm_vox" in node.weights
@@ -312,7 +316,7 @@ def test_unknown_released_weights_are_an_error_listing_the_known():
     with pytest.raises(
         InvalidSettings, match=r"'weights.fsrt', which this run does not have; it has .*weights.fsrt_kp"
     ):
-        build(load(DEMO, ["fsrt.phases.warmup.init=weights.fsrt"]).config)
+        build_graph(load_config(DEMO, ["fsrt.phases.warmup.init=weights.fsrt"]).config)
 
 
 @pytest.mark.parametrize(
@@ -320,7 +324,7 @@ def test_unknown_released_weights_are_an_error_listing_the_known():
 )
 def test_only_a_phase_that_weighs_the_perceptual_loss_needs_vgg19(weight, needed):
     sets = ["fsrt.vgg19=imagenet", f"fsrt.phases.perceptual.updates.generator.losses.perceptual{weight}"]
-    assert ("vgg19" in build(load(DEMO, sets).config)["train.fsrt.perceptual"].weights) == needed
+    assert ("vgg19" in build_graph(load_config(DEMO, sets).config)["train.fsrt.perceptual"].weights) == needed
 
 
 MACHINERY = {"numpy", "pyarrow", "click", "msgspec", "yaml", "ray", "mlflow", "safetensors"}
@@ -350,7 +354,7 @@ def libraries(node, reached, project_code) -> set[str]:
     found = set()
     for place in reached(node.name):
         module, _, name = place.rpartition(".")
-        refs = project_code.module(module).symbols[name].text.refs
+        refs = project_code.load_module(module).symbols[name].text.refs
         found |= {ref.target[1:].split(".")[0] for ref in refs if ref.target[0] == "="}
     ours = {"pipelines", "models", "storage", *sys.stdlib_module_names, *MACHINERY}
     return {DISTRIBUTIONS.get(top, top) for top in found - ours}
@@ -370,7 +374,7 @@ def test_who_reads_frames_has_their_decoder_in_its_key(graph, reached):
             )
             assert ("pillow" if generated else "simplejpeg") in node.packages, node.name
             assert "storage.frame_codec.decode_image" in reached(node.name), node.name
-    stored = build(load(DEMO, ["clips.frames.codec=h264"]).config)
+    stored = build_graph(load_config(DEMO, ["clips.frames.codec=h264"]).config)
     assert "av" in stored["train.fsrt.warmup"].packages
     assert "simplejpeg" not in stored["train.fsrt.warmup"].packages
 

@@ -26,8 +26,8 @@ ONLY_IMPORTERS = {
     "ray": (
         "pipelines/cluster/",
         "pipelines/train/launch.py",
-        "pipelines/train/device.py",
-        "pipelines/train/group.py",
+        "pipelines/train/distributed.py",
+        "pipelines/train/process_group.py",
     ),
 }
 """Library -> the folders and files of ours that may import it. Of training, group.py and device.py are what

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from models.errors import InvalidSettings
-from pipelines.config import ConfigError, load
-from pipelines.engine.fingerprint import Environment, fingerprint
-from pipelines.engine.keys import digest
+from pipelines.config import ConfigError, load_config
+from pipelines.engine.fingerprint import KeyEnvironment, compute_fingerprint
+from pipelines.engine.keys import hash_json
 from pipelines.errors import UserError
-from pipelines.graph import build
+from pipelines.graph import build_graph
 
 RUN = Path(__file__).with_name("e2e") / "instances.yaml"
 PHASES = ("keypoints", "warmup", "perceptual", "adversarial")
@@ -17,7 +17,7 @@ PHASES = ("keypoints", "warmup", "perceptual", "adversarial")
 
 @pytest.fixture(scope="module")
 def environment(project_code):
-    return Environment(project_code, weights=lambda name: name, tool=lambda name: name)
+    return KeyEnvironment(project_code, weights=lambda name: name, tool=lambda name: name)
 
 
 @pytest.fixture(scope="module")
@@ -25,20 +25,22 @@ def keys(environment):
     """Settings -> node -> a digest of its stage, its own key and those of all that it is made from."""
 
     def of(*sets: str) -> dict[str, str]:
-        config = load(RUN, sets).config
+        config = load_config(RUN, sets).config
         found: dict[str, str] = {}
-        for node in build(config):
+        for node in build_graph(config):
             made_from = {role: found[read.node] for role, read in node.reads.items()}
             made_from |= {f"{name}.{role}": found[node_] for name, use in node.uses.items()
                           for role, (node_, _) in use.files.items()}  # fmt: skip
-            found[node.name] = digest(node.stage, fingerprint(node, config, environment).key, made_from)
+            found[node.name] = hash_json(
+                node.stage, compute_fingerprint(node, config, environment).key, made_from
+            )
         return found
 
     return of
 
 
 def test_one_run_holds_several_instances_and_each_model_reads_its_own():
-    graph = build(load(RUN).config)
+    graph = build_graph(load_config(RUN).config)
     stages = [node for node in graph.nodes if node.split(".")[0] in ("keypoints", "fit3dmm", "speech")]
     assert stages == ["keypoints.main", "keypoints.smooth", "fit3dmm.main", "fit3dmm.algorithm1",
                       "speech.main", "speech.mel"]  # fmt: skip
@@ -66,9 +68,9 @@ def test_a_changed_instance_concerns_its_readers_alone(keys):
 def test_the_same_settings_under_another_name_are_the_same_node(tmp_path, environment):
     text = RUN.read_text().replace("algorithm1:", "other:").replace("fits: algorithm1", "fits: other")
     (tmp_path / "run.yaml").write_text(text)
-    theirs, ours = load(tmp_path / "run.yaml").config, load(RUN).config
-    one = fingerprint(build(ours)["fit3dmm.algorithm1"], ours, environment)
-    other = fingerprint(build(theirs)["fit3dmm.other"], theirs, environment)
+    theirs, ours = load_config(tmp_path / "run.yaml").config, load_config(RUN).config
+    one = compute_fingerprint(build_graph(ours)["fit3dmm.algorithm1"], ours, environment)
+    other = compute_fingerprint(build_graph(theirs)["fit3dmm.other"], theirs, environment)
     assert one == other
 
 
@@ -76,13 +78,13 @@ def test_a_name_that_the_run_lacks_is_one_line_with_the_known_ones():
     with pytest.raises(
         UserError, match=r"headgan\.fits names 'deca', but fits has main, algorithm1; add fits\.deca"
     ):
-        build(load(RUN, ["headgan.fits=deca"]).config)
+        build_graph(load_config(RUN, ["headgan.fits=deca"]).config)
 
 
 def test_two_corpora_have_nodes_of_their_own(tmp_path):
     text = "data: {talks: {source: folder, folder: {path: /videos}}}\nfsrt: {data: talks}\n"
     (tmp_path / "run.yaml").write_text(f"use: [run/tiny, data/synthetic]\nmodels: [fsrt, headgan]\n{text}")
-    graph = build(load(tmp_path / "run.yaml").config)
+    graph = build_graph(load_config(tmp_path / "run.yaml").config)
     assert {"clips@main", "clips@talks"} <= set(graph.nodes)
     assert "clips@talks" in graph["train.fsrt.warmup"].upstream
     assert "clips@main" in graph["train.headgan.adversarial"].upstream
@@ -106,8 +108,8 @@ eval:
 def portraits(tmp_path):
     def of(*sets: str, text: str = PORTRAITS):
         (tmp_path / "run.yaml").write_text(text)
-        config = load(tmp_path / "run.yaml", sets).config
-        return build(config), config
+        config = load_config(tmp_path / "run.yaml", sets).config
+        return build_graph(config), config
 
     return of
 
@@ -135,7 +137,7 @@ def test_the_corpora_of_a_protocol_are_labels(portraits, environment):
     renamed = PORTRAITS.replace("faces", "stills").replace("/stills", "/faces")
     keys = []
     for graph, config in (portraits(), portraits(text=renamed)):
-        keys.append([fingerprint(graph[f"{name}.portraits"], config, environment)
+        keys.append([compute_fingerprint(graph[f"{name}.portraits"], config, environment)
                      for name in ("pairs", "generate.headgan")])  # fmt: skip
     assert keys[0] == keys[1]
 
@@ -161,9 +163,9 @@ def test_a_corpus_that_a_protocol_names_and_the_run_lacks_is_named_by_its_settin
 def test_a_model_is_trained_once_for_run_files_with_other_corpora_beside_it(environment):
     keys = []
     for name in ("micro.yaml", "portraits.yaml"):
-        config = load(RUN.with_name(name)).config
-        graph = build(config)
-        keys.append([fingerprint(graph[node], config, environment)
+        config = load_config(RUN.with_name(name)).config
+        graph = build_graph(config)
+        keys.append([compute_fingerprint(graph[node], config, environment)
                      for node in ("train.headgan.adversarial", "train.headgan.decay")])  # fmt: skip
     assert keys[0] == keys[1]
 
@@ -173,23 +175,23 @@ USES = "fsrt_b.phases.warmup.uses={{teacher: {}}}".format
 
 
 def test_a_phase_uses_the_checkpoint_of_another_model_of_the_run():
-    graph = build(load(RUN, ["models=[fsrt_b,headgan]", USES("headgan.decay")]).config)
+    graph = build_graph(load_config(RUN, ["models=[fsrt_b,headgan]", USES("headgan.decay")]).config)
     assert graph["train.fsrt_b.warmup"].reads["uses.teacher"].node == "train.headgan.decay"
     assert "fit3dmm.main" in graph.upstream("train.fsrt_b.warmup")
 
 
 def test_a_phase_uses_a_model_that_enters_by_released_weights():
     sets = ("headgan.weights=headgan_vox", USES("headgan.decay"))
-    graph = build(load(RUN, ["models=[fsrt_b,headgan]", *sets]).config)
+    graph = build_graph(load_config(RUN, ["models=[fsrt_b,headgan]", *sets]).config)
     assert graph["train.fsrt_b.warmup"].reads["uses.teacher"].node == "release.headgan"
 
 
 def test_the_name_of_the_other_model_is_in_no_key(environment):
     found = []
     for name in ("headgan", "headgan_b"):
-        config = load(RUN, [f"models=[fsrt_b,{name}]", USES(f"{name}.decay")]).config
-        node = build(config)["train.fsrt_b.warmup"]
-        found.append((list(node.reads), fingerprint(node, config, environment)))
+        config = load_config(RUN, [f"models=[fsrt_b,{name}]", USES(f"{name}.decay")]).config
+        node = build_graph(config)["train.fsrt_b.warmup"]
+        found.append((list(node.reads), compute_fingerprint(node, config, environment)))
     assert found[0] == found[1]
     assert found[0][1].config["fsrt.phases.warmup.uses.teacher"] == "headgan.decay"
 
@@ -211,4 +213,4 @@ def test_the_name_of_the_other_model_is_in_no_key(environment):
 )  # fmt: skip
 def test_a_checkpoint_that_no_model_can_give_first_is_refused(sets, message):
     with pytest.raises(InvalidSettings, match=message):
-        build(load(RUN, ["models=[fsrt_b]", *sets]).config)
+        build_graph(load_config(RUN, ["models=[fsrt_b]", *sets]).config)

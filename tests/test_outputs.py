@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from pipelines.cli.main import main
-from pipelines.errors import UserError, replace_output
+from pipelines.errors import UserError, replace_output_file
 from storage import checkpoints
 
 
@@ -38,7 +38,7 @@ KINDS = ("a folder", "a folder behind a link", "a long name", "below a file")
 def test_an_output_that_cannot_be_is_found_before_the_block(kind, tmp_path):
     path, began = unusable(kind, tmp_path), []
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UserError, match="cannot write ") as error, replace_output(path):
+    with pytest.raises(UserError, match="cannot write ") as error, replace_output_file(path):
         began.append(1)
     assert not began
     assert "\n" not in str(error.value)
@@ -58,7 +58,7 @@ def test_animate_finds_it_before_it_looks_at_a_model(kind, tmp_path):
 
 def test_a_long_name_that_fits_is_written(tmp_path):
     out = tmp_path / f"{'x' * 250}.mp4"
-    with replace_output(out) as aside:
+    with replace_output_file(out) as aside:
         aside.write_bytes(b"a video")
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
     assert out.read_bytes() == b"a video"
@@ -67,16 +67,16 @@ def test_a_long_name_that_fits_is_written(tmp_path):
 def test_work_that_fails_leaves_the_output_as_it_was(tmp_path):
     out = tmp_path / "out.mp4"
     out.write_bytes(b"of yesterday")
-    with pytest.raises(FileNotFoundError), replace_output(out) as aside:
+    with pytest.raises(FileNotFoundError), replace_output_file(out) as aside:
         aside.write_bytes((tmp_path / "gone").read_bytes())
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"out.mp4": b"of yesterday"}
 
 
 def test_a_disk_that_fills_up_is_one_line_and_another_fault_stays_one(tmp_path):
     with pytest.raises(UserError, match=r"cannot write .*out\.mp4: No space left on device"), \
-         replace_output(tmp_path / "out.mp4"):  # fmt: skip
+         replace_output_file(tmp_path / "out.mp4"):  # fmt: skip
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with pytest.raises(OSError, match="Bad file descriptor"), replace_output(tmp_path / "out.mp4"):
+    with pytest.raises(OSError, match="Bad file descriptor"), replace_output_file(tmp_path / "out.mp4"):
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     assert not list(tmp_path.iterdir())
 
@@ -86,9 +86,10 @@ def test_a_folder_of_somebody_else_is_one_line(tmp_path):
     for folder in (tmp_path, *list(tmp_path.parents)[:2]):
         folder.chmod(folder.stat().st_mode | 0o011)
     code = (
-        "import os, sys; from pathlib import Path; from pipelines.errors import UserError, replace_output\n"
+        "import os, sys; from pathlib import Path; from pipelines.errors import UserError, "
+        "replace_output_file\n"
         "os.setuid(65534)\n"
-        "try:\n  with replace_output(Path(sys.argv[1])): print('began')\n"
+        "try:\n  with replace_output_file(Path(sys.argv[1])): print('began')\n"
         "except UserError as error: print(error)"
     )
     out = tmp_path / "out.mp4"

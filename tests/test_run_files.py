@@ -8,12 +8,12 @@ from msgspec.structs import replace
 from models.fsrt.image_task import AdversarialTask
 from models.fsrt.network import Fsrt
 from pipelines.cli.main import main
-from pipelines.config import load
-from pipelines.graph import build
-from pipelines.runs.session import ROOT
+from pipelines.config import load_config
+from pipelines.graph import build_graph
+from pipelines.runs.session import CODE_ROOT
 from pipelines.train.checks import check_phase
 
-FILES = {path.stem: path for path in sorted((ROOT / "configs/run").glob("fsrt_*.yaml"))}
+FILES = {path.stem: path for path in sorted((CODE_ROOT / "configs/run").glob("fsrt_*.yaml"))}
 BASE = (29_774_112, 15_310_131)
 COUNTS = {  # encoder, decoder: supplement 8, as the authors' classes count them
     "fsrt_vox256": BASE,
@@ -37,7 +37,7 @@ REGULARISERS = {"invariance", "variance", "covariance"}
 
 
 def fsrt(name):
-    return load(FILES[name]).config.fsrt
+    return load_config(FILES[name]).config.fsrt
 
 
 def size_of(part) -> int:
@@ -49,7 +49,7 @@ def test_every_run_file_has_its_row():
 
 
 def test_the_readme_lists_every_row_with_its_counts():
-    lines = (ROOT / "models/fsrt/README.md").read_text().splitlines()
+    lines = (CODE_ROOT / "models/fsrt/README.md").read_text().splitlines()
     rows = {line.split(" | ")[0].removeprefix("| "): line for line in lines if line.startswith("| fsrt_")}
     assert set(rows) == set(COUNTS)
     for name, (encoder, decoder) in COUNTS.items():
@@ -63,7 +63,7 @@ def test_plan_accepts_the_run_file(name, tmp_path):
     sets = ("--set", "data.main.source=synthetic", "--set", f"runtime.store={tmp_path}")
     planned = CliRunner().invoke(main, ["plan", str(FILES[name]), *sets])
     assert planned.exit_code == 0, planned.output
-    for node in build(load(FILES[name]).config).nodes:
+    for node in build_graph(load_config(FILES[name]).config).nodes:
         assert node in planned.output
 
 
@@ -92,7 +92,7 @@ def test_without_keypoints_the_discriminator_sees_the_picture_alone(name, count)
     [("fsrt_eval2", "fsrt_vox256"), ("fsrt_2src_eval1", "fsrt_2src"), ("fsrt_2src_eval3", "fsrt_2src")],
 )
 def test_rows_that_differ_at_test_time_train_nothing_of_their_own(name, trained):
-    mine, theirs = (load(FILES[file]).config for file in (name, trained))
+    mine, theirs = (load_config(FILES[file]).config for file in (name, trained))
     assert mine.fsrt == theirs.fsrt
     assert mine.clips == theirs.clips
     assert mine.eval != theirs.eval
@@ -106,19 +106,21 @@ def test_the_regularisers_left_are_those_of_the_row_in_every_phase(name, left):
     phases = {key: phase for key, phase in fsrt(name).phases.items() if key != "keypoints"}
     assert list(phases) == ["warmup", "perceptual", "adversarial"]
     for phase in phases.values():
-        assert REGULARISERS & set(phase.weights) == left
-        assert phase.weights["pixel"] == 1
+        assert REGULARISERS & set(phase.loss_weights) == left
+        assert phase.loss_weights["pixel"] == 1
 
 
 def test_fine_tuning_runs_one_phase_from_the_released_files():
-    config = load(FILES["fsrt_finetune"]).config
-    assert [node for node in build(config).nodes if node.startswith("train.")] == ["train.fsrt.adversarial"]
-    assert config.fsrt.phases["adversarial"].released == ("fsrt_vox",)
+    config = load_config(FILES["fsrt_finetune"]).config
+    assert [node for node in build_graph(config).nodes if node.startswith("train.")] == [
+        "train.fsrt.adversarial"
+    ]
+    assert config.fsrt.phases["adversarial"].required_weights == ("fsrt_vox",)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_workers_of_its_cluster_can_share_every_phase(name):
-    config = load(FILES[name]).config
+    config = load_config(FILES[name]).config
     for phase, settings in config.fsrt.phases.items():
         if settings is not None:
             check_phase(config, replace(config.runtime, use_gpu=True), "train.fsrt", "fsrt", phase)

@@ -7,17 +7,24 @@ import torch
 from click.testing import CliRunner
 from msgspec.structs import replace
 
-from models.headgan.config import Hearing, Terms, official, supplement
+from models.headgan.config import (
+    AudioConfig,
+    ReconstructionTargets,
+    official_architecture,
+    supplement_architecture,
+)
 from models.headgan.discriminator import image_discriminator, mouth_discriminator
 from models.headgan.network import Generator
 from pipelines.cli.main import main
-from pipelines.config import load
-from pipelines.graph import build
-from pipelines.runs.session import ROOT
+from pipelines.config import load_config
+from pipelines.graph import build_graph
+from pipelines.runs.session import CODE_ROOT
 from pipelines.train.checks import check_phase
 
-OFFICIAL_TERMS = Terms(masked=True, vgg_layers=(1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0))  # the authors' code's
-FILES = {path.stem: path for path in sorted((ROOT / "configs/run").glob("headgan_*.yaml"))}
+OFFICIAL_TERMS = ReconstructionTargets(
+    masked=True, vgg_layers=(1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+)  # the authors' code's
+FILES = {path.stem: path for path in sorted((CODE_ROOT / "configs/run").glob("headgan_*.yaml"))}
 BASE, D_M = 51_748_933, 6_145_666
 COUNTS = {  # G, D_m: supplement 3, and the specification's of the authors' code
     "headgan_vox256": (BASE, D_M),
@@ -32,7 +39,7 @@ COUNTS = {  # G, D_m: supplement 3, and the specification's of the authors' code
 
 
 def config(name):
-    return load(FILES[name]).config
+    return load_config(FILES[name]).config
 
 
 def size_of(part) -> int:
@@ -49,7 +56,7 @@ def test_plan_accepts_the_run_file(name, tmp_path):
     sets = ("--set", "data.main.source=synthetic", "--set", f"runtime.store={tmp_path}")
     planned = CliRunner().invoke(main, ["plan", str(FILES[name]), *sets])
     assert planned.exit_code == 0, planned.output
-    for node in build(config(name)).nodes:
+    for node in build_graph(config(name)).nodes:
         assert node in planned.output
 
 
@@ -75,8 +82,8 @@ def test_a_phase_trains_every_part_of_its_net(name):
     )
     for phase in section.phases.values():
         if phase is not None:
-            assert set(phase.active_updates["generator"].scales) == parts
-            assert set(phase.active_updates["discriminator"].scales) == discriminators
+            assert set(phase.active_updates["generator"].learning_rate_scales) == parts
+            assert set(phase.active_updates["discriminator"].learning_rate_scales) == discriminators
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -89,32 +96,32 @@ def test_the_workers_of_its_cluster_can_share_every_phase(name):
 
 def test_the_base_is_the_supplement():
     section = config("headgan_vox256").headgan
-    assert section.net == supplement()
-    assert section.terms == Terms()
+    assert section.net == supplement_architecture()
+    assert section.terms == ReconstructionTargets()
     assert section.identity == "clip_mean"
 
 
 def test_official_is_the_authors_code():
     whole = config("headgan_official")
     section = whole.headgan
-    assert section.net == official()
+    assert section.net == official_architecture()
     assert section.terms == OFFICIAL_TERMS
     assert (section.identity, whole.fits["main"].identity) == ("frame", "frame")
     assert whole.speech["main"].audio_align == "official"
     for phase in section.phases.values():
-        assert phase.weights["mask"] == 10
-        assert phase.weights["discriminator_mouth"] == 0.5
+        assert phase.loss_weights["mask"] == 10
+        assert phase.loss_weights["discriminator_mouth"] == 0.5
 
 
 def test_fine_tuning_runs_one_phase_from_the_released_generator():
     whole = config("headgan_finetune")
-    trained = [node for node in build(whole).nodes if node.startswith("train.")]
+    trained = [node for node in build_graph(whole).nodes if node.startswith("train.")]
     assert trained == ["train.headgan.adversarial"]
     phase = whole.headgan.phases["adversarial"]
-    assert phase.released == ("headgan_vox",)
-    assert "mask" not in phase.weights
-    assert phase.active_updates["generator"].terms["gan"].start > 0  # its discriminators begin anew
-    assert (whole.headgan.net, whole.headgan.terms) == (official(), OFFICIAL_TERMS)
+    assert phase.required_weights == ("headgan_vox",)
+    assert "mask" not in phase.loss_weights
+    assert phase.active_updates["generator"].active_losses["gan"].start > 0  # its discriminators begin anew
+    assert (whole.headgan.net, whole.headgan.terms) == (official_architecture(), OFFICIAL_TERMS)
 
 
 def test_ablations_leave_out_what_they_are_named_for():
@@ -122,17 +129,17 @@ def test_ablations_leave_out_what_they_are_named_for():
     assert not config("headgan_noflow").headgan.net.flow
     assert config("headgan_sketch").headgan.net.condition == "sketch"
     for phase in config("headgan_nomouth").headgan.phases.values():
-        assert {"discriminator", "gan", "feature_matching"} <= set(phase.weights)
-        assert not any("mouth" in name for name in (*phase.weights, *phase.trainable))
+        assert {"discriminator", "gan", "feature_matching"} <= set(phase.loss_weights)
+        assert not any("mouth" in name for name in (*phase.loss_weights, *phase.trainable))
 
 
 def test_a_net_that_hears_nothing_depends_on_no_speech():
-    graph = build(config("headgan_noaudio"))
+    graph = build_graph(config("headgan_noaudio"))
     assert "speech" not in graph.nodes["train.headgan.adversarial"].reads
-    assert "speech" in build(config("headgan_vox256")).nodes["train.headgan.adversarial"].reads
+    assert "speech" in build_graph(config("headgan_vox256")).nodes["train.headgan.adversarial"].reads
 
 
 def test_wav2vec_is_heard_over_eight_frames_and_normalised():
     whole = config("headgan_wav2vec")
     assert whole.headgan.net.audio == whole.speech["main"].size == 768
-    assert whole.headgan.hearing == Hearing(window=8, normalise=True)
+    assert whole.headgan.hearing == AudioConfig(window=8, normalise=True)

@@ -10,13 +10,13 @@ import pytest
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from pipelines.engine.code import Code
-from pipelines.engine.fingerprint import Environment
+from pipelines.engine.fingerprint import KeyEnvironment
 from pipelines.engine.node import Graph, Node, Read
 from pipelines.engine.node_plan import NodePlan
-from pipelines.engine.packs import take_pack
-from pipelines.engine.plan import Options, Planner
-from pipelines.engine.runner import Cancelled, Outcome, Runner
+from pipelines.engine.packs import claim_and_build_pack
+from pipelines.engine.plan import Planner, PlanOptions
+from pipelines.engine.runner import RunCancelled, Runner, RunOutcome
+from pipelines.engine.source_code import SourceCode
 from storage.files import Store
 
 _names = (f"toy{i}" for i in itertools.count())
@@ -147,10 +147,10 @@ class Config(Struct, frozen=True, kw_only=True):
 class InProcess:
     """The executor of toy graphs: one pack after the other, here, without nets."""
 
-    def build(self, call, jobs, store):
-        run = call.bind(call.load_used())
+    def build_packs(self, call, jobs, store):
+        run = call.bind_nets(call.load_uses())
         for job in jobs:
-            yield take_pack(job, run, store)
+            yield claim_and_build_pack(job, run, store)
 
 
 class Project:
@@ -224,9 +224,9 @@ class Project:
         return graph
 
     def planner(self, **options) -> Planner:
-        code = Code(self.root, (self.package,))
-        env = Environment(code, weights=lambda name: self.weights[name])
-        return Planner(self.graph(), self.config, self.store, env, Options(**options))
+        code = SourceCode(self.root, (self.package,))
+        env = KeyEnvironment(code, weights=lambda name: self.weights[name])
+        return Planner(self.graph(), self.config, self.store, env, PlanOptions(**options))
 
     def plan(self, **options) -> dict[str, NodePlan]:
         return self.planner(**options).plan()
@@ -239,13 +239,13 @@ class Project:
             if plan.state == "stale"
         }
 
-    def run(self, *names: str, **options) -> Outcome:
+    def run(self, *names: str, **options) -> RunOutcome:
         events: list[dict] = []
         runner = Runner(self.planner(**options), InProcess(), "run", emit=events.append)
         outcome = runner.run({*names} or None)
         outcome.events = events
         if outcome.failed:
-            outcome.error = next(e for e in outcome.failed.values() if not isinstance(e, Cancelled))
+            outcome.error = next(e for e in outcome.failed.values() if not isinstance(e, RunCancelled))
         return outcome
 
     def did(self) -> list[str]:

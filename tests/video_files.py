@@ -77,7 +77,7 @@ def predictor():
 @pytest.fixture(scope="session")
 def nets(predictor):
     return {
-        "dlib_hog": dlib_faces.load_hog({}),
+        "dlib_hog": dlib_faces.load_hog_detector({}),
         "dlib68": dlib_faces.load_landmarks({"dlib_sp68": predictor}),
     }
 

@@ -16,12 +16,12 @@ from torch.nn import functional as F
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 
-FRAME = 256  # side of the frame on which crops are drawn
-FARTHEST = 2.0  # positional codes are unique on (-2,2)
-TRIES = 100
+FRAME_SIZE = 256  # side of the frame on which crops are drawn
+MAX_COORDINATE = 2.0  # positional codes are unique on (-2,2)
+MAX_TRIES = 100
 
 # 68-point layout: what each index becomes when the picture is mirrored
-MIRROR = np.array([
+MIRRORED_LANDMARKS = np.array([
     *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
     45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
     54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65,
@@ -29,7 +29,7 @@ MIRROR = np.array([
 
 
 # --- frames and images --------------------------------------------------------------------------------------
-def to_images(frames: Tensor, side: int) -> Tensor:
+def frames_to_images(frames: Tensor, side: int) -> Tensor:
     """frames (B,n,S,S,3) uint8 -> (B,n,3,S',S') in [0,1]; frames larger than `side` are reduced to it."""
     images = frames.permute(0, 1, 4, 2, 3).float() / 255
     if images.shape[-1] > side:
@@ -49,19 +49,19 @@ def _extents(landmarks: np.ndarray, margins: tuple[float, float, float, float]) 
     left, top, right, bottom = margins
     box = [low[0] - np.rint(left * size[0]), low[1] - np.rint(top * size[1]),
            high[0] + np.rint(right * size[0]), high[1] + np.rint(bottom * size[1])]  # fmt: skip
-    return [int(np.clip(v, 0, FRAME - 1)) for v in box]
+    return [int(np.clip(v, 0, FRAME_SIZE - 1)) for v in box]
 
 
 def _up_to(rng: np.random.Generator, last: int) -> int:
     return int(rng.integers(0, last + 1)) if last > 0 else 0
 
 
-def shares(cut: tuple[int, int, int, int], side: int) -> np.ndarray:
+def crop_shares(cut: tuple[int, int, int, int], side: int) -> np.ndarray:
     """Pixels cut off on the 256 frame -> shares of a frame of `side` pixels, rounded to its pixels."""
-    return (np.rint(np.array(cut) * (side / FRAME)) / side).astype(np.float32)
+    return (np.rint(np.array(cut) * (side / FRAME_SIZE)) / side).astype(np.float32)
 
 
-def placement(crop: Array) -> tuple[Array, Array]:
+def crop_scale_shift(crop: Array) -> tuple[Array, Array]:
     """crop (...,4) -> scale, shift (...,2): a point k of the frame lies at (k + shift) * scale of the
     crop.
     """
@@ -72,18 +72,18 @@ def placement(crop: Array) -> tuple[Array, Array]:
 def out_of_frame_crop(rng: np.random.Generator, landmarks: np.ndarray, side: int) -> np.ndarray:
     """Crop around the sources' landmarks (S,68,2) on the 256 frame; driving keypoints may end up outside."""
     left, top, right, bottom = _extents(landmarks, (0.2, 0.5, 0.2, 0.15))
-    for _ in range(TRIES):
+    for _ in range(MAX_TRIES):
         cut = (
             _up_to(rng, left - 1),
             _up_to(rng, top - 1),
             _up_to(rng, 254 - right),
             _up_to(rng, 254 - bottom),
         )
-        crop = shares(cut, side)
+        crop = crop_shares(cut, side)
         if crop[0] + crop[2] >= 1 or crop[1] + crop[3] >= 1:
             continue
-        scale, shift = placement(crop)
-        if np.abs((np.array([[-1.0], [1.0]]) + shift) * scale).max() <= FARTHEST:
+        scale, shift = crop_scale_shift(crop)
+        if np.abs((np.array([[-1.0], [1.0]]) + shift) * scale).max() <= MAX_COORDINATE:
             return crop
     return np.zeros(4, np.float32)
 
@@ -94,7 +94,7 @@ def expression_crop(rng: np.random.Generator, landmarks: np.ndarray, side: int) 
     """
     left, top, right, bottom = _extents(landmarks, (0.0, 0.25, 0.0, 0.05))
     cut = (_up_to(rng, left - 1), _up_to(rng, top - 1), _up_to(rng, 255 - right), _up_to(rng, 255 - bottom))
-    crop = shares(cut, side)
+    crop = crop_shares(cut, side)
     return crop if crop[0] + crop[2] < 1 and crop[1] + crop[3] < 1 else np.zeros(4, np.float32)
 
 
@@ -123,9 +123,9 @@ def crop_resize(images: Tensor, crop: Tensor | None, size: int) -> Tensor:
 
 
 # --- mirroring ----------------------------------------------------------------------------------------------
-def mirror(frames: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def mirror_frames(frames: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """frames (n,S,S,3), landmarks (n,68,2) in pixels; left and right points change places."""
-    turned = landmarks[:, MIRROR].copy()
+    turned = landmarks[:, MIRRORED_LANDMARKS].copy()
     turned[..., 0] = frames.shape[2] - turned[..., 0]
     return frames[:, :, ::-1], turned
 
@@ -141,12 +141,12 @@ def sample_color_jitter(rng: np.random.Generator, views: int, jitter: float, hue
     return np.concatenate([factors, shift, order], axis=1).astype(np.float32)
 
 
-def no_color_jitter(views: int) -> np.ndarray:
+def neutral_color_jitter(views: int) -> np.ndarray:
     """What sample_color_jitter gives when nothing changes."""
     return np.tile(np.array([1, 1, 1, 0, 0, 1, 2, 3], np.float32), (views, 1))
 
 
-def recolour(images: Tensor, colours: Tensor) -> Tensor:
+def apply_color_jitter(images: Tensor, colours: Tensor) -> Tensor:
     """images (B,n,3,H,W) in [0,1], colours (B,8): one set for all n images of a sample, each step clamped to
     [0,1].
 

@@ -12,17 +12,20 @@ from models.api import Phase
 from models.fsrt.phases import PHASES
 from models.model_config import ModelConfig
 
-SIDE, DEPTH, WIDTH = 2048, 64, 16_384
+MAX_SIDE, MAX_DEPTH, MAX_WIDTH = 2048, 64, 16_384
 """Most pixels of a side, most layers or octaves, most of anything else: a checkpoint may claim to be of any
 size, and a net of 30,000 blocks takes a minute to lay out before its tensors tell that it is none.
 """
-SIDES = ("image_size", "size")
-DEPTHS = ("blocks", "patch_blocks", "encoder_depth", "decoder_depth",
+SIDE_FIELDS = ("image_size", "size")
+DEPTH_FIELDS = ("blocks", "patch_blocks", "encoder_depth", "decoder_depth",
           "pixel_octaves", "keypoint_octaves", "start_octave")  # fmt: skip
-MOST: dict[str, int] = {**dict.fromkeys(SIDES, SIDE), **dict.fromkeys(DEPTHS, DEPTH)}
+MAX_VALUES: dict[str, int] = {
+    **dict.fromkeys(SIDE_FIELDS, MAX_SIDE),
+    **dict.fromkeys(DEPTH_FIELDS, MAX_DEPTH),
+}
 
 
-class Detector(Struct, frozen=True, kw_only=True):
+class DetectorConfig(Struct, frozen=True, kw_only=True):
     """The keypoint detector (FOMM's hourglass)."""
 
     size: int = 256
@@ -50,12 +53,12 @@ class Detector(Struct, frozen=True, kw_only=True):
             raise ValueError(f"max_width {self.max_width}: expected width {self.width} or more")
 
     @property
-    def cells(self) -> int:
+    def heatmap_size(self) -> int:
         """Side of a heatmap: the 7x7 convolution is not padded."""
         return self.size // 4 - 6
 
     @property
-    def features(self) -> int:
+    def feature_channels(self) -> int:
         return self.width + 3
 
 
@@ -64,7 +67,7 @@ class Architecture(Struct, frozen=True, kw_only=True):
     counts.
     """
 
-    detector: Detector = field(default_factory=Detector)
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
     image_size: int = 256
     """Side of the images encoded and rendered, in pixels."""
     expression_size: int = 256
@@ -105,7 +108,7 @@ class Architecture(Struct, frozen=True, kw_only=True):
     """Hidden widths of the MLP that turns a decoded query into RGB."""
 
     def __post_init__(self) -> None:
-        _check_sizes(self, {"keypoint_octaves": 0, "start_octave": -DEPTH})
+        _check_sizes(self, {"keypoint_octaves": 0, "start_octave": -MAX_DEPTH})
         if self.image_size % 2**self.patch_blocks:
             raise ValueError(f"image_size {self.image_size}: expected a multiple of {2**self.patch_blocks}")
 
@@ -114,7 +117,7 @@ class Architecture(Struct, frozen=True, kw_only=True):
         return self.patch_width * 2**self.patch_blocks
 
     @property
-    def tokens(self) -> int:
+    def token_count(self) -> int:
         """Latent tokens of one source image."""
         return (self.image_size // 2**self.patch_blocks) ** 2
 
@@ -124,25 +127,25 @@ class Architecture(Struct, frozen=True, kw_only=True):
         return self.keypoint_octaves > 0
 
     @property
-    def keypoint_code(self) -> int:
+    def keypoint_code_size(self) -> int:
         return 2 * 2 * self.detector.keypoints * self.keypoint_octaves
 
     @property
-    def pixel_code(self) -> int:
+    def pixel_code_size(self) -> int:
         return 2 * 2 * self.pixel_octaves
 
     @property
     def query_size(self) -> int:
-        return self.keypoint_code + self.pixel_code + self.expression_size
+        return self.keypoint_code_size + self.pixel_code_size + self.expression_size
 
 
-def _check_sizes(net: Detector | Architecture, least: Mapping[str, int] = MappingProxyType({})) -> None:
+def _check_sizes(net: DetectorConfig | Architecture, least: Mapping[str, int] = MappingProxyType({})) -> None:
     """ValueError for a whole number below what `least` says, else 1, or above what MOST says, else WIDTH."""
     for name in net.__struct_fields__:
-        value, low, high = getattr(net, name), least.get(name, 1), MOST.get(name, WIDTH)
+        value, low, high = getattr(net, name), least.get(name, 1), MAX_VALUES.get(name, MAX_WIDTH)
         layers = value if isinstance(value, tuple) else (value,)
-        if len(layers) > DEPTH:
-            raise ValueError(f"{name} of {len(layers)} layers: expected {DEPTH} or fewer")
+        if len(layers) > MAX_DEPTH:
+            raise ValueError(f"{name} of {len(layers)} layers: expected {MAX_DEPTH} or fewer")
         sizes = [size for size in layers if isinstance(size, int)]
         if any(size < low for size in sizes):
             raise ValueError(f"{name} {value}: expected {low} or more")
@@ -177,7 +180,7 @@ class DiscriminatorConfig(Struct, frozen=True, kw_only=True):
             )
 
     @property
-    def widths(self) -> list[int]:
+    def channels(self) -> list[int]:
         """Channels after each block."""
         return [min(self.max_width, self.width * 2 ** (i + 1)) for i in range(self.blocks)]
 
@@ -190,7 +193,7 @@ class DiscriminatorConfig(Struct, frozen=True, kw_only=True):
         return side - 3
 
 
-class Images(Struct, frozen=True, kw_only=True):
+class ImageLossConfig(Struct, frozen=True, kw_only=True):
     """How phases `perceptual` and `adversarial` come by whole images: a quarter of the pixels is rendered
     with gradient, the rest without, from the same tokens.
     """
@@ -210,7 +213,7 @@ class Images(Struct, frozen=True, kw_only=True):
             raise ValueError(f"loss_input lattice with pixels {self.pixels}: expected pixels lattice")
 
 
-class Sampling(Struct, frozen=True, kw_only=True):
+class SamplingConfig(Struct, frozen=True, kw_only=True):
     """What one training sample holds."""
 
     sources: int = 1
@@ -231,7 +234,7 @@ class Sampling(Struct, frozen=True, kw_only=True):
             raise ValueError(f"variable {self.variable} with 1 source: expected sources 2 or more, or none")
 
 
-class Augment(Struct, frozen=True, kw_only=True):
+class AugmentConfig(Struct, frozen=True, kw_only=True):
     """Random changes of training images (supplement 7.1; not applied in validation and inference)."""
 
     flip: float = 0.5
@@ -267,9 +270,9 @@ class Augment(Struct, frozen=True, kw_only=True):
 class FsrtConfig(ModelConfig, frozen=True, kw_only=True):
     net: Architecture = field(default_factory=Architecture)
     phases: dict[str, Phase | None] = field(default_factory=lambda: dict(PHASES))
-    sampling: Sampling = field(default_factory=Sampling)
-    augment: Augment = field(default_factory=Augment)
-    images: Images = field(default_factory=Images)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    images: ImageLossConfig = field(default_factory=ImageLossConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     vgg19: Literal["imagenet", "random"] = "imagenet"
     """Weights of the perceptual loss's net. random: no file is needed, and everything trained so says it."""
@@ -309,19 +312,19 @@ class FsrtConfig(ModelConfig, frozen=True, kw_only=True):
             )
 
 
-def full() -> Architecture:
+def full_architecture() -> Architecture:
     """The published net: encoder 29,774,112, decoder 15,310,131, expression extractor 2,558,976
     parameters.
     """
     return Architecture()
 
 
-def tiny() -> Architecture:
+def tiny_architecture() -> Architecture:
     """Our own size for tests and the demo (configs/run/tiny.yaml): the same structure at 64 px, minutes on
     two cores.
     """
     return Architecture(
-        detector=Detector(size=64, width=16, max_width=128, blocks=4),
+        detector=DetectorConfig(size=64, width=16, max_width=128, blocks=4),
         image_size=64,
         expression_size=32,
         expression_per_keypoint=8,

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from models.errors import InvalidSettings
 from models.fsrt import augment, losses, visualize
-from models.fsrt.config import Augment, Detector
-from models.fsrt.keypoints import KeypointDetector, heatmap_axis
-from models.task import Batch, Sample, Stateless, Table, TrainStep, ValidationOutput
+from models.fsrt.config import AugmentConfig, DetectorConfig
+from models.fsrt.keypoints import KeypointDetector, heatmap_coordinates
+from models.task import Batch, Sample, StatelessTask, Table, TrainStep, ValidationOutput
 
 PROVENANCE = {"kp_detector": "distilled"}  # stands beside every score the detector touches
-GROUPS: tuple[tuple[int, ...], ...] = (  # the distilled keypoints, each the mean of these of the 68 points
+LANDMARK_GROUPS: tuple[tuple[int, ...], ...] = (  # a distilled keypoint is the mean of these of the 68 points
     (0, 1, 2), (7, 8, 9), (14, 15, 16),  # ends of the jaw and the chin
     (17, 18, 19, 20, 21), (22, 23, 24, 25, 26),  # brows
     (36, 37, 38, 39, 40, 41), (42, 43, 44, 45, 46, 47),  # eyes
@@ -30,35 +30,35 @@ GROUPS: tuple[tuple[int, ...], ...] = (  # the distilled keypoints, each the mea
     (50, 51, 52, 61, 62, 63), (56, 57, 58, 65, 66, 67),  # upper and lower lip
 )  # fmt: skip
 HEATMAP_SIGMA = 0.08  # of the distilled heatmaps, on the [-1,1] frame: 2.3 of 58 cells
-TIGHT = 0.25  # share of samples cropped as the next phase crops for its expression extractor
+TIGHT_CROP_SHARE = 0.25  # share of samples cropped as the next phase crops for its expression extractor
 
 
-def group_keypoints(landmarks: np.ndarray, side: int) -> np.ndarray:
+def landmark_group_means(landmarks: np.ndarray, side: int) -> np.ndarray:
     """landmarks (...,68,2) in pixels -> the distilled keypoints (...,10,2) on the [-1,1] frame."""
-    means = np.stack([landmarks[..., list(group), :].mean(-2) for group in GROUPS], axis=-2)
+    means = np.stack([landmarks[..., list(group), :].mean(-2) for group in LANDMARK_GROUPS], axis=-2)
     return (means / side * 2 - 1).astype(np.float32)
 
 
 class DetectorNet(nn.Module):
-    def __init__(self, net: Detector) -> None:
+    def __init__(self, net: DetectorConfig) -> None:
         super().__init__()
         self.kp_detector = KeypointDetector(net)
 
 
-class KeypointTask(Stateless):
+class KeypointTask(StatelessTask):
     """Regress means of landmark groups; the published detector was learned without labels (FOMM)."""
 
-    def __init__(self, detector: Detector, augment: Augment) -> None:
-        if detector.keypoints != len(GROUPS):
+    def __init__(self, detector: DetectorConfig, augment: AugmentConfig) -> None:
+        if detector.keypoints != len(LANDMARK_GROUPS):
             raise InvalidSettings(
-                f"detector.keypoints {detector.keypoints}: the distilled detector has {len(GROUPS)}"
+                f"detector.keypoints {detector.keypoints}: the distilled detector has {len(LANDMARK_GROUPS)}"
             )
         self.detector, self.changes = detector, augment
         self.net = DetectorNet(detector)
 
     def sample(self, rng: np.random.Generator, tables: Mapping[str, Table], training: bool) -> Sample | None:
         """frames (1,S,S,3), target (K,2) on the cropped frame, crop (4,), colours (8,)"""
-        clip = tables["clips"].pick(rng)
+        clip = tables["clips"].pick_clip(rng)
         index = [int(rng.integers(clip.length))]
         landmarks = clip.read("landmarks")[index]
         if not np.isfinite(landmarks).all():
@@ -66,37 +66,39 @@ class KeypointTask(Stateless):
         frames = clip.frames(index)
         side = frames.shape[1]
         crop = np.zeros(4, np.float32)
-        colours = augment.no_color_jitter(1)
+        colours = augment.neutral_color_jitter(1)
         if training:
             if rng.random() < self.changes.flip:
-                frames, landmarks = augment.mirror(frames, landmarks)
-            scaled = landmarks * (augment.FRAME / side)
+                frames, landmarks = augment.mirror_frames(frames, landmarks)
+            scaled = landmarks * (augment.FRAME_SIZE / side)
             kind = rng.random()  # the detector will see both kinds of crop in the next phase
             if kind < self.changes.out_of_frame:
                 crop = augment.out_of_frame_crop(rng, scaled, side)
-            elif kind < self.changes.out_of_frame + TIGHT:
+            elif kind < self.changes.out_of_frame + TIGHT_CROP_SHARE:
                 crop = augment.expression_crop(rng, scaled[0], side)
             colours = augment.sample_color_jitter(rng, 1, self.changes.jitter, self.changes.hue)
-        scale, shift = augment.placement(crop)
+        scale, shift = augment.crop_scale_shift(crop)
         return {
             "frames": np.ascontiguousarray(frames),
-            "target": ((group_keypoints(landmarks[0], side) + shift) * scale).astype(np.float32),
+            "target": ((landmark_group_means(landmarks[0], side) + shift) * scale).astype(np.float32),
             "crop": crop,
             "colours": colours[0],
         }
 
     def _detect(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """-> images (B,3,D,D), keypoints (B,K,2), heatmaps (B,K,G,G)"""
-        images = augment.recolour(augment.to_images(batch["frames"], self.detector.size), batch["colours"])
+        images = augment.apply_color_jitter(
+            augment.frames_to_images(batch["frames"], self.detector.size), batch["colours"]
+        )
         images = augment.crop_resize(images[:, 0], batch["crop"], self.detector.size)
         keypoints, _, heatmap = self.net.kp_detector(images)
         return images, keypoints, heatmap
 
     def losses(self, batch: Batch, step: TrainStep | None = None) -> Mapping[str, Callable[[], Tensor]]:
         _, keypoints, heatmap = self._detect(batch)
-        axis = heatmap_axis(heatmap.shape[-1], heatmap)
+        axis = heatmap_coordinates(heatmap.shape[-1], heatmap)
         return {
-            "position": partial(losses.position, keypoints, batch["target"]),
+            "position": partial(losses.keypoint_position_loss, keypoints, batch["target"]),
             "heatmap": partial(losses.heatmap_cross_entropy, heatmap, batch["target"], axis, HEATMAP_SIGMA),
         }
 
@@ -105,8 +107,8 @@ class KeypointTask(Stateless):
         percent of the frame's side.
         """
         images, keypoints, _ = self._detect(batch)
-        plain = visualize.to_bytes(images)
-        labelled = visualize.mark_keypoints(plain, batch["target"], visualize.WANTED)
+        plain = visualize.images_to_uint8(images)
+        labelled = visualize.mark_keypoints(plain, batch["target"], visualize.WANTED_COLOUR)
         error = (keypoints - batch["target"]).norm(dim=-1).mean() * 50
         return ValidationOutput(
             row=np.concatenate([plain, visualize.mark_keypoints(labelled, keypoints)], axis=2),

@@ -13,19 +13,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.fsrt.config import DiscriminatorConfig
-from models.fsrt.keypoints import heatmap_axis
+from models.fsrt.keypoints import heatmap_coordinates
 
-SCALE = "1"  # the published net has one scale only: the image as it is
+SCALE_NAME = "1"  # the published net has one scale only: the image as it is
 
 
-def keypoint_maps(keypoints: Tensor, side: int, variance: float) -> Tensor:
+def keypoint_heatmaps(keypoints: Tensor, side: int, variance: float) -> Tensor:
     """keypoints (B,K,2) on [-1,1], also outside -> (B,K,side,side): exp(-|g-k|^2 / (2 variance)).
 
     Pixels g lie on the align-corners grid: the outer ones on -1 and 1. Computed in float32 or better.
     """
     with torch.autocast(keypoints.device.type, enabled=False):
         points = keypoints if keypoints.dtype == torch.float64 else keypoints.float()
-        gap = heatmap_axis(side, points) - points.unsqueeze(-1)  # (B,K,2,side): x, then y
+        gap = heatmap_coordinates(side, points) - points.unsqueeze(-1)  # (B,K,2,side): x, then y
         line = torch.exp(-0.5 * gap.square() / variance)  # the Gaussian is a product of one in x and one in y
         return line[:, :, 1].unsqueeze(-1) * line[:, :, 0].unsqueeze(-2)
 
@@ -52,7 +52,7 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, sizes: DiscriminatorConfig, keypoints: int) -> None:
         super().__init__()
-        widths = [3 + keypoints, *sizes.widths]
+        widths = [3 + keypoints, *sizes.channels]
         last = sizes.blocks - 1
         self.down_blocks = nn.ModuleList(
             DownBlock(widths[i], widths[i + 1], norm=i > 0, pool=i < last) for i in range(sizes.blocks)
@@ -73,7 +73,7 @@ class Discriminator(nn.Module):
     def __init__(self, sizes: DiscriminatorConfig, keypoints: int) -> None:
         super().__init__()
         self.side, self.variance, self.keypoints = sizes.size, sizes.variance, keypoints
-        self.discs = nn.ModuleDict({SCALE: PatchDiscriminator(sizes, keypoints)})
+        self.discs = nn.ModuleDict({SCALE_NAME: PatchDiscriminator(sizes, keypoints)})
 
     def forward(self, images: Tensor, keypoints: Tensor) -> tuple[list[Tensor], Tensor]:
         """images (B,3,H,W) about [0,1], keypoints (B,K,2) of the driving frame, without gradient -> maps of
@@ -83,5 +83,5 @@ class Discriminator(nn.Module):
             images = F.interpolate(images, (self.side, self.side), mode="bilinear", align_corners=True)
         seen = [images]
         if self.keypoints:
-            seen.append(keypoint_maps(keypoints.detach(), self.side, self.variance).to(images.dtype))
-        return self.discs[SCALE](torch.cat(seen, dim=1))
+            seen.append(keypoint_heatmaps(keypoints.detach(), self.side, self.variance).to(images.dtype))
+        return self.discs[SCALE_NAME](torch.cat(seen, dim=1))

@@ -18,34 +18,42 @@ from torch import Tensor
 
 from models import provenance
 from models.fsrt import losses
-from models.fsrt.config import Architecture, Augment, DiscriminatorConfig, Images, Sampling
+from models.fsrt.config import (
+    Architecture,
+    AugmentConfig,
+    DiscriminatorConfig,
+    ImageLossConfig,
+    SamplingConfig,
+)
 from models.fsrt.discriminator import Discriminator
-from models.fsrt.network import at_once, pixel_grid
-from models.fsrt.sampling import Lattice, RandomPixels
-from models.fsrt.task import AugmentedFrames, ReenactTask, Scene
+from models.fsrt.network import max_queries_per_pass, pixel_grid
+from models.fsrt.pixel_sampling import LatticePixels, RandomPixels
+from models.fsrt.task import AugmentedFrames, DecoderInputs, ReenactmentTask
 from models.gan import forward_frozen
 from models.perception.interfaces import FeatureNet
 from models.precision import at_least_float32
 from models.task import Batch, Sample, TrainStep
 
-AT_ONCE = 65_536  # pixels of one pass without gradient, over all samples: it bounds the memory
-Terms = dict[str, Callable[[], Tensor]]
+MAX_PIXELS_PER_PASS = 65_536  # pixels of one pass without gradient, over all samples: it bounds the memory
+LossTerms = dict[str, Callable[[], Tensor]]
 
 
-class ImageTask(ReenactTask):
+class ImageTask(ReenactmentTask):
     """Whole images: the pixel loss over all of them, and the perceptual one."""
 
-    def __init__(self, net: Architecture, sampling: Sampling, augment: Augment, images: Images) -> None:
+    def __init__(
+        self, net: Architecture, sampling: SamplingConfig, augment: AugmentConfig, images: ImageLossConfig
+    ) -> None:
         super().__init__(net, sampling, augment)
         self.images = images
         self.vgg: FeatureNet | None = None
 
-    def use(self, nets: Mapping[str, Any]) -> None:
+    def set_nets(self, nets: Mapping[str, Any]) -> None:
         """The perceptual loss's net, if the phase weighs that loss. Without one the term is not offered."""
         self.vgg = next(iter(nets.values()), None)
 
     def provenance(self) -> dict[str, str]:
-        return super().provenance() | {"vgg19": provenance.of_loss_net(self.vgg)}
+        return super().provenance() | {"vgg19": provenance.loss_net_provenance(self.vgg)}
 
     def sample_pixels(self, rng: np.random.Generator) -> Sample:
         """corner (2,), or queries (N,): what Lattice and RandomPixels are made of"""
@@ -57,53 +65,63 @@ class ImageTask(ReenactTask):
     def losses(self, batch: Batch, step: TrainStep | None = None) -> Mapping[str, Callable[[], Tensor]]:
         side = self.architecture.image_size
         lattice = self.images.pixels == "lattice"
-        quarter = Lattice(batch["corner"], side) if lattice else RandomPixels(batch["queries"], side)
-        return self.image_losses(self.views(batch), quarter)
+        quarter = LatticePixels(batch["corner"], side) if lattice else RandomPixels(batch["queries"], side)
+        return self.image_losses(self.augment_frames(batch), quarter)
 
-    def image_losses(self, views: AugmentedFrames, quarter: Lattice | RandomPixels) -> Terms:
-        scene = self.scene(views)
-        image, target = self.rendered(views, scene, quarter)
+    def image_losses(self, views: AugmentedFrames, quarter: LatticePixels | RandomPixels) -> LossTerms:
+        scene = self.build_scene(views)
+        image, target = self.render_image(views, scene, quarter)
         return {
-            "pixel": lambda: losses.pixel(image, target),
-            **self.picture_terms(image, target, scene.motion.driving_keypoints),
-            **self.regularisers(scene.motion, views.present),
+            "pixel": lambda: losses.pixel_loss(image, target),
+            **self.image_terms(image, target, scene.motion.driving_keypoints),
+            **self.expression_losses(scene.motion, views.present),
         }
 
-    def rendered(
-        self, views: AugmentedFrames, scene: Scene, quarter: Lattice | RandomPixels
+    def render_image(
+        self, views: AugmentedFrames, scene: DecoderInputs, quarter: LatticePixels | RandomPixels
     ) -> tuple[Tensor, Tensor]:
         """What the losses see and what it should be, (B,3,I,I) each, or (B,3,I/2,I/2) if the losses see
         only the lattice.
         """
         decoder, target = self.net.decoder, views.target
         grid = pixel_grid(target.shape[-2], target.shape[-1], target.dtype, target.device)
-        table = decoder.pixel_table(quarter.arrange(grid))  # with gradient, and shared with the pass without
-        mine = decoder.decode(scene.keys_values, decoder.ask(quarter.rows(table, 0), scene.frame))
+        table = decoder.embed_pixels(
+            quarter.arrange_grid(grid)
+        )  # with gradient, and shared with the pass without
+        mine = decoder.decode_queries(
+            scene.keys_values, decoder.combine_queries(quarter.gather_pixels(table, 0), scene.frame)
+        )
         mine = at_least_float32(mine)
         if self.images.loss_input == "lattice":
-            assert isinstance(quarter, Lattice)
-            return quarter.as_image(mine), quarter.of(target)
+            assert isinstance(quarter, LatticePixels)
+            return quarter.to_image(mine), quarter.subsample(target)
         # After the pass with gradient: autocast keeps the weights it has converted, and those that it
         # converts here would have no gradient.
-        return quarter.compose([mine, *self.rest(scene, table, quarter)]), target
+        return quarter.compose_image([mine, *self.render_rest(scene, table, quarter)]), target
 
-    def rest(self, scene: Scene, table: Tensor, quarter: Lattice | RandomPixels) -> list[Tensor]:
+    def render_rest(
+        self, scene: DecoderInputs, table: Tensor, quarter: LatticePixels | RandomPixels
+    ) -> list[Tensor]:
         """The other parts of the image (B,n,3), without gradient."""
         decoder = self.net.decoder
         keys_values = [tuple(part.detach() for part in block) for block in scene.keys_values]
         table, frame = table.detach(), scene.frame.detach()
-        step = max(1, at_once(AT_ONCE, frame.device) // len(frame))
+        step = max(1, max_queries_per_pass(MAX_PIXELS_PER_PASS, frame.device) // len(frame))
         parts = []
         with torch.inference_mode():
             for part in range(1, quarter.parts):
                 chunks = []
                 for start in range(0, quarter.count[part], step):
-                    rows = quarter.rows(table, part, slice(start, start + step))
-                    chunks.append(at_least_float32(decoder.decode(keys_values, decoder.ask(rows, frame))))
+                    rows = quarter.gather_pixels(table, part, slice(start, start + step))
+                    chunks.append(
+                        at_least_float32(
+                            decoder.decode_queries(keys_values, decoder.combine_queries(rows, frame))
+                        )
+                    )
                 parts.append(torch.cat(chunks, dim=1))
         return parts
 
-    def picture_terms(self, image: Tensor, target: Tensor, keypoints: Tensor) -> Terms:
+    def image_terms(self, image: Tensor, target: Tensor, keypoints: Tensor) -> LossTerms:
         """The terms that look at images: rendered and wanted (B,3,H,W), driving keypoints (B,K,2)."""
         vgg = self.vgg
         if vgg is None:
@@ -112,7 +130,7 @@ class ImageTask(ReenactTask):
         def perceptual() -> Tensor:
             with torch.no_grad():
                 wanted = vgg.features(target)
-            return losses.perceptual(vgg.features(image), wanted)
+            return losses.perceptual_loss(vgg.features(image), wanted)
 
         return {"perceptual": perceptual}
 
@@ -123,9 +141,9 @@ class AdversarialTask(ImageTask):
     def __init__(
         self,
         net: Architecture,
-        sampling: Sampling,
-        augment: Augment,
-        images: Images,
+        sampling: SamplingConfig,
+        augment: AugmentConfig,
+        images: ImageLossConfig,
         discriminator: DiscriminatorConfig,
     ) -> None:
         super().__init__(net, sampling, augment, images)
@@ -133,15 +151,15 @@ class AdversarialTask(ImageTask):
         self.discriminator = Discriminator(discriminator, keypoints)
         self.net.add_module("discriminator", self.discriminator)
 
-    def picture_terms(self, image: Tensor, target: Tensor, keypoints: Tensor) -> Terms:
+    def image_terms(self, image: Tensor, target: Tensor, keypoints: Tensor) -> LossTerms:
         outputs = DiscriminatorOutputs(self.discriminator, image, target, keypoints)
         return {
-            **super().picture_terms(image, target, keypoints),
-            "gan": lambda: losses.generator_gan(outputs.fake_for_generator[1]),
-            "feature_matching": lambda: losses.feature_matching(
+            **super().image_terms(image, target, keypoints),
+            "gan": lambda: losses.generator_gan_loss(outputs.fake_for_generator[1]),
+            "feature_matching": lambda: losses.feature_matching_loss(
                 outputs.fake_for_generator[0], outputs.real[0]
             ),
-            "discriminator": lambda: losses.discriminator(outputs.real[1], outputs.fake[1]),
+            "discriminator": lambda: losses.discriminator_loss(outputs.real[1], outputs.fake[1]),
         }
 
 

@@ -14,25 +14,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.checkpoint import Checkpoint
-from models.checkpoint_metadata import parse_settings, printable
+from models.checkpoint_metadata import parse_settings, printable_text
 from models.errors import InvalidFile, InvalidSettings
 from models.fsrt.config import Architecture
 from models.fsrt.network import Fsrt, KeysValues
 from models.perception.head.hull import hull_area
 from models.precision import autocast, choose_precision
-from models.reenactor import FaceFrames, FrameDriven, Motion, Precision, Transfer
+from models.reenactor import FaceFrames, FrameDrivenReenactor, Motion, MotionTransfer, Precision
 
-TRAINING_ONLY = ("discriminator.",)
+TRAINING_ONLY_PREFIXES = ("discriminator.",)
 """Parts that a checkpoint may hold and inference does not need."""
-QUERIES = {"cpu": 65_536, "cuda": 4 * 65_536}
+MAX_PIXELS_PER_PASS = {"cpu": 65_536, "cuda": 4 * 65_536}
 """Pixels rendered in one pass, for memory's sake alone: at the published size the largest layer holds 1536
 numbers for each."""
-DETECTED = {"cpu": 4 * 65_536, "cuda": 16 * 65_536}
+MAX_DETECTOR_PIXELS = {"cpu": 4 * 65_536, "cuda": 16 * 65_536}
 """Pixels of driving frames that the keypoint detector sees at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class EncodedSources:
     """Sources as the decoder looks at them."""
 
     keys_values: KeysValues
@@ -41,7 +41,7 @@ class Scene:
     """(n,K,2) of the sources"""
 
 
-class Reenactor(FrameDriven):
+class FsrtReenactor(FrameDrivenReenactor):
     """A trained net, ready to drive (models.reenactor.Reenactor); `provenance` says which parts do not carry
     the published weights.
     """
@@ -58,7 +58,7 @@ class Reenactor(FrameDriven):
         self.image_size = architecture.image_size
         self.device = next(net.parameters()).device
         self.precision = choose_precision(precision, self.device)
-        self.batch = max(1, self._most(DETECTED) // architecture.detector.size**2)
+        self.batch = max(1, self._most(MAX_DETECTOR_PIXELS) // architecture.detector.size**2)
 
     @classmethod
     def from_checkpoints(
@@ -66,23 +66,23 @@ class Reenactor(FrameDriven):
         checkpoints: Mapping[str, Checkpoint],
         device: str | torch.device = "cpu",
         precision: Precision = "auto",
-    ) -> Reenactor:
+    ) -> FsrtReenactor:
         """The checkpoint "renderer", of a phase that trains the whole net; InvalidFile for another."""
         checkpoint = checkpoints["renderer"]
         if "architecture" not in checkpoint.metadata:
-            phase = printable(checkpoint.metadata.get("phase"))
+            phase = printable_text(checkpoint.metadata.get("phase"))
             raise InvalidFile(f"{checkpoint.name} holds fsrt phase {phase}, which cannot render images")
-        net, architecture, provenance = checkpoint.restore(
+        net, architecture, provenance = checkpoint.restore_net(
             lambda metadata: parse_settings(Architecture, metadata["architecture"], "architecture"),
             Fsrt,
-            TRAINING_ONLY,
+            TRAINING_ONLY_PREFIXES,
         )
         return cls(net.to(device), architecture, provenance, precision)
 
     def _most(self, by_device: Mapping[str, int]) -> int:
         return by_device["cuda" if self.device.type == "cuda" else "cpu"]
 
-    def check(self, how: Transfer) -> None:
+    def check_transfer(self, how: MotionTransfer) -> None:
         """InvalidSettings: relative motion moves keypoints, and a net may have been trained without them; no
         net of it knows angles, named expressions or identities.
         """
@@ -106,37 +106,43 @@ class Reenactor(FrameDriven):
         )
 
     @torch.inference_mode()
-    def scene(self, sources: FaceFrames) -> Scene:
+    def encode_sources(self, sources: FaceFrames) -> EncodedSources:
         """Encode sources; together they describe one person."""
         found = self._motion(sources.frames)
         images = self._resized(sources.frames, self.image_size)
         with self._autocast():
             z = self.net.encoder(images[None], found["keypoints"][None], found["expression"][None])
-            return Scene(self.net.decoder.keys_values(z), found["keypoints"])
+            return EncodedSources(self.net.decoder.keys_values(z), found["keypoints"])
 
     @torch.inference_mode()
-    def motion(self, driving: FaceFrames) -> Motion:
+    def extract_motion(self, driving: FaceFrames) -> Motion:
         """-> keypoints (T,K,2) float32 on the [-1,1] frame, expression (T,E) float32."""
         return self._motion(driving.frames)
 
     @torch.inference_mode()
-    def transfer(self, scene: Scene, driving: Motion, first: Motion, how: Transfer) -> Motion:
+    def transfer_motion(
+        self, scene: EncodedSources, driving: Motion, first: Motion, how: MotionTransfer
+    ) -> Motion:
         """Supplement 7.3: only keypoints are transferred, the expression is always the driving frame's."""
         if how.motion == "absolute":
             return driving
-        self.check(how)
+        self.check_transfer(how)
         moved = relative_keypoints(
             scene.keypoints[0], driving["keypoints"], first["keypoints"][0], how.adapt_scale
         )
         return {**driving, "keypoints": moved}
 
     @torch.inference_mode()
-    def render(self, scene: Scene, motion: Motion) -> np.ndarray:
+    def render(self, scene: EncodedSources, motion: Motion) -> np.ndarray:
         """-> (T,I,I,3) float32 in [0,1]"""
         keypoints, expression = motion["keypoints"], motion["expression"]
         with self._autocast():
-            images = self.net.decoder.video(
-                scene.keys_values, self.image_size, keypoints, expression, most=self._most(QUERIES)
+            images = self.net.decoder.render_video(
+                scene.keys_values,
+                self.image_size,
+                keypoints,
+                expression,
+                most=self._most(MAX_PIXELS_PER_PASS),
             )
         return images.float().clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
 
@@ -168,15 +174,15 @@ def relative_keypoints(source: Tensor, driving: Tensor, first: Tensor, adapt_sca
     """
     scale = 1.0
     if adapt_scale:
-        span = area(first)
+        span = keypoint_area(first)
         if not span > 0:
             raise InvalidSettings(
                 "the keypoints of the first driving frame span no area: no scale to adapt to"
             )
-        scale = (area(source) / span) ** 0.5
+        scale = (keypoint_area(source) / span) ** 0.5
     return source + scale * (driving - first)
 
 
-def area(keypoints: Tensor) -> float:
+def keypoint_area(keypoints: Tensor) -> float:
     """(K,2) -> what they span; 0 where they lie on a line."""
     return hull_area(keypoints.double().cpu().numpy())

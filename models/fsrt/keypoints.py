@@ -10,26 +10,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.fsrt.config import Architecture, Detector
+from models.fsrt.config import Architecture, DetectorConfig
 from models.precision import at_least_float32
 
-ANTIALIAS = 13  # taps; sigma 1.5 for the fixed reduction by 4
+BLUR_TAPS = 13  # taps; sigma 1.5 for the fixed reduction by 4
 
 
-class AntiAliasedQuarter(nn.Module):
+class AntiAliasedDownsample(nn.Module):
     """Gaussian blur, then every fourth pixel: one strided depthwise convolution."""
 
     weight: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        taps = torch.arange(ANTIALIAS, dtype=torch.float32) - ANTIALIAS // 2
+        taps = torch.arange(BLUR_TAPS, dtype=torch.float32) - BLUR_TAPS // 2
         line = torch.exp(-(taps**2) / (2 * 1.5**2))
         kernel = torch.outer(line, line)
-        self.register_buffer("weight", (kernel / kernel.sum()).expand(3, 1, ANTIALIAS, ANTIALIAS).clone())
+        self.register_buffer("weight", (kernel / kernel.sum()).expand(3, 1, BLUR_TAPS, BLUR_TAPS).clone())
 
     def forward(self, image: Tensor) -> Tensor:
-        return F.conv2d(image, self.weight, stride=4, padding=ANTIALIAS // 2, groups=3)
+        return F.conv2d(image, self.weight, stride=4, padding=BLUR_TAPS // 2, groups=3)
 
 
 class DownBlock(nn.Module):
@@ -55,7 +55,7 @@ class UpBlock(nn.Module):
 class Hourglass(nn.Module):
     """Halve `blocks` times, double back, with skips: (B,3,F,F) -> (B, width+3, F, F)."""
 
-    def __init__(self, net: Detector) -> None:
+    def __init__(self, net: DetectorConfig) -> None:
         super().__init__()
         widths = [min(net.max_width, net.width * 2**i) for i in range(net.blocks + 1)]
         downs = [DownBlock(3 if i == 0 else widths[i], widths[i + 1]) for i in range(net.blocks)]
@@ -79,12 +79,12 @@ class Hourglass(nn.Module):
 class KeypointDetector(nn.Module):
     """Frozen in every FSRT phase. 14,146,728 parameters at the published size."""
 
-    def __init__(self, net: Detector) -> None:
+    def __init__(self, net: DetectorConfig) -> None:
         super().__init__()
         self.temperature = net.temperature
-        self.down = AntiAliasedQuarter()
+        self.down = AntiAliasedDownsample()
         self.predictor = Hourglass(net)
-        self.kp = nn.Conv2d(net.features, net.keypoints, 7)
+        self.kp = nn.Conv2d(net.feature_channels, net.keypoints, 7)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """image (B,3,S,S) in [0,1] -> keypoints (B,K,2) in [-1,1], features (B,C,F,F), heatmaps (B,K,G,G)."""
@@ -95,18 +95,18 @@ class KeypointDetector(nn.Module):
             features = self.predictor(self.down(image.contiguous(memory_format=torch.channels_last)))
             heatmap = (self.kp(features).flatten(2) / self.temperature).softmax(dim=-1)
             heatmap = heatmap.unflatten(2, (features.shape[-1] - 6, -1))
-            keypoints = expected_position(heatmap)
+            keypoints = soft_argmax(heatmap)
         return keypoints, features, heatmap
 
 
-def heatmap_axis(cells: int, like: Tensor) -> Tensor:
+def heatmap_coordinates(cells: int, like: Tensor) -> Tensor:
     """Coordinate of each cell: 2i/(cells-1) - 1, so the outer cells lie on -1 and 1."""
     return torch.arange(cells, dtype=like.dtype, device=like.device) * (2 / (cells - 1)) - 1
 
 
-def expected_position(heatmap: Tensor) -> Tensor:
+def soft_argmax(heatmap: Tensor) -> Tensor:
     """(B,K,G,G) summing to 1 -> (B,K,2) x,y."""
-    axis = heatmap_axis(heatmap.shape[-1], heatmap)
+    axis = heatmap_coordinates(heatmap.shape[-1], heatmap)
     return torch.stack([(heatmap.sum(2) * axis).sum(-1), (heatmap.sum(3) * axis).sum(-1)], dim=-1)
 
 
@@ -117,7 +117,7 @@ class ExpressionExtractor(nn.Module):
         super().__init__()
         self.keypoints = net.detector.keypoints
         width = self.keypoints * net.expression_per_keypoint
-        self.expression = nn.Conv2d(net.detector.features, width, 7)
+        self.expression = nn.Conv2d(net.detector.feature_channels, width, 7)
         self.expression_mlp = nn.Sequential(
             nn.Linear(width, 2 * width), nn.ReLU(),
             nn.Linear(2 * width, 4 * width), nn.ReLU(),
@@ -133,7 +133,7 @@ class ExpressionExtractor(nn.Module):
         none of it needs a gradient.
         """
         with torch.autocast(features.device.type, enabled=False):  # the regularisers compare these
-            patches = patches_under(features, heatmap)  # (B,K,C,7,7)
+            patches = pool_patches(features, heatmap)  # (B,K,C,7,7)
             weight = self.expression.weight.unflatten(0, (self.keypoints, -1))  # (K,E/K,C,7,7)
             bias = self.expression.bias
             assert bias is not None
@@ -144,7 +144,7 @@ class ExpressionExtractor(nn.Module):
 
 
 @torch.no_grad()
-def patches_under(features: Tensor, heatmap: Tensor, taps: int = 7) -> Tensor:
+def pool_patches(features: Tensor, heatmap: Tensor, taps: int = 7) -> Tensor:
     """Mean patch of the feature map under each heatmap: (B,C,F,F), (B,K,G,G) -> (B,K,C,taps,taps)."""
     cells = heatmap.shape[-1]
     weights = heatmap.flatten(2)  # (B,K,G*G)

@@ -13,17 +13,17 @@ from torch import Tensor
 from models.precision import at_least_float32
 
 
-def pixel(rendered: Tensor, target: Tensor) -> Tensor:
+def pixel_loss(rendered: Tensor, target: Tensor) -> Tensor:
     """Mean squared difference over all elements."""
     return (at_least_float32(rendered) - at_least_float32(target)).square().mean()
 
 
-def perceptual(rendered: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
+def perceptual_loss(rendered: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
     """Feature maps of the images (VGG19: 5 maps (B,C,h,w)): mean absolute difference of each, summed."""
     return _gaps(rendered, target)
 
 
-def feature_matching(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+def feature_matching_loss(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
     """The discriminator's maps (4 of (B,C,h,w)): mean absolute difference of each, summed. No gradient
     reaches the real side.
     """
@@ -37,33 +37,33 @@ def _gaps(some: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
     return torch.stack(gaps).sum()
 
 
-def generator_gan(fake: Tensor) -> Tensor:
+def generator_gan_loss(fake: Tensor) -> Tensor:
     """Predictions (B,1,h,h) on rendered images, 1 = real: how far they are from fooling the discriminator
     (least squares; Mao et al. 2017).
     """
     return (1 - at_least_float32(fake)).square().mean()
 
 
-def discriminator(real: Tensor, fake: Tensor) -> Tensor:
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     """Predictions (B,1,h,h) on real and on rendered images: 1 and 0 wanted (least squares). The rendered
     images must be cut off from the generator.
     """
     return ((1 - at_least_float32(real)).square() + at_least_float32(fake).square()).mean()
 
 
-def invariance(source: Tensor, source_other: Tensor, driving: Tensor, driving_other: Tensor) -> Tensor:
+def invariance_loss(source: Tensor, source_other: Tensor, driving: Tensor, driving_other: Tensor) -> Tensor:
     """Two colour versions of a frame should give one expression: half the sum of the two mean squares."""
     gaps = (at_least_float32(source) - at_least_float32(source_other)).square().mean()
     return 0.5 * (gaps + (at_least_float32(driving) - at_least_float32(driving_other)).square().mean())
 
 
-def variance(e: Tensor) -> Tensor:
+def variance_loss(e: Tensor) -> Tensor:
     """e (N,E): hinge on the spread over the FEATURES of each vector (not VICReg's spread over the batch)."""
     spread = (at_least_float32(e).var(dim=1) + 1e-4).sqrt()
     return torch.relu(1 - spread).mean()
 
 
-def covariance(e: Tensor) -> Tensor:
+def covariance_loss(e: Tensor) -> Tensor:
     """e (N,E): squared entries of the covariance over vectors, diagonal included, divided by E."""
     with torch.autocast(e.device.type, enabled=False):  # or the product would be in bf16
         e = at_least_float32(e)
@@ -72,7 +72,7 @@ def covariance(e: Tensor) -> Tensor:
         return cov.square().sum() / e.shape[1]
 
 
-def position(keypoints: Tensor, target: Tensor) -> Tensor:
+def keypoint_position_loss(keypoints: Tensor, target: Tensor) -> Tensor:
     """Mean absolute distance per coordinate, on the [-1,1] frame (distilled detector only)."""
     return (at_least_float32(keypoints) - at_least_float32(target)).abs().mean()
 

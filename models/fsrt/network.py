@@ -5,7 +5,8 @@ query pixels. Coordinates are (x,y), the image spans [-1,1]. Module names are th
 checkpoints.
 
 Inputs that are constant over an image (keypoint code, expression) never become per-pixel maps: the first
-convolution and the first linear layer add their contribution once (`constant_response`, `Decoder.queries`).
+convolution and the first linear layer add their contribution once (`convolve_constant`,
+`Decoder.make_queries`).
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from models.fsrt.config import Architecture
 from models.fsrt.keypoints import ExpressionExtractor, KeypointDetector
 from models.onednn import Linear, attention, linear
 
-RGB = 3
-CPU_QUERIES = 4096
+RGB_CHANNELS = 3
+MAX_CPU_QUERIES = 4096
 """Queries of a pass on a CPU: 65,536 pixels take 11.0 s a core; 13.2 s in passes of 16,384, whose layers
 leave the cache and come from fresh pages.
 """
@@ -41,7 +42,7 @@ def pixel_grid(
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
 
 
-def positional_code(coordinates: Tensor, octaves: int, start: int) -> Tensor:
+def positional_encoding(coordinates: Tensor, octaves: int, start: int) -> Tensor:
     """(..., N) -> (..., 2*N*octaves): all sines, then all cosines, coordinate by coordinate, octave by
     octave.
 
@@ -82,11 +83,11 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def join_heads(x: Tensor) -> Tensor:
+def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
-def seen_tokens(present: Tensor, tokens: int) -> Tensor:
+def attention_mask(present: Tensor, tokens: int) -> Tensor:
     """present (B,S) bool -> mask (B,1,1,S*tokens) bool: the keys that may be attended to."""
     return present.repeat_interleave(tokens, dim=1)[:, None, None]
 
@@ -100,7 +101,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
         q, k, v = (split_heads(part, self.heads) for part in self.to_qkv(x).chunk(3, dim=-1))
-        return self.to_out(join_heads(attention(q, k, v, seen)))
+        return self.to_out(merge_heads(attention(q, k, v, seen)))
 
 
 class CrossAttention(nn.Module):
@@ -121,7 +122,7 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Tensor:
         q = split_heads(self.to_q(x), self.heads)
-        return self.to_out(join_heads(attention(q, k, v, seen)))
+        return self.to_out(merge_heads(attention(q, k, v, seen)))
 
 
 class Transformer(nn.Module):
@@ -155,12 +156,12 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
 
-    def after_first(self, x: Tensor) -> Tensor:
+    def forward_after_first(self, x: Tensor) -> Tensor:
         """The block from the output of its first convolution on."""
         return self.layers[1:](x)
 
 
-def constant_response(weight: Tensor, constant: Tensor, height: int, width: int) -> Tensor:
+def convolve_constant(weight: Tensor, constant: Tensor, height: int, width: int) -> Tensor:
     """What a padded 3x3 convolution makes of inputs that are constant over the image.
 
     weight (O,I,3,3), constant (N,I) -> (N,O,H,W). Only the border differs: nine cases, spread over the image.
@@ -181,10 +182,10 @@ class Encoder(nn.Module):
         super().__init__()
         self.octaves, self.start = net.pixel_octaves, net.start_octave
         self.keypoint_octaves = net.keypoint_octaves
-        self.inputs = (RGB, net.keypoint_code, net.pixel_code, net.expression_size)
+        self.inputs = (RGB_CHANNELS, net.keypoint_code_size, net.pixel_code_size, net.expression_size)
         self.joint = net.encoder_attention == "joint"
         widths = [net.patch_width * 2**i for i in range(net.patch_blocks + 1)]
-        first = RGB + net.query_size
+        first = RGB_CHANNELS + net.query_size
         self.conv_blocks = nn.ModuleList(
             ConvBlock(first if i == 0 else widths[i], widths[i], widths[i + 1])
             for i in range(net.patch_blocks)
@@ -196,10 +197,10 @@ class Encoder(nn.Module):
         self.transformer = Transformer(net.token_size, net.encoder_mlp, attending)
 
         if net.initial == "balanced":
-            self.balance()
+            self.balance_initial_weights()
 
     @torch.no_grad()
-    def balance(self) -> None:
+    def balance_initial_weights(self) -> None:
         """Initial convolutions that keep the variance, each group of inputs counting the same.
 
         PyTorch's defaults, which the paper uses, shrink it about 2.4x a layer, and RGB is 3 of 483 inputs:
@@ -223,21 +224,21 @@ class Encoder(nn.Module):
         nothing and must stay hidden in the decoder too (`Decoder.keys_values`).
         """
         B, S = images.shape[:2]
-        code = positional_code(keypoints.flatten(2), self.keypoint_octaves, self.start)
+        code = positional_encoding(keypoints.flatten(2), self.keypoint_octaves, self.start)
         constant = torch.cat([code, expression], dim=-1)  # (B,S,160+E)
-        x = self.first_convolution(images.flatten(0, 1), constant.flatten(0, 1))
-        x = self.conv_blocks[0].after_first(x)  # pyright: ignore[reportCallIssue]
+        x = self.apply_first_convolution(images.flatten(0, 1), constant.flatten(0, 1))
+        x = self.conv_blocks[0].forward_after_first(x)  # pyright: ignore[reportCallIssue]
         for block in self.conv_blocks[1:]:
             x = block(x)
         project = self.per_patch_linear  # a 1x1 convolution in the released layout
         tokens = linear(x.flatten(2).transpose(1, 2), project.weight.flatten(1), project.bias)  # (B*S,T,D)
         if self.joint:
             tokens = tokens.unflatten(0, (B, S)).flatten(1, 2)  # (B,S*T,D)
-            seen = None if present is None else seen_tokens(present, tokens.shape[1] // S)
+            seen = None if present is None else attention_mask(present, tokens.shape[1] // S)
             return self.transformer(tokens, seen=seen)
         return self.transformer(tokens).unflatten(0, (B, S)).flatten(1, 2)
 
-    def first_convolution(self, images: Tensor, constant: Tensor) -> Tensor:
+    def apply_first_convolution(self, images: Tensor, constant: Tensor) -> Tensor:
         """The first 3x3 convolution over [RGB | keypoint code | pixel code | e], by linearity in three
         parts.
         """
@@ -245,12 +246,12 @@ class Encoder(nn.Module):
         weight = self.conv_blocks[0].layers[0].weight  # pyright: ignore[reportIndexIssue, reportAttributeAccessIssue]
         rgb, keypoints, pixels, expression = weight.split(self.inputs, dim=1)
         grid = pixel_grid(height, width, images.dtype, images.device)
-        code = positional_code(grid, self.octaves, self.start).permute(2, 0, 1).unsqueeze(0)  # (1,64,H,W)
+        code = positional_encoding(grid, self.octaves, self.start).permute(2, 0, 1).unsqueeze(0)  # (1,64,H,W)
         # The whole patch CNN follows this layout. On a CPU, channels last make the backward pass of strided
         # convolutions 3x slower in float32 (encoder, both ways: 2.7 s, else 2.1 s).
         layout = torch.channels_last if images.device.type == "cuda" else torch.contiguous_format
         images, code = images.contiguous(memory_format=layout), code.contiguous(memory_format=layout)
-        constants = constant_response(torch.cat([keypoints, expression], dim=1), constant, height, width)
+        constants = convolve_constant(torch.cat([keypoints, expression], dim=1), constant, height, width)
         return F.conv2d(images, rgb, padding=1) + F.conv2d(code, pixels, padding=1) + constants
 
 
@@ -276,9 +277,9 @@ class AllocationTransformer(nn.Module):
         return first, relu, second
 
 
-def at_once(most: int, device: torch.device) -> int:
+def max_queries_per_pass(most: int, device: torch.device) -> int:
     """Queries of a pass: on a CPU, more than CPU_QUERIES only cost time and memory."""
-    return min(most, CPU_QUERIES) if device.type == "cpu" else most
+    return min(most, MAX_CPU_QUERIES) if device.type == "cpu" else most
 
 
 class Decoder(nn.Module):
@@ -291,13 +292,13 @@ class Decoder(nn.Module):
         super().__init__()
         self.octaves, self.start = net.pixel_octaves, net.start_octave
         self.keypoint_octaves = net.keypoint_octaves
-        self.inputs = (net.keypoint_code, net.pixel_code, net.expression_size)
+        self.inputs = (net.keypoint_code_size, net.pixel_code_size, net.expression_size)
         self.allocation_transformer = AllocationTransformer(net)
         widths = [net.query_size, *net.render]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
             layers += [Linear(before, after), nn.ReLU(inplace=True)]
-        self.render_mlp = nn.Sequential(*layers, Linear(widths[-1], RGB))
+        self.render_mlp = nn.Sequential(*layers, Linear(widths[-1], RGB_CHANNELS))
 
     def forward(
         self, z: Tensor, pixels: Tensor, keypoints: Tensor, expression: Tensor, present: Tensor | None = None
@@ -305,7 +306,9 @@ class Decoder(nn.Module):
         """z (B,T,D), pixels (P,2) or (B,P,2), keypoints (B,K,2), expression (B,E) -> RGB (B,P,3), not
         clamped.
         """
-        return self.decode(self.keys_values(z, present), self.queries(pixels, keypoints, expression))
+        return self.decode_queries(
+            self.keys_values(z, present), self.make_queries(pixels, keypoints, expression)
+        )
 
     def keys_values(self, z: Tensor, present: Tensor | None = None) -> KeysValues:
         """What the blocks need of a scene; z is not normalised. present (B,S) bool: sources to look at."""
@@ -313,41 +316,41 @@ class Decoder(nn.Module):
         pairs = [layer[0].fn.keys_values(z) for layer in layers]  # pyright: ignore[reportIndexIssue]
         if present is None:
             return pairs
-        seen = seen_tokens(present, z.shape[1] // present.shape[1])
+        seen = attention_mask(present, z.shape[1] // present.shape[1])
         return [(*pair, seen) for pair in pairs]
 
-    def queries(self, pixels: Tensor, keypoints: Tensor, expression: Tensor) -> Tensor:
+    def make_queries(self, pixels: Tensor, keypoints: Tensor, expression: Tensor) -> Tensor:
         """The input MLP over [keypoint code | pixel code | e]: a table over pixels plus one vector a frame ->
         (B,P,D).
         """
-        return self.ask(self.pixel_table(pixels), self.frame(keypoints, expression))
+        return self.combine_queries(self.embed_pixels(pixels), self.embed_frame(keypoints, expression))
 
-    def pixel_table(self, pixels: Tensor) -> Tensor:
+    def embed_pixels(self, pixels: Tensor) -> Tensor:
         """pixels (...,2) -> what they add to the first layer (...,hidden), whatever the frame."""
         first, _, _ = self.allocation_transformer.layers()
         _, to_pixels, _ = first.weight.split(self.inputs, dim=1)
-        return linear(positional_code(pixels, self.octaves, self.start), to_pixels)
+        return linear(positional_encoding(pixels, self.octaves, self.start), to_pixels)
 
-    def frame(self, keypoints: Tensor, expression: Tensor) -> Tensor:
+    def embed_frame(self, keypoints: Tensor, expression: Tensor) -> Tensor:
         """What a frame adds to the first layer, whatever the pixel: (B,K,2), (B,E) -> (B,hidden)."""
         first, _, _ = self.allocation_transformer.layers()
         to_keypoints, _, to_expression = first.weight.split(self.inputs, dim=1)
-        code = positional_code(keypoints.flatten(1), self.keypoint_octaves, self.start)
+        code = positional_encoding(keypoints.flatten(1), self.keypoint_octaves, self.start)
         return F.linear(code, to_keypoints, first.bias) + F.linear(expression, to_expression)
 
-    def ask(self, table: Tensor, frame: Tensor) -> Tensor:
+    def combine_queries(self, table: Tensor, frame: Tensor) -> Tensor:
         """Rows of the pixel table (P,hidden) or (B,P,hidden) and frames (B,hidden) -> queries (B,P,D)."""
         _, relu, second = self.allocation_transformer.layers()
         return second(relu(table + frame.unsqueeze(1)))
 
-    def decode(self, keys_values: KeysValues, queries: Tensor) -> Tensor:
+    def decode_queries(self, keys_values: KeysValues, queries: Tensor) -> Tensor:
         """queries (B,P,D) -> RGB (B,P,3)"""
         render, attend = self.render_mlp, self.allocation_transformer.transformer
         B, P = queries.shape[:2]
-        each = max(1, at_once(B * P, queries.device) // B)
+        each = max(1, max_queries_per_pass(B * P, queries.device) // B)
         return torch.cat([render(attend(part, keys_values)) for part in queries.split(each, dim=1)], dim=1)
 
-    def image(
+    def render_image(
         self,
         z: Tensor,
         side: int,
@@ -359,15 +362,15 @@ class Decoder(nn.Module):
         """A whole image per scene: z (B,T,D), keypoints (B,K,2), e (B,E) -> (B,3,side,side); `most` queries a
         pass.
         """
-        keys_values, frame = self.keys_values(z, present), self.frame(keypoints, expression)
+        keys_values, frame = self.keys_values(z, present), self.embed_frame(keypoints, expression)
         pixels = pixel_grid(side, side, keypoints.dtype, keypoints.device).flatten(0, 1)
         parts = [
-            self.decode(keys_values, self.ask(self.pixel_table(chunk), frame))
-            for chunk in pixels.split(max(1, at_once(most, z.device) // len(z)))
+            self.decode_queries(keys_values, self.combine_queries(self.embed_pixels(chunk), frame))
+            for chunk in pixels.split(max(1, max_queries_per_pass(most, z.device) // len(z)))
         ]
         return torch.cat(parts, dim=1).transpose(1, 2).unflatten(2, (side, side))
 
-    def video(
+    def render_video(
         self, keys_values: KeysValues, side: int, keypoints: Tensor, expression: Tensor, most: int = 65_536
     ) -> Tensor:
         """One scene (B = 1), many driving frames: keypoints (N,K,2), e (N,E) -> (N,3,side,side).
@@ -376,16 +379,16 @@ class Decoder(nn.Module):
         all frames share the pixel table.
         """
         pixels = pixel_grid(side, side, keypoints.dtype, keypoints.device).flatten(0, 1)
-        most = at_once(most, keypoints.device)
-        frames = self.frame(keypoints, expression)  # (N,hidden)
-        images = keypoints.new_empty(len(frames), len(pixels), RGB)
+        most = max_queries_per_pass(most, keypoints.device)
+        frames = self.embed_frame(keypoints, expression)  # (N,hidden)
+        images = keypoints.new_empty(len(frames), len(pixels), RGB_CHANNELS)
         for chunk, part in zip(pixels.split(most), images.split(most, dim=1), strict=True):
-            table = self.pixel_table(chunk)
+            table = self.embed_pixels(chunk)
             for frame, pixels_of in zip(
                 *(x.split(max(1, most // len(pixels))) for x in (frames, part)), strict=True
             ):
-                queries = self.ask(table, frame).flatten(0, 1)  # (n*p,D)
-                pixels_of.copy_(self.decode(keys_values, queries.unsqueeze(0)).view_as(pixels_of))
+                queries = self.combine_queries(table, frame).flatten(0, 1)  # (n*p,D)
+                pixels_of.copy_(self.decode_queries(keys_values, queries.unsqueeze(0)).view_as(pixels_of))
         return images.transpose(1, 2).unflatten(2, (side, side))
 
 

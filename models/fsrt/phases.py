@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from models.api import Loss, Optimizer, Phase, Schedule, Update
 
-DETECTOR, RENDERER = ("kp_detector",), ("expression_encoder", "encoder", "decoder")
-KEYPOINTS = Phase(
+DETECTOR_PARTS, RENDERER_PARTS = ("kp_detector",), ("expression_encoder", "encoder", "decoder")
+KEYPOINTS_PHASE = Phase(
     # Ours: the paper freezes FOMM's detector. With no released weights at hand this phase distils one from
     # the data's own 68 landmarks; checkpoints and reports name it "distilled".
     name="keypoints",
@@ -17,7 +17,7 @@ KEYPOINTS = Phase(
     optimizers={"g": Optimizer(lr=2e-4, schedule=Schedule(warmup=500, decay=0.1, decay_steps=20_000))},
     updates={
         "generator": Update(
-            parts=dict.fromkeys(DETECTOR, 1.0), losses={"position": Loss(1.0), "heatmap": Loss(0.01)}
+            parts=dict.fromkeys(DETECTOR_PARTS, 1.0), losses={"position": Loss(1.0), "heatmap": Loss(0.01)}
         )
     },
     best=None,  # it renders nothing
@@ -29,7 +29,7 @@ OPTIMIZER = Optimizer(
 )
 """C: one schedule for all phases, the discriminator's Adam too."""
 
-WARMUP = Phase(
+WARMUP_PHASE = Phase(
     name="warmup",
     init="keypoints",
     steps=200_000,  # S 7.2: a warm-up without perceptual and adversarial losses is essential
@@ -38,7 +38,7 @@ WARMUP = Phase(
     optimizers={"g": OPTIMIZER},
     updates={
         "generator": Update(
-            parts=dict.fromkeys(RENDERER, 1.0),
+            parts=dict.fromkeys(RENDERER_PARTS, 1.0),
             losses={
                 "pixel": Loss(1.0), "invariance": Loss(1.0), "variance": Loss(0.2), "covariance": Loss(1.0),
             },  # C
@@ -46,13 +46,13 @@ WARMUP = Phase(
     },
 )  # fmt: skip
 
-IMAGES: dict[str, Loss | None] = {
+IMAGE_LOSSES: dict[str, Loss | None] = {
     "pixel": Loss(1.0), "perceptual": Loss(0.01), "invariance": Loss(1.0), "variance": Loss(0.2),
     "covariance": Loss(1.0),
 }  # C  # fmt: skip
 """The terms of both phases on whole images."""
 
-PERCEPTUAL = Phase(
+PERCEPTUAL_PHASE = Phase(
     name="perceptual",
     init="warmup",
     resume_optimizers=True,  # C trains on without a cut: Adam's moments, and with them the schedule's steps
@@ -60,10 +60,10 @@ PERCEPTUAL = Phase(
     batch=24,
     chunk=8,
     optimizers={"g": OPTIMIZER},
-    updates={"generator": Update(parts=dict.fromkeys(RENDERER, 1.0), losses=IMAGES)},
+    updates={"generator": Update(parts=dict.fromkeys(RENDERER_PARTS, 1.0), losses=IMAGE_LOSSES)},
 )
 
-ADVERSARIAL = Phase(
+ADVERSARIAL_PHASE = Phase(
     name="adversarial",
     init="perceptual",
     resume_optimizers=True,
@@ -76,9 +76,9 @@ ADVERSARIAL = Phase(
     optimizers={"g": OPTIMIZER, "d": OPTIMIZER},
     updates={
         "generator": Update(
-            parts=dict.fromkeys(RENDERER, 1.0),
+            parts=dict.fromkeys(RENDERER_PARTS, 1.0),
             # C; S 7.2: the discriminator learns for 500 steps before the generator sees it
-            losses=IMAGES | {"gan": Loss(1e-3, start=500), "feature_matching": Loss(1e-2, start=500)},
+            losses=IMAGE_LOSSES | {"gan": Loss(1e-3, start=500), "feature_matching": Loss(1e-2, start=500)},
         ),
         "discriminator": Update(
             parts={"discriminator": 1.0}, optimizer="d", losses={"discriminator": Loss(1e-3)}  # C
@@ -86,4 +86,6 @@ ADVERSARIAL = Phase(
     },
 )  # fmt: skip
 
-PHASES: dict[str, Phase] = {phase.name: phase for phase in (KEYPOINTS, WARMUP, PERCEPTUAL, ADVERSARIAL)}
+PHASES: dict[str, Phase] = {
+    phase.name: phase for phase in (KEYPOINTS_PHASE, WARMUP_PHASE, PERCEPTUAL_PHASE, ADVERSARIAL_PHASE)
+}

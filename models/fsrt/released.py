@@ -30,29 +30,29 @@ from torch import Tensor, nn
 from models.checkpoint import Checkpoint
 from models.checkpoint_metadata import parse_settings
 from models.errors import InvalidFile, InvalidSettings
-from models.fsrt.config import Architecture, Detector, DiscriminatorConfig, full
+from models.fsrt.config import Architecture, DetectorConfig, DiscriminatorConfig, full_architecture
 from models.fsrt.discriminator import Discriminator
 from models.fsrt.keypoints import KeypointDetector
 from models.fsrt.network import Fsrt
-from models.perception.torch_net import differences, read_tensors, shapes
+from models.perception.torch_net import describe_differences, read_tensors, tensor_shapes
 
 if TYPE_CHECKING:
     from models.api import Phase
     from models.fsrt.config import FsrtConfig
 
-NETS = ("fsrt_vox", "fsrt_vox_2src")
-DETECTORS = ("fsrt_kp", "fomm_vox")
-DETECTOR, DISCRIMINATOR = "kp_detector", "discriminator"
-RENDERER = ("expression_encoder", "encoder", "decoder")
-OPTIMISERS = ("optimizer", "optimizer_disc")
-JACOBIAN = ("jacobian.weight", "jacobian.bias")
-FREE = ("image_size", "encoder_attention", "initial")
+NET_WEIGHTS = ("fsrt_vox", "fsrt_vox_2src")
+DETECTOR_WEIGHTS = ("fsrt_kp", "fomm_vox")
+DETECTOR_PART, DISCRIMINATOR_PART = "kp_detector", "discriminator"
+RENDERER_PARTS = ("expression_encoder", "encoder", "decoder")
+OPTIMIZER_KEYS = ("optimizer", "optimizer_disc")
+JACOBIAN_KEYS = ("jacobian.weight", "jacobian.bias")
+FREE_FIELDS = ("image_size", "encoder_attention", "initial")
 """Settings of the net that may differ from the published ones without making its weights meaningless."""
 NET_FILE, DETECTOR_FILE = "vox256.pt", "kp_detector.pt"
 
 
 # --- reading ------------------------------------------------------------------------------------------------
-def read(
+def read_released(
     files: Mapping[str, Path], section: FsrtConfig | None = None, phase: Phase | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Imported files by weights id -> tensors by our names (float32; counters int64), and their provenance.
@@ -65,18 +65,27 @@ def read(
     tensors = _gathered(files)
     what, parts = f"weights {' and '.join(files)}", _parts(tensors, files)
     if phase is not None:
-        idle = set(parts) - set(parts_of(phase))
+        idle = set(parts) - set(phase_parts(phase))
         tensors = {name: tensor for name, tensor in tensors.items() if _part(name) not in idle}
         parts = tuple(part for part in parts if part not in idle)
     if section is None:
-        net = architecture_of(tensors, full())
-        _fit(tensors, expected(net, DiscriminatorConfig(), parts), f"{what} are of no FSRT that is known", "")
-    else:
-        net = section.net if RENDERER[0] in parts else replace(full(), detector=section.net.detector)
-        discriminator = section.discriminator if DISCRIMINATOR in parts else DiscriminatorConfig()
+        net = infer_architecture(tensors, full_architecture())
         _fit(
             tensors,
-            expected(net, discriminator, parts),
+            expected_shapes(net, DiscriminatorConfig(), parts),
+            f"{what} are of no FSRT that is known",
+            "",
+        )
+    else:
+        net = (
+            section.net
+            if RENDERER_PARTS[0] in parts
+            else replace(full_architecture(), detector=section.net.detector)
+        )
+        discriminator = section.discriminator if DISCRIMINATOR_PART in parts else DiscriminatorConfig()
+        _fit(
+            tensors,
+            expected_shapes(net, discriminator, parts),
             f"{what} do not fit fsrt.net",
             _settings(tensors, net),
         )
@@ -84,43 +93,49 @@ def read(
     return tensors, _provenance(files)
 
 
-def load(files: Mapping[str, Path], section: FsrtConfig | None = None) -> Checkpoint:
+def load_released(files: Mapping[str, Path], section: FsrtConfig | None = None) -> Checkpoint:
     """A net to render with, as a checkpoint of our own holds it: the one of a run's settings, or, without
     them, the published one that the tensors' shapes show. The discriminator stays behind. Raises InvalidFile
-    or InvalidSettings as `read` does."""
-    tensors, provenance = read(files, section)
-    if not any(name in files for name in NETS):
+    or InvalidSettings as `read_released` does."""
+    tensors, provenance = read_released(files, section)
+    if not any(name in files for name in NET_WEIGHTS):
         raise InvalidSettings(
             f"weights {' and '.join(files)} hold a detector alone, which cannot render images"
         )
     metadata = {
         "model": "fsrt",
         "phase": "released",
-        "architecture": to_builtins(section.net if section else architecture_of(tensors, full())),
+        "architecture": to_builtins(
+            section.net if section else infer_architecture(tensors, full_architecture())
+        ),
         "provenance": provenance,
     }
-    own = {name: tensor for name, tensor in tensors.items() if _part(name) != DISCRIMINATOR}
+    own = {name: tensor for name, tensor in tensors.items() if _part(name) != DISCRIMINATOR_PART}
     return Checkpoint(tensors=own, metadata=metadata, name=" and ".join(files))
 
 
-def check(weights_id: str, path: Path) -> None:
-    """Whether an imported file is what its id says; raises InvalidFile or InvalidSettings as `read` does."""
+def check_released(weights_id: str, path: Path) -> None:
+    """Whether an imported file is what its id says; raises InvalidFile or InvalidSettings as `read_released`
+    does."""
     tensors = _opened(weights_id, path)
-    wanted = expected(architecture_of(tensors, full()), DiscriminatorConfig(), _parts(tensors, [weights_id]))
+    wanted = expected_shapes(
+        infer_architecture(tensors, full_architecture()), DiscriminatorConfig(), _parts(tensors, [weights_id])
+    )
     _fit(tensors, wanted, f"this is not {weights_id}", "")
 
 
 def _gathered(files: Mapping[str, Path]) -> dict[str, Tensor]:
     """The tensors of all files, by our names."""
-    nets, detectors = ([name for name in kind if name in files] for kind in (NETS, DETECTORS))
-    if unknown := sorted(set(files) - {*NETS, *DETECTORS}):
+    nets, detectors = ([name for name in kind if name in files] for kind in (NET_WEIGHTS, DETECTOR_WEIGHTS))
+    if unknown := sorted(set(files) - {*NET_WEIGHTS, *DETECTOR_WEIGHTS}):
         raise InvalidSettings(
-            f"no reader for weights {', '.join(unknown)}; known: {', '.join(NETS + DETECTORS)}"
+            f"no reader for weights {', '.join(unknown)}; known: {', '.join(NET_WEIGHTS + DETECTOR_WEIGHTS)}"
         )
     if len(detectors) != 1 or len(nets) > 1:
         raise InvalidSettings(
-            f"weights {', '.join(files) or 'none'}: expected one detector ({' or '.join(DETECTORS)}) and at "
-            f"most one net ({' or '.join(NETS)}); a net's file holds no detector"
+            f"weights {', '.join(files) or 'none'}: expected one detector ({' or '.join(DETECTOR_WEIGHTS)}) "
+            "and at "
+            f"most one net ({' or '.join(NET_WEIGHTS)}); a net's file holds no detector"
         )
     tensors = _opened(detectors[0], files[detectors[0]])
     for name in nets:
@@ -136,13 +151,17 @@ def _opened(weights_id: str, path: Path) -> dict[str, Tensor]:
     found = {
         name: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in read_tensors(path).items()
-        if _part(name) not in OPTIMISERS
+        if _part(name) not in OPTIMIZER_KEYS
     }
     if weights_id == "fsrt_kp":
-        return _unwrapped({f"{DETECTOR}.{name}": tensor for name, tensor in found.items()})
+        return _unwrapped({f"{DETECTOR_PART}.{name}": tensor for name, tensor in found.items()})
     found = _unwrapped(found)
     if weights_id == "fomm_vox":
-        return {name: t for name, t in found.items() if name not in [f"{DETECTOR}.{j}" for j in JACOBIAN]}
+        return {
+            name: t
+            for name, t in found.items()
+            if name not in [f"{DETECTOR_PART}.{j}" for j in JACOBIAN_KEYS]
+        }
     return found
 
 
@@ -165,45 +184,49 @@ def _part(name: str) -> str:
 
 def _parts(tensors: Mapping[str, Tensor], files: Iterable[str]) -> tuple[str, ...]:
     """The parts that these files must hold; the discriminator may be there or not."""
-    parts = (DETECTOR,) if any(name in DETECTORS for name in files) else ()
-    if any(name in NETS for name in files):
-        parts += RENDERER
-        if any(_part(name) == DISCRIMINATOR for name in tensors):
-            parts += (DISCRIMINATOR,)
+    parts = (DETECTOR_PART,) if any(name in DETECTOR_WEIGHTS for name in files) else ()
+    if any(name in NET_WEIGHTS for name in files):
+        parts += RENDERER_PARTS
+        if any(_part(name) == DISCRIMINATOR_PART for name in tensors):
+            parts += (DISCRIMINATOR_PART,)
     return parts
 
 
-def parts_of(phase: Phase) -> tuple[str, ...]:
+def phase_parts(phase: Phase) -> tuple[str, ...]:
     """The parts of the net of a phase."""
-    if set(phase.trainable) <= {DETECTOR}:
-        return (DETECTOR,)
-    return (DETECTOR, *RENDERER, DISCRIMINATOR) if DISCRIMINATOR in phase.trainable else (DETECTOR, *RENDERER)
+    if set(phase.trainable) <= {DETECTOR_PART}:
+        return (DETECTOR_PART,)
+    return (
+        (DETECTOR_PART, *RENDERER_PARTS, DISCRIMINATOR_PART)
+        if DISCRIMINATOR_PART in phase.trainable
+        else (DETECTOR_PART, *RENDERER_PARTS)
+    )
 
 
 def _provenance(files: Mapping[str, Path]) -> dict[str, str]:
-    return {"net" if name in NETS else DETECTOR: f"from {name}" for name in files}
+    return {"net" if name in NET_WEIGHTS else DETECTOR_PART: f"from {name}" for name in files}
 
 
 # --- what is expected ---------------------------------------------------------------------------------------
-def expected(
+def expected_shapes(
     net: Architecture, discriminator: DiscriminatorConfig, parts: Iterable[str]
 ) -> dict[str, tuple[int, ...]]:
     """Shapes of all tensors of these parts, by name."""
     with torch.device("meta"):  # shapes only
         net_parts = nn.ModuleDict(dict(Fsrt(net).named_children()))
-        net_parts[DISCRIMINATOR] = Discriminator(
+        net_parts[DISCRIMINATOR_PART] = Discriminator(
             discriminator, net.detector.keypoints if net.uses_keypoints else 0
         )
     wanted = set(parts)
-    return {name: shape for name, shape in shapes(net_parts).items() if _part(name) in wanted}
+    return {name: shape for name, shape in tensor_shapes(net_parts).items() if _part(name) in wanted}
 
 
 def _fit(tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], what: str, why: str) -> None:
-    if found := differences(tensors, wanted):
+    if found := describe_differences(tensors, wanted):
         raise InvalidFile(f"{what}: tensors {found}. {why or 'Is it the file of another model?'}")
 
 
-def architecture_of(tensors: Mapping[str, Tensor], like: Architecture) -> Architecture:
+def infer_architecture(tensors: Mapping[str, Tensor], like: Architecture) -> Architecture:
     """`like`, with those settings changed in which the published variants differ and which shapes show: the
     expression's size, whether keypoints are told, the decoder's heads, MLP and renderer.
 
@@ -218,7 +241,7 @@ def architecture_of(tensors: Mapping[str, Tensor], like: Architecture) -> Archit
     block = "decoder.allocation_transformer.transformer.layers.0"
     if expression := size("expression_encoder.expression_mlp.6.weight", 0):
         seen["expression_size"] = expression
-    code = size("encoder.conv_blocks.0.layers.0.weight", 1) - 3 - expression - like.pixel_code
+    code = size("encoder.conv_blocks.0.layers.0.weight", 1) - 3 - expression - like.pixel_code_size
     octave = 4 * like.detector.keypoints
     if expression and code >= 0 and code % octave == 0:
         seen["keypoint_octaves"] = code // octave
@@ -242,7 +265,7 @@ def _is_layer(name: str) -> bool:
 
 def _settings(tensors: Mapping[str, Tensor], net: Architecture) -> str:
     """In which settings the files' net is another than the run's, as far as shapes show it."""
-    theirs, ours = to_builtins(architecture_of(tensors, net)), to_builtins(net)
+    theirs, ours = to_builtins(infer_architecture(tensors, net)), to_builtins(net)
     changes = [
         f"{name} {theirs[name]} (fsrt.net: {ours[name]})" for name in ours if theirs[name] != ours[name]
     ]
@@ -253,12 +276,12 @@ def _check_hidden(what: str, tensors: Mapping[str, Tensor], net: Architecture, p
     """Settings that shapes do not show and that change what the weights mean must be the published ones,
     where the tensors are those of a published net.
     """
-    published = architecture_of(tensors, full())
-    if differences(tensors, expected(published, DiscriminatorConfig(), parts)):
+    published = infer_architecture(tensors, full_architecture())
+    if describe_differences(tensors, expected_shapes(published, DiscriminatorConfig(), parts)):
         return  # of sizes of our own: nothing is published about them
     pairs = [("detector.temperature", net.detector.temperature, published.detector.temperature)]
-    if RENDERER[0] in parts:
-        names = [name for name in to_builtins(net) if name not in (*FREE, "detector")]
+    if RENDERER_PARTS[0] in parts:
+        names = [name for name in to_builtins(net) if name not in (*FREE_FIELDS, "detector")]
         pairs += [(name, getattr(net, name), getattr(published, name)) for name in names]
     if changes := [
         f"fsrt.net.{name} {ours} (theirs: {theirs})" for name, ours, theirs in pairs if ours != theirs
@@ -267,7 +290,7 @@ def _check_hidden(what: str, tensors: Mapping[str, Tensor], net: Architecture, p
 
 
 # --- writing ------------------------------------------------------------------------------------------------
-def write(tensors: Mapping[str, Tensor], about: Mapping[str, Any], folder: Path) -> list[Path]:
+def write_released(tensors: Mapping[str, Tensor], about: Mapping[str, Any], folder: Path) -> list[Path]:
     """A checkpoint of ours -> the authors' files in `folder`, which their loader takes: vox256.pt (parts of
     the net) and kp_detector.pt; the latter alone from phase `keypoints`.
 
@@ -277,21 +300,23 @@ def write(tensors: Mapping[str, Tensor], about: Mapping[str, Any], folder: Path)
     """
     if "architecture" in about:
         net = parse_settings(Architecture, about["architecture"], "architecture")
-        wanted = expected(net, DiscriminatorConfig(), (DETECTOR, *RENDERER))
+        wanted = expected_shapes(net, DiscriminatorConfig(), (DETECTOR_PART, *RENDERER_PARTS))
     elif "detector" in about:
         with torch.device("meta"):
-            found = shapes(KeypointDetector(parse_settings(Detector, about["detector"], "detector")))
-        wanted = {f"{DETECTOR}.{name}": shape for name, shape in found.items()}
+            found = tensor_shapes(
+                KeypointDetector(parse_settings(DetectorConfig, about["detector"], "detector"))
+            )
+        wanted = {f"{DETECTOR_PART}.{name}": shape for name, shape in found.items()}
     else:
         raise InvalidFile("the checkpoint's metadata names neither an architecture nor a detector")
     # the discriminator's sizes are no part of the metadata: its tensors go through as they are
-    own = {name: tensor for name, tensor in tensors.items() if _part(name) != DISCRIMINATOR}
+    own = {name: tensor for name, tensor in tensors.items() if _part(name) != DISCRIMINATOR_PART}
     _fit(own, wanted, f"the checkpoint of phase {about.get('phase')} is not whole", "")
     groups: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         part, _, inner = name.partition(".")
         groups.setdefault(part, {})[inner] = tensor.detach().clone().contiguous()
-    contents: dict[str, dict[str, Any]] = {DETECTOR_FILE: groups.pop(DETECTOR)}
+    contents: dict[str, dict[str, Any]] = {DETECTOR_FILE: groups.pop(DETECTOR_PART)}
     if groups:
         contents[NET_FILE] = groups
     if there := [str(folder / name) for name in contents if (folder / name).exists()]:

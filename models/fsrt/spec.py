@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from models.api import Phase, Released
+from models.api import Phase, ReleasedWeights
 from models.fsrt.config import FsrtConfig
-from models.fsrt.phases import DETECTOR, PHASES, RENDERER
-from models.spec import ModelSpec, Reads, TaskSpec
+from models.fsrt.phases import DETECTOR_PARTS, PHASES, RENDERER_PARTS
+from models.spec import FamilyFields, ModelSpec, TaskSpec
 
-PARTS = {
-    "keypoints": DETECTOR,
-    "warmup": DETECTOR + RENDERER,
-    "perceptual": DETECTOR + RENDERER,
-    "adversarial": (*DETECTOR, *RENDERER, "discriminator"),
+PHASE_PARTS = {
+    "keypoints": DETECTOR_PARTS,
+    "warmup": DETECTOR_PARTS + RENDERER_PARTS,
+    "perceptual": DETECTOR_PARTS + RENDERER_PARTS,
+    "adversarial": (*DETECTOR_PARTS, *RENDERER_PARTS, "discriminator"),
 }
 """Of the net that each phase's task builds."""
 TASKS = {
@@ -20,7 +20,7 @@ TASKS = {
         settings=("net.detector", "augment", "seed", "precision"),
     ),
     "warmup": TaskSpec(
-        task="models.fsrt.task:ReenactTask",
+        task="models.fsrt.task:ReenactmentTask",
         settings=("net", "sampling", "augment", "seed", "precision"),
     ),
     "perceptual": TaskSpec(
@@ -32,32 +32,34 @@ TASKS = {
         settings=("net", "sampling", "augment", "images", "discriminator", "seed", "precision"),
     ),
 }
-_READER = "models.fsrt.released:read"
-RELEASED = {
-    "fsrt_vox": Released(_READER, ("fsrt_vox", "fsrt_kp"), DETECTOR + RENDERER),
-    "fsrt_vox_2src": Released(_READER, ("fsrt_vox_2src", "fsrt_kp"), DETECTOR + RENDERER),
-    "fsrt_vox_fomm": Released(_READER, ("fsrt_vox", "fomm_vox"), DETECTOR + RENDERER),
-    "fsrt_vox_2src_fomm": Released(_READER, ("fsrt_vox_2src", "fomm_vox"), DETECTOR + RENDERER),
-    "fsrt_kp": Released(_READER, ("fsrt_kp",), DETECTOR),
-    "fomm_vox": Released(_READER, ("fomm_vox",), DETECTOR),
+_READER = "models.fsrt.released:read_released"
+RELEASED_WEIGHTS = {
+    "fsrt_vox": ReleasedWeights(_READER, ("fsrt_vox", "fsrt_kp"), DETECTOR_PARTS + RENDERER_PARTS),
+    "fsrt_vox_2src": ReleasedWeights(_READER, ("fsrt_vox_2src", "fsrt_kp"), DETECTOR_PARTS + RENDERER_PARTS),
+    "fsrt_vox_fomm": ReleasedWeights(_READER, ("fsrt_vox", "fomm_vox"), DETECTOR_PARTS + RENDERER_PARTS),
+    "fsrt_vox_2src_fomm": ReleasedWeights(
+        _READER, ("fsrt_vox_2src", "fomm_vox"), DETECTOR_PARTS + RENDERER_PARTS
+    ),
+    "fsrt_kp": ReleasedWeights(_READER, ("fsrt_kp",), DETECTOR_PARTS),
+    "fomm_vox": ReleasedWeights(_READER, ("fomm_vox",), DETECTOR_PARTS),
 }
 """The last two bring the detector alone, which is what the paper begins with. A net's file holds no detector;
 whether FSRT's own equals FOMM's is not known, so that taking FOMM's is a choice of its own.
 """
 
 
-def parts(config: FsrtConfig, phase: Phase) -> tuple[str, ...]:
-    return PARTS[phase.name]
+def phase_parts(config: FsrtConfig, phase: Phase) -> tuple[str, ...]:
+    return PHASE_PARTS[phase.name]
 
 
-def reads(config: FsrtConfig, phase: Phase) -> Reads:
+def phase_inputs(config: FsrtConfig, phase: Phase) -> FamilyFields:
     """The detector learns from landmarks; the crops of the other phases are placed by them."""
     return {"clips": ("frames",), "keypoints": ("landmarks",)}
 
 
-def nets(config: FsrtConfig, phase: Phase) -> tuple[str, ...]:
+def phase_nets(config: FsrtConfig, phase: Phase) -> tuple[str, ...]:
     """VGG19, where the phase weighs the perceptual loss."""
-    if not phase.weights.get("perceptual"):
+    if not phase.loss_weights.get("perceptual"):
         return ()
     return ("vgg19" if config.vgg19 == "imagenet" else "vgg19_random",)
 
@@ -67,12 +69,12 @@ SPEC = ModelSpec(
     config=FsrtConfig,
     phases=PHASES,
     tasks=TASKS,
-    parts=parts,
-    reads=reads,
-    nets=nets,
+    parts=phase_parts,
+    reads=phase_inputs,
+    nets=phase_nets,
     net_settings=("vgg19",),
-    released=RELEASED,
-    inference="models.fsrt.inference:Reenactor",
+    released=RELEASED_WEIGHTS,
+    inference="models.fsrt.inference:FsrtReenactor",
     inference_nets=lambda config: (),
     driving_reads=lambda config: {"clips": ("frames",)},
 )

@@ -18,10 +18,10 @@ from msgspec import to_builtins
 from torch import Tensor
 
 from models.fsrt import augment, losses, visualize
-from models.fsrt.config import Architecture, Augment, Sampling
+from models.fsrt.config import Architecture, AugmentConfig, SamplingConfig
 from models.fsrt.network import Fsrt, KeysValues, pixel_grid
 from models.precision import at_least_float32
-from models.task import Batch, Sample, Stateless, Table, TrainStep, ValidationOutput
+from models.task import Batch, Sample, StatelessTask, Table, TrainStep, ValidationOutput
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class AugmentedFrames:
     driving: Tensor
     """(B,3,D,D) version 1 or 2, cropped"""
     driving_tight: Tensor
-    """(B,3,D,D) version 3, cut from the whole frame as `Augment.expression_view` says"""
+    """(B,3,D,D) version 3, cut from the whole frame as `AugmentConfig.expression_view` says"""
     sources2_full: Tensor
     """(B,n,3,D,D) version 2, not cropped: keypoints come from here"""
     driving2_full: Tensor
@@ -58,7 +58,7 @@ class AugmentedFrames:
 
 
 @dataclass(frozen=True, slots=True)
-class Motion:
+class FrameMotion:
     """What detector and extractor say about a step's frames."""
 
     source_keypoints: Tensor  # (B,n,K,2)
@@ -70,23 +70,23 @@ class Motion:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class DecoderInputs:
     """What the decoder is asked of a sample's pixels."""
 
-    motion: Motion
+    motion: FrameMotion
     keys_values: KeysValues
     frame: Tensor  # (B,hidden): Decoder.frame
 
 
-def present_expressions(of_sources: Tensor, present: Tensor | None) -> Tensor:
+def gather_present_expressions(of_sources: Tensor, present: Tensor | None) -> Tensor:
     """(B,n,E) -> (N,E): the expressions of the sources that count."""
     return of_sources.flatten(0, 1) if present is None else of_sources[present]
 
 
-class ReenactTask(Stateless):
+class ReenactmentTask(StatelessTask):
     """Render the driving frame from the source, its keypoints and its expression. Detector frozen."""
 
-    def __init__(self, net: Architecture, sampling: Sampling, augment: Augment) -> None:
+    def __init__(self, net: Architecture, sampling: SamplingConfig, augment: AugmentConfig) -> None:
         self.architecture, self.sampling, self.changes = net, sampling, augment
         self.net = Fsrt(net)
 
@@ -95,7 +95,7 @@ class ReenactTask(Stateless):
         """n sources and a driving frame, with replacement as published; validation: the first n frames as
         sources, one of the others as driving frame.
         """
-        n, clip = self.sampling.sources, tables["clips"].pick(rng)
+        n, clip = self.sampling.sources, tables["clips"].pick_clip(rng)
         if training:
             indices = rng.integers(clip.length, size=n + 1).tolist()
         else:
@@ -111,14 +111,14 @@ class ReenactTask(Stateless):
         frames = clip.frames(indices)
         side = frames.shape[1]
         crop, tight = np.zeros(4, np.float32), np.zeros(4, np.float32)
-        colours = augment.no_color_jitter(3)
+        colours = augment.neutral_color_jitter(3)
         if training:
             if rng.random() < self.changes.flip:
-                frames, landmarks = augment.mirror(frames, landmarks)
-            scaled = landmarks * (augment.FRAME / side)
+                frames, landmarks = augment.mirror_frames(frames, landmarks)
+            scaled = landmarks * (augment.FRAME_SIZE / side)
             if rng.random() < self.changes.out_of_frame:
                 crop = augment.out_of_frame_crop(rng, scaled[:n], side)
-            tight = self.third_crop(rng, scaled[n], side)
+            tight = self.sample_third_crop(rng, scaled[n], side)
             colours = augment.sample_color_jitter(rng, 3, self.changes.jitter, self.changes.hue)
         sample = {
             "frames": np.ascontiguousarray(frames),
@@ -138,7 +138,7 @@ class ReenactTask(Stateless):
         pixels = self.architecture.image_size**2
         return {"queries": rng.choice(pixels, self.sampling.queries, replace=False)}
 
-    def third_crop(self, rng: np.random.Generator, landmarks: np.ndarray, side: int) -> np.ndarray:
+    def sample_third_crop(self, rng: np.random.Generator, landmarks: np.ndarray, side: int) -> np.ndarray:
         """What the third view of the driving frame leaves out; landmarks (68,2) on the 256 frame -> (4,)."""
         if self.changes.expression_view == "tight":
             return augment.expression_crop(rng, landmarks, side)
@@ -147,7 +147,7 @@ class ReenactTask(Stateless):
         return np.zeros(4, np.float32)
 
     # --- one step, in the order of the authors' code ---
-    def views(self, batch: Batch) -> AugmentedFrames:
+    def augment_frames(self, batch: Batch) -> AugmentedFrames:
         side, detector, n = (
             self.architecture.image_size,
             self.architecture.detector.size,
@@ -158,10 +158,10 @@ class ReenactTask(Stateless):
             # the first sample's number of sources serves the chunk: what is left out needs no mask
             frames = frames[:, [*range(int(present[0].sum())), n]]
             n, present = frames.shape[1] - 1, None
-        images = augment.to_images(frames, max(side, detector))  # (B,n+1,3,S,S)
-        first = augment.recolour(images, batch["colours"][:, 0])
-        second = augment.recolour(images, batch["colours"][:, 1])
-        third = augment.recolour(images[:, n:], batch["colours"][:, 2])
+        images = augment.frames_to_images(frames, max(side, detector))  # (B,n+1,3,S,S)
+        first = augment.apply_color_jitter(images, batch["colours"][:, 0])
+        second = augment.apply_color_jitter(images, batch["colours"][:, 1])
+        third = augment.apply_color_jitter(images[:, n:], batch["colours"][:, 2])
         crop = batch["crop"]
 
         def resize(images: Tensor, crop: Tensor | None, size: int) -> Tensor:
@@ -194,7 +194,7 @@ class ReenactTask(Stateless):
             present=present,
         )
 
-    def motion(self, views: AugmentedFrames) -> Motion:
+    def extract_motion(self, views: AugmentedFrames) -> FrameMotion:
         """One detector pass over all frames whose expression is asked for, one over whole frames not yet
         seen.
         """
@@ -219,9 +219,9 @@ class ReenactTask(Stateless):
                 of_sources[moved], of_driving[views.driving_moved] = found.split(
                     [int(moved.sum()), int(views.driving_moved.sum())]
                 )
-            scale, shift = (part.to(keypoints.dtype) for part in augment.placement(views.crop))
+            scale, shift = (part.to(keypoints.dtype) for part in augment.crop_scale_shift(views.crop))
         sources1, sources2, driving, tight = self.net.expression_encoder(features, heatmaps).split(sizes)
-        return Motion(
+        return FrameMotion(
             source_keypoints=(of_sources.unflatten(0, (B, n)) + shift[:, None, None]) * scale[:, None, None],
             driving_keypoints=(of_driving + shift[:, None]) * scale[:, None],
             sources1=sources1.unflatten(0, (B, n)),
@@ -230,58 +230,68 @@ class ReenactTask(Stateless):
             driving_tight=tight,
         )
 
-    def encode(self, views: AugmentedFrames, motion: Motion) -> Tensor:
+    def encode_sources(self, views: AugmentedFrames, motion: FrameMotion) -> Tensor:
         """-> z (B,n*T,D). The encoder's expression comes from the other colour version than its image."""
         return self.net.encoder(views.sources, motion.source_keypoints, motion.sources2, views.present)
 
     def losses(self, batch: Batch, step: TrainStep | None = None) -> Mapping[str, Callable[[], Tensor]]:
         """step: not used, since every random number lies in the batch."""
-        return self.step(self.views(batch), batch["queries"])
+        return self.loss_terms(self.augment_frames(batch), batch["queries"])
 
-    def scene(self, views: AugmentedFrames) -> Scene:
+    def build_scene(self, views: AugmentedFrames) -> DecoderInputs:
         """All a step asks of the net before it renders pixels."""
-        motion = self.motion(views)
-        keys_values = self.net.decoder.keys_values(self.encode(views, motion), views.present)
+        motion = self.extract_motion(views)
+        keys_values = self.net.decoder.keys_values(self.encode_sources(views, motion), views.present)
         expression = torch.where(views.tight.unsqueeze(1), motion.driving_tight, motion.driving)
-        return Scene(motion, keys_values, self.net.decoder.frame(motion.driving_keypoints, expression))
+        return DecoderInputs(
+            motion, keys_values, self.net.decoder.embed_frame(motion.driving_keypoints, expression)
+        )
 
-    def step(self, views: AugmentedFrames, queries: Tensor) -> Mapping[str, Callable[[], Tensor]]:
+    def loss_terms(self, views: AugmentedFrames, queries: Tensor) -> Mapping[str, Callable[[], Tensor]]:
         """queries (B,P): flat pixel numbers of the target"""
-        scene, decoder = self.scene(views), self.net.decoder
+        scene, decoder = self.build_scene(views), self.net.decoder
         side = views.target.shape[-1]
         grid = pixel_grid(side, side, views.target.dtype, views.target.device).flatten(0, 1)
-        table = decoder.pixel_table(grid[queries])
-        rendered = decoder.decode(scene.keys_values, decoder.ask(table, scene.frame))  # (B,P,3)
+        table = decoder.embed_pixels(grid[queries])
+        rendered = decoder.decode_queries(
+            scene.keys_values, decoder.combine_queries(table, scene.frame)
+        )  # (B,P,3)
         wanted = views.target.flatten(2).gather(2, queries.unsqueeze(1).expand(-1, 3, -1)).transpose(1, 2)
         return {
-            "pixel": lambda: losses.pixel(rendered, wanted),
-            **self.regularisers(scene.motion, views.present),
+            "pixel": lambda: losses.pixel_loss(rendered, wanted),
+            **self.expression_losses(scene.motion, views.present),
         }
 
-    def regularisers(self, motion: Motion, present: Tensor | None) -> dict[str, Callable[[], Tensor]]:
+    def expression_losses(
+        self, motion: FrameMotion, present: Tensor | None
+    ) -> dict[str, Callable[[], Tensor]]:
         """The terms on expression vectors; present (B,n) as in AugmentedFrames."""
-        sources1, sources2 = (present_expressions(e, present) for e in (motion.sources1, motion.sources2))
+        sources1, sources2 = (
+            gather_present_expressions(e, present) for e in (motion.sources1, motion.sources2)
+        )
         first, second = torch.cat([sources1, motion.driving]), torch.cat([sources2, motion.driving_tight])
         return {
-            "invariance": lambda: losses.invariance(sources1, sources2, motion.driving, motion.driving_tight),
-            "variance": lambda: losses.variance(first) + losses.variance(second),
-            "covariance": lambda: losses.covariance(first) + losses.covariance(second),
+            "invariance": lambda: losses.invariance_loss(
+                sources1, sources2, motion.driving, motion.driving_tight
+            ),
+            "variance": lambda: losses.variance_loss(first) + losses.variance_loss(second),
+            "covariance": lambda: losses.covariance_loss(first) + losses.covariance_loss(second),
         }
 
     # --- validation ---
     def validation_step(self, batch: Batch) -> ValidationOutput:
         """Row: source(s) | driving frame, the driving keypoints on it | rendered."""
-        views = self.views(batch)
-        motion = self.motion(views)
-        image = self.net.decoder.image(
-            self.encode(views, motion),
+        views = self.augment_frames(batch)
+        motion = self.extract_motion(views)
+        image = self.net.decoder.render_image(
+            self.encode_sources(views, motion),
             views.target.shape[-1],
             motion.driving_keypoints,
             motion.driving,
             present=views.present,
         )
         sources, driving, output = (
-            visualize.to_bytes(part) for part in (views.sources, views.target, at_least_float32(image))
+            visualize.images_to_uint8(part) for part in (views.sources, views.target, at_least_float32(image))
         )
         marked = driving
         if self.architecture.uses_keypoints:

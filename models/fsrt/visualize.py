@@ -5,16 +5,19 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-FOUND, WANTED = (255, 0, 0), (0, 255, 0)  # colours of keypoints the net found, and of given ones
+FOUND_COLOUR, WANTED_COLOUR = (
+    (255, 0, 0),
+    (0, 255, 0),
+)  # colours of keypoints the net found, and of given ones
 
 
-def to_bytes(images: Tensor) -> np.ndarray:
+def images_to_uint8(images: Tensor) -> np.ndarray:
     """(...,3,H,W) in [0,1], values outside clamped -> (...,H,W,3) uint8"""
     return (images.clamp(0, 1) * 255).round().byte().movedim(-3, -1).cpu().numpy()
 
 
 def mark_keypoints(
-    pictures: np.ndarray, keypoints: Tensor, colour: tuple[int, int, int] = FOUND
+    pictures: np.ndarray, keypoints: Tensor, colour: tuple[int, int, int] = FOUND_COLOUR
 ) -> np.ndarray:
     """Copies of pictures (B,H,H,3) uint8 with keypoints (B,K,2) on [-1,1] as dots of 3 px, more on larger
     pictures; those outside are left out.

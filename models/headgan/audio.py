@@ -12,15 +12,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.errors import InvalidFile
-from models.headgan.config import Hearing
+from models.headgan.config import AudioConfig
 
 EPSILON = 1e-5
 
 
-def audio_vectors(
+def select_audio_vectors(
     speech: np.ndarray,
     frames: Sequence[int],
-    how: Hearing,
+    how: AudioConfig,
     has_sound: bool = True,
     whose: str = "what drives",
 ) -> np.ndarray:
@@ -51,7 +51,7 @@ def audio_vectors(
     return found.astype(np.float32)
 
 
-def _window(how: Hearing) -> tuple[np.ndarray, np.ndarray]:
+def _window(how: AudioConfig) -> tuple[np.ndarray, np.ndarray]:
     """Rows from the frame's own, and their weights."""
     if how.align == "official":
         return np.arange(how.window), np.ones(how.window)

@@ -25,15 +25,15 @@ from torch.utils.checkpoint import checkpoint
 from models.headgan.config import Architecture
 from models.precision import at_least_float32
 
-SLOPE = 0.2  # of LeakyReLU
-TOGETHER = 128
+LEAKY_SLOPE = 0.2  # of LeakyReLU
+MAX_FUSED_CHANNELS = 128
 """Channels up to which scale and shift come out of one convolution. One core, forward and backward: 32
 channels at 256 px 0.42 s against 0.55 s, 128 at 64 px the same, 512 at 64 px 0.31 against 0.30 s: there the
 weights, which must be copied side by side, are as large as the map.
 """
 
 
-def autocast_off(device: torch.device) -> AbstractContextManager[object]:
+def disable_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Context in which autocast, if it is on, is off."""
     if not torch.amp.is_autocast_available(device.type):  # the meta device's
         return nullcontext()
@@ -41,23 +41,23 @@ def autocast_off(device: torch.device) -> AbstractContextManager[object]:
 
 
 # --- convolutions -------------------------------------------------------------------------------------------
-class Conv(nn.Conv2d):
-    """torch.nn.Conv2d, with `spectral` perhaps."""
+class SpectralConv(nn.Conv2d):
+    """torch.nn.Conv2d, with `with_spectral_norm` perhaps."""
 
-    def own_weight(self, device: torch.device) -> Tensor:
+    def normalized_weight(self, device: torch.device) -> Tensor:
         """Divided by its largest singular value where spectral norm is on; never in bfloat16.
 
         In training mode each call moves the estimate of that value on by one power iteration, so a forward
         pass must call it once, and a repeated one not at all.
         """
-        with autocast_off(device):
+        with disable_autocast(device):
             return self.weight
 
     def forward(self, input: Tensor) -> Tensor:
-        return self._conv_forward(input, self.own_weight(input.device), self.bias)
+        return self._conv_forward(input, self.normalized_weight(input.device), self.bias)
 
 
-def spectral(conv: Conv, on: bool) -> Conv:
+def with_spectral_norm(conv: SpectralConv, on: bool) -> SpectralConv:
     """The convolution, with spectral norm where `on` (Miyato et al. 2018)."""
     return spectral_norm(conv) if on else conv  # pyright: ignore[reportReturnType]
 
@@ -70,15 +70,15 @@ def fold_spectral_norm(net: nn.Module) -> nn.Module:
     return net
 
 
-def head(width: int, channels: int) -> nn.Sequential:
+def output_head(width: int, channels: int) -> nn.Sequential:
     """(B,width,h,w) -> (B,channels,h,w): 7x7 over reflected borders."""
     return nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(width, channels, 7))
 
 
 # --- instance norm ------------------------------------------------------------------------------------------
-def normalise(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+def instance_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """Instance norm (eps 1e-5), computed in float32 or better, in x's dtype."""
-    with autocast_off(x.device):
+    with disable_autocast(x.device):
         return F.instance_norm(at_least_float32(x), weight=weight, bias=bias).to(x.dtype)
 
 
@@ -89,7 +89,7 @@ class InstanceNorm(nn.InstanceNorm2d):
         super().__init__(channels, affine=True)
 
     def forward(self, input: Tensor) -> Tensor:
-        return normalise(input, self.weight, self.bias)
+        return instance_norm(input, self.weight, self.bias)
 
 
 # --- encoder ------------------------------------------------------------------------------------------------
@@ -99,14 +99,14 @@ class Encoder(nn.ModuleList):
     """
 
     def __init__(self, inputs: int, net: Architecture) -> None:
-        def normed(conv: Conv) -> nn.Sequential:
-            return nn.Sequential(spectral(conv, net.spectral), InstanceNorm(conv.out_channels))
+        def normed(conv: SpectralConv) -> nn.Sequential:
+            return nn.Sequential(with_spectral_norm(conv, net.spectral), InstanceNorm(conv.out_channels))
 
-        widths = net.widths
-        first = normed(Conv(inputs, widths[0], 7, bias=False))
+        widths = net.encoder_channels
+        first = normed(SpectralConv(inputs, widths[0], 7, bias=False))
         super().__init__([nn.Sequential(nn.ReflectionPad2d(3), first, nn.ReLU(inplace=True))])
         for before, after in pairwise(widths):
-            conv = Conv(before, after, 3, stride=2, padding=1, bias=False)
+            conv = SpectralConv(before, after, 3, stride=2, padding=1, bias=False)
             self.append(nn.Sequential(normed(conv), nn.ReLU(inplace=True)))
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -130,10 +130,10 @@ def recompute_in_backward(work: Callable[..., Tensor], *args: Any, recompute: bo
 
 def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """LeakyReLU of scale * instance norm of x + shift."""
-    return F.leaky_relu(torch.addcmul(shift, scale, normalise(x)), SLOPE, inplace=True)
+    return F.leaky_relu(torch.addcmul(shift, scale, instance_norm(x)), LEAKY_SLOPE, inplace=True)
 
 
-class Spade(nn.Module):
+class SpadeModulation(nn.Module):
     """Scale and shift of a normalised map, pixel by pixel, from a guide image (Park et al. 2019)."""
 
     def __init__(self, channels: int, guide: int, hidden: int) -> None:
@@ -146,7 +146,7 @@ class Spade(nn.Module):
         """guide (B,M,h,w) -> scale 1 + gamma and shift beta, (B,C,h,w) each."""
         shared, gamma, beta = self.mlp_shared[0], self.mlp_gamma, self.mlp_beta
         one = gamma.bias + 1  # pyright: ignore[reportOptionalOperand]
-        if gamma.out_channels > TOGETHER:
+        if gamma.out_channels > MAX_FUSED_CHANNELS:
             hidden = F.relu(shared(guide), inplace=True)
             return F.conv2d(hidden, gamma.weight, one, padding=1), beta(hidden)
 
@@ -166,14 +166,14 @@ class SpadeBlock(nn.Module):
     def __init__(self, before: int, after: int, guide: int, net: Architecture) -> None:
         super().__init__()
         middle = min(before, after)
-        self.conv_0 = spectral(Conv(before, middle, 3, padding=1), net.spectral)
-        self.conv_1 = spectral(Conv(middle, after, 3, padding=1), net.spectral)
-        self.norm_0 = Spade(before, guide, net.hidden)
-        self.norm_1 = Spade(middle, guide, net.hidden)
+        self.conv_0 = with_spectral_norm(SpectralConv(before, middle, 3, padding=1), net.spectral)
+        self.conv_1 = with_spectral_norm(SpectralConv(middle, after, 3, padding=1), net.spectral)
+        self.norm_0 = SpadeModulation(before, guide, net.hidden)
+        self.norm_1 = SpadeModulation(middle, guide, net.hidden)
         self.residual = net.residual
         if net.residual and before != after:
-            self.conv_s = spectral(Conv(before, after, 1, bias=False), net.spectral)
-            self.norm_s = Spade(before, guide, net.hidden)
+            self.conv_s = with_spectral_norm(SpectralConv(before, after, 1, bias=False), net.spectral)
+            self.norm_s = SpadeModulation(before, guide, net.hidden)
 
     def forward(self, x: Tensor, guide: Tensor, recompute: bool = False) -> Tensor:
         """x (B,before,h,w), guide (B,M,H,W) of any side -> (B,after,h,w)."""
@@ -188,14 +188,16 @@ class SpadeBlock(nn.Module):
         return x + y
 
 
-def spade_conv(x: Tensor, guide: Tensor, norm: Spade, conv: Conv, recompute: bool) -> Tensor:
+def spade_conv(
+    x: Tensor, guide: Tensor, norm: SpadeModulation, conv: SpectralConv, recompute: bool
+) -> Tensor:
     scale, shift = norm(guide, recompute)
-    return normed_conv(x, scale, shift, conv, recompute)
+    return modulated_conv(x, scale, shift, conv, recompute)
 
 
-def normed_conv(x: Tensor, scale: Tensor, shift: Tensor, conv: Conv, recompute: bool) -> Tensor:
+def modulated_conv(x: Tensor, scale: Tensor, shift: Tensor, conv: SpectralConv, recompute: bool) -> Tensor:
     """The convolution of `modulate`, over zero borders."""
-    weight = conv.own_weight(x.device)  # out here, as the backward pass may repeat `work`
+    weight = conv.normalized_weight(x.device)  # out here, as the backward pass may repeat `work`
 
     def work(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         return F.conv2d(modulate(x, scale, shift), weight, conv.bias, padding=conv.padding)
@@ -203,7 +205,7 @@ def normed_conv(x: Tensor, scale: Tensor, shift: Tensor, conv: Conv, recompute: 
     return recompute_in_backward(work, x, scale, shift, recompute=recompute)
 
 
-class AdaIn(nn.Module):
+class AdaInModulation(nn.Module):
     """Scale and shift of a normalised map, channel by channel, from a vector (Huang and Belongie 2017)."""
 
     def __init__(self, channels: int, audio: int) -> None:
@@ -221,14 +223,14 @@ class AdaInBlock(nn.Module):
 
     def __init__(self, channels: int, net: Architecture) -> None:
         super().__init__()
-        self.conv1 = spectral(Conv(channels, channels, 3, padding=1), net.spectral)
-        self.conv2 = spectral(Conv(channels, channels, 3, padding=1), net.spectral)
-        self.norm1 = AdaIn(channels, net.audio)
-        self.norm2 = AdaIn(channels, net.audio)
+        self.conv1 = with_spectral_norm(SpectralConv(channels, channels, 3, padding=1), net.spectral)
+        self.conv2 = with_spectral_norm(SpectralConv(channels, channels, 3, padding=1), net.spectral)
+        self.norm1 = AdaInModulation(channels, net.audio)
+        self.norm2 = AdaInModulation(channels, net.audio)
 
     def forward(self, x: Tensor, audio: Tensor, recompute: bool = False) -> Tensor:
         """x (B,C,h,w), audio (B,A) -> (B,C,h,w)."""
         for norm, conv in ((self.norm1, self.conv1), (self.norm2, self.conv2)):
             scale, shift = norm(audio)
-            x = normed_conv(x, scale, shift, conv, recompute)
+            x = modulated_conv(x, scale, shift, conv, recompute)
         return x

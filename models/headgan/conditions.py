@@ -16,22 +16,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.headgan.motion import CAMERA
+from models.headgan.motion import CAMERA_SIZE
 from models.perception.head.morphable import MorphableModel
 from models.perception.head.raster_torch import Shading, rasterize
 
-FACE = ("front", "eyeballs")
+FACE_REGIONS = ("front", "eyeballs")
 """Regions that are rendered of a model that names the first: LSFM, the paper's, is a face with closed
 eye sockets and without ears, neck and the back of the head. Models without regions are rendered whole.
 """
-LINES = (
+LANDMARK_LINES = (
     range(17), range(17, 22), range(22, 27), range(27, 31), range(31, 36),
     (*range(36, 42), 36), (*range(42, 48), 42), (*range(48, 60), 48), (*range(60, 68), 60),
 )  # fmt: skip
 """Polylines of the 68 points: jaw, brows, nose, nostrils, eyes, outer and inner lips."""
 
 
-def mean_colours(mean: np.ndarray) -> np.ndarray:
+def nmfc_colours(mean: np.ndarray) -> np.ndarray:
     """mean (N,3) -> (N,3) float32: each axis from its least value, 0, to its largest, 1."""
     low, high = mean.min(0), mean.max(0)
     return ((mean - low) / (high - low)).astype(np.float32)
@@ -69,17 +69,17 @@ class FaceRenderer:
         self.mean = to(model.mean[vertices].reshape(-1).astype(np.float32))  # (3N,)
         self.basis = to(_flat(basis))  # (n_id + n_exp, 3N)
         self.faces = to(faces.astype(np.int64))  # (F,3)
-        self.colours = to(mean_colours(model.mean[vertices]))  # (N,3)
+        self.colours = to(nmfc_colours(model.mean[vertices]))  # (N,3)
         self.marks = to(marks.reshape(-1).astype(np.float32))  # (3 68,)
         self.mark_basis = to(_flat(mark_basis))
 
     @property
-    def numbers(self) -> int:
+    def packed_size(self) -> int:
         """Of a frame, as `motion.HeadMotion.packed` lays them out."""
-        return self.n_id + self.n_exp + CAMERA
+        return self.n_id + self.n_exp + CAMERA_SIZE
 
     @torch.no_grad()
-    def nmfc(self, packed: Tensor) -> Tensor:
+    def render_nmfc(self, packed: Tensor) -> Tensor:
         """packed (...,numbers) float32, in pixels of an image of side I -> (...,3,I,I) float32 in [0,1].
 
         In float32 whatever autocast is on: bfloat16 would move vertices by a pixel.
@@ -90,27 +90,29 @@ class FaceRenderer:
         return image.contiguous().view(*packed.shape[:-1], 3, self.size, self.size)
 
     @torch.no_grad()
-    def landmarks(self, packed: Tensor) -> Tensor:
+    def project_landmarks(self, packed: Tensor) -> Tensor:
         """packed (...,numbers) -> (...,68,2) float32 pixels: the model's landmarks under its camera."""
         points = self._placed(packed, self.marks, self.mark_basis)
         return points[..., :2].reshape(*packed.shape[:-1], 68, 2)
 
     @torch.no_grad()
-    def sketch(self, packed: Tensor) -> Tensor:
+    def render_sketch(self, packed: Tensor) -> Tensor:
         """packed (...,numbers) -> (...,3,I,I) float32 in [0,1]: the model's landmarks joined by lines."""
-        marks = self.landmarks(packed)
-        return sketch(marks.reshape(-1, 68, 2), self.size).view(*packed.shape[:-1], 3, self.size, self.size)
+        marks = self.project_landmarks(packed)
+        return rasterize_sketch(marks.reshape(-1, 68, 2), self.size).view(
+            *packed.shape[:-1], 3, self.size, self.size
+        )
 
     def _placed(self, packed: Tensor, mean: Tensor, basis: Tensor) -> Tensor:
         """packed (...,numbers), mean (3N,), basis (n_id + n_exp, 3N) -> (B,N,3) pixels with depth, B the
         product of the leading sizes.
         """
-        if packed.shape[-1] != self.numbers:
+        if packed.shape[-1] != self.packed_size:
             raise ValueError(
                 f"{self.name}: {packed.shape[-1]} numbers a face; expected {self.n_id} of identity, "
-                f"{self.n_exp} of expression and {CAMERA} of the camera"
+                f"{self.n_exp} of expression and {CAMERA_SIZE} of the camera"
             )
-        packed = packed.reshape(-1, self.numbers)
+        packed = packed.reshape(-1, self.packed_size)
         coefficients, scale, rotation, translation = packed.split([self.n_id + self.n_exp, 1, 9, 3], dim=1)
         with torch.autocast(packed.device.type, enabled=False):
             shape = torch.addmm(mean, coefficients.float(), basis).view(len(packed), -1, 3)
@@ -121,8 +123,8 @@ class FaceRenderer:
 def _region(model: MorphableModel, full_head: bool) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (N,) that are rendered, and triangles (F,3) among them."""
     everything = np.ones(len(model.mean), bool)
-    masks = [model.regions[name] for name in FACE if name in model.regions]
-    kept = everything if full_head or FACE[0] not in model.regions else np.logical_or.reduce(masks)
+    masks = [model.regions[name] for name in FACE_REGIONS if name in model.regions]
+    kept = everything if full_head or FACE_REGIONS[0] not in model.regions else np.logical_or.reduce(masks)
     faces = model.faces[kept[model.faces].all(1)]
     vertices, place = np.unique(faces, return_inverse=True)
     return vertices, place.reshape(-1, 3)
@@ -134,13 +136,13 @@ def _flat(basis: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def sketch(landmarks: Tensor, size: int) -> Tensor:
+def rasterize_sketch(landmarks: Tensor, size: int) -> Tensor:
     """landmarks (B,68,2) pixels of an image of side `size` -> (B,3,size,size) float32: white lines a pixel
     wide, softened at their edges, on black. A face with a NaN stays black.
     """
     at = torch.arange(size, device=landmarks.device, dtype=torch.float32) + 0.5
     nearest = landmarks.new_full((len(landmarks), size, size), float("inf"), dtype=torch.float32)
-    for line in LINES:
+    for line in LANDMARK_LINES:
         for one, other in pairwise(line):
             a, b = landmarks[:, one].float(), landmarks[:, other].float()  # (B,2)
             along = b - a

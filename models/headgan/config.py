@@ -15,9 +15,9 @@ from models.api import Phase
 from models.headgan.phases import PHASES
 from models.model_config import ModelConfig
 
-RGB = 3
-MOST_LEVELS = 8
-Head = Literal["analytic_head", "flame", "bfm_deep3d", "bfm_3ddfa", "lsfm"]
+RGB_CHANNELS = 3
+MAX_LEVELS = 8
+HeadModelName = Literal["analytic_head", "flame", "bfm_deep3d", "bfm_3ddfa", "lsfm"]
 """Morphable models, by their names in models.perception.NETS."""
 
 
@@ -65,8 +65,8 @@ class Architecture(Struct, frozen=True, kw_only=True):
             value, least = getattr(self, name), 0 if name == "audio" else 1
             if isinstance(value, int) and not isinstance(value, bool) and value < least:
                 raise ValueError(f"{name} {value}: expected {least} or more")
-        if self.levels > MOST_LEVELS:
-            raise ValueError(f"levels {self.levels}: expected {MOST_LEVELS} or fewer")
+        if self.levels > MAX_LEVELS:
+            raise ValueError(f"levels {self.levels}: expected {MAX_LEVELS} or fewer")
         if self.upsampling == "shuffle" and self.base != 4:
             raise ValueError(f"base {self.base} with upsampling shuffle, which divides channels by 4")
         if self.image_size % 2**self.levels or self.image_size // 2**self.levels < 4:
@@ -78,19 +78,19 @@ class Architecture(Struct, frozen=True, kw_only=True):
             raise ValueError("mask true with flow false: there is no flow to mask")
 
     @property
-    def window(self) -> int:
+    def window_channels(self) -> int:
         """Channels of the driving window."""
-        return self.frames * RGB
+        return self.frames * RGB_CHANNELS
 
     @property
-    def widths(self) -> list[int]:
+    def encoder_channels(self) -> list[int]:
         """Channels of the encoders' maps, from the full side down: 32, 128, 512."""
         return [self.width * self.base**i for i in range(self.levels + 1)]
 
     @property
-    def after_blocks(self) -> list[int]:
+    def decoder_channels(self) -> list[int]:
         """Channels that the decoders' blocks give before each doubling of the side, deepest first."""
-        deep = self.widths[::-1]
+        deep = self.encoder_channels[::-1]
         return deep[:-1] if self.upsampling == "shuffle" else deep[1:]
 
 
@@ -125,12 +125,12 @@ class DiscriminatorConfig(Struct, frozen=True, kw_only=True):
             )
 
     @property
-    def widths(self) -> list[int]:
+    def channels(self) -> list[int]:
         """Channels after each convolution but the last."""
         return [min(self.max_width, self.width * 2**i) for i in range(self.layers)]
 
 
-class Terms(Struct, frozen=True, kw_only=True):
+class ReconstructionTargets(Struct, frozen=True, kw_only=True):
     """What the reconstruction losses are taken of, on the output and on the warped image."""
 
     masked: bool = False
@@ -145,7 +145,7 @@ class Terms(Struct, frozen=True, kw_only=True):
             raise ValueError(f"vgg_layers {self.vgg_layers}: expected 5 weights of 0 or more, one above 0")
 
 
-class Hearing(Struct, frozen=True, kw_only=True):
+class AudioConfig(Struct, frozen=True, kw_only=True):
     """How rows of `speech` become a frame's audio vector (models/headgan/audio.py)."""
 
     window: int = 0
@@ -163,11 +163,11 @@ class Hearing(Struct, frozen=True, kw_only=True):
 class HeadGanConfig(ModelConfig, frozen=True, kw_only=True):
     net: Architecture = field(default_factory=Architecture)
     discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
-    terms: Terms = field(default_factory=Terms)
+    terms: ReconstructionTargets = field(default_factory=ReconstructionTargets)
     phases: dict[str, Phase | None] = field(default_factory=lambda: dict(PHASES))
-    head: Head = "analytic_head"
+    head: HeadModelName = "analytic_head"
     """The morphable model that is drawn: that of `fits.NAME.model`."""
-    hearing: Hearing = field(default_factory=Hearing)
+    hearing: AudioConfig = field(default_factory=AudioConfig)
     """What is made of the rows of `speech`; their length must be `net.audio`."""
     identity: Literal["clip_mean", "frame"] = "clip_mean"
     """Whose face is drawn: one a clip, for fits of single frames jitter, or each frame's own as in C, which
@@ -202,12 +202,12 @@ class HeadGanConfig(ModelConfig, frozen=True, kw_only=True):
     def _check_terms(self, phase: Phase) -> None:
         """Terms that nothing computes are an error before anything runs."""
         settings = (
-            (self.discriminators.mouth, "discriminators.mouth", OF_MOUTH),
-            (self.net.flow, "net.flow", OF_FLOW),
-            (self.net.mask, "net.mask", OF_MASK),
+            (self.discriminators.mouth, "discriminators.mouth", MOUTH_LOSSES),
+            (self.net.flow, "net.flow", FLOW_LOSSES),
+            (self.net.mask, "net.mask", MASK_LOSSES),
         )
         for on, setting, names in settings:
-            lost = sorted(names & active_terms(phase)) if not on else []
+            lost = sorted(names & active_losses(phase)) if not on else []
             if lost:
                 raise ValueError(
                     f"phases.{phase.name} weighs {', '.join(lost)}, which {setting} false leaves out; set "
@@ -215,26 +215,26 @@ class HeadGanConfig(ModelConfig, frozen=True, kw_only=True):
                 )
 
 
-OF_MOUTH = {"discriminator_mouth", "gan_mouth", "feature_matching_mouth"}
-OF_FLOW = {"l1_warped", "perceptual_warped"}
-OF_MASK = {"mask"}
+MOUTH_LOSSES = {"discriminator_mouth", "gan_mouth", "feature_matching_mouth"}
+FLOW_LOSSES = {"l1_warped", "perceptual_warped"}
+MASK_LOSSES = {"mask"}
 
 
-def active_terms(phase: Phase) -> set[str]:
+def active_losses(phase: Phase) -> set[str]:
     """Names of a phase's terms, the discriminators' too, whose weight is above 0."""
-    return {name for name, weight in phase.weights.items() if weight}
+    return {name for name, weight in phase.loss_weights.items() if weight}
 
 
-def supplement() -> Architecture:
+def supplement_architecture() -> Architecture:
     """The net of S: 51,748,933 parameters (F 30,604,610, R 21,144,323)."""
     return Architecture()
 
 
-def official() -> Architecture:
+def official_architecture() -> Architecture:
     """The net of C and of its released weights: 51,750,502 parameters (F 30,606,179, R 21,144,323)."""
-    return replace(supplement(), residual=True, mask=True)
+    return replace(supplement_architecture(), residual=True, mask=True)
 
 
-def tiny() -> Architecture:
+def tiny_architecture() -> Architecture:
     """Our own size for tests and the demo (configs/run/tiny.yaml): the same structure at 64 px."""
     return Architecture(image_size=64, width=8, hidden=32, initial="torch")

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.headgan.blocks import SLOPE, Conv, InstanceNorm, spectral
-from models.headgan.config import RGB, DiscriminatorConfig
+from models.headgan.blocks import LEAKY_SLOPE, InstanceNorm, SpectralConv, with_spectral_norm
+from models.headgan.config import RGB_CHANNELS, DiscriminatorConfig
 from models.headgan.network import initialize_weights
 
-MOUTH = 48
+FIRST_MOUTH_LANDMARK = 48
 """Landmarks from here on are the mouth's (68-point scheme)."""
 
 
@@ -24,15 +24,17 @@ class PatchDiscriminator(nn.ModuleDict):
 
     def __init__(self, inputs: int, config: DiscriminatorConfig) -> None:
         super().__init__()
-        widths = config.widths
+        widths = config.channels
         before = inputs
         for i, width in enumerate(widths):
             stride = 1 if i == len(widths) - 1 else 2
-            conv = Conv(before, width, 4, stride, padding=2, bias=i == 0)
-            normed = nn.Sequential(spectral(conv, config.spectral), InstanceNorm(width)) if i else conv
-            self[f"model{i}"] = nn.Sequential(normed, nn.LeakyReLU(SLOPE, inplace=True))
+            conv = SpectralConv(before, width, 4, stride, padding=2, bias=i == 0)
+            normed = (
+                nn.Sequential(with_spectral_norm(conv, config.spectral), InstanceNorm(width)) if i else conv
+            )
+            self[f"model{i}"] = nn.Sequential(normed, nn.LeakyReLU(LEAKY_SLOPE, inplace=True))
             before = width
-        self[f"model{len(widths)}"] = nn.Sequential(Conv(before, 1, 4, padding=2))
+        self[f"model{len(widths)}"] = nn.Sequential(SpectralConv(before, 1, 4, padding=2))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = []
@@ -71,12 +73,12 @@ class MultiScaleDiscriminator(nn.ModuleDict):
 
 def image_discriminator(config: DiscriminatorConfig) -> MultiScaleDiscriminator:
     """D: the condition of frame t and its image."""
-    return MultiScaleDiscriminator(2 * RGB, config)
+    return MultiScaleDiscriminator(2 * RGB_CHANNELS, config)
 
 
 def mouth_discriminator(config: DiscriminatorConfig, audio: int) -> MultiScaleDiscriminator:
     """D_m: the audio vector of frame t, if there is any, and the crop of its mouth."""
-    return MultiScaleDiscriminator(audio + RGB, config)
+    return MultiScaleDiscriminator(audio + RGB_CHANNELS, config)
 
 
 # --- the mouth ----------------------------------------------------------------------------------------------
@@ -86,10 +88,10 @@ def mouth_centre(landmarks: Tensor) -> Tensor:
     """
     if landmarks.dim() != 3 or landmarks.shape[1] < 68 or landmarks.shape[2] != 2:
         raise ValueError(f"landmarks {tuple(landmarks.shape)}: expected (B,N,2) with N 68 or more")
-    return landmarks[:, MOUTH:68].double().quantile(0.5, dim=1).long()
+    return landmarks[:, FIRST_MOUTH_LANDMARK:68].double().quantile(0.5, dim=1).long()
 
 
-def crop(images: Tensor, centres: Tensor, side: int) -> Tensor:
+def crop_images(images: Tensor, centres: Tensor, side: int) -> Tensor:
     """images (B,C,H,W), centres (B,2) int64 x and y -> (B,C,side,side): [c - side/2, c + side/2), moved
     inside the image where it would stick out.
     """

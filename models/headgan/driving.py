@@ -13,21 +13,21 @@ import numpy as np
 
 from models.errors import InvalidFile, InvalidSettings
 from models.headgan.motion import (
-    Adaptation,
+    CameraAdaptation,
     HeadMotion,
     adapt_to_reference,
+    change_expression,
+    change_identity,
     set_frontal,
     set_pose,
-    with_expression,
-    with_identity,
 )
-from models.perception.head.fit import FitOptions, face_size, fit_video
+from models.perception.head.landmark_fit import FitOptions, face_size, fit_video
 from models.perception.head.morphable import MorphableModel
-from models.reenactor import ANGLES, MOST_LOST, Edit, MotionMode
+from models.reenactor import ANGLES, MAX_MISSING_SHARE, MotionEdit, MotionMode
 
-BRIDGED = 5
+MAX_BRIDGED_FRAMES = 5
 """Longest run of frames without a fit that is bridged from both sides; as in training."""
-AS_IT_IS = Adaptation(scale=False, translation=False)
+NO_ADAPTATION = CameraAdaptation(scale=False, translation=False)
 
 
 def fit_motion(model: MorphableModel, landmarks: np.ndarray, whose: str) -> tuple[HeadMotion, list[str]]:
@@ -35,10 +35,10 @@ def fit_motion(model: MorphableModel, landmarks: np.ndarray, whose: str) -> tupl
     what stands for frames that have no fit, for people. whose: "source" or "driving", for errors.
 
     One identity for all frames. A run of frames without a fit, because there is no face or the 3D face does
-    not fit, is bridged from both sides up to `BRIDGED` frames; in a longer one, and at the ends, the last
-    fit before it (at the start: the first after it) is kept. Raises InvalidFile, naming the frames, where the
-    3D face does not fit in more than `BRIDGED` frames of a run, and where more than `MOST_LOST` of all have
-    no fit.
+    not fit, is bridged from both sides up to `MAX_BRIDGED_FRAMES` frames; in a longer one, and at the ends,
+    the last fit before it (at the start: the first after it) is kept. Raises InvalidFile, naming the frames,
+    where the 3D face does not fit in more than `MAX_BRIDGED_FRAMES` frames of a run, and where more than
+    `MAX_MISSING_SHARE` of all have no fit.
     """
     size = face_size(landmarks)
     has_face = size > 1
@@ -46,26 +46,27 @@ def fit_motion(model: MorphableModel, landmarks: np.ndarray, whose: str) -> tupl
         raise InvalidFile(f"{whose}: no landmarks in any of {len(landmarks)} frames")
     fit, good = fit_video(model, landmarks, FitOptions())
     notes, standing = [], np.arange(len(good))
-    for first, last in runs(~good):
+    for first, last in true_runs(~good):
         misfits = first + np.flatnonzero(has_face[first:last])
         gap = f"{whose} {describe_gap(first, last, len(misfits))}"
-        if len(misfits) > BRIDGED or not good.any():
+        if len(misfits) > MAX_BRIDGED_FRAMES or not good.any():
             off = (fit.error / size)[misfits].max()
             raise InvalidFile(
-                f"{gap}; it is off by up to {off:.0%} of the face's size, and up to {BRIDGED} such frames "
+                f"{gap}; it is off by up to {off:.0%} of the face's size, and up to {MAX_BRIDGED_FRAMES} "
+                "such frames "
                 "in a row can be bridged; another picture, or a video cut into parts, may do"
             )
         inside = first > 0 and last < len(good)
-        if inside and last - first <= BRIDGED:
+        if inside and last - first <= MAX_BRIDGED_FRAMES:
             notes.append(f"{gap}; bridged from both sides")
         else:
             standing[first:last] = kept = first - 1 if first else last
             notes.append(f"{gap}; frame {kept}'s motion is kept")
     lost = int((~good).sum())
-    if lost > MOST_LOST * len(good):
+    if lost > MAX_MISSING_SHARE * len(good):
         raise InvalidFile(
             f"{whose}: no face, or none that the 3D face fits, in {lost} of {len(good)} frames, more than "
-            f"{MOST_LOST:.0%}"
+            f"{MAX_MISSING_SHARE:.0%}"
         )
     motion = HeadMotion(
         identity=np.tile(fit.id, (len(landmarks), 1)),
@@ -74,10 +75,10 @@ def fit_motion(model: MorphableModel, landmarks: np.ndarray, whose: str) -> tupl
         rotation=fit.rotation,
         translation=fit.translation,
     )
-    return motion.at(standing), notes
+    return motion.select_frames(standing), notes
 
 
-def runs(mask: np.ndarray) -> list[tuple[int, int]]:
+def true_runs(mask: np.ndarray) -> list[tuple[int, int]]:
     """mask (T,) bool -> its runs of True: first frame, and the first after it."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
@@ -97,11 +98,11 @@ def transfer_motion(driving: HeadMotion, reference: HeadMotion, follow: MotionMo
     """The driving motion on the reference's face. absolute: with its camera, as in reconstruction; relative:
     with the reference's mean size and place (1.6).
     """
-    return adapt_to_reference(driving, reference, AS_IT_IS if follow == "absolute" else None)
+    return adapt_to_reference(driving, reference, NO_ADAPTATION if follow == "absolute" else None)
 
 
 def edit_motion(
-    motion: HeadMotion, edit: Edit, model: MorphableModel, expression_from: np.ndarray | None = None
+    motion: HeadMotion, edit: MotionEdit, model: MorphableModel, expression_from: np.ndarray | None = None
 ) -> HeadMotion:
     """expression_from (n_exp,): the expression of another picture, where `edit` wants one. InvalidSettings
     for a component that the model does not have.
@@ -112,12 +113,12 @@ def edit_motion(
         if changes:
             motion = set_pose(motion, *(changes.get(angle) for angle in ANGLES), add=add)
     if expression_from is not None:
-        motion = with_expression(motion, expression_from, add=False)
-    changed = with_expression(motion, component_change("expression", edit.expression, model))
-    return with_identity(changed, component_change("identity", edit.identity, model))
+        motion = change_expression(motion, expression_from, add=False)
+    changed = change_expression(motion, component_offsets("expression", edit.expression, model))
+    return change_identity(changed, component_offsets("identity", edit.identity, model))
 
 
-def component_change(
+def component_offsets(
     kind: Literal["expression", "identity"], changes: Mapping[str, float], model: MorphableModel
 ) -> np.ndarray:
     """Component by number or name -> sigmas, as (n_exp,) or (n_id,) float32. InvalidSettings for another."""

@@ -19,51 +19,59 @@ from models.checkpoint import Checkpoint
 from models.checkpoint_metadata import parse_settings
 from models.errors import InvalidFile, InvalidSettings
 from models.headgan import visualize
-from models.headgan.audio import audio_vectors
+from models.headgan.audio import select_audio_vectors
 from models.headgan.blocks import fold_spectral_norm
 from models.headgan.conditions import FaceRenderer
-from models.headgan.config import Architecture, Head, Hearing
-from models.headgan.driving import component_change, edit_motion, fit_motion, transfer_motion
+from models.headgan.config import Architecture, AudioConfig, HeadModelName
+from models.headgan.driving import component_offsets, edit_motion, fit_motion, transfer_motion
 from models.headgan.motion import (
-    PARTS,
+    MOTION_PARTS,
     HeadMotion,
-    Identity,
-    check_numbers,
-    explicit_motion,
+    IdentityChoice,
+    check_motion_array,
+    parse_motion,
     read_motion,
-    window,
+    window_indices,
 )
-from models.headgan.network import Generator, Rendered
+from models.headgan.network import Generator, GeneratorOutput
 from models.perception.head.morphable import MorphableModel
 from models.perception.head.raster_torch import Shading
 from models.precision import autocast, choose_precision
-from models.reenactor import ABSOLUTE, ClipFrames, FaceFrames, Motion, MotionMode, Precision, Transfer
+from models.reenactor import (
+    ABSOLUTE_TRANSFER,
+    ClipFrames,
+    FaceFrames,
+    Motion,
+    MotionMode,
+    MotionTransfer,
+    Precision,
+)
 from models.task import Clip
 
-TRAINING_ONLY = ("image_discriminator.", "mouth_discriminator.")
+TRAINING_ONLY_PREFIXES = ("image_discriminator.", "mouth_discriminator.")
 """Parts that a checkpoint may hold and inference does not need."""
-RENDERED = {"cpu": 65_536, "cuda": 16 * 65_536}
+MAX_PIXELS_PER_PASS = {"cpu": 65_536, "cuda": 16 * 65_536}
 """Pixels rendered in one pass: a published image, 4.2 s on a core; more of them are no faster there."""
 
 
 # --- checkpoints --------------------------------------------------------------------------------------------
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Described:
+class CheckpointSettings:
     """What a checkpoint says of itself, besides its provenance."""
 
     net: Architecture
-    head: Head = "analytic_head"
+    head: HeadModelName = "analytic_head"
     """Of models.perception.NETS: the morphable model that is rendered"""
-    identity: Identity = "clip_mean"
+    identity: IdentityChoice = "clip_mean"
     shading: Shading = "smooth"
-    hearing: Hearing
+    hearing: AudioConfig
     speech: Mapping[str, Any]
     """Settings of the speech encoder, as far as they are known"""
 
     @classmethod
-    def of(cls, about: Mapping[str, Any]) -> Described:
+    def from_metadata(cls, about: Mapping[str, Any]) -> CheckpointSettings:
         """Metadata -> value. TypeError, KeyError, InvalidFile for what is not known here."""
-        for name, known in (("head", Head), ("identity", Identity), ("shading", Shading)):
+        for name, known in (("head", HeadModelName), ("identity", IdentityChoice), ("shading", Shading)):
             if about[name] not in get_args(known):
                 raise InvalidFile(f"{name} {about[name]!r}: expected one of {', '.join(get_args(known))}")
         return cls(
@@ -71,14 +79,14 @@ class Described:
             head=about["head"],
             identity=about["identity"],
             shading=about["shading"],
-            hearing=parse_settings(Hearing, about["hearing"], "hearing"),
+            hearing=parse_settings(AudioConfig, about["hearing"], "hearing"),
             speech=dict(about["speech"] or {}),
         )
 
 
 # --- the model ----------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
-class Scene:
+class EncodedSource:
     """A source as the net looks at it."""
 
     head: HeadMotion
@@ -91,7 +99,7 @@ class Scene:
     """Of G's encoder at I, I/2, I/4"""
 
 
-class Reenactor:
+class HeadGanReenactor:
     """A trained generator, ready to drive (models.reenactor.Reenactor). Spectral norms are worked into its
     weights; `provenance` says which parts do not carry the published weights.
     """
@@ -102,7 +110,7 @@ class Reenactor:
     def __init__(
         self,
         net: Generator,
-        described: Described,
+        described: CheckpointSettings,
         provenance: Mapping[str, str],
         precision: Precision = "auto",
     ) -> None:
@@ -118,7 +126,9 @@ class Reenactor:
         self.notes: list[str] = []
         self.device = next(net.parameters()).device
         self.precision = choose_precision(precision, self.device)
-        self.batch = max(1, RENDERED["cuda" if self.device.type == "cuda" else "cpu"] // self.image_size**2)
+        self.batch = max(
+            1, MAX_PIXELS_PER_PASS["cuda" if self.device.type == "cuda" else "cpu"] // self.image_size**2
+        )
         self._model: MorphableModel | None = None
         self._faces: FaceRenderer | None = None
 
@@ -128,10 +138,12 @@ class Reenactor:
         checkpoints: Mapping[str, Checkpoint],
         device: str | torch.device = "cpu",
         precision: Precision = "auto",
-    ) -> Reenactor:
+    ) -> HeadGanReenactor:
         """The checkpoint "renderer"; its discriminators are left out."""
-        net, described, provenance = checkpoints["renderer"].restore(
-            Described.of, lambda described: Generator(described.net), TRAINING_ONLY
+        net, described, provenance = checkpoints["renderer"].restore_net(
+            CheckpointSettings.from_metadata,
+            lambda described: Generator(described.net),
+            TRAINING_ONLY_PREFIXES,
         )
         return cls(net.to(device), described, provenance, precision)
 
@@ -147,7 +159,7 @@ class Reenactor:
             raise ValueError(f"no {self.described.head} to fit: call `set_nets` first")
         return self._model
 
-    def check(self, how: Transfer) -> None:
+    def check_transfer(self, how: MotionTransfer) -> None:
         """InvalidSettings: relative motion always takes the source's size, so there is nothing to adapt; a
         component that the head does not have.
         """
@@ -155,8 +167,8 @@ class Reenactor:
             raise InvalidSettings(
                 "headgan's relative motion always takes the source's size and place; leave out adapt_scale"
             )
-        component_change("expression", how.edit.expression, self.model)
-        component_change("identity", how.edit.identity, self.model)
+        component_offsets("expression", how.edit.expression, self.model)
+        component_offsets("identity", how.edit.identity, self.model)
 
     # --- what drives ---
     def audio_features(self, speech: np.ndarray) -> np.ndarray:
@@ -166,19 +178,19 @@ class Reenactor:
                 f"speech features of {speech.shape[1]} numbers, but this headgan learned with "
                 f"{self.described.net.audio}: give the run that trained it (--run), for its speech encoder"
             )
-        return audio_vectors(speech, range(len(speech)), self.described.hearing)
+        return select_audio_vectors(speech, range(len(speech)), self.described.hearing)
 
     def motion_from_arrays(self, parameters: Mapping[str, np.ndarray]) -> Motion:
-        """What `motion.explicit_motion` takes, and `size` (), the side of the image in whose pixels scale and
+        """What `motion.parse_motion` takes, and `size` (), the side of the image in whose pixels scale and
         translation are (without: I), and `speech` (T,A), what is heard (without: nothing).
         """
         given = dict(parameters)
         size, speech = np.asarray(given.pop("size", self.image_size)), given.pop("speech", None)
-        zoom = self.image_size / float(check_numbers("size", size, (), least=1))
-        head = explicit_motion(given, self.model.n_id, self.model.n_exp)
-        return self._parts(head.in_pixels(zoom)) | self._sound(speech, len(head))
+        zoom = self.image_size / float(check_motion_array("size", size, (), least=1))
+        head = parse_motion(given, self.model.n_id, self.model.n_exp)
+        return self._parts(head.rescale(zoom)) | self._sound(speech, len(head))
 
-    def motion(self, driving: FaceFrames) -> Motion:
+    def extract_motion(self, driving: FaceFrames) -> Motion:
         """-> landmarks (T,68,2) float32 in pixels of images of side I, NaN where there is no face; speech
         (T,A).
         """
@@ -189,31 +201,33 @@ class Reenactor:
         return {"landmarks": landmarks} | self._sound(driving.audio_features, len(landmarks))
 
     @torch.inference_mode()
-    def scene(self, sources: FaceFrames) -> Scene:
+    def encode_sources(self, sources: FaceFrames) -> EncodedSource:
         """One source. InvalidSettings: more of them, or one to which the 3D face does not fit."""
         if len(sources.frames) != 1:
             raise InvalidSettings(
                 f"headgan takes one source picture, found {len(sources.frames)}: it learned from one"
             )
-        head, _ = fit_motion(self.model, self.motion(sources)["landmarks"].numpy(), "source")
+        head, _ = fit_motion(self.model, self.extract_motion(sources)["landmarks"].numpy(), "source")
         return self._scene(sources.frames, head)
 
     @torch.inference_mode()
-    def transfer(self, scene: Scene, driving: Motion, first: Motion, how: Transfer) -> Motion:
+    def transfer_motion(
+        self, scene: EncodedSource, driving: Motion, first: Motion, how: MotionTransfer
+    ) -> Motion:
         """The whole video's motion -> packed (T,W,P) float32, windows; audio (T,A)."""
-        self.check(how)
+        self.check_transfer(how)
         head = self._transferred(scene, self._head(driving, "driving"), how)
         return {"packed": self._windows(head, range(len(head))), "audio": driving["speech"]}
 
     # --- pictures ---
     @torch.inference_mode()
-    def render(self, scene: Scene, motion: Motion) -> np.ndarray:
+    def render(self, scene: EncodedSource, motion: Motion) -> np.ndarray:
         """-> (T,I,I,3) float32 in [0,1]"""
-        parts = [(self.made(scene, one)[0].image.float() + 1) / 2 for one in self._batches(motion)]
+        parts = [(self.run_generator(scene, one)[0].image.float() + 1) / 2 for one in self._batches(motion)]
         return torch.cat(parts).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
 
     @torch.inference_mode()
-    def made(self, scene: Scene, motion: Motion) -> tuple[Rendered, Tensor]:
+    def run_generator(self, scene: EncodedSource, motion: Motion) -> tuple[GeneratorOutput, Tensor]:
         """All that the net makes of T frames, in one pass, and their own conditions (T,3,I,I) in [0,1]."""
         packed = motion["packed"].to(self.device)
         windows = self._conditions(packed)  # (T,W,3,I,I)
@@ -223,31 +237,33 @@ class Reenactor:
         return rendered, windows[:, -1]
 
     @torch.inference_mode()
-    def drive(self, source: ClipFrames, driving: ClipFrames, transfer: Transfer = ABSOLUTE) -> np.ndarray:
+    def drive(
+        self, source: ClipFrames, driving: ClipFrames, transfer: MotionTransfer = ABSOLUTE_TRANSFER
+    ) -> np.ndarray:
         """From the clips' fits and the driving clip's speech features -> (T,I,I,3) float32 in [0,1].
         InvalidSettings for several sources.
 
         A clip that drives itself by absolute motion keeps its own fits, with `identity: frame` each frame's
         own face too. In all other pairs the face is the source's; relative motion is that of the whole
         driving clip."""
-        return self.render(*self.prepare(source, driving, transfer))
+        return self.render(*self.prepare_drive(source, driving, transfer))
 
     @torch.inference_mode()
-    def prepare(
-        self, source: ClipFrames, driving: ClipFrames, transfer: Transfer = ABSOLUTE
-    ) -> tuple[Scene, Motion]:
+    def prepare_drive(
+        self, source: ClipFrames, driving: ClipFrames, transfer: MotionTransfer = ABSOLUTE_TRANSFER
+    ) -> tuple[EncodedSource, Motion]:
         """What `drive` renders."""
         if len(source) != 1:
             raise InvalidSettings(
                 f"headgan takes one source, found {len(source)}; set the protocol's sources to 1"
             )
-        self.check(transfer)
+        self.check_transfer(transfer)
         images = source.images()
         motion = self._stored_motion(source.clip, images.shape[1])
-        scene = self._scene(images, motion.at(list(source.indices)))
+        scene = self._scene(images, motion.select_frames(list(source.indices)))
         if source.clip.key != driving.clip.key:
             motion = self._stored_motion(driving.clip, driving[:1].images().shape[1])
-        if source.clip.key != driving.clip.key or transfer != ABSOLUTE:
+        if source.clip.key != driving.clip.key or transfer != ABSOLUTE_TRANSFER:
             motion = self._transferred(scene, motion, transfer)
         packed = self._windows(motion, driving.indices)
         return scene, {"packed": packed, "audio": self._stored_audio(driving)}
@@ -255,18 +271,18 @@ class Reenactor:
     @torch.inference_mode()
     def visualize(self, source: ClipFrames, driving: ClipFrames) -> dict[str, np.ndarray]:
         """The frame's condition, the flow, and the source warped by it; title -> (I,I,3) uint8."""
-        made, condition = self.made(*self.prepare(source, driving))
+        made, condition = self.run_generator(*self.prepare_drive(source, driving))
         nmfc = self.described.net.condition == "nmfc"
-        panels = {"NMFC" if nmfc else "sketch": visualize.unit_to_bytes(condition)[0]}
+        panels = {"NMFC" if nmfc else "sketch": visualize.conditions_to_uint8(condition)[0]}
         if made.flow is not None:
-            panels["flow"] = visualize.flow_colours(made.flow)[0]
-            panels["warped source"] = visualize.to_bytes(made.warped)[0]
+            panels["flow"] = visualize.flow_to_colours(made.flow)[0]
+            panels["warped source"] = visualize.images_to_uint8(made.warped)[0]
         return panels
 
     # --- details ---
     def _stored_motion(self, clip: Clip, side: int) -> HeadMotion:
         """Of a whole clip whose frames have this side, in pixels of images of side I."""
-        return read_motion(clip.read, self.described.identity).in_pixels(self.image_size / side)
+        return read_motion(clip.read, self.described.identity).rescale(self.image_size / side)
 
     def _stored_audio(self, driving: ClipFrames) -> Tensor:
         """(T,A) of a clip's frames."""
@@ -276,10 +292,10 @@ class Reenactor:
         has_sound = bool(clip.read("clip")["has_sound"])
         hearing, whose = self.described.hearing, f"clip {clip.key}"
         return torch.from_numpy(
-            audio_vectors(clip.read("speech"), driving.indices, hearing, has_sound, whose)
+            select_audio_vectors(clip.read("speech"), driving.indices, hearing, has_sound, whose)
         )
 
-    def _transferred(self, scene: Scene, driving: HeadMotion, how: Transfer) -> HeadMotion:
+    def _transferred(self, scene: EncodedSource, driving: HeadMotion, how: MotionTransfer) -> HeadMotion:
         """The driving motion of a whole video on the source's face, edited."""
         other = how.edit.expression_of
         return edit_motion(
@@ -289,34 +305,34 @@ class Reenactor:
             None if other is None else self._head(other, "expression").expression[0],
         )
 
-    def _scene(self, frames: np.ndarray, head: HeadMotion) -> Scene:
+    def _scene(self, frames: np.ndarray, head: HeadMotion) -> EncodedSource:
         """frames (1,S,S,3) uint8"""
-        image = visualize.to_images(torch.from_numpy(frames).to(self.device)[None], self.image_size)[0]
-        condition = self._conditions(torch.from_numpy(head.packed()).to(self.device))
+        image = visualize.frames_to_images(torch.from_numpy(frames).to(self.device)[None], self.image_size)[0]
+        condition = self._conditions(torch.from_numpy(head.pack()).to(self.device))
         with autocast(self.precision, self.device):
-            return Scene(head, condition, image, self.net.encode(condition, image))
+            return EncodedSource(head, condition, image, self.net.encode(condition, image))
 
     def _head(self, motion: Motion, whose: str) -> HeadMotion:
         if "landmarks" not in motion:  # as `motion_from_arrays` gave it
-            return HeadMotion(**{name: motion[name].numpy() for name in PARTS})
+            return HeadMotion(**{name: motion[name].numpy() for name in MOTION_PARTS})
         head, notes = fit_motion(self.model, motion["landmarks"].numpy(), whose)
         self.notes += notes
         return head
 
     def _parts(self, head: HeadMotion) -> dict[str, Tensor]:
-        return {name: torch.from_numpy(getattr(head, name)) for name in PARTS}
+        return {name: torch.from_numpy(getattr(head, name)) for name in MOTION_PARTS}
 
     def _sound(self, speech: np.ndarray | None, frames: int) -> dict[str, Tensor]:
         """(T,A); zeros where nothing is heard, as in training. InvalidFile for another shape."""
         expected = (frames, self.described.net.audio)
         if speech is None or not self.described.net.audio:
             return {"speech": torch.zeros(expected)}
-        return {"speech": torch.from_numpy(check_numbers("speech", speech, expected).astype(np.float32))}
+        return {"speech": torch.from_numpy(check_motion_array("speech", speech, expected).astype(np.float32))}
 
     def _windows(self, head: HeadMotion, frames: Sequence[int]) -> Tensor:
         """Motion of all frames -> (len(frames),W,P); before the first frame, that one again."""
-        packed = torch.from_numpy(head.packed())
-        return packed[torch.tensor([window(frame, self.described.net.frames) for frame in frames])]
+        packed = torch.from_numpy(head.pack())
+        return packed[torch.tensor([window_indices(frame, self.described.net.frames) for frame in frames])]
 
     def _conditions(self, packed: Tensor) -> Tensor:
         """packed (...,P) -> conditions (...,3,I,I). A frame that is in several windows is rendered once."""
@@ -324,7 +340,7 @@ class Reenactor:
             raise ValueError(f"no {self.described.head} to render: call `set_nets` first")
         flat, places = torch.unique(packed.flatten(0, -2), dim=0, return_inverse=True)
         nmfc = self.described.net.condition == "nmfc"
-        conditions = self._faces.nmfc(flat) if nmfc else self._faces.sketch(flat)
+        conditions = self._faces.render_nmfc(flat) if nmfc else self._faces.render_sketch(flat)
         return conditions[places].unflatten(0, packed.shape[:-1])
 
     def _batches(self, motion: Motion) -> list[dict[str, Tensor]]:

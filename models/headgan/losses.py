@@ -13,26 +13,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.perception.vgg19 import MEAN, STD
+from models.perception.vgg19 import IMAGENET_MEAN, IMAGENET_STD
 from models.precision import at_least_float32
 
-COVERED = 0.01  # sum over a condition's channels above which a pixel is no background (C)
-LAYERS = 4.0  # C's factor on feature matching, over the convolutions of a scale
+HEAD_THRESHOLD = 0.01  # sum over a condition's channels above which a pixel is no background (C)
+FEATURE_MATCHING_LAYERS = 4.0  # C's factor on feature matching, over the convolutions of a scale
 
 
 # --- hinge --------------------------------------------------------------------------------------------------
-def real_hinge(outputs: Sequence[Sequence[Tensor]]) -> Tensor:
+def real_hinge_loss(outputs: Sequence[Sequence[Tensor]]) -> Tensor:
     """The discriminator's hinge on real images: mean of max(0, 1 - prediction), over scales."""
     return _over_scales([F.relu(1 - at_least_float32(maps[-1])) for maps in outputs])
 
 
-def fake_hinge(outputs: Sequence[Sequence[Tensor]]) -> Tensor:
+def fake_hinge_loss(outputs: Sequence[Sequence[Tensor]]) -> Tensor:
     """The same for rendered images: mean of max(0, 1 + prediction). They must be cut off from the
     generator."""
     return _over_scales([F.relu(1 + at_least_float32(maps[-1])) for maps in outputs])
 
 
-def generator_gan(outputs: Sequence[Sequence[Tensor]]) -> Tensor:
+def generator_gan_loss(outputs: Sequence[Sequence[Tensor]]) -> Tensor:
     """How far rendered images are from fooling the discriminator: minus the mean prediction. Has no lower
     bound."""
     return -_over_scales([at_least_float32(maps[-1]) for maps in outputs])
@@ -42,7 +42,7 @@ def _over_scales(values: Sequence[Tensor]) -> Tensor:
     return torch.stack([value.mean() for value in values]).mean()
 
 
-def feature_matching(fake: Sequence[Sequence[Tensor]], real: Sequence[Sequence[Tensor]]) -> Tensor:
+def feature_matching_loss(fake: Sequence[Sequence[Tensor]], real: Sequence[Sequence[Tensor]]) -> Tensor:
     """Mean absolute difference of each layer's maps, summed over layers and divided by scales and by a
     quarter of the layers (predictions counted, though not compared): 0.8 a layer as published. No gradient
     reaches the real side.
@@ -53,12 +53,12 @@ def feature_matching(fake: Sequence[Sequence[Tensor]], real: Sequence[Sequence[T
             (at_least_float32(f) - at_least_float32(r.detach())).abs().mean()
             for f, r in zip(fake_maps[:-1], real_maps[:-1], strict=True)
         ]
-        total.append(torch.stack(gaps).sum() * LAYERS / len(fake_maps))
+        total.append(torch.stack(gaps).sum() * FEATURE_MATCHING_LAYERS / len(fake_maps))
     return torch.stack(total).mean()
 
 
 # --- reconstruction; the same on the warped image -----------------------------------------------------------
-def pixel(rendered: Tensor, target: Tensor, counted: Tensor | None = None) -> Tensor:
+def pixel_loss(rendered: Tensor, target: Tensor, counted: Tensor | None = None) -> Tensor:
     """Mean absolute difference over all elements (B,3,H,W). counted (B,1,H,W): weight of each pixel; the sum
     is divided by all pixels still, as in C.
     """
@@ -66,9 +66,9 @@ def pixel(rendered: Tensor, target: Tensor, counted: Tensor | None = None) -> Te
     return (gap if counted is None else gap * counted).mean()
 
 
-def covered(condition: Tensor) -> Tensor:
+def head_mask(condition: Tensor) -> Tensor:
     """condition (B,3,H,W) in [0,1] -> (B,1,H,W): 1 where the head is, 0 on background."""
-    return (at_least_float32(condition).sum(1, keepdim=True) > COVERED).to(condition.dtype)
+    return (at_least_float32(condition).sum(1, keepdim=True) > HEAD_THRESHOLD).to(condition.dtype)
 
 
 def vgg_input(images: Tensor, normalised: bool) -> Tensor:
@@ -78,11 +78,11 @@ def vgg_input(images: Tensor, normalised: bool) -> Tensor:
     images = at_least_float32(images)
     if normalised:
         return (images + 1) / 2
-    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return images * std + mean
 
 
-def perceptual(rendered: Sequence[Tensor], target: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+def perceptual_loss(rendered: Sequence[Tensor], target: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """VGG19's maps of two images: weighted sum of the mean absolute differences. No gradient reaches the
     target's side.
     """
@@ -93,7 +93,7 @@ def perceptual(rendered: Sequence[Tensor], target: Sequence[Tensor], weights: Se
     return torch.stack(gaps).sum()
 
 
-def mask(found: Tensor, driving: Tensor, reference: Tensor) -> Tensor:
+def mask_loss(found: Tensor, driving: Tensor, reference: Tensor) -> Tensor:
     """C only: mean absolute difference of F's mask (B,1,H,W) from the union of the foregrounds of both
     frames (B,1,H,W), each in [0,1].
     """

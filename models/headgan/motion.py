@@ -17,22 +17,22 @@ from typing import Any, Literal
 import numpy as np
 
 from models.errors import InvalidFile, InvalidSettings
-from models.perception.head.algorithm1 import adapt_camera
-from models.perception.head.pose import FLIP, euler_to_rotation, nearest_rotation, rotation_to_euler
+from models.perception.head.dense_fit import adapt_camera
+from models.perception.head.pose import AXIS_FLIP, euler_to_rotation, nearest_rotation, rotation_to_euler
 
-CAMERA = 13
+CAMERA_SIZE = 13
 """Numbers of a frame's camera: scale, rotation by rows, translation."""
 
-LARGEST = 1e6
+MAX_NUMBER = 1e6
 """Of a user's numbers: more is neither a pixel nor a degree nor a sigma, and products of it leave float32."""
-SMALLEST = 1 / LARGEST
+MIN_SCALE = 1 / MAX_NUMBER
 """Pixels per model unit, of a user."""
-SKEW = 0.2
+MAX_SKEW = 0.2
 """Most that R R^T of a user's rotation may be off from 1. The rows of affine cameras are not quite at right
 angles (1.4): those of Algorithm 1, fitted to the demo's landmarks, are off by up to 0.14.
 """
 
-Identity = Literal["clip_mean", "frame"]
+IdentityChoice = Literal["clip_mean", "frame"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,27 +73,27 @@ class HeadMotion:
         """(T,3) degrees: pitch, yaw, roll; 0 = frontal."""
         return rotation_to_euler(nearest_rotation(self.rotation))
 
-    def at(self, frames: Sequence[int] | np.ndarray) -> HeadMotion:
+    def select_frames(self, frames: Sequence[int] | np.ndarray) -> HeadMotion:
         """These frames alone, in this order; numbers or a mask."""
-        parts = (getattr(self, name)[frames] for name in PARTS)
-        return HeadMotion(**dict(zip(PARTS, parts, strict=True)))
+        parts = (getattr(self, name)[frames] for name in MOTION_PARTS)
+        return HeadMotion(**dict(zip(MOTION_PARTS, parts, strict=True)))
 
-    def in_pixels(self, factor: float) -> HeadMotion:
+    def rescale(self, factor: float) -> HeadMotion:
         """The same heads in images `factor` times as large; depth grows alike."""
         return replace(self, scale=self.scale * factor, translation=self.translation * factor)
 
-    def packed(self) -> np.ndarray:
+    def pack(self) -> np.ndarray:
         """(T, n_id + n_exp + 13) float32: what a sample carries, and `conditions.FaceRenderer` renders."""
-        flat = [getattr(self, name).reshape(len(self), -1) for name in PARTS]
+        flat = [getattr(self, name).reshape(len(self), -1) for name in MOTION_PARTS]
         return np.concatenate(flat, axis=1)
 
 
-PARTS = ("identity", "expression", "scale", "rotation", "translation")
+MOTION_PARTS = ("identity", "expression", "scale", "rotation", "translation")
 
 
 # --- reading ------------------------------------------------------------------------------------------------
 def read_motion(
-    read: Callable[[str], Any], identity: Identity = "clip_mean", frames: Sequence[int] | None = None
+    read: Callable[[str], Any], identity: IdentityChoice = "clip_mean", frames: Sequence[int] | None = None
 ) -> HeadMotion:
     """Field name -> array, as `models.api.Clip.read` gives it -> the motion of these frames, or of the whole
     clip.
@@ -113,7 +113,7 @@ def read_motion(
     return HeadMotion(identity=each, **parts)
 
 
-def explicit_motion(given: Mapping[str, np.ndarray], n_id: int, n_exp: int) -> HeadMotion:
+def parse_motion(given: Mapping[str, np.ndarray], n_id: int, n_exp: int) -> HeadMotion:
     """Parameters that a user drives a head with -> motion.
 
     given: scale (T,), translation (T,3), exp_coeffs (T,n_exp), and rotation (T,3,3) or angles (T,3) in
@@ -141,7 +141,9 @@ def explicit_motion(given: Mapping[str, np.ndarray], n_id: int, n_exp: int) -> H
     if not frames:
         raise InvalidFile("scale: found no frames, expected one or more")
     for name, value in arrays.items():
-        arrays[name] = check_numbers(name, value, expected[name], SMALLEST if name == "scale" else -LARGEST)
+        arrays[name] = check_motion_array(
+            name, value, expected[name], MIN_SCALE if name == "scale" else -MAX_NUMBER
+        )
     if "rotation" in arrays:
         _check_rotation(arrays["rotation"])
     turned = arrays["rotation"] if "rotation" in arrays else euler_to_rotation(*arrays["angles"].T)
@@ -154,21 +156,23 @@ def explicit_motion(given: Mapping[str, np.ndarray], n_id: int, n_exp: int) -> H
     )
 
 
-def check_numbers(
-    name: str, value: np.ndarray, shape: tuple[int, ...], least: float = -LARGEST
+def check_motion_array(
+    name: str, value: np.ndarray, shape: tuple[int, ...], least: float = -MAX_NUMBER
 ) -> np.ndarray:
     """A user's numbers as float64; of several the first dimension is T. InvalidFile where they are not of
-    this shape, or not numbers from `least` to `LARGEST`."""
+    this shape, or not numbers from `least` to `MAX_NUMBER`."""
     if value.shape != shape:
         raise InvalidFile(f"{name}: found shape {value.shape}, expected {shape}")
     if value.dtype.kind not in "fiu":
         raise InvalidFile(f"{name}: found {value.dtype}, expected numbers")
     numbers = value.astype(np.float64)
-    wrong = np.argwhere(~((numbers >= least) & (numbers <= LARGEST)))
+    wrong = np.argwhere(~((numbers >= least) & (numbers <= MAX_NUMBER)))
     if len(wrong):
         where = f", frame {wrong[0][0]}" if shape else ""
         found = numbers[tuple(wrong[0])]
-        raise InvalidFile(f"{name}{where}: found {found:g}, expected numbers from {least:g} to {LARGEST:g}")
+        raise InvalidFile(
+            f"{name}{where}: found {found:g}, expected numbers from {least:g} to {MAX_NUMBER:g}"
+        )
     return numbers
 
 
@@ -177,10 +181,11 @@ def _check_rotation(rotation: np.ndarray) -> None:
     skew = np.abs(rotation @ np.swapaxes(rotation, 1, 2) - np.eye(3)).max((1, 2))
     determinant = np.linalg.det(rotation)
     unflipped = (rotation[:, 1, 1] > 0) & (rotation[:, 2, 2] > 0)
-    for t in np.flatnonzero((skew > SKEW) | (determinant < 0) | unflipped)[:1]:
-        if skew[t] > SKEW:
+    for t in np.flatnonzero((skew > MAX_SKEW) | (determinant < 0) | unflipped)[:1]:
+        if skew[t] > MAX_SKEW:
             problem = (
-                f"found R with R R^T off from 1 by {skew[t]:.3g}, expected at most {SKEW}: rows of length 1 "
+                f"found R with R R^T off from 1 by {skew[t]:.3g}, expected at most {MAX_SKEW}: rows of "
+                "length 1 "
                 "at right angles"
             )
         elif determinant[t] < 0:
@@ -193,21 +198,21 @@ def _check_rotation(rotation: np.ndarray) -> None:
         raise InvalidFile(f"rotation, frame {t}: {problem}")
 
 
-def window(frame: int, frames: int = 3) -> list[int]:
+def window_indices(frame: int, frames: int = 3) -> list[int]:
     """Indices of the driving window of a frame, oldest first: t-2, t-1, t; before the clip's start its first
     frame is repeated (2).
     """
     return [max(0, frame - back) for back in reversed(range(frames))]
 
 
-def window_is_valid(valid: np.ndarray, frame: int, frames: int = 3) -> bool:
+def is_window_valid(valid: np.ndarray, frame: int, frames: int = 3) -> bool:
     """Whether all fits of a frame's window count; valid (T,) bool: field `fit_valid`."""
-    return bool(valid[window(frame, frames)].all())
+    return bool(valid[window_indices(frame, frames)].all())
 
 
 # --- reenactment (1.6) --------------------------------------------------------------------------------------
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Adaptation:
+class CameraAdaptation:
     """How the driving camera is made to frame the reference's head."""
 
     scale: bool = True
@@ -229,14 +234,14 @@ class Adaptation:
 
 
 def adapt_to_reference(
-    driving: HeadMotion, reference: HeadMotion, how: Adaptation | None = None
+    driving: HeadMotion, reference: HeadMotion, how: CameraAdaptation | None = None
 ) -> HeadMotion:
     """The driving clip's expression and rotation (T frames) on the reference's head (1 frame or more): its
     identity, and its place and size as `how` says. Neither rotation nor expression is smoothed.
 
     Raises InvalidSettings where standardising has no spread to take.
     """
-    how = how or Adaptation()
+    how = how or CameraAdaptation()
     identity = np.tile(reference.identity.mean(0), (len(driving), 1))
     if not how.scale:
         return replace(driving, identity=identity)
@@ -258,14 +263,14 @@ def adapt_to_reference(
 
 
 # --- editing (9) --------------------------------------------------------------------------------------------
-def orthonormal(motion: HeadMotion) -> HeadMotion:
+def orthonormalize_rotations(motion: HeadMotion) -> HeadMotion:
     """The nearest rotations: an affine camera's rows are not quite at right angles (1.4)."""
     return replace(motion, rotation=nearest_rotation(motion.rotation))
 
 
 def set_frontal(motion: HeadMotion) -> HeadMotion:
     """All angles 0; place, size and face unchanged. The head turns about the model's origin."""
-    return replace(motion, rotation=np.tile(FLIP, (len(motion), 1, 1)))
+    return replace(motion, rotation=np.tile(AXIS_FLIP, (len(motion), 1, 1)))
 
 
 def set_pose(
@@ -288,12 +293,12 @@ def set_pose(
     return replace(motion, rotation=euler_to_rotation(*angles.T))
 
 
-def with_expression(motion: HeadMotion, change: np.ndarray, *, add: bool = True) -> HeadMotion:
+def change_expression(motion: HeadMotion, change: np.ndarray, *, add: bool = True) -> HeadMotion:
     """change (n_exp,) or (T,n_exp) in sigmas, added to the expression or put in its place."""
     wide = np.broadcast_to(np.asarray(change, np.float32), motion.expression.shape)
     return replace(motion, expression=motion.expression + wide if add else wide.copy())
 
 
-def with_identity(motion: HeadMotion, change: np.ndarray) -> HeadMotion:
+def change_identity(motion: HeadMotion, change: np.ndarray) -> HeadMotion:
     """change (n_id,) or (T,n_id) in sigmas, added to the identity: another face under the same motion."""
     return replace(motion, identity=motion.identity + np.asarray(change, np.float32))

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrize import is_parametrized
 
-from models.headgan.blocks import SLOPE, AdaInBlock, Encoder, SpadeBlock, autocast_off, head
-from models.headgan.config import RGB, Architecture
+from models.headgan.blocks import LEAKY_SLOPE, AdaInBlock, Encoder, SpadeBlock, disable_autocast, output_head
+from models.headgan.config import RGB_CHANNELS, Architecture
 from models.precision import at_least_float32
 
-GAIN = 0.02  # C's, of Xavier's normal initial weights
+XAVIER_GAIN = 0.02  # C's, of Xavier's normal initial weights
 
 
-class Rendered(NamedTuple):
+class GeneratorOutput(NamedTuple):
     """What the generator makes of a driving window."""
 
     image: Tensor
@@ -39,12 +39,12 @@ class Rendered(NamedTuple):
 
 
 # --- warping ------------------------------------------------------------------------------------------------
-def warp(x: Tensor, flow: Tensor) -> Tensor:
+def warp_image(x: Tensor, flow: Tensor) -> Tensor:
     """x (B,C,h,w), flow (B,2,h,w) in pixels of that size -> (B,C,h,w) in x's dtype: bilinear, and beyond the
     border its value. In float32 or better: bfloat16 places a pixel 0.5 off at 256.
     """
     height, width = flow.shape[-2:]
-    with autocast_off(x.device):
+    with disable_autocast(x.device):
         flow = at_least_float32(flow)
         columns = torch.arange(width, dtype=flow.dtype, device=flow.device)
         rows = torch.arange(height, dtype=flow.dtype, device=flow.device).unsqueeze(-1)
@@ -61,7 +61,7 @@ def warp_maps(maps: Sequence[Tensor], flow: Tensor) -> list[Tensor]:
     for i, one in enumerate(maps):
         if i:
             flow = F.avg_pool2d(flow, 2) / 2
-        warped.append(warp(one, flow))
+        warped.append(warp_image(one, flow))
     return warped
 
 
@@ -81,15 +81,17 @@ class FlowNetwork(nn.Module):
     def __init__(self, net: Architecture) -> None:
         super().__init__()
         self.net = net
-        deep = net.widths[::-1]
-        self.enc = Encoder(2 * RGB, net)
-        self.dec_res = nn.ModuleList(SpadeBlock(deep[0], deep[0], net.window, net) for _ in range(net.levels))
-        self.dec_main = nn.ModuleList(
-            SpadeBlock(before, after, net.window, net)
-            for before, after in zip(deep, net.after_blocks, strict=False)
+        deep = net.encoder_channels[::-1]
+        self.enc = Encoder(2 * RGB_CHANNELS, net)
+        self.dec_res = nn.ModuleList(
+            SpadeBlock(deep[0], deep[0], net.window_channels, net) for _ in range(net.levels)
         )
-        self.dec_flow = head(net.width, 2)
-        self.dec_mask = head(net.width, 1) if net.mask else None
+        self.dec_main = nn.ModuleList(
+            SpadeBlock(before, after, net.window_channels, net)
+            for before, after in zip(deep, net.decoder_channels, strict=False)
+        )
+        self.dec_flow = output_head(net.width, 2)
+        self.dec_mask = output_head(net.width, 1) if net.mask else None
 
     def forward(
         self, window: Tensor, deepest: Tensor, recompute: bool = False
@@ -102,7 +104,7 @@ class FlowNetwork(nn.Module):
             x = block(x, window, recompute)
         for block in self.dec_main:
             x = upsample(block(x, window, recompute), self.net)
-        with autocast_off(x.device):
+        with disable_autocast(x.device):
             x = at_least_float32(x)
             flow = self.dec_flow(x)
             if self.dec_mask is None:
@@ -119,15 +121,15 @@ class RenderingNetwork(nn.Module):
     def __init__(self, net: Architecture) -> None:
         super().__init__()
         self.net = net
-        deep, after = net.widths[::-1], [*net.after_blocks, net.width]
-        self.cond_enc = Encoder(net.window, net)
+        deep, after = net.encoder_channels[::-1], [*net.decoder_channels, net.width]
+        self.cond_enc = Encoder(net.window_channels, net)
         self.cond_dec = nn.ModuleList(
             SpadeBlock(before, out, before, net) for before, out in zip(deep, after, strict=True)
         )
-        self.cond_dec.append(SpadeBlock(net.width, net.width, RGB, net))
+        self.cond_dec.append(SpadeBlock(net.width, net.width, RGB_CHANNELS, net))
         if net.audio:
             self.cond_dec_audio = nn.ModuleList(AdaInBlock(width, net) for width in after)
-        self.conv_img = head(net.width, RGB)
+        self.conv_img = output_head(net.width, RGB_CHANNELS)
 
     def forward(
         self,
@@ -153,7 +155,7 @@ class RenderingNetwork(nn.Module):
             if level < self.net.levels:
                 x = upsample(x, self.net)
         x = self.cond_dec[-1](x, warped, recompute)
-        return self.conv_img(F.leaky_relu(x, SLOPE)).tanh()
+        return self.conv_img(F.leaky_relu(x, LEAKY_SLOPE)).tanh()
 
 
 # --- the whole net ------------------------------------------------------------------------------------------
@@ -162,7 +164,7 @@ class ReferenceEncoder(nn.Module):
 
     def __init__(self, net: Architecture) -> None:
         super().__init__()
-        self.cond_enc = Encoder(2 * RGB, net)
+        self.cond_enc = Encoder(2 * RGB_CHANNELS, net)
 
 
 class Generator(nn.Module):
@@ -185,7 +187,7 @@ class Generator(nn.Module):
 
     def forward(
         self, window: Tensor, condition: Tensor, image: Tensor, audio: Tensor | None = None
-    ) -> Rendered:
+    ) -> GeneratorOutput:
         """window (B,9,H,W) of the driving frames; condition (B,3,H,W) and image (B,3,H,W) of the reference;
         audio (B,A) of the driving frame.
         """
@@ -198,7 +200,7 @@ class Generator(nn.Module):
 
     def render(
         self, window: Tensor, image: Tensor, maps: Sequence[Tensor], audio: Tensor | None = None
-    ) -> Rendered:
+    ) -> GeneratorOutput:
         """`forward` from the maps of `encode` on. One reference (first dimension 1) serves a batch of
         windows.
         """
@@ -207,9 +209,9 @@ class Generator(nn.Module):
         if self.has_flow:
             flow, mask = self.flow_network(window, maps[-1], self.recompute)
             maps = warp_maps(maps, flow)
-            image = warp(image, flow)
+            image = warp_image(image, flow)
         rendered = self.rendering_network(window, maps, image, audio, self.recompute)
-        return Rendered(rendered, image, flow, mask, maps)
+        return GeneratorOutput(rendered, image, flow, mask, maps)
 
 
 @torch.no_grad()
@@ -224,4 +226,4 @@ def initialize_weights(net: nn.Module) -> None:
         if module.bias is not None:
             module.bias.zero_()
         if not is_parametrized(module):
-            nn.init.xavier_normal_(module.weight, gain=GAIN)
+            nn.init.xavier_normal_(module.weight, gain=XAVIER_GAIN)

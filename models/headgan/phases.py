@@ -12,8 +12,8 @@ from __future__ import annotations
 from models.api import Loss, Optimizer, Phase, Schedule, Update
 
 STEPS, DECAY_STEPS = 240_000, 80_000
-GENERATOR = ("flow_network", "rendering_network")
-DISCRIMINATORS = ("image_discriminator", "mouth_discriminator")
+GENERATOR_PARTS = ("flow_network", "rendering_network")
+DISCRIMINATOR_PARTS = ("image_discriminator", "mouth_discriminator")
 
 
 def _updates() -> dict[str, Update | None]:
@@ -24,9 +24,9 @@ def _updates() -> dict[str, Update | None]:
         "feature_matching": Loss(10.0), "feature_matching_mouth": Loss(10.0),
     }  # S (6)  # fmt: skip
     return {
-        "generator": Update(parts=dict.fromkeys(GENERATOR, 1.0), losses=generator),
+        "generator": Update(parts=dict.fromkeys(GENERATOR_PARTS, 1.0), losses=generator),
         "discriminator": Update(
-            parts=dict.fromkeys(DISCRIMINATORS, 1.0),
+            parts=dict.fromkeys(DISCRIMINATOR_PARTS, 1.0),
             optimizer="d",
             losses={"discriminator": Loss(1.0), "discriminator_mouth": Loss(1.0)},  # S; C halves the second
             every=4,  # C
@@ -34,27 +34,27 @@ def _updates() -> dict[str, Update | None]:
     }
 
 
-CONSTANT = Optimizer(lr=2e-4, betas=(0.5, 0.999))  # C, for both sides
-FALLING = Optimizer(lr=2e-4, betas=(0.5, 0.999), schedule=Schedule(linear_decay_steps=DECAY_STEPS))
+CONSTANT_OPTIMIZER = Optimizer(lr=2e-4, betas=(0.5, 0.999))  # C, for both sides
+DECAYING_OPTIMIZER = Optimizer(lr=2e-4, betas=(0.5, 0.999), schedule=Schedule(linear_decay_steps=DECAY_STEPS))
 
-ADVERSARIAL = Phase(
+ADVERSARIAL_PHASE = Phase(
     name="adversarial",
     steps=STEPS,
     batch=6,  # C
     chunk=2,  # three workers can share it; it hardly shows: spectral norms move on once a chunk
-    optimizers={"g": CONSTANT, "d": CONSTANT},
+    optimizers={"g": CONSTANT_OPTIMIZER, "d": CONSTANT_OPTIMIZER},
     updates=_updates(),
 )
 
-DECAY = Phase(
+DECAY_PHASE = Phase(
     name="decay",
     init="adversarial",
     resume_optimizers=True,  # C trains on without a cut
     steps=DECAY_STEPS,  # C: four epochs of ten, of which the last has rate 0
     batch=6,
     chunk=2,
-    optimizers={"g": FALLING, "d": FALLING},
+    optimizers={"g": DECAYING_OPTIMIZER, "d": DECAYING_OPTIMIZER},
     updates=_updates(),
 )
 
-PHASES: dict[str, Phase] = {phase.name: phase for phase in (ADVERSARIAL, DECAY)}
+PHASES: dict[str, Phase] = {phase.name: phase for phase in (ADVERSARIAL_PHASE, DECAY_PHASE)}

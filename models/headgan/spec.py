@@ -5,51 +5,51 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from models.api import Phase, Released
+from models.api import Phase, ReleasedWeights
 from models.errors import InvalidSettings
 from models.headgan.config import HeadGanConfig
-from models.headgan.phases import DISCRIMINATORS, GENERATOR, PHASES
-from models.spec import ModelSpec, Reads, TaskSpec
+from models.headgan.phases import DISCRIMINATOR_PARTS, GENERATOR_PARTS, PHASES
+from models.spec import FamilyFields, ModelSpec, TaskSpec
 
-FITS = ("id_coeffs", "exp_coeffs", "scale", "rotation", "translation", "fit_valid")
-TASK = TaskSpec(
+FIT_FIELDS = ("id_coeffs", "exp_coeffs", "scale", "rotation", "translation", "fit_valid")
+TASK_SPEC = TaskSpec(
     task="models.headgan.task:HeadGanTask",
     settings=(
         "net", "discriminators", "terms", "head", "hearing", "identity", "shading", "recompute", "seed",
         "precision",
     ),
 )  # fmt: skip
-_READER = "models.headgan.released:read"
-RELEASED = {
-    "headgan_vox": Released(_READER, ("headgan_vox",), GENERATOR),
-    "headgan_vox_discriminators": Released(
-        _READER, ("headgan_vox", "headgan_vox_d", "headgan_vox_dm"), (*GENERATOR, *DISCRIMINATORS)
+_READER = "models.headgan.released:read_released"
+RELEASED_WEIGHTS = {
+    "headgan_vox": ReleasedWeights(_READER, ("headgan_vox",), GENERATOR_PARTS),
+    "headgan_vox_discriminators": ReleasedWeights(
+        _READER, ("headgan_vox", "headgan_vox_d", "headgan_vox_dm"), (*GENERATOR_PARTS, *DISCRIMINATOR_PARTS)
     ),
 }
 """The generator alone, whose discriminators then begin anew, or with its discriminators."""
 
 
-def parts(config: HeadGanConfig, phase: Phase) -> tuple[str, ...]:
+def phase_parts(config: HeadGanConfig, phase: Phase) -> tuple[str, ...]:
     """The same in all phases."""
-    generator = GENERATOR if config.net.flow else ("frames_encoder", "rendering_network")
-    return (*generator, *(DISCRIMINATORS if config.discriminators.mouth else DISCRIMINATORS[:1]))
+    generator = GENERATOR_PARTS if config.net.flow else ("frames_encoder", "rendering_network")
+    return (*generator, *(DISCRIMINATOR_PARTS if config.discriminators.mouth else DISCRIMINATOR_PARTS[:1]))
 
 
-def reads(config: HeadGanConfig, phase: Phase) -> Reads:
-    return driving_reads(config)
+def phase_inputs(config: HeadGanConfig, phase: Phase) -> FamilyFields:
+    return driving_inputs(config)
 
 
-def driving_reads(config: HeadGanConfig) -> Reads:
+def driving_inputs(config: HeadGanConfig) -> FamilyFields:
     """Frames and fits; of a net that hears, speech and whether a clip has sound."""
-    fits = (*FITS, "id_frames") if config.identity == "frame" else FITS
+    fits = (*FIT_FIELDS, "id_frames") if config.identity == "frame" else FIT_FIELDS
     if not config.net.audio:
         return {"clips": ("frames",), "fit3dmm": fits}
     return {"clips": ("frames", "clip"), "fit3dmm": fits, "speech": ("speech",)}
 
 
-def nets(config: HeadGanConfig, phase: Phase) -> tuple[str, ...]:
+def phase_nets(config: HeadGanConfig, phase: Phase) -> tuple[str, ...]:
     """The head that is drawn; VGG19, where the phase weighs a perceptual loss."""
-    if not (phase.weights.get("perceptual") or phase.weights.get("perceptual_warped")):
+    if not (phase.loss_weights.get("perceptual") or phase.loss_weights.get("perceptual_warped")):
         return (config.head,)
     return (config.head, "vgg19" if config.vgg19 == "imagenet" else "vgg19_random")
 
@@ -59,7 +59,7 @@ def extra_sections(config: HeadGanConfig) -> tuple[str, ...]:
     return ("speech",) if config.net.audio else ()
 
 
-def check(config: HeadGanConfig, stages: Mapping[str, Any]) -> None:
+def check_fits_and_speech(config: HeadGanConfig, stages: Mapping[str, Any]) -> None:
     """Raises InvalidSettings where fits or speech are not of the kind that the net learns from."""
     fit, speech = stages["fit3dmm"], stages["speech"]
     if config.head != fit.model:
@@ -84,16 +84,16 @@ SPEC = ModelSpec(
     name="headgan",
     config=HeadGanConfig,
     phases=PHASES,
-    tasks=dict.fromkeys(PHASES, TASK),
-    parts=parts,
-    reads=reads,
-    nets=nets,
+    tasks=dict.fromkeys(PHASES, TASK_SPEC),
+    parts=phase_parts,
+    reads=phase_inputs,
+    nets=phase_nets,
     net_settings=("vgg19",),
     extra_sections=extra_sections,
-    released=RELEASED,
-    inference="models.headgan.inference:Reenactor",
+    released=RELEASED_WEIGHTS,
+    inference="models.headgan.inference:HeadGanReenactor",
     inference_nets=lambda config: (config.head,),
-    driving_reads=driving_reads,
+    driving_reads=driving_inputs,
     max_sources=1,
-    check=check,
+    check=check_fits_and_speech,
 )

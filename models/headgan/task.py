@@ -23,24 +23,24 @@ from models import provenance
 from models.errors import InvalidSettings
 from models.gan import forward_frozen
 from models.headgan import losses, visualize
-from models.headgan.audio import audio_vectors
+from models.headgan.audio import select_audio_vectors
 from models.headgan.conditions import FaceRenderer
-from models.headgan.config import Architecture, DiscriminatorConfig, Hearing, Terms
-from models.headgan.discriminator import crop, image_discriminator, mouth_centre, mouth_discriminator
-from models.headgan.motion import Identity, read_motion, window, window_is_valid
-from models.headgan.network import Generator, Rendered
+from models.headgan.config import Architecture, AudioConfig, DiscriminatorConfig, ReconstructionTargets
+from models.headgan.discriminator import crop_images, image_discriminator, mouth_centre, mouth_discriminator
+from models.headgan.motion import IdentityChoice, is_window_valid, read_motion, window_indices
+from models.headgan.network import Generator, GeneratorOutput
 from models.perception.head.morphable import MorphableModel
 from models.perception.head.raster_torch import Shading
 from models.perception.interfaces import FeatureNet
 from models.precision import at_least_float32
-from models.task import Batch, Clip, Sample, Stateless, Table, TrainStep, ValidationOutput
+from models.task import Batch, Clip, Sample, StatelessTask, Table, TrainStep, ValidationOutput
 
 Maps = list[list[Tensor]]
 LossTerms = dict[str, Callable[[], Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StepTensors:
     """Inputs, targets and outputs of a step."""
 
     source: Tensor
@@ -55,20 +55,20 @@ class Step:
     """(B,A) what is heard at the driving frame"""
     packed: Tensor
     """(B,1+W,P) reference, then the driving window: pixels of images of side I"""
-    rendered: Rendered
+    rendered: GeneratorOutput
 
 
-class HeadGanTask(Stateless):
+class HeadGanTask(StatelessTask):
     """Render the driving frame from the reference and the driving frame's face and sound."""
 
     def __init__(
         self,
         net: Architecture,
         discriminators: DiscriminatorConfig,
-        terms: Terms,
+        terms: ReconstructionTargets,
         head: str,
-        hearing: Hearing,
-        identity: Identity,
+        hearing: AudioConfig,
+        identity: IdentityChoice,
         shading: Shading,
         recompute: bool,
         speech: Any = None,
@@ -78,7 +78,7 @@ class HeadGanTask(Stateless):
         """
         self.architecture, self.discriminators, self.compared = net, discriminators, terms
         self.head, self.hearing = head, hearing
-        self.identity: Identity = identity
+        self.identity: IdentityChoice = identity
         self.shading: Shading = shading
         self.speech = None if speech is None else to_builtins(speech)
         self.net = Generator(net, recompute)
@@ -93,12 +93,12 @@ class HeadGanTask(Stateless):
         self.vgg: FeatureNet | None = None
         self.renderers: dict[tuple[torch.device, bool], FaceRenderer] = {}
 
-    def use(self, nets: Mapping[str, Any]) -> None:
+    def set_nets(self, nets: Mapping[str, Any]) -> None:
         """The head, and the perceptual losses' net, if the phase weighs one; else they have no losses."""
         self.model = nets[self.head]
         self.vgg = next((net for name, net in nets.items() if name != self.head), None)
 
-    def renderer(self, device: torch.device, full_head: bool = False) -> FaceRenderer:
+    def get_renderer(self, device: torch.device, full_head: bool = False) -> FaceRenderer:
         """The renderer of conditions on this device; full_head: of all of the head, not only the region that
         NMFC shows."""
         if self.model is None:
@@ -118,30 +118,32 @@ class HeadGanTask(Stateless):
         Training: any two frames whose fits count (C: the reference is one of eight chosen for their poses).
         Validation: the first frame and a later one, those that FSRT's looks at.
         """
-        clip = tables["clips"].pick(rng)
-        chosen = self.choose(rng, np.asarray(clip.read("fit_valid"), bool), training)
+        clip = tables["clips"].pick_clip(rng)
+        chosen = self.choose_frames(rng, np.asarray(clip.read("fit_valid"), bool), training)
         if chosen is None:
             return None
         reference, driving = chosen
         frames = clip.frames([reference, driving])
         motion = read_motion(
-            clip.read, self.identity, [reference, *window(driving, self.architecture.frames)]
-        ).in_pixels(self.architecture.image_size / frames.shape[1])
-        sample = {"frames": np.ascontiguousarray(frames), "packed": motion.packed()}
+            clip.read, self.identity, [reference, *window_indices(driving, self.architecture.frames)]
+        ).rescale(self.architecture.image_size / frames.shape[1])
+        sample = {"frames": np.ascontiguousarray(frames), "packed": motion.pack()}
         if self.architecture.audio:
             sample["audio"] = self.audio_vector(clip, driving)
         return sample
 
-    def choose(self, rng: np.random.Generator, valid: np.ndarray, training: bool) -> tuple[int, int] | None:
+    def choose_frames(
+        self, rng: np.random.Generator, valid: np.ndarray, training: bool
+    ) -> tuple[int, int] | None:
         """valid (T,) bool -> reference and driving frame, or None where no two frames will do."""
         frames = self.architecture.frames
         if not training:
             if len(valid) < 2:
                 return None
             driving = int(rng.integers(1, len(valid)))
-            return (0, driving) if valid[0] and window_is_valid(valid, driving, frames) else None
+            return (0, driving) if valid[0] and is_window_valid(valid, driving, frames) else None
         usable = np.flatnonzero(valid)
-        drivable = usable if valid.all() else [t for t in usable if window_is_valid(valid, int(t), frames)]
+        drivable = usable if valid.all() else [t for t in usable if is_window_valid(valid, int(t), frames)]
         if len(usable) < 2 or not len(drivable):
             return None
         driving = int(rng.choice(drivable))
@@ -156,32 +158,34 @@ class HeadGanTask(Stateless):
                 f"clip {clip.key}: speech features of {speech.shape[1]}, net.audio {self.architecture.audio}"
             )
         has_sound = bool(clip.read("clip")["has_sound"])
-        return audio_vectors(speech, [frame], self.hearing, has_sound, f"clip {clip.key}")[0]
+        return select_audio_vectors(speech, [frame], self.hearing, has_sound, f"clip {clip.key}")[0]
 
     # --- the step ---
-    def step(self, batch: Batch) -> Step:
+    def run_generator(self, batch: Batch) -> StepTensors:
         """Render the conditions and run the generator."""
-        images = visualize.to_images(batch["frames"], self.architecture.image_size)  # (B,2,3,I,I)
+        images = visualize.frames_to_images(batch["frames"], self.architecture.image_size)  # (B,2,3,I,I)
         packed, audio = batch["packed"], batch.get("audio")
-        renderer = self.renderer(packed.device)
+        renderer = self.get_renderer(packed.device)
         nmfc = self.architecture.condition == "nmfc"
-        conditions = renderer.nmfc(packed) if nmfc else renderer.sketch(packed)  # (B,1+W,3,I,I)
+        conditions = renderer.render_nmfc(packed) if nmfc else renderer.render_sketch(packed)  # (B,1+W,3,I,I)
         source_condition, driving = conditions[:, 0], conditions[:, 1:].flatten(1, 2)
         rendered = self.net(driving, source_condition, images[:, 0], audio)
-        return Step(images[:, 0], images[:, 1], source_condition, conditions[:, -1], audio, packed, rendered)
+        return StepTensors(
+            images[:, 0], images[:, 1], source_condition, conditions[:, -1], audio, packed, rendered
+        )
 
     def losses(self, batch: Batch, step: TrainStep | None = None) -> Mapping[str, Callable[[], Tensor]]:
         """step: not used, since every random number lies in the batch."""
-        made = self.step(batch)
-        counted = losses.covered(made.condition) if self.compared.masked else None
-        found: LossTerms = {"l1": lambda: losses.pixel(made.rendered.image, made.target, counted)}
+        made = self.run_generator(batch)
+        counted = losses.head_mask(made.condition) if self.compared.masked else None
+        found: LossTerms = {"l1": lambda: losses.pixel_loss(made.rendered.image, made.target, counted)}
         if self.architecture.flow:
-            found["l1_warped"] = lambda: losses.pixel(made.rendered.warped, made.target, counted)
+            found["l1_warped"] = lambda: losses.pixel_loss(made.rendered.warped, made.target, counted)
         if self.architecture.mask:
-            found["mask"] = lambda: self.mask(made)
-        return found | self.perceptual(made) | self.adversarial(made)
+            found["mask"] = lambda: self.mask_loss(made)
+        return found | self.perceptual_losses(made) | self.adversarial_losses(made)
 
-    def perceptual(self, step: Step) -> LossTerms:
+    def perceptual_losses(self, step: StepTensors) -> LossTerms:
         """VGG19 looks at the target once for both terms."""
         vgg, compared = self.vgg, self.compared
         if vgg is None:
@@ -193,14 +197,14 @@ class HeadGanTask(Stateless):
                 with torch.no_grad():
                     known.append(vgg.features(losses.vgg_input(step.target, compared.vgg_normalised)))
             maps = vgg.features(losses.vgg_input(image, compared.vgg_normalised))
-            return losses.perceptual(maps, known[0], compared.vgg_layers)
+            return losses.perceptual_loss(maps, known[0], compared.vgg_layers)
 
         found: LossTerms = {"perceptual": lambda: compare(step.rendered.image)}
         if self.architecture.flow:
             found["perceptual_warped"] = lambda: compare(step.rendered.warped)
         return found
 
-    def mask(self, step: Step) -> Tensor:
+    def mask_loss(self, step: StepTensors) -> Tensor:
         """The mask loss of C, with a target of our own: where the fitted heads of both frames lie.
 
         C takes all that a face parser does not call background, hair and clothes among it; we have no such
@@ -210,34 +214,40 @@ class HeadGanTask(Stateless):
         """
         found = step.rendered.mask
         assert found is not None  # `terms` offers this with a mask head only
-        heads = self.renderer(step.packed.device, full_head=True).nmfc(step.packed[:, [0, -1]])  # (B,2,3,I,I)
-        return losses.mask(found, losses.covered(heads[:, 1]), losses.covered(heads[:, 0]))
+        heads = self.get_renderer(step.packed.device, full_head=True).render_nmfc(
+            step.packed[:, [0, -1]]
+        )  # (B,2,3,I,I)
+        return losses.mask_loss(found, losses.head_mask(heads[:, 1]), losses.head_mask(heads[:, 0]))
 
-    def adversarial(self, step: Step) -> LossTerms:
+    def adversarial_losses(self, step: StepTensors) -> LossTerms:
         """The terms of both discriminators, theirs and those of the generator. The mouth lies where the
         fitted head has it, in both images alike.
         """
         image, target = at_least_float32(step.rendered.image), step.target
-        found = self.of_discriminator("image_discriminator", step.condition, image, target, "")
+        found = self.discriminator_losses("image_discriminator", step.condition, image, target, "")
         if self.discriminators.mouth:
-            centres = mouth_centre(self.renderer(step.packed.device).landmarks(step.packed[:, -1]))
-            image, target = (crop(one, centres, self.discriminators.mouth_size) for one in (image, target))
-            found |= self.of_discriminator("mouth_discriminator", step.audio, image, target, "_mouth")
+            centres = mouth_centre(
+                self.get_renderer(step.packed.device).project_landmarks(step.packed[:, -1])
+            )
+            image, target = (
+                crop_images(one, centres, self.discriminators.mouth_size) for one in (image, target)
+            )
+            found |= self.discriminator_losses("mouth_discriminator", step.audio, image, target, "_mouth")
         return found
 
-    def of_discriminator(
+    def discriminator_losses(
         self, name: str, condition: Tensor | None, image: Tensor, target: Tensor, suffix: str
     ) -> LossTerms:
         """One discriminator's terms; suffix: of their names."""
         discriminator, frozen = self.net.get_submodule(name), self.eval_discriminators[name]
         outputs = DiscriminatorOutputs(discriminator, frozen, condition, image, target)
         return {
-            f"gan{suffix}": lambda: losses.generator_gan(outputs.fake_for_generator),
-            f"feature_matching{suffix}": lambda: losses.feature_matching(
+            f"gan{suffix}": lambda: losses.generator_gan_loss(outputs.fake_for_generator),
+            f"feature_matching{suffix}": lambda: losses.feature_matching_loss(
                 outputs.fake_for_generator, outputs.real
             ),
             f"discriminator{suffix}": lambda: (
-                losses.real_hinge(outputs.real) + losses.fake_hinge(outputs.fake)
+                losses.real_hinge_loss(outputs.real) + losses.fake_hinge_loss(outputs.fake)
             ),
         }
 
@@ -249,18 +259,20 @@ class HeadGanTask(Stateless):
         Scores, with F: l1_warped, of images in [0,1] as validation's l1 and copy_l1 are; flow, its mean
         length in pixels.
         """
-        step = self.step(batch)
+        step = self.run_generator(batch)
         made = step.rendered
-        source, driving, output = (visualize.to_bytes(one) for one in (step.source, step.target, made.image))
+        source, driving, output = (
+            visualize.images_to_uint8(one) for one in (step.source, step.target, made.image)
+        )
         row = [
             source,
-            visualize.unit_to_bytes(step.source_condition),
-            visualize.unit_to_bytes(step.condition),
+            visualize.conditions_to_uint8(step.source_condition),
+            visualize.conditions_to_uint8(step.condition),
         ]
         scores: dict[str, float] = {}
         if made.flow is not None:
-            row += [visualize.flow_colours(made.flow), visualize.to_bytes(made.warped)]
-            scores["l1_warped"] = losses.pixel(made.warped, step.target).item() / 2
+            row += [visualize.flow_to_colours(made.flow), visualize.images_to_uint8(made.warped)]
+            scores["l1_warped"] = losses.pixel_loss(made.warped, step.target).item() / 2
             scores["flow"] = made.flow.norm(dim=1).mean().item()
         return ValidationOutput(
             row=np.concatenate([*row, output, driving], axis=2),
@@ -287,7 +299,7 @@ class HeadGanTask(Stateless):
         found = {}
         if self.speech and self.speech["encoder"] == "headgan":
             found["tokens"] = "transcripts" if self.speech["transcripts"] else "none"
-        return found | {"vgg19": provenance.of_loss_net(self.vgg)}
+        return found | {"vgg19": provenance.loss_net_provenance(self.vgg)}
 
 
 class DiscriminatorOutputs:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-FULL = 8.0  # a flow of this share of the side, one eighth, has the fullest colour
+FLOW_COLOUR_GAIN = 8.0  # a flow of this share of the side, one eighth, has the fullest colour
 
 
-def to_images(frames: Tensor, size: int) -> Tensor:
+def frames_to_images(frames: Tensor, size: int) -> Tensor:
     """frames (B,n,S,S,3) uint8 -> (B,n,3,size,size) float32 in [-1,1], anti-aliased where S differs."""
     images = frames.movedim(-1, -3).float() / 127.5 - 1
     if images.shape[-1] == size:
@@ -21,23 +21,23 @@ def to_images(frames: Tensor, size: int) -> Tensor:
     return small.unflatten(0, images.shape[:2])
 
 
-def to_bytes(images: Tensor) -> np.ndarray:
+def images_to_uint8(images: Tensor) -> np.ndarray:
     """(...,3,H,W) in [-1,1], values outside clamped -> (...,H,W,3) uint8."""
-    return unit_to_bytes((images.float() + 1) / 2)
+    return conditions_to_uint8((images.float() + 1) / 2)
 
 
-def unit_to_bytes(images: Tensor) -> np.ndarray:
+def conditions_to_uint8(images: Tensor) -> np.ndarray:
     """The same for conditions, which lie in [0,1]."""
     return (images.float().clamp(0, 1) * 255).round().byte().movedim(-3, -1).cpu().numpy()
 
 
-def flow_colours(flow: Tensor) -> np.ndarray:
+def flow_to_colours(flow: Tensor) -> np.ndarray:
     """flow (B,2,H,W) pixels -> (B,H,W,3) uint8: white where nothing moves, the hue its direction (red: what
     is shown comes from the right), full where it is an eighth of the side or more.
     """
     flow = flow.float()
     x, y = flow[:, 0], flow[:, 1]
-    fullness = (torch.hypot(x, y) * (FULL / flow.shape[-1])).clamp(max=1)
+    fullness = (torch.hypot(x, y) * (FLOW_COLOUR_GAIN / flow.shape[-1])).clamp(max=1)
     direction = torch.atan2(y, x)
     shades = [(1 + torch.cos(direction - k * math.tau / 3)) / 2 for k in range(3)]
-    return unit_to_bytes(1 - fullness[:, None] * (1 - torch.stack(shades, dim=1)))
+    return conditions_to_uint8(1 - fullness[:, None] * (1 - torch.stack(shades, dim=1)))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Net(NamedTuple):
+class NetEntry(NamedTuple):
     loader: str
     """"module:function" of (weights: Mapping[str, Path]) -> object."""
     weights: tuple[str, ...] = ()
@@ -26,32 +26,55 @@ _TORCH, _DLIB, _SCIPY = ("torch",), ("dlib-bin",), ("scipy",)
 _FAN, _WAV2VEC = ("face-alignment", "torch"), ("torch", "transformers")
 
 
-NETS: dict[str, Net] = {
-    "analytic_head": Net("models.perception.head.default_head:load_analytic", packages=_SCIPY),
-    "flame": Net("models.perception.head.converters:load_flame", ("flame_model",), packages=_SCIPY),
-    "bfm_deep3d": Net("models.perception.head.converters:load_bfm", ("bfm_deep3d",), packages=_SCIPY),
-    "bfm_3ddfa": Net("models.perception.head.converters:load_3ddfa", ("bfm_3ddfa",), packages=_SCIPY),
-    "lsfm": Net("models.perception.head.converters:load_lsfm", ("lsfm",), packages=_SCIPY),
-    "deca": Net("models.perception.head.deca:load", ("deca", "flame_model"), gpu=True, packages=_TORCH),
-    "deep3d": Net("models.perception.head.deep3d:load", ("deep3d",), gpu=True, packages=("pillow", "torch")),
-    "dlib_hog": Net("models.perception.faces.dlib_faces:load_hog", packages=_DLIB),
-    "dlib128": Net("models.perception.faces.dlib_identity:load", ("dlib_sp5", "dlib_resnet"), packages=_DLIB),
-    "dlib_ladder": Net("models.perception.faces.dlib_faces:load_ladder", ("dlib_mmod",), packages=_DLIB),
-    "dlib68": Net("models.perception.faces.dlib_faces:load_landmarks", ("dlib_sp68",), packages=_DLIB),
-    "dlib68_precise": Net(
+NETS: dict[str, NetEntry] = {
+    "analytic_head": NetEntry("models.perception.head.default_head:load_analytic_head", packages=_SCIPY),
+    "flame": NetEntry(
+        "models.perception.head.converters:load_flame_model", ("flame_model",), packages=_SCIPY
+    ),
+    "bfm_deep3d": NetEntry(
+        "models.perception.head.converters:load_bfm_model", ("bfm_deep3d",), packages=_SCIPY
+    ),
+    "bfm_3ddfa": NetEntry(
+        "models.perception.head.converters:load_3ddfa_model", ("bfm_3ddfa",), packages=_SCIPY
+    ),
+    "lsfm": NetEntry("models.perception.head.converters:load_lsfm_model", ("lsfm",), packages=_SCIPY),
+    "deca": NetEntry(
+        "models.perception.head.deca:load_deca", ("deca", "flame_model"), gpu=True, packages=_TORCH
+    ),
+    "deep3d": NetEntry(
+        "models.perception.head.deep3d:load_deep3d", ("deep3d",), gpu=True, packages=("pillow", "torch")
+    ),
+    "dlib_hog": NetEntry("models.perception.faces.dlib_faces:load_hog_detector", packages=_DLIB),
+    "dlib128": NetEntry(
+        "models.perception.faces.dlib_identity:load_dlib_embedder",
+        ("dlib_sp5", "dlib_resnet"),
+        packages=_DLIB,
+    ),
+    "dlib_ladder": NetEntry(
+        "models.perception.faces.dlib_faces:load_hog_cnn_detector", ("dlib_mmod",), packages=_DLIB
+    ),
+    "dlib68": NetEntry("models.perception.faces.dlib_faces:load_landmarks", ("dlib_sp68",), packages=_DLIB),
+    "dlib68_precise": NetEntry(
         "models.perception.faces.dlib_faces:load_precise_landmarks", ("dlib_sp68",), packages=_DLIB
     ),
-    "s3fd": Net("models.perception.faces.s3fd:load", ("s3fd",), gpu=True, packages=_FAN),
-    "fan2d": Net("models.perception.faces.fan:load_2d", ("fan2d",), gpu=True, packages=_FAN),
-    "fan2d_flip": Net("models.perception.faces.fan:load_2d_flip", ("fan2d",), gpu=True, packages=_FAN),
-    "fan25d": Net("models.perception.faces.fan:load_25d", ("fan3d",), gpu=True, packages=_FAN),
-    "fan3d": Net("models.perception.faces.fan:load_3d", ("fan3d", "fan_depth"), gpu=True, packages=_FAN),
-    "vgg19": Net("models.perception.vgg19:load", ("vgg19",), gpu=True, packages=_TORCH),
-    "vgg19_random": Net("models.perception.vgg19:load_random", gpu=True, packages=_TORCH),
-    "wav2vec2_base": Net(
-        "models.perception.speech.wav2vec:load_base", ("wav2vec2_base",), gpu=True, packages=_WAV2VEC
+    "s3fd": NetEntry("models.perception.faces.s3fd:load_s3fd", ("s3fd",), gpu=True, packages=_FAN),
+    "fan2d": NetEntry("models.perception.faces.fan:load_fan_2d", ("fan2d",), gpu=True, packages=_FAN),
+    "fan2d_flip": NetEntry(
+        "models.perception.faces.fan:load_fan_2d_flip", ("fan2d",), gpu=True, packages=_FAN
     ),
-    "wav2vec2_large": Net(
-        "models.perception.speech.wav2vec:load_large", ("wav2vec2_large",), gpu=True, packages=_WAV2VEC
+    "fan25d": NetEntry("models.perception.faces.fan:load_fan_25d", ("fan3d",), gpu=True, packages=_FAN),
+    "fan3d": NetEntry(
+        "models.perception.faces.fan:load_fan_3d", ("fan3d", "fan_depth"), gpu=True, packages=_FAN
+    ),
+    "vgg19": NetEntry("models.perception.vgg19:load_vgg19", ("vgg19",), gpu=True, packages=_TORCH),
+    "vgg19_random": NetEntry("models.perception.vgg19:load_random_vgg19", gpu=True, packages=_TORCH),
+    "wav2vec2_base": NetEntry(
+        "models.perception.speech.wav2vec:load_wav2vec2_base", ("wav2vec2_base",), gpu=True, packages=_WAV2VEC
+    ),
+    "wav2vec2_large": NetEntry(
+        "models.perception.speech.wav2vec:load_wav2vec2_large",
+        ("wav2vec2_large",),
+        gpu=True,
+        packages=_WAV2VEC,
     ),
 }

@@ -16,7 +16,7 @@ import numpy as np
 
 from models.errors import InvalidFile
 
-UNREADABLE = (
+READ_ERRORS = (
     OSError, EOFError, RuntimeError, MemoryError, BadZipFile, zlib.error, lzma.LZMAError,  # the zip
     ValueError, TypeError, SyntaxError, tokenize.TokenError,  # an array's header
 )  # fmt: skip
@@ -36,14 +36,16 @@ class FileArrays:
     """What it should be, as "Deep3DFaceRecon's model"."""
     found: Mapping[str, Any]
 
-    def require(self, *names: str) -> None:
+    def require_fields(self, *names: str) -> None:
         if missing := [name for name in names if name not in self.found]:
             has = ", ".join(sorted(map(str, self.found))[:8]) or "nothing"
             raise InvalidFile(
                 f"{self.file}: no {', '.join(missing)}; expected {self.what}, found {has}. {self._advice}"
             )
 
-    def numbers(self, name: str, shape: Shape, *, folded: bool = False, finite: bool = True) -> np.ndarray:
+    def read_floats(
+        self, name: str, shape: Shape, *, folded: bool = False, finite: bool = True
+    ) -> np.ndarray:
         """-> float64, all finite unless they need not be, of this shape. folded: stored in another shape,
         read row by row into this one; its last lengths must be known.
         """
@@ -55,46 +57,46 @@ class FileArrays:
         else:
             fits = _fits(array, shape)
         if not fits:
-            raise self.wrong(name, f"has shape {array.shape}", _shape_text(shape))
+            raise self.field_error(name, f"has shape {array.shape}", _shape_text(shape))
         array = array.astype(np.float64)
         if finite and not np.isfinite(array).all():
             count = int((~np.isfinite(array)).sum())
-            raise self.wrong(name, f"holds {count} of {array.size} numbers not finite", "all finite")
+            raise self.field_error(name, f"holds {count} of {array.size} numbers not finite", "all finite")
         return array
 
-    def indices(
+    def read_indices(
         self, name: str, shape: Shape, count: int, *, first: int = 0, folded: bool = False
     ) -> np.ndarray:
         """-> int64 from 0, each below `count`. first: the number that the file begins to count with."""
-        array = self.numbers(name, shape, folded=folded)
+        array = self.read_floats(name, shape, folded=folded)
         integers = np.rint(array).astype(np.int64)
         if (integers != array).any():
-            raise self.wrong(name, "holds fractions", "whole numbers")
+            raise self.field_error(name, "holds fractions", "whole numbers")
         if integers.min() < first or integers.max() >= count + first:
-            raise self.wrong(
+            raise self.field_error(
                 name, f"runs from {integers.min()} to {integers.max()}", f"{first} to {count + first - 1}"
             )
         return integers - first
 
-    def text(self, name: str) -> str:
+    def read_text(self, name: str) -> str:
         return str(self._texts(name, ()))
 
-    def texts(self, name: str) -> tuple[str, ...]:
+    def read_texts(self, name: str) -> tuple[str, ...]:
         return tuple(map(str, self._texts(name, (None,))))
 
     def _texts(self, name: str, shape: Shape) -> np.ndarray:
         array = self._array(name, "U", "text")
         if not _fits(array, shape):
-            raise self.wrong(name, f"has shape {array.shape}", _shape_text(shape))
+            raise self.field_error(name, f"has shape {array.shape}", _shape_text(shape))
         return array
 
     def _array(self, name: str, kinds: str, expected: str) -> np.ndarray:
         array = np.asarray(self.found[name])
         if array.dtype.kind not in kinds:
-            raise self.wrong(name, f"is of type {array.dtype}", expected)
+            raise self.field_error(name, f"is of type {array.dtype}", expected)
         return array
 
-    def wrong(self, name: str, found: str, expected: str) -> InvalidFile:
+    def field_error(self, name: str, found: str, expected: str) -> InvalidFile:
         """The error to raise."""
         return InvalidFile(f"{self.file}: {name} {found}, expected {expected}. {self._advice}")
 
@@ -110,7 +112,7 @@ def read_npz(stream: BinaryIO, file: str, what: str) -> FileArrays:
     found: dict[str, Any] = {}
     read = FileArrays(file, what, found)
     if not is_zipfile(stream):
-        raise read.wrong("the file", "is no zip archive, or one cut short", "an npz")
+        raise read.field_error("the file", "is no zip archive, or one cut short", "an npz")
     stream.seek(0)
     name = "the file"
     try:
@@ -119,8 +121,8 @@ def read_npz(stream: BinaryIO, file: str, what: str) -> FileArrays:
                 found[name] = archive[name]
                 if not isinstance(found[name], np.ndarray):  # numpy hands over what else lies in the zip
                     raise ValueError("it holds other bytes")
-    except UNREADABLE as error:
-        raise read.wrong(name, f"cannot be read ({error})", "an array of an npz") from error
+    except READ_ERRORS as error:
+        raise read.field_error(name, f"cannot be read ({error})", "an array of an npz") from error
     return read
 
 

@@ -41,12 +41,12 @@ class Landmarker(Protocol):
         """frames (T,H,W,3), boxes (T,4) float32, NaN rows skipped -> (T,68,2) float32, iBUG order."""
         ...
 
-    def points(self, frames: np.ndarray, boxes: np.ndarray) -> Points:
+    def predict(self, frames: np.ndarray, boxes: np.ndarray) -> LandmarkPrediction:
         """The same landmarks with what else the net knows of them."""
         ...
 
 
-class Points(Struct, frozen=True, kw_only=True):
+class LandmarkPrediction(Struct, frozen=True, kw_only=True):
     landmarks: np.ndarray
     """(T,68,2) float32, NaN where there is no face."""
     confidence: np.ndarray | None = None
@@ -55,7 +55,7 @@ class Points(Struct, frozen=True, kw_only=True):
     """(T,68,3) float32: x, y of `landmarks` and a depth in pixels; None from flat nets."""
 
 
-class Inference(Struct, frozen=True, kw_only=True):
+class InferenceSettings(Struct, frozen=True, kw_only=True):
     """Where and how a net in torch runs."""
 
     device: Literal["cpu", "cuda"] = "cpu"
@@ -69,7 +69,7 @@ class Inference(Struct, frozen=True, kw_only=True):
 
 @runtime_checkable
 class Configurable(Protocol):
-    def configure(self, how: Inference) -> None: ...
+    def configure(self, how: InferenceSettings) -> None: ...
 
 
 class SpeechOptions(Struct, frozen=True, kw_only=True):
@@ -86,7 +86,7 @@ class SpeechOptions(Struct, frozen=True, kw_only=True):
 class SpeechEncoder(Protocol):
     name: str
 
-    def configure(self, how: Inference) -> None:
+    def configure(self, how: InferenceSettings) -> None:
         """Only the device counts: features are computed in float32."""
         ...
 

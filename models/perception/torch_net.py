@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import InvalidFile
-from models.perception.interfaces import Inference
+from models.perception.interfaces import InferenceSettings
 
-BATCH = {"cpu": 1, "cuda": 64}
+BATCH_SIZES = {"cpu": 1, "cuda": 64}
 """Images of 256 px at once. A core gains nothing from more than one; and one by one, the last bits of what
 is found in a frame do not depend on how many others come with it."""
-NESTS = ("state_dict", "module")
+STATE_DICT_KEYS = ("state_dict", "module")
 """What training scripts wrap a net's tensors in."""
 
 Out = TypeVar("Out")
@@ -28,14 +28,14 @@ class TorchNet:
 
     def __init__(self, net: nn.Module):
         self._published = net.eval().requires_grad_(False)
-        self._how = Inference()
+        self._how = InferenceSettings()
         self._net: Any = self._published
 
-    def configure(self, how: Inference) -> None:
+    def configure(self, how: InferenceSettings) -> None:
         """Move and convert the net; nothing happens when it already runs so."""
         if how == self._how:
             return
-        dtype = torch_type(how)
+        dtype = torch_dtype(how)
         # A copy, for float32 weights do not come back out of bfloat16 ones.
         net = copy.deepcopy(self._published).to(how.device, dtype)
         if how.device == "cuda":  # there convolutions in half precision want the channels last
@@ -44,31 +44,31 @@ class TorchNet:
         self._net = torch.compile(net, dynamic=False) if how.compile else net
         self._how = how
 
-    def batch(self, pixels: int) -> int:
+    def batch_size(self, pixels: int) -> int:
         """How many images of so many pixels go through at once."""
-        at_256 = self._how.batch or BATCH[self._how.device]
+        at_256 = self._how.batch or BATCH_SIZES[self._how.device]
         return max(1, at_256 * 256 * 256 // pixels)
 
-    def on_device(self, images: Tensor) -> Tensor:
+    def to_device(self, images: Tensor) -> Tensor:
         """(B,H,W,3) uint8 -> (B,3,H,W) float32 where the net is, without waiting for what runs there."""
         if self._how.device == "cuda":
             images = images.pin_memory().to("cuda", non_blocking=True)
             return images.permute(0, 3, 1, 2).float()
         return images.permute(0, 3, 1, 2).float().contiguous()
 
-    def run(self, images: Tensor, full: int) -> Any:
+    def run_net(self, images: Tensor, full: int) -> Any:
         """(B,3,H,W) float32 -> what the net makes of it, in its own dtype; of `full` rows if compiled."""
         short = full - len(images) if self._how.compile else 0
         if short > 0:
             images = torch.cat([images, images.new_zeros((short, *images.shape[1:]))])
-        return self._net(images.to(torch_type(self._how)))
+        return self._net(images.to(torch_dtype(self._how)))
 
 
-def torch_type(how: Inference) -> torch.dtype:
+def torch_dtype(how: InferenceSettings) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[how.dtype]
 
 
-def in_batches(count: int, size: int, work: Callable[[slice, int], Out]) -> Iterator[Out]:
+def map_batches(count: int, size: int, work: Callable[[slice, int], Out]) -> Iterator[Out]:
     """work(rows, size) over all rows, `size` at a time; half as many from where the device's memory ends."""
     at = 0
     while at < count:
@@ -102,7 +102,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             found = _flat(torch.load(path, map_location="cpu", weights_only=True))
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
             raise InvalidFile(f"{path}: not a file of tensors alone: {str(error).splitlines()[0]}") from error
-    for nest in NESTS:
+    for nest in STATE_DICT_KEYS:
         inner = {name.removeprefix(f"{nest}."): t for name, t in found.items() if name.startswith(f"{nest}.")}
         found = inner or found
     return found
@@ -117,7 +117,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Tensor]:
     return {name: tensor for one in every for name, tensor in one.items()}
 
 
-def build(
+def build_net(
     make: Callable[[], nn.Module], path: Path, weights_id: str, unused: Collection[str] = ()
 ) -> nn.Module:
     """The net that `make` builds, with the tensors of the file and no others; `unused` may be in the file.
@@ -127,7 +127,7 @@ def build(
     tensors = {name: tensor for name, tensor in read_tensors(path).items() if name not in unused}
     with torch.device("meta"):  # no time and no random numbers for weights that are replaced at once
         net = make()
-    if problems := differences(tensors, shapes(net)):
+    if problems := describe_differences(tensors, tensor_shapes(net)):
         raise InvalidFile(
             f"weights {weights_id} do not fit {type(net).__name__}: tensors {problems}. "
             f"Is {path.name} another model's file?"
@@ -137,12 +137,12 @@ def build(
     return net
 
 
-def shapes(net: nn.Module) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(net: nn.Module) -> dict[str, tuple[int, ...]]:
     """Of every tensor in a net's state, by name."""
     return {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
 
 
-def differences(tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> str:
+def describe_differences(tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> str:
     """How the tensors of a file differ from those of a net: how many, and the first three names of each kind.
     Empty where they fit.
     """

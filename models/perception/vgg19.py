@@ -12,31 +12,31 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.perception.interfaces import Inference
-from models.perception.torch_net import build
+from models.perception.interfaces import InferenceSettings
+from models.perception.torch_net import build_net
 
-WEIGHTS = "vgg19"
-PLAN = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512)
+WEIGHTS_ID = "vgg19"
+LAYER_CHANNELS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512)
 """Channels of each 3x3 convolution up to conv5_1; 0 halves the side."""
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB in [0,1]
-UNUSED = frozenset(
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB in [0,1]
+UNUSED_TENSORS = frozenset(
     f"{layer}.{kind}"
     for layer in ("classifier.0", "classifier.3", "classifier.6", "features.30", "features.32", "features.34")
     for kind in ("weight", "bias")
 )
 """The rest of torchvision's file: the classifier, and the convolutions after relu5_1."""
-LEAST = 16  # pixels of an image's side that leave one after four halvings
-SEED = 19
+MIN_IMAGE_SIDE = 16  # pixels of an image's side that leave one after four halvings
+RANDOM_SEED = 19
 
 
-class Features(nn.Module):
+class Vgg19Layers(nn.Module):
     """The convolutional part up to relu5_1, under torchvision's names: features.0 to features.28."""
 
     def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         before = 3
-        for width in PLAN:
+        for width in LAYER_CHANNELS:
             layers += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU()] if width else [nn.MaxPool2d(2)]
             before = width or before
         self.features = nn.Sequential(*layers)
@@ -58,14 +58,14 @@ class Features(nn.Module):
 class Vgg19:
     """models.perception.interfaces.FeatureNet. `name` says whether its weights are the published ones."""
 
-    def __init__(self, net: Features, name: str) -> None:
+    def __init__(self, net: Vgg19Layers, name: str) -> None:
         self.name = name
         self._net = net.eval().requires_grad_(False)
         like = next(net.parameters())
-        self._mean = torch.tensor(MEAN, dtype=torch.float32).view(3, 1, 1).to(like)
-        self._std = torch.tensor(STD, dtype=torch.float32).view(3, 1, 1).to(like)
+        self._mean = torch.tensor(IMAGENET_MEAN, dtype=torch.float32).view(3, 1, 1).to(like)
+        self._std = torch.tensor(IMAGENET_STD, dtype=torch.float32).view(3, 1, 1).to(like)
 
-    def configure(self, how: Inference) -> None:
+    def configure(self, how: InferenceSettings) -> None:
         """Only the device counts: the training's autocast decides the precision."""
         device = torch.device(how.device)
         self._net = self._net.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -77,26 +77,28 @@ class Vgg19:
 
         Values outside [0,1] are not clamped. Raises ValueError for smaller images.
         """
-        if min(images.shape[-2:]) < LEAST:
-            raise ValueError(f"images of {tuple(images.shape[-2:])} pixels: {self.name} needs {LEAST} a side")
+        if min(images.shape[-2:]) < MIN_IMAGE_SIDE:
+            raise ValueError(
+                f"images of {tuple(images.shape[-2:])} pixels: {self.name} needs {MIN_IMAGE_SIDE} a side"
+            )
         return self._net((images - self._mean) / self._std)
 
 
-def load(weights: Mapping[str, Path]) -> Vgg19:
+def load_vgg19(weights: Mapping[str, Path]) -> Vgg19:
     """The net trained on ImageNet. Raises InvalidFile naming missing, unknown and misshapen tensors."""
-    net = build(Features, weights[WEIGHTS], WEIGHTS, UNUSED)
-    assert isinstance(net, Features)
+    net = build_net(Vgg19Layers, weights[WEIGHTS_ID], WEIGHTS_ID, UNUSED_TENSORS)
+    assert isinstance(net, Vgg19Layers)
     return Vgg19(net, "vgg19")
 
 
-def load_random(weights: Mapping[str, Path]) -> Vgg19:
+def load_random_vgg19(weights: Mapping[str, Path]) -> Vgg19:
     """Untrained weights, the same in every process: normal with He's deviation, biases 0. No file needed.
 
     Random features still compare edges and textures at five sizes, but not as people do; the name says so.
     """
     with torch.device("meta"):  # draws none of the run's random numbers
-        net = Features()
-    net, source = net.to_empty(device="cpu"), torch.Generator().manual_seed(SEED)
+        net = Vgg19Layers()
+    net, source = net.to_empty(device="cpu"), torch.Generator().manual_seed(RANDOM_SEED)
     for layer in net.features:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=source)

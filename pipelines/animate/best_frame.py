@@ -12,44 +12,44 @@ import numpy as np
 from models.perception.head.hull import hull_area
 from models.perception.interfaces import Landmarker
 from models.reenactor import FaceFrames, Motion
-from pipelines.animate.driving import select
+from pipelines.animate.driving import select_motion
 from pipelines.errors import UserError
 
 if TYPE_CHECKING:
     from pipelines.animate.driving import Driver
-    from pipelines.animate.face import Portrait
+    from pipelines.animate.face import SourcePortrait
 
 Log = Callable[[str], None]
 
 
 def plan_motion(
-    driver: Driver, source: Portrait, best_frame: bool, landmarker: Landmarker | None, log: Log
+    driver: Driver, source: SourcePortrait, best_frame: bool, landmarker: Landmarker | None, log: Log
 ) -> tuple[Iterable[Motion], Motion | None, int]:
     """Batches of motion, the motion where relative motion starts (None: that of the first frame), and that
     frame's number."""
     if not best_frame:
         return driver.motions(), None, 0
     assert landmarker is not None, "best_frame compares landmarks"
-    likeness = Likeness(source, landmarker)
-    motions = list(driver.motions(likeness.add))
-    start = int(np.flatnonzero(driver.has_face)[likeness.best()])
+    likeness = PoseSimilarity(source, landmarker)
+    motions = list(driver.motions(likeness.add_frames))
+    start = int(np.flatnonzero(driver.has_face)[likeness.best_frame()])
     log(f"relative motion starts at driving frame {start}, whose face is most like the source's")
     before = 0
     for motion in motions:
         count = len(next(iter(motion.values())))
         if start < before + count:
-            return motions, select(motion, [start - before]), start
+            return motions, select_motion(motion, [start - before]), start
         before += count
     raise AssertionError(f"frame {start} of {before}")
 
 
-class Likeness:
+class PoseSimilarity:
     """How much the face of each driving frame is posed as the source's (supplement 7.3).
 
     68 landmarks less their mean, over the root of their hull's area; the sum of squared differences.
     """
 
-    def __init__(self, source: Portrait, landmarker: Landmarker):
+    def __init__(self, source: SourcePortrait, landmarker: Landmarker):
         self._landmarker = landmarker
         points = landmarker.landmarks(source.crop[None], source.box[None])[0]
         self._wanted = normalize_landmarks(points)
@@ -57,14 +57,14 @@ class Likeness:
             raise UserError(f"{landmarker.name} places no landmarks on the source; leave out --best-frame")
         self._distances: list[float] = []
 
-    def add(self, driving: FaceFrames) -> None:
+    def add_frames(self, driving: FaceFrames) -> None:
         """Measure more driving frames, each of which shows a face."""
         for points in self._landmarker.landmarks(driving.frames, driving.boxes):
             shape = normalize_landmarks(points)
             gap = np.inf if shape is None else float(np.square(shape - self._wanted).sum())
             self._distances.append(gap)
 
-    def best(self) -> int:
+    def best_frame(self) -> int:
         """Number, among the frames with a face, of the most alike; the earliest of equals. UserError where
         none has landmarks.
         """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from models import MODELS
 from models.spec import load_spec
-from pipelines.cli.options import command
+from pipelines.cli.options import format_command
 from pipelines.errors import UserError
 from pipelines.preprocess.clips_config import ClipsConfig
 from storage import locations
@@ -21,7 +21,7 @@ from storage.files import Store, sha256_file
 
 if TYPE_CHECKING:
     from models.reenactor import Precision, Reenactor
-    from pipelines.runs.session import Session
+    from pipelines.runs.session import RunSession
 
 Log = Callable[[str], None]
 
@@ -61,15 +61,15 @@ class ModelSource:
             checkpoint = read_checkpoint(self.files[""])
         else:
             reader = spec.released[self.name].reader.partition(":")[0]
-            checkpoint = importlib.import_module(reader).load(self.files)
+            checkpoint = importlib.import_module(reader).load_released(self.files)
         return load_reenactor(spec, {"renderer": checkpoint}, device, precision)
 
 
-def from_checkpoint(path: Path, model: str | None, store: Store, log: Log) -> ModelSource:
+def model_from_checkpoint(path: Path, model: str | None, store: Store, log: Log) -> ModelSource:
     """A model.safetensors that a phase published; its metadata says which model it is."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    found = read_metadata(path).get("model")
+    found = read_checkpoint_metadata(path).get("model")
     if not isinstance(found, str) or found not in MODELS:
         raise UserError(f"{path} names the model {found!r}; known: {', '.join(MODELS)}")
     if model is not None and model != found:
@@ -78,7 +78,7 @@ def from_checkpoint(path: Path, model: str | None, store: Store, log: Log) -> Mo
     return ModelSource(model=found, name=path.name, files={"": path}, clips=ClipsConfig(), store=store)
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
+def read_checkpoint_metadata(path: Path) -> dict[str, Any]:
     """The metadata of a training phase's checkpoint. UserError for files of another kind, with what to do."""
     from safetensors import SafetensorError, safe_open
 
@@ -101,7 +101,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return metadata
 
 
-def from_released(weights_id: str, model: str | None, store: Store) -> ModelSource:
+def model_from_released(weights_id: str, model: str | None, store: Store) -> ModelSource:
     """Released weights that were imported; where they were not, the error says how to obtain them."""
     from models.weights import find_weights
     from storage.weight_files import weights_path
@@ -118,7 +118,7 @@ def from_released(weights_id: str, model: str | None, store: Store) -> ModelSour
     raise UserError(f"no released weights {weights_id!r}; known: {', '.join(known) or 'none'}")
 
 
-def from_run(run_file: Path, sets: Iterable[str], model: str | None, log: Log) -> ModelSource:
+def model_from_run(run_file: Path, sets: Iterable[str], model: str | None, log: Log) -> ModelSource:
     """The last phase of a run's model that has been trained and renders images: with the run's present
     settings and code, else the newest in its store, which is logged.
     """
@@ -129,11 +129,13 @@ def from_run(run_file: Path, sets: Iterable[str], model: str | None, log: Log) -
     if model is not None and model not in config.models:
         raise UserError(f"{run_file} trains {', '.join(config.models)}, not {model}")
     name = model or config.models[0]
-    found = _current(session, name) or _newest(session, name, partial(command, "why", run_file, sets), log)
+    found = _current(session, name) or _newest(
+        session, name, partial(format_command, "why", run_file, sets), log
+    )
     if found is None:
         raise UserError(
             f"no phase of {name} that renders images has been trained in {session.store}; "
-            f"`{command('run', run_file, sets)}` trains it"
+            f"`{format_command('run', run_file, sets)}` trains it"
         )
     node, path = found
     section = getattr(config, name)
@@ -151,7 +153,7 @@ def from_run(run_file: Path, sets: Iterable[str], model: str | None, log: Log) -
     )
 
 
-def _current(session: Session, model: str) -> tuple[str, Path] | None:
+def _current(session: RunSession, model: str) -> tuple[str, Path] | None:
     """The last phase whose node is cached."""
     plans = session.planner().plan()
     session.save_caches()
@@ -160,12 +162,12 @@ def _current(session: Session, model: str) -> tuple[str, Path] | None:
         if artifact is not None:
             which = CHECKPOINT_FILES[session.config.eval.checkpoint]
             path = artifact.path(which if which in artifact.files else CHECKPOINT_FILES["last"])
-            if "architecture" in read_metadata(path):
+            if "architecture" in read_checkpoint_metadata(path):
                 return node, path
     return None
 
 
-def _newest(session: Session, model: str, why: Callable[..., str], log: Log) -> tuple[str, Path] | None:
+def _newest(session: RunSession, model: str, why: Callable[..., str], log: Log) -> tuple[str, Path] | None:
     """The newest checkpoint of the last phase that has one in the store. why: node -> the command that
     explains it."""
     store = session.store
@@ -180,7 +182,7 @@ def _newest(session: Session, model: str, why: Callable[..., str], log: Log) -> 
         )
         for _, folder in reversed(dated):
             path = store.fetch(f"{folder}/{CHECKPOINT_FILES['last']}")
-            if "architecture" in read_metadata(path):
+            if "architecture" in read_checkpoint_metadata(path):
                 log(
                     f"{node} {folder.rsplit('/', 1)[1][:8]} is the newest in the store, trained with other "
                     f"settings, data or code than now: `{why(node)}`"
@@ -189,6 +191,6 @@ def _newest(session: Session, model: str, why: Callable[..., str], log: Log) -> 
     return None
 
 
-def _phases(session: Session, model: str) -> list[str]:
+def _phases(session: RunSession, model: str) -> list[str]:
     """Training nodes of a model, last phase first."""
     return [name for name in reversed(list(session.graph.nodes)) if name.startswith(f"train.{model}.")]

@@ -18,63 +18,63 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from models.perception.file_arrays import UNREADABLE
+from models.perception.file_arrays import READ_ERRORS
 from models.perception.interfaces import FaceDetector, Landmarker
-from models.reenactor import MOST_LOST, FaceFrames, Motion, Reenactor
+from models.reenactor import MAX_MISSING_SHARE, FaceFrames, Motion, Reenactor
 from pipelines import media
-from pipelines.animate.sound import silence_features, speech_at
-from pipelines.errors import UserError, meaning
-from pipelines.media.encoding import Timeline
+from pipelines.animate.sound import audio_features_at, silence_features
+from pipelines.errors import UserError, error_meaning
+from pipelines.media.encoding import FrameTimeline
 from pipelines.preprocess.clips_config import ClipsConfig
 
 if TYPE_CHECKING:
-    from pipelines.animate.face import FaceTrack, Portrait
-    from pipelines.animate.perception import Perception
-    from pipelines.media.schema import Probe
+    from pipelines.animate.face import FaceTrack, SourcePortrait
+    from pipelines.animate.perception import PerceptionNets
+    from pipelines.media.probe_schema import Probe
     from pipelines.media.still_image import Picture
 
 T = TypeVar("T")
 Log = Callable[[str], None]
-OnFaces = Callable[[FaceFrames], None]
+FacesCallback = Callable[[FaceFrames], None]
 
-PREFETCH = 2
+PREFETCH_BATCHES = 2
 """Batches of driving frames decoded before they are asked for."""
-WIDE = 1.7
+WIDE_SQUARE_RATIO = 1.7
 """A driving square this much wider than one frame needs is reported."""
-SMALL = 0.5
+SMALL_SQUARE_RATIO = 0.5
 """FaceRenderer whose square is smaller than this share of the model's image side are reported."""
-ARRAYS = ".npz"
+ARRAYS_SUFFIX = ".npz"
 """Suffix of files of arrays that drive."""
-FASTEST = 240
+MAX_FPS = 240
 """Frames a second, at most, of arrays."""
 
 
 class Driver(Protocol):
     """What drives."""
 
-    times: Timeline
+    times: FrameTimeline
     indices: list[int]
     """Which frame of the timeline each frame of motion is; grows as `motions` yields them."""
     has_face: list[bool]
     """Whether it shows a face; grows likewise."""
 
-    def motions(self, on_faces: OnFaces | None = None) -> Iterator[Motion]:
+    def motions(self, on_faces: FacesCallback | None = None) -> Iterator[Motion]:
         """The motion of every frame, in batches. on_faces: called with the frames that show a face."""
         ...
 
 
 # --- sources ------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
+class SourceFace:
     """A source picture and its face."""
 
     path: Path
     picture: np.ndarray
     """(H,W,3) uint8: all of it"""
-    portrait: Portrait
+    portrait: SourcePortrait
 
 
-def find_source(path: Path, clips: ClipsConfig, detector: FaceDetector, side: int, log: Log) -> Source:
+def find_source(path: Path, clips: ClipsConfig, detector: FaceDetector, side: int, log: Log) -> SourceFace:
     """The largest face of a picture's file. UserError where it shows none."""
     from pipelines.media.still_image import read_picture
 
@@ -83,32 +83,32 @@ def find_source(path: Path, clips: ClipsConfig, detector: FaceDetector, side: in
 
 def find_face(
     path: Path, picture: Picture, clips: ClipsConfig, detector: FaceDetector, side: int, log: Log
-) -> Source:
+) -> SourceFace:
     """A picture's largest face. side: of the model's pictures. UserError where it shows none."""
-    from pipelines.animate.face import portrait
+    from pipelines.animate.face import cut_portrait
 
     for note in picture.notes:
         log(f"{path}: {note}")
-    found = portrait(picture.pixels, clips, detector)
+    found = cut_portrait(picture.pixels, clips, detector)
     height, width = picture.pixels.shape[:2]
     if found is None:
         raise UserError(f"{path}: {detector.name} sees no face in its {width} x {height} pixels")
     if found.others:
         log(f"{path}: {found.others + 1} faces; the largest is used")
     across = int(found.square[2] - found.square[0])
-    if across < SMALL * side:
+    if across < SMALL_SQUARE_RATIO * side:
         log(f"{path}: the face's square is {across} px wide, the model's pictures are {side} px")
-    return Source(path=path, picture=picture.pixels, portrait=found)
+    return SourceFace(path=path, picture=picture.pixels, portrait=found)
 
 
-def face_frames(sources: Sequence[Source], landmarker: Landmarker | None) -> FaceFrames:
+def face_frames(sources: Sequence[SourceFace], landmarker: Landmarker | None) -> FaceFrames:
     """Sources as a model reads them."""
     crops = np.stack([source.portrait.crop for source in sources])
     boxes = np.stack([source.portrait.box for source in sources])
-    return with_landmarks(FaceFrames(frames=crops, boxes=boxes), landmarker)
+    return add_landmarks(FaceFrames(frames=crops, boxes=boxes), landmarker)
 
 
-def first_frame(faces: FaceFrames) -> FaceFrames:
+def first_face_frame(faces: FaceFrames) -> FaceFrames:
     """The first of the frames."""
     return select_frames(faces, np.arange(len(faces.frames)) == 0)
 
@@ -117,7 +117,7 @@ def first_frame(faces: FaceFrames) -> FaceFrames:
 def find_driving_face(
     path: Path,
     probed: Probe,
-    times: Timeline,
+    times: FrameTimeline,
     clips: ClipsConfig,
     detector: FaceDetector,
     log: Log,
@@ -126,21 +126,21 @@ def find_driving_face(
     """The driving face's track, and the number of frames without it. bridged: the model itself finds motion
     for those (`Reenactor.needs_full_video`). UserError where most frames have none.
     """
-    from pipelines.animate.face import face_track
+    from pipelines.animate.face import track_face
 
-    track = face_track(path, probed, clips, detector)
+    track = track_face(path, probed, clips, detector)
     if track is None:
         raise UserError(f"{path}: {detector.name} finds no face in any frame")
-    missing, count = int((~face_mask(track.at(times.seconds))).sum()), len(times.stamps)
-    if missing > MOST_LOST * count:
-        raise UserError(f"{path}: no face in {missing} of {count} frames, more than {MOST_LOST:.0%}")
+    missing, count = int((~face_mask(track.boxes_at(times.seconds))).sum()), len(times.stamps)
+    if missing > MAX_MISSING_SHARE * count:
+        raise UserError(f"{path}: no face in {missing} of {count} frames, more than {MAX_MISSING_SHARE:.0%}")
     if missing:
         motion = "" if bridged else "; each keeps the last face's motion"
         log(f"{path}: no face in {missing} of {count} frames{motion}")
     if track.others:
         log(f"{path}: up to {track.others + 1} faces at a time; the largest drives")
     across = float(np.median(track.boxes[:, 2:] - track.boxes[:, :2])) * (1 + 2 * clips.margin)
-    if (side := track.square[2] - track.square[0]) > WIDE * across:
+    if (side := track.square[2] - track.square[0]) > WIDE_SQUARE_RATIO * across:
         log(
             f"{path}: the face moves far: its square is {side} px wide, {across:.0f} would do for one frame; "
             "the model learned from closer crops, so a video cut into parts will look better"
@@ -159,7 +159,7 @@ class VideoDriver:
         self,
         path: Path,
         probed: Probe,
-        times: Timeline,
+        times: FrameTimeline,
         track: FaceTrack,
         side: int,
         reenactor: Reenactor,
@@ -174,59 +174,61 @@ class VideoDriver:
 
     def faces(self) -> Iterator[FaceFrames]:
         """Batches of all frames, in order; boxes are NaN where there is no face."""
-        from pipelines.animate.face import cut_of, in_crop
+        from pipelines.animate.face import boxes_in_crop, plan_crop
 
-        cut = cut_of(self.track.square, self.probed["width"], self.probed["height"], self.side)
+        cut = plan_crop(self.track.square, self.probed["width"], self.probed["height"], self.side)
         decoded = media.stream_frames(self.path, self.probed, cut.size, cut.box)
         after = -1
-        while batch := [(cut.pad(frame), second) for frame, second in islice(decoded, self.reenactor.batch)]:
+        while batch := [
+            (cut.pad_crop(frame), second) for frame, second in islice(decoded, self.reenactor.batch)
+        ]:
             frames, seconds, indices = [], [], []
             for frame, second in batch:
-                at = self.times.nearest(second, after)
+                at = self.times.nearest_frame(second, after)
                 if at > after:  # else a frame more than the index of the file knows
                     frames.append(frame)
                     seconds.append(second)
                     indices.append(after := at)
             if not frames:
                 return
-            boxes = in_crop(self.track, self.track.at(np.array(seconds)), self.side)
+            boxes = boxes_in_crop(self.track, self.track.boxes_at(np.array(seconds)), self.side)
             self.indices += indices
             self.has_face += face_mask(boxes).tolist()
             speech = None if self.speech is None else self.speech[indices]
-            yield with_landmarks(
+            yield add_landmarks(
                 FaceFrames(frames=np.stack(frames), boxes=boxes, audio_features=speech), self.landmarker
             )
 
-    def motions(self, on_faces: OnFaces | None = None) -> Iterator[Motion]:
+    def motions(self, on_faces: FacesCallback | None = None) -> Iterator[Motion]:
         """Models that want the whole video are given all frames as they are. For others, frames without a
         face have the motion of the last one with a face, those at the start that of the first.
         """
         if self.reenactor.needs_full_video:
-            yield from map(self.reenactor.motion, prefetch(self.faces(), PREFETCH))
+            yield from map(self.reenactor.extract_motion, prefetch(self.faces(), PREFETCH_BATCHES))
         else:
             yield from self._repeat_last(on_faces)
 
-    def _repeat_last(self, on_faces: OnFaces | None) -> Iterator[Motion]:
+    def _repeat_last(self, on_faces: FacesCallback | None) -> Iterator[Motion]:
         last: Motion | None = None
         waiting = 0  # frames before the first face
-        for batch in prefetch(self.faces(), PREFETCH):
+        for batch in prefetch(self.faces(), PREFETCH_BATCHES):
             visible = face_mask(batch.boxes)
             if not visible.any():
                 if last is None:
                     waiting += len(visible)
                 else:
-                    yield select(last, [0] * len(visible))
+                    yield select_motion(last, [0] * len(visible))
                 continue
             faces = select_frames(batch, visible)
             if on_faces is not None:
                 on_faces(faces)
-            motion = self.reenactor.motion(faces)
+            motion = self.reenactor.extract_motion(faces)
             place = np.cumsum(visible) - 1  # of each frame's motion; -1 before the batch's first face
             if last is None:
-                yield select(motion, [0] * waiting + np.maximum(place, 0).tolist())
+                yield select_motion(motion, [0] * waiting + np.maximum(place, 0).tolist())
             else:
-                yield select(concat([last, motion]), (place + 1).tolist())
-            last = select(motion, [-1])
+                yield select_motion(concat_motions([last, motion]), (place + 1).tolist())
+            last = select_motion(motion, [-1])
 
 
 def face_mask(boxes: np.ndarray) -> np.ndarray:
@@ -234,19 +236,19 @@ def face_mask(boxes: np.ndarray) -> np.ndarray:
     return ~np.isnan(boxes[:, 0])
 
 
-def select(motion: Motion, at: Sequence[int]) -> Motion:
+def select_motion(motion: Motion, at: Sequence[int]) -> Motion:
     """The motion of some of its frames."""
     return {name: values[list(at)] for name, values in motion.items()}
 
 
-def concat(motions: Sequence[Motion]) -> Motion:
+def concat_motions(motions: Sequence[Motion]) -> Motion:
     """One after the other."""
     import torch
 
     return {name: torch.cat([motion[name] for motion in motions]) for name in motions[0]}
 
 
-def with_landmarks(faces: FaceFrames, landmarker: Landmarker | None) -> FaceFrames:
+def add_landmarks(faces: FaceFrames, landmarker: Landmarker | None) -> FaceFrames:
     """The frames with their landmarks, if there is a landmarker."""
     if landmarker is None:
         return faces
@@ -273,13 +275,13 @@ class ImageDriver:
         self.indices: list[int] = []
         self.has_face: list[bool] = []
 
-    def motions(self, on_faces: OnFaces | None = None) -> Iterator[Motion]:
+    def motions(self, on_faces: FacesCallback | None = None) -> Iterator[Motion]:
         """One batch."""
         self.indices += range(len(self.faces.frames))
         self.has_face += face_mask(self.faces.boxes).tolist()
         if on_faces is not None:
             on_faces(self.faces)
-        yield self.reenactor.motion(self.faces)
+        yield self.reenactor.extract_motion(self.faces)
 
 
 class ArrayDriver:
@@ -295,22 +297,22 @@ class ArrayDriver:
         reenactor: Reenactor,
         silence: Callable[[int], np.ndarray | None] = lambda count: None,
     ):
-        fields = read_arrays(path)
+        fields = read_motion_arrays(path)
         try:
-            rate = frame_rate(fields.pop("fps", None))
+            rate = parse_frame_rate(fields.pop("fps", None))
             self._motion = reenactor.motion_from_arrays(fields)
             quiet = silence(len(next(iter(self._motion.values()))))
             if quiet is not None and "speech" not in fields:
                 self._motion = reenactor.motion_from_arrays(fields | {"speech": quiet})
         except Exception as error:
-            if meaning(error) != "user":
+            if error_meaning(error) != "user":
                 raise
             raise UserError(f"{path}: {error}") from None
         self.times = constant_timeline(len(next(iter(self._motion.values()))), rate)
         self.indices: list[int] = []
         self.has_face: list[bool] = []
 
-    def motions(self, on_faces: OnFaces | None = None) -> Iterator[Motion]:
+    def motions(self, on_faces: FacesCallback | None = None) -> Iterator[Motion]:
         """One batch."""
         count = len(self.times.stamps)
         self.indices += range(count)
@@ -318,7 +320,7 @@ class ArrayDriver:
         yield self._motion
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
+def read_motion_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an npz file; nothing in it is unpickled. UserError, naming the field, if it is none."""
     field = ""
     try:
@@ -332,24 +334,24 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
                 if not isinstance(arrays[field], np.ndarray):  # numpy hands over what else lies in the zip
                     raise ValueError("found other bytes, expected an array")
         return arrays
-    except UNREADABLE as error:
+    except READ_ERRORS as error:
         problem = f"{field}: {error}" if field else str(error)
         raise UserError(f"{path} is no file of arrays: {problem}") from None
 
 
-def frame_rate(value: np.ndarray | None) -> Fraction:
+def parse_frame_rate(value: np.ndarray | None) -> Fraction:
     """fps () -> frames a second; 25 if not given."""
     if value is None:
         return Fraction(media.FPS)
-    if value.shape or value.dtype.kind not in "fiu" or not 1 <= value <= FASTEST:
-        raise UserError(f"fps: found {value.dtype} {value.shape}, expected one number from 1 to {FASTEST}")
+    if value.shape or value.dtype.kind not in "fiu" or not 1 <= value <= MAX_FPS:
+        raise UserError(f"fps: found {value.dtype} {value.shape}, expected one number from 1 to {MAX_FPS}")
     return Fraction(float(value)).limit_denominator(1001)
 
 
-def constant_timeline(frames: int, rate: Fraction = Fraction(media.FPS)) -> Timeline:
+def constant_timeline(frames: int, rate: Fraction = Fraction(media.FPS)) -> FrameTimeline:
     """Times of frames of a constant rate."""
     base, step = Fraction(1, rate.numerator * 1000), rate.denominator * 1000
-    return Timeline(base, tuple(range(0, frames * step, step)), frames * step, rate, True)
+    return FrameTimeline(base, tuple(range(0, frames * step, step)), frames * step, rate, True)
 
 
 # --- what drives --------------------------------------------------------------------------------------------
@@ -358,13 +360,13 @@ def open_driver(
     driving: Path | None,
     sources: FaceFrames,
     clips: ClipsConfig,
-    nets: Perception,
+    nets: PerceptionNets,
     log: Log,
 ) -> Driver:
     """What drives: arrays by the suffix of their file, a picture or a video by what is in it; None: the first
     source itself."""
-    from pipelines.media.encoding import timeline
-    from pipelines.media.still_image import Picture, picture_or_video
+    from pipelines.media.encoding import read_timeline
+    from pipelines.media.still_image import Picture, read_picture_or_probe
 
     landmarker = nets.landmarker if "landmarks" in reenactor.reads else None
 
@@ -372,31 +374,31 @@ def open_driver(
         return silence_features(frames, reenactor, nets)
 
     if driving is None:
-        return ImageDriver(replace(first_frame(sources), audio_features=silence(1)), reenactor)
-    if driving.suffix.lower() == ARRAYS:
+        return ImageDriver(replace(first_face_frame(sources), audio_features=silence(1)), reenactor)
+    if driving.suffix.lower() == ARRAYS_SUFFIX:
         return ArrayDriver(driving, reenactor, silence)
-    probed = picture_or_video(driving)
+    probed = read_picture_or_probe(driving)
     if isinstance(probed, Picture):
         face = find_face(driving, probed, clips, nets.detector, reenactor.image_size, log)
         return ImageDriver(replace(face_frames([face], landmarker), audio_features=silence(1)), reenactor)
-    times = timeline(driving, probed["start"], probed["video_index"])
+    times = read_timeline(driving, probed["start"], probed["video_index"])
     track, _ = find_driving_face(
         driving, probed, times, clips, nets.detector, log, reenactor.needs_full_video
     )
-    speech = speech_at(driving, probed, times, reenactor, nets, log)
+    speech = audio_features_at(driving, probed, times, reenactor, nets, log)
     if reenactor.needs_full_video:
         log(f"{driving}: the motion of all {len(times.stamps)} frames is read before the first is rendered")
     return VideoDriver(driving, probed, times, track, clips.size, reenactor, landmarker, speech)
 
 
 # --- decoding ahead ----------------------------------------------------------------------------------------
-END = object()
+END_OF_ITEMS = object()
 
 
 def prefetch(items: Iterator[T], depth: int) -> Iterator[T]:
     """The same items, up to `depth` of them computed in a thread before they are asked for."""
     with ThreadPoolExecutor(1) as pool:
-        waiting: deque[Future[Any]] = deque(pool.submit(next, items, END) for _ in range(depth))
-        while (item := waiting.popleft().result()) is not END:
-            waiting.append(pool.submit(next, items, END))
+        waiting: deque[Future[Any]] = deque(pool.submit(next, items, END_OF_ITEMS) for _ in range(depth))
+        while (item := waiting.popleft().result()) is not END_OF_ITEMS:
+            waiting.append(pool.submit(next, items, END_OF_ITEMS))
             yield item

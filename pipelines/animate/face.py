@@ -15,11 +15,11 @@ import numpy as np
 from models.perception.interfaces import FaceDetector
 from pipelines import media
 from pipelines.media import FPS
-from pipelines.preprocess.boxes import enlarge_box, largest_box, median_filter
-from pipelines.preprocess.clips import fit_into
+from pipelines.preprocess.boxes import enlarge_box, largest_box, median_filter_boxes
+from pipelines.preprocess.clips import fit_box_into_frame
 from pipelines.preprocess.clips_config import ClipsConfig
 from pipelines.preprocess.tracks import (
-    Chain,
+    DetectionChain,
     Track,
     add_crop_region,
     link_detections,
@@ -28,7 +28,7 @@ from pipelines.preprocess.tracks import (
 if TYPE_CHECKING:
     from PIL import Image
 
-    from pipelines.media.schema import Probe
+    from pipelines.media.probe_schema import Probe
 
 PICTURE_SIDES = (512, 1024, 2048)
 """Longest sides to which a picture is scaled for the detector, one after the other until it finds a face:
@@ -36,12 +36,12 @@ small faces in large pictures are rare, and large pictures slow."""
 MAX_GAP = 2
 """A face counts as visible between two detections that are at most so many sampled frames apart: the detector
 may miss it in one."""
-TOUCH = 0.002
+TIME_TOLERANCE = 0.002
 """Seconds by which a frame's time may differ from that of the same frame: Matroska's are rounded."""
 
 
 @dataclass(frozen=True, slots=True)
-class Portrait:
+class SourcePortrait:
     """A picture's largest face."""
 
     crop: np.ndarray
@@ -70,13 +70,13 @@ class FaceTrack:
     others: int
     """Most other faces in one frame"""
 
-    def at(self, seconds: np.ndarray) -> np.ndarray:
+    def boxes_at(self, seconds: np.ndarray) -> np.ndarray:
         """seconds (T,) -> boxes (T,4) float32 in pixels of the video, NaN where the face is not there."""
         boxes = [np.interp(seconds, self.seconds, self.boxes[:, edge]) for edge in range(4)]
         out = np.stack(boxes, axis=1).astype(np.float32)
-        near = np.searchsorted(self.seconds, seconds + TOUCH) - 1  # last detection up to then
+        near = np.searchsorted(self.seconds, seconds + TIME_TOLERANCE) - 1  # last detection up to then
         later = np.minimum(near + 1, len(self.samples) - 1)
-        exact = (near >= 0) & (np.abs(self.seconds[near] - seconds) < TOUCH)
+        exact = (near >= 0) & (np.abs(self.seconds[near] - seconds) < TIME_TOLERANCE)
         inside = (near >= 0) & (near < len(self.samples) - 1)
         inside &= self.samples[later] - self.samples[near] <= MAX_GAP
         out[~(exact | inside)] = np.nan
@@ -84,7 +84,7 @@ class FaceTrack:
 
 
 # --- pictures -----------------------------------------------------------------------------------------------
-def portrait(pixels: np.ndarray, settings: ClipsConfig, detector: FaceDetector) -> Portrait | None:
+def cut_portrait(pixels: np.ndarray, settings: ClipsConfig, detector: FaceDetector) -> SourcePortrait | None:
     """pixels (H,W,3) uint8 -> its largest face, cut as a clip's frame; None where the detector sees none."""
     from PIL import Image
 
@@ -98,7 +98,7 @@ def portrait(pixels: np.ndarray, settings: ClipsConfig, detector: FaceDetector) 
     # as ffmpeg's area averaging does for clips; it would show blocks when enlarging
     kernel = Image.Resampling.BOX if square[2] - square[0] >= size else Image.Resampling.BICUBIC
     crop = image.resize((size, size), kernel, box=tuple(square.astype(float)))
-    return Portrait(np.asarray(crop), _inside(box, square, size), square, len(boxes) - 1)
+    return SourcePortrait(np.asarray(crop), _inside(box, square, size), square, len(boxes) - 1)
 
 
 def _detect(image: Image.Image, detector: FaceDetector) -> np.ndarray:
@@ -118,7 +118,7 @@ def _detect(image: Image.Image, detector: FaceDetector) -> np.ndarray:
 
 
 # --- videos -------------------------------------------------------------------------------------------------
-def face_track(path: Path, probed: Probe, settings: ClipsConfig, detector: FaceDetector) -> FaceTrack | None:
+def track_face(path: Path, probed: Probe, settings: ClipsConfig, detector: FaceDetector) -> FaceTrack | None:
     """Detect in one frame of `detect_every` (at 25 fps) and in the last, link, take the largest -> its track;
     None where no face is seen. One pass over the video, at most `detect_size` pixels wide."""
     zoom = min(1.0, settings.detect_size / max(probed["width"], probed["height"]))
@@ -146,7 +146,7 @@ def face_track(path: Path, probed: Probe, settings: ClipsConfig, detector: FaceD
     clock = np.arange(int(ticks[samples[0]]), int(ticks[samples[-1]]) + 1)
     steady = np.stack([np.interp(clock, ticks[samples], boxes[:, edge]) for edge in range(4)], axis=1)
     size = probed["width"], probed["height"]
-    known = median_filter(steady.astype(np.float32), settings.smooth)
+    known = median_filter_boxes(steady.astype(np.float32), settings.smooth)
     square = _square(known, *size, settings)
     union = np.clip(np.concatenate([known[:, :2].min(0), known[:, 2:].max(0)]), 0, [*size, *size])
     if (union[:2] < square[:2]).any() or (union[2:] > square[2:]).any():
@@ -155,9 +155,9 @@ def face_track(path: Path, probed: Probe, settings: ClipsConfig, detector: FaceD
     return FaceTrack(seen.times[samples], samples, boxes, square, beside)
 
 
-def _main(chains: Sequence[Chain]) -> list[Chain]:
+def _main(chains: Sequence[DetectionChain]) -> list[DetectionChain]:
     """The largest by summed area, and those before and after it: a face that moves far is linked in parts."""
-    kept: list[Chain] = []
+    kept: list[DetectionChain] = []
     for chain in sorted(chains, key=_area, reverse=True):
         begin, end = chain.samples[0], chain.samples[-1]
         if all(end < other.samples[0] or other.samples[-1] < begin for other in kept):
@@ -165,7 +165,7 @@ def _main(chains: Sequence[Chain]) -> list[Chain]:
     return kept
 
 
-def _area(chain: Chain) -> float:
+def _area(chain: DetectionChain) -> float:
     return float(sum(np.prod(box[2:] - box[:2]) for box in chain.boxes))
 
 
@@ -179,12 +179,12 @@ def _square(
         region = enlarge_box(union, settings.increase, "square")
     else:
         region = add_crop_region(Track(0, len(boxes), boxes, np.zeros(4), None), settings).region
-    square = fit_into(region, width, height, policy)
+    square = fit_box_into_frame(region, width, height, policy)
     assert square is not None  # neither policy drops anything
     return square
 
 
-class Cut(NamedTuple):
+class PaddedCrop(NamedTuple):
     """How a square that may leave the frame is cut out at a size."""
 
     box: tuple[int, int, int, int]
@@ -194,12 +194,12 @@ class Cut(NamedTuple):
     margins: tuple[tuple[int, int], ...]
     """Rows and columns to mirror around it, as np.pad takes them"""
 
-    def pad(self, frame: np.ndarray) -> np.ndarray:
+    def pad_crop(self, frame: np.ndarray) -> np.ndarray:
         """The part (H,W,3) -> the crop (S,S,3), a copy."""
         return np.pad(frame, self.margins, mode="symmetric")
 
 
-def cut_of(square: np.ndarray, width: int, height: int, size: int) -> Cut:
+def plan_crop(square: np.ndarray, width: int, height: int, size: int) -> PaddedCrop:
     """square (4,) int in a frame of width x height -> how to cut it out at `size`."""
     low = np.maximum(square[:2], 0)
     high = np.minimum(square[2:], np.array([width, height]) // 2 * 2)
@@ -208,7 +208,7 @@ def cut_of(square: np.ndarray, width: int, height: int, size: int) -> Cut:
     inner = np.clip(np.round((high - low) * zoom).astype(int), 1, size - before)
     (left, top), (right, bottom) = before.tolist(), (size - inner - before).tolist()
     box = int(low[0]), int(low[1]), int(high[0]), int(high[1])
-    return Cut(box, (int(inner[0]), int(inner[1])), ((top, bottom), (left, right), (0, 0)))
+    return PaddedCrop(box, (int(inner[0]), int(inner[1])), ((top, bottom), (left, right), (0, 0)))
 
 
 def _inside(boxes: np.ndarray, square: np.ndarray, size: int) -> np.ndarray:
@@ -217,6 +217,6 @@ def _inside(boxes: np.ndarray, square: np.ndarray, size: int) -> np.ndarray:
     return ((boxes - np.tile(square[:2], 2)) * zoom).astype(np.float32)
 
 
-def in_crop(track: FaceTrack, boxes: np.ndarray, size: int) -> np.ndarray:
+def boxes_in_crop(track: FaceTrack, boxes: np.ndarray, size: int) -> np.ndarray:
     """Boxes (T,4) in pixels of the video -> in pixels of the track's square at `size`."""
     return _inside(boxes, track.square, size)

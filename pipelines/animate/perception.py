@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from models.perception.interfaces import Configurable, FaceDetector, Inference, Landmarker
+from models.perception.interfaces import Configurable, FaceDetector, InferenceSettings, Landmarker
 from pipelines.errors import UserError
 from storage.files import Store
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Perception:
+class PerceptionNets:
     """Nets, loaded once."""
 
     detector: FaceDetector
@@ -24,17 +24,17 @@ class Perception:
     """Where they run."""
 
 
-def load_perception(names: Mapping[str, str], store: Store, device: str) -> Perception:
+def load_perception(names: Mapping[str, str], store: Store, device: str) -> PerceptionNets:
     """names: use ("detector", "landmarker", or any other) -> name in models.perception.NETS."""
     from pipelines.nets import load_nets
 
     loaded = load_nets(list(names.values()), store)
     for net in loaded.values():
         if isinstance(net, Configurable):
-            net.configure(Inference(device="cuda" if device == "cuda" else "cpu"))
+            net.configure(InferenceSettings(device="cuda" if device == "cuda" else "cpu"))
     nets = {use: loaded[name] for use, name in names.items()}
     detector, landmarker = nets.pop("detector"), nets.pop("landmarker", None)
-    return Perception(detector=detector, landmarker=landmarker, others=nets, device=device)
+    return PerceptionNets(detector=detector, landmarker=landmarker, others=nets, device=device)
 
 
 def resolve_device(wanted: str) -> str:

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TextIO
 
-from pipelines.runs.progress import LOG_EVERY, REDRAW_EVERY, clock
+from pipelines.runs.progress import LOG_INTERVAL, REDRAW_INTERVAL, format_duration
 
 
 class ProgressLine:
@@ -22,14 +22,14 @@ class ProgressLine:
         now = time.monotonic()
         if self._first is None:
             self._first = (now, done)  # what came before is start-up
-        if now - self._written < (REDRAW_EVERY if self.live else LOG_EVERY) and not (
+        if now - self._written < (REDRAW_INTERVAL if self.live else LOG_INTERVAL) and not (
             self.live and done == total
         ):
             return
         self._written = now
         began, at_first = self._first
         rate = (done - at_first) / max(1e-6, now - began)
-        left = f"  {rate:.1f} frames/s  ETA {clock((total - done) / rate)}" if rate else ""
+        left = f"  {rate:.1f} frames/s  ETA {format_duration((total - done) / rate)}" if rate else ""
         line = f"{done:,}/{total:,} frames{left}"
         self._stream.write(f"\r\x1b[K{line}" if self.live else f"{line}\n")
         self._stream.flush()

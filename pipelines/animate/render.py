@@ -16,26 +16,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.reenactor import Motion, Reenactor, Transfer
+from models.reenactor import Motion, MotionTransfer, Reenactor
 from pipelines.animate.best_frame import plan_motion
-from pipelines.animate.canvas import Canvas
 from pipelines.animate.driving import (
-    ARRAYS,
+    ARRAYS_SUFFIX,
     Driver,
     VideoDriver,
-    concat,
+    concat_motions,
     face_frames,
     find_source,
     open_driver,
-    read_arrays,
-    select,
+    read_motion_arrays,
+    select_motion,
 )
-from pipelines.animate.sound import encoder_of
-from pipelines.errors import Rejected, UserError, meaning
+from pipelines.animate.paste_back import PortraitCanvas
+from pipelines.animate.sound import trained_speech_config
+from pipelines.errors import Rejected, UserError, error_meaning
 from pipelines.preprocess.clips_config import ClipsConfig
 
 if TYPE_CHECKING:
-    from pipelines.animate.perception import Perception
+    from pipelines.animate.perception import PerceptionNets
     from pipelines.media.encoding import Mp4Writer, PngWriter
     from pipelines.media.sound_track import SoundTrack
 
@@ -43,15 +43,15 @@ Log = Callable[[str], None]
 
 MAX_QUEUED = 16
 """Images that may wait to be encoded."""
-PICTURE = ".png"
+PICTURE_SUFFIX = ".png"
 """Name of an output that is one picture, not a video."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
+class AnimateOptions:
     """What to make of sources and driving video."""
 
-    transfer: Transfer = field(default_factory=Transfer)
+    transfer: MotionTransfer = field(default_factory=MotionTransfer)
     best_frame: bool = False
     """Relative motion starts at the driving frame whose face is most like the source's, not at the first."""
     paste_back: bool = False
@@ -73,7 +73,7 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
+class AnimateResult:
     """What was written."""
 
     frames: int
@@ -92,63 +92,64 @@ def animate(
     sources: Sequence[Path],
     driving: Path | None,
     out: Path,
-    options: Options,
-    nets: Perception,
+    options: AnimateOptions,
+    nets: PerceptionNets,
     tags: Mapping[str, str],
     log: Log = lambda text: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Result:
+) -> AnimateResult:
     """Write `out`, a video or one picture. driving: a video, a picture or arrays; None: the first source
     itself, edited. tags: metadata of the output. progress: called with the frames written and their total.
 
     Raises UserError, InvalidSettings or InvalidFile: no face in a source, or in most of the driving frames;
     motion that the model cannot transfer; files that cannot be read.
     """
-    check(reenactor, options, driving)
+    check_options(reenactor, options, driving)
     found = [find_source(path, options.clips, nets.detector, reenactor.image_size, log) for path in sources]
     faces = face_frames(found, nets.landmarker if "landmarks" in reenactor.reads else None)
     if options.expression_of is not None:
-        options = replace(options, transfer=expression_from(reenactor, options, nets, log))
+        options = replace(options, transfer=add_picture_expression(reenactor, options, nets, log))
     with error_context(sources[0]):
-        scene = reenactor.scene(faces)
+        scene = reenactor.encode_sources(faces)
     with error_context(driving or sources[0]):
         driver = open_driver(reenactor, driving, faces, options.clips, nets, log)
         total = len(driver.times.stamps)
-        if out.suffix.lower() == PICTURE and total != 1:
+        if out.suffix.lower() == PICTURE_SUFFIX and total != 1:
             raise UserError(f"{total} frames drive, and {out.name} holds one; name it .mp4")
         source = found[0].portrait
         motions, first, start = plan_motion(driver, source, options.best_frame, nets.landmarker, log)
-        canvas = Canvas(found[0].picture, source.square) if options.paste_back else None
+        canvas = PortraitCanvas(found[0].picture, source.square) if options.paste_back else None
         size = (reenactor.image_size, reenactor.image_size) if canvas is None else canvas.size
         images = render_frames(reenactor, scene, motions, first, options.transfer, log)
-        images = images if canvas is None else map(canvas.with_face, images)
-        with output_file(out, size, driver, tags) as writer:
+        images = images if canvas is None else map(canvas.paste_face, images)
+        with open_output(out, size, driver, tags) as writer:
             count = write_frames(writer, images, driver.indices, lambda done: progress(done, total))
     if count != total:
         log(f"{driving}: {count} of {total} frames could be decoded")
     times, sound = driver.times, "no sound" if writer.sound is None else writer.sound.summary
     rate = f"{times.rate} frames/s" if times.constant else f"{float(times.rate):.3f} frames/s on average"
     seconds = (times.end - times.stamps[0]) * float(times.base)
-    return Result(frames=count, missing=driver.has_face.count(False), seconds=seconds, size=size, rate=rate,
+    return AnimateResult(frames=count, missing=driver.has_face.count(False), seconds=seconds, size=size,
+    rate=rate,
                   sound=sound, start=start)  # fmt: skip
 
 
-def check_files(pictures: Sequence[Path], driving: Path | None) -> None:
+def check_input_files(pictures: Sequence[Path], driving: Path | None) -> None:
     """UserError for a file that cannot be read, before a model is loaded. pictures: sources, and others that
     must be pictures."""
-    from pipelines.media.still_image import picture_or_video, read_picture
+    from pipelines.media.still_image import read_picture, read_picture_or_probe
 
     for path in pictures:
         read_picture(path)
-    if driving is not None and driving.suffix.lower() == ARRAYS:
-        read_arrays(driving)
+    if driving is not None and driving.suffix.lower() == ARRAYS_SUFFIX:
+        read_motion_arrays(driving)
     elif driving is not None:
-        picture_or_video(driving)
+        read_picture_or_probe(driving)
 
 
-def check(reenactor: Reenactor, options: Options, driving: Path | None) -> None:
+def check_options(reenactor: Reenactor, options: AnimateOptions, driving: Path | None) -> None:
     """UserError or InvalidSettings for options that the model cannot fulfil, before any work."""
-    reenactor.check(options.transfer)
+    reenactor.check_transfer(options.transfer)
     if options.best_frame and reenactor.needs_full_video:
         raise UserError(
             "best-frame: this model's relative motion is measured from the mean of the whole driving video, "
@@ -160,12 +161,12 @@ def check(reenactor: Reenactor, options: Options, driving: Path | None) -> None:
         )
 
 
-def required_nets(reenactor: Reenactor, options: Options, landmarker: str) -> dict[str, str]:
+def required_nets(reenactor: Reenactor, options: AnimateOptions, landmarker: str) -> dict[str, str]:
     """Uses -> names in models.perception.NETS of all that `animate` and the model need."""
     nets = {"detector": options.clips.detector} | {name: name for name in reenactor.nets}
     if options.best_frame or "landmarks" in reenactor.reads:
         nets["landmarker"] = landmarker
-    encoder = encoder_of(reenactor)
+    encoder = trained_speech_config(reenactor)
     if encoder is not None and encoder.net is not None:
         nets[encoder.net] = encoder.net
     return nets
@@ -179,23 +180,23 @@ def error_context(path: Path) -> Iterator[None]:
     except Rejected as error:
         raise UserError(f"{path}: {error.sentence}") from error
     except Exception as error:
-        if meaning(error) != "user" or str(path) in str(error):
+        if error_meaning(error) != "user" or str(path) in str(error):
             raise
         raise UserError(f"{path}: {error}") from error
 
 
-def output_file(
+def open_output(
     out: Path, size: tuple[int, int], driver: Driver, tags: Mapping[str, str]
 ) -> Mp4Writer | PngWriter:
     """The writer of a video or of one picture, by the suffix of its name."""
     from pipelines.media.encoding import Mp4Writer, PngWriter
 
-    if out.suffix.lower() == PICTURE:
+    if out.suffix.lower() == PICTURE_SUFFIX:
         return PngWriter(out, tags)
-    return Mp4Writer(out, size, driver.times, tags, sound_of(driver))
+    return Mp4Writer(out, size, driver.times, tags, driving_sound(driver))
 
 
-def sound_of(driver: Driver) -> SoundTrack | None:
+def driving_sound(driver: Driver) -> SoundTrack | None:
     """The sound that the output gets, where a video with sound drives."""
     from pipelines.media.sound_track import SoundTrack
 
@@ -204,17 +205,19 @@ def sound_of(driver: Driver) -> SoundTrack | None:
     return SoundTrack(driver.path, driver.probed)
 
 
-def expression_from(reenactor: Reenactor, options: Options, nets: Perception, log: Log) -> Transfer:
+def add_picture_expression(
+    reenactor: Reenactor, options: AnimateOptions, nets: PerceptionNets, log: Log
+) -> MotionTransfer:
     """The options' transfer, with the expression of the picture `expression_of`."""
     assert options.expression_of is not None
     landmarker = nets.landmarker if "landmarks" in reenactor.reads else None
     found = find_source(options.expression_of, options.clips, nets.detector, reenactor.image_size, log)
     faces = face_frames([found], landmarker)
-    edit = replace(options.transfer.edit, expression_of=reenactor.motion(faces))
+    edit = replace(options.transfer.edit, expression_of=reenactor.extract_motion(faces))
     transfer = replace(options.transfer, edit=edit)
-    reenactor.check(transfer)
+    reenactor.check_transfer(transfer)
     with error_context(found.path):  # errors of a transfer would name the driving file
-        reenactor.scene(faces)
+        reenactor.encode_sources(faces)
     return transfer
 
 
@@ -224,16 +227,16 @@ def render_frames(
     scene: object,
     motions: Iterable[Motion],
     first: Motion | None,
-    how: Transfer,
+    how: MotionTransfer,
     log: Log = lambda text: None,
 ) -> Iterator[np.ndarray]:
     """Batches of motion -> images (I,I,3) uint8. first: where relative motion starts; None = the first
     frame."""
     if reenactor.needs_full_video:
-        motions = [concat(list(motions))]
+        motions = [concat_motions(list(motions))]
     for motion in motions:
-        first = select(motion, [0]) if first is None else first
-        moved = reenactor.transfer(scene, motion, first, how)
+        first = select_motion(motion, [0]) if first is None else first
+        moved = reenactor.transfer_motion(scene, motion, first, how)
         for note in reenactor.notes:
             log(note)
         reenactor.notes.clear()

@@ -15,19 +15,19 @@ from pipelines.cluster.runtime import RuntimeConfig
 from pipelines.errors import UserError
 from pipelines.media import FPS
 from pipelines.preprocess.speech import SpeechConfig, encode_speech
-from pipelines.runs.setting_values import SettingError, convert
+from pipelines.runs.setting_values import SettingError, convert_settings
 
 if TYPE_CHECKING:
     from models.reenactor import Reenactor
-    from pipelines.animate.perception import Perception
-    from pipelines.media.encoding import Timeline
-    from pipelines.media.schema import Probe
+    from pipelines.animate.perception import PerceptionNets
+    from pipelines.media.encoding import FrameTimeline
+    from pipelines.media.probe_schema import Probe
 
-SILENT = 25
+SILENT_FRAMES = 25
 """Frames of silence that are encoded; the features of the middle one are used."""
 
 
-def encoder_of(reenactor: Reenactor) -> SpeechConfig | None:
+def trained_speech_config(reenactor: Reenactor) -> SpeechConfig | None:
     """Settings of the speech encoder that a model was trained with; None for a model that reads no speech.
 
     Transcripts belong to the training recordings, so none is read. UserError for settings in a checkpoint
@@ -39,23 +39,23 @@ def encoder_of(reenactor: Reenactor) -> SpeechConfig | None:
     if "encoder" not in settings:
         raise UserError("the checkpoint does not name the speech encoder that the model was trained with")
     try:
-        return replace(convert(settings, SpeechConfig), transcripts="")
+        return replace(convert_settings(settings, SpeechConfig), transcripts="")
     except SettingError as error:
         raise UserError(f"the checkpoint's speech encoder has {error}") from None
 
 
-def speech_at(
+def audio_features_at(
     path: Path,
     probed: Probe,
-    times: Timeline,
+    times: FrameTimeline,
     reenactor: Reenactor,
-    nets: Perception,
+    nets: PerceptionNets,
     log: Callable[[str], None],
 ) -> np.ndarray | None:
     """Audio features at each frame of the timeline, (T,A) float32; None for a model that reads no speech. A
     file without sound counts as silent, which is logged.
     """
-    settings = encoder_of(reenactor)
+    settings = trained_speech_config(reenactor)
     if settings is None:
         return None
     if not probed["audio_rate"]:
@@ -65,33 +65,33 @@ def speech_at(
         log(f"{path}: no transcript: the model, which learned with letters, hears none")
     count = max(1, math.ceil(times.end * float(times.base) * FPS - 1e-6))
     features = encode_sound(media.read_sound(path, probed, 0, count), settings, nets)
-    return reenactor.audio_features(features)[feature_rows(times, count)]
+    return reenactor.audio_features(features)[feature_row_indices(times, count)]
 
 
-def silence_features(frames: int, reenactor: Reenactor, nets: Perception) -> np.ndarray | None:
+def silence_features(frames: int, reenactor: Reenactor, nets: PerceptionNets) -> np.ndarray | None:
     """Audio features of frames without sound, (T,A) float32; None for a model that reads no speech.
 
     They are features of silence, as in pauses between words: zeros, which training gives clips without sound,
     are unknown to a model that never saw such a clip.
     """
-    settings = encoder_of(reenactor)
+    settings = trained_speech_config(reenactor)
     if settings is None:
         return None
-    sound = np.zeros(SILENT * media.SAMPLES_A_FRAME, np.float32)
-    row = reenactor.audio_features(encode_sound(sound, settings, nets))[SILENT // 2]
+    sound = np.zeros(SILENT_FRAMES * media.SAMPLES_PER_FRAME, np.float32)
+    row = reenactor.audio_features(encode_sound(sound, settings, nets))[SILENT_FRAMES // 2]
     return np.tile(row, (frames, 1))
 
 
-def encode_sound(sound: np.ndarray, settings: SpeechConfig, nets: Perception) -> np.ndarray:
+def encode_sound(sound: np.ndarray, settings: SpeechConfig, nets: PerceptionNets) -> np.ndarray:
     """sound (640 N,) float32, 16 kHz -> rows of 40 ms, (N,D) float32, as stage `speech` computes them."""
-    frames = len(sound) // media.SAMPLES_A_FRAME
+    frames = len(sound) // media.SAMPLES_PER_FRAME
     clip = {"__key__": "driving", "sound": sound, "clip": {"frames": frames, "has_sound": True}}
     runtime = RuntimeConfig(gpu_share=float(nets.device == "cuda"))
     (sample,) = encode_speech({"clips": [clip]}, settings, nets.others, runtime)
     return sample["speech"].astype(np.float32)
 
 
-def feature_rows(times: Timeline, rows: int) -> np.ndarray:
+def feature_row_indices(times: FrameTimeline, rows: int) -> np.ndarray:
     """(T,) int: the row in whose 40 ms the middle of each frame lies."""
     begin = np.array(times.stamps)
     middle = (begin + np.append(begin[1:], times.end)) / 2 * float(times.base)

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 import click
 from msgspec.structs import replace
 
-from pipelines.cli.options import FILE, STORE
-from pipelines.errors import UserError, replace_output
+from pipelines.cli.options import FILE_TYPE, STORE_OPTION
+from pipelines.errors import UserError, replace_output_file
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from models.reenactor import Edit, MotionMode, Precision, Reenactor
+    from models.reenactor import MotionEdit, MotionMode, Precision, Reenactor
     from pipelines.animate.checkpoint import ModelSource
-    from pipelines.animate.render import Options, Result
+    from pipelines.animate.render import AnimateOptions, AnimateResult
     from pipelines.preprocess.clips_config import ClipsConfig
 
 Log = Callable[[str], None]
 
 
-class Arguments(TypedDict):
+class AnimateArguments(TypedDict):
     """Options of the command as click hands them over; help texts are below."""
 
     checkpoint: Path | None
@@ -49,29 +49,31 @@ class Arguments(TypedDict):
     store: str
 
 
-def check_paths(out: Path, inputs: Sequence[Path]) -> None:
+def check_output_and_inputs(out: Path, inputs: Sequence[Path]) -> None:
     """UserError for an output that cannot be made and for a missing input."""
-    from pipelines.animate.render import PICTURE
+    from pipelines.animate.render import PICTURE_SUFFIX
 
     for path in inputs:
         if not os.path.isfile(path):
             raise UserError(f"{path}: no such file")
         if os.path.exists(out) and out.samefile(path):
             raise UserError(f"--out {out} would overwrite an input")
-    if out.suffix.lower() not in (".mp4", PICTURE):
-        raise UserError(f"--out {out}: expected a name that ends with .mp4, or with {PICTURE} for one frame")
+    if out.suffix.lower() not in (".mp4", PICTURE_SUFFIX):
+        raise UserError(
+            f"--out {out}: expected a name that ends with .mp4, or with {PICTURE_SUFFIX} for one frame"
+        )
     if not os.path.isdir(out.absolute().parent):
         raise UserError(f"{out.absolute().parent}: no such folder")
 
 
 @click.command("animate")
-@click.argument("sources", nargs=-1, required=True, type=FILE, metavar="SOURCE...")
-@click.option("--driving", type=FILE, metavar="FILE",
+@click.argument("sources", nargs=-1, required=True, type=FILE_TYPE, metavar="SOURCE...")
+@click.option("--driving", type=FILE_TYPE, metavar="FILE",
               help="Whose motion and sound to take: a video, a picture, or arrays (.npz; see the model's "
               "README). Left out: the source itself, edited.")  # fmt: skip
-@click.option("--out", "-o", required=True, type=FILE, metavar="OUT.mp4", help="Or .png, of one frame.")
-@click.option("--checkpoint", type=FILE, metavar="FILE", help="model.safetensors of a training phase.")
-@click.option("--run", "run_file", type=FILE, metavar="RUN.yaml",
+@click.option("--out", "-o", required=True, type=FILE_TYPE, metavar="OUT.mp4", help="Or .png, of one frame.")
+@click.option("--checkpoint", type=FILE_TYPE, metavar="FILE", help="model.safetensors of a training phase.")
+@click.option("--run", "run_file", type=FILE_TYPE, metavar="RUN.yaml",
               help="The newest trained phase of this run, and its way of cropping.")  # fmt: skip
 @click.option("--weights", metavar="ID", help="Released weights that were imported (reenact weights).")
 @click.option("--model", metavar="NAME", help="Which model, where a run trains several.")
@@ -95,7 +97,7 @@ def check_paths(out: Path, inputs: Sequence[Path]) -> None:
 @click.option("--identity", multiple=True, metavar="COMPONENT=SIGMAS",
               help="Add to a component of the rendered face's identity, by number or name "
               "(headgan; repeatable).")  # fmt: skip
-@click.option("--expression-of", type=FILE, metavar="PICTURE",
+@click.option("--expression-of", type=FILE_TYPE, metavar="PICTURE",
               help="Take the expression of this picture (headgan).")  # fmt: skip
 @click.option("--paste-back", is_flag=True, help="Show the whole portrait, not only the model's square.")
 @click.option(
@@ -108,14 +110,14 @@ def check_paths(out: Path, inputs: Sequence[Path]) -> None:
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True,
               help="auto: bf16 on a GPU, else fp32.")  # fmt: skip
-@STORE
-def command(
+@STORE_OPTION
+def animate(
     sources: tuple[Path, ...],
     driving: Path | None,
     out: Path,
     device: str,
     precision: Precision,
-    **arguments: Unpack[Arguments],
+    **arguments: Unpack[AnimateArguments],
 ) -> None:
     """Make portraits of one person move as a video does. Its frames, times and sound, in an mp4 whose
     metadata say that it is synthetic. The first SOURCE is the one that relative motion and --paste-back start
@@ -126,54 +128,54 @@ def command(
       reenact animate portrait.jpg --driving talk.mp4 --out moving.mp4 --run configs/run/demo.yaml
       reenact animate portrait.jpg --frontal --turn yaw=20 --out turned.png --model headgan --run RUN.yaml
     """
+    from pipelines.animate.metadata_tags import metadata_tags
     from pipelines.animate.perception import load_perception, resolve_device
     from pipelines.animate.progress_line import ProgressLine
-    from pipelines.animate.render import animate, check_files, required_nets
-    from pipelines.animate.tags import tags_of
-    from pipelines.eval.captions import caption
-    from pipelines.media import ffmpeg_instead
+    from pipelines.animate.render import animate, check_input_files, required_nets
+    from pipelines.eval.captions import provenance_caption
+    from pipelines.media import ffmpeg_fallback_reason
 
     edit, lender = parse_edit(arguments), arguments["expression_of"]
     pictures = [*sources, *([lender] if lender else [])]
-    check_paths(out, [*pictures, *([driving] if driving else [])])
-    check_files(pictures, driving)
+    check_output_and_inputs(out, [*pictures, *([driving] if driving else [])])
+    check_input_files(pictures, driving)
     progress, device = ProgressLine(), resolve_device(device)
-    with replace_output(out) as aside:  # fails before a model is loaded where it cannot be written
-        if driving and (note := ffmpeg_instead()):  # raises before any work where there is none
+    with replace_output_file(out) as aside:  # fails before a model is loaded where it cannot be written
+        if driving and (note := ffmpeg_fallback_reason()):  # raises before any work where there is none
             progress.log(note)
         model = find_model(arguments, progress.log)
         reenactor = model.load(device, precision)
         clips = clips_config(model, arguments)
         options = parse_options(arguments, edit, reenactor, clips)
-        progress.log(f"{caption(model.model, reenactor.provenance)} · {model.name}")
+        progress.log(f"{provenance_caption(model.model, reenactor.provenance)} · {model.name}")
         progress.log(f"faces cut to {clips.size} px, margin {clips.margin}, lift {clips.lift}")
         if model.fits != "landmarks" and "landmarks" in reenactor.reads:
             progress.log(f"trained on fits by {model.fits}; here the 3D face is fitted to landmarks")
         nets = load_perception(required_nets(reenactor, options, model.landmarker), model.store, device)
         reenactor.set_nets({name: nets.others[name] for name in reenactor.nets})
-        tags = tags_of(model, reenactor, options)
+        tags = metadata_tags(model, reenactor, options)
         result = animate(reenactor, sources, driving, aside, options, nets, tags, progress.log, progress)
     progress.clear()
     click.echo(summary_line(out, result))
 
 
-def summary_line(out: Path, result: Result) -> str:
+def summary_line(out: Path, result: AnimateResult) -> str:
     """The file, its frames, length, rate and sound."""
-    from pipelines.animate.render import PICTURE
+    from pipelines.animate.render import PICTURE_SUFFIX
 
     width, height = result.size
-    if out.suffix.lower() == PICTURE:
+    if out.suffix.lower() == PICTURE_SUFFIX:
         return f"{out}: {width} x {height}"
     size = f"{result.frames} frame{'s' * (result.frames != 1)} of {width} x {height}"
     return f"{out}: {size}, {result.seconds:.3f} s, {result.rate}, {result.sound}"
 
 
-def parse_edit(arguments: Arguments) -> Edit:
+def parse_edit(arguments: AnimateArguments) -> MotionEdit:
     """The edit that --frontal, --pose, --turn, --expression and --identity describe."""
-    from models.reenactor import ANGLES, Edit
+    from models.reenactor import ANGLES, MotionEdit
 
     angles, components = f"one of {', '.join(ANGLES)}", "a component's number or name"
-    return Edit(
+    return MotionEdit(
         frontal=arguments["frontal"],
         pose=parse_numbers(arguments["pose"], "--pose", angles),
         turn=parse_numbers(arguments["turn"], "--turn", angles),
@@ -194,14 +196,16 @@ def parse_numbers(words: Sequence[str], option: str, names: str) -> dict[str, fl
     return found
 
 
-def parse_options(arguments: Arguments, edit: Edit, reenactor: Reenactor, clips: ClipsConfig) -> Options:
+def parse_options(
+    arguments: AnimateArguments, edit: MotionEdit, reenactor: Reenactor, clips: ClipsConfig
+) -> AnimateOptions:
     """What to render; without --motion, in the model's own way."""
-    from models.reenactor import Transfer
-    from pipelines.animate.render import Options
+    from models.reenactor import MotionTransfer
+    from pipelines.animate.render import AnimateOptions
 
     motion = arguments["motion"] or reenactor.default_motion
-    return Options(
-        transfer=Transfer(motion=motion, adapt_scale=arguments["adapt_scale"], edit=edit),
+    return AnimateOptions(
+        transfer=MotionTransfer(motion=motion, adapt_scale=arguments["adapt_scale"], edit=edit),
         best_frame=arguments["best_frame"],
         paste_back=arguments["paste_back"],
         clips=clips,
@@ -209,7 +213,7 @@ def parse_options(arguments: Arguments, edit: Edit, reenactor: Reenactor, clips:
     )
 
 
-def find_model(arguments: Arguments, log: Log) -> ModelSource:
+def find_model(arguments: AnimateArguments, log: Log) -> ModelSource:
     """The model that --checkpoint, --run or --weights names."""
     from pipelines.animate import checkpoint
     from storage.files import Store
@@ -219,14 +223,14 @@ def find_model(arguments: Arguments, log: Log) -> ModelSource:
         raise UserError("animate: give one of --checkpoint FILE, --run RUN.yaml, --weights ID")
     name, store = arguments["model"], Store(arguments["store"])
     if run_file:
-        return checkpoint.from_run(run_file, arguments["sets"], name, log)
+        return checkpoint.model_from_run(run_file, arguments["sets"], name, log)
     if weights:
-        return checkpoint.from_released(weights, name, store)
+        return checkpoint.model_from_released(weights, name, store)
     assert path is not None
-    return checkpoint.from_checkpoint(path, name, store, log)
+    return checkpoint.model_from_checkpoint(path, name, store, log)
 
 
-def clips_config(model: ModelSource, arguments: Arguments) -> ClipsConfig:
+def clips_config(model: ModelSource, arguments: AnimateArguments) -> ClipsConfig:
     """How faces are found and cut: as for training, unless an option says otherwise."""
     # the CNN sees turned heads that HOG does not, and a freeze there costs more than in training
     detector = "dlib_ladder" if model.clips.detector == "dlib_hog" else model.clips.detector

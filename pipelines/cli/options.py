@@ -24,32 +24,32 @@ class HomePath(click.Path):
             self.fail(str(error), param, ctx)
 
 
-def command(name: str, run_file: Path, sets: Iterable[str], *words: str) -> str:
+def format_command(name: str, run_file: Path, sets: Iterable[str], *words: str) -> str:
     """A command about a run file, with its --set options, to be pasted into a shell."""
     options = [word for text in sets for word in ("--set", text)]
     return shlex.join(["reenact", name, str(run_file), *words, *options])
 
 
-FILE = HomePath(path_type=Path)
-STORE = click.option("--store", default=".reenact/store", envvar="REENACT_STORE", show_default=True,
+FILE_TYPE = HomePath(path_type=Path)
+STORE_OPTION = click.option("--store", default=".reenact/store", envvar="REENACT_STORE", show_default=True,
                      help="Store folder or URI.")  # fmt: skip
-RUN_FILE = click.argument("run_file", type=FILE, metavar="RUN.yaml")
-SETS = click.option("--set", "sets", multiple=True, metavar="A.B=VALUE",
+RUN_FILE_ARGUMENT = click.argument("run_file", type=FILE_TYPE, metavar="RUN.yaml")
+SET_OPTION = click.option("--set", "sets", multiple=True, metavar="A.B=VALUE",
                     help="Change one setting (repeatable).")  # fmt: skip
-LIMIT = click.option(
+LIMIT_OPTION = click.option(
     "--limit", type=int, help="Only the first N recordings (of each corpus; same as --set data.*.limit=N)."
 )
-ONLY = click.option("--only", multiple=True, metavar="NODE",
+ONLY_OPTION = click.option("--only", multiple=True, metavar="NODE",
                     help="This node and what it needs (repeatable).")  # fmt: skip
-FORCE = click.option("--force", multiple=True, metavar="NODE",
+FORCE_OPTION = click.option("--force", multiple=True, metavar="NODE",
                      help="Run this node even if it is cached (repeatable).")  # fmt: skip
-KEEP_GOING = click.option("--keep-going", is_flag=True,
+KEEP_GOING_OPTION = click.option("--keep-going", is_flag=True,
                           help="After a failure, still run what does not depend on it.")  # fmt: skip
-ADDRESS = click.option("--address", default="http://127.0.0.1:8265", envvar="RAY_JOBS_ADDRESS",
+ADDRESS_OPTION = click.option("--address", default="http://127.0.0.1:8265", envvar="RAY_JOBS_ADDRESS",
                        show_default=True, help="Ray dashboard, where jobs are submitted.")  # fmt: skip
 
 
-def with_limit(sets: tuple[str, ...], limit: int | None) -> tuple[str, ...]:
+def add_limit(sets: tuple[str, ...], limit: int | None) -> tuple[str, ...]:
     return sets if limit is None else (*sets, f"data.*.limit={limit}")
 
 
@@ -57,7 +57,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def example(text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def add_help_example(text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Appends an example to a command's help."""
 
     def mark(function: Callable[P, R]) -> Callable[P, R]:

@@ -19,12 +19,12 @@ import click
 from models import MODELS
 from models.spec import load_spec
 from models.weights import WEIGHTS, find_weights
-from pipelines.cli.options import FILE, STORE
+from pipelines.cli.options import FILE_TYPE, STORE_OPTION
 from pipelines.errors import UserError
 from storage.content_cache import is_writable
 
 
-def checker(weights_id: str) -> Callable[[Path], None] | None:
+def find_file_check(weights_id: str) -> Callable[[Path], None] | None:
     """What looks at a file before it is imported under this id, by the model that the weights are for; None
     where they are no model's.
     """
@@ -32,11 +32,11 @@ def checker(weights_id: str) -> Callable[[Path], None] | None:
         for released in load_spec(model).released.values():
             if weights_id in released.files:
                 module = released.reader.partition(":")[0]
-                return partial(import_module(module).check, weights_id)
+                return partial(import_module(module).check_released, weights_id)
     return None
 
 
-def export(checkpoint: Path, folder: Path) -> list[Path]:
+def export_checkpoint(checkpoint: Path, folder: Path) -> list[Path]:
     """model.safetensors of a training phase -> files in the layout of the model's authors, in `folder`.
 
     Raises UserError for a file that is no whole checkpoint of ours, or of a model without released weights.
@@ -56,7 +56,7 @@ def export(checkpoint: Path, folder: Path) -> list[Path]:
     if not is_writable(folder):
         raise UserError(f"{folder}: no files can be made there; give a folder that can be written")
     module = next(iter(table.values())).reader.partition(":")[0]
-    return import_module(module).write(tensors, about, folder)
+    return import_module(module).write_released(tensors, about, folder)
 
 
 @click.group()
@@ -65,7 +65,7 @@ def weights() -> None:
 
 
 @weights.command("list")
-@STORE
+@STORE_OPTION
 def weights_list(store: str) -> None:
     """Every known file: whether it is here, its licence, and where to get it.
 
@@ -88,8 +88,8 @@ def weights_list(store: str) -> None:
 
 @weights.command("import")
 @click.argument("weights_id", metavar="ID")
-@click.argument("file", type=FILE)
-@STORE
+@click.argument("file", type=FILE_TYPE)
+@STORE_OPTION
 def weights_import(weights_id: str, file: Path, store: str) -> None:
     """Convert a publisher's file to safetensors (tensors only, in its own process) and pin its sha256. Where
     settings lie beside it (wav2vec 2.0), FILE may be the folder, or the hub's cache of the repository.
@@ -101,7 +101,9 @@ def weights_import(weights_id: str, file: Path, store: str) -> None:
     from storage import weight_files
     from storage.files import Store
 
-    facts = weight_files.import_weights(Store(store), find_weights(weights_id), file, checker(weights_id))
+    facts = weight_files.import_weights(
+        Store(store), find_weights(weights_id), file, find_file_check(weights_id)
+    )
     click.echo(f"{weights_id}: {facts['tensors']} tensors, sha256 {facts['sha256'][:16]}; {facts['licence']}")
     if facts["left"]:
         click.echo(f"not imported, for nothing here needs it: {', '.join(facts['left'])}")
@@ -110,8 +112,8 @@ def weights_import(weights_id: str, file: Path, store: str) -> None:
 
 
 @weights.command("export")
-@click.argument("checkpoint", type=FILE, metavar="MODEL.safetensors")
-@click.argument("folder", type=FILE, metavar="FOLDER")
+@click.argument("checkpoint", type=FILE_TYPE, metavar="MODEL.safetensors")
+@click.argument("folder", type=FILE_TYPE, metavar="FOLDER")
 def weights_export(checkpoint: Path, folder: Path) -> None:
     """Write a trained model as files that its authors' own code loads.
 
@@ -119,12 +121,12 @@ def weights_export(checkpoint: Path, folder: Path) -> None:
     Example:
       reenact weights export model.safetensors exported/
     """
-    for path in export(checkpoint, folder):
+    for path in export_checkpoint(checkpoint, folder):
         click.echo(str(path))
 
 
 @weights.command("verify")
-@STORE
+@STORE_OPTION
 def weights_verify(store: str) -> None:
     """Re-hash every weights file; exit 1 if one differs.
 

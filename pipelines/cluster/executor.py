@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.cluster import ray_address
 from pipelines.cluster.pack_tasks import build_in_tasks, needs_pool, wanted_workers
-from pipelines.cluster.pack_worker import ONE_THREAD, PackWorker
+from pipelines.cluster.pack_worker import ONE_THREAD_ENVIRONMENT, PackWorker
 from pipelines.cluster.start import (
-    LOOPBACK,
-    await_cores,
+    LOOPBACK_ADDRESS,
     hide_native_messages,
-    is_private,
-    keep_signals,
-    set_auth,
-    set_quiet,
+    is_private_cluster,
+    keep_signal_handlers,
+    quiet_ray,
+    set_auth_token,
+    wait_for_cores,
 )
 from pipelines.engine.node import Node
 from pipelines.engine.packs import PackJob, PackResult, StageCall
@@ -37,20 +37,20 @@ if TYPE_CHECKING:
 
     from pipelines.cluster.runtime import RuntimeConfig
 
-JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+JOB_CONFIG_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray where a submitted job runs."""
-NO_ENTRY = (
+JOIN_ERROR = (
     "cannot join Ray at {address}: {why}. Is it up, and is its token here (RAY_AUTH_TOKEN_PATH, "
     "RAY_AUTH_TOKEN or ~/.ray/auth_token)? One without tokens is joined with RAY_AUTH_MODE=disabled only"
 )
 
-NO_START = (
+START_ERROR = (
     "Ray cannot start on this machine: {why}. Its logs are in {logs}/session_latest/logs; see to memory, "
     "/dev/shm, open files (ulimit -n) and runtime.object_store_mb"
 )
 
 
-class Capacity:
+class ClusterCapacity:
     """Nodes run side by side where the cluster has room for their complete pools, on cores and on GPUs: two
     half pools would wait for each other's other half."""
 
@@ -91,35 +91,35 @@ class RayExecutor:
     def __init__(self, runtime: RuntimeConfig):
         self.runtime = runtime
         self._starting = threading.Lock()
-        self._capacity = Capacity(cluster_resources)
+        self._capacity = ClusterCapacity(cluster_resources)
 
-    def start(self) -> None:
+    def start_ray(self) -> None:
         """Idempotent, from any node's thread."""
         address = self.runtime.ray or os.environ.get("RAY_ADDRESS") or "local"
         if address not in ("local", "auto"):
-            ray_address.check(address)
-        set_auth(private=address == "local")
-        set_quiet()
+            ray_address.check_ray_address(address)
+        set_auth_token(private=address == "local")
+        quiet_ray()
         import ray
 
         with self._starting:
             if not ray.is_initialized():
-                with hide_native_messages(), keep_signals():
+                with hide_native_messages(), keep_signal_handlers():
                     self._join(address)
-                    await_cores()
+                    wait_for_cores()
 
     def _join(self, address: str) -> None:
         common: dict[str, Any] = {
             "log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True,
         }  # fmt: skip
-        if snapshot.inside() and JOB not in os.environ:
+        if snapshot.is_in_snapshot() and JOB_CONFIG_VARIABLE not in os.environ:
             common |= _worker_code(shipped=address != "local")
         if address == "local":  # a cluster somebody left running on this machine is not ours to use
-            start_private(self.runtime, common)
+            start_private_cluster(self.runtime, common)
         else:
             join_cluster(address, common)
 
-    def check(self, node: Node) -> None:
+    def check_resources(self, node: Node) -> None:
         """A request that no node of the cluster can meet would wait for ever."""
         import ray
 
@@ -132,7 +132,7 @@ class RayExecutor:
                     "change runtime settings or the cluster"
                 )
 
-    def most_workers(self, node: Node) -> int:
+    def max_workers(self, node: Node) -> int:
         """As many as the settings ask for, else one a core; at most as many as fit into the cluster."""
         import ray
 
@@ -147,10 +147,10 @@ class RayExecutor:
         )
         return max(1, min(fit, asked))
 
-    def build(self, call: StageCall, jobs: Sequence[PackJob], store: Store) -> Iterator[PackResult]:
-        self.start()
-        self.check(call.node)
-        size = min(self.most_workers(call.node), wanted_workers(call.node, len(jobs)))
+    def build_packs(self, call: StageCall, jobs: Sequence[PackJob], store: Store) -> Iterator[PackResult]:
+        self.start_ray()
+        self.check_resources(call.node)
+        size = min(self.max_workers(call.node), wanted_workers(call.node, len(jobs)))
         build = self._build_in_pool if needs_pool(call.node) else build_in_tasks
         with self._capacity.reserve(size, call.node.resources):
             yield from build(call, jobs, store, size)
@@ -171,7 +171,7 @@ class RayExecutor:
             compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=ahead),
             num_cpus=node.resources.get("cpu", 1),
             num_gpus=node.resources.get("gpu", 0),
-            runtime_env={"env_vars": ONE_THREAD},
+            runtime_env={"env_vars": ONE_THREAD_ENVIRONMENT},
             fn_constructor_args=(call, store),
         )
         failed: Exception | None = None
@@ -185,7 +185,7 @@ class RayExecutor:
         finally:
             # Also of a stream that is left early: its actors hold the cores that other nodes wait for.
             if (running := dataset._current_executor) is not None:
-                stop(running, failed)
+                stop_execution(running, failed)
         if failed is not None:
             raise failed
 
@@ -214,17 +214,17 @@ def join_cluster(address: str, options: Mapping[str, Any]) -> None:
 
     try:
         if address == "auto":  # the cluster that Ray finds may be gone as well
-            ray_address.check(canonicalize_bootstrap_address(address) or address)
+            ray_address.check_ray_address(canonicalize_bootstrap_address(address) or address)
         ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
-        raise UserError(NO_ENTRY.format(address=address, why=_one_line(error))) from error
+        raise UserError(JOIN_ERROR.format(address=address, why=_one_line(error))) from error
 
 
-def start_private(runtime: RuntimeConfig, options: Mapping[str, Any]) -> None:
+def start_private_cluster(runtime: RuntimeConfig, options: Mapping[str, Any]) -> None:
     """ray.init of a cluster on this machine alone; UserError where the machine does not allow one."""
     import ray
 
-    folder = ray_address.folder_of_sockets()
+    folder = ray_address.short_ray_folder()
     if folder is not None:
         sys.stdout.write(f"note: TMPDIR is too deep or closed for Ray's sockets; they are in {folder}\n")
     try:
@@ -233,15 +233,15 @@ def start_private(runtime: RuntimeConfig, options: Mapping[str, Any]) -> None:
             object_store_memory=runtime.object_store_mb * 2**20, **options,
         )  # fmt: skip
     except Exception as error:
-        if not of_machine(error):
+        if not is_machine_error(error):
             raise
-        why, logs = _one_line(error), folder or ray_address.usual_folder()
-        raise UserError(NO_START.format(why=why, logs=logs)) from error
-    if not is_private():
-        raise RuntimeError(f"the private Ray is not at {LOOPBACK} alone: ray was imported too early")
+        why, logs = _one_line(error), folder or ray_address.default_ray_folder()
+        raise UserError(START_ERROR.format(why=why, logs=logs)) from error
+    if not is_private_cluster():
+        raise RuntimeError(f"the private Ray is not at {LOOPBACK_ADDRESS} alone: ray was imported too early")
 
 
-def of_machine(error: Exception) -> bool:
+def is_machine_error(error: Exception) -> bool:
     """Whether Ray says with this error that it cannot start here: a class of its own, a fault of sockets,
     files or processes, a settings check of ray.init, or one of the bare ones that its node and service code
     raises. Any other is a fault of the code."""
@@ -269,7 +269,7 @@ def _worker_code(shipped: bool) -> dict[str, Any]:
     run the copy of the checkout that came with it.)
     """
     if shipped:
-        return {"runtime_env": {"working_dir": str(snapshot.ROOT)}}
+        return {"runtime_env": {"working_dir": str(snapshot.CODE_ROOT)}}
     from ray.job_config import JobConfig
 
     class FromPath(JobConfig):
@@ -286,7 +286,7 @@ def cluster_resources() -> Mapping[str, float]:
     return ray.cluster_resources()
 
 
-def stop(running: Executor, failed: Exception | None) -> None:
+def stop_execution(running: Executor, failed: Exception | None) -> None:
     """End a Ray Data execution at once. On a busy machine its own loop may still turn while it is taken down,
     and either trip over the other; that must not hide why the stream ended.
     """

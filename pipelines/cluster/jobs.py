@@ -17,29 +17,31 @@ from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from pipelines.errors import Transient, UserError, first_line
-from pipelines.runs.snapshot import checkout
-from pipelines.tracking.server import place
+from pipelines.errors import Transient, UserError, error_first_line
+from pipelines.runs.snapshot import checkout_folder
+from pipelines.tracking.server import find_tracking_place
 from storage.uris import reject_credentials
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-ROOT = checkout()
-LEFT_OUT = [
+CHECKOUT_FOLDER = checkout_folder()
+EXCLUDED_FILES = [
     ".git/", ".venv/", "venv/", ".reenact/", "**/__pycache__/", "*.egg-info/", ".ruff_cache/",
     ".pytest_cache/", ".hypothesis/", "mlruns/", "mlflow.db",
 ]  # fmt: skip
 # the token is not among them: each node has its own copy
-PASSED_ON = ("REENACT_STORE", "MLFLOW_TRACKING_URI", "RAY_AUTH_MODE")
+FORWARDED_VARIABLES = ("REENACT_STORE", "MLFLOW_TRACKING_URI", "RAY_AUTH_MODE")
 POLL_SECONDS = 1.0
-ASK_SECONDS = 10.0
-NOT_REACHED = "no Ray job server at {address} ({why}); is the cluster up, and is that its dashboard address?"
-OPEN = (
+REQUEST_TIMEOUT = 10.0
+UNREACHABLE_ERROR = (
+    "no Ray job server at {address} ({why}); is the cluster up, and is that its dashboard address?"
+)
+OPEN_SERVER_ERROR = (
     "the Ray job server at {address} asks for no token: whoever reaches it runs code there. Start its nodes "
     "with RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, or set RAY_AUTH_MODE=disabled here to use it as it is"
 )
-NO_TOKEN = (
+NO_TOKEN_ERROR = (
     "the Ray job server at {address} takes no call without its token; put it into a file that "
     "RAY_AUTH_TOKEN_PATH names (or ~/.ray/auth_token); on the head, `ray get-auth-token` prints it"
 )
@@ -49,79 +51,85 @@ class SubmitError(Transient):
     """The job server could not be reached or refused; one line, for the user."""
 
 
-def client(address: str) -> JobSubmissionClient:
+def open_job_client(address: str) -> JobSubmissionClient:
     """A job client that sends the cluster's token; without one only where RAY_AUTH_MODE=disabled says so."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    protected = asks_for_token(address)  # Ray's own client waits for minutes for one that is gone
+    protected = requires_token(address)  # Ray's own client waits for minutes for one that is gone
     if os.environ["RAY_AUTH_MODE"].lower() == "token" and not protected:
-        raise SubmitError(OPEN.format(address=address))
+        raise SubmitError(OPEN_SERVER_ERROR.format(address=address))
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     try:
         return JobSubmissionClient(address)
     except AuthenticationError:
-        raise SubmitError(NO_TOKEN.format(address=address)) from None
+        raise SubmitError(NO_TOKEN_ERROR.format(address=address)) from None
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise SubmitError(NOT_REACHED.format(address=address, why=str(error).splitlines()[0])) from None
+        raise SubmitError(UNREACHABLE_ERROR.format(address=address, why=str(error).splitlines()[0])) from None
 
 
-def asks_for_token(address: str) -> bool:
+def requires_token(address: str) -> bool:
     """The server's own answer, before it is sent anything. Servers older than tokens have none."""
     try:
-        with urlopen(f"{address.rstrip('/')}/api/authentication_mode", timeout=ASK_SECONDS) as response:
+        with urlopen(f"{address.rstrip('/')}/api/authentication_mode", timeout=REQUEST_TIMEOUT) as response:
             mode = json.load(response)
             return isinstance(mode, dict) and mode.get("authentication_mode") == "token"
     except HTTPError as error:
         error.close()
         return False
     except (OSError, ValueError, HTTPException) as error:
-        raise SubmitError(NOT_REACHED.format(address=address, why=first_line(error))) from None
+        raise SubmitError(UNREACHABLE_ERROR.format(address=address, why=error_first_line(error))) from None
 
 
-def submit(address: str, run_file: str, options: Sequence[str], env: Mapping[str, str]) -> str:
+def submit_job(address: str, run_file: str, options: Sequence[str], env: Mapping[str, str]) -> str:
     """Package and start; returns the job id. `options` are those of `reenact run`."""
     path = Path(run_file).resolve()
-    if not path.is_relative_to(ROOT):
-        raise UserError(f"{run_file} lies outside {ROOT}, and only that travels; move it to configs/")
+    if not path.is_relative_to(CHECKOUT_FOLDER):
+        raise UserError(
+            f"{run_file} lies outside {CHECKOUT_FOLDER}, and only that travels; move it to configs/"
+        )
     python = sys.executable if _same_host(address) else "python"
-    entry = [python, "-m", "pipelines.cli.main", "run", str(path.relative_to(ROOT)), *options]
+    entry = [python, "-m", "pipelines.cli.main", "run", str(path.relative_to(CHECKOUT_FOLDER)), *options]
     os.environ.setdefault("RAY_AUTH_MODE", "token")
-    variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | dict(env)
+    variables = {name: os.environ[name] for name in FORWARDED_VARIABLES if name in os.environ} | dict(env)
     for name in ("REENACT_STORE", "MLFLOW_TRACKING_URI"):  # a job's environment is shown by the dashboard
         reject_credentials(variables.get(name, ""), name)
     variables |= {"REENACT_GIT": git_state(), "PYTHONUNBUFFERED": "1"}
-    return client_submit(address, entry, variables)
+    return submit_with_client(address, entry, variables)
 
 
-def client_submit(address: str, entry: Sequence[str], variables: Mapping[str, str]) -> str:
+def submit_with_client(address: str, entry: Sequence[str], variables: Mapping[str, str]) -> str:
     import shlex
 
-    return client(address).submit_job(
+    return open_job_client(address).submit_job(
         entrypoint=shlex.join(entry),
-        runtime_env={"working_dir": str(ROOT), "excludes": LEFT_OUT, "env_vars": dict(variables)},
+        runtime_env={
+            "working_dir": str(CHECKOUT_FOLDER),
+            "excludes": EXCLUDED_FILES,
+            "env_vars": dict(variables),
+        },
         metadata={"project": "reenact", "git": variables.get("REENACT_GIT", "")},
     )
 
 
-def check_store(address: str, store: str, tracking: str) -> None:
+def check_shared_store(address: str, store: str, tracking: str) -> None:
     """Refuses a job whose nodes would publish where nobody finds it."""
     if "://" not in store and not _same_host(address):
         raise UserError(
             f"the store {store} is a folder of this machine, and {address} is another; set runtime.store to "
             "a URI such as s3://bucket/prefix, or file:///folder if all nodes mount it"
         )
-    place(store, tracking)
+    find_tracking_place(store, tracking)
 
 
 @contextmanager
-def one_line_failures() -> Iterator[None]:
+def raise_one_line_errors() -> Iterator[None]:
     """A failure that the job server reports becomes an error of one line."""
     try:
         yield
     except (RuntimeError, OSError) as error:
-        raise SubmitError(first_line(error)) from error
+        raise SubmitError(error_first_line(error)) from error
 
 
 def _same_host(address: str) -> bool:
@@ -130,9 +138,9 @@ def _same_host(address: str) -> bool:
     return host in ("127.0.0.1", "localhost")
 
 
-def follow(address: str, job_id: str) -> int:
+def follow_job(address: str, job_id: str) -> int:
     """Stream the log until the job ends; returns the job's own exit code (130 when it was stopped)."""
-    jobs = client(address)
+    jobs = open_job_client(address)
 
     async def stream() -> None:
         async for chunk in jobs.tail_job_logs(job_id):
@@ -140,10 +148,10 @@ def follow(address: str, job_id: str) -> int:
             sys.stdout.flush()
 
     asyncio.run(stream())
-    return exit_code(jobs, job_id)
+    return wait_for_exit_code(jobs, job_id)
 
 
-def exit_code(jobs: JobSubmissionClient, job_id: str) -> int:
+def wait_for_exit_code(jobs: JobSubmissionClient, job_id: str) -> int:
     """Wait for the end of a job -> its exit code, 130 when it was stopped."""
     from ray.job_submission import JobStatus
 
@@ -166,7 +174,9 @@ def git_state() -> str:
         return "unknown"
 
     def git(*args: str) -> str:
-        done = subprocess.run(["git", "-C", str(ROOT), *args], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(CHECKOUT_FOLDER), *args], capture_output=True, text=True, check=False
+        )
         return done.stdout.strip() if done.returncode == 0 else ""
 
     commit = git("rev-parse", "HEAD")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator, Sequence
 
-from pipelines.cluster.pack_worker import ONE_THREAD, PackWorker
+from pipelines.cluster.pack_worker import ONE_THREAD_ENVIRONMENT, PackWorker
 from pipelines.engine.node import Node
 from pipelines.engine.packs import PackJob, PackResult, StageCall
 from storage.files import Store
@@ -40,7 +40,7 @@ def build_in_tasks(call: StageCall, jobs: Sequence[PackJob], store: Store, size:
         num_cpus=node.resources.get("cpu", 1),
         num_gpus=node.resources.get("gpu", 0),
         max_retries=-1,  # a unit that takes its process down is counted, and rejected in the end
-        runtime_env={"env_vars": ONE_THREAD},
+        runtime_env={"env_vars": ONE_THREAD_ENVIRONMENT},
     )(_build)
     waiting = [jobs[at : at + count] for at in range(0, len(jobs), count)][::-1]
     running: list[ray.ObjectRef[list[bytes]]] = []
@@ -61,4 +61,4 @@ def build_in_tasks(call: StageCall, jobs: Sequence[PackJob], store: Store, size:
 
 def _build(call: StageCall, store: Store, jobs: Sequence[PackJob]) -> list[bytes]:
     worker = PackWorker(call, store)
-    return [pickle.dumps(worker.build(job)) for job in jobs]
+    return [pickle.dumps(worker.build_pack(job)) for job in jobs]

@@ -15,38 +15,40 @@ from pathlib import Path
 from pipelines.errors import UserError
 from storage.content_cache import is_writable
 
-SECONDS = 4.0
+REPLY_TIMEOUT = 4.0
 """For a connection, and for its reply: clusters are in the same network."""
-GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
 """How a client of gRPC begins, which Ray's control store and its client server speak: HTTP/2's preface and no
 settings. Both ends send a frame of settings first."""
 SETTINGS_FRAME = re.compile(rb"...\x04.\0{4}", re.DOTALL)
-SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
+MAX_SOCKET_PATH = 103 if sys.platform == "darwin" else 107
 """Longest path of a Unix socket."""
-HOW = (
+ADDRESS_HINT = (
     "set runtime.ray or RAY_ADDRESS to the HOST:PORT of a cluster that is up, or unset both for a private Ray"
 )
 
 
-def check(address: str) -> None:
+def check_ray_address(address: str) -> None:
     """UserError, which says what was tried, where no Ray answers at HOST:PORT or ray://HOST:PORT."""
     found = re.fullmatch(r"(?:ray://)?(?:\[([0-9a-fA-F:.%]+)\]|([^\[\]:/\s]+)):(\d{1,5})/?", address)
     if not found or not 0 < int(found[3]) < 2**16:
-        raise UserError(f"Ray's address {address!r}: expected HOST:PORT, such as head:6379; {HOW}")
+        raise UserError(f"Ray's address {address!r}: expected HOST:PORT, such as head:6379; {ADDRESS_HINT}")
     host, port = found[1] or found[2], int(found[3])
     try:
-        with socket.create_connection((host, port), SECONDS) as connection:
+        with socket.create_connection((host, port), REPLY_TIMEOUT) as connection:
             if os.environ.get("RAY_USE_TLS", "0") in ("0", ""):
                 _greet(connection)
     except TimeoutError:
-        raise UserError(f"no Ray at {address}: no answer within {SECONDS:g} s; {HOW}") from None
+        raise UserError(
+            f"no Ray at {address}: no answer within {REPLY_TIMEOUT:g} s; {ADDRESS_HINT}"
+        ) from None
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
-        raise UserError(f"no Ray at {address}: {why}; {HOW}") from None
+        raise UserError(f"no Ray at {address}: {why}; {ADDRESS_HINT}") from None
 
 
 def _greet(connection: socket.socket) -> None:
-    connection.sendall(GREETING)
+    connection.sendall(HTTP2_PREFACE)
     reply = b""
     while len(reply) < 9 and (more := connection.recv(9 - len(reply))):
         reply += more
@@ -54,26 +56,27 @@ def _greet(connection: socket.socket) -> None:
         raise OSError(f"what listens there is no Ray; it replies {reply!r}")
 
 
-def usual_folder() -> str:
+def default_ray_folder() -> str:
     """Where Ray keeps its files unless it is given a folder."""
     return f"{os.environ.get('RAY_TMPDIR') or os.environ.get('TMPDIR') or '/tmp'}/ray"
 
 
-def folder_of_sockets() -> str | None:
+def short_ray_folder() -> str | None:
     """None where Ray's own choice of a folder for its files will do, else one whose paths are short enough.
     UserError where there is none."""
-    if _fits(usual_folder()):
+    if _fits(default_ray_folder()):
         return None
     for folder in ("/tmp/ray", f"/tmp/ray-{os.getuid()}", f"/var/tmp/ray-{os.getuid()}"):
         if _fits(folder):
             return folder
     raise UserError(
-        f"Ray can keep its sockets neither in {usual_folder()} nor in /tmp: their paths have more than "
-        f"{SOCKET_BYTES} bytes, or nothing can be written there; set RAY_TMPDIR to a short path that can be"
+        f"Ray can keep its sockets neither in {default_ray_folder()} nor in /tmp: their paths have more than "
+        f"{MAX_SOCKET_PATH} bytes, or nothing can be written there; set RAY_TMPDIR to a short path that can "
+        "be"
     )
 
 
 def _fits(folder: str) -> bool:
     """Whether Ray can make its sockets below this folder."""
     longest = f"{folder}/session_2026-11-29_20-15-00_000000_{os.getpid()}/sockets/plasma_store"
-    return len(os.fsencode(longest)) <= SOCKET_BYTES and is_writable(Path(folder))
+    return len(os.fsencode(longest)) <= MAX_SOCKET_PATH and is_writable(Path(folder))

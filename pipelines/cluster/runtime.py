@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
-from pipelines.preprocess.fetch.settings import TransportConfig
+from pipelines.preprocess.fetch.transport_config import TransportConfig
 from storage.uris import ExpandedPath, reject_credentials
 
 

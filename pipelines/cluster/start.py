@@ -13,21 +13,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-PATIENCE = 30.0
+CORES_TIMEOUT = 30.0
 """Seconds that a cluster may take to report its cores."""
-LOOPBACK = "127.0.0.1"
+LOOPBACK_ADDRESS = "127.0.0.1"
 
 
-def await_cores() -> None:
+def wait_for_cores() -> None:
     """A cluster that has just started reports its resources a moment later, on a busy machine seconds."""
     import ray
 
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + CORES_TIMEOUT
     while not ray.cluster_resources().get("CPU") and time.monotonic() < until:
         time.sleep(0.1)
 
 
-def set_auth(private: bool) -> None:
+def set_auth_token(private: bool) -> None:
     """Set before ray is imported: who reaches a port of Ray runs code as its user, so calls carry a token.
 
     A cluster's token is the user's (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token); to go without
@@ -48,14 +48,14 @@ def set_auth(private: bool) -> None:
         os.environ[name] = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
 
 
-def is_private() -> bool:
+def is_private_cluster() -> bool:
     """Whether the Ray in use is of this machine alone, and reached from nowhere else."""
     import ray
 
-    return ray.util.get_node_ip_address() == LOOPBACK
+    return ray.util.get_node_ip_address() == LOOPBACK_ADDRESS
 
 
-def set_quiet() -> None:
+def quiet_ray() -> None:
     """Set before ray is imported: no usage reports, no bars of its own."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # or a thread that outlives shutdown starts another cluster
@@ -73,7 +73,7 @@ def set_quiet() -> None:
 
 
 @contextmanager
-def keep_signals() -> Iterator[None]:
+def keep_signal_handlers() -> Iterator[None]:
     """Ray would handle SIGTERM with a native stack trace and an exit of its own: put our handlers back."""
     if threading.current_thread() is not threading.main_thread():
         yield

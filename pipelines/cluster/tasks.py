@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipelines.errors import Transient, first_line, make_portable
+from pipelines.errors import Transient, error_first_line, make_picklable
 
 
 def run_in_worker(
@@ -25,7 +25,7 @@ def run_in_worker(
     try:
         value, error = ray.get(task.remote(function, args, kwargs))
     except (ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError) as lost:
-        raise Transient(f"its worker was lost, run again: {first_line(lost)}", soon=False) from lost
+        raise Transient(f"its worker was lost, run again: {error_first_line(lost)}", soon=False) from lost
     if error is not None:
         raise error
     return value
@@ -38,4 +38,4 @@ def _call(
     try:
         return function(*args, **kwargs), None
     except Exception as error:  # noqa: BLE001 - raised in the driver
-        return None, make_portable(error)
+        return None, make_picklable(error)

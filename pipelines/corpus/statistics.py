@@ -18,31 +18,35 @@ import numpy as np
 
 if TYPE_CHECKING:
     from pipelines.dataset.recording_table import Recording
-    from pipelines.media.schema import Probe
-    from pipelines.preprocess.sources.common.rows import Reject
+    from pipelines.media.probe_schema import Probe
+    from pipelines.preprocess.sources.common.rows import RejectRow
     from storage.families import Artifact, Family, ManifestRow
     from storage.shards import Sample
 
 FPS = 25
-SAMPLED = 400
+MAX_SAMPLED_CLIPS = 400
 """Clips whose landmarks, poses and expressions are read for the distributions."""
-PROBED = 20_000
+MAX_PROBES = 20_000
 """Recordings whose probes are read."""
-THUMBNAILS = 24
-IDENTITIES = 12
+THUMBNAIL_COUNT = 24
+MAX_IDENTITIES = 12
 """Identities listed by name."""
-EXAMPLES = 3
+MAX_REJECT_EXAMPLES = 3
 """Rejected units shown for a code."""
 STAGES = ("download", "clips", "keypoints", "fit3dmm", "speech")
-EVERY = 5
+FRAME_STEP = 5
 """Frames between those that count for faces, poses and expressions."""
 PERCENTILES = (5, 25, 50, 75, 95)
-EYES, MOUTH, EYE_CORNERS = ((37, 41), (38, 40), (43, 47), (44, 46)), (62, 66), (36, 45)
+EYELID_LANDMARKS, INNER_LIP_LANDMARKS, EYE_CORNER_LANDMARKS = (
+    ((37, 41), (38, 40), (43, 47), (44, 46)),
+    (62, 66),
+    (36, 45),
+)
 """Landmarks: upper and lower lids, inner lips, outer corners."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
+class StageCounts:
     """A keyed node's manifest, counted."""
 
     name: str
@@ -54,7 +58,7 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Split:
+class SplitCounts:
     name: str
     identities: int
     recordings: int
@@ -63,7 +67,7 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Identity:
+class IdentityCounts:
     name: str
     splits: list[str]
     recordings: int
@@ -81,7 +85,7 @@ class RejectCount:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Duplicate:
+class DuplicateFiles:
     """Recordings whose files are the same bytes."""
 
     digest: str
@@ -90,19 +94,19 @@ class Duplicate:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Corpus:
+class CorpusStatistics:
     """Everything the page says, without its pictures; corpus.json."""
 
     listed: int
     """Rows of the source, those rejected there included."""
     recordings: int
-    stages: list[Stage]
-    splits: list[Split]
-    identities: list[Identity]
+    stages: list[StageCounts]
+    splits: list[SplitCounts]
+    identities: list[IdentityCounts]
     """Those with the most video."""
     shared: list[str]
     """Identities in more than one split; must be empty."""
-    duplicates: list[Duplicate]
+    duplicates: list[DuplicateFiles]
     rejects: list[RejectCount]
     sampled: int
     probed: int
@@ -120,11 +124,11 @@ class Corpus:
     unfitted: list[str] = field(default_factory=list)
     """Clips that fit3dmm left out (`no_fit`) of recordings in which it kept others."""
     values: dict[str, list[float]] = field(default_factory=dict)
-    """Distributions by name; see `measure`."""
+    """Distributions by name; see `measure_clips`."""
     expression: list[list[float]] = field(default_factory=list)
     """PERCENTILES of each expression coefficient, sigmas."""
 
-    def stage(self, name: str) -> Stage:
+    def stage_counts(self, name: str) -> StageCounts:
         return next(stage for stage in self.stages if stage.name == name)
 
 
@@ -134,9 +138,9 @@ def sample_keys(keys: Sequence[str], most: int) -> list[str]:
     return sorted(first)
 
 
-def corpus_metrics(facts: Corpus) -> dict[str, float]:
+def corpus_metrics(facts: CorpusStatistics) -> dict[str, float]:
     """For MLflow: corpus/NAME."""
-    clips = facts.stage("clips")
+    clips = facts.stage_counts("clips")
     found: dict[str, float] = {
         "recordings": facts.recordings,
         "listed": facts.listed,
@@ -159,19 +163,19 @@ def corpus_metrics(facts: Corpus) -> dict[str, float]:
 
 
 # --- counts -------------------------------------------------------------------------------------------------
-def count_corpus(
+def compute_statistics(
     rows: Sequence[Recording],
-    rejects: Sequence[Reject],
+    rejects: Sequence[RejectRow],
     artifacts: Mapping[str, Artifact],
     clips: Family,
     probed: Mapping[str, Probe],
-) -> Corpus:
+) -> CorpusStatistics:
     """Recordings, their rejects, the keyed artifacts by node, the clips' family and the probes of recordings
     -> counts."""
     manifests = {name: artifact.manifest() for name, artifact in artifacts.items()}
     frames = {row.unit: row.frames for row in manifests["clips"] if row.status == "ok"}
     stages = [
-        Stage(
+        StageCounts(
             name=name,
             ok=sum(row.status == "ok" for row in manifest),
             rejected=sum(row.status == "rejected" for row in manifest),
@@ -181,16 +185,16 @@ def count_corpus(
         for name, manifest in manifests.items()
     ]
     people = _identities(rows, clips)
-    return Corpus(
+    return CorpusStatistics(
         listed=len(rows) + len(rejects),
         recordings=len(rows),
         stages=stages,
         splits=_splits(rows, people),
-        identities=sorted(people, key=lambda one: (-one.hours, one.name))[:IDENTITIES],
+        identities=sorted(people, key=lambda one: (-one.hours, one.name))[:MAX_IDENTITIES],
         shared=[one.name for one in people if len(one.splits) > 1],
-        duplicates=duplicates(rows, probed),
+        duplicates=find_duplicates(rows, probed),
         rejects=_rejects(rejects, manifests),
-        sampled=min(len(clips.keys), SAMPLED),
+        sampled=min(len(clips.keys), MAX_SAMPLED_CLIPS),
         probed=len(probed),
         resolutions=_tally(f"{probe['width']} x {probe['height']}" for probe in probed.values()),
         transports=_tally(probe.get("transport", "") for probe in probed.values()),
@@ -213,7 +217,7 @@ def _hours(manifest: Sequence[ManifestRow], frames: Mapping[str, int]) -> float:
     return sum(frames.get(row.unit, 0) for row in manifest if row.status == "ok") / FPS / 3600
 
 
-def _identities(rows: Sequence[Recording], clips: Family) -> list[Identity]:
+def _identities(rows: Sequence[Recording], clips: Family) -> list[IdentityCounts]:
     """By name. A second face of a recording counts for the identity that the source gave the recording."""
     frames: Counter[str] = Counter()
     made: Counter[str] = Counter()
@@ -225,7 +229,7 @@ def _identities(rows: Sequence[Recording], clips: Family) -> list[Identity]:
     for row in rows:
         rows_of.setdefault(row["identity"], []).append(row)
     return [
-        Identity(
+        IdentityCounts(
             name=name,
             splits=sorted({row["split"] for row in mine}),
             recordings=len(mine),
@@ -236,12 +240,12 @@ def _identities(rows: Sequence[Recording], clips: Family) -> list[Identity]:
     ]
 
 
-def _splits(rows: Sequence[Recording], people: Sequence[Identity]) -> list[Split]:
+def _splits(rows: Sequence[Recording], people: Sequence[IdentityCounts]) -> list[SplitCounts]:
     found = []
     for name in sorted({row["split"] for row in rows}, reverse=True):  # train before test
         mine = [one for one in people if name in one.splits]
         found.append(
-            Split(
+            SplitCounts(
                 name=name,
                 identities=len(mine),
                 recordings=sum(row["split"] == name for row in rows),
@@ -252,7 +256,7 @@ def _splits(rows: Sequence[Recording], people: Sequence[Identity]) -> list[Split
     return found
 
 
-def duplicates(rows: Sequence[Recording], probed: Mapping[str, Probe]) -> list[Duplicate]:
+def find_duplicates(rows: Sequence[Recording], probed: Mapping[str, Probe]) -> list[DuplicateFiles]:
     """Recordings with the same bytes under several names: by what was downloaded, else by the listed file."""
     same: dict[str, list[Recording]] = {}
     for row in rows:
@@ -260,7 +264,7 @@ def duplicates(rows: Sequence[Recording], probed: Mapping[str, Probe]) -> list[D
         if content := known.get("sha256", ""):
             same.setdefault(content, []).append(row)
     return [
-        Duplicate(
+        DuplicateFiles(
             digest=digest,
             recordings=sorted(row["id"] for row in group),
             splits=sorted({row["split"] for row in group}),
@@ -270,7 +274,9 @@ def duplicates(rows: Sequence[Recording], probed: Mapping[str, Probe]) -> list[D
     ]
 
 
-def _rejects(rejects: Sequence[Reject], manifests: Mapping[str, Sequence[ManifestRow]]) -> list[RejectCount]:
+def _rejects(
+    rejects: Sequence[RejectRow], manifests: Mapping[str, Sequence[ManifestRow]]
+) -> list[RejectCount]:
     """Counted by node and code, in the order of the road, the commonest first."""
     reasons_of = [("recordings", row["code"], f"{row['id']}: {row['sentence']}") for row in rejects]
     reasons_of += [
@@ -282,7 +288,7 @@ def _rejects(rejects: Sequence[Reject], manifests: Mapping[str, Sequence[Manifes
     counts = Counter((node, code) for node, code, _ in reasons_of)
     examples: dict[tuple[str, str], list[str]] = {}
     for node, code, text in reasons_of:
-        if len(reasons := examples.setdefault((node, code), [])) < EXAMPLES:
+        if len(reasons := examples.setdefault((node, code), [])) < MAX_REJECT_EXAMPLES:
             reasons.append(text)
     order = ["recordings", *STAGES]
     return [
@@ -292,7 +298,7 @@ def _rejects(rejects: Sequence[Reject], manifests: Mapping[str, Sequence[Manifes
 
 
 # --- distributions ------------------------------------------------------------------------------------------
-def measure(
+def measure_clips(
     families: Mapping[str, Family], keys: Sequence[str], progress: Callable[[int, int, str], None]
 ) -> tuple[dict[str, list[float]], list[list[float]]]:
     """Distributions over sampled clips: one value a clip, or one a frame (every 5th) for faces, poses and
@@ -306,10 +312,10 @@ def measure(
         if "fit3dmm" in families and key in families["fit3dmm"]:
             fit = families["fit3dmm"].read(key, ["angles", "fit_error", "exp_coeffs"])
             seen = np.isfinite(fit["fit_error"])
-            angles = fit["angles"][seen][::EVERY]
+            angles = fit["angles"][seen][::FRAME_STEP]
             found |= dict(zip(("pitch", "yaw", "roll"), angles.T.tolist(), strict=True))
-            found["fit_error"] = fit["fit_error"][seen][::EVERY].tolist()
-            expressions.append(fit["exp_coeffs"][seen][::EVERY])
+            found["fit_error"] = fit["fit_error"][seen][::FRAME_STEP].tolist()
+            expressions.append(fit["exp_coeffs"][seen][::FRAME_STEP])
         for name, some in found.items():
             values.setdefault(name, []).extend(some)
         progress(i + 1, len(keys), "clips")
@@ -321,7 +327,7 @@ def _of_clip(clip: Sample) -> dict[str, list[float]]:
     """Length, crop, and the gates' scores where the clip records them."""
     found = {
         "seconds": [len(clip["crop"]) / FPS],
-        "crop": np.diff(clip["crop"][::EVERY, [0, 2]]).ravel().tolist(),
+        "crop": np.diff(clip["crop"][::FRAME_STEP, [0, 2]]).ravel().tolist(),
     }
     for name in ("sharpness", "audible"):
         if clip["clip"].get(name) is not None:
@@ -333,8 +339,8 @@ def _of_landmarks(landmarks: np.ndarray) -> dict[str, list[float]]:
     """landmarks (T,68,2) -> share of frames with a face, its size, and how far eyes and mouth are open, in
     distances of the outer eye corners."""
     seen = np.isfinite(landmarks).all(axis=(1, 2))
-    points = landmarks[seen][::EVERY]
-    unit = np.linalg.norm(points[:, EYE_CORNERS[1]] - points[:, EYE_CORNERS[0]], axis=1)
+    points = landmarks[seen][::FRAME_STEP]
+    unit = np.linalg.norm(points[:, EYE_CORNER_LANDMARKS[1]] - points[:, EYE_CORNER_LANDMARKS[0]], axis=1)
 
     def apart(pair: tuple[int, int]) -> np.ndarray:
         return np.linalg.norm(points[:, pair[1]] - points[:, pair[0]], axis=1) / np.maximum(unit, 1e-6)
@@ -343,15 +349,15 @@ def _of_landmarks(landmarks: np.ndarray) -> dict[str, list[float]]:
     return {
         "found": [100 * float(seen.mean())],
         "face": np.sqrt(extent.prod(axis=1)).tolist(),
-        "mouth": apart(MOUTH).tolist(),
-        "eyes": np.mean([apart(pair) for pair in EYES], axis=0).tolist(),
+        "mouth": apart(INNER_LIP_LANDMARKS).tolist(),
+        "eyes": np.mean([apart(pair) for pair in EYELID_LANDMARKS], axis=0).tolist(),
     }
 
 
-def probes(download: Artifact) -> dict[str, Probe]:
+def read_probes(download: Artifact) -> dict[str, Probe]:
     """Probes of downloaded recordings by id, at most PROBED at random: each lies in a pack of its own, and so
     costs two small reads."""
-    units = sample_keys([row.unit for row in download.manifest() if row.status == "ok"], PROBED)
+    units = sample_keys([row.unit for row in download.manifest() if row.status == "ok"], MAX_PROBES)
     family = download.family(units)
     with ThreadPoolExecutor(16) as pool:
         found = pool.map(lambda key: family.read(key, ["probe"])["probe"], family.keys)
@@ -374,7 +380,7 @@ def clips_without_fit(clips: Family, fits: Family) -> list[str]:
     return [key for key in clips.keys if key not in fits and clips.recording_of(key) in some]
 
 
-def summary(facts: Corpus) -> dict[str, Any]:
+def summarize_statistics(facts: CorpusStatistics) -> dict[str, Any]:
     """The facts with each distribution as percentiles."""
     found = asdict(facts)
     found["values"] = {

@@ -14,12 +14,12 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol, TypedDict
 
-from pipelines.dataset.recording_table import Person, arrow_table, read_people
+from pipelines.dataset.recording_table import Person, arrow_table, read_recording_people
 from pipelines.errors import UserError
-from pipelines.preprocess.recordings import bucket_count, bucket_of
+from pipelines.preprocess.recordings import bucket_count, recording_bucket
 
 if TYPE_CHECKING:
-    from pipelines.engine.node import Context
+    from pipelines.engine.node import NodeContext
 
 STAGE = "clip_pairs"
 COLUMNS = (
@@ -61,24 +61,24 @@ def sample_cross_pairs(keys: Iterable[str], seed: int, most: int | None) -> list
     driving; at most `most` of them, which do not depend on the order of the keys."""
     ring = sorted(keys, key=lambda key: place_on_ring(seed, key))
     pairs = zip(ring, [*ring[1:], *ring[:1]], strict=True)
-    return [(a, b) for a, b in pairs if identity_of(a) != identity_of(b)][:most]
+    return [(a, b) for a, b in pairs if clip_identity(a) != clip_identity(b)][:most]
 
 
 def place_on_ring(seed: int, clip: str) -> bytes:
     return hashlib.sha256(f"pair {seed} {clip}".encode()).digest()
 
 
-def identity_of(key: str) -> str:
+def clip_identity(key: str) -> str:
     return key.split("#", 1)[0]
 
 
-def cross_id(source: str, driving: str) -> str:
+def cross_pair_id(source: str, driving: str) -> str:
     """Short, since it becomes the name of a shard's member, where two clip keys are too long."""
     return f"pair-{hashlib.sha256(f'{source} {driving}'.encode()).hexdigest()[:16]}"
 
 
 # --- the table ----------------------------------------------------------------------------------------------
-def list_clip_pairs(ctx: Context) -> None:
+def list_clip_pairs(ctx: NodeContext) -> None:
     """The whole node. Inputs: `recordings`, `clips`, and every other family that both clips must be in."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -88,7 +88,9 @@ def list_clip_pairs(ctx: Context) -> None:
     clips = families["clips"]
     keys = [key for key in clips.keys if all(key in family for family in families.values())]
     recordings = {key: clips.recording_of(key) for key in keys}
-    rows = clip_pairs(recordings, read_people(ctx.inputs["recordings"]), settings.seed, settings.rounds)
+    rows = clip_pairs(
+        recordings, read_recording_people(ctx.inputs["recordings"]), settings.seed, settings.rounds
+    )
     if not rows:
         raise UserError(
             f"{ctx.node}: no pair among {len(keys)} clips that {', '.join(families)} have: a pair takes "
@@ -98,7 +100,9 @@ def list_clip_pairs(ctx: Context) -> None:
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
     pq.write_table(arrow_table(rows, schema), ctx.out / f"{STAGE}.parquet", compression="zstd")
     counts = {split: sum(row["split"] == split for row in rows) for split in ("train", "test")}
-    ctx.progress(len(rows), len(rows), f"{counts['train']:,} pairs to train on, {counts['test']:,} held out")
+    ctx.report_progress(
+        len(rows), len(rows), f"{counts['train']:,} pairs to train on, {counts['test']:,} held out"
+    )
 
 
 def clip_pairs(
@@ -111,11 +115,11 @@ def clip_pairs(
         keys = [key for key, recording in recordings.items() if people[recording].split == split]
         for turn in range(rounds):
             pairs = sample_cross_pairs(keys, seed + turn, None)
-            found |= {cross_id(source, driving): (source, driving) for source, driving in pairs}
+            found |= {cross_pair_id(source, driving): (source, driving) for source, driving in pairs}
     buckets = bucket_count(len(found), PAIRS_IN_A_PACK)
     return [
         ClipPair(
-            id=id, bucket=bucket_of(id, buckets),
+            id=id, bucket=recording_bucket(id, buckets),
             split=people[recordings[source]].split, identity=people[recordings[source]].identity,
             source_recording=recordings[source], source_clip=source,
             driving_recording=recordings[driving], driving_clip=driving,

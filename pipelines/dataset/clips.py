@@ -14,7 +14,7 @@ from pipelines.dataset.unit_rows import TableRows, read_rows
 if TYPE_CHECKING:
     from storage.families import Artifact
 
-FIELDS_KEPT = 2048
+MAX_CACHED_FIELDS = 2048
 """Whole small fields (landmarks: 54 KB for 100 frames) kept decoded."""
 
 
@@ -54,7 +54,7 @@ class Clips:
         value = self.fields[name].read(key, [name])[name]
         with self._lock:
             self._kept[key, name] = value
-            while len(self._kept) > FIELDS_KEPT:
+            while len(self._kept) > MAX_CACHED_FIELDS:
                 self._kept.popitem(last=False)
         return value
 

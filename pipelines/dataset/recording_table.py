@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from pipelines.preprocess.sources.common.rows import BaseRecording, Reject
+from pipelines.preprocess.sources.common.rows import BaseRecording, RejectRow
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pipelines.engine.node import Inputs
     from storage.families import Artifact
 
-RECORDINGS, REJECTS, NOTES = "recordings.parquet", "rejects.parquet", "notes.parquet"
-ROWS_AT_ONCE = 20_000
+RECORDINGS_FILE, REJECTS_FILE, NOTES_FILE = "recordings.parquet", "rejects.parquet", "notes.parquet"
+ROWS_PER_BATCH = 20_000
 
 
 class Recording(BaseRecording):
@@ -44,7 +44,7 @@ class Person(NamedTuple):
 
 
 # --- reading ------------------------------------------------------------------------------------------------
-def recording_of(inputs: Inputs) -> Recording:
+def recording_from_inputs(inputs: Inputs) -> Recording:
     """The row that a keyed stage with the units of `recordings` is given: of its fields, those that the node
     reads."""
     return cast("Recording", inputs["recordings"][0])
@@ -52,15 +52,15 @@ def recording_of(inputs: Inputs) -> Recording:
 
 def read_recordings(artifact: Artifact) -> list[Recording]:
     """Every row, by id."""
-    return cast("list[Recording]", _read(artifact, RECORDINGS))
+    return cast("list[Recording]", _read(artifact, RECORDINGS_FILE))
 
 
-def read_rejects(artifact: Artifact) -> list[Reject]:
+def read_rejects(artifact: Artifact) -> list[RejectRow]:
     """The rows of the source that are left out."""
-    return cast("list[Reject]", _read(artifact, REJECTS))
+    return cast("list[RejectRow]", _read(artifact, REJECTS_FILE))
 
 
-def read_people(artifact: Artifact, table: str = RECORDINGS) -> dict[str, Person]:
+def read_recording_people(artifact: Artifact, table: str = RECORDINGS_FILE) -> dict[str, Person]:
     """Recording id -> its person; or that of the units of another table, by the name of its file. Reads three
     columns: the tracks of a large corpus are most of its table."""
     rows = _read(artifact, table, ["id", "identity", "split"])
@@ -75,14 +75,14 @@ def _read(artifact: Artifact, name: str, columns: Sequence[str] | None = None) -
 
 # --- writing ------------------------------------------------------------------------------------------------
 def write_tables(
-    folder: Path, rows: Sequence[Recording], rejects: Sequence[Reject], notes: Sequence[Reject]
+    folder: Path, rows: Sequence[Recording], rejects: Sequence[RejectRow], notes: Sequence[RejectRow]
 ) -> None:
     """The artifact's files."""
     import pyarrow.parquet as pq
 
     recordings, rejected = _schemas()
     for name, some, schema in (
-        (RECORDINGS, rows, recordings), (REJECTS, rejects, rejected), (NOTES, notes, rejected),
+        (RECORDINGS_FILE, rows, recordings), (REJECTS_FILE, rejects, rejected), (NOTES_FILE, notes, rejected),
     ):  # fmt: skip
         pq.write_table(arrow_table(some, schema), folder / name, compression="zstd")
 
@@ -91,8 +91,8 @@ def arrow_table(rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa.T
     """Rows -> Arrow by way of JSON: pyarrow's own converters import pandas, half a second of every plan."""
     import pyarrow as pa
 
-    starts = range(0, max(1, len(rows)), ROWS_AT_ONCE)
-    return pa.concat_tables([_part(rows[at : at + ROWS_AT_ONCE], schema) for at in starts]).combine_chunks()
+    starts = range(0, max(1, len(rows)), ROWS_PER_BATCH)
+    return pa.concat_tables([_part(rows[at : at + ROWS_PER_BATCH], schema) for at in starts]).combine_chunks()
 
 
 def _part(rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa.Table:

@@ -20,11 +20,11 @@ from models.task import Sample, Task
 from pipelines.dataset.clips import ClipFamily, Clips, StoredClip
 from pipelines.errors import UserError
 
-ORDER, SAMPLE = 0, 1  # what a random stream is for
-ATTEMPTS = 100
+ORDER_STREAM, SAMPLE_STREAM = 0, 1  # what a random stream is for
+MAX_ATTEMPTS = 100
 
 
-class Corpus(Clips):
+class SplitClips(Clips):
     """Clips of one split, or other rows. `identities`: the keys of each identity, both sorted; a row without
     an identity is one of its own."""
 
@@ -35,7 +35,7 @@ class Corpus(Clips):
         self.identities = identities
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Corpus, (self.clips, self.fields, self.identities))
+        return (SplitClips, (self.clips, self.fields, self.identities))
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
@@ -45,13 +45,13 @@ class Corpus(Clips):
 
 @lru_cache(maxsize=8)
 def _order(seed: int, count: int, turn: int) -> np.ndarray:
-    return np.random.default_rng([seed, ORDER, turn]).permutation(count)
+    return np.random.default_rng([seed, ORDER_STREAM, turn]).permutation(count)
 
 
-class TurnTable:
+class SampleTable:
     """models.task.Table for one sample: it knows whose turn it is, and remembers what was read."""
 
-    def __init__(self, corpus: Corpus, seed: int, index: int, attempt: int) -> None:
+    def __init__(self, corpus: SplitClips, seed: int, index: int, attempt: int) -> None:
         self.corpus, self.seed, self.index, self.attempt = corpus, seed, index, attempt
         self.read: list[str] = []
 
@@ -59,7 +59,7 @@ class TurnTable:
     def keys(self) -> Sequence[str]:
         return self.corpus.keys
 
-    def pick(self, rng: np.random.Generator) -> StoredClip:
+    def pick_clip(self, rng: np.random.Generator) -> StoredClip:
         count = len(self.corpus.identities)
         turn, place = divmod(self.index, count)
         identity = _order(self.seed, count, turn)[(place + self.attempt) % count]
@@ -72,13 +72,13 @@ class TurnTable:
 
 
 def make_sample(
-    task: Task, tables: Mapping[str, Corpus], seed: int, index: int, training: bool
+    task: Task, tables: Mapping[str, SplitClips], seed: int, index: int, training: bool
 ) -> tuple[str, Sample]:
     """Sample number `index` -> the keys that it was read from, and its arrays."""
     failed: list[str] = []
-    for attempt in range(ATTEMPTS):
-        rng = np.random.default_rng([seed, SAMPLE, index, attempt])
-        turns = {name: TurnTable(corpus, seed, index, attempt) for name, corpus in tables.items()}
+    for attempt in range(MAX_ATTEMPTS):
+        rng = np.random.default_rng([seed, SAMPLE_STREAM, index, attempt])
+        turns = {name: SampleTable(corpus, seed, index, attempt) for name, corpus in tables.items()}
         sample = task.sample(rng, turns, training)
         keys = [key for table in turns.values() for key in table.read]
         name = "+".join(keys) or f"sample {index}"
@@ -86,12 +86,12 @@ def make_sample(
             return name, sample
         failed.append(name)
     raise UserError(
-        f"no usable frames after {ATTEMPTS} attempts, the last in {failed[-3:]}; see their rejects"
+        f"no usable frames after {MAX_ATTEMPTS} attempts, the last in {failed[-3:]}; see their rejects"
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class SampleChunk:
     """The samples of one forward pass."""
 
     keys: tuple[str, ...]
@@ -99,10 +99,10 @@ class Chunk:
     """First dimension: samples."""
 
 
-def stack(samples: Sequence[tuple[str, Sample]]) -> Chunk:
+def stack_samples(samples: Sequence[tuple[str, Sample]]) -> SampleChunk:
     first = samples[0][1]
     arrays = {name: np.stack([sample[name] for _, sample in samples]) for name in first}
-    return Chunk(tuple(key for key, _ in samples), arrays)
+    return SampleChunk(tuple(key for key, _ in samples), arrays)
 
 
 def chunk_indices(step: int, batch: int, chunk: int, rank: int, world: int) -> list[range]:
@@ -117,12 +117,12 @@ def chunk_indices(step: int, batch: int, chunk: int, rank: int, world: int) -> l
     return [range(start, start + chunk) for start in starts[rank::world]]
 
 
-def prefetch(
-    make: Callable[[int], Chunk], indices: Iterator[int], threads: int, ahead: int
-) -> Generator[Chunk]:
+def prefetch_chunks(
+    make: Callable[[int], SampleChunk], indices: Iterator[int], threads: int, ahead: int
+) -> Generator[SampleChunk]:
     """make(i) for each i in order, computed by `threads` threads up to `ahead` items early."""
     with ThreadPoolExecutor(threads, thread_name_prefix="reader") as pool:
-        queue: list[Future[Chunk]] = []
+        queue: list[Future[SampleChunk]] = []
         try:
             for i in indices:
                 queue.append(pool.submit(make, i))
@@ -136,7 +136,7 @@ def prefetch(
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class WorkerShare:
     """Which samples one worker serves: those of its chunks."""
 
     batch: int
@@ -145,33 +145,33 @@ class Share:
     world: int = 1
 
     @property
-    def count(self) -> int:
+    def chunk_count(self) -> int:
         """Chunks of this worker in a step."""
         return self.batch // self.chunk // self.world
 
-    def number(self, i: int) -> int:
+    def chunk_number(self, i: int) -> int:
         """Of its i-th chunk of a step, among those of all workers."""
         return self.rank + i * self.world
 
 
-def training_chunks(
+def iterate_chunks(
     task: Task,
-    tables: Mapping[str, Corpus],
+    tables: Mapping[str, SplitClips],
     seed: int,
     steps: range,
-    share: Share,
+    share: WorkerShare,
     readers: int,
     ahead: int,
-) -> Generator[Chunk]:
+) -> Generator[SampleChunk]:
     """Every chunk of this worker for these steps, in order: `share.count` of them a step.
 
     readers: threads. ahead: chunks that are made ahead of the one asked for.
     """
     offsets = [group.start for group in chunk_indices(1, share.batch, share.chunk, share.rank, share.world)]
 
-    def make(start: int) -> Chunk:
+    def make(start: int) -> SampleChunk:
         numbers = range(start, start + share.chunk)
-        return stack([make_sample(task, tables, seed, i, training=True) for i in numbers])
+        return stack_samples([make_sample(task, tables, seed, i, training=True) for i in numbers])
 
     starts = ((step - 1) * share.batch + offset for step in steps for offset in offsets)
-    return prefetch(make, starts, readers, ahead)
+    return prefetch_chunks(make, starts, readers, ahead)

@@ -11,7 +11,7 @@ from pipelines.dataset.recording_table import arrow_table
 from pipelines.preprocess.recordings import hash_fraction
 
 if TYPE_CHECKING:
-    from pipelines.engine.node import Context
+    from pipelines.engine.node import NodeContext
 
 STAGE = "seeds"
 COLUMNS = ("id", "bucket", "split", "identity", "first", "count")
@@ -41,7 +41,7 @@ class Settings(Protocol):
     def block_size(self) -> int: ...
 
 
-def list_seeds(ctx: Context) -> None:
+def list_seeds(ctx: NodeContext) -> None:
     """The whole node."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -53,7 +53,9 @@ def list_seeds(ctx: Context) -> None:
     pq.write_table(arrow_table(rows, schema), ctx.out / f"{STAGE}.parquet", compression="zstd")
     held_out = sum(row["split"] == "test" for row in rows)
     seeds = settings.blocks * settings.block_size
-    ctx.progress(len(rows), len(rows), f"{seeds:,} seeds in {len(rows):,} blocks, {held_out:,} held out")
+    ctx.report_progress(
+        len(rows), len(rows), f"{seeds:,} seeds in {len(rows):,} blocks, {held_out:,} held out"
+    )
 
 
 def seed_blocks(blocks: int, block_size: int) -> list[SeedBlock]:

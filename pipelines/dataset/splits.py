@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from pipelines.dataset.clips import Clips
     from pipelines.preprocess.recordings import DataConfig
 
-NEEDED_BY = {"train": "train.", "test": "pairs."}
+SPLIT_READERS = {"train": "train.", "test": "pairs."}
 """Split -> how the names of the nodes begin that cannot do without."""
-DECIDES = {
+SPLIT_SETTINGS = {
     "synthetic": "data.synthetic.identities and data.synthetic.test_identities",
     "voxceleb": "data.voxceleb.txt and data.voxceleb.test_persons",
     "voxceleb_csv": "the column partition of data.voxceleb_csv.csv",
@@ -29,7 +29,7 @@ MAX_COUNTED = 1000
 """Clips of a split whose records are read to count those without sound; each costs a small read."""
 
 
-def empty_split(plans: Mapping[str, NodePlan], data: Mapping[str, DataConfig]) -> str:
+def describe_empty_split(plans: Mapping[str, NodePlan], data: Mapping[str, DataConfig]) -> str:
     """One sentence, with what to set, where nodes that are yet to run need a split without recordings; ""
     where there is none. data: corpus -> its settings."""
     for name, plan in plans.items():
@@ -48,7 +48,7 @@ def _empty_split(plan: NodePlan, readers: Sequence[str], corpus: str, data: Data
     splits: dict[str, set[str]] = {}
     for row in rows:
         splits.setdefault(row["split"], set()).add(row["identity"])
-    for split, prefix in NEEDED_BY.items():
+    for split, prefix in SPLIT_READERS.items():
         waiting = [name for name in readers if name.startswith(prefix)]
         if rows and waiting and split not in splits:
             other, people = next(iter(splits.items()))
@@ -62,7 +62,7 @@ def _empty_split(plan: NodePlan, readers: Sequence[str], corpus: str, data: Data
 
 def check_splits(plans: Mapping[str, NodePlan], data: Mapping[str, DataConfig]) -> None:
     """UserError where a node that is to run needs a split that is empty."""
-    if sentence := empty_split(plans, data):
+    if sentence := describe_empty_split(plans, data):
         raise UserError(sentence)
 
 
@@ -79,8 +79,8 @@ def _advice(at: str, data: DataConfig, split: str, people: int, recordings: int)
             return (
                 f"set {at}.folder.identity=file, if each video shows somebody else, or add videos of others"
             )
-    if data.source in DECIDES:
-        decides = DECIDES[data.source].replace("data.", f"{at}.")
+    if data.source in SPLIT_SETTINGS:
+        decides = SPLIT_SETTINGS[data.source].replace("data.", f"{at}.")
         return f"{decides} decide" + "s" * (" and " not in decides) + " on it"
     return "add videos of other people"
 

@@ -19,23 +19,23 @@ class Machines(Protocol):
     here: str
     """The one that this worker runs on; a machine that starts again is another."""
 
-    def alive(self, machine: str) -> bool: ...
+    def is_alive(self, machine: str) -> bool: ...
 
 
-class ThisMachine:
+class LocalMachine:
     """Of a run in one process: had its machine gone down, so had the run."""
 
     here = "here"
 
-    def alive(self, machine: str) -> bool:
+    def is_alive(self, machine: str) -> bool:
         return True
 
 
-def unanswered(store: Store, path: str) -> list[str]:
+def find_unfinished_attempts(store: Store, path: str) -> list[str]:
     """The machine of each attempt that ended with no answer."""
     return store.read(path).decode().split() if store.exists(path) else []
 
 
-def begin(store: Store, path: str, machines: Sequence[str]) -> None:
+def record_attempt(store: Store, path: str, machines: Sequence[str]) -> None:
     """machines: of the attempts before, and of this one."""
     store.write(path, "\n".join(machines).encode())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from pipelines.engine.packs import Executor, PackJob, PackResult, StageCall, built_elsewhere
+from pipelines.engine.packs import Executor, PackJob, PackResult, StageCall, find_published_pack
 from storage import leases
 from storage.errors import StoreUnreachable
 from storage.files import Store
@@ -26,7 +26,7 @@ def build_shared(
     todo = list(jobs)
     while todo:
         by_key = {job.key: job for job in todo}
-        for result in executor.build(call, todo, store):
+        for result in executor.build_packs(call, todo, store):
             if result.held:
                 held[result.key] = by_key[result.key]
             else:
@@ -36,7 +36,7 @@ def build_shared(
             holders = _holders(watch, held)
             for key in [key for key in held if key not in holders]:
                 job = held.pop(key)
-                if (result := built_elsewhere(job, store)) is not None:
+                if (result := find_published_pack(job, store)) is not None:
                     yield result
                 else:
                     todo.append(job)

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-FORM = 2
+CACHE_VERSION = 2
 """Of the cache file; raise it when that changes: another form is ignored."""
 _ABOUT = "\n"
 
@@ -55,7 +55,7 @@ class FileCache:
             with contextlib.suppress(OSError):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             held = {name: fact for name, fact in self._facts.items() if Path(name.split(_ABOUT)[0]).exists()}
-            text = json.dumps({"form": FORM, "maker": self.maker, "facts": held})
+            text = json.dumps({"form": CACHE_VERSION, "maker": self.maker, "facts": held})
             self._dirty = False
         aside = self.path.with_name(f".{self.path.name}.{os.getpid()}-{threading.get_ident()}")
         with contextlib.suppress(OSError):
@@ -65,7 +65,7 @@ class FileCache:
             aside.unlink()
 
 
-def stamp_of(folders: Iterable[Path], suffix: str) -> str:
+def folders_stamp(folders: Iterable[Path], suffix: str) -> str:
     """32 hex digits that change with the name, size, time or inode of any file of that suffix below the
     folders, whose contents are not read."""
     total = hashlib.blake2b(digest_size=16)
@@ -87,6 +87,6 @@ def _read(path: Path, maker: str) -> dict[str, list[Any]]:
         return {}
     if not isinstance(held, dict) or not isinstance(held.get("facts"), dict):
         return {}
-    if (held.get("form"), held.get("maker")) != (FORM, maker):
+    if (held.get("form"), held.get("maker")) != (CACHE_VERSION, maker):
         return {}
     return {name: fact for name, fact in held["facts"].items() if isinstance(fact, list) and len(fact) == 2}

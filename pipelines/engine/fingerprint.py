@@ -12,11 +12,11 @@ from typing import Any
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from pipelines.engine.code import Code, Reached
-from pipelines.engine.keys import canonical, difference, digest, lookup, view
+from pipelines.engine.keys import dict_difference, hash_json, lookup_setting, make_config_view, to_canonical
 from pipelines.engine.node import Node
+from pipelines.engine.source_code import ReachedSymbol, SourceCode
 
-SCHEME = 3
+KEY_SCHEME = 3
 """Raised when keys are made in another way: every key of the old kind is then another one."""
 
 
@@ -33,19 +33,19 @@ class Fingerprint(Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        return digest(SCHEME, self)
+        return hash_json(KEY_SCHEME, self)
 
     def same_but_code(self, other: Fingerprint) -> bool:
         return replace(self, code="") == replace(other, code="")
 
 
-def fingerprint(node: Node, config: Any, env: Environment) -> Fingerprint:
+def compute_fingerprint(node: Node, config: Any, env: KeyEnvironment) -> Fingerprint:
     """All components of `node`'s own key (its upstreams come in later, by content)."""
     values: dict[str, Any] = dict(node.arguments)
     for path, actual in node.config.items():
         if actual == "runtime" or actual.startswith("runtime."):
             raise ValueError(f"node {node.name!r} declares {actual!r}: runtime settings never enter a key")
-        values |= settings(lookup(config, actual), path)
+        values |= flatten_settings(lookup_setting(config, actual), path)
     if node.labels:
         values = {
             path: node.labels.get(value, value) if isinstance(value, str) else value
@@ -55,22 +55,22 @@ def fingerprint(node: Node, config: Any, env: Environment) -> Fingerprint:
         values.pop(node.resumable_budget)
     return Fingerprint(
         node=node.stage,
-        config={first_name(path, env.renamed): value for path, value in values.items()},
-        code=env.code.digest(entries(node, config, env.code)),
+        config={original_setting_name(path, env.renamed): value for path, value in values.items()},
+        code=env.code.digest(code_entries(node, config, env.code)),
         weights={name: env.weights(name) for name in node.weights},
         tools={name: env.tool(name) for name in node.tools},
         packages={name: env.package(name) for name in node.packages},
-        inputs=resolve(node.inputs)(section(node, config)) if node.inputs else {},
+        inputs=resolve_entry(node.inputs)(node_config(node, config)) if node.inputs else {},
     )
 
 
-def section(node: Node, config: Any) -> Any:
+def node_config(node: Node, config: Any) -> Any:
     """What the node's function is given of the run's config."""
-    declared = view(config, node.config)
-    return lookup(declared, node.section) if node.section else declared
+    declared = make_config_view(config, node.config)
+    return lookup_setting(declared, node.section) if node.section else declared
 
 
-def settings(value: Any, path: str) -> dict[str, Any]:
+def flatten_settings(value: Any, path: str) -> dict[str, Any]:
     """Dotted path -> plain value, for every setting below a path; an empty container is one. Those that were
     added later are left out where they say that nothing changed."""
     if isinstance(value, Struct):
@@ -79,8 +79,8 @@ def settings(value: Any, path: str) -> dict[str, Any]:
     elif isinstance(value, Mapping):
         parts = {str(name): one for name, one in value.items()}
     else:
-        return {path: canonical(value)}
-    found = [leaf for part, one in parts.items() for leaf in settings(one, f"{path}.{part}").items()]
+        return {path: to_canonical(value)}
+    found = [leaf for part, one in parts.items() for leaf in flatten_settings(one, f"{path}.{part}").items()]
     return dict(found) if parts else {path: {}}
 
 
@@ -94,11 +94,13 @@ def _not_in_key(value: Struct) -> set[str]:
     classes = [vars(kind) for kind in type(value).__mro__]
     labels = {name for one in classes for name in one.get("not_in_key", ())}
     added = {name: before for one in reversed(classes) for name, before in one.get("as_before", {}).items()}
-    same = {name for name, before in added.items() if canonical(getattr(value, name)) == canonical(before)}
+    same = {
+        name for name, before in added.items() if to_canonical(getattr(value, name)) == to_canonical(before)
+    }
     return labels | same
 
 
-def first_name(path: str, renamed: Mapping[str, str]) -> str:
+def original_setting_name(path: str, renamed: Mapping[str, str]) -> str:
     """The path that a setting had when it first was in a key: `renamed` maps today's path, in which `*`
     stands for any one part, to the last part of the old one."""
     parts = path.split(".")
@@ -110,12 +112,12 @@ def first_name(path: str, renamed: Mapping[str, str]) -> str:
     return ".".join(parts)
 
 
-def entries(node: Node, config: Any, code: Code) -> list[str]:
+def code_entries(node: Node, config: Any, code: SourceCode) -> list[str]:
     """Where the node's code starts: its function, the code it finds by name, the methods of its settings."""
     loaders = [use.loader for use in node.uses.values()]
     named = [node.run, *node.code, *loaders, *([node.inputs] if node.inputs else [])]
-    kinds = {kind for path in node.config.values() for kind in _kinds(lookup(config, path))}
-    return [*named, *sorted(kind for kind in kinds if code.holds(kind))]
+    kinds = {kind for path in node.config.values() for kind in _kinds(lookup_setting(config, path))}
+    return [*named, *sorted(kind for kind in kinds if code.has_symbol(kind))]
 
 
 def _kinds(value: Any) -> set[str]:
@@ -128,7 +130,7 @@ def _kinds(value: Any) -> set[str]:
     return set().union(*map(_kinds, value)) if isinstance(value, (tuple, list)) else set()
 
 
-def resolve(entry: str) -> Callable[..., Any]:
+def resolve_entry(entry: str) -> Callable[..., Any]:
     """ "module:function" -> the function."""
     module, _, name = entry.partition(":")
     return getattr(importlib.import_module(module), name)
@@ -150,24 +152,26 @@ def package_version(name: str) -> str:
 _VERSION = re.compile(r"^Version: *(\S+)", re.MULTILINE)
 
 
-def reasons(
+def explain_difference(
     old: Fingerprint, new: Fingerprint, code: Sequence[str] = (), paths: Mapping[str, str] | None = None
 ) -> list[str]:
-    """The difference of two keys in the user's words, most telling first. code: what `changed_code` says.
+    """The difference of two keys in the user's words, most telling first. code: what `changed_symbols` says.
     paths: `Node.config`."""
     found = [
-        f"config {actual_path(name, paths or {})} {_short(was)} -> {_short(now)}"
-        for name, was, now in difference(old.config, new.config)
+        f"config {setting_path_in_run(name, paths or {})} {_short(was)} -> {_short(now)}"
+        for name, was, now in dict_difference(old.config, new.config)
     ]
     found += [f"code {one}" for one in code] if old.code != new.code else []
-    found += [f"weights {name}" for name, _, _ in difference(old.weights, new.weights)]
-    found += [f"tool {name} {was} -> {now}" for name, was, now in difference(old.tools, new.tools)]
-    found += [f"package {name} {was} -> {now}" for name, was, now in difference(old.packages, new.packages)]
+    found += [f"weights {name}" for name, _, _ in dict_difference(old.weights, new.weights)]
+    found += [f"tool {name} {was} -> {now}" for name, was, now in dict_difference(old.tools, new.tools)]
+    found += [
+        f"package {name} {was} -> {now}" for name, was, now in dict_difference(old.packages, new.packages)
+    ]
     found += _input_reasons(old.inputs, new.inputs)
     return found
 
 
-def actual_path(name: str, paths: Mapping[str, str]) -> str:
+def setting_path_in_run(name: str, paths: Mapping[str, str]) -> str:
     """Where the run file has a setting that a key holds. paths: as a node reads it -> in the run."""
     for path, actual in paths.items():
         if name == path or name.startswith(f"{path}."):
@@ -175,9 +179,9 @@ def actual_path(name: str, paths: Mapping[str, str]) -> str:
     return name
 
 
-def changed_code(old: Mapping[str, Sequence[str]], new: Mapping[str, Reached]) -> list[str]:
+def changed_symbols(old: Mapping[str, Sequence[str]], new: Mapping[str, ReachedSymbol]) -> list[str]:
     """Symbols that differ between two closures, each with what became of it; those that only moved to another
-    file do not. old: symbol -> its own hash, and that of all it reaches (`described`).
+    file do not. old: symbol -> its own hash, and that of all it reaches (`describe_closure`).
     """
     gone, come = sorted(old.keys() - new.keys()), sorted(new.keys() - old.keys())
     moved = {(_bare(name), old[name][0]) for name in gone} & {(_bare(name), new[name].own) for name in come}
@@ -196,12 +200,12 @@ def _bare(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def described(closure: Mapping[str, Reached]) -> dict[str, list[str]]:
+def describe_closure(closure: Mapping[str, ReachedSymbol]) -> dict[str, list[str]]:
     return {name: [one.own, one.digest] for name, one in closure.items()}
 
 
 def _input_reasons(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    changes = difference(old, new)
+    changes = dict_difference(old, new)
     kinds = {
         "new": [n for n, was, _ in changes if was is None],
         "gone": [n for n, _, now in changes if now is None],
@@ -225,10 +229,10 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-class Environment(Struct, frozen=True):
+class KeyEnvironment(Struct, frozen=True):
     """What fingerprints look at outside the config: code, weights, tools."""
 
-    code: Code
+    code: SourceCode
     weights: Callable[[str], str] = lambda name: "missing"
     """Weights id -> pinned sha256, or "missing"."""
     tool: Callable[[str], str] = lambda name: "missing"
@@ -236,4 +240,4 @@ class Environment(Struct, frozen=True):
     package: Callable[[str], str] = field(default_factory=lambda: cache(package_version))
     """Distribution name -> version."""
     renamed: Mapping[str, str] = field(default_factory=dict)
-    """Settings that got a new name (`first_name`)."""
+    """Settings that got a new name (`original_setting_name`)."""

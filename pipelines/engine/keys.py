@@ -15,7 +15,7 @@ class UndeclaredConfig(Exception):
     """A node's code read a config value that is not in its key."""
 
 
-def canonical(value: Any) -> Any:
+def to_canonical(value: Any) -> Any:
     """Structs and tuples to dicts and lists; refuses what JSON cannot say exactly."""
     if value is None or isinstance(value, (str, bool, int)):  # most are: asked first
         return value
@@ -24,28 +24,28 @@ def canonical(value: Any) -> Any:
             raise ValueError(f"{value} cannot be part of a key")
         return value
     if isinstance(value, Mapping):
-        return {str(k): canonical(v) for k, v in value.items()}
+        return {str(k): to_canonical(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [canonical(v) for v in value]
+        return [to_canonical(v) for v in value]
     if isinstance(value, Struct):
-        return {name: canonical(getattr(value, name)) for name in value.__struct_fields__}
+        return {name: to_canonical(getattr(value, name)) for name in value.__struct_fields__}
     raise TypeError(f"{type(value).__name__} cannot be part of a key")
 
 
-def digest(*parts: Any) -> str:
+def hash_json(*parts: Any) -> str:
     """32 hex digits over canonical JSON: sorted keys, ints and floats distinct, floats by repr."""
-    plain = canonical(parts)
+    plain = to_canonical(parts)
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def lookup(root: Any, path: str) -> Any:
+def lookup_setting(root: Any, path: str) -> Any:
     """The value at a dotted path through structs and mappings."""
     value = root
     for i, part in enumerate(parts := path.split(".")):
         if isinstance(value, Mapping) and part in value:
             value = value[part]
-        elif isinstance(value, (View, Struct)) and hasattr(value, part):
+        elif isinstance(value, (ConfigView, Struct)) and hasattr(value, part):
             value = getattr(value, part)
         else:
             above = ".".join(parts[:i]) or "the root"
@@ -53,15 +53,17 @@ def lookup(root: Any, path: str) -> Any:
     return value
 
 
-def leaves(value: Any, prefix: str) -> dict[str, Any]:
+def flatten_leaves(value: Any, prefix: str) -> dict[str, Any]:
     """Dotted path -> plain value, for every leaf under a config value; an empty container is a leaf."""
-    value = canonical(value)
+    value = to_canonical(value)
     if isinstance(value, dict) and value:
-        return {path: leaf for k, v in value.items() for path, leaf in leaves(v, f"{prefix}.{k}").items()}
+        return {
+            path: leaf for k, v in value.items() for path, leaf in flatten_leaves(v, f"{prefix}.{k}").items()
+        }
     return {prefix: value}
 
 
-class View:
+class ConfigView:
     """Attribute access to the settings that a node declares; reading any other is an error."""
 
     __slots__ = ("_declared", "_tree")
@@ -79,7 +81,7 @@ class View:
                 "add it to the node's `config` in pipelines/graph.py"
             )
         value = self._tree[name]
-        return View(value, self._declared) if isinstance(value, Branch) else value
+        return ConfigView(value, self._declared) if isinstance(value, PartialSettings) else value
 
     __getitem__ = __getattr__  # a dict of settings, as in phases["warmup"]
 
@@ -87,26 +89,26 @@ class View:
         raise AttributeError(f"config is frozen: {name} cannot be set")
 
     def __reduce__(self):
-        return (View, (self._tree, self._declared))
+        return (ConfigView, (self._tree, self._declared))
 
 
-class Branch(dict[str, Any]):
+class PartialSettings(dict[str, Any]):
     """Settings of which only some are declared."""
 
 
-def view(config: Any, declared: Mapping[str, str]) -> View:
+def make_config_view(config: Any, declared: Mapping[str, str]) -> ConfigView:
     """declared: path as the node reads it -> path in `config`."""
-    tree = Branch()
+    tree = PartialSettings()
     for path, actual in declared.items():
         *above, last = path.split(".")
         branch = tree
         for part in above:
-            branch = branch.setdefault(part, Branch())
-        branch[last] = lookup(config, actual)
-    return View(tree, ", ".join(declared))
+            branch = branch.setdefault(part, PartialSettings())
+        branch[last] = lookup_setting(config, actual)
+    return ConfigView(tree, ", ".join(declared))
 
 
-def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+def dict_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """(name, old, new) for every entry that differs; absent = None."""
     names = sorted({*old, *new})
     return [(n, old.get(n), new.get(n)) for n in names if old.get(n) != new.get(n)]

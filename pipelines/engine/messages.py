@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 
 from pipelines.errors import MEANINGS
 
-ERRORS = frozenset(kind.__name__ for kind in MEANINGS) | frozenset(
+ERROR_NAMES = frozenset(kind.__name__ for kind in MEANINGS) | frozenset(
     name for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, Exception)
 )
 """Classes of errors, by name: a text given to one is for a reader, whether the error is raised, returned, or
 put into a list first."""
-SILENT = frozenset({"progress", "params", "metrics", "warn"})
+REPORTING_METHODS = frozenset({"report_progress", "log_params", "log_metrics", "warn"})
 """Methods that only report (engine.node.Context, warnings): a statement that calls one is left out."""
 _OWN_SCOPE = (
     ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef,
@@ -21,7 +21,7 @@ _OWN_SCOPE = (
 )  # fmt: skip
 
 
-def own_nodes(body: Iterable[ast.stmt]) -> Iterator[ast.AST]:
+def walk_own_scope(body: Iterable[ast.stmt]) -> Iterator[ast.AST]:
     """Every node of a function that is not in a scope of its own."""
     stack: list[ast.AST] = list(body)
     while stack:
@@ -31,15 +31,19 @@ def own_nodes(body: Iterable[ast.stmt]) -> Iterator[ast.AST]:
             stack += ast.iter_child_nodes(node)
 
 
-def reports(statement: ast.stmt) -> bool:
+def is_report(statement: ast.stmt) -> bool:
     call = statement.value if isinstance(statement, ast.Expr) else None
-    return isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in SILENT
+    return (
+        isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr in REPORTING_METHODS
+    )
 
 
-def drop_sentences(function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+def drop_error_texts(function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
     """Take the sentences out of every error that the function makes, and the variables that hold nothing but
     such sentences. What is no sentence stays: the code of a Rejected is a result."""
-    own = list(own_nodes(function.body))
+    own = list(walk_own_scope(function.body))
     assigned: dict[str, list[ast.expr]] = {}
     for node in own:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
@@ -57,7 +61,7 @@ def _errors(own: Iterable[ast.AST]) -> Iterator[ast.Call]:
     for node in own:
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             yield node.exc
-        elif isinstance(node, ast.Call) and _last_name(node.func) in ERRORS:
+        elif isinstance(node, ast.Call) and _last_name(node.func) in ERROR_NAMES:
             yield node
 
 

@@ -99,8 +99,8 @@ class Node(Struct, frozen=True, kw_only=True):
     table: bool = False
     """whole: it publishes a table of units, `<stage>.parquet` with the columns id and bucket."""
     stops: bool = False
-    """whole: its function looks at `Context.cancelled` and ends soon at a safe point, so an interrupted run
-    waits for it."""
+    """whole: its function looks at `NodeContext.cancelled` and ends soon at a safe point, so an interrupted
+    run waits for it."""
     run_at_plan_time: bool = False
     """whole: cheap enough for planning to run it (nothing is published), so that the plan behind it is
     exact."""
@@ -191,7 +191,7 @@ class Graph:
         return found
 
 
-class Context(Protocol):
+class NodeContext(Protocol):
     """What a whole node's function receives."""
 
     node: str
@@ -215,16 +215,16 @@ class Context(Protocol):
     cancelled: Callable[[], bool]
     """True once the run is being interrupted: stop at the next safe point."""
 
-    def work_apart(self, name: str) -> None:
+    def use_scratch_subfolder(self, name: str) -> None:
         """Have `scratch` name a folder within it from now on, and spare the rest when this node is done."""
         ...
 
-    def progress(self, done: int, total: int, note: str = "") -> None: ...
+    def report_progress(self, done: int, total: int, note: str = "") -> None: ...
 
-    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+    def log_metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Figures for this node's MLflow run; `step` None = a final figure, also put on the parent run."""
         ...
 
-    def params(self, values: Mapping[str, Any]) -> None:
+    def log_params(self, values: Mapping[str, Any]) -> None:
         """Facts for this node's MLflow run: net names, whether weights are random, distilled or released."""
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from pipelines.engine.fingerprint import Fingerprint
-from pipelines.engine.keys import digest
+from pipelines.engine.keys import hash_json
 from pipelines.engine.node import Node
 from pipelines.engine.packs import PackJob
 from pipelines.engine.units import UnitView
@@ -52,5 +52,5 @@ class NodePlan(Struct):
         """Units of a whole node that publishes a table of them (`<stage>.parquet` with columns id and
         bucket)."""
         rows = read_parquet(data).to_pylist()
-        self.units = {row["id"]: UnitView(digest(row), row=row) for row in rows}
+        self.units = {row["id"]: UnitView(hash_json(row), row=row) for row in rows}
         self.buckets = {row["id"]: row["bucket"] for row in rows}

@@ -12,11 +12,11 @@ from typing import Any, Protocol
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from pipelines.engine.attempts import Machines, ThisMachine, begin, unanswered
-from pipelines.engine.fingerprint import resolve
-from pipelines.engine.keys import digest
+from pipelines.engine.attempts import LocalMachine, Machines, find_unfinished_attempts, record_attempt
+from pipelines.engine.fingerprint import resolve_entry
+from pipelines.engine.keys import hash_json
 from pipelines.engine.node import Node
-from pipelines.errors import Rejected, meaning, prefix_error
+from pipelines.errors import Rejected, error_meaning, prefix_error
 from storage import leases, locations, shards
 from storage.errors import DamagedFile
 from storage.families import (
@@ -37,10 +37,10 @@ from storage.files import Store
 RECORDS = 16
 """Records of packs that are kept while one pack is built: of a large corpus each takes some MB."""
 MAX_CRASHES = 2  # a unit that took its worker down this often is bad data
-RETRIES = (0.5, 2.0, 8.0)
+RETRY_DELAYS = (0.5, 2.0, 8.0)
 """Seconds before another attempt at what failed for want of network, memory or time."""
 
-Stage = Callable[..., Iterable[shards.Sample]]
+StageFunction = Callable[..., Iterable[shards.Sample]]
 """(inputs, config, nets, runtime, **arguments) -> samples (Node.run)."""
 
 
@@ -54,15 +54,15 @@ class StageCall(Struct, frozen=True):
     used: Mapping[str, Mapping[str, tuple[Artifact, str]]] = field(default_factory=dict)
     """Name of a use -> role -> the artifact, and which of its files."""
 
-    def bind(self, nets: Mapping[str, Any]) -> Stage:
+    def bind_nets(self, nets: Mapping[str, Any]) -> StageFunction:
         """The function of the inputs alone. nets: those of the node, and what it uses."""
-        run = resolve(self.node.run)
+        run = resolve_entry(self.node.run)
         return lambda inputs: run(inputs, self.config, nets, self.runtime, **self.node.arguments)
 
-    def load_used(self) -> dict[str, Any]:
+    def load_uses(self) -> dict[str, Any]:
         """Each use by its name, as its loader makes it of the local files."""
         return {
-            name: resolve(use.loader)(
+            name: resolve_entry(use.loader)(
                 {role: artifact.path(file) for role, (artifact, file) in self.used[name].items()}
             )
             for name, use in self.node.uses.items()
@@ -102,7 +102,7 @@ class PackJob(Struct, frozen=True):
     """The record stands, its shard was dropped on purpose."""
 
     @property
-    def computed(self) -> int:
+    def computed_count(self) -> int:
         return sum(unit.copy_from is None for unit in self.units)
 
 
@@ -120,21 +120,23 @@ class PackResult(Struct, frozen=True):
 class Executor(Protocol):
     """Where packs are built: Ray, or a test's own process."""
 
-    def build(self, call: StageCall, jobs: Sequence[PackJob], store: Store) -> Iterator[PackResult]:
+    def build_packs(self, call: StageCall, jobs: Sequence[PackJob], store: Store) -> Iterator[PackResult]:
         """Results in order of completion; raises what a stage raised."""
         ...
 
 
-def take_pack(job: PackJob, run: Stage, store: Store, machines: Machines | None = None) -> PackResult:
+def claim_and_build_pack(
+    job: PackJob, run: StageFunction, store: Store, machines: Machines | None = None
+) -> PackResult:
     """Build a pack, unless another driver is building it or has built it since it was planned. run: of the
-    inputs alone (`StageCall.bind`)."""
+    inputs alone (`StageCall.bind_nets`)."""
     with leases.try_acquire_lease(store, job.stage, job.key, run=job.run) as mine:
         if not mine:
             return PackResult(job.key, (), 0, held=True)
-        return built_elsewhere(job, store) or build_pack(job, run, store, machines)
+        return find_published_pack(job, store) or build_pack(job, run, store, machines)
 
 
-def built_elsewhere(job: PackJob, store: Store) -> PackResult | None:
+def find_published_pack(job: PackJob, store: Store) -> PackResult | None:
     """What another driver published under this key since it was planned, if it did."""
     if not job.new or not store.exists(locations.pack_record_path(job.stage, job.key)):
         return None
@@ -142,20 +144,24 @@ def built_elsewhere(job: PackJob, store: Store) -> PackResult | None:
     return PackResult(job.key, tuple(rows), len(rows))
 
 
-def build_pack(job: PackJob, run: Stage, store: Store, machines: Machines | None = None) -> PackResult:
+def build_pack(
+    job: PackJob, run: StageFunction, store: Store, machines: Machines | None = None
+) -> PackResult:
     """Copy what older packs hold, compute the rest, publish the shard, then its record: a record that stands
     stays where the shard holds the same. What it raises names the node, and the unit if it was one."""
     try:
-        units, size = _publish(job, run, store, machines or ThisMachine())
+        units, size = _publish(job, run, store, machines or LocalMachine())
     except Exception as error:
-        if meaning(error) != "transient":
+        if error_meaning(error) != "transient":
             raise prefix_error(error, job.node) from error
         return PackResult(job.key, (), 0, str(error) or type(error).__name__)
     rows = tuple(manifest_rows(units, job.key, size))
-    return PackResult(job.key, rows, len(job.units) - job.computed)
+    return PackResult(job.key, rows, len(job.units) - job.computed_count)
 
 
-def _publish(job: PackJob, run: Stage, store: Store, machines: Machines) -> tuple[list[UnitRecord], int]:
+def _publish(
+    job: PackJob, run: StageFunction, store: Store, machines: Machines
+) -> tuple[list[UnitRecord], int]:
     """The units' records, and the bytes that they take."""
     units: list[UnitRecord] = []
     inputs = UnitReader(store)
@@ -205,14 +211,14 @@ def _compute(
     job: PackJob,
     unit: UnitJob,
     shard: shards.ShardWriter,
-    run: Stage,
+    run: StageFunction,
     inputs: UnitReader,
     machines: Machines,
 ) -> UnitRecord:
     start, store = time.perf_counter(), inputs.store
     attempt = locations.attempt_folder(job.stage, unit.key, job.run)
-    before = unanswered(store, attempt)
-    crashes = sum(machines.alive(machine) for machine in before)
+    before = find_unfinished_attempts(store, attempt)
+    crashes = sum(machines.is_alive(machine) for machine in before)
     mark, records = shard.position(), []
     status, code, reason = "ok", "", ""
 
@@ -228,17 +234,17 @@ def _compute(
         if crashes >= MAX_CRASHES:
             raise Rejected("crashed", f"took its worker process down {crashes} times")
         # still there after a crash, gone after any answer
-        begin(store, attempt, [*before, machines.here])
+        record_attempt(store, attempt, [*before, machines.here])
         records = _with_retries(work)
     except Rejected as reject:
         shard.truncate_to(mark)
         status, code, reason = "rejected", reject.code, reject.sentence
     except Exception as error:
-        if meaning(error) != "store":  # which may not take this either, and must not hide why
+        if error_meaning(error) != "store":  # which may not take this either, and must not hide why
             store.delete(attempt)
         raise prefix_error(error, f"unit {unit.unit}") from error
     store.delete(attempt)
-    content = digest("content", [[r.key, r.digest] for r in records]) if status == "ok" else ""
+    content = hash_json("content", [[r.key, r.digest] for r in records]) if status == "ok" else ""
     return UnitRecord(
         unit=unit.unit, key=unit.key, status=status, code=code, reason=reason, digest=content,
         seconds=time.perf_counter() - start, samples=tuple(records),
@@ -258,7 +264,7 @@ class UnitReader:
         read: dict[str, Sequence[shards.Sample]] = {role: [dict(row)] for role, row in unit.rows.items()}
         return read | {role: self._samples(source) for role, source in unit.samples.items()}
 
-    def _samples(self, source: UnitSamples) -> Samples:
+    def _samples(self, source: UnitSamples) -> LazySamples:
         records = [
             (pack, sample)
             for unit, pack in source.packs
@@ -266,10 +272,10 @@ class UnitReader:
             if record.unit == unit
             for sample in record.samples
         ]
-        return Samples(self.store, source.stage, records, source.fields)
+        return LazySamples(self.store, source.stage, records, source.fields)
 
 
-class Samples(Sequence[shards.Sample]):
+class LazySamples(Sequence[shards.Sample]):
     """A unit's samples of one input: each is read and decoded when it is asked for and not kept, so that a
     long recording takes no more memory than a short one. Iteration reads one ahead of the stage.
     """
@@ -332,11 +338,11 @@ class Samples(Sequence[shards.Sample]):
 
 
 def _with_retries(call: Callable[[], list[shards.SampleRecord]]) -> list[shards.SampleRecord]:
-    for pause in RETRIES:
+    for pause in RETRY_DELAYS:
         try:
             return call()
         except Exception as error:
-            if meaning(error) != "transient" or not getattr(error, "soon", True):
+            if error_meaning(error) != "transient" or not getattr(error, "soon", True):
                 raise
         time.sleep(pause)
     return call()
@@ -344,4 +350,4 @@ def _with_retries(call: Callable[[], list[shards.SampleRecord]]) -> list[shards.
 
 def content_digest(rows: Iterable[ManifestRow]) -> str:
     """Of a keyed artifact: its ok units and what is in them, nothing else."""
-    return digest("family", sorted([row.unit, row.digest] for row in rows if row.status == "ok"))
+    return hash_json("family", sorted([row.unit, row.digest] for row in rows if row.status == "ok"))

@@ -15,25 +15,25 @@ from typing import Any
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from pipelines.engine.code import Reached
 from pipelines.engine.dropped_shards import plan_restoring
 from pipelines.engine.fingerprint import (
-    SCHEME,
-    Environment,
+    KEY_SCHEME,
     Fingerprint,
-    actual_path,
-    changed_code,
-    entries,
-    fingerprint,
-    reasons,
-    resolve,
-    section,
+    KeyEnvironment,
+    changed_symbols,
+    code_entries,
+    compute_fingerprint,
+    explain_difference,
+    node_config,
+    resolve_entry,
+    setting_path_in_run,
 )
-from pipelines.engine.keys import digest, lookup
+from pipelines.engine.keys import hash_json, lookup_setting
 from pipelines.engine.node import Graph, Node
 from pipelines.engine.node_plan import NodePlan
 from pipelines.engine.packs import PackJob, UnitJob, UnitSamples, content_digest
-from pipelines.engine.published import Packs, Readable, read_whole
+from pipelines.engine.published_artifacts import PublishedPacks, RecordReader, read_whole_artifact
+from pipelines.engine.source_code import ReachedSymbol
 from pipelines.engine.units import UnitInputs, UnitView
 from pipelines.errors import UserError
 from storage import locations
@@ -42,7 +42,7 @@ from storage.families import Artifact, ManifestRow
 from storage.files import Store
 
 
-class Options(Struct, frozen=True):
+class PlanOptions(Struct, frozen=True):
     force: frozenset[str] = frozenset()
     retry_rejected: bool = False
     pins: Mapping[str, str] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class LastRun(Struct, frozen=True, kw_only=True):
     """Symbol -> its text."""
     name: str = ""
     """Of the node then."""
-    scheme: int = SCHEME
+    scheme: int = KEY_SCHEME
 
     @staticmethod
     def read(store: Store, path: str) -> LastRun:
@@ -72,7 +72,7 @@ class LastRun(Struct, frozen=True, kw_only=True):
 
     @staticmethod
     def of(record: Mapping[str, Any]) -> LastRun:
-        if record.get("scheme") != SCHEME:  # its fingerprint has other components
+        if record.get("scheme") != KEY_SCHEME:  # its fingerprint has other components
             return LastRun(
                 fingerprint=Fingerprint(record["fingerprint"]["node"]), inputs={}, run_id=record["run_id"],
                 code={}, source={}, scheme=0,
@@ -82,25 +82,25 @@ class LastRun(Struct, frozen=True, kw_only=True):
 
 class Planner:
     def __init__(
-        self, graph: Graph, config: Any, store: Store, env: Environment, options: Options | None = None
+        self, graph: Graph, config: Any, store: Store, env: KeyEnvironment, options: PlanOptions | None = None
     ):
         self.graph, self.config, self.store, self.env = graph, config, store, env
-        self.options = options or Options()
-        self.readable = Readable()
+        self.options = options or PlanOptions()
+        self.readable = RecordReader()
 
     def plan(self, names: set[str] | None = None) -> dict[str, NodePlan]:
         """Plan the whole graph, or some nodes with all that they need."""
         plans: dict[str, NodePlan] = {}
         for node in self.graph:
             if names is None or node.name in names:
-                plans[node.name] = self.node(node, plans)
+                plans[node.name] = self.plan_node(node, plans)
         plan_restoring(self.graph, plans)
         return plans
 
-    def node(self, node: Node, plans: Mapping[str, NodePlan]) -> NodePlan:
+    def plan_node(self, node: Node, plans: Mapping[str, NodePlan]) -> NodePlan:
         if node.name in self.options.pins:
             return self._pinned(node, self.options.pins[node.name])
-        made_of = fingerprint(node, self.config, self.env)
+        made_of = compute_fingerprint(node, self.config, self.env)
         plan = NodePlan(node, "stale", fingerprint=made_of, node_key=self._accepted(node.stage, made_of.key))
         if node.kind == "whole":
             _Whole(self, plan, plans).fill()
@@ -124,36 +124,36 @@ class Planner:
             latest = latest or found
         return latest
 
-    def why(self, plan: NodePlan, inputs: Mapping[str, str]) -> list[str]:
+    def explain_new_key(self, plan: NodePlan, inputs: Mapping[str, str]) -> list[str]:
         """Reasons a node's key is new, from the difference to its latest run."""
         last = self.last_run(plan.node)
         if last is None:
             return ["never run"]
-        if last.scheme != SCHEME:
+        if last.scheme != KEY_SCHEME:
             return ["keys are made in another way since it ran"]
         found: list[str] = []
         if now := plan.fingerprint:
             accepted = plan.node_key != now.key  # this code was accepted as equal
             unchanged = accepted or last.fingerprint.code == now.code
-            code = () if unchanged else self.changed_code(plan, last)
-            found = reasons(last.fingerprint, now, code, plan.node.config)
+            code = () if unchanged else self.changed_symbols(plan, last)
+            found = explain_difference(last.fingerprint, now, code, plan.node.config)
         known = sorted(last.inputs.keys() & inputs.keys())
         found += [f"input {n} changed" for n in known if last.inputs[n] != inputs[n]]
         found += [f"input {n} is new" for n in sorted(inputs.keys() - last.inputs.keys())]
         return found
 
-    def changed_code(self, plan: NodePlan, last: LastRun) -> list[str]:
-        return changed_code(last.code, self.closure(plan.node))
+    def changed_symbols(self, plan: NodePlan, last: LastRun) -> list[str]:
+        return changed_symbols(last.code, self.code_closure(plan.node))
 
-    def closure(self, node: Node) -> dict[str, Reached]:
+    def code_closure(self, node: Node) -> dict[str, ReachedSymbol]:
         """Every symbol that is in the node's key."""
-        return self.env.code.closure(entries(node, self.config, self.env.code))
+        return self.env.code.closure(code_entries(node, self.config, self.env.code))
 
-    def waiting(self, plan: NodePlan, plans: Mapping[str, NodePlan]) -> list[str]:
+    def pending_inputs(self, plan: NodePlan, plans: Mapping[str, NodePlan]) -> list[str]:
         """The nodes it reads or uses whose output is not known yet."""
         return [name for name in plan.node.upstream if not plans[name].settled]
 
-    def known_inputs(self, plan: NodePlan, plans: Mapping[str, NodePlan]) -> dict[str, str]:
+    def input_digests(self, plan: NodePlan, plans: Mapping[str, NodePlan]) -> dict[str, str]:
         """Role -> digest of what is known: of an artifact its content, of a file that is used its sha256."""
         read = {role: plans[read.node].artifact for role, read in plan.node.reads.items()}
         found = {role: artifact.digest for role, artifact in read.items() if artifact}
@@ -168,7 +168,7 @@ class Planner:
         return self.readable(lambda: self.store.read_json(path, "as"), {"as": key})["as"]
 
     def _pinned(self, node: Node, key: str) -> NodePlan:
-        artifact = self.readable(lambda: read_whole(self.store, node.stage, key), None)
+        artifact = self.readable(lambda: read_whole_artifact(self.store, node.stage, key), None)
         if artifact is None:
             raise UserError(
                 f"the pinned {node.name} {key} is not in the store; pin again: `reenact pin NAME RUN.yaml`"
@@ -186,20 +186,22 @@ class _Whole:
 
     def fill(self) -> None:
         plan, node = self.plan, self.plan.node
-        waiting = self.planner.waiting(plan, self.plans)
-        known = self.planner.known_inputs(plan, self.plans)
+        waiting = self.planner.pending_inputs(plan, self.plans)
+        known = self.planner.input_digests(plan, self.plans)
         if waiting:
-            own = self.planner.why(plan, known)
+            own = self.planner.explain_new_key(plan, known)
             plan.state = "stale" if own else "pending"
             plan.reasons = [*own, f"after {', '.join(waiting)}" + ("" if own else " (may cut off)")]
             return
         plan.inputs = known
-        plan.key = digest("whole", node.stage, plan.node_key, known)
+        plan.key = hash_json("whole", node.stage, plan.node_key, known)
         plan.artifact = self._find()
         if plan.artifact is not None:
             plan.state = "cached"
             return
-        plan.reasons = plan.reasons or self.planner.why(plan, known) or ["missing or damaged object"]
+        plan.reasons = (
+            plan.reasons or self.planner.explain_new_key(plan, known) or ["missing or damaged object"]
+        )
         if node.run_at_plan_time:
             self._dry_run()
 
@@ -210,8 +212,8 @@ class _Whole:
         plan, node = self.plan, self.plan.node
         if node.resumable_budget is None:
             return self._read()
-        path = actual_path(node.resumable_budget, node.config)
-        plan.steps = int(lookup(self.planner.config, path))
+        path = setting_path_in_run(node.resumable_budget, node.config)
+        plan.steps = int(lookup_setting(self.planner.config, path))
         if (artifact := self._read(plan.steps)) is not None:
             return artifact
         folders = self.planner.store.list_folders(locations.artifacts_folder(node.stage))
@@ -229,7 +231,7 @@ class _Whole:
         """The artifact with this key, if it is whole; its table of units is read at once."""
 
         def read() -> Artifact | None:
-            artifact = read_whole(self.planner.store, name, self.plan.key, steps)
+            artifact = read_whole_artifact(self.planner.store, name, self.plan.key, steps)
             if artifact is not None and f"{name}.parquet" in artifact.files:
                 self.plan.read_table(artifact.path(f"{name}.parquet").read_bytes())
             return artifact
@@ -242,7 +244,7 @@ class _Whole:
         plan = self.plan
         with tempfile.TemporaryDirectory() as folder:
             context = DryRunContext(plan.node, self.planner.config, Path(folder), self.plans)
-            resolve(plan.node.run)(context, **plan.node.arguments)
+            resolve_entry(plan.node.run)(context, **plan.node.arguments)
             table = Path(folder) / f"{plan.node.stage}.parquet"
             if table.exists():
                 plan.read_table(table.read_bytes())
@@ -256,16 +258,16 @@ class DryRunContext:
 
     def __init__(self, node: Node, config: Any, out: Path, plans: Mapping[str, NodePlan]):
         self.node, self.out = node.name, out
-        self.config, self.runtime = section(node, config), config.runtime
+        self.config, self.runtime = node_config(node, config), config.runtime
         self.inputs = {role: plans[read.node].artifact for role, read in node.reads.items()}
 
-    def work_apart(self, name: str) -> None: ...
+    def use_scratch_subfolder(self, name: str) -> None: ...
 
-    def progress(self, done: int, total: int, note: str = "") -> None: ...
+    def report_progress(self, done: int, total: int, note: str = "") -> None: ...
 
-    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None: ...
+    def log_metrics(self, values: Mapping[str, float], step: int | None = None) -> None: ...
 
-    def params(self, values: Mapping[str, Any]) -> None: ...
+    def log_params(self, values: Mapping[str, Any]) -> None: ...
 
 
 class _Keyed:
@@ -274,7 +276,7 @@ class _Keyed:
     def __init__(self, planner: Planner, plan: NodePlan, plans: Mapping[str, NodePlan]):
         self.planner, self.plan, self.plans = planner, plan, plans
         self.store, self.node = planner.store, plan.node
-        self.packs = Packs(planner.store, plan.node.stage, planner.readable)
+        self.packs = PublishedPacks(planner.store, plan.node.stage, planner.readable)
         read = {plan.node.units, *(read.node for read in plan.node.reads.values())}
         self.inputs = UnitInputs(plan.node, {name: plans[name].units for name in read})
         plan.buckets = plans[plan.node.units].buckets
@@ -283,14 +285,17 @@ class _Keyed:
         plan = self.plan
         keys, open_units = self._unit_keys()
         total = len(keys) + len(open_units)
-        waiting = self.planner.waiting(plan, self.plans)
+        waiting = self.planner.pending_inputs(plan, self.plans)
         if not total and any(not self.plans[name].units for name in waiting):
-            plan.state, plan.reasons = "pending", [*self.planner.why(plan, {}), f"after {', '.join(waiting)}"]
+            plan.state, plan.reasons = (
+                "pending",
+                [*self.planner.explain_new_key(plan, {}), f"after {', '.join(waiting)}"],
+            )
             return
         stage = self.node.stage
-        pack_keys = {digest("pack", stage, sorted(keys[u] for u in g)): g for g in self._groups(keys)}
+        pack_keys = {hash_json("pack", stage, sorted(keys[u] for u in g)): g for g in self._groups(keys)}
         plan.packs = sorted(pack_keys)
-        known = self.packs.rows(digest("artifact", stage, plan.packs), plan.packs, bool(open_units))
+        known = self.packs.known_rows(hash_json("artifact", stage, plan.packs), plan.packs, bool(open_units))
         cached = {u: known[k] for u, k in keys.items() if self._usable(known.get(k))}
         stale = [u for u in keys if u not in cached]
         plan.units = {u: UnitView(r.digest, r.pack) for u, r in cached.items() if r.status == "ok"}
@@ -307,19 +312,19 @@ class _Keyed:
         """Unit -> key where every input is known; and the units still open."""
         used = {name for use in self.node.uses.values() for name, _ in use.files.values()}
         files = {role: sha for role, sha in self._known().items() if role not in self.node.reads}
-        node_key = digest("uses", self.plan.node_key, files) if files else self.plan.node_key
+        node_key = hash_json("uses", self.plan.node_key, files) if files else self.plan.node_key
         keys: dict[str, str] = {}
         open_units: list[str] = []
         for unit in self.inputs:
-            parts = self.inputs.digests(unit)
+            parts = self.inputs.input_digests(unit)
             if parts is None or not all(self.plans[name].settled for name in used):
                 open_units.append(unit)
             else:
-                keys[unit] = digest("unit", node_key, unit, parts)
+                keys[unit] = hash_json("unit", node_key, unit, parts)
         return keys, open_units
 
     def _known(self) -> dict[str, str]:
-        return self.planner.known_inputs(self.plan, self.plans)
+        return self.planner.input_digests(self.plan, self.plans)
 
     def _groups(self, keys: Mapping[str, str]) -> list[list[str]]:
         if self.node.pack == "unit":
@@ -339,21 +344,21 @@ class _Keyed:
     ) -> None:
         """Every input is known: the artifact is there, or these packs have to be built."""
         plan = self.plan
-        plan.key = digest("artifact", self.node.stage, plan.packs)
+        plan.key = hash_json("artifact", self.node.stage, plan.packs)
         plan.inputs = self._known()
         forced = self.node.name in self.planner.options.force
         for pack in plan.packs:
             units = packs[pack]
             usable = self.packs.known(pack) and all(self._usable(known.get(keys[u])) for u in units)
-            if usable and not forced and self.packs.stands(pack):
+            if usable and not forced and self.packs.is_complete(pack):
                 continue
             jobs = tuple(self._job(u, keys[u], None if forced else known.get(keys[u])) for u in units)
-            job = PackJob(self.node.name, self.node.stage, pack, jobs, new=not self.packs.recorded(pack))
+            job = PackJob(self.node.name, self.node.stage, pack, jobs, new=not self.packs.is_recorded(pack))
             if usable and not forced:
                 plan.restore_jobs[pack] = replace(job, restores=True)
             else:
                 plan.jobs.append(job)
-        plan.jobs.sort(key=lambda j: (-j.computed, j.key))  # largest first: a short tail
+        plan.jobs.sort(key=lambda j: (-j.computed_count, j.key))  # largest first: a short tail
         if not plan.jobs and self.packs.has_manifest:
             content = content_digest(known[k] for k in keys.values())
             plan.artifact = Artifact(self.store, self.node.stage, plan.key, content)
@@ -363,31 +368,31 @@ class _Keyed:
         rows: dict[str, Mapping[str, Any]] = {}
         samples: dict[str, UnitSamples] = {}
         for role, read in self.node.reads.items():
-            views = self.inputs.views(unit, read)
+            views = self.inputs.input_units(unit, read)
             if (first := views[0][1].row) is not None:
                 rows[role] = {"id": unit} | {f: first[f] for f in read.fields}
             else:
                 stage, packs = self.plans[read.node].node.stage, tuple((one, v.pack) for one, v in views)
                 samples[role] = UnitSamples(stage, packs, read.fields)
-        there = row is not None and self.packs.stands(row.pack, row) and self._usable(row)
+        there = row is not None and self.packs.is_complete(row.pack, row) and self._usable(row)
         return UnitJob(unit, key, rows, samples, row.pack if row and there else None)
 
     def _explain(self, keys: Mapping[str, str], stale: list[str], open_units: list[str]) -> None:
         plan = self.plan
         if plan.state == "cached":
             return
-        why = self.planner.why(plan, {})
+        why = self.planner.explain_new_key(plan, {})
         if stale and why != ["never run"]:
             why += self._unit_reasons(keys, stale)
         plan.reasons = list(why)
-        again = sum(job.computed for job in plan.jobs) - len(stale)
+        again = sum(job.computed_count for job in plan.jobs) - len(stale)
         if again > 0 and self.node.name not in self.planner.options.force:
             plan.reasons.append(f"{again:,} of {len(keys):,} units of dropped shards")
         if open_units:
             waiting = [n for n in self.node.upstream if self.plans[n].state not in ("cached", "pinned")]
             plan.reasons.append(f"{len(open_units):,} after {', '.join(waiting)} (may cut off)")
         if not stale and (open_units or not plan.key):
-            waiting = self.planner.waiting(plan, self.plans)
+            waiting = self.planner.pending_inputs(plan, self.plans)
             plan.state = "stale" if why else "pending"
             plan.reasons = plan.reasons or [f"after {', '.join(waiting)} (may cut off)"]
         if not plan.reasons:
@@ -396,15 +401,15 @@ class _Keyed:
 
     def _unit_reasons(self, keys: Mapping[str, str], stale: list[str]) -> list[str]:
         """Of units stale under an unchanged node key: new ones, changed ones, lost ones."""
-        manifests = self.packs.manifests()
+        manifests = self.packs.list_manifests()
         if not manifests:
             return []
-        before = {r.unit: r for r in self.packs.manifest(manifests[-1])}
+        before = {r.unit: r for r in self.packs.read_manifest(manifests[-1])}
         kinds = Counter(
             "new" if unit not in before else "of a missing or damaged object"
             if before[unit].key == keys[unit] else "changed"
             for unit in stale
         )  # fmt: skip
-        if kinds["changed"] and self.planner.why(self.plan, {}):
+        if kinds["changed"] and self.planner.explain_new_key(self.plan, {}):
             del kinds["changed"]  # told by the key's own difference
         return [f"{n:,} of {len(keys):,} units {kind}" for kind, n in kinds.items()]

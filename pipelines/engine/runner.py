@@ -15,26 +15,32 @@ from msgspec.structs import replace
 
 from pipelines.engine.concurrent_builds import build_shared
 from pipelines.engine.dropped_shards import drop_shards, droppable, packs_to_restore
-from pipelines.engine.fingerprint import actual_path, described, fingerprint, resolve, section
-from pipelines.engine.keys import canonical, digest
+from pipelines.engine.fingerprint import (
+    compute_fingerprint,
+    describe_closure,
+    node_config,
+    resolve_entry,
+    setting_path_in_run,
+)
+from pipelines.engine.keys import hash_json, to_canonical
 from pipelines.engine.node import Node
 from pipelines.engine.node_plan import NodePlan
 from pipelines.engine.packs import Executor, PackResult, StageCall
 from pipelines.engine.plan import LastRun, Planner
-from pipelines.errors import TooManyRejects, Transient, meaning, traceback_of
+from pipelines.errors import TooManyRejects, Transient, error_meaning, format_traceback
 from storage import leases, locations
 from storage.families import Artifact, ManifestRow, manifest_bytes, read_pack_rows
 from storage.files import sha256_file
 
-Emit = Callable[[dict[str, Any]], Any]
+EventEmitter = Callable[[dict[str, Any]], Any]
 
 
-class Cancelled(Exception):
+class RunCancelled(Exception):
     """The run was interrupted; what was published stays."""
 
 
 @dataclass
-class Outcome:
+class RunOutcome:
     """How a run ended: the final plan of every node that settled, what failed, what was under way when the
     run had to stop, and what never began; of these two the reason."""
 
@@ -58,7 +64,7 @@ class Outcome:
         if any(isinstance(error, TooManyRejects) for error in errors):
             return 3
         if errors:
-            return 2 if all(meaning(error) == "user" for error in errors) else 1
+            return 2 if all(error_meaning(error) == "user" for error in errors) else 1
         return 130 if self.cancelled or self.skipped else 0
 
 
@@ -67,7 +73,7 @@ class Runner:
     planner: Planner
     executor: Executor
     run_id: str
-    emit: Emit = lambda event: None
+    emit: EventEmitter = lambda event: None
     keep_going: bool = False
     max_rejected: float = 0.2
     width: int = 4
@@ -78,9 +84,9 @@ class Runner:
     _without_shards: set[str] = field(default_factory=set)
     """Stages whose shards were dropped"""
 
-    def run(self, names: set[str] | None = None) -> Outcome:
+    def run(self, names: set[str] | None = None) -> RunOutcome:
         """Run the nodes named (all by default); each node needs the nodes it reads among them or cached."""
-        outcome = Outcome()
+        outcome = RunOutcome()
         todo = [n for n in self.planner.graph if names is None or n.name in names]
         pool = ThreadPoolExecutor(self.width, thread_name_prefix="node")
         running: dict[Future[NodePlan], Node] = {}
@@ -108,7 +114,7 @@ class Runner:
             outcome.skipped[node.name] = outcome.reason
         return outcome
 
-    def _let_stop(self, running: dict[Future[NodePlan], Node], outcome: Outcome) -> None:
+    def _let_stop(self, running: dict[Future[NodePlan], Node], outcome: RunOutcome) -> None:
         """Wait for the nodes of an interrupted run that stop at a safe point; another interrupt ends it."""
         stopping = {future for future, node in running.items() if node.stops and not future.cancel()}
         with suppress(KeyboardInterrupt):
@@ -117,32 +123,32 @@ class Runner:
                 for future in done:
                     self._collect(future, running.pop(future), outcome)
 
-    def _collect(self, future: Future[NodePlan], node: Node, outcome: Outcome) -> None:
+    def _collect(self, future: Future[NodePlan], node: Node, outcome: RunOutcome) -> None:
         error = future.exception()
         if error is None:
             outcome.plans[node.name] = future.result()
             self._drop_shards(outcome)
             return
-        if isinstance(error, Cancelled):
+        if isinstance(error, RunCancelled):
             outcome.cancelled[node.name] = outcome.reason
             status, detail = "KILLED", ""
         else:
             outcome.failed[node.name] = error
-            status, detail = "FAILED", traceback_of(error)
+            status, detail = "FAILED", format_traceback(error)
         self.emit({"type": "node_finished", "node": node.name, "status": status, "error": str(error),
                    "detail": detail})  # fmt: skip
 
-    def _settle(self, node: Node, plans: dict[str, NodePlan], outcome: Outcome) -> NodePlan:
-        plan = self.planner.node(node, plans)
+    def _settle(self, node: Node, plans: dict[str, NodePlan], outcome: RunOutcome) -> NodePlan:
+        plan = self.planner.plan_node(node, plans)
         if plan.settled:
             self.emit(_cached_event(plan, plans))
             return plan
         if self.cancel.is_set():
-            raise Cancelled("interrupted before it started")
+            raise RunCancelled("interrupted before it started")
         if self._restore(plan, plans, outcome):
-            plan = self.planner.node(node, plans)
+            plan = self.planner.plan_node(node, plans)
         with self._await_twin(node.stage, plan.key) as waited:
-            if waited and (plan := self.planner.node(node, plans)).settled:
+            if waited and (plan := self.planner.plan_node(node, plans)).settled:
                 self.emit(_cached_event(plan, plans))
                 return plan
             return (
@@ -151,13 +157,13 @@ class Runner:
                 else self._execute(plan, plans, outcome)
             )
 
-    def _restore(self, reader: NodePlan, plans: dict[str, NodePlan], outcome: Outcome) -> bool:
+    def _restore(self, reader: NodePlan, plans: dict[str, NodePlan], outcome: RunOutcome) -> bool:
         """Make again the dropped shards that a node is about to read; whether there were any."""
         wanted = packs_to_restore(reader, plans)
         for name, packs in wanted.items():
             before = plans[name]
             with self._await_twin(before.node.stage, before.key):
-                now = self.planner_without_force().node(before.node, plans)
+                now = self.planner_without_force().plan_node(before.node, plans)
                 again = [now.restore_jobs[pack] for pack in sorted(packs & now.restore_jobs.keys())]
                 if again or not now.settled:
                     why = [f"dropped, read again by {reader.node.name}"]
@@ -170,7 +176,7 @@ class Runner:
                 self.emit({"type": "warning", "node": name, "text": text})
         return bool(wanted)
 
-    def _drop_shards(self, outcome: Outcome) -> None:
+    def _drop_shards(self, outcome: RunOutcome) -> None:
         """Of stages that all is there of that reads them (engine/dropped_shards.py)."""
         for stage, packs in droppable(self.planner.graph, outcome.plans):
             if stage not in self._without_shards:
@@ -192,7 +198,7 @@ class Runner:
         finally:
             mine.release()
 
-    def _run_leased(self, plan: NodePlan, plans: dict[str, NodePlan], outcome: Outcome) -> NodePlan:
+    def _run_leased(self, plan: NodePlan, plans: dict[str, NodePlan], outcome: RunOutcome) -> NodePlan:
         """While no other driver runs it."""
         node = plan.node
 
@@ -204,13 +210,13 @@ class Runner:
         terms = {"run": self.run_id, "waiting": waiting, "give_up": give_up, "terms": self.lease}
         with leases.acquire_lease(store, node.stage, plan.key, **terms) as waited:
             if self.cancel.is_set():
-                raise Cancelled("interrupted before it started")
-            if waited and (plan := self.planner.node(node, plans)).settled:
+                raise RunCancelled("interrupted before it started")
+            if waited and (plan := self.planner.plan_node(node, plans)).settled:
                 self.emit(_cached_event(plan, plans))
                 return plan
             return self._execute(plan, plans, outcome)
 
-    def _execute(self, plan: NodePlan, plans: Mapping[str, NodePlan], outcome: Outcome) -> NodePlan:
+    def _execute(self, plan: NodePlan, plans: Mapping[str, NodePlan], outcome: RunOutcome) -> NodePlan:
         node = plan.node
         start = time.monotonic()
         outcome.executed.append(node.name)
@@ -220,7 +226,7 @@ class Runner:
         else:
             self._whole(plan, plans)
         self._record_last_run(plan)
-        settled = self.planner_without_force().node(node, plans)
+        settled = self.planner_without_force().plan_node(node, plans)
         if not settled.settled:
             raise RuntimeError(f"{node.name} was published but is not found again: {settled.reasons}")
         seconds = time.monotonic() - start
@@ -236,10 +242,10 @@ class Runner:
     def _keyed(self, plan: NodePlan, plans: Mapping[str, NodePlan]) -> None:
         node, store = plan.node, self.planner.store
         call = StageCall(
-            node, section(node, self.planner.config), self.planner.config.runtime, _used(node, plans)
+            node, node_config(node, self.planner.config), self.planner.config.runtime, _used(node, plans)
         )
         jobs = [replace(job, run=self.run_id) for job in plan.jobs]
-        total = sum(j.computed for j in jobs)
+        total = sum(j.computed_count for j in jobs)
         built: dict[str, PackResult] = {}
         done = rejected = frames = 0
         failures: list[str] = []
@@ -262,12 +268,12 @@ class Runner:
             frames += sum(u.frames for u in result.rows)
             report()
             if self.cancel.is_set():
-                raise Cancelled(f"interrupted with {done} of {total} units done; they are kept")
+                raise RunCancelled(f"interrupted with {done} of {total} units done; they are kept")
         if failures:
             kept = f"{len(failures)} of {len(jobs)} packs failed, the rest is kept; run again to retry"
             raise Transient(f"{node.name}: {kept}: {failures[0]}", soon=False)
         if self.cancel.is_set():
-            raise Cancelled(f"interrupted with {done} of {total} units done; they are kept")
+            raise RunCancelled(f"interrupted with {done} of {total} units done; they are kept")
         if lost := [job.key for job in jobs if job.key not in built]:
             raise RuntimeError(
                 f"{node.name}: {len(lost)} of {len(jobs)} packs never came back, first {lost[0]}"
@@ -298,9 +304,9 @@ class Runner:
             out.mkdir()
             read = {role: plans[one.node].artifact for role, one in node.reads.items()}
             context = RunContext(self, plan, out, {role: found for role, found in read.items() if found})
-            resolve(node.run)(context, **node.arguments)
+            resolve_entry(node.run)(context, **node.arguments)
             if self.cancel.is_set():
-                raise Cancelled("interrupted")
+                raise RunCancelled("interrupted")
             self._publish(plan, out)
         if node.exclusive:
             store.delete_tree(context.work)
@@ -315,7 +321,7 @@ class Runner:
         content = {name: sha for name, sha in sums.items() if name not in node.logs}
         record = {
             "node": node.stage, "key": plan.key, "inputs": plan.inputs, "steps": plan.steps,
-            "digest": digest("whole", content), "sha256": sums,
+            "digest": hash_json("whole", content), "sha256": sums,
             "sizes": {name: p.stat().st_size for name, p in names.items()},
         }  # fmt: skip
         folder = locations.artifact_path(node.stage, plan.key, plan.steps)
@@ -328,21 +334,24 @@ class Runner:
         """What the key was made of, so that a later plan can tell the difference; notices edits meanwhile."""
         assert plan.fingerprint is not None
         node, planner = plan.node, self.planner
-        now = fingerprint(node, planner.config, planner.env)
+        now = compute_fingerprint(node, planner.config, planner.env)
         if now.key != plan.fingerprint.key:  # not its code: a run reads that once
             text = "its inputs, weights or tools changed while it ran"
             self.emit({"type": "warning", "node": node.name, "text": text})
-        closure = planner.closure(node)
+        closure = planner.code_closure(node)
         last = LastRun(
-            fingerprint=plan.fingerprint, inputs=plan.inputs, run_id=self.run_id, code=described(closure),
+            fingerprint=plan.fingerprint, inputs=plan.inputs, run_id=self.run_id,
+            code=describe_closure(closure),
             source={name: symbol.text for name, symbol in closure.items()}, name=node.name,
         )  # fmt: skip
-        planner.store.write_json(locations.node_key_path(node.stage, plan.fingerprint.key), canonical(last))
+        planner.store.write_json(
+            locations.node_key_path(node.stage, plan.fingerprint.key), to_canonical(last)
+        )
 
     def _started_event(self, plan: NodePlan, plans: Mapping[str, NodePlan]) -> dict[str, Any]:
         node, made_of = plan.node, plan.fingerprint
         assert made_of is not None
-        params = {actual_path(name, node.config): value for name, value in made_of.config.items()}
+        params = {setting_path_in_run(name, node.config): value for name, value in made_of.config.items()}
         return {
             "type": "node_started", "node": node.name, "stage": node.stage, "kind": node.kind,
             "key": plan.key, "node_key": plan.node_key, "reasons": plan.reasons, "params": params,
@@ -392,12 +401,12 @@ def _finished_event(plan: NodePlan, seconds: float) -> dict[str, Any]:
 
 
 class RunContext:
-    """What a whole node's function receives (`node.Context`)."""
+    """What a whole node's function receives (`node.NodeContext`)."""
 
     def __init__(self, runner: Runner, plan: NodePlan, out: Path, inputs: Mapping[str, Artifact]):
         self._runner = runner
         self.node, self.key, self.out, self.inputs = plan.node.name, plan.key, out, inputs
-        self.config = section(plan.node, runner.planner.config)
+        self.config = node_config(plan.node, runner.planner.config)
         self.runtime, self.store = runner.planner.config.runtime, runner.planner.store
         self.work = locations.work_folder(plan.node.stage, plan.key)
         self.previous = plan.previous
@@ -408,14 +417,14 @@ class RunContext:
     def scratch(self) -> str:
         return self._runner.planner.store.uri_of(self.work)
 
-    def work_apart(self, name: str) -> None:
+    def use_scratch_subfolder(self, name: str) -> None:
         self.work = f"{self.work}/{name}"
 
-    def progress(self, done: int, total: int, note: str = "") -> None:
+    def report_progress(self, done: int, total: int, note: str = "") -> None:
         self._runner.emit({"type": "progress", "node": self.node, "done": done, "total": total, "note": note})
 
-    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+    def log_metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         self._runner.emit({"type": "metrics", "node": self.node, "values": dict(values), "step": step})
 
-    def params(self, values: Mapping[str, Any]) -> None:
+    def log_params(self, values: Mapping[str, Any]) -> None:
         self._runner.emit({"type": "params", "node": self.node, "values": dict(values)})

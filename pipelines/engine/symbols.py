@@ -20,18 +20,18 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from pipelines.engine.messages import drop_sentences, own_nodes, reports
+from pipelines.engine.messages import drop_error_texts, is_report, walk_own_scope
 
-BODY = "<module>"
+MODULE_BODY = "<module>"
 _PARSING = threading.Lock()
 """Python 3.11 counts the depth of a tree for all threads together, and two that parse at once may end in a
 SystemError."""
-MARK = re.compile("⟦(\\d+)⟧")
+REFERENCE_MARK = re.compile("⟦(\\d+)⟧")
 _ENTRY = re.compile(r"[a-z_]\w*(\.\w+)*:\w+")
 _MODULE = re.compile(r"[a-z_]\w*(\.\w+)*(:\w+)?")
 
 
-class Ref(Struct, frozen=True):
+class SymbolReference(Struct, frozen=True):
     """A name in a symbol that may lead to another one."""
 
     written: str
@@ -40,26 +40,26 @@ class Ref(Struct, frozen=True):
     such a text."""
 
 
-class Text(Struct, frozen=True):
+class SymbolText(Struct, frozen=True):
     template: str
     """With a mark ⟦i⟧ for each mention of refs[i]."""
-    refs: tuple[Ref, ...]
+    refs: tuple[SymbolReference, ...]
 
     @property
     def readable(self) -> str:
-        return MARK.sub(lambda mark: self.refs[int(mark[1])].written, self.template)
+        return REFERENCE_MARK.sub(lambda mark: self.refs[int(mark[1])].written, self.template)
 
 
 class Symbol(Struct, frozen=True):
-    text: Text
-    methods: Text | None = None
+    text: SymbolText
+    methods: SymbolText | None = None
     """Of a struct: the same without its fields and `__post_init__`, which is all that counts of a class of
     settings: their values are in the key."""
     table: tuple[str, ...] = ()
     """Of a dict whose values all begin with a text like "module" or "module:function": those texts."""
 
 
-class Module(Struct, frozen=True):
+class SourceModule(Struct, frozen=True):
     imports: dict[str, str]
     """Name at the top of the module -> dotted origin, "package.module" or "package.module.symbol"."""
     symbols: dict[str, Symbol] = field(default_factory=dict)
@@ -73,24 +73,26 @@ class Module(Struct, frozen=True):
         return {"imports": self.imports, "symbols": table, "stars": list(self.stars)}
 
     @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Module:
+    def from_json(data: Mapping[str, Any]) -> SourceModule:
         table = {
             name: Symbol(_text_of(text), methods and _text_of(methods), tuple(entries))
             for name, (text, methods, entries) in data["symbols"].items()
         }
-        return Module(data["imports"], table, tuple(data["stars"]))
+        return SourceModule(data["imports"], table, tuple(data["stars"]))
 
 
-def _text_json(text: Text) -> list[Any]:
+def _text_json(text: SymbolText) -> list[Any]:
     return [text.template, [[ref.written, ref.target] for ref in text.refs]]
 
 
-def _text_of(data: Any) -> Text:
-    return Text(data[0], tuple(Ref(*ref) for ref in data[1]))
+def _text_of(data: Any) -> SymbolText:
+    return SymbolText(data[0], tuple(SymbolReference(*ref) for ref in data[1]))
 
 
 # --- a file ------------------------------------------------------------------------------------------------
-def parse(source: str, module: str, is_package: bool, renamed: Mapping[str, str] | None = None) -> Module:
+def parse_module(
+    source: str, module: str, is_package: bool, renamed: Mapping[str, str] | None = None
+) -> SourceModule:
     """Split a module into symbols and imports. `renamed`: attribute of a setting that got a new name -> the
     name it had, which is what the text goes on to say."""
     with _PARSING:
@@ -103,10 +105,10 @@ def parse(source: str, module: str, is_package: bool, renamed: Mapping[str, str]
             continue
         if _only_typing(statement) or _text_only(statement):
             continue
-        for name in _defines(statement) or [BODY]:
+        for name in _defines(statement) or [MODULE_BODY]:
             groups.setdefault(name, []).append(statement)
     known = _Names(frozenset(groups), imports, bool(stars), package, renamed or {})
-    return Module(imports, {name: _symbol(some, known) for name, some in groups.items()}, stars)
+    return SourceModule(imports, {name: _symbol(some, known) for name, some in groups.items()}, stars)
 
 
 class _Names(Struct, frozen=True):
@@ -126,13 +128,13 @@ def _symbol(statements: list[ast.stmt], known: _Names) -> Symbol:
     return Symbol(_text(statements, known), methods, _table(statements))
 
 
-def _text(statements: Iterable[ast.stmt], known: _Names) -> Text:
+def _text(statements: Iterable[ast.stmt], known: _Names) -> SymbolText:
     normal = _Normal(known)
     texts = []
     for statement in statements:
         done = normal.visit(copy.deepcopy(statement))  # the visitor changes what it visits
         texts.append(ast.unparse(ast.fix_missing_locations(done)) if done is not None else "")
-    return Text("\n".join(texts), tuple(normal.refs))
+    return SymbolText("\n".join(texts), tuple(normal.refs))
 
 
 def _outside_functions(body: Iterable[ast.stmt]) -> Iterator[ast.AST]:
@@ -231,7 +233,7 @@ class _Normal(ast.NodeTransformer):
 
     def __init__(self, known: _Names):
         self.known = known
-        self.refs: list[Ref] = []
+        self.refs: list[SymbolReference] = []
         self._local: list[set[str]] = []
         """Names of the functions around that are variables of theirs."""
         self._imported: list[dict[str, str]] = []
@@ -239,7 +241,7 @@ class _Normal(ast.NodeTransformer):
 
     # names
     def _ref(self, written: str, target: str) -> ast.Name:
-        ref = Ref(written, target)
+        ref = SymbolReference(written, target)
         if ref not in self.refs:
             self.refs.append(ref)
         return ast.Name(f"⟦{self.refs.index(ref)}⟧", ast.Load())
@@ -298,8 +300,10 @@ class _Normal(ast.NodeTransformer):
         node.decorator_list = [self.visit(d) for d in node.decorator_list]
         node.returns = None
         self._arguments(node.args)
-        with self._scope(_bound(node.args, node.body), _imports(own_nodes(node.body), self.known.package)[0]):
-            drop_sentences(node)
+        with self._scope(
+            _bound(node.args, node.body), _imports(walk_own_scope(node.body), self.known.package)[0]
+        ):
+            drop_error_texts(node)
             node.body = self._statements(node.body)
         return node
 
@@ -342,13 +346,13 @@ class _Normal(ast.NodeTransformer):
 
     # what changes no number
     def _statements(self, body: list[ast.stmt]) -> list[ast.stmt]:
-        kept = [self.visit(s) for s in body if not _text_only(s) and not reports(s)]
+        kept = [self.visit(s) for s in body if not _text_only(s) and not is_report(s)]
         return [s for s in kept if s is not None] or [ast.Pass()]
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         for part in ("body", "orelse", "finalbody"):
             if isinstance(statements := getattr(node, part, None), list) and statements:
-                kept = [s for s in statements if not _text_only(s) and not reports(s)]
+                kept = [s for s in statements if not _text_only(s) and not is_report(s)]
                 setattr(node, part, kept or [ast.Pass()])
         return super().generic_visit(node)
 
@@ -379,7 +383,7 @@ def _bound(args: ast.arguments, body: Iterable[ast.stmt]) -> set[str]:
     """The variables of a function."""
     found = {arg.arg for arg in _args(args)}
     shared: set[str] = set()
-    for node in own_nodes(body):
+    for node in walk_own_scope(body):
         match node:
             case ast.Global() | ast.Nonlocal():
                 shared |= set(node.names)

@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from pipelines.engine.keys import digest
+from pipelines.engine.keys import hash_json
 from pipelines.engine.node import Node, Read
 
 
@@ -53,29 +53,29 @@ class UnitInputs:
     def _there(self, read: Read, row: UnitView | None) -> bool:
         """Whether the units that a row names are there, so far as that is known."""
         known = self._units[read.node]
-        return row is not None and (not known or all(one in known for one in named(row, read)))
+        return row is not None and (not known or all(one in known for one in units_in_column(row, read)))
 
-    def views(self, unit: str, read: Read) -> list[tuple[str, UnitView]]:
+    def input_units(self, unit: str, read: Read) -> list[tuple[str, UnitView]]:
         """The units that a unit reads of one input: ids, and what is known of them."""
         known = self._units[read.node]
         if not read.by:
             return [(unit, known[unit])]
         row = self._units[self.node.units][unit]
-        return [(one, known.get(one, UnitView(None))) for one in named(row, read)]
+        return [(one, known.get(one, UnitView(None))) for one in units_in_column(row, read)]
 
-    def digests(self, unit: str) -> dict[str, Any] | None:
+    def input_digests(self, unit: str) -> dict[str, Any] | None:
         """Role -> digest of what the unit reads there, as its key holds it; None if one is not known yet. Of
         a table row only the fields read count; of samples, their content."""
         found: dict[str, Any] = {}
         for role, read in self.node.reads.items():
-            parts = [_digest(read, view) for _, view in self.views(unit, read)]
+            parts = [_digest(read, view) for _, view in self.input_units(unit, read)]
             if None in parts:
                 return None
             found[role] = parts if read.by else parts[0]
         return found
 
 
-def named(row: UnitView, read: Read) -> list[str]:
+def units_in_column(row: UnitView, read: Read) -> list[str]:
     """The units that a row of a table names in a column."""
     assert row.row is not None  # Graph: `units` is a table
     value = row.row[read.by]
@@ -84,5 +84,5 @@ def named(row: UnitView, read: Read) -> list[str]:
 
 def _digest(read: Read, view: UnitView) -> str | None:
     if view.row is not None:
-        return digest({field: view.row[field] for field in read.fields})
+        return hash_json({field: view.row[field] for field in read.fields})
     return view.digest

@@ -5,22 +5,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipelines.eval.methods import CODEC, COPY
-from pipelines.figures.pictures import ERROR_GAIN
+from pipelines.eval.methods import CODEC_METHOD, COPY_METHOD
+from pipelines.figures.picture_grids import ERROR_MAP_GAIN
 
 BASELINE_TEXTS: dict[str, str] = {
-    COPY: "the source frame, unchanged: what a model must beat",
-    CODEC: "the ground truth through our MP4 (H.264 crf 18): as good as a video file can look",
+    COPY_METHOD: "the source frame, unchanged: what a model must beat",
+    CODEC_METHOD: "the ground truth through our MP4 (H.264 crf 18): as good as a video file can look",
 }
 
 
 def column_titles(model: str, has_truth: bool = True) -> list[str]:
     if not has_truth:
         return ["source", "driving", model]
-    return ["source", "driving = truth", model, f"error x{ERROR_GAIN}"]
+    return ["source", "driving = truth", model, f"error x{ERROR_MAP_GAIN}"]
 
 
-def caption(model: str, provenance: Mapping[str, str]) -> str:
+def provenance_caption(model: str, provenance: Mapping[str, str]) -> str:
     """The line under every picture: which parts do not carry the published weights."""
     return " · ".join(
         [model, *(f"{part.replace('_', ' ')}: {what}" for part, what in sorted(provenance.items()))]

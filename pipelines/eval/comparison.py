@@ -8,25 +8,25 @@ from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from pipelines.eval import comparison_roles as roles
-from pipelines.eval.methods import BASELINES, COPY, Method
+from pipelines.eval import input_roles as roles
+from pipelines.eval.methods import BASELINES, COPY_METHOD, Method
 from pipelines.eval.metrics import METRICS
-from pipelines.eval.pairs import ABOUT, About
+from pipelines.eval.pairs import PAIRS_SUMMARY_FILE, PairsSummary
 from pipelines.eval.records import (
-    Bootstrap,
-    Difference,
+    BootstrapSettings,
     FrameValues,
-    Record,
-    compare,
-    finite,
+    MethodDifference,
+    MetricRecord,
+    compare_methods,
+    finite_or_none,
     own_records,
+    pair_sums,
     shared_frames,
     shared_records,
-    states_of,
 )
 from pipelines.eval.sample_frames import read_samples
-from pipelines.eval.samples import Samples, make_samples
-from pipelines.eval.score import Summary, read_summary, read_values
+from pipelines.eval.sample_pictures import ModelSamples, make_samples
+from pipelines.eval.score import ScoreSummary, read_summary, read_values
 
 if TYPE_CHECKING:
     from pipelines.eval.config import ReportConfig
@@ -34,36 +34,36 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Comparison:
+class ProtocolComparison:
     name: str
     """Of the protocol in the run file."""
-    about: About
+    about: PairsSummary
     models: list[str]
-    summaries: dict[str, Summary] = field(default_factory=dict)
+    summaries: dict[str, ScoreSummary] = field(default_factory=dict)
     """Of the methods that are scored."""
-    own: list[Record] = field(default_factory=list)
+    own: list[MetricRecord] = field(default_factory=list)
     """Each method on its own frames."""
-    shared: list[Record] = field(default_factory=list)
+    shared: list[MetricRecord] = field(default_factory=list)
     """All methods on the frames that all of them have."""
-    differences: list[Difference] = field(default_factory=list)
+    differences: list[MethodDifference] = field(default_factory=list)
     """Two methods on the frames that both have: models with each other, and with the copied source."""
     spread: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     """(method, metric) -> the value of each pair, over the shared frames."""
-    samples: dict[str, Samples] = field(default_factory=dict)
+    samples: dict[str, ModelSamples] = field(default_factory=dict)
     """Of each model."""
     provenance: dict[str, dict[str, str]] = field(default_factory=dict)
     """Of each model: parts that do not carry the published weights."""
 
-    def record(self, metric: str, method: str, own: bool = False) -> Record | None:
+    def find_record(self, metric: str, method: str, own: bool = False) -> MetricRecord | None:
         records = self.own if own else self.shared
         return next((r for r in records if (r.name, r.method) == (metric, method)), None)
 
     @property
-    def metrics(self) -> list[str]:
+    def metric_names(self) -> list[str]:
         """Names in the order of the table of metrics."""
         return [name for name in METRICS if any(r.name == name for r in self.shared)]
 
-    def as_data(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """For report.json."""
         return {
             "protocol": self.about.protocol,
@@ -77,17 +77,17 @@ class Comparison:
         }
 
 
-def read_comparisons(inputs: Mapping[str, Artifact], config: ReportConfig) -> list[Comparison]:
+def read_comparisons(inputs: Mapping[str, Artifact], config: ReportConfig) -> list[ProtocolComparison]:
     """One for each protocol, in the order in which the graph lists them."""
-    return [read_comparison(name, inputs, config) for name in roles.protocols(inputs)]
+    return [read_comparison(name, inputs, config) for name in roles.list_protocols(inputs)]
 
 
-def read_comparison(name: str, inputs: Mapping[str, Artifact], config: ReportConfig) -> Comparison:
-    about = About(**json.loads(inputs[roles.pairs(name)].path(ABOUT).read_text()))
-    samples = roles.of_protocol(inputs, name, roles.SAMPLES)
-    scores = roles.of_protocol(inputs, name, roles.SCORE)
+def read_comparison(name: str, inputs: Mapping[str, Artifact], config: ReportConfig) -> ProtocolComparison:
+    about = PairsSummary(**json.loads(inputs[roles.pairs_role(name)].path(PAIRS_SUMMARY_FILE).read_text()))
+    samples = roles.protocol_inputs(inputs, name, roles.SAMPLES)
+    scores = roles.protocol_inputs(inputs, name, roles.SCORE_KIND)
     models, frames = list(samples), {model: read_samples(one) for model, one in samples.items()}
-    bootstrap = Bootstrap(resamples=config.resamples, seed=config.seed)
+    bootstrap = BootstrapSettings(resamples=config.resamples, seed=config.seed)
     values = {method: read_values(scores[method]) for method in (*models, *BASELINES) if method in scores}
     summaries = {method: read_summary(artifact) for method, artifact in scores.items()}
     methods = [Method(name=name, kind=summaries[name].kind, provenance=summaries[name].provenance)
@@ -95,7 +95,7 @@ def read_comparison(name: str, inputs: Mapping[str, Artifact], config: ReportCon
     metrics = [
         name for name in METRICS if any(one.metric == name for rows in values.values() for one in rows)
     ]
-    return Comparison(
+    return ProtocolComparison(
         name=name,
         about=about,
         models=models,
@@ -119,14 +119,16 @@ def _differences(
     values: Mapping[str, Sequence[FrameValues]],
     models: Sequence[str],
     metrics: Sequence[str],
-    bootstrap: Bootstrap,
-) -> list[Difference]:
-    compared = [method for method in (*models, COPY) if method in values]
+    bootstrap: BootstrapSettings,
+) -> list[MethodDifference]:
+    compared = [method for method in (*models, COPY_METHOD) if method in values]
     found = []
     for name in metrics:
         rows = {method: [one for one in values[method] if one.metric == name] for method in compared}
         for first, second in combinations(compared, 2):
-            difference = compare(METRICS[name], (first, rows[first]), (second, rows[second]), bootstrap)
+            difference = compare_methods(
+                METRICS[name], (first, rows[first]), (second, rows[second]), bootstrap
+            )
             found += [difference] if difference else []
     return found
 
@@ -139,6 +141,8 @@ def _spread(
         table = {method: [one for one in rows if one.metric == name] for method, rows in values.items()}
         keep = shared_frames(table)
         for method, rows in table.items():
-            of_pairs = (finite(METRICS[name].compute(state)) for state in states_of(rows, keep).values())
+            of_pairs = (
+                finite_or_none(METRICS[name].compute(state)) for state in pair_sums(rows, keep).values()
+            )
             found[method, name] = [value for value in of_pairs if value is not None]
     return found

@@ -7,20 +7,20 @@ from typing import ClassVar, Literal
 
 from msgspec import Struct, field
 
-from pipelines.eval.methods import FUNCTIONS
+from pipelines.eval.methods import METHOD_FUNCTIONS
 from pipelines.eval.metrics import METRICS
-from pipelines.eval.protocols import Protocol
+from pipelines.eval.protocols import EvaluationProtocol
 from storage.uris import ExpandedPath
 
-CHECKPOINTS = {"last": "model.safetensors", "best": "best.safetensors"}
+CHECKPOINT_FILES = {"last": "model.safetensors", "best": "best.safetensors"}
 """What a training phase publishes for each value of `EvalConfig.checkpoint`."""
 
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
-class MethodConfig(Struct, frozen=True, kw_only=True):
-    """Frames that other code made (pipelines/eval/external.py says how they are named)."""
+class ExternalMethodConfig(Struct, frozen=True, kw_only=True):
+    """Frames that other code made (pipelines/eval/external_frames.py says how they are named)."""
 
     not_in_key: ClassVar[tuple[str, ...]] = ("folder", "protocols")
 
@@ -33,14 +33,16 @@ class MethodConfig(Struct, frozen=True, kw_only=True):
 class EvalConfig(Struct, frozen=True, kw_only=True):
     not_in_key: ClassVar[tuple[str, ...]] = ("data",)
 
-    protocols: dict[str, Protocol | None] = field(default_factory=lambda: {"self": Protocol()})
+    protocols: dict[str, EvaluationProtocol | None] = field(
+        default_factory=lambda: {"self": EvaluationProtocol()}
+    )
     """Name -> how pairs are made and scored; null leaves one of the defaults out."""
     data: str = ""
     """The corpus whose test clips are sources and drivings, unless a protocol says; empty = that of the
     first model."""
     metrics: tuple[str, ...] = tuple(METRICS)
     """Names from pipelines/eval/metrics, of protocols whose pairs have a ground truth."""
-    methods: dict[str, MethodConfig] = field(default_factory=dict)
+    methods: dict[str, ExternalMethodConfig] = field(default_factory=dict)
     """Name -> a method of other code, compared with the models: its frames lie in a folder."""
     checkpoint: Literal["last", "best"] = "last"
     """Of the model's last phase: its last step, or the step of the best validation PSNR."""
@@ -50,17 +52,17 @@ class EvalConfig(Struct, frozen=True, kw_only=True):
         if unknown or not self.metrics:
             raise ValueError(f"metrics {list(self.metrics)}: expected some of {', '.join(METRICS)}")
         for name, method in self.methods.items():
-            if not _NAME.fullmatch(name) or name in FUNCTIONS:
-                others = ", ".join(FUNCTIONS)
+            if not _NAME.fullmatch(name) or name in METHOD_FUNCTIONS:
+                others = ", ".join(METHOD_FUNCTIONS)
                 raise ValueError(
                     f"methods.{name}: expected letters, digits and _, a letter first, and none of {others}"
                 )
-            if others := [one for one in method.protocols if one not in self.active]:
-                known = ", ".join(self.active)
+            if others := [one for one in method.protocols if one not in self.active_protocols]:
+                known = ", ".join(self.active_protocols)
                 raise ValueError(f"methods.{name}.protocols {others}: expected some of {known}")
 
     @property
-    def active(self) -> dict[str, Protocol]:
+    def active_protocols(self) -> dict[str, EvaluationProtocol]:
         """The protocols that are not left out."""
         return {name: protocol for name, protocol in self.protocols.items() if protocol is not None}
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from models.spec import load_spec
 from models.weights import find_weights
-from pipelines.eval.config import CHECKPOINTS
+from pipelines.eval.config import CHECKPOINT_FILES
 from storage import checkpoints
 from storage.weight_files import weights_path
 
 if TYPE_CHECKING:
     from models.checkpoint import Checkpoint
     from models.reenactor import Reenactor
-    from pipelines.engine.node import Context
+    from pipelines.engine.node import NodeContext
 
 
 class EvaluatedModel:
@@ -31,7 +31,7 @@ class EvaluatedModel:
         self.files = files
         self._ready: Reenactor | None = None
 
-    def ready(self, nets: Mapping[str, object], device: str) -> Reenactor:
+    def load_reenactor(self, nets: Mapping[str, object], device: str) -> Reenactor:
         """In float32: scores must not depend on a device."""
         from models.checkpoint import read_checkpoint
         from models.loading import load_reenactor
@@ -45,12 +45,12 @@ class EvaluatedModel:
         return self._ready
 
 
-def load(files: Mapping[str, Path]) -> EvaluatedModel:
+def load_evaluated_model(files: Mapping[str, Path]) -> EvaluatedModel:
     """What a generating node uses, from {role of ModelSpec.checkpoints: model.safetensors}."""
     return EvaluatedModel(files)
 
 
-def publish_released(ctx: Context, model: str, weights: str) -> None:
+def publish_released_weights(ctx: NodeContext, model: str, weights: str) -> None:
     """The whole node `release.<model>`: model.safetensors, from imported weights that fit the run's settings
     of the model, `ctx.config.section`. InvalidInput where they are not there; InvalidFile or InvalidSettings
     where they do not fit."""
@@ -58,6 +58,6 @@ def publish_released(ctx: Context, model: str, weights: str) -> None:
     store = ctx.inputs["recordings"].store  # where weights lie too
     files = {name: weights_path(store, find_weights(name)) for name in released.files}
     reader = importlib.import_module(released.reader.partition(":")[0])
-    checkpoint: Checkpoint = reader.load(files, ctx.config.section)
-    checkpoints.save_checkpoint(ctx.out / CHECKPOINTS["last"], checkpoint.tensors, checkpoint.metadata)
-    ctx.params({"weights": weights})
+    checkpoint: Checkpoint = reader.load_released(files, ctx.config.section)
+    checkpoints.save_checkpoint(ctx.out / CHECKPOINT_FILES["last"], checkpoint.tensors, checkpoint.metadata)
+    ctx.log_params({"weights": weights})

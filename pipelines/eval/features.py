@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from msgspec import Struct
 
-from pipelines.figures import pictures
+from pipelines.figures import picture_grids
 from pipelines.preprocess.boxes import largest_box
 
 if TYPE_CHECKING:
     from models.perception.interfaces import FaceDetector, Landmarker
-    from pipelines.eval.pair_clips import Sample, Samples
+    from pipelines.eval.pair_clips import FamilySamples, Sample
 
-FRAME_SIZE = 256
+LANDMARK_FRAME_SIZE = 256
 """Side, in pixels, at which landmarks are sought: distances are in its pixels."""
-FRAMES = "frames"
+FRAMES_FEATURE = "frames"
 """What a metric reads that compares the frames themselves."""
 
 
@@ -38,21 +38,21 @@ class Feature(Struct, frozen=True, kw_only=True):
     """How it is computed, in words: two values may be compared only if these agree."""
 
 
-DLIB68 = "landmarks.dlib68"
+DLIB_LANDMARKS_FEATURE = "landmarks.dlib68"
 LANDMARK_WEIGHTS = "dlib_sp68"
 FEATURES: dict[str, Feature] = {
-    DLIB68: Feature(
-        run="pipelines.eval.features:landmarks_dlib68",
+    DLIB_LANDMARKS_FEATURE: Feature(
+        run="pipelines.eval.features:compute_dlib_landmarks",
         field="landmarks",
         nets=("dlib_hog", "dlib68"),
         light=True,
-        backend=f"dlib_hog + dlib68 on frames resized to {FRAME_SIZE} px, largest face",
+        backend=f"dlib_hog + dlib68 on frames resized to {LANDMARK_FRAME_SIZE} px, largest face",
     ),
 }
 
 
-def landmarks_dlib68(
-    inputs: Mapping[str, Samples], config: object, nets: Mapping[str, object], runtime: object = None
+def compute_dlib_landmarks(
+    inputs: Mapping[str, FamilySamples], config: object, nets: Mapping[str, object], runtime: object = None
 ) -> Iterator[Sample]:
     """68 points in each generated frame: (T,68,2) float32, NaN where no face is found. Without the net, whose
     weights are missing."""
@@ -68,7 +68,7 @@ def landmarks_dlib68(
 def find_landmarks(frames: np.ndarray, detector: FaceDetector, landmarker: Landmarker) -> np.ndarray:
     """(T,S,S,3) uint8 -> (T,68,2) float32, pixels of frames resized to FRAME_SIZE; NaN where no face is
     found."""
-    images = pictures.to_uint8(pictures.resize(frames, FRAME_SIZE))
+    images = picture_grids.to_uint8(picture_grids.resize_frames(frames, LANDMARK_FRAME_SIZE))
     return landmarker.landmarks(images, largest_faces(detector.detect(images)))
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from pipelines.engine.keys import lookup
-from pipelines.eval.methods import COPY, FUNCTIONS
+from pipelines.engine.keys import lookup_setting
+from pipelines.eval.methods import COPY_METHOD, METHOD_FUNCTIONS
 
 if TYPE_CHECKING:
-    from pipelines.config import Config
+    from pipelines.config import RunConfig
     from pipelines.engine.node_plan import NodePlan
     from pipelines.engine.units import Units
 
 PNG_SHARE = 0.6
 """Bytes of a lossless frame over those of its pixels: 0.55 on rendered heads of 64 px, 0.46 of 128 px."""
-STAGE = "generate."
+GENERATE_STAGE = "generate."
 
 
 def estimate_bytes(frames: int, size: int) -> int:
@@ -23,14 +23,14 @@ def estimate_bytes(frames: int, size: int) -> int:
     return round(frames * size * size * 3 * PNG_SHARE)
 
 
-def describe_frame_storage(plans: Mapping[str, NodePlan], config: Config) -> dict[str, str]:
+def describe_frame_storage(plans: Mapping[str, NodePlan], config: RunConfig) -> dict[str, str]:
     """Node -> a line on the frames that it has to generate, where its pairs are known, or that were
     dropped."""
     found = {}
     for name, plan in plans.items():
-        if not plan.node.stage.startswith(STAGE):
+        if not plan.node.stage.startswith(GENERATE_STAGE):
             continue
-        pairs, size = plans[plan.node.units].units, lookup(config, plan.node.config["size"])
+        pairs, size = plans[plan.node.units].units, lookup_setting(config, plan.node.config["size"])
         if frames := _frames(plan, _to_generate(plan), pairs):
             text = f"{frames:,} frames of {size} px: about {_bytes(estimate_bytes(frames, size))}"
             found[name] = f"makes {text}, and drops them in the end" if plan.node.drops else f"keeps {text}"
@@ -55,7 +55,7 @@ def _of_packs(plan: NodePlan, packs: Iterable[str]) -> set[str]:
 def _frames(plan: NodePlan, some: set[str], pairs: Units) -> int:
     """Those of some pairs."""
     rows = [pairs[unit].row for unit in some if unit in pairs]
-    if plan.node.stage == f"{STAGE}{FUNCTIONS[COPY]}":
+    if plan.node.stage == f"{GENERATE_STAGE}{METHOD_FUNCTIONS[COPY_METHOD]}":
         return len(rows)
     return sum(len(row["driving_frames"]) for row in rows if row is not None)
 

@@ -1,9 +1,9 @@
 """Nodes `generate.<method>.<protocol>`: the frames that a method makes of each pair, kept without loss.
 
 Methods are the run's models, and what they are compared with: the truth (the driving frames at the judged
-size, of protocols that have one), `copy_source` (the source frame, unchanged) and `codec` (the truth through
-our own MP4). All are scored at the protocol's size: pictures of another size are resized, by area averages
-where they shrink, and everything is rounded to 8 bit, as a user would save it.
+size, of protocols that have one), `copy_source` (the source frame, unchanged) and `codec` (the
+truth through our own MP4). All are scored at the protocol's size: pictures of another size are resized, by
+area averages where they shrink, and everything is rounded to 8 bit, as a user would save it.
 
 T = driving frames of a pair, S = the scored size, I = a model's own image size.
 """
@@ -16,13 +16,13 @@ from typing import Protocol as Interface
 
 import numpy as np
 
-from models.reenactor import ClipFrames, Transfer
+from models.reenactor import ClipFrames, MotionTransfer
 from pipelines.errors import UserError
-from pipelines.eval.pair_clips import PairClip, Sample, Samples, clips_of
-from pipelines.eval.pairs import Pair, PairRow
-from pipelines.eval.protocols import Motion
-from pipelines.figures import pictures
-from pipelines.media.mp4_bytes import through_codec
+from pipelines.eval.pair_clips import FamilySamples, PairClip, Sample, clips_of_pair
+from pipelines.eval.pairs import ClipPair, PairRow
+from pipelines.eval.protocols import MotionMode
+from pipelines.figures import picture_grids
+from pipelines.media.mp4_bytes import reencode_frames
 from storage.frame_codec import EncodedFrames, encode_images
 
 if TYPE_CHECKING:
@@ -31,75 +31,90 @@ if TYPE_CHECKING:
     from pipelines.cluster.runtime import RuntimeConfig
     from pipelines.eval.evaluated_models import EvaluatedModel
 
-PAIRS = "pairs"
+PAIRS_ROLE = "pairs"
 """Role of the input that is the table of pairs; all others are families of clips."""
 
 
-class Sized(Interface):
+class BaselineConfig(Interface):
     """What the baselines read of a protocol: all else of it is in the pair."""
 
     @property
     def size(self) -> int: ...
 
 
-class Settings(Sized, Interface):
+class GenerateConfig(BaselineConfig, Interface):
     """What a model reads of it."""
 
     @property
-    def motion(self) -> Motion: ...
+    def motion(self) -> MotionMode: ...
 
 
-def generate(
-    inputs: Mapping[str, Samples], config: Settings, nets: Mapping[str, object], runtime: RuntimeConfig
+def generate_frames(
+    inputs: Mapping[str, FamilySamples],
+    config: GenerateConfig,
+    nets: Mapping[str, object],
+    runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """A model drives one pair. nets: `model`, and the perception nets that it needs."""
     pair, source, driving = _pair_of(inputs)
     model = cast("EvaluatedModel", nets["model"])
-    reenactor = model.ready(nets, "cuda" if runtime.use_gpu else "cpu")
-    images = drive(reenactor, pair, source, driving, config.motion)
-    frames = pictures.to_uint8(
-        images if images.shape[1] == config.size else pictures.resize(images, config.size)
+    reenactor = model.load_reenactor(nets, "cuda" if runtime.use_gpu else "cpu")
+    images = drive_pair(reenactor, pair, source, driving, config.motion)
+    frames = picture_grids.to_uint8(
+        images if images.shape[1] == config.size else picture_grids.resize_frames(images, config.size)
     )
     yield {
         "__key__": pair.id,
-        "frames": lossless(frames),
-        "visualization": visualization(reenactor, pair, source, driving),
+        "frames": encode_lossless(frames),
+        "visualization": visualize_pair(reenactor, pair, source, driving),
         "method": {"provenance": dict(reenactor.provenance), "image_size": reenactor.image_size},
     }
 
 
 def driving_frames(
-    inputs: Mapping[str, Samples], config: Sized, nets: Mapping[str, object], runtime: object = None
+    inputs: Mapping[str, FamilySamples],
+    config: BaselineConfig,
+    nets: Mapping[str, object],
+    runtime: object = None,
 ) -> Iterator[Sample]:
     """The driving frames themselves."""
     pair, _, driving = _pair_of(inputs)
-    yield {"__key__": pair.id, "frames": lossless(_at_size(driving, pair.driving_frames, config.size))}
+    yield {"__key__": pair.id, "frames": encode_lossless(_at_size(driving, pair.driving_frames, config.size))}
 
 
 def copy_source(
-    inputs: Mapping[str, Samples], config: Sized, nets: Mapping[str, object], runtime: object = None
+    inputs: Mapping[str, FamilySamples],
+    config: BaselineConfig,
+    nets: Mapping[str, object],
+    runtime: object = None,
 ) -> Iterator[Sample]:
     """The first source frame: one picture, which stands for every driving frame."""
     pair, source, _ = _pair_of(inputs)
-    yield {"__key__": pair.id, "frames": lossless(_at_size(source, pair.source_frames[:1], config.size))}
+    yield {
+        "__key__": pair.id,
+        "frames": encode_lossless(_at_size(source, pair.source_frames[:1], config.size)),
+    }
 
 
 def codec(
-    inputs: Mapping[str, Samples], config: Sized, nets: Mapping[str, object], runtime: object = None
+    inputs: Mapping[str, FamilySamples],
+    config: BaselineConfig,
+    nets: Mapping[str, object],
+    runtime: object = None,
 ) -> Iterator[Sample]:
     """The driving frames after one trip through the MP4 that we write: what a perfect model's video
     scores."""
     pair, _, driving = _pair_of(inputs)
-    frames = through_codec(_at_size(driving, pair.driving_frames, config.size))
-    yield {"__key__": pair.id, "frames": lossless(frames)}
+    frames = reencode_frames(_at_size(driving, pair.driving_frames, config.size))
+    yield {"__key__": pair.id, "frames": encode_lossless(frames)}
 
 
-def drive(
-    reenactor: Reenactor, pair: Pair, source: PairClip, driving: PairClip, motion: Motion
+def drive_pair(
+    reenactor: Reenactor, pair: ClipPair, source: PairClip, driving: PairClip, motion: MotionMode
 ) -> np.ndarray:
     """-> (T,I,I,3) float in [0,1]. UserError where the checkpoint gives what is no number."""
-    transfer = Transfer(motion=motion)
-    reenactor.check(transfer)
+    transfer = MotionTransfer(motion=motion)
+    reenactor.check_transfer(transfer)
     images = reenactor.drive(
         _frames_of(source, pair.source_frames), _frames_of(driving, pair.driving_frames), transfer
     )
@@ -116,8 +131,8 @@ def drive(
     return images
 
 
-def visualization(
-    reenactor: Reenactor, pair: Pair, source: PairClip, driving: PairClip
+def visualize_pair(
+    reenactor: Reenactor, pair: ClipPair, source: PairClip, driving: PairClip
 ) -> dict[str, np.ndarray]:
     """What the model shows of how it made the middle frame: title, with its place in front -> (I,I,3)
     uint8."""
@@ -130,15 +145,15 @@ def visualization(
     return {f"{place} {title}": image for place, (title, image) in enumerate(own.items())}
 
 
-def lossless(frames: np.ndarray) -> EncodedFrames:
+def encode_lossless(frames: np.ndarray) -> EncodedFrames:
     """(T,S,S,3) uint8 -> PNG files in one member"""
     return encode_images(frames, "png")
 
 
-def _pair_of(inputs: Mapping[str, Samples]) -> tuple[Pair, PairClip, PairClip]:
+def _pair_of(inputs: Mapping[str, FamilySamples]) -> tuple[ClipPair, PairClip, PairClip]:
     """-> the pair, its source clip and its driving clip."""
-    pair = Pair.of(cast("PairRow", inputs[PAIRS][0]))
-    return pair, *clips_of(pair.source_clip, pair.driving_clip, inputs, besides=[PAIRS])
+    pair = ClipPair.from_row(cast("PairRow", inputs[PAIRS_ROLE][0]))
+    return pair, *clips_of_pair(pair.source_clip, pair.driving_clip, inputs, besides=[PAIRS_ROLE])
 
 
 def _frames_of(clip: PairClip, frames: Sequence[int]) -> ClipFrames:
@@ -147,4 +162,4 @@ def _frames_of(clip: PairClip, frames: Sequence[int]) -> ClipFrames:
 
 def _at_size(clip: PairClip, frames: Sequence[int], size: int) -> np.ndarray:
     """-> (len(frames),S,S,3) uint8"""
-    return pictures.to_uint8(pictures.resize(clip.frames(frames), size))
+    return picture_grids.to_uint8(picture_grids.resize_frames(clip.frames(frames), size))

@@ -8,7 +8,7 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-Kind = Literal["trained", "released", "external", "baseline"]
+MethodKind = Literal["trained", "released", "external", "baseline"]
 """trained: a model of this run; released: one of its authors' weights alone; external: frames that other code
 made."""
 
@@ -17,14 +17,19 @@ class Method(Struct, frozen=True, kw_only=True):
     """What a value is of."""
 
     name: str
-    kind: Kind
+    kind: MethodKind
     provenance: Mapping[str, str] = field(default_factory=dict)
     """Parts of a model whose weights are not the published ones, and what they are instead."""
 
 
-TRUTH, DRIVING = "truth", "driving"
+TRUTH_METHOD, DRIVING_METHOD = "truth", "driving"
 """The driving frames: what is to be reached where a clip is paired with itself, else what drives."""
-COPY, CODEC = "copy_source", "codec"
-BASELINES = (COPY, CODEC)
-FUNCTIONS = {TRUTH: "driving_frames", DRIVING: "driving_frames", COPY: "copy_source", CODEC: "codec"}
+COPY_METHOD, CODEC_METHOD = "copy_source", "codec"
+BASELINES = (COPY_METHOD, CODEC_METHOD)
+METHOD_FUNCTIONS = {
+    TRUTH_METHOD: "driving_frames",
+    DRIVING_METHOD: "driving_frames",
+    COPY_METHOD: "copy_source",
+    CODEC_METHOD: "codec",
+}
 """Method that is no model -> its function in pipelines/eval/generate.py."""

@@ -18,56 +18,67 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from models.spec import ModelSpec, Reads
+from models.spec import FamilyFields, ModelSpec
 from pipelines.engine.node import Read, Use
 from pipelines.errors import UserError
-from pipelines.eval import comparison_roles as roles
-from pipelines.eval.features import FEATURES, FRAMES
-from pipelines.eval.methods import BASELINES, COPY, DRIVING, FUNCTIONS, TRUTH, Kind
+from pipelines.eval import input_roles as roles
+from pipelines.eval.features import FEATURES, FRAMES_FEATURE
+from pipelines.eval.methods import (
+    BASELINES,
+    COPY_METHOD,
+    DRIVING_METHOD,
+    METHOD_FUNCTIONS,
+    TRUTH_METHOD,
+    MethodKind,
+)
 from pipelines.eval.metrics import METRICS
-from pipelines.eval.pair_clips import DRIVING_SIDE, SOURCE_SIDE
-from pipelines.eval.pairs import COLUMNS
-from pipelines.eval.protocols import Protocol
-from pipelines.runs.graph_builder import Run, corpora_of
+from pipelines.eval.pair_clips import DRIVING_ROLE_PREFIX, SOURCE_ROLE_PREFIX
+from pipelines.eval.pairs import PAIR_COLUMNS
+from pipelines.eval.protocols import EvaluationProtocol
+from pipelines.runs.graph_builder import GraphBuilder, protocol_corpora
 from storage.checkpoints import CHECKPOINT_FILES
 
-BY = {"": "recordings", SOURCE_SIDE: "source_recording", DRIVING_SIDE: "driving_recording"}
+RECORDING_COLUMNS = {
+    "": "recordings",
+    SOURCE_ROLE_PREFIX: "source_recording",
+    DRIVING_ROLE_PREFIX: "driving_recording",
+}
 """Side -> the column of the table of pairs that names the recordings of its clips."""
-GENERATED = "png"
+GENERATED_CODEC = "png"
 """Codec of generated frames: without loss."""
 
 
-class Model(Struct, frozen=True, kw_only=True):
+class EvaluationModel(Struct, frozen=True, kw_only=True):
     """A model of the run, as evaluation needs it."""
 
     name: str
     spec: ModelSpec
-    reads: Reads
+    reads: FamilyFields
     """Family -> the fields that it reads of source and driving clips."""
     nets: tuple[str, ...]
-    kind: Kind
+    kind: MethodKind
     checkpoints: Mapping[str, str]
     """Role, as inference knows it -> the node that publishes it."""
 
 
-def add_evaluation(run: Run, checkpoints: Mapping[str, Mapping[str, str]]) -> None:
+def add_evaluation_nodes(run: GraphBuilder, checkpoints: Mapping[str, Mapping[str, str]]) -> None:
     """Every node of evaluation, after those of training. checkpoints: model -> role of a checkpoint -> the
     node that publishes it."""
     config, models = run.config, []
     for name in config.models:
-        spec, section = config.spec(name), getattr(config, name)
-        models.append(Model(
+        spec, section = config.model_spec(name), getattr(config, name)
+        models.append(EvaluationModel(
             name=name, spec=spec, reads=spec.driving_reads(section), nets=spec.inference_nets(section),
             kind="released" if section.weights else "trained", checkpoints=checkpoints[name],
         ))  # fmt: skip
     if twice := sorted(set(config.models) & set(config.eval.methods)):
         raise UserError(f"eval.methods.{twice[0]} has the name of a model of the run; choose another")
     inputs: dict[str, Read] = {}
-    for name, protocol in config.eval.active.items():
+    for name, protocol in config.eval.active_protocols.items():
         inputs |= _ProtocolNodes(run, name, models, protocol).add()
     # fmt: off
-    run.whole("report", "eval.report:report", resources={}, reads=inputs, writes=("page",),
-              config=("report",), inputs="pipelines.eval.published:external",
+    run.add_whole("report", "eval.report:make_report", resources={}, reads=inputs, writes=("page",),
+              config=("report",), inputs="pipelines.eval.paper_results:digest_external_files",
               packages=("av", "pillow"))  # of its videos and pictures
     # fmt: on
 
@@ -75,10 +86,10 @@ def add_evaluation(run: Run, checkpoints: Mapping[str, Mapping[str, str]]) -> No
 class _ProtocolNodes(Struct, frozen=True):
     """The nodes of one protocol."""
 
-    run: Run
+    run: GraphBuilder
     name: str
-    models: list[Model]
-    protocol: Protocol
+    models: list[EvaluationModel]
+    protocol: EvaluationProtocol
 
     @property
     def has_truth(self) -> bool:
@@ -88,13 +99,15 @@ class _ProtocolNodes(Struct, frozen=True):
     def sides(self) -> dict[str, str]:
         """What stands in front of the roles of a corpus' families -> the corpus: nothing, where sources and
         drivings are of one."""
-        source, driving = corpora_of(self.run.config, self.protocol)
-        return {"": source} if source == driving else {SOURCE_SIDE: source, DRIVING_SIDE: driving}
+        source, driving = protocol_corpora(self.run.config, self.protocol)
+        return (
+            {"": source} if source == driving else {SOURCE_ROLE_PREFIX: source, DRIVING_ROLE_PREFIX: driving}
+        )
 
     def add(self) -> dict[str, Read]:
         """-> what the report reads of them."""
         self._pairs()
-        others = (TRUTH, *BASELINES) if self.has_truth else (DRIVING, COPY)
+        others = (TRUTH_METHOD, *BASELINES) if self.has_truth else (DRIVING_METHOD, COPY_METHOD)
         for method in others:
             self._baseline(method)
         for model in self.models:
@@ -105,15 +118,15 @@ class _ProtocolNodes(Struct, frozen=True):
             self._external(method)
         rendering = [*(model.name for model in self.models), *external]
         methods = [*rendering, *others]
-        found = {roles.pairs(self.name): Read(self._at("pairs"), ("id",))}
+        found = {roles.pairs_role(self.name): Read(self._at("pairs"), ("id",))}
         for method in rendering:
             self._samples(method)
             found[roles.samples(self.name, method)] = Read(self._at("samples", method), ("samples",))
         if self.has_truth:
             features = self._features(methods)
-            for method in (one for one in methods if one != TRUTH):
+            for method in (one for one in methods if one != TRUTH_METHOD):
                 self._score(method, features)
-                found[roles.score(self.name, method)] = Read(self._at("score", method), ("values",))
+                found[roles.score_role(self.name, method)] = Read(self._at("score", method), ("values",))
         return found
 
     def _at(self, *stage_and_method: str) -> str:
@@ -125,7 +138,7 @@ class _ProtocolNodes(Struct, frozen=True):
             return "external"
         return next((model.spec.name for model in self.models if model.name == method), method)
 
-    def _kind_of(self, method: str) -> Kind:
+    def _kind_of(self, method: str) -> MethodKind:
         for model in self.models:
             if model.name == method:
                 return model.kind
@@ -134,20 +147,21 @@ class _ProtocolNodes(Struct, frozen=True):
     def _pairs(self) -> None:
         reads: dict[str, Read] = {}
         for side, corpus in self.sides.items():
-            reads[f"{side}recordings"] = Read(self.run.at("recordings", corpus), ("id", "split"))
+            reads[f"{side}recordings"] = Read(self.run.node_name("recordings", corpus), ("id", "split"))
             families: dict[str, Read] = {}
             for model in self.models:
                 for role, read in self.run.reads(model.name, model.reads, corpus).items():
                     others = [one for one in families if one.partition("#")[0] == role]
                     if read.node not in {families[one].node for one in others}:
                         families[f"{role}#{len(others) + 1}" if others else role] = read
-            families["clips"] = Read(self.run.at("clips", corpus), (FRAMES,))
+            families["clips"] = Read(self.run.node_name("clips", corpus), (FRAMES_FEATURE,))
             reads |= {f"{side}{role}": read for role, read in families.items()}
         # fmt: off
-        self.run.whole(self._at("pairs"), "eval.pairs:make_pairs", stage="pairs", table=True, resources={},
-                       reads=reads, writes=(*COLUMNS, "recordings"),
+        self.run.add_whole(self._at("pairs"), "eval.pairs:make_pairs", stage="pairs", table=True,
+        resources={},
+                       reads=reads, writes=(*PAIR_COLUMNS, "recordings"),
                        config={"protocol": f"eval.protocols.{self.name}"},
-                       inputs="pipelines.eval.pairs:external")
+                       inputs="pipelines.eval.pairs:digest_external_files")
         # fmt: on
 
     def _generate(
@@ -161,9 +175,9 @@ class _ProtocolNodes(Struct, frozen=True):
         """reads: role -> the fields of the clips that a pair names."""
         # fmt: off
         self.run.add_keyed(self._at("generate", method), f"pipelines.eval.{function}",
-                           units=self._at("pairs"), config=settings, codec=GENERATED,
+                           units=self._at("pairs"), config=settings, codec=GENERATED_CODEC,
                            drops=not self.run.config.runtime.keep_frames,
-                           reads={"pairs": Read(self._at("pairs"), COLUMNS), **reads}, **more)
+                           reads={"pairs": Read(self._at("pairs"), PAIR_COLUMNS), **reads}, **more)
         # fmt: on
 
     def _settings(self, *names: str) -> dict[str, str]:
@@ -174,40 +188,44 @@ class _ProtocolNodes(Struct, frozen=True):
         """Frames that lie in a folder: no clip is read."""
         settings = {"method": f"eval.methods.{method}", **self._settings("size")}
         # fmt: off
-        self._generate(method, "external:read_frames", {}, settings, stage="generate.external",
-                       writes=(FRAMES, "method"), inputs="pipelines.eval.external:external",
+        self._generate(method, "external_frames:read_external_frames", {}, settings,
+                       stage="generate.external", writes=(FRAMES_FEATURE, "method"),
+                       inputs="pipelines.eval.external_frames:digest_external_files",
                        packages=("av", "pillow"), tools=("ffmpeg",), light=True)
         # fmt: on
 
     def _baseline(self, method: str) -> None:
         """It reads the clips of one side alone, where each has a corpus of its own."""
         packages = ("av",) if method in BASELINES else ()
-        other = DRIVING_SIDE if method == COPY else SOURCE_SIDE
+        other = DRIVING_ROLE_PREFIX if method == COPY_METHOD else SOURCE_ROLE_PREFIX
         clips = {
-            f"{side}clips": Read(self.run.at("clips", corpus), (FRAMES,), by=BY[side])
+            f"{side}clips": Read(
+                self.run.node_name("clips", corpus), (FRAMES_FEATURE,), by=RECORDING_COLUMNS[side]
+            )
             for side, corpus in self.sides.items()
             if side != other
         }
         # fmt: off
-        self._generate(method, f"generate:{FUNCTIONS[method]}", clips, self._settings("size"),
-                       stage=f"generate.{FUNCTIONS[method]}", writes=(FRAMES,), packages=packages,
+        self._generate(method, f"generate:{METHOD_FUNCTIONS[method]}", clips, self._settings("size"),
+                       stage=f"generate.{METHOD_FUNCTIONS[method]}", writes=(FRAMES_FEATURE,),
+                       packages=packages,
                        light=True)
         # fmt: on
 
-    def _model(self, model: Model) -> None:
+    def _model(self, model: EvaluationModel) -> None:
         config = self.run.config
         name = CHECKPOINT_FILES[config.eval.checkpoint]
         files = {role: (node, name) for role, node in model.checkpoints.items()}
-        use = Use("pipelines.eval.evaluated_models:load", files)
+        use = Use("pipelines.eval.evaluated_models:load_evaluated_model", files)
         reads = {
-            f"{side}{role}": replace(read, by=BY[side])
+            f"{side}{role}": replace(read, by=RECORDING_COLUMNS[side])
             for side, corpus in self.sides.items()
             for role, read in self.run.reads(model.name, model.reads, corpus).items()
         }
         # fmt: off
-        self._generate(model.name, "generate:generate", reads, self._settings("size", "motion"),
+        self._generate(model.name, "generate:generate_frames", reads, self._settings("size", "motion"),
                        stage=f"generate.{model.spec.name}",
-                       writes=(FRAMES, "visualization", "method"), uses={"model": use},
+                       writes=(FRAMES_FEATURE, "visualization", "method"), uses={"model": use},
                        code=(model.spec.inference,), nets=model.nets, packages=("torch", "scipy"),
                        cpu=config.runtime.eval_cpus, gpu=int(config.runtime.use_gpu))
         # fmt: on
@@ -215,7 +233,7 @@ class _ProtocolNodes(Struct, frozen=True):
     def _features(self, methods: list[str]) -> list[str]:
         """A node for each method and feature that the run's metrics read -> those features."""
         used = [METRICS[name].feature for name in self.run.config.eval.metrics]
-        features = [name for name in dict.fromkeys(used) if name != FRAMES]
+        features = [name for name in dict.fromkeys(used) if name != FRAMES_FEATURE]
         for name in features:
             feature = FEATURES[name]
             for method in methods:
@@ -223,20 +241,20 @@ class _ProtocolNodes(Struct, frozen=True):
                 self.run.add_keyed(f"{self._at('features', method)}.{name}",
                                    feature.run,
                                    stage=f"features.{self._stage_of(method)}.{name}", units=self._at("pairs"),
-                                   reads={"generated": Read(self._at("generate", method), (FRAMES,))},
-                                   reads_codec=GENERATED,
+                                   reads={"generated": Read(self._at("generate", method), (FRAMES_FEATURE,))},
+                                   reads_codec=GENERATED_CODEC,
                                    writes=(feature.field, "needs"), nets=feature.nets, light=feature.light,
                                    missing_weights="skip")
                 # fmt: on
         return features
 
     def _samples(self, method: str) -> None:
-        driving = TRUTH if self.has_truth else DRIVING
-        sources = {"generated": method, "source": COPY, "driving": driving}
+        driving = TRUTH_METHOD if self.has_truth else DRIVING_METHOD
+        sources = {"generated": method, "source": COPY_METHOD, "driving": driving}
         # fmt: off
-        self.run.whole(self._at("samples", method), "eval.sample_frames:publish_samples",
-                       stage=f"samples.{self._stage_of(method)}", resources={}, reads_codec=GENERATED,
-                       reads={role: Read(self._at("generate", one), (FRAMES,))
+        self.run.add_whole(self._at("samples", method), "eval.sample_frames:publish_samples",
+                       stage=f"samples.{self._stage_of(method)}", resources={}, reads_codec=GENERATED_CODEC,
+                       reads={role: Read(self._at("generate", one), (FRAMES_FEATURE,))
                               for role, one in sources.items()},
                        writes=("samples",),
                        config={name: f"report.{name}" for name in ("grid_pairs", "videos")})
@@ -244,15 +262,15 @@ class _ProtocolNodes(Struct, frozen=True):
 
     def _score(self, method: str, features: list[str]) -> None:
         reads = {
-            "generated": Read(self._at("generate", method), (FRAMES,)),
-            TRUTH: Read(self._at("generate", TRUTH), (FRAMES,)),
+            "generated": Read(self._at("generate", method), (FRAMES_FEATURE,)),
+            TRUTH_METHOD: Read(self._at("generate", TRUTH_METHOD), (FRAMES_FEATURE,)),
         }
         for name in features:
             field = FEATURES[name].field
             reads[name] = Read(f"{self._at('features', method)}.{name}", (field,))
-            reads[f"{TRUTH}.{name}"] = Read(f"{self._at('features', TRUTH)}.{name}", (field,))
+            reads[f"{TRUTH_METHOD}.{name}"] = Read(f"{self._at('features', TRUTH_METHOD)}.{name}", (field,))
         # fmt: off
-        self.run.whole(self._at("score", method), "eval.score:score", reads_codec=GENERATED,
+        self.run.add_whole(self._at("score", method), "eval.score:score_method", reads_codec=GENERATED_CODEC,
                        stage=f"score.{self._stage_of(method)}",
                        arguments={"method": self._stage_of(method), "kind": self._kind_of(method)},
                        reads=reads, writes=("values",), config={"metrics": "eval.metrics"},

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 import numpy as np
 
 Sample = dict[str, Any]
-SOURCE_SIDE, DRIVING_SIDE = "source.", "driving."
+SOURCE_ROLE_PREFIX, DRIVING_ROLE_PREFIX = "source.", "driving."
 """In front of the roles of families where sources and drivings come from two corpora."""
 
 
-class Samples(Protocol):
+class FamilySamples(Protocol):
     """A family's samples of the units that a pair names; what is not asked for is neither read nor
     decoded."""
 
@@ -31,7 +31,7 @@ class PairClip:
     the first of them, and both are kept: the model, and the pictures of how it came by a frame, read the
     same."""
 
-    def __init__(self, key: str, families: Sequence[Samples]) -> None:
+    def __init__(self, key: str, families: Sequence[FamilySamples]) -> None:
         self.key, self._families = key, families
         self._values: dict[str, Any] = {}
         self._frames: dict[int, np.ndarray] = {}
@@ -57,7 +57,7 @@ class PairClip:
             self._values = family.read(self.key, fields) | self._values
         return self._values[name]
 
-    def _family(self, field: str) -> Samples:
+    def _family(self, field: str) -> FamilySamples:
         for samples in self._families:
             if self.key not in samples.keys:
                 raise ValueError(
@@ -69,17 +69,17 @@ class PairClip:
         raise ValueError(f"clip {self.key}: no field {field!r} among those that are read, {', '.join(known)}")
 
 
-def clips_of(
-    source: str, driving: str, inputs: Mapping[str, Samples], besides: Sequence[str]
+def clips_of_pair(
+    source: str, driving: str, inputs: Mapping[str, FamilySamples], besides: Sequence[str]
 ) -> tuple[PairClip, PairClip]:
     """The source clip and the driving clip of these keys: one object where both are the same clip. besides:
     the inputs that are no families of clips."""
     families = {role: samples for role, samples in inputs.items() if role not in besides}
-    if not any(role.startswith((SOURCE_SIDE, DRIVING_SIDE)) for role in families):
+    if not any(role.startswith((SOURCE_ROLE_PREFIX, DRIVING_ROLE_PREFIX)) for role in families):
         clips = {key: PairClip(key, list(families.values())) for key in (source, driving)}
         return clips[source], clips[driving]
     first, second = (
         PairClip(key, [samples for role, samples in families.items() if role.startswith(side)])
-        for key, side in ((source, SOURCE_SIDE), (driving, DRIVING_SIDE))
+        for key, side in ((source, SOURCE_ROLE_PREFIX), (driving, DRIVING_ROLE_PREFIX))
     )
     return first, second

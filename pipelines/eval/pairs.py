@@ -27,34 +27,34 @@ import numpy as np
 from msgspec import Struct, field
 from msgspec.structs import asdict
 
-from pipelines.dataset.clip_pairs import cross_id, identity_of, place_on_ring, sample_cross_pairs
-from pipelines.dataset.recording_table import read_people
+from pipelines.dataset.clip_pairs import clip_identity, cross_pair_id, place_on_ring, sample_cross_pairs
+from pipelines.dataset.recording_table import read_recording_people
 from pipelines.errors import UserError
-from pipelines.eval.pair_clips import DRIVING_SIDE, SOURCE_SIDE
-from pipelines.eval.protocols import Protocol
-from pipelines.preprocess.recordings import bucket_count, bucket_of
+from pipelines.eval.pair_clips import DRIVING_ROLE_PREFIX, SOURCE_ROLE_PREFIX
+from pipelines.eval.protocols import EvaluationProtocol
+from pipelines.preprocess.recordings import bucket_count, recording_bucket
 
 if TYPE_CHECKING:
-    from pipelines.engine.node import Context
+    from pipelines.engine.node import NodeContext
     from storage.families import Artifact
 
-TABLE, LIST, ABOUT = "pairs.parquet", "pairs.csv", "about.json"
-COLUMNS = (
+PAIRS_FILE, PAIR_LIST_FILE, PAIRS_SUMMARY_FILE = "pairs.parquet", "pairs.csv", "about.json"
+PAIR_COLUMNS = (
     "id", "source_recording", "source_clip", "source_frames", "driving_recording", "driving_clip",
     "driving_frames",
 )  # fmt: skip
 """Of the table, beside the bucket and `recordings`, the one or two recordings of the pair's clips."""
-PAIRS_IN_A_PACK = 2
+PAIRS_PER_PACK = 2
 """About so many pairs are generated, and stored, together: few, since a pair takes seconds to minutes."""
 LIST_COLUMNS = ("source", "driving")
 _PAIR_ID = re.compile(r"[A-Za-z0-9_#-]+")
 
 
-class Settings(Interface):
+class PairsConfig(Interface):
     """What the node is configured with."""
 
     @property
-    def protocol(self) -> Protocol: ...
+    def protocol(self) -> EvaluationProtocol: ...
 
 
 class ClipIndex(Interface):
@@ -68,7 +68,7 @@ class ClipIndex(Interface):
 
 
 class PairRow(TypedDict):
-    """A row of the table as the engine hands it to a stage; see `Pair`."""
+    """A row of the table as the engine hands it to a stage; see `ClipPair`."""
 
     id: str
     source_recording: str
@@ -79,7 +79,7 @@ class PairRow(TypedDict):
     driving_frames: list[int]
 
 
-class Pair(Struct, frozen=True, kw_only=True):
+class ClipPair(Struct, frozen=True, kw_only=True):
     """A row of the table, without its bucket."""
 
     id: str
@@ -95,7 +95,7 @@ class Pair(Struct, frozen=True, kw_only=True):
     """Numbers of frames in the driving clip, ascending: those that are generated."""
 
     @classmethod
-    def of(cls, row: PairRow) -> Pair:
+    def from_row(cls, row: PairRow) -> ClipPair:
         return cls(
             id=row["id"],
             source_recording=row["source_recording"],
@@ -111,7 +111,7 @@ class Pair(Struct, frozen=True, kw_only=True):
         return sorted({self.source_recording, self.driving_recording})
 
 
-class About(Struct, frozen=True, kw_only=True):
+class PairsSummary(Struct, frozen=True, kw_only=True):
     """about.json: what the report says of the pairs."""
 
     protocol: str
@@ -121,7 +121,7 @@ class About(Struct, frozen=True, kw_only=True):
     """Node -> test clips that it has not, e.g. {"fit3dmm": 2}; a clip may count for several."""
 
 
-class Candidates(Struct, frozen=True):
+class CandidateClips(Struct, frozen=True):
     """Test clips of one corpus, of which pairs are made."""
 
     keys: Sequence[str]
@@ -131,32 +131,33 @@ class Candidates(Struct, frozen=True):
     """Node -> test clips that it has not."""
 
 
-def make_pairs(ctx: Context) -> None:
+def make_pairs(ctx: NodeContext) -> None:
     """The whole node: pairs.parquet, pairs.csv and about.json. Inputs: `recordings`, `clips`, and every other
     family that a model of the run is driven with; of two corpora, those of each under `source.` and
     `driving.`."""
-    protocol: Protocol = ctx.config.protocol
-    if f"{SOURCE_SIDE}recordings" in ctx.inputs:
-        source = read_candidates(ctx.inputs, SOURCE_SIDE, protocol.sources)
-        driving = read_candidates(ctx.inputs, DRIVING_SIDE, 1)
-        rejected = {f"{side}{node}": count for side, one in ((SOURCE_SIDE, source), (DRIVING_SIDE, driving))
+    protocol: EvaluationProtocol = ctx.config.protocol
+    if f"{SOURCE_ROLE_PREFIX}recordings" in ctx.inputs:
+        source = read_candidates(ctx.inputs, SOURCE_ROLE_PREFIX, protocol.sources)
+        driving = read_candidates(ctx.inputs, DRIVING_ROLE_PREFIX, 1)
+        rejected = {f"{side}{node}": count for side, one in ((SOURCE_ROLE_PREFIX, source),
+        (DRIVING_ROLE_PREFIX, driving))
                     for node, count in one.rejected.items()}  # fmt: skip
     else:
         source = driving = read_candidates(ctx.inputs, "", protocol.sources + 1)
         rejected = dict(source.rejected)
-    pairs = pair_up(protocol, source, driving)
-    write_pairs(ctx.out / TABLE, pairs)
-    write_list(ctx.out / LIST, pairs)
-    about = About(
-        protocol=protocol.describe(len(pairs), list_digest(pairs)),
+    pairs = make_protocol_pairs(protocol, source, driving)
+    write_pairs(ctx.out / PAIRS_FILE, pairs)
+    write_pair_list(ctx.out / PAIR_LIST_FILE, pairs)
+    about = PairsSummary(
+        protocol=protocol.protocol_id(len(pairs), pair_list_digest(pairs)),
         has_truth=protocol.has_truth,
         rejected=rejected,
     )
     text = json.dumps(asdict(about), indent=1, sort_keys=True, ensure_ascii=False)
-    (ctx.out / ABOUT).write_text(text + "\n")
+    (ctx.out / PAIRS_SUMMARY_FILE).write_text(text + "\n")
 
 
-def external(config: Settings) -> dict[str, str]:
+def digest_external_files(config: PairsConfig) -> dict[str, str]:
     """An imported list of pairs -> its digest, for the node's key."""
     if not config.protocol.pair_list:
         return {}
@@ -164,16 +165,16 @@ def external(config: Settings) -> dict[str, str]:
     return {config.protocol.pair_list: hashlib.sha256(_list_bytes(path)).hexdigest()}
 
 
-def read_candidates(inputs: Mapping[str, Artifact], side: str, least: int) -> Candidates:
+def read_candidates(inputs: Mapping[str, Artifact], side: str, least: int) -> CandidateClips:
     """The usable clips among the inputs whose role begins with a side."""
     own = {role.removeprefix(side): one for role, one in inputs.items() if role.startswith(side)}
     families = {role: one.family() for role, one in own.items() if role != "recordings"}
-    split = {id: person.split for id, person in read_people(own["recordings"]).items()}
-    keys, rejected = usable_clips(families, split, least)
-    return Candidates(keys, families["clips"], rejected)
+    split = {id: person.split for id, person in read_recording_people(own["recordings"]).items()}
+    keys, rejected = find_usable_clips(families, split, least)
+    return CandidateClips(keys, families["clips"], rejected)
 
 
-def usable_clips(
+def find_usable_clips(
     families: Mapping[str, ClipIndex], split: Mapping[str, str], least: int
 ) -> tuple[list[str], dict[str, int]]:
     """-> keys of the test clips that have so many frames and that no family lacks; and how many such clips
@@ -203,13 +204,15 @@ def usable_clips(
 
 
 # --- which clip drives which source -------------------------------------------------------------------------
-def pair_up(protocol: Protocol, source: Candidates, driving: Candidates) -> list[Pair]:
+def make_protocol_pairs(
+    protocol: EvaluationProtocol, source: CandidateClips, driving: CandidateClips
+) -> list[ClipPair]:
     """The protocol's pairs among usable clips, sorted by id. source, driving: the same object where both come
     from one corpus."""
     if protocol.pair_list:
-        clips = read_list(Path(protocol.pair_list).expanduser(), source.keys, driving.keys)
+        clips = read_pair_list(Path(protocol.pair_list).expanduser(), source.keys, driving.keys)
     elif protocol.has_truth:
-        clips = [(key, key) for key in evenly(source.keys, protocol.max_pairs or len(source.keys))]
+        clips = [(key, key) for key in spread_evenly(source.keys, protocol.max_pairs or len(source.keys))]
     elif source is driving:
         clips = sample_cross_pairs(source.keys, protocol.seed, protocol.max_pairs)
     else:
@@ -224,14 +227,16 @@ def pair_up(protocol: Protocol, source: Candidates, driving: Candidates) -> list
     return sorted(pairs, key=lambda pair: pair.id)
 
 
-def _pair(protocol: Protocol, source: tuple[str, ClipIndex], driving: tuple[str, ClipIndex]) -> Pair:
+def _pair(
+    protocol: EvaluationProtocol, source: tuple[str, ClipIndex], driving: tuple[str, ClipIndex]
+) -> ClipPair:
     """source, driving: a clip's key, and what knows of it."""
     (source_clip, sources), (driving_clip, drivings) = source, driving
     indices = source_indices(sources.frame_count(source_clip), protocol.sources)
     left_out = indices if protocol.has_truth else []
     length = drivings.frame_count(driving_clip)
-    return Pair(
-        id=source_clip if protocol.has_truth else cross_id(source_clip, driving_clip),
+    return ClipPair(
+        id=source_clip if protocol.has_truth else cross_pair_id(source_clip, driving_clip),
         source_recording=sources.recording_of(source_clip),
         source_clip=source_clip,
         source_frames=tuple(indices),
@@ -251,7 +256,7 @@ def driving_indices(frames: int, stride: int, most: int | None, sources: Sequenc
     return [i for i in range(frames) if i not in sources][::stride][:most]
 
 
-def evenly(keys: Sequence[str], most: int) -> list[str]:
+def spread_evenly(keys: Sequence[str], most: int) -> list[str]:
     """At most so many of the keys, in order, from the first to the last: neighbours are often one person."""
     if len(keys) <= most:
         return list(keys)
@@ -263,17 +268,22 @@ def sample_pairs_across(
 ) -> list[tuple[str, str]]:
     """Clip keys of two corpora -> (source, driving) of different identities, each clip in at most two of
     them; at most `most`, which do not depend on the order of the keys."""
-    clips = [*((SOURCE_SIDE, key) for key in sources), *((DRIVING_SIDE, key) for key in drivings)]
+    clips = [
+        *((SOURCE_ROLE_PREFIX, key) for key in sources),
+        *((DRIVING_ROLE_PREFIX, key) for key in drivings),
+    ]
     ring = sorted(clips, key=lambda clip: place_on_ring(seed, "".join(clip)))
     found: dict[tuple[str, str], None] = {}
     for one, other in zip(ring, [*ring[1:], *ring[:1]], strict=True):
         sides = dict((one, other))
-        if len(sides) == 2 and identity_of(sides[SOURCE_SIDE]) != identity_of(sides[DRIVING_SIDE]):
-            found[sides[SOURCE_SIDE], sides[DRIVING_SIDE]] = None
+        if len(sides) == 2 and clip_identity(sides[SOURCE_ROLE_PREFIX]) != clip_identity(
+            sides[DRIVING_ROLE_PREFIX]
+        ):
+            found[sides[SOURCE_ROLE_PREFIX], sides[DRIVING_ROLE_PREFIX]] = None
     return list(found)[:most]
 
 
-def read_list(path: Path, sources: Sequence[str], drivings: Sequence[str]) -> list[tuple[str, str]]:
+def read_pair_list(path: Path, sources: Sequence[str], drivings: Sequence[str]) -> list[tuple[str, str]]:
     """A CSV file of clip keys -> its pairs. UserError: no such file or columns, no pair, one pair twice, or
     clips that cannot be used."""
     rows = list(csv.DictReader(_list_bytes(path).decode("utf-8-sig").splitlines()))
@@ -303,12 +313,12 @@ def _list_bytes(path: Path) -> bytes:
 
 
 # --- the table ----------------------------------------------------------------------------------------------
-def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
+def write_pairs(path: Path, pairs: Sequence[ClipPair]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    count = bucket_count(len(pairs), PAIRS_IN_A_PACK)
-    rows = [{**asdict(pair), "recordings": pair.recordings, "bucket": bucket_of(pair.id, count)}
+    count = bucket_count(len(pairs), PAIRS_PER_PACK)
+    rows = [{**asdict(pair), "recordings": pair.recordings, "bucket": recording_bucket(pair.id, count)}
             for pair in pairs]  # fmt: skip
     texts, numbers = pa.list_(pa.string()), pa.list_(pa.int32())
     schema = pa.schema([
@@ -319,7 +329,7 @@ def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, compression="zstd")
 
 
-def write_list(path: Path, pairs: Sequence[Pair]) -> None:
+def write_pair_list(path: Path, pairs: Sequence[ClipPair]) -> None:
     """What other code needs to generate the same pairs: clips, numbers of frames, and how to call its
     files."""
     with path.open("w", newline="") as stream:
@@ -328,10 +338,10 @@ def write_list(path: Path, pairs: Sequence[Pair]) -> None:
         for pair in pairs:
             frames = (" ".join(map(str, some)) for some in (pair.source_frames, pair.driving_frames))
             source, driving = frames
-            rows.writerow([file_name(pair.id), pair.source_clip, source, pair.driving_clip, driving])
+            rows.writerow([pair_file_name(pair.id), pair.source_clip, source, pair.driving_clip, driving])
 
 
-def file_name(pair: str) -> str:
+def pair_file_name(pair: str) -> str:
     """Id of a pair -> what its files are called: the parts of a clip's key hold no dot, and "#" is none for a
     file's name."""
     if not _PAIR_ID.fullmatch(pair):
@@ -339,13 +349,13 @@ def file_name(pair: str) -> str:
     return pair.replace("#", ".")
 
 
-def read_pairs(path: Path) -> list[Pair]:
+def read_pairs(path: Path) -> list[ClipPair]:
     """pairs.parquet -> its pairs, sorted by id."""
     import pyarrow.parquet as pq
 
-    return [Pair.of(cast("PairRow", row)) for row in pq.read_table(path).to_pylist()]
+    return [ClipPair.from_row(cast("PairRow", row)) for row in pq.read_table(path).to_pylist()]
 
 
-def list_digest(pairs: Sequence[Pair]) -> str:
+def pair_list_digest(pairs: Sequence[ClipPair]) -> str:
     """Eight characters that are others where the list of clips is another."""
     return hashlib.sha256("\n".join(pair.id for pair in pairs).encode()).hexdigest()[:8]

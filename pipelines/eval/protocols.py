@@ -11,14 +11,14 @@ from typing import ClassVar, Literal
 
 from msgspec import Struct
 
-Kind = Literal["self_reenactment", "cross_reenactment"]
-Motion = Literal["absolute", "relative"]
+ProtocolKind = Literal["self_reenactment", "cross_reenactment"]
+MotionMode = Literal["absolute", "relative"]
 
 
-class Protocol(Struct, frozen=True, kw_only=True):
+class EvaluationProtocol(Struct, frozen=True, kw_only=True):
     not_in_key: ClassVar[tuple[str, ...]] = ("source_data", "driving_data")
 
-    kind: Kind = "self_reenactment"
+    kind: ProtocolKind = "self_reenactment"
     """self_reenactment: sources and driving frames are of one clip, so the driving frames are the ground
     truth. cross_reenactment: two clips of different identities, and no ground truth."""
     source_data: str = ""
@@ -32,7 +32,7 @@ class Protocol(Struct, frozen=True, kw_only=True):
     sources: int = 1
     """Source frames, whatever the model was trained with: 1 the first of the clip, 2 first and last, 3 first,
     middle and last. The papers do not say which; none of them is scored."""
-    motion: Motion = "absolute"
+    motion: MotionMode = "absolute"
     """relative: the driving head's changes since its first frame, with the source's own size and place."""
     max_pairs: int | None = None
     """self_reenactment: clips, spread evenly over all test clips in order of their keys. cross_reenactment:
@@ -71,7 +71,7 @@ class Protocol(Struct, frozen=True, kw_only=True):
         """Whether each generated frame has a real one to be compared with."""
         return self.kind == "self_reenactment"
 
-    def describe(self, pairs: int, digest: str) -> str:
+    def protocol_id(self, pairs: int, digest: str) -> str:
         """The protocol's id. pairs: their number; digest: of their list."""
         frames = "all" if self.max_frames is None else f"first {self.max_frames}"
         sources = "" if self.sources == 1 else f"{self.sources} sources from first to last, not scored; "

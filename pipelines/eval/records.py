@@ -18,12 +18,12 @@ from typing import Literal
 import numpy as np
 
 from models.perception import NETS
-from pipelines.eval.features import FEATURES, FRAMES
-from pipelines.eval.methods import Kind, Method
-from pipelines.eval.metrics import METRICS, FrameSums, Metric, sums_of
+from pipelines.eval.features import FEATURES, FRAMES_FEATURE
+from pipelines.eval.methods import Method, MethodKind
+from pipelines.eval.metrics import METRICS, FrameSums, Metric, sum_frames
 
-Frames = Literal["own", "shared"]
-MISSING_SHARE = 0.05
+FrameSelection = Literal["own", "shared"]
+MAX_MISSING_SHARE = 0.05
 """A method without a value in more of its frames than this is marked, and never the best."""
 
 
@@ -42,7 +42,7 @@ class FrameValues:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Record:
+class MetricRecord:
     """A value, and what it may be compared with."""
 
     name: str
@@ -51,9 +51,9 @@ class Record:
     unit: str
     better: Literal["up", "down"]
     method: str
-    kind: Kind
+    kind: MethodKind
     """Of the method."""
-    frames: Frames
+    frames: FrameSelection
     """own: the frames of this method; shared: those in which all methods of the protocol have a value."""
     value: float | None
     low: float | None = None
@@ -75,18 +75,18 @@ class Record:
 
     @property
     def often_missing(self) -> bool:
-        return self.undetected > MISSING_SHARE * (self.n + self.missing)
+        return self.undetected > MAX_MISSING_SHARE * (self.n + self.missing)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Bootstrap:
+class BootstrapSettings:
     """How an interval is found."""
 
     resamples: int
     seed: int
 
 
-Table = Mapping[str, Sequence[FrameValues]]
+MethodValues = Mapping[str, Sequence[FrameValues]]
 """Method -> its values of one metric, a row a pair, in order of the pairs."""
 
 
@@ -95,8 +95,8 @@ def own_records(
     method: Method,
     metrics: Sequence[str],
     protocol: str = "",
-    bootstrap: Bootstrap | None = None,
-) -> list[Record]:
+    bootstrap: BootstrapSettings | None = None,
+) -> list[MetricRecord]:
     """One record for each metric, over the method's own frames."""
     found = []
     for name in metrics:
@@ -110,8 +110,8 @@ def shared_records(
     methods: Sequence[Method],
     metrics: Sequence[str],
     protocol: str,
-    bootstrap: Bootstrap,
-) -> list[Record]:
+    bootstrap: BootstrapSettings,
+) -> list[MetricRecord]:
     """One record for each metric and method, over the frames in which all methods have a value. values: name
     of a method -> its values of all metrics."""
     found = []
@@ -125,7 +125,7 @@ def shared_records(
     return found
 
 
-def shared_frames(table: Table) -> dict[str, np.ndarray]:
+def shared_frames(table: MethodValues) -> dict[str, np.ndarray]:
     """Pair -> the frames (T,) in which every method has a value. Methods that lack the metric altogether, for
     want of weights, do not count; pairs that one of the others lacks are left out."""
     present = [
@@ -145,18 +145,18 @@ def _record(
     rows: Sequence[FrameValues],
     keep: Mapping[str, np.ndarray] | None,
     protocol: str,
-    bootstrap: Bootstrap | None,
-) -> Record:
+    bootstrap: BootstrapSettings | None,
+) -> MetricRecord:
     needs = next((one.needs for one in rows if one.needs), "")
-    states = list(states_of(rows, keep).values())
+    states = list(pair_sums(rows, keep).values())
     total = sum(states, FrameSums())
-    value = finite(metric.compute(total))
+    value = finite_or_none(metric.compute(total))
     undetected = sum(one.undetected for one in rows)
     low, high = (None, None)
     if value is not None and bootstrap is not None:
-        low, high = interval(metric, states, bootstrap)
+        low, high = bootstrap_interval(metric, states, bootstrap)
     note = "" if value is not None else _why_missing(method.name, undetected, needs, keep is not None)
-    return Record(
+    return MetricRecord(
         name=metric.name,
         title=metric.title,
         variant=metric.variant,
@@ -172,15 +172,15 @@ def _record(
         missing=int(total.missing),
         undetected=undetected,
         pairs=len(states),
-        backend=backend_of(metric),
-        weights=weights_of(metric),
+        backend=metric_backend(metric),
+        weights=metric_weights(metric),
         protocol=protocol,
         note=note,
         provenance=dict(method.provenance),
     )
 
 
-def states_of(
+def pair_sums(
     rows: Sequence[FrameValues], keep: Mapping[str, np.ndarray] | None = None
 ) -> dict[str, FrameSums]:
     """Pair -> the sums of its frames: of those to keep, or of all that have a value. In order of the pairs:
@@ -189,12 +189,12 @@ def states_of(
     for one in sorted(rows, key=lambda one: one.pair):
         if one.needs or (keep is not None and one.pair not in keep):
             continue
-        found[one.pair] = sums_of(one.values, None if keep is None else keep[one.pair])
+        found[one.pair] = sum_frames(one.values, None if keep is None else keep[one.pair])
     return found
 
 
-def interval(
-    metric: Metric, states: Sequence[FrameSums], bootstrap: Bootstrap
+def bootstrap_interval(
+    metric: Metric, states: Sequence[FrameSums], bootstrap: BootstrapSettings
 ) -> tuple[float | None, float | None]:
     """95 % percentile interval of the value over pairs drawn with replacement; None for a single pair."""
     table = np.array([(one.n, one.missing, one.total) for one in states], dtype=np.float64)
@@ -205,7 +205,7 @@ def interval(
     return float(low), float(high)
 
 
-def _resampled(table: np.ndarray, bootstrap: Bootstrap) -> np.ndarray:
+def _resampled(table: np.ndarray, bootstrap: BootstrapSettings) -> np.ndarray:
     """(pairs, sums) -> (resamples, sums): of as many pairs, drawn with replacement."""
     rng = np.random.default_rng(bootstrap.seed)
     count = len(table)
@@ -214,7 +214,7 @@ def _resampled(table: np.ndarray, bootstrap: Bootstrap) -> np.ndarray:
 
 # --- two methods --------------------------------------------------------------------------------------------
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Difference:
+class MethodDifference:
     """How much better one method is than another, on the frames that both have."""
 
     metric: str
@@ -233,18 +233,18 @@ class Difference:
         return self.value > 0 if METRICS[self.metric].better == "up" else self.value < 0
 
     @property
-    def clear(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether the interval leaves out no difference at all."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
-def compare(
+def compare_methods(
     metric: Metric, first: tuple[str, Sequence[FrameValues]], second: tuple[str, Sequence[FrameValues]],
-    bootstrap: Bootstrap,
-) -> Difference | None:  # fmt: skip
+    bootstrap: BootstrapSettings,
+) -> MethodDifference | None:  # fmt: skip
     """Two methods, each by its name and its values of one metric; None where they share no frame."""
     keep = shared_frames(dict([first, second]))
-    ours, theirs = (states_of(rows, keep) for _, rows in (first, second))
+    ours, theirs = (pair_sums(rows, keep) for _, rows in (first, second))
     n = int(sum(state.n for state in ours.values()))
     if not n or set(ours) != set(theirs):
         return None
@@ -258,7 +258,7 @@ def compare(
             for row in _resampled(table, bootstrap)
         ]
         low, high = (float(one) for one in np.nanpercentile(resampled, [2.5, 97.5]))
-    return Difference(
+    return MethodDifference(
         metric=metric.name, first=first[0], second=second[0], value=value, low=low, high=high, n=n
     )
 
@@ -268,7 +268,7 @@ def _difference(metric: Metric, first: FrameSums, second: FrameSums) -> float:
 
 
 # --- words --------------------------------------------------------------------------------------------------
-def finite(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
@@ -279,12 +279,12 @@ def _why_missing(method: str, undetected: int, needs: str, shared: bool) -> str:
     return f"not computed: in no frame {where} show a face; {method} lacks it in {undetected}"
 
 
-def backend_of(metric: Metric) -> str:
-    return "numpy" if metric.feature == FRAMES else FEATURES[metric.feature].backend
+def metric_backend(metric: Metric) -> str:
+    return "numpy" if metric.feature == FRAMES_FEATURE else FEATURES[metric.feature].backend
 
 
-def weights_of(metric: Metric) -> list[str]:
+def metric_weights(metric: Metric) -> list[str]:
     """Ids of the weights that the metric's feature is computed with."""
-    if metric.feature == FRAMES:
+    if metric.feature == FRAMES_FEATURE:
         return []
     return list(dict.fromkeys(w for net in FEATURES[metric.feature].nets for w in NETS[net].weights))

@@ -1,5 +1,5 @@
-"""Node `report`: one page that compares the methods of each protocol with each other, with baselines and with
-the papers.
+"""Node `make_report`: one page that compares the methods of each protocol with each other, with baselines and
+with the papers.
 
 Values stand in one table only where metric variant, backend, protocol and frames agree. The papers' numbers
 have a table of their own: they come from other data and other detectors, and are there for orientation.
@@ -12,29 +12,29 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.eval.captions import BASELINE_TEXTS
-from pipelines.eval.comparison import Comparison, read_comparisons
-from pipelines.eval.published import read_published
-from pipelines.eval.report_page import render
+from pipelines.eval.comparison import ProtocolComparison, read_comparisons
+from pipelines.eval.paper_results import read_paper_results
+from pipelines.eval.report_page import render_report
 
 if TYPE_CHECKING:
-    from pipelines.engine.node import Context
+    from pipelines.engine.node import NodeContext
     from pipelines.eval.config import ReportConfig
 
 
-def report(ctx: Context) -> None:
+def make_report(ctx: NodeContext) -> None:
     """The whole node: report.html and report.json. Inputs: see comparison.py."""
     config: ReportConfig = ctx.config.report
     comparisons = read_comparisons(ctx.inputs, config)
-    published = read_published(models_of(comparisons))
-    (ctx.out / "report.html").write_text(render(config.title, comparisons, published))
+    published = read_paper_results(compared_models(comparisons))
+    (ctx.out / "report.html").write_text(render_report(config.title, comparisons, published))
     data = {
-        "protocols": {one.name: one.as_data() for one in comparisons},
+        "protocols": {one.name: one.to_json() for one in comparisons},
         "published": published,
         "baselines": BASELINE_TEXTS,
     }
     text = json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     (ctx.out / "report.json").write_text(text + "\n")
-    ctx.metrics(
+    ctx.log_metrics(
         {
             f"{one.name}/{record.method}/{record.name}": record.value
             for one in comparisons
@@ -44,5 +44,5 @@ def report(ctx: Context) -> None:
     )
 
 
-def models_of(comparisons: Sequence[Comparison]) -> list[str]:
+def compared_models(comparisons: Sequence[ProtocolComparison]) -> list[str]:
     return list(dict.fromkeys(model for one in comparisons for model in one.models))

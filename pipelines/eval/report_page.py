@@ -5,43 +5,57 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pipelines.eval.captions import BASELINE_TEXTS
-from pipelines.eval.comparison import Comparison
-from pipelines.eval.features import FRAMES
-from pipelines.eval.methods import BASELINES, COPY
+from pipelines.eval.comparison import ProtocolComparison
+from pipelines.eval.features import FRAMES_FEATURE
+from pipelines.eval.methods import BASELINES, COPY_METHOD
 from pipelines.eval.metrics import METRICS
-from pipelines.eval.records import MISSING_SHARE, Difference, Record, backend_of
-from pipelines.figures.html import COLOURS, GREY, Section, Strip, esc, facts, number, page, strips, table
-from pipelines.figures.pictures import data_uri
+from pipelines.eval.records import MAX_MISSING_SHARE, MethodDifference, MetricRecord, metric_backend
+from pipelines.figures.html import (
+    CHART_COLOURS,
+    CHART_GREY,
+    PageSection,
+    StripRow,
+    escape_html,
+    format_number,
+    render_facts,
+    render_page,
+    render_strip_chart,
+    render_table,
+)
+from pipelines.figures.picture_grids import make_data_uri
 
-KINDS = {
+KIND_TEXTS = {
     "trained": "trained here", "released": "its authors' weights", "external": "frames of other code",
     "baseline": "",
 }  # fmt: skip
-FEW = 30
+FEW_PAIRS = 30
 """Pairs below which a comparison is called an indication."""
 
-INTERVALS = """<p class="soft small">95 % bootstrap interval over pairs in small print. Green: the best of
-models and copied source, of those that lack a value in at most 5 % of their frames.</p>"""
-SHARED = """<p class="soft small">The frames that all methods share: values in this table were measured on the
-same frames in the same way. ⚠: frames left out because one of the methods shows no face in them.</p>"""
-OWN = """<p class="soft small">Each method on its own frames, beside the share in which it shows no face. Two
-values in this table may rest on different frames.</p>"""
-PAIRED = """<p class="soft small">Two methods on the frames that both have: the first less the second, with
-its interval. Bold: the interval leaves out zero.</p>"""
-DOTS = """<p class="soft small">Each dot is a pair, the tick the value over all, the bar its interval, on the
-frames that all methods share. The ground truth through the codec is left out: it is far better than the
+INTERVALS_NOTE = """<p class="soft small">95 % bootstrap interval over pairs in small print. Green: the best
+of models and copied source, of those that lack a value in at most 5 % of their frames.</p>"""
+SHARED_FRAMES_NOTE = """<p class="soft small">The frames that all methods share: values in this table were
+measured on the same frames in the same way. ⚠: frames left out because one of the methods shows no face in
+them.</p>"""
+OWN_FRAMES_NOTE = """<p class="soft small">Each method on its own frames, beside the share in which it shows
+no face. Two values in this table may rest on different frames.</p>"""
+PAIRED_NOTE = """<p class="soft small">Two methods on the frames that both have: the first less the second,
+with its interval. Bold: the interval leaves out zero.</p>"""
+DOTS_NOTE = """<p class="soft small">Each dot is a pair, the tick the value over all, the bar its interval, on
+the frames that all methods share. The ground truth through the codec is left out: it is far better than the
 others and would flatten them.</p>"""
-CAVEAT = """<div class="note">These are the papers' own figures, not ours. They were measured on other data,
-at another training scale and with other detectors and metric variants than the results above, so no
-difference between the two tables says which model is better.</div>"""
-JITTER = """<p class="soft small">dlib's landmarks are whole pixels and jitter by 0.5 to 1 px: that much
-distance is the detector's own.</p>"""
+PAPER_RESULTS_NOTE = """<div class="note">These are the papers' own figures, not ours. They were measured on
+other data, at another training scale and with other detectors and metric variants than the results above, so
+no difference between the two tables says which model is better.</div>"""
+LANDMARK_JITTER_NOTE = """<p class="soft small">dlib's landmarks are whole pixels and jitter by 0.5 to 1 px:
+that much distance is the detector's own.</p>"""
 
 
-def render(title: str, comparisons: Sequence[Comparison], published: Sequence[Mapping[str, str]]) -> str:
+def render_report(
+    title: str, comparisons: Sequence[ProtocolComparison], published: Sequence[Mapping[str, str]]
+) -> str:
     models = list(dict.fromkeys(model for one in comparisons for model in one.models))
     lead = "".join(
-        f'<p class="soft">{conclusion(one, model)}</p>'
+        f'<p class="soft">{model_conclusion(one, model)}</p>'
         for one in comparisons
         if one.shared
         for model in one.models
@@ -56,100 +70,114 @@ def render(title: str, comparisons: Sequence[Comparison], published: Sequence[Ma
         (str(len({r.name for one in comparisons for r in one.shared})), "metrics"),
     ]
     sections = [
-        Section("results", "Results", "".join(map(_results, comparisons))),
-        Section("spread", "Pair by pair", _spread(comparisons)),
-        Section("samples", "Samples", "".join(map(_samples, comparisons))),
-        Section("published", "What the papers report", _published(published, models)),
-        Section("provenance", "Where the numbers come from", "".join(map(_provenance, comparisons))),
-        Section("metrics", "How to read the metrics", _glossary(comparisons)),
+        PageSection("results", "Results", "".join(map(_results, comparisons))),
+        PageSection("spread", "Pair by pair", _spread(comparisons)),
+        PageSection("samples", "Samples", "".join(map(_samples, comparisons))),
+        PageSection("published", "What the papers report", _published(published, models)),
+        PageSection("provenance", "Where the numbers come from", "".join(map(_provenance, comparisons))),
+        PageSection("metrics", "How to read the metrics", _glossary(comparisons)),
     ]
-    return page(title, lead, tiles, [section for section in sections if section.body])
+    return render_page(title, lead, tiles, [section for section in sections if section.body])
 
 
-def conclusion(one: Comparison, model: str) -> str:
+def model_conclusion(one: ProtocolComparison, model: str) -> str:
     """In one sentence: on how many metrics the model beats copying the source, on the frames that both
     have."""
-    against = [d for d in one.differences if (d.first, d.second) == (model, COPY)]
+    against = [d for d in one.differences if (d.first, d.second) == (model, COPY_METHOD)]
     missing = [d.metric for d in against if _often_missing(one, d.metric, model)]
     won = [METRICS[d.metric].title for d in against if d.first_is_better and d.metric not in missing]
     lost = [METRICS[d.metric].title for d in against if not d.first_is_better and d.metric not in missing]
-    text = f"<b>{esc(model)}</b> beats copying the source frame on {len(won)} of {len(against)} metrics"
-    text += f" ({esc(', '.join(won))})" if won else ""
-    text += f" and does not on {esc(', '.join(lost))}" if won and lost else ""
+    text = (
+        f"<b>{escape_html(model)}</b> beats copying the source frame on {len(won)} of {len(against)} metrics"
+    )
+    text += f" ({escape_html(', '.join(won))})" if won else ""
+    text += f" and does not on {escape_html(', '.join(lost))}" if won and lost else ""
     titles = ", ".join(METRICS[name].title for name in missing)
-    limit = f"{MISSING_SHARE:.0%}"
-    text += f"; {esc(titles)} is not counted: no value in more than {limit} of its frames" if missing else ""
+    limit = f"{MAX_MISSING_SHARE:.0%}"
+    text += (
+        f"; {escape_html(titles)} is not counted: no value in more than {limit} of its frames"
+        if missing
+        else ""
+    )
     pairs = one.summaries[model].pairs
-    few = f" On {pairs} pair{'s' * (pairs != 1)} that is an indication, not a finding." if pairs < FEW else ""
+    few = (
+        f" On {pairs} pair{'s' * (pairs != 1)} that is an indication, not a finding."
+        if pairs < FEW_PAIRS
+        else ""
+    )
     return f"{text}.{few} {_tags(one.provenance.get(model, {}))}"
 
 
-def _often_missing(one: Comparison, metric: str, method: str) -> bool:
-    record = one.record(metric, method, own=True)
+def _often_missing(one: ProtocolComparison, metric: str, method: str) -> bool:
+    record = one.find_record(metric, method, own=True)
     return record is not None and record.often_missing
 
 
 def _tags(provenance: Mapping[str, str]) -> str:
     """The state of the weights, beside every number they touched."""
     return "".join(
-        f'<span class="tag">{esc(part.replace("_", " "))}: {esc(what)}</span>'
+        f'<span class="tag">{escape_html(part.replace("_", " "))}: {escape_html(what)}</span>'
         for part, what in provenance.items()
     )
 
 
 # --- tables -------------------------------------------------------------------------------------------------
-def _results(one: Comparison) -> str:
+def _results(one: ProtocolComparison) -> str:
     """A protocol's tables: all methods on shared frames, each on its own, and two by two."""
-    head = f'<p class="small id"><code>{esc(one.about.protocol)}</code></p>'
+    head = f'<p class="small id"><code>{escape_html(one.about.protocol)}</code></p>'
     if not one.shared:
         nothing = "No metric of this run applies without a ground truth."
         return f'{head}<p class="soft small">{nothing}</p>{_rejected(one)}'
-    parts = [head, INTERVALS, SHARED, _table(one, own=False)]
+    parts = [head, INTERVALS_NOTE, SHARED_FRAMES_NOTE, _table(one, own=False)]
     if any(record.missing for record in (*one.own, *one.shared)):
-        parts += [OWN, _table(one, own=True)]
+        parts += [OWN_FRAMES_NOTE, _table(one, own=True)]
     if one.differences:
-        parts += [PAIRED, _differences(one.differences)]
+        parts += [PAIRED_NOTE, _differences(one.differences)]
     return "".join(parts) + _rejected(one)
 
 
-def _rejected(one: Comparison) -> str:
+def _rejected(one: ProtocolComparison) -> str:
     """One list of pairs serves all models: what that cost."""
     if not one.about.rejected:
         return ""
     counts = ", ".join(f"{count} by {node}" for node, count in one.about.rejected.items())
     text = f"Test clips that one of the models cannot be driven with are scored for none: rejected {counts}."
-    return f'<p class="soft small">{esc(text)}</p>'
+    return f'<p class="soft small">{escape_html(text)}</p>'
 
 
-def _table(one: Comparison, own: bool) -> str:
+def _table(one: ProtocolComparison, own: bool) -> str:
     heads = ["method"]
-    for name in one.metrics:
+    for name in one.metric_names:
         metric = METRICS[name]
         unit = f" [{metric.unit}]" if metric.unit and metric.unit != "[0,1]" else ""
-        heads.append(f"{esc(metric.title)}{esc(unit)} {'↑' if metric.better == 'up' else '↓'}")
-    best = {name: _best(one, name, own) for name in one.metrics}
+        heads.append(
+            f"{escape_html(metric.title)}{escape_html(unit)} {'↑' if metric.better == 'up' else '↓'}"
+        )
+    best = {name: _best(one, name, own) for name in one.metric_names}
     rows = []
     for model in one.models:
-        cells = "".join(_cell(one.record(n, model, own), best[n]) for n in one.metrics)
+        cells = "".join(_cell(one.find_record(n, model, own), best[n]) for n in one.metric_names)
         tags = _tags(one.provenance.get(model, {}))
-        kind = f'<span class="ci">{KINDS[one.summaries[model].kind]}</span>'
-        rows.append(f'<tr class="model"><td>{esc(model)}{kind}<br>{tags}</td>{cells}</tr>')
+        kind = f'<span class="ci">{KIND_TEXTS[one.summaries[model].kind]}</span>'
+        rows.append(f'<tr class="model"><td>{escape_html(model)}{kind}<br>{tags}</td>{cells}</tr>')
     for method, meaning in BASELINE_TEXTS.items():
         cells = "".join(
-            _cell(one.record(n, method, own), best[n] if method == COPY else None) for n in one.metrics
+            _cell(one.find_record(n, method, own), best[n] if method == COPY_METHOD else None)
+            for n in one.metric_names
         )
         rows.append(
-            f'<tr class="base"><td title="{esc(meaning)}">{esc(method.replace("_", " "))}</td>{cells}</tr>'
+            f'<tr class="base"><td '
+            f'title="{escape_html(meaning)}">{escape_html(method.replace("_", " "))}</td>{cells}</tr>'
         )
     head = "".join(f'<th class="n">{h}</th>' if i else f"<th>{h}</th>" for i, h in enumerate(heads))
     body = "".join(rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _best(one: Comparison, name: str, own: bool) -> float | None:
+def _best(one: ProtocolComparison, name: str, own: bool) -> float | None:
     """Of the models and the copied source that have a value in nearly all frames; None where nothing was
     measured beside something else."""
-    records = [one.record(name, method, own) for method in (COPY, *one.models)]
+    records = [one.find_record(name, method, own) for method in (COPY_METHOD, *one.models)]
     measured = [record for record in records if record and record.value is not None]
     values = [record.value for record in measured if not record.often_missing and record.value is not None]
     if len(measured) < 2 or not values:
@@ -157,101 +185,106 @@ def _best(one: Comparison, name: str, own: bool) -> float | None:
     return max(values) if METRICS[name].better == "up" else min(values)
 
 
-def _cell(record: Record | None, best: float | None) -> str:
+def _cell(record: MetricRecord | None, best: float | None) -> str:
     """best: the value that is marked."""
     if record is None:
         return '<td class="n">–</td>'
     if record.value is None:
-        return f'<td class="why">{esc(record.note)}</td>'
+        return f'<td class="why">{escape_html(record.note)}</td>'
     lines = (
-        [] if record.low is None or record.high is None else [f"{number(record.low)} – {number(record.high)}"]
+        []
+        if record.low is None or record.high is None
+        else [f"{format_number(record.low)} – {format_number(record.high)}"]
     )
     frames = max(1, record.missing + record.n)
-    if record.missing / frames > MISSING_SHARE:
+    if record.missing / frames > MAX_MISSING_SHARE:
         lines.append(f"⚠ {record.missing / frames:.0%} left out")
     if record.often_missing:
-        lacks = "no frame" if METRICS[record.name].feature == FRAMES else "no face"
+        lacks = "no frame" if METRICS[record.name].feature == FRAMES_FEATURE else "no face"
         lines.append(f"{lacks} in {record.undetected / frames:.0%}")
     small = "".join(f'<span class="ci">{line}</span>' for line in lines)
     marked = " best" if record.value == best and not record.often_missing else ""
-    return f'<td class="n{marked}">{number(record.value)}{small}</td>'
+    return f'<td class="n{marked}">{format_number(record.value)}{small}</td>'
 
 
-def _differences(differences: Sequence[Difference]) -> str:
+def _differences(differences: Sequence[MethodDifference]) -> str:
     names = list(dict.fromkeys(d.metric for d in differences))
     lines: dict[tuple[str, str], dict[str, str]] = {}
     for one in differences:
         text = f"{one.value:+.4g}"
-        text = f"<b>{text}</b>" if one.clear else text
+        text = f"<b>{text}</b>" if one.is_significant else text
         if one.low is not None and one.high is not None:
             text += f'<span class="ci">{one.low:+.3g} – {one.high:+.3g}</span>'
         lines.setdefault((one.first, one.second), {})[one.metric] = (
             f"{text}<span class='ci'>{one.n:,} frames</span>"
         )
     body = [
-        [esc(f"{first} − {second}".replace("_", " ")), *(cells.get(name, "–") for name in names)]
+        [escape_html(f"{first} − {second}".replace("_", " ")), *(cells.get(name, "–") for name in names)]
         for (first, second), cells in lines.items()
     ]
-    heads = ["methods", *(esc(METRICS[name].title) for name in names)]
-    return table(heads, body, numbers=range(1, 1 + len(names)))
+    heads = ["methods", *(escape_html(METRICS[name].title) for name in names)]
+    return render_table(heads, body, numbers=range(1, 1 + len(names)))
 
 
 # --- charts and pictures ------------------------------------------------------------------------------------
-def _spread(comparisons: Sequence[Comparison]) -> str:
+def _spread(comparisons: Sequence[ProtocolComparison]) -> str:
     parts = []
     for one in comparisons:
-        if charts := [chart for name in one.metrics if (chart := _chart(one, name))]:
+        if charts := [chart for name in one.metric_names if (chart := _chart(one, name))]:
             if len(comparisons) > 1:
-                parts.append(f'<p class="small id"><code>{esc(one.about.protocol)}</code></p>')
+                parts.append(f'<p class="small id"><code>{escape_html(one.about.protocol)}</code></p>')
             parts.append(f'<div class="charts">{"".join(charts)}</div>')
-    return DOTS + "".join(parts) if parts else ""
+    return DOTS_NOTE + "".join(parts) if parts else ""
 
 
-def _chart(one: Comparison, name: str) -> str:
+def _chart(one: ProtocolComparison, name: str) -> str:
     """One metric: a row for each model, then the copied source."""
-    rows = [_strip(one, name, model, COLOURS[i % len(COLOURS)]) for i, model in enumerate(one.models)]
-    found = [row for row in (*rows, _strip(one, name, COPY, GREY)) if row]
+    rows = [
+        _strip(one, name, model, CHART_COLOURS[i % len(CHART_COLOURS)]) for i, model in enumerate(one.models)
+    ]
+    found = [row for row in (*rows, _strip(one, name, COPY_METHOD, CHART_GREY)) if row]
     metric = METRICS[name]
     direction = "higher is better" if metric.better == "up" else "lower is better"
-    return strips(metric.title, direction, found) if found else ""
+    return render_strip_chart(metric.title, direction, found) if found else ""
 
 
-def _strip(one: Comparison, name: str, method: str, colour: str) -> Strip | None:
-    record = one.record(name, method)
+def _strip(one: ProtocolComparison, name: str, method: str, colour: str) -> StripRow | None:
+    record = one.find_record(name, method)
     if record is None or record.value is None:
         return None
     dots = one.spread.get((method, name), [])
-    return Strip(method.replace("_", " "), dots, record.value, record.low, record.high, colour)
+    return StripRow(method.replace("_", " "), dots, record.value, record.low, record.high, colour)
 
 
-def _samples(one: Comparison) -> str:
+def _samples(one: ProtocolComparison) -> str:
     return "".join(_samples_of(one, model) for model in one.models if model in one.samples)
 
 
-def _samples_of(one: Comparison, model: str) -> str:
+def _samples_of(one: ProtocolComparison, model: str) -> str:
     samples = one.samples[model]
     videos = "".join(
-        f'<figure><video controls loop muted playsinline src="{data_uri(data, "video/mp4")}"></video>'
-        f"<figcaption><code>{esc(pair)}</code></figcaption></figure>"
+        f'<figure><video controls loop muted playsinline src="{make_data_uri(data, "video/mp4")}"></video>'
+        f"<figcaption><code>{escape_html(pair)}</code></figcaption></figure>"
         for pair, data in samples.videos.items()
     )
     own = ", ".join(samples.titles[2:-2] if one.about.has_truth else samples.titles[2:-1])
-    between = f" In between, what the model shows of its own work: {esc(own)}." if own else ""
+    between = f" In between, what the model shows of its own work: {escape_html(own)}." if own else ""
     error = " The error is shown brightened." if one.about.has_truth else ""
     grid = (
-        f'<figure><img alt="{esc(", ".join(samples.titles))}" src="{data_uri(samples.grid, "image/png")}">'
+        f'<figure><img alt="{escape_html(", ".join(samples.titles))}" '
+        f'src="{make_data_uri(samples.grid, "image/png")}">'
         f"<figcaption>Middle frame of pairs of held-out identities, as scored.{error}{between}"
         "</figcaption></figure>"
     )
     tags = _tags(one.provenance.get(model, {}))
-    name = "" if one.about.has_truth else f" ({esc(one.name)})"
-    return f'<h3>{esc(model)}{name} {tags}</h3><div class="media">{grid}{videos}</div>'
+    name = "" if one.about.has_truth else f" ({escape_html(one.name)})"
+    return f'<h3>{escape_html(model)}{name} {tags}</h3><div class="media">{grid}{videos}</div>'
 
 
 # --- words --------------------------------------------------------------------------------------------------
 def _published(rows: Sequence[Mapping[str, str]], models: Sequence[str]) -> str:
     silent = [model for model in models if not any(row["model"] == model for row in rows)]
-    text = f'<p class="soft small">No published figures are at hand for {esc(", ".join(silent))}.</p>'
+    text = f'<p class="soft small">No published figures are at hand for {escape_html(", ".join(silent))}.</p>'
     if not rows:
         return text
     names = list(dict.fromkeys(row["metric"] for row in rows))
@@ -260,47 +293,61 @@ def _published(rows: Sequence[Mapping[str, str]], models: Sequence[str]) -> str:
     for row in rows:
         place = (row["model"], row["method"], row["setting"], f"{row['paper']}, {row['table']}")
         lines.setdefault(place, {})[row["metric"]] = row["value"]
-    body = [[*map(esc, place), *(values.get(name, "–") for name in names)] for place, values in lines.items()]
+    body = [
+        [*map(escape_html, place), *(values.get(name, "–") for name in names)]
+        for place, values in lines.items()
+    ]
     heads = ["model", "variant", "setting", "source", *(f"{name} {arrows[name]}" for name in names)]
-    return CAVEAT + table(heads, body, numbers=range(4, 4 + len(names))) + (text if silent else "")
+    return (
+        PAPER_RESULTS_NOTE
+        + render_table(heads, body, numbers=range(4, 4 + len(names)))
+        + (text if silent else "")
+    )
 
 
-def _provenance(one: Comparison) -> str:
+def _provenance(one: ProtocolComparison) -> str:
     return "".join(_provenance_of(one, model) for model in one.models if model in one.summaries)
 
 
-def _provenance_of(one: Comparison, model: str) -> str:
+def _provenance_of(one: ProtocolComparison, model: str) -> str:
     summary = one.summaries[model]
-    keys = "<br>".join(f"{esc(name)} <code>{esc(key)}</code>" for name, key in summary.inputs.items())
+    keys = "<br>".join(
+        f"{escape_html(name)} <code>{escape_html(key)}</code>" for name, key in summary.inputs.items()
+    )
     needs = sorted({w for record in one.own for w in record.weights})
     rows = {
         "weights of the model": _tags(summary.provenance) or "every part carries the published weights",
-        "weights of the metrics": esc(", ".join(needs) or "none"),
-        "protocol": f"<code>{esc(one.about.protocol)}</code>",
+        "weights of the metrics": escape_html(", ".join(needs) or "none"),
+        "protocol": f"<code>{escape_html(one.about.protocol)}</code>",
         "scored": f"{summary.pairs:,} pairs, {summary.frames:,} frames",
         "rendered at": f"{summary.image_size} px",
-        "scores": f"<code>{esc(summary.key)}</code>",
+        "scores": f"<code>{escape_html(summary.key)}</code>",
         "made from": keys,
     }
-    command = f"<code>reenact why RUN.yaml score.{esc(model)}.{esc(one.name)}</code>"
+    command = f"<code>reenact why RUN.yaml score.{escape_html(model)}.{escape_html(one.name)}</code>"
     trace = f'<p class="soft small">{command} explains what each key is made of.</p>'
-    return f"<h3>{esc(model)}</h3>{facts(rows)}{trace}"
+    return f"<h3>{escape_html(model)}</h3>{render_facts(rows)}{trace}"
 
 
-def _glossary(comparisons: Sequence[Comparison]) -> str:
-    names = [name for name in METRICS if any(name in one.metrics for one in comparisons)]
+def _glossary(comparisons: Sequence[ProtocolComparison]) -> str:
+    names = [name for name in METRICS if any(name in one.metric_names for one in comparisons)]
     if not names:
         return ""
     rows = [
         [
-            esc(METRICS[name].title),
-            esc(METRICS[name].meaning),
-            f"<code>{esc(METRICS[name].variant)}</code>",
-            esc(backend_of(METRICS[name])),
+            escape_html(METRICS[name].title),
+            escape_html(METRICS[name].meaning),
+            f"<code>{escape_html(METRICS[name].variant)}</code>",
+            escape_html(metric_backend(METRICS[name])),
         ]
         for name in names
     ]
     baselines = "".join(
-        f"<p><b>{esc(name.replace('_', ' '))}</b>: {esc(BASELINE_TEXTS[name])}.</p>" for name in BASELINES
+        f"<p><b>{escape_html(name.replace('_', ' '))}</b>: {escape_html(BASELINE_TEXTS[name])}.</p>"
+        for name in BASELINES
     )
-    return table(["metric", "meaning", "variant", "computed with"], rows) + baselines + JITTER
+    return (
+        render_table(["metric", "meaning", "variant", "computed with"], rows)
+        + baselines
+        + LANDMARK_JITTER_NOTE
+    )

@@ -18,13 +18,13 @@ from typing import Protocol as Interface
 import numpy as np
 
 from pipelines.eval.pair_family import Family, about_method, optional_field
-from pipelines.eval.pairs import evenly
+from pipelines.eval.pairs import spread_evenly
 from storage import codecs, frame_codec
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipelines.engine.node import Context
+    from pipelines.engine.node import NodeContext
 
 SAMPLES = "samples.json"
 COLUMNS = ("source", "driving", "output")
@@ -61,11 +61,11 @@ class SampleFrames:
     """The rows of its grid, from the top."""
 
 
-def publish_samples(ctx: Context) -> None:
+def publish_samples(ctx: NodeContext) -> None:
     """The whole node. Inputs: the families `generated`, `driving` and `source` (the copied frame)."""
     families = {role: artifact.family() for role, artifact in ctx.inputs.items()}
     generated, config = families["generated"], ctx.config
-    pairs = evenly(generated.keys, config.grid_pairs)
+    pairs = spread_evenly(generated.keys, config.grid_pairs)
     for place, pair in enumerate(pairs):
         columns = zip(COLUMNS, _columns(families, pair, place < config.videos), strict=True)
         for name, frames in columns:

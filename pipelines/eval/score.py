@@ -15,34 +15,34 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.provenance import describe
-from pipelines.eval.features import FEATURES, FRAMES
-from pipelines.eval.methods import Kind, Method
+from models.provenance import describe_provenance
+from pipelines.eval.features import FEATURES, FRAMES_FEATURE
+from pipelines.eval.methods import Method, MethodKind
 from pipelines.eval.metrics import METRICS, Metric
 from pipelines.eval.pair_family import Family, about_method, optional_field
 from pipelines.eval.records import FrameValues, own_records
 
 if TYPE_CHECKING:
-    from pipelines.engine.node import Context
+    from pipelines.engine.node import NodeContext
     from storage.families import Artifact
 
-TASKS = 8
+MAX_TASKS = 8
 """Tasks that one scoring is cut into, at most: enough to show progress, few enough that starting them costs
 little."""
-PAIRS_IN_A_TASK = 4
+MIN_PAIRS_PER_TASK = 4
 """At least so many, where there are: a few small frames take less time than the start of a worker."""
-PARALLEL = 4
+PARALLEL_TASKS = 4
 """Tasks handed to Ray at a time; it runs as many of them as there are processors."""
-VALUES, SUMMARY, RECORDS = "values.parquet", "summary.json", "metrics.json"
+VALUES_FILE, SUMMARY_FILE, RECORDS_FILE = "values.parquet", "summary.json", "metrics.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Summary:
+class ScoreSummary:
     """summary.json: what the report says about a method besides its values."""
 
     method: str
     """What it is, whatever the run calls it."""
-    kind: Kind
+    kind: MethodKind
     key: str
     provenance: dict[str, str]
     """Parts of the model whose weights are not the published ones, and what they are instead."""
@@ -54,23 +54,23 @@ class Summary:
     """Upstream node -> artifact key."""
 
 
-def score(ctx: Context, method: str, kind: Kind) -> None:
+def score_method(ctx: NodeContext, method: str, kind: MethodKind) -> None:
     """The whole node: values.parquet, metrics.json and summary.json. Inputs: `generated`, `truth`, and of
     each feature that a metric reads `<feature>` and `truth.<feature>`."""
     metrics: tuple[str, ...] = ctx.config.metrics
     families = {role: one.family() for role, one in ctx.inputs.items()}
     keys = families["truth"].keys
     values: list[FrameValues] = []
-    ctx.progress(0, len(keys), "pairs")
+    ctx.report_progress(0, len(keys), "pairs")
     for done in _in_tasks(keys, metrics, families, ctx.resources):
         values += done
-        ctx.progress(len({one.pair for one in values}), len(keys), "pairs")
+        ctx.report_progress(len({one.pair for one in values}), len(keys), "pairs")
     values.sort(key=lambda one: (one.pair, one.metric))
     about = about_method(families["generated"])
     records = own_records(values, Method(name=method, kind=kind, provenance=about["provenance"]), metrics)
-    write_values(ctx.out / VALUES, values)
-    write_json(ctx.out / RECORDS, [asdict(record) for record in records])
-    summary = Summary(
+    write_values(ctx.out / VALUES_FILE, values)
+    write_json(ctx.out / RECORDS_FILE, [asdict(record) for record in records])
+    summary = ScoreSummary(
         method=method,
         kind=kind,
         key=ctx.key,
@@ -80,13 +80,13 @@ def score(ctx: Context, method: str, kind: Kind) -> None:
         frames=frame_count(values),
         inputs={artifact.node: artifact.key for artifact in ctx.inputs.values()},
     )
-    write_json(ctx.out / SUMMARY, asdict(summary))
+    write_json(ctx.out / SUMMARY_FILE, asdict(summary))
     weights = {f"weights.{part}": what for part, what in summary.provenance.items()}
-    weights |= {"provenance": describe(summary.provenance)} if summary.provenance else {}
-    ctx.params(
+    weights |= {"provenance": describe_provenance(summary.provenance)} if summary.provenance else {}
+    ctx.log_params(
         {"method": method, "kind": kind, "image_size": summary.image_size, "pairs": summary.pairs} | weights
     )
-    ctx.metrics({f"eval/{one.name}": one.value for one in records if one.value is not None})
+    ctx.log_metrics({f"eval/{one.name}": one.value for one in records if one.value is not None})
 
 
 def _in_tasks(
@@ -100,8 +100,8 @@ def _in_tasks(
     def task(some: Sequence[str]) -> list[FrameValues]:
         return run_in_worker(score_pairs, some, metrics, families, resources=resources)
 
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        count = min(TASKS, -(-len(keys) // PAIRS_IN_A_TASK))
+    with ThreadPoolExecutor(PARALLEL_TASKS) as pool:
+        count = min(MAX_TASKS, -(-len(keys) // MIN_PAIRS_PER_TASK))
         yield from pool.map(task, [keys[i::count] for i in range(count)])
 
 
@@ -119,7 +119,7 @@ def score_pairs(
             found += [missing_values(metric, key, frames) for metric in wanted]
             continue
         method, truth = PairFeatures(key, families, ""), PairFeatures(key, families, "truth")
-        found += [frame_values(metric, key, method, truth) for metric in wanted]
+        found += [score_frames(metric, key, method, truth) for metric in wanted]
     return found
 
 
@@ -138,15 +138,15 @@ class PairFeatures:
         return self._read[feature]
 
     def _load(self, feature: str, length: int) -> np.ndarray | str:
-        own = "generated" if feature == FRAMES else feature
-        role = f"{self._prefix}.{feature}".removesuffix(f".{FRAMES}") if self._prefix else own
+        own = "generated" if feature == FRAMES_FEATURE else feature
+        role = f"{self._prefix}.{feature}".removesuffix(f".{FRAMES_FEATURE}") if self._prefix else own
         if needs := optional_field(self._families[role], self._key, "needs"):
             return needs["weights"]
-        name = FRAMES if feature == FRAMES else FEATURES[feature].field
+        name = FRAMES_FEATURE if feature == FRAMES_FEATURE else FEATURES[feature].field
         values = self._families[role].read(self._key, [name])[name]
         if len(values) == 1 and length:
             values = np.broadcast_to(values, (length, *values.shape[1:]))
-        return values / 255.0 if feature == FRAMES else values
+        return values / 255.0 if feature == FRAMES_FEATURE else values
 
 
 def missing_values(metric: Metric, pair: str, frames: int) -> FrameValues:
@@ -155,7 +155,7 @@ def missing_values(metric: Metric, pair: str, frames: int) -> FrameValues:
     return FrameValues(pair=pair, metric=metric.name, values=values, undetected=frames)
 
 
-def frame_values(metric: Metric, pair: str, method: PairFeatures, truth: PairFeatures) -> FrameValues:
+def score_frames(metric: Metric, pair: str, method: PairFeatures, truth: PairFeatures) -> FrameValues:
     """One metric in each frame of one pair."""
     target = truth.get(metric.feature)
     prediction = method.get(metric.feature, 0 if isinstance(target, str) else len(target))
@@ -167,7 +167,7 @@ def frame_values(metric: Metric, pair: str, method: PairFeatures, truth: PairFea
     assert not isinstance(prediction, str)
     assert not isinstance(target, str)
     undetected = 0
-    if metric.feature != FRAMES:
+    if metric.feature != FRAMES_FEATURE:
         undetected = int((~np.isfinite(prediction.reshape(len(prediction), -1)).all(axis=1)).sum())
     values = metric.per_frame(prediction, target)
     return FrameValues(pair=pair, metric=metric.name, values=values, undetected=undetected)
@@ -197,12 +197,12 @@ def write_values(path: Path, values: Sequence[FrameValues]) -> None:
 def read_values(artifact: Artifact) -> list[FrameValues]:
     import pyarrow.parquet as pq
 
-    rows = pq.read_table(artifact.path(VALUES)).to_pylist()
+    rows = pq.read_table(artifact.path(VALUES_FILE)).to_pylist()
     return [FrameValues(**{**row, "values": np.array(row["values"], dtype=np.float64)}) for row in rows]
 
 
-def read_summary(artifact: Artifact) -> Summary:
-    return Summary(**json.loads(artifact.path(SUMMARY).read_text()))
+def read_summary(artifact: Artifact) -> ScoreSummary:
+    return ScoreSummary(**json.loads(artifact.path(SUMMARY_FILE).read_text()))
 
 
 def write_json(path: Path, value: object) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-STYLE = """
+PAGE_STYLE = """
 :root { color-scheme: light dark; --bg:#f6f7f9; --card:#fff; --ink:#1a1d23; --soft:#5c6370;
   --line:#e2e5ea; --accent:#2f6fde; --accent-soft:#2f6fde22; --good:#1d7f4f; --warn:#a15c00;
   --warn-soft:#fff4e0; --grey:#9aa1ad; --teal:#0f8f86; --plum:#9a3fb5; --rust:#c2562d; }
@@ -73,38 +73,44 @@ code { font:12.5px/1.4 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace; ove
 """
 
 
-COLOURS = ("var(--accent)", "var(--teal)", "var(--plum)", "var(--rust)")
+CHART_COLOURS = ("var(--accent)", "var(--teal)", "var(--plum)", "var(--rust)")
 """Of models in charts, one after the other."""
-GREY = "var(--grey)"
+CHART_GREY = "var(--grey)"
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class PageSection:
     anchor: str
     heading: str
     body: str
 
 
-def esc(value: object) -> str:
+def escape_html(value: object) -> str:
     return html.escape(str(value), quote=True)
 
 
-def page(title: str, lead: str, tiles: Sequence[tuple[str, str]], sections: Sequence[Section]) -> str:
+def render_page(
+    title: str, lead: str, tiles: Sequence[tuple[str, str]], sections: Sequence[PageSection]
+) -> str:
     """A whole document. `lead` and section bodies are HTML; titles and tiles are text."""
-    links = "".join(f'<a href="#{s.anchor}">{esc(s.heading)}</a>' for s in sections)
-    boxes = "".join(f'<div class="tile"><b>{esc(v)}</b><span>{esc(name)}</span></div>' for v, name in tiles)
+    links = "".join(f'<a href="#{s.anchor}">{escape_html(s.heading)}</a>' for s in sections)
+    boxes = "".join(
+        f'<div class="tile"><b>{escape_html(v)}</b><span>{escape_html(name)}</span></div>'
+        for v, name in tiles
+    )
     parts = "".join(
-        f'<section id="{s.anchor}"><h2>{esc(s.heading)}</h2>{s.body}</section>\n' for s in sections
+        f'<section id="{s.anchor}"><h2>{escape_html(s.heading)}</h2>{s.body}</section>\n' for s in sections
     )
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{esc(title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
-        f"<body><main><h1>{esc(title)}</h1>{lead}<nav>{links}</nav>"
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape_html(title)}</title>'
+        f'<meta name="viewport" content="width=device-width, '
+        f'initial-scale=1"><style>{PAGE_STYLE}</style></head>\n'
+        f"<body><main><h1>{escape_html(title)}</h1>{lead}<nav>{links}</nav>"
         f'<div class="tiles">{boxes}</div>\n{parts}</main></body></html>\n'
     )
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:
+def render_table(headers: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:
     """Cells are HTML; columns listed in `numbers` are set right."""
     kind = ['class="n"' if i in numbers else "" for i in range(len(headers))]
     head = "".join(f"<th {kind[i]}>{text}</th>" for i, text in enumerate(headers))
@@ -114,13 +120,13 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequen
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def facts(pairs: Mapping[str, str]) -> str:
+def render_facts(pairs: Mapping[str, str]) -> str:
     """Name and value, one a line; values are HTML."""
-    rows = "".join(f"<tr><th>{esc(name)}</th><td>{value}</td></tr>" for name, value in pairs.items())
+    rows = "".join(f"<tr><th>{escape_html(name)}</th><td>{value}</td></tr>" for name, value in pairs.items())
     return f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>'
 
 
-def number(value: float, digits: int = 4) -> str:
+def format_number(value: float, digits: int = 4) -> str:
     """Significant digits without exponents, thousands set apart: 21.53, 0.04213, 12,345."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
@@ -130,12 +136,12 @@ def number(value: float, digits: int = 4) -> str:
 
 
 # --- charts -------------------------------------------------------------------------------------------------
-def histogram(title: str, unit: str, values: Sequence[float] | np.ndarray, bins: int = 24) -> str:
+def render_histogram(title: str, unit: str, values: Sequence[float] | np.ndarray, bins: int = 24) -> str:
     """Counts of values as bars, with median and the 5th to 95th percentile in the caption."""
     data = np.asarray(values, dtype=np.float64)
     data = data[np.isfinite(data)]
     if not len(data):
-        return f"<figure><figcaption><b>{esc(title)}</b><br>no values</figcaption></figure>"
+        return f"<figure><figcaption><b>{escape_html(title)}</b><br>no values</figcaption></figure>"
     low, middle, high = np.percentile(data, [5, 50, 95])
     counts, edges = np.histogram(data, bins=bins)
     width, height, base = 340, 120, 100
@@ -148,22 +154,22 @@ def histogram(title: str, unit: str, values: Sequence[float] | np.ndarray, bins:
         for i in range(bins)
     )
     marks = "".join(
-        f'<text x="{x}" y="115" text-anchor="{anchor}">{esc(f"{value:.4g}")}</text>'
+        f'<text x="{x}" y="115" text-anchor="{anchor}">{escape_html(f"{value:.4g}")}</text>'
         for x, anchor, value in ((0, "start", edges[0]), (width / 2, "middle", (edges[0] + edges[-1]) / 2),
                                  (width, "end", edges[-1]))
     )  # fmt: skip
     unit = f" {unit}" if unit else ""
     summary = f"median {middle:.3g}{unit}, 5 to 95 %: {low:.3g} to {high:.3g}; {len(data):,} values"
     return (
-        f"<figure><figcaption><b>{esc(title)}</b><br>{esc(summary)}</figcaption>"
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{esc(title)}">'
+        f"<figure><figcaption><b>{escape_html(title)}</b><br>{escape_html(summary)}</figcaption>"
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape_html(title)}">'
         f'<line x1="0" x2="{width}" y1="{base}" y2="{base}" stroke="var(--line)"/>'
         f"{bars}{marks}</svg></figure>"
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Strip:
+class StripRow:
     """One row of a strip chart: a dot for each clip, a tick at the value and a bar over its interval."""
 
     name: str
@@ -174,7 +180,7 @@ class Strip:
     colour: str
 
 
-def strips(title: str, note: str, rows: Sequence[Strip]) -> str:
+def render_strip_chart(title: str, note: str, rows: Sequence[StripRow]) -> str:
     """Rows over one axis, so that methods can be compared at a glance."""
     points = [v for row in rows for v in (*row.dots, row.value) if math.isfinite(v)]
     low, high = min(points), max(points)
@@ -188,7 +194,7 @@ def strips(title: str, note: str, rows: Sequence[Strip]) -> str:
     for i, row in enumerate(rows):
         y = 16 + i * tall
         colour = row.colour
-        parts.append(f'<text x="0" y="{y + 4}">{esc(row.name)}</text>')
+        parts.append(f'<text x="0" y="{y + 4}">{escape_html(row.name)}</text>')
         parts += [f'<circle cx="{at(v):.1f}" cy="{y}" r="3" fill="{colour}" opacity=".3"/>' for v in row.dots]
         if row.low is not None and row.high is not None:
             parts.append(
@@ -200,11 +206,11 @@ def strips(title: str, note: str, rows: Sequence[Strip]) -> str:
         )
     bottom = 16 + len(rows) * tall
     axis = (
-        f'<text x="{left}" y="{bottom}">{esc(number(low, 3))}</text>'
-        f'<text x="{width}" y="{bottom}" text-anchor="end">{esc(number(high, 3))}</text>'
+        f'<text x="{left}" y="{bottom}">{escape_html(format_number(low, 3))}</text>'
+        f'<text x="{width}" y="{bottom}" text-anchor="end">{escape_html(format_number(high, 3))}</text>'
     )
     return (
-        f"<figure><figcaption><b>{esc(title)}</b> {esc(note)}</figcaption>"
-        f'<svg viewBox="0 0 {width} {bottom + 4}" role="img" aria-label="{esc(title)}">'
+        f"<figure><figcaption><b>{escape_html(title)}</b> {escape_html(note)}</figcaption>"
+        f'<svg viewBox="0 0 {width} {bottom + 4}" role="img" aria-label="{escape_html(title)}">'
         f"{''.join(parts)}{axis}</svg></figure>"
     )

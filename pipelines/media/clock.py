@@ -8,40 +8,40 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 if TYPE_CHECKING:
-    from pipelines.media.schema import Probe
+    from pipelines.media.probe_schema import Probe
 
 T = TypeVar("T", float, np.ndarray)
 
 FPS = 25
 """The clock of every clip: tick k shows the recording at k / 25 seconds."""
 SOUND_RATE = 16_000
-SAMPLES_A_FRAME = SOUND_RATE // FPS
-LATE_START = 0.1
+SAMPLES_PER_FRAME = SOUND_RATE // FPS
+MAX_LATE_START = 0.1
 """Seconds by which a picture may start after its sound without losing a tick: encoders delay one or the
 other."""
 
-LONGEST_HOLE = 0.5
+MAX_HOLE_SECONDS = 0.5
 """Seconds without a frame, beyond those that sampling leaves, from which a frame counts as held or the next
 one as lost."""
 
 
-def ticks_of(probed: Probe) -> tuple[int, int]:
+def picture_ticks(probed: Probe) -> tuple[int, int]:
     """The ticks, first and one past the last, at which a probed file has a picture; at least one.
 
     A file that holds a part of its recording says with `offset` where it begins, one whose picture starts
     after its sound says so with `begin`.
     """
     offset, begin = probed.get("offset", 0.0), probed.get("begin", 0.0)
-    first = math.ceil((offset + (begin if begin > LATE_START else 0.0)) * FPS - 0.5 - 1e-6)
+    first = math.ceil((offset + (begin if begin > MAX_LATE_START else 0.0)) * FPS - 0.5 - 1e-6)
     return first, max(first + 1, round((offset + probed["seconds"]) * FPS))
 
 
-def seconds_of(ticks: T, probed: Probe) -> T:
+def ticks_to_seconds(ticks: T, probed: Probe) -> T:
     """Ticks (a number or an array) -> seconds from the start of the file."""
     return ticks / FPS - probed.get("offset", 0.0)
 
 
-def nearest(times: np.ndarray, clock: np.ndarray) -> np.ndarray:
+def nearest_frames(times: np.ndarray, clock: np.ndarray) -> np.ndarray:
     """Index of the frame, of those at sorted `times`, nearest to each second of `clock`; the earlier one on a
     tie."""
     if len(times) < 2:

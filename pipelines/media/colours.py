@@ -12,64 +12,64 @@ if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
 
     from pipelines.media.filters import FilterStream
-    from pipelines.media.schema import Probe
+    from pipelines.media.probe_schema import Probe
 
-HDR = {16: "smpte2084", 18: "arib-std-b67"}
+HDR_TRANSFERS = {16: "smpte2084", 18: "arib-std-b67"}
 """Transfer curves of high dynamic range, PQ and HLG (ITU-T H.273), by ffmpeg's names."""
-PEAK = {"smpte2084": 10_000.0, "arib-std-b67": 1_000.0}
+PEAK_LUMINANCE = {"smpte2084": 10_000.0, "arib-std-b67": 1_000.0}
 """cd/m2 of the largest code; of HLG, on the nominal display of BT.2100."""
-WHITE = 203.0
+WHITE_LUMINANCE = 203.0
 """cd/m2 of diffuse white in high dynamic range: HLG 75 %, PQ 58 % (BT.2408)."""
-KNEE = 0.9
+TONE_MAP_KNEE = 0.9
 """Of diffuse white: up to here light is kept, from here to the peak it rolls off."""
-PRIMARIES = dict.fromkeys((1, 5, 6, 7), "bt709") | dict.fromkeys((11, 12), "smpte432")
+COLOUR_PRIMARIES = dict.fromkeys((1, 5, 6, 7), "bt709") | dict.fromkeys((11, 12), "smpte432")
 """Of high dynamic range, those other than BT.2020 (taken where none are stated): BT.709's and P3's."""
-MATRICES = {1: "bt709", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m"}
+COLOUR_MATRICES = {1: "bt709", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m"}
 """Of high dynamic range, those other than BT.2020's, likewise."""
-UNSUPPORTED = {8: "ycgco", 14: "ictcp"} | dict.fromkeys((10, 11, 12, 13, 15, 16, 17), "bt2020nc")
+UNSUPPORTED_MATRICES = {8: "ycgco", 14: "ictcp"} | dict.fromkeys((10, 11, 12, 13, 15, 16, 17), "bt2020nc")
 """Matrices that the scaler refuses -> as which they are read, in any video."""
-LUMINANCE = {
+LUMINANCE_WEIGHTS = {
     "bt2020": (0.2627, 0.6780, 0.0593),
     "bt709": (0.2126, 0.7152, 0.0722),
     "smpte432": (0.2290, 0.6917, 0.0793),
 }
 """Of red, green and blue light."""
-TO_709 = {
+TO_BT709 = {
     "bt2020": ((1.6605, -0.5876, -0.0728), (-0.1246, 1.1329, -0.0083), (-0.0182, -0.1006, 1.1187)),
     "bt709": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
     "smpte432": ((1.2249, -0.2249, 0.0), (-0.0420, 1.0420, 0.0), (-0.0196, -0.0786, 1.0983)),
 }
 """Light of these primaries -> of BT.709."""
-ROWS = 32
+ROWS_PER_BLOCK = 32
 """Of a picture that are converted at a time."""
 
 
-def colour_tags(context: VideoCodecContext) -> dict[str, str]:
+def read_colour_tags(context: VideoCodecContext) -> dict[str, str]:
     """Of a PyAV codec context: `transfer`, "" unless HDR; `matrix` and `primaries` only where they are others
     than those that are taken for granted."""
-    transfer = HDR.get(int(context.color_trc or 0), "")
-    matrices = UNSUPPORTED | MATRICES if transfer else UNSUPPORTED | {14: "bt2020nc"}
+    transfer = HDR_TRANSFERS.get(int(context.color_trc or 0), "")
+    matrices = UNSUPPORTED_MATRICES | COLOUR_MATRICES if transfer else UNSUPPORTED_MATRICES | {14: "bt2020nc"}
     found = {"transfer": transfer}
     if (matrix := int(context.colorspace)) in matrices:
         found["matrix"] = matrices[matrix]
-    if transfer and (primaries := int(context.color_primaries)) in PRIMARIES:
-        found["primaries"] = PRIMARIES[primaries]
+    if transfer and (primaries := int(context.color_primaries)) in COLOUR_PRIMARIES:
+        found["primaries"] = COLOUR_PRIMARIES[primaries]
     return found
 
 
 # --- the filters --------------------------------------------------------------------------------------------
-def tag_colours(stream: FilterStream, probed: Probe) -> FilterStream:
+def set_colour_tags(stream: FilterStream, probed: Probe) -> FilterStream:
     """With tags that the scaler takes: it converts by no curve, but refuses a file for some of them (log100),
     and for a matrix that it has no figures of."""
     tags = {"color_trc": probed.get("transfer") or "bt709"}
     if matrix := probed.get("matrix"):
-        tags["colorspace"] = "bt2020nc" if matrix in UNSUPPORTED.values() else matrix
+        tags["colorspace"] = "bt2020nc" if matrix in UNSUPPORTED_MATRICES.values() else matrix
     elif probed.get("transfer"):
         tags["colorspace"] = "bt2020nc"
     return stream.filter("setparams", **tags)
 
 
-def decode_matrix(stream: FilterStream, probed: Probe) -> FilterStream:
+def convert_to_rgb(stream: FilterStream, probed: Probe) -> FilterStream:
     """As red, green and blue, still in the file's own curve, where that is not for the scaler: it has no
     figures of YCgCo and ICtCp, and white of 16 bits comes out of it as 65,283."""
     curve, matrix = probed.get("transfer", ""), probed.get("matrix", "bt2020nc")
@@ -94,18 +94,18 @@ def tone_map(codes: np.ndarray, probed: Probe, out: np.ndarray) -> None:
     The largest of the three colours is rolled off and the others in proportion, which keeps the hue. Nothing
     depends on what a file says of its own brightness.
     """
-    for top in range(0, len(codes), ROWS):  # planes of a few rows stay in the processor's cache
-        part = slice(top, top + ROWS)
+    for top in range(0, len(codes), ROWS_PER_BLOCK):  # planes of a few rows stay in the processor's cache
+        part = slice(top, top + ROWS_PER_BLOCK)
         _tone_map_rows(codes[part], probed["transfer"], probed.get("primaries", "bt2020"), out[part])
 
 
 def _tone_map_rows(codes: np.ndarray, transfer: str, primaries: str, out: np.ndarray) -> None:
-    peak, curve = np.float32(PEAK[transfer] / WHITE), _curve(transfer)
+    peak, curve = np.float32(PEAK_LUMINANCE[transfer] / WHITE_LUMINANCE), _curve(transfer)
     planes = [np.take(curve, codes[..., k]) for k in range(3)]
     if transfer == "arib-std-b67":  # the OOTF of a display of 1,000 cd/m2: a power of luminance, not of each
-        gain = _power_of(_weighted_sum(planes, LUMINANCE[primaries]), 0.2)
+        gain = _power_of(_weighted_sum(planes, LUMINANCE_WEIGHTS[primaries]), 0.2)
         planes = [plane * gain for plane in planes]
-    planes = [_weighted_sum(planes, row) * peak for row in TO_709[primaries]]
+    planes = [_weighted_sum(planes, row) * peak for row in TO_BT709[primaries]]
     most = np.maximum(np.maximum(planes[0], planes[1]), np.maximum(planes[2], np.float32(1e-6)))
     gain = _roll_off(most, float(peak)) / most
     for k, plane in enumerate(planes):
@@ -145,7 +145,7 @@ def _curve(transfer: str) -> np.ndarray:
 
 def _roll_off(light: np.ndarray, peak: float) -> np.ndarray:
     """Light, diffuse white 1 -> kept up to the knee, and from there on below 1, which the peak has."""
-    a = KNEE**2 * (1 - peak) / (KNEE**2 - 2 * KNEE + peak)
-    b = (KNEE**2 - 2 * KNEE * peak + peak) / (peak - 1)
-    above = np.float32((b + KNEE) ** 2 / (b - a)) * (light + np.float32(a)) / (light + np.float32(b))
-    return np.where(light > KNEE, above, light)
+    a = TONE_MAP_KNEE**2 * (1 - peak) / (TONE_MAP_KNEE**2 - 2 * TONE_MAP_KNEE + peak)
+    b = (TONE_MAP_KNEE**2 - 2 * TONE_MAP_KNEE * peak + peak) / (peak - 1)
+    above = np.float32((b + TONE_MAP_KNEE) ** 2 / (b - a)) * (light + np.float32(a)) / (light + np.float32(b))
+    return np.where(light > TONE_MAP_KNEE, above, light)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from pipelines.errors import Rejected, Transient
-from pipelines.media.clock import FPS, LONGEST_HOLE
-from pipelines.media.colours import colour_tags
-from pipelines.media.failure import is_disk, out_of_memory
-from pipelines.media.interlacing import FLAGGED, may_be_interlaced
-from pipelines.media.process import FORMATS, MOST_PIXELS
+from pipelines.media.clock import FPS, MAX_HOLE_SECONDS
+from pipelines.media.colours import read_colour_tags
+from pipelines.media.ffmpeg_failure import is_disk_error, is_memory_error
+from pipelines.media.ffmpeg_process import INPUT_FORMATS, MAX_PIXELS
+from pipelines.media.interlacing import FLAG_SECONDS, may_be_interlaced
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -26,27 +26,27 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-    from pipelines.media.schema import Probe
+    from pipelines.media.probe_schema import Probe
 
-WITH_DURATIONS = "matroska"
+CONTAINER_WITH_DURATIONS = "matroska"
 """The container whose frames may end before the next one begins. In all others a frame is shown until the
 next."""
-ESTIMATED = ("matroska", "flv")
+CONTAINERS_WITHOUT_LENGTH = ("matroska", "flv")
 """Containers whose headers state no length of a single stream: where ffmpeg has one, and then that of the
 whole as well, it was estimated from the bit rate."""
-REORDERED = 16
+MAX_REORDERED_FRAMES = 16
 """Frames, at most, by which the order of decoding differs from that of display (H.264)."""
-COUNTS_FRAMES = "mov"
+CONTAINER_WITH_FRAME_COUNT = "mov"
 """The container whose header counts the frames in it (AVI's counts the empty ones as well)."""
-SOUND_PACKETS = 50
+MAX_SOUND_PACKETS = 50
 """Packets of sound, at most, in which one that can be decoded is looked for."""
 
 
-def open_file(path: Path) -> InputContainer:
+def open_container(path: Path) -> InputContainer:
     """A PyAV container of a local file, of a format that names no further files."""
     import av
 
-    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+    options = {"format_whitelist": INPUT_FORMATS, "protocol_whitelist": "file"}
     return av.open(f"file:{path}", metadata_errors="replace", options=options)
 
 
@@ -55,13 +55,13 @@ def check_first_frame(stream: IO[bytes]) -> None:
     cannot be decoded."""
     import av
 
-    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+    options = {"format_whitelist": INPUT_FORMATS, "protocol_whitelist": "file"}
     with av.open(stream, "r", options=options) as container:
         if next(container.decode(video=0), None) is None:
             raise ValueError("a video without frames")
 
 
-def packets_of(container: InputContainer, *streams: Stream) -> Iterator[Packet]:
+def demux_packets(container: InputContainer, *streams: Stream) -> Iterator[Packet]:
     """The packets of some streams, or of all.
 
     Where a stream appears on the way, as in broadcasts, PyAV stumbles over it after the last packet.
@@ -70,18 +70,18 @@ def packets_of(container: InputContainer, *streams: Stream) -> Iterator[Packet]:
         yield from container.demux(*streams)
 
 
-def sound_stream(container: InputContainer, probed: Probe) -> AudioStream:
+def find_sound_stream(container: InputContainer, probed: Probe) -> AudioStream:
     """The sound that the probe of a file names."""
     return cast("AudioStream", container.streams[probed["audio_index"]])
 
 
-def time_base(stream: Stream) -> Fraction:
+def stream_time_base(stream: Stream) -> Fraction:
     """Seconds of one unit of a stream's time stamps."""
     assert stream.time_base is not None  # in every file; not in one that is being written
     return stream.time_base
 
 
-def probe(path: Path, name: str | None = None, least: int = 2) -> Probe:
+def probe_file(path: Path, name: str | None = None, least: int = 2) -> Probe:
     """What a file holds: its first video and sound that can be decoded, their sizes and times.
 
     Demuxes the whole file and decodes its first frames; raises Rejected: empty, unreadable, no_video,
@@ -94,12 +94,12 @@ def probe(path: Path, name: str | None = None, least: int = 2) -> Probe:
     if path.stat().st_size == 0:
         raise Rejected("empty", f"{name} holds 0 bytes")
     try:
-        with open_file(path) as container:
+        with open_container(path) as container:
             return _probe(container, name, least)
     except av.error.FFmpegError as error:
-        if is_disk(error, path):
+        if is_disk_error(error, path):
             raise
-        if out_of_memory(error):
+        if is_memory_error(error):
             raise Transient(f"no memory is left to look into {name}") from error
         raise Rejected(
             "unreadable", f"{name} is not a video that ffmpeg can read: {error.strerror}"
@@ -116,7 +116,7 @@ def _probe(container: InputContainer, name: str, least: int) -> Probe:
     if not decodable:
         raise Rejected("undecodable", f"{name} holds video of a codec that ffmpeg does not know")
     video = decodable[0]
-    check_pixels(video.width, video.height, name)
+    check_frame_size(video.width, video.height, name)
     seen = _demux(container, video)
     begins = [begin for begin, _ in seen.frames]
     if len(begins) < least or (len(begins) > 1 and begins[-1] - begins[0] <= 0):
@@ -141,12 +141,12 @@ def _probe(container: InputContainer, name: str, least: int) -> Probe:
         "start": round(start, 6),
         "begin": round(max(0.0, begins[0] - start), 6),
         "seconds": round(seconds, 6),
-        "held": _frozen_spans(seen, start, LONGEST_HOLE + 2 / fps, container.format.name),
+        "held": _frozen_spans(seen, start, MAX_HOLE_SECONDS + 2 / fps, container.format.name),
         "interlaced": seen.interlaced,
         "video_index": video.index,
         "audio_index": sound.index if sound else -1,
         "audio_rate": int(sound.rate) if sound else 0,
-        **colour_tags(video.codec_context),
+        **read_colour_tags(video.codec_context),
         "container": container.format.name,
         "video_codec": video.codec_context.name,
     }
@@ -179,11 +179,11 @@ class _Contents:
 def _demux(container: InputContainer, video: VideoStream) -> _Contents:
     seen = _Contents()
     video.codec_context.thread_count = 1
-    trials = {s.index: SOUND_PACKETS for s in container.streams.audio if s.codec_context is not None}
+    trials = {s.index: MAX_SOUND_PACKETS for s in container.streams.audio if s.codec_context is not None}
     decodable: list[int] = []
     stamps: list[tuple[int, int]] = []
     last: dict[int, int] = {}
-    for packet in packets_of(container):
+    for packet in demux_packets(container):
         # an empty one, at the end, asks a decoder for what it holds back, and has stream_index 0 for any
         index = packet.stream_index if packet.size else packet.stream.index
         if index == video.index:
@@ -201,7 +201,7 @@ def _demux(container: InputContainer, video: VideoStream) -> _Contents:
                 if next(_decode(packet), None) is not None:
                     trials[index] = 0
                     decodable.append(index)
-    base = time_base(video)
+    base = stream_time_base(video)
     usual = float(1 / video.average_rate) if video.average_rate else 1 / FPS
     for stamp, duration in sorted(stamps):
         begin = stamp * base.numerator / base.denominator
@@ -209,7 +209,7 @@ def _demux(container: InputContainer, video: VideoStream) -> _Contents:
     seen.has_durations = all(duration for _, duration in stamps)
     seen.sound = cast("AudioStream", container.streams[min(decodable)]) if decodable else None
     seen.last = max(
-        (float(at * time_base(container.streams[index])) for index, at in last.items()), default=0.0
+        (float(at * stream_time_base(container.streams[index])) for index, at in last.items()), default=0.0
     )
     return seen
 
@@ -220,7 +220,7 @@ def _decode_first(packet: Packet, video: VideoStream, seen: _Contents) -> None:
     if seen.first is not None and (
         seen.interlaced
         or packet.pts is None
-        or (packet.pts - (seen.first.pts or 0)) * time_base(video) > FLAGGED
+        or (packet.pts - (seen.first.pts or 0)) * stream_time_base(video) > FLAG_SECONDS
         or not may_be_interlaced(context)
     ):
         return
@@ -244,13 +244,13 @@ def _decode(packet: Packet) -> Iterator[VideoFrame | AudioFrame]:
 def _frozen_spans(seen: _Contents, start: float, longest: float, container: str) -> list[list[float]]:
     """Spans of more than `longest` seconds between two frames over which the first one is shown. Where the
     container states that it ends early, frames were lost."""
-    ends_early = container.startswith(WITH_DURATIONS) and seen.has_durations
+    ends_early = container.startswith(CONTAINER_WITH_DURATIONS) and seen.has_durations
     found: list[list[float]] = []
     for k, ((begin, _), (after, _)) in enumerate(pairwise(seen.frames)):
         if after - begin <= longest:
             continue
         # muxers copy durations in the order of decoding, so that a neighbour may have this frame's
-        near = seen.frames[max(0, k - REORDERED) : k + REORDERED + 1]
+        near = seen.frames[max(0, k - MAX_REORDERED_FRAMES) : k + MAX_REORDERED_FRAMES + 1]
         if ends_early and after - begin - max(b - a for a, b in near) > longest:
             continue
         found.append([round(begin - start, 6), round(after - start, 6)])
@@ -267,13 +267,13 @@ def _check_promise(
     subtitles. Lengths may count from 0 or from the first time stamp: the longer way is taken.
     """
     # the index lacks what an edit list cuts away, the header's count does not
-    counts = container.format.name.startswith(COUNTS_FRAMES)
+    counts = container.format.name.startswith(CONTAINER_WITH_FRAME_COUNT)
     counted = min(video.frames, len(video.index_entries)) if counts else 0
     frames = len(seen.frames) + seen.hidden
     end = seen.frames[-1][1]
     file_seconds = container.duration / 1_000_000 if container.duration else None
     own = _own_duration(video)
-    if video.duration and container.format.name.startswith(ESTIMATED):
+    if video.duration and container.format.name.startswith(CONTAINERS_WITHOUT_LENGTH):
         own = file_seconds = None
     reached = end if own is not None else max(end, seen.last)
     promised = min((length for length in (own, file_seconds) if length is not None), default=0.0)
@@ -289,7 +289,7 @@ def _check_promise(
 def _own_duration(video: VideoStream) -> float | None:
     """Seconds of the video stream by the header; Matroska keeps them in a tag, as 00:00:03.600000000."""
     if video.duration:
-        return float(video.duration * time_base(video))
+        return float(video.duration * stream_time_base(video))
     parts = video.metadata.get("DURATION", "").split(":")
     try:
         hours, minutes, seconds = (float(part) for part in parts)
@@ -301,16 +301,16 @@ def _own_duration(video: VideoStream) -> float | None:
 def _display_size(video: VideoStream, first: VideoFrame, name: str) -> tuple[int, int]:
     """Width and height as ffmpeg's filters see them: turned upright, pixels made square."""
     width, height = first.width, first.height
-    check_pixels(width, height, name)
+    check_frame_size(width, height, name)
     aspect = video.sample_aspect_ratio
     if aspect and aspect != 1:
         width = max(2, round(width * float(aspect) / 2) * 2)
     return (height, width) if first.rotation % 180 else (width, height)
 
 
-def check_pixels(width: int, height: int, name: str) -> None:
-    if width * height > MOST_PIXELS:
+def check_frame_size(width: int, height: int, name: str) -> None:
+    if width * height > MAX_PIXELS:
         raise Rejected(
             "too_large",
-            f"{name} has frames of {width:,} x {height:,} pixels, expected at most {MOST_PIXELS:,}",
+            f"{name} has frames of {width:,} x {height:,} pixels, expected at most {MAX_PIXELS:,}",
         )

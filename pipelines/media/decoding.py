@@ -11,25 +11,31 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 import numpy as np
 
 from pipelines.errors import Rejected
-from pipelines.media.clock import LONGEST_HOLE, seconds_of
-from pipelines.media.colours import decode_matrix, tag_colours, tone_map
-from pipelines.media.failure import missing_timestamp
-from pipelines.media.process import INPUT, FfmpegPipe, from_zero, input_name, timeout_of
+from pipelines.media.clock import MAX_HOLE_SECONDS, ticks_to_seconds
+from pipelines.media.colours import convert_to_rgb, set_colour_tags, tone_map
+from pipelines.media.ffmpeg_failure import missing_timestamp_error
+from pipelines.media.ffmpeg_process import (
+    INPUT_OPTIONS,
+    FfmpegPipe,
+    ffmpeg_input_name,
+    ffmpeg_timeout,
+    shift_times_to_zero,
+)
 
 if TYPE_CHECKING:
     from pipelines.media.filters import FilterStream, OutputNode
-    from pipelines.media.schema import Probe
+    from pipelines.media.probe_schema import Probe
 
 T = TypeVar("T")
-Box = tuple[int, int, int, int]
-Span = tuple[float, float]
+CropBox = tuple[int, int, int, int]
+TimeSpan = tuple[float, float]
 
 SEEK_MARGIN = 0.5
 """Seconds read on either side of a span, so that the nearest frame to its ends is among those decoded."""
 
-MAX_CORRUPT = 0.1
+MAX_CORRUPT_SHARE = 0.1
 """Share of a span's frames that may decode with errors."""
-START_CORRUPT = 8
+MAX_CORRUPT_AT_START = 8
 """So many may anyway: after a seek, the B-frames before an open key frame miss what they refer to."""
 
 
@@ -37,39 +43,40 @@ def read_frames(
     path: Path,
     probed: Probe,
     size: tuple[int, int],
-    crop: Box | None = None,
-    span: Span | None = None,
+    crop: CropBox | None = None,
+    span: TimeSpan | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Decoded frames -> (n,H,W,3) uint8 RGB of `size` (W,H), and their times (n,) in seconds.
 
     crop: x0, y0, x1, y1 in pixels of the shown frame, cut before colours are converted. span: only these
-    seconds (and a margin). All of them are in memory: for a stretch of the 25 fps clock see `stream_ticks`.
+    seconds (and a margin). All of them are in memory: for a stretch of the 25 fps clock see
+    `stream_frames_at_ticks`.
     """
     times: list[float] = []
     frames = [frame.copy() for frame, _ in _frames(path, probed, size, crop, span, times)]
     return np.array(frames, np.uint8).reshape(-1, size[1], size[0], 3), np.array(times)
 
 
-def read_ticks(
+def read_frames_at_ticks(
     path: Path,
     probed: Probe,
     size: tuple[int, int],
-    crop: Box | None,
+    crop: CropBox | None,
     ticks: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The frames nearest to sorted `ticks` (n,) -> (n,H,W,3) uint8, and the times of all decoded ones."""
     out = np.empty((len(ticks), size[1], size[0], 3), np.uint8)
     times: list[float] = []
-    for index, frame in stream_ticks(path, probed, size, crop, ticks, times):
+    for index, frame in stream_frames_at_ticks(path, probed, size, crop, ticks, times):
         out[index] = frame
     return out, np.array(times)
 
 
-def stream_ticks(
+def stream_frames_at_ticks(
     path: Path,
     probed: Probe,
     size: tuple[int, int],
-    crop: Box | None,
+    crop: CropBox | None,
     ticks: np.ndarray,
     times: list[float],
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -79,7 +86,7 @@ def stream_ticks(
     at a time, and a frame is overwritten once the next is asked for. `times` receives the seconds of every
     decoded frame of the span, for looking for holes.
     """
-    clock = seconds_of(np.asarray(ticks), probed)
+    clock = ticks_to_seconds(np.asarray(ticks), probed)
     span = (max(0.0, float(clock[0])), max(0.0, float(clock[-1])) + 1 / 25)
     at, before, current = 0, 0.0, None
     for frame, second in _frames(path, probed, size, crop, span, times):
@@ -94,7 +101,7 @@ def stream_ticks(
 
 
 def stream_frames(
-    path: Path, probed: Probe, size: tuple[int, int], crop: Box | None = None
+    path: Path, probed: Probe, size: tuple[int, int], crop: CropBox | None = None
 ) -> Iterator[tuple[np.ndarray, float]]:
     """Every frame (H,W,3) uint8 of `size` (W,H) and its second, as it is decoded; `crop` as in `read_frames`.
     A frame is overwritten once the next is asked for."""
@@ -105,8 +112,8 @@ def _frames(
     path: Path,
     probed: Probe,
     size: tuple[int, int],
-    crop: Box | None,
-    span: Span | None,
+    crop: CropBox | None,
+    span: TimeSpan | None,
     times: list[float],
 ) -> Iterator[tuple[np.ndarray, float]]:
     """Every decoded frame and its second, which is also put on `times`. Rejected undecodable if none. A frame
@@ -136,7 +143,7 @@ def _read(
     """The frames that ffmpeg gives; _LateStart, before any of them, if the first is later than `begin`."""
     # written over in turn: the first touch of fresh memory takes longer than filling it
     pair = np.empty((2, size[1], size[0], 3), np.uint8)
-    with FfmpegPipe(output, timeout_of(probed["seconds"])) as pipe:
+    with FfmpegPipe(output, ffmpeg_timeout(probed["seconds"])) as pipe:
         log = _Log(pipe)
         fill = _frame_filler(pipe, probed, size)
         while fill(pair[(at := len(times) % 2) : at + 1]):
@@ -155,12 +162,12 @@ def _read(
 def _frame_filler(pipe: FfmpegPipe, probed: Probe, size: tuple[int, int]) -> Callable[[np.ndarray], int]:
     """Writes the next frames over an array (n,H,W,3) uint8 -> how many; fewer than n only at the end."""
     if not probed.get("transfer"):
-        return lambda frames: pipe.fill(frames.data) // frames[0].nbytes
+        return lambda frames: pipe.read_into(frames.data) // frames[0].nbytes
     codes = np.empty((size[1], size[0], 3), np.uint16)
 
     def fill(frames: np.ndarray) -> int:
         for k, frame in enumerate(frames):
-            if pipe.fill(codes.data) < codes.nbytes:
+            if pipe.read_into(codes.data) < codes.nbytes:
                 return k
             tone_map(codes, probed, frame)
         return len(frames)
@@ -184,7 +191,7 @@ def map_frames(
     every: int,
     function: Callable[[np.ndarray], Sequence[T]],
     batch: int = 32,
-    span: Span | None = None,
+    span: TimeSpan | None = None,
     change: float = 0.0,
 ) -> FrameResults[T]:
     """Apply `function` to batches (n,H,W,3) of each `every`th decoded frame (and the last of the file), in
@@ -197,7 +204,7 @@ def map_frames(
     times: list[float] = []
     frames = np.empty((batch, size[1], size[0], 3), np.uint8)
     output = _ffmpeg_output(path, probed, size, None, span, every, change)
-    with FfmpegPipe(output, timeout_of(probed["seconds"])) as pipe:
+    with FfmpegPipe(output, ffmpeg_timeout(probed["seconds"])) as pipe:
         log = _Log(pipe)
         fill = _frame_filler(pipe, probed, size)
         while count := fill(frames):
@@ -207,7 +214,7 @@ def map_frames(
     return FrameResults(results, np.maximum.accumulate(times), np.array(changes))
 
 
-TIME = re.compile(r"showinfo[^\n]*\] n: *\d+ pts: *(-?\d+) ")
+SHOWINFO_TIME = re.compile(r"showinfo[^\n]*\] n: *\d+ pts: *(-?\d+) ")
 
 
 class _Log:
@@ -227,7 +234,7 @@ class _Log:
             self._read()
         if not self._times:
             self._pipe.check_log()
-            raise missing_timestamp(self._pipe.command, TIME.pattern, self._frames)
+            raise missing_timestamp_error(self._pipe.command, SHOWINFO_TIME.pattern, self._frames)
         return self._times.popleft()
 
     def finish(self) -> list[float]:
@@ -236,13 +243,13 @@ class _Log:
         self._read()
         if not self._frames:
             raise Rejected("undecodable", "ffmpeg gave 0 frames")
-        if self._corrupt > max(START_CORRUPT, MAX_CORRUPT * self._frames):
+        if self._corrupt > max(MAX_CORRUPT_AT_START, MAX_CORRUPT_SHARE * self._frames):
             raise Rejected("damaged", f"{self._corrupt} frames, of {self._frames} read, decode with errors")
         return self._changes
 
     def _read(self) -> None:
-        for line in self._pipe.lines():
-            if found := TIME.search(line):
+        for line in self._pipe.read_log_lines():
+            if found := SHOWINFO_TIME.search(line):
                 self._times.append(int(found[1]) * self._base)
                 self._frames += 1
             elif found := re.search(r"showinfo[^\n]*config in time_base: (\d+)/(\d+)", line):
@@ -253,7 +260,7 @@ class _Log:
             self._corrupt += line.count("corrupt decoded frame")
 
 
-def check_complete(times: np.ndarray, begin: float, end: float, every: int, probed: Probe) -> None:
+def check_frames_complete(times: np.ndarray, begin: float, end: float, every: int, probed: Probe) -> None:
     """Raises Rejected where a span of seconds decodes to fewer frames than the file's index promises. times
     (n,): the seconds of each `every`th frame."""
     allowed = 2 * every / probed["fps"] + 0.2
@@ -265,7 +272,7 @@ def check_complete(times: np.ndarray, begin: float, end: float, every: int, prob
         before = int(np.searchsorted(times, begins + 1e-3)) - 1
         if 0 <= before < len(gaps):
             gaps[before] -= ends - begins
-    if len(gaps) and gaps.max() > allowed + LONGEST_HOLE:
+    if len(gaps) and gaps.max() > allowed + MAX_HOLE_SECONDS:
         hole = int(gaps.argmax())
         there = f"no frame between {times[hole]:.2f} and {times[hole + 1]:.2f} s"
         raise Rejected("damaged", f"{there} can be decoded, and the one before is not said to last so long")
@@ -276,15 +283,15 @@ def _ffmpeg_output(
     path: Path,
     probed: Probe,
     size: tuple[int, int],
-    crop: Box | None,
-    span: Span | None,
+    crop: CropBox | None,
+    span: TimeSpan | None,
     every: int,
     change: float = 0.0,
     seek: bool = True,
 ) -> OutputNode:
     import ffmpeg
 
-    reading: dict[str, Any] = dict(INPUT)
+    reading: dict[str, Any] = dict(INPUT_OPTIONS)
     begin = max(0.0, span[0] - SEEK_MARGIN) if span is not None else 0.0
     if span is not None and seek and begin:
         reading["ss"] = f"{begin:.3f}"
@@ -292,8 +299,10 @@ def _ffmpeg_output(
     elif span is not None:
         reading["t"] = f"{span[1] + SEEK_MARGIN:.3f}"
     # probes that were pinned earlier name no stream
-    video = ffmpeg.input(input_name(path), copyts=None, **reading)[str(probed.get("video_index", "V:0"))]
-    stream = tag_colours(from_zero(cast("FilterStream", video), "setpts", probed), probed)
+    video = ffmpeg.input(ffmpeg_input_name(path), copyts=None, **reading)[
+        str(probed.get("video_index", "V:0"))
+    ]
+    stream = set_colour_tags(shift_times_to_zero(cast("FilterStream", video), "setpts", probed), probed)
     if begin and not seek:
         stream = stream.filter("trim", start=begin)
     if probed.get("interlaced"):  # one frame for each; those of them that are not interlaced are left alone
@@ -310,7 +319,7 @@ def _ffmpeg_output(
     )
 
 
-def _scale(stream: FilterStream, probed: Probe, size: tuple[int, int], crop: Box | None) -> FilterStream:
+def _scale(stream: FilterStream, probed: Probe, size: tuple[int, int], crop: CropBox | None) -> FilterStream:
     # square pixels first, so that crop boxes mean the frame as shown; a no-op for nearly every file
     stream = stream.filter("scale", probed["width"], probed["height"], flags="bicubic+accurate_rnd+bitexact")
     current = (probed["width"], probed["height"])
@@ -323,4 +332,4 @@ def _scale(stream: FilterStream, probed: Probe, size: tuple[int, int], crop: Box
     # averaging areas keeps thin structure when shrinking; it would show blocks when enlarging
     kernel = "area" if size[0] <= current[0] else "bicubic"
     stream = stream.filter("scale", *size, flags=f"{kernel}+accurate_rnd+full_chroma_int+bitexact")
-    return decode_matrix(stream, probed)
+    return convert_to_rgb(stream, probed)

@@ -15,26 +15,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.media.container import open_file, packets_of, time_base
+from pipelines.media.container import demux_packets, open_container, stream_time_base
 from pipelines.media.sound_track import SoundTrack
 
 if TYPE_CHECKING:
     from av.packet import Packet
 
-THREADS = 4
+ENCODER_THREADS = 4
 """Of the encoder: fixed, since x264's output depends on their number."""
-X264: dict[str, object] = {"preset": "medium", "flags": "+bitexact", "x264-params": "mbtree=0"}
+X264_OPTIONS: dict[str, object] = {"preset": "medium", "flags": "+bitexact", "x264-params": "mbtree=0"}
 """Without macroblock trees: with them, the same frames gave different files now and then."""
-BT709 = 1
+BT709_CODE = 1
 """ITU-T H.273: primaries, transfer curve and matrix of HD video. Written into the file, so that players need
 not guess from the size."""
-FINE = 10_000
+MIN_TIMESCALE = 10_000
 """Units a second, at least, of a grid that the file's own units do not hold."""
-LARGEST_TIMESCALE = 50_000_000
+MAX_TIMESCALE = 50_000_000
 
 
 @dataclass(frozen=True)
-class Timeline:
+class FrameTimeline:
     """When each frame of a video is shown, exactly."""
 
     base: Fraction
@@ -53,7 +53,7 @@ class Timeline:
         return np.array(self.stamps) * float(self.base)
 
     @cached_property
-    def halves(self) -> np.ndarray:
+    def midpoints(self) -> np.ndarray:
         """(T-1,) seconds half way between two frames"""
         return (self.seconds[1:] + self.seconds[:-1]) / 2
 
@@ -62,27 +62,27 @@ class Timeline:
         """Units for which the frame of each time is shown."""
         return {begin: end - begin for begin, end in pairwise((*self.stamps, self.end))}
 
-    def nearest(self, second: float, after: int) -> int:
+    def nearest_frame(self, second: float, after: int) -> int:
         """The frame, later than frame `after`, that is shown nearest to a second; the last frame if all are
         used."""
-        at = int(np.searchsorted(self.halves, second))
+        at = int(np.searchsorted(self.midpoints, second))
         return min(max(after + 1, at), len(self.stamps) - 1)
 
 
-def timeline(path: Path, start: float, index: int | None = None) -> Timeline:
+def read_timeline(path: Path, start: float, index: int | None = None) -> FrameTimeline:
     """The times of a probed file's video frames; `start`: the second of its stamps that counts as 0. index:
     of the stream; None: the first that is a video.
 
     Where all stamps lie on the grid of a constant rate, rounded to the file's own units (Matroska counts
     milliseconds), the grid itself is taken: 29.97 frames a second stay 30000/1001.
     """
-    with open_file(path) as container:
+    with open_container(path) as container:
         videos = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
         video = videos[0] if index is None else container.streams[index]
-        base = time_base(video)
+        base = stream_time_base(video)
         spans = [
             (packet.pts, packet.duration or 0)
-            for packet in packets_of(container, video)
+            for packet in demux_packets(container, video)
             if packet.pts is not None and packet.size and not packet.is_discard
         ]
         rates = [Fraction(r) for r in (video.average_rate, video.base_rate, video.guessed_rate) if r]
@@ -94,19 +94,19 @@ def timeline(path: Path, start: float, index: int | None = None) -> Timeline:
             return grid
     last = last or (stamps[-1] - stamps[0]) // max(1, len(stamps) - 1) or 1
     rate = Fraction(len(stamps), 1) / ((stamps[-1] + last - stamps[0]) * base)
-    return Timeline(base, tuple(stamps), stamps[-1] + last, rate.limit_denominator(10_000), False)
+    return FrameTimeline(base, tuple(stamps), stamps[-1] + last, rate.limit_denominator(10_000), False)
 
 
-def _on_grid(stamps: Sequence[int], base: Fraction, rate: Fraction) -> Timeline | None:
+def _on_grid(stamps: Sequence[int], base: Fraction, rate: Fraction) -> FrameTimeline | None:
     """The frames at `rate`, if each lies within one unit of where the file says."""
     step = 1 / (rate * base)
     if any(abs(pts - stamps[0] - k * step) > min(1, step / 4) for k, pts in enumerate(stamps)):
         return None
-    finer = Fraction(1, rate.numerator * (1 if rate.numerator >= FINE else 1000))
+    finer = Fraction(1, rate.numerator * (1 if rate.numerator >= MIN_TIMESCALE else 1000))
     fine = base if step.denominator == 1 else finer
     step, first = round(1 / (rate * fine)), round(stamps[0] * base / fine)
     grid = tuple(first + k * step for k in range(len(stamps)))
-    return Timeline(fine, grid, grid[-1] + step, rate, True)
+    return FrameTimeline(fine, grid, grid[-1] + step, rate, True)
 
 
 # --- the file -----------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ class Mp4Writer:
         self,
         path: Path,
         size: tuple[int, int],
-        times: Timeline,
+        times: FrameTimeline,
         tags: Mapping[str, str],
         sound: SoundTrack | None = None,
         crf: int = 16,
@@ -142,14 +142,14 @@ class Mp4Writer:
         self._video.width, self._video.height = size
         self._video.pix_fmt = "yuv420p"
         context = self._video.codec_context
-        context.time_base, context.thread_count = times.base, THREADS
-        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.time_base, context.thread_count = times.base, ENCODER_THREADS
+        context.colorspace = context.color_primaries = context.color_trc = BT709_CODE
         context.color_range = 1  # 16 to 235, as players expect of video
         # without B-frames where times are uneven: mp4 keeps the durations of frames in the order of decoding
-        self._video.options = X264 | {"crf": str(crf)} | ({} if times.constant else {"bf": "0"})
+        self._video.options = X264_OPTIONS | {"crf": str(crf)} | ({} if times.constant else {"bf": "0"})
         self.sound = sound
         if sound is not None:
-            sound.add_to(self._container)
+            sound.add_to_container(self._container)
 
     def __enter__(self) -> Mp4Writer:
         return self
@@ -216,4 +216,4 @@ def _timescale(base: Fraction, of_sound: Fraction | None) -> int:
     """Units a second of the whole file, in which offsets of its tracks are kept: exact for both where it
     can."""
     both = math.lcm(base.denominator, of_sound.denominator) if of_sound else base.denominator
-    return both if both <= LARGEST_TIMESCALE else base.denominator
+    return both if both <= MAX_TIMESCALE else base.denominator

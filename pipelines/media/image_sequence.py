@@ -12,16 +12,16 @@ import numpy as np
 
 from pipelines.errors import Rejected
 from pipelines.media.clock import FPS
-from pipelines.media.container import check_pixels
+from pipelines.media.container import check_frame_size
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-PICTURES = "image2,jpeg_pipe,png_pipe"
+PICTURE_FORMATS = "image2,jpeg_pipe,png_pipe"
 """What such a file may be: ffmpeg goes by content, and a play list names further files."""
 
 
-def mux_images(files: Sequence[Path], fps: float) -> bytes:
+def mux_images_to_video(files: Sequence[Path], fps: float) -> bytes:
     """JPEG or PNG files of one codec and size -> QuickTime, frame by frame the bytes of the files. Raises
     Rejected: undecodable, uneven_images, too_large."""
     import av
@@ -48,7 +48,7 @@ def mux_images(files: Sequence[Path], fps: float) -> bytes:
     return out.getvalue()
 
 
-def encode_picture(pixels: np.ndarray) -> bytes:
+def picture_to_video(pixels: np.ndarray) -> bytes:
     """(H,W,3) uint8 RGB -> a QuickTime video of one frame; the same pixels give the same bytes."""
     import av
 
@@ -66,7 +66,7 @@ def encode_picture(pixels: np.ndarray) -> bytes:
 def _open(path: Path) -> InputContainer:
     import av
 
-    options = {"format_whitelist": PICTURES, "protocol_whitelist": "file", "pattern_type": "none"}
+    options = {"format_whitelist": PICTURE_FORMATS, "protocol_whitelist": "file", "pattern_type": "none"}
     try:
         return av.open(f"file:{path}", options=options)
     except ValueError:  # av's InvalidDataError is one
@@ -78,5 +78,5 @@ def _codec_and_size(image: InputContainer) -> str:
     stream, name = image.streams.video[0], Path(image.name).name
     if not stream.width:
         raise Rejected("undecodable", f"{name} is not an image")
-    check_pixels(stream.width, stream.height, name)
+    check_frame_size(stream.width, stream.height, name)
     return f"{stream.codec_context.name} {stream.width}x{stream.height}"

@@ -12,10 +12,10 @@ from typing import Literal
 
 import numpy as np
 
-REPEATABLE = {"x264-params": "mbtree=0"}
+REPEATABLE_OPTIONS = {"x264-params": "mbtree=0"}
 """With macroblock trees on, x264 gave 6 different files in 40 trials on one 66 px clip, on one thread."""
-SOUND_BITS = 96_000
-BLOCK = 1024
+SOUND_BIT_RATE = 96_000
+AAC_BLOCK_SAMPLES = 1024
 """Samples that AAC encodes together."""
 
 
@@ -36,14 +36,14 @@ def encode_mp4(
     out, images = io.BytesIO(), iter(frames)
     first = next(images)
     with av.open(out, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        options = {"crf": str(crf), "preset": preset, "threads": "1", **REPEATABLE}
+        options = {"crf": str(crf), "preset": preset, "threads": "1", **REPEATABLE_OPTIONS}
         video = container.add_stream("libx264", rate=fps, options=options)
         video.height, video.width = first.shape[:2]
         video.pix_fmt = "yuv420p"
         audio = None
         if sound is not None:
             audio = container.add_stream("aac", rate=sound_rate, layout="mono", options={"threads": "1"})
-            audio.bit_rate = SOUND_BITS
+            audio.bit_rate = SOUND_BIT_RATE
         streams = [stream for stream in (video, audio) if stream is not None]
         for stream in streams:
             stream.codec_context.thread_count = 1
@@ -52,8 +52,10 @@ def encode_mp4(
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             container.mux(video.encode(picture))
         if audio is not None and sound is not None:
-            for start in range(0, len(sound), BLOCK):
-                block = av.AudioFrame.from_ndarray(sound[None, start : start + BLOCK], "fltp", "mono")
+            for start in range(0, len(sound), AAC_BLOCK_SAMPLES):
+                block = av.AudioFrame.from_ndarray(
+                    sound[None, start : start + AAC_BLOCK_SAMPLES], "fltp", "mono"
+                )
                 block.sample_rate, block.pts = sound_rate, start
                 container.mux(audio.encode(block))
         for stream in streams:
@@ -70,13 +72,13 @@ def decode_mp4(data: bytes) -> np.ndarray:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
-def through_codec(frames: np.ndarray) -> np.ndarray:
+def reencode_frames(frames: np.ndarray) -> np.ndarray:
     """(T,H,W,3) -> the same frames after one trip through our MP4: what a perfect model's video would
     score."""
     height, width = frames.shape[1:3]
-    return decode_mp4(encode_mp4(even_sides(frames)))[:, :height, :width]
+    return decode_mp4(encode_mp4(pad_to_even_sides(frames)))[:, :height, :width]
 
 
-def even_sides(frames: np.ndarray) -> np.ndarray:
+def pad_to_even_sides(frames: np.ndarray) -> np.ndarray:
     """(T,H,W,3) as 4:2:0 needs it: an odd side gets its last row or column twice."""
     return np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
-from pipelines.media.clock import nearest
-from pipelines.media.container import open_file, packets_of, sound_stream, time_base
-from pipelines.media.failure import is_disk
-from pipelines.media.placed_sound import (
-    FAR,
+from pipelines.media.clock import nearest_frames
+from pipelines.media.container import demux_packets, find_sound_stream, open_container, stream_time_base
+from pipelines.media.ffmpeg_failure import is_disk_error
+from pipelines.media.timed_sound import (
+    MAX_SILENCE_SECONDS,
     concatenate_blocks,
     decode_sound,
-    form_of,
-    timed_blocks,
-    zero_of,
+    decode_timed_blocks,
+    sound_format,
+    start_second,
 )
 
 if TYPE_CHECKING:
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
     from av.packet import Packet
 
-    from pipelines.media.schema import Probe
+    from pipelines.media.probe_schema import Probe
 
-COPIED = ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")
+COPIED_CODECS = ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")
 """Sound that players expect in mp4; any other is encoded as AAC."""
 AAC_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
-AAC_BITS = 192_000
-NEAR = 0.002
+AAC_BIT_RATE = 192_000
+TIME_TOLERANCE = 0.002
 """Seconds by which the time of a copied frame may differ: stamps are rounded."""
-EDGE = 0.1
+IGNORED_EDGE_SECONDS = 0.1
 """Seconds at both ends of a copy that are not compared: decoders begin and end differently."""
-WRITTEN = cast("Probe", {"audio_index": 0, "start": 0.0})
+WRITTEN_FILE_PROBE = cast("Probe", {"audio_index": 0, "start": 0.0})
 """What is known of a file that was written here."""
-ALIKE = 0.95
+MIN_ALIKE_SHARE = 0.95
 """Share of a copy's frames, at least, that are as loud as they were; decoders make up noise."""
 
 
@@ -55,9 +55,9 @@ class SoundTrack:
     def __init__(self, path: Path, probed: Probe):
         self._folder = tempfile.TemporaryDirectory(prefix="reenact-")
         file = Path(self._folder.name) / "sound.mp4"
-        with open_file(path) as container:
-            stream = sound_stream(container, probed)
-            self.base = Fraction(time_base(stream))
+        with open_container(path) as container:
+            stream = find_sound_stream(container, probed)
+            self.base = Fraction(stream_time_base(stream))
             """Seconds of one unit of the file's own stamps"""
             self.codec = stream.codec_context.codec.canonical_name
         self.summary, self._source = self._prepare(path, probed, file)
@@ -69,25 +69,25 @@ class SoundTrack:
         """What is done with the sound, and the probed file that holds its packets; None: there is none."""
         from av.error import FFmpegError
 
-        frames = sound_frames(path, probed)
+        frames = decode_sound_frames(path, probed)
         if not frames:
             return f"no sound: none of its {self.codec} can be decoded", None
-        problem = copy_problem(path, probed, self.codec, frames, file)
+        problem = find_copy_problem(path, probed, self.codec, frames, file)
         if problem is None:
             return f"sound copied ({self.codec})", (path, probed)
         try:
             _encode_sound(path, probed, frames, file)
         except FFmpegError as error:
-            if is_disk(error, path):
+            if is_disk_error(error, path):
                 raise
             return f"no sound: its {self.codec} cannot be encoded as AAC: {error.strerror}", None
-        return f"sound encoded as AAC (was {self.codec}{problem})", (file, WRITTEN)
+        return f"sound encoded as AAC (was {self.codec}{problem})", (file, WRITTEN_FILE_PROBE)
 
-    def add_to(self, output: OutputContainer) -> None:
+    def add_to_container(self, output: OutputContainer) -> None:
         """Give an output container a stream for it."""
         if self._source is not None:
             path, probed = self._source
-            self._container = open_file(path)
+            self._container = open_container(path)
             self._packets = _packets(self._container, probed, output)
             self._next = next(self._packets, None)
 
@@ -109,9 +109,11 @@ class SoundTrack:
 
 def _packets(container: InputContainer, probed: Probe, output: OutputContainer) -> Iterator[Packet]:
     """A new stream of the output and all packets for it, timed from the start of the probed file."""
-    source = sound_stream(container, probed)
+    source = find_sound_stream(container, probed)
     stream = output.add_stream_from_template(source)
-    return _shift_times(packets_of(container, source), round(zero_of(probed) / time_base(source)), stream)
+    return _shift_times(
+        demux_packets(container, source), round(start_second(probed) / stream_time_base(source)), stream
+    )
 
 
 def _shift_times(packets: Iterator[Packet], zero: int, stream: AudioStream) -> Iterator[Packet]:
@@ -138,18 +140,18 @@ class SoundFrame(NamedTuple):
     """Mean of its samples' magnitude"""
 
 
-def sound_frames(path: Path, probed: Probe) -> list[SoundFrame]:
+def decode_sound_frames(path: Path, probed: Probe) -> list[SoundFrame]:
     """All frames of a probed file's sound that can be decoded."""
-    with open_file(path) as container:
-        stream = sound_stream(container, probed)
+    with open_container(path) as container:
+        stream = find_sound_stream(container, probed)
         return [
             SoundFrame(
                 float(second),
-                form_of(frame),
+                sound_format(frame),
                 frame.layout.nb_channels,
                 _level(frame),
             )
-            for second, frame in decode_sound(container, stream, zero_of(probed))
+            for second, frame in decode_sound(container, stream, start_second(probed))
         ]
 
 
@@ -160,47 +162,53 @@ def _level(frame: AudioFrame) -> float:
     return float(np.abs(frame.to_ndarray().astype(np.float32)).mean())
 
 
-def sounds_alike(wanted: Sequence[SoundFrame], found: Sequence[SoundFrame]) -> bool:
+def are_sounds_alike(wanted: Sequence[SoundFrame], found: Sequence[SoundFrame]) -> bool:
     """Whether the frames of a copy sound as the original's, at the same times."""
     if not found:
         return False
-    inner = [one for one in wanted if EDGE <= one.second <= wanted[-1].second - EDGE]
+    inner = [
+        one
+        for one in wanted
+        if IGNORED_EDGE_SECONDS <= one.second <= wanted[-1].second - IGNORED_EDGE_SECONDS
+    ]
     seconds = np.array([one.second for one in found])
     begins = np.array([one.second for one in inner])
-    at = nearest(seconds, begins)
+    at = nearest_frames(seconds, begins)
     late = np.abs(seconds[at] - begins)
     levels = np.array([one.level for one in inner])
     gaps = np.abs(np.array([found[k].level for k in at]) - levels)
     loud = gaps <= 0.1 * levels + 0.01 * levels.max(initial=0)
     same = all(one.form == wanted[0].form for one in found)
-    return same and bool((late <= NEAR).all()) and (not inner or bool(loud.mean() >= ALIKE))
+    return (
+        same and bool((late <= TIME_TOLERANCE).all()) and (not inner or bool(loud.mean() >= MIN_ALIKE_SHARE))
+    )
 
 
 # --- copied -------------------------------------------------------------------------------------------------
-def copy_problem(
+def find_copy_problem(
     path: Path, probed: Probe, codec: str, frames: Sequence[SoundFrame], out: Path
 ) -> str | None:
     """Try a copy -> None where it plays as the original does, else why there is none."""
     from av.error import FFmpegError
 
-    if codec not in COPIED:
+    if codec not in COPIED_CODECS:
         return ""
     if any(one.form != frames[0].form for one in frames):
         return ", which changes on the way"
     try:
         _copy_sound(path, probed, out)
-        if sounds_alike(frames, sound_frames(out, WRITTEN)):
+        if are_sounds_alike(frames, decode_sound_frames(out, WRITTEN_FILE_PROBE)):
             return None
     except (FFmpegError, ValueError) as error:
-        if is_disk(error, path):
+        if is_disk_error(error, path):
             raise
         return f", which mp4 does not take: {getattr(error, 'strerror', None) or error}"
     return ", of which a copy does not play as it did"
 
 
 def _copy_sound(path: Path, probed: Probe, out: Path) -> None:
-    with open_file(path) as container:
-        base = time_base(sound_stream(container, probed))
+    with open_container(path) as container:
+        base = stream_time_base(find_sound_stream(container, probed))
         with _new_file(out, base) as file:
             for packet in _packets(container, probed, file):
                 file.mux(packet)
@@ -217,10 +225,10 @@ def _encode_sound(path: Path, probed: Probe, frames: Sequence[SoundFrame], out: 
     picture = round(probed["seconds"] * rate)
     with _new_file(out, Fraction(1, rate)) as file:
         stream = file.add_stream("aac", rate=rate, layout=layout)
-        stream.bit_rate, stream.options = AAC_BITS, {"flags": "+bitexact"}
+        stream.bit_rate, stream.options = AAC_BIT_RATE, {"flags": "+bitexact"}
         at = 0
         for block in concatenate_blocks(
-            timed_blocks(path, probed, rate, layout), channels, picture, FAR * rate
+            decode_timed_blocks(path, probed, rate, layout), channels, picture, MAX_SILENCE_SECONDS * rate
         ):
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), "fltp", layout)
             frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)

@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pipelines.errors import Rejected, UserError
-from pipelines.media.container import probe
+from pipelines.media.container import probe_file
 from pipelines.media.decoding import read_frames
-from pipelines.media.process import MOST_PIXELS
+from pipelines.media.ffmpeg_process import MAX_PIXELS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFile import ImageFile
 
-    from pipelines.media.schema import Probe
+    from pipelines.media.probe_schema import Probe
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "TGA", "JPEG2000", "AVIF")
+PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "TGA", "JPEG2000", "AVIF")
 """Pictures made of pixels. Pillow knows more, some of which (EPS) it hands to other programs."""
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 """What a HEIC file calls itself; an AVIF one has other names, and Pillow reads it."""
-JPEG_XL = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")
-SEVERAL = "holds several frames: the first is used"
-WIDE = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+JPEG_XL_SIGNATURES = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")
+SEVERAL_FRAMES_NOTE = "holds several frames: the first is used"
+GREY16_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 """Pillow's modes of grey pictures with 16 bits."""
 
 
@@ -58,9 +58,9 @@ def read_picture(path: Path) -> Picture:
     )
 
 
-def picture_or_video(path: Path) -> Picture | Probe:
-    """A picture as `read_picture` reads it, or what `probe` finds in a video. A picture that moves (GIF) is a
-    video where ffmpeg reads all of its frames. UserError where it is neither.
+def read_picture_or_probe(path: Path) -> Picture | Probe:
+    """A picture as `read_picture` reads it, or what `probe_file` finds in a video. A picture that moves (GIF)
+    is a video where ffmpeg reads all of its frames. UserError where it is neither.
 
     A file is asked for before a model is loaded, and again when it is used; the answer is kept.
     """
@@ -77,9 +77,9 @@ def _picture_or_video(path: Path, _size: int, _changed: int) -> Picture | Probe:
     if picture is None:
         probed = _probe_video(path)
         return _only_frame(path, probed) if probed["frames"] == 1 else probed
-    if SEVERAL in picture.notes:
+    if SEVERAL_FRAMES_NOTE in picture.notes:
         with suppress(Rejected):  # ffmpeg does not decode WebP or PNG that move
-            return probe(path)
+            return probe_file(path)
     return picture
 
 
@@ -93,10 +93,10 @@ def _decode(path: Path) -> Picture | None:
             warnings.simplefilter("ignore")  # of many pixels, which are counted below, and of broken tags
             with Image.open(path, formats=_formats()) as image:
                 width, height = image.size
-                if width * height > MOST_PIXELS:
+                if width * height > MAX_PIXELS:
                     raise _too_large(path, f"{width:,} x {height:,}")
                 if getattr(image, "is_animated", False):
-                    notes.append(SEVERAL)
+                    notes.append(SEVERAL_FRAMES_NOTE)
                 if _bits(image) > 8:
                     notes.append("16 bits a channel, scaled to 8")
                 image.load()
@@ -120,24 +120,24 @@ def _formats() -> list[str]:
     Image.init()
     if "HEIF" not in Image.OPEN and importlib.util.find_spec("pillow_heif"):
         importlib.import_module("pillow_heif").register_heif_opener()
-    return [one for one in (*FORMATS, "HEIF") if one in Image.OPEN]
+    return [one for one in (*PICTURE_FORMATS, "HEIF") if one in Image.OPEN]
 
 
 def _probe_video(path: Path) -> Probe:
-    """What `probe` finds in a file that Pillow does not read, of which one frame is enough."""
+    """What `probe_file` finds in a file that Pillow does not read, of which one frame is enough."""
     with path.open("rb") as file:
         head = file.read(16)
     if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
         todo = "pip install pillow-heif, or save it as JPEG"
         raise UserError(f"{path} is a HEIC picture, which pillow-heif reads: {todo}")
-    if head.startswith(JPEG_XL):
+    if head.startswith(JPEG_XL_SIGNATURES):
         raise UserError(f"{path} is a JPEG XL picture, which cannot be read here; save it as PNG or JPEG")
     try:
-        return probe(path, str(path), least=1)
+        return probe_file(path, str(path), least=1)
     except Rejected as error:
         if error.code == "unreadable":
             no_video = error.sentence.removeprefix(f"{path} is ")
-            kinds = ", ".join(FORMATS)
+            kinds = ", ".join(PICTURE_FORMATS)
             raise UserError(f"{path} is not a picture that can be read ({kinds}), and {no_video}") from None
         if error.code == "no_video":
             raise UserError(f"{error.sentence}; a picture or a video shows the face") from None
@@ -155,14 +155,14 @@ def _only_frame(path: Path, probed: Probe) -> Picture:
 
 
 def _too_large(path: Path, found: str) -> UserError:
-    return UserError(f"{path} has {found} pixels, more than {MOST_PIXELS:,} in all; scale it down")
+    return UserError(f"{path} has {found} pixels, more than {MAX_PIXELS:,} in all; scale it down")
 
 
 def _bits(image: ImageFile) -> int:
     """Bits a channel in the file. Pillow hands out the upper 8 of 16-bit colour without a word."""
     from PIL.TiffImagePlugin import TiffImageFile
 
-    if image.mode in WIDE or image.mode == "F":
+    if image.mode in GREY16_MODES or image.mode == "F":
         return 16
     if image.format == "PNG":
         with open(image.filename, "rb") as file:
@@ -178,10 +178,10 @@ def _bits(image: ImageFile) -> int:
 def _to_8_bits(image: Image) -> Image:
     from PIL import Image
 
-    if image.mode not in WIDE and image.mode != "F":
+    if image.mode not in GREY16_MODES and image.mode != "F":
         return image
     values = np.asarray(image).astype(np.float64)
-    most = 65_535.0 if image.mode in WIDE else max(1.0, float(values.max()))
+    most = 65_535.0 if image.mode in GREY16_MODES else max(1.0, float(values.max()))
     return Image.fromarray((np.clip(values / most, 0, 1) * 255 + 0.5).astype(np.uint8))
 
 

@@ -18,36 +18,36 @@ from pipelines import media
 from pipelines.errors import Rejected
 from pipelines.preprocess.boxes import pad_box
 from pipelines.preprocess.clips_config import ClipsConfig
-from pipelines.preprocess.sources.common.tracks import in_pixels, overlap
-from pipelines.preprocess.tracks import ticks_of
+from pipelines.preprocess.sources.common.source_tracks import box_in_pixels, box_iou
+from pipelines.preprocess.tracks import track_ticks
 
 if TYPE_CHECKING:
-    from pipelines.media.schema import Probe
+    from pipelines.media.probe_schema import Probe
     from pipelines.preprocess.sources.common.rows import SourceTrack
 
-Size = tuple[int, int]
+FrameSize = tuple[int, int]
 
-USUAL_LINES = (360, 480, 720, 1080, 1440, 2160)
+COMMON_FRAME_HEIGHTS = (360, 480, 720, 1080, 1440, 2160)
 """Of frames of 16:9, into which a recording of another shape is fitted."""
-ROUNDING = 0.01
+OUTSIDE_TOLERANCE = 0.01
 """Share of the frame by which a box may leave it all the same."""
 MAX_FRAMES = 8
 """Frames, at most, in which a face is looked for."""
-HEAD = 0.35
+FACE_GROWTH = 0.35
 """Growth of a detected face on each side, in sides of it, to what boxes of sources hold."""
-ALIKE = 0.25
+MIN_BOX_OVERLAP = 0.25
 """Overlap of such a face and a box from which the box is taken to be about it."""
-AGREE = 0.5
+MIN_MATCHING_SHARE = 0.5
 """Share of the frames with a face in which its box must be about one."""
 
 
-def in_known_frame(
+def find_tracks_frame(
     path: Path,
     probed: Probe,
     tracks: Sequence[SourceTrack],
     settings: ClipsConfig,
     detector: FaceDetector,
-) -> tuple[Sequence[SourceTrack], Size | None]:
+) -> tuple[Sequence[SourceTrack], FrameSize | None]:
     """The tracks with the frame that their boxes are in, and that frame; None where nothing had to be found.
 
     Raises Rejected, another_scale, where the boxes do not fit the copy and no frame is sure.
@@ -63,9 +63,9 @@ def in_known_frame(
     if _holds(original, reach):
         frame = original
     else:
-        larger = [] if all(known) else [frame for frame in usual_frames(own) if _holds(frame, reach)]
+        larger = [] if all(known) else [frame for frame in candidate_frames(own) if _holds(frame, reach)]
         # boxes may leave the right frame too, where a face does
-        frame = best_frame(
+        frame = best_matching_frame(
             [original, *larger], unscaled, _faces(path, probed, unscaled, settings, detector), own
         )
         if frame is None:
@@ -82,19 +82,19 @@ def in_known_frame(
     return [t if t["height"] else {**t, "width": width, "height": height} for t in tracks], frame
 
 
-def usual_frames(own: Size) -> list[Size]:
+def candidate_frames(own: FrameSize) -> list[FrameSize]:
     """The usual frames that are larger than a copy, in its shape, smallest first."""
     long, short = max(own), min(own)
-    zooms = [min(lines * 16 / 9 / long, lines / short) for lines in USUAL_LINES]
-    return [(round(own[0] * zoom), round(own[1] * zoom)) for zoom in zooms if zoom > 1 + ROUNDING]
+    zooms = [min(lines * 16 / 9 / long, lines / short) for lines in COMMON_FRAME_HEIGHTS]
+    return [(round(own[0] * zoom), round(own[1] * zoom)) for zoom in zooms if zoom > 1 + OUTSIDE_TOLERANCE]
 
 
-def best_frame(
-    frames: Sequence[Size],
+def best_matching_frame(
+    frames: Sequence[FrameSize],
     tracks: Sequence[SourceTrack],
     faces: Sequence[tuple[int, np.ndarray]],
-    own: Size,
-) -> Size | None:
+    own: FrameSize,
+) -> FrameSize | None:
     """The frame in which the tracks' boxes are about faces; of several the one that suits best. None where
     there is none.
 
@@ -105,15 +105,19 @@ def best_frame(
         alike = []
         for number, found in faces:
             track: SourceTrack = {**tracks[number], "width": frame[0], "height": frame[1]}
-            box = np.array(in_pixels(track, *own))
-            alike.append(max(float(overlap(box, pad_box(face, HEAD))) for face in found))
-        if alike and np.mean(np.array(alike) >= ALIKE) >= AGREE and np.mean(alike) > suits:
+            box = np.array(box_in_pixels(track, *own))
+            alike.append(max(float(box_iou(box, pad_box(face, FACE_GROWTH))) for face in found))
+        if (
+            alike
+            and np.mean(np.array(alike) >= MIN_BOX_OVERLAP) >= MIN_MATCHING_SHARE
+            and np.mean(alike) > suits
+        ):
             best, suits = frame, float(np.mean(alike))
     return best
 
 
-def _holds(frame: Size, reach: np.ndarray) -> bool:
-    return bool((reach <= np.array(frame) * (1 + ROUNDING)).all())
+def _holds(frame: FrameSize, reach: np.ndarray) -> bool:
+    return bool((reach <= np.array(frame) * (1 + OUTSIDE_TOLERANCE)).all())
 
 
 def _faces(
@@ -130,7 +134,7 @@ def _faces(
     scale = np.array([probed["width"] / size[0], probed["height"] / size[1]] * 2)
     found = []
     for number, tick in _sample_ticks(tracks, probed):
-        frames, _ = media.read_ticks(path, probed, size, None, np.array([tick]))
+        frames, _ = media.read_frames_at_ticks(path, probed, size, None, np.array([tick]))
         boxes = detector.detect(frames)[0][:, :4]
         if len(boxes):
             found.append((number, boxes * scale))
@@ -140,10 +144,10 @@ def _faces(
 def _sample_ticks(tracks: Sequence[SourceTrack], probed: Probe) -> list[tuple[int, int]]:
     """Number of a track and a tick of it, of LOOKS at most: middles of tracks that the file has, evenly
     chosen, then quarters of them."""
-    first, last = media.ticks_of(probed)
+    first, last = media.picture_ticks(probed)
     spans = []
     for number, track in enumerate(tracks):
-        begin, end = ticks_of(track, probed)
+        begin, end = track_ticks(track, probed)
         begin, end = max(begin, first), min(end, last)
         if begin < end:
             spans.append((number, begin, end))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-TINY = 1e-9
+MIN_BOX_SIDE = 1e-9
 """Pixels: a box without area grows from there."""
 
 
@@ -16,7 +16,7 @@ def largest_box(boxes: np.ndarray) -> np.ndarray:
 def enlarge_box(box: np.ndarray, increase: float, aspect: str) -> np.ndarray:
     """Each side of box (4,) moved out by `increase` of its length; then square, unless aspect is stretch, by
     moving the sides of the shorter length further. In the order of the published cropper's own sums."""
-    sides = np.maximum(box[2:] - box[:2], TINY)
+    sides = np.maximum(box[2:] - box[:2], MIN_BOX_SIDE)
     grow = np.array([increase, increase])
     if aspect != "stretch":
         grow = np.maximum(grow, ((1 + 2 * increase) * sides[::-1] - sides) / (2 * sides))
@@ -29,7 +29,7 @@ def pad_box(box: np.ndarray, margin: float) -> np.ndarray:
     return np.concatenate([box[:2] - side, box[2:] + side])
 
 
-def median_filter(boxes: np.ndarray, window: int) -> np.ndarray:
+def median_filter_boxes(boxes: np.ndarray, window: int) -> np.ndarray:
     """(T,4) -> (T,4): median over `window` frames, the ends repeated. A detector's box sizes come in
     steps."""
     if window == 1:

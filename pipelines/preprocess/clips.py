@@ -18,23 +18,23 @@ import numpy as np
 
 from models.perception.interfaces import Configurable, FaceDetector, FaceEmbedder
 from pipelines import media
-from pipelines.dataset.recording_table import recording_of
+from pipelines.dataset.recording_table import recording_from_inputs
 from pipelines.engine.node import Inputs
 from pipelines.errors import Rejected
 from pipelines.media import FPS
-from pipelines.preprocess.box_frame import in_known_frame
+from pipelines.preprocess.box_frame import find_tracks_frame
+from pipelines.preprocess.clip_quality import FrameStats, audible_share
 from pipelines.preprocess.clips_config import ClipsConfig, FramesConfig
-from pipelines.preprocess.keypoints import inference
-from pipelines.preprocess.quality import FrameStats, audible_share
-from pipelines.preprocess.sources.common.files import short_name
+from pipelines.preprocess.keypoints import inference_settings
+from pipelines.preprocess.sources.common.files import shorten_name
 from pipelines.preprocess.tracks import (
     DroppedTracks,
     Track,
+    convert_source_tracks,
     detect_tracks,
-    drop_frozen,
-    scene_cuts,
-    source_tracks,
-    ticks_of,
+    drop_frozen_frames,
+    find_scene_cuts,
+    track_ticks,
 )
 from storage import frame_codec
 from storage.shards import Sample
@@ -42,7 +42,7 @@ from storage.shards import Sample
 if TYPE_CHECKING:
     from pipelines.cluster.runtime import RuntimeConfig
     from pipelines.dataset.recording_table import Recording
-    from pipelines.media.schema import Probe
+    from pipelines.media.probe_schema import Probe
     from pipelines.preprocess.sources.common.rows import SourceTrack
 
 
@@ -53,21 +53,21 @@ def cut_clips(
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """A row of recordings and its download -> clips, one at a time: frames, sound, boxes, crop, clip."""
-    row, raw = recording_of(inputs), inputs["download"][0]
+    row, raw = recording_from_inputs(inputs), inputs["download"][0]
     settings, probed = config, raw["probe"]
     detector = cast("FaceDetector", nets.get(settings.detector))  # boxes of a source may need none
     if isinstance(detector, Configurable):
-        detector.configure(inference(runtime, "float32"))
-    with media.as_file(raw["video"]) as path:
+        detector.configure(inference_settings(runtime, "float32"))
+    with media.open_as_file(raw["video"]) as path:
         dropped, frame = DroppedTracks(), None
         if len(row["tracks"]):
-            given, frame = in_known_frame(path, probed, row["tracks"], settings, detector)
+            given, frame = find_tracks_frame(path, probed, row["tracks"], settings, detector)
             cuts = _cuts_in_source_tracks(path, probed, given, settings)
-            tracks = source_tracks(given, probed, settings, dropped, cuts)
+            tracks = convert_source_tracks(given, probed, settings, dropped, cuts)
         else:
             embedder = cast("FaceEmbedder | None", nets.get(settings.identity))
             tracks = detect_tracks(path, probed, settings, detector, embedder, row.get("span", ()))
-        usable = _crop_tracks(drop_frozen(tracks, probed, dropped), probed, settings, dropped)
+        usable = _crop_tracks(drop_frozen_frames(tracks, probed, dropped), probed, settings, dropped)
         source = _ClipSource(path, probed, row, settings, detector, frame)
         yield from _gate_clips(source, usable, dropped)
 
@@ -88,13 +88,13 @@ def _cuts_in_source_tracks(
     """Scene cuts inside the source's tracks, where they are asked for; each second is decoded once."""
     if settings.scene_cuts != "all":
         return []
-    first, last = media.ticks_of(probed)
+    first, last = media.picture_ticks(probed)
     cuts: list[int] = []
     seen = first
-    for start, stop in sorted(ticks_of(track, probed) for track in tracks):
+    for start, stop in sorted(track_ticks(track, probed) for track in tracks):
         begin, end = max(seen, start), min(last, stop)
         if end > begin:
-            cuts += scene_cuts(path, probed, (begin, end), settings)
+            cuts += find_scene_cuts(path, probed, (begin, end), settings)
             seen = end
     return cuts
 
@@ -122,7 +122,7 @@ def _crop_tracks(
             used.add((track.start, track.stop, track.face))
             crops.append((track, crop))
     if not crops:
-        dropped.raise_longest()
+        dropped.raise_rejected()
     return crops
 
 
@@ -132,7 +132,7 @@ def _crop_of(track: Track, probed: Probe, settings: ClipsConfig) -> np.ndarray |
     voxceleb = settings.rules == "voxceleb"
     if not np.isfinite(region).all() or (region[2:] - region[:2] < 2).any():
         return Rejected("too_small", f"the box {region.round().tolist()} is empty")
-    crop = fit_into(region, probed["width"], probed["height"], settings.out_of_frame, voxceleb)
+    crop = fit_box_into_frame(region, probed["width"], probed["height"], settings.out_of_frame, voxceleb)
     middle = (region[:2] + region[2:]) / 2
     if crop is None or (middle < 0).any() or (middle > frame).any():
         return Rejected("out_of_frame", f"the square {region.round().tolist()} leaves the frame")
@@ -145,7 +145,7 @@ def _crop_of(track: Track, probed: Probe, settings: ClipsConfig) -> np.ndarray |
     return crop
 
 
-def fit_into(
+def fit_box_into_frame(
     region: np.ndarray, width: int, height: int, policy: str, whole_pixels: bool = False
 ) -> np.ndarray | None:
     """x0, y0, x1, y1 -> int, by the policy inside width x height; None = dropped.
@@ -193,10 +193,12 @@ def stream_crop(
     margins = ((before[1], after[1]), (before[0], after[0]), (0, 0))
     times: list[float] = []
     ticks = np.arange(start, stop)
-    for _, frame in media.stream_ticks(path, probed, (int(inner[0]), int(inner[1])), box, ticks, times):
+    for _, frame in media.stream_frames_at_ticks(
+        path, probed, (int(inner[0]), int(inner[1])), box, ticks, times
+    ):
         yield frame if (inner == size).all() else np.pad(frame, margins, mode="symmetric")
-    begin, end = (float(media.seconds_of(tick, probed)) for tick in (start, stop))
-    media.check_complete(np.array(times), max(begin, probed.get("begin", 0.0)), end, 1, probed)
+    begin, end = (float(media.ticks_to_seconds(tick, probed)) for tick in (start, stop))
+    media.check_frames_complete(np.array(times), max(begin, probed.get("begin", 0.0)), end, 1, probed)
 
 
 def encode_frames(images: Iterable[np.ndarray], settings: FramesConfig) -> frame_codec.EncodedFrames:
@@ -220,19 +222,19 @@ def _gate_clips(
             continue
         any_left = True
         if not gated:
-            sample["clip"]["dropped"] = dropped.counts()
+            sample["clip"]["dropped"] = dropped.count_by_code()
             yield sample
             del sample  # before the next is there
             continue
         if waiting is not None:
-            waiting["clip"]["dropped"] = dropped.counts()
+            waiting["clip"]["dropped"] = dropped.count_by_code()
             yield waiting
         waiting = sample
     if waiting is not None:
-        waiting["clip"]["dropped"] = dropped.counts()
+        waiting["clip"]["dropped"] = dropped.count_by_code()
         yield waiting
     if not any_left:
-        dropped.raise_longest()
+        dropped.raise_rejected()
 
 
 def _clip(source: _ClipSource, track: Track, crop: np.ndarray, dropped: DroppedTracks) -> Sample | None:
@@ -256,13 +258,13 @@ def _clip(source: _ClipSource, track: Track, crop: np.ndarray, dropped: DroppedT
         variance = f"the face's Laplacian varies by {sharp:.1f}, less than clips.min_sharpness"
         dropped.add(track.frames, Rejected("blurred", f"{variance} {settings.min_sharpness}"))
         return None
-    visible = stats.visible() if track.detected is None else track.detected
+    visible = stats.visible_share() if track.detected is None else track.detected
     if visible is not None and visible < settings.min_visible:
         share = f"{detector.name} sees the face in {visible:.0%} of the frames"
         reason = Rejected("not_visible", f"{share}, clips.min_visible is {settings.min_visible}")
         dropped.add(track.frames, reason)
         return None
-    identity = row["identity"] if track.face == 0 else short_name(f"{row['identity']}-face{track.face}")
+    identity = row["identity"] if track.face == 0 else shorten_name(f"{row['identity']}-face{track.face}")
     return {
         "__key__": f"{identity}#{row['id']}#{track.start:06d}#{track.stop:06d}",
         "frames": stored,

@@ -122,7 +122,7 @@ class ClipsConfig(Struct, frozen=True, kw_only=True):
 
 
 # --- views -------------------------------------------------------------------------------------------------
-SIZES = {"vox_max": 512, "vox512": 512, "ffhq256": 256}
+VIEW_SIZES = {"vox_max": 512, "vox512": 512, "ffhq256": 256}
 
 
 class ViewConfig(Struct, frozen=True, kw_only=True):
@@ -142,14 +142,14 @@ class ViewConfig(Struct, frozen=True, kw_only=True):
     """ffhq256: the instance of keypoints whose landmarks frame the face."""
 
     def __post_init__(self) -> None:
-        if not (64 <= self.side <= 2048 and self.side % 2 == 0):
+        if not (64 <= self.frame_side <= 2048 and self.frame_side % 2 == 0):
             raise ValueError(f"size {self.size}: expected an even number from 64 to 2048")
         if self.every < 1:
             raise ValueError(f"every {self.every}: expected at least 1 frame")
 
     @property
-    def side(self) -> int:
-        return self.size or SIZES[self.recipe]
+    def frame_side(self) -> int:
+        return self.size or VIEW_SIZES[self.recipe]
 
 
 def default_views() -> dict[str, ViewConfig]:

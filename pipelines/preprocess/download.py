@@ -1,4 +1,4 @@
-"""Stage `download`: one recording as a file, probed before anything is computed from it.
+"""Stage `download_or_render`: one recording as a file, probed before anything is computed from it.
 
 How it is transferred is in `fetch/` (mirrors, http, yt-dlp) and `runtime.download`; what is requested is
 decided here, from settings that are part of the key.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 from msgspec import Struct
 
 from pipelines import media
-from pipelines.dataset.recording_table import recording_of
+from pipelines.dataset.recording_table import recording_from_inputs
 from pipelines.engine.node import Inputs
 from pipelines.errors import Rejected, Transient
 from storage.shards import Sample
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from models.perception.head.morphable import MorphableModel
     from pipelines.cluster.runtime import RuntimeConfig
     from pipelines.dataset.recording_table import Recording
-    from pipelines.media.schema import Probe
+    from pipelines.media.probe_schema import Probe
     from pipelines.preprocess.fetch.request import VideoRequest
 
-ENOUGH_LINES = 720
+MIN_H264_HEIGHT = 720
 
 
 class DownloadConfig(Struct, frozen=True, kw_only=True):
@@ -62,7 +62,7 @@ class DownloadSettings(Protocol):
     download: DownloadConfig
 
 
-def download(
+def download_or_render(
     inputs: Inputs,
     config: DownloadSettings,
     nets: Mapping[str, object],
@@ -70,59 +70,59 @@ def download(
 ) -> Iterator[Sample]:
     """A row of the recordings table -> one sample: video, probe, truth (empty unless synthetic).
 
-    probe: what `media.probe` finds, and sha256 of the bytes, transport (synthetic, local, mirror, http,
+    probe: what `media.probe_file` finds, and sha256 of the bytes, transport (synthetic, local, mirror, http,
     ytdlp), offset (seconds of the recording at which the file starts), origin (which of a site's versions).
     """
-    row = recording_of(inputs)
+    row = recording_from_inputs(inputs)
     if row["source"] != "synthetic":
-        yield from fetch(inputs, config, nets, runtime)
+        yield from download_video(inputs, config, nets, runtime)
         return
-    from pipelines.preprocess.sources.synthetic import render
+    from pipelines.preprocess.sources.synthetic import render_recording
 
-    video, truth = render(row, cast("MorphableModel", nets["analytic_head"]))
-    with media.as_file(video) as path:
+    video, truth = render_recording(row, cast("MorphableModel", nets["analytic_head"]))
+    with media.open_as_file(video) as path:
         yield _sample(row, video, _FileCheck(row, config)(path), "synthetic", truth=truth)
 
 
-def fetch(
+def download_video(
     inputs: Inputs,
     config: DownloadSettings,
     nets: Mapping[str, object],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """The same for sources that render nothing: a change of the renderer must not fetch a corpus again."""
-    row = recording_of(inputs)
+    row = recording_from_inputs(inputs)
     check = _FileCheck(row, config)
     if row["source"] == "celebv":  # a folder of pictures becomes one file
-        from pipelines.preprocess.sources.celebv import video_of
+        from pipelines.preprocess.sources.celebv import make_video
 
-        video = video_of(row)
-        with media.as_file(video) as path:
+        video = make_video(row)
+        with media.open_as_file(video) as path:
             yield _sample(row, video, check(path), "local")
         return
     if row["uri"].startswith("/"):
         yield _sample(row, path := _local_file(row), check(path), "local")
         check.check_unchanged()
         return
-    from pipelines.preprocess.fetch.fetch import fetch_recording
+    from pipelines.preprocess.fetch.transports import fetch_recording
 
-    with fetch_recording(video_request(row, config.download), runtime.download, check) as fetched:
+    with fetch_recording(make_video_request(row, config.download), runtime.download, check) as fetched:
         yield _sample(row, fetched.path, fetched.probe, fetched.transport, fetched.offset, fetched.facts)
         check.check_unchanged()
 
 
-def open_picture(
+def convert_picture(
     inputs: Inputs,
     config: DownloadSettings,
     nets: Mapping[str, object],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """The same for still pictures, each of which becomes a video of one frame."""
-    from pipelines.preprocess.sources.pictures import video_of
+    from pipelines.preprocess.sources.pictures import make_video
 
-    row = recording_of(inputs)
-    video = video_of(row)
-    with media.as_file(video) as path:
+    row = recording_from_inputs(inputs)
+    video = make_video(row)
+    with media.open_as_file(video) as path:
         yield _sample(row, video, _FileCheck(row, config)(path), "local")
 
 
@@ -154,7 +154,7 @@ class _FileCheck:
                 raise Transient(f"{path} changed since it was listed: {message}; run again", soon=False)
             raise Rejected("checksum", f"{row['id']} has {message}")
         still = row["source"] == "pictures"
-        probed = media.probe(path, row["id"], least=1 if still else 2)
+        probed = media.probe_file(path, row["id"], least=1 if still else 2)
         if not probed["audio_rate"] and self._sound == "required" and not still:
             raise Rejected(
                 "no_sound", f"{row['id']} has no sound; sound=optional of its corpus gives it silence"
@@ -187,26 +187,27 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 # --- the request --------------------------------------------------------------------------------------------
-def video_request(row: Recording, config: DownloadConfig) -> VideoRequest:
+def make_video_request(row: Recording, config: DownloadConfig) -> VideoRequest:
     """A mirror may name a video by the recording or by YouTube's id."""
     from pipelines.preprocess.fetch.request import VideoRequest
 
     names = dict.fromkeys((row["id"], row["uri"].removeprefix("youtube:")))
     return VideoRequest(
         uri=row["uri"], names=tuple(name for name in names if name and "/" not in name),
-        formats=formats(config), format_sort=_format_sort(config), section=section(row, config),
+        formats=ytdlp_formats(config), format_sort=_format_sort(config), section=recording_section(row,
+        config),
         max_bytes=config.max_bytes,
     )  # fmt: skip
 
 
-def formats(config: DownloadConfig) -> str:
+def ytdlp_formats(config: DownloadConfig) -> str:
     """yt-dlp's selection, best first. Sites that do not say a version's height or codec come in by `?` and
     at the end; above the height only where there is nothing below it."""
     low = f"[height<=?{config.max_height}]"
     choices = [f"bv*{low}+ba", f"b{low}", f"bv*{low}", "wv*+wa", "w"]
     if config.codec == "h264":
         # not at any price: a site's only H.264 may be its 360 line version, too small for faces of 256 pixels
-        large = f"[vcodec^=avc1]{low}[height>=?{min(ENOUGH_LINES, config.max_height)}]"
+        large = f"[vcodec^=avc1]{low}[height>=?{min(MIN_H264_HEIGHT, config.max_height)}]"
         choices = [f"bv*{large}+ba[ext=m4a]", f"b{large}", *choices]
     return "/".join(choices)
 
@@ -216,7 +217,7 @@ def _format_sort(config: DownloadConfig) -> tuple[str, ...]:
     return (height, "vcodec:h264", "acodec:aac") if config.codec == "h264" else (height,)
 
 
-def section(row: Recording, config: DownloadConfig) -> tuple[float, float] | None:
+def recording_section(row: Recording, config: DownloadConfig) -> tuple[float, float] | None:
     """Seconds of the recording to fetch; None = all of it."""
     span = row.get("span", [])  # a row has the fields that the node reads
     if config.sections == "off" or len(span) == 0:

@@ -23,23 +23,32 @@ from msgspec import Struct
 from models.perception.interfaces import Configurable
 from pipelines.engine.node import Inputs
 from pipelines.errors import Rejected, UserError
-from pipelines.preprocess.keypoints import inference
+from pipelines.preprocess.keypoints import inference_settings
 from storage.shards import Sample
 
 if TYPE_CHECKING:
-    from models.perception.head.fit import FaceFit
+    from models.perception.head.landmark_fit import FaceFit
     from models.perception.head.morphable import MorphableModel
-    from models.perception.head.resnet import Reading, ShapeNet
+    from models.perception.head.resnet import ShapeNet, ShapePrediction
     from pipelines.cluster.runtime import RuntimeConfig
 
-    Fitter = Callable[[np.ndarray, "np.ndarray | None"], tuple[FaceFit, "Reading | None"]]
+    Fitter = Callable[[np.ndarray, "np.ndarray | None"], tuple[FaceFit, "ShapePrediction | None"]]
     Measure = Callable[[FaceFit, np.ndarray], np.ndarray]
 
 NET_MODELS = {"deca": "flame", "deep3d": "bfm_deep3d"}
 """Backends that are nets -> the model whose coefficients they give."""
-NUMBERS = {"deca": 236, "deep3d": 257}
-FITTED = ("id_coeffs", "exp_coeffs", "scale", "rotation", "translation", "angles", "fit_error", "fit_valid")
-FRONTAL = 30.0
+NET_OUTPUT_SIZES = {"deca": 236, "deep3d": 257}
+FIT_FIELDS = (
+    "id_coeffs",
+    "exp_coeffs",
+    "scale",
+    "rotation",
+    "translation",
+    "angles",
+    "fit_error",
+    "fit_valid",
+)
+MAX_FRONTAL_YAW = 30.0
 """Degrees of yaw beyond which a net's identity of a frame does not count for the clip."""
 
 
@@ -139,7 +148,7 @@ class Fit3dmmConfig(Struct, frozen=True, kw_only=True):
     @property
     def writes(self) -> tuple[str, ...]:
         frames = ("id_frames",) if self.identity == "frame" else ()
-        return (*FITTED, *frames, *(("net_code", "net_crop") if self.backend in NET_MODELS else ()))
+        return (*FIT_FIELDS, *frames, *(("net_code", "net_crop") if self.backend in NET_MODELS else ()))
 
 
 def fit_clips(
@@ -154,7 +163,7 @@ def fit_clips(
     settings = config
     net = nets[settings.backend] if settings.backend in NET_MODELS else None
     if isinstance(net, Configurable):
-        net.configure(inference(runtime, settings.dtype))
+        net.configure(inference_settings(runtime, settings.dtype))
     model = cast("MorphableModel", nets[settings.model])
     fitter, measure = _make_fitter(settings, model, cast("ShapeNet | None", net))
     clips = iter(inputs["clips"]) if net is not None else None
@@ -162,7 +171,7 @@ def fit_clips(
     for sample in inputs["keypoints"]:
         frames = _frames_of(sample["__key__"], clips) if clips is not None else None
         found = _fit(sample, frames, settings, model, fitter, measure)
-        gap = longest_gap(found["fit_valid"])
+        gap = longest_invalid_run(found["fit_valid"])
         if settings.failed == "reject" and gap > settings.max_gap:
             failure = f"{gap} of {len(found['fit_valid'])} frames in a row have no fit"
             continue
@@ -184,7 +193,7 @@ def _make_fitter(
     settings: Fit3dmmConfig, model: MorphableModel, net: ShapeNet | None
 ) -> tuple[Fitter, Measure]:
     """What fits the frames that have points (n,m,2 or 3), and what says how many pixels (n,) a fit is off."""
-    from models.perception.head.fit import FitOptions, fit_landmarks, landmark_error
+    from models.perception.head.landmark_fit import FitOptions, fit_landmarks, landmark_error
 
     def on_landmarks(fit: FaceFit, points: np.ndarray) -> np.ndarray:
         return landmark_error(model, fit, points)
@@ -195,11 +204,11 @@ def _make_fitter(
         names = ("contour_weight", "chin_weight", "noise", "id_prior", "rounds", "identity")
         options = FitOptions(**{name: getattr(settings, name) for name in names})
         return (lambda points, _: (fit_landmarks(model, points, options), None)), on_landmarks
-    from models.perception.head.algorithm1 import Algorithm1
+    from models.perception.head.dense_fit import DenseFitter
 
     if settings.points == "dense" and model.dense_index is None:
         raise UserError(f"fits.NAME.points dense: model {model.name} does not say which vertices those are")
-    solver = Algorithm1.of(
+    solver = DenseFitter.for_model(
         model,
         model.dense_index if settings.points == "dense" else None,
         settings.ridge,
@@ -208,15 +217,15 @@ def _make_fitter(
         orthonormal=settings.orthonormal,
     )
 
-    measure = solver.error if settings.points == "dense" else on_landmarks
-    return (lambda points, _: (solver.fit(points), None)), measure
+    measure = solver.fit_error if settings.points == "dense" else on_landmarks
+    return (lambda points, _: (solver.fit_points(points), None)), measure
 
 
-def _by_net(net: ShapeNet, points: np.ndarray, frames: np.ndarray | None) -> tuple[FaceFit, Reading]:
+def _by_net(net: ShapeNet, points: np.ndarray, frames: np.ndarray | None) -> tuple[FaceFit, ShapePrediction]:
     if frames is None:
         raise ValueError(f"{net.name} reads frames")
-    reading = net.read(frames, points)
-    return net.fit(reading), reading
+    reading = net.predict(frames, points)
+    return net.to_face_fit(reading), reading
 
 
 def _fit(
@@ -227,13 +236,13 @@ def _fit(
     fitter: Fitter,
     measure: Measure,
 ) -> Sample:
-    from models.perception.head.fit import face_size, fill_gaps, neutral
+    from models.perception.head.landmark_fit import face_size, interpolate_fit, neutral_fit
 
     landmarks, points = sample["landmarks"], sample[settings.points]
     count = len(landmarks)
     size = face_size(landmarks)  # (T,)
     seen = np.flatnonzero((size > 1) & np.isfinite(points).all((1, 2)))
-    fit, valid, reading = neutral(model, count), np.zeros(count, bool), None
+    fit, valid, reading = neutral_fit(model, count), np.zeros(count, bool), None
     if len(seen):
         images = frames if frames is None or len(seen) == count else frames[seen]
         found, reading = fitter(points[seen], images)
@@ -243,10 +252,10 @@ def _fit(
             found = replace(found, error=measure(found, points[seen]))
             good = usable & (found.error <= settings.max_error * size[seen])
             kept = good if good.any() else usable
-            fit = _smooth(fill_gaps(found.at(kept), seen[kept], count), seen[kept], settings)
+            fit = _smooth(interpolate_fit(found.select_frames(kept), seen[kept], count), seen[kept], settings)
             valid[seen[good]] = True
             changed = seen[~kept] if settings.smooth == "none" else seen
-            fit.error[changed] = measure(fit.at(changed), points[changed])
+            fit.error[changed] = measure(fit.select_frames(changed), points[changed])
     out = _sample(sample["__key__"], fit, fill_short_gaps(valid, settings.max_gap), settings)
     return out | _net_fields(reading, seen, count, settings)
 
@@ -259,7 +268,7 @@ def _shared_identity(found: FaceFit, usable: np.ndarray, settings: Fit3dmmConfig
     if settings.backend in NET_MODELS:
         from models.perception.head.pose import rotation_to_euler
 
-        frontal = usable & (np.abs(rotation_to_euler(found.rotation)[:, 1]) < FRONTAL)
+        frontal = usable & (np.abs(rotation_to_euler(found.rotation)[:, 1]) < MAX_FRONTAL_YAW)
         counted = frontal if frontal.any() else usable
     return replace(found, id=found.id[counted].mean(0, dtype=np.float64).astype(np.float32))
 
@@ -268,11 +277,11 @@ def _smooth(fit: FaceFit, trusted: np.ndarray, settings: Fit3dmmConfig) -> FaceF
     """Frames that are not among `trusted` are already bridged, and lend no weight."""
     if settings.smooth == "none":
         return fit
-    from models.perception.head.smoothing import gaussian, one_euro
+    from models.perception.head.smoothing import gaussian_smooth, one_euro_filter
 
     if settings.smooth == "one_euro":
-        return one_euro(fit, settings.smooth_cutoff, settings.smooth_beta)
-    return gaussian(fit, settings.smooth_sigma, np.isin(np.arange(len(fit.scale)), trusted))
+        return one_euro_filter(fit, settings.smooth_cutoff, settings.smooth_beta)
+    return gaussian_smooth(fit, settings.smooth_sigma, np.isin(np.arange(len(fit.scale)), trusted))
 
 
 def fill_short_gaps(good: np.ndarray, max_gap: int) -> np.ndarray:
@@ -283,7 +292,7 @@ def fill_short_gaps(good: np.ndarray, max_gap: int) -> np.ndarray:
     return out
 
 
-def longest_gap(valid: np.ndarray) -> int:
+def longest_invalid_run(valid: np.ndarray) -> int:
     """valid (T,) bool -> frames of the longest run that is not, those at the clip's ends too."""
     edges = np.flatnonzero(np.concatenate([[True], valid, [True]]))
     return int(np.diff(edges).max()) - 1
@@ -308,11 +317,13 @@ def _sample(key: str, fit: FaceFit, valid: np.ndarray, settings: Fit3dmmConfig) 
     return out | {"id_frames": each} if settings.identity == "frame" else out
 
 
-def _net_fields(reading: Reading | None, seen: np.ndarray, count: int, settings: Fit3dmmConfig) -> Sample:
+def _net_fields(
+    reading: ShapePrediction | None, seen: np.ndarray, count: int, settings: Fit3dmmConfig
+) -> Sample:
     """All that a net said, a row a frame; NaN where it saw no face."""
     if settings.backend not in NET_MODELS:
         return {}
-    code = np.full((count, NUMBERS[settings.backend]), np.nan, np.float32)
+    code = np.full((count, NET_OUTPUT_SIZES[settings.backend]), np.nan, np.float32)
     crop = np.full((count, 4), np.nan, np.float32)
     if reading is not None:
         code[seen], crop[seen] = reading.code, reading.crop

@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import Struct
 
 from models.perception.head.hull import hull_area
-from models.perception.interfaces import Configurable, FaceDetector, Inference, Landmarker
+from models.perception.interfaces import Configurable, FaceDetector, InferenceSettings, Landmarker
 from pipelines.engine.node import Inputs
 from pipelines.errors import Rejected
 from storage.shards import Sample
@@ -17,7 +17,7 @@ from storage.shards import Sample
 if TYPE_CHECKING:
     from pipelines.cluster.runtime import RuntimeConfig
 
-CLIP_BOXES = "clip"
+CLIP_BOXES_DETECTOR = "clip"
 EXTRA_FIELDS = {
     "fan2d": ("confidence",),
     "fan2d_flip": ("confidence",),
@@ -25,7 +25,7 @@ EXTRA_FIELDS = {
     "fan3d": ("confidence", "landmarks3d"),
 }
 """What a landmarker says besides the landmarks."""
-COMPARED = 32
+COMPARED_FACES = 32
 """Faces placed at once to find the largest of several in their frames."""
 
 
@@ -64,12 +64,12 @@ class KeypointsConfig(Struct, frozen=True, kw_only=True):
     @property
     def nets(self) -> tuple[str, ...]:
         """Those of models.perception.NETS."""
-        return tuple(name for name in (self.detector, self.landmarker) if name != CLIP_BOXES)
+        return tuple(name for name in (self.detector, self.landmarker) if name != CLIP_BOXES_DETECTOR)
 
     @property
     def reads(self) -> tuple[str, ...]:
         """Fields of the clips."""
-        return ("frames", "clip", *(("boxes", "crop") if self.detector == CLIP_BOXES else ()))
+        return ("frames", "clip", *(("boxes", "crop") if self.detector == CLIP_BOXES_DETECTOR else ()))
 
     @property
     def writes(self) -> tuple[str, ...]:
@@ -84,11 +84,11 @@ def find_keypoints(
 ) -> Iterator[Sample]:
     """Clips -> landmarks, score and face_box of each, and what else the landmarker says; Rejected, after the
     last clip, when none of the recording's clips shows a face."""
-    detector = None if config.detector == CLIP_BOXES else cast("FaceDetector", nets[config.detector])
+    detector = None if config.detector == CLIP_BOXES_DETECTOR else cast("FaceDetector", nets[config.detector])
     landmarker = cast("Landmarker", nets[config.landmarker])
     for net in (detector, landmarker):
         if isinstance(net, Configurable):
-            net.configure(inference(runtime, config.dtype))
+            net.configure(inference_settings(runtime, config.dtype))
     clips = seen = 0
     for clip in inputs["clips"]:
         sample = _keypoints(clip, config, detector, landmarker)
@@ -99,9 +99,9 @@ def find_keypoints(
         raise Rejected("no_landmarks", f"{name} sees no face in any of the {clips} clips")
 
 
-def inference(runtime: RuntimeConfig, dtype: str) -> Inference:
+def inference_settings(runtime: RuntimeConfig, dtype: str) -> InferenceSettings:
     """Where and how this run wants its nets in torch: on the GPU if its workers are given a share of one."""
-    return Inference(
+    return InferenceSettings(
         device="cuda" if runtime.gpu_share else "cpu",
         dtype="bfloat16" if dtype == "bfloat16" else "float32",
         batch=runtime.net_batch,
@@ -114,9 +114,9 @@ def _keypoints(
 ) -> Sample:
     frames = clip["frames"]
     face_box, score = (
-        clip_boxes(clip) if detector is None else _detect_boxes(frames, settings, detector, landmarker)
+        read_clip_boxes(clip) if detector is None else _detect_boxes(frames, settings, detector, landmarker)
     )
-    points = landmarker.points(frames, face_box)
+    points = landmarker.predict(frames, face_box)
     lost = ~np.isfinite(points.landmarks).all((1, 2))  # no box, or one that lies outside the clip
     face_box[lost], score[lost] = np.nan, 0
     placed = {"landmarks": points.landmarks, "landmarks3d": points.landmarks3d}
@@ -125,7 +125,7 @@ def _keypoints(
             name: smooth_landmarks(p, settings.smoothing_sigma) for name, p in placed.items() if p is not None
         }
     if settings.whole_pixels:
-        placed = {name: truncate(p) for name, p in placed.items() if p is not None}
+        placed = {name: truncate_coordinates(p) for name, p in placed.items() if p is not None}
     sample = {
         "__key__": clip["__key__"],
         "score": score,
@@ -136,7 +136,7 @@ def _keypoints(
 
 
 # --- boxes --------------------------------------------------------------------------------------------------
-def clip_boxes(clip: Sample) -> tuple[np.ndarray, np.ndarray]:
+def read_clip_boxes(clip: Sample) -> tuple[np.ndarray, np.ndarray]:
     """The boxes that the clip was cut by, (T,4) in its own pixels, and scores (T,): 1 where there is one."""
     crop = clip["crop"].astype(np.float64)
     height, width = clip["frames"].shape[1:3]
@@ -185,8 +185,8 @@ def _main_faces(
     faces = np.array([boxes[0] for boxes in found], np.float32).reshape(-1, 5)
     several = [(k, box) for k, boxes in enumerate(found) if len(boxes) > 1 for box in boxes]
     largest = dict.fromkeys((k for k, _ in several), -1.0)
-    for start in range(0, len(several), COMPARED):
-        some = several[start : start + COMPARED]
+    for start in range(0, len(several), COMPARED_FACES):
+        some = several[start : start + COMPARED_FACES]
         images = frames[seen[[k for k, _ in some]]]
         placed = landmarker.landmarks(images, np.array([box[:4] for _, box in some], np.float32))
         for (k, box), points in zip(some, placed, strict=True):
@@ -230,6 +230,6 @@ def _local_lines(values: np.ndarray, sigma: float) -> np.ndarray:
     return out
 
 
-def truncate(points: np.ndarray) -> np.ndarray:
+def truncate_coordinates(points: np.ndarray) -> np.ndarray:
     """x and y toward 0; depth is kept."""
     return np.concatenate([np.trunc(points[..., :2]), points[..., 2:]], axis=-1)

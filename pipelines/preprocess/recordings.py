@@ -13,13 +13,13 @@ from msgspec import Struct, defstruct, field
 
 from pipelines.dataset.recording_table import Recording, write_tables
 from pipelines.errors import UserError
-from pipelines.preprocess.sources import SOURCES, Listing, load, settings_of
-from pipelines.preprocess.sources.common.files import BadLine, check_id, digests
-from pipelines.preprocess.sources.common.rows import Reject, SourceRecording, reject
-from pipelines.preprocess.sources.common.tracks import overlapping, span
+from pipelines.preprocess.sources import SOURCES, Listing, load_source_function, settings_of
+from pipelines.preprocess.sources.common.files import InvalidLine, check_id, digest_files
+from pipelines.preprocess.sources.common.rows import RejectRow, SourceRecording, make_reject
+from pipelines.preprocess.sources.common.source_tracks import needed_span, overlapping_tracks
 
 if TYPE_CHECKING:
-    from pipelines.engine.node import Context
+    from pipelines.engine.node import NodeContext
 
 
 if TYPE_CHECKING:
@@ -67,27 +67,27 @@ class DataConfig(SourceSettings, frozen=True, kw_only=True):
             raise ValueError(f"limit {self.limit}: expected at least 1, or none")
 
 
-def external(config: DataConfig) -> dict[str, str]:
+def digest_external_files(config: DataConfig) -> dict[str, str]:
     """What the source reads outside the store -> {name: digest}, for the key of `recordings`."""
     name = config.source
-    found = load(name, "external")
+    found = load_source_function(name, "digest_external_files")
     return found(getattr(config, name)) if found else {}
 
 
-def list_recordings(ctx: Context) -> None:
+def make_recordings_table(ctx: NodeContext) -> None:
     """Whole node: the source's list, completed, checked and sorted, as Parquet tables in ctx.out."""
     data: DataConfig = ctx.config
     rows, rejects = list_source(data)
-    notes = overlaps(rows)
+    notes = find_overlapping_tracks(rows)
     write_tables(ctx.out, rows, rejects, notes)
     identities = {row["identity"]: row["split"] for row in rows}
     lost = f", {len(rejects):,} rows of the source rejected: {rejects[0]['sentence']}" if rejects else ""
-    found = load(data.source, "skipped_files")
+    found = load_source_function(data.source, "describe_skipped_files")
     if found and (skipped := found(getattr(data, data.source))):
         lost += f"; {skipped}"
     lost += f", {len(notes):,} with tracks that overlap in time" if notes else ""
-    ctx.progress(len(rows), len(rows), f"{len(rows):,} recordings of {len(identities):,} people{lost}")
-    ctx.metrics(
+    ctx.report_progress(len(rows), len(rows), f"{len(rows):,} recordings of {len(identities):,} people{lost}")
+    ctx.log_metrics(
         {
             "recordings": len(rows),
             "recordings_test": sum(row["split"] == "test" for row in rows),
@@ -95,21 +95,21 @@ def list_recordings(ctx: Context) -> None:
             "identities_test": sum(split == "test" for split in identities.values()),
             "rejected_rows": len(rejects),
             "tracks": sum(len(row["tracks"]) for row in rows),
-            "overlapping_tracks": sum(len(overlapping(row["tracks"])) for row in rows),
+            "overlapping_tracks": sum(len(overlapping_tracks(row["tracks"])) for row in rows),
         }
     )
 
 
-class Table(NamedTuple):
+class RecordingTable(NamedTuple):
     """rows: sorted by id. rejects: the rows of the source that are left out."""
 
     rows: list[Recording]
-    rejects: list[Reject]
+    rejects: list[RejectRow]
 
 
-def list_source(data: DataConfig) -> Table:
+def list_source(data: DataConfig) -> RecordingTable:
     """The configured source -> complete rows, and rejects."""
-    listed = load(data.source)(getattr(data, data.source))
+    listed = load_source_function(data.source)(getattr(data, data.source))
     listing = reject_unsafe_ids(listed if isinstance(listed, Listing) else Listing(listed, []))
     listed_rows: list[SourceRecording]
     listed_rows, rejects = reject_copies(reject_duplicate_ids(listing))
@@ -126,13 +126,13 @@ def list_source(data: DataConfig) -> Table:
     rows: list[Recording] = [
         {
             **row,
-            "span": row.get("span", span(row["tracks"])),
+            "span": row.get("span", needed_span(row["tracks"])),
             "source": data.source,
-            "bucket": bucket_of(row["id"], count),
+            "bucket": recording_bucket(row["id"], count),
         }
         for row in listed_rows
     ]
-    return Table(sorted(rows, key=lambda row: row["id"]), rejects)
+    return RecordingTable(sorted(rows, key=lambda row: row["id"]), rejects)
 
 
 def split_identities(rows: Sequence[SourceRecording], test_fraction: float) -> dict[str, str]:
@@ -158,7 +158,7 @@ def bucket_count(recordings: int, per_shard: int) -> int:
     return 1 << (wanted - 1).bit_length()
 
 
-def bucket_of(id: str, count: int) -> int:
+def recording_bucket(id: str, count: int) -> int:
     """Twice the count splits every bucket b in two: b and b + count."""
     return int.from_bytes(hashlib.sha256(id.encode()).digest()[:8], "big") & (count - 1)
 
@@ -177,8 +177,8 @@ def reject_unsafe_ids(listed: Listing) -> Listing:
             check_id("id", row["id"])
             check_id("identity", row["identity"])
             rows.append(row)
-        except BadLine as error:
-            rejects.append(reject(row["id"], row["uri"], 0, *error.args))
+        except InvalidLine as error:
+            rejects.append(make_reject(row["id"], row["uri"], 0, *error.args))
     return Listing(rows, rejects)
 
 
@@ -189,7 +189,7 @@ def reject_duplicate_ids(listed: Listing) -> Listing:
     for row in listed.rows:
         if row["id"] in rows:
             sentence = f"id {row['id']} is listed twice; the first is {rows[row['id']]['uri']!r}"
-            rejects.append(reject(row["id"], row["uri"], 0, "duplicate_id", sentence))
+            rejects.append(make_reject(row["id"], row["uri"], 0, "duplicate_id", sentence))
         else:
             rows[row["id"]] = row
     return Listing(list(rows.values()), rejects)
@@ -207,28 +207,28 @@ def reject_copies(listed: Listing) -> Listing:
     alike = {uri: id for size, files in sizes.items() if size and len(files) > 1 for uri, id in files.items()}
     first: dict[str, str] = {}
     copies: dict[str, str] = {}
-    for path, digest in digests(Path(uri) for uri in alike).items():
+    for path, digest in digest_files(Path(uri) for uri in alike).items():
         kept = first.setdefault(digest, str(path))
         if kept != str(path):
             copies[str(path)] = kept
     rejects = [
-        reject(row["id"], row["uri"], 0, "duplicate_content",
+        make_reject(row["id"], row["uri"], 0, "duplicate_content",
                f"{row['id']} is the same file as {alike[copies[row['uri']]]}, byte for byte")
         for row in listed.rows if row["uri"] in copies
     ]  # fmt: skip
     return Listing([row for row in listed.rows if row["uri"] not in copies], [*listed.rejects, *rejects])
 
 
-def overlaps(rows: Sequence[Recording]) -> list[Reject]:
+def find_overlapping_tracks(rows: Sequence[Recording]) -> list[RejectRow]:
     """A note for every recording of which tracks run at the same time, in the columns of rejects."""
     notes = []
     for row in rows:
-        if pairs := overlapping(row["tracks"]):
+        if pairs := overlapping_tracks(row["tracks"]):
             ends = " and ".join(f"{track['start']}-{track['end']}" for track in pairs[0])
             clock = f"{pairs[0][0]['fps']:g} fps" if pairs[0][0]["fps"] else "its own frames"
             share = f"{len(pairs)} of {len(row['tracks'])} tracks"
             sentence = f"{share} begin before the one before them ends, the first are {ends} at {clock}"
-            notes.append(reject(row["id"], row["uri"], 0, "overlapping_tracks", sentence))
+            notes.append(make_reject(row["id"], row["uri"], 0, "overlapping_tracks", sentence))
     return notes
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 from msgspec import Struct
 
-from models.perception.interfaces import Inference, SpeechOptions
+from models.perception.interfaces import InferenceSettings, SpeechOptions
 from pipelines.engine.node import Inputs
 from pipelines.errors import UserError
 from storage.shards import Sample
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from models.perception.interfaces import SpeechEncoder
     from pipelines.cluster.runtime import RuntimeConfig
 
-COLUMNS = 4
+MEL_COLUMNS_PER_FRAME = 4
 """Mel columns a video frame: 10 ms each, 40 ms a frame."""
-SAMPLES_A_FRAME = 640
+SAMPLES_PER_FRAME = 640
 FPS = 25
-BLOCKS = {"wav2vec2_base": 12, "wav2vec2_large": 24}
-AHEAD = 2400
+TRANSFORMER_BLOCKS = {"wav2vec2_base": 12, "wav2vec2_large": 24}
+MAX_BATCH_FRAMES = 2400
 """Frames of clips whose sound is read before a net runs, 96 s or 6 MB: nets are faster on several clips."""
 
 
@@ -63,8 +63,8 @@ class SpeechConfig(Struct, frozen=True, kw_only=True):
             raise ValueError(f"window_ms {self.window_ms}: expected 10 to 32")
         if not 0 <= self.context <= 12:
             raise ValueError(f"context {self.context}: expected 0 to 12")
-        if not -1 <= self.layer <= BLOCKS.get(self.encoder, 24):
-            raise ValueError(f"layer {self.layer}: expected -1 to {BLOCKS.get(self.encoder, 24)}")
+        if not -1 <= self.layer <= TRANSFORMER_BLOCKS.get(self.encoder, 24):
+            raise ValueError(f"layer {self.layer}: expected -1 to {TRANSFORMER_BLOCKS.get(self.encoder, 24)}")
         if not 1 <= self.window_seconds <= 60:
             raise ValueError(f"window_seconds {self.window_seconds}: expected 1 to 60")
         if not 0 <= self.overlap_seconds <= self.window_seconds / 4:
@@ -77,13 +77,13 @@ class SpeechConfig(Struct, frozen=True, kw_only=True):
     @property
     def net(self) -> str | None:
         """The encoder's name in models.perception.NETS, if it is a net."""
-        return self.encoder if self.encoder in BLOCKS else None
+        return self.encoder if self.encoder in TRANSFORMER_BLOCKS else None
 
     @property
     def size(self) -> int:
         """D: numbers a frame."""
         others = {"headgan": 300, "wav2vec2_base": 768, "wav2vec2_large": 1024}
-        return others.get(self.encoder, self.mels * COLUMNS * (1 + 2 * self.context))
+        return others.get(self.encoder, self.mels * MEL_COLUMNS_PER_FRAME * (1 + 2 * self.context))
 
     @property
     def tokens(self) -> str:
@@ -91,16 +91,16 @@ class SpeechConfig(Struct, frozen=True, kw_only=True):
         return "transcripts" if self.transcripts else "none"
 
 
-def external(config: SpeechConfig) -> dict[str, str]:
+def digest_external_files(config: SpeechConfig) -> dict[str, str]:
     """What the stage reads outside the store, for its key: the digest of the file of transcripts, not its
     place."""
     if config.encoder != "headgan" or not config.transcripts:
         return {}
-    from pipelines.preprocess.sources.common.files import digests, metadata_file
-    from pipelines.preprocess.transcripts import SETTING
+    from pipelines.preprocess.sources.common.files import digest_files, find_metadata_file
+    from pipelines.preprocess.transcripts import TRANSCRIPTS_SETTING
 
-    path = metadata_file(config.transcripts, SETTING)
-    return {"transcripts": digests([path])[path]}
+    path = find_metadata_file(config.transcripts, TRANSCRIPTS_SETTING)
+    return {"transcripts": digest_files([path])[path]}
 
 
 def encode_speech(
@@ -115,15 +115,15 @@ def encode_speech(
     sound. wav2vec: D = 768 (base) or 1024 (large).
     """
     settings = config
-    if settings.encoder not in BLOCKS:
+    if settings.encoder not in TRANSFORMER_BLOCKS:
         features_of = headgan_features if settings.encoder == "headgan" else mel_features
         for clip in inputs["clips"]:
             yield _sample(clip["__key__"], features_of(clip, settings), settings.dtype)
         return
     encoder = cast("SpeechEncoder", nets[settings.encoder])
-    encoder.configure(Inference(device="cuda" if runtime.gpu_share > 0 else "cpu"))
+    encoder.configure(InferenceSettings(device="cuda" if runtime.gpu_share > 0 else "cpu"))
     options = _options(settings)
-    for keys, sounds in batches(inputs["clips"]):
+    for keys, sounds in batch_sounds(inputs["clips"]):
         for key, features in zip(keys, encoder.encode(sounds, options), strict=True):
             yield _sample(key, features, settings.dtype)
 
@@ -137,13 +137,13 @@ def _options(settings: SpeechConfig) -> SpeechOptions:
     )
 
 
-def batches(clips: Iterable[Sample]) -> Iterator[tuple[list[str], list[np.ndarray]]]:
+def batch_sounds(clips: Iterable[Sample]) -> Iterator[tuple[list[str], list[np.ndarray]]]:
     """Keys and sounds of clips in order, as many at once as AHEAD frames; each 640 T samples long."""
     keys: list[str] = []
     sounds: list[np.ndarray] = []
     for clip in clips:
-        samples = clip["clip"]["frames"] * SAMPLES_A_FRAME
-        if keys and sum(map(len, sounds)) + samples > AHEAD * SAMPLES_A_FRAME:
+        samples = clip["clip"]["frames"] * SAMPLES_PER_FRAME
+        if keys and sum(map(len, sounds)) + samples > MAX_BATCH_FRAMES * SAMPLES_PER_FRAME:
             yield keys, sounds
             keys, sounds = [], []
         sound = clip["sound"][:samples]
@@ -166,34 +166,39 @@ def cast_features(features: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def mel_features(clip: Sample, settings: SpeechConfig) -> np.ndarray:
-    return frame_features(clip["sound"], clip["clip"]["frames"], settings)
+    return log_mel_features(clip["sound"], clip["clip"]["frames"], settings)
 
 
 def headgan_features(clip: Sample, settings: SpeechConfig) -> np.ndarray:
     """(T,300) float32. Sound is what the clip keeps, 16 kHz, where the authors take the recording's rate."""
-    from models.perception.speech.headgan_audio import SIZE, features
-    from pipelines.preprocess.transcripts import tokens_of
+    from models.perception.speech.headgan_audio import FEATURE_SIZE, compute_audio_features
+    from pipelines.preprocess.transcripts import read_tokens
 
     about, frames = clip["clip"], clip["clip"]["frames"]
     if not about["has_sound"]:
-        return np.zeros((frames, SIZE), np.float32)
+        return np.zeros((frames, FEATURE_SIZE), np.float32)
     tokens = ()
     if settings.transcripts:
         start, seconds = about["start"] / FPS, (frames + 8) / FPS
-        tokens = tokens_of(settings.transcripts, about["recording"], start, seconds)
-    samples = frames * SAMPLES_A_FRAME
+        tokens = read_tokens(settings.transcripts, about["recording"], start, seconds)
+    samples = frames * SAMPLES_PER_FRAME
     sound = clip["sound"][:samples]
-    return features(np.pad(sound, (0, samples - len(sound))), frames, tokens, settings.audio_align)
-
-
-def frame_features(sound: np.ndarray, frames: int, settings: SpeechConfig) -> np.ndarray:
-    """Log-mel of sound (n,) -> (T,D) float32. Beyond the clip's ends its end frames are repeated."""
-    from models.perception.speech.logmel import HOP, RATE, log_mel
-
-    middle = HOP // 2  # the four columns of a frame lie at 5, 15, 25 and 35 ms of it
-    columns = log_mel(
-        sound[middle:], frames * COLUMNS, settings.mels, round(settings.window_ms * RATE / 1000)
+    return compute_audio_features(
+        np.pad(sound, (0, samples - len(sound))), frames, tokens, settings.audio_align
     )
-    rows = columns.reshape(frames, COLUMNS * settings.mels)
+
+
+def log_mel_features(sound: np.ndarray, frames: int, settings: SpeechConfig) -> np.ndarray:
+    """Log-mel of sound (n,) -> (T,D) float32. Beyond the clip's ends its end frames are repeated."""
+    from models.perception.speech.logmel import HOP_LENGTH, SAMPLE_RATE, log_mel
+
+    middle = HOP_LENGTH // 2  # the four columns of a frame lie at 5, 15, 25 and 35 ms of it
+    columns = log_mel(
+        sound[middle:],
+        frames * MEL_COLUMNS_PER_FRAME,
+        settings.mels,
+        round(settings.window_ms * SAMPLE_RATE / 1000),
+    )
+    rows = columns.reshape(frames, MEL_COLUMNS_PER_FRAME * settings.mels)
     padded = np.pad(rows, ((settings.context, settings.context), (0, 0)), mode="edge")
     return np.concatenate([padded[at : at + frames] for at in range(2 * settings.context + 1)], axis=1)

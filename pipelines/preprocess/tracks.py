@@ -24,17 +24,23 @@ from models.perception.interfaces import FaceDetector, FaceEmbedder
 from pipelines import media
 from pipelines.errors import Rejected
 from pipelines.media import FPS
-from pipelines.preprocess.boxes import enlarge_box, median_filter, pad_box
+from pipelines.preprocess.boxes import enlarge_box, median_filter_boxes, pad_box
 from pipelines.preprocess.clips_config import ClipsConfig
-from pipelines.preprocess.sources.common.tracks import in_pixels, in_seconds, overlap, tube_spans, union
+from pipelines.preprocess.sources.common.source_tracks import (
+    box_in_pixels,
+    box_iou,
+    box_union,
+    split_tubes,
+    track_seconds,
+)
 
 if TYPE_CHECKING:
-    from pipelines.media.schema import Probe
+    from pipelines.media.probe_schema import Probe
     from pipelines.preprocess.sources.common.rows import SourceTrack
 
 T = TypeVar("T")
-SCENE_THUMB = 16
-SCENE_APART = 8.0
+SCENE_THUMBNAIL_SIZE = 16
+SCENE_CUT_THRESHOLD = 8.0
 """Mean difference in grey levels of two thumbnails of one side, at least, for a change to be a cut."""
 
 
@@ -67,17 +73,17 @@ class DroppedTracks:
     def add(self, length: int, reason: Rejected) -> None:
         self._reasons.append((length, reason))
 
-    def counts(self) -> dict[str, int]:
+    def count_by_code(self) -> dict[str, int]:
         """Reject code -> tracks."""
         return dict(sorted(Counter(reason.code for _, reason in self._reasons).items()))
 
-    def raise_longest(self) -> None:
+    def raise_rejected(self) -> None:
         """The recording has no clip: it is rejected for the reason of its longest track."""
         raise max(self._reasons, key=lambda one: (one[0], one[1].code, one[1].sentence))[1]
 
 
 # --- from the source ----------------------------------------------------------------------------------------
-def source_tracks(
+def convert_source_tracks(
     tracks: Sequence[SourceTrack],
     probed: Probe,
     settings: ClipsConfig,
@@ -89,21 +95,21 @@ def source_tracks(
 
     cuts: ticks at which tracks part because the scene changes.
     """
-    first, last = media.ticks_of(probed)
+    first, last = media.picture_ticks(probed)
     out: list[Track] = []
     for track in tracks:
-        begin, end = ticks_of(track, probed)
+        begin, end = track_ticks(track, probed)
         start, stop = max(begin, first), min(end, last)
         if stop <= start:  # such as a copy of the video that ends before the track begins
             span = f"a track from tick {begin} to {end} of a recording from {first} to {last}"
             dropped.add(end - begin, Rejected("tracks_outside", span))
             continue
-        box = np.array(in_pixels(track, probed["width"], probed["height"]))
+        box = np.array(box_in_pixels(track, probed["width"], probed["height"]))
         grow = track.get("grow", 0.0)  # tables that were pinned earlier have none
         region = enlarge_box(box, grow, settings.aspect)
         boxes = np.tile(box, (stop - start, 1)).astype(np.float32)
-        parts = split_at(Track(start, stop, boxes, region, None), cuts)
-        out += [piece for part in parts for piece in split_long(part, settings.max_frames)]
+        parts = split_at_cuts(Track(start, stop, boxes, region, None), cuts)
+        out += [piece for part in parts for piece in split_long_track(part, settings.max_frames)]
     if not out:
         raise Rejected(
             "tracks_outside",
@@ -112,10 +118,10 @@ def source_tracks(
     return out
 
 
-def ticks_of(track: SourceTrack, probed: Probe) -> tuple[int, int]:
+def track_ticks(track: SourceTrack, probed: Probe) -> tuple[int, int]:
     """First tick of a source's track and the one past its last: source frame i is in it iff start <= i < end,
     and tick k shows second k / 25."""
-    begin, end = in_seconds(track, probed["fps"])
+    begin, end = track_seconds(track, probed["fps"])
     return math.ceil(begin * FPS - 1e-6), math.ceil(end * FPS - 1e-6)
 
 
@@ -149,7 +155,7 @@ class FaceScanner:
             if self._embedder is not None and self._seen % self._every == 0 and len(found):
                 embedded = np.repeat(frame[None], len(found), axis=0)
                 faces = self._embedder.embed(embedded, found[:, :4])
-            out.append(FrameFaces(found[:, :4] * self._scale, thumbnail(frame), faces))
+            out.append(FrameFaces(found[:, :4] * self._scale, grey_thumbnail(frame), faces))
             self._seen += 1
         return out
 
@@ -177,9 +183,11 @@ def detect_tracks(
     change = settings.scene_change if settings.scene_cuts != "off" else 0.0
     seen = media.map_frames(path, probed, (width, height), every, scanner, span=seconds, change=change)
     begin, end = seconds or (0.0, probed["seconds"])
-    media.check_complete(seen.times, max(begin, probed.get("begin", 0.0)), end, every, probed)
-    cuts = lasting_cuts(seen, [one.thumb for one in seen.results], probed)
-    cuts = sorted({*cuts, *(edge for span in frozen_ticks(probed) for edge in span if first < edge < last)})
+    media.check_frames_complete(seen.times, max(begin, probed.get("begin", 0.0)), end, every, probed)
+    cuts = find_lasting_cuts(seen, [one.thumb for one in seen.results], probed)
+    cuts = sorted(
+        {*cuts, *(edge for span in find_frozen_ticks(probed) for edge in span if first < edge < last)}
+    )
     ticks = np.round((seen.times + probed.get("offset", 0.0)) * FPS).astype(int)
     frames_seen = seen.results
     if seconds:  # what was read holds a margin on either side
@@ -199,7 +207,7 @@ def detect_tracks(
 def _search_span(span: Sequence[float], probed: Probe) -> tuple[int, int, tuple[float, float] | None]:
     """Seconds of the recording -> the first tick of them that the file has, the one past the last, and both
     in seconds of the file; None where that is all of it."""
-    first, last = ends = media.ticks_of(probed)
+    first, last = ends = media.picture_ticks(probed)
     if len(span):
         first = max(first, math.ceil(span[0] * FPS - 1e-6))
         last = min(last, math.ceil(span[1] * FPS - 1e-6))
@@ -208,11 +216,15 @@ def _search_span(span: Sequence[float], probed: Probe) -> tuple[int, int, tuple[
         raise Rejected("span_outside", f"{named}; the file has {ends[0] / FPS:g} to {ends[1] / FPS:g}")
     if (first, last) == ends:
         return first, last, None
-    return first, last, (max(0.0, media.seconds_of(first, probed)), media.seconds_of(last, probed))
+    return (
+        first,
+        last,
+        (max(0.0, media.ticks_to_seconds(first, probed)), media.ticks_to_seconds(last, probed)),
+    )
 
 
 @dataclass(slots=True)
-class Chain:
+class DetectionChain:
     """Detections of one face: the samples they came from, which of each sample's boxes, and the boxes."""
 
     samples: list[int] = field(default_factory=list)
@@ -222,15 +234,15 @@ class Chain:
 
 def link_detections(
     detections: Sequence[np.ndarray], ticks: np.ndarray, settings: ClipsConfig, cuts: Sequence[int] = ()
-) -> list[Chain]:
+) -> list[DetectionChain]:
     """Boxes (n,4) of each sample -> chains. A box joins the chain whose first box it overlaps most, above
     `iou`; no chain runs over a cut.
 
     The rule was made for boxes of S3FD, which hold the head; dlib's hold brows to chin and part when a head
     turns.
     """
-    chains: list[Chain] = []
-    alive: list[Chain] = []  # one that a gap or a cut has ended stays ended
+    chains: list[DetectionChain] = []
+    alive: list[DetectionChain] = []  # one that a gap or a cut has ended stays ended
     inclusive = settings.rules == "voxceleb"
     grow, iou, max_gap = (0.0 if inclusive else settings.margin), settings.iou, settings.max_gap
     scene = np.searchsorted(np.asarray(cuts, int), ticks, side="right")
@@ -239,7 +251,7 @@ def link_detections(
         since = min(ticks[max(0, sample - 1)], ticks[sample] - max_gap)
         alive = [c for c in alive if ticks[c.samples[-1]] >= since and scene[c.samples[-1]] == scene[sample]]
         pairs = [
-            (overlap(pad_box(c.boxes[0], grow), pad_box(box, grow), inclusive), i, j)
+            (box_iou(pad_box(c.boxes[0], grow), pad_box(box, grow), inclusive), i, j)
             for i, c in enumerate(alive)
             for j, box in enumerate(boxes)
         ]
@@ -247,9 +259,9 @@ def link_detections(
         for value, i, j in sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2])):
             if value > iou and j not in chain_of and i not in chain_of.values():
                 chain_of[j] = i
-        begun: list[Chain] = []
+        begun: list[DetectionChain] = []
         for j, box in enumerate(boxes):
-            chain = alive[chain_of[j]] if j in chain_of else Chain()
+            chain = alive[chain_of[j]] if j in chain_of else DetectionChain()
             if j not in chain_of:
                 begun.append(chain)
             chain.samples.append(sample)
@@ -260,7 +272,9 @@ def link_detections(
     return chains
 
 
-def split_by_identity(chain: Chain, faces: Sequence[np.ndarray | None], apart: float) -> list[Chain]:
+def split_by_identity(
+    chain: DetectionChain, faces: Sequence[np.ndarray | None], apart: float
+) -> list[DetectionChain]:
     """Part a chain where its face becomes another: two embeddings in a row further than `apart` from the
     first of the part. What lies between the last of one person and the first of the next belongs to neither.
     """
@@ -281,11 +295,14 @@ def split_by_identity(chain: Chain, faces: Sequence[np.ndarray | None], apart: f
             begin, last, reference, strangers = strangers[0][0], n, strangers[0][1], []
     parts.append((begin, len(chain.samples) - 1))
     return [
-        Chain(chain.samples[a : b + 1], chain.places[a : b + 1], chain.boxes[a : b + 1]) for a, b in parts
+        DetectionChain(chain.samples[a : b + 1], chain.places[a : b + 1], chain.boxes[a : b + 1])
+        for a, b in parts
     ]
 
 
-def _tracks_of(chain: Chain, ticks: np.ndarray, edges: Sequence[int], settings: ClipsConfig) -> list[Track]:
+def _tracks_of(
+    chain: DetectionChain, ticks: np.ndarray, edges: Sequence[int], settings: ClipsConfig
+) -> list[Track]:
     """A chain of detections -> the pieces of its track, framed. edges: the file's first tick, the one past
     its last, and the cuts; a track is taken to reach an edge before the next frame that was looked at."""
     seen, last = ticks[chain.samples], min(chain.samples[-1] + 1, len(ticks) - 1)
@@ -299,26 +316,26 @@ def _tracks_of(chain: Chain, ticks: np.ndarray, edges: Sequence[int], settings: 
     boxes = np.stack([np.interp(clock, seen, known[:, edge]) for edge in range(4)], axis=1)
     detected = len(chain.samples) / (chain.samples[-1] - chain.samples[0] + 1)
     if settings.rules == "voxceleb":
-        return cut_tubes(boxes, start, detected, settings)
+        return split_into_tubes(boxes, start, detected, settings)
     track = Track(
-        start, stop, median_filter(boxes.astype(np.float32), settings.smooth), np.zeros(4), detected
+        start, stop, median_filter_boxes(boxes.astype(np.float32), settings.smooth), np.zeros(4), detected
     )
-    return [add_crop_region(piece, settings) for piece in split_long(track, settings.max_frames)]
+    return [add_crop_region(piece, settings) for piece in split_long_track(track, settings.max_frames)]
 
 
-def cut_tubes(boxes: np.ndarray, start: int, detected: float, settings: ClipsConfig) -> list[Track]:
+def split_into_tubes(boxes: np.ndarray, start: int, detected: float, settings: ClipsConfig) -> list[Track]:
     """boxes (n,4) of ticks start.. -> tubes, each framed by the union of its boxes, grown by `increase`."""
     out: list[Track] = []
-    for begin, end in tube_spans(boxes, settings.iou, settings.max_frames, inclusive=True):
-        known = median_filter(boxes[begin:end].astype(np.float32), settings.smooth)
-        region = enlarge_box(union(known), settings.increase, settings.aspect)
+    for begin, end in split_tubes(boxes, settings.iou, settings.max_frames, inclusive=True):
+        known = median_filter_boxes(boxes[begin:end].astype(np.float32), settings.smooth)
+        region = enlarge_box(box_union(known), settings.increase, settings.aspect)
         out.append(Track(start + begin, start + end, known, region, detected))
     return out
 
 
 def add_crop_region(track: Track, settings: ClipsConfig) -> Track:
     """Square about the union of the boxes, grown and lifted."""
-    extent = union(track.boxes)
+    extent = box_union(track.boxes)
     face = float(np.median(track.boxes[:, 2:] - track.boxes[:, :2]))
     centre = (extent[:2] + extent[2:]) / 2 - [0, settings.lift * face]
     half = max(extent[2:] - extent[:2]) / 2 + settings.margin * face
@@ -349,27 +366,29 @@ def _summed_area(track: Track) -> float:
 
 
 # --- cuts ---------------------------------------------------------------------------------------------------
-def scene_cuts(path: Path, probed: Probe, span: tuple[int, int], settings: ClipsConfig) -> list[int]:
+def find_scene_cuts(path: Path, probed: Probe, span: tuple[int, int], settings: ClipsConfig) -> list[int]:
     """Ticks of a span at which another scene begins: one pass over its frames, at a thumbnail's size."""
-    seconds = tuple(max(0.0, media.seconds_of(tick, probed)) for tick in span)
+    seconds = tuple(max(0.0, media.ticks_to_seconds(tick, probed)) for tick in span)
     every = max(1, round(settings.detect_every * probed["fps"] / FPS))
     seen = media.map_frames(
-        path, probed, (64, 64), every, lambda frames: [thumbnail(frame) for frame in frames],
+        path, probed, (64, 64), every, lambda frames: [grey_thumbnail(frame) for frame in frames],
         span=(seconds[0], seconds[1]), change=settings.scene_change,
     )  # fmt: skip
-    return lasting_cuts(seen, seen.results, probed)
+    return find_lasting_cuts(seen, seen.results, probed)
 
 
-def thumbnail(frame: np.ndarray) -> np.ndarray:
+def grey_thumbnail(frame: np.ndarray) -> np.ndarray:
     """frame (H,W,3) uint8 -> (16,16) float32 grey levels 0 to 255, at the middles of a grid of averages."""
-    rows, columns = (np.linspace(0, side, SCENE_THUMB + 1).astype(int)[:-1] for side in frame.shape[:2])
+    rows, columns = (
+        np.linspace(0, side, SCENE_THUMBNAIL_SIZE + 1).astype(int)[:-1] for side in frame.shape[:2]
+    )
     green = frame[:, :, 1].astype(np.float32)
     sums = np.add.reduceat(np.add.reduceat(green, rows, axis=0), columns, axis=1)
     areas = np.outer(np.diff([*rows, frame.shape[0]]), np.diff([*columns, frame.shape[1]]))
     return sums / np.maximum(areas, 1)
 
 
-def lasting_cuts(seen: media.FrameResults[T], thumbs: Sequence[np.ndarray], probed: Probe) -> list[int]:
+def find_lasting_cuts(seen: media.FrameResults[T], thumbs: Sequence[np.ndarray], probed: Probe) -> list[int]:
     """Ticks of the changes that last: a flash changes the picture twice, but not what is before and after.
 
     thumbs: of the frames at seen.times. A change counts if the frames on either side of it differ, also when
@@ -380,14 +399,14 @@ def lasting_cuts(seen: media.FrameResults[T], thumbs: Sequence[np.ndarray], prob
         after = int(np.searchsorted(seen.times, change - 1e-3))
         pairs = [(after - 1, after), (after - 1, after + 1), (after - 2, after)]
         apart = [np.abs(thumbs[a] - thumbs[b]).mean() for a, b in pairs if a >= 0 and b < len(thumbs)]
-        if not apart or min(apart) >= SCENE_APART:
+        if not apart or min(apart) >= SCENE_CUT_THRESHOLD:
             # the first tick that is nearer to the new picture than to the one before it
             moment = change - 0.5 / probed["fps"] + probed.get("offset", 0.0)
             ticks.append(math.ceil(moment * FPS + 1e-3))
     return sorted(set(ticks))
 
 
-def split_at(track: Track, cuts: Sequence[int]) -> list[Track]:
+def split_at_cuts(track: Track, cuts: Sequence[int]) -> list[Track]:
     """A track with one region, cut at ticks."""
     edges = [track.start, *(cut for cut in sorted(cuts) if track.start < cut < track.stop), track.stop]
     return [
@@ -396,7 +415,7 @@ def split_at(track: Track, cuts: Sequence[int]) -> list[Track]:
     ]
 
 
-def frozen_ticks(probed: Probe) -> list[tuple[int, int]]:
+def find_frozen_ticks(probed: Probe) -> list[tuple[int, int]]:
     """Spans of ticks, first and one past the last, over which a frame is only held: it is the frame of the
     tick before."""
     offset = probed.get("offset", 0.0)
@@ -404,13 +423,13 @@ def frozen_ticks(probed: Probe) -> list[tuple[int, int]]:
     return [(math.floor(a + 0.5 + 1e-6) + 1, math.ceil(b - 1e-6)) for a, b in spans]
 
 
-def drop_frozen(tracks: Sequence[Track], probed: Probe, dropped: DroppedTracks) -> list[Track]:
+def drop_frozen_frames(tracks: Sequence[Track], probed: Probe, dropped: DroppedTracks) -> list[Track]:
     """Tracks parted where a frame is held, and what shows the held frame `dropped`: a face that stands still
     beside a voice that talks teaches a model the wrong thing."""
-    frozen = frozen_ticks(probed)
+    frozen = find_frozen_ticks(probed)
     out: list[Track] = []
     for track in tracks:
-        for piece in split_at(track, sorted({edge for span in frozen for edge in span})):
+        for piece in split_at_cuts(track, sorted({edge for span in frozen for edge in span})):
             if any(start <= piece.start < stop for start, stop in frozen):
                 begin, end = piece.start / FPS, piece.stop / FPS
                 reason = Rejected("frozen", f"one frame is held from {begin:.2f} to {end:.2f} s")
@@ -420,6 +439,6 @@ def drop_frozen(tracks: Sequence[Track], probed: Probe, dropped: DroppedTracks) 
     return out
 
 
-def split_long(track: Track, longest: int) -> list[Track]:
+def split_long_track(track: Track, longest: int) -> list[Track]:
     """A track as parts of at most `longest` frames."""
-    return split_at(track, range(track.start + longest, track.stop, longest))
+    return split_at_cuts(track, range(track.start + longest, track.stop, longest))

@@ -14,34 +14,36 @@ from bisect import bisect_left
 from functools import lru_cache
 from typing import TypeGuard
 
-from models.perception.speech.headgan_audio import Token
+from models.perception.speech.headgan_audio import TimedCharacter
 from pipelines.errors import UserError
-from pipelines.preprocess.sources.common.files import metadata_file
+from pipelines.preprocess.sources.common.files import find_metadata_file
 
-SETTING = "speech.NAME.transcripts"
+TRANSCRIPTS_SETTING = "speech.NAME.transcripts"
 
 
-def tokens_of(path: str, recording: str, start: float, seconds: float) -> list[Token]:
+def read_tokens(path: str, recording: str, start: float, seconds: float) -> list[TimedCharacter]:
     """What is said in `seconds` of a recording from `start` on, in its own time; the character that holds at
     the start comes first. A recording that the file does not name says nothing.
     """
-    tokens = read(path).get(recording, [])
+    tokens = read_transcripts(path).get(recording, [])
     first = bisect_left([at for _, at in tokens], start)
     holds = max(0, first - 1)
-    return [Token(character, at - start) for character, at in tokens[holds:] if at < start + seconds]
+    return [TimedCharacter(character, at - start) for character, at in tokens[holds:] if at < start + seconds]
 
 
 @lru_cache(maxsize=2)
-def read(path: str) -> dict[str, list[tuple[str, float]]]:
+def read_transcripts(path: str) -> dict[str, list[tuple[str, float]]]:
     """Recording id -> characters and their seconds, in order of time. Raises UserError that says where the
     file is not as the head of this module describes it.
     """
     try:
-        data = json.loads(metadata_file(path, SETTING).read_bytes())
+        data = json.loads(find_metadata_file(path, TRANSCRIPTS_SETTING).read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{SETTING} {path!r} is no JSON: {error}") from error
+        raise UserError(f"{TRANSCRIPTS_SETTING} {path!r} is no JSON: {error}") from error
     if not isinstance(data, dict):
-        raise UserError(f"{SETTING} {path!r}: found {type(data).__name__}, expected recording id -> tokens")
+        raise UserError(
+            f"{TRANSCRIPTS_SETTING} {path!r}: found {type(data).__name__}, expected recording id -> tokens"
+        )
     return {recording: _check_tokens(path, recording, tokens) for recording, tokens in data.items()}
 
 
@@ -50,7 +52,8 @@ def _check_tokens(path: str, recording: str, tokens: object) -> list[tuple[str, 
     for place, token in enumerate(tokens if isinstance(tokens, list) else [tokens]):
         if not _is_token(token) or (found and token[1] < found[-1][1]):
             raise UserError(
-                f"{SETTING} {path!r}: {recording}, token {place} is {json.dumps(token)[:60]}; expected "
+                f"{TRANSCRIPTS_SETTING} {path!r}: {recording}, token {place} is {json.dumps(token)[:60]}; "
+                "expected "
                 "[one character, seconds], in order of time"
             )
         found.append((token[0], float(token[1])))

@@ -29,9 +29,9 @@ from storage.shards import Sample
 
 if TYPE_CHECKING:
     from pipelines.cluster.runtime import RuntimeConfig
-    from pipelines.media.schema import Probe
+    from pipelines.media.probe_schema import Probe
 
-BLUR = 5.0
+BORDER_BLUR_SIGMA = 5.0
 """Sigma in pixels of what is mirrored beyond the border."""
 
 
@@ -44,7 +44,9 @@ def cut_vox_max(
 ) -> Iterator[Sample]:
     """A recording and its clips -> the squares at the recording's resolution: frames, affine, frame_at."""
     # a square that was made by stretching gives up the longer side, so that nothing is invented
-    return _squares(inputs, config, lambda crop: min(config.side, int(min(crop[2:] - crop[:2]))) // 2 * 2)
+    return _squares(
+        inputs, config, lambda crop: min(config.frame_side, int(min(crop[2:] - crop[:2]))) // 2 * 2
+    )
 
 
 def cut_vox512(
@@ -54,7 +56,7 @@ def cut_vox512(
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """A recording and its clips -> the clips' squares at one size: frames, affine, frame_at."""
-    return _squares(inputs, config, lambda crop: config.side)
+    return _squares(inputs, config, lambda crop: config.frame_side)
 
 
 def cut_ffhq256(
@@ -71,7 +73,7 @@ def cut_ffhq256(
     """
     raw = inputs["download"][0]
     clips = 0
-    with media.as_file(raw["video"]) as path:
+    with media.open_as_file(raw["video"]) as path:
         for clip, points in zip(inputs["clips"], inputs["keypoints"], strict=True):
             if clip["__key__"] != points["__key__"]:
                 raise ValueError(f"landmarks of {points['__key__']} beside clip {clip['__key__']}")
@@ -85,7 +87,7 @@ def cut_ffhq256(
 
 def _squares(inputs: Inputs, settings: ViewConfig, side_of: Callable[[np.ndarray], int]) -> Iterator[Sample]:
     raw = inputs["download"][0]
-    with media.as_file(raw["video"]) as path:
+    with media.open_as_file(raw["video"]) as path:
         for clip in inputs["clips"]:
             meta, crop = clip["clip"], clip["crop"][0]
             side = side_of(crop)
@@ -99,7 +101,7 @@ def _squares(inputs: Inputs, settings: ViewConfig, side_of: Callable[[np.ndarray
             }
 
 
-def map_points(points: np.ndarray, view: Sample) -> np.ndarray:
+def map_points_to_view(points: np.ndarray, view: Sample) -> np.ndarray:
     """points (T,K,2) in pixels of a clip's frames -> (n,K,2) in pixels of the n frames of its view."""
     affine = np.asarray(view["affine"], np.float64)
     return np.einsum("nij,nkj->nki", affine[:, :, :2], points[view["frame_at"]]) + affine[:, None, :, 2]
@@ -130,11 +132,11 @@ def _align_clip(
     size = (box[2] - box[0], box[3] - box[1])
     ticks = meta["start"] + np.array(at)
     images = (
-        cut_square(image, known[index] - np.tile(low, 2), settings.side)
-        for index, image in media.stream_ticks(path, probed, size, box, ticks, [])
+        cut_square(image, known[index] - np.tile(low, 2), settings.frame_side)
+        for index, image in media.stream_frames_at_ticks(path, probed, size, box, ticks, [])
     )
     affine = np.zeros((len(at), 2, 3))
-    scale = settings.side / (known[:, 2] - known[:, 0])
+    scale = settings.frame_side / (known[:, 2] - known[:, 0])
     for axis in (0, 1):
         affine[:, axis, axis] = scale * zoom[axis]
         affine[:, axis, 2] = scale * (crop[axis] - known[:, axis])
@@ -182,7 +184,9 @@ def _fade_margins(image: np.ndarray, margins: np.ndarray) -> np.ndarray:
     outside = np.maximum.outer(_depth(out.shape[0], top, bottom), _depth(out.shape[1], left, right))[
         ..., None
     ]
-    out += (gaussian_filter(out, [BLUR, BLUR, 0]) - out) * np.clip(3 * outside + 1, 0, 1)
+    out += (gaussian_filter(out, [BORDER_BLUR_SIGMA, BORDER_BLUR_SIGMA, 0]) - out) * np.clip(
+        3 * outside + 1, 0, 1
+    )
     out += (np.median(out, axis=(0, 1)) - out) * np.clip(outside, 0, 1)
     return np.clip(np.rint(out), 0, 255).astype(np.uint8)
 

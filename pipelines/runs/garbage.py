@@ -7,18 +7,24 @@ from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from pipelines.runs.retention import CLOCKS_HOURS, HOUR, Key, Reach, reach
+from pipelines.runs.retention import (
+    MAX_CLOCK_DIFFERENCE_HOURS,
+    SECONDS_PER_HOUR,
+    ArtifactKey,
+    KeptArtifacts,
+    find_kept_artifacts,
+)
 from storage.errors import DamagedFile
 from storage.families import read_manifest
 from storage.files import FileEntry, Store
 
 GRACE_HOURS = 72.0
-TOPS = ("packs", "manifests", "whole", "work", "attempts", "leases", "tmp")
+STORE_FOLDERS = ("packs", "manifests", "whole", "work", "attempts", "leases", "tmp")
 """Folders of a store that are looked through; keys, accepts, pins, weights and the ledger stay."""
 
 
 @dataclass
-class Garbage:
+class GarbageFiles:
     found: dict[str, list[tuple[str, int]]] = field(default_factory=lambda: defaultdict(list))
     """Node -> (path, bytes)"""
     unreadable: list[str] = field(default_factory=list)
@@ -27,13 +33,13 @@ class Garbage:
     """Manifests that could not be read: their nodes' packs all stay"""
 
 
-def garbage(
+def find_garbage(
     store: Store, keep_runs: int, grace_hours: float = GRACE_HOURS, drop: Collection[str] = ()
-) -> Garbage:
+) -> GarbageFiles:
     """What nothing reaches and is older than the grace; `drop`: names whose past runs do not count."""
-    result, before = Garbage(), time.time() - grace_hours * HOUR
-    found = reach(store, keep_runs, result.unreadable.append, drop)
-    entries = {top: store.walk(top) for top in TOPS}
+    result, before = GarbageFiles(), time.time() - grace_hours * SECONDS_PER_HOUR
+    found = find_kept_artifacts(store, keep_runs, result.unreadable.append, drop)
+    entries = {top: store.walk(top) for top in STORE_FOLDERS}
     for entry in entries["manifests"]:  # a young manifest keeps its packs, which may be old
         if entry.mtime >= before:
             found.keys.add(_key(entry))
@@ -47,7 +53,7 @@ def garbage(
     return result
 
 
-def _reach_packs(store: Store, found: Reach, result: Garbage) -> set[str]:
+def _reach_packs(store: Store, found: KeptArtifacts, result: GarbageFiles) -> set[str]:
     """Adds the packs of every manifest in use; -> nodes with one that cannot be read."""
     spared = set()
     for node, key in sorted(found.keys):
@@ -61,13 +67,13 @@ def _reach_packs(store: Store, found: Reach, result: Garbage) -> set[str]:
     return spared
 
 
-def _key(entry: FileEntry) -> Key:
+def _key(entry: FileEntry) -> ArtifactKey:
     """<top>/<node>/<key>... -> node and key; of a whole artifact with steps, without them."""
     _, node, name, *_ = [*entry.name.split("/"), ""]
     return node, name.split(".")[0].split("-")[0]
 
 
-def _is_used(top: str, entry: FileEntry, found: Reach) -> bool:
+def _is_used(top: str, entry: FileEntry, found: KeptArtifacts) -> bool:
     node, key = _key(entry)
     if top == "packs":
         return (node, key) in found.packs or entry.mtime >= found.since.get(node, float("inf"))
@@ -76,18 +82,21 @@ def _is_used(top: str, entry: FileEntry, found: Reach) -> bool:
     if top == "attempts":
         return entry.name.rpartition("@")[2] in found.going
     if top == "tmp":  # a run's files in the making
-        return any(entry.mtime >= began - CLOCKS_HOURS * HOUR for began in found.going.values())
+        return any(
+            entry.mtime >= began - MAX_CLOCK_DIFFERENCE_HOURS * SECONDS_PER_HOUR
+            for began in found.going.values()
+        )
     return entry.name in found.claims
 
 
-def collect(store: Store, found: Garbage) -> None:
+def delete_garbage(store: Store, found: GarbageFiles) -> None:
     """Delete, records before the data they point to."""
     for paths in found.found.values():
         for path, _ in sorted(paths, key=lambda p: not p[0].endswith((".parquet", "record.json"))):
             store.delete(path)
 
 
-def table(found: Garbage) -> list[str]:
+def garbage_table(found: GarbageFiles) -> list[str]:
     rows = {node: (len(paths), sum(size for _, size in paths)) for node, paths in sorted(found.found.items())}
     rows["total"] = (sum(count for count, _ in rows.values()), sum(size for _, size in rows.values()))
     return [f"{name:<26} {n:>7,} files {size / 2**20:>10,.1f} MiB" for name, (n, size) in rows.items()]

@@ -9,29 +9,29 @@ from msgspec import Struct
 
 from models.api import Phase
 from models.errors import InvalidSettings
-from models.spec import RECORDINGS, Reads, Seeds, units_role
-from pipelines.config import Config
+from models.spec import RECORDINGS, FamilyFields, Seeds, units_role
+from pipelines.config import RunConfig
 from pipelines.engine.node import Graph, Node, Read
 from pipelines.errors import UserError
-from pipelines.eval.protocols import Protocol
-from pipelines.nets import requirements
+from pipelines.eval.protocols import EvaluationProtocol
+from pipelines.nets import net_requirements
 from storage import shards
 from storage.frame_codec import FrameCodec
 
-INSTANCES_OF = {"keypoints": "keypoints", "fit3dmm": "fits", "speech": "speech", "views": "views"}
+STAGE_SECTIONS = {"keypoints": "keypoints", "fit3dmm": "fits", "speech": "speech", "views": "views"}
 """Stage -> the section of its instances in a run, and the setting by which a model names the one it reads."""
-Needed = Mapping[str, Mapping[str, Sequence[str]]]
+NeededInstances = Mapping[str, Mapping[str, Sequence[str]]]
 """Corpus -> stage -> the instances of it that are computed."""
 
 
-def needed(config: Config) -> Needed:
+def find_needed_instances(config: RunConfig) -> NeededInstances:
     """What the models read, what that is made from, and what `also` asks for. Raises UserError for an
     instance that the run lacks."""
     found: dict[str, dict[str, dict[str, None]]] = {}
 
     def add(corpus: str, stage: str, name: str, asked_by: str) -> None:
-        instances = getattr(config, INSTANCES_OF[stage])
-        check_instance(INSTANCES_OF[stage], name, instances, asked_by)
+        instances = getattr(config, STAGE_SECTIONS[stage])
+        check_instance_exists(STAGE_SECTIONS[stage], name, instances, asked_by)
         if stage == "fit3dmm":
             add(corpus, "keypoints", instances[name].keypoints, f"fits.{name}.keypoints")
         if stage == "views" and instances[name].recipe == "ffhq256":
@@ -40,29 +40,29 @@ def needed(config: Config) -> Needed:
 
     def add_roles(corpus: str, model: str, roles: Iterable[str], asked_by: str) -> None:
         section = getattr(config, model)
-        check_instance("data", corpus, config.data, asked_by)
+        check_instance_exists("data", corpus, config.data, asked_by)
         found.setdefault(corpus, {})
-        for role in config.spec(model).families(section, roles):
+        for role in config.model_spec(model).required_families(section, roles):
             stage, _, view = role.partition(".")
-            if stage in INSTANCES_OF:
-                name = view or getattr(section, INSTANCES_OF[stage])
-                add(corpus, stage, name, f"{model}.{INSTANCES_OF[stage]}")
+            if stage in STAGE_SECTIONS:
+                name = view or getattr(section, STAGE_SECTIONS[stage])
+                add(corpus, stage, name, f"{model}.{STAGE_SECTIONS[stage]}")
 
     for model in config.models:
-        spec, section = config.spec(model), getattr(config, model)
+        spec, section = config.model_spec(model), getattr(config, model)
         if section.weights:  # nothing is trained
             continue
         phases = [phase for phase in section.phases.values() if phase is not None]
         trained_on = (role for phase in phases for role in spec.reads(section, phase))
         add_roles(section.data, model, trained_on, f"{model}.data")
     for model in config.models:
-        driven_with = config.spec(model).driving_reads(getattr(config, model))
-        for name, protocol in config.eval.active.items():
-            for side, corpus in zip(("source", "driving"), corpora_of(config, protocol), strict=True):
+        driven_with = config.model_spec(model).driving_reads(getattr(config, model))
+        for name, protocol in config.eval.active_protocols.items():
+            for side, corpus in zip(("source", "driving"), protocol_corpora(config, protocol), strict=True):
                 own = getattr(protocol, f"{side}_data")
                 setting = f"eval.protocols.{name}.{side}_data" if own else "eval.data"
                 add_roles(corpus, model, driven_with, setting)
-    sections = {section: stage for stage, section in INSTANCES_OF.items()}
+    sections = {section: stage for stage, section in STAGE_SECTIONS.items()}
     for text in config.also:
         section, _, name = text.partition(".")
         if section not in sections:
@@ -78,25 +78,25 @@ def needed(config: Config) -> Needed:
     }
 
 
-def lists_of(graph: Graph) -> dict[str, str]:
+def recordings_nodes(graph: Graph) -> dict[str, str]:
     """Corpus -> the node that lists its recordings."""
     paths = {node.name: node.config["data.source"] for node in graph if node.stage == "recordings"}
     return {path.split(".")[1]: name for name, path in paths.items()}
 
 
-def corpora_of(config: Config, protocol: Protocol) -> tuple[str, str]:
+def protocol_corpora(config: RunConfig, protocol: EvaluationProtocol) -> tuple[str, str]:
     """The corpora whose test clips are a protocol's sources, and its drivings."""
     usual = config.eval.data or getattr(config, config.models[0]).data
     return protocol.source_data or usual, protocol.driving_data or usual
 
 
-def evaluated(config: Config) -> tuple[str, ...]:
+def evaluated_corpora(config: RunConfig) -> tuple[str, ...]:
     """The corpora that protocols take sources or drivings from."""
-    protocols = config.eval.active.values()
-    return tuple(dict.fromkeys(corpus for one in protocols for corpus in corpora_of(config, one)))
+    protocols = config.eval.active_protocols.values()
+    return tuple(dict.fromkeys(corpus for one in protocols for corpus in protocol_corpora(config, one)))
 
 
-def training_order(config: Config) -> list[str]:
+def training_order(config: RunConfig) -> list[str]:
     """The models of the run, each after those whose checkpoints its phases read. Raises InvalidSettings where
     that is a circle."""
     order: list[str] = []
@@ -118,7 +118,7 @@ def training_order(config: Config) -> list[str]:
     return order
 
 
-def _models_read(config: Config, model: str) -> Sequence[str]:
+def _models_read(config: RunConfig, model: str) -> Sequence[str]:
     """Other models of the run whose checkpoints a model's phases read."""
     section = getattr(config, model)
     phases = [phase for phase in section.phases.values() if phase is not None and not section.weights]
@@ -126,7 +126,7 @@ def _models_read(config: Config, model: str) -> Sequence[str]:
     return [name for name in config.models if name in named and name != model]
 
 
-def check_instance(section: str, name: str, known: Mapping[str, object], asked_by: str) -> None:
+def check_instance_exists(section: str, name: str, known: Mapping[str, object], asked_by: str) -> None:
     if name not in known:
         raise UserError(
             f"{asked_by} names {name!r}, but {section} has {', '.join(known) or 'none'}; "
@@ -134,47 +134,47 @@ def check_instance(section: str, name: str, known: Mapping[str, object], asked_b
         )
 
 
-class Run(Struct, frozen=True):
+class GraphBuilder(Struct, frozen=True):
     """A graph in the making."""
 
-    config: Config
+    config: RunConfig
     graph: Graph
-    needed: Needed
+    needed: NeededInstances
 
-    def at(self, name: str, corpus: str) -> str:
+    def node_name(self, name: str, corpus: str) -> str:
         """The name of a corpus' node."""
         return name if len(self.needed) == 1 else f"{name}@{corpus}"
 
     def instances(self, stage: str, corpus: str) -> Sequence[str]:
         return self.needed[corpus].get(stage, ())
 
-    def reads(self, model: str, roles: Reads, corpus: str) -> dict[str, Read]:
+    def reads(self, model: str, roles: FamilyFields, corpus: str) -> dict[str, Read]:
         """Families by the roles in which a model reads them: the instances that its section names, and nodes
         of its own."""
         section, found = getattr(self.config, model), {}
-        spec = self.config.spec(model)
+        spec = self.config.model_spec(model)
         own = {*spec.nodes(section), *spec.unit_tables}
         for role, fields in roles.items():
             if role in own:
                 node = self.own(model, role, corpus)
             else:
-                named = INSTANCES_OF.get(role)
-                node = self.at(f"{role}.{getattr(section, named)}" if named else role, corpus)
+                named = STAGE_SECTIONS.get(role)
+                node = self.node_name(f"{role}.{getattr(section, named)}" if named else role, corpus)
             found[role] = Read(node, tuple(fields))
         return found
 
     def own(self, model: str, role: str, corpus: str) -> str:
         """The name of a model's own node, or of a table of units: one of a corpus unless it is of seeds."""
         if role == RECORDINGS:
-            return self.at(role, corpus)
-        spec, name = self.config.spec(model), f"{role}.{model}"
+            return self.node_name(role, corpus)
+        spec, name = self.config.model_spec(model), f"{role}.{model}"
         units = spec.unit_tables.get(spec.units_of(getattr(self.config, model), role))
-        return name if isinstance(units, Seeds) else self.at(name, corpus)
+        return name if isinstance(units, Seeds) else self.node_name(name, corpus)
 
     def splits(self, model: str, phase: Phase, corpus: str) -> dict[str, Read]:
         """The tables of units that say which rows a phase trains on."""
         section, found = getattr(self.config, model), {}
-        for table, units in self.config.spec(model).units_of_tables(section, phase).items():
+        for table, units in self.config.model_spec(model).units_of_tables(section, phase).items():
             role = RECORDINGS if units == RECORDINGS else units_role(table)
             found[role] = Read(self.own(model, units, corpus), ("id", "split", "identity"))
         return found
@@ -182,9 +182,11 @@ class Run(Struct, frozen=True):
     def sections(self, model: str, stages: Sequence[str]) -> dict[str, str]:
         """Settings of the stages that a model reads, by the stage's name."""
         section = getattr(self.config, model)
-        return {stage: f"{INSTANCES_OF[stage]}.{getattr(section, INSTANCES_OF[stage])}" for stage in stages}
+        return {
+            stage: f"{STAGE_SECTIONS[stage]}.{getattr(section, STAGE_SECTIONS[stage])}" for stage in stages
+        }
 
-    def keyed(
+    def add_stage(
         self,
         stage: str,
         corpus: str,
@@ -198,10 +200,11 @@ class Run(Struct, frozen=True):
     ) -> None:
         """A stage of preprocessing over the recordings of a corpus. kind: of a stage with several. section:
         of its settings, if not that of its stage."""
-        settings = {stage: f"{INSTANCES_OF[stage]}.{instance}"} if instance else config
+        settings = {stage: f"{STAGE_SECTIONS[stage]}.{instance}"} if instance else config
         self.add_keyed(
-            self.at(f"{stage}.{instance}" if instance else stage, corpus), f"pipelines.preprocess.{run}",
-            stage=f"{stage}.{kind}" if kind else stage, units=self.at("recordings", corpus),
+            self.node_name(f"{stage}.{instance}" if instance else stage, corpus),
+            f"pipelines.preprocess.{run}",
+            stage=f"{stage}.{kind}" if kind else stage, units=self.node_name("recordings", corpus),
             config=settings, section=stage if section is None else section, **more,
         )  # fmt: skip
 
@@ -222,7 +225,7 @@ class Run(Struct, frozen=True):
     ) -> None:
         """run: "module:function". cpu, gpu: of each worker; gpu as its nets need it by default. codec: of
         the frames that it writes, if not that of the clips."""
-        needs = requirements(nets)
+        needs = net_requirements(nets)
         shared = self.config.runtime.gpu_share if needs.gpu else 0
         written = shards.codec_packages(writes, codec or self.config.clips.frames.codec)
         self._add(
@@ -232,7 +235,7 @@ class Run(Struct, frozen=True):
             resources={"cpu": cpu, "gpu": shared if gpu is None else gpu}, **more,
         )  # fmt: skip
 
-    def whole(
+    def add_whole(
         self,
         name: str,
         run: str,
@@ -244,7 +247,7 @@ class Run(Struct, frozen=True):
         **more: Any,
     ) -> None:
         """run: in pipelines. nets: those that it loads itself."""
-        needs = requirements(nets)
+        needs = net_requirements(nets)
         self._add(
             name, f"pipelines.{run}", kind="whole", code=(*code, *needs.code),
             weights=(*weights, *needs.weights), packages=(*packages, *needs.packages), **more,
@@ -268,13 +271,13 @@ class Run(Struct, frozen=True):
         decoding = shards.codec_packages(read, reads_codec or self.config.clips.frames.codec)
         self.graph.add(Node(
             name=name, run=run, reads=reads or {}, weights=_once(weights),
-            config=config if isinstance(config, Mapping) else same(*config),
+            config=config if isinstance(config, Mapping) else same_paths(*config),
             code=_once((*code, *shards.decoder_functions(read))), packages=_once((*packages, *decoding)),
             **more,
         ))  # fmt: skip
 
 
-def same(*paths: str) -> dict[str, str]:
+def same_paths(*paths: str) -> dict[str, str]:
     """Settings that a node reads under the paths that they have in the run."""
     return {path: path for path in paths}
 

@@ -6,21 +6,21 @@ from html import escape
 
 from pipelines.engine.node import Graph, Node, Read
 
-HEIGHT, GAP_X, GAP_Y, MARGIN = 46, 60, 22, 20
-WIDTH, LETTER = 170, 7.5
+BOX_HEIGHT, COLUMN_GAP, ROW_GAP, PAGE_MARGIN = 46, 60, 22, 20
+MIN_BOX_WIDTH, LETTER_WIDTH = 170, 7.5
 """Of a box, at least, and of a letter of its name."""
 
 
-def depths(graph: Graph) -> dict[str, int]:
+def node_depths(graph: Graph) -> dict[str, int]:
     depth: dict[str, int] = {}
     for node in graph:
         depth[node.name] = 1 + max((depth[u] for u in node.upstream), default=-1)
     return depth
 
 
-def text(graph: Graph) -> str:
+def graph_text(graph: Graph) -> str:
     """One line a node: indented by depth, with what it reads from whom and what it writes."""
-    depth = depths(graph)
+    depth = node_depths(graph)
     names = {node.name: f"{'  ' * depth[node.name]}{node.name}" for node in graph}
     width, kinds = max(map(len, names.values())), {node.name: _kind(node) for node in graph}
     wide = max(map(len, kinds.values()))
@@ -44,9 +44,9 @@ def _input(read: Read) -> str:
     return f"{read.node}({', '.join(read.fields)})" if read.fields else read.node
 
 
-def svg(graph: Graph) -> str:
+def graph_svg(graph: Graph) -> str:
     """A self-contained drawing; arrows are curves from right to left edge."""
-    wide = max(WIDTH, *(round(LETTER * len(name)) + 20 for name in graph.nodes))
+    wide = max(MIN_BOX_WIDTH, *(round(LETTER_WIDTH * len(name)) + 20 for name in graph.nodes))
     place, width, height = _places(graph, wide)
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:g}" '
@@ -62,21 +62,25 @@ def svg(graph: Graph) -> str:
 def _places(graph: Graph, wide: int) -> tuple[dict[str, tuple[float, float]], float, float]:
     """Top left corner of each box, and the size of the drawing."""
     columns: dict[int, list[str]] = {}
-    for name, at in depths(graph).items():
+    for name, at in node_depths(graph).items():
         columns.setdefault(at, []).append(name)
-    step_x, step_y = wide + GAP_X, HEIGHT + GAP_Y
+    step_x, step_y = wide + COLUMN_GAP, BOX_HEIGHT + ROW_GAP
     rows = max(len(column) for column in columns.values())
     place: dict[str, tuple[float, float]] = {
-        name: (MARGIN + at * step_x, MARGIN + (i + (rows - len(column)) / 2) * step_y)
+        name: (PAGE_MARGIN + at * step_x, PAGE_MARGIN + (i + (rows - len(column)) / 2) * step_y)
         for at, column in columns.items()
         for i, name in enumerate(column)
     }
-    return place, 2 * MARGIN + len(columns) * step_x - GAP_X, 2 * MARGIN + rows * step_y - GAP_Y
+    return (
+        place,
+        2 * PAGE_MARGIN + len(columns) * step_x - COLUMN_GAP,
+        2 * PAGE_MARGIN + rows * step_y - ROW_GAP,
+    )
 
 
 def _arrow(source: tuple[float, float], target: tuple[float, float], wide: int) -> str:
-    x0, y0 = source[0] + wide, source[1] + HEIGHT / 2
-    x1, y1 = target[0] - 2, target[1] + HEIGHT / 2
+    x0, y0 = source[0] + wide, source[1] + BOX_HEIGHT / 2
+    x1, y1 = target[0] - 2, target[1] + BOX_HEIGHT / 2
     bend = (target[0] - x0) / 2
     curve = f"M{x0:g} {y0:g}C{x0 + bend:g} {y0:g} {x1 - bend:g} {y1:g} {x1:g} {y1:g}"
     return f'<path d="{curve}" fill="none" stroke="#8a94a6" marker-end="url(#a)"/>'
@@ -88,7 +92,7 @@ def _box(node: Node, wide: int, x: float, y: float) -> str:
     kind = f"per {_unit(node)}" if keyed else "whole"
     label = f'<text x="{x + wide / 2:g}" text-anchor="middle"'
     return (
-        f'<rect x="{x:g}" y="{y:g}" width="{wide}" height="{HEIGHT}" '
+        f'<rect x="{x:g}" y="{y:g}" width="{wide}" height="{BOX_HEIGHT}" '
         f'rx="8" fill="{fill}" stroke="{stroke}"/>'
         f'{label} y="{y + 20:g}" fill="#1d2433">{escape(node.name)}</text>'
         f'{label} y="{y + 36:g}" fill="#5c6678" font-size="10">{kind}</text>'

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines.engine.fingerprint import SCHEME
+from pipelines.engine.fingerprint import KEY_SCHEME
 from pipelines.engine.node_plan import NodePlan
 from pipelines.engine.plan import Planner
 from pipelines.errors import UserError
@@ -17,7 +17,9 @@ from storage.files import Store
 from storage.ledger import Event
 
 
-def why(planner: Planner, plans: Mapping[str, NodePlan], node: str, unit: str | None) -> Iterator[str]:
+def explain_node(
+    planner: Planner, plans: Mapping[str, NodePlan], node: str, unit: str | None
+) -> Iterator[str]:
     """The node's own state, what it waits for, and the source that changed; each node once."""
     yield from _why(planner, plans, node, unit, set())
 
@@ -58,10 +60,10 @@ def _source(planner: Planner, plan: NodePlan) -> Iterator[str]:
     last = planner.last_run(plan.node)
     if plan.state == "cached" or last is None or plan.fingerprint is None:
         return
-    if last.scheme != SCHEME or last.fingerprint.code == plan.fingerprint.code:
+    if last.scheme != KEY_SCHEME or last.fingerprint.code == plan.fingerprint.code:
         return
-    now = planner.closure(plan.node)
-    for change in planner.changed_code(plan, last):
+    now = planner.code_closure(plan.node)
+    for change in planner.changed_symbols(plan, last):
         name = change.partition(" ")[0]
         before = last.source.get(name, "").splitlines()
         after = now[name].text.splitlines() if name in now else []
@@ -69,7 +71,7 @@ def _source(planner: Planner, plan: NodePlan) -> Iterator[str]:
         yield from difflib.unified_diff(before, after, f"{name} (last run)", f"{name} (now)", lineterm="")
 
 
-def stage_of(event: Event) -> str:
+def event_stage(event: Event) -> str:
     """What the store files a node's output under; events of older runs have the node's name alone."""
     return event.get("stage") or event["node"]
 
@@ -79,7 +81,7 @@ def _history(store: Store, damaged: list[str]) -> dict[tuple[str, str], Event]:
     """(node, artifact key) -> the event of the run that made it, newest last. `damaged` gets what could not
     be read."""
     return {
-        (stage_of(event), event["key"]): event
+        (event_stage(event), event["key"]): event
         for run in ledger.list_runs(store)
         for event in ledger.read_events(store, run, metrics=False, damaged=damaged.append)
         if event["type"] == "node_started"
@@ -90,7 +92,7 @@ def _warnings(damaged: list[str]) -> Iterator[str]:
     yield from (f"warning: left out: {text}" for text in dict.fromkeys(damaged))
 
 
-def trace(store: Store, node: str, key: str) -> Iterator[str]:
+def trace_artifact(store: Store, node: str, key: str) -> Iterator[str]:
     """The artifact and everything it was made from, each with its key, content digest, run and code size."""
     damaged: list[str] = []
     history = _history(store, damaged)
@@ -125,7 +127,7 @@ def find_artifact(store: Store, text: str) -> tuple[str, str]:
                 continue
             meant = event["node"] == node if node else event["node"].startswith("score.")
             if (run == run_id and meant) or (len(text) >= 6 and event["key"].startswith(text)):
-                hits.append((stage_of(event), event["key"]))
+                hits.append((event_stage(event), event["key"]))
     if not hits:
         raise UserError(f"no run or artifact {text!r} in the ledger; give a run id, RUN:NODE or a key")
     return hits[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-RENAMED: dict[str, str] = {"*.discriminators": "judges", "*.images.loss_input": "judged"}
+RENAMED_SETTINGS: dict[str, str] = {"*.discriminators": "judges", "*.images.loss_input": "judged"}
 """Settings that got another name: today's path, in which `*` stands for any one part -> the last part of the
 old one, which keys go on to hold, so that renaming a setting makes nothing stale."""
 _OF_PHASES = {
@@ -15,7 +15,7 @@ _OF_PHASES = {
     "losses": "updates.generator.losses, as in {pixel: {weight: 1}}",
     "adversary": "updates.discriminator, optimizers.d; fools are updates.generator.losses, alone their start",
 }
-RETIRED = {
+REMOVED_SETTINGS = {
     "fit3dmm": "fits.NAME, as in fits.main.backend",
     "views.also": "also, as in also=[views.ffhq256]",
     "runtime.preview_every": "MODEL.phases.NAME.validate_every, as in fsrt.phases.warmup.validate_every=500",
@@ -32,10 +32,10 @@ RETIRED = {
 """Settings that were replaced by others of another meaning or form -> those; `*` stands for any one part."""
 
 
-def retired_to(dotted: str) -> str | None:
+def replacement_of(dotted: str) -> str | None:
     """What to write in place of a setting that is gone, or None."""
     found = _RETIRED.fullmatch(dotted)
-    return list(RETIRED.values())[(found.lastindex or 0) - 1] if found else None
+    return list(REMOVED_SETTINGS.values())[(found.lastindex or 0) - 1] if found else None
 
 
 def _pattern(path: str) -> str:
@@ -43,12 +43,12 @@ def _pattern(path: str) -> str:
     return re.escape(path).replace(r"\*", r"[^.]+")
 
 
-_RETIRED = re.compile("|".join(f"({_pattern(path)})" for path in RETIRED))
+_RETIRED = re.compile("|".join(f"({_pattern(path)})" for path in REMOVED_SETTINGS))
 
 
-def renamed_to(prefix: str, key: str) -> str | None:
+def current_name_of(prefix: str, key: str) -> str | None:
     """The name that a setting has today, or None."""
-    names = ((*now.rpartition(".")[::2], before) for now, before in RENAMED.items())
+    names = ((*now.rpartition(".")[::2], before) for now, before in RENAMED_SETTINGS.items())
     found = (
         last
         for section, last, before in names

@@ -10,10 +10,10 @@ from typing import TextIO
 
 from storage.ledger import Event
 
-LOG_EVERY = 10.0  # seconds between progress lines of a node in a log file
-REDRAW_EVERY = 0.2
-NAME = 25  # characters of a node's name
-NOTE = 60  # characters of a node's own note on a progress line; its last line has all of it
+LOG_INTERVAL = 10.0  # seconds between progress lines of a node in a log file
+REDRAW_INTERVAL = 0.2
+NAME_WIDTH = 25  # characters of a node's name
+NOTE_WIDTH = 60  # characters of a node's own note on a progress line; its last line has all of it
 
 
 @dataclass
@@ -30,17 +30,17 @@ class _Node:
 
     def line(self, name: str) -> str:
         seconds = time.monotonic() - self.started
-        parts = [f"{name:<{NAME}}"]
+        parts = [f"{name:<{NAME_WIDTH}}"]
         if self.total:
             parts.append(f"{self.done:>6,}/{self.total:,}")
             if rate := self.rate():
                 left = (self.total - self.done) / rate
-                parts.append(f"{rate:8.2f}/s{self.frame_rate()}  ETA {clock(left)}")
-        parts.append(clock(seconds))
+                parts.append(f"{rate:8.2f}/s{self.frame_rate()}  ETA {format_duration(left)}")
+        parts.append(format_duration(seconds))
         if self.rejected:
             parts.append(f"{self.rejected} rejected")
         if self.note:
-            parts.append(self.note if len(self.note) <= NOTE else f"{self.note[: NOTE - 3]}...")
+            parts.append(self.note if len(self.note) <= NOTE_WIDTH else f"{self.note[: NOTE_WIDTH - 3]}...")
         return "  ".join(parts)
 
     def rate(self) -> float:
@@ -54,13 +54,13 @@ class _Node:
         return f" {(self.frames - self.first[2]) / max(1e-6, time.monotonic() - self.first[0]):,.0f} frames/s"
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-class Progress:
+class ProgressPrinter:
     """Prints events as they come. Thread-safe; nothing depends on it."""
 
     def __init__(self, stream: TextIO | None = None, live: bool | None = None):
@@ -81,10 +81,10 @@ class Progress:
         self._nodes[event["node"]] = _Node()
         reasons = event.get("reasons") or ["stale"]
         more = f" (+{len(reasons) - 1} more)" if len(reasons) > 1 else ""
-        self._print(f"> {event['node']:<{NAME}}  {reasons[0]}{more}")
+        self._print(f"> {event['node']:<{NAME_WIDTH}}  {reasons[0]}{more}")
 
     def _on_node_cached(self, event: Event) -> None:
-        self._print(f"= {event['node']:<{NAME}}  {event['state']}")
+        self._print(f"= {event['node']:<{NAME_WIDTH}}  {event['state']}")
 
     def _on_progress(self, event: Event) -> None:
         node = self._nodes.setdefault(event["node"], _Node())
@@ -96,26 +96,26 @@ class Progress:
             node.first = (now, node.done, node.frames)
         if self.live:
             self._redraw()
-        elif now - node.logged > LOG_EVERY and node.done:
+        elif now - node.logged > LOG_INTERVAL and node.done:
             node.logged = now
             self._print(f"  {node.line(event['node'])}")
 
     def _on_warning(self, event: Event) -> None:
-        self._print(f"! {event.get('node', ''):<{NAME}}  {event['text']}")
+        self._print(f"! {event.get('node', ''):<{NAME_WIDTH}}  {event['text']}")
 
     def _on_shards_dropped(self, event: Event) -> None:
-        self._print(f"- {event['stage']:<{NAME}}  dropped, frees {event['bytes'] / 1e6:,.1f} MB")
+        self._print(f"- {event['stage']:<{NAME_WIDTH}}  dropped, frees {event['bytes'] / 1e6:,.1f} MB")
 
     def _on_node_finished(self, event: Event) -> None:
         node = self._nodes.pop(event["node"], _Node())
         if event["status"] != "FINISHED":
-            self._print(f"x {event['node']:<{NAME}}  {event['status'].lower()}: {event['error']}")
+            self._print(f"x {event['node']:<{NAME_WIDTH}}  {event['status'].lower()}: {event['error']}")
             return
         counts = event.get("counts") or {}
         units = f"{counts['cached']:,} units" if counts.get("units") else ""
         rejected = f"{counts['rejected']} rejected" if counts.get("rejected") else ""
-        parts = [clock(event["seconds"]), *(part for part in (units, rejected, node.note) if part)]
-        self._print(f"v {event['node']:<{NAME}}  {', '.join(parts)}")
+        parts = [format_duration(event["seconds"]), *(part for part in (units, rejected, node.note) if part)]
+        self._print(f"v {event['node']:<{NAME_WIDTH}}  {', '.join(parts)}")
         for reject in event.get("rejects", [])[:5]:
             self._print(f"    rejected {reject['unit']}: {reject['code']}: {reject['reason']}")
         if len(event.get("rejects", [])) > 5:
@@ -135,7 +135,7 @@ class Progress:
 
     def _redraw(self, force: bool = False) -> None:
         now = time.monotonic()
-        if not force and now - self._last < REDRAW_EVERY:
+        if not force and now - self._last < REDRAW_INTERVAL:
             return
         self._last = now
         self._erase()

@@ -18,17 +18,17 @@ from storage import leases, ledger, locations
 from storage.errors import DamagedFile
 from storage.files import Store
 
-Key = tuple[str, str]
+ArtifactKey = tuple[str, str]
 """Node, artifact key."""
-SILENT_HOURS = 24.0
+DEAD_RUN_HOURS = 24.0
 """After so long without a word, a run on another machine is taken for dead."""
-CLOCKS_HOURS = 24.0
+MAX_CLOCK_DIFFERENCE_HOURS = 24.0
 """How far apart the clocks of machines and stores may be."""
-HOUR = 3600.0
+SECONDS_PER_HOUR = 3600.0
 
 
 @dataclass
-class Use:
+class RunUse:
     """What one run made, found in place or left unfinished."""
 
     run: str
@@ -36,35 +36,37 @@ class Use:
     time: float
     going: bool = False
     keys: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    published: dict[Key, str] = field(default_factory=dict)
+    published: dict[ArtifactKey, str] = field(default_factory=dict)
     """What was there when the run left it -> the folder of its files; "" of keyed nodes and where unknown"""
     unfinished: dict[str, float] = field(default_factory=dict)
     """Node -> when it was started"""
 
 
 @dataclass
-class History:
-    uses: list[Use]
+class LedgerHistory:
+    uses: list[RunUse]
     """Oldest first"""
-    inputs: dict[Key, set[Key]]
+    inputs: dict[ArtifactKey, set[ArtifactKey]]
     """What each artifact was made from"""
 
 
-def history(store: Store, damaged: Callable[[str], object]) -> History:
+def read_history(store: Store, damaged: Callable[[str], object]) -> LedgerHistory:
     """The whole ledger, without metrics. `damaged` gets a line for what cannot be read."""
-    inputs: dict[Key, set[Key]] = defaultdict(set)
+    inputs: dict[ArtifactKey, set[ArtifactKey]] = defaultdict(set)
     uses = [_use(store, run, inputs, damaged) for run in ledger.list_runs(store)]
     for found in ledger.read_reuses(store, damaged):
-        use = Use("", found["name"], found["time"])
+        use = RunUse("", found["name"], found["time"])
         for node, key in found["artifacts"]:
             use.keys[node].add(key)
             use.published[node, key] = ""
         uses.append(use)
-    return History(sorted(uses, key=lambda use: use.time), inputs)
+    return LedgerHistory(sorted(uses, key=lambda use: use.time), inputs)
 
 
-def _use(store: Store, run: str, inputs: dict[Key, set[Key]], damaged: Callable[[str], object]) -> Use:
-    use, holder, over = Use(run, "", 0.0), ":0", False
+def _use(
+    store: Store, run: str, inputs: dict[ArtifactKey, set[ArtifactKey]], damaged: Callable[[str], object]
+) -> RunUse:
+    use, holder, over = RunUse(run, "", 0.0), ":0", False
     for event in ledger.read_events(store, run, metrics=False, damaged=damaged):
         use.time = use.time or event["time"]
         if event["type"] == "run_started":
@@ -90,19 +92,19 @@ def _goes_on(store: Store, run: str, holder: str) -> bool:
     if holder.rpartition(":")[0] == socket.gethostname():
         return not leases.is_holder_dead(holder)
     latest = max((entry.mtime for entry in store.list(locations.run_folder(run))), default=0.0)
-    return latest > time.time() - SILENT_HOURS * HOUR
+    return latest > time.time() - DEAD_RUN_HOURS * SECONDS_PER_HOUR
 
 
 @dataclass
-class Reach:
+class KeptArtifacts:
     """What is in use."""
 
-    keys: set[Key] = field(default_factory=set)
-    packs: set[Key] = field(default_factory=set)
+    keys: set[ArtifactKey] = field(default_factory=set)
+    packs: set[ArtifactKey] = field(default_factory=set)
     """Node, pack key: of units being built"""
     since: dict[str, float] = field(default_factory=dict)
     """Node -> from when on its packs may be of a run that did not finish it: no manifest reaches them"""
-    published: dict[Key, str] = field(default_factory=dict)
+    published: dict[ArtifactKey, str] = field(default_factory=dict)
     """What the ledger says was published -> the folder of its files, where known"""
     claims: set[str] = field(default_factory=set)
     """Paths of live ones"""
@@ -110,14 +112,16 @@ class Reach:
     """Run that is not over -> when it began"""
 
 
-def reach(
+def find_kept_artifacts(
     store: Store, keep_runs: int, damaged: Callable[[str], object], drop: Collection[str] = ()
-) -> Reach:
+) -> KeptArtifacts:
     """All that is in use, where the latest `keep_runs` runs of each name and node count."""
-    past, pins = history(store, damaged), _pins(store, damaged)
-    let_go = dropped(store, damaged) | dict.fromkeys(drop, time.time())
-    found = Reach(keys=set(pins), published={k: at for use in past.uses for k, at in use.published.items()})
-    counted: dict[tuple[str, str, str], list[Use]] = defaultdict(list)  # name, pin, node
+    past, pins = read_history(store, damaged), _pins(store, damaged)
+    let_go = read_dropped_runs(store, damaged) | dict.fromkeys(drop, time.time())
+    found = KeptArtifacts(
+        keys=set(pins), published={k: at for use in past.uses for k, at in use.published.items()}
+    )
+    counted: dict[tuple[str, str, str], list[RunUse]] = defaultdict(list)  # name, pin, node
     for use in past.uses:
         if use.going:
             found.going[use.run] = use.time
@@ -132,19 +136,21 @@ def reach(
         for use in reversed(uses[-keep_runs:]):
             if node not in use.unfinished:
                 break  # a later run finished what earlier ones did not
-            since = use.unfinished[node] - CLOCKS_HOURS * HOUR
+            since = use.unfinished[node] - MAX_CLOCK_DIFFERENCE_HOURS * SECONDS_PER_HOUR
             found.since[node] = min(since, found.since.get(node, since))
     for node, claim in _live_claims(store):
         found.keys.add((node, claim.key))
         found.packs.add((node, claim.key))
         found.claims.add(f"{locations.leases_folder(node)}/{claim.name}")
-    found.keys = closure(found.keys, past.inputs)
+    found.keys = input_closure(found.keys, past.inputs)
     return found
 
 
-def closure(keys: Iterable[Key], inputs: Mapping[Key, set[Key]]) -> set[Key]:
+def input_closure(
+    keys: Iterable[ArtifactKey], inputs: Mapping[ArtifactKey, set[ArtifactKey]]
+) -> set[ArtifactKey]:
     """These and all they were made from."""
-    found: set[Key] = set()
+    found: set[ArtifactKey] = set()
     stack = list(keys)
     while stack:
         if (one := stack.pop()) not in found:
@@ -153,8 +159,8 @@ def closure(keys: Iterable[Key], inputs: Mapping[Key, set[Key]]) -> set[Key]:
     return found
 
 
-def _pins(store: Store, damaged: Callable[[str], object]) -> list[Key]:
-    found: list[Key] = []
+def _pins(store: Store, damaged: Callable[[str], object]) -> list[ArtifactKey]:
+    found: list[ArtifactKey] = []
     for entry in store.list("refs"):
         try:
             record: Any = store.read_json(f"refs/{entry.name}", "artifacts", "stage")
@@ -171,13 +177,15 @@ def _live_claims(store: Store) -> Iterable[tuple[str, leases.Claim]]:
     for node in store.list_folders("leases"):
         written = {entry.name: entry.mtime for entry in store.list(locations.leases_folder(node))}
         for claim in leases.list_claims(store, node):
-            fresh = written.get(claim.name, 0.0) > time.time() - HOUR
+            fresh = written.get(claim.name, 0.0) > time.time() - SECONDS_PER_HOUR
             if fresh and not leases.is_holder_dead(claim.holder):
                 yield node, claim
 
 
 # --- names that no longer count -----------------------------------------------------------------------------
-def dropped(store: Store, damaged: Callable[[str], object] = lambda _text: None) -> dict[str, float]:
+def read_dropped_runs(
+    store: Store, damaged: Callable[[str], object] = lambda _text: None
+) -> dict[str, float]:
     """Run name -> until when its runs no longer count."""
     try:
         return {str(name): float(at) for name, at in store.read_json(locations.DROPPED_RUNS_FILE).items()}
@@ -188,6 +196,8 @@ def dropped(store: Store, damaged: Callable[[str], object] = lambda _text: None)
         return {}
 
 
-def drop(store: Store, names: Iterable[str]) -> None:
+def drop_runs(store: Store, names: Iterable[str]) -> None:
     """Past runs of these names no longer count; later ones do."""
-    store.write_json(locations.DROPPED_RUNS_FILE, dropped(store) | dict.fromkeys(names, time.time()))
+    store.write_json(
+        locations.DROPPED_RUNS_FILE, read_dropped_runs(store) | dict.fromkeys(names, time.time())
+    )

@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from models.weights import find_weights
-from pipelines.config import Config
+from pipelines.config import RunConfig
 from pipelines.dataset.splits import check_splits
 from pipelines.engine.dropped_shards import drop_shards, droppable
-from pipelines.engine.fingerprint import resolve, section
-from pipelines.engine.keys import canonical
+from pipelines.engine.fingerprint import node_config, resolve_entry
+from pipelines.engine.keys import to_canonical
 from pipelines.engine.node import Node
 from pipelines.engine.node_plan import NodePlan
 from pipelines.engine.plan import Planner
-from pipelines.errors import first_line, meaning, traceback_of
+from pipelines.errors import error_first_line, error_meaning, format_traceback
 from pipelines.eval.frame_storage import describe_frame_storage
 from pipelines.runs import snapshot
 from pipelines.runs.plan_table import write_plan
-from pipelines.runs.progress import Progress
-from pipelines.runs.session import Session, open_session
+from pipelines.runs.progress import ProgressPrinter
+from pipelines.runs.session import RunSession, open_session
 from pipelines.runs.summary import summary_lines
-from pipelines.tracking.server import configured_uri, place
+from pipelines.tracking.server import configured_tracking_uri, find_tracking_place
 from storage import format_version, ledger, weight_files
 from storage.content_cache import working_folder
 from storage.errors import StoreError, StoreUnreachable
@@ -34,7 +34,7 @@ from storage.uris import public_uri, store_option
 
 if TYPE_CHECKING:
     from pipelines.cluster.executor import RayExecutor
-    from pipelines.engine.runner import Outcome
+    from pipelines.engine.runner import RunOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +58,17 @@ def run_pipeline(
     """Run what changed; returns the exit code."""
     session = open_session(run_file, sets)
     planner = session.planner(force, retry_rejected)
-    targets = session.targets(only)
+    targets = session.selected_nodes(only)
     plans = planner.plan(targets)
     session.save_caches()
     done = all(plan.settled for plan in plans.values())
     if not done:  # refused before any work: runs of a remote store are tracked where the settings say
-        place(session.store.uri, session.config.runtime.tracking)
+        find_tracking_place(session.store.uri, session.config.runtime.tracking)
         check_splits(plans, session.config.data)
-    if not done and not snapshot.inside():
-        snapshot.enter(working_folder("code"), sys.argv[1:])  # where all of this is planned again
+    if not done and not snapshot.is_in_snapshot():
+        snapshot.enter_snapshot(working_folder("code"), sys.argv[1:])  # where all of this is planned again
     write_plan(plans, console.out, planner.readable.damaged, describe_frame_storage(plans, session.config))
-    for note in session.notes():
+    for note in session.tool_notes():
         console.out(note)
     if done:
         console.out("\nnothing to do")
@@ -76,7 +76,7 @@ def run_pipeline(
         _drop_shards(session, plans, console)
         _print_summary(session, plans, console)
         return 0
-    snapshot.retain()
+    snapshot.lock_snapshot()
     console.out("")
     session.store.check_writable()
     format_version.write_format_version(session.store)
@@ -88,17 +88,17 @@ def run_pipeline(
     return _execute(session, planner, plans, targets, keep_going, console)
 
 
-def _check(node: Node, config: Config) -> None:
+def _check(node: Node, config: RunConfig) -> None:
     assert node.check is not None
-    resolve(node.check)(section(node, config), config.runtime, node.name, **node.arguments)
+    resolve_entry(node.check)(node_config(node, config), config.runtime, node.name, **node.arguments)
 
 
-def _print_summary(session: Session, plans: Mapping[str, NodePlan], console: Console) -> None:
+def _print_summary(session: RunSession, plans: Mapping[str, NodePlan], console: Console) -> None:
     for line in summary_lines(session.store.uri, plans):
         console.out(line)
 
 
-def _record_reuse(session: Session, plans: Mapping[str, NodePlan], console: Console) -> None:
+def _record_reuse(session: RunSession, plans: Mapping[str, NodePlan], console: Console) -> None:
     """So that gc keeps what this run found in place. A read-only store can still be looked at."""
     artifacts = [(plan.node.stage, plan.key) for plan in plans.values()]
     try:
@@ -107,7 +107,7 @@ def _record_reuse(session: Session, plans: Mapping[str, NodePlan], console: Cons
         console.err(f"gc will not know that this was used: {error}")
 
 
-def _drop_shards(session: Session, plans: Mapping[str, NodePlan], console: Console) -> None:
+def _drop_shards(session: RunSession, plans: Mapping[str, NodePlan], console: Console) -> None:
     """What is to be dropped by a setting that was changed after the last run."""
     try:
         for stage, packs in droppable(session.graph, plans):
@@ -118,7 +118,7 @@ def _drop_shards(session: Session, plans: Mapping[str, NodePlan], console: Conso
 
 
 def _execute(
-    session: Session,
+    session: RunSession,
     planner: Planner,
     plans: Mapping[str, NodePlan],
     targets: set[str] | None,
@@ -126,15 +126,15 @@ def _execute(
     console: Console,
 ) -> int:
     from pipelines.cluster.executor import RayExecutor
-    from pipelines.engine.runner import Outcome, Runner
+    from pipelines.engine.runner import Runner, RunOutcome
     from pipelines.tracking.backlog import deliver_backlog, mark_delivered
     from pipelines.tracking.tracker import Tracker
 
     runtime = session.config.runtime
     record = ledger.Ledger(session.store, ledger.new_run_id())
-    where = place(session.store.uri, runtime.tracking)
+    where = find_tracking_place(session.store.uri, runtime.tracking)
     tracker = Tracker(where, runtime.experiment, session.store.fetch)
-    progress = Progress()
+    progress = ProgressPrinter()
 
     def emit(event: Mapping[str, object]) -> None:
         stamped = record.emit(dict(event))
@@ -145,17 +145,17 @@ def _execute(
     emit(_started(session, plans))
     try:
         if any(p.node.resources for p in plans.values() if p.has_work):
-            executor.start()
+            executor.start_ray()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - recorded and reported as a node's
-        outcome = Outcome(failed={"start of Ray": error})
+        outcome = RunOutcome(failed={"start of Ray": error})
     else:
         runner = Runner(planner, executor, record.run_id, emit, keep_going, runtime.max_rejected)
         outcome = runner.run(targets)
     status = {0: "FINISHED", 130: "KILLED"}.get(outcome.exit_code, "FAILED")
-    errors = {node: first_line(error) for node, error in outcome.failed.items()}
+    errors = {node: error_first_line(error) for node, error in outcome.failed.items()}
     emit({"type": "run_finished", "status": status,
           "error": "; ".join(f"{node}: {text}" for node, text in errors.items())})  # fmt: skip
-    for line in failures(outcome) if outcome.exit_code != 130 else ():  # before MLflow is waited for
+    for line in describe_failures(outcome) if outcome.exit_code != 130 else ():  # before MLflow is waited for
         console.err(line)
     if tracker.close():
         mark_delivered(session.store, record.run_id, {"uri": public_uri(where.uri)})
@@ -164,7 +164,7 @@ def _execute(
         ui = f"reenact ui{store_option(session.store.uri)}"
         console.out(f"MLflow did not take all events ({tracker.trouble}); `{ui}` or the next run sends them")
     session.save_caches()
-    if edited := snapshot.edited_files():
+    if edited := snapshot.find_edited_files():
         names = ", ".join([*edited[:3], *([f"{len(edited) - 3} more"] if edited[3:] else [])])
         console.out(f"note: edited meanwhile: {names}; this run used the code as it was at its start")
     if outcome.exit_code == 130:
@@ -187,32 +187,33 @@ def exit_process(executor: RayExecutor, code: int) -> NoReturn:
     os._exit(code)
 
 
-def _started(session: Session, plans: Mapping[str, NodePlan]) -> dict[str, object]:
+def _started(session: RunSession, plans: Mapping[str, NodePlan]) -> dict[str, object]:
     from pipelines.cluster.jobs import git_state
-    from pipelines.runs.graph_drawing import svg, text
+    from pipelines.runs.graph_drawing import graph_svg, graph_text
 
     lines: list[str] = []
     write_plan(plans, lines.append)
     commit, _, dirty = git_state().partition("+")
     return {
-        "type": "run_started", "name": session.config.name, "config": canonical(session.config),
-        "git": {"commit": commit, "dirty": bool(dirty)}, "code": snapshot.ROOT.name,
-        "store": public_uri(session.store.uri), "tracking": configured_uri(session.config.runtime.tracking),
+        "type": "run_started", "name": session.config.name, "config": to_canonical(session.config),
+        "git": {"commit": commit, "dirty": bool(dirty)}, "code": snapshot.CODE_ROOT.name,
+        "store": public_uri(session.store.uri),
+        "tracking": configured_tracking_uri(session.config.runtime.tracking),
         "argv": sys.argv[1:], "plan": "\n".join(lines),
-        "graph": text(session.graph), "svg": svg(session.graph),
+        "graph": graph_text(session.graph), "svg": graph_svg(session.graph),
         "holder": f"{socket.gethostname()}:{os.getpid()}", "ray_job": os.environ.get("RAY_JOB_ID", ""),
     }  # fmt: skip
 
 
-def failures(outcome: Outcome) -> Iterator[str]:
+def describe_failures(outcome: RunOutcome) -> Iterator[str]:
     """What failed, each with the traceback of a fault of the code; what was stopped by that; what did not
     begin."""
     for node, error in outcome.failed.items():
         if isinstance(error, KeyboardInterrupt):
             continue
-        yield f"\n{node} failed: {first_line(error)}"
-        if meaning(error) == "fault":
-            yield f"\n{traceback_of(error)}\n"
+        yield f"\n{node} failed: {error_first_line(error)}"
+        if error_meaning(error) == "fault":
+            yield f"\n{format_traceback(error)}\n"
     if outcome.cancelled:
         yield f"cancelled because {outcome.reason}: {', '.join(outcome.cancelled)}"
     if outcome.skipped:

@@ -14,108 +14,110 @@ from models import MODELS
 from models.weights import find_weights
 from pipelines import config as configuration
 from pipelines.engine import messages, symbols
-from pipelines.engine.code import Code
-from pipelines.engine.file_cache import FileCache, stamp_of
-from pipelines.engine.fingerprint import Environment, package_version, resolve
-from pipelines.engine.keys import digest
+from pipelines.engine.file_cache import FileCache, folders_stamp
+from pipelines.engine.fingerprint import KeyEnvironment, package_version, resolve_entry
+from pipelines.engine.keys import hash_json
 from pipelines.engine.node import Graph
-from pipelines.engine.plan import Options, Planner
+from pipelines.engine.plan import Planner, PlanOptions
+from pipelines.engine.source_code import SourceCode
 from pipelines.errors import UserError
-from pipelines.graph import build
+from pipelines.graph import build_graph
 from pipelines.runs import old_settings
-from pipelines.runs.graph_builder import lists_of
-from pipelines.runs.snapshot import PACKAGES, ROOT
+from pipelines.runs.graph_builder import recordings_nodes
+from pipelines.runs.snapshot import CODE_ROOT, PACKAGES
 from storage import format_version, locations, weight_files
 from storage.content_cache import cache_folder
 from storage.files import Store
 
-PLUMBING = (
+NON_NUMERIC_FILES = (
     "pipelines.cli", "pipelines.cluster", "pipelines.config", "pipelines.engine", "pipelines.errors",
-    "pipelines.media.tool", "pipelines.preprocess.fetch", "pipelines.runs",
-    "pipelines.tracking", "pipelines.train.checks", "pipelines.train.group", "pipelines.train.launch",
+    "pipelines.media.ffmpeg_tool", "pipelines.preprocess.fetch", "pipelines.runs",
+    "pipelines.tracking", "pipelines.train.checks", "pipelines.train.process_group", "pipelines.train.launch",
     "pipelines.train.meters", "pipelines.train.metric_log", "pipelines.train.monitor",
-    "pipelines.train.nonfinite", "pipelines.train.stopping", "pipelines.train.validation_metrics",
+    "pipelines.train.nonfinite", "pipelines.train.stop_file", "pipelines.train.validation_metrics",
     "pipelines.train.worker",
     "models.errors", "models.phase_checks", "models.provenance", "models.spec", "models.weights", "storage",
 )  # fmt: skip
 """What moves bytes, messages and processes, and what is only shown: an edit there changes no number, so these
 files and folders are in no key. All else is, where a node reaches it."""
-COMPUTES = ("storage.codecs", "storage.frame_codec")
+NUMERIC_FILES = ("storage.codecs", "storage.frame_codec")
 """Files of theirs that do compute numbers."""
-TOOLS = {"ffmpeg": "pipelines.media:ffmpeg_version"}
-INSTEAD = {"ffmpeg": "pipelines.media:ffmpeg_instead"}
+TOOL_VERSIONS = {"ffmpeg": "pipelines.media:ffmpeg_version"}
+TOOL_FALLBACKS = {"ffmpeg": "pipelines.media:ffmpeg_fallback_reason"}
 """Tool -> the function that says why it is not the one on PATH, "" if it is."""
 
 
 @dataclass
-class Session:
-    loaded: configuration.Loaded
+class RunSession:
+    loaded: configuration.LoadedConfig
     store: Store
     graph: Graph
 
     @property
-    def config(self) -> configuration.Config:
+    def config(self) -> configuration.RunConfig:
         return self.loaded.config
 
     @cached_property
-    def parsed(self) -> FileCache:
+    def symbol_cache(self) -> FileCache:
         """Source files as symbols; read only when a source file has changed."""
         return FileCache(cache_folder() / "files.json", _parser())
 
     def parse(self, path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """A source file as symbols, found by its place in the project and its content: those of the checkout
         serve the snapshot of it that a run executes."""
-        place = path.relative_to(ROOT).as_posix()
-        return self.parsed.get(self.parsed.path.parent, make, place, digest(path.read_text()))
+        place = path.relative_to(CODE_ROOT).as_posix()
+        return self.symbol_cache.get(self.symbol_cache.path.parent, make, place, hash_json(path.read_text()))
 
     @cached_property
-    def answers(self) -> FileCache:
+    def code_cache(self) -> FileCache:
         """What code each node runs, as long as no source file changes."""
         return FileCache(cache_folder() / "code.json", _parser())
 
     @cached_property
-    def recall(self) -> Callable[[str, Callable[[], Any]], Any]:
-        stamp = stamp_of([ROOT / package for package in PACKAGES], ".py")
-        return lambda question, make: self.answers.get(ROOT, make, question, stamp)
+    def recall_code_fact(self) -> Callable[[str, Callable[[], Any]], Any]:
+        stamp = folders_stamp([CODE_ROOT / package for package in PACKAGES], ".py")
+        return lambda question, make: self.code_cache.get(CODE_ROOT, make, question, stamp)
 
     def save_caches(self) -> None:
-        self.parsed.save()
-        self.answers.save()
+        self.symbol_cache.save()
+        self.code_cache.save()
 
     @cached_property
-    def environment(self) -> Environment:
-        return Environment(
-            code=source(type(self.config), self.parse, self.recall),
+    def environment(self) -> KeyEnvironment:
+        return KeyEnvironment(
+            code=open_source_code(type(self.config), self.parse, self.recall_code_fact),
             weights=lambda name: weight_files.pinned_sha256(self.store, find_weights(name)),
-            tool=lambda name: resolve(TOOLS[name])(),
+            tool=lambda name: resolve_entry(TOOL_VERSIONS[name])(),
             package=self.package_version,
-            renamed=old_settings.RENAMED,
+            renamed=old_settings.RENAMED_SETTINGS,
         )
 
     def package_version(self, name: str) -> str:
         """Kept until something is installed or removed, which changes the time of a folder on the path."""
-        return self.answers.get(ROOT, partial(package_version, name), f"package {name}", self.installed)
+        return self.code_cache.get(
+            CODE_ROOT, partial(package_version, name), f"package {name}", self.installed_stamp
+        )
 
     @cached_property
-    def installed(self) -> str:
+    def installed_stamp(self) -> str:
         folders = [Path(folder) for folder in sys.path if os.path.isdir(folder)]
-        return digest([(str(folder), folder.stat().st_mtime_ns) for folder in folders])
+        return hash_json([(str(folder), folder.stat().st_mtime_ns) for folder in folders])
 
     def planner(self, force: Iterable[str] = (), retry_rejected: bool = False) -> Planner:
         for name in force:
             _ = self.graph[name]  # raises for an unknown node
-        options = Options(frozenset(force), retry_rejected, self.pins())
+        options = PlanOptions(frozenset(force), retry_rejected, self.pins())
         return Planner(self.graph, self.config, self.store, self.environment, options)
 
-    def notes(self) -> list[str]:
+    def tool_notes(self) -> list[str]:
         """What to know of the tools that the nodes use."""
         used = sorted({name for node in self.graph.nodes.values() for name in node.tools})
-        return [f"note: {why}" for name in used if (why := resolve(INSTEAD[name])())]
+        return [f"note: {why}" for name in used if (why := resolve_entry(TOOL_FALLBACKS[name])())]
 
     def pins(self) -> dict[str, str]:
         """Node that lists a corpus -> the artifact key that it is pinned at."""
         found: dict[str, str] = {}
-        for corpus, node in lists_of(self.graph).items():
+        for corpus, node in recordings_nodes(self.graph).items():
             name = self.config.data[corpus].pin
             if name is None:
                 continue
@@ -128,25 +130,36 @@ class Session:
             found[node] = pinned[corpus]
         return found
 
-    def targets(self, only: Iterable[str]) -> set[str] | None:
+    def selected_nodes(self, only: Iterable[str]) -> set[str] | None:
         """The nodes named with all they need; None = all."""
         named = {self.graph[name].name for name in only}
         return named.union(*(self.graph.upstream(name) for name in named)) if named else None
 
 
-def source(settings: type | None = None, load: Any = None, recall: Any = None, root: Path = ROOT) -> Code:
+def open_source_code(
+    settings: type | None = None, load: Any = None, recall: Any = None, root: Path = CODE_ROOT
+) -> SourceCode:
     """The project's source, as keys see it. settings: the class of the run's config; None = of a run of every
-    model. load, recall: see `Code`."""
+    model. load, recall: see `SourceCode`."""
     settings = settings or configuration.config_class({name: name for name in MODELS})
-    renamed = {now.rpartition(".")[2]: before for now, before in old_settings.RENAMED.items()}
-    return Code(root, PACKAGES, PLUMBING, COMPUTES, configuration.classes(settings), renamed, load, recall)
+    renamed = {now.rpartition(".")[2]: before for now, before in old_settings.RENAMED_SETTINGS.items()}
+    return SourceCode(
+        root,
+        PACKAGES,
+        NON_NUMERIC_FILES,
+        NUMERIC_FILES,
+        configuration.settings_classes(settings),
+        renamed,
+        load,
+        recall,
+    )
 
 
-def open_session(run_file: Path, sets: Iterable[str] = ()) -> Session:
-    loaded = configuration.load(run_file, sets)
+def open_session(run_file: Path, sets: Iterable[str] = ()) -> RunSession:
+    loaded = configuration.load_config(run_file, sets)
     store = Store(configuration.store_uri(loaded.config))
     format_version.check_format_version(store)
-    return Session(loaded, store, build(loaded.config))
+    return RunSession(loaded, store, build_graph(loaded.config))
 
 
 @cache
@@ -154,4 +167,4 @@ def _parser() -> str:
     """Names what turns a source file into symbols: an edit of it, another Python or another old name of a
     setting gives other texts."""
     texts = [Path(module.__file__ or "").read_text() for module in (messages, symbols)]
-    return digest(*texts, old_settings.RENAMED, sys.version_info[:2])
+    return hash_json(*texts, old_settings.RENAMED_SETTINGS, sys.version_info[:2])

@@ -2,7 +2,7 @@
 
 A class of settings is a frozen msgspec.Struct, which takes a thirtieth of the time of a dataclass to define:
 a plan defines a hundred. msgspec makes the objects; it reads a text as a number where one is
-wanted. The texts of a command line need a little more: `from_text`.
+wanted. The texts of a command line need a little more: `parse_setting`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class SettingError(Exception):
         return f"{self.path}: {self.reason}" if self.path else self.reason
 
 
-def convert(tree: Any, kind: type[Settings]) -> Settings:
+def convert_settings(tree: Any, kind: type[Settings]) -> Settings:
     """The tree as an object of this class. Raises SettingError for the first value that does not fit."""
     try:
         return msgspec.convert(tree, kind, strict=False)
@@ -64,8 +64,10 @@ def _parts(value: Any, kind: Any) -> Iterator[tuple[str, Any, Any]]:
     """Name, value and type of what lies directly below a value."""
     for one in _alternatives(kind):
         if is_settings(one) and isinstance(value, Mapping):
-            known = names_of(one)
-            yield from ((name, inner, type_of(one, name)) for name, inner in value.items() if name in known)
+            known = setting_names(one)
+            yield from (
+                (name, inner, setting_type(one, name)) for name, inner in value.items() if name in known
+            )
         elif typing.get_origin(one) is dict and isinstance(value, Mapping):
             yield from ((str(name), inner, typing.get_args(one)[1]) for name, inner in value.items())
         elif typing.get_origin(one) is tuple and isinstance(value, (list, tuple)):
@@ -90,7 +92,7 @@ def _alternatives(kind: Any) -> tuple[Any, ...]:
     return (typing.get_args(kind)[0],) if typing.get_origin(kind) is typing.Annotated else (kind,)
 
 
-def names_of(kind: Any) -> Iterable[str]:
+def setting_names(kind: Any) -> Iterable[str]:
     """The settings of a class."""
     return kind.__struct_fields__
 
@@ -100,7 +102,7 @@ def is_settings(kind: Any) -> bool:
 
 
 @cache
-def type_of(kind: type, name: str) -> Any:
+def setting_type(kind: type, name: str) -> Any:
     """The type of one setting of a class. Python's get_type_hints evaluates those of all its settings, which
     would take a tenth of the time of `plan`. What is evaluated is an annotation of our own source, and never
     a text of a user."""
@@ -109,7 +111,7 @@ def type_of(kind: type, name: str) -> Any:
     return eval(annotation, vars(sys.modules[home.__module__])) if isinstance(annotation, str) else annotation
 
 
-class Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # pyright: ignore
+class UniqueKeyLoader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # pyright: ignore
     """Refuses a key given twice, which plain YAML lets the last one win."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -124,7 +126,7 @@ class Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoad
         return super().construct_mapping(node, deep)
 
 
-def expand_homes(tree: Any, kind: Any, path: str = "") -> Any:
+def expand_home_paths(tree: Any, kind: Any, path: str = "") -> Any:
     """The tree with ~ expanded in the settings that are paths. Raises SettingError where there is no such
     home."""
     if isinstance(tree, str):
@@ -135,7 +137,7 @@ def expand_homes(tree: Any, kind: Any, path: str = "") -> Any:
         except InvalidInput as error:
             raise SettingError(path, str(error)) from None
     below = {
-        name: expand_homes(inner, one, f"{path}.{name}".lstrip("."))
+        name: expand_home_paths(inner, one, f"{path}.{name}".lstrip("."))
         for name, inner, one in _parts(tree, kind)
     }
     if isinstance(tree, Mapping):
@@ -148,7 +150,7 @@ _ON, _OFF = ("1", "on", "true", "yes"), ("0", "off", "false", "no")
 _SWITCHES: dict[str, bool] = {word: word in _ON for word in (*_ON, *_OFF)}
 
 
-def from_text(kind: Any, path: str, text: str) -> Any:
+def parse_setting(kind: Any, path: str, text: str) -> Any:
     """What was typed, as a value of its setting's type: a text where that is one, of an unknown setting too.
     Raises SettingError for brackets that are no YAML list or mapping."""
     kinds = _types_at(kind, path.split("."))
@@ -159,7 +161,7 @@ def from_text(kind: Any, path: str, text: str) -> Any:
         return None
     if text.lstrip().startswith(("[", "{")):
         try:
-            return yaml.load(text, Loader=Loader)
+            return yaml.load(text, Loader=UniqueKeyLoader)
         except (yaml.YAMLError, ValueError):  # ValueError: of a date that no calendar has
             raise SettingError(path, f"{text!r} is not a YAML list or mapping") from None
     if bool in kinds:
@@ -177,7 +179,9 @@ def _types_at(kind: Any, path: Sequence[str]) -> set[Any]:
         if not path:
             found.add(one)
         elif is_settings(one):
-            found |= _types_at(type_of(one, path[0]), path[1:]) if path[0] in names_of(one) else set()
+            found |= (
+                _types_at(setting_type(one, path[0]), path[1:]) if path[0] in setting_names(one) else set()
+            )
         elif typing.get_origin(one) is dict:
             found |= _types_at(typing.get_args(one)[1], path[1:])
     return found

@@ -1,7 +1,8 @@
 """A run executes a copy of the project's packages, taken once at its start: what ran is what its keys say.
 
 The copy lies in the cache, named by its content; it is read-only, and shared by the runs that execute it. The
-process is replaced by one that imports from the copy (`enter`), and so are the workers that Ray starts.
+process is replaced by one that imports from the copy (`enter_snapshot`), and so are the workers that Ray
+starts.
 """
 
 from __future__ import annotations
@@ -17,30 +18,30 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 PACKAGES = ("pipelines", "models", "storage")
-CHECKOUT = "REENACT_CHECKOUT"
+CHECKOUT_VARIABLE = "REENACT_CHECKOUT"
 """In the environment of a process that runs from a snapshot: the folder it was taken of."""
-ROOT = Path(__file__).resolve().parents[2]
-KEPT = 4
+CODE_ROOT = Path(__file__).resolve().parents[2]
+MAX_SNAPSHOTS = 4
 """Latest snapshots that are kept though no run uses them: their compiled modules save the next one time."""
 
 _locks: list[IO[str]] = []
 
 
-def checkout() -> Path:
+def checkout_folder() -> Path:
     """The folder that the user edits, whichever copy of it runs."""
-    return Path(os.environ.get(CHECKOUT) or ROOT)
+    return Path(os.environ.get(CHECKOUT_VARIABLE) or CODE_ROOT)
 
 
-def inside() -> bool:
+def is_in_snapshot() -> bool:
     """Whether this process runs from a snapshot."""
-    return bool(os.environ.get(CHECKOUT)) and checkout() != ROOT
+    return bool(os.environ.get(CHECKOUT_VARIABLE)) and checkout_folder() != CODE_ROOT
 
 
-def enter(folder: Path, arguments: Sequence[str]) -> NoReturn:
+def enter_snapshot(folder: Path, arguments: Sequence[str]) -> NoReturn:
     """Go on with the same command line in a snapshot: replaces this process. folder: where snapshots lie."""
-    root = take(folder)
+    root = take_snapshot(folder)
     path = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {CHECKOUT: str(ROOT), "PYTHONPATH": os.pathsep.join(path)}
+    environment = os.environ | {CHECKOUT_VARIABLE: str(CODE_ROOT), "PYTHONPATH": os.pathsep.join(path)}
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     # -P: the current folder, often the checkout itself, does not come before the snapshot
@@ -48,17 +49,17 @@ def enter(folder: Path, arguments: Sequence[str]) -> NoReturn:
     os.execve(sys.executable, command, environment)
 
 
-def take(folder: Path, root: Path = ROOT) -> Path:
+def take_snapshot(folder: Path, root: Path = CODE_ROOT) -> Path:
     """Copy the packages below `root` to a folder named by their content, if there is none yet."""
-    target = folder / digest(root)
+    target = folder / digest_packages(root)
     if not _whole(target):
         aside = folder / f".{uuid.uuid4().hex}"
-        for name in files(root):
+        for name in package_files(root):
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / name, aside / name)
             (aside / name).chmod(0o444)
-        if digest(aside) != target.name:  # edited while it was copied
-            target = folder / digest(aside)
+        if digest_packages(aside) != target.name:  # edited while it was copied
+            target = folder / digest_packages(aside)
         with (folder / "replace.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # what another run has just put there must stay
             if not _whole(target):
@@ -66,14 +67,14 @@ def take(folder: Path, root: Path = ROOT) -> Path:
                 aside.rename(target)
         shutil.rmtree(aside, ignore_errors=True)
     os.utime(target)
-    retain(target)
+    lock_snapshot(target)
     _prune(folder)
     return target
 
 
 def _whole(target: Path) -> bool:
     """Whether a snapshot holds what its name says: somebody may have cleared a part of the cache."""
-    return target.is_dir() and digest(target) == target.name
+    return target.is_dir() and digest_packages(target) == target.name
 
 
 def _remove(target: Path) -> None:
@@ -83,7 +84,7 @@ def _remove(target: Path) -> None:
         target.unlink(missing_ok=True)
 
 
-def retain(root: Path = ROOT) -> None:
+def lock_snapshot(root: Path = CODE_ROOT) -> None:
     """Keep others from deleting this snapshot while this process lives."""
     file = root.with_name(f"{root.name}.lock").open("a")
     fcntl.flock(file, fcntl.LOCK_SH)
@@ -93,7 +94,7 @@ def retain(root: Path = ROOT) -> None:
 def _prune(folder: Path) -> None:
     """Delete old snapshots that no run holds."""
     known = sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: -p.stat().st_mtime)
-    for old in known[KEPT:]:
+    for old in known[MAX_SNAPSHOTS:]:
         with old.with_name(f"{old.name}.lock").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -103,7 +104,7 @@ def _prune(folder: Path) -> None:
             Path(lock.name).unlink(missing_ok=True)
 
 
-def files(root: Path) -> Iterator[str]:
+def package_files(root: Path) -> Iterator[str]:
     """The files of the packages, relative to `root`, in order."""
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*")):
@@ -111,19 +112,19 @@ def files(root: Path) -> Iterator[str]:
                 yield path.relative_to(root).as_posix()
 
 
-def digest(root: Path) -> str:
+def digest_packages(root: Path) -> str:
     """Of every file's name and content; 32 hex digits."""
     total = hashlib.blake2b(digest_size=16)
-    for name in files(root):
+    for name in package_files(root):
         content = hashlib.blake2b((root / name).read_bytes()).hexdigest()
         total.update(f"{name}\0{content}\n".encode())
     return total.hexdigest()
 
 
-def edited_files() -> list[str]:
+def find_edited_files() -> list[str]:
     """Files of the checkout that differ from the snapshot that this process runs from."""
-    here, there = ROOT, checkout()
-    names = sorted({*files(here), *files(there)})
+    here, there = CODE_ROOT, checkout_folder()
+    names = sorted({*package_files(here), *package_files(there)})
     return [name for name in names if _content(here / name) != _content(there / name)]
 
 

@@ -6,17 +6,17 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from models.provenance import describe
+from models.provenance import describe_provenance
 from pipelines.engine.node_plan import NodePlan
 from pipelines.eval.methods import BASELINES
 from storage.families import Artifact
 from storage.uris import store_option
 
-KINDS = {"trained": "ours", "released": "released", "external": "external"}
+KIND_LABELS = {"trained": "ours", "released": "released", "external": "external"}
 """Kind of a method that is no baseline -> what stands behind its name."""
 Record = dict[str, Any]
 Records = list[Record]
-"""Of one protocol (pipelines.eval.records.Record)."""
+"""Of one protocol (pipelines.eval.records.MetricRecord)."""
 
 
 def summary_lines(store_uri: str, plans: Mapping[str, NodePlan]) -> Iterator[str]:
@@ -59,7 +59,7 @@ def score_table(records: Records) -> list[str]:
     models, baselines = ([m for m in methods if (m in BASELINES) == known] for known in (False, True))
     kinds = {r["method"]: r["kind"] for r in records}
     titles = [
-        *(f"{model} ({KINDS[kinds[model]]})" for model in models),
+        *(f"{model} ({KIND_LABELS[kinds[model]]})" for model in models),
         *(m.replace("_", "-") for m in baselines),
     ]
     lines = ["".join([f"{'metric':<16}", *(f"{title:>20}" for title in titles)])]
@@ -67,7 +67,11 @@ def score_table(records: Records) -> list[str]:
         cells = [found.get((name, method)) for method in (*models, *baselines)]
         lines.append("".join([f"{name:<16}", *(f"{_cell(c):>20}" for c in cells)]))
     missing_nets = [r for r in found.values() if r["value"] is None and r["method"] in models]
-    notes = [f"  {r['method']}: {describe(r['provenance'])}" for r in found.values() if r.get("provenance")]
+    notes = [
+        f"  {r['method']}: {describe_provenance(r['provenance'])}"
+        for r in found.values()
+        if r.get("provenance")
+    ]
     parts = [r for r in found.values() if r.get("missing") and r["value"] is not None]
     for name in dict.fromkeys(r["name"] for r in parts):
         n, missing = min((r["n"], r["missing"]) for r in parts if r["name"] == name)

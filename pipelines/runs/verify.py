@@ -1,4 +1,5 @@
-"""`verify`: all that is published is read again and compared with its records, and what to do about it."""
+"""`verify_store`: all that is published is read again and compared with its records, and what to do about
+it."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from pipelines.runs.retention import reach
+from pipelines.runs.retention import find_kept_artifacts
 from storage import leases, ledger, locations
 from storage.checkpoints import BEST_FILE, STATE_FILE, read_metadata
 from storage.errors import DamagedFile
@@ -18,7 +19,7 @@ from storage.shards import shard_size
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class StoreFault:
     path: str
     what: str
     node: str = ""
@@ -28,7 +29,7 @@ class Fault:
     mend: its other lines count; left: no fault, of a run that was cut short, and `gc` removes it."""
 
 
-def verify(store: Store) -> Iterator[Fault]:
+def verify_store(store: Store) -> Iterator[StoreFault]:
     """Every fault of the store, and what lies about."""
     yield from _small_files(store)
     listed: dict[str, dict[str, ManifestRow]] = {}
@@ -48,13 +49,13 @@ def verify(store: Store) -> Iterator[Fault]:
     yield from _missing_artifacts(store)
 
 
-def _fault_of(error: DamagedFile, path: str, node: str = "") -> Fault:
+def _fault_of(error: DamagedFile, path: str, node: str = "") -> StoreFault:
     """An error's text begins with the path, which is printed before it anyway."""
-    return Fault(path, str(error).removeprefix(path).lstrip(": ").partition(";")[0], node)
+    return StoreFault(path, str(error).removeprefix(path).lstrip(": ").partition(";")[0], node)
 
 
 # --- keyed nodes --------------------------------------------------------------------------------------------
-def _packs(store: Store, node: str, listed: dict[str, ManifestRow]) -> Iterator[Fault]:
+def _packs(store: Store, node: str, listed: dict[str, ManifestRow]) -> Iterator[StoreFault]:
     sizes = {entry.name: entry.size for entry in store.list(locations.packs_folder(node))}
     there = {name.rpartition(".")[0] for name in sizes if name.endswith((".tar", ".parquet"))}
     for pack in sorted({*there, *listed}):
@@ -71,12 +72,14 @@ def _packs(store: Store, node: str, listed: dict[str, ManifestRow]) -> Iterator[
             (record, locations.pack_record_path(node, pack)),
         ):
             if not there_is and pack in listed:
-                yield Fault(path, "missing", node, "rebuilt")
+                yield StoreFault(path, "missing", node, "rebuilt")
             elif there_is and pack not in listed:
-                yield Fault(path, "half of a pack: a run was cut short while publishing it", node, "left")
+                yield StoreFault(
+                    path, "half of a pack: a run was cut short while publishing it", node, "left"
+                )
 
 
-def _pack(store: Store, node: str, pack: str, size: int) -> Iterator[Fault]:
+def _pack(store: Store, node: str, pack: str, size: int) -> Iterator[StoreFault]:
     path = locations.pack_path(node, pack)
     try:
         units = read_pack_record(store, node, pack)
@@ -85,7 +88,7 @@ def _pack(store: Store, node: str, pack: str, size: int) -> Iterator[Fault]:
         return
     samples = [sample for unit in units for sample in unit.samples]
     if size != (expected := shard_size(samples)):
-        yield Fault(path, f"{size:,} bytes, its record says {expected:,}", node, "rebuilt")
+        yield StoreFault(path, f"{size:,} bytes, its record says {expected:,}", node, "rebuilt")
         return
     for sample in samples:
         try:
@@ -93,16 +96,18 @@ def _pack(store: Store, node: str, pack: str, size: int) -> Iterator[Fault]:
         except DamagedFile:
             found = ""
         if found != sample.digest:
-            yield Fault(path, f"sample {sample.key} differs from its digest", node)
+            yield StoreFault(path, f"sample {sample.key} differs from its digest", node)
 
 
 # --- whole nodes --------------------------------------------------------------------------------------------
-def _whole(store: Store, node: str, folder: str) -> Iterator[Fault]:
+def _whole(store: Store, node: str, folder: str) -> Iterator[StoreFault]:
     sizes = {entry.name: entry.size for entry in store.list(folder)}
     path = f"{folder}/record.json"
     if "record.json" not in sizes:
         for name in sorted(sizes):
-            yield Fault(f"{folder}/{name}", "no record: a run was cut short while publishing", node, "left")
+            yield StoreFault(
+                f"{folder}/{name}", "no record: a run was cut short while publishing", node, "left"
+            )
         return
     try:
         sums = dict(store.read_json(path, "digest", "sizes", "sha256")["sha256"])
@@ -110,18 +115,18 @@ def _whole(store: Store, node: str, folder: str) -> Iterator[Fault]:
         yield _fault_of(error, path, node)
         return
     except (TypeError, ValueError):
-        yield Fault(path, "its sha256 are no list by file name", node)
+        yield StoreFault(path, "its sha256 are no list by file name", node)
         return
     intact = set()
     for name, sha in sums.items():
         if name not in sizes:
-            yield Fault(f"{folder}/{name}", "missing", node, "rebuilt")
+            yield StoreFault(f"{folder}/{name}", "missing", node, "rebuilt")
         elif _sha256(store, f"{folder}/{name}") != sha:
-            yield Fault(f"{folder}/{name}", "differs from its sha256", node)
+            yield StoreFault(f"{folder}/{name}", "differs from its sha256", node)
         else:
             intact.add(name)
     for name in sorted(sizes.keys() - sums.keys() - {"record.json"}):
-        yield Fault(f"{folder}/{name}", "not in the record of its folder", node, "left")
+        yield StoreFault(f"{folder}/{name}", "not in the record of its folder", node, "left")
     if {BEST_FILE, STATE_FILE} <= intact:
         yield from _best(store, node, folder)
 
@@ -130,17 +135,17 @@ def _sha256(store: Store, path: str) -> str:
     return sha256_file(store.fetch(path))
 
 
-def _best(store: Store, node: str, folder: str) -> Iterator[Fault]:
+def _best(store: Store, node: str, folder: str) -> Iterator[StoreFault]:
     """The best weights of a training are those of the step that its state names as the best."""
     state, best = (read_metadata(store.fetch(f"{folder}/{name}")) for name in (STATE_FILE, BEST_FILE))
     recorded = state.get("best")
     if recorded is not None and recorded[1] != best.get("step"):
         what = f"of step {best.get('step')}, the state beside it says that step {recorded[1]} was the best"
-        yield Fault(f"{folder}/{BEST_FILE}", what, node)
+        yield StoreFault(f"{folder}/{BEST_FILE}", what, node)
 
 
 # --- small files --------------------------------------------------------------------------------------------
-def _small_files(store: Store) -> Iterator[Fault]:
+def _small_files(store: Store) -> Iterator[StoreFault]:
     for top, names in (("keys", ("fingerprint", "run_id")), ("accepts", ("as",))):
         for entry in store.walk(top):
             yield from _check_reading(partial(store.read_json, entry.name, *names), entry.name)
@@ -153,7 +158,7 @@ def _small_files(store: Store) -> Iterator[Fault]:
         for entry in store.list(locations.leases_folder(node)):
             path = f"{locations.leases_folder(node)}/{entry.name}"
             if entry.name not in readable and store.exists(path):
-                yield Fault(path, "no claim, so that nobody waits for it", "", "left")
+                yield StoreFault(path, "no claim, so that nobody waits for it", "", "left")
     damaged: list[str] = []
     for run in ledger.list_runs(store):
         for _ in ledger.read_events(store, run, damaged=damaged.append):
@@ -162,19 +167,19 @@ def _small_files(store: Store) -> Iterator[Fault]:
     for text in dict.fromkeys(damaged):
         path = text.partition(" ")[0].rstrip(",:")
         then = "mend" if path.startswith("runs/") else "delete"
-        yield Fault(path, text.removeprefix(path).lstrip(",: "), "", then)
+        yield StoreFault(path, text.removeprefix(path).lstrip(",: "), "", then)
 
 
-def _check_reading(read: Callable[[], object], path: str, node: str = "") -> Iterator[Fault]:
+def _check_reading(read: Callable[[], object], path: str, node: str = "") -> Iterator[StoreFault]:
     try:
         read()
     except DamagedFile as error:
         yield _fault_of(error, path, node)
 
 
-def _missing_artifacts(store: Store) -> Iterator[Fault]:
+def _missing_artifacts(store: Store) -> Iterator[StoreFault]:
     """What is in use by the latest run of each name, or pinned, and is not there at all."""
-    found = reach(store, 1, lambda _text: None)
+    found = find_kept_artifacts(store, 1, lambda _text: None)
     keyed, whole = (
         {*store.list_folders("manifests"), *store.list_folders("packs")},
         set(store.list_folders("whole")),
@@ -190,15 +195,15 @@ def _missing_artifacts(store: Store) -> Iterator[Fault]:
             mine = {folder} if folder else {at for at in there if at.split("/")[-1].split("-")[0] == key}
             if not any(store.exists(f"{at}/record.json") for at in mine):
                 at = folder or locations.artifact_path(node, key)
-                yield Fault(f"{at}/record.json", "missing, though a run published it", node, "rebuilt")
+                yield StoreFault(f"{at}/record.json", "missing, though a run published it", node, "rebuilt")
         elif node in keyed and not store.exists(locations.manifest_path(node, key)):
-            yield Fault(
+            yield StoreFault(
                 locations.manifest_path(node, key), "missing, though a run published it", node, "rebuilt"
             )
 
 
 # --- what comes of it ---------------------------------------------------------------------------------------
-def repair_steps(faults: Iterable[Fault]) -> list[str]:
+def repair_steps(faults: Iterable[StoreFault]) -> list[str]:
     """What to delete, and what the next run then makes again."""
     faults = [fault for fault in faults if fault.then != "left"]
     lines = [f"delete {path}" for path in dict.fromkeys(f.path for f in faults if f.then == "delete")]

@@ -8,81 +8,81 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.errors import UserError, write_output
-from pipelines.figures import pictures
+from pipelines.errors import UserError, write_output_file
+from pipelines.figures import picture_grids
 
 if TYPE_CHECKING:
     from models.perception.head.morphable import MorphableModel
 
-Fields = Mapping[str, Any]
+ClipFields = Mapping[str, Any]
 """A clip's decoded fields by name (storage/shards.py), with `count` and `indices` of its frames."""
 
-COLUMNS = 8
-CELL = 192
-STRIP = 76
+SHEET_COLUMNS = 8
+CELL_SIZE = 192
+SOUND_STRIP_HEIGHT = 76
 """Height of the sound."""
-RATE, FPS = 16_000, 25
-DETECTED, TRACKED = (255, 176, 32), (64, 160, 255)
+SOUND_RATE, FPS = 16_000, 25
+DETECTOR_BOX_COLOUR, TRACKER_BOX_COLOUR = (255, 176, 32), (64, 160, 255)
 """Boxes: of the landmarks' detector, of the source or tracker."""
-BOXES = (("face_box", "orange", "keypoints"), ("boxes", "blue", "clips"))
-MESH = np.array([70, 205, 190], np.float32)
+BOX_STYLES = (("face_box", "orange", "keypoints"), ("boxes", "blue", "clips"))
+MESH_COLOUR = np.array([70, 205, 190], np.float32)
 MESH_OPACITY = 0.5
-LIGHT = np.array([0.3, 0.5, 0.81], np.float32)
+LIGHT_DIRECTION = np.array([0.3, 0.5, 0.81], np.float32)
 """From above and the viewer's right, in model space."""
-INNER_LIPS = (62, 66)
-CLOSED = 0.1
+INNER_LIP_LANDMARKS = (62, 66)
+CLOSED_MOUTH_RANGE = 0.1
 """Lips this far apart reach the top of the strip at least, so that a shut mouth is drawn as shut."""
-WAVE, MOUTH, MARK = (90, 120, 190), (214, 84, 60), (205, 208, 216)
+WAVE_COLOUR, MOUTH_COLOUR, FRAME_MARK_COLOUR = (90, 120, 190), (214, 84, 60), (205, 208, 216)
 
 
-def write_sheet(out: Path, clips: Sequence[Fields], mesh: Path | None = None) -> list[str]:
+def write_sheet(out: Path, clips: Sequence[ClipFields], mesh: Path | None = None) -> list[str]:
     """Write a PNG; returns what is missing on it, as sentences."""
     notes: list[str] = []
-    blocks = [block(clip, _model(mesh), notes) for clip in clips if "frames" in clip]
+    blocks = [clip_block(clip, _model(mesh), notes) for clip in clips if "frames" in clip]
     notes += [f"{clip['__key__']}: no frames; name the clips' shard with --with" for clip in clips
               if "frames" not in clip]  # fmt: skip
     if not blocks:
         raise UserError(f"nothing to draw: {notes[0] if notes else 'the shard is empty'}")
-    write_output(out, pictures.png(np.concatenate(blocks)))
+    write_output_file(out, picture_grids.encode_png(np.concatenate(blocks)))
     return list(dict.fromkeys(notes))
 
 
 def _model(mesh: Path | None) -> MorphableModel:
-    from models.perception.head.default_head import analytic
+    from models.perception.head.default_head import get_analytic_head
     from models.perception.head.morphable import MorphableModel
 
-    return analytic() if mesh is None else MorphableModel.load(mesh)
+    return get_analytic_head() if mesh is None else MorphableModel.load(mesh)
 
 
-def columns(count: int) -> np.ndarray:
+def sheet_frames(count: int) -> np.ndarray:
     """The frames of a clip that are drawn, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, COLUMNS).round().astype(int))
+    return np.unique(np.linspace(0, count - 1, SHEET_COLUMNS).round().astype(int))
 
 
-def block(clip: Fields, model: MorphableModel, notes: list[str]) -> np.ndarray:
+def clip_block(clip: ClipFields, model: MorphableModel, notes: list[str]) -> np.ndarray:
     """One clip -> (H,W,3) uint8: a heading, a row of frames, a row with the mesh, a strip of sound.
 
     `frames` are those numbered `indices`. A view's have `frame_at` and `affine`: what the other families hold
     is of the clip, in its pixels and on its clock.
     """
     frames, at = clip["frames"], clip["indices"]
-    cells = pictures.to_uint8(pictures.resize(frames, CELL))
+    cells = picture_grids.to_uint8(picture_grids.resize_frames(frames, CELL_SIZE))
     matrices = np.tile(np.eye(2, 3), (len(at), 1, 1)) if "affine" not in clip else clip["affine"][at]
-    matrices = matrices * (CELL / np.array([frames.shape[2], frames.shape[1]]))[:, None]
+    matrices = matrices * (CELL_SIZE / np.array([frames.shape[2], frames.shape[1]]))[:, None]
     clock = clip["frame_at"][at] if "frame_at" in clip else at
     which = list(zip(cells, clock, matrices, strict=True))
-    rows = [[plot_marks(cell.copy(), clip, t, matrix) for cell, t, matrix in which]]
+    rows = [[plot_boxes_and_landmarks(cell.copy(), clip, t, matrix) for cell, t, matrix in which]]
     if fits := _fits(clip, model, notes):
         rows.append([overlay_mesh(cell.copy(), fits, model, t, matrix) for cell, t, matrix in which])
-    image = pictures.grid(rows, [f"{t / FPS:.2f} s" for t in clock])
+    image = picture_grids.picture_grid(rows, [f"{t / FPS:.2f} s" for t in clock])
     width = image.shape[1]
-    parts = [pictures.text_strip(_heading(clip), width, 24), image]
+    parts = [picture_grids.render_text(_heading(clip), width, 24), image]
     if "sound" in clip and len(clip["sound"]):
-        parts.append(sound_strip(clip["sound"], opening(clip), clock, width))
+        parts.append(sound_strip(clip["sound"], mouth_opening(clip), clock, width))
     return np.concatenate(parts)
 
 
-def _heading(clip: Fields) -> str:
+def _heading(clip: ClipFields) -> str:
     frames, parts = clip["frames"], [str(clip["__key__"]).replace("#", "  ")]
     parts.append(f"{clip['count']} frames of {frames.shape[2]} x {frames.shape[1]}")
     if "landmarks" in clip:
@@ -90,33 +90,35 @@ def _heading(clip: Fields) -> str:
         parts.append(f"landmarks in {100 * seen.mean():.0f} %")
     if "fit_error" in clip and np.isfinite(clip["fit_error"]).any():
         parts.append(f"fit {np.nanmedian(clip['fit_error']):.1f} px off")
-    parts += [f"{name} box: {whose}" for field, name, whose in BOXES if field in clip]
+    parts += [f"{name} box: {whose}" for field, name, whose in BOX_STYLES if field in clip]
     return "    ".join(parts)
 
 
 # --- on the frames ------------------------------------------------------------------------------------------
-def plot_marks(image: np.ndarray, clip: Fields, t: int, matrix: np.ndarray) -> np.ndarray:
+def plot_boxes_and_landmarks(image: np.ndarray, clip: ClipFields, t: int, matrix: np.ndarray) -> np.ndarray:
     """Boxes and landmarks of the clip's frame t, drawn in place on (CELL,CELL,3); matrix (2,3): pixels of the
     clip -> of the cell."""
     if all(name in clip for name in ("boxes", "crop", "clip")):
         # boxes are in pixels of the recording, the crop is what became the clip
         crop = clip["crop"][t]
         box = (clip["boxes"][t].reshape(2, 2) - crop[:2]) * clip["clip"]["size"] / (crop[2:] - crop[:2])
-        pictures.outline(image, transform(box, matrix).ravel(), TRACKED)
+        picture_grids.plot_box(image, transform_points(box, matrix).ravel(), TRACKER_BOX_COLOUR)
     if "face_box" in clip:
-        pictures.outline(image, transform(clip["face_box"][t].reshape(2, 2), matrix).ravel(), DETECTED)
+        picture_grids.plot_box(
+            image, transform_points(clip["face_box"][t].reshape(2, 2), matrix).ravel(), DETECTOR_BOX_COLOUR
+        )
     if "landmarks" in clip:
-        pictures.dots(image, transform(clip["landmarks"][t], matrix))
+        picture_grids.plot_points(image, transform_points(clip["landmarks"][t], matrix))
     return image
 
 
-def transform(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """points (n,2), matrix (2,3) -> (n,2)."""
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
 # --- the mesh -----------------------------------------------------------------------------------------------
-def _fits(clip: Fields, model: MorphableModel, notes: list[str]) -> dict[str, np.ndarray]:
+def _fits(clip: ClipFields, model: MorphableModel, notes: list[str]) -> dict[str, np.ndarray]:
     """The fit of a clip; nothing where there is none, or one of another model."""
     names = ("id_coeffs", "exp_coeffs", "scale", "rotation", "translation")
     if any(name not in clip for name in names):
@@ -145,10 +147,10 @@ def overlay_mesh(
     identity = fits["id_coeffs"] if fits["id_coeffs"].ndim == 1 else fits["id_coeffs"][t]
     vertices = model.shape(identity, fits["exp_coeffs"][t])
     points = project(vertices, fits["scale"][t], fits["rotation"][t], fits["translation"][t])
-    points[:, :2] = transform(points[:, :2], matrix)
-    raster = rasterize(points, model.faces, CELL, CELL, cull=True)
-    light = np.clip(model.normals(vertices) @ LIGHT, 0.15, 1)[:, None]
-    shade = raster.interpolate(model.faces, light) * MESH
+    points[:, :2] = transform_points(points[:, :2], matrix)
+    raster = rasterize(points, model.faces, CELL_SIZE, CELL_SIZE, cull=True)
+    light = np.clip(model.normals(vertices) @ LIGHT_DIRECTION, 0.15, 1)[:, None]
+    shade = raster.interpolate(model.faces, light) * MESH_COLOUR
     flat = image.reshape(-1, 3)
     mixed = flat[raster.pixels] * (1 - MESH_OPACITY) + shade * MESH_OPACITY
     flat[raster.pixels] = mixed.round().astype(np.uint8)
@@ -156,38 +158,42 @@ def overlay_mesh(
 
 
 # --- the sound ----------------------------------------------------------------------------------------------
-def opening(clip: Fields) -> np.ndarray | None:
+def mouth_opening(clip: ClipFields) -> np.ndarray | None:
     """Distance of the inner lips over the distance of the outer eye corners -> (T,), NaN without a face."""
     if "landmarks" not in clip:
         return None
     points = clip["landmarks"]
-    upper, lower = (points[:, i] for i in INNER_LIPS)
+    upper, lower = (points[:, i] for i in INNER_LIP_LANDMARKS)
     return np.linalg.norm(lower - upper, axis=1) / np.linalg.norm(points[:, 45] - points[:, 36], axis=1)
 
 
 def sound_strip(sound: np.ndarray, mouth: np.ndarray | None, at: np.ndarray, width: int) -> np.ndarray:
     """-> (STRIP,width,3): the envelope, the lips' distance as a line over it, a mark at each frame shown."""
-    image = np.full((STRIP, width, 3), pictures.PAPER, np.uint8)
-    frames = len(sound) * FPS / RATE
+    image = np.full((SOUND_STRIP_HEIGHT, width, 3), picture_grids.BACKGROUND_COLOUR, np.uint8)
+    frames = len(sound) * FPS / SOUND_RATE
     for t in at:
-        image[:, min(width - 1, int((t + 0.5) / frames * width))] = MARK
+        image[:, min(width - 1, int((t + 0.5) / frames * width))] = FRAME_MARK_COLOUR
     edges = (np.arange(width) / width * len(sound)).astype(int)
     loudest = np.maximum.reduceat(np.abs(sound), edges)
-    half = (STRIP / 2 - 4) * loudest / max(float(loudest.max()), 0.05)
-    rows = np.abs(np.arange(STRIP)[:, None] + 0.5 - STRIP / 2) <= np.maximum(half, 0.5)
-    image[rows] = WAVE
+    half = (SOUND_STRIP_HEIGHT / 2 - 4) * loudest / max(float(loudest.max()), 0.05)
+    rows = np.abs(np.arange(SOUND_STRIP_HEIGHT)[:, None] + 0.5 - SOUND_STRIP_HEIGHT / 2) <= np.maximum(
+        half, 0.5
+    )
+    image[rows] = WAVE_COLOUR
     if mouth is not None and np.isfinite(mouth).any():
-        share = mouth / max(float(np.nanmax(mouth)), CLOSED)
+        share = mouth / max(float(np.nanmax(mouth)), CLOSED_MOUTH_RANGE)
         # frame t shows from t to t + 1; a NaN breaks the line
         height = np.interp((np.arange(width) + 0.5) / width * frames, np.arange(len(share)) + 0.5, share)
-        line(image, (STRIP - 8) * (1 - height) + 3)
+        plot_line(image, (SOUND_STRIP_HEIGHT - 8) * (1 - height) + 3)
     legend = "sound" if mouth is None else "blue: sound; red: distance of the lips"
-    return np.concatenate([image, pictures.text_strip(legend, width, 18, pictures.MUTED)])
+    return np.concatenate(
+        [image, picture_grids.render_text(legend, width, 18, picture_grids.MUTED_TEXT_COLOUR)]
+    )
 
 
-def line(image: np.ndarray, rows: np.ndarray) -> None:
+def plot_line(image: np.ndarray, rows: np.ndarray) -> None:
     """Draw row rows[x] (W,) float of each column x into (H,W,3), two pixels thick and joined, in place."""
     for x in np.flatnonzero(np.isfinite(rows)):
         before = rows[max(0, x - 1)]
         low, high = sorted((rows[x], before if np.isfinite(before) else rows[x]))
-        image[int(low) : int(high) + 2, x] = MOUTH
+        image[int(low) : int(high) + 2, x] = MOUTH_COLOUR

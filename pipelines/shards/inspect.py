@@ -24,7 +24,7 @@ SHEET_FIELDS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class TarMember:
     key: str
     field: str
     extension: str
@@ -32,57 +32,57 @@ class Member:
     size: int
 
 
-def members(path: Path) -> Iterator[Member]:
+def list_members(path: Path) -> Iterator[TarMember]:
     """A shard's members in order. ValueError for what is no shard; faults inside are the validator's."""
     try:
         with tarfile.open(path, "r:") as tar:
             for info in tar:
                 key, _, rest = info.name.partition(".")
                 field, _, extension = rest.partition(".")
-                yield Member(key, field, extension, info.offset_data, info.size)
+                yield TarMember(key, field, extension, info.offset_data, info.size)
     except tarfile.TarError as error:
         validate = f"reenact shards validate {shlex.quote(str(path))}"
         raise UserError(f"{path} cannot be read as a tar: {error}; `{validate}`") from None
 
 
-def read(path: Path, member: Member) -> bytes:
+def read_member(path: Path, member: TarMember) -> bytes:
     with path.open("rb") as stream:
         stream.seek(member.offset)
         return stream.read(member.size)
 
 
-def samples(path: Path) -> dict[str, list[Member]]:
+def group_samples(path: Path) -> dict[str, list[TarMember]]:
     """Key -> members, in order."""
-    found: dict[str, list[Member]] = {}
-    for member in members(path):
+    found: dict[str, list[TarMember]] = {}
+    for member in list_members(path):
         found.setdefault(member.key, []).append(member)
     return found
 
 
 # --- text ---------------------------------------------------------------------------------------------------
-def listing(path: Path, key: str | None) -> Iterator[str]:
+def list_shard(path: Path, key: str | None) -> Iterator[str]:
     """Every sample as a line, and the fields of the one named, else of the first."""
-    found = samples(path)
-    detailed = find_key(path, found, key)
-    yield f"{path.name}: {len(found):,} samples, {size_text(path.stat().st_size)}"
+    found = group_samples(path)
+    detailed = resolve_sample_key(path, found, key)
+    yield f"{path.name}: {len(found):,} samples, {format_size(path.stat().st_size)}"
     for one, held in found.items():
         if key is None or one == key:
             total = sum(m.size for m in held)
-            yield f"  {one}  {size_text(total)}  {', '.join(m.field for m in held)}"
+            yield f"  {one}  {format_size(total)}  {', '.join(m.field for m in held)}"
     if detailed is not None:
         yield f"\n{detailed}"
         for member in found[detailed]:
-            text = describe(path, member)
-            yield f"  {member.field:<12} {member.extension:<5} {size_text(member.size):>9}  {text}"
+            text = describe_member(path, member)
+            yield f"  {member.field:<12} {member.extension:<5} {format_size(member.size):>9}  {text}"
 
 
-def find_key(path: Path, found: dict[str, list[Member]], key: str | None) -> str | None:
+def resolve_sample_key(path: Path, found: dict[str, list[TarMember]], key: str | None) -> str | None:
     if key is not None and key not in found:
         raise UserError(f"{path.name} has no sample {key!r}; it has {', '.join(list(found)[:3])}, ...")
     return key if key is not None else next(iter(found), None)
 
 
-def size_text(size: float) -> str:
+def format_size(size: float) -> str:
     for unit in ("B", "KiB", "MiB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
@@ -90,7 +90,7 @@ def size_text(size: float) -> str:
     return f"{size:.1f} GiB"
 
 
-def describe(path: Path, member: Member) -> str:
+def describe_member(path: Path, member: TarMember) -> str:
     """Type, shape and range of a field; of text, the values."""
     from storage import frame_codec, shards
 
@@ -98,20 +98,22 @@ def describe(path: Path, member: Member) -> str:
         return "a field this version does not know"
     if shards.is_large_field(member.field):
         return "a video file"
-    data = read(path, member)
+    data = read_member(path, member)
     if member.field == "frames":
         count = len(frame_codec.member_offsets(member.extension, data)) - 1
-        return array_text(frame_codec.decode_frames(member.extension, data, [0])).replace("(1,", f"({count},")
+        return describe_array(frame_codec.decode_frames(member.extension, data, [0])).replace(
+            "(1,", f"({count},"
+        )
     value = shards.decode_field(member.field, data, member.extension)
     if not isinstance(value, dict):
-        return array_text(value)
+        return describe_array(value)
     return ", ".join(
-        f"{name} {array_text(inner) if hasattr(inner, 'dtype') else repr(inner)}"
+        f"{name} {describe_array(inner) if hasattr(inner, 'dtype') else repr(inner)}"
         for name, inner in value.items()
     )
 
 
-def array_text(array: np.ndarray) -> str:
+def describe_array(array: np.ndarray) -> str:
     shape = ",".join(map(str, array.shape))
     text = f"{array.dtype} ({shape}{',' if array.ndim == 1 else ''})"
     if array.dtype.kind not in "fiu" or array.dtype == np.uint8 or not array.size:
@@ -138,18 +140,18 @@ def gather_fields(path: Path, key: str, others: Sequence[Path]) -> dict[str, Any
 def _take(found: dict[str, Any], shard: Path, key: str) -> None:
     """Add a shard's fields of this sample that are not there yet; of frames, those that are drawn. A view's
     own `frame_at` and `affine` go with its frames only."""
-    from pipelines.shards.contact_sheet import columns
+    from pipelines.shards.contact_sheet import sheet_frames
     from storage import frame_codec, shards
 
     others = {"frame_at", "affine"} if "frames" in found else set()
 
-    for member in members(shard):
+    for member in list_members(shard):
         if member.key != key or member.field not in SHEET_FIELDS or member.field in found.keys() | others:
             continue
-        data = read(shard, member)
+        data = read_member(shard, member)
         if member.field == "frames":
             found["count"] = len(frame_codec.member_offsets(member.extension, data)) - 1
-            found["indices"] = columns(found["count"])
+            found["indices"] = sheet_frames(found["count"])
             found["frames"] = frame_codec.decode_frames(member.extension, data, found["indices"].tolist())
         else:
             found[member.field] = shards.decode_field(member.field, data, member.extension)

@@ -15,15 +15,15 @@ from storage.errors import DamagedFile
 from storage.families import parse_pack_record
 from storage.files import Store
 
-PER_CLIP = ("id_coeffs",)
+PER_CLIP_FIELDS = ("id_coeffs",)
 """Arrays that are one for the clip; all others have a row a frame."""
-SAMPLES_A_FRAME = 640
-END = 2 * tarfile.BLOCKSIZE
+SAMPLES_PER_FRAME = 640
+TAR_END_BYTES = 2 * tarfile.BLOCKSIZE
 """A tar ends with two blocks of zeros."""
 
 
 @dataclass(slots=True)
-class Report:
+class ShardReport:
     path: Path
     faults: list[str] = field(default_factory=list)
     samples: int = 0
@@ -39,9 +39,9 @@ class _Sample:
     values: dict[str, Any] = field(default_factory=dict)
 
 
-def check(path: Path) -> Report:
+def validate_shard(path: Path) -> ShardReport:
     """Every fault of a shard. Each sample is decoded and dropped again."""
-    report = Report(path)
+    report = ShardReport(path)
     report.faults += _check_end(path)
     found: list[shards.SampleRecord] = []
     seen: set[str] = set()
@@ -65,11 +65,11 @@ def check(path: Path) -> Report:
 def _check_end(path: Path) -> Iterator[str]:
     """What tarfile forgives: a file cut between members."""
     size = path.stat().st_size
-    if size < END or size % tarfile.BLOCKSIZE:
+    if size < TAR_END_BYTES or size % tarfile.BLOCKSIZE:
         yield f"truncated: {size:,} bytes are no whole number of tar blocks"
         return
     with path.open("rb") as stream:
-        stream.seek(-END, io.SEEK_END)
+        stream.seek(-TAR_END_BYTES, io.SEEK_END)
         if stream.read().strip(b"\0"):
             yield "truncated: no end-of-archive blocks"
 
@@ -148,7 +148,9 @@ def _decode_faults(sample: _Sample, member: shards.MemberLocation, stream: IO[by
 def _lengths(sample: _Sample) -> Iterator[str]:
     """Rows of a sample's fields must be the same frames."""
     values = sample.values
-    arrays = [name for name in values if hasattr(values[name], "ndim") and name not in (*PER_CLIP, "sound")]
+    arrays = [
+        name for name in values if hasattr(values[name], "ndim") and name not in (*PER_CLIP_FIELDS, "sound")
+    ]
     counts = {name: len(values[name]) for name in arrays if values[name].ndim}
     if "clip" in values:
         counts["clip.frames"] = values["clip"].get("frames", 0)
@@ -156,7 +158,7 @@ def _lengths(sample: _Sample) -> Iterator[str]:
         lengths = ", ".join(f"{name} {count}" for name, count in counts.items())
         yield f"{sample.key}: fields of different length: {lengths}"
     elif counts and "sound" in values:
-        expected = next(iter(counts.values())) * SAMPLES_A_FRAME
+        expected = next(iter(counts.values())) * SAMPLES_PER_FRAME
         if len(values["sound"]) != expected:
             yield f"{sample.key}: sound of {len(values['sound']):,} samples, expected {expected:,}"
 

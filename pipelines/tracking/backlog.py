@@ -6,13 +6,13 @@ import time
 from collections.abc import Mapping, Sequence
 
 from pipelines.cluster.runtime import RuntimeConfig
-from pipelines.tracking.server import place
+from pipelines.tracking.server import find_tracking_place
 from pipelines.tracking.tracker import Tracker
 from storage import leases, ledger, locations
 from storage.files import Store
 from storage.ledger import Event
 
-STALE_AFTER = 24 * 3600.0
+STALE_RUN_SECONDS = 24 * 3600.0
 """Seconds without an event after which a run on another machine counts as dead."""
 
 
@@ -33,14 +33,14 @@ def deliver_backlog(store: Store) -> None:
         events = list(ledger.read_events(store, run_id))
         if not events or not _over(events):
             continue
-        tracking, experiment = tracking_of(events)
-        tracker = Tracker(place(store.uri, tracking), experiment, store.fetch)
-        if not tracker.sync(events, over=True):
+        tracking, experiment = run_tracking(events)
+        tracker = Tracker(find_tracking_place(store.uri, tracking), experiment, store.fetch)
+        if not tracker.sync_run(events, over=True):
             return
         mark_delivered(store, run_id, {"late": True})
 
 
-def tracking_of(events: Sequence[Event]) -> tuple[str, str]:
+def run_tracking(events: Sequence[Event]) -> tuple[str, str]:
     """A run's tracking URI ("" = beside the store) and its experiment, from its first event."""
     runtime = events[0].get("config", {}).get("runtime", {}) if events else {}
     tracking = events[0].get("tracking", runtime.get("tracking", "")) if events else ""
@@ -51,7 +51,7 @@ def last_tracking(store: Store) -> str:
     """Where the newest run is tracked, "" if beside the store."""
     for run_id in reversed(ledger.list_runs(store)):
         if events := list(ledger.read_events(store, run_id)):
-            return tracking_of(events)[0]
+            return run_tracking(events)[0]
     return ""
 
 
@@ -60,5 +60,6 @@ def _over(events: Sequence[Event]) -> bool:
     if events[-1]["type"] == "run_finished":
         return True
     return (
-        leases.is_holder_dead(events[0].get("holder", ":0")) or time.time() - events[-1]["time"] > STALE_AFTER
+        leases.is_holder_dead(events[0].get("holder", ":0"))
+        or time.time() - events[-1]["time"] > STALE_RUN_SECONDS
     )

@@ -12,25 +12,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.tracking.server import Place, prepare
-from pipelines.tracking.text import MAX_TAG, cut, flatten, name_of, public, public_tree, tags_of, yaml_of
+from pipelines.tracking.mlflow_text import (
+    MAX_TAG_LENGTH,
+    flatten_params,
+    redact_tree,
+    redact_uris,
+    tag_texts,
+    to_yaml,
+    truncate_text,
+    valid_name,
+)  # fmt: skip
+from pipelines.tracking.server import TrackingPlace, prepare_database
 from storage.errors import DamagedFile, StoreError, StoreUnreachable
 from storage.ledger import Event
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-Fetch = Callable[[str], Path]
+FetchFile = Callable[[str], Path]
 """Store path -> a local file with its bytes."""
 
 EXPERIMENT = "reenact"
-EXTERNAL = "mlflow.model.isExternal"
+EXTERNAL_MODEL_TAG = "mlflow.model.isExternal"
 """Tag of a logged model whose files MLflow does not hold."""
 PARENT = "(run)"
 """Value of the tag reenact.node on a parent."""
-MAX_BATCH = 1000
-MAX_ARTIFACT = 25 * 2**20
-COPIED = {".html", ".png", ".svg", ".mp4", ".json", ".parquet", ".txt", ".yaml", ".csv"}
+MAX_METRICS_PER_BATCH = 1000
+MAX_ARTIFACT_BYTES = 25 * 2**20
+COPIED_EXTENSIONS = {".html", ".png", ".svg", ".mp4", ".json", ".parquet", ".txt", ".yaml", ".csv"}
 """Output files copied to MLflow; everything else stays in the store, which the tags point to."""
 
 log = logging.getLogger(__name__)
@@ -76,11 +85,11 @@ class _Table:
 class Replayer:
     """Applies events to MLflow, one by one and in order; metrics gather until `flush`."""
 
-    def __init__(self, where: Place, experiment: str = EXPERIMENT, fetch: Fetch | None = None):
+    def __init__(self, where: TrackingPlace, experiment: str = EXPERIMENT, fetch: FetchFile | None = None):
         silence_mlflow()
         from mlflow.tracking import MlflowClient
 
-        prepare(where)
+        prepare_database(where)
         self.client = MlflowClient(tracking_uri=where.uri)
         self.fetch = fetch or Path
         self.experiment = self._experiment(experiment, where.artifacts)
@@ -107,7 +116,7 @@ class Replayer:
             self.client.restore_experiment(found.experiment_id)
         return found.experiment_id
 
-    def apply(self, event: Event) -> None:
+    def apply_event(self, event: Event) -> None:
         handler = getattr(self, f"_on_{event['type']}", None)
         if handler is not None:
             if event["type"] not in ("metrics", "params"):
@@ -118,12 +127,12 @@ class Replayer:
         from mlflow.entities import RunTag
 
         for run_id, points in self._metrics.items():
-            for i in range(0, len(points), MAX_BATCH):
-                self.client.log_batch(run_id, metrics=points[i : i + MAX_BATCH])
+            for i in range(0, len(points), MAX_METRICS_PER_BATCH):
+                self.client.log_batch(run_id, metrics=points[i : i + MAX_METRICS_PER_BATCH])
             points.clear()
         for pipeline_run, table in self._tables.items():
             if table.changed and (parent := self._find(pipeline_run, PARENT)):
-                note = RunTag("mlflow.note.content", cut(table.markdown(), MAX_TAG))
+                note = RunTag("mlflow.note.content", truncate_text(table.markdown(), MAX_TAG_LENGTH))
                 self.client.log_batch(parent.id, tags=[note])
                 table.changed = False
 
@@ -159,7 +168,9 @@ class Replayer:
         if run is None and (unfinished := self._find_unfinished(node, tags.get("reenact.key", ""))):
             run = self._take_up(unfinished, node, tags)
         elif run is None:
-            made = self.client.create_run(self.experiment, millis(event), tags=tags_of(tags), run_name=name)
+            made = self.client.create_run(
+                self.experiment, event_ms(event), tags=tag_texts(tags), run_name=name
+            )
             run = _Run(made.info.run_id, True, fresh=True)
         elif run.current:
             self._tag(run.id, tags)
@@ -187,7 +198,7 @@ class Replayer:
     def _tag(self, run_id: str, tags: Mapping[str, object]) -> None:
         from mlflow.entities import RunTag
 
-        entities = [RunTag(name, value) for name, value in tags_of(tags).items()]
+        entities = [RunTag(name, value) for name, value in tag_texts(tags).items()]
         for i in range(0, len(entities), 100):
             self.client.log_batch(run_id, tags=entities[i : i + 100])
 
@@ -204,7 +215,7 @@ class Replayer:
     # --- run events ---
     def _on_run_started(self, event: Event) -> None:
         git = event.get("git") or {}
-        store = public(event.get("store", ""))
+        store = redact_uris(event.get("store", ""))
         tags = {
             "reenact.store": store,
             "reenact.argv": " ".join(event.get("argv", [])),
@@ -219,11 +230,11 @@ class Replayer:
         self._tables[event["run_id"]].header = f"`{event['run_id']}`" + (f" in `{store}`" if store else "")
         self._tables[event["run_id"]].changed = True
         if config := event.get("config"):
-            self._params(run, flatten(config))
-            self._text(run, "config.yaml", yaml_of(public_tree(config)))
+            self._params(run, flatten_params(config))
+            self._text(run, "config.yaml", to_yaml(redact_tree(config)))
         for field_name, file in (("plan", "plan.txt"), ("graph", "graph.txt"), ("svg", "graph.svg")):
             if text := event.get(field_name):
-                self._text(run, file, public(text))
+                self._text(run, file, redact_uris(text))
 
     def _on_run_finished(self, event: Event) -> None:
         table = self._tables[event["run_id"]]
@@ -239,7 +250,7 @@ class Replayer:
             self._tables[event["run_id"]].put(node, status.lower(), event=event)
         self.flush()
         if run is not None and run.current:
-            self.client.set_terminated(run.id, status, end_time=millis(event))
+            self.client.set_terminated(run.id, status, end_time=event_ms(event))
 
     # --- node events ---
     def _on_node_started(self, event: Event) -> None:
@@ -250,13 +261,13 @@ class Replayer:
             "reenact.key": event["key"],
             "reenact.node_key": event.get("node_key", ""),
             "reenact.kind": event.get("kind", ""),
-            "reenact.reasons": public(reasons),
+            "reenact.reasons": redact_uris(reasons),
             **({"mlflow.parentRunId": parent.id} if parent else {}),
             **{f"input.{name}": one["key"] for name, one in inputs.items()},
             **{f"weights.{name}": sha for name, sha in (event.get("weights") or {}).items()},
         }
         run = self._open(event, node, node, tags)
-        self._params(run, flatten(event.get("params") or {}))
+        self._params(run, flatten_params(event.get("params") or {}))
         self._inputs(event["run_id"], run, inputs)
         self._tables[event["run_id"]].put(node, "running", reasons, event)
 
@@ -294,7 +305,7 @@ class Replayer:
 
     def _on_params(self, event: Event) -> None:
         if run := self._find(event["run_id"], event["node"]):
-            self._params(run, flatten(event["values"]))
+            self._params(run, flatten_params(event["values"]))
         if (text := event["values"].get("provenance")) and (parent := self._find(event["run_id"], PARENT)):
             self._tag(parent.id, {f"provenance.{event['node']}": text})  # beside the final figures there
 
@@ -328,7 +339,7 @@ class Replayer:
 
     def _last_step(self, run: _Run, name: str) -> int:
         if name not in run.steps:
-            history = [] if run.fresh else self.client.get_metric_history(run.id, name_of(name))
+            history = [] if run.fresh else self.client.get_metric_history(run.id, valid_name(name))
             run.steps[name] = max((point.step for point in history), default=-1)
         return run.steps[name]
 
@@ -336,13 +347,15 @@ class Replayer:
         """Stamped with the event's time: the store drops a point it already has."""
         from mlflow.entities import Metric
 
-        self._metrics[run_id].append(Metric(name_of(name), float(value), millis(event), step))
+        self._metrics[run_id].append(Metric(valid_name(name), float(value), event_ms(event), step))
 
     def _on_node_finished(self, event: Event) -> None:
         node = event["node"]
         run = self._find(event["run_id"], node)
         if run is None:  # failed before it started
-            self._tables[event["run_id"]].put(node, event["status"].lower(), public(event.get("error", "")))
+            self._tables[event["run_id"]].put(
+                node, event["status"].lower(), redact_uris(event.get("error", ""))
+            )
             return
         counts = {f"units/{name}": n for name, n in (event.get("counts") or {}).items()}
         seconds = {"seconds": event["seconds"]} if "seconds" in event else {}
@@ -350,7 +363,7 @@ class Replayer:
             self._point(run.id, name, value, event, 0)
         self._tag(run.id, {
             "reenact.digest": event.get("digest", ""), "reenact.folder": event.get("folder", ""),
-            "reenact.error": public(event.get("error", "")),
+            "reenact.error": redact_uris(event.get("error", "")),
         })  # fmt: skip
         if rejects := event.get("rejects"):
             self._text(
@@ -359,7 +372,7 @@ class Replayer:
                 json.dumps({k: [r[k] for r in rejects] for k in ("unit", "code", "reason")}),
             )
         if detail := event.get("detail"):
-            self._text(run, "error.txt", public(detail))
+            self._text(run, "error.txt", redact_uris(detail))
         self._files(run, event)
         self._close(event, node, event["status"])
 
@@ -367,7 +380,7 @@ class Replayer:
     def _files(self, run: _Run, event: Event) -> None:
         for name in event.get("files") or ():
             path = f"{event['folder']}/{name}"
-            if Path(name).suffix in COPIED and (local := self._local(path)):
+            if Path(name).suffix in COPIED_EXTENSIONS and (local := self._local(path)):
                 self.client.log_artifact(run.id, str(local))
                 if local.suffix == ".png":
                     self._image(run, local.stem, path, event.get("steps") or 0, event)
@@ -378,7 +391,7 @@ class Replayer:
         """The file if it is still there and small enough to copy."""
         try:
             local = self.fetch(path)
-            return local if local.stat().st_size <= MAX_ARTIFACT else None
+            return local if local.stat().st_size <= MAX_ARTIFACT_BYTES else None
         except (OSError, ValueError, StoreError, StoreUnreachable, DamagedFile) as error:
             log.warning("not copied to MLflow: %s", error)
             return None
@@ -398,7 +411,7 @@ class Replayer:
             return
         if local := self._local(path):
             with Image.open(local) as image:
-                self.client.log_image(run.id, image, key=key, step=step, timestamp=millis(event))
+                self.client.log_image(run.id, image, key=key, step=step, timestamp=event_ms(event))
 
     def _model(self, run: _Run, file: str, event: Event) -> None:
         """A checkpoint as a logged model that points into the store."""
@@ -416,13 +429,13 @@ class Replayer:
             name=event["node"].replace(".", "-"),
             source_run_id=run.id,
             model_type="checkpoint",
-            tags=tags | {EXTERNAL: "true", "reenact.uri": f"{store}/{path}" if store else path},
+            tags=tags | {EXTERNAL_MODEL_TAG: "true", "reenact.uri": f"{store}/{path}" if store else path},
         )
         self.client.finalize_logged_model(model.model_id, "READY")
         self.client.log_outputs(run.id, [LoggedModelOutput(model.model_id, step)])
 
 
-def millis(event: Event) -> int:
+def event_ms(event: Event) -> int:
     return int(event.get("time", 0) * 1000)
 
 

@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote, urlsplit
 from urllib.request import ProxyHandler, build_opener, url2pathname
 
 from pipelines.errors import UserError
-from pipelines.tracking.text import public
+from pipelines.tracking.mlflow_text import redact_uris
 from storage.uris import expand_home, reject_credentials
 
 STOP_SECONDS = 5.0
@@ -27,7 +27,7 @@ POLL_SECONDS = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TrackingPlace:
     uri: str
     artifacts: str = ""
     """Folder or URI of artifacts of a new experiment; empty = the server decides."""
@@ -37,33 +37,36 @@ class Place:
         return self.uri.startswith(("http://", "https://"))
 
 
-def configured_uri(tracking_uri: str = "") -> str:
+def configured_tracking_uri(tracking_uri: str = "") -> str:
     """Where the environment or else the setting wants runs tracked; "" = beside the store."""
     return expand_home(os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri)
 
 
-def place(store_root: str, tracking_uri: str = "") -> Place:
+def find_tracking_place(store_root: str, tracking_uri: str = "") -> TrackingPlace:
     """MLFLOW_TRACKING_URI, else the setting, else sqlite and a folder in the store, if that is a folder."""
-    if uri := configured_uri(tracking_uri):
+    if uri := configured_tracking_uri(tracking_uri):
         reject_credentials(uri, "the tracking URI")
-        return Place(uri)
+        return TrackingPlace(uri)
     folder = url2pathname(urlsplit(store_root).path) if store_root.startswith("file://") else store_root
     if "://" in folder:
         raise UserError(
-            f"runs in {public(store_root)} have nowhere to be tracked: MLflow's sqlite needs a folder that "
+            f"runs in {redact_uris(store_root)} have nowhere to be tracked: MLflow's sqlite needs a folder "
+            "that "
             "stays. Set runtime.tracking, or MLFLOW_TRACKING_URI, to an MLflow server or a sqlite:/// file"
         )
     # MLflow reads both as URIs. It also makes the folder of a sqlite:/// file, but of the quoted name.
     root = str(Path(folder).absolute() / "mlflow")
     scheme = "sqlite" if quote(root) == root else "sqlite+pysqlite"
-    return Place(f"{scheme}:///{quote(root)}/mlflow.db", f"{quote(root)}/artifacts")
+    return TrackingPlace(f"{scheme}:///{quote(root)}/mlflow.db", f"{quote(root)}/artifacts")
 
 
 def ui_command(store_root: str, tracking_uri: str = "", port: int = 5000) -> list[str]:
     """argv of the MLflow server of this store: one worker, this machine only."""
-    where = place(store_root, tracking_uri)
+    where = find_tracking_place(store_root, tracking_uri)
     if where.on_server:
-        raise UserError(f"runs are tracked by the server at {public(where.uri)}; open that address instead")
+        raise UserError(
+            f"runs are tracked by the server at {redact_uris(where.uri)}; open that address instead"
+        )
     artifacts = ["--artifacts-destination", where.artifacts] if where.artifacts else []
     return [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", where.uri, *artifacts,
@@ -71,15 +74,15 @@ def ui_command(store_root: str, tracking_uri: str = "", port: int = 5000) -> lis
     ]  # fmt: skip
 
 
-def serve(
+def serve_ui(
     store_root: str, tracking_uri: str = "", port: int = 5000,
     up: Callable[[], None] = lambda: None, waiting: Callable[[float], None] = lambda _seconds: None,
 ) -> None:  # fmt: skip
     """Run the server until it ends, or Ctrl-C or SIGTERM ends this process. waiting: called now and then
     until it answers; up: once it does. UserError where it cannot run."""
     argv = ui_command(store_root, tracking_uri, port)
-    check_port(port)
-    prepare(place(store_root, tracking_uri))
+    check_port_is_free(port)
+    prepare_database(find_tracking_place(store_root, tracking_uri))
     # Without the job executor the server is 2 processes and up in 6 s; with it 15 and 18 s.
     env = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with tempfile.TemporaryFile() as log:
@@ -87,7 +90,7 @@ def serve(
         before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         try:
             started = time.monotonic()
-            while server.poll() is None and not answers(port):
+            while server.poll() is None and not is_server_up(port):
                 waiting(time.monotonic() - started)
                 time.sleep(POLL_SECONDS)
             if server.poll() is None:
@@ -98,10 +101,10 @@ def serve(
             return
         finally:  # the server has children of its own that would outlive it
             signal.signal(signal.SIGTERM, before)
-            end(server)
+            end_process(server)
 
 
-def end(server: subprocess.Popen[bytes]) -> None:
+def end_process(server: subprocess.Popen[bytes]) -> None:
     """A process and its children: asked to end, then made to."""
     with suppress(ProcessLookupError):
         os.killpg(server.pid, signal.SIGTERM)
@@ -111,7 +114,7 @@ def end(server: subprocess.Popen[bytes]) -> None:
         os.killpg(server.pid, signal.SIGKILL)
 
 
-def check_port(port: int) -> None:
+def check_port_is_free(port: int) -> None:
     """UserError where something listens there already, or nobody may."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -121,7 +124,7 @@ def check_port(port: int) -> None:
             raise UserError(f"port {port}: {error.strerror}; choose another with --port") from None
 
 
-def answers(port: int) -> bool:
+def is_server_up(port: int) -> bool:
     """Whether the server does, asked past any proxy."""
     try:
         with build_opener(ProxyHandler({})).open(f"http://127.0.0.1:{port}/health", timeout=2):
@@ -136,7 +139,7 @@ def _last_line(log: IO[bytes]) -> str:
     return lines[-1].strip() if lines else "it does not say why"
 
 
-def prepare(where: Place) -> None:
+def prepare_database(where: TrackingPlace) -> None:
     """Make the folder of a database that is a file."""
     scheme, found, path = where.uri.partition(":///")
     if found and scheme.startswith("sqlite"):

@@ -9,9 +9,9 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
-from pipelines.tracking.replay import EXPERIMENT, Fetch, Replayer, silence_mlflow
-from pipelines.tracking.server import Place
-from pipelines.tracking.text import public
+from pipelines.tracking.mlflow_text import redact_uris
+from pipelines.tracking.replay import EXPERIMENT, FetchFile, Replayer, silence_mlflow
+from pipelines.tracking.server import TrackingPlace
 from storage.ledger import Event
 
 FLUSH_SECONDS = 2.0
@@ -24,7 +24,7 @@ class Tracker:
     """Feeds events to MLflow from a thread. Nothing here waits for MLflow or raises because of it: what
     cannot be delivered is retried while the run lasts, and stays in the ledger for `sync`."""
 
-    def __init__(self, where: Place, experiment: str = EXPERIMENT, fetch: Fetch | None = None):
+    def __init__(self, where: TrackingPlace, experiment: str = EXPERIMENT, fetch: FetchFile | None = None):
         self._where, self._experiment, self._fetch = where, experiment, fetch
         self._queue: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._replayer: Replayer | None = None
@@ -55,7 +55,7 @@ class Tracker:
             return self._delivered
         return True
 
-    def sync(self, events: Iterable[Event], over: bool = False) -> bool:
+    def sync_run(self, events: Iterable[Event], over: bool = False) -> bool:
         """Replay a run's events, in order, here and now; what MLflow has already is not repeated. `over`: the
         run is known to be dead, so if its events do not end, it was killed. False: MLflow cannot be
         reached."""
@@ -105,10 +105,10 @@ class Tracker:
                 backlog.popleft()
             self._replayer.flush()
         except (MlflowException, SQLAlchemyError, OSError) as error:
-            self.trouble = public(f"{type(error).__name__}: {error}")[:500]
+            self.trouble = redact_uris(f"{type(error).__name__}: {error}")[:500]
             log.warning(
                 "MLflow at %s does not answer; runs stay in the ledger: %s",
-                public(self._where.uri),
+                redact_uris(self._where.uri),
                 self.trouble,
             )
             return False
@@ -121,7 +121,7 @@ class Tracker:
         from mlflow.exceptions import MlflowException
 
         try:
-            replayer.apply(event)
+            replayer.apply_event(event)
         except MlflowException as error:
             if error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST"):
                 raise

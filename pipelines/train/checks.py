@@ -21,8 +21,8 @@ def check_phase(config: Any, runtime: RuntimeConfig, node: str, model: str, phas
 
         from models.precision import check_precision
 
-        check_precision(precision, torch.device("cpu"), fp32_instead(node))
+        check_precision(precision, torch.device("cpu"), fp32_hint(node))
 
 
-def fp32_instead(node: str) -> str:
+def fp32_hint(node: str) -> str:
     return f"train with `--set {node.split('.')[1]}.precision=fp32`, or on another machine"

@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models import provenance
-from models.api import EMA, Phase, Source, checkpoint_role
+from models.api import EMA_SUFFIX, Phase, WeightsSource, checkpoint_role
 from models.errors import InvalidSettings
 from models.spec import load_spec
 from models.weights import find_weights
-from pipelines.engine.fingerprint import resolve
-from pipelines.train.parts import part_of
+from pipelines.engine.fingerprint import resolve_entry
+from pipelines.train.net_parts import part_of
 from pipelines.train.state import (
     BEST_FILE,
     MODEL_FILE,
     START_FILE,
     STATE_FILE,
-    best_name,
-    of_step,
-    steps_done,
-    used_name,
+    best_file_name,
+    check_step,
+    count_trained_steps,
+    used_checkpoint_name,
 )
 from storage import checkpoints
 from storage.checkpoints import StepCheckpoints
@@ -32,11 +32,11 @@ from storage.weight_files import weights_path
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipelines.engine.node import Context
+    from pipelines.engine.node import NodeContext
     from storage.families import Artifact
 
 
-def continues(ctx: Context, phase: Phase) -> bool:
+def continues_published_run(ctx: NodeContext, phase: Phase) -> bool:
     """Whether the published, shorter run of this phase has come further than what lies in the work folder."""
     if ctx.previous is None:
         return False
@@ -44,30 +44,32 @@ def continues(ctx: Context, phase: Phase) -> bool:
     return newest is None or newest < ctx.previous.steps
 
 
-def prepare_weights(ctx: Context, model: str, phase: Phase) -> None:
+def prepare_weights(ctx: NodeContext, model: str, phase: Phase) -> None:
     """Put them where every worker can reach them: those to start from, checkpoints that the phase uses, and a
     shorter run of this phase."""
     store = Store(ctx.scratch)
-    if phase.sources:
+    if phase.init_sources:
         with store.scratch_folder() as folder:
-            checkpoints.save_checkpoint(folder / START_FILE, *initial_weights(ctx, model, phase))
+            checkpoints.save_checkpoint(folder / START_FILE, *collect_initial_weights(ctx, model, phase))
             store.put(folder / START_FILE, START_FILE)
-    for name, source in phase.used.items():
+    for name, source in phase.used_checkpoints.items():
         with store.scratch_folder() as folder:
             checkpoints.save_checkpoint(
                 folder / MODEL_FILE, *_open(ctx, model, phase, source, checkpoint_role("uses", name))
             )
-            store.put(folder / MODEL_FILE, used_name(name))
-    if ctx.previous is not None and continues(ctx, phase):
-        path = of_step(ctx.previous.path(STATE_FILE), ctx.previous.steps)
+            store.put(folder / MODEL_FILE, used_checkpoint_name(name))
+    if ctx.previous is not None and continues_published_run(ctx, phase):
+        path = check_step(ctx.previous.path(STATE_FILE), ctx.previous.steps)
         _, about = checkpoints.load_checkpoint(path)
         if "best" in about:
             step = about["best"][1]
-            _copy_in(of_step(ctx.previous.path(BEST_FILE), step), store, best_name(step))
+            _copy_in(check_step(ctx.previous.path(BEST_FILE), step), store, best_file_name(step))
         _copy_in(path, store, StepCheckpoints.file_name(about["step"]))
 
 
-def initial_weights(ctx: Context, model: str, phase: Phase) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def collect_initial_weights(
+    ctx: NodeContext, model: str, phase: Phase
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What the phase begins with, of all its sources -> tensors (`net.`, `ema.`, `optim.`;
     pipelines/train/state.py), and what is known of them."""
     found: dict[str, Tensor] = {}
@@ -76,12 +78,12 @@ def initial_weights(ctx: Context, model: str, phase: Phase) -> tuple[dict[str, T
     done: list[int] = []
     opened = {
         source.name: _open(ctx, model, phase, source, checkpoint_role("init", part))
-        for part, source in phase.sources.items()
+        for part, source in phase.init_sources.items()
     }
-    for part, source in phase.sources.items():
+    for part, source in phase.init_sources.items():
         tensors, about = opened[source.name]
         chosen = _choose(tensors, part, source, phase, f"train.{model}.{phase.name}")
-        provenances = provenance.combine(provenances, provenance.from_metadata(about))
+        provenances = provenance.combine_provenance(provenances, provenance.provenance_from_metadata(about))
         if source.released is not None:
             released |= {part_of(name.partition(".")[2]) for name in chosen}
         elif not source.model and phase.resume_optimizers:
@@ -91,27 +93,31 @@ def initial_weights(ctx: Context, model: str, phase: Phase) -> tuple[dict[str, T
                 for name, tensor in states.items()
                 if name.startswith("optim.") and part in ("", part_of(name.removeprefix("optim.")))
             }
-            done.append(steps_done(states, about, phase))
+            done.append(count_trained_steps(states, about, phase))
         found |= chosen
-    names = dict.fromkeys(source.name for source in phase.sources.values())
-    about = {"phase": ", ".join(names), "released": sorted(released), **provenance.to_metadata(provenances)}
+    names = dict.fromkeys(source.name for source in phase.init_sources.values())
+    about = {
+        "phase": ", ".join(names),
+        "released": sorted(released),
+        **provenance.provenance_to_metadata(provenances),
+    }
     return found, about | {"step": max(done, default=0), "steps_before": 0}
 
 
 def _open(
-    ctx: Context, model: str, phase: Phase, source: Source, role: str
+    ctx: NodeContext, model: str, phase: Phase, source: WeightsSource, role: str
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """role: of the input, if it is a checkpoint of another model."""
     if source.phase is not None:
         return checkpoints.load_checkpoint(_input(ctx, model, source, role).path(MODEL_FILE))
     released = load_spec(model).released[source.released or ""]
     files = {name: weights_path(ctx.store, find_weights(name)) for name in released.files}
-    tensors, provenances = resolve(released.reader)(files, getattr(ctx.config, model), phase)
+    tensors, provenances = resolve_entry(released.reader)(files, getattr(ctx.config, model), phase)
     return tensors, {"provenance": provenances}
 
 
 def _choose(
-    tensors: Mapping[str, Tensor], part: str, source: Source, phase: Phase, node: str
+    tensors: Mapping[str, Tensor], part: str, source: WeightsSource, phase: Phase, node: str
 ) -> dict[str, Tensor]:
     """Of a source's tensors those of one part, or of all, under the names that they begin with here."""
     wanted = source.part or part
@@ -121,8 +127,8 @@ def _choose(
         target = part or own
         if part and own != wanted:
             continue
-        if target.endswith(EMA):
-            target = target.removesuffix(EMA)
+        if target.endswith(EMA_SUFFIX):
+            target = target.removesuffix(EMA_SUFFIX)
             if target in phase.ema_parts:
                 chosen[f"ema.{target}.{rest}"] = tensor
         else:
@@ -136,7 +142,7 @@ def _choose(
     return chosen
 
 
-def _input(ctx: Context, model: str, source: Source, role: str = "") -> Artifact:
+def _input(ctx: NodeContext, model: str, source: WeightsSource, role: str = "") -> Artifact:
     return ctx.inputs[role if source.model else f"train.{model}.{source.phase}"]
 
 

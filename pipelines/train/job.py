@@ -11,16 +11,16 @@ from msgspec import Struct
 from models.api import Phase
 from models.spec import load_spec
 from models.task import Task
-from pipelines.engine.fingerprint import resolve
+from pipelines.engine.fingerprint import resolve_entry
 from pipelines.nets import load_nets
-from pipelines.train.validation_metrics import landmark_finder
+from pipelines.train.validation_metrics import load_landmark_finder
 
 if TYPE_CHECKING:
-    from pipelines.dataset.sampler import Corpus
-    from pipelines.engine.node import Context
+    from pipelines.dataset.sampler import SplitClips
+    from pipelines.engine.node import NodeContext
 
 
-class Job(Struct, frozen=True, kw_only=True):
+class TrainJob(Struct, frozen=True, kw_only=True):
     """All a worker needs; pickled to it."""
 
     node: str
@@ -30,10 +30,10 @@ class Job(Struct, frozen=True, kw_only=True):
     """Loads the perception nets that the phase's losses look through."""
     landmarks: Callable[[], Any] | None
     """Loads a landmark finder for validation, frames (T,256,256,3) -> (T,68,2); None = no such figures."""
-    train: Mapping[str, Corpus]
+    train: Mapping[str, SplitClips]
     """The tables that samples are read from, by name (`TaskSpec.tables`); none of a task that reads nothing.
     """
-    held_out: Mapping[str, Corpus] | None
+    held_out: Mapping[str, SplitClips] | None
     """The same of identities that are not trained on, or None if a table has none."""
     seed: int
     precision: str
@@ -48,13 +48,13 @@ class Job(Struct, frozen=True, kw_only=True):
     """Chunks that they are ahead."""
 
 
-def job_of(
-    ctx: Context,
+def make_train_job(
+    ctx: NodeContext,
     model: str,
     name: str,
-    train: Mapping[str, Corpus],
-    held_out: Mapping[str, Corpus] | None,
-) -> Job:
+    train: Mapping[str, SplitClips],
+    held_out: Mapping[str, SplitClips] | None,
+) -> TrainJob:
     """The phase `name` of a model, on these tables."""
     spec = load_spec(model)
     section, runtime = getattr(ctx.config, model), ctx.runtime
@@ -63,12 +63,12 @@ def job_of(
     seed, precision = settings.pop("seed"), settings.pop("precision")
     seed = seed if phase.seed is None else phase.seed
     settings |= {name: getattr(ctx.config, name) for name in spec.extra_sections(section)}
-    return Job(
+    return TrainJob(
         node=ctx.node,
         phase=phase,
-        build=partial(resolve(spec.tasks[name].task), **settings),
+        build=partial(resolve_entry(spec.tasks[name].task), **settings),
         nets=partial(load_nets, spec.nets(section, phase), ctx.store),
-        landmarks=partial(landmark_finder, ctx.store),
+        landmarks=partial(load_landmark_finder, ctx.store),
         train=train,
         held_out=held_out,
         seed=seed,

@@ -19,55 +19,55 @@ from typing import TYPE_CHECKING
 
 from models.api import Phase
 from models.errors import InvalidSettings
-from models.provenance import describe
-from models.spec import Reads, load_spec, units_role
+from models.provenance import describe_provenance
+from models.spec import FamilyFields, load_spec, units_role
 from pipelines.dataset.splits import count_missing, count_without_sound
 from pipelines.errors import UserError
-from pipelines.train.metric_log import METRICS, MetricLog, cut, log_text, read_metrics
-from pipelines.train.monitor import follow, note
-from pipelines.train.stopping import STOP
+from pipelines.train.metric_log import METRICS_FILE, MetricLog, drop_lines_after, encode_lines, read_metrics
+from pipelines.train.monitor import follow_training, progress_note
+from pipelines.train.stop_file import STOP_FILE
 from storage.checkpoints import StepCheckpoints
 from storage.files import Store
 
 if TYPE_CHECKING:
-    from pipelines.dataset.sampler import Corpus
-    from pipelines.engine.node import Context
-    from pipelines.train.job import Job
-    from pipelines.train.tables import Split
+    from pipelines.dataset.sampler import SplitClips
+    from pipelines.engine.node import NodeContext
+    from pipelines.train.job import TrainJob
+    from pipelines.train.tables import TableSplit
 
 _IN_PROCESS = threading.Lock()
 """Held by a phase that trains in this process: the others wait, since torch's random numbers and threads are
 those of the process."""
 
 
-def train_phase(ctx: Context, model: str, phase: str) -> None:
+def train_phase(ctx: NodeContext, model: str, phase: str) -> None:
     """Train a model's phase to its step budget."""
-    from pipelines.train.job import job_of
+    from pipelines.train.job import make_train_job
 
     section = getattr(ctx.config, model)
     settings: Phase = section.phases[phase]
     spec = load_spec(model)
     train, held_out = open_tables(ctx, spec.tables(section, settings), spec.unit_tables)
     if any(step > settings.steps for step in StepCheckpoints(ctx.scratch).steps()):  # a longer run's
-        ctx.work_apart(f"steps-{settings.steps}")
-    job = job_of(ctx, model, phase, train, held_out)
-    prepare(ctx, model, job.phase)
-    if follow(ctx, job, partial(run_workers, ctx, job)):
-        publish(ctx, job)
+        ctx.use_scratch_subfolder(f"steps-{settings.steps}")
+    job = make_train_job(ctx, model, phase, train, held_out)
+    prepare_work_folder(ctx, model, job.phase)
+    if follow_training(ctx, job, partial(run_workers, ctx, job)):
+        publish_checkpoint(ctx, job)
 
 
 # --- what goes in -------------------------------------------------------------------------------------------
-def prepare(ctx: Context, model: str, phase: Phase) -> None:
+def prepare_work_folder(ctx: NodeContext, model: str, phase: Phase) -> None:
     """Put into the work folder what every worker begins with, and the lines of the run that is continued."""
-    from pipelines.train.initial_weights import continues, prepare_weights
+    from pipelines.train.initial_weights import continues_published_run, prepare_weights
 
     store = Store(ctx.scratch)
-    store.delete(STOP)
-    if ctx.previous is not None and continues(ctx, phase):
-        cut(store, 0)
-        _copy_lines(ctx.previous.path(METRICS), store)
+    store.delete(STOP_FILE)
+    if ctx.previous is not None and continues_published_run(ctx, phase):
+        drop_lines_after(store, 0)
+        _copy_lines(ctx.previous.path(METRICS_FILE), store)
     else:  # before anybody reads along: a resumed run repeats the steps after its checkpoint
-        cut(store, StepCheckpoints(ctx.scratch).latest_step(phase.steps) or 0)
+        drop_lines_after(store, StepCheckpoints(ctx.scratch).latest_step(phase.steps) or 0)
     prepare_weights(ctx, model, phase)
 
 
@@ -81,8 +81,8 @@ def _copy_lines(path: Path, store: Store) -> None:
 
 
 def open_tables(
-    ctx: Context, tables: Mapping[str, Reads], unit_tables: Collection[str] = ()
-) -> tuple[dict[str, Corpus], dict[str, Corpus] | None]:
+    ctx: NodeContext, tables: Mapping[str, FamilyFields], unit_tables: Collection[str] = ()
+) -> tuple[dict[str, SplitClips], dict[str, SplitClips] | None]:
     """Tables to train on; the same of rows that are held out, or None where one of them has none. `tables`:
     name -> node -> the fields read from it. `unit_tables`: those of the model (`ModelSpec.unit_tables`)."""
     splits = {name: open_table(ctx, name, reads, unit_tables) for name, reads in tables.items()}
@@ -91,7 +91,9 @@ def open_tables(
     return train, held_out if held_out and held_out.keys() == train.keys() else None
 
 
-def open_table(ctx: Context, table: str, reads: Reads, unit_tables: Collection[str] = ()) -> Split:
+def open_table(
+    ctx: NodeContext, table: str, reads: FamilyFields, unit_tables: Collection[str] = ()
+) -> TableSplit:
     """Rows to train on, held out. The run records how many there are, how many are missing in a family, and
     how many have no sound where the task reads speech features."""
     from pipelines.train.tables import split_rows
@@ -105,9 +107,9 @@ def open_table(ctx: Context, table: str, reads: Reads, unit_tables: Collection[s
         facts = {"rows": len(keys)} if units else {"identities": len(rows.identities), "clips": len(keys)}
         if keys and "clip" in split.stored.fields and "speech" in reads:
             facts["without_sound"] = count_without_sound(split.stored, keys)
-        of_split = [k for k in split.stored.clips.keys if split.of(k) == name]
+        of_split = [k for k in split.stored.clips.keys if split.split_of(k) == name]
         facts |= {f"missing.{node}": n for node, n in count_missing(split.stored, reads, of_split).items()}
-        ctx.params({f"{where}.{name}.{fact}": value for fact, value in facts.items()})
+        ctx.log_params({f"{where}.{name}.{fact}": value for fact, value in facts.items()})
     if not split.rows["train"].identities:
         raise UserError(
             f"{ctx.node}: table {table} has no row to train on; all were rejected, or all are in the test "
@@ -117,7 +119,7 @@ def open_table(ctx: Context, table: str, reads: Reads, unit_tables: Collection[s
 
 
 # --- running ------------------------------------------------------------------------------------------------
-def run_workers(ctx: Context, job: Job) -> None:
+def run_workers(ctx: NodeContext, job: TrainJob) -> None:
     """Ray Train's worker group, or this process with runtime.train_workers 0. Returns when training has
     ended.
     """
@@ -127,9 +129,9 @@ def run_workers(ctx: Context, job: Job) -> None:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from pipelines.cluster.start import is_private
-    from pipelines.train.group import OneMachine
-    from pipelines.train.worker import work
+    from pipelines.cluster.start import is_private_cluster
+    from pipelines.train.process_group import SameMachineConfig
+    from pipelines.train.worker import train_worker
 
     runtime = ctx.runtime
     workers = runtime.train_workers
@@ -143,9 +145,9 @@ def run_workers(ctx: Context, job: Job) -> None:
     # Ray's own records of the run: only for its dashboard, resuming goes through the work folder's
     # checkpoints.
     place = RunConfig(name=f"{job.node}-{ctx.key[:16]}", storage_path=Store(ctx.scratch).uri_of("ray"))
-    group = OneMachine if workers == 1 or is_private() else TorchConfig
+    group = SameMachineConfig if workers == 1 or is_private_cluster() else TorchConfig
     trainer = TorchTrainer(
-        work,
+        train_worker,
         train_loop_config={"job": job},
         scaling_config=scaling,
         run_config=place,
@@ -169,12 +171,12 @@ def _check_room(workers: int, cpus: int, use_gpu: bool) -> None:
 
 
 # --- what comes out -----------------------------------------------------------------------------------------
-def publish(ctx: Context, job: Job) -> None:
+def publish_checkpoint(ctx: NodeContext, job: TrainJob) -> None:
     """The last checkpoint and the logs -> the artifact's files, without anything that depends on the time of
     day.
     """
     from pipelines.train.state import publish_weights
-    from pipelines.train.worker import SAMPLES
+    from pipelines.train.worker import SAMPLES_FILE
 
     store, files = Store(ctx.scratch), StepCheckpoints(ctx.scratch)
     if files.latest_step(job.phase.steps) != job.phase.steps:
@@ -185,15 +187,17 @@ def publish(ctx: Context, job: Job) -> None:
     publish_weights(ctx.out, tensors, about, store)
     if "best" in about:
         figure = job.phase.best.figure if job.phase.best else ""
-        ctx.metrics({f"final/best_{figure}": about["best"][0], "final/best_step": about["best"][1]})
-    latest, scores = _join_lines(store, ctx.out / METRICS)
-    (ctx.out / SAMPLES).write_bytes(store.read(SAMPLES))
+        ctx.log_metrics({f"final/best_{figure}": about["best"][0], "final/best_step": about["best"][1]})
+    latest, scores = _join_lines(store, ctx.out / METRICS_FILE)
+    (ctx.out / SAMPLES_FILE).write_bytes(store.read(SAMPLES_FILE))
     if about["provenance"]:
-        text = describe(about["provenance"])
-        ctx.params({f"net.{part}": text for part, text in about["provenance"].items()} | {"provenance": text})
-        ctx.progress(job.phase.steps, job.phase.steps, f"{note(latest)} [{text}]")
+        text = describe_provenance(about["provenance"])
+        ctx.log_params(
+            {f"net.{part}": text for part, text in about["provenance"].items()} | {"provenance": text}
+        )
+        ctx.report_progress(job.phase.steps, job.phase.steps, f"{progress_note(latest)} [{text}]")
     if scores:
-        ctx.metrics({f"final/{name}": value for name, value in scores.items()})
+        ctx.log_metrics({f"final/{name}": value for name, value in scores.items()})
 
 
 def _join_lines(store: Store, path: Path) -> tuple[dict[str, float], dict[str, float]]:
@@ -202,7 +206,7 @@ def _join_lines(store: Store, path: Path) -> tuple[dict[str, float], dict[str, f
     scores: dict[str, float] = {}
     with path.open("wb") as file:
         for line in read_metrics(store):
-            file.write(log_text([{"step": line["step"], **line["values"]}]))
+            file.write(encode_lines([{"step": line["step"], **line["values"]}]))
             latest |= line["values"] | line["speed"]
             scores = {k: v for k, v in line["values"].items() if k.startswith("held_out/")} or scores
     return latest, scores

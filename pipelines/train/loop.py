@@ -15,40 +15,44 @@ import torch
 
 from models.api import Phase
 from models.errors import InvalidSettings
-from pipelines.dataset.sampler import Share, training_chunks
-from pipelines.train.device import Worker
-from pipelines.train.job import Job
-from pipelines.train.state import State
-from pipelines.train.updates import passes_of, train_step
-from pipelines.train.validate import Validation, validate
+from pipelines.dataset.sampler import WorkerShare, iterate_chunks
+from pipelines.train.distributed import TrainWorker
+from pipelines.train.job import TrainJob
+from pipelines.train.state import TrainState
+from pipelines.train.updates import make_passes, train_step
+from pipelines.train.validate import ValidationResult, validate_net
 from storage.checkpoints import StepCheckpoints
 from storage.files import Store
 
 
-def begin(job: Job, worker: Worker, files: StepCheckpoints, step: int | None) -> State:
+def begin_training(
+    job: TrainJob, worker: TrainWorker, files: StepCheckpoints, step: int | None
+) -> TrainState:
     """The state that training goes on from: that of a checkpoint of this phase, or its beginning."""
     torch.set_float32_matmul_precision("high")
     torch.manual_seed(job.seed)  # the same initial weights in every worker
-    state = State(job, worker.device)
+    state = TrainState(job, worker.device)
     state.resume(files, step)
-    worker.broadcast(state.net.state_dict().values())  # on machines of other kinds they may differ a little
+    worker.broadcast_tensors(
+        state.net.state_dict().values()
+    )  # on machines of other kinds they may differ a little
     if job.compile:
         state.net.compile(dynamic=False)  # after resuming: names of tensors stay those of the plain net
     return state
 
 
-def validates_after(phase: Phase, step: int) -> bool:
+def is_validation_step(phase: Phase, step: int) -> bool:
     """Whether the net is validated after a step."""
     return step == phase.steps or step % phase.validate_every == 0
 
 
-def validate_state(job: Job, state: State, device: torch.device) -> Validation:
+def validate_state(job: TrainJob, state: TrainState, device: torch.device) -> ValidationResult:
     """Validate, and keep the weights if they are the best yet. Only the phase says which steps may be the
     best: the last one of a run that goes on later would not have been validated in one go.
     """
     tables, phase = job.held_out or job.train, job.phase
     with state.eval_weights():
-        found = validate(state.task, tables, job, device)
+        found = validate_net(state.task, tables, job, device)
     if phase.best and state.step % phase.validate_every == 0:
         if phase.best.figure not in found.figures:
             raise InvalidSettings(
@@ -59,17 +63,17 @@ def validate_state(job: Job, state: State, device: torch.device) -> Validation:
     return found
 
 
-def steps(job: Job, state: State, worker: Worker) -> Iterator[int]:
+def run_steps(job: TrainJob, state: TrainState, worker: TrainWorker) -> Iterator[int]:
     """Do the steps that are left, one for each item."""
     phase = job.phase
-    passes = passes_of(phase, state.parameters)
-    share = Share(phase.batch, phase.chunk_size, worker.rank, worker.world)
+    passes = make_passes(phase, state.parameters)
+    share = WorkerShare(phase.batch, phase.chunk_size, worker.rank, worker.world)
     left = range(state.step + 1, phase.steps + 1)
-    chunks = training_chunks(state.task, job.train, job.seed, left, share, job.readers, job.prefetch)
+    chunks = iterate_chunks(state.task, job.train, job.seed, left, share, job.readers, job.prefetch)
     with contextlib.closing(chunks):
         for step in left:
             began = time.perf_counter()
-            mine = list(islice(chunks, share.count))
+            mine = list(islice(chunks, share.chunk_count))
             state.timer.waited += time.perf_counter() - began
             train_step(state, passes, mine, share, step, worker)
             state.step = step

@@ -22,7 +22,7 @@ class PassLosses(NamedTuple):
     terms: dict[str, Tensor]
     """Unweighted, detached, in the order of the updates."""
 
-    def detached(self) -> PassLosses:
+    def detach(self) -> PassLosses:
         return self._replace(loss=None if self.loss is None else self.loss.detach())
 
 
@@ -33,13 +33,13 @@ def compute_losses(task: Task, batch: Batch, step: TrainStep, updates: Mapping[s
     by 0 would let its NaN through. So are the terms of an update that does not move at this step.
     """
     offered = task.losses(batch, step)
-    check_names([update.terms for update in updates.values()], offered)
+    check_loss_names([update.active_losses for update in updates.values()], offered)
     loss: Tensor | None = None
     totals: dict[str, Tensor] = {}
     terms: dict[str, Tensor] = {}
     for name, update in updates.items():
-        due = update.due(step.number)
-        total = weighted_sum(offered, update.terms, step.number, terms, due)
+        due = update.is_due(step.number)
+        total = weighted_sum(offered, update.active_losses, step.number, terms, due)
         if total is None:
             continue
         totals[name] = total.detach()
@@ -69,7 +69,7 @@ def weighted_sum(
     return total
 
 
-def check_names(losses: Iterable[Mapping[str, Loss]], offered: Iterable[str]) -> None:
+def check_loss_names(losses: Iterable[Mapping[str, Loss]], offered: Iterable[str]) -> None:
     known = set(offered)
     unknown = sorted({name for some in losses for name, one in some.items() if one.weight} - known)
     if unknown:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-class Meters:
+class LossMeters:
     """Losses summed on the device since they were last asked for. A term that sets in later, or is computed
     at some steps only, is averaged over the steps it was there."""
 
@@ -33,7 +33,7 @@ class Meters:
         return dict(zip(names, values.tolist(), strict=True))
 
 
-class Timer:
+class StepTimer:
     """Time since it was last reset, and how much of it was spent waiting for data."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Timer:
         return result
 
 
-def speed(timer: Timer, batch: int, world: int) -> dict[str, float]:
+def measure_throughput(timer: StepTimer, batch: int, world: int) -> dict[str, float]:
     """Since the last call: throughput, and the share of time spent waiting for data."""
     seconds, waited, count = timer.reset()
     return {

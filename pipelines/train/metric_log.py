@@ -16,49 +16,49 @@ from typing import Any
 
 from storage.files import Store
 
-METRICS = "metrics.jsonl"
+METRICS_FILE = "metrics.jsonl"
 """Of the artifact: all segments as one file, without what depends on the time of day."""
-FLUSH = 1.0  # seconds between two writes of the metric lines
-SEGMENT = 1 << 16
+FLUSH_SECONDS = 1.0  # seconds between two writes of the metric lines
+SEGMENT_BYTES = 1 << 16
 """Bytes from which on a segment is closed: about 130 lines of ten losses."""
 _NAME = re.compile(r"metrics-(\d{6,})\.jsonl")
 
-Line = dict[str, Any]
+MetricLine = dict[str, Any]
 
 
-def segment(number: int) -> str:
+def segment_name(number: int) -> str:
     return f"metrics-{number:06d}.jsonl"
 
 
-def segments(store: Store) -> list[int]:
+def list_segments(store: Store) -> list[int]:
     matches = (_NAME.fullmatch(entry.name) for entry in store.list(""))
     return sorted(int(match[1]) for match in matches if match)
 
 
-def log_text(lines: Iterable[Line]) -> bytes:
+def encode_lines(lines: Iterable[MetricLine]) -> bytes:
     return "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines).encode()
 
 
-def lines_of(store: Store, number: int) -> list[Line]:
-    return [json.loads(line) for line in store.read(segment(number)).decode().splitlines()]
+def read_segment(store: Store, number: int) -> list[MetricLine]:
+    return [json.loads(line) for line in store.read(segment_name(number)).decode().splitlines()]
 
 
-def read_metrics(store: Store) -> Iterator[Line]:
+def read_metrics(store: Store) -> Iterator[MetricLine]:
     """All lines, in order."""
-    for number in segments(store):
-        yield from lines_of(store, number)
+    for number in list_segments(store):
+        yield from read_segment(store, number)
 
 
-def cut(store: Store, after: int) -> None:
+def drop_lines_after(store: Store, after: int) -> None:
     """Drop the lines of steps that a resumed run repeats."""
-    for number in reversed(segments(store)):
-        lines = lines_of(store, number)
+    for number in reversed(list_segments(store)):
+        lines = read_segment(store, number)
         kept = [line for line in lines if line["step"] <= after]
         if kept and len(kept) < len(lines):
-            store.write(segment(number), log_text(kept))
+            store.write(segment_name(number), encode_lines(kept))
         if kept:
             return
-        store.delete(segment(number))
+        store.delete(segment_name(number))
 
 
 class MetricLog:
@@ -66,18 +66,18 @@ class MetricLog:
 
     def __init__(self, store: Store) -> None:
         self.store, self.written = store, 0.0
-        self.number = max(segments(store), default=0)
-        self.text = store.read(segment(self.number)) if store.exists(segment(self.number)) else b""
+        self.number = max(list_segments(store), default=0)
+        self.text = store.read(segment_name(self.number)) if store.exists(segment_name(self.number)) else b""
 
     def add(self, step: int, values: dict[str, float], speed: dict[str, float]) -> None:
-        self.text += log_text([{"step": step, "values": values, "speed": speed}])
-        if time.monotonic() - self.written >= FLUSH or len(self.text) >= SEGMENT:
+        self.text += encode_lines([{"step": step, "values": values, "speed": speed}])
+        if time.monotonic() - self.written >= FLUSH_SECONDS or len(self.text) >= SEGMENT_BYTES:
             self.flush()
 
     def flush(self) -> None:
         if self.text:
-            self.store.write(segment(self.number), self.text)
-        if len(self.text) >= SEGMENT:
+            self.store.write(segment_name(self.number), self.text)
+        if len(self.text) >= SEGMENT_BYTES:
             self.number, self.text = self.number + 1, b""
         self.written = time.monotonic()
 
@@ -88,13 +88,15 @@ class MetricReader:
     def __init__(self, store: Store) -> None:
         self.store, self.number, self.seen = store, 0, 0
 
-    def new(self) -> list[Line]:
-        found: list[Line] = []
+    def read_new_lines(self) -> list[MetricLine]:
+        found: list[MetricLine] = []
         for number in count(self.number):
-            closed = self.store.exists(segment(number + 1))  # asked first: then this one is read to its end
-            if not self.store.exists(segment(number)):
+            closed = self.store.exists(
+                segment_name(number + 1)
+            )  # asked first: then this one is read to its end
+            if not self.store.exists(segment_name(number)):
                 break
-            lines = lines_of(self.store, number)
+            lines = read_segment(self.store, number)
             found += lines[self.seen :]
             self.number, self.seen = number, len(lines)
             if not closed:

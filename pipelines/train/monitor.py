@@ -10,20 +10,20 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from pipelines.errors import meaning
+from pipelines.errors import error_meaning
 from pipelines.train.metric_log import MetricReader
-from pipelines.train.stopping import STOP
+from pipelines.train.stop_file import STOP_FILE
 from storage.files import Store
 
 if TYPE_CHECKING:
-    from pipelines.engine.node import Context
-    from pipelines.train.job import Job
+    from pipelines.engine.node import NodeContext
+    from pipelines.train.job import TrainJob
 
-POLL = 0.5  # seconds between two looks at the metric lines
-PATIENCE = 300.0  # seconds that workers get to end their step and to save it
+POLL_SECONDS = 0.5  # seconds between two looks at the metric lines
+STOP_TIMEOUT = 300.0  # seconds that workers get to end their step and to save it
 
 
-def follow(ctx: Context, job: Job, run: Callable[[], None]) -> bool:
+def follow_training(ctx: NodeContext, job: TrainJob, run: Callable[[], None]) -> bool:
     """Run in a thread and pass metric lines on as they appear -> False if cancelled: then the workers have
     stopped at the end of a step, and its checkpoint is saved.
     """
@@ -36,56 +36,58 @@ def follow(ctx: Context, job: Job, run: Callable[[], None]) -> bool:
             failures.append(error)
 
     store, steps = Store(ctx.scratch), job.phase.steps
-    lines = Lines(ctx, job, store)
+    lines = LineForwarder(ctx, job, store)
     thread = threading.Thread(target=guarded, name=job.node, daemon=True)
     thread.start()
     until: float | None = None
     while thread.is_alive() and (until is None or time.monotonic() < until):
-        thread.join(POLL)
+        thread.join(POLL_SECONDS)
         lines.forward()
         if until is None and ctx.cancelled():
-            until = time.monotonic() + PATIENCE
-            store.write(STOP, b"")
-            ctx.progress(lines.step, steps, f"stopping at the end of a step (logged last: {lines.step})")
+            until = time.monotonic() + STOP_TIMEOUT
+            store.write(STOP_FILE, b"")
+            ctx.report_progress(
+                lines.step, steps, f"stopping at the end of a step (logged last: {lines.step})"
+            )
     lines.forward()
     if failures:
-        raise own_error(job.node, failures[0])
+        raise worker_error(job.node, failures[0])
     if until is not None:
         state = "still not stopped" if thread.is_alive() else f"stopped at the end of step {lines.step}"
-        ctx.progress(lines.step, steps, f"{state}; a rerun goes on from its last checkpoint")
+        ctx.report_progress(lines.step, steps, f"{state}; a rerun goes on from its last checkpoint")
     return until is None
 
 
-def own_error(node: str, error: BaseException) -> BaseException:
+def worker_error(node: str, error: BaseException) -> BaseException:
     """What went wrong in a worker, of the class that it had there, with the worker's traceback as a note."""
     failures = getattr(error, "worker_failures", None)
     if not failures:
         return error
     own = {rank: getattr(one, "_base_exc", one) for rank, one in sorted(failures.items())}
-    rank = next((rank for rank, one in own.items() if meaning(one) != "fault"), min(own))
+    rank = next((rank for rank, one in own.items() if error_meaning(one) != "fault"), min(own))
     own[rank].add_note(f"{node}, worker {rank}:\n{failures[rank]}")
     return own[rank]
 
 
-class Lines:
+class LineForwarder:
     """Metric lines forwarded to the run, each once."""
 
-    def __init__(self, ctx: Context, job: Job, store: Store) -> None:
+    def __init__(self, ctx: NodeContext, job: TrainJob, store: Store) -> None:
         self.ctx, self.job, self.reader = ctx, job, MetricReader(store)
         self.step, self.latest = 0, dict[str, float]()
 
     def forward(self) -> None:
-        found = self.reader.new()
+        found = self.reader.read_new_lines()
         for line in found:
             values = line["values"] | {f"speed/{name}": value for name, value in line["speed"].items()}
-            self.ctx.metrics(values, step=line["step"])
+            self.ctx.log_metrics(values, step=line["step"])
             self.step = line["step"]
             self.latest |= line["values"] | line["speed"]
         if found:
-            self.ctx.progress(self.step, self.job.phase.steps, note(self.latest))
+            self.ctx.report_progress(self.step, self.job.phase.steps, progress_note(self.latest))
 
 
-def note(latest: Mapping[str, float]) -> str:
+def progress_note(latest: Mapping[str, float]) -> str:
     """The figures of a progress line: the last total loss, speed and held-out score."""
     chosen = [n for n in latest if n in ("loss/total", "samples_per_second") or n.startswith("held_out/")]
     names = [n for n in chosen if "/copy_" not in n and not n.endswith("_frames")]

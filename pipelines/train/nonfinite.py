@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pipelines.dataset.sampler import Chunk
+from pipelines.dataset.sampler import SampleChunk
 from pipelines.train.losses import PassLosses
 
 
@@ -22,10 +22,10 @@ class ChunkRecord(NamedTuple):
     clips: tuple[str, ...]
 
 
-def stop_if_broken(
+def check_finite(
     norms: Mapping[str, Tensor],
     step: int,
-    chunks: list[Chunk],
+    chunks: list[SampleChunk],
     found: list[PassLosses],
     asked: bool = False,
 ) -> bool:

@@ -20,7 +20,7 @@ def learning_rate(optimizer: Optimizer, step: int, steps_before: int = 0) -> flo
     Steps count from 1 (FSRT's authors start at 0, where the rate and so the first step are 0), from
     `step_offset` on, or from the steps that were done before the phase.
     """
-    schedule, full = optimizer.schedule, optimizer.lr * optimizer.correction
+    schedule, full = optimizer.schedule, optimizer.lr * optimizer.lazy_correction
     step += steps_before if schedule.step_offset is None else schedule.step_offset
     if step < schedule.warmup:
         return full * step / schedule.warmup
@@ -83,9 +83,9 @@ def build_optimizer(settings: Optimizer, groups: list[dict[str, Any]]) -> torch.
     """Moments in float32 whatever the precision of the step; the fused kernel is 3x faster on many small
     tensors.
     """
-    beta1, beta2 = (beta**settings.correction for beta in settings.betas)
+    beta1, beta2 = (beta**settings.lazy_correction for beta in settings.betas)
     common: dict[str, Any] = {
-        "lr": settings.lr * settings.correction, "betas": (beta1, beta2), "eps": settings.eps,
+        "lr": settings.lr * settings.lazy_correction, "betas": (beta1, beta2), "eps": settings.eps,
         "weight_decay": settings.weight_decay,
     }  # fmt: skip
     if settings.kind == "ranger":

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from models import provenance
-from models.api import EMA, Phase
+from models.api import EMA_SUFFIX, Phase
 from models.errors import InvalidSettings
 from models.task import inference_weights
 from pipelines.errors import UserError
-from pipelines.train.device import on_device
-from pipelines.train.job import Job
-from pipelines.train.meters import Meters, Timer
+from pipelines.train.distributed import nets_to_device
+from pipelines.train.job import TrainJob
+from pipelines.train.meters import LossMeters, StepTimer
+from pipelines.train.net_parts import freeze_other_parts, part_of, set_train_mode
 from pipelines.train.optim import NamedOptimizer, RunningMeans
-from pipelines.train.parts import choose_parts, part_of, set_train_mode
-from pipelines.train.stopping import Stop
+from pipelines.train.stop_file import StopState
 from storage import checkpoints
 from storage.checkpoints import BEST_FILE, MODEL_FILE, START_FILE, STATE_FILE, StepCheckpoints
 from storage.errors import DamagedFile
@@ -32,17 +32,17 @@ from storage.files import Store
 _BEST = re.compile(r"best-(\d{9})\.safetensors")
 
 
-class State:
+class TrainState:
     """Net, optimizers, running means, the task's own state and the step: what a checkpoint holds, and nothing
     else that matters."""
 
-    def __init__(self, job: Job, device: torch.device) -> None:
+    def __init__(self, job: TrainJob, device: torch.device) -> None:
         self.job, self.step = job, 0
         self.task = job.build()
-        self.task.use(on_device(job.nets(), device) | used_checkpoints(job))
+        self.task.set_nets(nets_to_device(job.nets(), device) | load_used_checkpoints(job))
         self.net: nn.Module = self.task.net.to(device)
         phase = job.phase
-        self.parameters = choose_parts(self.net, phase.trainable)
+        self.parameters = freeze_other_parts(self.net, phase.trainable)
         self.optimizers = {
             name: self._optimizer(name)
             for name in dict.fromkeys(update.optimizer for update in phase.active_updates.values())
@@ -51,14 +51,14 @@ class State:
         self.steps_before = 0
         """Steps that the optimizers had done when the phase began: those of the phases that it resumes."""
         self.provenance = dict(self.task.provenance())
-        self.meters, self.timer, self.stop = Meters(), Timer(), Stop()
+        self.meters, self.timer, self.stop = LossMeters(), StepTimer(), StopState()
         self.best: tuple[float, int] | None = None
         """The best figure (`Phase.best`) of a validation, and its step."""
 
     def _optimizer(self, name: str) -> NamedOptimizer:
         phase = self.job.phase
         updates = [update for update in phase.active_updates.values() if update.optimizer == name]
-        scales = {part: scale for update in updates for part, scale in update.scales.items()}
+        scales = {part: scale for update in updates for part, scale in update.learning_rate_scales.items()}
         own = {key: p for key, p in self.parameters.items() if part_of(key) in scales}
         return NamedOptimizer(phase.optimizers[name], own, scales)
 
@@ -75,11 +75,11 @@ class State:
             tensors, about = files.load(step)
             self._restore(tensors, about)
             if self.best:
-                checked_best(files.store, self.best[1])
+                find_best(files.store, self.best[1])
         elif files.store.exists(START_FILE):
             self._begin(*checkpoints.load_checkpoint(files.store.fetch(START_FILE)))
-        elif phase.sources:
-            source = next(iter(phase.sources.values()))
+        elif phase.init_sources:
+            source = next(iter(phase.init_sources.values()))
             model = "train" if source.model else self.job.node.rpartition(".")[0]
             node = f"{model}.{source.name}"
             raise UserError(
@@ -107,15 +107,19 @@ class State:
                 f"{self.job.node} cannot start from {about.get('phase')}: it brings unknown tensors "
                 f"{found.unexpected_keys[:3]}, lacks the frozen parts {missing}, has only a share of {half}"
             )
-        before = provenance.after_training(provenance.from_metadata(about), self._parts(), phase.trainable)
+        before = provenance.provenance_after_training(
+            provenance.provenance_from_metadata(about), self._parts(), phase.trainable
+        )
         first = next(iter(phase.active_updates.values()))
-        if set(about.get("released", ())) & set(first.scales):  # trained with all that is published
+        if set(about.get("released", ())) & set(
+            first.learning_rate_scales
+        ):  # trained with all that is published
             before = dict.fromkeys(self.provenance, provenance.AS_PUBLISHED) | before
-        self.provenance = provenance.combine(before, self.provenance)
+        self.provenance = provenance.combine_provenance(before, self.provenance)
         self.ema = RunningMeans(self.parameters, phase.ema_parts)
         self._restore_means(tensors)
         if phase.resume_optimizers:
-            self.steps_before = steps_done(tensors, about, phase)
+            self.steps_before = count_trained_steps(tensors, about, phase)
             self._restore_optimizers(tensors)
 
     def _restore_optimizers(self, tensors: dict[str, Tensor]) -> None:
@@ -128,7 +132,7 @@ class State:
             if name in self.ema.mean:
                 self.ema.mean[name].copy_(tensor)
 
-    def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def to_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors by name (`net.`, `optim.`, `ema.`, `task.`), and what is needed to read them."""
         tensors = {f"net.{name}": tensor for name, tensor in self.net.state_dict().items()}
         for optimizer in self.optimizers.values():
@@ -142,7 +146,7 @@ class State:
             "phase": self.job.phase.name,
             "step": self.step,
             "steps_before": self.steps_before,
-            **provenance.to_metadata(self.provenance),
+            **provenance.provenance_to_metadata(self.provenance),
             **self.task.describe(),
         }
 
@@ -158,50 +162,56 @@ class State:
     def keep_best(self, store: Store, value: float) -> None:
         """Put the weights aside if no validation of this phase gave a better figure."""
         best = self.job.phase.best
-        if best is None or (self.best and not best.better(value, self.best[0])):
+        if best is None or (self.best and not best.is_better(value, self.best[0])):
             return
         self.best = (value, self.step)
         with store.scratch_folder() as folder:
-            checkpoints.save_checkpoint(folder / BEST_FILE, published(self.saved()[0]), self._about())
-            store.put(folder / BEST_FILE, best_name(self.step))
+            checkpoints.save_checkpoint(
+                folder / BEST_FILE, published_weights(self.to_checkpoint()[0]), self._about()
+            )
+            store.put(folder / BEST_FILE, best_file_name(self.step))
 
     def drop_old_best(self, store: Store) -> None:
         """Once a checkpoint is saved: it and the one before it name at most two."""
-        for old in [step for step in best_steps(store) if step <= self.step][:-2]:
-            store.delete(best_name(old))
+        for old in [step for step in list_best_steps(store) if step <= self.step][:-2]:
+            store.delete(best_file_name(old))
 
     def _restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
         self.net.load_state_dict(_under("net.", tensors))
         self._restore_optimizers(tensors)
         self._restore_means(tensors)
         self.task.load_state(_under("task.", tensors))
-        self.step, self.provenance = about["step"], provenance.from_metadata(about)
-        self.steps_before = steps_done(tensors, about, self.job.phase) - self.step
+        self.step, self.provenance = about["step"], provenance.provenance_from_metadata(about)
+        self.steps_before = count_trained_steps(tensors, about, self.job.phase) - self.step
         value, step = about.get("best", (None, 0))
         self.best = None if value is None else (value, step)
 
 
-def steps_done(tensors: Mapping[str, Tensor], about: Mapping[str, Any], phase: Phase) -> int:
+def count_trained_steps(tensors: Mapping[str, Tensor], about: Mapping[str, Any], phase: Phase) -> int:
     """Steps of a state and of the phases that its phase resumed: as it says; one that does not say is of a
     time when an optimizer made one step at each."""
     if "steps_before" in about:
         return about["steps_before"] + about["step"]
     first = next(iter(phase.active_updates.values()))
     saved = _under("optim.", tensors)
-    steps = [int(t) for name, t in saved.items() if name.endswith(".step") and part_of(name) in first.scales]
+    steps = [
+        int(t)
+        for name, t in saved.items()
+        if name.endswith(".step") and part_of(name) in first.learning_rate_scales
+    ]
     return max(steps, default=about["step"])
 
 
-def used_checkpoints(job: Job) -> dict[str, dict[str, Tensor]]:
+def load_used_checkpoints(job: TrainJob) -> dict[str, dict[str, Tensor]]:
     """The checkpoints that the phase uses (`Phase.uses`), as inference would: name -> tensors."""
     store = Store(job.scratch)
     return {
-        name: inference_weights(checkpoints.load_checkpoint(store.fetch(used_name(name)))[0])
+        name: inference_weights(checkpoints.load_checkpoint(store.fetch(used_checkpoint_name(name)))[0])
         for name in job.phase.uses
     }
 
 
-def used_name(name: str) -> str:
+def used_checkpoint_name(name: str) -> str:
     """In the work folder: the checkpoint that the phase uses under this name."""
     return f"uses-{name}.safetensors"
 
@@ -210,39 +220,39 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def published_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Of a training state, the weights: every part, and beside it `<part>_ema` where it has a running mean
     (whose buffers are the part's own)."""
     net, means = _under("net.", tensors), _under("ema.", tensors)
     parts = {part_of(name) for name in means}
     beside = {
-        f"{part_of(name)}{EMA}.{name.partition('.')[2]}": means.get(name, tensor)
+        f"{part_of(name)}{EMA_SUFFIX}.{name.partition('.')[2]}": means.get(name, tensor)
         for name, tensor in net.items()
         if part_of(name) in parts
     }
     return net | beside
 
 
-def best_name(step: int) -> str:
+def best_file_name(step: int) -> str:
     """In the work folder: of its step, so that none is taken for another."""
     return f"best-{step:09d}.safetensors"
 
 
-def best_steps(store: Store) -> list[int]:
+def list_best_steps(store: Store) -> list[int]:
     matches = (_BEST.fullmatch(entry.name) for entry in store.list(""))
     return sorted(int(match[1]) for match in matches if match)
 
 
-def checked_best(store: Store, step: int) -> Path:
+def find_best(store: Store, step: int) -> Path:
     """The best weights in a work folder, which are those of this step, or Damaged."""
-    if not store.exists(best_name(step)):
+    if not store.exists(best_file_name(step)):
         raise DamagedFile(
-            f"{store.uri}: no {best_name(step)}, which its checkpoint calls the best; delete that folder"
+            f"{store.uri}: no {best_file_name(step)}, which its checkpoint calls the best; delete that folder"
         )
-    return of_step(store.fetch(best_name(step)), step)
+    return check_step(store.fetch(best_file_name(step)), step)
 
 
-def of_step(path: Path, step: int) -> Path:
+def check_step(path: Path, step: int) -> Path:
     """This checkpoint, which says of itself that it is of this step, or Damaged."""
     found = checkpoints.load_checkpoint(path)[1].get("step")
     if found != step:
@@ -259,6 +269,6 @@ def publish_weights(
     `work`: where the best were put aside.
     """
     checkpoints.save_checkpoint(folder / STATE_FILE, tensors, about)
-    checkpoints.save_checkpoint(folder / MODEL_FILE, published(tensors), about)
+    checkpoints.save_checkpoint(folder / MODEL_FILE, published_weights(tensors), about)
     if "best" in about:
-        shutil.copyfile(checked_best(work, about["best"][1]), folder / BEST_FILE)
+        shutil.copyfile(find_best(work, about["best"][1]), folder / BEST_FILE)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipelines.dataset.clips import Clips, open_clips
-from pipelines.dataset.recording_table import Person, read_people
-from pipelines.dataset.sampler import Corpus
+from pipelines.dataset.recording_table import Person, read_recording_people
+from pipelines.dataset.sampler import SplitClips
 from pipelines.dataset.unit_rows import table_file
 
 if TYPE_CHECKING:
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class TableSplit:
     """A table in two. `rows`: "train" and "test", either of which may be empty."""
 
     stored: Clips
-    rows: dict[str, Corpus]
+    rows: dict[str, SplitClips]
     people: Mapping[str, Person]
     """By recording, or other unit."""
 
-    def of(self, key: str) -> str:
+    def split_of(self, key: str) -> str:
         """The split that a row belongs to, whether or not every family has it."""
         return self.people[self.stored.clips.recording_of(key)].split
 
@@ -34,7 +34,7 @@ def split_rows(
     reads: Mapping[str, Sequence[str]],
     units: str = "",
     tables: Collection[str] = (),
-) -> Split:
+) -> TableSplit:
     """The rows that every family of a table has, split and grouped by identity as the table of their units
     says.
 
@@ -43,15 +43,15 @@ def split_rows(
     """
     stored, keys = open_clips(inputs, reads, tables)
     listed = inputs[units or "recordings"]
-    people = read_people(listed, table_file(listed)) if units else read_people(listed)
+    people = read_recording_people(listed, table_file(listed)) if units else read_recording_people(listed)
     groups: dict[str, dict[str, list[str]]] = {"train": {}, "test": {}}
     for key in keys:
         person = people[stored.clips.recording_of(key)]
         groups[person.split].setdefault(person.identity or key, []).append(key)
     rows = {
-        split: Corpus(
+        split: SplitClips(
             stored.clips, stored.fields, tuple(tuple(sorted(some)) for _, some in sorted(group.items()))
         )
         for split, group in groups.items()
     }
-    return Split(stored, rows, people)
+    return TableSplit(stored, rows, people)

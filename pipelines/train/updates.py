@@ -20,19 +20,19 @@ from models.api import Phase, Update
 from models.errors import InvalidSettings
 from models.precision import autocast
 from models.task import Batch, TrainStep
-from pipelines.dataset.sampler import Chunk, Share
-from pipelines.train.device import Worker, to_device
+from pipelines.dataset.sampler import SampleChunk, WorkerShare
+from pipelines.train.distributed import TrainWorker, chunk_to_device
 from pipelines.train.losses import PassLosses, compute_losses
-from pipelines.train.nonfinite import stop_if_broken
-from pipelines.train.parts import part_of
-from pipelines.train.state import State
+from pipelines.train.net_parts import part_of
+from pipelines.train.nonfinite import check_finite
+from pipelines.train.state import TrainState
 
-NOISE = 2
+NOISE_STREAM = 2
 """What a random stream is for, beside those of pipelines/dataset/sampler.py."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class UpdatePass:
     """Updates that learn from one forward pass."""
 
     name: str
@@ -42,17 +42,17 @@ class Pass:
     """Of each update, by name."""
 
 
-def passes_of(phase: Phase, parameters: Mapping[str, nn.Parameter]) -> list[Pass]:
+def make_passes(phase: Phase, parameters: Mapping[str, nn.Parameter]) -> list[UpdatePass]:
     """The passes of a step, in order; the shared one comes where its first update stands."""
     groups: dict[str, dict[str, Update]] = {}
     for name, update in phase.active_updates.items():
         groups.setdefault(name if update.own_forward else "", {})[name] = update
     return [
-        Pass(
+        UpdatePass(
             name,
             updates,
             {
-                one: {key: p for key, p in parameters.items() if part_of(key) in update.scales}
+                one: {key: p for key, p in parameters.items() if part_of(key) in update.learning_rate_scales}
                 for one, update in updates.items()
             },
         )
@@ -61,19 +61,24 @@ def passes_of(phase: Phase, parameters: Mapping[str, nn.Parameter]) -> list[Pass
 
 
 def train_step(
-    state: State, passes: list[Pass], chunks: list[Chunk], share: Share, step: int, worker: Worker
+    state: TrainState,
+    passes: list[UpdatePass],
+    chunks: list[SampleChunk],
+    share: WorkerShare,
+    step: int,
+    worker: TrainWorker,
 ) -> None:
     """Every update that is due, over this worker's chunks of the step; then the running means."""
     phase = state.job.phase
     rates = {name: one.set_rate(step, state.steps_before) for name, one in state.optimizers.items()}
-    worker.broadcast(state.moving_buffers)  # running statistics are those of the first worker
-    batches = [to_device(chunk, worker.device) for chunk in chunks]
+    worker.broadcast_tensors(state.moving_buffers)  # running statistics are those of the first worker
+    batches = [chunk_to_device(chunk, worker.device) for chunk in chunks]
     first, update = next(iter(phase.active_updates.items()))
     rate = torch.tensor(rates[update.optimizer], dtype=torch.float32, device=worker.device)
     figures: dict[str, Tensor] = {}
     state.stop.agreed = False
     for one in passes:
-        if one.name and not one.updates[one.name].due(step):
+        if one.name and not one.updates[one.name].is_due(step):
             continue
         if len(passes) > 1:
             set_trainable(state.parameters, one)
@@ -87,13 +92,13 @@ def train_step(
 
 
 def run_pass(
-    state: State,
-    one: Pass,
-    chunks: list[Chunk],
+    state: TrainState,
+    one: UpdatePass,
+    chunks: list[SampleChunk],
     batches: list[Batch],
-    share: Share,
+    share: WorkerShare,
     step: int,
-    worker: Worker,
+    worker: TrainWorker,
 ) -> dict[str, Tensor]:
     """Forward and backward over the chunks, one optimizer step of each update that is due -> its figures."""
     job = state.job
@@ -101,17 +106,17 @@ def run_pass(
     found: list[PassLosses] = []
     records: list[Mapping[str, Tensor]] = []
     for i, batch in enumerate(batches):
-        context = step_context(job.seed, step, share.number(i), one.name, worker.device)
+        context = make_train_step(job.seed, step, share.chunk_number(i), one.name, worker.device)
         with autocast(job.precision, worker.device):
             losses = compute_losses(state.task, batch, context, one.updates)
         if losses.loss is not None:
             (losses.loss / len(batches)).backward()
-        found.append(losses.detached())
+        found.append(losses.detach())
         records.append(context.records)
-    due = [name for name, update in one.updates.items() if update.due(step) and name in found[0].totals]
+    due = [name for name, update in one.updates.items() if update.is_due(step) and name in found[0].totals]
     norms = {name: reduce_gradients(one, name, step, worker) for name in due}
     # before any of them moves; in the same wait for the device, workers agree whether to stop
-    state.stop.agreed |= stop_if_broken(norms, step, chunks, found, state.stop.asked)
+    state.stop.agreed |= check_finite(norms, step, chunks, found, state.stop.asked)
     moving = {name: state.optimizers[one.updates[name].optimizer] for name in due}
     for name, optimizer in moving.items():
         if (clip := optimizer.settings.clip) is not None:
@@ -125,23 +130,23 @@ def run_pass(
     return figures | {f"gradient_norm/{name}": norm for name, norm in norms.items()}
 
 
-def step_context(seed: int, step: int, chunk: int, update: str, device: torch.device) -> TrainStep:
+def make_train_step(seed: int, step: int, chunk: int, update: str, device: torch.device) -> TrainStep:
     """What a task knows of a pass over one chunk; torch's global generators are seeded for it too, so that
     dropout depends on nothing else either."""
-    stream = np.random.SeedSequence([seed, NOISE, step, chunk, zlib.crc32(update.encode())])
+    stream = np.random.SeedSequence([seed, NOISE_STREAM, step, chunk, zlib.crc32(update.encode())])
     number = int(stream.generate_state(1, np.uint64)[0])
     torch.manual_seed(number)
     return TrainStep(step, update, torch.Generator(device).manual_seed(number))
 
 
-def set_trainable(parameters: Mapping[str, nn.Parameter], one: Pass) -> None:
+def set_trainable(parameters: Mapping[str, nn.Parameter], one: UpdatePass) -> None:
     """Gradients for the parts that learn in this pass, and for no other."""
     trainable = {name for update in one.parameters.values() for name in update}
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in trainable)
 
 
-def reduce_gradients(one: Pass, update: str, step: int, worker: Worker) -> Tensor:
+def reduce_gradients(one: UpdatePass, update: str, step: int, worker: TrainWorker) -> Tensor:
     """Average an update's gradients over the workers -> their norm."""
     parameters = list(one.parameters[update].values())
     worker.average_gradients(parameters)
@@ -149,7 +154,7 @@ def reduce_gradients(one: Pass, update: str, step: int, worker: Worker) -> Tenso
     if not gradients:
         raise InvalidSettings(
             f"step {step}: no gradient of update {update} reaches its parts "
-            f"{', '.join(one.updates[update].scales)}; let one of its losses look through them"
+            f"{', '.join(one.updates[update].learning_rate_scales)}; let one of its losses look through them"
         )
     return torch.nn.utils.get_total_norm(gradients)
 

@@ -18,19 +18,19 @@ from torch import Tensor
 
 from models.precision import autocast
 from models.task import Task, ValidationOutput
-from pipelines.dataset.sampler import Corpus, make_sample, stack
-from pipelines.engine.fingerprint import resolve
-from pipelines.train.device import to_device
+from pipelines.dataset.sampler import SplitClips, make_sample, stack_samples
+from pipelines.engine.fingerprint import resolve_entry
+from pipelines.train.distributed import chunk_to_device
 
 if TYPE_CHECKING:
-    from pipelines.train.job import Job
+    from pipelines.train.job import TrainJob
 
-ROWS, PICTURE = 8, 128  # of the grid: rows, and the least side of a picture in it
-PICTURE_FIGURES = "pipelines.train.validation_metrics:figures"
+GRID_ROWS, MIN_PICTURE_SIDE = 8, 128  # of the grid: rows, and the least side of a picture in it
+PICTURE_METRICS = "pipelines.train.validation_metrics:compute_validation_metrics"
 
 
 @dataclass(frozen=True, slots=True)
-class Validation:
+class ValidationResult:
     figures: dict[str, float]
     """By name; "psnr", the mean over the samples in dB, only where the task renders pictures."""
     grid: bytes
@@ -38,18 +38,22 @@ class Validation:
 
 
 @torch.no_grad()
-def validate(task: Task, tables: Mapping[str, Corpus], job: Job, device: torch.device) -> Validation:
+def validate_net(
+    task: Task, tables: Mapping[str, SplitClips], job: TrainJob, device: torch.device
+) -> ValidationResult:
     """The task's net as it stands, which the caller has put into eval mode."""
     count = job.phase.validation_samples
     samples = [make_sample(task, tables, job.seed, i, training=False) for i in range(count)]
     size = min(count, job.phase.chunk_size)
-    batches = [stack(samples[i : i + size]) for i in range(0, count, size)]
+    batches = [stack_samples(samples[i : i + size]) for i in range(0, count, size)]
     with autocast(job.precision, device):
-        outputs = [task.validation_step(to_device(batch, device)) for batch in batches]
-    figures = mean_scores(outputs) | task.validation_figures(sum_states(outputs))
-    if (psnr := psnr_of(outputs)) is not None:
-        figures |= {"psnr": psnr} | resolve(PICTURE_FIGURES)(outputs, job.landmarks)
-    return Validation(figures, grid_png(np.concatenate([output.row for output in outputs])[:ROWS]))
+        outputs = [task.validation_step(chunk_to_device(batch, device)) for batch in batches]
+    figures = mean_scores(outputs) | task.validation_metrics(sum_states(outputs))
+    if (psnr := mean_psnr(outputs)) is not None:
+        figures |= {"psnr": psnr} | resolve_entry(PICTURE_METRICS)(outputs, job.landmarks)
+    return ValidationResult(
+        figures, encode_grid(np.concatenate([output.row for output in outputs])[:GRID_ROWS])
+    )
 
 
 def mean_scores(outputs: Sequence[ValidationOutput]) -> dict[str, float]:
@@ -70,7 +74,7 @@ def sum_states(outputs: Sequence[ValidationOutput]) -> dict[str, Tensor]:
     return sums
 
 
-def psnr_of(outputs: Sequence[ValidationOutput]) -> float | None:
+def mean_psnr(outputs: Sequence[ValidationOutput]) -> float | None:
     """Mean PSNR of 8-bit pictures, in dB; None without pictures."""
     gaps = [
         (output.output / 255.0 - output.driving / 255.0) ** 2
@@ -83,11 +87,11 @@ def psnr_of(outputs: Sequence[ValidationOutput]) -> float | None:
     return float((-10 * np.log10(np.maximum(errors, 1e-10))).mean())
 
 
-def grid_png(rows: np.ndarray) -> bytes:
+def encode_grid(rows: np.ndarray) -> bytes:
     """rows (B,H,W,3) uint8, stacked and enlarged by a whole factor -> PNG"""
     from PIL import Image
 
-    factor = max(1, PICTURE // rows.shape[1])
+    factor = max(1, MIN_PICTURE_SIDE // rows.shape[1])
     picture = np.concatenate(list(rows)).repeat(factor, 0).repeat(factor, 1)
     out = io.BytesIO()
     Image.fromarray(picture).save(out, format="PNG")

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from models.task import ValidationOutput
-from pipelines.eval.features import DLIB68, FEATURES, FRAMES, find_landmarks
-from pipelines.eval.metrics import METRICS, sums_of
+from pipelines.eval.features import DLIB_LANDMARKS_FEATURE, FEATURES, FRAMES_FEATURE, find_landmarks
+from pipelines.eval.metrics import METRICS, sum_frames
 from pipelines.nets import load_nets
 from storage.errors import InvalidInput
 from storage.files import Store
@@ -19,11 +19,11 @@ from storage.files import Store
 LandmarkFinder = Callable[[np.ndarray], np.ndarray]
 """(N,S,S,3) uint8 -> (N,68,2) float32, NaN where no face is found."""
 
-CURVES = {"l1": "l1", "ssim": "ssim", "akd_l2_dlib": "akd"}
+CURVE_NAMES = {"l1": "l1", "ssim": "ssim", "akd_l2_dlib": "akd"}
 """Metric -> the name of its curve."""
 
 
-def figures(
+def compute_validation_metrics(
     samples: Sequence[ValidationOutput], landmarks: Callable[[], LandmarkFinder | None] | None
 ) -> dict[str, float]:
     """l1, ssim and akd (pixels of 256) of the outputs; copy_psnr and so on are what copying the source gives.
@@ -39,11 +39,11 @@ def figures(
     found: dict[str, float] = {}
     for prefix, pictures in (("", outputs), ("copy_", sources)):
         predictions = _features(pictures, finder)
-        for name, title in ({"psnr_frame": "psnr"} | CURVES).items():
+        for name, title in ({"psnr_frame": "psnr"} | CURVE_NAMES).items():
             metric = METRICS[name]
             if metric.feature not in targets:
                 continue
-            state = sums_of(metric.per_frame(predictions[metric.feature], targets[metric.feature]))
+            state = sum_frames(metric.per_frame(predictions[metric.feature], targets[metric.feature]))
             if np.isfinite(value := metric.compute(state)):
                 found[prefix + title] = float(value)
             if title == "akd":
@@ -54,14 +54,14 @@ def figures(
 
 def _features(images: np.ndarray, finder: LandmarkFinder | None) -> dict[str, np.ndarray]:
     """What the metrics compare of pictures (N,S,S,3) uint8."""
-    found = {FRAMES: images / 255.0}
-    return found | ({DLIB68: finder(images)} if finder else {})
+    found = {FRAMES_FEATURE: images / 255.0}
+    return found | ({DLIB_LANDMARKS_FEATURE: finder(images)} if finder else {})
 
 
-def landmark_finder(store: Store) -> LandmarkFinder | None:
+def load_landmark_finder(store: Store) -> LandmarkFinder | None:
     """What validation's AKD is measured with, or None where its weights are missing."""
     try:
-        nets = load_nets(FEATURES[DLIB68].nets, store)
+        nets = load_nets(FEATURES[DLIB_LANDMARKS_FEATURE].nets, store)
     except InvalidInput:
         return None
     return lambda frames: find_landmarks(frames, nets["dlib_hog"], nets["dlib68"])

@@ -13,43 +13,43 @@ import torch
 import torch.distributed as dist
 
 from models.precision import check_precision
-from pipelines.train.checks import fp32_instead
-from pipelines.train.device import Worker, ray_device
-from pipelines.train.job import Job
-from pipelines.train.loop import begin, steps, validate_state, validates_after
-from pipelines.train.meters import speed
-from pipelines.train.metric_log import MetricLog, cut
-from pipelines.train.state import State
-from pipelines.train.stopping import StopFile
+from pipelines.train.checks import fp32_hint
+from pipelines.train.distributed import TrainWorker, ray_device
+from pipelines.train.job import TrainJob
+from pipelines.train.loop import begin_training, is_validation_step, run_steps, validate_state
+from pipelines.train.meters import measure_throughput
+from pipelines.train.metric_log import MetricLog, drop_lines_after
+from pipelines.train.state import TrainState
+from pipelines.train.stop_file import StopFile
 from storage.checkpoints import StepCheckpoints
 from storage.files import Store
 
-SAMPLES = "samples.png"
+SAMPLES_FILE = "samples.png"
 
 
-def work(config: dict[str, Any]) -> None:
+def train_worker(config: dict[str, Any]) -> None:
     """Ray Train's entry in each worker."""
-    train(config["job"], ray_device())
+    run_training(config["job"], ray_device())
 
 
-def train(job: Job, device: torch.device) -> None:
-    check_precision(job.precision, device, fp32_instead(job.node))
-    worker = Worker.here(device)
+def run_training(job: TrainJob, device: torch.device) -> None:
+    check_precision(job.precision, device, fp32_hint(job.node))
+    worker = TrainWorker.from_ray(device)
     torch.set_num_threads(job.threads)
     files = StepCheckpoints(job.scratch)
-    state = begin(job, worker, files, worker.agree(files.latest_step(job.phase.steps)))
+    state = begin_training(job, worker, files, worker.broadcast_value(files.latest_step(job.phase.steps)))
     log, stop_file = None, None
     if worker.rank == 0:
-        cut(files.store, state.step)
+        drop_lines_after(files.store, state.step)
         log, stop_file = MetricLog(files.store), StopFile(files.store)
-    for _ in steps(job, state, worker):
-        state.stop.asked = stop_file is not None and stop_file.asked()
+    for _ in run_steps(job, state, worker):
+        state.stop.asked = stop_file is not None and stop_file.is_asked()
         stop = state.stop.agreed or (worker.world == 1 and state.stop.asked)
         due = _due(job, state.step) | ({"log", "checkpoint"} if stop else set())
         if "log" in due:
             figures = state.meters.mean(worker.world)
             if log is not None:
-                log.add(state.step, figures, speed(state.timer, job.phase.batch, worker.world))
+                log.add(state.step, figures, measure_throughput(state.timer, job.phase.batch, worker.world))
         if "validate" in due and log is not None:
             log.add(state.step, _validate(job, state, device), {})
             if (
@@ -58,7 +58,7 @@ def train(job: Job, device: torch.device) -> None:
                 due |= {"checkpoint"}
         if log is not None and "checkpoint" in due:
             log.flush()
-            files.save(state.step, *state.saved())
+            files.save(state.step, *state.to_checkpoint())
             state.drop_old_best(files.store)
         if stop:
             break
@@ -68,21 +68,21 @@ def train(job: Job, device: torch.device) -> None:
         dist.barrier()
 
 
-def _validate(job: Job, state: State, device: torch.device) -> dict[str, float]:
+def _validate(job: TrainJob, state: TrainState, device: torch.device) -> dict[str, float]:
     found = validate_state(job, state, device)
-    Store(job.scratch).write(SAMPLES, found.grid)
+    Store(job.scratch).write(SAMPLES_FILE, found.grid)
     state.timer.reset()  # validating is not training time
     where = "held_out" if job.held_out else "train"
     return {f"{where}/{name}": value for name, value in found.figures.items()}
 
 
-def _due(job: Job, step: int) -> set[str]:
+def _due(job: TrainJob, step: int) -> set[str]:
     """What follows a step. Figures are logged with every checkpoint, so that a resumed run logs the same
     windows.
     """
     last = step == job.phase.steps
     every = {"log": job.log_every, "checkpoint": job.checkpoint_every}
     due = {name for name, period in every.items() if last or step % period == 0}
-    if validates_after(job.phase, step):
+    if is_validation_step(job.phase, step):
         due |= {"validate"}
     return due | {"log"} if due else due

@@ -12,10 +12,10 @@ from models.checkpoint import Checkpoint
 from models.headgan.network import Generator
 from models.headgan.spec import SPEC
 from models.loading import load_reenactor
-from models.perception.head.default_head import analytic
-from models.reenactor import Transfer
+from models.perception.head.default_head import get_analytic_head
+from models.reenactor import MotionTransfer
 from pipelines.animate.perception import load_perception
-from pipelines.animate.render import Options, animate
+from pipelines.animate.render import AnimateOptions, animate
 from storage.files import Store
 from tests.animate.stand_ins import (
     ABOUT,
@@ -83,7 +83,7 @@ def make(source, nets, messages, tmp_path):
 
     def run(driving, sources=(source,), name="out.mp4", tags=None, model=None, **options):
         out = tmp_path / name
-        wanted = Options(clips=CLIPS, **options)
+        wanted = AnimateOptions(clips=CLIPS, **options)
         result = animate(model or Mirror(), sources, driving, out, wanted, nets, tags or {}, messages.append)
         return out, result
 
@@ -95,13 +95,17 @@ def checkpoint(tmp_path_factory):
     """The tiny FSRT with initial weights, as a training phase would publish it."""
     from safetensors.torch import save_file
 
-    from models.fsrt.config import tiny
+    from models.fsrt.config import tiny_architecture
     from models.fsrt.network import Fsrt
 
     torch.manual_seed(0)
-    about = {"model": "fsrt", "architecture": to_builtins(tiny()), "provenance": {"net": "untrained"}}
+    about = {
+        "model": "fsrt",
+        "architecture": to_builtins(tiny_architecture()),
+        "provenance": {"net": "untrained"},
+    }
     path = tmp_path_factory.mktemp("checkpoint") / "model.safetensors"
-    state = {name: tensor.contiguous() for name, tensor in Fsrt(tiny()).state_dict().items()}
+    state = {name: tensor.contiguous() for name, tensor in Fsrt(tiny_architecture()).state_dict().items()}
     save_file(state, path, metadata={"reenact": json.dumps(about)})
     return path
 
@@ -149,7 +153,7 @@ def talks(moving_bust, headgan_folder):
 def headgan(headgan_state):
     checkpoint = Checkpoint(tensors=headgan_state, metadata=ABOUT)
     result = load_reenactor(SPEC, {"renderer": checkpoint})
-    result.set_nets({"analytic_head": analytic()})
+    result.set_nets({"analytic_head": get_analytic_head()})
     return result
 
 
@@ -158,7 +162,9 @@ def make_headgan(headgan, bust, nets, messages, tmp_path):
     """Animate -> the file and what was made; what was rendered is in `make_headgan.motions`."""
 
     def run(driving, name="out.mp4", transfer=None, **options):
-        wanted = Options(clips=HEADGAN_CLIPS, transfer=transfer or Transfer(motion="relative"), **options)
+        wanted = AnimateOptions(
+            clips=HEADGAN_CLIPS, transfer=transfer or MotionTransfer(motion="relative"), **options
+        )
         out = tmp_path / name
         return out, animate(headgan, [bust], driving, out, wanted, nets, {}, messages.append)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from msgspec import to_builtins
 
-from models.headgan.config import Architecture, Hearing
+from models.headgan.config import Architecture, AudioConfig
 from pipelines.media import ffmpeg_path
 from pipelines.preprocess.clips import ClipsConfig
 
@@ -19,7 +19,8 @@ SINE = ("-f", "lavfi", "-i", "sine=frequency=220:sample_rate=44100:duration=2", 
 NET = Architecture(image_size=32, width=4, hidden=8)
 ABOUT = {
     "model": "headgan", "phase": "decay", "architecture": to_builtins(NET), "provenance": {"tokens": "none"},
-    "head": "analytic_head", "identity": "clip_mean", "shading": "smooth", "hearing": to_builtins(Hearing()),
+    "head": "analytic_head", "identity": "clip_mean", "shading": "smooth",
+    "hearing": to_builtins(AudioConfig()),
     "speech": {"encoder": "headgan", "audio_align": "centred", "dtype": "float32"},
 }  # fmt: skip
 """Metadata of a tiny HeadGAN's checkpoint."""
@@ -37,19 +38,19 @@ class Mirror:
         self.reads, self.nets, self.speech_settings, self.needs_full_video, self.notes = (), (), {}, False, []
         self.asked, self.drawn = 0, []
 
-    def check(self, how):
+    def check_transfer(self, how):
         if how.adapt_scale:
             raise ValueError("a mirror has no scale")
 
-    def scene(self, sources):
+    def encode_sources(self, sources):
         return sources
 
-    def motion(self, driving):
+    def extract_motion(self, driving):
         self.asked += len(driving.frames)
         small = driving.frames.reshape(-1, SIDE, 2, SIDE, 2, 3).mean((2, 4))
         return {"picture": torch.from_numpy(small / 255)}
 
-    def transfer(self, scene, driving, first, how):
+    def transfer_motion(self, scene, driving, first, how):
         if how.motion == "absolute":
             return driving
         return {"picture": (0.5 + driving["picture"] - first["picture"]).clamp(0, 1)}

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.reenactor import FaceFrames, Transfer
-from pipelines.animate.best_frame import Likeness
-from pipelines.animate.face import portrait
-from pipelines.animate.render import Options
+from models.reenactor import FaceFrames, MotionTransfer
+from pipelines.animate.best_frame import PoseSimilarity
+from pipelines.animate.face import cut_portrait
+from pipelines.animate.render import AnimateOptions
 from pipelines.errors import UserError
 from tests.animate.stand_ins import (
     CLIPS,
@@ -22,7 +22,7 @@ def test_best_frame_is_where_the_face_is_posed_as_the_source(make, face, moving,
 
     frames = np.stack([turned(moving[0], 1.0 * (t - 14)) for t in range(24)])  # upright, as the source, at 14
     driving = encode(tmp_path / "turning.mp4", frames)
-    out, result = make(driving, transfer=Transfer(motion="relative"), best_frame=True)
+    out, result = make(driving, transfer=MotionTransfer(motion="relative"), best_frame=True)
     assert result.start == pytest.approx(14, abs=2)
     assert np.abs(frames_of(out)[result.start].astype(int) - 128).mean() < 2
     assert any(f"starts at driving frame {result.start}" in text for text in messages)
@@ -41,9 +41,9 @@ class Placed:
 
 
 def likeness_of(face, nets, points):
-    likeness = Likeness(portrait(face[:300, 80:400], CLIPS, nets.detector), Placed(points))
+    likeness = PoseSimilarity(cut_portrait(face[:300, 80:400], CLIPS, nets.detector), Placed(points))
     count = len(points) - 1
-    likeness.add(
+    likeness.add_frames(
         FaceFrames(frames=np.zeros((count, 1, 1, 3), np.uint8), boxes=np.zeros((count, 4), np.float32))
     )
     return likeness
@@ -52,16 +52,16 @@ def likeness_of(face, nets, points):
 def test_likeness_sees_neither_place_nor_size(face, nets):
     points = np.random.default_rng(0).uniform(0, 60, (3, 68, 2)).astype(np.float32)
     likeness = likeness_of(face, nets, np.stack([points[0], points[1], 0.3 * points[0] + 7, points[2]]))
-    assert likeness.best() == 1
+    assert likeness.best_frame() == 1
 
 
 def test_without_landmarks_in_any_frame_there_is_no_best_one(face, nets):
     points = np.full((3, 68, 2), np.nan, np.float32)
     points[0] = np.random.default_rng(0).uniform(0, 60, (68, 2))
     with pytest.raises(UserError, match="placed places no landmarks on any driving frame; leave out --best"):
-        likeness_of(face, nets, points).best()
+        likeness_of(face, nets, points).best_frame()
 
 
 def test_best_frame_without_relative_motion_means_nothing():
     with pytest.raises(UserError, match="--motion relative"):
-        Options(best_frame=True)
+        AnimateOptions(best_frame=True)

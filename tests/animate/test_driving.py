@@ -10,11 +10,11 @@ from PIL import Image
 
 from pipelines.animate.driving import (
     constant_timeline,
-    frame_rate,
+    parse_frame_rate,
     prefetch,
-    read_arrays,
+    read_motion_arrays,
 )
-from pipelines.animate.face import portrait
+from pipelines.animate.face import cut_portrait
 from pipelines.errors import UserError
 from tests.animate.stand_ins import (
     CLIPS,
@@ -108,7 +108,7 @@ def test_of_several_faces_the_largest_is_taken_and_said(make, videos, face, tmp_
     both.save(path)
     make(videos["silent"], [path])
     assert any("2 faces; the largest is used" in text for text in messages)
-    found = portrait(np.asarray(both), CLIPS, nets.detector)
+    found = cut_portrait(np.asarray(both), CLIPS, nets.detector)
     assert found.square[0] > 200
 
 
@@ -134,7 +134,7 @@ def test_other_files_are_no_numbers(tmp_path):
     (tmp_path / "text.npz").write_text("no")
     for name in ("one.npy", "text.npz"):
         with pytest.raises(UserError, match=rf"{name} is no file of arrays"):
-            read_arrays(tmp_path / name)
+            read_motion_arrays(tmp_path / name)
 
 
 def declared(shape):
@@ -156,7 +156,7 @@ def test_broken_files_of_numbers_are_told_by_their_field(tmp_path):
 
     def refused(why):
         with pytest.raises(UserError, match=rf"motion\.npz is no file of arrays: scale: .*{why}"):
-            read_arrays(path)
+            read_motion_arrays(path)
 
     np.savez_compressed(path, scale=np.arange(999.0))
     with_bytes(path, 400, 255, 255, 255, 255)
@@ -178,6 +178,6 @@ def test_broken_files_of_numbers_are_told_by_their_field(tmp_path):
 
 def test_steady_times_are_exact():
     assert constant_timeline(3).seconds.tolist() == [0, 0.04, 0.08]
-    ntsc = frame_rate(np.array(30000 / 1001))
+    ntsc = parse_frame_rate(np.array(30000 / 1001))
     assert ntsc == Fraction(30000, 1001)
     assert constant_timeline(4, ntsc).rate == ntsc

@@ -7,8 +7,8 @@ from pipelines.animate.driving import (
     VideoDriver,
     find_driving_face,
 )
-from pipelines.animate.face import cut_of, portrait
-from pipelines.media.encoding import timeline
+from pipelines.animate.face import cut_portrait, plan_crop
+from pipelines.media.encoding import read_timeline
 from tests.animate.stand_ins import (
     CLIPS,
     Mirror,
@@ -17,7 +17,7 @@ from tests.animate.stand_ins import (
 
 
 def test_the_square_of_a_portrait_is_that_of_training(face, nets):
-    found = portrait(face[:300, 80:400], CLIPS, nets.detector)
+    found = cut_portrait(face[:300, 80:400], CLIPS, nets.detector)
     boxes = nets.detector.detect(face[None, :300, 80:400])[0][0]
     side = (boxes[2] - boxes[0]) * (1 + 2 * CLIPS.margin)
     centre = (boxes[:2] + boxes[2:4]) / 2 - [0, CLIPS.lift * (boxes[2] - boxes[0])]
@@ -30,7 +30,7 @@ def test_the_square_of_a_portrait_is_that_of_training(face, nets):
 def test_a_small_face_in_a_large_picture_is_found(face, nets):
     wide = np.full((1600, 2000, 3), 128, np.uint8)
     wide[900:1412, 1200:1712] = face
-    assert portrait(wide, CLIPS, nets.detector).square[0] > 1200
+    assert cut_portrait(wide, CLIPS, nets.detector).square[0] > 1200
 
 
 def test_a_face_that_moves_far_keeps_one_square_and_is_told_of(face, tmp_path, nets, messages):
@@ -38,16 +38,19 @@ def test_a_face_that_moves_far_keeps_one_square_and_is_told_of(face, tmp_path, n
     for t in range(30):
         frames[t, :, 13 * t : 13 * t + 240] = face[:260, 110:350]
     path = encode(tmp_path / "far.mp4", frames)
-    probed = media.probe(path)
-    track, lost = find_driving_face(path, probed, timeline(path, 0.0), CLIPS, nets.detector, messages.append)
+    probed = media.probe_file(path)
+    track, lost = find_driving_face(
+        path, probed, read_timeline(path, 0.0), CLIPS, nets.detector, messages.append
+    )
     assert lost == 0
     assert track.square[2] - track.square[0] > 400  # higher than the frame, but the face stays inside
     assert (track.square[:2] < track.boxes[:, :2].min(0)).all()
     assert (track.square[2:] > track.boxes[:, 2:].max(0)).all()
     assert "moves far" in messages[-1]
     (crop,) = [
-        s.frames for s in VideoDriver(path, probed, timeline(path, 0.0), track, 64, Mirror(batch=99)).faces()
+        s.frames
+        for s in VideoDriver(path, probed, read_timeline(path, 0.0), track, 64, Mirror(batch=99)).faces()
     ]
     assert crop.shape == (30, 64, 64, 3)
-    top = cut_of(track.square, 640, 260, 64).margins[0][0]
+    top = plan_crop(track.square, 640, 260, 64).margins[0][0]
     np.testing.assert_array_equal(crop[9, :top], crop[9, top : 2 * top][::-1])

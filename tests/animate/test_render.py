@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.reenactor import Transfer
-from pipelines.animate.face import portrait
+from models.reenactor import MotionTransfer
+from pipelines.animate.face import cut_portrait
 from pipelines.errors import UserError
 from pipelines.media.still_image import read_picture
 from tests.animate.stand_ins import (
@@ -110,14 +110,14 @@ def test_an_error_half_way_is_passed_on(make, videos):
 
 
 def test_relative_motion_starts_at_the_first_frame(make, videos):
-    pictures = frames_of(make(videos["silent"], transfer=Transfer(motion="relative"))[0]).astype(int)
+    pictures = frames_of(make(videos["silent"], transfer=MotionTransfer(motion="relative"))[0]).astype(int)
     assert np.abs(pictures[0] - 128).mean() < 2
     assert np.abs(pictures[19] - 128).mean() > 3
 
 
 def test_motion_that_the_model_cannot_transfer_is_refused_before_any_work(make, tmp_path):
     with pytest.raises(ValueError, match="a mirror has no scale"):
-        make(tmp_path / "not there.mp4", transfer=Transfer(motion="relative", adapt_scale=True))
+        make(tmp_path / "not there.mp4", transfer=MotionTransfer(motion="relative", adapt_scale=True))
 
 
 def test_a_picture_drives_one_frame(make, source, nets):
@@ -125,7 +125,7 @@ def test_a_picture_drives_one_frame(make, source, nets):
     assert (result.frames, result.size, result.sound) == (1, (SIDE, SIDE), "no sound")
     picture = Image.open(out)
     assert picture.text["reenact.edits"] == "none"
-    crop = portrait(read_picture(source).pixels, CLIPS, nets.detector).crop
+    crop = cut_portrait(read_picture(source).pixels, CLIPS, nets.detector).crop
     small = crop.reshape(SIDE, 2, SIDE, 2, 3).mean((1, 3))
     np.testing.assert_allclose(np.asarray(picture), small, atol=1)
 

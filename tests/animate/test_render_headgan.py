@@ -6,16 +6,16 @@ import pytest
 import torch
 from PIL import Image
 
-from models.perception.head.default_head import analytic
-from models.reenactor import Edit, Transfer
+from models.perception.head.default_head import get_analytic_head
+from models.reenactor import MotionEdit, MotionTransfer
 from pipelines import media
 from pipelines.animate.driving import (
     VideoDriver,
     find_driving_face,
 )
-from pipelines.animate.render import Options, animate
+from pipelines.animate.render import AnimateOptions, animate
 from pipelines.errors import UserError
-from pipelines.media.encoding import timeline
+from pipelines.media.encoding import read_timeline
 from tests.animate.stand_ins import (
     SAMPLED,
     packed,
@@ -23,8 +23,8 @@ from tests.animate.stand_ins import (
 
 
 def film_of(path, headgan, nets):
-    probed = media.probe(path)
-    times = timeline(path, probed["start"])
+    probed = media.probe_file(path)
+    times = read_timeline(path, probed["start"])
     track, lost = find_driving_face(path, probed, times, SAMPLED, nets.detector, lambda text: None, True)
     return VideoDriver(path, probed, times, track, 128, headgan, nets.landmarker), lost
 
@@ -34,7 +34,7 @@ def test_a_video_drives_with_the_sources_size_and_place(make_headgan, talks, ren
     assert (result.frames, result.size) == (8, (32, 32))
     with av.open(str(out)) as container:
         assert container.streams.video[0].frames == 8
-    scales = packed(rendered)[:, analytic().n_id + analytic().n_exp]
+    scales = packed(rendered)[:, get_analytic_head().n_id + get_analytic_head().n_exp]
     assert len(scales) == 8
     assert scales.std() < 0.05 * scales.mean()
 
@@ -49,17 +49,17 @@ def test_frames_without_a_face_are_bridged_and_still_heard(talks, headgan, nets)
 
 
 def test_what_stands_for_frames_without_a_face_is_said(headgan, bust, talks, nets, messages, tmp_path):
-    options = Options(clips=SAMPLED, transfer=Transfer(motion="relative"))
+    options = AnimateOptions(clips=SAMPLED, transfer=MotionTransfer(motion="relative"))
     animate(headgan, [bust], talks["gap"], tmp_path / "o.mp4", options, nets, {}, messages.append)
     assert f"{talks['gap']}: no face in 3 of 16 frames" in messages
     assert "driving frames 6 to 8: no face; bridged from both sides" in messages
 
 
 def test_the_source_drives_itself_into_a_picture(make_headgan, rendered):
-    edit = Edit(frontal=True, turn={"yaw": 20.0})
-    out, _ = make_headgan(None, "out.png", Transfer(motion="relative", edit=edit))
+    edit = MotionEdit(frontal=True, turn={"yaw": 20.0})
+    out, _ = make_headgan(None, "out.png", MotionTransfer(motion="relative", edit=edit))
     assert np.asarray(Image.open(out)).shape == (32, 32, 3)
-    at = analytic().n_id + analytic().n_exp + 1
+    at = get_analytic_head().n_id + get_analytic_head().n_exp + 1
     turn = np.diag([1, -1, -1]) @ packed(rendered)[0, at : at + 9].reshape(3, 3)
     assert np.degrees(np.arctan2(-turn[2, 0], turn[0, 0])) == pytest.approx(20, abs=0.1)
 
@@ -72,15 +72,17 @@ def test_a_picture_lends_its_expression(make_headgan, bust, rendered):
 
 
 def test_numbers_drive_at_their_own_rate(make_headgan, tmp_path, rendered):
-    frames, n_exp = 6, analytic().n_exp
+    frames, n_exp = 6, get_analytic_head().n_exp
     angles = np.zeros((frames, 3))
     angles[:, 1] = np.linspace(-10, 10, frames)
     path = tmp_path / "motion.npz"
     np.savez(path, scale=np.full(frames, 30.0), translation=np.tile([64.0, 64.0, 0.0], (frames, 1)),
              exp_coeffs=np.zeros((frames, n_exp)), angles=angles, size=128, fps=30)  # fmt: skip
-    _, result = make_headgan(path, transfer=Transfer())
+    _, result = make_headgan(path, transfer=MotionTransfer())
     assert (result.frames, result.rate, result.seconds) == (6, "30 frames/s", pytest.approx(0.2))
-    np.testing.assert_allclose(packed(rendered)[:, analytic().n_id + n_exp], 30.0 * 32 / 128, rtol=1e-5)
+    np.testing.assert_allclose(
+        packed(rendered)[:, get_analytic_head().n_id + n_exp], 30.0 * 32 / 128, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,7 +98,7 @@ def test_numbers_drive_at_their_own_rate(make_headgan, tmp_path, rendered):
 )
 def test_wrong_numbers_are_told_with_their_file(make_headgan, tmp_path, change, told):
     fields = {"scale": np.ones(2), "translation": np.zeros((2, 3)), "angles": np.zeros((2, 3)),
-              "exp_coeffs": np.zeros((2, analytic().n_exp))} | change  # fmt: skip
+              "exp_coeffs": np.zeros((2, get_analytic_head().n_exp))} | change  # fmt: skip
     path = tmp_path / "motion.npz"
     np.savez(path, **fields)
     with pytest.raises(UserError, match=told):

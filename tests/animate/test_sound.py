@@ -11,10 +11,16 @@ from models.headgan.network import Generator
 from models.headgan.spec import SPEC
 from models.loading import load_reenactor
 from pipelines import media
-from pipelines.animate.render import Options, required_nets
-from pipelines.animate.sound import encode_sound, encoder_of, feature_rows, silence_features, speech_at
+from pipelines.animate.render import AnimateOptions, required_nets
+from pipelines.animate.sound import (
+    audio_features_at,
+    encode_sound,
+    feature_row_indices,
+    silence_features,
+    trained_speech_config,
+)
 from pipelines.errors import UserError
-from pipelines.media.encoding import Timeline, timeline
+from pipelines.media.encoding import FrameTimeline, read_timeline
 from pipelines.preprocess.speech import SpeechConfig, encode_speech
 from tests.animate.stand_ins import HEADGAN_CLIPS, NET
 from tests.video_files import RUNTIME
@@ -22,9 +28,9 @@ from tests.video_files import RUNTIME
 
 def test_features_are_those_of_the_stage_on_the_frame_clock(talks, headgan, nets):
     path = talks["talk"]
-    probed, settings = media.probe(path), encoder_of(headgan)
-    times = timeline(path, probed["start"])
-    heard = speech_at(path, probed, times, headgan, nets, print)
+    probed, settings = media.probe_file(path), trained_speech_config(headgan)
+    times = read_timeline(path, probed["start"])
+    heard = audio_features_at(path, probed, times, headgan, nets, print)
     clip = {"frames": 16, "has_sound": True}
     stage = {"__key__": "k", "sound": media.read_sound(path, probed, 0, 16), "clip": clip}
     (stored,) = encode_speech({"clips": [stage]}, settings, {}, RUNTIME)
@@ -35,18 +41,18 @@ def test_features_are_those_of_the_stage_on_the_frame_clock(talks, headgan, nets
 
 def test_another_rate_hears_the_row_that_its_frame_lies_in(talks, headgan, nets):
     path = talks["ntsc"]
-    probed, settings = media.probe(path), encoder_of(headgan)
-    times = timeline(path, probed["start"])
-    rows = feature_rows(times, 99)
+    probed, settings = media.probe_file(path), trained_speech_config(headgan)
+    times = read_timeline(path, probed["start"])
+    rows = feature_row_indices(times, 99)
     assert rows.tolist() == [int((t + 0.5) * 1001 / 30000 * 25) for t in range(16)]
-    heard = speech_at(path, probed, times, headgan, nets, print)
+    heard = audio_features_at(path, probed, times, headgan, nets, print)
     sound = media.read_sound(path, probed, 0, 14)
     np.testing.assert_array_equal(heard, encode_sound(sound, settings, nets)[rows])
 
 
 def test_rows_follow_uneven_times():
-    times = Timeline(Fraction(1, 100), (0, 3, 9, 20), 24, Fraction(25), False)
-    assert feature_rows(times, 6).tolist() == [0, 1, 3, 5]
+    times = FrameTimeline(Fraction(1, 100), (0, 3, 9, 20), 24, Fraction(25), False)
+    assert feature_row_indices(times, 6).tolist() == [0, 1, 3, 5]
 
 
 def test_without_sound_silence_is_heard_and_said(
@@ -67,18 +73,21 @@ def test_released_weights_which_learned_with_letters_say_that_they_hear_none(
     from safetensors.torch import save_file
 
     small = replace(NET, residual=True, mask=True)
-    monkeypatch.setattr(released, "official", lambda: small)
-    save_file(released.published(Generator(small).state_dict())["headgan_vox"], tmp_path / "g.safetensors")
-    checkpoint = released.load({"headgan_vox": tmp_path / "g.safetensors"})
+    monkeypatch.setattr(released, "official_architecture", lambda: small)
+    save_file(
+        released.to_published_tensors(Generator(small).state_dict())["headgan_vox"],
+        tmp_path / "g.safetensors",
+    )
+    checkpoint = released.load_released({"headgan_vox": tmp_path / "g.safetensors"})
     net = load_reenactor(SPEC, {"renderer": checkpoint})
-    probed = media.probe(talks["talk"])
-    times = timeline(talks["talk"], probed["start"])
-    speech_at(talks["talk"], probed, times, net, nets, messages.append)
+    probed = media.probe_file(talks["talk"])
+    times = read_timeline(talks["talk"], probed["start"])
+    audio_features_at(talks["talk"], probed, times, net, nets, messages.append)
     assert messages == [f"{talks['talk']}: no transcript: the model, which learned with letters, hears none"]
 
 
 def test_what_a_checkpoint_tells_of_its_encoder_is_checked(headgan, monkeypatch):
-    assert encoder_of(headgan) == SpeechConfig(encoder="headgan")
+    assert trained_speech_config(headgan) == SpeechConfig(encoder="headgan")
     wrong = {
         "does not name": {},
         "encoder": {"encoder": "../x"},
@@ -87,11 +96,11 @@ def test_what_a_checkpoint_tells_of_its_encoder_is_checked(headgan, monkeypatch)
     for told, hears in wrong.items():
         monkeypatch.setattr(headgan, "speech_settings", hears)
         with pytest.raises(UserError, match=told):
-            encoder_of(headgan)
+            trained_speech_config(headgan)
     monkeypatch.setattr(headgan, "speech_settings", {"encoder": "headgan", "transcripts": "/etc/passwd"})
-    assert encoder_of(headgan).transcripts == ""
+    assert trained_speech_config(headgan).transcripts == ""
     monkeypatch.setattr(headgan, "speech_settings", {"encoder": "wav2vec2_base"})
-    options = Options(clips=HEADGAN_CLIPS)
+    options = AnimateOptions(clips=HEADGAN_CLIPS)
     assert required_nets(headgan, options, "dlib68").keys() == {
         "detector", "analytic_head", "landmarker", "wav2vec2_base"
     }  # fmt: skip

@@ -28,7 +28,7 @@ from pipelines.preprocess.clips import ClipsConfig, cut_clips, stream_crop
 from storage.shards import ShardWriter, encode_sample
 
 if TYPE_CHECKING:
-    from pipelines.media.schema import Probe
+    from pipelines.media.probe_schema import Probe
 
 ROOT = Path(__file__).resolve().parents[2]
 CORES = os.cpu_count() or 1
@@ -43,7 +43,7 @@ SAME = "area+accurate_rnd+full_chroma_int+bitexact"
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory) -> list[Path]:
     """Talking heads in 1280x720 with sensor noise, H.264 at about 2 Mb/s."""
-    from models.perception.head.default_head import analytic
+    from models.perception.head.default_head import get_analytic_head
     from pipelines.preprocess.sources import synthetic
 
     folder = tmp_path_factory.mktemp("videos")
@@ -51,9 +51,9 @@ def videos(tmp_path_factory) -> list[Path]:
         identities=FILES, test_identities=0, clips_per_identity=1, seconds=SECONDS, width=720, height=720
     )
     made = []
-    for row in synthetic.recordings(config):
+    for row in synthetic.list_recordings(config):
         raw, path = folder / f"{row['id']}.raw.mp4", folder / f"{row['id']}.mp4"
-        raw.write_bytes(synthetic.render(row, analytic())[0])
+        raw.write_bytes(synthetic.render_recording(row, get_analytic_head())[0])
         wide = "pad=1280:720:280:0:gray,noise=alls=6:allf=t"
         command = [
             media.ffmpeg_path(),
@@ -75,7 +75,7 @@ def videos(tmp_path_factory) -> list[Path]:
 
 
 def frame_count(path: Path) -> int:
-    return media.probe(path)["frames"]
+    return media.probe_file(path)["frames"]
 
 
 def track_of(path: Path) -> dict:
@@ -87,13 +87,16 @@ def track_of(path: Path) -> dict:
 def nets() -> dict:
     from models.perception.faces import dlib_faces
 
-    return {"dlib_hog": dlib_faces.load_hog({})}
+    return {"dlib_hog": dlib_faces.load_hog_detector({})}
 
 
 def ours(path: Path, shard: Path, given: bool) -> None:
     row = ROW | {"tracks": [track_of(path)] if given else []}
     loaded = {} if given else nets()
-    inputs = {"recordings": [row], "download": [{"video": path.read_bytes(), "probe": media.probe(path)}]}
+    inputs = {
+        "recordings": [row],
+        "download": [{"video": path.read_bytes(), "probe": media.probe_file(path)}],
+    }
     with ShardWriter(shard) as writer:
         for sample in cut_clips(inputs, CONFIG, loaded, RuntimeConfig()):
             writer.add(encode_sample(sample))
@@ -162,7 +165,7 @@ def side_by_side(work: Callable[..., None], *columns) -> Spent:
     """For all files, one process a core; the processes are there before the clock starts, as a stage's
     are."""
     with ProcessPoolExecutor(CORES) as pool:
-        list(pool.map(media.probe, columns[0]))
+        list(pool.map(media.probe_file, columns[0]))
         begin = time.perf_counter()
         cpu = sum(pool.map(partial(cost, work), *columns))
         return Spent(time.perf_counter() - begin, cpu)
@@ -189,10 +192,10 @@ def minutes(videos, tmp_path_factory) -> list[Path]:
 
 @pytest.mark.bench
 def test_against_ffmpeg(videos, minutes, tmp_path):
-    count, probed = 60 * 25 * len(minutes), [media.probe(path) for path in minutes]
+    count, probed = 60 * 25 * len(minutes), [media.probe_file(path) for path in minutes]
     shards = [tmp_path / f"{path.stem}.tar" for path in minutes]
     alone = b"".join(bytes(piece) for piece in by_ffmpeg(videos[0], SAME))
-    staged = b"".join(frame.tobytes() for frame in by_stage(videos[0], media.probe(videos[0])))
+    staged = b"".join(frame.tobytes() for frame in by_stage(videos[0], media.probe_file(videos[0])))
     assert alone[: len(staged)] == staged[: len(alone)]  # but for a frame that ffmpeg may repeat at the end
     work = {
         "ffmpeg, decode + crop + scale": (bare_ffmpeg, minutes, [PLAIN] * len(minutes)),
@@ -255,20 +258,23 @@ def peak_memory() -> int:
 
 def every_stage_of(video: str, minutes: int, folder: str, tracks: str) -> str:
     """clips, keypoints, fit3dmm and speech of one long recording, pack after pack, in this process."""
-    from pipelines.config import load
-    from pipelines.engine.fingerprint import resolve, section
+    from pipelines.config import load_config
+    from pipelines.engine.fingerprint import node_config, resolve_entry
     from pipelines.engine.packs import PackJob, UnitJob, UnitSamples, build_pack
-    from pipelines.graph import build
+    from pipelines.graph import build_graph
     from pipelines.nets import load_nets
     from storage.files import Store
 
-    config, store = load(ROOT / "configs/run/demo.yaml", ["data.main.source=folder"]).config, Store(folder)
+    config, store = (
+        load_config(ROOT / "configs/run/demo.yaml", ["data.main.source=folder"]).config,
+        Store(folder),
+    )
     track = track_of(Path(video)) | {"end": minutes * 60 * 25}
     row = {
         "id": "long", "identity": "a", "split": "train", "source": "folder", "uri": video, "sha256": "",
         "seed": 0, "spec": "", "tracks": [track] if tracks == "given" else [], "span": [],
     }  # fmt: skip
-    graph, lines, before = build(config), [], 0
+    graph, lines, before = build_graph(config), [], 0
     for name in ("download", "clips", "keypoints.main", "fit3dmm.main", "speech.main"):
         node = graph[name]
         nets, begin = load_nets(node.nets, store), time.perf_counter()
@@ -279,8 +285,8 @@ def every_stage_of(video: str, minutes: int, folder: str, tracks: str) -> str:
             if read.node != "recordings"
         }
         job = PackJob(name, node.stage, "k", (UnitJob("long", "u", {"recordings": row}, samples),))
-        given = {"config": section(node, config), "nets": nets, "runtime": config.runtime}
-        result = build_pack(job, partial(resolve(node.run), **given, **node.arguments), store)
+        given = {"config": node_config(node, config), "nets": nets, "runtime": config.runtime}
+        result = build_pack(job, partial(resolve_entry(node.run), **given, **node.arguments), store)
         (unit,) = result.rows
         assert unit.status == "ok", (name, unit.reason)
         peak = (peak_memory() - before) / 2**20

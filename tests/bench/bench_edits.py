@@ -25,22 +25,22 @@ from msgspec.structs import replace
 from PIL import Image
 
 from models.checkpoint import read_checkpoint
-from models.headgan.inference import Reenactor
+from models.headgan.inference import HeadGanReenactor
 from models.headgan.spec import SPEC
 from models.loading import load_reenactor
-from models.perception.head.default_head import analytic
-from models.perception.head.fit import FitOptions, fit_video
+from models.perception.head.default_head import get_analytic_head
+from models.perception.head.landmark_fit import FitOptions, fit_video
 from models.perception.head.pose import rotation_to_euler
-from models.reenactor import Edit, FaceFrames, Transfer
-from pipelines.animate.perception import Perception, load_perception
+from models.reenactor import FaceFrames, MotionEdit, MotionTransfer
+from pipelines.animate.perception import PerceptionNets, load_perception
 from pipelines.animate.sound import silence_features
 from pipelines.engine.packs import content_digest
-from pipelines.engine.published import read_whole
+from pipelines.engine.published_artifacts import read_whole_artifact
 from pipelines.eval.pairs import splits
-from pipelines.figures.pictures import to_uint8
+from pipelines.figures.picture_grids import to_uint8
 from pipelines.media import FPS
 from pipelines.preprocess.sources.common.head_appearance import sample_appearance, sample_setting
-from pipelines.preprocess.sources.common.rendered_head import HeadRenderer, Pose
+from pipelines.preprocess.sources.common.rendered_head import HeadPose, HeadRenderer
 from pipelines.preprocess.sources.synthetic import sample_poses, synthesize_speech
 from storage import locations
 from storage.families import Artifact, Family, read_manifest, read_parquet
@@ -55,7 +55,7 @@ TURN, BAND = 20.0, (15.0, 25.0)
 JAW = 1.5
 COMPONENT, SIGMAS = "jaw_width", 2.0
 """Of the identity. 68 landmarks tell little of most components, and next to nothing of some (head_depth)."""
-MODEL = analytic()
+MODEL = get_analytic_head()
 AT_JAW, AT_COMPONENT = MODEL.exp_names.index("jaw_open"), MODEL.id_names.index(COMPONENT)
 OWN, EDITED = "own", "edited"
 """Identities of a head."""
@@ -65,7 +65,7 @@ OWN, EDITED = "own", "edited"
 class Asked:
     """An edit of one frame, and the same of the rendered head."""
 
-    edit: Edit
+    edit: MotionEdit
     angles: np.ndarray
     """(3,) degrees that the head then has"""
     jaw: float = 0.0
@@ -77,11 +77,11 @@ def asked(angles: np.ndarray) -> dict[str, Asked]:
     """angles (3,) of a true frame -> the edits of it, by their names."""
     turn = float(-np.copysign(TURN, angles[1]))
     return {
-        "none": Asked(edit=Edit(), angles=angles),
-        "turn": Asked(edit=Edit(turn={"yaw": turn}), angles=angles + np.array([0, turn, 0])),
-        "frontal": Asked(edit=Edit(frontal=True), angles=np.zeros(3)),
-        "jaw": Asked(edit=Edit(expression={"jaw_open": JAW}), angles=angles, jaw=JAW),
-        "identity": Asked(edit=Edit(identity={COMPONENT: SIGMAS}), angles=angles, identity=EDITED),
+        "none": Asked(edit=MotionEdit(), angles=angles),
+        "turn": Asked(edit=MotionEdit(turn={"yaw": turn}), angles=angles + np.array([0, turn, 0])),
+        "frontal": Asked(edit=MotionEdit(frontal=True), angles=np.zeros(3)),
+        "jaw": Asked(edit=MotionEdit(expression={"jaw_open": JAW}), angles=angles, jaw=JAW),
+        "identity": Asked(edit=MotionEdit(identity={COMPONENT: SIGMAS}), angles=angles, identity=EDITED),
     }
 
 
@@ -91,7 +91,7 @@ def wholes(store: Store, node: str) -> list[Artifact]:
     found = []
     for folder in store.list_folders(locations.artifacts_folder(node)):
         key, _, steps = folder.partition("-")
-        if (artifact := read_whole(store, node, key, int(steps) if steps else None)) is not None:
+        if (artifact := read_whole_artifact(store, node, key, int(steps) if steps else None)) is not None:
             dated = {entry.name: entry.mtime for entry in store.list(artifact.folder)}
             found.append((dated["record.json"], artifact))
     return [artifact for _, artifact in sorted(found, key=lambda one: one[0])]
@@ -132,7 +132,7 @@ class Head:
     """(FRAMES,S,S,3) uint8, as stored"""
     squares: np.ndarray
     """(FRAMES,4) in pixels of the recording"""
-    poses: Sequence[Pose]
+    poses: Sequence[HeadPose]
     renderers: Mapping[str, HeadRenderer]
     """Of its identities"""
 
@@ -146,7 +146,7 @@ class Head:
         for pose, square, what in zip(self.poses, self.squares, self.asked(name), strict=True):
             exp = pose.exp.copy()
             exp[AT_JAW] += what.jaw
-            drawn = self.renderers[what.identity].frame(replace(pose, angles=what.angles, exp=exp))
+            drawn = self.renderers[what.identity].render_frame(replace(pose, angles=what.angles, exp=exp))
             box = tuple(map(float, square))
             pictures.append(Image.fromarray(drawn).resize((side, side), Image.Resampling.BOX, box))
         return np.stack(pictures)
@@ -166,7 +166,7 @@ def heads(store, trained) -> list[Head]:
 
 
 def head_of(row: Mapping[str, Any], clips: Family, key: str) -> Head:
-    """Draws a recording as `synthetic.render` does."""
+    """Draws a recording as `synthetic.render_recording` does."""
     spec = json.loads(row["spec"])
     height, width = spec["height"], spec["width"]
     look = sample_appearance(np.random.default_rng(spec["identity_seed"]), spec["identity"], MODEL)
@@ -209,18 +209,18 @@ class Found:
 
 
 @pytest.fixture(scope="module")
-def nets(store) -> Perception:
+def nets(store) -> PerceptionNets:
     return load_perception({"detector": "dlib_hog", "landmarker": "dlib68"}, store, "cpu")
 
 
-def landmarks(nets: Perception, pictures: np.ndarray) -> np.ndarray:
+def landmarks(nets: PerceptionNets, pictures: np.ndarray) -> np.ndarray:
     """(FRAMES,S,S,3) uint8 -> (FRAMES,68,2) pixels, NaN where no face is seen."""
     nothing = np.full(4, np.nan, np.float32)
     boxes = [some[0, :4] if len(some) else nothing for some in nets.detector.detect(pictures)]
     return nets.landmarker.landmarks(pictures, np.stack(boxes))
 
 
-def found(nets: Perception, pictures: np.ndarray) -> Found:
+def found(nets: PerceptionNets, pictures: np.ndarray) -> Found:
     """Pictures of one head -> what it does in them."""
     large = [Image.fromarray(one).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for one in pictures]
     fit, good = fit_video(MODEL, landmarks(nets, np.stack(large)), FitOptions())
@@ -228,7 +228,7 @@ def found(nets: Perception, pictures: np.ndarray) -> Found:
     return Found(rotation_to_euler(fit.rotation) + lost[:, None], fit.exp[:, AT_JAW] + lost, fit.id)
 
 
-def animated(reenactor: Reenactor, nets: Perception, head: Head) -> Callable[[str], np.ndarray]:
+def animated(reenactor: HeadGanReenactor, nets: PerceptionNets, head: Head) -> Callable[[str], np.ndarray]:
     """-> name of an edit -> (FRAMES,I,I,3) uint8: every frame driven by itself."""
     points, quiet = landmarks(nets, head.frames), silence_features(1, reenactor, nets)
     assert np.isfinite(points).all(), "dlib sees no face in a frame that is a source"
@@ -237,13 +237,13 @@ def animated(reenactor: Reenactor, nets: Perception, head: Head) -> Callable[[st
         FaceFrames(frames=frame[None], boxes=boxes, landmarks=marks[None], audio_features=quiet)
         for frame, marks in zip(head.frames, points, strict=True)
     ]
-    sources = [(reenactor.scene(one), reenactor.motion(one)) for one in shown]
+    sources = [(reenactor.encode_sources(one), reenactor.extract_motion(one)) for one in shown]
 
     def edited(name: str) -> np.ndarray:
         result = []
         for (scene, motion), what in zip(sources, head.asked(name), strict=True):
-            how = Transfer(motion=reenactor.default_motion, edit=what.edit)
-            result.append(reenactor.render(scene, reenactor.transfer(scene, motion, motion, how))[0])
+            how = MotionTransfer(motion=reenactor.default_motion, edit=what.edit)
+            result.append(reenactor.render(scene, reenactor.transfer_motion(scene, motion, motion, how))[0])
         return to_uint8(np.stack(result))
 
     return edited

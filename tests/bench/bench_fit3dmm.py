@@ -11,9 +11,9 @@ import time
 import numpy as np
 import pytest
 
-from models.perception.head.algorithm1 import Algorithm1
-from models.perception.head.default_head import analytic
-from models.perception.head.fit import FitOptions, fit_landmarks
+from models.perception.head.default_head import get_analytic_head
+from models.perception.head.dense_fit import DenseFitter
+from models.perception.head.landmark_fit import FitOptions, fit_landmarks
 from models.perception.head.pose import euler_to_rotation, project
 
 FRAMES, POINTS, N_ID, N_EXP = 500, 1035, 157, 28
@@ -46,10 +46,10 @@ def test_dense_points_against_the_published_solver(clip):
     from scipy.optimize import lsq_linear
 
     parts, points = clip
-    solver = Algorithm1(*parts)
-    ours = best(lambda: solver.fit(points))
-    with_error = best(lambda: solver.error(solver.fit(points), points))
-    similarity = solver.align(points)
+    solver = DenseFitter(*parts)
+    ours = best(lambda: solver.fit_points(points))
+    with_error = best(lambda: solver.fit_error(solver.fit_points(points), points))
+    similarity = solver.align_points(points)
     basis = np.concatenate(parts[1:], axis=2).reshape(3 * POINTS, -1)
     bound = np.r_[np.full(N_ID, 0.8), np.full(N_EXP, 1.5)]
 
@@ -71,10 +71,10 @@ def test_dense_points_against_the_published_solver(clip):
 def test_68_points(clip):
     parts, points = clip
     chosen = np.arange(0, POINTS, POINTS // 68)[:68]
-    wide = Algorithm1(*(part[chosen] for part in parts), ridge=1e-3, rounds=5)
-    times = {f"ridge, {N_ID + N_EXP} coefficients": best(lambda: wide.fit(points[:, chosen])) / FRAMES}
-    times["the same without depth"] = best(lambda: wide.fit(points[:, chosen, :2])) / FRAMES
-    head = analytic()
+    wide = DenseFitter(*(part[chosen] for part in parts), ridge=1e-3, rounds=5)
+    times = {f"ridge, {N_ID + N_EXP} coefficients": best(lambda: wide.fit_points(points[:, chosen])) / FRAMES}
+    times["the same without depth"] = best(lambda: wide.fit_points(points[:, chosen, :2])) / FRAMES
+    head = get_analytic_head()
     rng = np.random.default_rng(0)
     angles, exp = rng.uniform(-20, 20, (3, FRAMES)), rng.normal(size=(FRAMES, head.n_exp)) * 0.5
     marks = project(

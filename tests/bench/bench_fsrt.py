@@ -32,28 +32,34 @@ import pytest
 import torch
 from msgspec.structs import replace
 
-from models.fsrt.config import Augment, Images, Sampling, full, tiny
+from models.fsrt.config import (
+    AugmentConfig,
+    ImageLossConfig,
+    SamplingConfig,
+    full_architecture,
+    tiny_architecture,
+)
 from models.fsrt.image_task import ImageTask
 from models.fsrt.phases import PHASES
-from models.fsrt.sampling import Lattice
-from models.fsrt.task import AugmentedFrames, ReenactTask
+from models.fsrt.pixel_sampling import LatticePixels
+from models.fsrt.task import AugmentedFrames, ReenactmentTask
 from models.onednn import linear
 from models.perception import vgg19
-from models.perception.interfaces import Inference
-from models.precision import autocast, has_bf16
-from pipelines.dataset.sampler import Share, stack
-from pipelines.train.device import Worker
-from pipelines.train.job import Job
+from models.perception.interfaces import InferenceSettings
+from models.precision import autocast, supports_bf16
+from pipelines.dataset.sampler import WorkerShare, stack_samples
+from pipelines.train.distributed import TrainWorker
+from pipelines.train.job import TrainJob
 from pipelines.train.optim import build_optimizer
-from pipelines.train.state import State
-from pipelines.train.updates import passes_of, train_step
+from pipelines.train.state import TrainState
+from pipelines.train.updates import make_passes, train_step
 from tests.bench.flops import flops
 from tests.models.one_clip import tables
 
 ROOT = Path(__file__).resolve().parents[2]
 ROUNDS = int(os.environ.get("REENACT_BENCH_ROUNDS", "3"))
 SIZE = os.environ.get("REENACT_BENCH_NET", "full")
-NET = {"full": full, "tiny": tiny}[SIZE]()
+NET = {"full": full_architecture, "tiny": tiny_architecture}[SIZE]()
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 SIDE, QUERIES = NET.image_size, min(4096, NET.image_size**2 // 4)
 STEPS = {"warmup": "step, phase 1", "perceptual": "step, phase 2"}
@@ -94,12 +100,12 @@ class Fast:
     def __init__(self, device=CPU, precision="fp32"):
         torch.manual_seed(0)
         self.device, self.precision = device, precision
-        self.task = ImageTask(NET, Sampling(queries=QUERIES), Augment(), Images())
+        self.task = ImageTask(NET, SamplingConfig(queries=QUERIES), AugmentConfig(), ImageLossConfig())
         self.net = self.task.net.to(device)
         self.net.kp_detector.eval().requires_grad_(False)
-        self.features = vgg19.load_random({})
-        self.features.configure(Inference(device=device.type))
-        self.task.use({"vgg19": self.features})
+        self.features = vgg19.load_random_vgg19({})
+        self.features.configure(InferenceSettings(device=device.type))
+        self.task.set_nets({"vgg19": self.features})
         self.views = views_of(device)
         learning = [p for p in self.net.parameters() if p.requires_grad]
         self.adam = build_optimizer(PHASES["warmup"].optimizers["g"], [{"params": learning}])
@@ -108,9 +114,9 @@ class Fast:
 
     def terms(self, phase):
         if phase == "warmup":
-            found = self.task.step(self.views, self.queries)
+            found = self.task.loss_terms(self.views, self.queries)
         else:
-            found = self.task.image_losses(self.views, Lattice(self.corner, SIDE))
+            found = self.task.image_losses(self.views, LatticePixels(self.corner, SIDE))
         return {name: term() for name, term in found.items()}
 
     def step(self, phase):
@@ -134,7 +140,7 @@ class Fast:
     @torch.inference_mode()
     def frames(self, scene, images, most=65_536):
         with autocast(self.precision, self.device):
-            return self.net.decoder.video(scene, SIDE, *self.motion(images), most=most)
+            return self.net.decoder.render_video(scene, SIDE, *self.motion(images), most=most)
 
 
 class Plain:
@@ -144,7 +150,7 @@ class Plain:
         self.code = plain_module()
         self.net = self.code.Fsrt(NET)
         self.net.load_state_dict(fast.net.state_dict(), strict=True)
-        self.fast, self.vgg = fast, vgg19.load_random({})
+        self.fast, self.vgg = fast, vgg19.load_random_vgg19({})
         self.adam = torch.optim.Adam((p for p in self.net.parameters() if p.requires_grad), lr=1e-4)
 
     def step(self, phase):
@@ -166,11 +172,11 @@ class Plain:
     @torch.inference_mode()
     def frames(self, z, images, most=8192):
         (keypoints,), (e,) = self.net.keypoints_and_expressions(images)
-        return self.net.decoder.image(z, SIDE, keypoints, e, most)
+        return self.net.decoder.render_image(z, SIDE, keypoints, e, most)
 
 
 def weighted(terms, phase):
-    return sum(weight * terms[name] for name, weight in PHASES[phase].weights.items() if weight)
+    return sum(weight * terms[name] for name, weight in PHASES[phase].loss_weights.items() if weight)
 
 
 class Person:
@@ -190,22 +196,26 @@ class Person:
 
 def loop_step(net, phase, device, precision):
     """-> a callable: the next step of the training loop, always on the same chunks."""
-    sampling = Sampling(queries=min(QUERIES, net.image_size**2 // 4))
-    common = (net, sampling, Augment())
-    build = {"warmup": lambda: ReenactTask(*common), "perceptual": lambda: ImageTask(*common, Images())}
-    job = Job(
-        node=phase.name, phase=phase, build=build[phase.name], nets=lambda: {"vgg19": vgg19.load_random({})},
+    sampling = SamplingConfig(queries=min(QUERIES, net.image_size**2 // 4))
+    common = (net, sampling, AugmentConfig())
+    build = {
+        "warmup": lambda: ReenactmentTask(*common),
+        "perceptual": lambda: ImageTask(*common, ImageLossConfig()),
+    }
+    job = TrainJob(
+        node=phase.name, phase=phase, build=build[phase.name],
+        nets=lambda: {"vgg19": vgg19.load_random_vgg19({})},
         landmarks=None, train=None, held_out=None, seed=0, precision=precision, scratch="",
         log_every=1, checkpoint_every=1, threads=1,
     )  # fmt: skip
     torch.manual_seed(0)
-    state = State(job, device)
-    passes, worker = passes_of(phase, state.parameters), Worker(device)
+    state = TrainState(job, device)
+    passes, worker = make_passes(phase, state.parameters), TrainWorker(device)
     person, rng, chunks = Person(net.detector.size), np.random.default_rng(1), []
     for _ in range(phase.batch // phase.chunk_size):
         samples = [state.task.sample(rng, tables(person), training=True) for _ in range(phase.chunk_size)]
-        chunks.append(stack([(person.key, sample) for sample in samples]))
-    numbers, share = itertools.count(1), Share(phase.batch, phase.chunk_size)
+        chunks.append(stack_samples([(person.key, sample) for sample in samples]))
+    numbers, share = itertools.count(1), WorkerShare(phase.batch, phase.chunk_size)
     return lambda: train_step(state, passes, chunks, share, next(numbers), worker)
 
 
@@ -259,7 +269,7 @@ def works():
     """Unit of work -> version -> callable"""
     fast, half = Fast(), Fast(precision="bf16")
     plain = Plain(fast)
-    versions = {"plain": plain, "fast": fast} | ({"bf16": half} if has_bf16(CPU) else {})
+    versions = {"plain": plain, "fast": fast} | ({"bf16": half} if supports_bf16(CPU) else {})
     driving = fast.views.driving
     found = {
         title: {name: (lambda one=one, phase=phase: one.step(phase)) for name, one in versions.items()}
@@ -331,7 +341,7 @@ def resident():
 @pytest.mark.bench
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
 def test_memory():
-    kinds = ("fast", "bf16") if has_bf16(CPU) else ("fast",)
+    kinds = ("fast", "bf16") if supports_bf16(CPU) else ("fast",)
     print(f"\npeak memory in GB over what the process held before, and in all (aim: below {MEMORY_AIM})")
     line("", "plain", *kinds, "in all")
     for phase, title in STEPS.items():
@@ -393,7 +403,7 @@ def test_what_is_timed_on_a_gpu_runs_at_a_tiny_size_on_a_cpu():
     small = {name: replace(PHASES[name], batch=4, chunk=2) for name in STEPS}
     print("\nthe training loop's step, tiny, batch 4 in chunks of 2 (* has no meaning at this size)")
     ceiling = matmul_rate(CPU, torch.float32, (512, 512, 512))
-    steps_of_the_loop(tiny(), CPU, "fp32", small, ceiling, cpu_seconds, 1)
+    steps_of_the_loop(tiny_architecture(), CPU, "fp32", small, ceiling, cpu_seconds, 1)
 
 
 @pytest.mark.bench

@@ -32,17 +32,22 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.headgan import losses
 from models.headgan.blocks import fold_spectral_norm
 from models.headgan.conditions import FaceRenderer
-from models.headgan.config import DiscriminatorConfig, Hearing, Terms, supplement
+from models.headgan.config import (
+    AudioConfig,
+    DiscriminatorConfig,
+    ReconstructionTargets,
+    supplement_architecture,
+)
 from models.headgan.discriminator import mouth_centre
-from models.headgan.motion import explicit_motion
+from models.headgan.motion import parse_motion
 from models.headgan.network import Generator
-from models.headgan.phases import ADVERSARIAL
+from models.headgan.phases import ADVERSARIAL_PHASE
 from models.headgan.task import HeadGanTask
-from models.headgan.visualize import to_images
+from models.headgan.visualize import frames_to_images
 from models.onednn import linear
 from models.perception import vgg19
-from models.perception.head.default_head import load_analytic
-from models.perception.interfaces import Inference
+from models.perception.head.default_head import load_analytic_head
+from models.perception.interfaces import InferenceSettings
 from models.precision import autocast
 from pipelines.train.optim import build_optimizer
 from tests.models.one_pass import shared_pass, with_update
@@ -53,7 +58,10 @@ SIDE = int(os.environ.get("REENACT_BENCH_SIDE", "256"))
 MACS = 308.7e9 * (SIDE / 256) ** 2  # of a forward pass (spec 15); a step is three of them
 MEMORY_AIM = 0.8
 GPU_BATCH, GPU_AIM = 8, 0.35
-NET, DISCRIMINATORS = replace(supplement(), image_size=SIDE), DiscriminatorConfig(mouth_size=SIDE // 4)
+NET, DISCRIMINATORS = (
+    replace(supplement_architecture(), image_size=SIDE),
+    DiscriminatorConfig(mouth_size=SIDE // 4),
+)
 
 
 def plain_module():
@@ -83,7 +91,7 @@ def step(net, adam, given, precision="fp32"):
     adam.zero_grad(set_to_none=True)
     with autocast(precision, given[0].device):
         out = net(*given)
-        total = losses.pixel(out[0], given[2]) + losses.pixel(out[1], given[2])
+        total = losses.pixel_loss(out[0], given[2]) + losses.pixel_loss(out[1], given[2])
     total.backward()
     adam.step()
 
@@ -103,7 +111,7 @@ def batch_of_one(head):
     torch.manual_seed(1)
     return {
         "frames": torch.randint(256, (1, 2, SIDE, SIDE, 3), dtype=torch.uint8),
-        "packed": torch.from_numpy(heads(head).packed())[None],
+        "packed": torch.from_numpy(heads(head).pack())[None],
         "audio": torch.rand(1, NET.audio),
     }
 
@@ -116,7 +124,7 @@ def heads(model):
         "angles": np.array([[0.0, 0, 0], [5, 10, 2], [5, 12, 2], [5, 14, 2]]),
         "exp_coeffs": np.zeros((4, model.n_exp)),
     }
-    return explicit_motion(given, model.n_id, model.n_exp)
+    return parse_motion(given, model.n_id, model.n_exp)
 
 
 class Ours:
@@ -125,16 +133,23 @@ class Ours:
     def __init__(self, recompute=True):
         torch.manual_seed(0)
         self.task = HeadGanTask(
-            NET, DISCRIMINATORS, Terms(), "analytic_head", Hearing(), "clip_mean", "smooth", recompute
+            NET,
+            DISCRIMINATORS,
+            ReconstructionTargets(),
+            "analytic_head",
+            AudioConfig(),
+            "clip_mean",
+            "smooth",
+            recompute,
         )
-        vgg, head = vgg19.load_random({}), load_analytic({})
-        vgg.configure(Inference(device="cpu"))
-        self.task.use({"analytic_head": head, "vgg19_random": vgg})
-        self.phase = with_update(ADVERSARIAL, "discriminator", every=1)
+        vgg, head = vgg19.load_random_vgg19({}), load_analytic_head({})
+        vgg.configure(InferenceSettings(device="cpu"))
+        self.task.set_nets({"analytic_head": head, "vgg19_random": vgg})
+        self.phase = with_update(ADVERSARIAL_PHASE, "discriminator", every=1)
         parts = dict(self.task.net.named_children())
-        sides = [update.scales for update in self.phase.active_updates.values()]
+        sides = [update.learning_rate_scales for update in self.phase.active_updates.values()]
         chosen = [[p for name in side for p in parts[name].parameters()] for side in sides]
-        self.adams = [build_optimizer(ADVERSARIAL.optimizers["g"], [{"params": one}]) for one in chosen]
+        self.adams = [build_optimizer(ADVERSARIAL_PHASE.optimizers["g"], [{"params": one}]) for one in chosen]
         self.batch = batch_of_one(head)
 
     def step(self):
@@ -149,18 +164,18 @@ class Plain:
 
     def __init__(self):
         torch.manual_seed(0)
-        self.code, self.vgg = plain_module(), vgg19.load_random({})._net.features
+        self.code, self.vgg = plain_module(), vgg19.load_random_vgg19({})._net.features
         self.net = self.code.Generator(NET)
         self.discriminator = self.code.Discriminator(6, DISCRIMINATORS)
         self.mouth_discriminator = self.code.Discriminator(NET.audio + 3, DISCRIMINATORS)
         discriminators = [*self.discriminator.parameters(), *self.mouth_discriminator.parameters()]
         self.adams = [
-            build_optimizer(ADVERSARIAL.optimizers["g"], [{"params": list(some)}])
+            build_optimizer(ADVERSARIAL_PHASE.optimizers["g"], [{"params": list(some)}])
             for some in (discriminators, self.net.parameters())
         ]
-        head = load_analytic({})
+        head = load_analytic_head({})
         batch, faces = batch_of_one(head), FaceRenderer(head, SIDE)
-        nmfc, images = faces.nmfc(batch["packed"]), to_images(batch["frames"], SIDE)
+        nmfc, images = faces.render_nmfc(batch["packed"]), frames_to_images(batch["frames"], SIDE)
         self.given = self.code.Given(
             window=nmfc[:, 1:].flatten(1, 2),
             told=nmfc[:, 0],
@@ -168,7 +183,7 @@ class Plain:
             condition=nmfc[:, -1],
             target=images[:, 1],
             audio=batch["audio"],
-            centres=mouth_centre(faces.landmarks(batch["packed"][:, -1])),
+            centres=mouth_centre(faces.project_landmarks(batch["packed"][:, -1])),
         )
 
     def step(self):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models.perception.faces import fan, s3fd
-from models.perception.interfaces import Inference
+from models.perception.interfaces import InferenceSettings
 
 FRAMES = 8
 
@@ -50,9 +50,9 @@ def test_fan_against_the_bare_net(formula_nets, clip, dtype):
     from face_alignment.models import FAN
 
     torch.manual_seed(0)
-    landmarker = fan.Fan("fan2d", FAN(4))
-    landmarker.configure(Inference(dtype=dtype))
-    net, batch = landmarker._net._net, landmarker._net.batch(256 * 256)
+    landmarker = fan.FanLandmarker("fan2d", FAN(4))
+    landmarker.configure(InferenceSettings(dtype=dtype))
+    net, batch = landmarker._net._net, landmarker._net.batch_size(256 * 256)
     crops = torch.rand(batch, 3, 256, 256).to(getattr(torch, dtype))
 
     @torch.inference_mode()
@@ -60,9 +60,9 @@ def test_fan_against_the_bare_net(formula_nets, clip, dtype):
         for _ in range(FRAMES // batch):
             net(crops)
 
-    ours, alone = milliseconds(lambda: landmarker.points(*clip)), milliseconds(bare)
-    cheap = fan.Fan("blobs", formula_nets.Blobs())
-    host = milliseconds(lambda: cheap.points(*clip), repeats=20)
+    ours, alone = milliseconds(lambda: landmarker.predict(*clip)), milliseconds(bare)
+    cheap = fan.FanLandmarker("blobs", formula_nets.Blobs())
+    host = milliseconds(lambda: cheap.predict(*clip), repeats=20)
     print(f"\nfan2d {dtype}: {ours:.0f} ms a crop, bare net {alone:.0f} ms: {alone / ours:.1%} of its rate")
     print(f"all but the net: {host:.2f} ms a crop")
 
@@ -82,7 +82,7 @@ def test_host_work_against_the_packages(formula_nets, clip):
             crop(frame, centre, scale).transpose((2, 0, 1)).astype(np.float32) / 255.0
             get_preds_fromhm(heat, centre, scale)
 
-    ours = milliseconds(lambda: fan.Fan("blobs", blobs).points(*clip), repeats=20)
+    ours = milliseconds(lambda: fan.FanLandmarker("blobs", blobs).predict(*clip), repeats=20)
     package = milliseconds(theirs, repeats=20)
     print(f"\nhost work: {ours:.2f} ms a crop, the package {package:.2f} ms")
 
@@ -91,9 +91,9 @@ def test_host_work_against_the_packages(formula_nets, clip):
 def test_s3fd_against_the_bare_net(formula_nets, tmp_path):
     state = tmp_path / "s3fd.pth"
     torch.save(formula_nets.red_square_state(96, 120), state)
-    detector = s3fd.load({"s3fd": state})
+    detector = s3fd.load_s3fd({"s3fd": state})
     frames = np.stack([formula_nets.with_squares([(60 + 4 * k, 90), (190, 160)]) for k in range(FRAMES)])
-    net, batch = detector._net._net, detector._net.batch(256 * 256)
+    net, batch = detector._net._net, detector._net.batch_size(256 * 256)
     images = torch.rand(batch, 3, 256, 256)
 
     @torch.inference_mode()

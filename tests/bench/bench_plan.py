@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from msgspec import Struct, field
 
-from pipelines.engine.code import Code
-from pipelines.engine.fingerprint import Environment
-from pipelines.engine.keys import digest
+from pipelines.engine.fingerprint import KeyEnvironment
+from pipelines.engine.keys import hash_json
 from pipelines.engine.node import Graph, Node, Read
 from pipelines.engine.packs import PackResult
 from pipelines.engine.plan import Planner
 from pipelines.engine.runner import Runner
+from pipelines.engine.source_code import SourceCode
 from storage import locations
 from storage.families import ManifestRow, UnitRecord, pack_record_bytes
 from storage.files import Store
@@ -81,10 +81,10 @@ class Settings(Struct, frozen=True):
 class Pretend:
     """An executor that publishes empty shards in no time: planning looks at records and names only."""
 
-    def build(self, call, jobs, store):
+    def build_packs(self, call, jobs, store):
         node = call.node
         for job in jobs:
-            digests = {u.unit: digest(node.name, u.unit) for u in job.units}
+            digests = {u.unit: hash_json(node.name, u.unit) for u in job.units}
             units = tuple(
                 UnitRecord(unit=u.unit, key=u.key, status="ok", digest=digests[u.unit]) for u in job.units
             )
@@ -116,7 +116,7 @@ def test_plan_of_100_000_units(tmp_path, monkeypatch):
     store = Store(str(tmp_path / "store"))
 
     def planner() -> Planner:
-        return Planner(toy_graph(), Settings(), store, Environment(Code(tmp_path, ("bigtoy",))))
+        return Planner(toy_graph(), Settings(), store, KeyEnvironment(SourceCode(tmp_path, ("bigtoy",))))
 
     first = seconds(lambda: planner().plan())
     outcome = Runner(planner(), Pretend(), "bench").run()

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 import pytest
 
 from models.perception.faces import dlib_faces
-from models.perception.head.default_head import analytic
+from models.perception.head.default_head import get_analytic_head
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
-from pipelines.preprocess.download import download
+from pipelines.preprocess.download import download_or_render
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig, fit_clips
 from pipelines.preprocess.keypoints import KeypointsConfig, find_keypoints
-from pipelines.preprocess.sources.synthetic import SyntheticConfig, recordings
+from pipelines.preprocess.sources.synthetic import SyntheticConfig, list_recordings
 from pipelines.preprocess.speech import SpeechConfig, encode_speech
 from storage.shards import encode_sample
 
@@ -28,7 +28,7 @@ CONFIG = SimpleNamespace(
     speech=SpeechConfig(),
 )
 STAGES = {
-    "download": download,
+    "download": download_or_render,
     "clips": cut_clips,
     "keypoints": find_keypoints,
     "fit3dmm": fit_clips,
@@ -48,13 +48,13 @@ def test_stages_on_synthetic_recordings():
     )
     predictor = folder / "shape_predictor_68_face_landmarks.dat"
     nets = {
-        "dlib_hog": dlib_faces.load_hog({}),
-        "analytic_head": analytic(),
+        "dlib_hog": dlib_faces.load_hog_detector({}),
+        "analytic_head": get_analytic_head(),
         "dlib68": dlib_faces.load_landmarks({"dlib_sp68": predictor}),
     }
     spent = dict.fromkeys([*STAGES, "encode"], 0.0)
     frames = 0
-    for row in recordings(SyntheticConfig(identities=3, test_identities=1, clips_per_identity=2)):
+    for row in list_recordings(SyntheticConfig(identities=3, test_identities=1, clips_per_identity=2)):
         inputs = {"recordings": [{**row, "source": "synthetic"}]}
         for name, stage in STAGES.items():
             begin = cpu()

@@ -79,8 +79,11 @@ def test_75k_triangles_on_one_core(face):
         "rasteriser, one frame": alone,
         "rasteriser, 4 frames at once, a frame": spent(lambda: rasterize(points, mesh, SIDE, SIDE)) / 4,
         "numpy's, one frame": spent(lambda: rasterize_numpy(plain, mesh.numpy(), SIDE, SIDE)),
-        "coefficients to picture, one frame": spent(lambda: drawn.nmfc(heads[:1])),
-        "coefficients to picture, a window and its reference, a frame": spent(lambda: drawn.nmfc(heads)) / 4,
+        "coefficients to picture, one frame": spent(lambda: drawn.render_nmfc(heads[:1])),
+        "coefficients to picture, a window and its reference, a frame": spent(
+            lambda: drawn.render_nmfc(heads)
+        )
+        / 4,
     }
     for name, milliseconds in times.items():
         print(f"\n{len(mesh)} triangles, {SIDE} px, {name}: {milliseconds:.1f} ms of a core", end="")
@@ -94,7 +97,7 @@ def test_75k_triangles_on_a_gpu(face):
     drawn, heads = FaceRenderer(face, SIDE, device="cuda"), packed(32).cuda()
 
     def work():
-        drawn.nmfc(heads)
+        drawn.render_nmfc(heads)
         torch.cuda.synchronize()
 
     work()

@@ -45,19 +45,19 @@ ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", 
 
 def bare_kernels() -> dict[str, float]:
     """Node -> seconds of its function over all recordings."""
-    from pipelines.config import load
-    from pipelines.engine.fingerprint import resolve, section
+    from pipelines.config import load_config
+    from pipelines.engine.fingerprint import node_config, resolve_entry
     from pipelines.errors import Rejected
-    from pipelines.graph import build
+    from pipelines.graph import build_graph
     from pipelines.nets import load_nets
     from pipelines.preprocess.recordings import list_source
 
-    config = load(ROOT / DEMO, SETS).config
-    graph, store = build(config), Store(os.environ["REENACT_STORE"])
+    config = load_config(ROOT / DEMO, SETS).config
+    graph, store = build_graph(config), Store(os.environ["REENACT_STORE"])
     stages = {
         node.name: partial(
-            resolve(node.run),
-            config=section(node, config),
+            resolve_entry(node.run),
+            config=node_config(node, config),
             nets=load_nets(node.nets, store),
             runtime=config.runtime,
             **node.arguments,

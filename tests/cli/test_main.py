@@ -6,14 +6,14 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from pipelines.cli.main import one_line_errors
+from pipelines.cli.main import report_errors_in_one_line
 from pipelines.errors import Transient, UserError
 from storage.errors import StoreError
 
 
 def command_that(error: Exception) -> click.Command:
     @click.command()
-    @one_line_errors
+    @report_errors_in_one_line
     def fails() -> None:
         raise error
 

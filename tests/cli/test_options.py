@@ -8,14 +8,14 @@ import pytest
 from click.testing import CliRunner
 
 from pipelines.cli.main import main
-from pipelines.cli.options import FILE, HomePath, command
+from pipelines.cli.options import FILE_TYPE, HomePath, format_command
 
 
 def test_a_path_behind_an_equals_sign_begins_at_home(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ann")
 
     @click.command()
-    @click.option("--out", type=FILE)
+    @click.option("--out", type=FILE_TYPE)
     def write(out):
         click.echo(out)
 
@@ -43,5 +43,6 @@ def every_command(group):
 def test_a_command_about_a_run_file_can_be_pasted(path):
     words = ["reenact", "why", path, "clips", "--set", "data.main.folder.path=/videos/Take #2"]
     assert (
-        shlex.split(command("why", Path(path), ["data.main.folder.path=/videos/Take #2"], "clips")) == words
+        shlex.split(format_command("why", Path(path), ["data.main.folder.path=/videos/Take #2"], "clips"))
+        == words
     )

@@ -16,16 +16,16 @@ import pytest
 
 from models.errors import InvalidSettings
 from pipelines.cluster import executor, tasks
-from pipelines.cluster.executor import Capacity, RayExecutor, start_private
-from pipelines.cluster.pack_worker import ONE_THREAD
-from pipelines.cluster.start import set_auth
+from pipelines.cluster.executor import ClusterCapacity, RayExecutor, start_private_cluster
+from pipelines.cluster.pack_worker import ONE_THREAD_ENVIRONMENT
+from pipelines.cluster.start import set_auth_token
 from pipelines.cluster.tasks import run_in_worker
 from pipelines.engine.node import Node
-from pipelines.engine.runner import Outcome, Runner
-from pipelines.errors import CodeError, UserError, traceback_of
-from pipelines.runs.run import failures
+from pipelines.engine.runner import Runner, RunOutcome
+from pipelines.errors import CodeError, UserError, format_traceback
+from pipelines.runs.run import describe_failures
 
-set_auth(private=True)
+set_auth_token(private=True)
 import ray  # noqa: E402 - reads that environment once, when it is imported
 
 RUNTIME = SimpleNamespace(ray="", cpus=2, object_store_mb=100, workers=None, pools={})
@@ -39,7 +39,7 @@ def cluster(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.setenv("PYTHONPATH", f"{packages}{os.pathsep}{os.getcwd()}")
-        on_ray.start()
+        on_ray.start_ray()
     yield on_ray, packages
     ray.shutdown()
 
@@ -133,14 +133,14 @@ def test_training_workers_of_one_machine_meet_without_a_port_that_others_reach(
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from pipelines.train.group import OneMachine
+    from pipelines.train.process_group import SameMachineConfig
 
     TorchTrainer(
         _listening,
         train_loop_config={"folder": str(tmp_path)},
         scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}),
         run_config=RunConfig(storage_path=str(tmp_path / "ray")),
-        torch_config=OneMachine(backend="gloo"),
+        torch_config=SameMachineConfig(backend="gloo"),
     ).fit()
     for rank in (0, 1):
         total, listening = json.loads((tmp_path / f"{rank}.json").read_text())
@@ -201,19 +201,19 @@ def test_a_pool_is_as_large_as_its_own_setting_says(monkeypatch):
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 16.0})
     nodes = [Node(name=name, kind="keyed", run="a:b", resources={"cpu": 2}) for name in ("a", "b", "c")]
     on_ray = RayExecutor(SimpleNamespace(workers=3, pools={"a": 5, "b": 99}))
-    assert [on_ray.most_workers(node) for node in nodes] == [5, 8, 3]
+    assert [on_ray.max_workers(node) for node in nodes] == [5, 8, 3]
 
 
 def test_workers_that_mostly_wait_outnumber_the_cores_only_if_asked(monkeypatch):
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
     node = Node(name="download", kind="keyed", run="a:b", resources={"cpu": 0.25})
-    sizes = [RayExecutor(SimpleNamespace(workers=None, pools=pools)).most_workers(node)
+    sizes = [RayExecutor(SimpleNamespace(workers=None, pools=pools)).max_workers(node)
              for pools in ({}, {"download": 4}, {"download": 99})]  # fmt: skip
     assert sizes == [2, 4, 8]
 
 
 def test_nodes_share_the_gpus_of_a_cluster_as_they_share_its_cores():
-    capacity = Capacity(lambda: {"CPU": 16.0, "GPU": 1.0})
+    capacity = ClusterCapacity(lambda: {"CPU": 16.0, "GPU": 1.0})
     began = threading.Event()
 
     def second():
@@ -240,11 +240,11 @@ def test_a_fault_in_a_task_says_where_the_code_failed_and_not_what_ray_calls_it(
     with pytest.raises(CodeError) as failed:
         run_in_worker(evaluate, [1, 2])
     assert str(failed.value) == "IndexError: list index out of range"
-    trace = traceback_of(failed.value)
+    trace = format_traceback(failed.value)
     assert "in evaluate\n" in trace
     assert trace.endswith("IndexError: list index out of range")
     assert "ray" not in trace.replace(str(Path(tasks.__file__)), "").lower()
-    lines = list(failures(Outcome(failed={"eval.fsrt": failed.value})))
+    lines = list(describe_failures(RunOutcome(failed={"eval.fsrt": failed.value})))
     assert lines == ["\neval.fsrt failed: IndexError: list index out of range", f"\n{trace}\n"]
 
 
@@ -255,8 +255,8 @@ def test_a_users_mistake_in_a_task_stays_one_line():
 
     with pytest.raises(InvalidSettings) as failed:
         run_in_worker(evaluate)
-    outcome = Outcome(failed={"eval.fsrt": failed.value})
-    assert list(failures(outcome)) == ["\neval.fsrt failed: eval.sources 2: expected 1"]
+    outcome = RunOutcome(failed={"eval.fsrt": failed.value})
+    assert list(describe_failures(outcome)) == ["\neval.fsrt failed: eval.sources 2: expected 1"]
     assert outcome.exit_code == 2
 
 
@@ -271,7 +271,7 @@ def born():
     """The environment that this process began with."""
     begin = dict(one.partition("=")[::2] for one in Path("/proc/self/environ").read_text().split("\\0"))
     return [begin.get(name) for name in NAMES]
-'''.replace("NAMES", repr(sorted(ONE_THREAD))))  # fmt: skip
+'''.replace("NAMES", repr(sorted(ONE_THREAD_ENVIRONMENT))))  # fmt: skip
     assert not run_on_ray(project, "listing", "double").failed
     assert {line for line in project.did() if line.startswith("double")} == {f"double {['1'] * 4}"}
 
@@ -300,4 +300,4 @@ def start_with(error, monkeypatch):
         raise error
 
     monkeypatch.setattr(ray, "init", init)
-    start_private(RUNTIME, {})
+    start_private_cluster(RUNTIME, {})

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from pipelines.cluster import jobs
-from pipelines.cluster.jobs import check_store
+from pipelines.cluster.jobs import check_shared_store
 from pipelines.errors import UserError
 from storage.errors import InvalidInput
 
@@ -40,15 +40,15 @@ def server():
 def test_a_job_server_without_authentication_is_refused_unless_asked_for(server, monkeypatch):
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     with pytest.raises(jobs.SubmitError, match=r"asks for no token.*RAY_AUTH_MODE=disabled"):
-        jobs.client(server.address)
+        jobs.open_job_client(server.address)
     assert server.asked == ["/api/authentication_mode"]
 
 
 def test_a_job_server_with_authentication_is_told_from_one_without(server):
     server.mode = "token"
-    assert jobs.asks_for_token(server.address)
+    assert jobs.requires_token(server.address)
     server.mode = "disabled"
-    assert not jobs.asks_for_token(server.address)
+    assert not jobs.requires_token(server.address)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_job_server_with_authentication_is_told_from_one_without(server):
 def test_a_password_is_not_put_into_a_jobs_environment(variable, uri, monkeypatch, server):
     monkeypatch.setenv(variable, uri)
     with pytest.raises(InvalidInput, match=variable) as error:
-        jobs.submit(server.address, str(jobs.ROOT / "configs/run/demo.yaml"), [], {})
+        jobs.submit_job(server.address, str(jobs.CHECKOUT_FOLDER / "configs/run/demo.yaml"), [], {})
     assert "hunter2" not in str(error.value)
     assert not server.asked
 
@@ -71,6 +71,6 @@ def test_without_git_the_commit_is_unknown(monkeypatch):
 
 def test_a_job_elsewhere_is_refused_a_store_in_a_folder_of_this_machine():
     with pytest.raises(UserError, match=r"runtime\.store to a URI such as s3"):
-        check_store("http://head:8265", "/home/me/store", "")
-    check_store("http://head:8265", "file:///mnt/store", "")
-    check_store("http://127.0.0.1:8265", "/home/me/store", "")
+        check_shared_store("http://head:8265", "/home/me/store", "")
+    check_shared_store("http://head:8265", "file:///mnt/store", "")
+    check_shared_store("http://127.0.0.1:8265", "/home/me/store", "")

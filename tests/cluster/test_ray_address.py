@@ -54,62 +54,62 @@ def listener():
 )
 def test_an_address_of_another_form_is_named_with_the_form_expected(address):
     with pytest.raises(UserError, match=r"expected HOST:PORT.*runtime.ray or RAY_ADDRESS") as error:
-        ray_address.check(address)
+        ray_address.check_ray_address(address)
     assert repr(address) in str(error.value)
 
 
 def test_a_cluster_that_is_gone_is_found_out_before_ray_is_imported():
     started = time.monotonic()
     with pytest.raises(UserError, match=r"no Ray at 127\.0\.0\.1:9: Connection refused; set runtime\.ray"):
-        RayExecutor(SimpleNamespace(ray="127.0.0.1:9")).start()
+        RayExecutor(SimpleNamespace(ray="127.0.0.1:9")).start_ray()
     assert time.monotonic() - started < 2
 
 
 def test_a_port_that_never_answers_is_given_up(listener, monkeypatch):
-    monkeypatch.setattr(ray_address, "SECONDS", 0.2)
+    monkeypatch.setattr(ray_address, "REPLY_TIMEOUT", 0.2)
     with pytest.raises(UserError, match=r"no answer within 0\.2 s"):
-        ray_address.check(f"127.0.0.1:{listener(b'')}")
+        ray_address.check_ray_address(f"127.0.0.1:{listener(b'')}")
 
 
 @pytest.mark.parametrize(
     "answer", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"-ERR\r\n"]
 )
 def test_a_port_of_something_else_is_no_ray(answer, listener, monkeypatch):
-    monkeypatch.setattr(ray_address, "SECONDS", 0.2)
+    monkeypatch.setattr(ray_address, "REPLY_TIMEOUT", 0.2)
     with pytest.raises(UserError, match="no Ray at"):
-        ray_address.check(f"127.0.0.1:{listener(answer)}")
+        ray_address.check_ray_address(f"127.0.0.1:{listener(answer)}")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "localhost:{}"])
 def test_what_speaks_as_ray_does_passes(address, listener):
-    ray_address.check(address.format(listener(SETTINGS)))
+    ray_address.check_ray_address(address.format(listener(SETTINGS)))
 
 
 def test_a_ray_behind_certificates_is_left_to_ray(listener, monkeypatch):
     monkeypatch.setenv("RAY_USE_TLS", "1")
-    ray_address.check(f"127.0.0.1:{listener(b'')}")
+    ray_address.check_ray_address(f"127.0.0.1:{listener(b'')}")
 
 
 def test_rays_files_stay_where_they_fit(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv("TMPDIR", "/tmp")
-    assert ray_address.folder_of_sockets() is None
+    assert ray_address.short_ray_folder() is None
 
 
 @pytest.mark.parametrize("name", ["x" * 115, "é" * 30])
 def test_sockets_go_to_a_short_folder_where_their_paths_are_too_long(name, tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv("TMPDIR", str(tmp_path / name))
-    folder = ray_address.folder_of_sockets()
+    folder = ray_address.short_ray_folder()
     assert folder is not None
     path = f"{folder}/session_2026-11-29_20-15-00_000000_{os.getpid()}/sockets/plasma_store"
-    assert len(path.encode()) <= ray_address.SOCKET_BYTES
+    assert len(path.encode()) <= ray_address.MAX_SOCKET_PATH
 
 
 def test_without_any_folder_for_sockets_one_line_says_what_to_set(monkeypatch):
-    monkeypatch.setattr(ray_address, "SOCKET_BYTES", 10)
+    monkeypatch.setattr(ray_address, "MAX_SOCKET_PATH", 10)
     with pytest.raises(UserError, match=r"more than 10 bytes.*set RAY_TMPDIR to a short path") as error:
-        ray_address.folder_of_sockets()
+        ray_address.short_ray_folder()
     assert "\n" not in str(error.value)
 
 
@@ -131,10 +131,10 @@ def test_a_run_whose_ray_is_gone_says_so_in_a_line_and_is_recorded_as_failed(tmp
 @pytest.mark.parametrize("mode", ["token", "disabled"])
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 200 OK\r\n\r\n[]"])
 def test_a_job_server_that_is_none_is_named_in_a_line(mode, answer, listener, monkeypatch):
-    monkeypatch.setattr(jobs, "ASK_SECONDS", 0.3)
+    monkeypatch.setattr(jobs, "REQUEST_TIMEOUT", 0.3)
     monkeypatch.setenv("RAY_AUTH_MODE", mode)
     with pytest.raises(jobs.SubmitError) as error:
-        jobs.client(f"http://127.0.0.1:{listener(answer)}")
+        jobs.open_job_client(f"http://127.0.0.1:{listener(answer)}")
     assert "\n" not in str(error.value)
 
 

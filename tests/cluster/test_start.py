@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from pipelines.cluster.start import hide_native_messages, keep_signals, set_auth
+from pipelines.cluster.start import hide_native_messages, keep_signal_handlers, set_auth_token
 
 
 @pytest.fixture
@@ -17,21 +17,21 @@ def environment(monkeypatch):
 
 
 def test_a_private_ray_gets_a_token_of_its_own(environment):
-    set_auth(private=True)
+    set_auth_token(private=True)
     assert environment["RAY_AUTH_MODE"] == "token"
     assert len(environment["RAY_AUTH_TOKEN"]) == 64
 
 
 def test_a_cluster_is_called_with_tokens_unless_the_user_turned_them_off(environment):
     environment["RAY_AUTH_MODE"] = "disabled"
-    set_auth(private=False)
+    set_auth_token(private=False)
     assert environment["RAY_AUTH_MODE"] == "disabled"
     assert "RAY_AUTH_TOKEN" not in environment
 
 
 def test_signal_handlers_are_put_back():
     before = signal.getsignal(signal.SIGTERM)
-    with keep_signals():
+    with keep_signal_handlers():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     assert signal.getsignal(signal.SIGTERM) is before
 

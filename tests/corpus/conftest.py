@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pipelines.corpus import node
+from pipelines.corpus import page_node
 from tests.eval.conftest import clips, corpus_inputs, make_context, make_family, recordings
 
 __all__ = ["clips", "corpus_inputs", "make_context", "make_family", "recordings"]
@@ -14,7 +14,7 @@ __all__ = ["clips", "corpus_inputs", "make_context", "make_family", "recordings"
 def built(make_context, corpus_inputs, tmp_path_factory):
     out = tmp_path_factory.mktemp("corpus")
     context = make_context(node="corpus", config=None, inputs=corpus_inputs, out=out)
-    node.corpus(context)
+    page_node.make_corpus_page(context)
     return context
 
 

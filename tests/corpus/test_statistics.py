@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pipelines.corpus import page, statistics
+from pipelines.corpus import corpus_page, statistics
 
 EMPTY = {
     "listed": 0, "recordings": 0, "stages": [], "splits": [], "identities": [], "shared": [],
@@ -33,9 +33,9 @@ def test_the_road_counts_rows_the_source_lost(facts):
 def test_a_person_in_both_splits_is_called_out(corpus_inputs):
     rows = [{"id": "r1", "identity": "p", "split": "train"}, {"id": "r2", "identity": "p", "split": "test"}]
     stages = {name: corpus_inputs[name] for name in statistics.STAGES}
-    found = statistics.count_corpus(rows, [], stages, corpus_inputs["clips"].family(), {})
+    found = statistics.compute_statistics(rows, [], stages, corpus_inputs["clips"].family(), {})
     assert found.shared == ["p"]
-    assert "1 identities are in more than one split: p" in page.render(found, [])
+    assert "1 identities are in more than one split: p" in corpus_page.render_corpus_page(found, [])
 
 
 def test_distributions_leave_out_frames_without_a_face(facts):
@@ -52,9 +52,9 @@ def test_the_same_video_under_two_names_is_found_even_across_splits(facts, built
 
 def test_a_listed_file_that_was_never_downloaded_is_compared_by_its_digest():
     rows = [{"id": i, "split": "train", "sha256": "ab"} for i in ("a", "b")]
-    assert statistics.duplicates(rows, {})[0].recordings == ["a", "b"]
-    assert statistics.duplicates(rows, {"a": {"sha256": "cd"}}) == []
-    assert statistics.duplicates([row | {"sha256": ""} for row in rows], {}) == []
+    assert statistics.find_duplicates(rows, {})[0].recordings == ["a", "b"]
+    assert statistics.find_duplicates(rows, {"a": {"sha256": "cd"}}) == []
+    assert statistics.find_duplicates([row | {"sha256": ""} for row in rows], {}) == []
 
 
 def test_recordings_are_counted_by_size_and_identities_by_video(facts):
@@ -89,8 +89,8 @@ def test_clips_that_lost_their_fit_beside_others_are_named(make_family):
     keys = [f"a#{recording}#{at:06d}#{at + 9:06d}" for recording in ("r", "s") for at in (0, 9)]
     clips, fits = make_family(dict.fromkeys(keys)), make_family(dict.fromkeys(keys[1:2]))
     assert statistics.clips_without_fit(clips, fits) == keys[:1]  # s has none: a reject of its own
-    facts = dataclasses.replace(statistics.Corpus(**EMPTY), unfitted=keys[:1])
-    assert f"<code>no_fit</code> 1 ({keys[0]})" in page._reject_table(facts)
+    facts = dataclasses.replace(statistics.CorpusStatistics(**EMPTY), unfitted=keys[:1])
+    assert f"<code>no_fit</code> 1 ({keys[0]})" in corpus_page._reject_table(facts)
 
 
 def test_each_expression_coefficient_has_its_spread(facts):

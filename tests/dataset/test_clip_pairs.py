@@ -8,22 +8,22 @@ import pyarrow.parquet as pq
 import pytest
 from msgspec import Struct, field
 
-from pipelines.dataset.clip_pairs import COLUMNS, STAGE, clip_pairs, identity_of, list_clip_pairs
+from pipelines.dataset.clip_pairs import COLUMNS, STAGE, clip_identity, clip_pairs, list_clip_pairs
 from pipelines.dataset.recording_table import Person
-from pipelines.engine.code import Code
-from pipelines.engine.fingerprint import Environment
+from pipelines.engine.fingerprint import KeyEnvironment
 from pipelines.engine.node import Graph, Node, Read
 from pipelines.engine.plan import Planner
 from pipelines.engine.runner import Runner
+from pipelines.engine.source_code import SourceCode
 from pipelines.errors import UserError
-from pipelines.runs.snapshot import PACKAGES, ROOT
+from pipelines.runs.snapshot import CODE_ROOT, PACKAGES
 from pipelines.train.tables import split_rows
 from storage.files import Store
 from tests.toy_project import InProcess
 
 RECORDINGS = {f"id{i}#rec{i}{c}#000000#000006": f"rec{i}{c}" for i in range(8) for c in "ab"}
 PEOPLE = {
-    recording: Person(identity_of(key), "test" if key < "id2" else "train")
+    recording: Person(clip_identity(key), "test" if key < "id2" else "train")
     for key, recording in RECORDINGS.items()
 }
 
@@ -39,7 +39,7 @@ def test_a_pair_shows_two_people_of_one_split():
         people = [PEOPLE[recording] for recording in (row["source_recording"], row["driving_recording"])]
         assert people[0].identity != people[1].identity
         assert {row["split"]} == {one.split for one in people}
-        assert row["identity"] == people[0].identity == identity_of(row["source_clip"])
+        assert row["identity"] == people[0].identity == clip_identity(row["source_clip"])
         assert row["recordings"] == sorted([row["source_recording"], row["driving_recording"]])
 
 
@@ -65,7 +65,7 @@ def test_one_more_clip_changes_two_pairs_of_a_round_at_most():
 def context(family, tmp_path):
     """Clips of three people, one of them in the test split; landmarks of all but the first clip."""
     rows = [
-        {"id": family.recording_of(key), "identity": identity_of(key),
+        {"id": family.recording_of(key), "identity": clip_identity(key),
          "split": "test" if key.startswith("id2") else "train"}
         for key in family.keys
     ]  # fmt: skip
@@ -141,7 +141,7 @@ def plans(tmp_path):
                    reads={"pairs": Read("pairs", ("source_clip", "driving_clip")),
                           "clips": Read("clips", ("codes",), by="recordings")}))
     # fmt: on
-    env = Environment(Code(ROOT, (*PACKAGES, "tests")))
+    env = KeyEnvironment(SourceCode(CODE_ROOT, (*PACKAGES, "tests")))
     planner = Planner(graph, Settings(), Store(str(tmp_path / "store")), env)
     outcome = Runner(planner, InProcess(), "run").run()
     assert not outcome.failed, outcome.failed

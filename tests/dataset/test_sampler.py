@@ -5,13 +5,13 @@ import pytest
 
 from models.errors import InvalidSettings
 from pipelines.dataset.sampler import (
-    Corpus,
-    Share,
+    SplitClips,
+    WorkerShare,
     chunk_indices,
+    iterate_chunks,
     make_sample,
-    prefetch,
-    stack,
-    training_chunks,
+    prefetch_chunks,
+    stack_samples,
 )
 from pipelines.errors import UserError
 
@@ -23,7 +23,7 @@ class CountingTask:
         self.refused = set(refused)
 
     def sample(self, rng, tables, training):
-        clip = tables["clips"].pick(rng)
+        clip = tables["clips"].pick_clip(rng)
         if clip.key in self.refused:
             return None
         clip.read("landmarks")
@@ -33,12 +33,12 @@ class CountingTask:
 @pytest.fixture
 def corpus(family):
     groups = [tuple(k for k in family.keys if k.startswith(f"id{i}#")) for i in range(3)]
-    return Corpus(family, {"landmarks": family}, tuple(groups))
+    return SplitClips(family, {"landmarks": family}, tuple(groups))
 
 
 def chunks_of(corpus, seed=0, steps=range(1, 4), rank=0, world=1):
     return list(
-        training_chunks(CountingTask(), {"clips": corpus}, seed, steps, Share(4, 2, rank, world), 2, 4)
+        iterate_chunks(CountingTask(), {"clips": corpus}, seed, steps, WorkerShare(4, 2, rank, world), 2, 4)
     )
 
 
@@ -102,7 +102,7 @@ def test_a_corpus_travels_to_workers(corpus):
 
 
 def test_samples_are_stacked():
-    chunk = stack([("a", {"x": np.arange(3)}), ("b", {"x": np.arange(3) + 1})])
+    chunk = stack_samples([("a", {"x": np.arange(3)}), ("b", {"x": np.arange(3) + 1})])
     assert chunk.keys == ("a", "b")
     assert chunk.arrays["x"].tolist() == [[0, 1, 2], [1, 2, 3]]
 
@@ -113,7 +113,7 @@ def test_prefetching_keeps_the_order_and_passes_errors_on():
             raise KeyError("broken clip")
         return i
 
-    chunks = prefetch(make, iter(range(10)), 3, 4)
+    chunks = prefetch_chunks(make, iter(range(10)), 3, 4)
     assert [next(chunks) for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(KeyError, match="broken clip"):
         next(chunks)
@@ -137,7 +137,7 @@ def test_a_task_that_draws_seeds_needs_no_table():
 def test_a_task_reads_several_tables(corpus, family):
     class Pairs:
         def sample(self, rng, tables, training):
-            one, other = tables["clips"].pick(rng), tables["bank"][tables["bank"].keys[3]]
+            one, other = tables["clips"].pick_clip(rng), tables["bank"][tables["bank"].keys[3]]
             return {"sum": one.frames([0]).sum() + other.frames([0]).sum()}
 
     name, _ = make_sample(Pairs(), {"clips": corpus, "bank": corpus}, 0, 0, True)

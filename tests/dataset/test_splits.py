@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from pipelines.cli.main import main
 from pipelines.dataset import splits
 from pipelines.dataset.clips import Clips
-from pipelines.dataset.splits import empty_split
+from pipelines.dataset.splits import describe_empty_split
 from pipelines.engine.node import Node, Read
 from pipelines.engine.node_plan import NodePlan
 from pipelines.engine.units import UnitView
@@ -40,7 +40,7 @@ def sentence(data, nodes=("train.fsrt.warmup", "pairs.self", "score.fsrt.self"))
     readers = [Node(name=name, kind="whole", run="none", reads=reads) for name in nodes]
     plans = {node.name: NodePlan(node, "stale") for node in (listing, *readers)}
     plans["recordings"].units = {row["id"]: UnitView("", row=row) for row in list_source(data).rows}
-    return empty_split(plans, {"main": data})
+    return describe_empty_split(plans, {"main": data})
 
 
 def table(tmp_path, partition, people=2):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.runs.accept import GOLDENS
-from pipelines.runs.snapshot import ROOT
+from pipelines.runs.accept import GOLDENS_FOLDER
+from pipelines.runs.snapshot import CODE_ROOT
 
 MICRO = str(Path(__file__).with_name("micro.yaml"))
 USES = (
@@ -33,7 +33,7 @@ def add_field(checkout) -> None:
 def edited(copy):
     """A finished run, and a checkout of one commit to edit."""
     copy.own_source()
-    shutil.copytree(ROOT / GOLDENS, copy.source / GOLDENS)
+    shutil.copytree(CODE_ROOT / GOLDENS_FOLDER, copy.source / GOLDENS_FOLDER)
     git(copy.source, "init", "-q")
     git(copy.source, "add", ".")
     git(copy.source, "commit", "-q", "-m", "as it ran")
@@ -70,13 +70,13 @@ def test_code_that_reads_a_new_field_is_accepted_once_for_every_phase(edited):
     done = edited.call("accept", MICRO, "--since", "HEAD", "--reason", "off by default")
     assert done.returncode == 0, done.stderr
     assert all(f"{name}: outputs of" in done.stdout for name in stale)
-    assert "pipelines.train.state.State" in done.stdout
+    assert "pipelines.train.state.TrainState" in done.stdout
     assert set(edited.states().values()) == {"cached"}
 
 
 def test_nothing_is_accepted_where_a_golden_changed(edited):
     edited.edit(*USES)
-    golden = edited.source / GOLDENS / "fsrt.json"
+    golden = edited.source / GOLDENS_FOLDER / "fsrt.json"
     golden.write_text(golden.read_text() + "\n")
     done = edited.call("accept", MICRO, "--since", "HEAD", "--reason", "off by default")
     assert done.returncode == 2

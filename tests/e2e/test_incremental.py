@@ -19,15 +19,15 @@ PEOPLE, TAKES = 11, 4
 
 
 def render(path: Path, person: int, take: int) -> None:
-    from models.perception.head.default_head import analytic
+    from models.perception.head.default_head import get_analytic_head
     from pipelines.preprocess.sources import synthetic
 
     config = synthetic.SyntheticConfig(
         identities=PEOPLE, clips_per_identity=TAKES + 1, seconds=1.0, width=240, height=240
     )
-    row = synthetic.recordings(config)[person * (TAKES + 1) + take]
+    row = synthetic.list_recordings(config)[person * (TAKES + 1) + take]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(synthetic.render(row, analytic())[0])
+    path.write_bytes(synthetic.render_recording(row, get_analytic_head())[0])
 
 
 def place(folder: Path, person: int, take: int) -> Path:

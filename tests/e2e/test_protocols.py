@@ -14,12 +14,14 @@ TRAINING = ("train.headgan.adversarial", "train.headgan.decay")
 
 def render(person: int, file: Path) -> None:
     """A second and a half of a rendered head that the run does not train on."""
-    from models.perception.head.default_head import analytic
+    from models.perception.head.default_head import get_analytic_head
     from pipelines.preprocess.sources import synthetic
 
     settings = synthetic.SyntheticConfig(identities=12, clips_per_identity=1, seconds=1.6)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(synthetic.render(synthetic.recordings(settings)[person], analytic())[0])
+    file.write_bytes(
+        synthetic.render_recording(synthetic.list_recordings(settings)[person], get_analytic_head())[0]
+    )
 
 
 def take_frame(video: Path, picture: Path) -> None:
@@ -74,16 +76,16 @@ def test_released_weights_are_scored_without_a_training_node(copy, tmp_path):
     import torch
 
     from models.fsrt.network import Fsrt
-    from models.fsrt.released import write
+    from models.fsrt.released import write_released
     from models.weights import find_weights
-    from pipelines.config import load
+    from pipelines.config import load_config
     from storage.files import Store
     from storage.weight_files import import_weights
 
     torch.manual_seed(0)
-    net = load(Path(MICRO)).config.fsrt.net
+    net = load_config(Path(MICRO)).config.fsrt.net
     about = {"model": "fsrt", "phase": "adversarial", "architecture": to_builtins(net)}
-    detector, renderer = write(Fsrt(net).state_dict(), about, tmp_path)
+    detector, renderer = write_released(Fsrt(net).state_dict(), about, tmp_path)
     store = Store(str(copy.store))
     for name, file in (("fsrt_kp", detector), ("fsrt_vox", renderer)):
         import_weights(store, find_weights(name), file)  # the command takes nets of the published size alone

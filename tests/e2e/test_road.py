@@ -251,14 +251,14 @@ FOLDER = ("data.main.source=folder", "clips.min_frames=15", "clips.min_size=64")
 
 
 def add_video(folder: Path, person: int, take: int) -> None:
-    from models.perception.head.default_head import analytic
+    from models.perception.head.default_head import get_analytic_head
     from pipelines.preprocess.sources import synthetic
 
     config = synthetic.SyntheticConfig(identities=9, clips_per_identity=3, seconds=1.0, width=240, height=240)
-    row = synthetic.recordings(config)[person * 3 + take]
+    row = synthetic.list_recordings(config)[person * 3 + take]
     target = folder / row["identity"] / f"{row['id']}.mp4"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(synthetic.render(row, analytic())[0])
+    target.write_bytes(synthetic.render_recording(row, get_analytic_head())[0])
 
 
 def test_one_more_video_computes_one_unit_a_node_and_one_shard_a_family(micro, tmp_path):

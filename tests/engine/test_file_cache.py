@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from pipelines.engine.file_cache import FORM, FileCache, stamp_of
+from pipelines.engine.file_cache import CACHE_VERSION, FileCache, folders_stamp
 
 
 def test_a_fact_is_kept_until_its_file_changes(tmp_path):
@@ -51,8 +51,8 @@ def test_threads_may_add_facts_while_it_is_saved(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "1", '{"a.py": 3}', "\xff", '{"form": 1, "facts": {}}',
-                                  f'{{"form": {FORM}, "facts": []}}',
-                                  f'{{"form": {FORM}, "facts": {{"FILE": 3}}}}'])  # fmt: skip
+                                  f'{{"form": {CACHE_VERSION}, "facts": []}}',
+                                  f'{{"form": {CACHE_VERSION}, "facts": {{"FILE": 3}}}}'])  # fmt: skip
 def test_a_cache_of_another_form_is_ignored(tmp_path, text):
     file = tmp_path / "a.py"
     file.touch()
@@ -119,9 +119,9 @@ def test_the_stamp_of_a_folder_changes_with_its_files(tmp_path, change):
     file = tmp_path / "pkg" / "a.py"
     file.write_text("1")
     (tmp_path / "pkg" / "note.txt").write_text("1")
-    before = stamp_of([tmp_path], ".py")
+    before = folders_stamp([tmp_path], ".py")
     (tmp_path / "pkg" / "note.txt").write_text("22")
-    assert stamp_of([tmp_path], ".py") == before
+    assert folders_stamp([tmp_path], ".py") == before
     if change == "edit":
         file.write_text("22")
     elif change == "add":
@@ -130,4 +130,4 @@ def test_the_stamp_of_a_folder_changes_with_its_files(tmp_path, change):
         file.unlink()
     else:
         file.rename(file.with_name("b.py"))
-    assert stamp_of([tmp_path], ".py") != before
+    assert folders_stamp([tmp_path], ".py") != before

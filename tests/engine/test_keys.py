@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Struct, defstruct
 
-from pipelines.engine.code import Code
-from pipelines.engine.fingerprint import Environment, fingerprint
+from pipelines.engine.fingerprint import KeyEnvironment, compute_fingerprint
 from pipelines.engine.node import Node
+from pipelines.engine.source_code import SourceCode
 
 EDITS = (
     "number", "rebind", "same_name", "swap", "table", "decoder",  # they change what some node computes
@@ -43,7 +43,7 @@ def first(ctx{": object" if on["annotation"] else ""}):
     if ctx is None:
         raise ValueError(f"{"nothing is given" if on["message"] else "no context"}: {{ctx}}")
     assert ctx, "{"must be" if on["assertion"] else "is expected"}"
-    ctx.progress(0, 1, "{"pictures" if on["progress"] else "clips"}")
+    ctx.report_progress(0, 1, "{"pictures" if on["progress"] else "clips"}")
     captions.draw(ctx)
     return compute(ctx.config.first.{setting}){smooth}
 
@@ -127,9 +127,11 @@ def keys(tmp_path, monkeypatch):
             path.write_text(text)
         install(site, "2.0" if on["decoder"] else "1.0")
         renamed = {"first.speed": "rate"} if on["rename"] else {}
-        code = Code(root, ("PKG",), outside=("PKG.captions",), renamed={"speed": "rate"} if renamed else {})
-        env = Environment(code, renamed=renamed)
-        return {name: fingerprint(node, config(on), env).key for name, node in NODES.items()}
+        code = SourceCode(
+            root, ("PKG",), outside=("PKG.captions",), renamed={"speed": "rate"} if renamed else {}
+        )
+        env = KeyEnvironment(code, renamed=renamed)
+        return {name: compute_fingerprint(node, config(on), env).key for name, node in NODES.items()}
 
     return of
 

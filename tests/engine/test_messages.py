@@ -1,11 +1,11 @@
 import pytest
 
-from pipelines.engine.symbols import parse
+from pipelines.engine.symbols import parse_module
 
 
 def text_of(source):
     """What the code digest sees of the function f."""
-    return parse(source, "m", False).symbols["f"].text.readable
+    return parse_module(source, "m", False).symbols["f"].text.readable
 
 
 @pytest.mark.parametrize(

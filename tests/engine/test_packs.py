@@ -4,8 +4,8 @@ import pytest
 
 from models.errors import InvalidSettings
 from pipelines.engine import packs
-from pipelines.engine.packs import PackJob, Samples, UnitJob, build_pack
-from pipelines.errors import CodeError, Rejected, Transient, traceback_of
+from pipelines.engine.packs import LazySamples, PackJob, UnitJob, build_pack
+from pipelines.errors import CodeError, Rejected, Transient, format_traceback
 from storage.errors import StoreError
 from storage.families import read_pack_record, read_sample
 from storage.files import Store
@@ -14,7 +14,7 @@ from storage.shards import SampleRecord
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    monkeypatch.setattr(packs, "RETRIES", (0.0, 0.0))
+    monkeypatch.setattr(packs, "RETRY_DELAYS", (0.0, 0.0))
     return Store(str(tmp_path / "store"))
 
 
@@ -130,7 +130,7 @@ def test_no_builtin_class_is_taken_for_trouble_that_passes(store, error):
     with pytest.raises(CodeError, match=f"unit a: {type(error).__name__}: a bug") as failed:
         build(store, stage, "a")
     assert len(tries) == 1
-    assert "in stage\n    raise error" in traceback_of(failed.value)
+    assert "in stage\n    raise error" in format_traceback(failed.value)
 
 
 def test_a_users_mistake_in_a_unit_stays_one_and_names_the_unit(store):
@@ -154,7 +154,7 @@ def test_a_fault_after_a_yield_is_still_a_fault_of_the_code(store):
 def test_samples_are_read_when_asked_for_and_one_ahead(store, monkeypatch):
     read = []
     monkeypatch.setattr(packs, "read_sample", lambda *args: read.append(args[3].key) or args[3].key)
-    samples = Samples(store, "n", [("p", SampleRecord(str(i), "", (), ())) for i in range(5)], ())
+    samples = LazySamples(store, "n", [("p", SampleRecord(str(i), "", (), ())) for i in range(5)], ())
     assert samples.keys == ["0", "1", "2", "3", "4"]
     assert len(samples) == 5
     assert read == []
@@ -187,7 +187,7 @@ class Cluster:
     def __init__(self, here: str, gone: tuple[str, ...] = ()):
         self.here, self.gone = here, gone
 
-    def alive(self, machine: str) -> bool:
+    def is_alive(self, machine: str) -> bool:
         return machine not in self.gone
 
 

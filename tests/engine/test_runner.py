@@ -10,22 +10,22 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.engine.runner import Outcome, Runner
+from pipelines.engine.runner import Runner, RunOutcome
 from pipelines.errors import CodeError, TooManyRejects, Transient
-from pipelines.runs.run import failures
+from pipelines.runs.run import describe_failures
 from storage import locations
 from tests.toy_project import InProcess
 
 BUILD_ONE = """
 import sys
 sys.path[:0] = [sys.argv[1], sys.argv[2]]
-from pipelines.engine.fingerprint import resolve
+from pipelines.engine.fingerprint import resolve_entry
 from pipelines.engine.packs import PackJob, UnitJob, build_pack
 from storage.files import Store
 
 unit = UnitJob("c", "u1", {"listing": {"id": "c", "value": 3}}, {})
 job = PackJob("double", "double", "k1", (unit,), run="r")
-stage = resolve(sys.argv[3])
+stage = resolve_entry(sys.argv[3])
 result = build_pack(job, lambda inputs: stage(inputs, None, {}, None), Store(sys.argv[4]))
 print(result.rows[0].code)
 """
@@ -34,7 +34,7 @@ RUN_AND_DIE = """
 import os, pickle, sys
 sys.path[:0] = [sys.argv[1], sys.argv[2]]
 from tests.toy_project import InProcess
-from pipelines.engine.runner import Outcome, Runner
+from pipelines.engine.runner import Runner, RunOutcome
 
 from tests import toy_project as toys
 
@@ -46,8 +46,8 @@ project.config = toys.Config(listing=toys.Listing(file=str(project.root / "value
 class Dies(InProcess):
     left = int(sys.argv[4])
 
-    def build(self, *args):
-        for result in super().build(*args):
+    def build_packs(self, *args):
+        for result in super().build_packs(*args):
             Dies.left -= 1
             if Dies.left == 0:
                 os._exit(9)
@@ -129,7 +129,7 @@ def test_broken_code_is_a_crash_that_names_the_unit(project):
 
 
 def test_a_unit_out_of_reach_fails_the_node_when_the_others_are_done(project, monkeypatch):
-    monkeypatch.setattr("pipelines.engine.packs.RETRIES", ())
+    monkeypatch.setattr("pipelines.engine.packs.RETRY_DELAYS", ())
     project.values({"a": 1, "b": 777, "c": 3})
     outcome = project.run()
     assert outcome.exit_code == 1
@@ -187,7 +187,7 @@ def test_a_node_that_worked_apart_leaves_the_rest_of_its_work_folder(project, ap
     Path(ctx.scratch).mkdir(parents=True)
     (Path(ctx.scratch) / "of a longer run").touch()
     if APART:
-        ctx.work_apart("5")
+        ctx.use_scratch_subfolder("5")
         Path(ctx.scratch).mkdir()
         (Path(ctx.scratch) / "own").touch()
 """
@@ -295,16 +295,16 @@ def test_what_was_stopped_and_what_never_began_are_told_apart_from_what_failed(p
     assert {*outcome.plans, *outcome.failed, *outcome.cancelled, *outcome.skipped} == {
         "listing", "double", "side", "add", "total", "report",
     }  # fmt: skip
-    lines = list(failures(outcome))
+    lines = list(describe_failures(outcome))
     assert lines[0] == "\ndouble failed: double: unit a: KeyError: 'a bug'"
     assert lines[1].endswith("KeyError: 'a bug'\n")
     assert lines[-1] == f"not run because double failed: {', '.join(outcome.skipped)}"
 
 
 def test_a_node_under_way_when_another_fails_is_cancelled_and_not_failed():
-    outcome = Outcome(failed={"double": Transient("double: no network")})
+    outcome = RunOutcome(failed={"double": Transient("double: no network")})
     outcome.cancelled["side"] = outcome.reason
-    assert list(failures(outcome)) == [
+    assert list(describe_failures(outcome)) == [
         "\ndouble failed: double: no network", "cancelled because double failed: side",
     ]  # fmt: skip
     assert outcome.exit_code == 1

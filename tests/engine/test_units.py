@@ -29,18 +29,18 @@ def test_units_are_the_rows_asked_for_of_which_everything_is_there(units):
 
 def test_a_unit_reads_the_units_that_its_row_names(units):
     inputs = UnitInputs(PAIRS, units)
-    assert [one for one, _ in inputs.views("p1", PAIRS.reads["clips"])] == ["a", "b"]
-    assert inputs.digests("p1")["clips"] == ["digest a", "digest b"]
+    assert [one for one, _ in inputs.input_units("p1", PAIRS.reads["clips"])] == ["a", "b"]
+    assert inputs.input_digests("p1")["clips"] == ["digest a", "digest b"]
 
 
 def test_only_the_fields_that_are_read_count(units):
-    before = UnitInputs(PAIRS, units).digests("p1")
+    before = UnitInputs(PAIRS, units).input_digests("p1")
     units["pairs"]["p1"] = row(["a", "b"], source="other")
-    assert UnitInputs(PAIRS, units).digests("p1")["pairs"] != before["pairs"]
+    assert UnitInputs(PAIRS, units).input_digests("p1")["pairs"] != before["pairs"]
     units["pairs"]["p1"] = UnitView(None, row={**units["pairs"]["p1"].row, "source": "a", "note": 1})
-    assert UnitInputs(PAIRS, units).digests("p1") == before
+    assert UnitInputs(PAIRS, units).input_digests("p1") == before
 
 
 def test_a_digest_is_open_while_an_input_is_not_computed(units):
     units["clips"]["b"] = UnitView(None)
-    assert UnitInputs(PAIRS, units).digests("p1") is None
+    assert UnitInputs(PAIRS, units).input_digests("p1") is None

@@ -16,15 +16,15 @@ import pytest
 from msgspec import to_builtins
 
 from models.errors import InvalidSettings
-from models.reenactor import ClipFrames, Transfer
+from models.reenactor import ClipFrames, MotionTransfer
 from pipelines.eval import generate
-from pipelines.eval.features import landmarks_dlib68
-from pipelines.eval.methods import BASELINES, FUNCTIONS
+from pipelines.eval.features import compute_dlib_landmarks
+from pipelines.eval.methods import BASELINES, METHOD_FUNCTIONS
 from pipelines.eval.metrics import METRICS
-from pipelines.eval.pairs import Pair, make_pairs, read_pairs
-from pipelines.eval.protocols import Protocol
+from pipelines.eval.pairs import ClipPair, make_pairs, read_pairs
+from pipelines.eval.protocols import EvaluationProtocol
 from pipelines.eval.sample_frames import publish_samples
-from pipelines.eval.score import score
+from pipelines.eval.score import score_method
 from storage import shards
 
 
@@ -78,16 +78,16 @@ class HalfWay:
         self.image_size = 32
         self.provenance = {"kp_detector": "distilled from dlib landmarks"}
 
-    def ready(self, nets: Mapping[str, Any], device: str) -> HalfWay:
+    def load_reenactor(self, nets: Mapping[str, Any], device: str) -> HalfWay:
         """As pipelines.eval.evaluated_models.EvaluatedModel."""
         return self
 
-    def check(self, transfer: Transfer) -> None:
+    def check_transfer(self, transfer: MotionTransfer) -> None:
         """It knows absolute motion alone."""
         if transfer.motion != "absolute":
             raise InvalidSettings("toy knows absolute motion alone")
 
-    def drive(self, source: ClipFrames, driving: ClipFrames, transfer: Transfer) -> np.ndarray:
+    def drive(self, source: ClipFrames, driving: ClipFrames, transfer: MotionTransfer) -> np.ndarray:
         mean = (source[:1].images().astype(np.float64) + driving.images()) / 2 / 255
         return mean.reshape(len(driving), 32, 2, 32, 2, 3).mean(axis=(2, 4)).astype(np.float32)
 
@@ -183,14 +183,14 @@ class KeptContext:
     seen: list[tuple[int, int]] = field(default_factory=list)
     resources: dict[str, float] = field(default_factory=lambda: {"cpu": 1})
 
-    def progress(self, done: int, total: int, note: str = "") -> None:
+    def report_progress(self, done: int, total: int, note: str = "") -> None:
         self.seen.append((done, total))
 
-    def metrics(self, values: dict[str, float], step: int | None = None) -> None:
+    def log_metrics(self, values: dict[str, float], step: int | None = None) -> None:
         assert step is None
         self.figures |= values
 
-    def params(self, values: dict[str, Any]) -> None:
+    def log_params(self, values: dict[str, Any]) -> None:
         self.facts |= values
 
 
@@ -329,7 +329,7 @@ class Road:
     """What the stages of one protocol published: models `toy`, which is half-way to the truth, and `dark`, of
     which a third of the frames shows no face."""
 
-    protocol: Protocol
+    protocol: EvaluationProtocol
     pairs: KeptContext
     generated: dict[str, KeptFamily]
     features: dict[str, KeptFamily]
@@ -347,13 +347,13 @@ class Road:
 class Darker(HalfWay):
     """Of each three frames one is black."""
 
-    def drive(self, source: ClipFrames, driving: ClipFrames, transfer: Transfer) -> np.ndarray:
+    def drive(self, source: ClipFrames, driving: ClipFrames, transfer: MotionTransfer) -> np.ndarray:
         images = super().drive(source, driving, transfer)
         images[::3] = 0
         return images
 
 
-def unit_inputs(pair: Pair, clips: dict[str, np.ndarray]) -> dict[str, Any]:
+def unit_inputs(pair: ClipPair, clips: dict[str, np.ndarray]) -> dict[str, Any]:
     """What the engine hands a generating stage for one pair: its row, and the clips of its recordings."""
     samples = [
         {"__key__": key, "frames": frames}
@@ -380,7 +380,7 @@ def unit_samples():
 
 @pytest.fixture(scope="session")
 def road(clips, recordings, tmp_path_factory) -> Road:
-    protocol = Protocol(size=32, max_frames=6)
+    protocol = EvaluationProtocol(size=32, max_frames=6)
     context = KeptContext(
         node="pairs.self",
         config=SimpleNamespace(protocol=protocol),
@@ -391,17 +391,19 @@ def road(clips, recordings, tmp_path_factory) -> Road:
     generated, features, scores = {}, {}, {}
     finder = BrightFaces()
     finder.darkest = 1.0
-    methods = {"toy": HalfWay(), "dark": Darker(), **FUNCTIONS}
+    methods = {"toy": HalfWay(), "dark": Darker(), **METHOD_FUNCTIONS}
     del methods["driving"]
     for method, how in methods.items():
-        stage = getattr(generate, how if isinstance(how, str) else "generate")
+        stage = getattr(generate, how if isinstance(how, str) else "generate_frames")
         rows = [unit_inputs(pair, clips) for pair in read_pairs(context.out / "pairs.parquet")]
         generated[method] = KeptFamily(
             s for row in rows for s in stage(row, protocol, {"model": how}, RUNTIME)
         )
         nets = {"dlib_hog": finder, "dlib68": finder}
         found = (generated[method].read(key) for key in generated[method].keys)
-        points = (s for one in found for s in landmarks_dlib68({"generated": UnitSamples([one])}, None, nets))
+        points = (
+            s for one in found for s in compute_dlib_landmarks({"generated": UnitSamples([one])}, None, nets)
+        )
         features[method] = KeptFamily(points)
     for method in ("toy", "dark", *BASELINES):
         scores[method] = scored_by(method, generated, features, tmp_path_factory.mktemp(method))
@@ -433,7 +435,7 @@ def scored_by(
         artifact.node = f"node of {role}"
     config = SimpleNamespace(metrics=tuple(METRICS))
     context = KeptContext(node=f"score.{method}.self", config=config, inputs=inputs, out=out)
-    score(context, method, "baseline" if method in BASELINES else "trained")
+    score_method(context, method, "baseline" if method in BASELINES else "trained")
     return context
 
 

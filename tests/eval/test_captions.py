@@ -1,9 +1,9 @@
-from pipelines.eval.captions import BASELINE_TEXTS, caption, column_titles
+from pipelines.eval.captions import BASELINE_TEXTS, column_titles, provenance_caption
 from pipelines.eval.methods import BASELINES
 
 
 def test_the_caption_names_the_weights_that_are_not_the_published_ones():
-    text = caption("fsrt", {"kp_detector": "distilled from dlib landmarks"})
+    text = provenance_caption("fsrt", {"kp_detector": "distilled from dlib landmarks"})
     assert text == "fsrt · kp detector: distilled from dlib landmarks"
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from pipelines.eval.config import EvalConfig, ReportConfig
-from pipelines.eval.protocols import Protocol
+from pipelines.eval.protocols import EvaluationProtocol
 
 
 @pytest.mark.parametrize("metrics", [("lpips",), ()])
@@ -11,8 +11,8 @@ def test_unknown_metrics_and_none_at_all_are_refused(metrics):
 
 
 def test_a_protocol_that_is_null_is_left_out():
-    config = EvalConfig(protocols={"self": None, "cross": Protocol(kind="cross_reenactment")})
-    assert list(config.active) == ["cross"]
+    config = EvalConfig(protocols={"self": None, "cross": EvaluationProtocol(kind="cross_reenactment")})
+    assert list(config.active_protocols) == ["cross"]
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,22 @@
 import numpy as np
 
 from models.perception import NETS
-from pipelines.engine.fingerprint import resolve
+from pipelines.engine.fingerprint import resolve_entry
 from pipelines.eval import features
-from pipelines.eval.features import FEATURES, find_landmarks, landmarks_dlib68, largest_faces
+from pipelines.eval.features import FEATURES, compute_dlib_landmarks, find_landmarks, largest_faces
 from pipelines.eval.metrics import METRICS
 from storage.shards import FIELD_EXTENSIONS
 
 
 def test_every_feature_names_a_stage_a_field_and_nets_that_are_there():
     for feature in FEATURES.values():
-        assert callable(resolve(feature.run))
+        assert callable(resolve_entry(feature.run))
         assert feature.field in FIELD_EXTENSIONS
         assert set(feature.nets) <= set(NETS)
 
 
 def test_every_metric_reads_frames_or_a_known_feature():
-    assert {metric.feature for metric in METRICS.values()} <= {features.FRAMES, *FEATURES}
+    assert {metric.feature for metric in METRICS.values()} <= {features.FRAMES_FEATURE, *FEATURES}
 
 
 def test_the_largest_of_several_faces_is_taken():
@@ -42,6 +42,6 @@ def test_a_frame_without_a_face_has_nan(bright_faces, unit_samples):
     frames = np.stack([np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 200, np.uint8)])
     bright_faces.darkest = 1.0
     inputs = {"generated": unit_samples([{"__key__": "p", "frames": frames}])}
-    (sample,) = landmarks_dlib68(inputs, None, {"dlib_hog": bright_faces, "dlib68": bright_faces})
+    (sample,) = compute_dlib_landmarks(inputs, None, {"dlib_hog": bright_faces, "dlib68": bright_faces})
     assert np.isfinite(sample["landmarks"]).all(axis=(1, 2)).tolist() == [False, True]
     assert sample["__key__"] == "p"

@@ -6,11 +6,11 @@ import pytest
 from models.errors import InvalidSettings
 from pipelines.errors import UserError
 from pipelines.eval import generate
-from pipelines.eval.pairs import Candidates, pair_up, read_pairs
-from pipelines.eval.protocols import Protocol
-from pipelines.figures import pictures
+from pipelines.eval.pairs import CandidateClips, make_protocol_pairs, read_pairs
+from pipelines.eval.protocols import EvaluationProtocol
+from pipelines.figures import picture_grids
 
-SIZE = Protocol(size=32)
+SIZE = EvaluationProtocol(size=32)
 RUNTIME = SimpleNamespace(use_gpu=False)
 
 
@@ -27,16 +27,16 @@ def unit(pair, unit_of, clips):
 
 @pytest.fixture
 def truth(pair, clips):
-    return pictures.to_uint8(pictures.resize(clips[pair.id][1:7], 32))
+    return picture_grids.to_uint8(picture_grids.resize_frames(clips[pair.id][1:7], 32))
 
 
-def frame_count(samples):
+def frames_of(samples):
     (sample,) = samples
     return sample["frames"].images()
 
 
 def test_a_model_gives_the_driving_frames_of_the_pair(half_way, unit, pair):
-    (sample,) = generate.generate(unit, SIZE, {"model": half_way}, RUNTIME)
+    (sample,) = generate.generate_frames(unit, SIZE, {"model": half_way}, RUNTIME)
     assert sample["__key__"] == pair.id
     assert sample["frames"].images().shape == (6, 32, 32, 3)
     assert sample["method"] == {"provenance": half_way.provenance, "image_size": 32}
@@ -46,12 +46,12 @@ def test_frames_are_kept_without_loss(half_way, unit):
     made = []
     drive = half_way.drive
     half_way.drive = lambda *args: made.append(drive(*args)) or made[0]
-    kept = frame_count(generate.generate(unit, SIZE, {"model": half_way}, RUNTIME))
-    np.testing.assert_array_equal(kept, pictures.to_uint8(made[0]))
+    kept = frames_of(generate.generate_frames(unit, SIZE, {"model": half_way}, RUNTIME))
+    np.testing.assert_array_equal(kept, picture_grids.to_uint8(made[0]))
 
 
 def test_a_model_of_another_size_is_judged_at_the_size_of_the_protocol(half_way, unit):
-    (sample,) = generate.generate(unit, Protocol(size=64), {"model": half_way}, RUNTIME)
+    (sample,) = generate.generate_frames(unit, EvaluationProtocol(size=64), {"model": half_way}, RUNTIME)
     assert sample["frames"].images().shape == (6, 64, 64, 3)
 
 
@@ -59,55 +59,55 @@ def test_the_middle_frame_is_explained_in_the_order_of_the_model(half_way, unit,
     half_way.visualize = lambda source, driving: {
         "z": driving.images()[0, ::2, ::2], "a": np.zeros((32, 32, 3), np.uint8)
     }  # fmt: skip
-    (sample,) = generate.generate(unit, SIZE, {"model": half_way}, RUNTIME)
+    (sample,) = generate.generate_frames(unit, SIZE, {"model": half_way}, RUNTIME)
     assert list(sample["visualization"]) == ["0 z", "1 a"]
     np.testing.assert_array_equal(sample["visualization"]["0 z"], clips[pair.id][4, ::2, ::2])
 
 
 def test_the_truth_is_the_driving_frames_at_the_judged_size(unit, truth):
-    np.testing.assert_array_equal(frame_count(generate.driving_frames(unit, SIZE, {})), truth)
+    np.testing.assert_array_equal(frames_of(generate.driving_frames(unit, SIZE, {})), truth)
 
 
 def test_the_copied_source_is_kept_as_one_picture(unit, pair, clips):
-    expected = pictures.to_uint8(pictures.resize(clips[pair.id][:1], 32))
-    np.testing.assert_array_equal(frame_count(generate.copy_source(unit, SIZE, {})), expected)
+    expected = picture_grids.to_uint8(picture_grids.resize_frames(clips[pair.id][:1], 32))
+    np.testing.assert_array_equal(frames_of(generate.copy_source(unit, SIZE, {})), expected)
 
 
 def test_the_codec_baseline_is_near_the_truth_but_not_the_same(unit, truth):
-    frames = frame_count(generate.codec(unit, SIZE, {}))
+    frames = frames_of(generate.codec(unit, SIZE, {}))
     assert 0 < np.abs(frames.astype(float) - truth).mean() < 5
 
 
 def test_a_model_of_the_wrong_size_is_named_with_its_pair(half_way, unit, pair):
     half_way.image_size = 48
     with pytest.raises(ValueError, match=rf"pair {pair.id}: the model gave frames of shape \(6, 32, 32, 3\)"):
-        list(generate.generate(unit, SIZE, {"model": half_way}, RUNTIME))
+        list(generate.generate_frames(unit, SIZE, {"model": half_way}, RUNTIME))
 
 
 def test_a_model_that_gives_nan_is_an_error(half_way, unit):
     drive = half_way.drive
     half_way.drive = lambda *args: drive(*args) * np.nan
     with pytest.raises(UserError, match="not finite"):
-        list(generate.generate(unit, SIZE, {"model": half_way}, RUNTIME))
+        list(generate.generate_frames(unit, SIZE, {"model": half_way}, RUNTIME))
 
 
 def test_a_picture_of_its_own_that_does_not_fit_is_named(half_way, unit):
     half_way.visualize = lambda *args: {"flow": np.zeros((4, 4, 3), np.uint8)}
     with pytest.raises(ValueError, match=r"'flow': uint8 \(4, 4, 3\), expected uint8 \(32, 32, 3"):
-        list(generate.generate(unit, SIZE, {"model": half_way}, RUNTIME))
+        list(generate.generate_frames(unit, SIZE, {"model": half_way}, RUNTIME))
 
 
 def test_a_pair_of_two_clips_is_driven_from_one_by_the_other(half_way, unit_of, make_family, clips):
     keys = [key for key in clips if not key.startswith("id0")]
     family = make_family(clips)
-    candidates = Candidates(keys, family)
-    pair = pair_up(Protocol(kind="cross_reenactment"), candidates, candidates)[0]
-    frames = frame_count(generate.generate(unit_of(pair, clips), SIZE, {"model": half_way}, RUNTIME))
+    candidates = CandidateClips(keys, family)
+    pair = make_protocol_pairs(EvaluationProtocol(kind="cross_reenactment"), candidates, candidates)[0]
+    frames = frames_of(generate.generate_frames(unit_of(pair, clips), SIZE, {"model": half_way}, RUNTIME))
     mean = (clips[pair.source_clip][:1].astype(np.float64) + clips[pair.driving_clip]) / 2 / 255
-    np.testing.assert_allclose(frames, pictures.to_uint8(pictures.resize(mean, 32)), atol=1)
+    np.testing.assert_allclose(frames, picture_grids.to_uint8(picture_grids.resize_frames(mean, 32)), atol=1)
 
 
 def test_motion_that_a_model_does_not_know_is_refused(half_way, unit):
     relative = SimpleNamespace(size=32, motion="relative")
     with pytest.raises(InvalidSettings, match="absolute motion alone"):
-        list(generate.generate(unit, relative, {"model": half_way}, RUNTIME))
+        list(generate.generate_frames(unit, relative, {"model": half_way}, RUNTIME))

@@ -4,14 +4,14 @@ import pytest
 from msgspec.structs import replace
 
 from models.errors import InvalidSettings
-from pipelines.config import load
-from pipelines.engine.fingerprint import Environment, entries, fingerprint
+from pipelines.config import load_config
+from pipelines.engine.fingerprint import KeyEnvironment, code_entries, compute_fingerprint
 from pipelines.errors import UserError
 from pipelines.eval import features, metrics
-from pipelines.graph import build
-from pipelines.runs.session import ROOT
+from pipelines.graph import build_graph
+from pipelines.runs.session import CODE_ROOT
 
-DEMO = ROOT / "configs/run/demo.yaml"
+DEMO = CODE_ROOT / "configs/run/demo.yaml"
 CROSS = (
     "eval.protocols.cross.kind=cross_reenactment",
     "eval.protocols.cross.motion=relative",
@@ -20,7 +20,7 @@ CROSS = (
 
 
 def graph_of(*sets):
-    return build(load(DEMO, list(sets)).config)
+    return build_graph(load_config(DEMO, list(sets)).config)
 
 
 @pytest.fixture(scope="module")
@@ -55,17 +55,17 @@ def test_a_metric_that_is_new_changes_features_score_and_report_alone(graph, mon
 
 
 def test_no_metric_is_code_of_generation_or_of_features(graph, project_code):
-    config = load(DEMO).config
+    config = load_config(DEMO).config
     for node in graph:
         if node.name.split(".")[0] in ("pairs", "generate", "features"):
-            closure = project_code.closure(entries(node, config, project_code))
+            closure = project_code.closure(code_entries(node, config, project_code))
             assert not [s for s in closure if s.startswith(("pipelines.eval.metrics", "pipelines.eval.rec"))]
 
 
 def test_a_caption_is_code_of_the_report_alone(graph, project_code):
-    config = load(DEMO).config
+    config = load_config(DEMO).config
     words = "pipelines.eval.captions.column_titles"
-    readers = [n.name for n in graph if words in project_code.closure(entries(n, config, project_code))]
+    readers = [n.name for n in graph if words in project_code.closure(code_entries(n, config, project_code))]
     assert readers == ["report"]
 
 
@@ -135,9 +135,9 @@ def test_frames_of_other_code_are_a_method_beside_the_models():
 def test_the_folder_of_other_frames_is_in_no_key(project_code):
     keys = []
     for path in ("/frames", "/elsewhere"):
-        config = load(DEMO, [f"eval.methods.theirs.folder={path}"]).config
-        node = replace(build(config)["generate.theirs.self"], inputs=None)  # the files' content
-        keys.append(fingerprint(node, config, Environment(project_code)))
+        config = load_config(DEMO, [f"eval.methods.theirs.folder={path}"]).config
+        node = replace(build_graph(config)["generate.theirs.self"], inputs=None)  # the files' content
+        keys.append(compute_fingerprint(node, config, KeyEnvironment(project_code)))
     assert keys[0] == keys[1]
 
 

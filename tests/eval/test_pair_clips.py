@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipelines.eval.pair_clips import PairClip, clips_of
+from pipelines.eval.pair_clips import PairClip, clips_of_pair
 
 
 @pytest.fixture
@@ -59,12 +59,12 @@ def test_an_unknown_field_and_an_unknown_clip_are_named(families):
 
 
 def test_source_and_driving_of_one_clip_are_one_object(families):
-    first, second = clips_of("b", "b", {"pairs": families["speech"], **families}, besides=["pairs"])
+    first, second = clips_of_pair("b", "b", {"pairs": families["speech"], **families}, besides=["pairs"])
     assert first is second
 
 
 def test_of_two_corpora_each_clip_reads_its_own(families):
     sides = {"source.clips": families["clips"], "driving.clips": families["speech"]}
-    source, driving = clips_of("b", "b", {"pairs": families["speech"], **sides}, besides=["pairs"])
+    source, driving = clips_of_pair("b", "b", {"pairs": families["speech"], **sides}, besides=["pairs"])
     assert source.read("clip") == {"n": 1}
     assert driving.read("speech").sum() == 3

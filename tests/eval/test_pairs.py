@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.dataset.recording_table import read_people
+from pipelines.dataset.recording_table import read_recording_people
 from pipelines.errors import UserError
 from pipelines.eval import pairs
-from pipelines.eval.protocols import Protocol
+from pipelines.eval.protocols import EvaluationProtocol
 
-CROSS = Protocol(kind="cross_reenactment")
+CROSS = EvaluationProtocol(kind="cross_reenactment")
 
 
 @pytest.fixture
 def split(recordings):
-    return {id: person.split for id, person in read_people(recordings).items()}
+    return {id: person.split for id, person in read_recording_people(recordings).items()}
 
 
 @pytest.fixture
@@ -29,52 +29,52 @@ def family(make_family, clips):
 
 def paired(protocol, keys, family):
     """Of one corpus."""
-    candidates = pairs.Candidates(keys, family)
-    return pairs.pair_up(protocol, candidates, candidates)
+    candidates = pairs.CandidateClips(keys, family)
+    return pairs.make_protocol_pairs(protocol, candidates, candidates)
 
 
 # --- which clips can be used --------------------------------------------------------------------------------
 def test_only_test_identities_are_used(family, split):
-    keys, _ = pairs.usable_clips({"clips": family}, split, 2)
-    assert {pairs.identity_of(key) for key in keys} == {"id1", "id2"}
+    keys, _ = pairs.find_usable_clips({"clips": family}, split, 2)
+    assert {pairs.clip_identity(key) for key in keys} == {"id1", "id2"}
 
 
 def test_no_test_clip_is_an_error_that_names_the_setting(family):
     with pytest.raises(UserError, match=r"data\.test_fraction"):
-        pairs.usable_clips({"clips": family}, {f"rec{i}": "train" for i in range(6)}, 2)
+        pairs.find_usable_clips({"clips": family}, {f"rec{i}": "train" for i in range(6)}, 2)
 
 
 def test_clips_with_no_frame_left_to_drive_are_not_used(family):
     split = {f"rec{i}": "test" for i in range(6)}
-    assert len(pairs.usable_clips({"clips": family}, split, 9)[0]) == 6  # of 9 frames each
+    assert len(pairs.find_usable_clips({"clips": family}, split, 9)[0]) == 6  # of 9 frames each
     with pytest.raises(UserError, match="none of 6 test clips has 10 frames, as many as the protocol takes"):
-        pairs.usable_clips({"clips": family}, split, 10)
+        pairs.find_usable_clips({"clips": family}, split, 10)
 
 
 def test_a_clip_that_one_family_lacks_is_used_for_no_model_and_counted(make_family, family, clips, split):
     lost = next(key for key in clips if key.startswith("id1#"))
     fits = make_family({key: frames for key, frames in clips.items() if key != lost})
     families = {"clips": family, "fit3dmm": fits, "speech": family}
-    keys, rejected = pairs.usable_clips(families, split, 2)
+    keys, rejected = pairs.find_usable_clips(families, split, 2)
     assert rejected == {"fit3dmm": 1}
     assert set(keys) == {key for key in clips if not key.startswith("id0#")} - {lost}
 
 
 def test_what_is_lost_of_the_training_clips_is_not_counted(make_family, family, clips, split):
     fits = make_family({key: frames for key, frames in clips.items() if not key.startswith("id0#")})
-    assert pairs.usable_clips({"clips": family, "fit3dmm": fits}, split, 2)[1] == {}
+    assert pairs.find_usable_clips({"clips": family, "fit3dmm": fits}, split, 2)[1] == {}
 
 
 def test_no_clip_that_drives_every_model_is_an_error_that_names_who_rejected_them(make_family, family, split):
     with pytest.raises(
         UserError, match="none of 4 test clips can drive every model: rejected are 4 by fit3d"
     ):
-        pairs.usable_clips({"clips": family, "fit3dmm": make_family({})}, split, 2)
+        pairs.find_usable_clips({"clips": family, "fit3dmm": make_family({})}, split, 2)
 
 
 # --- self-reenactment ---------------------------------------------------------------------------------------
 def test_a_clip_drives_itself_and_no_source_frame_is_judged(family):
-    (pair,) = paired(Protocol(sources=3), family.keys[:1], family)
+    (pair,) = paired(EvaluationProtocol(sources=3), family.keys[:1], family)
     assert (pair.id, pair.source_clip, pair.driving_clip) == (family.keys[0],) * 3
     assert pair.source_frames == (0, 4, 8)
     assert pair.driving_frames == (1, 2, 3, 5, 6, 7)
@@ -82,8 +82,8 @@ def test_a_clip_drives_itself_and_no_source_frame_is_judged(family):
 
 
 def test_fewer_pairs_are_spread_over_all_clips(family):
-    found = paired(Protocol(max_pairs=2), family.keys, family)
-    assert [pairs.identity_of(pair.id) for pair in found] == ["id0", "id2"]
+    found = paired(EvaluationProtocol(max_pairs=2), family.keys, family)
+    assert [pairs.clip_identity(pair.id) for pair in found] == ["id0", "id2"]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_no_clip_drives_or_is_a_source_twice_and_nobody_drives_himself():
     found = pairs.sample_cross_pairs(keys, 3, 40)
     assert len(found) == 40
     assert len({a for a, _ in found}) == len({b for _, b in found}) == 40
-    assert all(pairs.identity_of(a) != pairs.identity_of(b) for a, b in found)
+    assert all(pairs.clip_identity(a) != pairs.clip_identity(b) for a, b in found)
 
 
 def test_a_cross_pair_drives_all_frames_and_names_both_recordings(family):
@@ -181,8 +181,8 @@ def test_a_person_in_both_corpora_is_not_paired_with_himself():
 
 def test_a_still_picture_is_the_source_of_a_clip_of_the_other_corpus(make_family, clips):
     stills = make_family({"face#picture#000000#000001": clips[next(iter(clips))][:1]})
-    source, driving = (pairs.Candidates(one.keys, one) for one in (stills, make_family(clips)))
-    pair, *_ = pairs.pair_up(CROSS, source, driving)
+    source, driving = (pairs.CandidateClips(one.keys, one) for one in (stills, make_family(clips)))
+    pair, *_ = pairs.make_protocol_pairs(CROSS, source, driving)
     assert (pair.source_clip, pair.source_frames) == ("face#picture#000000#000001", (0,))
     assert pair.driving_frames == tuple(range(9))
     assert pair.source_recording == "picture"
@@ -204,15 +204,15 @@ def test_the_node_reads_each_corpus_by_its_side(
     (tmp_path / "out").mkdir()
     config = SimpleNamespace(protocol=CROSS)
     pairs.make_pairs(make_context(node="pairs.faces", config=config, inputs=inputs, out=tmp_path / "out"))
-    found = pairs.read_pairs(tmp_path / "out" / pairs.TABLE)
-    assert {pairs.identity_of(pair.driving_clip) for pair in found} == {"id2"}
-    assert '"driving.fit3dmm": 2' in (tmp_path / "out" / pairs.ABOUT).read_text()
+    found = pairs.read_pairs(tmp_path / "out" / pairs.PAIRS_FILE)
+    assert {pairs.clip_identity(pair.driving_clip) for pair in found} == {"id2"}
+    assert '"driving.fit3dmm": 2' in (tmp_path / "out" / pairs.PAIRS_SUMMARY_FILE).read_text()
 
 
 # --- imported lists -----------------------------------------------------------------------------------------
 def listed(path, *rows):
     path.write_text("source,driving\n" + "".join(f"{a},{b}\n" for a, b in rows))
-    return Protocol(kind="cross_reenactment", pair_list=str(path))
+    return EvaluationProtocol(kind="cross_reenactment", pair_list=str(path))
 
 
 def test_an_imported_list_is_taken_as_it_is(family, tmp_path):
@@ -237,31 +237,31 @@ def test_a_pair_that_is_listed_twice_is_refused(family, tmp_path):
 def test_a_list_without_the_columns_names_them(family, tmp_path):
     (tmp_path / "list.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="expected rows under the columns source and driving, found a, b"):
-        pairs.read_list(tmp_path / "list.csv", family.keys, family.keys)
+        pairs.read_pair_list(tmp_path / "list.csv", family.keys, family.keys)
 
 
 def test_another_content_of_the_list_is_another_key(family, tmp_path):
     view = SimpleNamespace(protocol=listed(tmp_path / "list.csv", ("a", "b")))
-    before = pairs.external(view)
+    before = pairs.digest_external_files(view)
     listed(tmp_path / "list.csv", ("a", "c"))
-    assert pairs.external(view) != before
-    assert pairs.external(SimpleNamespace(protocol=Protocol())) == {}
+    assert pairs.digest_external_files(view) != before
+    assert pairs.digest_external_files(SimpleNamespace(protocol=EvaluationProtocol())) == {}
 
 
 def test_a_list_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match=r"pair_list .*none\.csv cannot be read"):
-        pairs.read_list(tmp_path / "none.csv", [], [])
+        pairs.read_pair_list(tmp_path / "none.csv", [], [])
 
 
 # --- the node -----------------------------------------------------------------------------------------------
 def test_the_table_gives_back_its_pairs(road, family, clips):
     keys = [key for key in clips if not key.startswith("id0#")]
-    assert pairs.read_pairs(road.pairs.out / pairs.TABLE) == paired(road.protocol, keys, family)
+    assert pairs.read_pairs(road.pairs.out / pairs.PAIRS_FILE) == paired(road.protocol, keys, family)
 
 
 def test_the_list_for_other_code_names_clips_frames_and_files(road):
-    rows = list(csv.DictReader((road.pairs.out / pairs.LIST).read_text().splitlines()))
-    found = pairs.read_pairs(road.pairs.out / pairs.TABLE)
+    rows = list(csv.DictReader((road.pairs.out / pairs.PAIR_LIST_FILE).read_text().splitlines()))
+    found = pairs.read_pairs(road.pairs.out / pairs.PAIRS_FILE)
     assert [row["file"] for row in rows] == [pair.id.replace("#", ".") for pair in found]
     assert [row["driving"] for row in rows] == [pair.driving_clip for pair in found]
     assert {row["driving_frames"] for row in rows} == {"1 2 3 4 5 6"}
@@ -274,7 +274,9 @@ def test_a_family_more_that_lacks_nothing_leaves_what_is_published_as_it_was(
     for name, more in (("one", {}), ("two", {"speech": make_shards(make_family(clips))})):
         (tmp_path / name).mkdir()
         inputs = {"recordings": recordings, "clips": make_shards(make_family(clips)), **more}
-        config = SimpleNamespace(protocol=Protocol())
+        config = SimpleNamespace(protocol=EvaluationProtocol())
         pairs.make_pairs(make_context(node="pairs.self", config=config, inputs=inputs, out=tmp_path / name))
-        written.append([(tmp_path / name / file).read_bytes() for file in (pairs.TABLE, pairs.ABOUT)])
+        written.append(
+            [(tmp_path / name / file).read_bytes() for file in (pairs.PAIRS_FILE, pairs.PAIRS_SUMMARY_FILE)]
+        )
     assert written[0] == written[1]

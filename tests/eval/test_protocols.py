@@ -1,9 +1,9 @@
 import pytest
 from msgspec.structs import replace
 
-from pipelines.eval.protocols import Protocol
+from pipelines.eval.protocols import EvaluationProtocol
 
-CROSS = Protocol(kind="cross_reenactment")
+CROSS = EvaluationProtocol(kind="cross_reenactment")
 
 
 @pytest.mark.parametrize(
@@ -19,11 +19,11 @@ CROSS = Protocol(kind="cross_reenactment")
 )
 def test_impossible_settings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        Protocol(**change)
+        EvaluationProtocol(**change)
 
 
 def test_only_self_reenactment_has_a_truth():
-    assert Protocol().has_truth
+    assert EvaluationProtocol().has_truth
     assert not CROSS.has_truth
 
 
@@ -32,13 +32,15 @@ def test_only_self_reenactment_has_a_truth():
     [{"size": 64}, {"sources": 2}, {"frame_stride": 3}, {"max_frames": 9}, {"kind": "cross_reenactment"}],
 )
 def test_another_setting_is_another_protocol(change):
-    assert replace(Protocol(), **change).describe(4, "abc") != Protocol().describe(4, "abc")
+    assert replace(EvaluationProtocol(), **change).protocol_id(4, "abc") != EvaluationProtocol().protocol_id(
+        4, "abc"
+    )
 
 
 def test_another_list_of_pairs_is_another_protocol():
-    assert Protocol().describe(4, "abc") != Protocol().describe(4, "abd")
+    assert EvaluationProtocol().protocol_id(4, "abc") != EvaluationProtocol().protocol_id(4, "abd")
 
 
 def test_relative_motion_is_another_protocol_than_absolute():
-    texts = [replace(CROSS, motion=motion).describe(4, "abc") for motion in ("absolute", "relative")]
+    texts = [replace(CROSS, motion=motion).protocol_id(4, "abc") for motion in ("absolute", "relative")]
     assert ["absolute motion" in texts[0], "relative motion" in texts[1]] == [True, True]

@@ -6,17 +6,17 @@ import pytest
 from pipelines.eval.methods import Method
 from pipelines.eval.metrics import METRICS
 from pipelines.eval.records import (
-    Bootstrap,
+    BootstrapSettings,
     FrameValues,
-    compare,
+    compare_methods,
     own_records,
+    pair_sums,
     shared_frames,
     shared_records,
-    states_of,
 )
 
 TOY = Method(name="toy", kind="trained", provenance={"vgg19": "random"})
-BOOTSTRAP = Bootstrap(resamples=200, seed=0)
+BOOTSTRAP = BootstrapSettings(resamples=200, seed=0)
 NONE = float("nan")
 AKD = METRICS["akd_l1_dlib"]
 
@@ -124,12 +124,12 @@ def test_without_a_shared_frame_the_value_is_left_out_and_explains_why():
 
 
 def test_states_are_in_order_of_the_pairs():
-    assert list(states_of(FIRST[::-1])) == ["p0", "p1"]
+    assert list(pair_sums(FIRST[::-1])) == ["p0", "p1"]
 
 
 # --- two methods --------------------------------------------------------------------------------------------
 def test_two_methods_are_compared_on_the_frames_that_both_have():
-    difference = compare(AKD, ("a", FIRST), ("b", SECOND), BOOTSTRAP)
+    difference = compare_methods(AKD, ("a", FIRST), ("b", SECOND), BOOTSTRAP)
     assert difference.n == 4
     assert difference.value == pytest.approx((1 + 3 + 4 + 5) / 4 - (4 + 7 + 8 + 9) / 4)
     assert difference.first_is_better
@@ -137,17 +137,17 @@ def test_two_methods_are_compared_on_the_frames_that_both_have():
 
 
 def test_a_difference_that_is_alike_in_all_pairs_is_clear():
-    assert compare(AKD, ("a", FIRST), ("b", SECOND), BOOTSTRAP).clear
+    assert compare_methods(AKD, ("a", FIRST), ("b", SECOND), BOOTSTRAP).is_significant
     mixed = values([4, 4], [1, 1]), values([1, 1], [4, 4])
-    assert not compare(AKD, ("a", mixed[0]), ("b", mixed[1]), BOOTSTRAP).clear
+    assert not compare_methods(AKD, ("a", mixed[0]), ("b", mixed[1]), BOOTSTRAP).is_significant
 
 
 def test_higher_is_better_where_the_metric_says_so():
     ssim = METRICS["ssim"]
     high, low = values([0.9, 0.9], metric="ssim"), values([0.2, 0.3], metric="ssim")
-    assert compare(ssim, ("a", high), ("b", low), BOOTSTRAP).first_is_better
-    assert not compare(ssim, ("b", low), ("a", high), BOOTSTRAP).first_is_better
+    assert compare_methods(ssim, ("a", high), ("b", low), BOOTSTRAP).first_is_better
+    assert not compare_methods(ssim, ("b", low), ("a", high), BOOTSTRAP).first_is_better
 
 
 def test_methods_that_share_no_frame_are_not_compared():
-    assert compare(AKD, ("a", values([1, NONE])), ("b", values([NONE, 1])), BOOTSTRAP) is None
+    assert compare_methods(AKD, ("a", values([1, NONE])), ("b", values([NONE, 1])), BOOTSTRAP) is None

@@ -16,7 +16,7 @@ def published(road, make_context, tmp_path_factory):
         inputs=road.inputs,
         out=tmp_path_factory.mktemp("report"),
     )
-    report.report(context)
+    report.make_report(context)
     return context
 
 
@@ -37,7 +37,7 @@ def test_a_grid_and_a_video_of_each_model_are_inside(page):
 
 def test_the_page_is_the_same_again(published, make_context, tmp_path):
     again = make_context(node="report", config=published.config, inputs=published.inputs, out=tmp_path)
-    report.report(again)
+    report.make_report(again)
     assert (tmp_path / "report.html").read_bytes() == (published.out / "report.html").read_bytes()
 
 

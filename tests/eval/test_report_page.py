@@ -7,8 +7,8 @@ from msgspec import structs
 from pipelines.eval import report_page
 from pipelines.eval.comparison import read_comparison
 from pipelines.eval.config import ReportConfig
-from pipelines.eval.published import read_published
-from pipelines.figures.html import COLOURS, GREY
+from pipelines.eval.paper_results import read_paper_results
+from pipelines.figures.html import CHART_COLOURS, CHART_GREY
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def one(road):
 
 @pytest.fixture(scope="module")
 def page(one):
-    return report_page.render("A title", [one], read_published(["fsrt"]))
+    return report_page.render_report("A title", [one], read_paper_results(["fsrt"]))
 
 
 def part(page, first, last):
@@ -68,7 +68,7 @@ def cells(one, metric, own=False):
     """Model and copied source -> whether that cell is marked as the best."""
     best = report_page._best(one, metric, own)
     methods = (*one.models, "copy_source")
-    return {m: " best" in report_page._cell(one.record(metric, m, own), best) for m in methods}
+    return {m: " best" in report_page._cell(one.find_record(metric, m, own), best) for m in methods}
 
 
 def test_the_best_of_all_models_and_the_copy_is_marked_and_no_other(one):
@@ -81,10 +81,10 @@ def test_a_method_that_often_shows_no_face_is_never_the_best(one):
 
 
 def test_a_method_that_often_shows_no_face_does_not_beat_the_copy_by_its_landmarks(one):
-    text = report_page.conclusion(one, "dark")
+    text = report_page.model_conclusion(one, "dark")
     assert "AKD (dlib), AKD L2 (dlib) is not counted: no value in more than 5% of its frames" in text
     assert "AKD" not in text.partition(";")[0]
-    assert "not counted" not in report_page.conclusion(one, "toy")
+    assert "not counted" not in report_page.model_conclusion(one, "toy")
 
 
 def test_a_model_says_what_kind_of_method_it_is(one):
@@ -95,7 +95,7 @@ def test_a_model_says_what_kind_of_method_it_is(one):
 
 
 def test_a_value_that_leaves_out_many_frames_is_marked(one):
-    record = replace(one.record("akd_l1_dlib", "toy"), n=90, missing=10, undetected=0)
+    record = replace(one.find_record("akd_l1_dlib", "toy"), n=90, missing=10, undetected=0)
     assert "10% left out" in report_page._cell(record, None)
     assert "no face in" not in report_page._cell(record, None)
     assert "no face in 10%" in report_page._cell(replace(record, undetected=10), None)
@@ -121,26 +121,26 @@ def test_clips_that_were_left_out_for_another_model_are_counted(one):
 
 def test_two_protocols_stand_in_two_parts(one):
     other = replace(one, about=structs.replace(one.about, protocol="another"))
-    page = report_page.render("Two", [one, other], [])
+    page = report_page.render_report("Two", [one, other], [])
     assert part(page, "results", "spread").count("another") == 1
     assert part(page, "spread", "samples").count('<div class="charts">') == 2
 
 
 def test_a_protocol_without_metrics_shows_its_samples(one):
     bare = replace(one, own=[], shared=[], differences=[], summaries={}, spread={})
-    page = report_page.render("Cross", [bare], [])
+    page = report_page.render_report("Cross", [bare], [])
     assert "No metric of this run applies without a ground truth." in page
     assert 'id="samples"' in page
 
 
 def test_models_differ_in_colour_and_the_copied_source_is_grey(one):
     text = report_page._spread([one])
-    assert all(colour in text for colour in (*COLOURS[:2], GREY))
-    assert COLOURS[2] not in text
+    assert all(colour in text for colour in (*CHART_COLOURS[:2], CHART_GREY))
+    assert CHART_COLOURS[2] not in text
 
 
 def test_the_verdict_counts_the_metrics_that_the_model_wins(one):
-    text = report_page.conclusion(one, "toy")
+    text = report_page.model_conclusion(one, "toy")
     won = sum(d.first_is_better for d in one.differences if (d.first, d.second) == ("toy", "copy_source"))
     assert f"beats copying the source frame on {won} of 6 metrics (L1, PSNR, " in text
     assert "an indication, not a finding" in text

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipelines.eval import score
-from pipelines.eval.metrics import METRICS, sums_of
+from pipelines.eval.metrics import METRICS, sum_frames
 
 FEATURE = "landmarks.dlib68"
 
@@ -25,7 +25,9 @@ def rows_of(road, method, metric):
 
 def value(road, method, metric):
     rows = rows_of(road, method, metric)
-    return METRICS[metric].compute(sum((sums_of(row.values) for row in rows), start=sums_of(np.empty(0))))
+    return METRICS[metric].compute(
+        sum((sum_frames(row.values) for row in rows), start=sum_frames(np.empty(0)))
+    )
 
 
 def test_every_pair_has_a_value_of_each_metric_in_each_frame(road):
@@ -120,14 +122,14 @@ def test_the_summary_counts_pairs_and_frames_and_names_the_inputs(road):
 
 
 def test_records_of_the_node_are_over_its_own_frames(road):
-    records = json.loads((road.scores["dark"].out / score.RECORDS).read_text())
+    records = json.loads((road.scores["dark"].out / score.RECORDS_FILE).read_text())
     akd = next(r for r in records if r["name"] == "akd_l1_dlib")
     assert (akd["frames"], akd["n"], akd["missing"], akd["undetected"]) == ("own", 16, 8, 8)
 
 
 def test_the_node_writes_the_same_bytes_again(road, make_context, tmp_path):
     toy = road.scores["toy"]
-    score.score(
+    score.score_method(
         make_context(node=toy.node, config=toy.config, inputs=toy.inputs, out=tmp_path), "toy", "trained"
     )
     for path in toy.out.iterdir():

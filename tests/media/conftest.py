@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from pipelines.media import tool
+from pipelines.media import ffmpeg_tool
 from tests.video_files import face_video, grey, helpers, nets, portrait, predictor
 
 __all__ = ["face_video", "helpers", "nets", "portrait", "predictor"]
@@ -97,11 +97,11 @@ def put_on_path(tmp_path, monkeypatch):
         path.write_text(script)
         path.chmod(0o755)
         monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-        tool.tool.cache_clear()
+        ffmpeg_tool.find_ffmpeg.cache_clear()
         return str(path)
 
     yield put
-    tool.tool.cache_clear()
+    ffmpeg_tool.find_ffmpeg.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from pipelines import media
 
 
 def test_nearest_prefers_the_earlier_frame_on_a_tie():
-    assert media.nearest(np.array([0.0, 0.08]), np.arange(3) / 25).tolist() == [0, 0, 1]
+    assert media.nearest_frames(np.array([0.0, 0.08]), np.arange(3) / 25).tolist() == [0, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -19,9 +19,9 @@ def test_nearest_prefers_the_earlier_frame_on_a_tie():
     ],
 )
 def test_ticks_are_those_at_which_the_file_has_a_picture(probed, ticks):
-    assert media.ticks_of(probed) == ticks
+    assert media.picture_ticks(probed) == ticks
 
 
 def test_seconds_count_from_the_start_of_the_file():
-    assert media.seconds_of(50, {"offset": 0.5}) == 1.5
-    np.testing.assert_allclose(media.seconds_of(np.array([0, 25]), {}), [0, 1])
+    assert media.ticks_to_seconds(50, {"offset": 0.5}) == 1.5
+    np.testing.assert_allclose(media.ticks_to_seconds(np.array([0, 25]), {}), [0, 1])

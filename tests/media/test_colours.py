@@ -63,7 +63,7 @@ def patches(helpers, path, signal, transfer, pix_fmt="yuv444p10le", full=False, 
 
 def read(path, crop=None):
     """Mean colour of each square, (N,3), through the real reader."""
-    probed = media.probe(path)
+    probed = media.probe_file(path)
     width, height = (probed["width"], probed["height"]) if crop is None else (crop[2] - crop[0], 8)
     frames, _ = media.read_frames(path, probed, (width, height), crop)
     assert len(frames) == 3
@@ -122,7 +122,7 @@ def test_hdr_of_any_coding_and_tags_comes_out_the_same(tmp_path, helpers, transf
     suffix = "mov" if "codec" in change else "mkv"
     steps = greys(0.1, 0.38, 0.5, 0.58)
     path = patches(helpers, tmp_path / f"a.{suffix}", steps, transfer, **change)
-    assert media.probe(path)["transfer"] == transfer
+    assert media.probe_file(path)["transfer"] == transfer
     np.testing.assert_allclose(read(path), expected(steps, transfer), atol=2.0)
     np.testing.assert_allclose(read(path, (16, 3, 48, 11)), expected(steps[1:3], transfer), atol=2.0)
     read(path, (15, 3, 49, 11))
@@ -141,8 +141,8 @@ def test_tags_that_the_scaler_refuses_lose_no_video(tmp_path, helpers, tags):
     plain = helpers.write_video(tmp_path / "a.mkv", grey)
     odd = helpers.ffmpeg("-i", plain, "-vf", f"setparams={tags}", "-c:v", "ffv1", tmp_path / "b.mkv")
     for crop in (None, (1, 1, 33, 33)):
-        wanted, _ = media.read_frames(plain, media.probe(plain), (32, 32), crop)
-        found, _ = media.read_frames(odd, media.probe(odd), (32, 32), crop)
+        wanted, _ = media.read_frames(plain, media.probe_file(plain), (32, 32), crop)
+        found, _ = media.read_frames(odd, media.probe_file(odd), (32, 32), crop)
         np.testing.assert_allclose(found.astype(int), wanted, atol=2)
 
 
@@ -155,5 +155,5 @@ def test_ycgco_is_read_with_its_own_matrix(tmp_path, helpers):
         "-c:v", "libx264", "-qp", 0, "-bsf:v", "h264_metadata=matrix_coefficients=8:video_full_range_flag=1",
         tmp_path / "a.mkv",
     )  # fmt: skip
-    frames, _ = media.read_frames(path, media.probe(path), (32, 24))
+    frames, _ = media.read_frames(path, media.probe_file(path), (32, 24))
     np.testing.assert_allclose(frames.mean((0, 1, 2)), [200, 120, 60], atol=2)

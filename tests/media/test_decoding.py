@@ -11,33 +11,33 @@ from tests.video_files import grey
 
 def code_of(path):
     with pytest.raises(Rejected) as caught:
-        media.probe(path)
+        media.probe_file(path)
     return caught.value.code
 
 
 def test_probe_tells_size_rate_and_sound(flash):
-    probed = media.probe(flash)
+    probed = media.probe_file(flash)
     assert (probed["width"], probed["height"], probed["frames"]) == (64, 48, 100)
     assert (probed["fps"], probed["seconds"], probed["audio_rate"]) == (25.0, 4.0, 44_100)
 
 
 def test_flash_and_click_meet_on_the_frame_clock(flash):
-    probed = media.probe(flash)
+    probed = media.probe_file(flash)
     frames, times = media.read_frames(flash, probed, (64, 48))
-    shown = frames[media.nearest(times, np.arange(100) / 25)].mean((1, 2, 3))
+    shown = frames[media.nearest_frames(times, np.arange(100) / 25)].mean((1, 2, 3))
     sound = media.read_sound(flash, probed, 0, 100)
     loud = np.flatnonzero(np.abs(sound) > 0.2)[0]
     assert shown.argmax() == 30
-    assert loud == pytest.approx(30 * media.SAMPLES_A_FRAME, abs=16)  # a millisecond
-    assert len(sound) == 100 * media.SAMPLES_A_FRAME
+    assert loud == pytest.approx(30 * media.SAMPLES_PER_FRAME, abs=16)  # a millisecond
+    assert len(sound) == 100 * media.SAMPLES_PER_FRAME
 
 
 def test_30_fps_is_resampled_by_timestamp(tmp_path, helpers):
     path = helpers.write_video(tmp_path / "thirty.mp4", grey(np.arange(60) * 4), fps=30)
-    probed = media.probe(path)
+    probed = media.probe_file(path)
     frames, times = media.read_frames(path, probed, (64, 48))
-    assert media.ticks_of(probed) == (0, 50)
-    picked = media.nearest(times, np.arange(50) / 25)
+    assert media.picture_ticks(probed) == (0, 50)
+    picked = media.nearest_frames(times, np.arange(50) / 25)
     assert len(picked) == 50
     assert np.abs(times[picked] - np.arange(50) / 25).max() <= 0.5 / 30 + 1e-6
     assert frames[picked[10]].mean() == pytest.approx(4 * 12, abs=3)  # second 0.4 is frame 12
@@ -46,35 +46,35 @@ def test_30_fps_is_resampled_by_timestamp(tmp_path, helpers):
 def test_uneven_timestamps_are_followed(tmp_path, helpers):
     times = np.array([0, 0.04, 0.5, 0.54, 0.58, 1.0])
     path = helpers.write_video(tmp_path / "uneven.mp4", grey([10, 50, 90, 130, 170, 210]), times=times)
-    probed = media.probe(path)
+    probed = media.probe_file(path)
     frames, found = media.read_frames(path, probed, (64, 48))
     np.testing.assert_allclose(found, times, atol=1e-3)
-    assert frames[media.nearest(found, np.array([0.2]))].mean() == pytest.approx(
+    assert frames[media.nearest_frames(found, np.array([0.2]))].mean() == pytest.approx(
         50, abs=4
     )  # second 0.2: 0.04 is nearer than 0.5
-    assert frames[media.nearest(found, np.array([0.32]))].mean() == pytest.approx(
+    assert frames[media.nearest_frames(found, np.array([0.32]))].mean() == pytest.approx(
         90, abs=4
     )  # second 0.32: 0.5 is nearer
 
 
 def test_a_span_gives_the_frames_of_the_whole(tmp_path, helpers):
     path = helpers.write_video(tmp_path / "long.mp4", grey(np.arange(250) % 200), gop=50)
-    probed = media.probe(path)
+    probed = media.probe_file(path)
     whole, times = media.read_frames(path, probed, (64, 48))
     part, found = media.read_frames(path, probed, (64, 48), span=(6.0, 7.0))
     assert len(part) < 60
     clock = np.arange(150, 175) / 25
-    assert (part[media.nearest(found, clock)] == whole[media.nearest(times, clock)]).all()
+    assert (part[media.nearest_frames(found, clock)] == whole[media.nearest_frames(times, clock)]).all()
 
 
 @pytest.mark.parametrize("fps", [10, 25, 30, 60])
 def test_streamed_ticks_are_the_nearest_frames(tmp_path, helpers, fps):
     path = helpers.write_video(tmp_path / "a.mp4", grey(np.arange(3 * fps) % 120 * 2), fps=fps, gop=10)
-    probed = media.probe(path)
+    probed = media.probe_file(path)
     whole, times = media.read_frames(path, probed, (64, 48))
     for start, stop in ((0, 75), (40, 60), (70, 75)):
-        frames, seen = media.read_ticks(path, probed, (64, 48), None, np.arange(start, stop))
-        assert (frames == whole[media.nearest(times, np.arange(start, stop) / 25)]).all()
+        frames, seen = media.read_frames_at_ticks(path, probed, (64, 48), None, np.arange(start, stop))
+        assert (frames == whole[media.nearest_frames(times, np.arange(start, stop) / 25)]).all()
         assert len(seen) <= (stop - start) / 25 * fps + 2 * 0.6 * fps
 
 
@@ -82,22 +82,22 @@ def test_streamed_ticks_are_the_nearest_frames(tmp_path, helpers, fps):
 def test_spans_of_every_container_are_those_of_the_whole(tmp_path, helpers, suffix):
     """With B-frames, a second between key frames, and sound that starts with the picture."""
     path = helpers.write_video(tmp_path / f"a.{suffix}", grey(np.arange(200)), sound=helpers.tone(8), gop=25)
-    probed = media.probe(path)
-    first, last = media.ticks_of(probed)
-    whole, _ = media.read_ticks(path, probed, (64, 48), None, np.arange(first, last))
+    probed = media.probe_file(path)
+    first, last = media.picture_ticks(probed)
+    whole, _ = media.read_frames_at_ticks(path, probed, (64, 48), None, np.arange(first, last))
     assert (first, last) in ((0, 200), (0, 201))  # a transport stream's sound starts before its picture
     for start, stop in ((0, 20), (26, 40), (99, 130), (180, 200)):
-        part, _ = media.read_ticks(path, probed, (64, 48), None, np.arange(start, stop))
+        part, _ = media.read_frames_at_ticks(path, probed, (64, 48), None, np.arange(start, stop))
         np.testing.assert_array_equal(part, whole[start:stop])
 
 
 def test_a_part_of_a_recording_keeps_the_recordings_clock(flash):
-    probed = {**media.probe(flash), "offset": 100.0}
-    assert media.ticks_of(probed) == (2500, 2600)
-    frames, _ = media.read_ticks(flash, probed, (64, 48), None, np.arange(2520, 2540))
+    probed = {**media.probe_file(flash), "offset": 100.0}
+    assert media.picture_ticks(probed) == (2500, 2600)
+    frames, _ = media.read_frames_at_ticks(flash, probed, (64, 48), None, np.arange(2520, 2540))
     assert frames.mean((1, 2, 3)).argmax() == 10
     sound = media.read_sound(flash, probed, 2520, 2540)
-    assert np.flatnonzero(np.abs(sound) > 0.2)[0] == pytest.approx(10 * media.SAMPLES_A_FRAME, abs=16)
+    assert np.flatnonzero(np.abs(sound) > 0.2)[0] == pytest.approx(10 * media.SAMPLES_PER_FRAME, abs=16)
 
 
 @pytest.mark.parametrize(("suffix", "off"), [("mp4", 0), ("mkv", 8), ("ts", 1)])
@@ -106,7 +106,7 @@ def test_the_sound_of_a_span_is_that_of_the_whole(tmp_path, helpers, suffix, off
     time = np.arange(8 * rate) / rate
     chirp = (0.3 * np.sin(2 * np.pi * (200 + 300 * time) * time)).astype(np.float32)
     path = helpers.write_video(tmp_path / f"a.{suffix}", grey([0] * 200), sound=chirp, rate=rate)
-    probed = media.probe(path)
+    probed = media.probe_file(path)
     whole = media.read_sound(path, probed, 0, 200)
     for start, stop in ((3, 30), (77, 120), (150, 195)):
         part = media.read_sound(path, probed, start, stop)
@@ -126,12 +126,12 @@ def test_channels_that_say_the_same_keep_their_level(tmp_path, helpers, layout):
     )
     picture = "color=size=64x48:rate=25:duration=2"
     helpers.ffmpeg("-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", tone, "-c:a", "pcm_s16le", path)
-    level = np.abs(media.read_sound(path, media.probe(path), 5, 45)).max()
+    level = np.abs(media.read_sound(path, media.probe_file(path), 5, 45)).max()
     assert level == pytest.approx(0.9, abs=0.02)
 
 
 def test_map_frames_sees_every_nth_and_the_last(flash):
-    probed = media.probe(flash)
+    probed = media.probe_file(flash)
     seen = media.map_frames(flash, probed, (32, 24), 30, lambda frames: [f.shape for f in frames], batch=2)
     assert seen.results == [(24, 32, 3)] * 5
     np.testing.assert_allclose(seen.times, [0, 1.2, 2.4, 3.6, 3.96])
@@ -139,7 +139,7 @@ def test_map_frames_sees_every_nth_and_the_last(flash):
 
 def test_map_frames_tells_where_the_picture_changes_at_once(tmp_path, helpers):
     path = helpers.write_video(tmp_path / "a.mp4", grey([20] * 33 + [220] * 30))
-    seen = media.map_frames(path, media.probe(path), (32, 24), 10, list, change=10)
+    seen = media.map_frames(path, media.probe_file(path), (32, 24), 10, list, change=10)
     np.testing.assert_allclose(seen.changes, [33 / 25])
 
 
@@ -147,13 +147,13 @@ def test_crop_takes_the_region(tmp_path, helpers):
     frames = grey([40] * 10)
     frames[:, 16:32, 32:48] = 200
     path = helpers.write_video(tmp_path / "patch.mp4", frames)
-    cropped, _ = media.read_frames(path, media.probe(path), (32, 32), (32, 16, 48, 32))
+    cropped, _ = media.read_frames(path, media.probe_file(path), (32, 32), (32, 16, 48, 32))
     assert cropped.mean() == pytest.approx(200, abs=3)
 
 
 def test_no_sound_reads_as_silence(tmp_path, helpers):
     path = helpers.write_video(tmp_path / "silent.mp4", grey([0] * 50))
-    probed = media.probe(path)
+    probed = media.probe_file(path)
     assert probed["audio_rate"] == 0
     assert (media.read_sound(path, probed, 0, 50) == np.zeros(32_000)).all()
 
@@ -229,7 +229,7 @@ def test_turned_video_is_probed_as_shown(tmp_path, helpers):
         tmp_path / "b.mp4",
     ]
     subprocess.run(command, check=True, capture_output=True)
-    probed = media.probe(tmp_path / "b.mp4")
+    probed = media.probe_file(tmp_path / "b.mp4")
     assert (probed["width"], probed["height"]) == (48, 64)
     frames, _ = media.read_frames(tmp_path / "b.mp4", probed, (48, 64))
     assert frames.shape == (3, 64, 48, 3)
@@ -246,5 +246,5 @@ def test_a_video_of_larger_frames_than_any_camera_makes_is_rejected_before_one_i
             packet.stream, packet.pts, packet.dts, packet.time_base = stream, k, k, Fraction(1, 25)
             container.mux(packet)
     with pytest.raises(Rejected, match="13,000 x 13,000 pixels, expected at most 64,000,000") as caught:
-        media.probe(tmp_path / "bomb.mov")
+        media.probe_file(tmp_path / "bomb.mov")
     assert caught.value.code == "too_large"

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from pipelines.errors import Rejected
-from pipelines.media.image_sequence import mux_images
+from pipelines.media.image_sequence import mux_images_to_video
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def write(tmp_path):
 @pytest.mark.parametrize("pattern", ["{:06d}.jpg", "{:06d}.png"])
 def test_the_video_shows_the_images_at_their_times(write, pattern):
     files = write(range(1, 31), pattern)
-    video = mux_images(files, 29.97)
-    assert video == mux_images(files, 29.97)
+    video = mux_images_to_video(files, 29.97)
+    assert video == mux_images_to_video(files, 29.97)
     with av.open(io.BytesIO(video)) as container:
         frames = list(container.decode(video=0))
     greys = [frame.to_ndarray(format="rgb24").mean() for frame in frames]
@@ -38,7 +38,7 @@ def test_the_video_shows_the_images_at_their_times(write, pattern):
 def test_images_of_two_sizes_are_rejected(write):
     files = [*write(range(1, 5)), *write(range(5, 9), size=(32, 64))]
     with pytest.raises(Rejected, match=r"000005\.jpg is mjpeg 32x64, those before it are mjpeg 64x64"):
-        mux_images(files, 25)
+        mux_images_to_video(files, 25)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_what_is_no_image_is_rejected_and_opens_no_other_file(write, content):
     files = write(range(1, 5))
     files[2].write_bytes(content)
     with pytest.raises(Rejected) as caught:
-        mux_images(files, 25)
+        mux_images_to_video(files, 25)
     assert caught.value.code == "undecodable"
 
 
@@ -59,5 +59,5 @@ def test_an_image_larger_than_any_camera_makes_is_not_decoded(write, png_head):
     for file in files:
         file.write_bytes(png_head(13_000, 13_000))
     with pytest.raises(Rejected, match="13,000 x 13,000 pixels, expected at most 64,000,000") as caught:
-        mux_images(files, 25)
+        mux_images_to_video(files, 25)
     assert caught.value.code == "too_large"

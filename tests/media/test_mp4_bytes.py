@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 
-from pipelines.media.mp4_bytes import decode_mp4, encode_mp4, through_codec
+from pipelines.media.mp4_bytes import decode_mp4, encode_mp4, reencode_frames
 from tests.moving_square import moving_square
 
 
@@ -28,7 +28,7 @@ def test_an_mp4_returns_every_frame_nearly_unchanged():
 @pytest.mark.parametrize("size", [33, 64])
 def test_the_codec_trip_keeps_the_shape_even_of_odd_frames(size):
     frames = moving_square(3, size)
-    assert through_codec(frames).shape == frames.shape
+    assert reencode_frames(frames).shape == frames.shape
 
 
 def test_sound_runs_beside_the_frames():

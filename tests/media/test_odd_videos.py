@@ -253,7 +253,7 @@ def make(recipe: Recipe, folder: Path, ffmpeg) -> Path:
 def check(recipe: Recipe, folder: Path, ffmpeg) -> None:
     """Every claim about one video."""
     path = make(recipe, folder, ffmpeg)
-    probed = media.probe(path)
+    probed = media.probe_file(path)
     note(f"{recipe} {probed}")
     count = len(range(round(SECONDS / recipe.frame))) - recipe.held
     frames, times = media.read_frames(path, probed, (32, 32))
@@ -265,7 +265,7 @@ def check(recipe: Recipe, folder: Path, ffmpeg) -> None:
     assert np.diff(times).min() >= 0
     assert (len(probed["held"]), probed["interlaced"]) == (bool(recipe.held), recipe.interlaced)
     assert bool(probed["audio_rate"]) == bool(recipe.sound)
-    first, last = media.ticks_of(probed)
+    first, last = media.picture_ticks(probed)
     if recipe.sound:
         white = times[int(frames.mean((1, 2, 3)).argmax())]
         sound = np.abs(media.read_sound(path, probed, 0, last))

@@ -32,13 +32,13 @@ def changing(request, clicking, tmp_path_factory):
 
 def test_sound_that_changes_on_the_way_stays_in_place(changing, clicking):
     path, expected = changing
-    sound = media.read_sound(path, media.probe(path), 0, 125)
+    sound = media.read_sound(path, media.probe_file(path), 0, 125)
     np.testing.assert_allclose(clicking.onsets(sound), expected, atol=0.001)
 
 
 def test_a_span_of_changing_sound_is_that_of_the_whole(changing):
     path, _ = changing
-    probed = media.probe(path)
+    probed = media.probe_file(path)
     whole = media.read_sound(path, probed, 0, 125)
     for start, stop in ((30, 75), (56, 64), (65, 110), (82, 120)):
         part = media.read_sound(path, probed, start, stop)
@@ -48,14 +48,14 @@ def test_a_span_of_changing_sound_is_that_of_the_whole(changing):
 def test_of_an_overlap_what_came_first_is_kept(clicking, tmp_path):
     parts = [("mp2", 48_000, "stereo", 0.2, 2.6), ("mp2", 32_000, "mono", 2.3, 5)]
     path = clicking.film(tmp_path / "a.ts", parts)
-    sound = media.read_sound(path, media.probe(path), 0, 125)
+    sound = media.read_sound(path, media.probe_file(path), 0, 125)
     np.testing.assert_allclose(clicking.onsets(sound), np.arange(5) + clicking.at, atol=0.001)
 
 
 def test_channels_keep_their_level_through_a_change(clicking, tmp_path):
     parts = [("ac3", 48_000, "stereo", 0.2, 2.3), ("ac3", 48_000, "5.1", 2.3, 5)]
     path = clicking.film(tmp_path / "a.ts", parts)
-    sound = media.read_sound(path, media.probe(path), 0, 125).reshape(5, -1)
+    sound = media.read_sound(path, media.probe_file(path), 0, 125).reshape(5, -1)
     np.testing.assert_allclose(np.abs(sound).max(1), 0.5, atol=0.05)
 
 
@@ -67,7 +67,7 @@ def test_sound_after_a_damaged_stamp_is_still_there(clicking, tmp_path):
         at = data.index(b"\0\0\1\xc0", at + 1)  # the header of a packet of sound, here that of second 0.9
     data[at + 9] ^= 0b110
     path.write_bytes(data)
-    sound = media.read_sound(path, media.probe(path), 0, 125)
+    sound = media.read_sound(path, media.probe_file(path), 0, 125)
     np.testing.assert_allclose(clicking.onsets(sound), np.arange(5) + clicking.at, atol=0.001)
 
 
@@ -79,7 +79,7 @@ def test_a_stream_that_appears_on_the_way_ends_no_reading(clicking, helpers, tmp
     helpers.ffmpeg("-i", first, "-map", "0:v", *["-map", "0:a"] * 40, *later, more)
     empty = b"\x47\x1f\xff\x10".ljust(188, b"\xff")
     path.write_bytes(first.read_bytes() + 30_000 * empty + more.read_bytes())
-    probed = media.probe(path)
+    probed = media.probe_file(path)
     assert probed["frames"] == 450
     assert len(clicking.onsets(media.read_sound(path, probed, 200, 300))) == 4
 
@@ -87,7 +87,7 @@ def test_a_stream_that_appears_on_the_way_ends_no_reading(clicking, helpers, tmp
 def test_damaged_sound_is_a_hole_whatever_its_decoder_calls_it(clicking, tmp_path):
     """ffmpeg's decoder says -1 of some of these packets, which PyAV takes for a missing permission."""
     path = clicking.film(tmp_path / "a.mkv", [("aac", 48_000, "stereo", 0.2, 5)])
-    probed, data, rng = media.probe(path), bytearray(path.read_bytes()), np.random.default_rng(0)
+    probed, data, rng = media.probe_file(path), bytearray(path.read_bytes()), np.random.default_rng(0)
     with av.open(str(path)) as container:
         packets = [bytes(p) for p in container.demux(audio=0) if p.size][80:180]
     for packet in packets:

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from pipelines import media
-from pipelines.media.encoding import Mp4Writer, timeline
-from pipelines.media.sound_track import WRITTEN, SoundFrame, SoundTrack, sounds_alike
+from pipelines.media.encoding import Mp4Writer, read_timeline
+from pipelines.media.sound_track import WRITTEN_FILE_PROBE, SoundFrame, SoundTrack, are_sounds_alike
 
 STEREO = [("aac", 48_000, "stereo", 0.2, 4)]
 
@@ -16,13 +16,13 @@ def write(tmp_path):
     """A probed video's frames and sound in an mp4 -> the file, and what it says of its sound."""
 
     def run(path):
-        probed = media.probe(path)
-        times = timeline(path, probed["start"], probed["video_index"])
+        probed = media.probe_file(path)
+        times = read_timeline(path, probed["start"], probed["video_index"])
         out = tmp_path / "written.mp4"
         after = -1
         with Mp4Writer(out, (64, 48), times, {}, SoundTrack(path, probed)) as writer:
             for frame, second in zip(*media.read_frames(path, probed, (64, 48)), strict=True):
-                if (at := times.nearest(second, after)) > after:
+                if (at := times.nearest_frame(second, after)) > after:
                     writer.write(frame, at)
                     after = at
         return out, writer.sound.summary
@@ -32,7 +32,7 @@ def write(tmp_path):
 
 def lag(path, clicking):
     """Seconds by which each click comes after its flash."""
-    probed = media.probe(path)
+    probed = media.probe_file(path)
     sound = media.read_sound(path, probed, 0, int(25 * probed["seconds"]) + 25)
     clicks, flashes = clicking.onsets(sound) + probed["start"], clicking.flashes(path)
     assert len(clicks) >= 2
@@ -113,10 +113,10 @@ def test_sound_of_which_nothing_can_be_decoded_is_left_out_and_said(clicking, he
                 blank.pts, blank.dts, blank.time_base = packet.pts, packet.dts, packet.time_base
                 blank.stream = streams[packet.stream.index]
                 damaged.mux(blank)
-    probed = media.probe(tmp_path / "b.mkv")
+    probed = media.probe_file(tmp_path / "b.mkv")
     sound = SoundTrack(tmp_path / "b.mkv", probed | {"audio_index": 1})
     assert sound.summary == "no sound: none of its aac can be decoded"
-    times = timeline(tmp_path / "b.mkv", probed["start"])
+    times = read_timeline(tmp_path / "b.mkv", probed["start"])
     with Mp4Writer(tmp_path / "c.mp4", (64, 48), times, {}, sound) as writer:
         for at in range(100):
             writer.write(np.zeros((48, 64, 3), np.uint8), at)
@@ -129,14 +129,14 @@ def test_sound_of_which_nothing_can_be_decoded_is_left_out_and_said(clicking, he
 def test_a_copy_that_plays_otherwise_is_noticed(fault):
     form = (48_000, "stereo", "fltp")
     frames = [SoundFrame(0.02 * k, form, 2, 1.0 + k % 3) for k in range(50)]
-    assert sounds_alike(frames, [one._replace(second=one.second + 0.001) for one in frames])
+    assert are_sounds_alike(frames, [one._replace(second=one.second + 0.001) for one in frames])
     copy = {
         "late": [one._replace(second=one.second + 0.005) for one in frames],
         "lost": frames[:20] + frames[30:],
         "silent": [one._replace(level=0.0) for one in frames],
         "slower": [one._replace(form=(24_000, "stereo", "fltp")) for one in frames],
     }
-    assert not sounds_alike(frames, copy[fault])
+    assert not are_sounds_alike(frames, copy[fault])
 
 
 def test_what_was_encoded_is_gone_once_the_file_is_closed(clicking, tmp_path, write, monkeypatch):
@@ -145,7 +145,7 @@ def test_what_was_encoded_is_gone_once_the_file_is_closed(clicking, tmp_path, wr
     path = clicking.film(tmp_path / "a.ts", [("mp2", 48_000, "stereo", 0.2, 2)], 2)
     assert write(path)[1] == "sound encoded as AAC (was mp2)"
     assert not list((tmp_path / "temporary").iterdir())
-    assert WRITTEN["start"] == 0
+    assert WRITTEN_FILE_PROBE["start"] == 0
 
 
 def test_sound_of_64_bit_integers_is_encoded(helpers, tmp_path, write):

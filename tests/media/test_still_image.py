@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pipelines.errors import UserError
-from pipelines.media.still_image import picture_or_video, read_picture
+from pipelines.media.still_image import read_picture, read_picture_or_probe
 
 
 def test_a_picture_is_turned_as_its_exif_says(tmp_path):
@@ -106,7 +106,7 @@ def test_pictures_that_cannot_be_read_here_are_named_with_what_to_do(tmp_path, d
     if b"heic" in data and importlib.util.find_spec("pillow_heif"):
         pytest.skip("pillow-heif is installed")
     (tmp_path / "phone.jpg").write_bytes(data)
-    for read in (read_picture, picture_or_video):
+    for read in (read_picture, read_picture_or_probe):
         with pytest.raises(UserError, match=rf"phone\.jpg {message}"):
             read(tmp_path / "phone.jpg")
 
@@ -117,7 +117,7 @@ def test_a_picture_that_is_cut_short_is_one_line(tmp_path, kind):
     Image.fromarray(noise).save(tmp_path / "whole", kind)
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole").read_bytes()[:-900])
     with pytest.raises(UserError, match=r"cut\.jpg") as caught:
-        picture_or_video(tmp_path / "cut.jpg")
+        read_picture_or_probe(tmp_path / "cut.jpg")
     assert "\n" not in str(caught.value)
 
 

@@ -20,7 +20,7 @@ class OneClip:
     def keys(self) -> list[str]:
         return [self.clip.key]
 
-    def pick(self, rng: np.random.Generator) -> Clip:
+    def pick_clip(self, rng: np.random.Generator) -> Clip:
         return self.clip
 
     def __getitem__(self, key: str) -> Clip:

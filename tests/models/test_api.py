@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from models.api import Best, Ema, Loss, Optimizer, Phase, Schedule, Source, Update
+from models.api import BestCriterion, Ema, Loss, Optimizer, Phase, Schedule, Update, WeightsSource
 
 G = Update(parts={"generator": 1.0}, losses={"gan": Loss(1.0)})
 D = Update(parts={"discriminator": 1.0}, optimizer="d", losses={"logistic": Loss(1.0)})
@@ -91,21 +91,21 @@ def test_several_updates_share_an_optimizer_and_a_part():
     regulariser = replace(D, losses={"r1": Loss(5.0)}, every=16, own_forward=True)
     made = phase(updates={"g": G, "d": D, "r1": regulariser})
     assert made.trainable == ("generator", "discriminator")
-    assert made.weights == {"gan": 1.0, "logistic": 1.0, "r1": 5.0}
+    assert made.loss_weights == {"gan": 1.0, "logistic": 1.0, "r1": 5.0}
 
 
 @pytest.mark.parametrize(
     ("text", "source"),
     [
-        ("warmup", Source("warmup", None, None)),
-        ("warmup.decoder", Source("warmup", None, "decoder")),
-        ("weights.fsrt_vox", Source(None, "fsrt_vox", None)),
-        ("weights.fsrt_vox.decoder", Source(None, "fsrt_vox", "decoder")),
-        ("fsrt_b.warmup.decoder", Source("warmup", None, "decoder", "fsrt_b")),
+        ("warmup", WeightsSource("warmup", None, None)),
+        ("warmup.decoder", WeightsSource("warmup", None, "decoder")),
+        ("weights.fsrt_vox", WeightsSource(None, "fsrt_vox", None)),
+        ("weights.fsrt_vox.decoder", WeightsSource(None, "fsrt_vox", "decoder")),
+        ("fsrt_b.warmup.decoder", WeightsSource("warmup", None, "decoder", "fsrt_b")),
     ],
 )
 def test_a_source_is_a_phase_or_a_released_file_and_maybe_a_part(text, source):
-    assert Source.parse(text) == source
+    assert WeightsSource.parse(text) == source
 
 
 def test_sources_by_part_name_every_phase_and_file_once():
@@ -113,17 +113,17 @@ def test_sources_by_part_name_every_phase_and_file_once():
         init={"generator": "a.generator_ema", "discriminator": "a", "encoder": "b", "teacher": "weights.x"},
         uses={"synthesis": "c"},
     )
-    assert made.phases_before == ("a", "b", "c")
-    assert made.released == ("x",)
-    assert phase(uses={"synthesis": "weights.y"}).released == ("y",)
+    assert made.required_phases == ("a", "b", "c")
+    assert made.required_weights == ("x",)
+    assert phase(uses={"synthesis": "weights.y"}).required_weights == ("y",)
 
 
 def test_an_update_moves_at_its_interval_after_its_start():
     update = replace(G, every=3, start=4)
-    assert [step for step in range(1, 13) if update.due(step)] == [6, 9, 12]
+    assert [step for step in range(1, 13) if update.is_due(step)] == [6, 9, 12]
 
 
 def test_the_best_is_the_highest_or_the_lowest():
-    assert Best().better(2.0, than=1.0)
-    assert Best(figure="l1", highest=False).better(1.0, than=2.0)
-    assert not Best().better(1.0, than=1.0)  # the first of two equals
+    assert BestCriterion().is_better(2.0, than=1.0)
+    assert BestCriterion(figure="l1", highest=False).is_better(1.0, than=2.0)
+    assert not BestCriterion().is_better(1.0, than=1.0)  # the first of two equals

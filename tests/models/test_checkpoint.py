@@ -36,25 +36,25 @@ def test_half_precision_becomes_float32_and_counters_stay():
             self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     half = {name: tensor.half() for name, tensor in TENSORS.items()} | {"steps": torch.tensor(7)}
-    net = toy(half).load_into(Counting)
+    net = toy(half).load_net(Counting)
     assert net.weight.dtype == torch.float32
     assert net.state_dict()["steps"].item() == 7
 
 
 def test_parts_that_only_training_needs_are_left_out():
     more = TENSORS | {"discriminator.weight": torch.ones(1)}
-    assert set(toy(more).load_into(lambda: nn.Linear(3, 2), ("discriminator.",)).state_dict()) == set(TENSORS)
+    assert set(toy(more).load_net(lambda: nn.Linear(3, 2), ("discriminator.",)).state_dict()) == set(TENSORS)
     with pytest.raises(
         InvalidFile, match=r"toy.safetensors does not fit toy .* unknown: discriminator.weight"
     ):
-        toy(more).load_into(lambda: nn.Linear(3, 2))
+        toy(more).load_net(lambda: nn.Linear(3, 2))
 
 
 def test_a_net_of_another_shape_is_refused_before_anything_is_allocated():
     with pytest.raises(
         InvalidFile, match=r"does not fit toy as its metadata describes it: .*of another shape"
     ):
-        toy().load_into(lambda: nn.Linear(10**7, 10**7))
+        toy().load_net(lambda: nn.Linear(10**7, 10**7))
 
 
 @pytest.mark.parametrize("error", [TypeError("a"), KeyError("a"), InvalidFile("a"), OverflowError("a")])
@@ -65,4 +65,4 @@ def test_metadata_that_describes_no_net_is_refused(error):
     with pytest.raises(
         InvalidFile, match=r"toy.safetensors: its metadata describes no net that is known here"
     ):
-        toy().describe(fail)
+        toy().parse_metadata(fail)

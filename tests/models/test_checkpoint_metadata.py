@@ -5,7 +5,7 @@ from typing import Literal
 import pytest
 from msgspec import Struct, field
 
-from models.checkpoint_metadata import parse_provenance, parse_settings, printable
+from models.checkpoint_metadata import parse_provenance, parse_settings, printable_text
 from models.errors import InvalidFile
 
 
@@ -71,5 +71,5 @@ def test_labels_other_than_short_printable_texts_are_refused(about):
 
 
 def test_what_steers_a_terminal_is_spelled_out_and_long_texts_are_cut():
-    assert printable("a\x1b[2Jb\n\u202eé") == r"a\x1b[2Jb\n\u202eé"
-    assert len(printable("x" * 5000)) == 1000
+    assert printable_text("a\x1b[2Jb\n\u202eé") == r"a\x1b[2Jb\n\u202eé"
+    assert len(printable_text("x" * 5000)) == 1000

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from models import onednn
 from models.onednn import Linear, attention, linear
 
-needs_it = pytest.mark.skipif(not onednn.supported(), reason="no AVX-512, or PyTorch without oneDNN")
+needs_it = pytest.mark.skipif(not onednn.is_supported(), reason="no AVX-512, or PyTorch without oneDNN")
 
 
 def grown(*shape, seed=0, scale=1.0):
@@ -66,7 +66,7 @@ def test_attention(dtype, tolerance, hidden):
 def test_queries_in_several_blocks_equal_one(monkeypatch):
     q, k, v = (grown(1, 2, 700, 32, seed=i) for i in range(3))
     whole = attention(q, k, v)
-    monkeypatch.setattr(onednn, "SCORES", 700 * 100)
+    monkeypatch.setattr(onednn, "MAX_ATTENTION_SCORES", 700 * 100)
     torch.testing.assert_close(attention(q, k, v), whole, rtol=0, atol=1e-6)
 
 

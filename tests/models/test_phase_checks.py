@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from models.api import Ema, Loss, Optimizer, Phase, Released, Update
+from models.api import Ema, Loss, Optimizer, Phase, ReleasedWeights, Update
 from models.errors import InvalidSettings
-from models.phase_checks import Starts, check
+from models.phase_checks import PhaseSources, check_phase
 
 
 def phase(name: str, parts: tuple[str, ...], **more: Any) -> Phase:
@@ -20,13 +20,13 @@ def phase(name: str, parts: tuple[str, ...], **more: Any) -> Phase:
 
 SYNTHESIS = phase("synthesis", ("generator",), ema={"generator": Ema(decay=0.9)})
 PARTS = {"synthesis": ("generator",), "audio": ("listener",), "joint": ("encoder", "generator", "listener")}
-RELEASED = {"ears": Released("module:read", ("ears",), ("listener",))}
+RELEASED = {"ears": ReleasedWeights("module:read", ("ears",), ("listener",))}
 
 
 def checked(**init: str) -> None:
     joint = phase("joint", ("encoder",), init=init)
     phases = {"synthesis": SYNTHESIS, "audio": phase("audio", ("listener",)), "joint": joint}
-    check(joint, Starts("toy", phases, PARTS, RELEASED))
+    check_phase(joint, PhaseSources("toy", phases, PARTS, RELEASED))
 
 
 @pytest.mark.parametrize("source", ["audio", "weights.ears"])
@@ -55,18 +55,18 @@ def test_an_update_over_a_part_that_does_not_exist_is_refused():
     with pytest.raises(
         InvalidSettings, match=r"trains \['listner'\], but the parts of its net are \['listener'\]"
     ):
-        check(wrong, Starts("toy", {"audio": wrong}, PARTS, {}))
+        check_phase(wrong, PhaseSources("toy", {"audio": wrong}, PARTS, {}))
 
 
 def test_a_checkpoint_that_a_phase_uses_must_be_there():
     using = phase("audio", ("listener",), uses={"teacher": "nobody"})
     with pytest.raises(InvalidSettings, match="uses 'nobody', which this run does not have; it has nothing"):
-        check(using, Starts("toy", {"audio": using}, PARTS, {}))
+        check_phase(using, PhaseSources("toy", {"audio": using}, PARTS, {}))
 
 
 def test_a_phase_uses_released_weights():
     using = phase("audio", ("listener",), uses={"teacher": "weights.ears"})
-    check(using, Starts("toy", {"audio": using}, PARTS, RELEASED))
+    check_phase(using, PhaseSources("toy", {"audio": using}, PARTS, RELEASED))
 
 
 @pytest.mark.parametrize("reads", [{"init": "joint"}, {"init": "audio"}, {"uses": {"teacher": "joint"}}])
@@ -76,7 +76,7 @@ def test_a_phase_reads_no_checkpoint_of_itself_or_of_a_later_one(reads):
     with pytest.raises(
         InvalidSettings, match=r"which is not trained before it; before it there is synthesis \("
     ):
-        check(audio, Starts("toy", phases, PARTS, {}))
+        check_phase(audio, PhaseSources("toy", phases, PARTS, {}))
 
 
 # --- other models of the run --------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ def checked_with_others(**more: Any) -> None:
     joint = phase("joint", ("encoder",), **more)
     phases = {"synthesis": SYNTHESIS, "joint": joint}
     parts = {"synthesis": ("generator",), "joint": ("encoder", "generator")}
-    check(joint, Starts("toy", phases, parts, RELEASED, OTHERS))
+    check_phase(joint, PhaseSources("toy", phases, parts, RELEASED, OTHERS))
 
 
 def test_a_part_begins_with_that_of_another_models_phase():
@@ -124,5 +124,5 @@ def test_a_checkpoint_that_no_other_model_has_is_refused(more, message):
 
 
 def test_the_checkpoints_of_a_model_hold_its_parts_and_their_running_means():
-    starts = Starts("toy", {"synthesis": SYNTHESIS, "audio": None}, PARTS, {})
+    starts = PhaseSources("toy", {"synthesis": SYNTHESIS, "audio": None}, PARTS, {})
     assert starts.checkpoints == {"synthesis": {"generator", "generator_ema"}}

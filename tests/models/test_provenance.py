@@ -10,15 +10,18 @@ from models import provenance
 from models.spec import load_spec
 
 NONE, REAL, RANDOM = (
-    provenance.of_loss_net(net and SimpleNamespace(name=net)) for net in (None, "vgg19", "vgg19_random")
+    provenance.loss_net_provenance(net and SimpleNamespace(name=net))
+    for net in (None, "vgg19", "vgg19_random")
 )
 
 
 def through(*phases: dict[str, str]) -> dict[str, str]:
     """What people see after these phases, each of which starts from the checkpoint before it."""
-    about = provenance.to_metadata(phases[0])
+    about = provenance.provenance_to_metadata(phases[0])
     for now in phases[1:]:
-        about = provenance.to_metadata(provenance.combine(provenance.from_metadata(about), now))
+        about = provenance.provenance_to_metadata(
+            provenance.combine_provenance(provenance.provenance_from_metadata(about), now)
+        )
     return about["provenance"]
 
 
@@ -56,25 +59,27 @@ FSRT, HEADGAN = (
 
 def test_of_a_net_in_two_files_only_the_part_that_learns_is_fine_tuned():
     released = {"net": "from fsrt_vox", "kp_detector": "from fsrt_kp"}
-    tuned = provenance.after_training(released, FSRT, ("decoder",))
+    tuned = provenance.provenance_after_training(released, FSRT, ("decoder",))
     assert tuned == {"net": "fine-tuned from fsrt_vox", "kp_detector": "from fsrt_kp"}
-    assert provenance.after_training(tuned, FSRT, ("encoder",)) == tuned
-    detector = provenance.after_training(released, FSRT, ("kp_detector",))
+    assert provenance.provenance_after_training(tuned, FSRT, ("encoder",)) == tuned
+    detector = provenance.provenance_after_training(released, FSRT, ("kp_detector",))
     assert detector == {"net": "from fsrt_vox", "kp_detector": "fine-tuned from fsrt_kp"}
 
 
 def test_a_generator_is_fine_tuned_with_its_discriminators():
     released = {"generator": "from headgan_vox", "image_discriminator": "from headgan_vox_d"}
-    tuned = provenance.after_training(released, HEADGAN, HEADGAN)
+    tuned = provenance.provenance_after_training(released, HEADGAN, HEADGAN)
     assert set(tuned.values()) == {"fine-tuned from headgan_vox", "fine-tuned from headgan_vox_d"}
 
 
 def test_other_provenances_are_not_fine_tuned():
-    assert provenance.after_training({"kp_detector": "distilled"}, FSRT, FSRT) == {"kp_detector": "distilled"}
+    assert provenance.provenance_after_training({"kp_detector": "distilled"}, FSRT, FSRT) == {
+        "kp_detector": "distilled"
+    }
 
 
 def test_in_one_line():
     assert (
-        provenance.describe({"vgg19": "random", "kp_detector": "distilled"})
+        provenance.describe_provenance({"vgg19": "random", "kp_detector": "distilled"})
         == "kp_detector distilled, vgg19 random"
     )

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from models.errors import InvalidSettings
-from models.reenactor import ClipFrames, Edit, FrameDriven, Transfer
+from models.reenactor import ClipFrames, FrameDrivenReenactor, MotionEdit, MotionTransfer
 
 
 def test_an_edit_tells_its_changes_in_their_order():
-    edit = Edit(
+    edit = MotionEdit(
         frontal=True, pose={"roll": 5.0}, turn={"yaw": -20.0}, expression_of={}, expression={"3": 0.5},
         identity={"jaw_width": -2.0},
     )  # fmt: skip
@@ -17,7 +17,7 @@ def test_an_edit_tells_its_changes_in_their_order():
         "frontal", "roll set to 5 degrees", "yaw -20 degrees", "expression of another picture",
         "expression 3 +0.5 sigmas", "identity jaw_width -2 sigmas",
     ]  # fmt: skip
-    assert Edit().changes == []
+    assert MotionEdit().changes == []
 
 
 @pytest.mark.parametrize(
@@ -31,10 +31,10 @@ def test_an_edit_tells_its_changes_in_their_order():
 )
 def test_an_edit_that_means_nothing_is_refused(wrong, told):
     with pytest.raises(InvalidSettings, match=told):
-        Edit(**wrong)
+        MotionEdit(**wrong)
 
 
-class Brightness(FrameDriven):
+class Brightness(FrameDrivenReenactor):
     """Its motion is the brightness of each frame."""
 
     batch = 2
@@ -43,10 +43,10 @@ class Brightness(FrameDriven):
     def from_checkpoints(cls, checkpoints, device, precision):
         return cls()
 
-    def scene(self, sources):
+    def encode_sources(self, sources):
         return sources.frames[:1]
 
-    def motion(self, driving):
+    def extract_motion(self, driving):
         return {"brightness": torch.from_numpy(driving.frames).float().mean((1, 2, 3)) / 255}
 
     def render(self, scene, motion):
@@ -67,7 +67,9 @@ def test_a_model_driven_by_frames_renders_any_number_of_them_in_batches():
     np.testing.assert_allclose(images[:, 0, 0, 0], [0.2, 0.4, 1.0])
 
 
-@pytest.mark.parametrize("how", [Transfer(motion="relative"), Transfer(edit=Edit(frontal=True))])
+@pytest.mark.parametrize(
+    "how", [MotionTransfer(motion="relative"), MotionTransfer(edit=MotionEdit(frontal=True))]
+)
 def test_a_model_driven_by_frames_changes_no_motion(how):
     with pytest.raises(InvalidSettings, match="this model renders the driving motion unchanged"):
-        Brightness().check(how)
+        Brightness().check_transfer(how)

@@ -8,10 +8,10 @@ import pytest
 from msgspec import Struct, field
 
 from models import MODELS
-from models.api import Loss, Phase, Released
+from models.api import Loss, Phase, ReleasedWeights
 from models.errors import InvalidSettings
-from models.spec import KeyedNode, ModelSpec, Reads, TaskSpec, load_spec
-from pipelines.engine.fingerprint import resolve
+from models.spec import FamilyFields, KeyedNode, ModelSpec, TaskSpec, load_spec
+from pipelines.engine.fingerprint import resolve_entry
 from tests.models.one_pass import one_update
 
 PHASES = {name: one_update(name, losses={"l1": Loss(1.0)}) for name in ("audio", "image")}
@@ -48,7 +48,7 @@ def toy(**changes) -> ModelSpec:
 def test_every_model_has_a_spec_whose_texts_lead_to_code(model):
     found = load_spec(model)
     for entry in (found.inference, *(task.task for task in found.tasks.values())):
-        assert callable(resolve(entry))
+        assert callable(resolve_entry(entry))
     found.check_reads(found.config())
 
 
@@ -76,7 +76,7 @@ def test_a_spec_imports_neither_torch_nor_numpy(model):
         ),
         ({"inference": "models.toy.inference"}, r"found 'models.toy.inference'; expected \"module:symbol\""),
         (
-            {"released": {"toy_vox": Released("a:b", ("toy_vox",), ("net", "flow"))}},
+            {"released": {"toy_vox": ReleasedWeights("a:b", ("toy_vox",), ("net", "flow"))}},
             r"'toy_vox' hold flow, which the net of no phase has; parts gives net",
         ),
         (
@@ -121,7 +121,7 @@ def test_a_run_without_any_phase_of_a_model_is_refused():
 BOTH = {"clips": ("frames",), "codes": ("codes",)}
 
 
-def tables_of(tables: dict[str, tuple[str, ...]], reads: Reads = BOTH) -> dict[str, Reads]:
+def tables_of(tables: dict[str, tuple[str, ...]], reads: FamilyFields = BOTH) -> dict[str, FamilyFields]:
     task = TaskSpec(task="models.toy.task:ToyTask", settings=("seed", "precision"), tables=tables)
     made = toy(tasks=dict.fromkeys(PHASES, task), reads=lambda config, phase: reads)
     return made.tables(ToyConfig(), PHASES["image"])
@@ -155,8 +155,8 @@ def test_a_node_of_the_models_own_is_made_of_what_it_reads():
     code = KeyedNode(run="a:b", reads={"keypoints": ("landmarks",)}, writes=("codes",))
     tuned = KeyedNode(run="a:b", reads={"code": ("codes",), "clips": ("frames",)}, writes=("codes",))
     made = toy(nodes=lambda config: {"code": code, "tuned": tuned})
-    assert made.families(ToyConfig(), ["speech"]) == ("speech",)
-    assert set(made.families(ToyConfig(), ["tuned"])) == {"tuned", "code", "keypoints", "clips"}
+    assert made.required_families(ToyConfig(), ["speech"]) == ("speech",)
+    assert set(made.required_families(ToyConfig(), ["tuned"])) == {"tuned", "code", "keypoints", "clips"}
 
 
 # --- loading ------------------------------------------------------------------------------------------------

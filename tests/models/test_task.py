@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.task import Stateless, TrainStep, inference_weights
+from models.task import StatelessTask, TrainStep, inference_weights
 
 
 def test_inference_takes_the_running_mean_of_a_part_that_has_one():
@@ -23,6 +23,6 @@ def test_what_a_chunk_records_carries_no_gradient():
 
 
 def test_a_task_without_state_refuses_to_load_one():
-    Stateless().load_state({})
+    StatelessTask().load_state({})
     with pytest.raises(ValueError, match="a task without state, found pool"):
-        Stateless().load_state({"pool": torch.zeros(1)})
+        StatelessTask().load_state({"pool": torch.zeros(1)})

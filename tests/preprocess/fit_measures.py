@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from models.perception.head.default_head import analytic
+from models.perception.head.default_head import get_analytic_head
 from models.perception.head.pose import project
 
 
@@ -20,14 +20,14 @@ def off_truth(truth, clip, points):
 
 
 def placed(fit):
-    head = analytic()
+    head = get_analytic_head()
     shape = head.landmarks(head.shape(fit["id_coeffs"], fit["exp_coeffs"]))
     return project(shape, fit["scale"], fit["rotation"], fit["translation"])[..., :2]
 
 
 def face_of(exp):
     """What expressions (T,n_exp) do to a face that is measured: name -> (T,)."""
-    head = analytic()
+    head = get_analytic_head()
     points = head.landmarks(head.shape(np.zeros(head.n_id), exp))
     return {
         "lips apart": points[:, 62, 1] - points[:, 66, 1],
@@ -40,6 +40,6 @@ def face_of(exp):
 
 def motion(exp):
     """(T,n,3): how each vertex of the face's front moves against the others."""
-    head = analytic()
+    head = get_analytic_head()
     moved = (head.shape(np.zeros(head.n_id), exp) - head.mean)[:, head.regions["front"]]
     return moved - moved.mean(0)

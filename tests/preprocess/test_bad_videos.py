@@ -384,7 +384,7 @@ def outcome(path, case, nets):
     row = {"id": "rec", "identity": "ann", "tracks": case.tracks}
     settings = replace(SETTINGS, min_frames=2) if case.make is two_frames else SETTINGS
     try:
-        raw = {"video": path, "probe": media.probe(path, "rec")}
+        raw = {"video": path, "probe": media.probe_file(path, "rec")}
         inputs = {"recordings": [row], "download": [raw]}
         return raw["probe"], list(cut_clips(inputs, settings, nets if case.nets else {}, RUNTIME))
     except Rejected as rejected:
@@ -418,7 +418,7 @@ def check_clip(clip, case):
     start, frames = clip["clip"]["start"], clip["clip"]["frames"]
     images = clip["frames"].images()
     assert images.shape == (frames, SETTINGS.size, SETTINGS.size, 3)
-    assert clip["sound"].shape == (frames * media.SAMPLES_A_FRAME,)
+    assert clip["sound"].shape == (frames * media.SAMPLES_PER_FRAME,)
     json.dumps(clip["clip"], allow_nan=False)
     encode_sample(clip)
     grey = images.mean((1, 2, 3))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipelines.preprocess.boxes import enlarge_box, largest_box, median_filter, pad_box
+from pipelines.preprocess.boxes import enlarge_box, largest_box, median_filter_boxes, pad_box
 
 
 def test_the_largest_box_is_that_of_most_pixels_and_the_first_of_equals():
@@ -24,5 +24,5 @@ def test_a_margin_is_a_share_of_each_side():
 def test_the_median_takes_out_a_single_jump_and_keeps_the_ends():
     boxes = np.tile(np.array([0, 0, 8, 8], np.float32), (7, 1))
     boxes[3] += 100
-    assert (median_filter(boxes, 3) == boxes[0]).all()
-    assert median_filter(boxes, 1) is boxes
+    assert (median_filter_boxes(boxes, 3) == boxes[0]).all()
+    assert median_filter_boxes(boxes, 1) is boxes

@@ -5,11 +5,11 @@ import pytest
 from msgspec.structs import replace
 
 from pipelines import media
-from pipelines.config import CONFIGS, load
+from pipelines.config import CONFIGS_FOLDER, load_config
 from pipelines.errors import Rejected
-from pipelines.graph import build
+from pipelines.graph import build_graph
 from pipelines.preprocess import clips
-from pipelines.preprocess.clips import ClipsConfig, cut_clips, fit_into
+from pipelines.preprocess.clips import ClipsConfig, cut_clips, fit_box_into_frame
 from storage import frame_codec
 from storage.shards import encode_sample
 from tests.video_files import RUNTIME
@@ -20,7 +20,7 @@ EXACT = replace(BASE, frames=clips.FramesConfig(codec="png"))
 
 def inputs_of(path, tracks=()):
     row = {"id": "rec", "identity": "ann", "tracks": list(tracks)}
-    return {"recordings": [row], "download": [{"video": path.read_bytes(), "probe": media.probe(path)}]}
+    return {"recordings": [row], "download": [{"video": path.read_bytes(), "probe": media.probe_file(path)}]}
 
 
 def cut(path, settings, nets, tracks=()):
@@ -90,7 +90,7 @@ def test_given_tracks_need_no_detector(face_video):
     assert sample["crop"][0].tolist() == [100, 40, 260, 200]
     assert sample["clip"]["detector"] == "given"
     np.testing.assert_array_equal(
-        sample["sound"][:640], media.read_sound(face_video, media.probe(face_video), 0, 75)[6400:7040]
+        sample["sound"][:640], media.read_sound(face_video, media.probe_file(face_video), 0, 75)[6400:7040]
     )
 
 
@@ -117,8 +117,8 @@ def test_padding_mirrors_the_border(face_video):
 
 
 def test_clamping_moves_then_shrinks():
-    assert fit_into(np.array([-10.0, 20, 90, 120]), 200, 150, "clamp").tolist() == [0, 20, 100, 120]
-    x0, y0, x1, y1 = fit_into(np.array([-50.0, -50, 350, 350]), 200, 150, "clamp")
+    assert fit_box_into_frame(np.array([-10.0, 20, 90, 120]), 200, 150, "clamp").tolist() == [0, 20, 100, 120]
+    x0, y0, x1, y1 = fit_box_into_frame(np.array([-50.0, -50, 350, 350]), 200, 150, "clamp")
     assert x1 - x0 == y1 - y0 == 150
     assert 0 <= x0 < x1 <= 200
     assert (y0, y1) == (0, 150)
@@ -143,8 +143,8 @@ def test_only_the_span_of_a_recording_is_searched(face_video, nets):
 
 
 def test_the_graph_hands_the_span_to_clips():
-    config = load(CONFIGS / "run" / "demo.yaml", ["data.main.source=folder"]).config
-    assert "span" in build(config)["clips"].reads["recordings"].fields
+    config = load_config(CONFIGS_FOLDER / "run" / "demo.yaml", ["data.main.source=folder"]).config
+    assert "span" in build_graph(config)["clips"].reads["recordings"].fields
 
 
 def test_two_faces_are_two_tracks_and_the_larger_is_kept(portrait, tmp_path, helpers, nets):
@@ -206,8 +206,8 @@ def test_a_clips_pictures_are_never_there_at_once(face_video):
 @pytest.mark.parametrize("kind", ["bytes", "path", "blob"])
 def test_a_recording_comes_as_bytes_a_file_or_a_blob(face_video, kind):
     video = {"bytes": face_video.read_bytes(), "path": face_video, "blob": Blob(face_video)}[kind]
-    with media.as_file(video) as path:
-        assert media.probe(path)["frames"] == 75
+    with media.open_as_file(video) as path:
+        assert media.probe_file(path)["frames"] == 75
     assert face_video.exists()
 
 
@@ -284,13 +284,13 @@ def test_standard_crops_are_cut_to_the_pixel(face_video):
     standard = replace(BASE, rules="voxceleb", out_of_frame="drop", aspect="stretch", min_size=64)
     (sample,) = cut(face_video, standard, {}, [track(0, 40, [101.7, 41.2, 262.9, 200.9])])
     assert sample["crop"][0].tolist() == [101, 41, 262, 200]
-    assert fit_into(np.array([-0.9, 0, 99, 99]), 100, 100, "drop", whole_pixels=True).tolist() == [
+    assert fit_box_into_frame(np.array([-0.9, 0, 99, 99]), 100, 100, "drop", whole_pixels=True).tolist() == [
         0,
         0,
         99,
         99,
     ]
-    assert fit_into(np.array([0, 0, 101, 99.0]), 100, 100, "drop", whole_pixels=True) is None
+    assert fit_box_into_frame(np.array([0, 0, 101, 99.0]), 100, 100, "drop", whole_pixels=True) is None
 
 
 @pytest.mark.parametrize(("side", "kept"), [(219, False), (220, True)])
@@ -305,7 +305,7 @@ def test_the_standards_gate_looks_at_the_box_before_it_grows(face_video, side, k
 
 
 def test_odd_crops_show_the_pixels_that_even_ones_show(face_video):
-    probed = media.probe(face_video)
+    probed = media.probe_file(face_video)
     even, odd = (
         np.stack([f.copy() for f in clips.stream_crop(face_video, probed, np.array(box), 128, 0, 5)])
         for box in ([100, 40, 228, 168], [101, 41, 229, 169])

@@ -7,8 +7,8 @@ import pytest
 from msgspec.structs import replace
 
 from pipelines.errors import Rejected, Transient
-from pipelines.preprocess.download import DownloadConfig, download, formats, section
-from pipelines.preprocess.fetch.settings import TransportConfig
+from pipelines.preprocess.download import DownloadConfig, download_or_render, recording_section, ytdlp_formats
+from pipelines.preprocess.fetch.transport_config import TransportConfig
 from storage.shards import encode_sample
 
 
@@ -28,7 +28,7 @@ def row_of(path, sha256="", spec="", source="folder"):
 
 
 def downloaded(row, config, nets=None):
-    (sample,) = download({"recordings": [row]}, config, nets or {}, config.runtime)
+    (sample,) = download_or_render({"recordings": [row]}, config, nets or {}, config.runtime)
     return sample
 
 
@@ -96,7 +96,7 @@ def test_a_file_listed_by_size_and_time_may_not_change_either(silent):
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_an_answer(silent):
-    running = iter(download({"recordings": [row_of(silent)]}, OPTIONAL, {}, OPTIONAL.runtime))
+    running = iter(download_or_render({"recordings": [row_of(silent)]}, OPTIONAL, {}, OPTIONAL.runtime))
     next(running)
     silent.write_bytes(b"another")
     with pytest.raises(Transient, match="changed while it was read"):
@@ -137,7 +137,7 @@ def test_a_fetched_video_is_there_while_it_is_written_and_gone_afterwards(tmp_pa
     Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_address[1]}/{face_video.name}"
     config = config_of("required", seconds_between=0, private_hosts=("127.0.0.1",))
-    running = iter(download({"recordings": [row_of(url)]}, config, {}, config.runtime))
+    running = iter(download_or_render({"recordings": [row_of(url)]}, config, {}, config.runtime))
     sample = next(running)
     assert sample["probe"]["transport"] == "http"
     assert sample["video"].read_bytes() == face_video.read_bytes()
@@ -149,20 +149,20 @@ def test_a_fetched_video_is_there_while_it_is_written_and_gone_afterwards(tmp_pa
 
 
 def test_synthetic_recordings_come_with_their_truth():
-    from models.perception.head.default_head import analytic
-    from pipelines.preprocess.sources.synthetic import SyntheticConfig, recordings
+    from models.perception.head.default_head import get_analytic_head
+    from pipelines.preprocess.sources.synthetic import SyntheticConfig, list_recordings
 
-    row = recordings(SyntheticConfig(identities=1, test_identities=0, seconds=0.4))[0]
-    sample = downloaded({**row, "source": "synthetic"}, REQUIRED, {"analytic_head": analytic()})
+    row = list_recordings(SyntheticConfig(identities=1, test_identities=0, seconds=0.4))[0]
+    sample = downloaded({**row, "source": "synthetic"}, REQUIRED, {"analytic_head": get_analytic_head()})
     assert sample["probe"]["frames"] == len(sample["truth"]["angles"]) == 10
     assert sample["probe"]["transport"] == "synthetic"
 
 
 def test_formats_prefer_what_was_asked_for_and_end_with_anything():
-    wished = formats(DownloadConfig(max_height=720)).split("/")
+    wished = ytdlp_formats(DownloadConfig(max_height=720)).split("/")
     assert wished[0] == "bv*[vcodec^=avc1][height<=?720][height>=?720]+ba[ext=m4a]"
     assert wished[-1] == "w"
-    assert not any("avc1" in choice for choice in formats(DownloadConfig(codec="any")).split("/"))
+    assert not any("avc1" in choice for choice in ytdlp_formats(DownloadConfig(codec="any")).split("/"))
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_yt_dlp_chooses_the_best_version_allowed(formats_there, chosen, tmp_path
         for f, v, a, h in formats_there
     ]  # fmt: skip
     params = {
-        "format": formats(DownloadConfig()), "format_sort": ["res:1080", "vcodec:h264", "acodec:aac"],
+        "format": ytdlp_formats(DownloadConfig()), "format_sort": ["res:1080", "vcodec:h264", "acodec:aac"],
         "quiet": True, "paths": {"home": str(tmp_path)}, "merge_output_format": "mp4/mkv",
     }  # fmt: skip
     with yt_dlp.YoutubeDL(params) as ydl:
@@ -203,10 +203,10 @@ def test_yt_dlp_chooses_the_best_version_allowed(formats_there, chosen, tmp_path
 
 def test_a_section_is_the_span_with_its_margin_where_sections_are_on():
     row, exact = {"span": [0.5, 9.0]}, DownloadConfig(sections="exact")
-    assert section(row, exact) == (0.0, 10.0)
-    assert section(row, replace(exact, section_margin=0.25)) == (0.25, 9.25)
-    assert section({"span": []}, exact) is None
-    assert section(row, DownloadConfig()) is None
+    assert recording_section(row, exact) == (0.0, 10.0)
+    assert recording_section(row, replace(exact, section_margin=0.25)) == (0.25, 9.25)
+    assert recording_section({"span": []}, exact) is None
+    assert recording_section(row, DownloadConfig()) is None
 
 
 @pytest.mark.parametrize("wrong", [{"max_height": 0}, {"max_bytes": 0}, {"section_margin": -1.0}])

@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 
 from models.perception import NETS
-from models.perception.head.default_head import analytic
-from models.perception.head.fit import turn
+from models.perception.head.default_head import get_analytic_head
+from models.perception.head.landmark_fit import rotation_exp
 from models.perception.head.pose import project
 from pipelines.errors import Rejected, UserError
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
-from pipelines.preprocess.download import DownloadConfig, download
-from pipelines.preprocess.fit3dmm import Fit3dmmConfig, fill_short_gaps, fit_clips, longest_gap
+from pipelines.preprocess.download import DownloadConfig, download_or_render
+from pipelines.preprocess.fit3dmm import Fit3dmmConfig, fill_short_gaps, fit_clips, longest_invalid_run
 from pipelines.preprocess.keypoints import KeypointsConfig, find_keypoints
-from pipelines.preprocess.sources.synthetic import SyntheticConfig, recordings
+from pipelines.preprocess.sources.synthetic import SyntheticConfig, list_recordings
 from storage.shards import encode_sample
 from tests.preprocess.fit_measures import face_of, motion, off_truth, placed
 from tests.video_files import RUNTIME
@@ -27,7 +27,7 @@ CONFIG = SimpleNamespace(
     runtime=RUNTIME,
 )
 PEOPLE = 4
-HEAD = {"analytic_head": analytic()}
+HEAD = {"analytic_head": get_analytic_head()}
 
 
 def fits_of(points, nets=HEAD, clips=(), /, **settings):
@@ -40,11 +40,11 @@ def fits_of(points, nets=HEAD, clips=(), /, **settings):
 def fitted(nets):
     """3 s of four rendered people through all stages: truth, clip, keypoints, fit of each."""
     out = []
-    for row in recordings(
+    for row in list_recordings(
         SyntheticConfig(identities=PEOPLE, test_identities=0, clips_per_identity=1, seconds=3)
     ):
         inputs = {"recordings": [{**row, "source": "synthetic"}]}
-        inputs["download"] = list(download(inputs, CONFIG, HEAD, RUNTIME))
+        inputs["download"] = list(download_or_render(inputs, CONFIG, HEAD, RUNTIME))
         inputs["clips"] = [
             clip | {"frames": clip["frames"].images()}
             for clip in cut_clips(inputs, CONFIG.clips, nets, RUNTIME)
@@ -99,7 +99,7 @@ def test_expressions_of_rendered_faces_follow_the_truth(fitted, name):
     ("component", "bound"), [("jaw_open", 0.85), ("brow_raise", 0.6), ("brow_frown", 0.5)]
 )
 def test_components_of_rendered_faces_follow_the_truth(fitted, component, bound):
-    i = analytic().exp_names.index(component)
+    i = get_analytic_head().exp_names.index(component)
     pairs = [(fit["exp_coeffs"][:, i], truth["exp"][:, i]) for truth, _, _, fit in fitted]
     found = [np.corrcoef(ours, true)[0, 1] for ours, true in pairs if true.std() > 0.1]  # who does it at all
     assert np.mean(found) > bound, found
@@ -132,7 +132,7 @@ def test_every_rendered_frame_has_a_valid_fit(fitted):
 
 def test_the_camera_and_the_coefficients_give_the_error_on_record(fitted):
     _, _, points, fit = fitted[0]
-    mean, id_basis, exp_basis = analytic().landmark_model()
+    mean, id_basis, exp_basis = get_analytic_head().landmark_model()
     shape = mean + id_basis @ fit["id_coeffs"] + np.einsum("ncj,tj->tnc", exp_basis, fit["exp_coeffs"])
     placed = project(shape, fit["scale"], fit["rotation"], fit["translation"])[..., :2]
     error = np.sqrt(((placed - points["landmarks"])[:, 17:] ** 2).sum(-1).mean(-1))
@@ -215,9 +215,9 @@ def test_the_other_clips_of_a_recording_stay(fitted):
 
 
 def test_the_longest_gap_counts_the_ends_too():
-    assert longest_gap(np.array([1, 0, 0, 1, 0, 0, 0], bool)) == 3
-    assert longest_gap(np.ones(4, bool)) == 0
-    assert longest_gap(np.zeros(4, bool)) == 4
+    assert longest_invalid_run(np.array([1, 0, 0, 1, 0, 0, 0], bool)) == 3
+    assert longest_invalid_run(np.ones(4, bool)) == 0
+    assert longest_invalid_run(np.zeros(4, bool)) == 4
 
 
 def test_gaps_count_as_valid_up_to_their_length():
@@ -251,7 +251,7 @@ def test_an_identity_a_frame_comes_beside_the_clips(fitted):
     _, _, points, fit = fitted[0]
     for settings in ({}, {"backend": "algorithm1"}):
         (found,) = fits_of([points], identity="frame", **settings)
-        assert found["id_frames"].shape == (len(fit["scale"]), analytic().n_id)
+        assert found["id_frames"].shape == (len(fit["scale"]), get_analytic_head().n_id)
         np.testing.assert_allclose(found["id_coeffs"], found["id_frames"].mean(0), atol=1e-4)
         assert set(Fit3dmmConfig(identity="frame", **settings).writes) == set(found) - {"__key__"}
 
@@ -272,7 +272,7 @@ def test_algorithm_1_reads_the_same_landmarks(fitted):
 def dense(fitted):
     """A head that says which of its vertices dense points stand for, and such points off by half a pixel."""
     truth, _, points, _ = fitted[0]
-    model = analytic()
+    model = get_analytic_head()
     chosen = np.flatnonzero(model.regions["front"])[::2].astype(np.int32)
     shape = model.shape(np.zeros(model.n_id), truth["exp"])[:, chosen]
     image = project(shape, truth["scale"], truth["rotation"], truth["translation"])
@@ -295,7 +295,7 @@ def dense_fit(dense):
 
 @pytest.mark.parametrize("name", DENSE)
 def test_dense_points_give_every_main_component(dense, dense_fit, name):
-    i = analytic().exp_names.index(name)
+    i = get_analytic_head().exp_names.index(name)
     assert np.corrcoef(dense_fit["exp_coeffs"][:, i], dense[2]["exp"][:, i])[0, 1] > DENSE[name]
 
 
@@ -339,16 +339,18 @@ def shape_nets(tmp_path_factory, shape_files, said):
         "flame_model": flame,
         "bfm_deep3d": folder / "bfm.safetensors",
         "deca": shape_files.deca_checkpoint(
-            folder / "deca_model.tar", shape_files.saying(deca.Encoder(), said["deca"])
+            folder / "deca_model.tar", shape_files.saying(deca.DecaEncoder(), said["deca"])
         ),
         "deep3d": shape_files.deep3d_checkpoint(
-            folder / "epoch_20.pth", shape_files.saying(deep3d.Encoder(), said["deep3d"])
+            folder / "epoch_20.pth", shape_files.saying(deep3d.Deep3dEncoder(), said["deep3d"])
         ),
     }
-    from pipelines.engine.fingerprint import resolve
+    from pipelines.engine.fingerprint import resolve_entry
 
     names = ("flame", "bfm_deep3d", "deca", "deep3d")
-    return {name: resolve(NETS[name].loader)({w: files[w] for w in NETS[name].weights}) for name in names}
+    return {
+        name: resolve_entry(NETS[name].loader)({w: files[w] for w in NETS[name].weights}) for name in names
+    }
 
 
 BACKENDS = {"deca": "flame", "deep3d": "bfm_deep3d"}
@@ -389,7 +391,9 @@ def test_a_nets_code_becomes_the_products_fields(backend, ten, shape_nets, said)
 def test_decas_turn_and_deep3ds_angles_are_the_heads(ten, shape_nets):
     flip = np.diag([1.0, -1, -1])
     deca = by_net("deca", *ten, shape_nets, max_error=100.0)
-    np.testing.assert_allclose(flip @ deca["rotation"][0], turn(np.array([[0.2, 0.3, -0.1]]))[0], atol=1e-5)
+    np.testing.assert_allclose(
+        flip @ deca["rotation"][0], rotation_exp(np.array([[0.2, 0.3, -0.1]]))[0], atol=1e-5
+    )
     deep3d = by_net("deep3d", *ten, shape_nets, max_error=100.0)
     np.testing.assert_allclose(deep3d["angles"][0], np.rad2deg([0.2, 0.3, -0.1]), atol=1e-3)
 

@@ -5,8 +5,8 @@ from msgspec.structs import replace
 
 from models.perception import NETS
 from models.weights import WEIGHTS
-from pipelines.config import CONFIGS, load
-from pipelines.graph import build
+from pipelines.config import CONFIGS_FOLDER, load_config
+from pipelines.graph import build_graph
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig
 from storage.shards import FIELD_EXTENSIONS
 
@@ -35,9 +35,9 @@ def test_settings_name_fields_nets_and_weights_that_exist(settings):
 @pytest.mark.parametrize("backend", ["landmarks", "deca", "deep3d"])
 def test_the_node_reads_what_its_backend_needs(backend):
     fit = Fit3dmmConfig(backend=backend, model=OF_NETS.get(backend, "analytic_head"))
-    node = build(
+    node = build_graph(
         replace(
-            load(CONFIGS / "run" / "demo.yaml", ["models=[fsrt]", "also=[fits.main]"]).config,
+            load_config(CONFIGS_FOLDER / "run" / "demo.yaml", ["models=[fsrt]", "also=[fits.main]"]).config,
             fits={"main": fit},
         )
     )["fit3dmm.main"]

@@ -6,17 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.perception import NETS
-from models.perception.interfaces import Inference, Points
+from models.perception.interfaces import InferenceSettings, LandmarkPrediction
 from pipelines.errors import Rejected
 from pipelines.preprocess.keypoints import (
     KeypointsConfig,
-    clip_boxes,
     find_keypoints,
     hull_area,
-    inference,
+    inference_settings,
     interpolate_boxes,
+    read_clip_boxes,
     smooth_landmarks,
-    truncate,
+    truncate_coordinates,
 )
 from storage.shards import FIELD_EXTENSIONS, encode_sample
 from tests.video_files import RUNTIME
@@ -157,8 +157,8 @@ class Corners:
         at = np.stack([np.linspace(0, 1, 68), np.linspace(0, 1, 68) ** 2], axis=1)
         return (boxes[:, None, :2] + at * (boxes[:, None, 2:] - boxes[:, None, :2])).astype(np.float32)
 
-    def points(self, frames, boxes):
-        return Points(landmarks=self.landmarks(frames, boxes))
+    def predict(self, frames, boxes):
+        return LandmarkPrediction(landmarks=self.landmarks(frames, boxes))
 
 
 class Deep(Corners):
@@ -169,13 +169,13 @@ class Deep(Corners):
     def configure(self, how):
         self.told = (*self.told, how)
 
-    def points(self, frames, boxes):
+    def predict(self, frames, boxes):
         flat = self.landmarks(frames, boxes)
         present = np.isfinite(flat).all((1, 2))
         confidence = np.where(present[:, None], 0.8, 0).astype(np.float32) * np.ones(68, np.float32)
         depth = np.where(present[:, None, None], 7.25, np.nan) * np.ones((1, 68, 1))
         deep = np.concatenate([flat, depth.astype(np.float32)], axis=2)
-        return Points(landmarks=flat, confidence=confidence, landmarks3d=deep)
+        return LandmarkPrediction(landmarks=flat, confidence=confidence, landmarks3d=deep)
 
 
 class Here:
@@ -250,7 +250,7 @@ def test_whole_pixels_are_truncated_and_depth_is_not():
     assert (whole["landmarks"] == np.trunc(fine["landmarks"])).all()
     assert (whole["landmarks3d"][..., 2] == 7.25).all()
     assert whole["landmarks"].dtype == np.float32
-    assert truncate(np.array([[-0.5, 1.9]]))[0].tolist() == [0, 1]
+    assert truncate_coordinates(np.array([[-0.5, 1.9]]))[0].tolist() == [0, 1]
 
 
 def test_nets_in_torch_are_told_where_to_run_and_how():
@@ -258,8 +258,8 @@ def test_nets_in_torch_are_told_where_to_run_and_how():
     runtime = SimpleNamespace(gpu_share=0.25, net_batch=16, net_compile=True)
     config = KeypointsConfig(landmarker="fan3d", dtype="bfloat16")
     keypoints_of([clip_of(grey(4))], config, {"dlib_hog": Here(1, 2, 30, 40, 1), "fan3d": net}, runtime)
-    assert net.told == (Inference(device="cuda", dtype="bfloat16", batch=16, compile=True),)
-    assert inference(RUNTIME, "float32") == Inference()
+    assert net.told == (InferenceSettings(device="cuda", dtype="bfloat16", batch=16, compile=True),)
+    assert inference_settings(RUNTIME, "float32") == InferenceSettings()
 
 
 def test_the_boxes_of_the_clip_need_no_detector():
@@ -273,7 +273,7 @@ def test_the_boxes_of_the_clip_need_no_detector():
     )
     assert found["score"].tolist() == [1, 1, 0]
     assert np.isnan(found["landmarks"][2]).all()
-    assert clip_boxes(clip)[0].dtype == np.float32
+    assert read_clip_boxes(clip)[0].dtype == np.float32
 
 
 def test_a_box_beside_the_clip_is_a_lost_face(formula_nets):
@@ -282,7 +282,7 @@ def test_a_box_beside_the_clip_is_a_lost_face(formula_nets):
     boxes = np.array([[10, 10, 50, 50], [300, 300, 340, 340], [10, 10, 10, 10]], np.float32)
     clip = clip_of(grey(3)) | {"boxes": boxes, "crop": np.array([[0, 0, 64, 64]] * 3, np.float32)}
     config = config_of(detector="clip", landmarker="fan2d")
-    (found,) = keypoints_of([clip], config, {"fan2d": fan.Fan("fan2d", formula_nets.Blobs())})
+    (found,) = keypoints_of([clip], config, {"fan2d": fan.FanLandmarker("fan2d", formula_nets.Blobs())})
     assert found["score"].tolist() == [1, 0, 0]
     assert np.isnan(found["landmarks"][1:]).all()
     assert np.isnan(found["face_box"][1:]).all()
@@ -304,8 +304,8 @@ def test_s3fd_and_fan_follow_a_marked_face_and_lose_it(formula_nets, tmp_path):
 
     torch.save(formula_nets.red_square_state(96, 120), tmp_path / "s3fd.pth")
     nets = {
-        "s3fd": s3fd.load({"s3fd": tmp_path / "s3fd.pth"}),
-        "fan2d": fan.Fan("fan2d", formula_nets.Blobs()),
+        "s3fd": s3fd.load_s3fd({"s3fd": tmp_path / "s3fd.pth"}),
+        "fan2d": fan.FanLandmarker("fan2d", formula_nets.Blobs()),
     }
     where = [(70 + 3 * t, 80) for t in range(9)]
     frames = [formula_nets.with_squares([c], 160, 192) for c in where]
@@ -362,7 +362,7 @@ def test_jitter_falls_to_what_the_setting_says(sigma, left):
 def test_smoothing_is_off_unless_asked_for():
     rng = np.random.default_rng(0)
     jittery = SimpleNamespace(
-        points=lambda frames, boxes: Points(
+        predict=lambda frames, boxes: LandmarkPrediction(
             landmarks=rng.normal(size=(len(frames), 68, 2)).astype(np.float32)
         )
     )

@@ -6,17 +6,17 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.config import CONFIGS, ConfigError
-from pipelines.config import load as load_config
+from pipelines.config import CONFIGS_FOLDER, ConfigError
+from pipelines.config import load_config as load_config
 from pipelines.errors import UserError
-from pipelines.graph import data_settings
+from pipelines.graph import source_settings
 from pipelines.preprocess.recordings import (
     DataConfig,
     bucket_count,
-    bucket_of,
-    external,
-    list_recordings,
+    digest_external_files,
     list_source,
+    make_recordings_table,
+    recording_bucket,
     reject_copies,
     reject_duplicate_ids,
     reject_unsafe_ids,
@@ -61,7 +61,7 @@ def context(data, out: Path):
 
 def test_table_has_a_row_a_recording_with_every_column(corpus, tmp_path):
     ctx = context(folder(corpus), tmp_path)
-    list_recordings(ctx)
+    make_recordings_table(ctx)
     table = pq.read_table(tmp_path / "recordings.parquet")
     assert set(table.column_names) == {
         "id", "identity", "split", "bucket", "source", "uri", "sha256", "seed", "spec", "tracks",
@@ -75,7 +75,7 @@ def test_table_has_a_row_a_recording_with_every_column(corpus, tmp_path):
 def test_table_is_the_same_bytes_twice(corpus, tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        list_recordings(context(folder(corpus), tmp_path / name))
+        make_recordings_table(context(folder(corpus), tmp_path / name))
     assert (tmp_path / "a/recordings.parquet").read_bytes() == (
         tmp_path / "b/recordings.parquet"
     ).read_bytes()
@@ -86,7 +86,7 @@ def test_tracks_survive_the_table(tmp_path):
         "video_id,start,end,bbox,fps,width,height,partition,person_id\nv,3,9,1-2-30-34,25,64,36,train,p\nw,x\n"
     )
     config = VoxcelebCsvConfig(csv=str(tmp_path / "m.csv"), mirror=str(tmp_path))
-    list_recordings(context(DataConfig(source="voxceleb_csv", voxceleb_csv=config), tmp_path))
+    make_recordings_table(context(DataConfig(source="voxceleb_csv", voxceleb_csv=config), tmp_path))
     (row,) = pq.read_table(tmp_path / "recordings.parquet").to_pylist()
     assert row["tracks"] == [
         {
@@ -150,8 +150,8 @@ def test_a_new_video_moves_no_other_to_another_bucket(corpus):
 
 def test_growth_splits_each_bucket_in_two():
     ids = [f"r{i}" for i in range(200)]
-    assert all(bucket_of(i, 8) in (bucket_of(i, 4), bucket_of(i, 4) + 4) for i in ids)
-    assert {bucket_of(i, 8) for i in ids} == set(range(8))
+    assert all(recording_bucket(i, 8) in (recording_bucket(i, 4), recording_bucket(i, 4) + 4) for i in ids)
+    assert {recording_bucket(i, 8) for i in ids} == set(range(8))
 
 
 @pytest.mark.parametrize(("recordings", "count"), [(1, 1), (16, 1), (17, 2), (33, 4), (64, 4), (65, 8)])
@@ -202,8 +202,8 @@ def test_two_links_to_one_video_are_one_recording(corpus, tmp_path):
 def test_files_that_are_left_out_are_told_with_the_count_of_recordings(corpus, tmp_path):
     (corpus / "tape.braw").write_bytes(b"x")
     ctx, notes = context(folder(corpus), tmp_path), []
-    ctx.progress = lambda done, total, note: notes.append(note)
-    list_recordings(ctx)
+    ctx.report_progress = lambda done, total, note: notes.append(note)
+    make_recordings_table(ctx)
     assert "36 recordings of 12 people; left out are 1 .braw; data.NAME.folder.extensions" in notes[0]
 
 
@@ -243,7 +243,7 @@ def test_tracks_that_overlap_are_kept_and_noted(tmp_path):
     ctx = context(
         DataConfig(source="voxceleb_csv", voxceleb_csv=VoxcelebCsvConfig(csv=f"{tmp_path}/m.csv")), tmp_path
     )
-    list_recordings(ctx)
+    make_recordings_table(ctx)
     assert (ctx.figures["tracks"], ctx.figures["overlapping_tracks"]) == (3, 1)
     (note,) = pq.read_table(tmp_path / "notes.parquet").to_pylist()
     assert (note["id"], note["code"]) == ("v", "overlapping_tracks")
@@ -255,7 +255,7 @@ def test_tracks_that_overlap_are_kept_and_noted(tmp_path):
 def test_every_source_has_its_settings_in_the_configuration(name):
     config = DataConfig(source=name)
     assert type(getattr(config, name)) is settings_of(name)
-    assert data_settings(config, "talks")[f"data.{name}"] == f"data.talks.{name}"
+    assert source_settings(config, "talks")[f"data.{name}"] == f"data.talks.{name}"
     assert pickle.loads(pickle.dumps(config)) == config
 
 
@@ -265,7 +265,7 @@ def test_unknown_settings_of_a_source_are_refused(tmp_path):
         load_config(tmp_path / "run.yaml")
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIGS / "data").glob("*.yaml")))
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIGS_FOLDER / "data").glob("*.yaml")))
 def test_every_fragment_of_data_loads(tmp_path, name):
     (tmp_path / "run.yaml").write_text(f"use: [data/{name}]\n")
     assert load_config(tmp_path / "run.yaml").config.data["main"].source in SOURCES
@@ -277,8 +277,8 @@ def test_an_empty_source_is_an_error(tmp_path):
 
 
 def test_external_is_the_folder_and_nothing_for_synthetic(corpus):
-    assert external(DataConfig()) == {}
-    assert len(external(folder(corpus))) == 36
+    assert digest_external_files(DataConfig()) == {}
+    assert len(digest_external_files(folder(corpus))) == 36
 
 
 def test_a_corpus_that_nothing_is_trained_on_may_be_held_out_altogether(corpus):
@@ -296,11 +296,12 @@ def test_listing_does_not_wait_for_pandas(tmp_path):
     import sys
 
     code = (
-        "import sys, pathlib, types; from pipelines.preprocess.recordings import DataConfig, list_recordings;"
+        "import sys, pathlib, types; from pipelines.preprocess.recordings import DataConfig, "
+        "make_recordings_table;"
         "config = DataConfig();"
         f"out = pathlib.Path({str(tmp_path)!r});"
-        "ctx = types.SimpleNamespace(config=config, metrics=print, progress=print, out=out);"
-        "list_recordings(ctx); print('pandas' in sys.modules)"
+        "ctx = types.SimpleNamespace(config=config, log_metrics=print, report_progress=print, out=out);"
+        "make_recordings_table(ctx); print('pandas' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"

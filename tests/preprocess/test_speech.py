@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from pipelines.config import CONFIGS, load
+from pipelines.config import CONFIGS_FOLDER, load_config
 from pipelines.errors import UserError
-from pipelines.graph import build
+from pipelines.graph import build_graph
 from pipelines.preprocess.sources.synthetic import synthesize_speech
-from pipelines.preprocess.speech import SpeechConfig, cast_features, encode_speech, frame_features
+from pipelines.preprocess.speech import SpeechConfig, cast_features, encode_speech, log_mel_features
 from storage.shards import encode_sample
 from tests.video_files import RUNTIME
 
@@ -63,8 +63,8 @@ def test_the_same_sound_gives_the_same_bytes():
 
 def test_a_frame_does_not_depend_on_how_long_the_clip_is():
     sound = np.random.default_rng(0).normal(size=6400).astype(np.float32) * 0.1
-    short = frame_features(sound[:3200], 5, SpeechConfig())
-    np.testing.assert_allclose(frame_features(sound, 10, SpeechConfig())[:4], short[:4], rtol=1e-5)
+    short = log_mel_features(sound[:3200], 5, SpeechConfig())
+    np.testing.assert_allclose(log_mel_features(sound, 10, SpeechConfig())[:4], short[:4], rtol=1e-5)
 
 
 class Encoder:
@@ -166,10 +166,10 @@ def test_impossible_settings_are_refused(bad):
 )
 def test_the_node_asks_for_the_net_that_is_chosen_and_no_other(encoder, nets, weights):
     config = replace(
-        load(CONFIGS / "run" / "demo.yaml", ["models=[fsrt]", "also=[speech.main]"]).config,
+        load_config(CONFIGS_FOLDER / "run" / "demo.yaml", ["models=[fsrt]", "also=[speech.main]"]).config,
         speech={"main": SpeechConfig(encoder=encoder)},
     )
-    node = build(config)["speech.main"]
+    node = build_graph(config)["speech.main"]
     assert (tuple(node.nets), list(node.weights)) == (nets, weights)
     assert ("transformers" in node.packages) == bool(nets)
 
@@ -179,7 +179,7 @@ def test_features_follow_the_mouth_of_synthetic_speech_better_than_five_frames_o
     at_shift = []
     for seed in range(4):
         speech = synthesize_speech(np.random.default_rng(seed), 250, 150.0)
-        loud = frame_features(speech.sound, 250, SpeechConfig())[:, 20:200].mean(1)
+        loud = log_mel_features(speech.sound, 250, SpeechConfig())[:, 20:200].mean(1)
         at_shift.append(
             [np.corrcoef(loud[10 + s : 240 + s], speech.jaw[10:240])[0, 1] for s in range(-10, 11)]
         )

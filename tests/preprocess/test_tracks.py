@@ -6,19 +6,19 @@ from msgspec.structs import replace
 
 from pipelines import media
 from pipelines.errors import Rejected
-from pipelines.preprocess.clips import ClipsConfig, fit_into
+from pipelines.preprocess.clips import ClipsConfig, fit_box_into_frame
 from pipelines.preprocess.tracks import (
-    Chain,
+    DetectionChain,
     DroppedTracks,
-    cut_tubes,
+    box_iou,
+    convert_source_tracks,
     detect_tracks,
     enlarge_box,
+    find_scene_cuts,
     link_detections,
-    median_filter,
-    overlap,
-    scene_cuts,
-    source_tracks,
+    median_filter_boxes,
     split_by_identity,
+    split_into_tubes,
 )
 
 BASE = ClipsConfig(size=128, min_frames=30, min_size=64)
@@ -29,11 +29,11 @@ def track(start, end, box, width=320, height=320, fps=25.0):
 
 
 def given(tracks, probed, settings, cuts=()):
-    return source_tracks(tracks, probed, settings, DroppedTracks(), cuts)
+    return convert_source_tracks(tracks, probed, settings, DroppedTracks(), cuts)
 
 
 def test_given_tracks_are_rescaled_to_this_copy_and_this_clock(face_video):
-    probed = media.probe(face_video)
+    probed = media.probe_file(face_video)
     (one,) = given([track(30, 60, [50, 20, 130, 100], 160, 160, fps=30.0)], probed, BASE)
     assert (one.start, one.stop) == (25, 50)
     assert one.region.tolist() == [100, 40, 260, 200]
@@ -79,13 +79,13 @@ def test_sparse_samples_are_no_gap():
 
 
 def test_overlap_of_halves_is_a_third():
-    assert overlap(np.array([0, 0, 2, 2.0]), np.array([1, 0, 3, 2.0])) == pytest.approx(1 / 3)
+    assert box_iou(np.array([0, 0, 2, 2.0]), np.array([1, 0, 3, 2.0])) == pytest.approx(1 / 3)
 
 
 def test_smoothing_drops_a_lone_jump_and_keeps_the_ends():
     boxes = np.tile(np.array([[1, 2, 3, 4]], np.float32), (20, 1))
     boxes[7] += 50
-    np.testing.assert_array_equal(median_filter(boxes, 13), np.tile(boxes[:1], (20, 1)))
+    np.testing.assert_array_equal(median_filter_boxes(boxes, 13), np.tile(boxes[:1], (20, 1)))
 
 
 # --- one box a frame ----------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ HD = {"width": 1280, "height": 720, "fps": 25.0, "seconds": 60.0}
 
 
 def standard_tubes(boxes, **more):
-    return cut_tubes(np.array(boxes, np.float64), 0, 1.0, replace(STANDARD, **more))
+    return split_into_tubes(np.array(boxes, np.float64), 0, 1.0, replace(STANDARD, **more))
 
 
 def spans(tracks):
@@ -143,7 +143,7 @@ def test_standard_tubes_and_squares_are_the_published_ones(seed):
     assert len(wanted) > 1
     assert spans(found) == [(a, b) for a, b, _ in wanted]
     for track, (_, _, union) in zip(found, wanted, strict=True):
-        crop = fit_into(track.region, 1280, 720, "drop", whole_pixels=True)
+        crop = fit_box_into_frame(track.region, 1280, 720, "drop", whole_pixels=True)
         assert (crop.tolist() if crop is not None else None) == reference_square(union, 1280, 720)
 
 
@@ -159,7 +159,7 @@ def test_a_given_union_is_grown_to_the_published_square(seed):
     corner, sides = random.integers([200, 150], [700, 300]), random.integers(200, 350, 2)
     box = [*corner.tolist(), *(corner + sides).tolist()]
     (one,) = given([{**track(0, 100, box, 1280, 720), "grow": 0.1}], HD, STANDARD)
-    crop = fit_into(one.region, 1280, 720, "drop", whole_pixels=True)
+    crop = fit_box_into_frame(one.region, 1280, 720, "drop", whole_pixels=True)
     assert (crop.tolist() if crop is not None else None) == reference_square(box, 1280, 720)
     assert one.boxes[0].tolist() == box
 
@@ -195,8 +195,8 @@ def test_tracks_of_a_part_keep_the_recordings_clock():
 
 def test_given_tracks_behind_the_end_are_counted():
     dropped, tracks = DroppedTracks(), [track(at, at + 100, [0, 0, 9, 9]) for at in (0, 1500, 1700)]
-    assert spans(source_tracks(tracks, HD, BASE, dropped)) == [(0, 100)]
-    assert dropped.counts() == {"tracks_outside": 2}
+    assert spans(convert_source_tracks(tracks, HD, BASE, dropped)) == [(0, 100)]
+    assert dropped.count_by_code() == {"tracks_outside": 2}
 
 
 # --- where tracks break -------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def view(portrait, frames, dark=(), white=()):
 
 
 def found(path, settings, nets, embedder=None):
-    return detect_tracks(path, media.probe(path), settings, nets["dlib_hog"], embedder)
+    return detect_tracks(path, media.probe_file(path), settings, nets["dlib_hog"], embedder)
 
 
 def test_a_scene_cut_parts_a_track_on_its_frame(portrait, tmp_path, helpers, nets):
@@ -225,13 +225,13 @@ def test_a_flash_is_no_scene_cut(portrait, tmp_path, helpers, nets):
 
 def test_given_tracks_part_at_cuts_when_asked(portrait, tmp_path, helpers):
     path = helpers.write_video(tmp_path / "a.mp4", view(portrait, 80, dark=range(43, 80)))
-    probed = media.probe(path)
-    cuts = scene_cuts(path, probed, (10, 75), BASE)
+    probed = media.probe_file(path)
+    cuts = find_scene_cuts(path, probed, (10, 75), BASE)
     assert cuts == [43]
     parts = given([track(10, 75, [0, 0, 320, 320])], probed, BASE, cuts)
     assert spans(parts) == [(10, 43), (43, 75)]
     probed["offset"] = 2.0
-    assert scene_cuts(path, probed, (60, 125), BASE) == [93]
+    assert find_scene_cuts(path, probed, (60, 125), BASE) == [93]
 
 
 class Brightness:
@@ -261,7 +261,7 @@ def test_another_face_in_the_same_place_parts_a_track(portrait, tmp_path, helper
 def chain_of(values):
     faces = [None if v is None else np.array([[v]], np.float32) for v in values]
     n = len(values)
-    return Chain(list(range(n)), [0] * n, [np.zeros(4)] * n), faces
+    return DetectionChain(list(range(n)), [0] * n, [np.zeros(4)] * n), faces
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_two_strange_looks_in_a_row_are_another_person(values, parts):
 
 # --- where faces are looked for -----------------------------------------------------------------------------
 def searched(path, nets, span, **probed):
-    return detect_tracks(path, media.probe(path) | probed, BASE, nets["dlib_hog"], span=span)
+    return detect_tracks(path, media.probe_file(path) | probed, BASE, nets["dlib_hog"], span=span)
 
 
 def test_faces_are_found_inside_the_span_only(face_video, nets):

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from pipelines.config import CONFIGS, load
+from pipelines.config import CONFIGS_FOLDER, load_config
 from pipelines.errors import UserError
-from pipelines.graph import build
-from pipelines.preprocess.speech import SpeechConfig, encode_speech, external
-from pipelines.preprocess.transcripts import read, tokens_of
+from pipelines.graph import build_graph
+from pipelines.preprocess.speech import SpeechConfig, digest_external_files, encode_speech
+from pipelines.preprocess.transcripts import read_tokens, read_transcripts
 from tests.video_files import RUNTIME
 
 SAID = {"talk": [["h", 1.0], ["i", 1.2], [" ", 1.4], ["y", 5.0]], "other": []}
@@ -39,7 +39,7 @@ def letters(speech):
 
 
 def test_a_clip_has_its_own_part_of_the_recording_in_its_own_time(path):
-    found = tokens_of(path, "talk", 1.1, 1.0)
+    found = read_tokens(path, "talk", 1.1, 1.0)
     assert [token.character for token in found] == ["h", "i", " "]
     np.testing.assert_allclose([token.start for token in found], [-0.1, 0.1, 0.3])
 
@@ -71,19 +71,21 @@ def test_labels_say_where_the_characters_come_from(path):
 
 def test_the_file_s_content_is_in_the_key_of_speech(path, tmp_path):
     speech = SpeechConfig(encoder="headgan", transcripts=path)
-    assert external(speech) == {"transcripts": hashlib.sha256(json.dumps(SAID).encode()).hexdigest()}
-    assert external(SpeechConfig()) == {}
+    assert digest_external_files(speech) == {
+        "transcripts": hashlib.sha256(json.dumps(SAID).encode()).hexdigest()
+    }
+    assert digest_external_files(SpeechConfig()) == {}
     assert (
-        build(replace(load(CONFIGS / "run" / "demo.yaml").config, speech={"main": speech}))[
-            "speech.main"
-        ].nets
+        build_graph(
+            replace(load_config(CONFIGS_FOLDER / "run" / "demo.yaml").config, speech={"main": speech})
+        )["speech.main"].nets
         == ()
     )
 
 
 def test_a_file_that_is_not_there_is_named():
     with pytest.raises(UserError, match=r"speech\.NAME\.transcripts '/nowhere/said\.json' is not a file"):
-        external(SpeechConfig(encoder="headgan", transcripts="/nowhere/said.json"))
+        digest_external_files(SpeechConfig(encoder="headgan", transcripts="/nowhere/said.json"))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_a_file_of_another_form_is_refused(tmp_path, content, told):
     file = tmp_path / "said.json"
     file.write_text(content)
     with pytest.raises(UserError, match=told):
-        read(str(file))
+        read_transcripts(str(file))
 
 
 def test_other_encoders_read_no_transcript():

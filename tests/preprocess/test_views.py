@@ -15,7 +15,7 @@ from pipelines.preprocess.views import (
     cut_vox512,
     cut_vox_max,
     face_square,
-    map_points,
+    map_points_to_view,
 )
 from storage.shards import encode_sample
 from tests.video_files import RUNTIME
@@ -59,7 +59,7 @@ def dots():
 def inputs_of(video, box, settings, start=0, end=50):
     track = {"start": start, "end": end, "fps": 25.0, "width": SIDE, "height": SIDE, "box": box}
     row = {"id": "rec", "identity": "ann", "tracks": [track]}
-    inputs = {"recordings": [row], "download": [{"video": video, "probe": media.probe(video)}]}
+    inputs = {"recordings": [row], "download": [{"video": video, "probe": media.probe_file(video)}]}
     inputs["clips"] = list(cut_clips(inputs, settings.clips, {}, RUNTIME))
     # landmarks: 68 copies of the dot's middle but for two that span a face around it
     told, crop = inputs["clips"][0]["clip"], inputs["clips"][0]["crop"][0]
@@ -92,7 +92,7 @@ def test_mapped_landmarks_land_on_the_same_picture(video, name, box, more):
     settings = config(**more)
     inputs = inputs_of(video, box, settings)
     (view,) = STAGES[name](inputs, getattr(settings.views, name), {}, RUNTIME)
-    points = map_points(inputs["keypoints"][0]["landmarks"], view)
+    points = map_points_to_view(inputs["keypoints"][0]["landmarks"], view)
     inner = 0
     for frame, (x, y) in zip(view["frames"].images(), points[:, 5], strict=True):
         if 8 < x < frame.shape[1] - 8 and 8 < y < frame.shape[0] - 8:
@@ -110,7 +110,7 @@ def test_a_pixel_of_the_clip_and_of_the_view_is_one_of_the_recording(video, name
     inputs = inputs_of(video, [100, 40, 260, 200], settings)
     (view,) = STAGES[name](inputs, getattr(settings.views, name), {}, RUNTIME)
     base = np.random.default_rng(0).uniform(0, 64, (50, 4, 2))
-    there = map_points(base, view)
+    there = map_points_to_view(base, view)
     crop = inputs["clips"][0]["crop"][0].astype(float)
     source = crop[:2] + base[view["frame_at"]] * (crop[2:] - crop[:2]) / 64
     if name == "ffhq256":
@@ -130,8 +130,8 @@ def test_vox_max_keeps_the_recordings_pixels_up_to_the_cap(video):
     )
     shown = view["frames"].images()
     assert shown.shape == (50, 130, 130, 3)
-    probed = media.probe(video)
-    frames, _ = media.read_ticks(video, probed, (SIDE, SIDE), None, np.arange(50))
+    probed = media.probe_file(video)
+    frames, _ = media.read_frames_at_ticks(video, probed, (SIDE, SIDE), None, np.arange(50))
     np.testing.assert_allclose(shown[:, 2:-2, 2:-2], frames[:, 42:168, 102:228], atol=2)
     (view,) = cut_vox_max(inputs_of(video, [60, 40, 260, 240], settings), settings.views.vox_max, {}, RUNTIME)
     assert view["frames"].images().shape == (50, 144, 144, 3)

@@ -37,8 +37,8 @@ def age(project):
 
 def collect(project, keep_runs=5, **options):
     age(project)
-    found = garbage.garbage(project.store, keep_runs, **options)
-    garbage.collect(project.store, found)
+    found = garbage.find_garbage(project.store, keep_runs, **options)
+    garbage.delete_garbage(project.store, found)
     return found
 
 
@@ -128,8 +128,8 @@ class Dies(InProcess):
     def __init__(self, after):
         self.left = after
 
-    def build(self, *args):
-        for result in super().build(*args):
+    def build_packs(self, *args):
+        for result in super().build_packs(*args):
             yield result
             self.left -= 1
             if self.left == 0:
@@ -145,11 +145,11 @@ def test_packs_of_a_run_killed_days_ago_stay_until_a_later_one_finishes(project)
     for value in range(6):
         project.values({"z": value})
         run(project, only={"listing"})
-    garbage.collect(project.store, garbage.garbage(project.store, 5, grace_hours=0))
+    garbage.delete_garbage(project.store, garbage.find_garbage(project.store, 5, grace_hours=0))
     assert {e.name for e in project.store.walk("packs/double")} == made
     for _ in range(2):
         run(project, only={"listing", "double"})
-    garbage.collect(project.store, garbage.garbage(project.store, 1, grace_hours=0))
+    garbage.delete_garbage(project.store, garbage.find_garbage(project.store, 1, grace_hours=0))
     assert not made & {e.name for e in project.store.walk("packs/double")}
 
 
@@ -164,7 +164,7 @@ def test_what_a_long_training_reads_stays_while_its_lease_lives(project):
         age(project)
         (claim,) = project.store.walk("leases")
         os.utime(project.store.full_path(claim.name))  # its last heartbeat
-        garbage.collect(project.store, garbage.garbage(project.store, 5))
+        garbage.delete_garbage(project.store, garbage.find_garbage(project.store, 5))
         project.set("add", amount=10)
         assert states(project) == {**CACHED, "report": "stale"}
         assert project.store.exists(claim.name)
@@ -182,7 +182,7 @@ def test_a_run_that_goes_on_keeps_what_it_reads_and_its_files_in_the_making(proj
     for path in Path(project.store.base).rglob("*"):
         if path.is_file() and "tmp" not in path.parts:
             os.utime(path, (DAYS_AGO, DAYS_AGO))
-    garbage.collect(project.store, garbage.garbage(project.store, 5, grace_hours=0))
+    garbage.delete_garbage(project.store, garbage.find_garbage(project.store, 5, grace_hours=0))
     assert states(project) == CACHED
     assert project.store.exists("tmp/reenact-x/out/model")
 
@@ -215,14 +215,14 @@ def test_a_garbled_ledger_is_named_and_the_rest_of_it_counts(project):
     segment = next(e.name for e in project.store.walk("runs") if e.name.endswith("events-000000.jsonl"))
     project.store.write(segment, b"{garbled\n" + project.store.read(segment) + b"[]\n")
     age(project)
-    found = garbage.garbage(project.store, 5)
+    found = garbage.find_garbage(project.store, 5)
     assert [text.split(",")[0] for text in found.unreadable] == [segment, segment]
     assert found.found == {}
 
 
 def test_dropping_a_name_counts_for_its_past_runs_alone(project):
     run(project)
-    retention.drop(project.store, ["toy"])
+    retention.drop_runs(project.store, ["toy"])
     project.set("add", amount=11)
     run(project)
     collect(project)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from pipelines.config import load
+from pipelines.config import load_config
 from pipelines.errors import UserError
-from pipelines.graph import build
-from pipelines.runs.graph_builder import corpora_of, lists_of, needed, same
+from pipelines.graph import build_graph
+from pipelines.runs.graph_builder import find_needed_instances, protocol_corpora, recordings_nodes, same_paths
 
 TEXT = """
 use: [run/tiny, data/synthetic]
@@ -20,29 +20,29 @@ eval: {protocols: {self: {}, portraits: {kind: cross_reenactment, source_data: f
 def config(tmp_path):
     def of(*sets: str):
         (tmp_path / "run.yaml").write_text(TEXT)
-        return load(tmp_path / "run.yaml", sets).config
+        return load_config(tmp_path / "run.yaml", sets).config
 
     return of
 
 
 def test_a_protocol_takes_the_corpus_of_the_evaluation_unless_it_names_its_own(config):
     usual = config("eval.data=talks")
-    assert corpora_of(usual, usual.eval.active["self"]) == ("talks", "talks")
-    assert corpora_of(usual, usual.eval.active["portraits"]) == ("faces", "talks")
+    assert protocol_corpora(usual, usual.eval.active_protocols["self"]) == ("talks", "talks")
+    assert protocol_corpora(usual, usual.eval.active_protocols["portraits"]) == ("faces", "talks")
     first = config("fsrt.data=faces")
-    assert corpora_of(first, first.eval.active["self"]) == ("faces", "faces")
+    assert protocol_corpora(first, first.eval.active_protocols["self"]) == ("faces", "faces")
 
 
 def test_of_a_corpus_that_is_only_evaluated_what_models_are_driven_with_is_needed(config):
-    found = needed(config())
+    found = find_needed_instances(config())
     assert found["main"] == {"keypoints": ("main",), "fit3dmm": ("main",), "speech": ("main",)}
     assert found["faces"] == found["talks"] == found["main"]  # keypoints: those of the fit
-    assert needed(config("models=[fsrt]"))["faces"] == {}
+    assert find_needed_instances(config("models=[fsrt]"))["faces"] == {}
 
 
 def test_an_instance_that_nobody_reads_is_needed_where_it_is_asked_for(config):
-    assert needed(config())["talks"]["keypoints"] == ("main",)
-    assert needed(config("also=[keypoints.fan]"))["talks"]["keypoints"] == ("main", "fan")
+    assert find_needed_instances(config())["talks"]["keypoints"] == ("main",)
+    assert find_needed_instances(config("also=[keypoints.fan]"))["talks"]["keypoints"] == ("main", "fan")
 
 
 @pytest.mark.parametrize(
@@ -52,14 +52,14 @@ def test_an_instance_that_nobody_reads_is_needed_where_it_is_asked_for(config):
 )  # fmt: skip
 def test_what_cannot_be_computed_is_refused_by_name(config, also, message):
     with pytest.raises(UserError, match=message):
-        needed(config(f"also=[{also}]"))
+        find_needed_instances(config(f"also=[{also}]"))
 
 
 def test_each_corpus_is_listed_by_a_node_of_its_own(config):
-    assert lists_of(build(config("models=[fsrt]"))) == {
+    assert recordings_nodes(build_graph(config("models=[fsrt]"))) == {
         "main": "recordings@main", "faces": "recordings@faces", "talks": "recordings@talks"
     }  # fmt: skip
 
 
 def test_settings_under_their_own_path():
-    assert same("clips", "download.codec") == {"clips": "clips", "download.codec": "download.codec"}
+    assert same_paths("clips", "download.codec") == {"clips": "clips", "download.codec": "download.codec"}

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.runs.lineage import trace_recording, why
+from pipelines.runs.lineage import explain_node, trace_recording
 from storage import ledger, locations
 from storage.families import ManifestRow, manifest_bytes
 from storage.files import Store
@@ -15,7 +15,7 @@ from storage.files import Store
 
 def lines(project, node, unit=None):
     planner = project.planner()
-    return list(why(planner, planner.plan(), node, unit))
+    return list(explain_node(planner, planner.plan(), node, unit))
 
 
 def test_why_shows_the_changed_line_of_source(ran):

@@ -3,7 +3,7 @@ import io
 import pytest
 
 from pipelines.runs import progress
-from pipelines.runs.progress import Progress
+from pipelines.runs.progress import ProgressPrinter
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def said(monkeypatch):
     def show(*events):
         now, out = [0.0], io.StringIO()
         monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-        shown = Progress(out, live=False)
+        shown = ProgressPrinter(out, live=False)
         for at, event in events:
             now[0] = at
             shown(event)

@@ -21,8 +21,8 @@ def session(tmp_path, monkeypatch):
 
 
 def test_the_targets_of_a_node_are_all_that_it_needs(session):
-    assert session().targets(["clips"]) == {"clips", "download", "recordings"}
-    assert session().targets([]) is None
+    assert session().selected_nodes(["clips"]) == {"clips", "download", "recordings"}
+    assert session().selected_nodes([]) is None
 
 
 def test_a_pin_that_is_not_in_the_store_is_the_users_mistake(session):

@@ -5,7 +5,7 @@ from typing import Literal
 import pytest
 from msgspec import Struct, field
 
-from pipelines.runs.setting_values import SettingError, convert, from_text
+from pipelines.runs.setting_values import SettingError, convert_settings, parse_setting
 
 
 class Phase(Struct, frozen=True):
@@ -39,12 +39,14 @@ class Model(Struct, frozen=True):
 )
 def test_a_value_that_does_not_fit_is_named_with_its_path_and_what_was_expected(phase, message):
     with pytest.raises(SettingError) as error:
-        convert({"name": "m", "phases": {"ok": {"steps": 2}, "first": phase}}, Model)
+        convert_settings({"name": "m", "phases": {"ok": {"steps": 2}, "first": phase}}, Model)
     assert str(error.value) == message
 
 
 def test_numbers_that_yaml_reads_as_text_are_numbers():
-    made = convert({"phases": {"first": {"rates": ["1e-4", 1], "steps": 2e3}, "second": None}}, Model)
+    made = convert_settings(
+        {"phases": {"first": {"rates": ["1e-4", 1], "steps": 2e3}, "second": None}}, Model
+    )
     assert made == Model(phases={"first": Phase(steps=2000, rates=(1e-4, 1.0)), "second": None})
 
 
@@ -52,4 +54,4 @@ def test_numbers_that_yaml_reads_as_text_are_numbers():
     ("text", "value"), [("no", False), ("On", True), ("1", True), ("perhaps", "perhaps")]
 )
 def test_a_switch_on_a_command_line_takes_the_words_of_yaml(text, value):
-    assert from_text(Model, "phases.first.fast", text) is value or text == value
+    assert parse_setting(Model, "phases.first.fast", text) is value or text == value

@@ -35,47 +35,47 @@ def release():
 
 
 def test_a_snapshot_holds_the_packages_alone_and_cannot_be_written(source, tmp_path):
-    taken = snapshot.take(tmp_path / "code", source)
+    taken = snapshot.take_snapshot(tmp_path / "code", source)
     found = sorted(p.relative_to(taken).as_posix() for p in taken.rglob("*") if p.is_file())
     assert found == ["models/code.py", "models/table.csv", "pipelines/code.py", "storage/code.py"]
     assert all(not (p.stat().st_mode & 0o222) for p in taken.rglob("*") if p.is_file())
 
 
 def test_the_same_source_is_copied_once_and_an_edit_makes_another(source, tmp_path):
-    first = snapshot.take(tmp_path / "code", source)
+    first = snapshot.take_snapshot(tmp_path / "code", source)
     inode = (first / "models/code.py").stat().st_ino
-    assert snapshot.take(tmp_path / "code", source) == first
+    assert snapshot.take_snapshot(tmp_path / "code", source) == first
     assert (first / "models/code.py").stat().st_ino == inode
     (source / "models/code.py").write_text("NAME = 'other'\n")
-    second = snapshot.take(tmp_path / "code", source)
+    second = snapshot.take_snapshot(tmp_path / "code", source)
     assert second != first
     assert "other" not in (first / "models/code.py").read_text()
 
 
 def test_old_snapshots_go_unless_a_run_holds_them(source, tmp_path):
     taken = []
-    for i in range(snapshot.KEPT + 3):
+    for i in range(snapshot.MAX_SNAPSHOTS + 3):
         (source / "models/code.py").write_text(f"NAME = {i}\n")
-        taken.append(snapshot.take(tmp_path / "code", source))
+        taken.append(snapshot.take_snapshot(tmp_path / "code", source))
         os.utime(taken[-1], (i, i))
     assert all(one.exists() for one in taken)  # this process holds them all
     for lock in snapshot._locks[1:]:
         fcntl.flock(lock, fcntl.LOCK_UN)
     (source / "models/code.py").write_text("NAME = 'last'\n")
-    last = snapshot.take(tmp_path / "code", source)
+    last = snapshot.take_snapshot(tmp_path / "code", source)
     left = {p for p in (tmp_path / "code").iterdir() if p.is_dir()}
-    assert left == {taken[0], *taken[-(snapshot.KEPT - 1) :], last}
+    assert left == {taken[0], *taken[-(snapshot.MAX_SNAPSHOTS - 1) :], last}
 
 
 ENTER = """
 import sys
 from pathlib import Path
 from pipelines.runs import snapshot
-if snapshot.inside():
-    print(snapshot.ROOT, snapshot.checkout(), sys.argv[1:], snapshot.edited_files())
+if snapshot.is_in_snapshot():
+    print(snapshot.CODE_ROOT, snapshot.checkout_folder(), sys.argv[1:], snapshot.find_edited_files())
 else:
     Path("models/code.py").write_text("NAME = 'edited'")
-    snapshot.enter(Path(sys.argv[1]), ["run", "a b"])
+    snapshot.enter_snapshot(Path(sys.argv[1]), ["run", "a b"])
 """
 
 
@@ -97,12 +97,12 @@ def test_a_process_goes_on_in_the_snapshot_though_it_stands_in_the_checkout(sour
 
 @pytest.mark.parametrize("kind", ["half", "a file", "a dangling link"])
 def test_what_is_no_whole_snapshot_is_made_anew(source, tmp_path, kind):
-    taken = snapshot.take(tmp_path / "code", source)
+    taken = snapshot.take_snapshot(tmp_path / "code", source)
     if kind == "half":
         (taken / "models/code.py").unlink()
     else:
         shutil.rmtree(taken)
         taken.touch() if kind == "a file" else taken.symlink_to("gone")
-    again = snapshot.take(tmp_path / "code", source)
+    again = snapshot.take_snapshot(tmp_path / "code", source)
     assert again == taken
-    assert snapshot.digest(again) == taken.name
+    assert snapshot.digest_packages(again) == taken.name

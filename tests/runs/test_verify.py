@@ -5,8 +5,8 @@ import os
 import pytest
 
 from pipelines.engine.runner import Runner
-from pipelines.runs.lineage import find_artifact, trace, trace_recording
-from pipelines.runs.verify import repair_steps, verify
+from pipelines.runs.lineage import find_artifact, trace_artifact, trace_recording
+from pipelines.runs.verify import repair_steps, verify_store
 from storage import checkpoints, ledger, locations
 from tests.toy_project import InProcess
 
@@ -24,7 +24,7 @@ def recorded(project):
 
 
 def faults(project):
-    return [fault for fault in verify(project.store) if fault.then != "left"]
+    return [fault for fault in verify_store(project.store) if fault.then != "left"]
 
 
 def first(project, top, ending):
@@ -45,15 +45,17 @@ def follow(project):
 
 
 def test_an_intact_store_has_no_faults(recorded):
-    assert list(verify(recorded.store)) == []
+    assert list(verify_store(recorded.store)) == []
     assert repair_steps([]) == []
 
 
 def test_a_shard_that_was_dropped_on_purpose_is_no_fault_and_its_record_is_still_read(recorded):
     recorded.drops = {"add"}
     recorded.run()
-    assert list(verify(recorded.store)) == []
-    assert any(line.startswith("add") for line in trace(recorded.store, *find_artifact(recorded.store, ADD)))
+    assert list(verify_store(recorded.store)) == []
+    assert any(
+        line.startswith("add") for line in trace_artifact(recorded.store, *find_artifact(recorded.store, ADD))
+    )
     recorded.store.write(first(recorded, "packs/add", ".parquet"), b"nothing")
     (fault,) = faults(recorded)
     assert (fault.node, fault.then) == ("add", "delete")
@@ -108,7 +110,7 @@ def test_a_garbled_small_file_is_a_fault_with_its_name_and_ends_nothing(recorded
     path = next(e.name for e in recorded.store.walk(top) if not e.name.endswith(".tar"))
     recorded.store.write(path, b"\x00garbled")
     assert [fault.path for fault in faults(recorded)] == [path]
-    assert list(trace(recorded.store, *find_artifact(recorded.store, "20260101-000000-0001:report")))
+    assert list(trace_artifact(recorded.store, *find_artifact(recorded.store, "20260101-000000-0001:report")))
     assert list(trace_recording(recorded.store, "a"))
     follow(recorded)
 
@@ -117,7 +119,7 @@ def test_what_a_killed_run_left_is_named_and_is_no_fault(recorded):
     recorded.store.write("packs/add/half.tar", b"x")
     recorded.store.write("whole/report/half/report.txt", b"x")
     recorded.store.write(f"{locations.leases_folder('add')}/x@y.json", b"garbled")
-    left = [fault.path for fault in verify(recorded.store)]
+    left = [fault.path for fault in verify_store(recorded.store)]
     assert left == ["leases/add/x@y.json", "packs/add/half.tar", "whole/report/half/report.txt"]
     assert faults(recorded) == []
 

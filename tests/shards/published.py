@@ -31,16 +31,16 @@ def keypoints(key, frames=10):
 
 
 def fit(key, frames=10):
-    from models.perception.head.default_head import analytic
-    from models.perception.head.pose import FLIP
+    from models.perception.head.default_head import get_analytic_head
+    from models.perception.head.pose import AXIS_FLIP
 
-    model = analytic()
+    model = get_analytic_head()
     return {
         "__key__": key,
         "id_coeffs": np.zeros(model.n_id, np.float32),
         "exp_coeffs": np.zeros((frames, model.n_exp), np.float32),
         "scale": np.full(frames, 8, np.float32),
-        "rotation": np.tile(FLIP.astype(np.float32), (frames, 1, 1)),
+        "rotation": np.tile(AXIS_FLIP.astype(np.float32), (frames, 1, 1)),
         "translation": np.tile(np.array([16, 16, 0], np.float32), (frames, 1)),
         "fit_error": np.ones(frames, np.float32),
     }

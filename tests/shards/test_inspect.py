@@ -5,8 +5,8 @@ import pytest
 from click.testing import CliRunner
 
 from pipelines.cli.main import main
-from pipelines.runs.snapshot import ROOT
-from pipelines.shards.inspect import gather_fields, listing, size_text
+from pipelines.runs.snapshot import CODE_ROOT
+from pipelines.shards.inspect import format_size, gather_fields, list_shard
 from storage import locations
 from tests.shards.published import KEYS, MAKE, keypoints, shard, store
 
@@ -14,14 +14,14 @@ __all__ = ["shard", "store"]
 
 
 def test_inspect_of_one_sample_prints_that_one(shard):
-    text = "\n".join(listing(shard, KEYS[1]))
+    text = "\n".join(list_shard(shard, KEYS[1]))
     assert KEYS[1] in text
     assert KEYS[0] not in text
 
 
 def test_ranges_leave_out_nan_and_say_how_many(store):
     [line] = [
-        x for x in listing(store.fetch(locations.pack_path("keypoints", "aa")), None) if "landmarks  " in x
+        x for x in list_shard(store.fetch(locations.pack_path("keypoints", "aa")), None) if "landmarks  " in x
     ]
     assert "136 NaN" in line
     assert "nan" not in line
@@ -43,12 +43,12 @@ def test_outside_a_store_only_named_shards_are_read(store, shard, tmp_path):
 
 @pytest.mark.parametrize(("size", "text"), [(5, "5 B"), (2048, "2.0 KiB"), (3.5 * 2**30, "3.5 GiB")])
 def test_sizes_are_readable(size, text):
-    assert size_text(size) == text
+    assert format_size(size) == text
 
 
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path):
     done = CliRunner().invoke(
-        main, ["graph", str(ROOT / "configs/run/demo.yaml"), "--svg", str(tmp_path / "no/graph.svg")]
+        main, ["graph", str(CODE_ROOT / "configs/run/demo.yaml"), "--svg", str(tmp_path / "no/graph.svg")]
     )
     assert done.exit_code == 2
     assert "no/graph.svg: No such file or directory; give a file in a folder that is there" in done.output

@@ -9,7 +9,7 @@ import webdataset
 from click.testing import CliRunner
 
 from pipelines.cli.main import main
-from pipelines.shards.validate import check
+from pipelines.shards.validate import validate_shard
 from storage import frame_codec, shards
 from storage.families import UnitRecord, pack_record_bytes
 from tests.storage.shard_files import write_shard
@@ -61,7 +61,7 @@ def renamed(held, old, new):
 
 # --- what passes --------------------------------------------------------------------------------------------
 def test_a_shard_of_ours_passes_with_its_index(shard):
-    report = check(shard)
+    report = validate_shard(shard)
     assert report.faults == []
     assert (report.samples, report.indexed) == (2, True)
 
@@ -70,11 +70,11 @@ def test_a_shard_of_ours_passes_with_its_index(shard):
 def test_every_way_to_store_frames_passes(tmp_path, codec):
     images = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), dtype=np.uint8)
     stored = frame_codec.encode_images(images, codec)
-    assert check(written(tmp_path / "a.tar", [sample(KEYS[0], frames=stored)])).faults == []
+    assert validate_shard(written(tmp_path / "a.tar", [sample(KEYS[0], frames=stored)])).faults == []
 
 
 def test_a_plain_webdataset_loop_reads_what_passes(shard):
-    assert not check(shard).faults
+    assert not validate_shard(shard).faults
     plain = webdataset.WebDataset(str(shard), shardshuffle=False, empty_check=False)
     found = list(plain)
     assert [one["__key__"] for one in found] == list(KEYS)
@@ -90,7 +90,7 @@ def test_what_plain_webdataset_wrote_passes(tmp_path):
         for key in KEYS:
             members = shards.encode_sample(sample(key)).members
             writer.write({"__key__": key} | {f"{f}.{ext}": data for f, (ext, data) in members.items()})
-    report = check(path)
+    report = validate_shard(path)
     assert report.faults == []
     assert not report.indexed
 
@@ -135,24 +135,26 @@ def folder(name):
 @pytest.mark.parametrize("kind", list(FAULTS))
 def test_a_fault_is_told(shard, kind):
     change, said = FAULTS[kind]
-    assert any(said in fault for fault in check(rewritten(shard, change)).faults)
+    assert any(said in fault for fault in validate_shard(rewritten(shard, change)).faults)
 
 
 def test_fields_of_different_length_are_told(tmp_path):
     path = written(tmp_path / "a.tar", [sample(KEYS[0], boxes=np.zeros((3, 4), np.float32))])
-    assert check(path).faults == [f"{KEYS[0]}: fields of different length: boxes 3, frames 4, clip.frames 4"]
+    assert validate_shard(path).faults == [
+        f"{KEYS[0]}: fields of different length: boxes 3, frames 4, clip.frames 4"
+    ]
 
 
 def test_sound_of_another_length_is_told(tmp_path):
     path = written(tmp_path / "a.tar", [sample(KEYS[0], sound=np.zeros(640, np.float32))])
-    assert check(path).faults == [f"{KEYS[0]}: sound of 640 samples, expected 2,560"]
+    assert validate_shard(path).faults == [f"{KEYS[0]}: sound of 640 samples, expected 2,560"]
 
 
 @pytest.mark.parametrize("cut", [100, 10_240, 12_000])
 def test_a_truncated_shard_is_told(shard, cut):
     data = shard.read_bytes()
     shard.write_bytes(data[:-cut])
-    faults = check(shard).faults
+    faults = validate_shard(shard).faults
     assert any("truncated" in fault for fault in faults)
 
 
@@ -160,7 +162,7 @@ def test_an_empty_file_and_no_tar_are_told(tmp_path):
     (tmp_path / "empty.tar").write_bytes(b"")
     (tmp_path / "text.tar").write_bytes(b"hello" * 2048)
     for name in ("empty.tar", "text.tar"):
-        assert check(tmp_path / name).faults
+        assert validate_shard(tmp_path / name).faults
 
 
 # --- the index ----------------------------------------------------------------------------------------------
@@ -169,13 +171,13 @@ def test_one_changed_byte_does_not_have_the_digest_of_the_index(shard):
     at = data.index(b"\x93NUMPY") + 128 + 5
     data[at] ^= 1
     shard.write_bytes(bytes(data))
-    assert check(shard).faults == [f"{KEYS[0]}: its bytes do not have the digest of the index"]
+    assert validate_shard(shard).faults == [f"{KEYS[0]}: its bytes do not have the digest of the index"]
 
 
 def test_an_index_of_another_shard_is_told(shard, tmp_path):
     other = written(tmp_path / "other.tar", [sample(KEYS[1]), sample("cy#rec3#000000#000004")])
     other.with_suffix(".parquet").replace(shard.with_suffix(".parquet"))
-    faults = check(shard).faults
+    faults = validate_shard(shard).faults
     assert f"{KEYS[0]}: in the shard, not in the index" in faults
     assert "cy#rec3#000000#000004: in the index, not in the shard" in faults
     assert any("the index says" in fault for fault in faults)
@@ -183,7 +185,7 @@ def test_an_index_of_another_shard_is_told(shard, tmp_path):
 
 def test_an_index_that_cannot_be_read_is_told(shard):
     shard.with_suffix(".parquet").write_bytes(b"PAR1 no PAR1")
-    assert any("cannot be read" in fault for fault in check(shard).faults)
+    assert any("cannot be read" in fault for fault in validate_shard(shard).faults)
 
 
 def test_the_command_ends_with_1_and_a_line_a_fault(shard, tmp_path):
@@ -200,7 +202,7 @@ def test_a_raw_recording_is_opened_and_not_only_counted(tmp_path):
     video = frame_codec.encode_images(images, "h264").data
     for data, fine in ((video, True), (video[:300], False)):
         path = written(tmp_path / "raw.tar", [{"__key__": "rec1", "video": data, "probe": {"width": 64}}])
-        assert (not check(path).faults) == fine
+        assert (not validate_shard(path).faults) == fine
 
 
 def test_a_text_in_place_of_a_recording_opens_no_file_that_it_lists(tmp_path, monkeypatch):
@@ -209,4 +211,4 @@ def test_a_text_in_place_of_a_recording_opens_no_file_that_it_lists(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     listing = b"ffconcat version 1.0\nfile own.mp4\n"
     path = written(tmp_path / "raw.tar", [{"__key__": "rec1", "video": listing, "probe": {"width": 64}}])
-    assert check(path).faults
+    assert validate_shard(path).faults

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.tracking import Place, Tracker
+from pipelines.tracking import Tracker, TrackingPlace
 from pipelines.tracking.replay import Replayer
 from tests.tracking.stand_ins import pipeline_events
 
@@ -16,19 +16,19 @@ from tests.tracking.stand_ins import pipeline_events
 def empty_store(tmp_path_factory) -> Path:
     """A database with its tables made once: that takes seconds."""
     folder = tmp_path_factory.mktemp("mlflow")
-    Replayer(Place(f"sqlite:///{folder}/mlflow.db", str(folder / "artifacts")))
+    Replayer(TrackingPlace(f"sqlite:///{folder}/mlflow.db", str(folder / "artifacts")))
     return folder / "mlflow.db"
 
 
 @pytest.fixture
-def where(empty_store, tmp_path) -> Place:
+def where(empty_store, tmp_path) -> TrackingPlace:
     """A copy of the empty database, so tests do not see each other's runs."""
     with sqlite3.connect(empty_store) as source, sqlite3.connect(tmp_path / "mlflow.db") as target:
         source.backup(target)
         target.execute(
             "update experiments set artifact_location = ? where name = 'reenact'", (str(tmp_path / "files"),)
         )
-    return Place(f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path / "files"))
+    return TrackingPlace(f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path / "files"))
 
 
 @pytest.fixture
@@ -45,6 +45,6 @@ def outputs(tmp_path):
 
 
 @pytest.fixture
-def replayed(where, outputs) -> Place:
-    assert Tracker(where, fetch=outputs).sync(pipeline_events())
+def replayed(where, outputs) -> TrackingPlace:
+    assert Tracker(where, fetch=outputs).sync_run(pipeline_events())
     return where

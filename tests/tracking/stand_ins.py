@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from pipelines.tracking import Place
+from pipelines.tracking import TrackingPlace
 
 CONFIG = {
     "data": {"source": "synthetic", "seeds": [1, 2]},
@@ -40,7 +40,7 @@ def pipeline_events(run: str = "r1", start: float = 1000.0) -> list[dict[str, An
     return [{"run_id": run, "time": start + i, **event} for i, event in enumerate(events)]
 
 
-def runs(where: Place) -> dict[str, Any]:
+def runs(where: TrackingPlace) -> dict[str, Any]:
     """node -> its MLflow run; fails if there are two of one node."""
     from mlflow.tracking import MlflowClient
 
@@ -52,7 +52,7 @@ def runs(where: Place) -> dict[str, Any]:
     return named
 
 
-def dump(where: Place) -> dict[str, list]:
+def dump(where: TrackingPlace) -> dict[str, list]:
     """Every row MLflow holds about runs, to compare two states of the store."""
     tables = ("runs", "metrics", "params", "tags", "inputs", "datasets", "logged_models", "logged_model_tags")
     with sqlite3.connect(where.uri.removeprefix("sqlite:///")) as db:
@@ -60,7 +60,7 @@ def dump(where: Place) -> dict[str, list]:
     return {name: sorted(map(repr, table)) for name, table in rows.items()}
 
 
-def files(where: Place) -> list[str]:
+def files(where: TrackingPlace) -> list[str]:
     return sorted(
         str(p.relative_to(where.artifacts)) for p in Path(where.artifacts).rglob("*") if p.is_file()
     )

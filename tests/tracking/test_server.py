@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.tracking import Place, place, serve, ui_command
+from pipelines.tracking import TrackingPlace, find_tracking_place, serve_ui, ui_command
 from pipelines.tracking.replay import Replayer
 from storage.errors import InvalidInput
 
 
 def test_a_tracking_uri_with_a_password_is_refused_before_it_is_shown_anywhere(monkeypatch):
     with pytest.raises(InvalidInput, match="MLFLOW_TRACKING_PASSWORD") as error:
-        place("/store", "https://me:hunter2@mlflow.example.org")
+        find_tracking_place("/store", "https://me:hunter2@mlflow.example.org")
     assert "hunter2" not in str(error.value)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:hunter2@db/mlflow")
     with pytest.raises(InvalidInput, match="pgpass"):
-        place("/store")
+        find_tracking_place("/store")
 
 
 def test_a_port_in_use_is_found_before_the_server_starts(tmp_path, monkeypatch):
@@ -32,7 +32,7 @@ def test_a_port_in_use_is_found_before_the_server_starts(tmp_path, monkeypatch):
         with pytest.raises(
             UserError, match=rf"port {port}: Address already in use; choose another with --port"
         ):
-            serve(str(tmp_path), port=port)
+            serve_ui(str(tmp_path), port=port)
     assert not list(tmp_path.iterdir())
 
 
@@ -45,7 +45,7 @@ def test_a_server_that_dies_says_why_in_a_line_and_is_not_announced(tmp_path, mo
     )
     up, waits = [], []
     with pytest.raises(UserError, match=r"server ended with 1: OSError: no tables"):
-        serve(str(tmp_path), "", free_port(), lambda: up.append(1), waits.append)
+        serve_ui(str(tmp_path), "", free_port(), lambda: up.append(1), waits.append)
     assert waits
     assert not up
 
@@ -65,8 +65,11 @@ server.handle_request(); server.handle_request()
     monkeypatch.setattr(
         sys.modules["pipelines.tracking.server"], "ui_command", lambda *_: [sys.executable, "-c", program]
     )
-    serve(
-        str(tmp_path), "", port, lambda: asked.append(sys.modules["pipelines.tracking.server"].answers(port))
+    serve_ui(
+        str(tmp_path),
+        "",
+        port,
+        lambda: asked.append(sys.modules["pipelines.tracking.server"].is_server_up(port)),
     )
     assert asked == [True]
 
@@ -85,7 +88,7 @@ def test_the_ui_serves_the_runs_and_leaves_no_process_behind(replayed, tmp_path)
     import urllib.request
 
     port = free_port()
-    code = f"from pipelines.tracking import serve; serve('unused', '{replayed.uri}', {port})"
+    code = f"from pipelines.tracking import serve_ui; serve_ui('unused', '{replayed.uri}', {port})"
     ui = subprocess.Popen(
         [sys.executable, "-c", code], cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL
     )
@@ -104,12 +107,12 @@ def test_the_ui_serves_the_runs_and_leaves_no_process_behind(replayed, tmp_path)
 
 def test_runs_are_tracked_beside_a_local_store_by_default(monkeypatch, tmp_path):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert place(str(tmp_path)).uri == f"sqlite:///{tmp_path}/mlflow/mlflow.db"
+    assert find_tracking_place(str(tmp_path)).uri == f"sqlite:///{tmp_path}/mlflow/mlflow.db"
 
 
 def test_a_file_uri_is_a_folder_too(monkeypatch, tmp_path):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert place(f"file://{tmp_path}") == place(str(tmp_path))
+    assert find_tracking_place(f"file://{tmp_path}") == find_tracking_place(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["what?x=1", "a 50%25", "#1", "it's \u00e9"])
@@ -117,7 +120,7 @@ def test_a_store_whose_name_means_something_in_a_uri_is_tracked_in_itself(
     name, empty_store, tmp_path, monkeypatch
 ):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    where = place(str(tmp_path / name))
+    where = find_tracking_place(str(tmp_path / name))
     (tmp_path / name / "mlflow").mkdir(parents=True)
     with (
         sqlite3.connect(empty_store) as source,
@@ -135,21 +138,23 @@ def test_a_store_whose_name_means_something_in_a_uri_is_tracked_in_itself(
 def test_a_database_of_runs_is_looked_for_at_home(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ann")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert place("store", "sqlite:///~/mlflow.db").uri == "sqlite:////home/ann/mlflow.db"
+    assert find_tracking_place("store", "sqlite:///~/mlflow.db").uri == "sqlite:////home/ann/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "~/mlruns")
-    assert place("store").uri == "/home/ann/mlruns"
+    assert find_tracking_place("store").uri == "/home/ann/mlruns"
 
 
 def test_runs_in_a_bucket_are_never_tracked_in_a_folder_that_goes_away(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(UserError, match=r"runtime\.tracking, or MLFLOW_TRACKING_URI, to an MLflow"):
-        place("s3://bucket/prefix")
-    assert place("s3://bucket/prefix", "http://mlflow:5000") == Place("http://mlflow:5000")
+        find_tracking_place("s3://bucket/prefix")
+    assert find_tracking_place("s3://bucket/prefix", "http://mlflow:5000") == TrackingPlace(
+        "http://mlflow:5000"
+    )
 
 
 def test_the_environment_overrides_the_setting(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    assert place("store", "sqlite:///else.db") == Place("http://mlflow:5000")
+    assert find_tracking_place("store", "sqlite:///else.db") == TrackingPlace("http://mlflow:5000")
 
 
 def test_the_ui_is_one_local_worker(monkeypatch, tmp_path):

@@ -15,13 +15,13 @@ import pytest
 from msgspec.structs import replace
 
 from models.api import Optimizer, Schedule
-from models.fsrt.config import Architecture, Augment, Detector, FsrtConfig, Sampling
+from models.fsrt.config import Architecture, AugmentConfig, DetectorConfig, FsrtConfig, SamplingConfig
 from models.fsrt.phases import PHASES
 from tests.models.one_pass import with_update
 
 SIDE, LENGTH = 64, 6
 NANO = Architecture(
-    detector=Detector(size=64, width=4, max_width=8, blocks=4), image_size=16, expression_size=8,
+    detector=DetectorConfig(size=64, width=4, max_width=8, blocks=4), image_size=16, expression_size=8,
     expression_per_keypoint=2, pixel_octaves=4, keypoint_octaves=2, patch_width=4, patch_blocks=2,
     head_size=4, encoder_depth=1, encoder_heads=2, encoder_mlp=16, query_mlp=16, decoder_depth=1,
     decoder_heads=2, decoder_mlp=16, render=(16,),
@@ -113,16 +113,16 @@ class FakeContext:
     seen: dict[str, list[Any]] = field(default_factory=lambda: {"progress": [], "metrics": [], "params": []})
     stop_at: int | None = None
 
-    def progress(self, done: int, total: int, note: str = "") -> None:
+    def report_progress(self, done: int, total: int, note: str = "") -> None:
         self.seen["progress"].append((done, total, note))
 
-    def metrics(self, values: dict[str, float], step: int | None = None) -> None:
+    def log_metrics(self, values: dict[str, float], step: int | None = None) -> None:
         self.seen["metrics"].append((step, values))
 
-    def params(self, values: dict[str, Any]) -> None:
+    def log_params(self, values: dict[str, Any]) -> None:
         self.seen["params"].append(values)
 
-    def work_apart(self, name: str) -> None:
+    def use_scratch_subfolder(self, name: str) -> None:
         self.scratch = f"{self.scratch}/{name}"
 
     @property
@@ -171,7 +171,11 @@ class Lab:
         phases = {**PHASES, phase: replace(PHASES[phase], **(quick | changes))}
         config = SimpleNamespace(
             fsrt=FsrtConfig(
-                precision="fp32", net=NANO, phases=phases, sampling=Sampling(queries=32), augment=Augment()
+                precision="fp32",
+                net=NANO,
+                phases=phases,
+                sampling=SamplingConfig(queries=32),
+                augment=AugmentConfig(),
             ),
             runtime=SimpleNamespace(
                 train_workers=0,
@@ -207,7 +211,7 @@ class Lab:
 def make_lab(tmp_path_factory) -> Iterator[Callable[[], Lab]]:
     """Labs for fixtures of a module."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.train.job.landmark_finder", no_landmarks)  # seconds a validation
+        patch.setattr("pipelines.train.job.load_landmark_finder", no_landmarks)  # seconds a validation
         yield lambda: Lab(tmp_path_factory.mktemp("lab"), make_family())
 
 

@@ -14,16 +14,16 @@ from msgspec.structs import replace
 from torch import nn
 
 from models.api import Loss, Optimizer, Phase, Update
-from models.task import Stateless
-from pipelines.dataset.sampler import Corpus
+from models.task import StatelessTask
+from pipelines.dataset.sampler import SplitClips
 from pipelines.train import loop
-from pipelines.train.device import Worker
-from pipelines.train.job import Job
-from pipelines.train.state import State
+from pipelines.train.distributed import TrainWorker
+from pipelines.train.job import TrainJob
+from pipelines.train.state import TrainState
 from tests.train.toy import Frames
 
 RATE = Optimizer(lr=0.1)
-CPU = Worker(torch.device("cpu"))
+CPU = TrainWorker(torch.device("cpu"))
 DISCRIMINATOR = Update(parts={"discriminator": 1.0}, optimizer="d", losses={"prediction": Loss(1.0)})
 
 
@@ -33,7 +33,7 @@ class Number(nn.Module):
         self.value = nn.Parameter(torch.tensor(value))
 
 
-class Duel(Stateless):
+class Duel(StatelessTask):
     def __init__(self, both: bool) -> None:
         self.net = nn.ModuleDict({"maker": Number(1.0)} | ({"discriminator": Number(3.0)} if both else {}))
 
@@ -44,7 +44,7 @@ class Duel(Stateless):
         return {"model": "duel"}
 
     def sample(self, rng: np.random.Generator, tables: Any, training: bool) -> dict[str, np.ndarray]:
-        tables["clips"].pick(rng)
+        tables["clips"].pick_clip(rng)
         return {"wanted": np.float32(rng.random())}
 
     def losses(self, batch: dict[str, torch.Tensor], step: Any) -> dict[str, Any]:
@@ -56,9 +56,9 @@ class Duel(Stateless):
         }
 
 
-def job(folder: Any, phase: Phase) -> Job:
-    corpus = Corpus(Frames(), {}, (("a",), ("b",)))  # pyright: ignore[reportArgumentType]
-    return Job(
+def job(folder: Any, phase: Phase) -> TrainJob:
+    corpus = SplitClips(Frames(), {}, (("a",), ("b",)))  # pyright: ignore[reportArgumentType]
+    return TrainJob(
         node="train.duel.toy", phase=phase, build=partial(Duel, len(phase.active_updates) > 1), nets=dict,
         landmarks=None, train={"clips": corpus}, held_out=None, seed=0, precision="fp32", scratch=str(folder),
         log_every=1, checkpoint_every=2, threads=1,
@@ -75,13 +75,13 @@ def phase(steps: int, discriminator: Update | None = DISCRIMINATOR, **more: Any)
     return Phase(steps=steps, updates=updates, **(values | more))
 
 
-def trained(folder: Any, phase: Phase, begin: Any = None) -> tuple[State, list[dict[str, float]]]:
+def trained(folder: Any, phase: Phase, begin: Any = None) -> tuple[TrainState, list[dict[str, float]]]:
     """A phase run without logs and files -> its state, and the figures of each step."""
-    state = State(job(folder, phase), torch.device("cpu"))
+    state = TrainState(job(folder, phase), torch.device("cpu"))
     if begin is not None:
         begin(state)
-    return state, [state.meters.mean(1) for _ in loop.steps(state.job, state, CPU)]
+    return state, [state.meters.mean(1) for _ in loop.run_steps(state.job, state, CPU)]
 
 
-def value(state: State, part: str) -> float:
+def value(state: TrainState, part: str) -> float:
     return float(state.net.state_dict()[f"{part}.value"])

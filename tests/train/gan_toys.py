@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.api import Best, Ema, Loss, Optimizer, Phase, Update
-from models.task import Stateless, TrainStep, ValidationOutput
-from pipelines.dataset.sampler import Corpus
-from pipelines.train.job import Job
+from models.api import BestCriterion, Ema, Loss, Optimizer, Phase, Update
+from models.task import StatelessTask, TrainStep, ValidationOutput
+from pipelines.dataset.sampler import SplitClips
+from pipelines.train.job import TrainJob
 from tests.train.toy import Frames
 
 LATENT, PIXELS, POOL = 4, 3, 8
@@ -49,11 +49,11 @@ STYLEGAN = Phase(
         ),
     },
     ema={"mapping": Ema(half_life_images=20, ramp=0.5), "generator": Ema(half_life_images=20, ramp=0.5)},
-    best=Best(figure="mean_gap", highest=False),
+    best=BestCriterion(figure="mean_gap", highest=False),
 )  # fmt: skip
 
 
-class StyleGanTask(Stateless):
+class StyleGanTask(StatelessTask):
     """Real samples are drawn, not read: no table. State: the augmentation's probability and the mean path
     length.
     """
@@ -124,7 +124,7 @@ class StyleGanTask(Stateless):
         states = {"real": batch["real"].sum(0), "fake": fake.sum(0), "count": torch.tensor(len(fake))}
         return ValidationOutput(row=np.zeros((len(fake), 8, 8, 3), np.uint8), states=states)
 
-    def validation_figures(self, states: Mapping[str, Tensor]) -> dict[str, float]:
+    def validation_metrics(self, states: Mapping[str, Tensor]) -> dict[str, float]:
         return {"mean_gap": float((states["real"] - states["fake"]).norm() / states["count"])}
 
     def provenance(self) -> dict[str, str]:
@@ -157,7 +157,7 @@ E4E = Phase(
 )  # fmt: skip
 
 
-class E4eTask(Stateless):
+class E4eTask(StatelessTask):
     """The encoder's deltas join one by one, every fourth step; until then they get no gradient. State: a pool
     of codes that the discriminator is shown again.
     """
@@ -175,7 +175,7 @@ class E4eTask(Stateless):
         self.pool = torch.zeros(0, LATENT)
 
     def sample(self, rng: np.random.Generator, tables: Any, training: bool) -> dict[str, np.ndarray]:
-        tables["clips"].pick(rng)
+        tables["clips"].pick_clip(rng)
         return {"image": rng.normal(size=PIXELS).astype(np.float32)}
 
     def encode(self, image: Tensor, stage: int) -> tuple[Tensor, Tensor]:
@@ -223,10 +223,10 @@ class E4eTask(Stateless):
         return {"model": "e4e"}
 
 
-def job(folder: Path, phase: Phase) -> Job:
+def job(folder: Path, phase: Phase) -> TrainJob:
     """A job of either, in a work folder of its own below `folder`."""
-    tables = {"e4e": {"clips": Corpus(Frames(), {}, (("a",), ("b",)))}, "stylegan": {}}  # pyright: ignore
-    return Job(
+    tables = {"e4e": {"clips": SplitClips(Frames(), {}, (("a",), ("b",)))}, "stylegan": {}}  # pyright: ignore
+    return TrainJob(
         node=f"train.toy.{phase.name}", phase=phase,
         build=partial(StyleGanTask if phase.name == "stylegan" else E4eTask), nets=dict, landmarks=None,
         train=tables[phase.name], held_out=None, seed=0, precision="fp32", scratch=str(folder / phase.name),

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from models.errors import InvalidSettings
 from models.fsrt.config import FsrtConfig
 from pipelines.train.checks import check_phase
-from pipelines.train.worker import train
+from pipelines.train.worker import run_training
 from tests.train import toy
 
 NODE = "train.fsrt.warmup"
@@ -19,7 +19,7 @@ NODE = "train.fsrt.warmup"
 
 @pytest.fixture(autouse=True)
 def a_machine_without_bf16(monkeypatch):
-    monkeypatch.setattr("models.precision.has_bf16", lambda device: False)
+    monkeypatch.setattr("models.precision.supports_bf16", lambda device: False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
@@ -42,5 +42,5 @@ def test_what_this_processor_need_not_do_is_not_asked_of_it(can):
 def test_a_worker_refuses_before_its_first_step(tmp_path):
     job = replace(toy.job(tmp_path), precision="bf16")
     with pytest.raises(InvalidSettings, match=r"`--set painter\.precision=fp32`"):
-        train(job, torch.device("cpu"))
+        run_training(job, torch.device("cpu"))
     assert not list(tmp_path.iterdir())

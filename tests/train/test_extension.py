@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from pipelines.train import state
-from pipelines.train.launch import prepare, publish
-from pipelines.train.worker import train
+from pipelines.train.launch import prepare_work_folder, publish_checkpoint
+from pipelines.train.worker import run_training
 from storage import checkpoints
 from storage.errors import DamagedFile
 from tests.train import toy
@@ -29,10 +29,10 @@ def run(folder: Path, steps: int, validate_every: int, previous: FakeArtifact | 
     phase = replace(toy.PHASE, steps=steps, validate_every=validate_every)
     context = FakeContext("train.painter.toy", None, {}, folder / "out", str(folder / "work"))
     context.previous = previous
-    prepare(context, "painter", phase)  # pyright: ignore[reportArgumentType]
+    prepare_work_folder(context, "painter", phase)  # pyright: ignore[reportArgumentType]
     job = toy.job(folder / "work", phase, **runtime)
-    train(job, torch.device("cpu"))
-    publish(context, job)  # pyright: ignore[reportArgumentType]
+    run_training(job, torch.device("cpu"))
+    publish_checkpoint(context, job)  # pyright: ignore[reportArgumentType]
     return FakeArtifact(folder / "out", steps=steps)
 
 
@@ -76,19 +76,19 @@ def test_an_older_best_beside_the_state_of_more_steps_is_damage(tmp_path):
 def test_an_older_best_in_the_work_folder_is_not_published(tmp_path):
     phase = replace(toy.PHASE, steps=6)
     context = FakeContext("train.painter.toy", None, {}, tmp_path / "out", str(tmp_path / "work"))
-    train(job := toy.job(tmp_path / "work", phase), torch.device("cpu"))
-    (tmp_path / "work" / state.best_name(3)).replace(tmp_path / "work" / state.best_name(6))
+    run_training(job := toy.job(tmp_path / "work", phase), torch.device("cpu"))
+    (tmp_path / "work" / state.best_file_name(3)).replace(tmp_path / "work" / state.best_file_name(6))
     (tmp_path / "out").mkdir()
     with pytest.raises(DamagedFile, match="holds weights of step 3"):
-        publish(context, job)  # pyright: ignore[reportArgumentType]
+        publish_checkpoint(context, job)  # pyright: ignore[reportArgumentType]
 
 
 def test_checkpoints_beyond_the_steps_asked_for_are_not_used(tmp_path):
     device, out = torch.device("cpu"), tmp_path / "out"
-    train(toy.job(tmp_path / "work"), device)
+    run_training(toy.job(tmp_path / "work"), device)
     phase = replace(toy.PHASE, steps=6)
-    train(job := toy.job(tmp_path / "work", phase), device)
+    run_training(job := toy.job(tmp_path / "work", phase), device)
     out.mkdir()
     context = FakeContext("train.painter.toy", None, {}, out, str(tmp_path / "work"))
-    publish(context, job)  # pyright: ignore[reportArgumentType]
+    publish_checkpoint(context, job)  # pyright: ignore[reportArgumentType]
     assert content(FakeArtifact(out)) == content(run(tmp_path / "alone", 6, 3))

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from pipelines.train import loop
 from pipelines.train.metric_log import read_metrics
-from pipelines.train.worker import train
+from pipelines.train.worker import run_training
 from storage.checkpoints import StepCheckpoints
 from storage.files import Store
 from tests.train.gan_toys import E4E, STYLEGAN, job
@@ -25,7 +25,7 @@ PHASES = {phase.name: phase for phase in (STYLEGAN, E4E)}
 def run(folder: Path, name: str) -> bytes:
     """-> the checkpoint after the last step."""
     made = job(folder, PHASES[name])
-    train(made, CPU)
+    run_training(made, CPU)
     return (Path(made.scratch) / StepCheckpoints.file_name(made.phase.steps)).read_bytes()
 
 
@@ -87,10 +87,10 @@ def test_regularisers_move_at_their_interval_alone(tmp_path):
 
 
 def test_noise_differs_between_updates_chunks_and_steps():
-    from pipelines.train.updates import step_context
+    from pipelines.train.updates import make_train_step
 
     seeds = [
-        step_context(0, step, chunk, update, CPU).generator.initial_seed()
+        make_train_step(0, step, chunk, update, CPU).generator.initial_seed()
         for step in (1, 2)
         for chunk in (0, 1)
         for update in ("", "discriminator")
@@ -100,7 +100,7 @@ def test_noise_differs_between_updates_chunks_and_steps():
 
 def test_parts_that_have_not_joined_yet_stay_as_they_were(tmp_path):
     made = replace(job(tmp_path, replace(E4E, steps=4, validate_every=4)))
-    train(made, CPU)
+    run_training(made, CPU)
     early, _ = StepCheckpoints(made.scratch).load(4)
     assert not any("deltas" in name for name in early if name.startswith("optim."))
     run(tmp_path, "e4e")

@@ -10,8 +10,8 @@ import torch
 
 from models.api import Ema
 from models.errors import InvalidSettings
-from pipelines.train.initial_weights import initial_weights, prepare_weights
-from pipelines.train.state import State
+from pipelines.train.initial_weights import collect_initial_weights, prepare_weights
+from pipelines.train.state import TrainState
 from storage import checkpoints
 from tests.models.one_pass import one_update
 from tests.train import toy
@@ -41,7 +41,7 @@ def context(tmp_path) -> FakeContext:
 
 def begun(context: Any, **settings: Any) -> tuple[dict[str, float], dict[str, Any]]:
     phase = one_update("joint", ("encoder", "decoder"), **settings)
-    tensors, about = initial_weights(context, "toy", phase)
+    tensors, about = collect_initial_weights(context, "toy", phase)
     return {name: float(tensor) for name, tensor in tensors.items()}, about
 
 
@@ -81,14 +81,14 @@ def test_a_part_that_a_checkpoint_lacks_is_named(context):
 class Student(toy.Painter):
     """It learns beside a frozen net."""
 
-    def use(self, nets: Any) -> None:
+    def set_nets(self, nets: Any) -> None:
         self.teacher = nets["teacher"]
 
 
 def test_a_phase_is_handed_the_checkpoint_that_it_uses_as_inference_would(context, tmp_path):
     phase = one_update("toy", ("painter",), uses={"teacher": "first"})
     prepare_weights(context, "toy", phase)
-    state = State(toy.job(tmp_path, phase, build=Student), torch.device("cpu"))
+    state = TrainState(toy.job(tmp_path, phase, build=Student), torch.device("cpu"))
     assert {name: float(tensor) for name, tensor in state.task.teacher.items()} == {
         "encoder.w": 1.0, "decoder.w": 2.5,
     }  # fmt: skip
@@ -105,5 +105,5 @@ def test_another_models_checkpoint_is_read_by_its_role(context, tmp_path):
     assert about["phase"] == "first, toy_b.tune"
     phase = one_update("toy", ("painter",), uses={"teacher": "toy_b.joint"})
     prepare_weights(context, "toy", phase)
-    state = State(toy.job(tmp_path, phase, build=Student), torch.device("cpu"))
+    state = TrainState(toy.job(tmp_path, phase, build=Student), torch.device("cpu"))
     assert {name: float(tensor) for name, tensor in state.task.teacher.items()} == {"encoder.w": 6.0}

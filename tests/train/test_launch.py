@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from models.api import Ema, Loss
 from models.errors import InvalidSettings
-from models.fsrt.task import ReenactTask
+from models.fsrt.task import ReenactmentTask
 from models.task import inference_weights
 from pipelines.train import loop, metric_log
 from storage import checkpoints
@@ -137,7 +137,7 @@ def test_a_phase_learns_something(lab):
 
 def test_nan_stops_with_the_clips_of_the_batch(lab, monkeypatch):
     lab.keypoints()
-    whole = ReenactTask.step
+    whole = ReenactmentTask.loss_terms
 
     def step(self, views, queries):
         return {
@@ -145,7 +145,7 @@ def test_nan_stops_with_the_clips_of_the_batch(lab, monkeypatch):
             "pixel": lambda: torch.tensor(float("nan"), requires_grad=True),
         }
 
-    monkeypatch.setattr(ReenactTask, "step", step)
+    monkeypatch.setattr(ReenactmentTask, "loss_terms", step)
     with pytest.raises(
         FloatingPointError, match=r"step 1: the loss is nan \(pixel nan.*\); clips with it: id0#rec0"
     ):
@@ -200,7 +200,7 @@ def test_a_cancelled_run_stops_at_a_step_and_resumes(lab, monkeypatch):
     lab.keypoints()
     context = lab.context("warmup", scratch="cancelled", steps=400, every=1000)
     context.stop_at = 2
-    monkeypatch.setattr(metric_log, "FLUSH", 0.0)
+    monkeypatch.setattr(metric_log, "FLUSH_SECONDS", 0.0)
     lab.run(context)
     assert list(context.out.iterdir()) == []  # nothing published
     reached = StepCheckpoints(context.scratch).latest_step(400)

@@ -6,7 +6,7 @@ from torch import nn
 
 from models.api import Loss, Update
 from models.errors import InvalidSettings
-from models.task import Stateless, TrainStep
+from models.task import StatelessTask, TrainStep
 from pipelines.train.losses import PassLosses, compute_losses
 from tests.models.one_pass import one_update, shared_pass
 
@@ -15,7 +15,7 @@ def pass_losses(task, losses: dict[str, Loss | None], step: int = 1) -> PassLoss
     return shared_pass(task, one_update(parts=("a",), losses={"first": Loss(1.0)} | losses), {}, step)
 
 
-class TwoLosses(Stateless):
+class TwoLosses(StatelessTask):
     def __init__(self) -> None:
         self.net = nn.ModuleDict(
             {"a": nn.Linear(1, 1), "b": nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 1))}

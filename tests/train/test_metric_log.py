@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from pipelines.train import metric_log
-from pipelines.train.metric_log import MetricLog, MetricReader, cut, read_metrics, segment, segments
+from pipelines.train.metric_log import (
+    MetricLog,
+    MetricReader,
+    drop_lines_after,
+    list_segments,
+    read_metrics,
+    segment_name,
+)
 from storage.files import FileEntry, Store
 
 LOSSES = {f"loss/term_{i}": 0.123456789012345 * i for i in range(10)}
@@ -37,12 +44,12 @@ class InMemory:
 
 @pytest.fixture(autouse=True)
 def every_line_is_written_at_once(monkeypatch):
-    monkeypatch.setattr(metric_log, "FLUSH", 0.0)
+    monkeypatch.setattr(metric_log, "FLUSH_SECONDS", 0.0)
 
 
 @pytest.fixture
 def short_segments(monkeypatch):
-    monkeypatch.setattr(metric_log, "SEGMENT", 200)
+    monkeypatch.setattr(metric_log, "SEGMENT_BYTES", 200)
 
 
 def written(count: int) -> int:
@@ -57,7 +64,7 @@ def test_bytes_written_grow_with_the_lines_alone():
     """Rewritten whole, twice the lines were four times the bytes: 20,000 lines 80 GB."""
     half, whole = written(10_000), written(20_000)
     assert whole < 2.1 * half
-    assert whole < 20_000 * metric_log.SEGMENT
+    assert whole < 20_000 * metric_log.SEGMENT_BYTES
 
 
 def test_a_reader_sees_each_line_once(tmp_path, short_segments):
@@ -66,10 +73,10 @@ def test_a_reader_sees_each_line_once(tmp_path, short_segments):
     for step in range(1, 60):
         log.add(step, {"loss": 0.5}, {})
         if step % 7 == 0:
-            seen += reader.new()
-    assert len(segments(store)) > 5
-    assert [line["step"] for line in [*seen, *reader.new()]] == list(range(1, 60))
-    assert reader.new() == []
+            seen += reader.read_new_lines()
+    assert len(list_segments(store)) > 5
+    assert [line["step"] for line in [*seen, *reader.read_new_lines()]] == list(range(1, 60))
+    assert reader.read_new_lines() == []
 
 
 def test_a_reader_fetches_only_what_is_new(short_segments):
@@ -77,11 +84,11 @@ def test_a_reader_fetches_only_what_is_new(short_segments):
     log, reader = MetricLog(store), MetricReader(store)  # pyright: ignore[reportArgumentType]
     for step in range(1, 60):
         log.add(step, {"loss": 0.5}, {})
-    reader.new()
-    for number in segments(store)[:-1]:  # pyright: ignore[reportArgumentType]
-        del store.files[segment(number)]
+    reader.read_new_lines()
+    for number in list_segments(store)[:-1]:  # pyright: ignore[reportArgumentType]
+        del store.files[segment_name(number)]
     log.add(60, {"loss": 0.5}, {})
-    assert [line["step"] for line in reader.new()] == [60]
+    assert [line["step"] for line in reader.read_new_lines()] == [60]
 
 
 @pytest.mark.parametrize("after", [0, 1, 17, 58, 59])
@@ -91,7 +98,7 @@ def test_a_resumed_run_drops_the_lines_that_it_repeats(tmp_path, short_segments,
     for step in range(1, 60):
         log.add(step, {"loss": 0.5}, {})
     log.flush()
-    cut(store, after)
+    drop_lines_after(store, after)
     again = MetricLog(store)
     for step in range(after + 1, 60):
         again.add(step, {"loss": 0.25}, {})

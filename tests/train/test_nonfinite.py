@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.dataset.sampler import Chunk
+from pipelines.dataset.sampler import SampleChunk
 from pipelines.train.losses import PassLosses
-from pipelines.train.nonfinite import stop_if_broken
+from pipelines.train.nonfinite import check_finite
 
 ROOT = Path(__file__).resolve().parents[2]
 FINE, LOST = 1.0, float("nan")
@@ -23,9 +23,9 @@ def losses(value: float) -> PassLosses:
 
 
 def stop(norm: float, **of_clips: float) -> None:
-    chunks = [Chunk((key,), {}) for key in of_clips]
+    chunks = [SampleChunk((key,), {}) for key in of_clips]
     norms = {"generator": torch.tensor(norm)}
-    stop_if_broken(norms, 3, chunks, [losses(value) for value in of_clips.values()])
+    check_finite(norms, 3, chunks, [losses(value) for value in of_clips.values()])
 
 
 def test_a_step_of_numbers_goes_on():

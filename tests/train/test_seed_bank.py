@@ -11,15 +11,15 @@ from msgspec.structs import replace
 
 from models import MODELS
 from models.errors import InvalidSettings
-from pipelines.config import Config, classes, load
-from pipelines.engine.code import Code
-from pipelines.engine.fingerprint import Environment
+from pipelines.config import RunConfig, load_config, settings_classes
+from pipelines.engine.fingerprint import KeyEnvironment
 from pipelines.engine.node import Graph
 from pipelines.engine.plan import Planner
-from pipelines.engine.runner import Outcome, Runner
-from pipelines.graph import build
-from pipelines.runs.session import COMPUTES, PLUMBING
-from pipelines.runs.snapshot import PACKAGES, ROOT
+from pipelines.engine.runner import Runner, RunOutcome
+from pipelines.engine.source_code import SourceCode
+from pipelines.graph import build_graph
+from pipelines.runs.session import NON_NUMERIC_FILES, NUMERIC_FILES
+from pipelines.runs.snapshot import CODE_ROOT, PACKAGES
 from storage.files import Store
 from tests.toy_project import InProcess
 from tests.train import tiny_bank
@@ -38,16 +38,16 @@ SPEC = tiny_bank.SPEC
 
 
 @pytest.fixture(scope="module")
-def configured(tmp_path_factory) -> Iterator[Callable[..., Config]]:
+def configured(tmp_path_factory) -> Iterator[Callable[..., RunConfig]]:
     """Settings -> the config of a run of the tiny model, with these values of its spec changed."""
     path = tmp_path_factory.mktemp("bank") / "run.yaml"
     path.write_text(RUN)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS, "tiny", "tests.train.tiny_bank:SPEC")
 
-        def of(*sets: str, **changes: Any) -> Config:
+        def of(*sets: str, **changes: Any) -> RunConfig:
             patch.setattr(tiny_bank, "SPEC", replace(SPEC, **changes))
-            return load(path, sets).config
+            return load_config(path, sets).config
 
         yield of
 
@@ -56,21 +56,27 @@ def configured(tmp_path_factory) -> Iterator[Callable[..., Config]]:
 def planner(configured, tmp_path_factory) -> Callable[..., Planner]:
     """Settings -> the plan of a run, in one store."""
     store = Store(str(tmp_path_factory.mktemp("bank") / "store"))
-    code = Code(ROOT, (*PACKAGES, "tests"), PLUMBING, COMPUTES, classes(type(configured())))
+    code = SourceCode(
+        CODE_ROOT,
+        (*PACKAGES, "tests"),
+        NON_NUMERIC_FILES,
+        NUMERIC_FILES,
+        settings_classes(type(configured())),
+    )
 
     def of(*sets: str) -> Planner:
         config = configured(*sets)
-        return Planner(build(config), config, store, Environment(code, tool=lambda name: name))
+        return Planner(build_graph(config), config, store, KeyEnvironment(code, tool=lambda name: name))
 
     return of
 
 
 @pytest.fixture(scope="module")
-def ran(planner) -> tuple[Outcome, dict[str, Any]]:
+def ran(planner) -> tuple[RunOutcome, dict[str, Any]]:
     return run(planner())
 
 
-def run(planner: Planner) -> tuple[Outcome, dict[str, Any]]:
+def run(planner: Planner) -> tuple[RunOutcome, dict[str, Any]]:
     """What happened, and the facts that training recorded."""
     events: list[dict[str, Any]] = []
     outcome = Runner(planner, InProcess(), "run", emit=events.append).run(NODES)
@@ -105,19 +111,19 @@ def test_a_plan_knows_blocks_that_are_not_listed_yet(planner):
 
 
 def test_a_bank_depends_on_no_corpus(configured):
-    graph = build(configured("data.test.source=synthetic", "eval.data=test"))
+    graph = build_graph(configured("data.test.source=synthetic", "eval.data=test"))
     assert "bank.tiny" in graph.nodes
     assert "recordings" not in {graph[name].stage for name in graph.upstream("train.tiny.directions")}
 
 
 # --- pairs of clips -----------------------------------------------------------------------------------------
-def graph_of_pairs(configured: Callable[..., Config]) -> Graph:
+def graph_of_pairs(configured: Callable[..., RunConfig]) -> Graph:
     def reads(config, phase):
         return {"clips": ("frames",), "clip_pairs": ("source_clip", "driving_clip"), "swap": ("codes",)}
 
     task = replace(tiny_bank.TASK, tables={"pairs": ("clip_pairs",), "swapped": ("swap",)})
     tasks = dict.fromkeys(tiny_bank.PHASES, task)
-    return build(configured(reads=reads, tasks=tasks))
+    return build_graph(configured(reads=reads, tasks=tasks))
 
 
 def test_a_node_of_pairs_reads_the_recordings_of_both_clips(configured):
@@ -184,14 +190,14 @@ def of_bank(**changes: Any) -> dict[str, Any]:
 )  # fmt: skip
 def test_units_that_lead_nowhere_are_refused_when_the_graph_is_built(configured, changes, message):
     with pytest.raises(InvalidSettings, match=message):
-        build(configured(**changes))
+        build_graph(configured(**changes))
 
 
 def test_a_bank_without_blocks_is_refused_by_the_setting(configured):
     with pytest.raises(
         InvalidSettings, match=r"tiny.bank.blocks 0: expected a whole number from 1 on, the bl"
     ):
-        build(configured("tiny.bank.blocks=0"))
+        build_graph(configured("tiny.bank.blocks=0"))
 
 
 def test_a_table_of_a_setting_that_there_is_not_is_refused():

@@ -10,8 +10,8 @@ import torch
 from msgspec.structs import replace
 
 from pipelines.train import loop
-from pipelines.train.state import State
-from pipelines.train.worker import train
+from pipelines.train.state import TrainState
+from pipelines.train.worker import run_training
 from storage.checkpoints import StepCheckpoints
 from tests.train.duel import CPU, DISCRIMINATOR, Duel, job, phase, trained, value
 
@@ -48,7 +48,7 @@ def test_a_discriminator_that_moves_at_every_third_step_only(tmp_path):
 def test_a_discriminator_that_has_not_moved_yet_resumes(tmp_path):
     rarely = replace(DISCRIMINATOR, every=4)
     straight, _ = trained(tmp_path, phase(6, rarely))
-    tensors, about = trained(tmp_path, phase(2, rarely))[0].saved()
+    tensors, about = trained(tmp_path, phase(2, rarely))[0].to_checkpoint()
     resumed, _ = trained(tmp_path, phase(6, rarely), lambda state: state._restore(tensors, about))
     assert resumed.net.state_dict() == straight.net.state_dict()
 
@@ -70,18 +70,18 @@ def test_a_gradient_of_the_discriminator_that_is_no_number_stops_before_either_s
     asked = replace(job(tmp_path, phase(4)), build=partial(Spoilt, True), checkpoint_every=1)
     message = r"step 3: the discriminator's gradient is nan \(.*prediction 0\); clips of the batch: [ab]"
     with pytest.raises(FloatingPointError, match=message):
-        train(asked, torch.device("cpu"))
+        run_training(asked, torch.device("cpu"))
     files = StepCheckpoints(str(tmp_path))
     assert files.latest_step(4) == 2
     assert all(tensor.isfinite().all() for tensor in files.load(2)[0].values())
 
 
 def test_neither_side_has_moved_at_such_a_step(tmp_path):
-    state = State(replace(job(tmp_path, phase(4)), build=partial(Spoilt, True)), torch.device("cpu"))
+    state = TrainState(replace(job(tmp_path, phase(4)), build=partial(Spoilt, True)), torch.device("cpu"))
     with pytest.raises(FloatingPointError):
-        list(loop.steps(state.job, state, CPU))
+        list(loop.run_steps(state.job, state, CPU))
     assert state.step == 2
-    saved = state.saved()[0]
+    saved = state.to_checkpoint()[0]
     assert {float(saved[f"optim.{part}.value.step"]) for part in ("maker", "discriminator")} == {2.0}
 
 

@@ -16,7 +16,7 @@ from models.api import Phase
 from models.checkpoint import read_checkpoint
 from models.model_config import ModelConfig
 from models.spec import CheckpointUse, ClipPairs, KeyedNode, ModelSpec, Seeds, TaskSpec
-from models.task import Stateless, ValidationOutput
+from models.task import StatelessTask, ValidationOutput
 from tests.models.one_pass import one_update
 
 PHASES = {
@@ -36,7 +36,7 @@ class Config(ModelConfig, frozen=True, kw_only=True):
     keypoints: str = "main"
 
 
-class Task(Stateless):
+class Task(StatelessTask):
     """A net of one number a part, which reads nothing."""
 
     part = "generator"
@@ -67,7 +67,7 @@ class DirectionTask(Task):
     def sample(self, rng: np.random.Generator, tables: Any, training: bool) -> dict[str, np.ndarray]:
         bank = tables["bank"]
         other = bank[bank.keys[int(rng.integers(len(bank.keys)))]]
-        return {"codes": np.concatenate([bank.pick(rng).read("codes"), other.read("codes")])}
+        return {"codes": np.concatenate([bank.pick_clip(rng).read("codes"), other.read("codes")])}
 
 
 def load(files: Mapping[str, Path]) -> nn.Module:

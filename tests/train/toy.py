@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from torch import nn
 
 from models.api import Ema, Loss, Optimizer, Phase
-from models.task import Stateless, ValidationOutput
-from pipelines.dataset.sampler import Corpus
-from pipelines.train.job import Job
+from models.task import StatelessTask, ValidationOutput
+from pipelines.dataset.sampler import SplitClips
+from pipelines.train.job import TrainJob
 from tests.models.one_pass import one_update
 
 SIDE = 16
@@ -30,7 +30,7 @@ class Grey(nn.Module):
         self.value = nn.Parameter(torch.zeros(()))
 
 
-class Painter(Stateless):
+class Painter(StatelessTask):
     def __init__(self) -> None:
         self.net = nn.ModuleDict({"painter": Grey()})
 
@@ -45,7 +45,7 @@ class Painter(Stateless):
         return {"model": "painter"}
 
     def sample(self, rng: np.random.Generator, tables: Any, training: bool) -> dict[str, np.ndarray]:
-        tables["clips"].pick(rng)
+        tables["clips"].pick_clip(rng)
         return {"wanted": np.float32(0.4 + 0.2 * rng.random())}
 
     def losses(self, batch: dict[str, torch.Tensor], step: Any) -> dict[str, Any]:
@@ -75,10 +75,10 @@ class Frames:
         return 4
 
 
-def job(folder: Path, phase: Phase = PHASE, **more: Any) -> Job:
+def job(folder: Path, phase: Phase = PHASE, **more: Any) -> TrainJob:
     """A job whose work folder is `folder`."""
-    corpus = Corpus(Frames(), {}, (("a",), ("b",)))  # pyright: ignore[reportArgumentType]
-    made = Job(
+    corpus = SplitClips(Frames(), {}, (("a",), ("b",)))  # pyright: ignore[reportArgumentType]
+    made = TrainJob(
         node="train.painter.toy", phase=phase, build=Painter, nets=dict, landmarks=None,
         train={"clips": corpus}, held_out=None, seed=0, precision="fp32", scratch=str(folder),
         log_every=1, checkpoint_every=2, threads=1,

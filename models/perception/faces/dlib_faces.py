@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from models.perception.interfaces import Points
+from models.perception.interfaces import LandmarkPrediction
 
-MMOD_SIDE = (
+CNN_IMAGE_SIDE = (
     256  # longest side for the CNN: 0.36 s a frame there, 1.5 s at 512, for the same recall on large faces
 )
-PRECISE_ZOOM = 2
-PRECISE_SHIFTS = ((0.0, 0.0), (-0.03, 0.0), (0.03, 0.0), (0.0, -0.03), (0.0, 0.03))
+PRECISE_UPSAMPLING = 2
+PRECISE_BOX_SHIFTS = ((0.0, 0.0), (-0.03, 0.0), (0.03, 0.0), (0.0, -0.03), (0.0, 0.03))
 """Boxes whose landmarks `precise` averages, moved by these shares of the box: jitter 1.5 -> 0.9 px at 256
 px."""
 
 
-class HogDetector:
+class DlibDetector:
     """HOG + SVM at the frame's size; frames without a face once more at twice the size, then with the CNN if
     given.
 
@@ -51,7 +51,7 @@ class HogDetector:
     def _with_cnn(self, frame: np.ndarray) -> np.ndarray:
         import dlib
 
-        zoom = min(1.0, MMOD_SIDE / max(frame.shape[:2]))
+        zoom = min(1.0, CNN_IMAGE_SIDE / max(frame.shape[:2]))
         rows, columns = (max(1, round(side * zoom)) for side in frame.shape[:2])
         small = dlib.resize_image(frame, rows, columns)  # pyright: ignore[reportAttributeAccessIssue]
         found = self._cnn(small, 0)  # pyright: ignore[reportOptionalCall]
@@ -59,7 +59,7 @@ class HogDetector:
         return boxes / np.array([columns / frame.shape[1], rows / frame.shape[0]] * 2 + [1], np.float32)
 
 
-class Landmarks68:
+class DlibLandmarker:
     """The regression-tree landmarks, whole pixels; `precise` averages five boxes at twice the size."""
 
     def __init__(self, predictor: Path, precise: bool):
@@ -82,9 +82,9 @@ class Landmarks68:
                 )
         return out
 
-    def points(self, frames: np.ndarray, boxes: np.ndarray) -> Points:
+    def predict(self, frames: np.ndarray, boxes: np.ndarray) -> LandmarkPrediction:
         """The landmarks; regression trees do not say how sure they are."""
-        return Points(landmarks=self.landmarks(frames, boxes))
+        return LandmarkPrediction(landmarks=self.landmarks(frames, boxes))
 
     def _plain(self, frame: np.ndarray, box: np.ndarray) -> np.ndarray:
         x0, y0, x1, y1 = np.round(box).astype(int).tolist()
@@ -95,30 +95,33 @@ class Landmarks68:
     def _refined(self, frame: np.ndarray, box: np.ndarray) -> np.ndarray:
         height, width = frame.shape[:2]
         big = self._dlib.resize_image(
-            np.ascontiguousarray(frame), height * PRECISE_ZOOM, width * PRECISE_ZOOM
+            np.ascontiguousarray(frame), height * PRECISE_UPSAMPLING, width * PRECISE_UPSAMPLING
         )
         side = box[2:] - box[:2]
-        moved = [np.tile(side * shift, 2) + box for shift in np.array(PRECISE_SHIFTS, np.float32)]
-        return np.mean([self._plain(big, one * PRECISE_ZOOM) for one in moved], axis=0) / PRECISE_ZOOM
+        moved = [np.tile(side * shift, 2) + box for shift in np.array(PRECISE_BOX_SHIFTS, np.float32)]
+        return (
+            np.mean([self._plain(big, one * PRECISE_UPSAMPLING) for one in moved], axis=0)
+            / PRECISE_UPSAMPLING
+        )
 
 
-def load_hog(weights: Mapping[str, Path]) -> HogDetector:
-    return HogDetector("dlib_hog")
+def load_hog_detector(weights: Mapping[str, Path]) -> DlibDetector:
+    return DlibDetector("dlib_hog")
 
 
-def load_ladder(weights: Mapping[str, Path]) -> HogDetector:
+def load_hog_cnn_detector(weights: Mapping[str, Path]) -> DlibDetector:
     import dlib
 
     cnn = dlib.cnn_face_detection_model_v1(str(weights["dlib_mmod"]))  # pyright: ignore[reportAttributeAccessIssue]
-    return HogDetector("dlib_ladder", cnn)
+    return DlibDetector("dlib_ladder", cnn)
 
 
-def load_landmarks(weights: Mapping[str, Path]) -> Landmarks68:
-    return Landmarks68(weights["dlib_sp68"], precise=False)
+def load_landmarks(weights: Mapping[str, Path]) -> DlibLandmarker:
+    return DlibLandmarker(weights["dlib_sp68"], precise=False)
 
 
-def load_precise_landmarks(weights: Mapping[str, Path]) -> Landmarks68:
-    return Landmarks68(weights["dlib_sp68"], precise=True)
+def load_precise_landmarks(weights: Mapping[str, Path]) -> DlibLandmarker:
+    return DlibLandmarker(weights["dlib_sp68"], precise=True)
 
 
 def _rows(boxes: Any, scores: Any) -> np.ndarray:

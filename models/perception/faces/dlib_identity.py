@@ -39,5 +39,5 @@ class DlibEmbedder:
         return out
 
 
-def load(weights: Mapping[str, Path]) -> DlibEmbedder:
+def load_dlib_embedder(weights: Mapping[str, Path]) -> DlibEmbedder:
     return DlibEmbedder(weights["dlib_sp5"], weights["dlib_resnet"])

@@ -24,26 +24,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.perception.interfaces import Points
-from models.perception.torch_net import TorchNet, build, in_batches
+from models.perception.interfaces import LandmarkPrediction
+from models.perception.torch_net import TorchNet, build_net, map_batches
 
-SIDE, CELLS, LANDMARKS = 256, 64, 68
-REFERENCE, UNIT = 195.0, 200.0
+CROP_SIZE, HEATMAP_SIZE, LANDMARK_COUNT = 256, 64, 68
+REFERENCE_FACE_SIZE, REFERENCE_CROP_SIZE = 195.0, 200.0
 """A face whose box has width + height = REFERENCE fills a crop of UNIT pixels."""
-RAISED = 0.12
-NARROWEST, WIDEST = 8, 4
+CENTRE_SHIFT = 0.12
+MIN_CROP_PIXELS, MAX_CROP_RATIO = 8, 4
 """A crop of fewer pixels a side, or so many times wider than the frame, shows no face; none is made."""
-MIRROR = [
+MIRRORED_LANDMARKS = [
     *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1), *range(45, 41, -1), 47, 46,
     *range(39, 35, -1), 41, 40, *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), 67, 66, 65,
 ]  # fmt: skip
 """The landmark that each becomes in the mirrored image."""
-STAMP, SIGMA = 13, 3.25
+HEATMAP_KERNEL_SIZE, HEATMAP_SIGMA = 13, 3.25
 """Side and sigma, in pixels of the crop, of the spots that show the depth net where the landmarks are."""
 
 
 # --- crops --------------------------------------------------------------------------------------------------
-class Windows(NamedTuple):
+class CropWindows(NamedTuple):
     centre: np.ndarray
     """(n,2) float64 pixels."""
     side: np.ndarray
@@ -52,34 +52,34 @@ class Windows(NamedTuple):
     """(n,4) int64: x0, y0, x1, y1 of the pixels that are cropped."""
 
 
-def windows(boxes: np.ndarray) -> Windows:
+def crop_windows(boxes: np.ndarray) -> CropWindows:
     """boxes (n,4) -> the crop of each. Corners in float32, step by step as the package reckons them, so that
     truncation falls on the same pixel."""
     boxes = boxes.astype(np.float64)
     size = boxes[:, 2:] - boxes[:, :2]
     centre = boxes[:, 2:] - size / 2
-    centre[:, 1] -= size[:, 1] * RAISED
-    side = UNIT * (size.sum(1) / REFERENCE)
+    centre[:, 1] -= size[:, 1] * CENTRE_SHIFT
+    side = REFERENCE_CROP_SIZE * (size.sum(1) / REFERENCE_FACE_SIZE)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        zoom = (SIDE / side).astype(np.float32)[:, None]
-        shift = (SIDE * (-centre / side[:, None] + 0.5)).astype(np.float32)
+        zoom = (CROP_SIZE / side).astype(np.float32)[:, None]
+        shift = (CROP_SIZE * (-centre / side[:, None] + 0.5)).astype(np.float32)
         inverse = np.float32(1) / zoom
-        corners = [inverse * np.float32(at) - shift * inverse for at in (1, SIDE)]
+        corners = [inverse * np.float32(at) - shift * inverse for at in (1, CROP_SIZE)]
         integral = np.trunc(np.nan_to_num(np.concatenate(corners, axis=1), nan=0.0)).clip(-(2**31), 2**31)
-    return Windows(centre, side, integral.astype(np.int64))
+    return CropWindows(centre, side, integral.astype(np.int64))
 
 
-def usable(boxes: np.ndarray, corners: np.ndarray, height: int, width: int) -> np.ndarray:
+def usable_crops(boxes: np.ndarray, corners: np.ndarray, height: int, width: int) -> np.ndarray:
     """(n,) bool: there is a box, it has an area, its crop is of a size to show a face and not all outside."""
     x0, y0, x1, y1 = corners.T
     inside = (x0 < width) & (y0 < height) & (x1 > 0) & (y1 > 0)
-    not_narrow = np.minimum(x1 - x0, y1 - y0) >= NARROWEST
-    not_wide = np.maximum(x1 - x0, y1 - y0) <= WIDEST * max(height, width)
+    not_narrow = np.minimum(x1 - x0, y1 - y0) >= MIN_CROP_PIXELS
+    not_wide = np.maximum(x1 - x0, y1 - y0) <= MAX_CROP_RATIO * max(height, width)
     area = np.isfinite(boxes).all(1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     return area & inside & not_narrow & not_wide
 
 
-def crop(frame: np.ndarray, corners: np.ndarray) -> np.ndarray:
+def crop_frame(frame: np.ndarray, corners: np.ndarray) -> np.ndarray:
     """frame (H,W,3) uint8, corners (4,) -> (256,256,3) uint8, black outside the frame."""
     x0, y0, x1, y1 = corners.tolist()
     height, width = frame.shape[:2]
@@ -89,11 +89,11 @@ def crop(frame: np.ndarray, corners: np.ndarray) -> np.ndarray:
         canvas = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
         canvas[top - y0 : bottom - y0, left - x0 : right - x0] = piece
         piece = canvas
-    return cv2.resize(piece, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(piece, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_LINEAR)
 
 
 # --- heatmaps -----------------------------------------------------------------------------------------------
-def peaks(heat: Tensor) -> tuple[Tensor, Tensor]:
+def heatmap_peaks(heat: Tensor) -> tuple[Tensor, Tensor]:
     """heat (B,K,H,W) -> positions (B,K,2) float32 in cells (the first cell is 0 to 1) and heights (B,K).
 
     The middle of the highest cell, moved by a quarter toward the higher neighbour along each axis; not in
@@ -114,7 +114,7 @@ def peaks(heat: Tensor) -> tuple[Tensor, Tensor]:
     return cell + offset, flat.gather(2, index)[..., 0]
 
 
-def spots(at: Tensor) -> Tensor:
+def landmark_heatmaps(at: Tensor) -> Tensor:
     """Landmarks (B,K,2) in pixels of the crop -> (B,K,256,256): a spot of height 1 at each.
 
     Near the left and upper edge it sits up to two pixels off, as in the images the depth net learned from.
@@ -125,17 +125,17 @@ def spots(at: Tensor) -> Tensor:
 
 def _profile(at: Tensor) -> Tensor:
     """(B,K) -> (B,K,256)."""
-    reach = STAMP // 2
+    reach = HEATMAP_KERNEL_SIZE // 2
     low, high = (at - reach).floor()[..., None], (at + reach).floor()[..., None]
-    pixel = torch.arange(SIDE, device=at.device)
+    pixel = torch.arange(CROP_SIZE, device=at.device)
     first = low.clamp(min=1) - 1
     entry = pixel - first + (-low).clamp(min=1) - 1  # of the 13 x 13 stamp
-    inside = (pixel >= first) & (pixel < high) & (entry < STAMP)
-    return torch.exp(-(((entry - reach) / SIGMA) ** 2) / 2) * inside
+    inside = (pixel >= first) & (pixel < high) & (entry < HEATMAP_KERNEL_SIZE)
+    return torch.exp(-(((entry - reach) / HEATMAP_SIGMA) ** 2) / 2) * inside
 
 
 # --- the landmarker -----------------------------------------------------------------------------------------
-class Fan:
+class FanLandmarker:
     """models.perception.interfaces.Landmarker, Configurable."""
 
     def __init__(self, name: str, net: nn.Module, depth: nn.Module | None = None, flip: bool = False):
@@ -150,45 +150,47 @@ class Fan:
 
     def landmarks(self, frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """frames (T,H,W,3) uint8, boxes (T,4) -> (T,68,2) float32; NaN where the box is, or shows nothing."""
-        return self.points(frames, boxes).landmarks
+        return self.predict(frames, boxes).landmarks
 
     @torch.inference_mode()
-    def points(self, frames: np.ndarray, boxes: np.ndarray) -> Points:
+    def predict(self, frames: np.ndarray, boxes: np.ndarray) -> LandmarkPrediction:
         """Landmarks, the height of each one's peak, and for fan3d x, y and depth."""
         if frames.strides[2:] != (3, 1):  # a mirrored view, or channels apart: not for OpenCV
             frames = np.ascontiguousarray(frames)
-        cut = windows(boxes)
-        rows = np.flatnonzero(usable(boxes, cut.corners, *frames.shape[1:3]))
+        cut = crop_windows(boxes)
+        rows = np.flatnonzero(usable_crops(boxes, cut.corners, *frames.shape[1:3]))
 
         def work(some: slice, full: int) -> Tensor:
             chosen = rows[some]
-            crops = np.stack([crop(frames[t], cut.corners[t]) for t in chosen])
+            crops = np.stack([crop_frame(frames[t], cut.corners[t]) for t in chosen])
             return self._batch(torch.from_numpy(crops), full)
 
-        found = np.zeros((len(rows), LANDMARKS, 4), np.float32)
+        found = np.zeros((len(rows), LANDMARK_COUNT, 4), np.float32)
         # Nothing waits for the device before the last batch is on its way: crops are cut while it works.
-        results = list(in_batches(len(rows), self._net.batch(SIDE * SIDE), work))
+        results = list(map_batches(len(rows), self._net.batch_size(CROP_SIZE * CROP_SIZE), work))
         if results:
             found = torch.cat(results).cpu().numpy()
         return _placed(found, rows, len(frames), cut, self._depth is not None)
 
     def _batch(self, crops: Tensor, full: int) -> Tensor:
         """crops (B,256,256,3) uint8 -> (B,68,4) float32: x, y in cells, height of peak, depth in crops."""
-        images = self._net.on_device(crops) / 255
+        images = self._net.to_device(crops) / 255
         heat = self._heat(images, full)
-        at, height = peaks(heat)
+        at, height = heatmap_peaks(heat)
         depth = torch.zeros_like(height)
         if self._depth is not None:
-            inputs = torch.cat([images, spots(at * (SIDE / CELLS))], dim=1)  # (B,71,256,256)
-            depth = self._depth.run(inputs, full)[: len(crops)].float() / SIDE
+            inputs = torch.cat(
+                [images, landmark_heatmaps(at * (CROP_SIZE / HEATMAP_SIZE))], dim=1
+            )  # (B,71,256,256)
+            depth = self._depth.run_net(inputs, full)[: len(crops)].float() / CROP_SIZE
         return torch.cat([at, height[..., None], depth[..., None]], dim=2)
 
     def _heat(self, images: Tensor, full: int) -> Tensor:
         """(B,3,256,256) in [0,1] -> (B,68,64,64) float32, of the last of the stacked hourglasses."""
-        heat = _last(self._net.run(images, full))[: len(images)].float()
+        heat = _last(self._net.run_net(images, full))[: len(images)].float()
         if self._flip:
-            mirrored = _last(self._net.run(images.flip(3), full))[: len(images)].float()
-            heat = (heat + mirrored[:, MIRROR].flip(3)) / 2
+            mirrored = _last(self._net.run_net(images.flip(3), full))[: len(images)].float()
+            heat = (heat + mirrored[:, MIRRORED_LANDMARKS].flip(3)) / 2
         return heat
 
 
@@ -196,38 +198,44 @@ def _last(out: Any) -> Tensor:
     return out[-1] if isinstance(out, (list, tuple)) else out
 
 
-def _placed(found: np.ndarray, rows: np.ndarray, count: int, cut: Windows, deep: bool) -> Points:
+def _placed(
+    found: np.ndarray, rows: np.ndarray, count: int, cut: CropWindows, deep: bool
+) -> LandmarkPrediction:
     """found (n,68,4) of `rows` -> Points of all `count` frames, in their pixels."""
-    points = np.full((count, LANDMARKS, 3), np.nan, np.float32)
-    confidence = np.zeros((count, LANDMARKS), np.float32)
+    points = np.full((count, LANDMARK_COUNT, 3), np.nan, np.float32)
+    confidence = np.zeros((count, LANDMARK_COUNT), np.float32)
     side, centre = cut.side[rows, None, None], cut.centre[rows, None]
-    points[rows, :, :2] = (found[..., :2].astype(np.float64) / CELLS - 0.5) * side + centre
+    points[rows, :, :2] = (found[..., :2].astype(np.float64) / HEATMAP_SIZE - 0.5) * side + centre
     points[rows, :, 2:] = found[..., 3:] * side
     confidence[rows] = found[..., 2]
     landmarks = np.ascontiguousarray(points[..., :2])
-    return Points(landmarks=landmarks, confidence=confidence, landmarks3d=points if deep else None)
+    return LandmarkPrediction(
+        landmarks=landmarks, confidence=confidence, landmarks3d=points if deep else None
+    )
 
 
 # --- loaders ------------------------------------------------------------------------------------------------
-def load_2d(weights: Mapping[str, Path]) -> Fan:
-    return Fan("fan2d", _fan(weights, "fan2d"))
+def load_fan_2d(weights: Mapping[str, Path]) -> FanLandmarker:
+    return FanLandmarker("fan2d", _fan(weights, "fan2d"))
 
 
-def load_2d_flip(weights: Mapping[str, Path]) -> Fan:
-    return Fan("fan2d_flip", _fan(weights, "fan2d"), flip=True)
+def load_fan_2d_flip(weights: Mapping[str, Path]) -> FanLandmarker:
+    return FanLandmarker("fan2d_flip", _fan(weights, "fan2d"), flip=True)
 
 
-def load_25d(weights: Mapping[str, Path]) -> Fan:
-    return Fan("fan25d", _fan(weights, "fan3d"))
+def load_fan_25d(weights: Mapping[str, Path]) -> FanLandmarker:
+    return FanLandmarker("fan25d", _fan(weights, "fan3d"))
 
 
-def load_3d(weights: Mapping[str, Path]) -> Fan:
+def load_fan_3d(weights: Mapping[str, Path]) -> FanLandmarker:
     from face_alignment.models import ResNetDepth
 
-    return Fan("fan3d", _fan(weights, "fan3d"), build(ResNetDepth, weights["fan_depth"], "fan_depth"))
+    return FanLandmarker(
+        "fan3d", _fan(weights, "fan3d"), build_net(ResNetDepth, weights["fan_depth"], "fan_depth")
+    )
 
 
 def _fan(weights: Mapping[str, Path], weights_id: str) -> nn.Module:
     from face_alignment.models import FAN
 
-    return build(lambda: FAN(4), weights[weights_id], weights_id)
+    return build_net(lambda: FAN(4), weights[weights_id], weights_id)

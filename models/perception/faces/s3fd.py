@@ -15,22 +15,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.perception.torch_net import TorchNet, build, in_batches
+from models.perception.torch_net import TorchNet, build_net, map_batches
 
-STRIDES = (4, 8, 16, 32, 64, 128)
+MAP_STRIDES = (4, 8, 16, 32, 64, 128)
 """Pixels between the cells of the six maps; a cell's prior box is four times as wide."""
-MEAN = (104.0, 117.0, 123.0)
+PIXEL_MEAN = (104.0, 117.0, 123.0)
 """Of blue, green and red in the images that the net was trained on."""
 CENTRE_VARIANCE, SIZE_VARIANCE = 0.1, 0.2
-THRESHOLD = 0.5
-OVERLAP = 0.3
+SCORE_THRESHOLD = 0.5
+NMS_THRESHOLD = 0.3
 """Of two boxes whose intersection is a larger part of their union, the surer one stays."""
 
 
-class S3fd:
+class S3fdDetector:
     """models.perception.interfaces.FaceDetector, Configurable. Sees faces from about 16 px."""
 
-    def __init__(self, net: nn.Module, threshold: float = THRESHOLD):
+    def __init__(self, net: nn.Module, threshold: float = SCORE_THRESHOLD):
         self.name = "s3fd"
         self._net, self._threshold = TorchNet(net), threshold
 
@@ -43,23 +43,23 @@ class S3fd:
 
         Boxes may reach over the frame's edge.
         """
-        size = self._net.batch(frames.shape[1] * frames.shape[2])
-        done = list(in_batches(len(frames), size, lambda some, full: self._candidates(frames[some], full)))
+        size = self._net.batch_size(frames.shape[1] * frames.shape[2])
+        done = list(map_batches(len(frames), size, lambda some, full: self._candidates(frames[some], full)))
         found: list[np.ndarray] = []
         for rows, count in done:
             values = rows.cpu().numpy().astype(np.float64)
-            boxes = np.column_stack([decode(values[:, 1:8]), values[:, 8]])
-            found += [best(boxes[values[:, 0] == i]) for i in range(count)]
+            boxes = np.column_stack([decode_boxes(values[:, 1:8]), values[:, 8]])
+            found += [non_maximum_suppression(boxes[values[:, 0] == i]) for i in range(count)]
         return found
 
     def _candidates(self, frames: np.ndarray, full: int) -> tuple[Tensor, int]:
         """frames (B,H,W,3) -> (n,9) rows of the cells above the threshold: frame of the batch; row, column
         and stride of the cell; its four numbers; its score. In the order of maps, then frames and cells."""
-        images = self._net.on_device(torch.from_numpy(np.ascontiguousarray(frames)))
-        images = images.flip(1) - images.new_tensor(MEAN)[:, None, None]  # RGB to BGR
-        maps: Sequence[Tensor] = [one[: len(frames)].float() for one in self._net.run(images, full)]
+        images = self._net.to_device(torch.from_numpy(np.ascontiguousarray(frames)))
+        images = images.flip(1) - images.new_tensor(PIXEL_MEAN)[:, None, None]  # RGB to BGR
+        maps: Sequence[Tensor] = [one[: len(frames)].float() for one in self._net.run_net(images, full)]
         rows = []
-        for stride, classes, places in zip(STRIDES, maps[0::2], maps[1::2], strict=True):
+        for stride, classes, places in zip(MAP_STRIDES, maps[0::2], maps[1::2], strict=True):
             score = classes.softmax(1)[:, 1]  # (B,h,w)
             b, y, x = (score > self._threshold).nonzero(as_tuple=True)
             cell = torch.stack([b, y, x, torch.full_like(b, stride)], dim=1).float()
@@ -67,7 +67,7 @@ class S3fd:
         return torch.cat(rows), len(frames)
 
 
-def decode(cells: np.ndarray) -> np.ndarray:
+def decode_boxes(cells: np.ndarray) -> np.ndarray:
     """cells (n,7): row, column, stride and the four numbers of the net -> boxes (n,4)."""
     stride, numbers = cells[:, 2:3], cells[:, 3:]
     middle = stride / 2 + cells[:, 1::-1] * stride
@@ -77,7 +77,7 @@ def decode(cells: np.ndarray) -> np.ndarray:
     return np.concatenate([corner, corner + size], axis=1)
 
 
-def best(boxes: np.ndarray) -> np.ndarray:
+def non_maximum_suppression(boxes: np.ndarray) -> np.ndarray:
     """boxes (n,5) -> (m,5) float32: the surest of each heap, of equals the last. Edges count as whole pixels,
     as they did when the threshold was chosen."""
     rest = boxes[np.argsort(boxes[:, 4], kind="stable")[::-1]]
@@ -87,11 +87,11 @@ def best(boxes: np.ndarray) -> np.ndarray:
         low, high = np.maximum(rest[0, :2], rest[1:, :2]), np.minimum(rest[0, 2:4], rest[1:, 2:4])
         shared = np.maximum(high - low + 1, 0).prod(1)
         area = (rest[:, 2:4] - rest[:, :2] + 1).prod(1)
-        rest = rest[1:][shared <= OVERLAP * (area[0] + area[1:] - shared)]
+        rest = rest[1:][shared <= NMS_THRESHOLD * (area[0] + area[1:] - shared)]
     return np.array(kept, np.float32).reshape(-1, 5)
 
 
-def load(weights: Mapping[str, Path]) -> S3fd:
+def load_s3fd(weights: Mapping[str, Path]) -> S3fdDetector:
     from face_alignment.detection.sfd.net_s3fd import s3fd
 
-    return S3fd(build(s3fd, weights["s3fd"], "s3fd"))
+    return S3fdDetector(build_net(s3fd, weights["s3fd"], "s3fd"))

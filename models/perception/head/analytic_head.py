@@ -27,12 +27,12 @@ from models.perception.head.analytic_components import (
 from models.perception.head.morphable import MorphableModel
 
 # Half the face, nose to ear: x of the columns; the corners of mouth and eyes have columns of their own.
-COLUMNS = (
+GRID_COLUMNS = (
     0, 0.03, 0.06, 0.1, 0.14, 0.18, 0.22, 0.25, 0.285, 0.32, 0.355, 0.39, 0.42, 0.455, 0.49, 0.525, 0.56,
     0.59, 0.63, 0.68, 0.73, 0.78, 0.83, 0.88, 0.92, 0.955, 0.98, 1,
 )  # fmt: skip
 # Rows by height at the middle of the face, crown to chin; 0 is the eyes' cut, MOUTH_Y the mouth's.
-ROWS = (
+GRID_ROWS = (
     1.5, 1.47, 1.41, 1.33, 1.24, 1.14, 1.04, 0.94, 0.85, 0.76, 0.68, 0.61, 0.54, 0.48, 0.42, 0.365, 0.315,
     0.27, 0.23, 0.19, 0.155, 0.12, 0.09, 0.06, 0.03, 0, -0.03, -0.06, -0.09, -0.12, -0.16, -0.2, -0.25, -0.3,
     -0.35, -0.4, -0.44, -0.48, -0.52, -0.555, -0.585, -0.615, -0.64, -0.67, -0.7, -0.735, -0.77, -0.8, -0.825,
@@ -41,9 +41,9 @@ ROWS = (
 )  # fmt: skip
 BACK_COLUMNS, NECK_ROWS = 10, 9
 CHIN_Y, CROWN_Y = -1.58, 1.5
-EYE_HALF, EYE_Z, EYE_RADIUS = 0.17, 0.6, 0.2
+EYE_HALF_WIDTH, EYE_Z, EYE_RADIUS = 0.17, 0.6, 0.2
 LID_GAP = 0.02  # skin over the eyeball
-LID_UP, LID_DOWN = 0.088, 0.042  # how far the lids of the mean stand open
+UPPER_LID_OPENING, LOWER_LID_OPENING = 0.088, 0.042  # how far the lids of the mean stand open
 # The mandible's edge by column: x and y of the row where the face ends.
 JAW_COLUMN = (0, 0.2, 0.4, 0.56, 0.7, 0.82, 0.9, 0.96, 1)
 JAW_X = (0, 0.2, 0.39, 0.56, 0.715, 0.835, 0.895, 0.925, 0.935)
@@ -59,7 +59,7 @@ UV_BOXES = {
 
 
 @dataclass
-class Parts:
+class MeshBuilder:
     """Patches while they are gathered. `side` is +1 above a cut, -1 below; `kind` the patch's name."""
 
     points: list[np.ndarray] = field(default_factory=list)
@@ -76,9 +76,9 @@ class Parts:
         self.kind += [kind] * len(points)
 
 
-def build_head() -> MorphableModel:
+def build_analytic_head() -> MorphableModel:
     """The default head; deterministic, well under a second."""
-    parts = Parts()
+    parts = MeshBuilder()
     upper, lower = _add_skin(parts)
     _add_patches(parts)
     closed = np.concatenate(parts.points)
@@ -122,7 +122,7 @@ def build_head() -> MorphableModel:
 # --- geometry -----------------------------------------------------------------------------------------------
 def _columns() -> tuple[np.ndarray, np.ndarray]:
     """-> sine and cosine of the azimuth by column: from the back's seam over image left and face."""
-    half = np.array(COLUMNS, float)
+    half = np.array(GRID_COLUMNS, float)
     front = np.concatenate([-half[:0:-1], half])
     back = np.linspace(0, np.pi / 2, BACK_COLUMNS + 1)[1:]
     left = -np.cos(back[::-1])  # from the seam (0) toward the ear (-1)
@@ -146,7 +146,7 @@ def _skin_points() -> np.ndarray:
     jaw_y = np.where(is_back, -0.55 - 0.25 * back**1.5, PchipInterpolator(JAW_COLUMN, JAW_Y)(q))
     jaw_z = np.where(is_back, -0.8 * back, 0.97 * np.maximum(0, 1 - q**1.9))
     rows = []
-    for y in ROWS:
+    for y in GRID_ROWS:
         up = max(y, 0.0) / CROWN_Y
         width = (1 - up**2.6) ** (1 / 2.6)
         front = (1 - up**2.8) ** (1 / 2.4) if y > 0 else 1 + 0.04 * np.exp(-(((y + 0.95) / 0.4) ** 2))
@@ -234,17 +234,17 @@ def _over_eyeballs(p: np.ndarray, face: np.ndarray) -> np.ndarray:
     return out
 
 
-def _add_skin(parts: Parts) -> tuple[np.ndarray, np.ndarray]:
+def _add_skin(parts: MeshBuilder) -> tuple[np.ndarray, np.ndarray]:
     """Adds the grid; returns the vertex ids (rows, columns) seen from above and from below each cut."""
     points = _model_features(_skin_points())
     R, C = points.shape[:2]
     upper = np.arange(R * C).reshape(R, C)
     lower = upper.copy()
-    eye_row, mouth_row = ROWS.index(0), ROWS.index(MOUTH_Y)
+    eye_row, mouth_row = GRID_ROWS.index(0), GRID_ROWS.index(MOUTH_Y)
     sine, cosine = _columns()
     x = np.where(cosine > 0, np.abs(sine), 9)
     cut = np.zeros((R, C), bool)
-    cut[eye_row] = np.abs(x - EYE_X) < EYE_HALF - 1e-6
+    cut[eye_row] = np.abs(x - EYE_X) < EYE_HALF_WIDTH - 1e-6
     cut[mouth_row] = x < MOUTH_X - 1e-6
     lower[cut] = R * C + np.arange(cut.sum())
     quads = np.stack([lower[:-1, :-1], upper[1:, :-1], upper[1:, 1:], lower[:-1, 1:]], axis=-1).reshape(-1, 4)
@@ -269,7 +269,7 @@ def _split(quads: np.ndarray) -> np.ndarray:
     return np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
 
 
-def _add_grid(parts: Parts, kind: str, points: np.ndarray, side: float = 1.0) -> None:
+def _add_grid(parts: MeshBuilder, kind: str, points: np.ndarray, side: float = 1.0) -> None:
     """points (r,c,3), rows down and columns to the right as seen from outside."""
     r, c = points.shape[:2]
     ids = np.arange(r * c).reshape(r, c)
@@ -279,7 +279,7 @@ def _add_grid(parts: Parts, kind: str, points: np.ndarray, side: float = 1.0) ->
     parts.add(kind, points.reshape(-1, 3), uv, _split(quads), np.full(r * c, side))
 
 
-def _add_patches(parts: Parts) -> None:
+def _add_patches(parts: MeshBuilder) -> None:
     a = np.deg2rad(np.linspace(-62, 62, 11))
     right, down = np.meshgrid(np.tan(a), np.tan(a))
     dome = np.stack([right, -down, np.ones_like(right)], axis=-1)
@@ -309,9 +309,9 @@ def _lid_opening(closed: np.ndarray, side: np.ndarray, kind: np.ndarray) -> np.n
     """(N,3): from closed eyes to the eyes of the mean."""
     x, y = np.abs(closed[:, 0]), closed[:, 1]
     row = 0.07 * (x - EYE_X)  # the cut's slant
-    almond = np.maximum(0, 1 - ((x - EYE_X) / EYE_HALF) ** 2) ** 0.75
-    up = LID_UP * np.exp(-np.maximum(0, y - row) / 0.14)
-    down = -LID_DOWN * np.exp(-np.maximum(0, row - y) / 0.1)
+    almond = np.maximum(0, 1 - ((x - EYE_X) / EYE_HALF_WIDTH) ** 2) ** 0.75
+    up = UPPER_LID_OPENING * np.exp(-np.maximum(0, y - row) / 0.14)
+    down = -LOWER_LID_OPENING * np.exp(-np.maximum(0, row - y) / 0.1)
     skin = (kind == "skin") & (closed[:, 2] > 0.3)
     move = np.zeros_like(closed)
     move[:, 1] = np.where(skin, almond * np.where(side > 1.5, up, np.where(side > 0, down, 0)), 0)
@@ -354,7 +354,7 @@ def _landmarks(
     lower: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """-> lm68 vertices (68,3) int32 and weights (68,3) float32."""
-    eye_row, mouth_row = ROWS.index(0), ROWS.index(MOUTH_Y)
+    eye_row, mouth_row = GRID_ROWS.index(0), GRID_ROWS.index(MOUTH_Y)
     front = np.flatnonzero(_columns()[1] > 0.05)
 
     def on_skin(x: float, y: float):
@@ -375,11 +375,11 @@ def _landmarks(
     brow_left, brow_right = mirrored(BROW_TARGETS)
     nose = [on_skin(*t) for t in NOSE_TARGETS] + [on_skin(-x, y) for x, y in NOSE_TARGETS[5:3:-1]]
     up, low = (lambda r, x: on_row(upper[r], x)), (lambda r, x: on_row(lower[r], x))
-    third, e = EYE_HALF / 3, eye_row
+    third, e = EYE_HALF_WIDTH / 3, eye_row
     eyes = []
     for x in (-EYE_X + 0.025, EYE_X - 0.025):  # where dlib sees them: a little toward the nose
-        eyes += [up(e, x - EYE_HALF), up(e, x - third), up(e, x + third)]
-        eyes += [up(e, x + EYE_HALF), low(e, x + third), low(e, x - third)]
+        eyes += [up(e, x - EYE_HALF_WIDTH), up(e, x - third), up(e, x + third)]
+        eyes += [up(e, x + EYE_HALF_WIDTH), low(e, x + third), low(e, x - third)]
     top, bottom = LIP_TARGETS[:3], LIP_TARGETS[3:]
     m = mouth_row
 

@@ -37,25 +37,25 @@ from zipfile import BadZipFile, is_zipfile
 import numpy as np
 
 from models.errors import InvalidFile
-from models.perception.array_pickle import as_array, read_pickle
+from models.perception.array_unpickler import read_pickle, to_array
 from models.perception.file_arrays import FileArrays
 from models.perception.head.morphable import MorphableModel, vertex_normals
 
-FLAME_SHAPE, FLAME_EXP = 100, 50  # of 300 and 100
-FLAME_EXP_FROM = 300
-JAW, JAW_NAMES = 2, ("jaw_x", "jaw_y", "jaw_z")
+FLAME_SHAPE_SIZE, FLAME_EXP_SIZE = 100, 50  # of 300 and 100
+FLAME_EXP_START = 300
+JAW_JOINT, JAW_NAMES = 2, ("jaw_x", "jaw_y", "jaw_z")
 JAW_BOUND = (0.6, 0.3, 0.3)  # radians
 LSFM_ARRAYS = ("id_basis", "exp_basis", "mean")
-ONE_VERTEX = np.tile(np.array([1, 0, 0], np.float32), (68, 1))
-NEEDED = ("name", "license", "mean", "id_basis", "exp_basis", "faces", "lm68_index", "lm68_weight")
-RANKS = {"mean": 2, "id_basis": 3, "exp_basis": 3, "faces": 2, "lm68_weight": 2, "tex_basis": 3}
+VERTEX_WEIGHTS = np.tile(np.array([1, 0, 0], np.float32), (68, 1))
+REQUIRED_FIELDS = ("name", "license", "mean", "id_basis", "exp_basis", "faces", "lm68_index", "lm68_weight")
+FIELD_RANKS = {"mean": 2, "id_basis": 3, "exp_basis": 3, "faces": 2, "lm68_weight": 2, "tex_basis": 3}
 _TEXTS = ("name", "license")
 _NAMES = ("id_names", "exp_names")
 _REGION = "region_"
 
 
 # --- files of arrays ----------------------------------------------------------------------------------------
-def write_arrays(path: Path, model: MorphableModel, extra: Mapping[str, np.ndarray] | None = None) -> None:
+def write_model(path: Path, model: MorphableModel, extra: Mapping[str, np.ndarray] | None = None) -> None:
     """A model, and arrays that belong to it, as one safetensors file."""
     from safetensors.numpy import save_file
 
@@ -71,7 +71,7 @@ def write_arrays(path: Path, model: MorphableModel, extra: Mapping[str, np.ndarr
     save_file({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}, path)
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
+def read_model_arrays(path: Path) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -82,11 +82,13 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_model(path: Path) -> MorphableModel:
-    """What `write_arrays` wrote; arrays that are not the model's are left aside. InvalidFile names the file
+    """What `write_model` wrote; arrays that are not the model's are left aside. InvalidFile names the file
     and the field that is missing or wrong.
     """
-    file = FileArrays(path.name, "a model as models.perception.head.converters writes it", read_arrays(path))
-    file.require(*NEEDED)
+    file = FileArrays(
+        path.name, "a model as models.perception.head.converters writes it", read_model_arrays(path)
+    )
+    file.require_fields(*REQUIRED_FIELDS)
     try:
         return _model_of(file)
     except (ValueError, InvalidFile) as error:
@@ -97,7 +99,7 @@ def read_model(path: Path) -> MorphableModel:
 
 def _model_of(file: FileArrays) -> MorphableModel:
     arrays = file.found
-    for name, rank in RANKS.items():  # their lengths are compared with one another
+    for name, rank in FIELD_RANKS.items():  # their lengths are compared with one another
         if name in arrays and arrays[name].ndim != rank:
             raise ValueError(f"{name} has shape {arrays[name].shape}, expected {rank} dimensions")
     known = {one.name for one in fields(MorphableModel)} - {"regions"}
@@ -112,101 +114,103 @@ def _model_of(file: FileArrays) -> MorphableModel:
     return MorphableModel(regions=regions, **values)
 
 
-def load_bfm(weights: Mapping[str, Path]) -> MorphableModel:
+def load_bfm_model(weights: Mapping[str, Path]) -> MorphableModel:
     return read_model(weights["bfm_deep3d"])
 
 
-def load_flame(weights: Mapping[str, Path]) -> MorphableModel:
+def load_flame_model(weights: Mapping[str, Path]) -> MorphableModel:
     return read_model(weights["flame_model"])
 
 
-def load_3ddfa(weights: Mapping[str, Path]) -> MorphableModel:
+def load_3ddfa_model(weights: Mapping[str, Path]) -> MorphableModel:
     return read_model(weights["bfm_3ddfa"])
 
 
-def load_lsfm(weights: Mapping[str, Path]) -> MorphableModel:
+def load_lsfm_model(weights: Mapping[str, Path]) -> MorphableModel:
     return read_model(weights["lsfm"])
 
 
 # --- Basel face model ---------------------------------------------------------------------------------------
-def bfm(path: Path) -> MorphableModel:
+def convert_bfm(path: Path) -> MorphableModel:
     """Deep3DFaceRecon's BFM_model_front.mat (made once from the 2009 model and FaceWarehouse's
     expressions)."""
     wanted = ("meanshape", "idBase", "exBase", "meantex", "texBase", "tri", "keypoints")
     found = _matlab(path, (*wanted, "skinmask", "frontmask2_idx"))
     file = FileArrays(path.name, "Deep3DFaceRecon's model", found)
-    file.require(*wanted)
-    mean = file.numbers("meanshape", (None, 3), folded=True)
+    file.require_fields(*wanted)
+    mean = file.read_floats("meanshape", (None, 3), folded=True)
     mean -= mean.mean(0)
     vertices = len(mean)
 
     def basis(name: str, components: int | None) -> np.ndarray:
-        flat = file.numbers(name, (3 * vertices, components)).astype(np.float32)
+        flat = file.read_floats(name, (3 * vertices, components)).astype(np.float32)
         return flat.reshape(vertices, 3, -1)
 
     regions = {}
     if "skinmask" in found:
-        regions["skin"] = file.numbers("skinmask", (vertices,), folded=True) > 0.5
+        regions["skin"] = file.read_floats("skinmask", (vertices,), folded=True) > 0.5
     if "frontmask2_idx" in found:
         regions["front"] = np.zeros(vertices, bool)
-        regions["front"][file.indices("frontmask2_idx", (None,), vertices, first=1, folded=True)] = True
+        regions["front"][file.read_indices("frontmask2_idx", (None,), vertices, first=1, folded=True)] = True
     return MorphableModel(
         name="bfm_deep3d",
         license="Basel Face Model 2009: registration, no commercial use",
         mean=mean.astype(np.float32),
         id_basis=basis("idBase", 80),
         exp_basis=basis("exBase", 64),
-        faces=outward(mean, file.indices("tri", (None, 3), vertices, first=1).astype(np.int32)),
-        lm68_index=_thrice(file.indices("keypoints", (68,), vertices, first=1, folded=True)),
-        lm68_weight=ONE_VERTEX,
-        tex_mean=file.numbers("meantex", (vertices, 3), folded=True).astype(np.float32) / 255,
+        faces=orient_faces_outward(
+            mean, file.read_indices("tri", (None, 3), vertices, first=1).astype(np.int32)
+        ),
+        lm68_index=_thrice(file.read_indices("keypoints", (68,), vertices, first=1, folded=True)),
+        lm68_weight=VERTEX_WEIGHTS,
+        tex_mean=file.read_floats("meantex", (vertices, 3), folded=True).astype(np.float32) / 255,
         tex_basis=basis("texBase", None) / np.float32(255),
         regions=regions,
         metres_per_unit=0.1,
     )
 
 
-def outward(mean: np.ndarray, faces: np.ndarray) -> np.ndarray:
+def orient_faces_outward(mean: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Faces (F,3) turned, all of them if any, so that they are counter-clockwise seen from outside."""
     away = (vertex_normals(mean, faces) * (mean - mean.mean(0))).sum()
     return faces if away >= 0 else np.ascontiguousarray(faces[:, ::-1])
 
 
-def tddfa(model_path: Path, faces_path: Path, statistics_path: Path) -> MorphableModel:
+def convert_3ddfa(model_path: Path, faces_path: Path, statistics_path: Path) -> MorphableModel:
     """3DDFA_V2's bfm_noneck_v3.pkl (u, w_shp, w_exp, keypoints: micrometres, vertex by vertex), its tri.pkl
     (3,F), and the deviations of its coefficients: 12 of the pose, 40 of shape, 10 of expression."""
     parts = _named(model_path, ("u", "w_shp", "w_exp", "keypoints"), "3DDFA_V2's model")
     statistics = _named(statistics_path, ("std",), "3DDFA_V2's statistics")
-    sigma = statistics.numbers("std", (62,), folded=True)
+    sigma = statistics.read_floats("std", (62,), folded=True)
     with faces_path.open("rb") as stream:
-        stored = as_array(read_pickle(stream, faces_path.name))
-    mean = parts.numbers("u", (None, 3), folded=True) * 1e-5
+        stored = to_array(read_pickle(stream, faces_path.name))
+    mean = parts.read_floats("u", (None, 3), folded=True) * 1e-5
     mean -= mean.mean(0)
     vertices = len(mean)
 
     def basis(name: str, sigma: np.ndarray) -> np.ndarray:
-        flat = parts.numbers(name, (3 * vertices, None))
+        flat = parts.read_floats(name, (3 * vertices, None))
         if flat.shape[1] < len(sigma):
-            raise parts.wrong(name, f"has {flat.shape[1]} components", f"{len(sigma)} or more")
+            raise parts.field_error(name, f"has {flat.shape[1]} components", f"{len(sigma)} or more")
         return (flat[:, : len(sigma)] * sigma * 1e-5).reshape(vertices, 3, -1).astype(np.float32)
 
     triangles = FileArrays(faces_path.name, "3DDFA_V2's triangles", {"the array": stored})
-    corners = triangles.indices("the array", (3, None), vertices).T.astype(np.int32)
-    coordinates = parts.indices("keypoints", (68, 3), 3 * vertices, folded=True)  # not vertices
+    corners = triangles.read_indices("the array", (3, None), vertices).T.astype(np.int32)
+    coordinates = parts.read_indices("keypoints", (68, 3), 3 * vertices, folded=True)  # not vertices
     return MorphableModel(
         name="bfm_3ddfa",
         license="Basel Face Model 2009: registration, no commercial use",
         mean=mean.astype(np.float32),
         id_basis=basis("w_shp", sigma[12:52]),
         exp_basis=basis("w_exp", sigma[52:]),
-        faces=outward(mean, np.ascontiguousarray(corners)),
+        faces=orient_faces_outward(mean, np.ascontiguousarray(corners)),
         lm68_index=_thrice(coordinates[:, 0] // 3),
-        lm68_weight=ONE_VERTEX,
+        lm68_weight=VERTEX_WEIGHTS,
         metres_per_unit=0.1,
     )
 
 
-def lsfm(model_path: Path, sampler_path: Path, mesh_path: Path) -> MorphableModel:
+def convert_lsfm(model_path: Path, sampler_path: Path, mesh_path: Path) -> MorphableModel:
     """all_all_all.mat (struct fmod: id_basis (3N,157), exp_basis (3N,28), mean (3N)), sampler1035ver.pkl
     (idxs: the vertices that dense landmarks stand for), and the mesh (see the table above)."""
     fmod = _matlab(model_path, ("fmod",)).get("fmod")
@@ -214,12 +218,12 @@ def lsfm(model_path: Path, sampler_path: Path, mesh_path: Path) -> MorphableMode
         raise InvalidFile(f"{model_path.name} holds no fmod, one struct of {', '.join(LSFM_ARRAYS)}")
     found = {name: fmod.reshape(-1)[0][name] for name in fmod.dtype.names}
     file = FileArrays(model_path.name, "LSFM's model as HeadGAN has it", found)
-    file.require(*LSFM_ARRAYS)
-    mean = file.numbers("mean", (None, 3), folded=True)
+    file.require_fields(*LSFM_ARRAYS)
+    mean = file.read_floats("mean", (None, 3), folded=True)
     mean -= mean.mean(0)
     vertices = len(mean)
     bases = [
-        file.numbers(name, (3 * vertices, None)).astype(np.float32).reshape(vertices, 3, -1)
+        file.read_floats(name, (3 * vertices, None)).astype(np.float32).reshape(vertices, 3, -1)
         for name in ("id_basis", "exp_basis")
     ]
     mesh = _named(mesh_path, ("faces", "lm68"), "LSFM's mesh")
@@ -230,12 +234,12 @@ def lsfm(model_path: Path, sampler_path: Path, mesh_path: Path) -> MorphableMode
         mean=mean.astype(np.float32),
         id_basis=bases[0],
         exp_basis=bases[1],
-        faces=outward(mean, mesh.indices("faces", (None, 3), vertices).astype(np.int32)),
-        lm68_index=_thrice(mesh.indices("lm68", (68,), vertices, folded=True)),
-        lm68_weight=ONE_VERTEX,
+        faces=orient_faces_outward(mean, mesh.read_indices("faces", (None, 3), vertices).astype(np.int32)),
+        lm68_index=_thrice(mesh.read_indices("lm68", (68,), vertices, folded=True)),
+        lm68_weight=VERTEX_WEIGHTS,
         id_bound=np.full(bases[0].shape[-1], 0.8, np.float32),
         exp_bound=np.full(bases[1].shape[-1], 1.5, np.float32),
-        dense_index=dense.indices("idxs", (None,), vertices, folded=True).astype(np.int32),
+        dense_index=dense.read_indices("idxs", (None,), vertices, folded=True).astype(np.int32),
     )
 
 
@@ -257,27 +261,27 @@ def _thrice(corners: np.ndarray) -> np.ndarray:
 
 
 # --- FLAME --------------------------------------------------------------------------------------------------
-def flame(model_path: Path, embedding_path: Path) -> tuple[MorphableModel, dict[str, np.ndarray]]:
+def convert_flame(model_path: Path, embedding_path: Path) -> tuple[MorphableModel, dict[str, np.ndarray]]:
     """generic_model.pkl (or an npz of the same arrays) and landmark_embedding.npy -> the model, and what
     DECA needs beside it: root (3,), root_basis (3,150), origin (3,)."""
     parts = read_flame(model_path)
     template, shapes, joints = (parts[name] for name in ("v_template", "shapedirs", "J_regressor"))
     corners = parts["f"].astype(np.int32)
     origin = template.mean(0)
-    id_basis = shapes[..., :FLAME_SHAPE]
-    exp_basis = shapes[..., FLAME_EXP_FROM : FLAME_EXP_FROM + FLAME_EXP]
+    id_basis = shapes[..., :FLAME_SHAPE_SIZE]
+    exp_basis = shapes[..., FLAME_EXP_START : FLAME_EXP_START + FLAME_EXP_SIZE]
     found = read_embedding(embedding_path, len(corners))
-    names = tuple(f"expression_{i:02d}" for i in range(FLAME_EXP))
+    names = tuple(f"expression_{i:02d}" for i in range(FLAME_EXP_SIZE))
     model = MorphableModel(
         name="flame",
         license="FLAME 2020: registration, see its licence",
         mean=(template - origin).astype(np.float32),
         id_basis=np.ascontiguousarray(id_basis, np.float32),
         exp_basis=np.concatenate([exp_basis, jaw_basis(parts)], axis=-1).astype(np.float32),
-        faces=outward(template, corners),
+        faces=orient_faces_outward(template, corners),
         lm68_index=corners[found["full_lmk_faces_idx"]],
         lm68_weight=found["full_lmk_bary_coords"].astype(np.float32),
-        exp_bound=np.r_[np.full(FLAME_EXP, 3.0), JAW_BOUND].astype(np.float32),
+        exp_bound=np.r_[np.full(FLAME_EXP_SIZE, 3.0), JAW_BOUND].astype(np.float32),
         exp_names=(*names, *JAW_NAMES),
         metres_per_unit=1.0,
     )
@@ -294,7 +298,7 @@ def jaw_basis(parts: Mapping[str, np.ndarray]) -> np.ndarray:
     """(V,3,3): what a radian of the jaw about x, y, z does to the vertices, at rest: the turn about its
     joint, and the correctives that FLAME drives by the rotation matrix."""
     template, weights = parts["v_template"], parts["weights"]
-    joint = parts["J_regressor"][JAW] @ template
+    joint = parts["J_regressor"][JAW_JOINT] @ template
     turns = np.array(
         [
             [[0, 0, 0], [0, 0, -1], [0, 1, 0]],
@@ -303,8 +307,8 @@ def jaw_basis(parts: Mapping[str, np.ndarray]) -> np.ndarray:
         ],
         float,
     )  # d rotation / d angle, (axis,3,3)
-    moved = np.einsum("v,kcd,vd->vck", weights[:, JAW], turns, template - joint)
-    drives = parts["posedirs"][..., 9 * (JAW - 1) : 9 * JAW]  # the root drives none
+    moved = np.einsum("v,kcd,vd->vck", weights[:, JAW_JOINT], turns, template - joint)
+    drives = parts["posedirs"][..., 9 * (JAW_JOINT - 1) : 9 * JAW_JOINT]  # the root drives none
     return moved + np.einsum("vcr,kr->vck", drives, turns.reshape(3, 9))
 
 
@@ -314,13 +318,13 @@ FLAME_ARRAYS = ("v_template", "f", "shapedirs", "posedirs", "J_regressor", "weig
 def read_flame(path: Path) -> dict[str, np.ndarray]:
     """The arrays of generic_model.pkl, or of an npz: float64, f int64."""
     file = _named(path, FLAME_ARRAYS, "FLAME's generic_model")
-    vertices = len(template := file.numbers("v_template", (None, 3)))
+    vertices = len(template := file.read_floats("v_template", (None, 3)))
     shapes = {
         "shapedirs": (vertices, 3, 400), "posedirs": (vertices, 3, 36), "J_regressor": (5, vertices),
         "weights": (vertices, 5),
     }  # fmt: skip
-    found = {name: file.numbers(name, shape) for name, shape in shapes.items()}
-    return found | {"v_template": template, "f": file.indices("f", (None, 3), vertices)}
+    found = {name: file.read_floats(name, shape) for name, shape in shapes.items()}
+    return found | {"v_template": template, "f": file.read_indices("f", (None, 3), vertices)}
 
 
 def read_embedding(path: Path, faces: int) -> dict[str, np.ndarray]:
@@ -330,11 +334,11 @@ def read_embedding(path: Path, faces: int) -> dict[str, np.ndarray]:
     index, weights = "full_lmk_faces_idx", "full_lmk_bary_coords"
     file = _named(path, (index, weights), "DECA's landmark_embedding")
     found = {
-        index: file.indices(index, (68,), faces, folded=True),
-        weights: file.numbers(weights, (68, 3), folded=True),
+        index: file.read_indices(index, (68,), faces, folded=True),
+        weights: file.read_floats(weights, (68, 3), folded=True),
     }
     if not np.allclose(found[weights].sum(1), 1, atol=1e-4):
-        raise file.wrong(weights, "has rows that sum to other than 1", "barycentric coordinates")
+        raise file.field_error(weights, "has rows that sum to other than 1", "barycentric coordinates")
     return found
 
 
@@ -347,11 +351,11 @@ def _named(path: Path, names: Sequence[str], what: str) -> FileArrays:
     if not isinstance(found, dict):
         raise InvalidFile(f"{path.name} holds a {type(found).__name__}, expected a dict of arrays")
     file = FileArrays(path.name, what, found)
-    file.require(*names)
+    file.require_fields(*names)
     arrays = {}
     for name in names:
         try:
-            arrays[name] = as_array(found[name])
+            arrays[name] = to_array(found[name])
         except ValueError as error:
             raise InvalidFile(f"{path.name}: {name}: {error}") from error
     return FileArrays(path.name, what, arrays)
@@ -372,7 +376,12 @@ def _opened(path: Path) -> Any:
         return read_pickle(stream, path.name)
 
 
-CONVERTERS = {"bfm": (bfm, 1), "flame": (flame, 2), "tddfa": (tddfa, 3), "lsfm": (lsfm, 3)}
+CONVERTERS = {
+    "bfm": (convert_bfm, 1),
+    "flame": (convert_flame, 2),
+    "tddfa": (convert_3ddfa, 3),
+    "lsfm": (convert_lsfm, 3),
+}
 """Name -> converter and how many files it reads."""
 
 
@@ -383,7 +392,7 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(__doc__)
     made: Any = convert(*map(Path, paths[:-1]))
     model, extra = made if isinstance(made, tuple) else (made, None)
-    write_arrays(Path(paths[-1]), model, extra)
+    write_model(Path(paths[-1]), model, extra)
 
 
 if __name__ == "__main__":

@@ -30,30 +30,39 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import InvalidFile
-from models.perception.head.fit import FaceFit, turn
-from models.perception.head.pose import FLIP
-from models.perception.head.resnet import OUT, SIDE, Reading, ResNet50, ShapeNet, load_part
+from models.perception.head.landmark_fit import FaceFit, rotation_exp
+from models.perception.head.pose import AXIS_FLIP
+from models.perception.head.resnet import (
+    INPUT_SIZE,
+    OUTPUT_CHANNELS,
+    ResNet50,
+    ShapeNet,
+    ShapePrediction,
+    load_subnet,
+)
 
-PARTS = {"shape": 100, "tex": 50, "exp": 50, "pose": 6, "cam": 3, "light": 27}
-ZOOM = 1.1 * 1.25
-LEAST, MOST = 8, 4.0  # pixels; times the frame
+OUTPUT_SIZES = {"shape": 100, "tex": 50, "exp": 50, "pose": 6, "cam": 3, "light": 27}
+CROP_ZOOM = 1.1 * 1.25
+MIN_CROP_PIXELS, MAX_CROP_RATIO = 8, 4.0  # pixels; times the frame
 
 
-class Encoder(nn.Module):
+class DecaEncoder(nn.Module):
     """(B,3,224,224) in [0,1] -> (B,236)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.encoder = ResNet50()
-        self.layers = nn.Sequential(nn.Linear(OUT, 1024), nn.ReLU(), nn.Linear(1024, sum(PARTS.values())))
+        self.layers = nn.Sequential(
+            nn.Linear(OUTPUT_CHANNELS, 1024), nn.ReLU(), nn.Linear(1024, sum(OUTPUT_SIZES.values()))
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(self.encoder(images))
 
 
-class Deca(ShapeNet):
+class DecaNet(ShapeNet):
     name = "deca"
-    numbers = sum(PARTS.values())
+    numbers = sum(OUTPUT_SIZES.values())
 
     def __init__(self, net: nn.Module, root: np.ndarray, root_basis: np.ndarray, origin: np.ndarray):
         """root (3,): FLAME's root joint in the mean; root_basis (3,150): what a sigma of shape and expression
@@ -61,41 +70,45 @@ class Deca(ShapeNet):
         super().__init__(net)
         self._root, self._root_basis, self._origin = root, root_basis, origin
 
-    def boxes(self, landmarks: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    def crop_boxes(self, landmarks: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         low, high = landmarks.min(1) - 0.5, landmarks.max(1) - 0.5  # the publisher counts whole pixels from 0
-        side = np.trunc((high - low).mean(1, dtype=np.float64) * ZOOM)
-        usable = (side >= LEAST) & (side <= MOST * max(height, width))
+        side = np.trunc((high - low).mean(1, dtype=np.float64) * CROP_ZOOM)
+        usable = (side >= MIN_CROP_PIXELS) & (side <= MAX_CROP_RATIO * max(height, width))
         corner = (low + high) / 2 - side[:, None] / 2
         return np.concatenate([corner, corner + side[:, None]], axis=1), usable
 
-    def spans(self, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-        pixel = (boxes[:, 2:] - boxes[:, :2]) / (SIDE - 1)
+    def crop_extents(self, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+        pixel = (boxes[:, 2:] - boxes[:, :2]) / (INPUT_SIZE - 1)
         first = boxes[:, :2] + 0.5 - pixel / 2
-        return np.concatenate([first, first + SIDE * pixel], axis=1).astype(np.float32)
+        return np.concatenate([first, first + INPUT_SIZE * pixel], axis=1).astype(np.float32)
 
-    def crops(self, frames: np.ndarray, boxes: np.ndarray) -> Tensor:
+    def crop_images(self, frames: np.ndarray, boxes: np.ndarray) -> Tensor:
         images = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
-        return sample(images, torch.from_numpy(boxes)) / 255
+        return sample_crops(images, torch.from_numpy(boxes)) / 255
 
-    def fit(self, reading: Reading) -> FaceFit:
+    def to_face_fit(self, reading: ShapePrediction) -> FaceFit:
         part = dict(
-            zip(PARTS, np.split(reading.code, np.cumsum(list(PARTS.values()))[:-1], axis=1), strict=True)
+            zip(
+                OUTPUT_SIZES,
+                np.split(reading.code, np.cumsum(list(OUTPUT_SIZES.values()))[:-1], axis=1),
+                strict=True,
+            )
         )
-        head = turn(part["pose"][:, :3].astype(np.float64))  # (n,3,3)
+        head = rotation_exp(part["pose"][:, :3].astype(np.float64))  # (n,3,3)
         joint = self._root + np.concatenate([part["shape"], part["exp"]], axis=1) @ self._root_basis.T
         apart = joint + (head @ (self._origin - joint)[..., None])[..., 0]
         apart[:, :2] += part["cam"][:, 1:]
-        pixel = (reading.crop[:, 2] - reading.crop[:, 0]) / SIDE
-        scale = SIDE / 2 * part["cam"][:, 0] * pixel
+        pixel = (reading.crop[:, 2] - reading.crop[:, 0]) / INPUT_SIZE
+        scale = INPUT_SIZE / 2 * part["cam"][:, 0] * pixel
         # the publisher's 112 counts from the middle of the crop's first pixel
-        middle = (SIDE / 2 + 0.5) * pixel[:, None] + reading.crop[:, :2]
-        place = scale[:, None] * (apart @ FLIP) + np.pad(middle, ((0, 0), (0, 1)))
+        middle = (INPUT_SIZE / 2 + 0.5) * pixel[:, None] + reading.crop[:, :2]
+        place = scale[:, None] * (apart @ AXIS_FLIP) + np.pad(middle, ((0, 0), (0, 1)))
         exp = np.concatenate([part["exp"], part["pose"][:, 3:]], axis=1)
-        parts = (part["shape"], exp, scale, FLIP @ head, place, np.full(len(scale), np.nan))
+        parts = (part["shape"], exp, scale, AXIS_FLIP @ head, place, np.full(len(scale), np.nan))
         return FaceFit(*(p.astype(np.float32) for p in parts))
 
 
-def sample(images: Tensor, boxes: Tensor, sampling: Literal["exact", "official"] = "exact") -> Tensor:
+def sample_crops(images: Tensor, boxes: Tensor, sampling: Literal["exact", "official"] = "exact") -> Tensor:
     """images (n,3,H,W) float, boxes (n,4) x0, y0, x1, y1 counted from the middle of pixel 0 -> crops
     (n,3,224,224): the box's corners are the middles of the crop's corners, bilinear, 0 outside.
 
@@ -103,11 +116,11 @@ def sample(images: Tensor, boxes: Tensor, sampling: Literal["exact", "official"]
     pixel off.
     """
     height, width = images.shape[2:]
-    at = torch.arange(SIDE, dtype=torch.float64)
+    at = torch.arange(INPUT_SIZE, dtype=torch.float64)
     if sampling == "official":
-        at = (at + 0.5) * (SIDE - 1) / SIDE
+        at = (at + 0.5) * (INPUT_SIZE - 1) / INPUT_SIZE
     places = [
-        boxes[:, axis, None] + at * ((boxes[:, axis + 2] - boxes[:, axis]) / (SIDE - 1))[:, None]
+        boxes[:, axis, None] + at * ((boxes[:, axis + 2] - boxes[:, axis]) / (INPUT_SIZE - 1))[:, None]
         for axis in (0, 1)
     ]
     if sampling == "official":
@@ -115,22 +128,22 @@ def sample(images: Tensor, boxes: Tensor, sampling: Literal["exact", "official"]
         places = [place * side / (side - 1) - 0.5 for place, side in zip(places, sides, strict=True)]
     x, y = ((2 * place + 1) / side - 1 for place, side in zip(places, (width, height), strict=True))
     grid = torch.stack(
-        [x[:, None, :].expand(-1, SIDE, -1), y[:, :, None].expand(-1, -1, SIDE)], dim=-1
+        [x[:, None, :].expand(-1, INPUT_SIZE, -1), y[:, :, None].expand(-1, -1, INPUT_SIZE)], dim=-1
     )  # (n,224,224,2)
     return nn.functional.grid_sample(
         images, grid.to(images.dtype), mode="bilinear", padding_mode="zeros", align_corners=False
     )
 
 
-def load(weights: Mapping[str, Path]) -> Deca:
+def load_deca(weights: Mapping[str, Path]) -> DecaNet:
     """From deca_model.tar as imported, and FLAME as converted and imported: its root joint is needed."""
-    from models.perception.head.converters import read_arrays
+    from models.perception.head.converters import read_model_arrays
 
-    arrays = read_arrays(weights["flame_model"])
+    arrays = read_model_arrays(weights["flame_model"])
     joint = [arrays.get(name) for name in ("root", "root_basis", "origin")]
     if any(part is None for part in joint):
         raise InvalidFile(
             f"{weights['flame_model'].name} is not a FLAME that models.perception.head.converters wrote"
         )
-    net = load_part(Encoder, weights["deca"], "E_flame", "deca")
-    return Deca(net, *(np.asarray(part, np.float64) for part in joint))
+    net = load_subnet(DecaEncoder, weights["deca"], "E_flame", "deca")
+    return DecaNet(net, *(np.asarray(part, np.float64) for part in joint))

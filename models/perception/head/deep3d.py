@@ -18,7 +18,7 @@ one to the other, to whole pixels, bicubic.
 In the product's terms, R = diag(1,-1,-1) M with the same angles, and the pinhole becomes a scaled
 orthographic camera at the depth of the model's origin, the middle of the face: scale = 1015 / (10 - trans_z).
 A point d decimetres before or behind it is off by d / 10 of its distance from the image of the origin; `code`
-and `crop` keep what the pinhole needs.
+and `crop_frame` keep what the pinhole needs.
 """
 
 from __future__ import annotations
@@ -30,17 +30,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.perception.head.algorithm1 import affine_map, camera_of
-from models.perception.head.fit import FaceFit
+from models.perception.head.dense_fit import decompose_camera, fit_affine
+from models.perception.head.landmark_fit import FaceFit
 from models.perception.head.pose import euler_to_rotation
-from models.perception.head.resnet import OUT, SIDE, Reading, ResNet50, ShapeNet, load_part
+from models.perception.head.resnet import (
+    INPUT_SIZE,
+    OUTPUT_CHANNELS,
+    ResNet50,
+    ShapeNet,
+    ShapePrediction,
+    load_subnet,
+)
 
-HEADS = (80, 64, 80, 3, 27, 2, 1)
-PARTS = {"id": 80, "exp": 64, "tex": 80, "angle": 3, "gamma": 27, "trans": 3}
-FOCAL, DISTANCE = 1015.0, 10.0
-FACE = 102.0
+HEAD_SIZES = (80, 64, 80, 3, 27, 2, 1)
+OUTPUT_SIZES = {"id": 80, "exp": 64, "tex": 80, "angle": 3, "gamma": 27, "trans": 3}
+FOCAL_LENGTH, CAMERA_DISTANCE = 1015.0, 10.0
+REFERENCE_FACE_SIZE = 102.0
 # Eyes, tip of the nose and corners of the mouth in the mean face (similarity_Lm3D_all.mat), image left first
-FIVE = np.array(
+REFERENCE_LANDMARKS = np.array(
     [
         [-0.3114865720272064, 0.29036077857017517, 0.13377952575683594],
         [0.30979886651039124, 0.289720356464386, 0.1317952573299408],
@@ -49,47 +56,53 @@ FIVE = np.array(
         [0.24846619367599487, -0.38128235936164856, 0.22235769033432007],
     ]
 )
-LEAST, MOST = 32, 4096  # pixels of the scaled frame's sides
+MIN_FRAME_SIDE, MAX_FRAME_SIDE = 32, 4096  # pixels of the scaled frame's sides
 
 
-class Encoder(nn.Module):
+class Deep3dEncoder(nn.Module):
     """(B,3,224,224) in [0,1] -> (B,257)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.backbone = ResNet50()
-        self.final_layers = nn.ModuleList(nn.Conv2d(OUT, count, 1) for count in HEADS)
+        self.final_layers = nn.ModuleList(nn.Conv2d(OUTPUT_CHANNELS, count, 1) for count in HEAD_SIZES)
 
     def forward(self, images: Tensor) -> Tensor:
         pooled = self.backbone(images)[..., None, None]
         return torch.cat([head(pooled) for head in self.final_layers], dim=1).flatten(1)
 
 
-class Deep3d(ShapeNet):
+class Deep3dNet(ShapeNet):
     name = "deep3d"
-    numbers = sum(HEADS)
+    numbers = sum(HEAD_SIZES)
 
-    def boxes(self, landmarks: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    def crop_boxes(self, landmarks: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Boxes are (n,4): width and height of the scaled frame, then left and top of the crop in it."""
-        return alignment(five_points(landmarks) - 0.5, height, width)  # the publisher counts pixels from 0
+        return align_crop(
+            five_landmarks(landmarks) - 0.5, height, width
+        )  # the publisher counts pixels from 0
 
-    def spans(self, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    def crop_extents(self, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
         ratio = np.array([width, height]) / np.maximum(boxes[:, :2], 1)
         first = boxes[:, 2:] * ratio
-        return np.concatenate([first, first + SIDE * ratio], axis=1).astype(np.float32)
+        return np.concatenate([first, first + INPUT_SIZE * ratio], axis=1).astype(np.float32)
 
-    def crops(self, frames: np.ndarray, boxes: np.ndarray) -> Tensor:
-        cut = np.stack([crop(frame, box) for frame, box in zip(frames, boxes, strict=True)])
+    def crop_images(self, frames: np.ndarray, boxes: np.ndarray) -> Tensor:
+        cut = np.stack([crop_frame(frame, box) for frame, box in zip(frames, boxes, strict=True)])
         return torch.from_numpy(cut).permute(0, 3, 1, 2).float() / 255
 
-    def fit(self, reading: Reading) -> FaceFit:
+    def to_face_fit(self, reading: ShapePrediction) -> FaceFit:
         part = dict(
-            zip(PARTS, np.split(reading.code, np.cumsum(list(PARTS.values()))[:-1], axis=1), strict=True)
+            zip(
+                OUTPUT_SIZES,
+                np.split(reading.code, np.cumsum(list(OUTPUT_SIZES.values()))[:-1], axis=1),
+                strict=True,
+            )
         )
-        pixel = (reading.crop[:, 2:] - reading.crop[:, :2]) / SIDE  # (n,2), equal but for whole pixels
-        near = FOCAL / (DISTANCE - part["trans"][:, 2])
+        pixel = (reading.crop[:, 2:] - reading.crop[:, :2]) / INPUT_SIZE  # (n,2), equal but for whole pixels
+        near = FOCAL_LENGTH / (CAMERA_DISTANCE - part["trans"][:, 2])
         scale = near * pixel.mean(1)
-        centre = SIDE / 2 + near[:, None] * part["trans"][:, :2] * [1, -1]
+        centre = INPUT_SIZE / 2 + near[:, None] * part["trans"][:, :2] * [1, -1]
         place = np.concatenate(
             [reading.crop[:, :2] + pixel * centre, -(scale * part["trans"][:, 2])[:, None]], axis=1
         )
@@ -98,40 +111,44 @@ class Deep3d(ShapeNet):
         return FaceFit(*(p.astype(np.float32) for p in parts))
 
 
-def five_points(landmarks: np.ndarray) -> np.ndarray:
+def five_landmarks(landmarks: np.ndarray) -> np.ndarray:
     """(n,68,2) -> (n,5,2): the eyes (of two corners each), the tip of the nose, the corners of the mouth."""
     eyes = (landmarks[:, [36, 42]] + landmarks[:, [39, 45]]) / 2
     return np.concatenate([eyes, landmarks[:, [30, 48, 54]]], axis=1)
 
 
-def alignment(points: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def align_crop(points: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """points (n,5,2) counted from the middle of pixel 0 -> (n,4): width and height of the scaled frame, left
     and top of the crop in it; and which are of a sensible size."""
     up = points.astype(np.float64) * [1, -1] + [0, height - 1]
     affine = np.swapaxes(
-        affine_map(np.broadcast_to(FIVE, (len(up), 5, 3)), np.pad(up, ((0, 0), (0, 0), (0, 1)))), 1, 2
+        fit_affine(
+            np.broadcast_to(REFERENCE_LANDMARKS, (len(up), 5, 3)), np.pad(up, ((0, 0), (0, 0), (0, 1)))
+        ),
+        1,
+        2,
     )
-    scale, _, shift = camera_of(affine)
+    scale, _, shift = decompose_camera(affine)
     with np.errstate(divide="ignore", invalid="ignore"):
-        zoom = (FACE / scale)[:, None]
+        zoom = (REFERENCE_FACE_SIZE / scale)[:, None]
         size = np.trunc(zoom * [width, height])
         away = (shift[:, :2] - [width / 2, height / 2]) * [1, -1]
-        corner = np.trunc(size / 2 - SIDE / 2 + away * zoom)
+        corner = np.trunc(size / 2 - INPUT_SIZE / 2 + away * zoom)
         box = np.concatenate([size, corner], axis=1)
         reach = np.abs(box).max(1)
-    usable = np.isfinite(box).all(1) & (size.min(1) >= LEAST) & (reach <= MOST)
+    usable = np.isfinite(box).all(1) & (size.min(1) >= MIN_FRAME_SIDE) & (reach <= MAX_FRAME_SIDE)
     return np.where(usable[:, None], box, 0).astype(np.int64), usable
 
 
-def crop(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """frame (H,W,3) uint8, box (4,) of `alignment` -> (224,224,3) uint8, black outside."""
+def crop_frame(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """frame (H,W,3) uint8, box (4,) of `align_crop` -> (224,224,3) uint8, black outside."""
     from PIL import Image
 
     width, height, left, top = box.tolist()
     scaled = Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(scaled.crop((left, top, left + SIDE, top + SIDE)))
+    return np.asarray(scaled.crop((left, top, left + INPUT_SIZE, top + INPUT_SIZE)))
 
 
-def load(weights: Mapping[str, Path]) -> Deep3d:
+def load_deep3d(weights: Mapping[str, Path]) -> Deep3dNet:
     """From epoch_20.pth as imported."""
-    return Deep3d(load_part(Encoder, weights["deep3d"], "net_recon", "deep3d"))
+    return Deep3dNet(load_subnet(Deep3dEncoder, weights["deep3d"], "net_recon", "deep3d"))

@@ -17,9 +17,9 @@ import numpy as np
 from models.errors import InvalidFile
 from models.perception.file_arrays import read_npz
 
-LANDMARKS = 68
-DEFAULT_BOUND = 3.0  # sigmas
-RANKS = {"mean": 2, "id_basis": 3, "exp_basis": 3, "faces": 2, "lm68_weight": 2, "tex_basis": 3}
+LANDMARK_COUNT = 68
+DEFAULT_SIGMA_BOUND = 3.0  # sigmas
+FIELD_RANKS = {"mean": 2, "id_basis": 3, "exp_basis": 3, "faces": 2, "lm68_weight": 2, "tex_basis": 3}
 _TEXTS = ("name", "license")
 _NAMES = ("id_names", "exp_names")
 _REGION = "region_"  # prefix of the masks in the npz
@@ -63,7 +63,7 @@ class MorphableModel:
     metres_per_unit: float = float("nan")
 
     def __post_init__(self) -> None:
-        for name, rank in RANKS.items():  # before their lengths are compared
+        for name, rank in FIELD_RANKS.items():  # before their lengths are compared
             array = getattr(self, name)
             if array is not None and array.ndim != rank:
                 raise ValueError(f"{self.name}: {name} is {array.shape}; expected {rank} dimensions")
@@ -72,7 +72,7 @@ class MorphableModel:
             ("exp_bound", self.exp_bound, self.n_exp),
         ):
             if bound is None:
-                object.__setattr__(self, name, np.full(count, DEFAULT_BOUND, np.float32))
+                object.__setattr__(self, name, np.full(count, DEFAULT_SIGMA_BOUND, np.float32))
         _check(self)
 
     @property
@@ -132,16 +132,18 @@ class MorphableModel:
         name = path.name if isinstance(path, Path) else "the model's stream"
         with path.open("rb") if isinstance(path, Path) else nullcontext(path) as stream:
             file = read_npz(stream, name, "a morphable model as MorphableModel.save writes it")
-        file.require("name", "license", "mean", "id_basis", "exp_basis", "faces", "lm68_index", "lm68_weight")
+        file.require_fields(
+            "name", "license", "mean", "id_basis", "exp_basis", "faces", "lm68_index", "lm68_weight"
+        )
         regions = {n.removeprefix(_REGION): a for n, a in file.found.items() if n.startswith(_REGION)}
         values: dict[str, Any] = {n: a for n, a in file.found.items() if not n.startswith(_REGION)}
         known = {one.name for one in fields(cls)} - {"regions"}
         if unknown := sorted(set(values) - known):
             raise InvalidFile(f"{name}: unknown {', '.join(unknown)} in a morphable model")
-        values |= {text: file.text(text) for text in _TEXTS}
-        values |= {n: file.texts(n) if values[n].size else () for n in _NAMES if n in values}
+        values |= {text: file.read_text(text) for text in _TEXTS}
+        values |= {n: file.read_texts(n) if values[n].size else () for n in _NAMES if n in values}
         if "metres_per_unit" in values:
-            values["metres_per_unit"] = float(file.numbers("metres_per_unit", (), finite=False))
+            values["metres_per_unit"] = float(file.read_floats("metres_per_unit", (), finite=False))
         try:
             return cls(regions=regions, **values)
         except ValueError as error:
@@ -168,8 +170,8 @@ def _check(model: MorphableModel) -> None:
         "id_basis": ((n, 3, model.n_id), np.float32),
         "exp_basis": ((n, 3, model.n_exp), np.float32),
         "faces": ((len(model.faces), 3), np.int32),
-        "lm68_index": ((LANDMARKS, 3), np.int32),
-        "lm68_weight": ((LANDMARKS, 3), np.float32),
+        "lm68_index": ((LANDMARK_COUNT, 3), np.int32),
+        "lm68_weight": ((LANDMARK_COUNT, 3), np.float32),
         "id_bound": ((model.n_id,), np.float32),
         "exp_bound": ((model.n_exp,), np.float32),
         "tex_mean": ((n, 3), np.float32),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-FLIP = np.diag([1.0, -1.0, -1.0])
+AXIS_FLIP = np.diag([1.0, -1.0, -1.0])
 GIMBAL_LIMIT = 1e-6  # below this cosine of the yaw, pitch and roll cannot be told apart
 
 
@@ -26,7 +26,7 @@ def euler_to_rotation(pitch: ArrayLike, yaw: ArrayLike, roll: ArrayLike) -> np.n
         [-sy, cy * sx, cy * cx],
     ]
     head = np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
-    return FLIP @ head
+    return AXIS_FLIP @ head
 
 
 def rotation_to_euler(rotation: np.ndarray) -> np.ndarray:
@@ -35,7 +35,7 @@ def rotation_to_euler(rotation: np.ndarray) -> np.ndarray:
     At yaw = +-90 only pitch -+ roll is defined; roll is then 0. An affine camera's rotation is not
     orthogonal: take `nearest_rotation` first.
     """
-    head = FLIP @ np.asarray(rotation, dtype=np.float64)
+    head = AXIS_FLIP @ np.asarray(rotation, dtype=np.float64)
     cos_yaw = np.hypot(head[..., 0, 0], head[..., 1, 0])
     gimbal = cos_yaw < GIMBAL_LIMIT
     pitch = np.where(

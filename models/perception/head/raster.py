@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MAX_CANDIDATES = 20_000_000  # pixels of all the triangles' boxes held at once, about 1 GB
-CRACK = 1e-9  # pixels: a centre on the edge of two triangles must not fall between them by rounding
+EDGE_TOLERANCE = 1e-9  # pixels: a centre on the edge of two triangles must not fall between them by rounding
 _DEPTH_LEVELS = 2**31 - 1
 _ID_BITS = 24
 
@@ -139,9 +139,9 @@ def _span(
     """Columns first..last of each box row whose three barycentrics slope * column + at_row are all >= 0."""
     level = slope == 0
     zero = -at_row / np.where(level, 1, slope)
-    low = _each(np.maximum, np.where(slope > 0, np.ceil(zero - CRACK), -np.inf))
-    high = _each(np.minimum, np.where(slope < 0, np.floor(zero + CRACK), np.inf))
-    outside = _each(np.logical_or, level & (at_row < -CRACK))
+    low = _each(np.maximum, np.where(slope > 0, np.ceil(zero - EDGE_TOLERANCE), -np.inf))
+    high = _each(np.minimum, np.where(slope < 0, np.floor(zero + EDGE_TOLERANCE), np.inf))
+    outside = _each(np.logical_or, level & (at_row < -EDGE_TOLERANCE))
     first = np.maximum(low, x0)
     last = np.where(outside, first - 1, np.minimum(high, x1))
     return first.astype(np.int64), np.maximum(last, first - 1).astype(np.int64)

@@ -26,11 +26,11 @@ from torch import Tensor
 Shading = Literal["smooth", "centroid", "first"]
 """A pixel's value from its triangle's corners: interpolated, their mean, or the first corner's."""
 
-CANDIDATES = {"cpu": 400_000, "cuda": 64_000_000}
+MAX_CANDIDATES = {"cpu": 400_000, "cuda": 64_000_000}
 """Pixels of triangles' boxes held at once, about 60 bytes each; on a CPU few enough for its caches."""
-TRIANGLES = {"cpu": 80_000, "cuda": 16_000_000}
+MAX_TRIANGLES = {"cpu": 80_000, "cuda": 16_000_000}
 """Triangles set up at once, about 150 bytes each; a larger mesh goes frame by frame."""
-CRACK = 1e-9
+EDGE_TOLERANCE = 1e-9
 """Of a barycentric: a centre on the edge of two triangles must not fall between them by rounding."""
 _DEPTH_LEVELS = 2**31 - 1
 _ID_BITS = 24
@@ -38,7 +38,7 @@ _NOTHING = torch.iinfo(torch.int64).max
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Surface:
+class RasterBatch:
     """What shows where in B frames: the P pixels that something covers, in the order of frames and rows."""
 
     frames: int
@@ -93,7 +93,7 @@ class _Triangles:
 
 
 @torch.no_grad()
-def rasterize(points: Tensor, faces: Tensor, height: int, width: int) -> Surface:
+def rasterize(points: Tensor, faces: Tensor, height: int, width: int) -> RasterBatch:
     """points (B,N,3) float, pixels x, y and depth, faces (F,3) int64, both on one device -> what shows.
 
     Raises ValueError for points that are not finite, or 2^24 triangles and more.
@@ -105,15 +105,15 @@ def rasterize(points: Tensor, faces: Tensor, height: int, width: int) -> Surface
     frames, kind = len(points), "cuda" if points.is_cuda else "cpu"
     points = points.double()
     keys = torch.full((frames * height * width,), _NOTHING, dtype=torch.int64, device=points.device)
-    some = max(1, TRIANGLES[kind] // max(1, len(faces)))
+    some = max(1, MAX_TRIANGLES[kind] // max(1, len(faces)))
     for first in range(0, frames, some):
         set_up = _set_up(points[first : first + some], faces, first, height, width)
-        for part in _parts(set_up, CANDIDATES[kind]):
+        for part in _parts(set_up, MAX_CANDIDATES[kind]):
             _rasterize_chunk(keys, part, width)
     pixels = (keys != _NOTHING).nonzero()[:, 0]
     triangle = keys[pixels] & ((1 << _ID_BITS) - 1)
     weights = _weights(points, faces, pixels, triangle, height, width)
-    return Surface(frames, height, width, pixels, triangle, weights)
+    return RasterBatch(frames, height, width, pixels, triangle, weights)
 
 
 def _set_up(points: Tensor, faces: Tensor, first: int, height: int, width: int) -> _Triangles:
@@ -179,7 +179,9 @@ def _rasterize_chunk(keys: Tensor, part: _Triangles, width: int) -> None:
     plane = part.plane[owner]  # (c,3,3)
     x, y = column.double()[:, None], row.double()[:, None]
     b, c, depth = (plane[..., 0] * x + plane[..., 1] * y + plane[..., 2]).unbind(1)
-    inside = ((b >= -CRACK) & (c >= -CRACK) & (1 - b - c >= -CRACK)).nonzero()[:, 0]
+    inside = ((b >= -EDGE_TOLERANCE) & (c >= -EDGE_TOLERANCE) & (1 - b - c >= -EDGE_TOLERANCE)).nonzero()[
+        :, 0
+    ]
     owner, pixel = owner[inside], (row * width + column)[inside]
     level = depth[inside].clamp(0, _DEPTH_LEVELS).long()
     key = (level << _ID_BITS) | part.id[owner]

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import InvalidFile
-from models.perception.head.fit import FaceFit
-from models.perception.torch_net import TorchNet, in_batches, read_tensors
+from models.perception.head.landmark_fit import FaceFit
+from models.perception.torch_net import TorchNet, map_batches, read_tensors
 
-BLOCKS = (3, 4, 6, 3)
-OUT = 2048
-SIDE = 224  # of the crops that these nets read
+BLOCK_COUNTS = (3, 4, 6, 3)
+OUTPUT_CHANNELS = 2048
+INPUT_SIZE = 224  # of the crops that these nets read
 
 
 class Bottleneck(nn.Module):
@@ -55,7 +55,7 @@ class ResNet50(nn.Module):
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         inputs = 64
-        for stage, count in enumerate(BLOCKS):
+        for stage, count in enumerate(BLOCK_COUNTS):
             width, blocks = 64 * 2**stage, []
             for n in range(count):
                 blocks.append(Bottleneck(inputs, width, 2 if stage and not n else 1))
@@ -71,7 +71,7 @@ class ResNet50(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ShapePrediction:
     """What a net says of n frames."""
 
     code: np.ndarray
@@ -90,44 +90,46 @@ class ShapeNet(TorchNet, ABC):
     numbers: int
     """How many the net gives."""
 
-    def read(self, frames: np.ndarray, landmarks: np.ndarray) -> Reading:
+    def predict(self, frames: np.ndarray, landmarks: np.ndarray) -> ShapePrediction:
         """frames (n,H,W,3) uint8 and landmarks (n,68,2), pixels of them, finite -> the net's numbers.
 
         A frame whose landmarks give no crop of a sensible size has NaN in both.
         """
-        boxes, usable = self.boxes(landmarks, *frames.shape[1:3])
+        boxes, usable = self.crop_boxes(landmarks, *frames.shape[1:3])
         codes = np.full((len(frames), self.numbers), np.nan, np.float32)
         chosen = np.flatnonzero(usable)
 
         def work(rows: slice, size: int) -> np.ndarray:
             which = chosen[rows]
-            crops = self.crops(frames[which], boxes[which])
-            return self.run(crops.to(self._how.device), size).float().cpu().numpy()
+            crops = self.crop_images(frames[which], boxes[which])
+            return self.run_net(crops.to(self._how.device), size).float().cpu().numpy()
 
         with torch.inference_mode():
-            done = list(in_batches(len(chosen), self.batch(SIDE * SIDE), work))
+            done = list(map_batches(len(chosen), self.batch_size(INPUT_SIZE * INPUT_SIZE), work))
         if done:
             codes[chosen] = np.concatenate(done)
-        return Reading(codes, np.where(usable[:, None], self.spans(boxes, *frames.shape[1:3]), np.nan))
+        return ShapePrediction(
+            codes, np.where(usable[:, None], self.crop_extents(boxes, *frames.shape[1:3]), np.nan)
+        )
 
     @abstractmethod
-    def boxes(self, landmarks: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    def crop_boxes(self, landmarks: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """-> crops (n,4) as the publisher reckons them, and which are of a sensible size (n,) bool."""
 
     @abstractmethod
-    def crops(self, frames: np.ndarray, boxes: np.ndarray) -> Tensor:
+    def crop_images(self, frames: np.ndarray, boxes: np.ndarray) -> Tensor:
         """-> (n,3,224,224) float32 in [0,1]."""
 
     @abstractmethod
-    def spans(self, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    def crop_extents(self, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
         """-> (n,4) float32: Reading.crop."""
 
     @abstractmethod
-    def fit(self, reading: Reading) -> FaceFit:
+    def to_face_fit(self, reading: ShapePrediction) -> FaceFit:
         """-> identity (n,n_id), expression and camera of each frame in the product's terms; error NaN."""
 
 
-def load_part(make: Callable[[], nn.Module], path: Path, part: str, weights_id: str) -> nn.Module:
+def load_subnet(make: Callable[[], nn.Module], path: Path, part: str, weights_id: str) -> nn.Module:
     """The net that `make` builds, with the tensors that the file holds under `part`.
 
     Counts of training batches may be missing. Raises InvalidFile naming what else is missing, unknown or of

@@ -10,12 +10,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from models.perception.head.fit import FaceFit, turn
+from models.perception.head.landmark_fit import FaceFit, rotation_exp
 from models.perception.head.pose import nearest_rotation
 
 
 def rotation_log(rotation: np.ndarray) -> np.ndarray:
-    """(...,3,3) rotations -> (...,3) axis times angle in radians, up to pi; `fit.turn` is the way back."""
+    """(...,3,3) rotations -> (...,3) axis times angle in radians, up to pi; `landmark_fit.rotation_exp` is
+    the way back."""
     twice_sine = np.stack(
         [
             rotation[..., 2, 1] - rotation[..., 1, 2],
@@ -30,7 +31,7 @@ def rotation_log(rotation: np.ndarray) -> np.ndarray:
     return twice_sine * (angle / np.where(length < 1e-12, 2, length))[..., None]
 
 
-def gaussian(fit: FaceFit, sigma: float, trusted: np.ndarray) -> FaceFit:
+def gaussian_smooth(fit: FaceFit, sigma: float, trusted: np.ndarray) -> FaceFit:
     """Weighted means over about six sigmas (frames); frames that are not `trusted` (T,) bool lend no weight.
 
     Rotations are averaged in the plane that touches the sphere at the frame's own one. A clip's ends use
@@ -46,13 +47,13 @@ def gaussian(fit: FaceFit, sigma: float, trusted: np.ndarray) -> FaceFit:
     weight /= weight.sum(1, keepdims=True)
     rotation = nearest_rotation(fit.rotation)
     apart = rotation_log(np.swapaxes(rotation, 1, 2)[:, None] @ rotation[near])  # (T,2 reach + 1,3)
-    turned = rotation @ turn((weight[..., None] * apart).sum(1))
+    turned = rotation @ rotation_exp((weight[..., None] * apart).sum(1))
     scale = np.exp((weight * np.log(fit.scale)[near]).sum(1))
     place = (weight[..., None] * fit.translation[near]).sum(1)
     return _with_camera(fit, turned, scale, place)
 
 
-def one_euro(fit: FaceFit, cutoff: float, beta: float, fps: float = 25.0) -> FaceFit:
+def one_euro_filter(fit: FaceFit, cutoff: float, beta: float, fps: float = 25.0) -> FaceFit:
     """The One-Euro filter (Casiez et al. 2012): each frame moves a share of the way from the last smooth one.
 
     cutoff: Hz passed at rest, lower is smoother. beta: Hz more for a degree, pixel or percent a second, so
@@ -75,7 +76,7 @@ def one_euro(fit: FaceFit, cutoff: float, beta: float, fps: float = 25.0) -> Fac
         sizes = (float(np.linalg.norm(part)) for part in (speed[:3], speed[3:4], speed[4:]))
         a, b, c = (_share(cutoff + beta * size, fps) for size in sizes)
         apart = rotation_log(turned[t - 1].T @ rotation[t])
-        turned[t] = turned[t - 1] @ turn(a * apart[None])[0]
+        turned[t] = turned[t - 1] @ rotation_exp(a * apart[None])[0]
         scale[t] = scale[t - 1] + b * (logs[t] - scale[t - 1])
         moved[t] = moved[t - 1] + c * (place[t] - moved[t - 1])
     return _with_camera(fit, turned, np.exp(scale / 100), moved)

@@ -27,60 +27,64 @@ from typing import Literal
 
 import numpy as np
 
-Align = Literal["centred", "official"]
+AudioAlignment = Literal["centred", "official"]
 
-SHORT = 21
-LOW_LEVEL = 4 * SHORT
+SHORT_TERM_FEATURES = 21
+LOW_LEVEL_SIZE = 4 * SHORT_TERM_FEATURES
 """Means and deviations of the short features and of their changes."""
-CLASSES, TOKENS = 27, 8
-SIZE = LOW_LEVEL + CLASSES * TOKENS
-PER_FRAME = 16
+CHARACTER_CLASSES, WINDOW_TOKENS = 27, 8
+FEATURE_SIZE = LOW_LEVEL_SIZE + CHARACTER_CLASSES * WINDOW_TOKENS
+STEPS_PER_FRAME = 16
 """Short frames that begin in a video frame."""
-SPAN = 8 * PER_FRAME
-AHEAD = {"official": 0, "centred": 60}
+STEPS_PER_SPAN = 8 * STEPS_PER_FRAME
+LEAD_STEPS = {"official": 0, "centred": 60}
 """Short frames by which a video frame's span begins before it. 60: the span's sound, 8 frames and a little,
 then lies about the frame's middle to 20 samples."""
-TOKEN_AT = {"official": 5, "centred": 1}
+TOKEN_FRAME_OFFSET = {"official": 5, "centred": 1}
 """Frames after its number at which a frame's character is looked up. With the window from n - 4 to n + 3 the
 8 are those of n + 1 ... n + 8, or at 3.5, 2.5, ... frames on either side of the frame's middle."""
-BLOCK = 4096
+BLOCK_SIZE = 4096
 """Short frames in one pass: 10 MB."""
 _E = 1e-8
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class TimedCharacter:
     character: str
     start: float
     """Seconds from the clip's first frame; it holds until the next one starts."""
 
 
-def features(
-    sound: np.ndarray, frames: int, tokens: Sequence[Token] = (), align: Align = "centred", fps: float = 25.0
+def compute_audio_features(
+    sound: np.ndarray,
+    frames: int,
+    tokens: Sequence[TimedCharacter] = (),
+    align: AudioAlignment = "centred",
+    fps: float = 25.0,
 ) -> np.ndarray:
     """sound (n,) float in [-1,1], 16 kHz -> (frames,300) float32: 84 statistics, then 8 one-hots of 27.
 
     No tokens: all are of class 26, which stands for all that is not a letter.
     """
-    low = low_level(sound, frames, 16_000, fps, align)
-    letters = one_hots(windows(token_classes(tokens, frames, fps, align)))
+    low = low_level_features(sound, frames, 16_000, fps, align)
+    letters = encode_one_hot(frame_windows(token_classes(tokens, frames, fps, align)))
     return np.concatenate([low, letters], axis=1).astype(np.float32)
 
 
 # --- sound --------------------------------------------------------------------------------------------------
-def low_level(
-    sound: np.ndarray, frames: int, rate: int, fps: float = 25.0, align: Align = "official"
+def low_level_features(
+    sound: np.ndarray, frames: int, rate: int, fps: float = 25.0, align: AudioAlignment = "official"
 ) -> np.ndarray:
     """sound (n,) float -> (frames,84) float64. Spans are cut at the sound's ends; frames after the last span
     repeat it; a sound too short for one short frame gives zeros.
     """
-    short = short_features(
-        zero_mean_unit_peak(sound), rate, round(rate * 0.5 / fps), round(rate / PER_FRAME / fps)
+    short = short_term_features(
+        zero_mean_unit_peak(sound), rate, round(rate * 0.5 / fps), round(rate / STEPS_PER_FRAME / fps)
     )
-    out = np.zeros((frames, LOW_LEVEL))
+    out = np.zeros((frames, LOW_LEVEL_SIZE))
     for frame in range(frames):
-        begin = PER_FRAME * frame - AHEAD[align]
-        span = short[max(0, begin) : max(0, begin + SPAN)]
+        begin = STEPS_PER_FRAME * frame - LEAD_STEPS[align]
+        span = short[max(0, begin) : max(0, begin + STEPS_PER_SPAN)]
         if len(span):
             out[frame] = np.concatenate([span.mean(0), span.std(0)])
         elif frame:
@@ -95,16 +99,16 @@ def zero_mean_unit_peak(sound: np.ndarray) -> np.ndarray:
     return (sound - sound.mean()) / largest if len(sound) else sound
 
 
-def short_features(sound: np.ndarray, rate: int, size: int, step: int) -> np.ndarray:
+def short_term_features(sound: np.ndarray, rate: int, size: int, step: int) -> np.ndarray:
     """sound (n,) float64 -> (m,42): features of m short frames of `size` samples, `step` apart, and their
     changes (0 for the first).
     """
     if len(sound) < size:
-        return np.zeros((0, 2 * SHORT))
+        return np.zeros((0, 2 * SHORT_TERM_FEATURES))
     pieces = np.lib.stride_tricks.sliding_window_view(sound, size)[::step]
     parts, before = [], None
-    for first in range(0, len(pieces), BLOCK):
-        some = pieces[first : first + BLOCK]
+    for first in range(0, len(pieces), BLOCK_SIZE):
+        some = pieces[first : first + BLOCK_SIZE]
         spectrum = np.abs(np.fft.fft(some, axis=1)[:, : size // 2]) / (size // 2)
         parts.append(_features(some, spectrum, before, rate))
         before = spectrum[-1]
@@ -147,12 +151,12 @@ def _mfcc(spectrum: np.ndarray, rate: int) -> np.ndarray:
     """(m,K) -> (m,13)."""
     from scipy.fft import dct
 
-    loud = np.log10(spectrum @ filters(rate, spectrum.shape[1]).T + _E)
+    loud = np.log10(spectrum @ mel_filters(rate, spectrum.shape[1]).T + _E)
     return np.asarray(dct(loud, type=2, norm="ortho", axis=1))[:, :13]
 
 
 @cache
-def filters(rate: int, bins: int) -> np.ndarray:
+def mel_filters(rate: int, bins: int) -> np.ndarray:
     """(40,bins) float64: triangles of area 1 over frequencies in Hz. Bins are taken as rate / bins apart, as
     in the authors' library, so that bands lie an octave lower than their names say.
     """
@@ -169,25 +173,31 @@ def filters(rate: int, bins: int) -> np.ndarray:
 
 
 # --- characters ---------------------------------------------------------------------------------------------
-def class_of(character: str) -> int:
+def character_class(character: str) -> int:
     """a to z -> 0 to 25, all else 26."""
-    return ord(character) - ord("a") if len(character) == 1 and "a" <= character <= "z" else CLASSES - 1
+    return (
+        ord(character) - ord("a")
+        if len(character) == 1 and "a" <= character <= "z"
+        else CHARACTER_CLASSES - 1
+    )
 
 
-def token_classes(tokens: Sequence[Token], frames: int, fps: float, align: Align) -> np.ndarray:
+def token_classes(
+    tokens: Sequence[TimedCharacter], frames: int, fps: float, align: AudioAlignment
+) -> np.ndarray:
     """tokens in order of time -> (frames,) int64: the class that each frame looks up; 26 before the first."""
     starts = np.array([token.start for token in tokens])
-    classes = np.array([CLASSES - 1, *(class_of(token.character) for token in tokens)])
-    at = (np.arange(frames) + TOKEN_AT[align]) / fps
+    classes = np.array([CHARACTER_CLASSES - 1, *(character_class(token.character) for token in tokens)])
+    at = (np.arange(frames) + TOKEN_FRAME_OFFSET[align]) / fps
     return classes[np.searchsorted(starts, at, side="right")]
 
 
-def windows(values: np.ndarray) -> np.ndarray:
+def frame_windows(values: np.ndarray) -> np.ndarray:
     """values (T,) -> (T,8): those of frames n-4 to n+3, the ends repeated."""
     near = np.arange(len(values))[:, None] + np.arange(-4, 4)
     return values[np.clip(near, 0, len(values) - 1)]
 
 
-def one_hots(classes: np.ndarray) -> np.ndarray:
+def encode_one_hot(classes: np.ndarray) -> np.ndarray:
     """classes (T,8) -> (T,216) float32."""
-    return np.eye(CLASSES, dtype=np.float32)[classes].reshape(len(classes), -1)
+    return np.eye(CHARACTER_CLASSES, dtype=np.float32)[classes].reshape(len(classes), -1)

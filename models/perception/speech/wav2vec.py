@@ -27,46 +27,46 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import InvalidFile, InvalidSettings
-from models.perception.interfaces import Inference, SpeechOptions
+from models.perception.interfaces import InferenceSettings, SpeechOptions
 
-RATE = 16_000
-SAMPLES_A_FRAME = 640
-HOP, FIELD = 320, 400
+SAMPLE_RATE = 16_000
+SAMPLES_PER_FRAME = 640
+TOKEN_HOP, RECEPTIVE_FIELD = 320, 400
 """Samples from one token to the next, and under one token."""
-LATE = 0.375
+TOKEN_OFFSET = 0.375
 """A frame's centre lies this far from token 2 i toward the next: (320 - 200) / 320."""
-AHEAD = 80
+LOOKAHEAD_SAMPLES = 80
 """Samples after the last frame that its second token needs."""
 EPSILON = 1e-7
-BATCH_FRAMES = 2400
+MAX_BATCH_FRAMES = 2400
 """Frames in one pass of the transformer: 96 s, padding included."""
-MOST_PADDING = 0.15
+MAX_PADDING = 0.15
 """Of a window's own length. A processor gains nothing from batches, a GPU little from larger ones."""
-CONVOLVED_FRAMES = 600
+MAX_CONVOLUTION_FRAMES = 600
 """Frames in one pass of the convolutions, whose first layer makes 0.26 MB of each, three times over."""
 
-ARCHITECTURE = (
+ARCHITECTURE_FIELDS = (
     "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
     "feat_extract_norm", "feat_extract_activation", "conv_dim", "conv_stride", "conv_kernel", "conv_bias",
     "num_conv_pos_embeddings", "num_conv_pos_embedding_groups", "do_stable_layer_norm", "layer_norm_eps",
 )  # fmt: skip
 """What is taken from a checkpoint's config.json. The rest can name code or addresses, or is for training."""
-RENAMED = {
+RENAMED_TENSORS = {
     "encoder.pos_conv_embed.conv.weight_g": "encoder.pos_conv_embed.conv.parametrizations.weight.original0",
     "encoder.pos_conv_embed.conv.weight_v": "encoder.pos_conv_embed.conv.parametrizations.weight.original1",
 }
 """Published files name the parts of the weight norm as torch did before 2.0."""
 
 
-def load_base(weights: Mapping[str, Path]) -> Wav2Vec2:
-    return load(weights["wav2vec2_base"], "wav2vec2_base")
+def load_wav2vec2_base(weights: Mapping[str, Path]) -> Wav2Vec2:
+    return load_wav2vec2(weights["wav2vec2_base"], "wav2vec2_base")
 
 
-def load_large(weights: Mapping[str, Path]) -> Wav2Vec2:
-    return load(weights["wav2vec2_large"], "wav2vec2_large")
+def load_wav2vec2_large(weights: Mapping[str, Path]) -> Wav2Vec2:
+    return load_wav2vec2(weights["wav2vec2_large"], "wav2vec2_large")
 
 
-def load(path: Path, name: str) -> Wav2Vec2:
+def load_wav2vec2(path: Path, name: str) -> Wav2Vec2:
     """An imported checkpoint: one safetensors file that carries config.json in its header. No network: the
     net is built from that text, and nothing is looked up by name."""
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -81,7 +81,7 @@ def load(path: Path, name: str) -> Wav2Vec2:
         raise InvalidFile(f"{name}: no config.json came with the weights; import the folder that holds both")
     if given.get("add_adapter"):
         raise InvalidFile(f"{name}: has an adapter behind the transformer, which changes its frame rate")
-    architecture = {key: given[key] for key in ARCHITECTURE if key in given}
+    architecture = {key: given[key] for key in ARCHITECTURE_FIELDS if key in given}
     architecture |= {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}  # of training
     architecture |= {"attn_implementation": "sdpa"}
     with torch.device("meta"):
@@ -100,7 +100,7 @@ def _encoder_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             for key, tensor in tensors.items()
             if key.startswith("wav2vec2.")
         }
-    return {RENAMED.get(key, key): t for key, t in tensors.items() if key != "masked_spec_embed"}
+    return {RENAMED_TENSORS.get(key, key): t for key, t in tensors.items() if key != "masked_spec_embed"}
 
 
 def _fill(net: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
@@ -119,13 +119,15 @@ def _check_clock(config: Any, name: str) -> None:
     hop, field = 1, 1
     for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
         field, hop = field + (kernel - 1) * hop, hop * stride
-    if (hop, field) != (HOP, FIELD):
-        raise InvalidFile(f"{name}: tokens of {field} samples every {hop}; expected {FIELD} every {HOP}")
+    if (hop, field) != (TOKEN_HOP, RECEPTIVE_FIELD):
+        raise InvalidFile(
+            f"{name}: tokens of {field} samples every {hop}; expected {RECEPTIVE_FIELD} every {TOKEN_HOP}"
+        )
 
 
 # --- windows ------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
-class Window:
+class SoundWindow:
     """A stretch of one sound, in frames, and the frames of it that are kept."""
 
     sound: int
@@ -139,22 +141,22 @@ class Window:
         return self.stop - self.start
 
 
-def windows(sound: int, frames: int, window: int, context: int) -> list[Window]:
+def cut_windows(sound: int, frames: int, window: int, context: int) -> list[SoundWindow]:
     """Cut `frames` into windows of equal length; every frame is kept once, with `context` frames on both
     sides of it wherever the sound has them."""
     if frames <= window:
-        return [Window(sound, 0, frames, 0, frames)]
+        return [SoundWindow(sound, 0, frames, 0, frames)]
     starts = [*range(0, frames - window, window - 2 * context), frames - window]
     cuts = [0, *(start + context for start in starts[1:]), frames]
-    return [Window(sound, s, s + window, *cuts[i : i + 2]) for i, s in enumerate(starts)]
+    return [SoundWindow(sound, s, s + window, *cuts[i : i + 2]) for i, s in enumerate(starts)]
 
 
-def batches(all_windows: Sequence[Window]) -> Iterator[list[Window]]:
+def batch_windows(all_windows: Sequence[SoundWindow]) -> Iterator[list[SoundWindow]]:
     """Windows by length, as many at once as BATCH_FRAMES and MOST_PADDING allow; nothing else counts."""
-    batch: list[Window] = []
+    batch: list[SoundWindow] = []
     for window in sorted(all_windows, key=lambda w: (w.frames, w.sound, w.start)):
-        full = (len(batch) + 1) * window.frames > BATCH_FRAMES
-        if batch and (full or window.frames > (1 + MOST_PADDING) * batch[0].frames):
+        full = (len(batch) + 1) * window.frames > MAX_BATCH_FRAMES
+        if batch and (full or window.frames > (1 + MAX_PADDING) * batch[0].frames):
             yield batch
             batch = []
         batch.append(window)
@@ -177,7 +179,7 @@ class Wav2Vec2:
         self.layers, self.size = net.config.num_hidden_layers, net.config.hidden_size
         self._cut: dict[int, nn.Module] = {}
 
-    def configure(self, how: Inference) -> None:
+    def configure(self, how: InferenceSettings) -> None:
         self.net.to(how.device)
 
     @torch.inference_mode()
@@ -186,10 +188,10 @@ class Wav2Vec2:
         if options.align not in ("centres", "inside"):
             raise ValueError(f"align {options.align!r}: expected centres or inside")
         padded = [self._padded(sound) for sound in sounds]
-        counts = [len(sound) // SAMPLES_A_FRAME for sound in sounds]
+        counts = [len(sound) // SAMPLES_PER_FRAME for sound in sounds]
         found = [np.empty((count, self.size), np.float32) for count in counts]
-        cut = [w for i, n in enumerate(counts) for w in windows(i, n, options.window, options.context)]
-        for batch in batches(cut):
+        cut = [w for i, n in enumerate(counts) for w in cut_windows(i, n, options.window, options.context)]
+        for batch in batch_windows(cut):
             for window, rows in zip(batch, self._pass(batch, padded, options), strict=True):
                 kept = rows[window.first - window.start : window.last - window.start]
                 found[window.sound][window.first : window.last] = kept.cpu().numpy()
@@ -197,31 +199,34 @@ class Wav2Vec2:
 
     def _padded(self, sound: np.ndarray) -> np.ndarray:
         """Silence behind the end is 0 after normalisation, as in training."""
-        if len(sound) % SAMPLES_A_FRAME or not len(sound):
-            raise ValueError(f"{len(sound)} samples: expected a multiple of {SAMPLES_A_FRAME}")
-        return np.pad(zero_mean_unit_variance(sound) if self.normalise else sound, (0, AHEAD))
+        if len(sound) % SAMPLES_PER_FRAME or not len(sound):
+            raise ValueError(f"{len(sound)} samples: expected a multiple of {SAMPLES_PER_FRAME}")
+        return np.pad(zero_mean_unit_variance(sound) if self.normalise else sound, (0, LOOKAHEAD_SAMPLES))
 
     def _pass(
-        self, batch: Sequence[Window], sounds: Sequence[np.ndarray], options: SpeechOptions
+        self, batch: Sequence[SoundWindow], sounds: Sequence[np.ndarray], options: SpeechOptions
     ) -> list[Tensor]:
         """-> (frames, D) of each window."""
         inside = options.align == "inside"
-        tokens = self._convolved(batch, sounds, 0 if inside else AHEAD)
+        tokens = self._convolved(batch, sounds, 0 if inside else LOOKAHEAD_SAMPLES)
         if inside:  # 640 T samples make 2 T - 1 tokens
             return self._contextual([t[::2] for t in tokens], options.layer)
         rows = self._contextual(tokens, options.layer)
-        return [torch.lerp(h[0::2], h[1::2], LATE) for h in rows]
+        return [torch.lerp(h[0::2], h[1::2], TOKEN_OFFSET) for h in rows]
 
-    def _convolved(self, batch: Sequence[Window], sounds: Sequence[np.ndarray], ahead: int) -> list[Tensor]:
+    def _convolved(
+        self, batch: Sequence[SoundWindow], sounds: Sequence[np.ndarray], ahead: int
+    ) -> list[Tensor]:
         """-> tokens (n, D) of each window. Windows of one length go together; padding is no way out, for
         the norm after the first convolution runs over time."""
         tokens: list[Tensor] = []
         while len(tokens) < len(batch):
             frames = batch[len(tokens)].frames
-            room = max(1, CONVOLVED_FRAMES // frames)
+            room = max(1, MAX_CONVOLUTION_FRAMES // frames)
             some = [w for w in batch[len(tokens) :][:room] if w.frames == frames]
             pieces = [
-                sounds[w.sound][w.start * SAMPLES_A_FRAME : w.stop * SAMPLES_A_FRAME + ahead] for w in some
+                sounds[w.sound][w.start * SAMPLES_PER_FRAME : w.stop * SAMPLES_PER_FRAME + ahead]
+                for w in some
             ]
             features = self.net.feature_extractor(torch.from_numpy(np.stack(pieces)).to(self.net.device))
             tokens += self.net.feature_projection(features.transpose(1, 2))[0].unbind(0)

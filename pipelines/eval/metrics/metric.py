@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from msgspec import Struct
 
-from pipelines.eval.features import FRAMES
+from pipelines.eval.features import FRAMES_FEATURE
 
 
 class FrameSums(Struct, frozen=True):
@@ -46,7 +46,7 @@ class Metric(Struct, frozen=True, kw_only=True):
     unit: str
     per_frame: Callable[[np.ndarray, np.ndarray], np.ndarray]
     """(T,...) of the method and (T,...) of the truth -> (T,) float64, NaN where either lacks the feature."""
-    feature: str = FRAMES
+    feature: str = FRAMES_FEATURE
     """What it compares: the frames themselves, float64 in [0,1], or a name in FEATURES."""
     finish: Callable[[float], float] = _mean
     """From the mean over frames to the value."""
@@ -56,7 +56,7 @@ class Metric(Struct, frozen=True, kw_only=True):
         return self.finish(sums.total / sums.n) if sums.n else float("nan")
 
 
-def sums_of(values: np.ndarray, keep: np.ndarray | None = None) -> FrameSums:
+def sum_frames(values: np.ndarray, keep: np.ndarray | None = None) -> FrameSums:
     """Values of frames (T,), and which of them count (T,) bool; by default those that have one."""
     keep = np.isfinite(values) if keep is None else keep
     if keep.shape != values.shape:
@@ -66,7 +66,7 @@ def sums_of(values: np.ndarray, keep: np.ndarray | None = None) -> FrameSums:
     return FrameSums(float(keep.sum()), float((~keep).sum()), float(values[keep].sum()))
 
 
-def check_pair(prediction: np.ndarray, target: np.ndarray) -> None:
+def check_same_shape(prediction: np.ndarray, target: np.ndarray) -> None:
     if prediction.shape != target.shape or prediction.ndim != 4 or prediction.shape[-1] != 3:
         raise ValueError(
             f"prediction {prediction.shape} and target {target.shape}: expected two equal (T,H,W,3)"

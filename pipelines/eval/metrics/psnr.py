@@ -9,39 +9,39 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.eval.metrics.metric import Metric, check_pair
+from pipelines.eval.metrics.metric import Metric, check_same_shape
 
-CAP_DB = 100.0
+MAX_PSNR_DB = 100.0
 
 
-def decibels(mse: np.ndarray) -> np.ndarray:
+def mse_to_psnr(mse: np.ndarray) -> np.ndarray:
     """Mean squared errors of any shape -> dB, at most CAP_DB."""
-    floor = 10 ** (-CAP_DB / 10)
+    floor = 10 ** (-MAX_PSNR_DB / 10)
     return -10 * np.log10(np.maximum(mse, floor))
 
 
-def squared_error(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
+def mse_per_frame(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Two (T,H,W,3) in [0,1] -> mean squared error of each frame (T,)"""
-    check_pair(prediction, target)
+    check_same_shape(prediction, target)
     return ((prediction.astype(np.float64) - target) ** 2).mean(axis=(1, 2, 3))
 
 
-def frame_decibels(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
+def psnr_per_frame(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Two (T,H,W,3) in [0,1] -> dB of each frame (T,)"""
-    return decibels(squared_error(prediction, target))
+    return mse_to_psnr(mse_per_frame(prediction, target))
 
 
 def _pooled(mse: float) -> float:
-    return float(decibels(np.array(mse)))
+    return float(mse_to_psnr(np.array(mse)))
 
 
 PSNR_POOLED = Metric(
     name="psnr_pooled", title="PSNR (pooled)", variant="pooled_mse", better="up", unit="dB",
-    per_frame=squared_error, finish=_pooled,
+    per_frame=mse_per_frame, finish=_pooled,
     meaning="the same from the squared error pooled over all frames, which is always a little lower",
 )  # fmt: skip
 PSNR_FRAME = Metric(
     name="psnr_frame", title="PSNR", variant="frame_mean_cap100", better="up", unit="dB",
-    per_frame=frame_decibels,
+    per_frame=psnr_per_frame,
     meaning="peak signal-to-noise ratio, mean over frames; identical frames count as 100 dB",
 )  # fmt: skip

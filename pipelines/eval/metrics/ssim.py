@@ -11,21 +11,21 @@ from __future__ import annotations
 import numpy as np
 
 from pipelines.errors import UserError
-from pipelines.eval.metrics.metric import Metric, check_pair
+from pipelines.eval.metrics.metric import Metric, check_same_shape
 
-SIGMA = 1.5
-RADIUS = 5  # int(3.5 sigma + 0.5), scikit-image's truncation
-C1, C2 = 0.01**2, 0.03**2  # (K1 L)^2, (K2 L)^2 with data range L = 1
+WINDOW_SIGMA = 1.5
+WINDOW_RADIUS = 5  # int(3.5 sigma + 0.5), scikit-image's truncation
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # (K1 L)^2, (K2 L)^2 with data range L = 1
 
 
 def _blur(images: np.ndarray) -> np.ndarray:
     """(H,W,C) -> (H-10,W-10,C): Gaussian means at the places where the whole window lies in the image."""
     from scipy.ndimage import correlate1d
 
-    taps = np.exp(-0.5 * (np.arange(-RADIUS, RADIUS + 1) / SIGMA) ** 2)
+    taps = np.exp(-0.5 * (np.arange(-WINDOW_RADIUS, WINDOW_RADIUS + 1) / WINDOW_SIGMA) ** 2)
     taps /= taps.sum()
-    rows = correlate1d(images, taps, axis=0)[RADIUS:-RADIUS]
-    return correlate1d(rows, taps, axis=1)[:, RADIUS:-RADIUS]
+    rows = correlate1d(images, taps, axis=0)[WINDOW_RADIUS:-WINDOW_RADIUS]
+    return correlate1d(rows, taps, axis=1)[:, WINDOW_RADIUS:-WINDOW_RADIUS]
 
 
 def ssim_frame(prediction: np.ndarray, target: np.ndarray) -> float:
@@ -34,21 +34,23 @@ def ssim_frame(prediction: np.ndarray, target: np.ndarray) -> float:
     var_p = _blur(prediction * prediction) - mean_p**2
     var_t = _blur(target * target) - mean_t**2
     covariance = _blur(prediction * target) - mean_p * mean_t
-    luminance = (2 * mean_p * mean_t + C1) / (mean_p**2 + mean_t**2 + C1)
-    structure = (2 * covariance + C2) / (var_p + var_t + C2)
+    luminance = (2 * mean_p * mean_t + SSIM_C1) / (mean_p**2 + mean_t**2 + SSIM_C1)
+    structure = (2 * covariance + SSIM_C2) / (var_p + var_t + SSIM_C2)
     return float((luminance * structure).mean())
 
 
-def per_frame(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
+def ssim_per_frame(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Two (T,H,W,3) in [0,1], at least 11 px a side -> (T,)"""
-    check_pair(prediction, target)
-    if min(target.shape[1:3]) < 2 * RADIUS + 1:
-        raise UserError(f"SSIM of {target.shape[1:3]} px frames: expected at least {2 * RADIUS + 1} a side")
+    check_same_shape(prediction, target)
+    if min(target.shape[1:3]) < 2 * WINDOW_RADIUS + 1:
+        raise UserError(
+            f"SSIM of {target.shape[1:3]} px frames: expected at least {2 * WINDOW_RADIUS + 1} a side"
+        )
     pairs = zip(prediction, target, strict=True)
     return np.array([ssim_frame(p.astype(np.float64), t.astype(np.float64)) for p, t in pairs])
 
 
-SSIM = Metric(
-    name="ssim", title="SSIM", variant="gauss11_rgb_crop", better="up", unit="", per_frame=per_frame,
+SSIM_METRIC = Metric(
+    name="ssim", title="SSIM", variant="gauss11_rgb_crop", better="up", unit="", per_frame=ssim_per_frame,
     meaning="structural similarity with an 11-tap Gaussian window, per RGB channel, border dropped",
 )  # fmt: skip

@@ -31,17 +31,17 @@ class HostPolicy(Struct, frozen=True):
     hosts: tuple[str, ...] = ()
     """runtime.download.private_hosts: hosts of one's own network that a list may name."""
 
-    def allows_private(self, host: str, port: int) -> bool:
+    def allows_private_address(self, host: str, port: int) -> bool:
         return self.configured or host.lower() in self.hosts or f"{host.lower()}:{port}" in self.hosts
 
-    def refusal(self, host: str, ip: str) -> str:
+    def refusal_reason(self, host: str, ip: str) -> str:
         place = ip if host == ip else f"{host} is at {ip}, which"
         if is_forbidden(ip, own=True):
             return f"{place} is no server"
         return f"{place} is no public address (runtime.download.private_hosts may name the host)"
 
 
-class Address(Struct, frozen=True):
+class VideoAddress(Struct, frozen=True):
     url: str
     """Percent-encoded, without a fragment."""
     host: str
@@ -51,42 +51,46 @@ class Address(Struct, frozen=True):
     """Where it may lead: checked by name here, by each connection's address in guard.py."""
 
     @property
-    def public(self) -> str:
+    def public_url(self) -> str:
         """Without the query, which may hold a signature; YouTube's names the video."""
-        return self.url if self.youtube else public(self.url)
+        return self.url if self.youtube else public_url(self.url)
 
 
-def resolve_address(uri: str, policy: HostPolicy = HostPolicy()) -> Address:
+def resolve_address(uri: str, policy: HostPolicy = HostPolicy()) -> VideoAddress:
     """`youtube:<11 characters>` or an http(s) URL. Raises Rejected: unsupported_url."""
     if match := _YOUTUBE.fullmatch(uri):
-        return Address(f"https://www.youtube.com/watch?v={match[1]}", YOUTUBE_HOST, True)
+        return VideoAddress(f"https://www.youtube.com/watch?v={match[1]}", YOUTUBE_HOST, True)
     try:
         parts = urlsplit(uri)
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
         raise Rejected("unsupported_url", f"{_short(uri)!r} is not a URL: {error}") from None
     if parts.scheme not in ("http", "https"):
-        raise Rejected("unsupported_url", f"{_short(public(uri))!r} is neither http, https nor youtube:<id>")
+        raise Rejected(
+            "unsupported_url", f"{_short(public_url(uri))!r} is neither http, https nor youtube:<id>"
+        )
     if parts.username is not None or parts.password is not None:
-        raise Rejected("unsupported_url", f"{public(uri)!r} holds a user name; use a cookie file or a proxy")
+        raise Rejected(
+            "unsupported_url", f"{public_url(uri)!r} holds a user name; use a cookie file or a proxy"
+        )
     if re.search(r"[\x00-\x20\x7f]", uri):
-        raise Rejected("unsupported_url", f"{_short(public(uri))!r} holds blanks or control characters")
+        raise Rejected("unsupported_url", f"{_short(public_url(uri))!r} holds blanks or control characters")
     host = _checked_host(host, port or (443 if parts.scheme == "https" else 80), uri, policy)
     netloc = f"[{host}]" if ":" in host else host
     netloc = f"{netloc}:{port}" if port is not None else netloc
     path = quote(parts.path or "/", safe="/%:=&~+!$,;'@()*[]")
     url = urlunsplit((parts.scheme, netloc, path, quote(parts.query, safe="/%:=&?~+!$,;'@()*[]"), ""))
     if host == "youtu.be" or host == YOUTUBE_HOST or host.endswith(f".{YOUTUBE_HOST}"):
-        return Address(url, YOUTUBE_HOST, True, policy)
-    return Address(url, netloc, False, policy)
+        return VideoAddress(url, YOUTUBE_HOST, True, policy)
+    return VideoAddress(url, netloc, False, policy)
 
 
 def _checked_host(host: str, port: int, uri: str, policy: HostPolicy) -> str:
-    quoted = f"{_short(public(uri))!r}"
+    quoted = f"{_short(public_url(uri))!r}"
     with suppress(ValueError):
         number = str(ipaddress.ip_address(host))
-        if is_forbidden(number, policy.allows_private(number, port)):
-            raise Rejected("unsupported_url", f"{quoted}: {policy.refusal(host, number)}")
+        if is_forbidden(number, policy.allows_private_address(number, port)):
+            raise Rejected("unsupported_url", f"{quoted}: {policy.refusal_reason(host, number)}")
         return number
     try:
         name = host.encode("idna").decode().lower()
@@ -124,7 +128,7 @@ def is_forbidden(ip: str, own: bool) -> bool:
     return not own and (not number.is_global or number.is_reserved)
 
 
-def proxy(variable: str) -> str:
+def proxy_url(variable: str) -> str:
     """The proxy's URL from the named environment variable; "" = none is named. Raises UserError if it is not
     set: going without would show this machine's own address."""
     if not variable:
@@ -135,7 +139,7 @@ def proxy(variable: str) -> str:
     return value
 
 
-def public(url: str) -> str:
+def public_url(url: str) -> str:
     """Scheme, host and path: neither user, password nor query."""
     if "://" not in url:
         return url
@@ -144,7 +148,7 @@ def public(url: str) -> str:
     return f"{scheme}://{netloc.rpartition('@')[2].split('?')[0]}{slash}{re.split('[?#]', path)[0]}"
 
 
-def sanitize(message: object, secret: str = "") -> str:
+def sanitize_message(message: object, secret: str = "") -> str:
     """A library's message as one short line without colours, queries and the proxy's name and password."""
     text = _COLOUR.sub("", str(message))
     if secret:
@@ -153,7 +157,7 @@ def sanitize(message: object, secret: str = "") -> str:
         login = netloc.rpartition("@")[0]
         for part in (netloc, login, login.partition(":")[2]):
             text = text.replace(part, "...") if len(part) > 2 else text
-    text = _URL.sub(lambda match: public(match[0]), text)
+    text = _URL.sub(lambda match: public_url(match[0]), text)
     return _short(" ".join(text.split()))
 
 

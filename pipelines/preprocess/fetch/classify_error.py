@@ -11,26 +11,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.preprocess.fetch.plain_http import retry_after
+from pipelines.preprocess.fetch.plain_http import parse_retry_after
 
-BOT = "bot"
+BOT_ERROR = "bot"
 """The site suspects a robot: this machine must not connect to it for hours."""
-BUSY = "busy"
+BUSY_ERROR = "busy"
 """The site wants fewer requests from this machine."""
-FORBIDDEN = "forbidden"
+FORBIDDEN_ERROR = "forbidden"
 """YouTube's 403: one of its limits like BUSY, or this video alone."""
-TEMPORARY = "temporary"
+TEMPORARY_ERROR = "temporary"
 """Anything that may be otherwise tomorrow."""
 
 # The first fragment found decides, so that "Private video. Sign in if ..." is private, and a check for robots
 # ("Sign in to confirm you're not a bot") is not a video that needs an account.
 _FRAGMENTS = (
-    ("not a bot", BOT),
-    ("captcha", BOT),
-    ("unusual traffic", BOT),
-    ("content isn't available, try again later", BUSY),
-    ("rate-limited", BUSY),
-    ("too many requests", BUSY),
+    ("not a bot", BOT_ERROR),
+    ("captcha", BOT_ERROR),
+    ("unusual traffic", BOT_ERROR),
+    ("content isn't available, try again later", BUSY_ERROR),
+    ("rate-limited", BUSY_ERROR),
+    ("too many requests", BUSY_ERROR),
     ("private video", "private"),
     ("video is private", "private"),
     ("available in your country", "geo_blocked"),
@@ -77,7 +77,7 @@ _OUTDATED = ("only images are available", "challenge solving failed", "signature
              "nsig extraction failed", "po token", "missing a url")  # fmt: skip
 """Warnings after which a lack of formats is yt-dlp's (old, or without JavaScript), not the video's."""
 _STATUS = {404: "not_found", 410: "not_found", 401: "needs_auth", 407: "needs_auth", 451: "geo_blocked",
-           429: BUSY}  # fmt: skip
+           429: BUSY_ERROR}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,8 @@ class ErrorClass:
     """Seconds of its Retry-After header, 0 without one."""
 
     @property
-    def final(self) -> bool:
-        return self.code not in (BOT, BUSY, FORBIDDEN, TEMPORARY)
+    def is_final(self) -> bool:
+        return self.code not in (BOT_ERROR, BUSY_ERROR, FORBIDDEN_ERROR, TEMPORARY_ERROR)
 
 
 def classify_error(error: BaseException, youtube: bool, warnings: Sequence[str] = ()) -> ErrorClass:
@@ -98,7 +98,7 @@ def classify_error(error: BaseException, youtube: bool, warnings: Sequence[str] 
     from yt_dlp.networking.exceptions import HTTPError, TransportError
     from yt_dlp.utils import ContentTooShortError, GeoRestrictedError, UnsupportedError
 
-    chain = list(error_chain(error))
+    chain = list(walk_error_causes(error))
     for one in chain:
         if isinstance(one, GeoRestrictedError):
             return ErrorClass("geo_blocked")
@@ -110,24 +110,26 @@ def classify_error(error: BaseException, youtube: bool, warnings: Sequence[str] 
             outdated = code == "no_format" and any(
                 w in warning.lower() for warning in warnings for w in _OUTDATED
             )
-            return ErrorClass(TEMPORARY if outdated else code, _wait(chain))
+            return ErrorClass(TEMPORARY_ERROR if outdated else code, _wait(chain))
     for one in chain:
         if isinstance(one, HTTPError):
             if one.status == 403:
-                return ErrorClass(FORBIDDEN if youtube else "needs_auth")
-            return ErrorClass(_STATUS.get(one.status, TEMPORARY), _wait(chain))
+                return ErrorClass(FORBIDDEN_ERROR if youtube else "needs_auth")
+            return ErrorClass(_STATUS.get(one.status, TEMPORARY_ERROR), _wait(chain))
         if isinstance(one, (TransportError, ContentTooShortError, OSError)):
-            return ErrorClass(TEMPORARY)
-    return ErrorClass(TEMPORARY)
+            return ErrorClass(TEMPORARY_ERROR)
+    return ErrorClass(TEMPORARY_ERROR)
 
 
 def _wait(chain: Sequence[BaseException]) -> float:
     """Seconds of a Retry-After header."""
     responses = (getattr(one, "response", None) for one in chain)
-    return max((retry_after(response.headers) for response in responses if response is not None), default=0.0)
+    return max(
+        (parse_retry_after(response.headers) for response in responses if response is not None), default=0.0
+    )
 
 
-def error_chain(error: BaseException) -> Iterator[BaseException]:
+def walk_error_causes(error: BaseException) -> Iterator[BaseException]:
     """The error and all it wraps: DownloadError.exc_info, ExtractorError.cause, Python's own cause. Not the
     context: yt-dlp tries several ways, and a way that failed before is not why this one did."""
     queue: list[BaseException | None] = [error]

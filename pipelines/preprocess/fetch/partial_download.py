@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pipelines.errors import Rejected
-from pipelines.preprocess.fetch.hosts import exclusive_lock
+from pipelines.preprocess.fetch.host_limits import exclusive_lock
 
 if TYPE_CHECKING:
-    from pipelines.media.schema import Probe
+    from pipelines.media.probe_schema import Probe
 
-STALE_DAYS = 7
+STALE_DOWNLOAD_DAYS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class FetchedVideo:
 
 
 @contextmanager
-def work_folder(root: Path, request: object, patience: float) -> Iterator[Path]:
+def lock_work_folder(root: Path, request: object, patience: float) -> Iterator[Path]:
     """The folder of this request, locked against other processes.
 
     It is deleted when the block ends well or with Rejected; after any other end it stays for the next
@@ -63,7 +63,7 @@ def work_folder(root: Path, request: object, patience: float) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def clear(folder: Path) -> None:
+def clear_folder(folder: Path) -> None:
     """Delete what was fetched so far."""
     shutil.rmtree(folder)
     folder.mkdir()
@@ -91,7 +91,7 @@ def load_complete(folder: Path) -> FetchedVideo | None:
 @cache
 def _sweep(root: Path) -> None:
     """Once a process: delete what no attempt has used for a week."""
-    old = time.time() - STALE_DAYS * 86_400
+    old = time.time() - STALE_DOWNLOAD_DAYS * 86_400
     if not root.is_dir():
         return
     for entry in os.scandir(root):

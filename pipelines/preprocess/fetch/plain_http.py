@@ -24,10 +24,16 @@ from pathlib import Path
 from typing import IO
 
 from pipelines.errors import Rejected, Transient, UserError
-from pipelines.preprocess.fetch.address import Address, HostPolicy, proxy, resolve_address, sanitize
-from pipelines.preprocess.fetch.guard import connect
-from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
-from pipelines.preprocess.fetch.settings import TransportConfig
+from pipelines.preprocess.fetch.address import (
+    HostPolicy,
+    VideoAddress,
+    proxy_url,
+    resolve_address,
+    sanitize_message,
+)
+from pipelines.preprocess.fetch.guard_proxy import connect_checked
+from pipelines.preprocess.fetch.host_limits import HostBusy, HostLimits
+from pipelines.preprocess.fetch.transport_config import TransportConfig
 from storage.errors import StoreError
 
 _CHUNK = 1 << 16
@@ -38,14 +44,14 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _PAGES = re.compile(r"text/html|application/(xhtml\+xml|(vnd\.apple\.|x-)mpegurl|dash\+xml)|audio/mpegurl")
 _FINAL = {404: "not_found", 410: "not_found", 401: "needs_auth", 403: "needs_auth", 407: "needs_auth",
          451: "geo_blocked"}  # fmt: skip
-Connect = Callable[..., http.client.HTTPConnection]
+ConnectFunction = Callable[..., http.client.HTTPConnection]
 """As urllib calls a class of connections: host, port, timeout, ..."""
 _NUMBER = re.compile(r"[0-9]{1,18}")
 """As headers may hold one: Python calls more than that digits, and takes not all of it for a number."""
 _TEMPORARY = {408, 425, 429}
 
 
-class WebPage(Exception):
+class WebPageResponse(Exception):
     """The response is a web page or a playlist, which yt-dlp may know."""
 
 
@@ -78,7 +84,9 @@ class PartialFile:
     """A strong ETag or a date: with it the rest can be requested."""
 
 
-def fetch(address: Address, folder: Path, max_bytes: int, settings: TransportConfig, hosts: Hosts) -> Path:
+def fetch_http(
+    address: VideoAddress, folder: Path, max_bytes: int, settings: TransportConfig, hosts: HostLimits
+) -> Path:
     """-> the complete file, in `folder`.
 
     Raises Rejected (the server's final response), WebPage, RetriesExhausted or HostBusy (temporary; what has
@@ -89,7 +97,7 @@ def fetch(address: Address, folder: Path, max_bytes: int, settings: TransportCon
     while True:
         wait = min(settings.pause * 2**attempts, settings.longest_pause)
         try:
-            with hosts.slot(address.host, settings.seconds_between):
+            with hosts.hold_slot(address.host, settings.seconds_between):
                 return _attempt(opener, address, folder, max_bytes, settings)
         except HostBusy:
             raise
@@ -98,27 +106,27 @@ def fetch(address: Address, folder: Path, max_bytes: int, settings: TransportCon
                 hosts.back_off(address.host, error.after or wait)
             last = error
         except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
-            check_disk(error, folder)
+            check_disk_error(error, folder)
             last = error
         size = _partial_file(folder, address).size
         attempts = 0 if size >= best + _WORTH else attempts + 1
         best = max(best, size)
         if attempts > settings.retries:
-            reason = sanitize(last, proxy(settings.proxy_env)) or type(last).__name__
+            reason = sanitize_message(last, proxy_url(settings.proxy_env)) or type(last).__name__
             rest = isinstance(last, TemporaryFailure) and last.after is not None
             end = HostBusy if rest else RetriesExhausted
-            raise end(f"{address.public}: {reason}; gave up after {attempts} attempts") from last
+            raise end(f"{address.public_url}: {reason}; gave up after {attempts} attempts") from last
         time.sleep(wait)
 
 
-def check_disk(error: BaseException, folder: Path) -> None:
+def check_disk_error(error: BaseException, folder: Path) -> None:
     """StoreError where it is this machine's disk that fails, not the server: retrying does not help."""
     if isinstance(error, OSError) and error.errno in _DISK:
         raise StoreError(f"cannot write the download into {folder}: {error.strerror}") from error
 
 
 def _attempt(
-    opener: urllib.request.OpenerDirector, address: Address, folder: Path, max_bytes: int,
+    opener: urllib.request.OpenerDirector, address: VideoAddress, folder: Path, max_bytes: int,
     settings: TransportConfig,
 ) -> Path:  # fmt: skip
     body, partial = folder / "body", _partial_file(folder, address)
@@ -142,7 +150,9 @@ def _attempt(
             body.unlink(missing_ok=True)  # or every later attempt would fail in the same way
             raise
         if total is not None and total > max_bytes:
-            raise Rejected("too_large", f"{address.public} has {total:,} bytes, download.max_bytes is fewer")
+            raise Rejected(
+                "too_large", f"{address.public_url} has {total:,} bytes, download.max_bytes is fewer"
+            )
         state = {"address": _hash(address), "validator": _validator(response.headers)}
         (folder / "state.json").write_text(json.dumps(state))
         with body.open("r+b" if start else "wb") as sink:
@@ -150,7 +160,7 @@ def _attempt(
             sink.seek(start)
             size = start + _copy(response, sink, max_bytes - start, settings)
     if size > max_bytes:
-        raise Rejected("too_large", f"{address.public} has more bytes than download.max_bytes")
+        raise Rejected("too_large", f"{address.public_url} has more bytes than download.max_bytes")
     if total is not None and size != total:
         raise TemporaryFailure(f"{size:,} bytes came of the {total:,} that the server announced")
     return body
@@ -158,16 +168,16 @@ def _attempt(
 
 def _copy(response: http.client.HTTPResponse, sink: IO[bytes], most: int, settings: TransportConfig) -> int:
     """Bytes written; stops just above `most`."""
-    pace, count = Pace(settings.bytes_per_second, settings.slowest, settings.timeout), 0
-    pace.step(0)
+    pace, count = SpeedLimiter(settings.bytes_per_second, settings.slowest, settings.timeout), 0
+    pace.throttle(0)
     while count <= most and (data := response.read1(_CHUNK)):
         sink.write(data)
         count += len(data)
-        pace.step(count)
+        pace.throttle(count)
     return count
 
 
-class Pace:
+class SpeedLimiter:
     """Holds a transfer at the speed allowed, and notices one that is stuck though bytes still trickle.
 
     limit: most bytes a second, None = any. slowest: fewer bytes a second over `timeout` seconds are stuck.
@@ -178,7 +188,7 @@ class Pace:
         self._start = time.monotonic()
         self._window: tuple[float, int] | None = None
 
-    def step(self, count: int) -> None:
+    def throttle(self, count: int) -> None:
         """count: bytes since the transfer began; fewer than before = another one has begun. Raises
         TimeoutError."""
         now = time.monotonic()
@@ -196,7 +206,7 @@ class Pace:
 
 # --- the server's response ----------------------------------------------------------------------------------
 def _response_range(
-    response: http.client.HTTPResponse, partial: PartialFile, address: Address
+    response: http.client.HTTPResponse, partial: PartialFile, address: VideoAddress
 ) -> tuple[int | None, int]:
     """-> the size of the whole file if it is known, and where in it the response starts."""
     headers = response.headers
@@ -214,7 +224,7 @@ def _response_range(
         return (int(match[2]) + 1 if match[3] == "*" else int(match[3])), partial.size
     kind = (headers.get_content_type() or "").lower()
     if _PAGES.fullmatch(kind):
-        raise WebPage(f"{address.public} responds with {kind}")
+        raise WebPageResponse(f"{address.public_url} responds with {kind}")
     length = headers.get("Content-Length", "").strip()
     return (int(length) if _NUMBER.fullmatch(length) else None), 0
 
@@ -225,7 +235,7 @@ def _validator(headers: Message) -> str:
     return etag if etag and not etag.startswith("W/") else (headers.get("Last-Modified") or "").strip()
 
 
-def _partial_file(folder: Path, address: Address) -> PartialFile:
+def _partial_file(folder: Path, address: VideoAddress) -> PartialFile:
     """Empty where the rest cannot be requested, or comes from elsewhere: a date may fit by chance."""
     try:
         state = json.loads((folder / "state.json").read_text())
@@ -236,23 +246,23 @@ def _partial_file(folder: Path, address: Address) -> PartialFile:
     return PartialFile(size, state["validator"]) if ours else PartialFile()
 
 
-def _hash(address: Address) -> str:
+def _hash(address: VideoAddress) -> str:
     """The address itself may be signed."""
     return hashlib.sha256(address.url.encode()).hexdigest()
 
 
-def _status_error(status: int, headers: Message, address: Address) -> Exception:
+def _status_error(status: int, headers: Message, address: VideoAddress) -> Exception:
     if status in _FINAL:
-        return Rejected(_FINAL[status], f"{address.public} responds {status}")
+        return Rejected(_FINAL[status], f"{address.public_url} responds {status}")
     if status == 416:
         return TemporaryFailure("the file on the server is shorter than the part fetched before")
     if status >= 500 or status in _TEMPORARY:
-        seconds = retry_after(headers)
+        seconds = parse_retry_after(headers)
         return TemporaryFailure(f"HTTP status {status}", seconds if seconds or status == 429 else None)
-    return Rejected("unsupported_url", f"{address.public} responds {status}")
+    return Rejected("unsupported_url", f"{address.public_url} responds {status}")
 
 
-def retry_after(headers: Message) -> float:
+def parse_retry_after(headers: Message) -> float:
     """Seconds from a Retry-After header, which holds seconds or a date; 0 = there is none."""
     value = (headers.get("Retry-After") or "").strip()
     if _NUMBER.fullmatch(value):
@@ -310,20 +320,20 @@ class _Https(urllib.request.HTTPSHandler):
         return self.do_open(kind if tunnel else _guard(kind, self.policy), req)
 
 
-def _guard(kind: Connect, policy: HostPolicy) -> Connect:
+def _guard(kind: ConnectFunction, policy: HostPolicy) -> ConnectFunction:
     def make(host: str, **options: object) -> http.client.HTTPConnection:
         connection = kind(host, **options)
         connection._create_connection = create  # pyright: ignore[reportAttributeAccessIssue]
         return connection
 
     def create(place: tuple[str, int], timeout: float, _source: object) -> socket.socket:
-        return connect(*place, timeout, policy)
+        return connect_checked(*place, timeout, policy)
 
     return make
 
 
 def _opener(settings: TransportConfig, policy: HostPolicy) -> urllib.request.OpenerDirector:
-    through = proxy(settings.proxy_env)
+    through = proxy_url(settings.proxy_env)
     proxies = {"http": through, "https": through} if through else None
     handlers: list[urllib.request.BaseHandler] = [
         urllib.request.ProxyHandler(proxies), _Redirects(policy), _Http(policy), _Https(policy),

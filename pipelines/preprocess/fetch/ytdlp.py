@@ -21,20 +21,20 @@ from urllib.request import getproxies
 
 from pipelines.errors import Rejected, Transient, UserError
 from pipelines.media import ffmpeg_path
-from pipelines.preprocess.fetch.address import Address, proxy, public, sanitize
+from pipelines.preprocess.fetch.address import VideoAddress, proxy_url, public_url, sanitize_message
 from pipelines.preprocess.fetch.classify_error import (
-    BOT,
-    BUSY,
-    FORBIDDEN,
+    BOT_ERROR,
+    BUSY_ERROR,
+    FORBIDDEN_ERROR,
     ErrorClass,
     classify_error,
-    error_chain,
+    walk_error_causes,
 )
-from pipelines.preprocess.fetch.guard import GuardProxy
-from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
-from pipelines.preprocess.fetch.plain_http import Pace, RetriesExhausted, check_disk
+from pipelines.preprocess.fetch.guard_proxy import GuardProxy
+from pipelines.preprocess.fetch.host_limits import HostBusy, HostLimits
+from pipelines.preprocess.fetch.plain_http import RetriesExhausted, SpeedLimiter, check_disk_error
 from pipelines.preprocess.fetch.request import VideoRequest
-from pipelines.preprocess.fetch.settings import TransportConfig
+from pipelines.preprocess.fetch.transport_config import TransportConfig
 
 if TYPE_CHECKING:
     from yt_dlp import YoutubeDL
@@ -47,7 +47,7 @@ _PROTOCOLS = "http,https,httpproxy,tls,tcp,crypto,data"
 _FACTS = ("extractor", "id", "format_id", "width", "height", "fps", "vcodec", "acodec")
 
 
-class Log:
+class YtdlpLogger:
     """yt-dlp's logger; its errors come as exceptions, its warnings may hold the reason."""
 
     def __init__(self) -> None:
@@ -63,8 +63,8 @@ class Log:
         """Raised as DownloadError by yt-dlp itself."""
 
 
-def fetch(
-    address: Address, folder: Path, request: VideoRequest, settings: TransportConfig, hosts: Hosts
+def fetch_ytdlp(
+    address: VideoAddress, folder: Path, request: VideoRequest, settings: TransportConfig, hosts: HostLimits
 ) -> tuple[Path, float, dict[str, Any]]:
     """-> the complete file in `folder`, the second of the recording it starts at, what yt-dlp chose.
 
@@ -74,51 +74,52 @@ def fetch(
     between = settings.youtube_seconds_between if address.youtube else settings.seconds_between
     attempts = 0
     while True:
-        log, pause = Log(), min(settings.pause * 2**attempts, settings.longest_pause)
+        log, pause = YtdlpLogger(), min(settings.pause * 2**attempts, settings.longest_pause)
         try:
-            with hosts.slot(address.host, between):
+            with hosts.hold_slot(address.host, between):
                 return _attempt(address, folder, request, settings, log)
         except (Rejected, HostBusy):
             raise
         except Exception as error:  # noqa: BLE001 - extractors raise anything; sorted or raised again below
             last, found = error, _classify(error, folder, address, log)
-        sentence = f"{address.public}: {sanitize(_error_text(last, address), proxy(settings.proxy_env))}"
-        if found.final:
+        text = sanitize_message(_error_text(last, address), proxy_url(settings.proxy_env))
+        sentence = f"{address.public_url}: {text}"
+        if found.is_final:
             raise Rejected(found.code, sentence) from last
-        if found.code == BOT:
+        if found.code == BOT_ERROR:
             hosts.back_off(address.host, settings.bot_pause)
             rest = f"no further requests to {address.host} for {settings.bot_pause / 3600:g} h"
             raise HostBusy(f"{sentence}; {rest}") from last
         attempts += 1
         if attempts > min(settings.retries, _OWN_RETRIES):
-            end = HostBusy if found.code == BUSY else RetriesExhausted
+            end = HostBusy if found.code == BUSY_ERROR else RetriesExhausted
             raise end(f"{sentence}; gave up after {attempts} attempts") from last
-        if found.code in (BUSY, FORBIDDEN):
+        if found.code in (BUSY_ERROR, FORBIDDEN_ERROR):
             hosts.back_off(address.host, found.after or pause)
         else:
             time.sleep(found.after or pause)
 
 
-def _classify(error: Exception, folder: Path, address: Address, log: Log) -> ErrorClass:
+def _classify(error: Exception, folder: Path, address: VideoAddress, log: YtdlpLogger) -> ErrorClass:
     """Disk errors are raised: retrying does not help. So are errors that are not yt-dlp's."""
     from yt_dlp.utils import YoutubeDLError
 
-    for one in error_chain(error):
-        check_disk(one, folder)
+    for one in walk_error_causes(error):
+        check_disk_error(one, folder)
     if not isinstance(error, (YoutubeDLError, OSError, Transient)):
         raise error
     return classify_error(error, address.youtube, log.warnings)
 
 
 def _attempt(
-    address: Address, folder: Path, request: VideoRequest, settings: TransportConfig, log: Log
+    address: VideoAddress, folder: Path, request: VideoRequest, settings: TransportConfig, log: YtdlpLogger
 ) -> tuple[Path, float, dict[str, Any]]:
     from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor
 
     fresh = folder / "ytdlp"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
-    params: Any = options(address, fresh, request, settings, log)
+    params: Any = ytdlp_options(address, fresh, request, settings, log)
 
     def run() -> VideoInfo | None:
         # the downloader of sections asks for ffmpeg before it has any options; yt-dlp's own main does so too
@@ -134,22 +135,22 @@ def _attempt(
             info = contextvars.copy_context().run(run)
         except Exception as error:
             if guard is not None and guard.refusals:
-                raise Rejected("unsupported_url", f"{address.public}: {guard.refusals[0]}") from error
+                raise Rejected("unsupported_url", f"{address.public_url}: {guard.refusals[0]}") from error
             raise
     if not info:
-        raise Transient(f"{address.public}: yt-dlp returned nothing")
+        raise Transient(f"{address.public_url}: yt-dlp returned nothing")
     entries = [entry for entry in info.get("entries") or (info,) if entry]
     if not entries:
-        raise Rejected("unsupported_url", f"{address.public} holds no video")
+        raise Rejected("unsupported_url", f"{address.public_url} holds no video")
     return _move_video(fresh, folder, address), _offset(request), _info_fields(entries[0])
 
 
-def options(
-    address: Address, folder: Path, request: VideoRequest, settings: TransportConfig, log: Log
+def ytdlp_options(
+    address: VideoAddress, folder: Path, request: VideoRequest, settings: TransportConfig, log: YtdlpLogger
 ) -> dict[str, Any]:
     """The parameters of YoutubeDL. A hole in a video would shift all that follows, so missing fragments end
     it."""
-    pace = Pace(None, settings.slowest, settings.timeout)
+    pace = SpeedLimiter(None, settings.slowest, settings.timeout)
     params: dict[str, Any] = {
         "format": request.formats, "format_sort": list(request.format_sort), "merge_output_format": "mp4/mkv",
         "noplaylist": True, "playlist_items": "1:2", "outtmpl": {"default": "video.%(ext)s"},
@@ -164,7 +165,7 @@ def options(
         "geo_bypass": False,  # no faked origin
         "js_runtimes": {name: {} for name in settings.javascript},
         "logger": log, "quiet": True, "noprogress": True, "color": {"stdout": "never", "stderr": "never"},
-        "progress_hooks": [lambda status: pace.step(status.get("downloaded_bytes") or 0)
+        "progress_hooks": [lambda status: pace.throttle(status.get("downloaded_bytes") or 0)
                            if status.get("status") == "downloading" else None],
         "match_filter": _reject_lists_and_streams,
         "external_downloader_args": {
@@ -180,7 +181,7 @@ def options(
         except OSError as error:
             message = f"{settings.cookies} cannot be read: {error.strerror}"
             raise UserError(f"runtime.download.cookies: {message}") from None
-    if through := proxy(settings.proxy_env):
+    if through := proxy_url(settings.proxy_env):
         params["proxy"] = through
     if request.section is not None:
         first, last = request.section
@@ -199,13 +200,15 @@ def options(
 def _reject_lists_and_streams(info: VideoInfo, *, incomplete: bool = False) -> None:
     """match_filter of yt-dlp: of several videos on a page none is the one meant; a live stream has no end."""
     if (info.get("n_entries") or 1) > 1:
-        raise Rejected("unsupported_url", f"{public(str(info.get('webpage_url')))} holds more than one video")
+        raise Rejected(
+            "unsupported_url", f"{public_url(str(info.get('webpage_url')))} holds more than one video"
+        )
     if not incomplete and (info.get("is_live") or info.get("live_status") in ("is_live", "is_upcoming")):
         raise Rejected("no_format", f"{info.get('extractor')}:{info.get('id')} is a live stream")
 
 
 @contextmanager
-def _guard_proxy(address: Address, settings: TransportConfig) -> Iterator[GuardProxy | None]:
+def _guard_proxy(address: VideoAddress, settings: TransportConfig) -> Iterator[GuardProxy | None]:
     """None behind a proxy, which looks names up itself; there only addresses written out are checked."""
     if settings.proxy_env or any(name in getproxies() for name in ("http", "https", "all")):
         yield None
@@ -229,20 +232,22 @@ def _http_only() -> type[YoutubeDL]:
         def dl(self, name: str, info: VideoInfo, subtitle: bool = False, test: bool = False) -> bool:
             for part in info.get("requested_formats") or (info,):
                 if urlsplit(str(part.get("url"))).scheme not in ("http", "https"):
-                    message = f"{public(str(info.get('webpage_url')))} names a video that is on no web server"
+                    message = (
+                        f"{public_url(str(info.get('webpage_url')))} names a video that is on no web server"
+                    )
                     raise Rejected("unsupported_url", message)
             return super().dl(name, info, subtitle, test)
 
     return HttpOnly
 
 
-def _move_video(fresh: Path, folder: Path, address: Address) -> Path:
+def _move_video(fresh: Path, folder: Path, address: VideoAddress) -> Path:
     """The one finished file, under our name. Whole files only: yt-dlp calls others *.part or *.ytdl."""
     files = [f for f in fresh.iterdir() if f.is_file() and f.suffix not in (".part", ".ytdl", ".temp")]
     if not files:
-        raise Rejected("too_large", f"{address.public} has more bytes than download.max_bytes")
+        raise Rejected("too_large", f"{address.public_url} has more bytes than download.max_bytes")
     if len(files) > 1:
-        raise Transient(f"{address.public}: yt-dlp left {len(files)} files, expected one")
+        raise Transient(f"{address.public_url}: yt-dlp left {len(files)} files, expected one")
     video = folder / "video"  # not plain http's name: that file may be continued
     files[0].replace(video)
     shutil.rmtree(fresh)
@@ -267,10 +272,10 @@ def _info_fields(info: VideoInfo) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if isinstance(value, (str, int, float))}
 
 
-def _error_text(error: BaseException, address: Address) -> str:
+def _error_text(error: BaseException, address: VideoAddress) -> str:
     """An extractor's own words: without the id before them, which may be a piece of a signed address, and
     without yt-dlp's advice to its users after them."""
-    owns = (getattr(one, "orig_msg", "") for one in error_chain(error))
+    owns = (getattr(one, "orig_msg", "") for one in walk_error_causes(error))
     text = next((own for own in owns if own), str(error)).removeprefix("ERROR: ")
     for advice in ("; please report this issue", " Use --cookies", " Use --list-formats", " (caused by"):
         text = text.partition(advice)[0]

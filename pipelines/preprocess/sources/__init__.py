@@ -1,4 +1,4 @@
-"""Where recordings come from. To add a source: a file here with `recordings(config)`, and a line below.
+"""Where recordings come from. To add a source: a file here with `list_recordings(config)`, and a line below.
 
 `recordings` takes the source's own part of the configuration, a class that is found by the annotation of
 its argument `config`, and returns a Listing, or only rows where none can be bad. A source that reads
@@ -12,18 +12,18 @@ import importlib
 import typing
 from typing import Any, NamedTuple
 
-from pipelines.preprocess.sources.common.rows import Reject, SourceRecording
+from pipelines.preprocess.sources.common.rows import RejectRow, SourceRecording
 
 SOURCES = {
-    "synthetic": "pipelines.preprocess.sources.synthetic:recordings",
-    "folder": "pipelines.preprocess.sources.folder:recordings",
-    "pictures": "pipelines.preprocess.sources.pictures:recordings",
-    "voxceleb": "pipelines.preprocess.sources.voxceleb:recordings",
-    "voxceleb_csv": "pipelines.preprocess.sources.voxceleb_csv:recordings",
-    "celebv": "pipelines.preprocess.sources.celebv:recordings",
-    "celebv_hq": "pipelines.preprocess.sources.celebv_hq:recordings",
-    "celebv_text": "pipelines.preprocess.sources.celebv_text:recordings",
-    "talkinghead_1kh": "pipelines.preprocess.sources.talkinghead_1kh:recordings",
+    "synthetic": "pipelines.preprocess.sources.synthetic:list_recordings",
+    "folder": "pipelines.preprocess.sources.folder:list_recordings",
+    "pictures": "pipelines.preprocess.sources.pictures:list_recordings",
+    "voxceleb": "pipelines.preprocess.sources.voxceleb:list_recordings",
+    "voxceleb_csv": "pipelines.preprocess.sources.voxceleb_csv:list_recordings",
+    "celebv": "pipelines.preprocess.sources.celebv:list_recordings",
+    "celebv_hq": "pipelines.preprocess.sources.celebv_hq:list_recordings",
+    "celebv_text": "pipelines.preprocess.sources.celebv_text:list_recordings",
+    "talkinghead_1kh": "pipelines.preprocess.sources.talkinghead_1kh:list_recordings",
 }
 
 SOURCE_NETS = {  # what a source that makes its videos needs to make them
@@ -35,14 +35,14 @@ class Listing(NamedTuple):
     """What a source has."""
 
     rows: list[SourceRecording]
-    rejects: list[Reject]
+    rejects: list[RejectRow]
 
 
-def load(name: str, function: str = "recordings") -> Any:
+def load_source_function(name: str, function: str = "list_recordings") -> Any:
     """A function of a source's file; None if it has no such function."""
     return getattr(importlib.import_module(SOURCES[name].split(":")[0]), function, None)
 
 
 def settings_of(name: str) -> Any:
     """The class of a source's settings."""
-    return typing.get_type_hints(load(name))["config"]
+    return typing.get_type_hints(load_source_function(name))["config"]

@@ -1,8 +1,8 @@
 """CelebV (ReenactGAN): five persons, each a folder of numbered face images in order of time, without sound.
 
 `{person}/Image/{number}.jpg`, and beside Image a list of landmarks, if there is one: a line an image, numbers
-and then the image's name. Images whose numbers follow one another make a recording; `video_of` writes it as a
-video that holds the files' own bytes. The images are crops already, so the face has all of the frame.
+and then the image's name. Images whose numbers follow one another make a recording; `make_video` writes it as
+a video that holds the files' own bytes. The images are crops already, so the face has all of the frame.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from msgspec import Struct
 from pipelines.errors import Transient, UserError
 from pipelines.preprocess.sources import Listing
 from pipelines.preprocess.sources.common.files import (
-    digests,
-    is_utf8,
+    digest_files,
+    has_utf8_name,
+    read_text_lines,
     safe_name,
-    short_name,
-    text_lines,
+    shorten_name,
 )
-from pipelines.preprocess.sources.common.rows import BaseRecording, Reject, SourceRecording, reject
-from pipelines.preprocess.sources.common.tracks import track
+from pipelines.preprocess.sources.common.rows import BaseRecording, RejectRow, SourceRecording, make_reject
+from pipelines.preprocess.sources.common.source_tracks import make_track
 from storage.uris import ExpandedPath
 
-IMAGES = "Image"
-EXTENSIONS = (".jpg", ".jpeg", ".png")
+IMAGES_FOLDER = "Image"
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png")
 _NUMBERED = re.compile(r"[A-Za-z0-9_-]*?([0-9]{1,9})\.[A-Za-z]+")
 
 
@@ -59,46 +59,48 @@ class CelebvConfig(Struct, frozen=True, kw_only=True):
             raise ValueError(f"landmarks {self.landmarks!r}: expected the name of a file, without folders")
 
 
-class Image(Struct, frozen=True):
+class NumberedImage(Struct, frozen=True):
     number: int
     name: str
     stat: os.stat_result
 
 
-def recordings(config: CelebvConfig) -> Listing:
+def list_recordings(config: CelebvConfig) -> Listing:
     """A row for every run of images with consecutive numbers, by person and first number."""
     rows: list[SourceRecording] = []
-    rejects: list[Reject] = []
+    rejects: list[RejectRow] = []
     for folder in _persons(config):
-        images = _images(folder / IMAGES, rejects)
+        images = _images(folder / IMAGES_FOLDER, rejects)
         selected = _read_list(folder / config.landmarks, {image.name for image in images}, rejects)
         if selected is not None:
             images = [image for image in images if image.name in selected]
         person = safe_name(folder.name)
         for run in consecutive_runs(images, config.frames):
-            id = short_name(f"{person}-{run[0].number:06d}-{run[-1].number:06d}")
+            id = shorten_name(f"{person}-{run[0].number:06d}-{run[-1].number:06d}")
             if len(run) < config.min_frames:
                 sentence = (
                     f"{len(run)} images in a row, fewer than data.NAME.celebv.min_frames {config.min_frames}"
                 )
-                rejects.append(reject(id, folder / IMAGES, 0, "short_run", sentence))
+                rejects.append(make_reject(id, folder / IMAGES_FOLDER, 0, "short_run", sentence))
             else:
-                rows.append(_row(id, person, folder / IMAGES, run, config))
+                rows.append(_row(id, person, folder / IMAGES_FOLDER, run, config))
     return Listing(rows, rejects)
 
 
-def external(config: CelebvConfig) -> dict[str, str]:
+def digest_external_files(config: CelebvConfig) -> dict[str, str]:
     """Person -> a digest of names, sizes and times of the images; list of landmarks -> sha256."""
     found = {}
     for folder in _persons(config):
-        found[folder.name] = _stamp((image.name, image.stat) for image in _images(folder / IMAGES, []))
+        found[folder.name] = _stamp((image.name, image.stat) for image in _images(folder / IMAGES_FOLDER, []))
         table = folder / config.landmarks
         if table.is_file():
-            found[f"{folder.name}/{table.name}"] = digests([table])[table]
+            found[f"{folder.name}/{table.name}"] = digest_files([table])[table]
     return found
 
 
-def _row(id: str, person: str, folder: Path, run: Sequence[Image], config: CelebvConfig) -> SourceRecording:
+def _row(
+    id: str, person: str, folder: Path, run: Sequence[NumberedImage], config: CelebvConfig
+) -> SourceRecording:
     stamp = _stamp((image.name, image.stat) for image in run)
     spec = {"fps": config.fps, "images": [image.name for image in run], "stamp": stamp}
     return {
@@ -109,7 +111,7 @@ def _row(id: str, person: str, folder: Path, run: Sequence[Image], config: Celeb
         "sha256": "",
         "seed": 0,
         "spec": json.dumps(spec, sort_keys=True, separators=(",", ":")),
-        "tracks": [track(0, len(run), config.fps, (1, 1), (0, 0, 1, 1))],
+        "tracks": [make_track(0, len(run), config.fps, (1, 1), (0, 0, 1, 1))],
     }
 
 
@@ -118,57 +120,57 @@ def _persons(config: CelebvConfig) -> list[Path]:
     root = Path(config.path)
     if not config.path or not root.is_dir():
         raise UserError(f"data.NAME.celebv.path {config.path!r} is not a folder")
-    found = sorted(path for path in root.iterdir() if (path / IMAGES).is_dir())
-    if unreadable := [path.name for path in found if not is_utf8(path)]:
+    found = sorted(path for path in root.iterdir() if (path / IMAGES_FOLDER).is_dir())
+    if unreadable := [path.name for path in found if not has_utf8_name(path)]:
         raise UserError(
             f"data.NAME.celebv.path: folder {unreadable[0]!a} has a name that is not UTF-8; rename it"
         )
     if not found:
-        raise UserError(f"data.NAME.celebv.path {config.path!r} has no folder <person>/{IMAGES}")
+        raise UserError(f"data.NAME.celebv.path {config.path!r} has no folder <person>/{IMAGES_FOLDER}")
     return found
 
 
-def _images(folder: Path, rejects: list[Reject]) -> list[Image]:
+def _images(folder: Path, rejects: list[RejectRow]) -> list[NumberedImage]:
     """Sorted by number. Names without a number, and second files of one number, are rejected."""
-    found: list[Image] = []
+    found: list[NumberedImage] = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not entry.name.lower().endswith(EXTENSIONS) or not entry.is_file():
+            if not entry.name.lower().endswith(IMAGE_EXTENSIONS) or not entry.is_file():
                 continue
             number = _NUMBERED.fullmatch(entry.name)
             if number is None:
                 sentence = "expected letters, digits, '_' and '-' with a number last, such as 000123.jpg"
-                rejects.append(reject("", entry.path, 0, "malformed_name", sentence))
+                rejects.append(make_reject("", entry.path, 0, "malformed_name", sentence))
                 continue
-            found.append(Image(int(number[1]), entry.name, entry.stat()))
-    kept: list[Image] = []
+            found.append(NumberedImage(int(number[1]), entry.name, entry.stat()))
+    kept: list[NumberedImage] = []
     for image in sorted(found, key=lambda image: (image.number, image.name)):
         if kept and kept[-1].number == image.number:
             sentence = f"{image.name} has the number of {kept[-1].name}"
-            rejects.append(reject("", folder / image.name, 0, "duplicate_row", sentence))
+            rejects.append(make_reject("", folder / image.name, 0, "duplicate_row", sentence))
         else:
             kept.append(image)
     return kept
 
 
-def _read_list(table: Path, names: set[str], rejects: list[Reject]) -> set[str] | None:
+def _read_list(table: Path, names: set[str], rejects: list[RejectRow]) -> set[str] | None:
     """Images with a sound line in the list; None without a list."""
     if not table.is_file():
         return None
     found: set[str] = set()
     count = 0
-    for number, text in text_lines(table):
+    for number, text in read_text_lines(table):
         *cells, last = text.split()
         name = last.replace("\\", "/").split("/")[-1]
         count = count or len(cells)
         if not cells or len(cells) % 2 or len(cells) != count or not all(map(_finite, cells)):
             sentence = f"expected {count or 'an even count of'} numbers and an image's name"
-            rejects.append(reject("", table, number, "malformed_row", sentence))
+            rejects.append(make_reject("", table, number, "malformed_row", sentence))
         elif name not in names:
             sentence = f"there is no image {name[:80]!r}"
-            rejects.append(reject("", table, number, "no_image", sentence))
+            rejects.append(make_reject("", table, number, "no_image", sentence))
         elif name in found:
-            rejects.append(reject("", table, number, "duplicate_row", f"{name} is listed before"))
+            rejects.append(make_reject("", table, number, "duplicate_row", f"{name} is listed before"))
         else:
             found.add(name)
     return found
@@ -181,9 +183,9 @@ def _finite(text: str) -> bool:
         return False
 
 
-def consecutive_runs(images: Sequence[Image], longest: int) -> Iterator[list[Image]]:
+def consecutive_runs(images: Sequence[NumberedImage], longest: int) -> Iterator[list[NumberedImage]]:
     """Images by number -> stretches without a gap, of `longest` images at most."""
-    run: list[Image] = []
+    run: list[NumberedImage] = []
     for image in images:
         if run and (image.number != run[-1].number + 1 or len(run) == longest):
             yield run
@@ -194,9 +196,9 @@ def consecutive_runs(images: Sequence[Image], longest: int) -> Iterator[list[Ima
 
 
 # --- video --------------------------------------------------------------------------------------------------
-def video_of(row: BaseRecording) -> bytes:
+def make_video(row: BaseRecording) -> bytes:
     """A row of recordings -> its images as a QuickTime video, frame by frame the bytes of the files."""
-    from pipelines.media.image_sequence import mux_images
+    from pipelines.media.image_sequence import mux_images_to_video
 
     spec = json.loads(row["spec"])
     folder, names = Path(row["uri"]), spec["images"]
@@ -205,7 +207,7 @@ def video_of(row: BaseRecording) -> bytes:
         raise Transient(
             f"images of {row['id']} in {folder} changed since they were listed; run again", soon=False
         )
-    return mux_images([folder / name for name in names], spec["fps"])
+    return mux_images_to_video([folder / name for name in names], spec["fps"])
 
 
 def _stamp(files: Iterable[tuple[str, os.stat_result]]) -> str:

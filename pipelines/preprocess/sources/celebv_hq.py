@@ -8,18 +8,23 @@ own rule. The file names neither persons nor splits: all clips of a video count 
 from __future__ import annotations
 
 from pipelines.preprocess.sources import Listing
-from pipelines.preprocess.sources.common.clip_json import ClipJsonConfig, digest_files, files_of, listing
+from pipelines.preprocess.sources.common.clip_json import (
+    ClipJsonConfig,
+    digest_metadata_and_mirror,
+    find_files,
+    list_clips,
+)
 
 
 class CelebvHqConfig(ClipJsonConfig, frozen=True, kw_only=True):
     """The file, and where its videos are."""
 
 
-def recordings(config: CelebvHqConfig) -> Listing:
+def list_recordings(config: CelebvHqConfig) -> Listing:
     """A row a video, or a cut clip, sorted by id."""
-    return listing(*files_of("celebv_hq", config), config.grow, pixels=False)
+    return list_clips(*find_files("celebv_hq", config), config.grow, pixels=False)
 
 
-def external(config: CelebvHqConfig) -> dict[str, str]:
+def digest_external_files(config: CelebvHqConfig) -> dict[str, str]:
     """sha256 of the file, and a digest of the mirror's listing."""
-    return digest_files("celebv_hq", config)
+    return digest_metadata_and_mirror("celebv_hq", config)

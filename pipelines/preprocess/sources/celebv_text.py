@@ -10,18 +10,23 @@ splits: all clips of a video count as one identity.
 from __future__ import annotations
 
 from pipelines.preprocess.sources import Listing
-from pipelines.preprocess.sources.common.clip_json import ClipJsonConfig, digest_files, files_of, listing
+from pipelines.preprocess.sources.common.clip_json import (
+    ClipJsonConfig,
+    digest_metadata_and_mirror,
+    find_files,
+    list_clips,
+)
 
 
 class CelebvTextConfig(ClipJsonConfig, frozen=True, kw_only=True):
     """The file, and where its videos are."""
 
 
-def recordings(config: CelebvTextConfig) -> Listing:
+def list_recordings(config: CelebvTextConfig) -> Listing:
     """A row a video, or a cut clip, sorted by id."""
-    return listing(*files_of("celebv_text", config), config.grow, pixels=True)
+    return list_clips(*find_files("celebv_text", config), config.grow, pixels=True)
 
 
-def external(config: CelebvTextConfig) -> dict[str, str]:
+def digest_external_files(config: CelebvTextConfig) -> dict[str, str]:
     """sha256 of the file, and a digest of the mirror's listing."""
-    return digest_files("celebv_text", config)
+    return digest_metadata_and_mirror("celebv_text", config)

@@ -14,16 +14,16 @@ from pipelines.errors import UserError
 from pipelines.preprocess.sources import Listing
 from pipelines.preprocess.sources.common import cells
 from pipelines.preprocess.sources.common.files import (
-    NO_VIDEOS,
-    VIDEOS,
-    Lost,
-    digests,
-    is_utf8,
+    OTHER_EXTENSIONS,
+    VIDEO_EXTENSIONS,
+    UnreadableFiles,
+    digest_files,
+    has_utf8_name,
     name_with_hash,
     safe_name,
-    walk,
+    walk_folder,
 )
-from pipelines.preprocess.sources.common.rows import SourceRecording, reject
+from pipelines.preprocess.sources.common.rows import SourceRecording, make_reject
 from storage.uris import ExpandedPath
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class FolderConfig(Struct, frozen=True, kw_only=True):
     path: ExpandedPath = ""
     """The folder; searched with all folders below it, and those that links lead to."""
-    extensions: tuple[str, ...] = VIDEOS
+    extensions: tuple[str, ...] = VIDEO_EXTENSIONS
     """Which files are videos, by the end of their names; capitals count as small letters."""
     identity: Literal["parent", "top", "file"] = "parent"
     """Who is shown: the folder a file lies in, the first folder under `path`, or every file someone else. A
@@ -49,21 +49,21 @@ class FolderConfig(Struct, frozen=True, kw_only=True):
             )
 
 
-def recordings(config: FolderConfig, source: str = "folder") -> Listing:
+def list_recordings(config: FolderConfig, source: str = "folder") -> Listing:
     """A row a video, sorted by its relative path. source: whose settings these are, in messages."""
     root = _root(config, source)
     files, lost, others = _scan(root, config)
     if not files and others:
         text = _counts_text(others, source)
         raise UserError(f"data.NAME.{source}.path {config.path!r} holds no {_kind(source)}: {text}")
-    rejects = [reject("", one.path, 0, one.code, one.sentence) for one in lost]
+    rejects = [make_reject("", one.path, 0, one.code, one.sentence) for one in lost]
     rejects += [
-        reject("", path, 0, "malformed_name", "the file's name is not UTF-8; rename it")
+        make_reject("", path, 0, "malformed_name", "the file's name is not UTF-8; rename it")
         for path in files
-        if not is_utf8(path)
+        if not has_utf8_name(path)
     ]
-    files = [path for path in files if is_utf8(path)]
-    hashes = digests(files)
+    files = [path for path in files if has_utf8_name(path)]
+    hashes = digest_files(files)
     names = {path: path.relative_to(root).as_posix() for path in files}
     ids = _ids(names)
     listed = _read_identities(Path(config.identities), set(names.values())) if config.identities else None
@@ -87,11 +87,11 @@ def recordings(config: FolderConfig, source: str = "folder") -> Listing:
     return Listing(rows, rejects)
 
 
-def external(config: FolderConfig, source: str = "folder") -> dict[str, str]:
+def digest_external_files(config: FolderConfig, source: str = "folder") -> dict[str, str]:
     """Relative name -> sha256 of every video, and of the CSV."""
     root = _root(config, source)
     files, lost, _ = _scan(root, config)
-    readable = digests(path for path in files if is_utf8(path))
+    readable = digest_files(path for path in files if has_utf8_name(path))
     found = {path.relative_to(root).as_posix(): digest for path, digest in readable.items()}
     if len(readable) < len(files):
         found["names that are not UTF-8"] = str(len(files) - len(readable))
@@ -99,11 +99,11 @@ def external(config: FolderConfig, source: str = "folder") -> dict[str, str]:
         found[f"lost {one.path.relative_to(root)}".encode(errors="replace").decode()] = one.code
     if config.identities:
         table = Path(config.identities)
-        found[f"identities:{table.name}"] = digests([table])[table]
+        found[f"identities:{table.name}"] = digest_files([table])[table]
     return found
 
 
-def skipped_files(config: FolderConfig, source: str = "folder") -> str:
+def describe_skipped_files(config: FolderConfig, source: str = "folder") -> str:
     """How many files may be videos but are none by their names; "" if there are none."""
     others = _scan(_root(config, source), config)[2]
     return _counts_text(others, source) if others else ""
@@ -128,20 +128,22 @@ def _root(config: FolderConfig, source: str) -> Path:
     return root
 
 
-def _scan(root: Path, config: FolderConfig) -> tuple[list[Path], list[Lost], Counter[str]]:
+def _scan(root: Path, config: FolderConfig) -> tuple[list[Path], list[UnreadableFiles], Counter[str]]:
     """Every video below root, sorted by relative path; what could not be read; and, by the end of their
     names, how many other files may be videos."""
-    found = walk(root)
+    found = walk_folder(root)
     videos: list[Path] = []
     others: Counter[str] = Counter()
     for path, _ in found.files:
         suffix = path.suffix.lower()
         if suffix in config.extensions:
             videos.append(path)
-        elif suffix not in NO_VIDEOS:
+        elif suffix not in OTHER_EXTENSIONS:
             others[suffix] += 1
     # a folder may be called anything, takes.raw or anna.old
-    lost = [o for o in found.lost if o.code != "dangling_link" or o.path.suffix.lower() not in NO_VIDEOS]
+    lost = [
+        o for o in found.lost if o.code != "dangling_link" or o.path.suffix.lower() not in OTHER_EXTENSIONS
+    ]
     videos.sort(key=lambda path: path.relative_to(root).as_posix())
     return videos, sorted(lost), others
 
@@ -190,7 +192,7 @@ def _read_identities(table: Path, files: set[str]) -> dict[str, str]:
                 raise UserError(f"{where}: no video {name!r} in the folder")
             if name in found:
                 raise UserError(f"{where}: {name!r} is listed twice")
-            identity = cells.name(row.get("identity", ""))
+            identity = cells.parse_name(row.get("identity", ""))
             if not identity:
                 raise UserError(f"{where}: {name!r} has no identity")
             found[name] = safe_name(identity)

@@ -7,20 +7,20 @@ from pathlib import Path
 
 from pipelines.errors import Rejected, Transient, UserError
 from pipelines.preprocess.sources import Listing, folder
-from pipelines.preprocess.sources.common.files import digests
+from pipelines.preprocess.sources.common.files import digest_files
 from pipelines.preprocess.sources.common.rows import BaseRecording, SourceRecording
 
-PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff")
+PICTURE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class PicturesConfig(folder.FolderConfig, frozen=True, kw_only=True):
-    extensions: tuple[str, ...] = PICTURES
+    extensions: tuple[str, ...] = PICTURE_EXTENSIONS
     """Which files are pictures, by the end of their names; capitals count as small letters."""
 
 
-def recordings(config: PicturesConfig) -> Listing:
+def list_recordings(config: PicturesConfig) -> Listing:
     """A row a picture, sorted by its relative path. All are held out: there is no motion to learn from."""
-    listing = folder.recordings(config, "pictures")
+    listing = folder.list_recordings(config, "pictures")
     rows: list[SourceRecording] = [
         {**row, "split": "test", "sha256": "", "spec": json.dumps({"picture": row["sha256"]})}
         for row in listing.rows
@@ -28,28 +28,28 @@ def recordings(config: PicturesConfig) -> Listing:
     return Listing(rows, listing.rejects)
 
 
-def external(config: PicturesConfig) -> dict[str, str]:
+def digest_external_files(config: PicturesConfig) -> dict[str, str]:
     """Relative name -> sha256 of every picture, and of the CSV."""
-    return folder.external(config, "pictures")
+    return folder.digest_external_files(config, "pictures")
 
 
-def skipped_files(config: PicturesConfig) -> str:
+def describe_skipped_files(config: PicturesConfig) -> str:
     """How many files may be pictures but are none by their names; "" if there are none."""
-    return folder.skipped_files(config, "pictures")
+    return folder.describe_skipped_files(config, "pictures")
 
 
-def video_of(row: BaseRecording) -> bytes:
+def make_video(row: BaseRecording) -> bytes:
     """A row of recordings -> its picture, upright and without transparency, as a lossless video of one frame.
     Rejected where it cannot be read."""
-    from pipelines.media.image_sequence import encode_picture
+    from pipelines.media.image_sequence import picture_to_video
     from pipelines.media.still_image import read_picture
 
     path = Path(row["uri"])
-    if not path.is_file() or digests([path])[path] != json.loads(row["spec"])["picture"]:
+    if not path.is_file() or digest_files([path])[path] != json.loads(row["spec"])["picture"]:
         # not a property of the recording: the file was replaced while the run was under way
         raise Transient(f"{path} changed since it was listed; run again", soon=False)
     try:
         pixels = read_picture(path).pixels
     except UserError as error:
         raise Rejected("undecodable", str(error)) from None
-    return encode_picture(pixels)
+    return picture_to_video(pixels)

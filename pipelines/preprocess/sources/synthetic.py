@@ -20,11 +20,13 @@ from pipelines.preprocess.sources.common.rows import BaseRecording, SourceRecord
 
 if TYPE_CHECKING:
     from models.perception.head.morphable import MorphableModel
-    from pipelines.preprocess.sources.common.rendered_head import Pose
+    from pipelines.preprocess.sources.common.rendered_head import HeadPose
 
 FPS = 25
 SOUND_RATE = 16_000
-HEAD_UNITS = 5.9  # image height in model units: brows to chin fill about a third of it, crown to chin half
+IMAGE_HEIGHT_UNITS = (
+    5.9  # image height in model units: brows to chin fill about a third of it, crown to chin half
+)
 # vowel: jaw opening and lip shape in sigmas, then the first three formants in Hz
 VOWELS = {
     "a": (2.6, 0.2, 0.0, 750, 1250, 2550), "e": (1.8, 0.8, 0.0, 530, 1850, 2500),
@@ -32,7 +34,7 @@ VOWELS = {
     "u": (0.8, 0.0, 1.5, 320, 800, 2250), "@": (1.5, 0.1, 0.1, 500, 1500, 2500),
 }  # fmt: skip
 FORMANT_WIDTHS = (90.0, 120.0, 180.0)
-HARMONICS_TO = 4000.0  # Hz
+MAX_HARMONIC_HZ = 4000.0  # Hz
 
 
 class SyntheticConfig(Struct, frozen=True, kw_only=True):
@@ -69,7 +71,7 @@ class SyntheticConfig(Struct, frozen=True, kw_only=True):
             raise ValueError(f"seed {self.seed}: expected 0 to {2**31 - 1}")
 
 
-def recordings(config: SyntheticConfig) -> list[SourceRecording]:
+def list_recordings(config: SyntheticConfig) -> list[SourceRecording]:
     """A row a recording, by identity then recording."""
     rows: list[SourceRecording] = []
     for person in range(config.identities):
@@ -104,8 +106,9 @@ def _seed(*parts: int) -> int:
     return int.from_bytes(digest[:4], "little") >> 1
 
 
-def render(row: BaseRecording, model: MorphableModel) -> tuple[bytes, dict[str, np.ndarray]]:
-    """A row of `recordings` -> the video (mp4: H.264 25 fps, AAC 16 kHz mono) and its truth, a row a frame.
+def render_recording(row: BaseRecording, model: MorphableModel) -> tuple[bytes, dict[str, np.ndarray]]:
+    """A row of `list_recordings` -> the video (mp4: H.264 25 fps, AAC 16 kHz mono) and its truth, a row a
+    frame.
 
     Truth: angles (T,3) degrees, exp (T,n_exp), id (n_id,), scale (T,), translation (T,3) and rotation (T,3,3)
     of pixel = s R X + T, landmarks (T,68,2) pixels of the raw frame, jaw (T,) sigmas, loudness (T,) RMS.
@@ -122,9 +125,9 @@ def render(row: BaseRecording, model: MorphableModel) -> tuple[bytes, dict[str, 
     frames = max(1, round(float(spec["seconds"]) * FPS))
     speech = synthesize_speech(rng, frames, np.random.default_rng(spec["identity_seed"] + 1).uniform(95, 230))
     poses = sample_poses(rng, speech, height, width, model.exp_names)
-    cameras = [renderer.camera(pose) for pose in poses]
+    cameras = [renderer.head_camera(pose) for pose in poses]
     video = encode_mp4(
-        (renderer.frame(pose) for pose in poses), FPS, preset="veryfast", sound=speech.sound,
+        (renderer.render_frame(pose) for pose in poses), FPS, preset="veryfast", sound=speech.sound,
         sound_rate=SOUND_RATE,
     )  # fmt: skip
     truth = {
@@ -136,13 +139,13 @@ def render(row: BaseRecording, model: MorphableModel) -> tuple[bytes, dict[str, 
         "translation": np.stack([translation for _, translation in cameras]),
         "landmarks": np.stack([renderer.landmarks(pose) for pose in poses]),
         "jaw": speech.jaw,
-        "loudness": loudness(speech.sound, frames),
+        "loudness": frame_loudness(speech.sound, frames),
     }
     return video, {name: value.astype(np.float32) for name, value in truth.items()}
 
 
 # --- speech -------------------------------------------------------------------------------------------------
-class Speech(Struct, frozen=True):
+class SyntheticSpeech(Struct, frozen=True):
     """T frames of mouth, sigmas each (T,), and the sound (T * 640,) float32 in [-1,1]."""
 
     jaw: np.ndarray
@@ -152,7 +155,7 @@ class Speech(Struct, frozen=True):
     sound: np.ndarray
 
 
-def synthesize_speech(rng: np.random.Generator, frames: int, pitch: float) -> Speech:
+def synthesize_speech(rng: np.random.Generator, frames: int, pitch: float) -> SyntheticSpeech:
     """Words of one to four syllables with pauses; pitch in Hz is the speaker's."""
     step = SOUND_RATE // 100  # curves are drawn at 100 Hz
     count = frames * SOUND_RATE // FPS
@@ -168,7 +171,7 @@ def synthesize_speech(rng: np.random.Generator, frames: int, pitch: float) -> Sp
     sound = 0.9 * loud * voice / (np.abs(voice).max() + 1e-9) + 0.02 * breath + rng.normal(0, 5e-4, count)
     frame_at = (np.arange(frames) + 0.5) * 100 / FPS
     jaw, wide, pucker, stress = (np.interp(frame_at, ticks, c) for c in (jaw, *curves[2:4], curves[7]))
-    return Speech(jaw, wide, pucker, stress, np.clip(sound, -1, 1).astype(np.float32))
+    return SyntheticSpeech(jaw, wide, pucker, stress, np.clip(sound, -1, 1).astype(np.float32))
 
 
 def _syllables(rng: np.random.Generator, ticks: int) -> np.ndarray:
@@ -205,7 +208,7 @@ def _voice(phase: np.ndarray, pitch: float, formants: np.ndarray, step: int) -> 
     at = np.arange(len(phase)) / step
     ticks = np.arange(formants.shape[1])
     total = np.zeros(len(phase))
-    for k in range(1, int(HARMONICS_TO / pitch) + 1):
+    for k in range(1, int(MAX_HARMONIC_HZ / pitch) + 1):
         frequency = k * pitch
         gain = np.zeros(len(ticks))
         for formant, width, weight in zip(formants, FORMANT_WIDTHS, (1.0, 0.6, 0.3), strict=True):
@@ -214,7 +217,7 @@ def _voice(phase: np.ndarray, pitch: float, formants: np.ndarray, step: int) -> 
     return total
 
 
-def loudness(sound: np.ndarray, frames: int) -> np.ndarray:
+def frame_loudness(sound: np.ndarray, frames: int) -> np.ndarray:
     """Sound (n,) -> RMS (frames,) over each video frame."""
     n = SOUND_RATE // FPS
     padded = np.zeros(frames * n)
@@ -247,13 +250,13 @@ def _blinks(rng: np.random.Generator, frames: int) -> np.ndarray:
 
 
 def sample_poses(
-    rng: np.random.Generator, speech: Speech, height: int, width: int, names: Sequence[str]
-) -> list[Pose]:
+    rng: np.random.Generator, speech: SyntheticSpeech, height: int, width: int, names: Sequence[str]
+) -> list[HeadPose]:
     """What head, eyes and face do while the mouth speaks: one pose a frame, `names` are the expressions'."""
     from models.perception.head.analytic_components import BLINK_SIGMAS
-    from pipelines.preprocess.sources.common.rendered_head import Pose
+    from pipelines.preprocess.sources.common.rendered_head import HeadPose
 
-    frames, unit = len(speech.jaw), height / HEAD_UNITS
+    frames, unit = len(speech.jaw), height / IMAGE_HEIGHT_UNITS
     yaw, pitch, roll = _wander(rng, frames, 26), _wander(rng, frames, 10), _wander(rng, frames, 9)
     angles = np.stack([pitch + 3 * speech.stress, yaw, roll], axis=-1)
     scale = unit * rng.uniform(0.94, 1.1) * (1 + _wander(rng, frames, 0.05))
@@ -280,4 +283,4 @@ def sample_poses(
     # eyes look at the camera as far as they turn, with small jumps
     jumps = rng.normal(0, 3, (frames // 18 + 2, 2)).repeat(18, axis=0)[:frames]
     gaze = np.clip(-0.7 * angles[:, :2], -16, 16) + jumps
-    return [Pose(*fields) for fields in zip(angles, scale, chest, exp, gaze, strict=True)]
+    return [HeadPose(*fields) for fields in zip(angles, scale, chest, exp, gaze, strict=True)]

@@ -21,25 +21,31 @@ from pipelines.errors import UserError
 from pipelines.preprocess.sources import Listing
 from pipelines.preprocess.sources.common import cells
 from pipelines.preprocess.sources.common.files import (
-    BadLine,
-    digests,
-    metadata_file,
-    short_name,
-    text_lines,
+    InvalidLine,
+    digest_files,
+    find_metadata_file,
+    read_text_lines,
+    shorten_name,
 )
-from pipelines.preprocess.sources.common.mirror import Mirror, scan
-from pipelines.preprocess.sources.common.rows import Place, Reject, SourceRecording, SourceTrack, reject
-from pipelines.preprocess.sources.common.tracks import in_order, track
+from pipelines.preprocess.sources.common.rows import (
+    RejectRow,
+    SourceRecording,
+    SourceTrack,
+    VideoLocation,
+    make_reject,
+)
+from pipelines.preprocess.sources.common.source_tracks import make_track, sort_tracks
+from pipelines.preprocess.sources.common.video_folder import VideoFolder, scan_folder
 from storage.uris import ExpandedPath
 
-MINUTE = 60.0
-DRIFT = 5.0
+PIECE_SECONDS = 60.0
+MAX_DRIFT_SECONDS = 5.0
 """Seconds by which a piece may begin before or after its minute; users saw 4."""
-OWN_FRAMES = 0
+FRAME_CLOCK = 0
 """The clock of a track whose ticks are the recording's frames."""
-COLUMNS = ("name", "H", "W", "S", "E", "L", "T", "R", "B")
+LIST_COLUMNS = ("name", "H", "W", "S", "E", "L", "T", "R", "B")
 """In this order, unless a first line of a list names its columns."""
-MOST = 10**9
+MAX_NUMBER = 10**9
 """Frames and pixels: no list has as many."""
 _NAME = re.compile(r"([A-Za-z0-9_-]{11})_([0-9]{4})")
 
@@ -59,32 +65,32 @@ class Talkinghead1khConfig(Struct, frozen=True, kw_only=True):
             raise ValueError("sets: expected at least one of small, train, val")
 
 
-def recordings(config: Talkinghead1khConfig) -> Listing:
+def list_recordings(config: Talkinghead1khConfig) -> Listing:
     """A row a piece, a cut clip or a whole video, sorted by id."""
-    mirror = scan(config.mirror, "data.NAME.talkinghead_1kh.mirror")
-    rejects: list[Reject] = []
+    mirror = scan_folder(config.mirror, "data.NAME.talkinghead_1kh.mirror")
+    rejects: list[RejectRow] = []
     pieces: dict[str, list[SourceTrack]] = {}
     splits: dict[str, str] = {}
     seen: set[tuple[str, int, int, tuple[float, ...]]] = set()
     for path, split in _lists(config):
-        columns: Sequence[str] = COLUMNS
-        for number, text in text_lines(path):
-            row = cells.split(text)
+        columns: Sequence[str] = LIST_COLUMNS
+        for number, text in read_text_lines(path):
+            row = cells.split_line(text)
             if number == 1:
-                cells.check_commas(path, text)
-                if set(COLUMNS) <= set(row):
+                cells.check_separator(path, text)
+                if set(LIST_COLUMNS) <= set(row):
                     columns = row
                     continue
             try:
-                name, tube = parse(row, columns)
+                name, tube = parse_row(row, columns)
                 one = (name, tube["start"], tube["end"], tuple(tube["box"]))
                 # the two lists differ in their videos; a video in both is tested on
                 video = name[:11]
                 splits[video] = "test" if splits.get(video) == "test" else split
                 if one in seen:
-                    raise BadLine("duplicate_row", f"{name} {one[1]}-{one[2]} is listed before")
-            except BadLine as error:
-                rejects.append(reject(row[0][:80], path, number, *error.args))
+                    raise InvalidLine("duplicate_row", f"{name} {one[1]}-{one[2]} is listed before")
+            except InvalidLine as error:
+                rejects.append(make_reject(row[0][:80], path, number, *error.args))
                 continue
             seen.add(one)
             pieces.setdefault(name, []).append(tube)
@@ -92,11 +98,11 @@ def recordings(config: Talkinghead1khConfig) -> Listing:
     return Listing(sorted(rows, key=lambda row: row["id"]), rejects)
 
 
-def external(config: Talkinghead1khConfig) -> dict[str, str]:
+def digest_external_files(config: Talkinghead1khConfig) -> dict[str, str]:
     """sha256 of the lists, and a digest of the mirror's listing."""
     paths = [path for path, _ in _lists(config)]
-    found = {path.name: digest for path, digest in digests(paths).items()}
-    return found | {"mirror": scan(config.mirror, "data.NAME.talkinghead_1kh.mirror").digest()}
+    found = {path.name: digest for path, digest in digest_files(paths).items()}
+    return found | {"mirror": scan_folder(config.mirror, "data.NAME.talkinghead_1kh.mirror").digest_listing()}
 
 
 def _lists(config: Talkinghead1khConfig) -> list[tuple[Path, str]]:
@@ -105,74 +111,80 @@ def _lists(config: Talkinghead1khConfig) -> list[tuple[Path, str]]:
         raise UserError(f"data.NAME.talkinghead_1kh.lists {config.lists!r} is not a folder")
     paths = {name: Path(config.lists) / f"{name}_video_tubes.txt" for name in dict.fromkeys(config.sets)}
     return [
-        (metadata_file(str(path), "data.NAME.talkinghead_1kh.lists:"), "test" if name == "val" else "train")
+        (
+            find_metadata_file(str(path), "data.NAME.talkinghead_1kh.lists:"),
+            "test" if name == "val" else "train",
+        )
         for name, path in paths.items()
     ]
 
 
-def parse(row: Sequence[str], columns: Sequence[str] = COLUMNS) -> tuple[str, SourceTrack]:
+def parse_row(row: Sequence[str], columns: Sequence[str] = LIST_COLUMNS) -> tuple[str, SourceTrack]:
     """The cells of one line -> name of the piece, track on the piece's own frames."""
     if len(row) == len(columns) + 1 and _NAME.fullmatch(row[1]):  # pandas numbered the lines
         row = row[1:]
     line = dict(zip(columns, row, strict=False))
     name = line.get("name", "")
     if not _NAME.fullmatch(name):
-        raise BadLine("unsafe_id", f"name {name[:80]!r}: expected <YouTube id>_<minute, four digits>")
+        raise InvalidLine("unsafe_id", f"name {name[:80]!r}: expected <YouTube id>_<minute, four digits>")
     try:
         if len(row) != len(columns):
             raise ValueError(f"{len(row)} columns")
-        numbers = [cells.integer(line[column]) for column in COLUMNS[1:]]
-        if not all(0 <= value < MOST for value in numbers):
-            raise ValueError(f"a number outside of 0 to {MOST}")
+        numbers = [cells.parse_integer(line[column]) for column in LIST_COLUMNS[1:]]
+        if not all(0 <= value < MAX_NUMBER for value in numbers):
+            raise ValueError(f"a number outside of 0 to {MAX_NUMBER}")
     except ValueError as error:
         found = f"expected {','.join(columns)}, all but the name whole numbers: {error}"
-        raise BadLine("malformed_row", found[:300]) from error
+        raise InvalidLine("malformed_row", found[:300]) from error
     height, width, start, end, left, top, right, bottom = numbers
     if start > end:
-        raise BadLine("malformed_span", f"frames {start} to {end}: the last lies before the first")
+        raise InvalidLine("malformed_span", f"frames {start} to {end}: the last lies before the first")
     if not (left < right <= width and top < bottom <= height):
         box = f"{left}, {top}, {right}, {bottom}"
-        raise BadLine("malformed_box", f"left, top, right, bottom {box}: no box in {width}x{height}")
-    return name, track(start, end + 1, OWN_FRAMES, (width, height), (left, top, right, bottom))
+        raise InvalidLine("malformed_box", f"left, top, right, bottom {box}: no box in {width}x{height}")
+    return name, make_track(start, end + 1, FRAME_CLOCK, (width, height), (left, top, right, bottom))
 
 
 def _rows(
-    pieces: Mapping[str, list[SourceTrack]], splits: Mapping[str, str], mirror: Mirror
+    pieces: Mapping[str, list[SourceTrack]], splits: Mapping[str, str], mirror: VideoFolder
 ) -> list[SourceRecording]:
     rows: list[SourceRecording] = []
     minutes: dict[str, list[int]] = {}
     for name, tubes in pieces.items():
         video = name[:11]
         if name in mirror:
-            rows.append(_row(name, video, splits, mirror.place(name), in_order(tubes)))
+            rows.append(_row(name, video, splits, mirror.locate_video(name), sort_tracks(tubes)))
             continue
-        cut = [(clip_name(name, tube), tube) for tube in tubes]
+        cut = [(published_clip_name(name, tube), tube) for tube in tubes]
         if not any(clip in mirror for clip, _ in cut):
             minutes.setdefault(video, []).append(int(name[12:]))
             continue
         for clip, tube in cut:
             # the file is the set's own crop of this tube: the face has all of the frame
-            full_box = track(0, tube["end"] - tube["start"], OWN_FRAMES, (1, 1), (0, 0, 1, 1))
-            rows.append(_row(short_name(clip), video, splits, mirror.place(clip), [full_box]))
+            full_box = make_track(0, tube["end"] - tube["start"], FRAME_CLOCK, (1, 1), (0, 0, 1, 1))
+            rows.append(_row(shorten_name(clip), video, splits, mirror.locate_video(clip), [full_box]))
     return rows + [_full_video(video, at, splits, mirror) for video, at in minutes.items()]
 
 
 def _row(
-    id: str, video: str, splits: Mapping[str, str], place: Place, tracks: list[SourceTrack]
+    id: str, video: str, splits: Mapping[str, str], place: VideoLocation, tracks: list[SourceTrack]
 ) -> SourceRecording:
     return {"id": id, "identity": video, "split": splits[video], **place, "seed": 0, "tracks": tracks}
 
 
-def clip_name(piece: str, tube: SourceTrack) -> str:
+def published_clip_name(piece: str, tube: SourceTrack) -> str:
     """The name that the set's script gives to a cut clip."""
     left, top, right, bottom = (int(edge) for edge in tube["box"])
     return f"{piece}_S{tube['start']}_E{tube['end'] - 1}_L{left}_T{top}_R{right}_B{bottom}"
 
 
 def _full_video(
-    video: str, minutes: Sequence[int], splits: Mapping[str, str], mirror: Mirror
+    video: str, minutes: Sequence[int], splits: Mapping[str, str], mirror: VideoFolder
 ) -> SourceRecording:
     """A whole video without tracks, and the span in which its pieces lie."""
-    first, last = min(minutes) * MINUTE - DRIFT, (max(minutes) + 1) * MINUTE + DRIFT
-    row = _row(video, video, splits, mirror.place(video, video), [])
+    first, last = (
+        min(minutes) * PIECE_SECONDS - MAX_DRIFT_SECONDS,
+        (max(minutes) + 1) * PIECE_SECONDS + MAX_DRIFT_SECONDS,
+    )
+    row = _row(video, video, splits, mirror.locate_video(video, video), [])
     return {**row, "span": [max(0.0, first), last]}

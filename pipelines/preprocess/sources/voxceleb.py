@@ -28,29 +28,29 @@ from msgspec import Struct
 from pipelines.errors import UserError
 from pipelines.preprocess.sources import Listing
 from pipelines.preprocess.sources.common.files import (
-    SAFE_ID,
-    YOUTUBE_ID,
-    BadLine,
+    SAFE_ID_PATTERN,
+    YOUTUBE_ID_PATTERN,
+    InvalidLine,
     check_id,
-    digests,
-    metadata_file,
-    text_lines,
-    walk,
+    digest_files,
+    find_metadata_file,
+    read_text_lines,
+    walk_folder,
 )
-from pipelines.preprocess.sources.common.mirror import rows_of, scan
-from pipelines.preprocess.sources.common.rows import Reject, SourceTrack, reject
-from pipelines.preprocess.sources.common.tracks import track, tube_spans, union
+from pipelines.preprocess.sources.common.rows import RejectRow, SourceTrack, make_reject
+from pipelines.preprocess.sources.common.source_tracks import box_union, make_track, split_tubes
+from pipelines.preprocess.sources.common.video_folder import recording_rows, scan_folder
 from storage.uris import ExpandedPath
 
 FPS = 25
-LINES = 360
+REFERENCE_HEIGHT = 360
 """Height of the frame that VoxCeleb1's pixels refer to; its width follows from the video's shape."""
-PIXELS, SHARES = (0, LINES), (1, 1)
-FIRST_TEST, LAST_TEST = "id10270", "id10309"
+PIXEL_UNITS, SHARE_UNITS = (0, REFERENCE_HEIGHT), (1, 1)
+FIRST_TEST_IDENTITY, LAST_TEST_IDENTITY = "id10270", "id10309"
 """The persons of VoxCeleb1's test set."""
-MOST_BYTES = 16 << 20
+MAX_TRACK_FILE_BYTES = 16 << 20
 """The longest published file has some 100 kB."""
-COLUMNS = ["FRAME", "X", "Y", "W", "H"]
+TRACK_COLUMNS = ["FRAME", "X", "Y", "W", "H"]
 _PERSON = re.compile(r"id[0-9]{5}")
 _UTTERANCE = re.compile(r"[0-9]{5}\.txt")
 
@@ -81,9 +81,9 @@ class VoxcelebConfig(Struct, frozen=True, kw_only=True):
             raise ValueError(f"grow {self.grow}: expected 0 to 3")
 
 
-def recordings(config: VoxcelebConfig) -> Listing:
+def list_recordings(config: VoxcelebConfig) -> Listing:
     """A row a person in a video, with the tracks of all utterances in the order of their starts."""
-    rejects: list[Reject] = []
+    rejects: list[RejectRow] = []
     tracks: dict[tuple[str, str], list[SourceTrack]] = {}
     splits: dict[str, str] = {}
     listed = _test_persons(config, rejects)
@@ -92,28 +92,34 @@ def recordings(config: VoxcelebConfig) -> Listing:
         try:
             person, video, utterance = _parse_path(inner)
             if (person, video, utterance) in seen:
-                raise BadLine("duplicate_row", f"{person} {video} {utterance} is listed before")
+                raise InvalidLine("duplicate_row", f"{person} {video} {utterance} is listed before")
             if text is None:
-                raise BadLine("unreadable", f"damaged in its archive, or larger than {MOST_BYTES:,} bytes")
+                raise InvalidLine(
+                    "unreadable", f"damaged in its archive, or larger than {MAX_TRACK_FILE_BYTES:,} bytes"
+                )
             frames, boxes, size = read_utterance(text, video)
             seen.add((person, video, utterance))
-        except BadLine as error:
+        except InvalidLine as error:
             # a fault of one line says which as its third part
             code, sentence, *line = error.args
-            rejects.append(reject(_short_path(inner), where, line[0] if line else 0, code, sentence))
+            rejects.append(make_reject(_short_path(inner), where, line[0] if line else 0, code, sentence))
             continue
         own = tracks.setdefault((video, person), [])
-        own += [track(*ends, FPS, size, box, config.grow) for ends, box in cut_tracks(frames, boxes, config)]
-        split = _split(person, size == PIXELS, inner, listed)
+        own += [
+            make_track(*ends, FPS, size, box, config.grow) for ends, box in cut_tracks(frames, boxes, config)
+        ]
+        split = _split(person, size == PIXEL_UNITS, inner, listed)
         # a person who stands in both sets is tested on
         if splits.get(person) != "test":
             splits[person] = split or splits.get(person, "")
-    return Listing(rows_of(tracks, splits, scan(config.mirror, "data.NAME.voxceleb.mirror")), rejects)
+    return Listing(
+        recording_rows(tracks, splits, scan_folder(config.mirror, "data.NAME.voxceleb.mirror")), rejects
+    )
 
 
-def external(config: VoxcelebConfig) -> dict[str, str]:
+def digest_external_files(config: VoxcelebConfig) -> dict[str, str]:
     """sha256 of every archive and list; of a folder, and of the mirror, one of names, sizes and times."""
-    found = {"mirror": scan(config.mirror, "data.NAME.voxceleb.mirror").digest()}
+    found = {"mirror": scan_folder(config.mirror, "data.NAME.voxceleb.mirror").digest_listing()}
     for number, place in enumerate(_places(config)):
         name = f"txt {number}: {_outer(place)}"
         if place.is_dir():
@@ -125,10 +131,10 @@ def external(config: VoxcelebConfig) -> dict[str, str]:
                 )
             found[name] = listing.hexdigest()
         else:
-            found[name] = digests([place])[place]
+            found[name] = digest_files([place])[place]
     if config.test_persons:
-        path = metadata_file(config.test_persons, "data.NAME.voxceleb.test_persons")
-        found["test_persons"] = digests([path])[path]
+        path = find_metadata_file(config.test_persons, "data.NAME.voxceleb.test_persons")
+        found["test_persons"] = digest_files([path])[path]
     return found
 
 
@@ -153,7 +159,7 @@ def _outer(place: Path) -> str:
 
 
 def _track_files(folder: Path) -> list[tuple[Path, os.stat_result]]:
-    found = [(path, stat) for path, stat in walk(folder).files if path.suffix == ".txt"]
+    found = [(path, stat) for path, stat in walk_folder(folder).files if path.suffix == ".txt"]
     return sorted(found, key=lambda one: str(one[0]))
 
 
@@ -163,7 +169,11 @@ def _utterances(config: VoxcelebConfig) -> Iterator[tuple[str, str, str | None]]
     for place in _places(config):
         if place.is_dir():
             for path, stat in _track_files(place):
-                text = path.read_bytes().decode(errors="replace") if stat.st_size <= MOST_BYTES else None
+                text = (
+                    path.read_bytes().decode(errors="replace")
+                    if stat.st_size <= MAX_TRACK_FILE_BYTES
+                    else None
+                )
                 yield str(path), f"{_outer(place)}/{path.relative_to(place).as_posix()}", text
             continue
         with zipfile.ZipFile(place) as archive:
@@ -175,7 +185,7 @@ def _utterances(config: VoxcelebConfig) -> Iterator[tuple[str, str, str | None]]
 
 
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str | None:
-    if entry.file_size > MOST_BYTES:
+    if entry.file_size > MAX_TRACK_FILE_BYTES:
         return None
     try:
         return archive.read(entry).decode(errors="replace")
@@ -186,9 +196,9 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str | None:
 def _parse_path(inner: str) -> tuple[str, str, str]:
     """Path -> person, video, utterance."""
     person, video, name = ["", "", "", *inner.split("/")][-3:]
-    if not (_PERSON.fullmatch(person) and YOUTUBE_ID.fullmatch(video) and _UTTERANCE.fullmatch(name)):
+    if not (_PERSON.fullmatch(person) and YOUTUBE_ID_PATTERN.fullmatch(video) and _UTTERANCE.fullmatch(name)):
         sentence = f"{_short_path(inner)!r}: expected .../idNNNNN/<YouTube id>/NNNNN.txt"
-        raise BadLine("malformed_name", sentence)
+        raise InvalidLine("malformed_name", sentence)
     return person, video, name.removesuffix(".txt")
 
 
@@ -196,25 +206,25 @@ def _short_path(inner: str) -> str:
     return "/".join(inner.split("/")[-3:])[:120]
 
 
-def _test_persons(config: VoxcelebConfig, rejects: list[Reject]) -> set[str] | None:
+def _test_persons(config: VoxcelebConfig, rejects: list[RejectRow]) -> set[str] | None:
     if not config.test_persons:
         return None
-    path = metadata_file(config.test_persons, "data.NAME.voxceleb.test_persons")
+    path = find_metadata_file(config.test_persons, "data.NAME.voxceleb.test_persons")
     found = set()
-    for number, text in text_lines(path):
+    for number, text in read_text_lines(path):
         person = text.split()[0]
         if _PERSON.fullmatch(person):
             found.add(person)
         else:
-            quoted = person if SAFE_ID.fullmatch(person) else repr(person[:80])
-            rejects.append(reject("", path, number, "malformed_row", f"{quoted}: expected idNNNNN"))
+            quoted = person if SAFE_ID_PATTERN.fullmatch(person) else repr(person[:80])
+            rejects.append(make_reject("", path, number, "malformed_row", f"{quoted}: expected idNNNNN"))
     return found
 
 
 def _split(person: str, first_set: bool, inner: str, listed: set[str] | None) -> str:
     """VoxCeleb1's split goes by person; VoxCeleb2's by the list, else by the nearest folder's name."""
     if first_set:
-        return "test" if FIRST_TEST <= person <= LAST_TEST else "train"
+        return "test" if FIRST_TEST_IDENTITY <= person <= LAST_TEST_IDENTITY else "train"
     if listed is not None:
         return "test" if person in listed else "train"
     for folder in reversed(PurePosixPath(inner).parts[:-3]):
@@ -229,21 +239,25 @@ def read_utterance(text: str, video: str) -> tuple[np.ndarray, np.ndarray, tuple
     """A track file -> frames (T,) int, boxes (T,4) left, top, right, bottom, and what they are in: PIXELS at
     360 lines or SHARES of the frame."""
     lines = text.split("\n")
-    head = next((n for n, line in enumerate(lines[:20]) if line.split() == COLUMNS), None)
+    head = next((n for n, line in enumerate(lines[:20]) if line.split() == TRACK_COLUMNS), None)
     if head is None:
-        raise BadLine("malformed_header", f"no line {' '.join(COLUMNS)} among the first 20")
+        raise InvalidLine("malformed_header", f"no line {' '.join(TRACK_COLUMNS)} among the first 20")
     header = {
         name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines[:head])
     }
     if header.get("Reference") != video:
         found = check_id("Reference", header.get("Reference") or "-")
-        raise BadLine("wrong_reference", f"Reference is {found}, the file lies in the folder of {video}", 1)
+        raise InvalidLine(
+            "wrong_reference", f"Reference is {found}, the file lies in the folder of {video}", 1
+        )
     rows = [(number, line.split()) for number, line in enumerate(lines[head + 1 :], head + 2) if line.strip()]
     if not rows:
-        raise BadLine("no_frames", "the file lists no frame")
+        raise InvalidLine("no_frames", "the file lists no frame")
     for number, cells in rows:
         if len(cells) != 5:
-            raise BadLine("malformed_row", f"{len(cells)} values, expected {' '.join(COLUMNS)}", number)
+            raise InvalidLine(
+                "malformed_row", f"{len(cells)} values, expected {' '.join(TRACK_COLUMNS)}", number
+            )
     values = _numbers(rows)
     # shares have a point in them; so do whole pixels that were written as floats, but no share is so large
     pixels = all("." not in cell for _, cells in rows for cell in cells[1:])
@@ -251,7 +265,7 @@ def read_utterance(text: str, video: str) -> tuple[np.ndarray, np.ndarray, tuple
     _check(rows, values, pixels)
     frames, boxes = values[:, 0].astype(np.int64), values[:, 1:].copy()
     boxes[:, 2:] += boxes[:, :2]
-    return frames, boxes, PIXELS if pixels else SHARES
+    return frames, boxes, PIXEL_UNITS if pixels else SHARE_UNITS
 
 
 def _numbers(rows: Sequence[tuple[int, Sequence[str]]]) -> np.ndarray:
@@ -261,7 +275,7 @@ def _numbers(rows: Sequence[tuple[int, Sequence[str]]]) -> np.ndarray:
         for number, cells in rows:
             for cell in cells:
                 if not re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?", cell):
-                    raise BadLine("malformed_row", f"{cell[:40]!r} is not a number", number) from None
+                    raise InvalidLine("malformed_row", f"{cell[:40]!r} is not a number", number) from None
         raise
 
 
@@ -269,7 +283,7 @@ def _check(rows: Sequence[tuple[int, Sequence[str]]], values: np.ndarray, pixels
     """BadLine for the first line whose frame or box cannot be."""
     frames, corner, sides = values[:, 0], values[:, 1:3], values[:, 3:]
     # a box may leave the frame, but not lie beyond it; the width at 360 lines is not known, at most 32:9
-    limit = np.array([1280.0, LINES]) if pixels else np.ones(2)
+    limit = np.array([1280.0, REFERENCE_HEIGHT]) if pixels else np.ones(2)
     valid = np.isfinite(values).all(1) & (frames >= 0) & (frames == np.floor(frames)) & (frames < 1e8)
     grows = np.concatenate([[True], frames[1:] > frames[:-1]])
     inside = (corner < limit).all(1) & (corner + sides > 0).all(1) & (sides > 0).all(1)
@@ -282,7 +296,7 @@ def _check(rows: Sequence[tuple[int, Sequence[str]]], values: np.ndarray, pixels
     ):
         if not good.all():
             number, cells = rows[int(np.argmin(good))]
-            raise BadLine(code, f"{' '.join(cells)[:80]}: {sentence}", number)
+            raise InvalidLine(code, f"{' '.join(cells)[:80]}: {sentence}", number)
 
 
 def cut_tracks(
@@ -292,6 +306,6 @@ def cut_tracks(
     gaps = np.flatnonzero(np.diff(frames) != 1) + 1
     for first, last in pairwise([0, *gaps.tolist(), len(frames)]):
         # plain areas, not the script's inclusive pixels: they differ by under 1 % at these sizes
-        for begin, end in tube_spans(boxes[first:last], config.iou, config.max_frames):
+        for begin, end in split_tubes(boxes[first:last], config.iou, config.max_frames):
             own = slice(first + begin, first + end)
-            yield (int(frames[own][0]), int(frames[own][-1]) + 1), union(boxes[own]).tolist()
+            yield (int(frames[own][0]), int(frames[own][-1]) + 1), box_union(boxes[own]).tolist()

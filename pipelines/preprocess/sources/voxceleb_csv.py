@@ -20,18 +20,18 @@ from msgspec import Struct
 from pipelines.preprocess.sources import Listing
 from pipelines.preprocess.sources.common import cells
 from pipelines.preprocess.sources.common.files import (
-    BadLine,
+    InvalidLine,
     check_id,
-    digests,
-    metadata_file,
-    text_lines,
+    digest_files,
+    find_metadata_file,
+    read_text_lines,
 )
-from pipelines.preprocess.sources.common.mirror import rows_of, scan
-from pipelines.preprocess.sources.common.rows import Reject, SourceTrack, reject
-from pipelines.preprocess.sources.common.tracks import LARGEST, LONGEST, track
+from pipelines.preprocess.sources.common.rows import RejectRow, SourceTrack, make_reject
+from pipelines.preprocess.sources.common.source_tracks import MAX_SECONDS, MAX_SIDE, make_track
+from pipelines.preprocess.sources.common.video_folder import recording_rows, scan_folder
 from storage.uris import ExpandedPath
 
-COLUMNS = ("video_id", "start", "end", "bbox", "fps", "width", "height", "partition")
+CSV_COLUMNS = ("video_id", "start", "end", "bbox", "fps", "width", "height", "partition")
 PARTITIONS = ("train", "test")
 _BOX = re.compile("-".join([r"([0-9]{1,9}(?:\.[0-9]*)?)"] * 4))
 
@@ -44,68 +44,73 @@ class VoxcelebCsvConfig(Struct, frozen=True, kw_only=True):
     there are rejected at download. Empty: they are fetched from YouTube."""
 
 
-def recordings(config: VoxcelebCsvConfig) -> Listing:
+def list_recordings(config: VoxcelebCsvConfig) -> Listing:
     """A row a person in a video, with its tracks in the order of their starts."""
-    path = metadata_file(config.csv, "data.NAME.voxceleb_csv.csv")
+    path = find_metadata_file(config.csv, "data.NAME.voxceleb_csv.csv")
     tracks: dict[tuple[str, str], list[SourceTrack]] = {}
     partition: dict[str, str] = {}
-    rejects: list[Reject] = []
+    rejects: list[RejectRow] = []
     seen: set[tuple[str, str, int, int]] = set()
-    lines = text_lines(path)
-    columns = cells.split(next(lines, (0, ""))[1])
-    cells.check_columns(path, columns, COLUMNS)
+    lines = read_text_lines(path)
+    columns = cells.split_line(next(lines, (0, ""))[1])
+    cells.check_columns(path, columns, CSV_COLUMNS)
     for number, text in lines:
-        row = cells.split(text)
+        row = cells.split_line(text)
         line = dict(zip(columns, row, strict=False))
         try:
             if len(row) != len(columns):
-                raise BadLine("malformed_row", f"{len(row)} columns, expected {len(columns)}")
+                raise InvalidLine("malformed_row", f"{len(row)} columns, expected {len(columns)}")
             video, person, found = _parse(line)
             # before the duplicate is dropped: the published file repeats lines with another partition
             if partition.get(person) != "test":
                 partition[person] = line["partition"]
             one = (video, person, found["start"], found["end"])
             if one in seen:
-                raise BadLine("duplicate_row", f"{video} {person} {one[2]}-{one[3]} is listed before")
-        except BadLine as error:
-            rejects.append(reject(line.get("video_id", "")[:80], path, number, *error.args))
+                raise InvalidLine("duplicate_row", f"{video} {person} {one[2]}-{one[3]} is listed before")
+        except InvalidLine as error:
+            rejects.append(make_reject(line.get("video_id", "")[:80], path, number, *error.args))
             continue
         seen.add(one)
         tracks.setdefault((video, person), []).append(found)
-    return Listing(rows_of(tracks, partition, scan(config.mirror, "data.NAME.voxceleb_csv.mirror")), rejects)
+    return Listing(
+        recording_rows(tracks, partition, scan_folder(config.mirror, "data.NAME.voxceleb_csv.mirror")),
+        rejects,
+    )
 
 
-def external(config: VoxcelebCsvConfig) -> dict[str, str]:
+def digest_external_files(config: VoxcelebCsvConfig) -> dict[str, str]:
     """sha256 of the file, and a digest of the mirror's listing: names, sizes and times."""
-    path = metadata_file(config.csv, "data.NAME.voxceleb_csv.csv")
-    mirror = scan(config.mirror, "data.NAME.voxceleb_csv.mirror")
-    return {path.name: digests([path])[path], "mirror": mirror.digest()}
+    path = find_metadata_file(config.csv, "data.NAME.voxceleb_csv.csv")
+    mirror = scan_folder(config.mirror, "data.NAME.voxceleb_csv.mirror")
+    return {path.name: digest_files([path])[path], "mirror": mirror.digest_listing()}
 
 
 def _parse(line: Mapping[str, str]) -> tuple[str, str, SourceTrack]:
     """One line -> video id, person id, track."""
     video, _, person = line["video_id"].partition("#")
-    video = cells.name(video)
-    person = cells.name(line.get("person_id") or person or video)
+    video = cells.parse_name(video)
+    person = cells.parse_name(line.get("person_id") or person or video)
     check_id("video_id", video)
     check_id("person_id", person)
-    if person in cells.EMPTY:  # a name that many would share
-        raise BadLine("malformed_row", f"person_id {person!r}: an empty cell that became a word")
+    if person in cells.EMPTY_CELLS:  # a name that many would share
+        raise InvalidLine("malformed_row", f"person_id {person!r}: an empty cell that became a word")
     if line["partition"] not in PARTITIONS:
-        raise BadLine("malformed_row", f"partition {line['partition']!r}: expected train or test")
+        raise InvalidLine("malformed_row", f"partition {line['partition']!r}: expected train or test")
     try:
-        start, end, width, height = (cells.integer(line[c]) for c in ("start", "end", "width", "height"))
-        fps = cells.number(line["fps"])
+        start, end, width, height = (
+            cells.parse_integer(line[c]) for c in ("start", "end", "width", "height")
+        )
+        fps = cells.parse_number(line["fps"])
     except ValueError as error:
         message = f"start, end, width and height must be whole numbers, fps a number: {error}"
-        raise BadLine("malformed_row", message) from error
+        raise InvalidLine("malformed_row", message) from error
     if not (
         1 <= fps <= 240
-        and 0 <= start < end <= LONGEST * fps
-        and 0 < width <= LARGEST
-        and 0 < height <= LARGEST
+        and 0 <= start < end <= MAX_SECONDS * fps
+        and 0 < width <= MAX_SIDE
+        and 0 < height <= MAX_SIDE
     ):
-        raise BadLine(
+        raise InvalidLine(
             "malformed_row", f"impossible span or frame: {start}-{end} at {fps} fps in {width}x{height}"
         )
     box = _BOX.fullmatch(line["bbox"])
@@ -113,7 +118,7 @@ def _parse(line: Mapping[str, str]) -> tuple[str, str, SourceTrack]:
     # 4 % of the published boxes end outside their frame; their own loader cuts them there
     x1, y1 = min(x1, width), min(y1, height)
     if not (x0 < x1 and y0 < y1):
-        raise BadLine(
+        raise InvalidLine(
             "malformed_box", f"bbox {line['bbox'][:80]!r}: expected left-top-right-bottom in {width}x{height}"
         )
-    return video, person, track(start, end, fps, (width, height), (x0, y0, x1, y1))
+    return video, person, make_track(start, end, fps, (width, height), (x0, y0, x1, y1))

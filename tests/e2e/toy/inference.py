@@ -1,23 +1,23 @@
 import torch
 
 from models.checkpoint import read_checkpoint
-from models.reenactor import FrameDriven
+from models.reenactor import FrameDrivenReenactor
 from models.toy.network import Toy, images
 
 
-class Reenactor(FrameDriven):
+class Reenactor(FrameDrivenReenactor):
     def __init__(self, checkpoint, device):
         self.image_size, self.provenance, self.notes = checkpoint.metadata["architecture"]["size"], {}, []
-        self.net = checkpoint.load_into(lambda: Toy(self.image_size)).to(device).requires_grad_(False)
+        self.net = checkpoint.load_net(lambda: Toy(self.image_size)).to(device).requires_grad_(False)
 
     @classmethod
     def from_checkpoints(cls, checkpoints, device="cpu", precision="auto"):
         return cls(checkpoints["renderer"], device)
 
-    def scene(self, sources):
+    def encode_sources(self, sources):
         return images(torch.from_numpy(sources.frames[:1]), self.image_size)
 
-    def motion(self, driving):
+    def extract_motion(self, driving):
         return {"codes": self.net.encoder(images(torch.from_numpy(driving.frames), self.image_size))}
 
     def render(self, scene, motion):

@@ -2,18 +2,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from models.task import Stateless, ValidationOutput
+from models.task import StatelessTask, ValidationOutput
 from models.toy.network import Toy, images
 
 
-class ToyTask(Stateless):
+class ToyTask(StatelessTask):
     def __init__(self, size):
         self.size, self.net = size, Toy(size)
 
     def sample(self, rng, tables, training):
-        clip = tables["clips"].pick(rng)
+        clip = tables["clips"].pick_clip(rng)
         source, driving = clip.frames(rng.integers(clip.length, size=2))
-        codes = tables["codes"].pick(rng).read("codes")[0] if "codes" in tables else np.zeros(4, np.float32)
+        codes = (
+            tables["codes"].pick_clip(rng).read("codes")[0] if "codes" in tables else np.zeros(4, np.float32)
+        )
         return {"source": source, "driving": driving, "codes": codes}
 
     def losses(self, batch, step):

@@ -1,22 +1,22 @@
 import numpy as np
 import pytest
 
-from pipelines.eval.metrics import sums_of
-from pipelines.eval.metrics.akd import AKD_L1_DLIB, AKD_L2_DLIB, coordinate_distance
+from pipelines.eval.metrics import sum_frames
+from pipelines.eval.metrics.akd import AKD_L1_DLIB, AKD_L2_DLIB, l1_distance_per_frame
 
 
 def test_akd_l1_is_the_golden_one(landmarks, golden):
-    value = AKD_L1_DLIB.compute(sums_of(AKD_L1_DLIB.per_frame(*landmarks)))
+    value = AKD_L1_DLIB.compute(sum_frames(AKD_L1_DLIB.per_frame(*landmarks)))
     assert value == pytest.approx(golden["landmarks"]["akd_fomm_l1_mean"], abs=1e-12)
 
 
 def test_akd_l2_is_the_golden_one(landmarks, golden):
-    value = AKD_L2_DLIB.compute(sums_of(AKD_L2_DLIB.per_frame(*landmarks)))
+    value = AKD_L2_DLIB.compute(sum_frames(AKD_L2_DLIB.per_frame(*landmarks)))
     assert value == pytest.approx(golden["landmarks"]["akd_euclidean_mean"], abs=1e-12)
 
 
 def test_the_distance_of_each_frame_is_the_golden_one(landmarks, golden):
-    values = coordinate_distance(*landmarks)
+    values = l1_distance_per_frame(*landmarks)
     assert values == pytest.approx(golden["landmarks"]["akd_fomm_per_frame"], abs=1e-12)
 
 
@@ -24,9 +24,9 @@ def test_the_distance_of_each_frame_is_the_golden_one(landmarks, golden):
 def test_a_frame_without_a_face_on_either_side_has_no_value(landmarks, side):
     points = [one.copy() for one in landmarks]
     points[side][1] = np.nan
-    assert np.isfinite(coordinate_distance(*points)).tolist() == [True, False, True]
+    assert np.isfinite(l1_distance_per_frame(*points)).tolist() == [True, False, True]
 
 
 def test_landmarks_of_another_number_are_refused(landmarks):
     with pytest.raises(ValueError, match=r"expected two equal \(T,68,2\)"):
-        coordinate_distance(landmarks[0][:, :5], landmarks[1][:, :5])
+        l1_distance_per_frame(landmarks[0][:, :5], landmarks[1][:, :5])

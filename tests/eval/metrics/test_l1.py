@@ -1,17 +1,17 @@
 import numpy as np
 import pytest
 
-from pipelines.eval.metrics.l1 import L1, per_frame
-from pipelines.eval.metrics.metric import FrameSums, sums_of
+from pipelines.eval.metrics.l1 import L1_METRIC, l1_per_frame
+from pipelines.eval.metrics.metric import FrameSums, sum_frames
 
 
 def test_l1_of_the_formula_clip_is_the_golden_one(images, golden):
-    value = L1.compute(sums_of(per_frame(images[1], images[0])))
+    value = L1_METRIC.compute(sum_frames(l1_per_frame(images[1], images[0])))
     assert value == pytest.approx(golden["l1"]["float01"], abs=1e-12)
 
 
 def test_l1_of_each_frame_is_the_golden_one(images, golden):
-    values = per_frame(images[1], images[0])
+    values = l1_per_frame(images[1], images[0])
     assert values == pytest.approx(golden["l1"]["per_frame_float01"], abs=1e-12)
 
 
@@ -25,8 +25,8 @@ def test_formula_images_are_the_ones_the_golden_file_was_made_from(images, golde
 
 def test_l1_refuses_frames_of_two_sizes():
     with pytest.raises(ValueError, match=r"prediction \(1, 8, 8, 3\)"):
-        per_frame(np.zeros((1, 8, 8, 3)), np.zeros((1, 4, 4, 3)))
+        l1_per_frame(np.zeros((1, 8, 8, 3)), np.zeros((1, 4, 4, 3)))
 
 
 def test_l1_of_no_frames_is_nan():
-    assert np.isnan(L1.compute(FrameSums()))
+    assert np.isnan(L1_METRIC.compute(FrameSums()))

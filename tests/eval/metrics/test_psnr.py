@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
-from pipelines.eval.metrics import sums_of
-from pipelines.eval.metrics.psnr import CAP_DB, PSNR_FRAME, PSNR_POOLED, frame_decibels
+from pipelines.eval.metrics import sum_frames
+from pipelines.eval.metrics.psnr import MAX_PSNR_DB, PSNR_FRAME, PSNR_POOLED, psnr_per_frame
 
 
 def value(metric, prediction, target):
-    return metric.compute(sums_of(metric.per_frame(prediction, target)))
+    return metric.compute(sum_frames(metric.per_frame(prediction, target)))
 
 
 def test_pooled_psnr_is_the_golden_one(images, golden):
@@ -31,11 +31,11 @@ def test_frame_psnr_agrees_with_skimage(images):
 
 
 def test_identical_frames_count_as_the_cap(images):
-    assert frame_decibels(images[0], images[0]).tolist() == [CAP_DB] * 4
+    assert psnr_per_frame(images[0], images[0]).tolist() == [MAX_PSNR_DB] * 4
 
 
 def test_identical_clips_pool_to_the_cap(images):
-    assert value(PSNR_POOLED, images[0], images[0]) == CAP_DB
+    assert value(PSNR_POOLED, images[0], images[0]) == MAX_PSNR_DB
 
 
 def test_mean_over_frames_is_never_below_the_pooled_value(images):

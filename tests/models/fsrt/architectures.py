@@ -5,10 +5,10 @@ from __future__ import annotations
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from models.fsrt.config import Architecture, Detector, full
+from models.fsrt.config import Architecture, DetectorConfig, full_architecture
 
 NANO = Architecture(
-    detector=Detector(size=64, width=4, max_width=8, blocks=4),
+    detector=DetectorConfig(size=64, width=4, max_width=8, blocks=4),
     image_size=16,
     expression_size=8,
     expression_per_keypoint=2,
@@ -27,7 +27,7 @@ NANO = Architecture(
     render=(16,),
 )
 """16 px, thousands of parameters."""
-SMALL_DECODER = replace(full(), decoder_heads=6, decoder_mlp=768, render=(1536, 768))
+SMALL_DECODER = replace(full_architecture(), decoder_heads=6, decoder_mlp=768, render=(1536, 768))
 """The published fast variant: a decoder of 6,012,723 parameters."""
 
 

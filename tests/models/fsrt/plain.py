@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from models.fsrt import losses
-from models.fsrt.augment import placement
+from models.fsrt.augment import crop_scale_shift
 from models.fsrt.config import Architecture
 from models.fsrt.keypoints import KeypointDetector
-from models.fsrt.network import pixel_grid, positional_code
+from models.fsrt.network import pixel_grid, positional_encoding
 from models.fsrt.task import AugmentedFrames
 
 
@@ -102,7 +102,7 @@ class ExpressionExtractor(nn.Module):
     def __init__(self, net: Architecture) -> None:
         super().__init__()
         self.keypoints, width = net.detector.keypoints, net.detector.keypoints * net.expression_per_keypoint
-        self.expression = nn.Conv2d(net.detector.features, width, 7)
+        self.expression = nn.Conv2d(net.detector.feature_channels, width, 7)
         self.expression_mlp = nn.Sequential(
             nn.Linear(width, 2 * width), nn.ReLU(),
             nn.Linear(2 * width, 4 * width), nn.ReLU(),
@@ -133,8 +133,8 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor, keypoints: Tensor, expression: Tensor) -> Tensor:
         net, (B, S, _, H, W) = self.net, images.shape
-        of_keypoints = positional_code(keypoints.flatten(2), net.keypoint_octaves, net.start_octave)
-        of_pixels = positional_code(
+        of_keypoints = positional_encoding(keypoints.flatten(2), net.keypoint_octaves, net.start_octave)
+        of_pixels = positional_encoding(
             pixel_grid(H, W, images.dtype).expand(B, S, H, W, 2), net.pixel_octaves, net.start_octave
         )
         of_keypoints, expression = (
@@ -178,13 +178,15 @@ class Decoder(nn.Module):
     def forward(self, z: Tensor, pixels: Tensor, keypoints: Tensor, expression: Tensor) -> Tensor:
         """z (B,T,D), pixels (B,P,2), keypoints (B,K,2), e (B,E) -> (B,P,3)"""
         net, count = self.net, pixels.shape[1]
-        of_keypoints = positional_code(keypoints.flatten(1), net.keypoint_octaves, net.start_octave)
+        of_keypoints = positional_encoding(keypoints.flatten(1), net.keypoint_octaves, net.start_octave)
         of_keypoints, expression = (c.unsqueeze(1).expand(-1, count, -1) for c in (of_keypoints, expression))
-        of_pixels = positional_code(pixels, net.pixel_octaves, net.start_octave)
+        of_pixels = positional_encoding(pixels, net.pixel_octaves, net.start_octave)
         queries = torch.cat([of_keypoints, of_pixels, expression], dim=-1)  # (B,P,480)
         return self.render_mlp(self.allocation_transformer(queries, z))
 
-    def image(self, z: Tensor, side: int, keypoints: Tensor, expression: Tensor, most: int = 8192) -> Tensor:
+    def render_image(
+        self, z: Tensor, side: int, keypoints: Tensor, expression: Tensor, most: int = 8192
+    ) -> Tensor:
         """(B,3,side,side), `most` pixels a pass (65,536 at once would hold 3 GB of scores three times)"""
         pixels = pixel_grid(side, side, z.dtype).flatten(0, 1).expand(len(z), -1, 2)
         parts = [self(z, chunk, keypoints, expression) for chunk in pixels.split(most, dim=1)]
@@ -221,18 +223,18 @@ class Scene:
         (of_source, of_driving), _ = net.keypoints_and_expressions(
             views.sources2_full[:, 0], views.driving2_full
         )
-        scale, shift = (part.to(of_source).unsqueeze(1) for part in placement(views.crop))
+        scale, shift = (part.to(of_source).unsqueeze(1) for part in crop_scale_shift(views.crop))
         source_keypoints = (of_source + shift) * scale
         self.keypoints = (of_driving + shift) * scale
         self.expression = torch.where(views.tight.unsqueeze(1), self.tight, self.driving)
         self.z = net.encoder(views.sources, source_keypoints.unsqueeze(1), self.source.unsqueeze(1))
 
-    def regularisers(self) -> dict[str, Tensor]:
+    def expression_losses(self) -> dict[str, Tensor]:
         first, second = torch.cat([self.source1, self.driving]), torch.cat([self.source, self.tight])
         return {
-            "invariance": losses.invariance(self.source1, self.source, self.driving, self.tight),
-            "variance": losses.variance(first) + losses.variance(second),
-            "covariance": losses.covariance(first) + losses.covariance(second),
+            "invariance": losses.invariance_loss(self.source1, self.source, self.driving, self.tight),
+            "variance": losses.variance_loss(first) + losses.variance_loss(second),
+            "covariance": losses.covariance_loss(first) + losses.covariance_loss(second),
         }
 
 
@@ -242,7 +244,7 @@ def warmup_step(net: Fsrt, views: AugmentedFrames, queries: Tensor) -> dict[str,
     grid = pixel_grid(side, side, views.target.dtype).flatten(0, 1)
     rendered = net.decoder(scene.z, grid[queries], scene.keypoints, scene.expression)
     wanted = views.target.flatten(2).transpose(1, 2).gather(1, queries.unsqueeze(-1).expand(-1, -1, 3))
-    return {"pixel": losses.pixel(rendered, wanted), **scene.regularisers()}
+    return {"pixel": losses.pixel_loss(rendered, wanted), **scene.expression_losses()}
 
 
 def lattice_of(corner: Tensor, side: int) -> tuple[Tensor, Tensor]:
@@ -273,9 +275,9 @@ def image_step(
         flat = flat.index_copy(0, mine[i], rendered[i]).index_copy(0, others[i], rest[i])
         images.append(flat.T.unflatten(1, (side, side)))
     image = torch.stack(images)
-    terms = {"pixel": losses.pixel(image, views.target), **scene.regularisers()}
+    terms = {"pixel": losses.pixel_loss(image, views.target), **scene.expression_losses()}
     if features is not None:
         with torch.no_grad():
             wanted = features(views.target)
-        terms["perceptual"] = losses.perceptual(features(image), wanted)
+        terms["perceptual"] = losses.perceptual_loss(features(image), wanted)
     return terms

@@ -5,7 +5,14 @@ import pytest
 from msgspec.structs import replace
 
 from models.api import Loss, Optimizer
-from models.fsrt.config import Architecture, Augment, Detector, FsrtConfig, Sampling, tiny
+from models.fsrt.config import (
+    Architecture,
+    AugmentConfig,
+    DetectorConfig,
+    FsrtConfig,
+    SamplingConfig,
+    tiny_architecture,
+)
 from models.fsrt.phases import PHASES
 from tests.models.one_pass import with_update
 
@@ -22,12 +29,12 @@ def test_every_phase_starts_from_one_that_there_is():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Detector(size=100), "size 100: expected a multiple of 128"),
-        (lambda: Detector(size=2**12), "size 4096: expected 2048 or less"),
-        (lambda: Detector(blocks=10**9), "blocks 1000000000: expected 64 or less"),
-        (lambda: Detector(temperature=0), "temperature 0"),
-        (lambda: Detector(temperature=float("nan")), "temperature nan"),
-        (lambda: Detector(max_width=16), "max_width 16: expected width 32 or more"),
+        (lambda: DetectorConfig(size=100), "size 100: expected a multiple of 128"),
+        (lambda: DetectorConfig(size=2**12), "size 4096: expected 2048 or less"),
+        (lambda: DetectorConfig(blocks=10**9), "blocks 1000000000: expected 64 or less"),
+        (lambda: DetectorConfig(temperature=0), "temperature 0"),
+        (lambda: DetectorConfig(temperature=float("nan")), "temperature nan"),
+        (lambda: DetectorConfig(max_width=16), "max_width 16: expected width 32 or more"),
         (lambda: Architecture(image_size=100), "image_size 100: expected a multiple of 8"),
         (lambda: Architecture(render=(64, 0)), r"render \(64, 0\): expected 1 or more"),
         (lambda: Architecture(render=(64,) * 65), "render of 65 layers: expected 64 or fewer"),
@@ -36,10 +43,10 @@ def test_every_phase_starts_from_one_that_there_is():
         (lambda: Architecture(encoder_depth=30_000), "encoder_depth 30000: expected 64 or less"),
         (lambda: Architecture(query_mlp=20_000), "query_mlp 20000: expected 16384 or less"),
         (lambda: Architecture(start_octave=-65), "start_octave -65: expected -64 or more"),
-        (lambda: Sampling(queries=0), "0 queries"),
-        (lambda: Augment(flip=1.5), "flip 1.5: expected a probability"),
+        (lambda: SamplingConfig(queries=0), "0 queries"),
+        (lambda: AugmentConfig(flip=1.5), "flip 1.5: expected a probability"),
         (
-            lambda: FsrtConfig(net=tiny(), sampling=Sampling(queries=5000)),
+            lambda: FsrtConfig(net=tiny_architecture(), sampling=SamplingConfig(queries=5000)),
             "queries 5000: .* only 4096 pixels",
         ),
         (lambda: FsrtConfig(phases={"warmup": PHASES["keypoints"]}), "phases.warmup.name 'keypoints'"),
@@ -55,7 +62,7 @@ def test_impossible_values_are_named(make, message):
 def test_a_loss_set_to_null_is_left_out():
     losses = {"pixel": Loss(1.0), "variance": Loss(0.0), "covariance": None}
     phase = with_update(PHASES["warmup"], losses=losses)
-    assert phase.weights == {"pixel": 1.0, "variance": 0.0}
+    assert phase.loss_weights == {"pixel": 1.0, "variance": 0.0}
 
 
 def test_the_tiny_run_file_says_what_tiny_means(tmp_path):
@@ -63,4 +70,4 @@ def test_the_tiny_run_file_says_what_tiny_means(tmp_path):
 
     run = tmp_path / "run.yaml"
     run.write_text("use: [run/tiny]\n")
-    assert config.load(run).config.fsrt.net == tiny()
+    assert config.load_config(run).config.fsrt.net == tiny_architecture()

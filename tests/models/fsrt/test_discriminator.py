@@ -2,13 +2,13 @@ import pytest
 import torch
 
 from models.fsrt.config import DiscriminatorConfig
-from models.fsrt.discriminator import Discriminator, keypoint_maps
+from models.fsrt.discriminator import Discriminator, keypoint_heatmaps
 
 SMALL = DiscriminatorConfig(size=32, width=2, max_width=8, blocks=3)
 
 
 def test_a_map_peaks_at_its_keypoint():
-    maps = keypoint_maps(torch.tensor([[[0.5, -0.25], [3.0, 0.0]]]), 33, 0.01)
+    maps = keypoint_heatmaps(torch.tensor([[[0.5, -0.25], [3.0, 0.0]]]), 33, 0.01)
     assert maps.shape == (1, 2, 33, 33)
     peak = divmod(int(maps[0, 0].argmax()), 33)
     assert peak == (12, 24)  # y -0.25, x 0.5 on 33 pixels from -1 to 1
@@ -34,7 +34,7 @@ def test_without_keypoints_it_gets_no_maps_of_them():
 def test_sides_and_channels_are_those_of_the_settings():
     net, image = Discriminator(SMALL, 4), torch.rand(2, 3, 32, 32)
     maps, predictions = net(image, torch.zeros(2, 4, 2))
-    assert [m.shape[1] for m in maps] == SMALL.widths == [4, 8, 8]
+    assert [m.shape[1] for m in maps] == SMALL.channels == [4, 8, 8]
     assert [m.shape[2] for m in maps] == [14, 5, 2]
     assert predictions.shape == (2, 1, SMALL.output_size, SMALL.output_size)
 

@@ -5,10 +5,10 @@ import torch
 from msgspec.structs import replace
 
 from models.fsrt import network
-from models.fsrt.config import Augment, Images, Sampling, full
+from models.fsrt.config import AugmentConfig, ImageLossConfig, SamplingConfig, full_architecture
 from models.fsrt.image_task import ImageTask
-from models.fsrt.network import CPU_QUERIES, at_once, pixel_grid
-from models.fsrt.sampling import Lattice
+from models.fsrt.network import MAX_CPU_QUERIES, max_queries_per_pass, pixel_grid
+from models.fsrt.pixel_sampling import LatticePixels
 from models.fsrt.task import AugmentedFrames
 from tests.models.fsrt.architectures import SMALL_DECODER
 
@@ -45,13 +45,13 @@ def test_encoder(plain, nano, sources):
 
 @torch.no_grad()
 def test_encoder_of_the_published_width(plain):
-    net = replace(full(), image_size=32, encoder_depth=1)
+    net = replace(full_architecture(), image_size=32, encoder_depth=1)
     fast, reference = both(plain, net, "Encoder")
     scene = scene_of(net, batch=1)
     same(fast(*scene), reference(*scene))
 
 
-@pytest.mark.parametrize("net", [full(), SMALL_DECODER], ids=["decoder", "small decoder"])
+@pytest.mark.parametrize("net", [full_architecture(), SMALL_DECODER], ids=["decoder", "small decoder"])
 @torch.no_grad()
 def test_decoder(plain, net):
     fast, reference = both(plain, net, "Decoder")
@@ -76,36 +76,36 @@ def test_detector_and_expression_of_all_views_at_once(plain, nano):
 
 
 def test_passes_on_a_cpu_are_small_whatever_is_asked_for():
-    assert at_once(10**9, torch.device("cpu")) == CPU_QUERIES
-    assert at_once(100, torch.device("cpu")) == 100
-    assert at_once(10**9, torch.device("meta")) == 10**9
+    assert max_queries_per_pass(10**9, torch.device("cpu")) == MAX_CPU_QUERIES
+    assert max_queries_per_pass(100, torch.device("cpu")) == 100
+    assert max_queries_per_pass(10**9, torch.device("meta")) == 10**9
 
 
 @torch.no_grad()
 def test_image_and_video_do_not_depend_on_the_pixels_of_a_pass(plain, nano):
     fast, reference = both(plain, nano, "Decoder")
-    z = torch.randn(1, nano.tokens, nano.token_size, dtype=torch.float64)
+    z = torch.randn(1, nano.token_count, nano.token_size, dtype=torch.float64)
     k, e = (
         torch.rand(5, 10, 2, dtype=torch.float64),
         torch.randn(5, nano.expression_size, dtype=torch.float64),
     )
     scenes = z.expand(5, -1, -1)
-    whole = reference.image(scenes, 16, k, e)
+    whole = reference.render_image(scenes, 16, k, e)
     for most in (1, 7, 256, 600, 10_000):  # less than a frame, a frame, two frames, all
-        same(fast.video(fast.keys_values(z), 16, k, e, most=most), whole)
-        same(fast.image(scenes, 16, k, e, most=most), whole)
-        same(reference.image(scenes, 16, k, e, most=most), whole)
+        same(fast.render_video(fast.keys_values(z), 16, k, e, most=most), whole)
+        same(fast.render_image(scenes, 16, k, e, most=most), whole)
+        same(reference.render_image(scenes, 16, k, e, most=most), whole)
 
 
 @torch.no_grad()
 def test_one_call_of_many_queries_runs_in_passes(plain, nano, monkeypatch):
     fast, reference = both(plain, nano, "Decoder")
-    z = torch.randn(2, nano.tokens, nano.token_size, dtype=torch.float64)
+    z = torch.randn(2, nano.token_count, nano.token_size, dtype=torch.float64)
     _, keypoints, e = (part[:, 0] for part in scene_of(nano))
     pixels = pixel_grid(16, 16, torch.float64).flatten(0, 1)
     sizes = []
     fast.render_mlp.register_forward_hook(lambda _, given, __: sizes.append(given[0].shape[1]))
-    monkeypatch.setattr(network, "CPU_QUERIES", 200)
+    monkeypatch.setattr(network, "MAX_CPU_QUERIES", 200)
     same(fast(z, pixels, keypoints, e), reference(z, pixels.expand(2, -1, -1), keypoints, e))
     assert sizes == [100, 100, 56]  # of each of the two samples
 
@@ -138,7 +138,7 @@ def features(image):
 @pytest.mark.parametrize("phase", ["warmup", "perceptual"])
 def test_losses_and_gradients_of_a_training_step(plain, nano, phase):
     torch.manual_seed(0)
-    task = ImageTask(nano, Sampling(), Augment(), Images())
+    task = ImageTask(nano, SamplingConfig(), AugmentConfig(), ImageLossConfig())
     task.vgg = type("Net", (), {"features": staticmethod(features), "name": "two maps"})()
     fast = task.net.double()
     fast.kp_detector.eval().requires_grad_(False)
@@ -148,11 +148,11 @@ def test_losses_and_gradients_of_a_training_step(plain, nano, phase):
     queries = torch.stack([torch.randperm(256)[:100] for _ in range(2)])
     if phase == "warmup":
         weights = WEIGHTS
-        found = task.step(views, queries)
+        found = task.loss_terms(views, queries)
         expected = plain.warmup_step(reference, views, queries)
     else:
         weights = WEIGHTS | {"perceptual": 0.01}
-        found = task.image_losses(views, Lattice(corner, nano.image_size))
+        found = task.image_losses(views, LatticePixels(corner, nano.image_size))
         expected = plain.image_step(reference, views, corner, features)
     found = {name: found[name]() for name in weights}
     for terms in (found, expected):

@@ -8,10 +8,10 @@ import torch
 from msgspec.structs import replace
 
 from models.fsrt import losses
-from models.fsrt.config import Detector, DiscriminatorConfig, full
-from models.fsrt.discriminator import Discriminator, keypoint_maps
-from models.fsrt.keypoints import AntiAliasedQuarter, ExpressionExtractor, KeypointDetector
-from models.fsrt.network import Decoder, Encoder, pixel_grid, positional_code
+from models.fsrt.config import DetectorConfig, DiscriminatorConfig, full_architecture
+from models.fsrt.discriminator import Discriminator, keypoint_heatmaps
+from models.fsrt.keypoints import AntiAliasedDownsample, ExpressionExtractor, KeypointDetector
+from models.fsrt.network import Decoder, Encoder, pixel_grid, positional_encoding
 from tests.models.fsrt.architectures import SMALL_DECODER
 
 
@@ -20,16 +20,16 @@ def count(module: torch.nn.Module) -> int:
 
 
 def test_published_parameter_counts():
-    assert count(Encoder(full())) == 29_774_112
-    assert count(Decoder(full())) == 15_310_131
+    assert count(Encoder(full_architecture())) == 29_774_112
+    assert count(Decoder(full_architecture())) == 15_310_131
     assert count(Decoder(SMALL_DECODER)) == 6_012_723
-    assert count(KeypointDetector(Detector())) == 14_146_728
-    assert count(ExpressionExtractor(full())) == 2_558_976
+    assert count(KeypointDetector(DetectorConfig())) == 14_146_728
+    assert count(ExpressionExtractor(full_architecture())) == 2_558_976
 
 
 @pytest.mark.parametrize("size", [128, 64])
 def test_parameter_counts_of_shorter_expressions(golden, size):
-    net, counts = replace(full(), expression_size=size), golden.figures["param_counts"]
+    net, counts = replace(full_architecture(), expression_size=size), golden.figures["param_counts"]
     assert count(Encoder(net)) == counts[f"encoder_e{size}"]
     assert count(Decoder(net)) == counts[f"decoder_e{size}"]
     assert count(ExpressionExtractor(net)) == counts[f"expression_encoder_e{size}"]
@@ -38,10 +38,10 @@ def test_parameter_counts_of_shorter_expressions(golden, size):
 @pytest.mark.parametrize(
     ("name", "build"),
     [
-        ("keypoint_detector", lambda: KeypointDetector(Detector())),
-        ("expression_encoder", lambda: ExpressionExtractor(full())),
-        ("encoder_64_n1", lambda: Encoder(full())),
-        ("decoder_q128_z64", lambda: Decoder(full())),
+        ("keypoint_detector", lambda: KeypointDetector(DetectorConfig())),
+        ("expression_encoder", lambda: ExpressionExtractor(full_architecture())),
+        ("encoder_64_n1", lambda: Encoder(full_architecture())),
+        ("decoder_q128_z64", lambda: Decoder(full_architecture())),
         ("small_decoder_q128_z64", lambda: Decoder(SMALL_DECODER)),
         ("discriminator", lambda: Discriminator(DiscriminatorConfig(), 10)),
     ],
@@ -53,7 +53,7 @@ def test_state_has_the_released_names_and_shapes(golden, name, build):
 
 @torch.no_grad()
 def test_keypoint_detector(golden):
-    net = golden.fill(KeypointDetector(Detector()))
+    net = golden.fill(KeypointDetector(DetectorConfig()))
     expected = golden.figures["modules"]["keypoint_detector"]["outputs"]
     inside, taps = ("down", "predictor.encoder.down_blocks.4"), {}
     for name in inside:
@@ -67,7 +67,10 @@ def test_keypoint_detector(golden):
 
 
 def test_antialias_kernel(golden):
-    expected, kernel = golden.figures["functions"]["antialias_kernel_scale_0.25"], AntiAliasedQuarter().weight
+    expected, kernel = (
+        golden.figures["functions"]["antialias_kernel_scale_0.25"],
+        AntiAliasedDownsample().weight,
+    )
     assert list(kernel.shape) == expected["size"]
     for channel in kernel[:, 0].double():
         row = np.array(expected["center_row_float32"], float)
@@ -78,7 +81,7 @@ def test_antialias_kernel(golden):
 
 @torch.no_grad()
 def test_expression_extractor(golden):
-    net = golden.fill(ExpressionExtractor(full()))
+    net = golden.fill(ExpressionExtractor(full_architecture()))
     e = net(golden.vec((2, 35, 64, 64), 1), golden.hm((2, 10, 58, 58), 2))
     golden.check(e, golden.figures["modules"]["expression_encoder"]["outputs"]["e"])
 
@@ -94,7 +97,7 @@ def test_expression_extractor(golden):
 )
 @torch.no_grad()
 def test_encoder(golden, name, B, S, side, E):
-    net = golden.fill(Encoder(replace(full(), expression_size=E)))
+    net = golden.fill(Encoder(replace(full_architecture(), expression_size=E)))
     z = net(golden.img((B, S, 3, side, side), 3), golden.kpv((B, S, 10, 2), 4), golden.vec((B, S, E), 5))
     golden.check(z, golden.figures["modules"][name]["outputs"]["z"])
 
@@ -102,8 +105,8 @@ def test_encoder(golden, name, B, S, side, E):
 @pytest.mark.parametrize(
     ("name", "net", "B", "P", "T"),
     [
-        ("decoder_q128_z64", full(), 2, 128, 64),
-        ("decoder_q512_z2048", full(), 1, 512, 2048),
+        ("decoder_q128_z64", full_architecture(), 2, 128, 64),
+        ("decoder_q512_z2048", full_architecture(), 1, 512, 2048),
         ("small_decoder_q128_z64", SMALL_DECODER, 2, 128, 64),
     ],
 )
@@ -118,7 +121,7 @@ def test_decoder(golden, name, net, B, P, T):
 def test_positional_codes(golden):
     keypoints = (torch.arange(20, dtype=torch.float64) - 9.5) * 0.13
     pixel = torch.tensor([0.3, -0.7], dtype=torch.float64)
-    codes = torch.cat([positional_code(keypoints, 4, -1), positional_code(pixel, 16, -1)])
+    codes = torch.cat([positional_encoding(keypoints, 4, -1), positional_encoding(pixel, 16, -1)])
     expected = np.array(golden.figures["functions"]["positional_encoding"]["values_float64"], float)
     np.testing.assert_allclose(codes.numpy(), expected, rtol=1e-8, atol=1e-9)
 
@@ -134,15 +137,15 @@ def test_regularisers(golden):
     first = golden.inp_u((6, 256), 20, -1.7, 1.7)
     second = first + 0.1 * golden.inp_u((6, 256), 21, -1, 1)
     found = [
-        losses.variance(first),
-        losses.variance(second),
-        losses.covariance(first),
-        losses.covariance(second),
+        losses.variance_loss(first),
+        losses.variance_loss(second),
+        losses.covariance_loss(first),
+        losses.covariance_loss(second),
     ]
     figures = [float(v) for v in (*expected["v1,v2"], *expected["c1,c2"])]
     np.testing.assert_allclose([float(v) for v in found], figures, rtol=1e-9)
-    halves = [losses.variance(first / 2), losses.variance(second / 2)]
-    halves += [losses.covariance(first / 2), losses.covariance(second / 2)]
+    halves = [losses.variance_loss(first / 2), losses.variance_loss(second / 2)]
+    halves += [losses.covariance_loss(first / 2), losses.covariance_loss(second / 2)]
     figures = [float(v) for v in (*expected["with 0.5*E1,0.5*E2: v1,v2"], *expected["c1,c2 (0.5)"])]
     np.testing.assert_allclose([float(v) for v in halves], figures, rtol=1e-9)
 
@@ -160,7 +163,7 @@ def test_discriminator(golden):
 
 def test_keypoint_maps(golden):
     expected = golden.figures["functions"]["kp2gaussian"]
-    maps = keypoint_maps(torch.tensor(expected["kp"], dtype=torch.float64), 256, expected["variance"])
+    maps = keypoint_heatmaps(torch.tensor(expected["kp"], dtype=torch.float64), 256, expected["variance"])
     golden.check(maps, expected["stats"])
     for name, value in expected.items():
         if name.startswith("h["):

@@ -9,32 +9,32 @@ from msgspec.structs import replace
 
 from models.api import Loss, Phase
 from models.fsrt import image_task, losses
-from models.fsrt.config import Augment, DiscriminatorConfig, Images, Sampling
+from models.fsrt.config import AugmentConfig, DiscriminatorConfig, ImageLossConfig, SamplingConfig
 from models.fsrt.image_task import AdversarialTask, ImageTask
 from models.fsrt.phases import PHASES
-from models.fsrt.sampling import Lattice, RandomPixels
+from models.fsrt.pixel_sampling import LatticePixels, RandomPixels
 from models.fsrt.task import AugmentedFrames
-from models.perception.vgg19 import load_random
-from pipelines.train.parts import choose_parts
+from models.perception.vgg19 import load_random_vgg19
+from pipelines.train.net_parts import freeze_other_parts
 from tests.models.one_clip import tables
 from tests.models.one_pass import shared_pass, with_losses
 
 DISCRIMINATOR = DiscriminatorConfig(size=16, width=2, max_width=4, blocks=2)
-RANDOM = Images(pixels="random")
+RANDOM = ImageLossConfig(pixels="random")
 
 
 @pytest.fixture(scope="module")
 def vgg():
-    return load_random({})
+    return load_random_vgg19({})
 
 
-def build(nano, images: Images = Images(), vgg=None, **changed) -> AdversarialTask:  # noqa: B008
+def build(nano, images: ImageLossConfig = ImageLossConfig(), vgg=None, **changed) -> AdversarialTask:  # noqa: B008
     torch.manual_seed(0)
-    sampling = Sampling(sources=2, queries=32)
-    task = AdversarialTask(replace(nano, **changed), sampling, Augment(), images, DISCRIMINATOR)
+    sampling = SamplingConfig(sources=2, queries=32)
+    task = AdversarialTask(replace(nano, **changed), sampling, AugmentConfig(), images, DISCRIMINATOR)
     task.net.eval()
     if vgg is not None:
-        task.use({vgg.name: vgg})
+        task.set_nets({vgg.name: vgg})
     return task
 
 
@@ -49,7 +49,7 @@ def batch_of(task, clip, size: int = 3) -> dict[str, torch.Tensor]:
 
 
 def quarter_of(task, batch):
-    return Lattice(batch["corner"], 16) if "corner" in batch else RandomPixels(batch["queries"], 16)
+    return LatticePixels(batch["corner"], 16) if "corner" in batch else RandomPixels(batch["queries"], 16)
 
 
 def gradients(task, loss: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -80,40 +80,42 @@ def test_only_the_corner_of_the_lattice_travels_in_the_batch(task, clip):
     assert "queries" not in batch
 
 
-@pytest.mark.parametrize("images", [Images(), RANDOM], ids=["lattice", "random"])
+@pytest.mark.parametrize("images", [ImageLossConfig(), RANDOM], ids=["lattice", "random"])
 def test_the_composed_image_is_the_full_decode(nano, clip, images, monkeypatch):
     """Whatever is rendered with gradient, and in whatever pieces the rest is."""
     task = build(nano, images)
     task.net.double()
     batch = batch_of(task, clip)
-    views = in_double(task.views(batch))
-    scene = task.scene(views)
-    for pieces in (image_task.AT_ONCE, 60):
-        monkeypatch.setattr(image_task, "AT_ONCE", pieces)
-        image, target = task.rendered(views, scene, quarter_of(task, batch))
+    views = in_double(task.augment_frames(batch))
+    scene = task.build_scene(views)
+    for pieces in (image_task.MAX_PIXELS_PER_PASS, 60):
+        monkeypatch.setattr(image_task, "MAX_PIXELS_PER_PASS", pieces)
+        image, target = task.render_image(views, scene, quarter_of(task, batch))
         motion = scene.motion
         expression = torch.where(views.tight.unsqueeze(1), motion.driving_tight, motion.driving)
-        whole = task.net.decoder.image(task.encode(views, motion), 16, motion.driving_keypoints, expression)
+        whole = task.net.decoder.render_image(
+            task.encode_sources(views, motion), 16, motion.driving_keypoints, expression
+        )
         torch.testing.assert_close(image, whole, rtol=0, atol=1e-12)
         assert torch.equal(target, views.target)
 
 
-@pytest.mark.parametrize("images", [Images(), RANDOM], ids=["lattice", "random"])
+@pytest.mark.parametrize("images", [ImageLossConfig(), RANDOM], ids=["lattice", "random"])
 def test_gradient_comes_from_the_quarter_only(nano, clip, images):
     task = build(nano, images)
     batch = batch_of(task, clip)
-    views, quarter = task.views(batch), quarter_of(task, batch)
+    views, quarter = task.augment_frames(batch), quarter_of(task, batch)
     rendered_here = torch.ones(3, quarter.count[0], 1)
     others = [torch.zeros(3, count, 1) for count in quarter.count[1:]]
-    mask = quarter.compose([rendered_here, *others])
+    mask = quarter.compose_image([rendered_here, *others])
     assert mask.sum() == 3 * 64
 
-    image, _ = task.rendered(views, task.scene(views), quarter)
+    image, _ = task.render_image(views, task.build_scene(views), quarter)
     outside = gradients(task, (image * (1 - mask)).sum())
     assert all(not g.any() for g in outside.values())
-    image, _ = task.rendered(views, task.scene(views), quarter)
+    image, _ = task.render_image(views, task.build_scene(views), quarter)
     inside = gradients(task, (image * mask).sum())
-    image, _ = task.rendered(views, task.scene(views), quarter)
+    image, _ = task.render_image(views, task.build_scene(views), quarter)
     assert_same(gradients(task, image.sum()), inside, atol=1e-4)
     for part in ("expression_encoder", "encoder", "decoder"):
         assert any(g.any() for name, g in inside.items() if name.startswith(part)), part
@@ -121,40 +123,40 @@ def test_gradient_comes_from_the_quarter_only(nano, clip, images):
 
 def test_the_pixel_loss_pulls_a_quarter_as_hard_as_over_the_lattice_alone(task, clip):
     batch = batch_of(task, clip)
-    views, quarter = task.views(batch), quarter_of(task, batch)
-    image, target = task.rendered(views, task.scene(views), quarter)
-    whole = gradients(task, losses.pixel(image, target))
-    image, target = task.rendered(views, task.scene(views), quarter)
-    lattice = gradients(task, losses.pixel(quarter.of(image), quarter.of(target)))
+    views, quarter = task.augment_frames(batch), quarter_of(task, batch)
+    image, target = task.render_image(views, task.build_scene(views), quarter)
+    whole = gradients(task, losses.pixel_loss(image, target))
+    image, target = task.render_image(views, task.build_scene(views), quarter)
+    lattice = gradients(task, losses.pixel_loss(quarter.subsample(image), quarter.subsample(target)))
     assert_same({name: 4 * g for name, g in whole.items()}, lattice, atol=1e-5)
 
 
 def test_losses_of_a_lattice_compose_no_image(nano, clip, monkeypatch):
-    task = build(nano, Images(loss_input="lattice"))
+    task = build(nano, ImageLossConfig(loss_input="lattice"))
     batch = batch_of(task, clip)
-    views, quarter = task.views(batch), quarter_of(task, batch)
-    composed, target = build(nano).rendered(views, task.scene(views), quarter)
-    monkeypatch.setattr(task, "rest", None)  # the rest is not rendered
-    image, wanted = task.rendered(views, task.scene(views), quarter)
-    torch.testing.assert_close(image, quarter.of(composed), rtol=0, atol=1e-5)
-    assert torch.equal(wanted, quarter.of(target))
+    views, quarter = task.augment_frames(batch), quarter_of(task, batch)
+    composed, target = build(nano).render_image(views, task.build_scene(views), quarter)
+    monkeypatch.setattr(task, "render_rest", None)  # the rest is not rendered
+    image, wanted = task.render_image(views, task.build_scene(views), quarter)
+    torch.testing.assert_close(image, quarter.subsample(composed), rtol=0, atol=1e-5)
+    assert torch.equal(wanted, quarter.subsample(target))
     assert image.shape == (3, 3, 8, 8)
 
 
 def test_losses_of_a_lattice_need_a_lattice():
     with pytest.raises(ValueError, match="loss_input lattice with pixels random: expected pixels lattice"):
-        Images(pixels="random", loss_input="lattice")
+        ImageLossConfig(pixels="random", loss_input="lattice")
 
 
 def test_masked_sources_stay_hidden_in_the_pass_without_gradient(nano, clip):
     task = build(nano)
-    task.sampling = Sampling(sources=2, queries=32, variable="mask")
+    task.sampling = SamplingConfig(sources=2, queries=32, variable="mask")
     batch = batch_of(task, clip)
     batch["present"] = torch.tensor([[True, False]] * 3)
-    views, quarter = task.views(batch), quarter_of(task, batch)
-    image, _ = task.rendered(views, task.scene(views), quarter)
+    views, quarter = task.augment_frames(batch), quarter_of(task, batch)
+    image, _ = task.render_image(views, task.build_scene(views), quarter)
     views.sources[:, 1] = 0
-    other, _ = task.rendered(views, task.scene(views), quarter)
+    other, _ = task.render_image(views, task.build_scene(views), quarter)
     torch.testing.assert_close(other, image, rtol=0, atol=1e-5)
 
 
@@ -188,7 +190,7 @@ def test_random_vgg19_weights_follow_every_number(task):
 
 
 def test_phase_two_has_no_discriminator_and_phase_three_adds_nothing_else(nano):
-    plain = ImageTask(nano, Sampling(), Augment(), Images()).net.state_dict()
+    plain = ImageTask(nano, SamplingConfig(), AugmentConfig(), ImageLossConfig()).net.state_dict()
     adversarial = build(nano).net.state_dict()
     added = {name for name in adversarial if name not in plain}
     assert set(plain) <= set(adversarial)
@@ -210,7 +212,7 @@ def adversarial(start: int = 2, **weights: float | None) -> Phase:
 
 
 def learn_all(task, phase: Phase) -> None:
-    choose_parts(task.net, phase.trainable)
+    freeze_other_parts(task.net, phase.trainable)
 
 
 def stepped(task, phase: Phase, batch, step: int) -> dict[str, torch.Tensor]:
@@ -231,7 +233,7 @@ def test_terms_change_at_the_right_steps(task, clip):
     steps."""
     batch, phase = batch_of(task, clip), adversarial(start=500)
     learn_all(task, phase)
-    before = set(PHASES["perceptual"].weights) | {"discriminator"}
+    before = set(PHASES["perceptual"].loss_weights) | {"discriminator"}
     for step in (1, 500):
         assert set(shared_pass(task, phase, batch, step).terms) == before
     assert set(shared_pass(task, phase, batch, 501).terms) == before | {"gan", "feature_matching"}
@@ -281,7 +283,7 @@ def test_a_watched_term_does_not_cut_off_one_that_shares_its_predictions(task, c
 def test_a_step_of_phase_three_offers_every_published_term(task, clip):
     phase = PHASES["adversarial"]
     terms = task.losses(batch_of(task, clip))
-    assert set(terms) == set(phase.weights)
+    assert set(terms) == set(phase.loss_weights)
     assert all(torch.isfinite(term()) and term().ndim == 0 for term in terms.values())
 
 

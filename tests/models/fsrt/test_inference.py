@@ -12,13 +12,13 @@ from safetensors.torch import save_file
 
 from models.checkpoint import Checkpoint, read_checkpoint
 from models.errors import InvalidFile, InvalidSettings
-from models.fsrt.inference import Reenactor, relative_keypoints
+from models.fsrt.inference import FsrtReenactor, relative_keypoints
 from models.fsrt.network import Fsrt
 from models.fsrt.spec import SPEC
 from models.loading import load_reenactor
-from models.reenactor import ClipFrames, Edit, FaceFrames, Transfer
+from models.reenactor import ClipFrames, FaceFrames, MotionEdit, MotionTransfer
 
-RELATIVE = Transfer(motion="relative")
+RELATIVE = MotionTransfer(motion="relative")
 CLEAR = "\x1b[2J"  # what empties a terminal
 NAMELESS = {"model": "fsrt", "architecture": {}, "provenance": {}}
 
@@ -52,7 +52,7 @@ def net(nano):
 
 @pytest.fixture
 def reenactor(net, nano):
-    return Reenactor(net, nano, {"kp_detector": "random"})
+    return FsrtReenactor(net, nano, {"kp_detector": "random"})
 
 
 @pytest.fixture
@@ -76,17 +76,23 @@ def test_relative_keypoints_of_the_official_demo(golden, adapt_scale):
 
 
 def test_relative_motion_starts_at_the_sources_own_keypoints(reenactor, clip):
-    scene, driving = reenactor.scene(shown(clip.images[:1])), reenactor.motion(shown(clip.images[1:]))
+    scene, driving = (
+        reenactor.encode_sources(shown(clip.images[:1])),
+        reenactor.extract_motion(shown(clip.images[1:])),
+    )
     first = {name: values[2:3] for name, values in driving.items()}
-    moved = reenactor.transfer(scene, driving, first, RELATIVE)
+    moved = reenactor.transfer_motion(scene, driving, first, RELATIVE)
     torch.testing.assert_close(moved["keypoints"][2], scene.keypoints[0])
     assert not torch.equal(moved["keypoints"][3], driving["keypoints"][3])
     assert torch.equal(moved["expression"], driving["expression"])
 
 
 def test_absolute_motion_is_the_drivings_own(reenactor, clip):
-    scene, driving = reenactor.scene(shown(clip.images[:1])), reenactor.motion(shown(clip.images[1:]))
-    assert reenactor.transfer(scene, driving, driving, Transfer()) is driving
+    scene, driving = (
+        reenactor.encode_sources(shown(clip.images[:1])),
+        reenactor.extract_motion(shown(clip.images[1:])),
+    )
+    assert reenactor.transfer_motion(scene, driving, driving, MotionTransfer()) is driving
 
 
 def test_the_scale_is_that_of_the_source_face_over_the_first_driving_face():
@@ -103,23 +109,25 @@ def test_a_first_frame_without_extent_has_no_scale():
 
 def test_a_model_without_keypoints_refuses_relative_motion_and_says_why(nano, clip):
     net = replace(nano, keypoint_octaves=0)
-    reenactor = Reenactor(Fsrt(net), net, {})
+    reenactor = FsrtReenactor(Fsrt(net), net, {})
     with pytest.raises(InvalidSettings, match=r"renders without keypoints.*latent expression"):
-        reenactor.check(RELATIVE)
-    reenactor.check(Transfer())
+        reenactor.check_transfer(RELATIVE)
+    reenactor.check_transfer(MotionTransfer())
     assert reenactor.drive(*pair(clip, [0], [1, 2])).shape == (2, 16, 16, 3)
 
 
 @pytest.mark.parametrize("wrong", [{"motion": "both"}, {"motion": "absolute", "adapt_scale": True}])
 def test_a_transfer_that_means_nothing_is_refused(wrong):
     with pytest.raises(InvalidSettings, match=r"expected absolute or relative|relative motion"):
-        Transfer(**wrong)
+        MotionTransfer(**wrong)
 
 
 # --- rendering ----------------------------------------------------------------------------------------------
 def test_scene_motion_and_render_are_drive_taken_apart(reenactor, clip):
-    scene = reenactor.scene(shown(clip.images[:2]))
-    parts = [reenactor.render(scene, reenactor.motion(shown(clip.images[at : at + 3]))) for at in (2, 5)]
+    scene = reenactor.encode_sources(shown(clip.images[:2]))
+    parts = [
+        reenactor.render(scene, reenactor.extract_motion(shown(clip.images[at : at + 3]))) for at in (2, 5)
+    ]
     whole = reenactor.drive(*pair(clip, [0, 1], range(2, 8)))
     np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-5)
 
@@ -131,9 +139,12 @@ def test_any_clip_drives_any_other(reenactor, clip):
     np.testing.assert_array_equal(reenactor.drive(mine, theirs), reenactor.drive(*pair(clip, [0], [5, 4])))
     moved = reenactor.drive(mine, theirs, RELATIVE)
     assert np.abs(moved - reenactor.drive(mine, theirs)).max() > 1e-4
-    scene, motion = reenactor.scene(shown(clip.images[:1])), reenactor.motion(shown(other.images[3:5]))
+    scene, motion = (
+        reenactor.encode_sources(shown(clip.images[:1])),
+        reenactor.extract_motion(shown(other.images[3:5])),
+    )
     first = {name: values[:1] for name, values in motion.items()}
-    wanted = reenactor.render(scene, reenactor.transfer(scene, motion, first, RELATIVE))
+    wanted = reenactor.render(scene, reenactor.transfer_motion(scene, motion, first, RELATIVE))
     np.testing.assert_allclose(moved, wanted, atol=1e-6)
 
 
@@ -144,7 +155,7 @@ def test_a_second_source_changes_the_picture(reenactor, clip):
 
 
 def test_bf16_renders_nearly_the_same(nano, state, about, clip, monkeypatch):
-    monkeypatch.setattr("models.precision.has_bf16", lambda device: True)  # emulated, where it is not so
+    monkeypatch.setattr("models.precision.supports_bf16", lambda device: True)  # emulated, where it is not so
     full, half = (reenactor_from(state, about, precision=precision) for precision in ("fp32", "bf16"))
     one, other = (net.drive(*pair(clip, [0], [1, 2])) for net in (full, half))
     assert one.dtype == other.dtype == np.float32
@@ -154,7 +165,7 @@ def test_bf16_renders_nearly_the_same(nano, state, about, clip, monkeypatch):
 # --- checkpoints --------------------------------------------------------------------------------------------
 def test_the_discriminator_of_an_adversarial_phase_stays_behind(state, about):
     with_discriminator = state | {"discriminator.conv.weight": torch.ones(3)}
-    assert isinstance(reenactor_from(with_discriminator, about), Reenactor)
+    assert isinstance(reenactor_from(with_discriminator, about), FsrtReenactor)
 
 
 def test_a_checkpoint_of_another_size_is_told_by_its_tensors(state, about, nano):
@@ -238,13 +249,13 @@ def test_a_saved_checkpoint_renders_as_the_net_did(tmp_path, reenactor, about, c
 
 # --- what it cannot do --------------------------------------------------------------------------------------
 def test_edits_are_refused_with_what_was_asked(reenactor):
-    edit = Edit(frontal=True, turn={"yaw": 20.0}, expression={"jaw_open": 1.0})
+    edit = MotionEdit(frontal=True, turn={"yaw": 20.0}, expression={"jaw_open": 1.0})
     with pytest.raises(InvalidSettings, match=r"frontal, yaw \+20 degrees, expression jaw_open \+1 sigmas:"):
-        reenactor.check(Transfer(edit=edit))
+        reenactor.check_transfer(MotionTransfer(edit=edit))
     with pytest.raises(
         InvalidSettings, match=r"identity 0 \+2 sigmas: it has no coefficients of .* identity"
     ):
-        reenactor.check(Transfer(edit=Edit(identity={"0": 2.0})))
+        reenactor.check_transfer(MotionTransfer(edit=MotionEdit(identity={"0": 2.0})))
 
 
 def test_numbers_cannot_drive_it(reenactor):

@@ -1,15 +1,15 @@
 import torch
 from torch.nn import functional as F
 
-from models.fsrt.config import tiny
-from models.fsrt.keypoints import ExpressionExtractor, KeypointDetector, expected_position, heatmap_axis
+from models.fsrt.config import tiny_architecture
+from models.fsrt.keypoints import ExpressionExtractor, KeypointDetector, heatmap_coordinates, soft_argmax
 
 
 def test_expression_equals_the_published_order_of_operations(nano):
     """Convolve with 7x7, multiply by the heatmap, sum over cells: what the paper does."""
     torch.manual_seed(0)
     net = ExpressionExtractor(nano).double()
-    features = torch.randn(2, nano.detector.features, 16, 16).double()
+    features = torch.randn(2, nano.detector.feature_channels, 16, 16).double()
     heatmap = torch.rand(2, 10, 10, 10).double()
     maps = net.expression(features).unflatten(1, (10, -1))
     read = (maps * heatmap.unsqueeze(2)).sum((3, 4)).flatten(1)
@@ -19,8 +19,8 @@ def test_expression_equals_the_published_order_of_operations(nano):
 def test_a_heatmap_with_one_hot_cell_gives_that_cell():
     heatmap = torch.zeros(1, 1, 10, 10)
     heatmap[0, 0, 2, 7] = 1
-    axis = heatmap_axis(10, heatmap)
-    assert expected_position(heatmap)[0, 0].tolist() == [axis[7].item(), axis[2].item()]  # x from the column
+    axis = heatmap_coordinates(10, heatmap)
+    assert soft_argmax(heatmap)[0, 0].tolist() == [axis[7].item(), axis[2].item()]  # x from the column
     assert axis[0] == -1
     assert F.l1_loss(axis[9], torch.tensor(1.0)) < 1e-6
 
@@ -29,15 +29,15 @@ def test_shapes(nano):
     net = KeypointDetector(nano.detector)
     keypoints, features, heatmap = net(torch.rand(2, 3, 64, 64))
     assert keypoints.shape == (2, 10, 2)
-    assert features.shape == (2, nano.detector.features, 16, 16)
-    assert heatmap.shape == (2, 10, nano.detector.cells, nano.detector.cells)
+    assert features.shape == (2, nano.detector.feature_channels, 16, 16)
+    assert heatmap.shape == (2, 10, nano.detector.heatmap_size, nano.detector.heatmap_size)
     torch.testing.assert_close(heatmap.sum((2, 3)), torch.ones(2, 10))
 
 
 def test_detector_and_expression_stay_in_float32_under_autocast():
     """In bf16 keypoints would move by up to a pixel or two."""
     torch.manual_seed(0)
-    net = tiny()
+    net = tiny_architecture()
     detector, extractor = KeypointDetector(net.detector).eval(), ExpressionExtractor(net)
     images = torch.rand(2, 3, net.detector.size, net.detector.size)
     keypoints, features, heatmap = detector(images)

@@ -3,32 +3,34 @@ import pytest
 import torch
 
 from models.fsrt import losses
-from models.fsrt.keypoints import heatmap_axis
+from models.fsrt.keypoints import heatmap_coordinates
 
 
 def test_pixel_is_a_mean_over_all_elements():
-    assert losses.pixel(torch.zeros(2, 5, 3), torch.full((2, 5, 3), 0.5)).item() == pytest.approx(0.25)
+    assert losses.pixel_loss(torch.zeros(2, 5, 3), torch.full((2, 5, 3), 0.5)).item() == pytest.approx(0.25)
 
 
 def test_invariance_counts_source_and_driving_alike():
     a, b = torch.zeros(4, 8), torch.ones(4, 8)
-    assert losses.invariance(a, b, a, a).item() == pytest.approx(0.5)
-    assert losses.invariance(a, a, a, b).item() == pytest.approx(0.5)
-    assert losses.invariance(b, b, b, b).item() == 0
+    assert losses.invariance_loss(a, b, a, a).item() == pytest.approx(0.5)
+    assert losses.invariance_loss(a, a, a, b).item() == pytest.approx(0.5)
+    assert losses.invariance_loss(b, b, b, b).item() == 0
 
 
 def test_variance_looks_over_features_not_over_the_batch():
     torch.manual_seed(0)
     row = torch.randn(1, 64)
-    assert losses.variance((row * 10).repeat(4, 1)).item() == 0  # equal rows, each widely spread
-    assert losses.variance(torch.arange(4.0).view(4, 1).expand(4, 64)).item() == pytest.approx(0.99, abs=1e-6)
+    assert losses.variance_loss((row * 10).repeat(4, 1)).item() == 0  # equal rows, each widely spread
+    assert losses.variance_loss(torch.arange(4.0).view(4, 1).expand(4, 64)).item() == pytest.approx(
+        0.99, abs=1e-6
+    )
 
 
 def test_covariance_of_equal_vectors_is_zero():
-    assert losses.covariance(torch.randn(1, 8).repeat(5, 1)).item() == pytest.approx(0, abs=1e-12)
+    assert losses.covariance_loss(torch.randn(1, 8).repeat(5, 1)).item() == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("loss", [losses.perceptual, losses.feature_matching])
+@pytest.mark.parametrize("loss", [losses.perceptual_loss, losses.feature_matching_loss])
 def test_gaps_of_maps_are_means_within_a_map_and_summed_over_maps(loss):
     torch.manual_seed(0)
     maps = [torch.randn(2, 4, 8, 8), torch.randn(2, 8, 4, 4)]
@@ -41,26 +43,26 @@ def test_gaps_of_maps_are_means_within_a_map_and_summed_over_maps(loss):
 
 def test_feature_matching_gives_no_gradient_to_the_real_side():
     fake, real = (torch.rand(1, 2, 3, 3, requires_grad=True) for _ in range(2))
-    losses.feature_matching([fake], [real]).backward()
+    losses.feature_matching_loss([fake], [real]).backward()
     assert fake.grad is not None
     assert real.grad is None
 
 
 def test_the_generator_wants_predictions_of_one():
-    assert losses.generator_gan(torch.ones(2, 1, 3, 3)).item() == 0
-    assert losses.generator_gan(torch.full((2, 1, 3, 3), 0.5)).item() == pytest.approx(0.25)
+    assert losses.generator_gan_loss(torch.ones(2, 1, 3, 3)).item() == 0
+    assert losses.generator_gan_loss(torch.full((2, 1, 3, 3), 0.5)).item() == pytest.approx(0.25)
 
 
 def test_the_discriminator_wants_one_for_real_and_zero_for_rendered():
     one, zero = torch.ones(2, 1, 3, 3), torch.zeros(2, 1, 3, 3)
-    assert losses.discriminator(one, zero).item() == 0
-    assert losses.discriminator(zero, one).item() == pytest.approx(2)
-    assert losses.discriminator(one, one / 2).item() == pytest.approx(0.25)
+    assert losses.discriminator_loss(one, zero).item() == 0
+    assert losses.discriminator_loss(zero, one).item() == pytest.approx(2)
+    assert losses.discriminator_loss(one, one / 2).item() == pytest.approx(0.25)
 
 
 def test_heatmap_loss_prefers_the_right_place():
     target = torch.tensor([[[0.5, -0.25]]])
-    axis = heatmap_axis(26, target)
+    axis = heatmap_coordinates(26, target)
 
     def at(x: float, y: float) -> float:
         logits = -((axis - y).view(-1, 1).square() + (axis - x).view(1, -1).square()) / (2 * 0.08**2)
@@ -72,15 +74,21 @@ def test_heatmap_loss_prefers_the_right_place():
 
 def test_losses_are_computed_in_float32_for_half_precision():
     x = torch.full((4, 8), 300.0, dtype=torch.float16)  # squares overflow half precision
-    assert torch.isfinite(losses.covariance(x * torch.arange(4).view(4, 1).half()))
-    assert losses.pixel(x, -x).item() == 360_000
+    assert torch.isfinite(losses.covariance_loss(x * torch.arange(4).view(4, 1).half()))
+    assert losses.pixel_loss(x, -x).item() == 360_000
 
 
 def test_no_term_falls_back_to_half_precision_under_autocast():
     x = torch.linspace(-1, 1, 64).view(4, 16)
     with torch.autocast("cpu", torch.bfloat16):
-        assert losses.covariance(x).dtype == torch.float32
+        assert losses.covariance_loss(x).dtype == torch.float32
         halves = x.bfloat16()
-        for loss in (losses.generator_gan(halves), losses.perceptual([halves], [x]), losses.variance(halves)):
+        for loss in (
+            losses.generator_gan_loss(halves),
+            losses.perceptual_loss([halves], [x]),
+            losses.variance_loss(halves),
+        ):
             assert loss.dtype == torch.float32
-    assert losses.covariance(x).item() == pytest.approx(np.square(np.cov(x.numpy().T)).sum() / 16, rel=1e-5)
+    assert losses.covariance_loss(x).item() == pytest.approx(
+        np.square(np.cov(x.numpy().T)).sum() / 16, rel=1e-5
+    )

@@ -3,7 +3,7 @@ import torch
 from msgspec.structs import replace
 from torch.nn import functional as F
 
-from models.fsrt.network import Decoder, Encoder, constant_response
+from models.fsrt.network import Decoder, Encoder, convolve_constant
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def test_constant_inputs_equal_a_convolution_over_constant_maps():
     weight, constant = torch.randn(5, 7, 3, 3).double(), torch.randn(2, 7).double()
     maps = constant[..., None, None].expand(-1, -1, 6, 4)
     expected = F.conv2d(maps, weight, padding=1)
-    torch.testing.assert_close(constant_response(weight, constant, 6, 4), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(convolve_constant(weight, constant, 6, 4), expected, rtol=0, atol=1e-12)
 
 
 @torch.no_grad()
@@ -30,7 +30,7 @@ def test_sources_see_each_other_only_when_encoded_jointly(nano, scene):
     for attention, equal in (("joint", False), ("per_image", True)):
         torch.manual_seed(1)
         encoder = Encoder(replace(nano, encoder_attention=attention)).double()
-        assert torch.allclose(encoder(**scene)[:, : nano.tokens], encoder(**alone), atol=1e-12) == equal
+        assert torch.allclose(encoder(**scene)[:, : nano.token_count], encoder(**alone), atol=1e-12) == equal
 
 
 @torch.no_grad()
@@ -39,7 +39,7 @@ def test_the_order_of_sources_does_not_matter(nano, scene):
     encoder, decoder = Encoder(nano).double(), Decoder(nano).double()
     swapped = {name: tensor.flip(1) for name, tensor in scene.items()}
     k, e = scene["keypoints"][:, 0], scene["expression"][:, 0]
-    images = [decoder.image(encoder(**s), 16, k, e) for s in (scene, swapped)]
+    images = [decoder.render_image(encoder(**s), 16, k, e) for s in (scene, swapped)]
     torch.testing.assert_close(images[0], images[1], rtol=0, atol=1e-12)
 
 

@@ -12,12 +12,24 @@ from msgspec.structs import replace
 from torch import nn
 
 from models.errors import InvalidFile, InvalidSettings
-from models.fsrt.config import Augment, DiscriminatorConfig, FsrtConfig, Sampling, full
+from models.fsrt.config import (
+    AugmentConfig,
+    DiscriminatorConfig,
+    FsrtConfig,
+    SamplingConfig,
+    full_architecture,
+)
 from models.fsrt.discriminator import Discriminator
 from models.fsrt.network import Fsrt
 from models.fsrt.phases import PHASES
-from models.fsrt.released import architecture_of, check, load, read, write
-from models.fsrt.spec import RELEASED, SPEC
+from models.fsrt.released import (
+    check_released,
+    infer_architecture,
+    load_released,
+    read_released,
+    write_released,
+)
+from models.fsrt.spec import RELEASED_WEIGHTS, SPEC
 from models.loading import load_reenactor
 from models.weights import find_weights
 from storage.weights_import import convert_checkpoint
@@ -29,7 +41,7 @@ PARTS = ("encoder", "decoder", "expression_encoder")
 
 @pytest.fixture
 def section(nano) -> FsrtConfig:
-    return FsrtConfig(net=nano, sampling=Sampling(queries=64), discriminator=DISCRIMINATOR)
+    return FsrtConfig(net=nano, sampling=SamplingConfig(queries=64), discriminator=DISCRIMINATOR)
 
 
 def noise(net: nn.Module, seed: int) -> dict[str, torch.Tensor]:
@@ -83,21 +95,23 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 # --- reading ------------------------------------------------------------------------------------------------
 def test_both_files_make_one_net_under_our_names(files, trained, section):
-    tensors, provenance = read(files, section)
+    tensors, provenance = read_released(files, section)
     assert same(tensors, flat(of(trained, *PARTS, "kp_detector")))
     assert provenance == {"net": "from fsrt_vox", "kp_detector": "from fsrt_kp"}
     Fsrt(section.net).load_state_dict(tensors, strict=True)
 
 
-@pytest.mark.parametrize("name", RELEASED)
+@pytest.mark.parametrize("name", RELEASED_WEIGHTS)
 def test_every_start_has_a_detector_and_is_known_to_the_registry(name):
-    assert [find_weights(weights).id for weights in RELEASED[name].files] == list(RELEASED[name].files)
-    assert {"fsrt_kp", "fomm_vox"} & set(RELEASED[name].files)
+    assert [find_weights(weights).id for weights in RELEASED_WEIGHTS[name].files] == list(
+        RELEASED_WEIGHTS[name].files
+    )
+    assert {"fsrt_kp", "fomm_vox"} & set(RELEASED_WEIGHTS[name].files)
 
 
 def test_a_file_of_two_sources_has_the_same_layout(tmp_path, files, trained, section):
     two = {"fsrt_vox_2src": imported(tmp_path, "fsrt_vox_2src", of(trained, *PARTS))}
-    tensors, provenance = read({**two, "fsrt_kp": files["fsrt_kp"]}, section)
+    tensors, provenance = read_released({**two, "fsrt_kp": files["fsrt_kp"]}, section)
     assert len(tensors) == len(flat(of(trained, *PARTS, "kp_detector")))
     assert provenance["net"] == "from fsrt_vox_2src"
 
@@ -117,7 +131,7 @@ def test_optimisers_and_counters_are_neither_imported_nor_needed(tmp_path, files
         "run_id": None,
     }
     path = imported(tmp_path, "fsrt_vox", {**of(trained, *PARTS), **more})
-    tensors, _ = read({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, section)
+    tensors, _ = read_released({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, section)
     assert same(tensors, flat(of(trained, *PARTS, "kp_detector")))
 
 
@@ -129,7 +143,7 @@ def test_fomms_detector_comes_without_its_jacobians(tmp_path, files, trained, se
     }
     fomm = {"generator": {"first.conv.weight": torch.ones(2)}, "kp_detector": state, "epoch": 99}
     path = imported(tmp_path, "fomm_vox", fomm)
-    tensors, provenance = read({"fsrt_vox": files["fsrt_vox"], "fomm_vox": path}, section)
+    tensors, provenance = read_released({"fsrt_vox": files["fsrt_vox"], "fomm_vox": path}, section)
     assert same(tensors, flat(of(trained, *PARTS, "kp_detector")))
     assert provenance["kp_detector"] == "from fomm_vox"
 
@@ -137,7 +151,10 @@ def test_fomms_detector_comes_without_its_jacobians(tmp_path, files, trained, se
 def test_the_prefix_of_data_parallelism_is_taken_off(tmp_path, files, trained, section):
     wrapped = {part: {f"module.{n}": t for n, t in trained[part].items()} for part in PARTS}
     path = imported(tmp_path, "fsrt_vox", wrapped)
-    assert same(read({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, section)[0], read(files, section)[0])
+    assert same(
+        read_released({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, section)[0],
+        read_released(files, section)[0],
+    )
 
 
 @pytest.mark.parametrize(
@@ -150,12 +167,12 @@ def test_the_prefix_of_data_parallelism_is_taken_off(tmp_path, files, trained, s
 )
 def test_a_phase_gets_the_parts_that_its_net_has(tmp_path, files, trained, section, phase, parts):
     path = imported(tmp_path, "fsrt_vox", of(trained, *PARTS, "discriminator"))
-    tensors, _ = read({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, section, PHASES[phase])
+    tensors, _ = read_released({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, section, PHASES[phase])
     assert same(tensors, flat(of(trained, *parts)))
 
 
 def test_a_detector_alone_begins_training_from_scratch(files, trained, section):
-    tensors, provenance = read({"fsrt_kp": files["fsrt_kp"]}, section, PHASES["warmup"])
+    tensors, provenance = read_released({"fsrt_kp": files["fsrt_kp"]}, section, PHASES["warmup"])
     assert same(tensors, flat(of(trained, "kp_detector")))
     assert provenance == {"kp_detector": "from fsrt_kp"}
 
@@ -167,7 +184,7 @@ def broken(tmp_path, files, section, change, message):
     change(content)
     path = imported(tmp_path, "fsrt_vox", content)
     with pytest.raises(InvalidFile, match=message):
-        read({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, section)
+        read_released({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, section)
 
 
 def test_a_missing_part_is_an_error(tmp_path, files, section):
@@ -200,70 +217,70 @@ def test_another_architecture_is_told_by_its_settings(files, section):
     with pytest.raises(
         InvalidFile, match=r"of another shape.*expression_size 8 \(fsrt.net: 12\).*decoder_mlp 16"
     ):
-        read(files, other)
+        read_released(files, other)
 
 
 def test_another_discriminator_is_an_error(tmp_path, files, trained, section):
     path = imported(tmp_path, "fsrt_vox", of(trained, *PARTS, "discriminator"))
     other = replace(section, discriminator=replace(DISCRIMINATOR, width=4))
     with pytest.raises(InvalidFile, match=r"of another shape: discriminator\.discs\.1"):
-        read({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, other, PHASES["adversarial"])
+        read_released({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, other, PHASES["adversarial"])
 
 
 def test_a_net_without_a_detector_is_an_error(files, section):
     with pytest.raises(InvalidSettings, match=r"one detector .fsrt_kp or fomm_vox.*holds no detector"):
-        read({"fsrt_vox": files["fsrt_vox"]}, section)
+        read_released({"fsrt_vox": files["fsrt_vox"]}, section)
 
 
 def test_two_detectors_are_an_error(tmp_path, files, trained, section):
     fomm = imported(tmp_path, "fomm_vox", of(trained, "kp_detector"))
     with pytest.raises(InvalidSettings, match="expected one detector"):
-        read({**files, "fomm_vox": fomm}, section)
+        read_released({**files, "fomm_vox": fomm}, section)
     path = imported(tmp_path, "fsrt_vox", of(trained, *PARTS, "kp_detector"))
     with pytest.raises(
         InvalidFile, match=r"kp_detector.down.weight and \d+ more are in fsrt_kp and in fsrt_vox"
     ):
-        read({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, section)
+        read_released({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, section)
 
 
 @pytest.mark.parametrize("weights_id", ["fsrt_vox", "fsrt_kp", "fomm_vox"])
 def test_the_file_of_another_model_is_refused_before_it_is_imported(tmp_path, weights_id):
     path = imported(tmp_path, weights_id, {"conv1.weight": torch.ones(2), "fc.weight": torch.ones(3)})
     with pytest.raises(InvalidFile, match=f"this is not {weights_id}: .*missing.*2 unknown: .*conv1.weight"):
-        check(weights_id, path)
+        check_released(weights_id, path)
 
 
 # --- what the shapes show -----------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "net",
     [
-        full(),
+        full_architecture(),
         SMALL_DECODER,
-        replace(full(), expression_size=64),
-        replace(full(), keypoint_octaves=0),
-        replace(full(), keypoint_octaves=0, expression_size=128),
+        replace(full_architecture(), expression_size=64),
+        replace(full_architecture(), keypoint_octaves=0),
+        replace(full_architecture(), keypoint_octaves=0, expression_size=128),
     ],
 )
 def test_the_published_variants_are_known_by_their_shapes(net):
     with torch.device("meta"):
         tensors = Fsrt(net).state_dict()
-    assert architecture_of(tensors, full()) == net
+    assert infer_architecture(tensors, full_architecture()) == net
 
 
 # --- writing ------------------------------------------------------------------------------------------------
 def test_item_10_what_is_written_reads_back_equal(tmp_path, trained, section):
     ours = flat(trained)
-    written = write(ours, metadata(section.net), tmp_path / "out")
+    written = write_released(ours, metadata(section.net), tmp_path / "out")
     assert [path.name for path in written] == ["kp_detector.pt", "vox256.pt"]
     files = {}
     for weights_id, path in zip(("fsrt_kp", "fsrt_vox"), written, strict=True):
         files[weights_id] = tmp_path / f"{weights_id}.safetensors"
         convert_checkpoint(path, files[weights_id])
-    assert same(read(files, section)[0], ours)
+    assert same(read_released(files, section)[0], ours)
 
 
 def test_the_written_files_are_the_authors_dicts_of_tensors(tmp_path, trained, section):
-    detector, net = write(flat(trained), metadata(section.net), tmp_path)
+    detector, net = write_released(flat(trained), metadata(section.net), tmp_path)
     assert torch.load(detector, weights_only=True).keys() == trained["kp_detector"].keys()
     content = torch.load(net, weights_only=True)
     assert content.keys() == {*PARTS, "discriminator"}
@@ -276,33 +293,33 @@ def test_the_written_files_are_the_authors_dicts_of_tensors(tmp_path, trained, s
 def test_a_distilled_detector_is_written_alone(tmp_path, trained, section):
     tensors = flat(of(trained, "kp_detector"))
     facts = {"model": "fsrt", "phase": "keypoints", "detector": to_builtins(section.net.detector)}
-    assert [path.name for path in write(tensors, facts, tmp_path)] == ["kp_detector.pt"]
+    assert [path.name for path in write_released(tensors, facts, tmp_path)] == ["kp_detector.pt"]
 
 
 def test_a_checkpoint_that_is_not_whole_is_not_written(tmp_path, trained, section):
     tensors = flat(trained)
     tensors.pop("decoder.render_mlp.0.bias")
     with pytest.raises(InvalidFile, match=r"phase adversarial is not whole: tensors 1 missing: decoder"):
-        write(tensors, metadata(section.net), tmp_path)
+        write_released(tensors, metadata(section.net), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_overwritten(tmp_path, trained, section):
-    write(flat(trained), metadata(section.net), tmp_path)
+    write_released(flat(trained), metadata(section.net), tmp_path)
     with pytest.raises(InvalidSettings, match=r"vox256.pt would be overwritten"):
-        write(flat(trained), metadata(section.net), tmp_path)
+        write_released(flat(trained), metadata(section.net), tmp_path)
 
 
 # --- the published size -------------------------------------------------------------------------------------
 @pytest.mark.slow
 def test_item_10_the_published_layout_both_ways(tmp_path, golden):
     """Tensor by tensor the lists of the official modules; 69 million numbers there and back."""
-    net = full()
+    net = full_architecture()
     whole = dict(Fsrt(net).named_children())
     whole["discriminator"] = Discriminator(DiscriminatorConfig(), net.detector.keypoints)
     ours = flat({part: noise(module, i) for i, (part, module) in enumerate(whole.items())})
     facts = metadata(net)
-    detector, net_file = write(ours, facts, tmp_path)
+    detector, net_file = write_released(ours, facts, tmp_path)
 
     lists = {
         "kp_detector": "keypoint_detector",
@@ -320,16 +337,16 @@ def test_item_10_the_published_layout_both_ways(tmp_path, golden):
     files = {"fsrt_vox": tmp_path / "vox.safetensors", "fsrt_kp": tmp_path / "kp.safetensors"}
     convert_checkpoint(net_file, files["fsrt_vox"])
     convert_checkpoint(detector, files["fsrt_kp"])
-    check("fsrt_vox", files["fsrt_vox"])
-    check("fsrt_kp", files["fsrt_kp"])
-    assert same(read(files)[0], ours)
-    released = load(files)
+    check_released("fsrt_vox", files["fsrt_vox"])
+    check_released("fsrt_kp", files["fsrt_kp"])
+    assert same(read_released(files)[0], ours)
+    released = load_released(files)
     assert released.metadata["architecture"] == to_builtins(net)
     assert load_reenactor(SPEC, {"renderer": released}).architecture == net
     with pytest.raises(InvalidSettings, match="hold a detector alone, which cannot render"):
-        load({"fsrt_kp": files["fsrt_kp"]})
-    no_negative = FsrtConfig(net=replace(net, start_octave=0), augment=Augment(out_of_frame=0))
+        load_released({"fsrt_kp": files["fsrt_kp"]})
+    no_negative = FsrtConfig(net=replace(net, start_octave=0), augment=AugmentConfig(out_of_frame=0))
     with pytest.raises(
         InvalidSettings, match=r"trained with other settings: fsrt.net.start_octave 0 \(theirs: -1\)"
     ):
-        read(files, no_negative)
+        read_released(files, no_negative)

@@ -8,8 +8,8 @@ from models.api import Loss
 from models.fsrt.config import FsrtConfig
 from models.fsrt.phases import PHASES
 from models.fsrt.spec import SPEC
-from pipelines.engine.fingerprint import resolve
-from pipelines.engine.keys import lookup
+from pipelines.engine.fingerprint import resolve_entry
+from pipelines.engine.keys import lookup_setting
 from tests.models.one_pass import with_losses
 
 
@@ -41,8 +41,8 @@ def test_settings_of_whole_images_and_of_the_discriminator_leave_earlier_phases_
 @pytest.mark.parametrize("name", PHASES)
 def test_the_parts_are_those_of_the_net(name):
     config = FsrtConfig()
-    settings = {path.rsplit(".", 1)[-1]: lookup(config, path) for path in SPEC.tasks[name].settings}
+    settings = {path.rsplit(".", 1)[-1]: lookup_setting(config, path) for path in SPEC.tasks[name].settings}
     del settings["seed"], settings["precision"]
     with torch.device("meta"):
-        task = resolve(SPEC.tasks[name].task)(**settings)
+        task = resolve_entry(SPEC.tasks[name].task)(**settings)
     assert set(SPEC.parts(config, PHASES[name])) == {part for part, _ in task.net.named_children()}

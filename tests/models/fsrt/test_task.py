@@ -8,10 +8,10 @@ from msgspec import to_builtins
 from models.checkpoint import read_checkpoint
 from models.errors import InvalidFile, InvalidSettings
 from models.fsrt import inference
-from models.fsrt.config import Augment, Sampling
-from models.fsrt.detector_task import GROUPS, KeypointTask, group_keypoints
+from models.fsrt.config import AugmentConfig, SamplingConfig
+from models.fsrt.detector_task import LANDMARK_GROUPS, KeypointTask, landmark_group_means
 from models.fsrt.spec import SPEC
-from models.fsrt.task import ReenactTask
+from models.fsrt.task import ReenactmentTask
 from models.loading import load_reenactor
 from models.reenactor import ClipFrames
 from tests.models.one_clip import tables
@@ -23,9 +23,9 @@ def batch_of(task, clip, training: bool = True, size: int = 3) -> dict[str, torc
 
 
 @pytest.fixture
-def task(nano) -> ReenactTask:
+def task(nano) -> ReenactmentTask:
     torch.manual_seed(0)
-    task = ReenactTask(nano, Sampling(sources=2, queries=32), Augment())
+    task = ReenactmentTask(nano, SamplingConfig(sources=2, queries=32), AugmentConfig())
     task.net.eval()
     return task
 
@@ -41,7 +41,10 @@ def test_a_sample_reads_only_its_frames_and_depends_only_on_its_seed(task, clip)
 def test_frames_without_landmarks_are_not_used(task, nano, clip):
     clip.landmarks[:] = np.nan
     assert task.sample(np.random.default_rng(0), tables(clip), True) is None
-    assert KeypointTask(nano.detector, Augment()).sample(np.random.default_rng(0), tables(clip), True) is None
+    assert (
+        KeypointTask(nano.detector, AugmentConfig()).sample(np.random.default_rng(0), tables(clip), True)
+        is None
+    )
     assert clip.asked == []  # nor decoded
 
 
@@ -74,8 +77,8 @@ def test_gradient_reaches_everything_but_the_detector(task, clip):
 def test_keypoints_of_uncropped_frames_are_not_computed_twice(task, clip):
     """Skipping the second detector pass gives what running it would."""
     batch = batch_of(task, clip, size=4)
-    views = task.views(batch)
-    motion = task.motion(views)
+    views = task.augment_frames(batch)
+    motion = task.extract_motion(views)
     for i in range(4):
         scale, shift = (
             1 / (1 - batch["crop"][i, :2] - batch["crop"][i, 2:]),
@@ -89,7 +92,7 @@ def test_keypoints_of_uncropped_frames_are_not_computed_twice(task, clip):
 
 def test_the_target_is_the_driving_frame_at_the_queries(task, clip):
     batch = batch_of(task, clip, training=False)
-    views = task.views(batch)
+    views = task.augment_frames(batch)
     expected = torch.from_numpy(clip.images).permute(0, 3, 1, 2)
     driving = batch["frames"][:, 2].permute(0, 3, 1, 2).float() / 255
     small = torch.nn.functional.interpolate(driving, (16, 16), mode="bilinear", antialias=False)
@@ -107,14 +110,14 @@ def test_validation_sees_source_driving_frame_and_output(task, clip):
         picture = getattr(look, name)
         assert picture.dtype == np.uint8
         assert (picture == look.row[:, :, 16 * place : 16 * (place + 1)]).all()
-    target = task.views(batch).target.permute(0, 2, 3, 1) * 255
+    target = task.augment_frames(batch).target.permute(0, 2, 3, 1) * 255
     assert np.abs(look.driving - target.numpy()).max() <= 0.51
 
 
 @torch.no_grad()
 def test_the_driving_keypoints_are_drawn_on_the_driving_frame_only(task, clip):
     batch = batch_of(task, clip, training=False)
-    look, motion = task.validation_step(batch), task.motion(task.views(batch))
+    look, motion = task.validation_step(batch), task.extract_motion(task.augment_frames(batch))
     changed = (look.row[:, :, 2 * 16 : 3 * 16] != look.driving).any(-1)
     inside = ((motion.driving_keypoints.numpy() + 1) / 2 * 16).astype(int)
     red = (look.row[:, :, 2 * 16 : 3 * 16] == (255, 0, 0)).all(-1)
@@ -125,7 +128,7 @@ def test_the_driving_keypoints_are_drawn_on_the_driving_frame_only(task, clip):
 
 @torch.no_grad()
 def test_a_detector_shows_given_and_found_keypoints(nano, clip):
-    task = KeypointTask(nano.detector, Augment())
+    task = KeypointTask(nano.detector, AugmentConfig())
     look = task.validation_step(batch_of(task, clip, training=False))
     assert look.row.shape == (3, 64, 2 * 64, 3)
     assert look.scores["keypoint_error_percent"] > 0
@@ -134,18 +137,20 @@ def test_a_detector_shows_given_and_found_keypoints(nano, clip):
 
 def test_distilled_keypoints_are_means_of_landmark_groups():
     landmarks = np.random.default_rng(0).uniform(0, 100, (3, 68, 2))
-    keypoints = group_keypoints(landmarks, 100)
+    keypoints = landmark_group_means(landmarks, 100)
     eye = list(range(36, 42))
-    assert eye in [list(group) for group in GROUPS]
+    assert eye in [list(group) for group in LANDMARK_GROUPS]
     expected = landmarks[:, eye].mean(1) / 50 - 1
-    np.testing.assert_allclose(keypoints[:, [list(g) for g in GROUPS].index(eye)], expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        keypoints[:, [list(g) for g in LANDMARK_GROUPS].index(eye)], expected, rtol=1e-5
+    )
 
 
 def test_the_distilled_detector_has_ten_keypoints(nano):
     from msgspec.structs import replace
 
     with pytest.raises(InvalidSettings, match=r"keypoints 8: the distilled detector has 10"):
-        KeypointTask(replace(nano.detector, keypoints=8), Augment())
+        KeypointTask(replace(nano.detector, keypoints=8), AugmentConfig())
 
 
 @pytest.fixture
@@ -172,7 +177,7 @@ def test_inference_from_a_checkpoint(task, nano, clip, checkpoint, monkeypatch):
     assert video.shape == (8, 16, 16, 3)
     assert video.dtype == np.float32
     assert 0 <= video.min() <= video.max() <= 1
-    monkeypatch.setitem(inference.QUERIES, "cpu", 100)
+    monkeypatch.setitem(inference.MAX_PIXELS_PER_PASS, "cpu", 100)
     chunked = reenactor.drive(*pair(clip, [0], range(1, 9)))
     np.testing.assert_allclose(chunked, video, atol=1e-5)
     one = reenactor.drive(*pair(clip, [0], [4]))  # a frame does not depend on its neighbours

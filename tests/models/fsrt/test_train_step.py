@@ -14,16 +14,22 @@ import torch
 from msgspec.structs import replace
 
 from models.api import Loss
-from models.fsrt.config import Augment, DiscriminatorConfig, Images, Sampling, full
+from models.fsrt.config import (
+    AugmentConfig,
+    DiscriminatorConfig,
+    ImageLossConfig,
+    SamplingConfig,
+    full_architecture,
+)
 from models.fsrt.image_task import AdversarialTask
 from models.fsrt.phases import PHASES
-from models.fsrt.task import AugmentedFrames, ReenactTask
-from models.perception.vgg19 import Features, Vgg19
-from pipelines.train.parts import choose_parts
+from models.fsrt.task import AugmentedFrames, ReenactmentTask
+from models.perception.vgg19 import Vgg19, Vgg19Layers
+from pipelines.train.net_parts import freeze_other_parts
 from tests.models.one_pass import shared_pass, with_losses
 
 
-def fill_vgg(golden, net: Features) -> Features:
+def fill_vgg(golden, net: Vgg19Layers) -> Vgg19Layers:
     """Convolution j: weights u_hash(n, 2j) sqrt(6 / fan in), biases 0.1 u_hash(n, 2j + 1), rounded to float32
     like the figures'."""
     convolutions = [layer for layer in net.features if isinstance(layer, torch.nn.Conv2d)]
@@ -39,7 +45,11 @@ def fill_vgg(golden, net: Features) -> Features:
 @pytest.fixture(scope="module")
 def task(golden) -> AdversarialTask:
     task = AdversarialTask(
-        replace(full(), image_size=128), Sampling(), Augment(), Images(), DiscriminatorConfig()
+        replace(full_architecture(), image_size=128),
+        SamplingConfig(),
+        AugmentConfig(),
+        ImageLossConfig(),
+        DiscriminatorConfig(),
     )
     for part in task.net.children():
         golden.fill(part)
@@ -48,7 +58,7 @@ def task(golden) -> AdversarialTask:
 
 @pytest.fixture(scope="module")
 def vgg19(golden) -> Vgg19:
-    return Vgg19(fill_vgg(golden, Features()), "formula")
+    return Vgg19(fill_vgg(golden, Vgg19Layers()), "formula")
 
 
 def views_of(golden, sources: int, cropped: bool) -> AugmentedFrames:
@@ -92,7 +102,7 @@ def stepped(
     """Step `number` of a phase, terms in `watched` of weight 0, as the loop computes it."""
     setting = PHASES[phase]
     setting = with_losses(setting, dict.fromkeys(watched, Loss(0.0)))
-    learning = choose_parts(task.net, setting.trainable)
+    learning = freeze_other_parts(task.net, setting.trainable)
     task.net.zero_grad(set_to_none=True)
     task.views = lambda batch: views_of(golden, sources, cropped)
     queries = ((torch.arange(1024) * 37) % 16_384).expand(2, -1)
@@ -116,7 +126,7 @@ class ByPhase:
 
     def __init__(self, task: AdversarialTask, phase: str) -> None:
         self.net, self.task = task.net, task
-        self.losses = task.losses if phase != "warmup" else partial(ReenactTask.losses, task)
+        self.losses = task.losses if phase != "warmup" else partial(ReenactmentTask.losses, task)
 
 
 NAMES = {  # ours, theirs, and the weight they have applied already
@@ -161,5 +171,5 @@ CASES = {
 )
 def test_step_equals_the_official_one(golden, task, case, request):
     if CASES[case][0] != "warmup":
-        task.use({"vgg19": request.getfixturevalue("vgg19")})
+        task.set_nets({"vgg19": request.getfixturevalue("vgg19")})
     check(stepped(golden, task, *CASES[case]), golden.figures["train_step"][case])

@@ -7,17 +7,25 @@ import yaml
 from msgspec.structs import replace
 
 from models.fsrt import augment
-from models.fsrt.config import Architecture, Augment, DiscriminatorConfig, FsrtConfig, Images, Sampling, tiny
+from models.fsrt.config import (
+    Architecture,
+    AugmentConfig,
+    DiscriminatorConfig,
+    FsrtConfig,
+    ImageLossConfig,
+    SamplingConfig,
+    tiny_architecture,
+)
 from models.fsrt.image_task import AdversarialTask
 from models.fsrt.network import Decoder, Encoder
-from models.fsrt.task import ReenactTask
+from models.fsrt.task import ReenactmentTask
 from pipelines import config
-from pipelines.train.parts import choose_parts
+from pipelines.train.net_parts import freeze_other_parts
 from tests.models.one_clip import tables
 from tests.models.one_pass import shared_pass
 
 ROWS = sorted(
-    path.stem for path in (config.CONFIGS / "run").glob("fsrt_*.yaml")
+    path.stem for path in (config.CONFIGS_FOLDER / "run").glob("fsrt_*.yaml")
     if "eval" not in path.stem and path.stem != "fsrt_finetune"
 )  # fmt: skip
 
@@ -31,14 +39,14 @@ def batch_of(task, clip, training: bool = True, size: int = 3) -> dict[str, torc
 @pytest.mark.parametrize("row", ROWS)
 def test_the_row_learns_one_batch_in_a_tiny_form(row, clip, tmp_path):
     """The run file's own settings over the tiny net: a few steps on the same samples."""
-    own = yaml.safe_load((config.CONFIGS / f"run/{row}.yaml").read_text())
+    own = yaml.safe_load((config.CONFIGS_FOLDER / f"run/{row}.yaml").read_text())
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump({"use": ["run/tiny"], "fsrt": own.get("fsrt", {})}))
-    fsrt = config.load(file).config.fsrt
+    fsrt = config.load_config(file).config.fsrt
     torch.manual_seed(0)
-    task = ReenactTask(fsrt.net, fsrt.sampling, fsrt.augment)
+    task = ReenactmentTask(fsrt.net, fsrt.sampling, fsrt.augment)
     phase = fsrt.phases["warmup"]
-    adam = torch.optim.Adam(choose_parts(task.net, phase.trainable).values(), lr=1e-3)
+    adam = torch.optim.Adam(freeze_other_parts(task.net, phase.trainable).values(), lr=1e-3)
     batch = batch_of(task, clip)
     totals = []
     for step in range(1, 9):
@@ -58,8 +66,9 @@ def test_the_row_learns_one_batch_in_a_tiny_form(row, clip, tmp_path):
 def test_the_adversarial_step_reaches_every_part(net, sampling, clip):
     torch.manual_seed(0)
     task = AdversarialTask(
-        replace(tiny(), **net), Sampling(queries=64, **sampling), Augment(out_of_frame=0.0),
-        Images(), DiscriminatorConfig(size=64, width=4, max_width=16),
+        replace(tiny_architecture(), **net), SamplingConfig(queries=64, **sampling),
+        AugmentConfig(out_of_frame=0.0),
+        ImageLossConfig(), DiscriminatorConfig(size=64, width=4, max_width=16),
     )  # fmt: skip
     terms = task.losses(batch_of(task, clip, size=2))
     torch.stack([term() for term in terms.values()]).sum().backward()
@@ -97,10 +106,12 @@ def test_item_5_a_masked_source_is_a_removed_source(attention, left, nano, scene
     hidden = {name: tensor.clone() for name, tensor in scene.items()}
     hidden["images"][~present] = 1e3  # whatever it shows
     z = encoder(**hidden, present=present)
-    masked = decoder.image(z, 16, keypoints, expression, present=present)
-    removed = decoder.image(encoder(**{k: v[:, left] for k, v in scene.items()}), 16, keypoints, expression)
+    masked = decoder.render_image(z, 16, keypoints, expression, present=present)
+    removed = decoder.render_image(
+        encoder(**{k: v[:, left] for k, v in scene.items()}), 16, keypoints, expression
+    )
     torch.testing.assert_close(masked, removed, rtol=0, atol=1e-5)
-    all_seen = decoder.image(encoder(**scene), 16, keypoints, expression)
+    all_seen = decoder.render_image(encoder(**scene), 16, keypoints, expression)
     assert (masked - all_seen).abs().max() > 1e-3  # the mask does something
 
 
@@ -111,10 +122,12 @@ def test_item_5_permuting_sources_permutes_z_and_leaves_the_picture(attention, n
     order = [2, 0, 1]
     z = encoder(**scene)
     turned = encoder(**{name: tensor[:, order] for name, tensor in scene.items()})
-    by_source = z.unflatten(1, (3, nano.tokens))
-    torch.testing.assert_close(turned.unflatten(1, (3, nano.tokens)), by_source[:, order], rtol=0, atol=1e-5)
+    by_source = z.unflatten(1, (3, nano.token_count))
+    torch.testing.assert_close(
+        turned.unflatten(1, (3, nano.token_count)), by_source[:, order], rtol=0, atol=1e-5
+    )
     pictures = [
-        decoder.image(t, 16, scene["keypoints"][:, 0], scene["expression"][:, 0]) for t in (z, turned)
+        decoder.render_image(t, 16, scene["keypoints"][:, 0], scene["expression"][:, 0]) for t in (z, turned)
     ]
     torch.testing.assert_close(pictures[0], pictures[1], rtol=0, atol=1e-5)
 
@@ -134,13 +147,13 @@ def of_some(batch: dict[str, torch.Tensor], sources: int) -> dict[str, torch.Ten
     return {name: t for name, t in batch.items() if name != "present"} | {"frames": frames}
 
 
-def three_and(nano, sources: int, variable: str) -> tuple[ReenactTask, ReenactTask]:
+def three_and(nano, sources: int, variable: str) -> tuple[ReenactmentTask, ReenactmentTask]:
     """A task that draws up to three sources, and one with fewer, of the same weights."""
     nano = replace(nano, initial="balanced")
     torch.manual_seed(0)
     tasks = [
-        ReenactTask(nano, Sampling(sources=3, queries=32, variable=variable), Augment()),
-        ReenactTask(nano, Sampling(sources=sources, queries=32), Augment()),
+        ReenactmentTask(nano, SamplingConfig(sources=3, queries=32, variable=variable), AugmentConfig()),
+        ReenactmentTask(nano, SamplingConfig(sources=sources, queries=32), AugmentConfig()),
     ]
     tasks[1].net.load_state_dict(tasks[0].net.state_dict())
     for task in tasks:
@@ -162,7 +175,7 @@ def test_a_source_that_does_not_count_changes_no_loss(variable, sources, nano, c
 
 
 def test_each_sample_draws_its_own_number_of_sources(nano, clip):
-    task = ReenactTask(nano, Sampling(sources=3, queries=8, variable="mask"), Augment())
+    task = ReenactmentTask(nano, SamplingConfig(sources=3, queries=8, variable="mask"), AugmentConfig())
     drawn = [task.sample(np.random.default_rng(i), tables(clip), True)["present"] for i in range(60)]
     assert all(one[0] and (np.diff(one.astype(int)) <= 0).all() for one in drawn)  # the first ones
     counts = np.bincount([one.sum() for one in drawn], minlength=4)[1:]
@@ -174,7 +187,7 @@ def test_one_number_a_batch_is_that_of_its_first_sample(nano, clip):
     task, _ = three_and(nano, 1, "one_per_batch")
     batch = batch_of(task, clip)
     batch["present"] = torch.tensor([[True, True, False], [True, False, False], [True, True, True]])
-    views = task.views(batch)
+    views = task.augment_frames(batch)
     assert views.sources.shape[1] == views.sources2.shape[1] == 2
     assert views.present is None
 
@@ -188,7 +201,7 @@ def test_without_keypoints_nothing_depends_on_them(nano, scene):
     )
     assert torch.equal(z, other)
     pictures = [
-        decoder.image(z, 16, k, scene["expression"][:, 0])
+        decoder.render_image(z, 16, k, scene["expression"][:, 0])
         for k in (scene["keypoints"][:, 0], torch.ones(2, 10, 2))
     ]
     assert torch.equal(pictures[0], pictures[1])
@@ -200,17 +213,19 @@ def test_without_keypoints_nothing_depends_on_them(nano, scene):
 
 def test_without_keypoints_the_detector_looks_once(nano, clip, monkeypatch):
     """Its features are still what the expression is read from; where the keypoints are, nobody asks."""
-    off = Augment(out_of_frame=0.0, expression_view="whole")
-    task = ReenactTask(replace(nano, keypoint_octaves=0), Sampling(queries=8), off)
+    off = AugmentConfig(out_of_frame=0.0, expression_view="whole")
+    task = ReenactmentTask(replace(nano, keypoint_octaves=0), SamplingConfig(queries=8), off)
     batch, passes = batch_of(task, clip), []
     task.net.kp_detector.register_forward_hook(lambda *_: passes.append(1))
-    task.motion(task.views(batch))
+    task.extract_motion(task.augment_frames(batch))
     assert len(passes) == 1
 
 
 @pytest.mark.parametrize(("view", "cropped"), [("tight", True), ("whole", False), ("centre", True)])
 def test_the_third_view_is_cut_as_the_settings_say(view, cropped, nano, clip):
-    task = ReenactTask(nano, Sampling(queries=8), Augment(expression_view=view, out_of_frame=0.0))
+    task = ReenactmentTask(
+        nano, SamplingConfig(queries=8), AugmentConfig(expression_view=view, out_of_frame=0.0)
+    )
     crops = np.stack(
         [task.sample(np.random.default_rng(i), tables(clip), True)["tight_crop"] for i in range(20)]
     )
@@ -245,7 +260,7 @@ def test_item_6_shift_and_scale_follow_the_picture_content(seed):
     seen = augment.crop_resize(torch.cat([picture, picture[:, :1]], 1), torch.from_numpy(crop)[None], size)[
         0, :2
     ]
-    scale, shift = (torch.from_numpy(part)[:, None, None] for part in augment.placement(crop))
+    scale, shift = (torch.from_numpy(part)[:, None, None] for part in augment.crop_scale_shift(crop))
     there = (torch.arange(size) + 0.5) / size * 2 - 1
     expected = torch.stack(torch.meshgrid(there, there, indexing="xy"))
     inner = (slice(None), slice(2, -2), slice(2, -2))  # the border repeats its last pixel
@@ -256,9 +271,9 @@ def test_item_6_shift_and_scale_follow_the_picture_content(seed):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Sampling(variable="mask"), "variable mask with 1 source: expected sources 2 or more"),
+        (lambda: SamplingConfig(variable="mask"), "variable mask with 1 source: expected sources 2 or more"),
         (lambda: FsrtConfig(phases={"keypoint": None}), "phases.keypoint: expected one of keypoints, warmup"),
-        (lambda: Augment(centre=0.0), "centre 0.0: expected a share above 0"),
+        (lambda: AugmentConfig(centre=0.0), "centre 0.0: expected a share above 0"),
         (lambda: Architecture(keypoint_octaves=-1), "keypoint_octaves -1: expected 0 or more"),
         (
             lambda: FsrtConfig(net=Architecture(start_octave=0)),
@@ -269,7 +284,7 @@ def test_item_6_shift_and_scale_follow_the_picture_content(seed):
             r"augment.out_of_frame 0.5 without keypoints .*expected 0",
         ),
         (
-            lambda: FsrtConfig(net=Architecture(keypoint_octaves=0), augment=Augment(out_of_frame=0.0)),
+            lambda: FsrtConfig(net=Architecture(keypoint_octaves=0), augment=AugmentConfig(out_of_frame=0.0)),
             r"expression_view tight without keypoints .*expected whole or centre",
         ),
     ],

@@ -14,9 +14,9 @@ from torch import nn
 
 from models.headgan.conditions import FaceRenderer
 from models.headgan.config import Architecture
-from models.headgan.motion import explicit_motion, read_motion
-from models.headgan.released import THEIRS, our_name, their_name
-from models.perception.head.default_head import analytic
+from models.headgan.motion import parse_motion, read_motion
+from models.headgan.released import PUBLISHED_SUFFIXES, to_our_name, to_published_name
+from models.perception.head.default_head import get_analytic_head
 
 A, B = "A_sin_raw_uv", "B_quad_svd_uv"
 TOLERANCE = {A: 1e-6, B: 1e-9}
@@ -55,21 +55,23 @@ def state(scheme: str, shapes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
     tensors = {}
     for i, name in enumerate(sorted(shapes)):
         one = values(scheme, int(np.prod(shapes[name])), i)
-        if name.endswith(THEIRS[1:]):
+        if name.endswith(PUBLISHED_SUFFIXES[1:]):
             one = one / np.linalg.norm(one)
         tensors[name] = torch.from_numpy(one).view(shapes[name])
     if scheme == B:
-        for name in [name for name in tensors if name.endswith(THEIRS[0])]:
-            stem = name.removesuffix(THEIRS[0])
-            tensors[stem + THEIRS[1]], tensors[stem + THEIRS[2]] = leading(tensors[name])
+        for name in [name for name in tensors if name.endswith(PUBLISHED_SUFFIXES[0])]:
+            stem = name.removesuffix(PUBLISHED_SUFFIXES[0])
+            tensors[stem + PUBLISHED_SUFFIXES[1]], tensors[stem + PUBLISHED_SUFFIXES[2]] = leading(
+                tensors[name]
+            )
     return tensors
 
 
 def filled(make: Callable[[], nn.Module], scheme: str = B) -> nn.Module:
     """The net in float64 and eval mode, with the weights of the figures."""
     net = make().double().eval()
-    shapes = {their_name(name): list(tensor.shape) for name, tensor in net.state_dict().items()}
-    net.load_state_dict({our_name(name): tensor for name, tensor in state(scheme, shapes).items()})
+    shapes = {to_published_name(name): list(tensor.shape) for name, tensor in net.state_dict().items()}
+    net.load_state_dict({to_our_name(name): tensor for name, tensor in state(scheme, shapes).items()})
     return net
 
 
@@ -103,10 +105,10 @@ class TalkingHead:
     """models.api.Clip in memory: the analytic head turns and talks, its coordinates its colours."""
 
     def __init__(self, frames: int = 8, side: int = 64, audio: int = 5) -> None:
-        head, at = analytic(), np.linspace(-1, 1, frames)
+        head, at = get_analytic_head(), np.linspace(-1, 1, frames)
         expression = np.zeros((frames, head.n_exp))
         expression[:, 0] = 1 + np.cos(9 * at)
-        motion = explicit_motion(
+        motion = parse_motion(
             {
                 "scale": np.full(frames, side / 3.6),
                 "translation": np.stack([side * (0.5 + 0.06 * at), np.full(frames, 0.55 * side), 0 * at], 1),
@@ -116,7 +118,7 @@ class TalkingHead:
             head.n_id,
             head.n_exp,
         )
-        drawn = FaceRenderer(head, side, full_head=True).nmfc(torch.from_numpy(motion.packed())).numpy()
+        drawn = FaceRenderer(head, side, full_head=True).render_nmfc(torch.from_numpy(motion.pack())).numpy()
         ground = np.broadcast_to(np.linspace(0.2, 0.6, side), drawn.shape)
         picture = np.where(drawn.sum(1, keepdims=True) > 0, 0.2 + 0.7 * drawn[:, [2, 0, 1]], ground)
         self.key, self.length = "id0#talking#000000#000008", frames
@@ -153,5 +155,5 @@ def turning() -> SimpleNamespace:
     """
     clip = TalkingHead(frames=12)
     motion = read_motion(clip.read)
-    marks = FaceRenderer(analytic(), 64).landmarks(torch.from_numpy(motion.packed()))
+    marks = FaceRenderer(get_analytic_head(), 64).project_landmarks(torch.from_numpy(motion.pack()))
     return SimpleNamespace(clip=clip, motion=motion, landmarks=marks.numpy())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from models.headgan.config import RGB, Architecture, DiscriminatorConfig
+from models.headgan.config import RGB_CHANNELS, Architecture, DiscriminatorConfig
 
 
 def maybe(conv: nn.Conv2d, net: Architecture) -> nn.Module:
@@ -22,9 +22,9 @@ def maybe(conv: nn.Conv2d, net: Architecture) -> nn.Module:
 
 
 def encoder(inputs: int, net: Architecture) -> nn.ModuleList:
-    widths = [inputs, *net.widths]
+    widths = [inputs, *net.encoder_channels]
     layers = nn.ModuleList()
-    for i, (before, after) in enumerate(zip(widths, net.widths, strict=False)):
+    for i, (before, after) in enumerate(zip(widths, net.encoder_channels, strict=False)):
         if i == 0:
             conv = nn.Conv2d(before, after, 7, bias=False)
         else:
@@ -124,11 +124,13 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
 class FlowNetwork(nn.Module):
     def __init__(self, net: Architecture) -> None:
         super().__init__()
-        deep, after = net.widths[::-1], net.after_blocks
-        self.enc = encoder(2 * RGB, net)
-        self.dec_res = nn.ModuleList(SpadeBlock(deep[0], deep[0], net.window, net) for _ in range(net.levels))
+        deep, after = net.encoder_channels[::-1], net.decoder_channels
+        self.enc = encoder(2 * RGB_CHANNELS, net)
+        self.dec_res = nn.ModuleList(
+            SpadeBlock(deep[0], deep[0], net.window_channels, net) for _ in range(net.levels)
+        )
         self.dec_main = nn.ModuleList(
-            SpadeBlock(deep[i], after[i], net.window, net) for i in range(net.levels)
+            SpadeBlock(deep[i], after[i], net.window_channels, net) for i in range(net.levels)
         )
         self.dec_flow = head(net.width, 2)
         if net.mask:
@@ -138,13 +140,13 @@ class FlowNetwork(nn.Module):
 class RenderingNetwork(nn.Module):
     def __init__(self, net: Architecture) -> None:
         super().__init__()
-        deep, after = net.widths[::-1], [*net.after_blocks, net.width]
-        self.cond_enc = encoder(net.window, net)
+        deep, after = net.encoder_channels[::-1], [*net.decoder_channels, net.width]
+        self.cond_enc = encoder(net.window_channels, net)
         blocks = [SpadeBlock(deep[i], after[i], deep[i], net) for i in range(net.levels + 1)]
-        self.cond_dec = nn.ModuleList([*blocks, SpadeBlock(net.width, net.width, RGB, net)])
+        self.cond_dec = nn.ModuleList([*blocks, SpadeBlock(net.width, net.width, RGB_CHANNELS, net)])
         if net.audio:
             self.cond_dec_audio = nn.ModuleList(AdaInBlock(width, net) for width in after)
-        self.conv_img = head(net.width, RGB)
+        self.conv_img = head(net.width, RGB_CHANNELS)
 
 
 class Generator(nn.Module):
@@ -199,8 +201,8 @@ class Generator(nn.Module):
 class Scale(nn.ModuleDict):
     def __init__(self, inputs: int, sizes: DiscriminatorConfig) -> None:
         super().__init__()
-        before, last = inputs, len(sizes.widths)
-        for i, width in enumerate(sizes.widths):
+        before, last = inputs, len(sizes.channels)
+        for i, width in enumerate(sizes.channels):
             conv = nn.Conv2d(before, width, 4, 1 if i == last - 1 else 2, padding=2, bias=i == 0)
             if i:
                 made = spectral_norm(conv) if sizes.spectral else conv

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from models.headgan.conditions import FACE, FaceRenderer, mean_colours, sketch
-from models.headgan.motion import HeadMotion, explicit_motion, set_pose
-from models.perception.head.algorithm1 import Algorithm1
-from models.perception.head.default_head import analytic
+from models.headgan.conditions import FACE_REGIONS, FaceRenderer, nmfc_colours, rasterize_sketch
+from models.headgan.motion import HeadMotion, parse_motion, set_pose
+from models.perception.head.default_head import get_analytic_head
+from models.perception.head.dense_fit import DenseFitter
 from models.perception.head.pose import euler_to_rotation, project
 from models.perception.head.raster import rasterize as rasterize_numpy
 
-HEAD = analytic()
+HEAD = get_analytic_head()
 
 
 def heads(angles, exp=None, scale=70.0, at=(128.0, 128.0)):
@@ -23,11 +23,11 @@ def heads(angles, exp=None, scale=70.0, at=(128.0, 128.0)):
         "angles": np.asarray(angles, float),
         "exp_coeffs": np.zeros((frames, HEAD.n_exp)) if exp is None else exp,
     }
-    return explicit_motion(given, HEAD.n_id, HEAD.n_exp)
+    return parse_motion(given, HEAD.n_id, HEAD.n_exp)
 
 
 def rendered(motion, size=256, **options):
-    return FaceRenderer(HEAD, size, **options).nmfc(torch.from_numpy(motion.packed()))
+    return FaceRenderer(HEAD, size, **options).render_nmfc(torch.from_numpy(motion.pack()))
 
 
 def covered(image):
@@ -35,7 +35,7 @@ def covered(image):
 
 
 def test_colours_are_the_mean_faces_coordinates_from_0_to_1():
-    colours = mean_colours(HEAD.mean)
+    colours = nmfc_colours(HEAD.mean)
     assert (colours.min(0) == 0).all()
     assert (colours.max(0) == 1).all()
     order = np.argsort(HEAD.mean[:, 1])
@@ -69,8 +69,8 @@ def test_the_eyeballs_fill_the_eyes_and_show_nowhere_else(yaw):
     """Further turned, an eye without its ball would show the inside of the far cheek."""
     motion = heads([[0, yaw, 0]])
     face = replace(HEAD, regions={"front": HEAD.regions["front"]})
-    packed = torch.from_numpy(motion.packed())
-    without, found = FaceRenderer(face, 256).nmfc(packed)[0], rendered(motion)[0]
+    packed = torch.from_numpy(motion.pack())
+    without, found = FaceRenderer(face, 256).render_nmfc(packed)[0], rendered(motion)[0]
     filled = covered(found) & ~covered(without)
     assert int(filled.sum()) > 50
     assert torch.equal(found[:, covered(without)], without[:, covered(without)])
@@ -84,7 +84,7 @@ def test_it_is_the_plain_formula_drawn_by_another_rasteriser():
         scale=np.array([66.0]), rotation=euler_to_rotation([10], [-20], [5]),
         translation=np.array([[120, 140, 3.0]]),
     )  # fmt: skip
-    kept = np.logical_or.reduce([HEAD.regions[name] for name in FACE])
+    kept = np.logical_or.reduce([HEAD.regions[name] for name in FACE_REGIONS])
     shape = HEAD.mean + HEAD.id_basis @ motion.identity[0].astype(float)
     shape = shape + HEAD.exp_basis @ motion.expression[0].astype(float)
     points = project(shape, 66.0, motion.rotation[0].astype(float), motion.translation[0].astype(float))
@@ -104,33 +104,35 @@ def test_colours_do_not_depend_on_the_pose_or_the_expression():
     exp[2, 0] = 2  # jaw open
     motion = heads([[0, 0, 0], [10, 15, 20], [0, 0, 0]], exp)
     drawn = FaceRenderer(HEAD, 256)
-    packed = torch.from_numpy(motion.packed())
-    images, marks = drawn.nmfc(packed), drawn.landmarks(packed)
+    packed = torch.from_numpy(motion.pack())
+    images, marks = drawn.render_nmfc(packed), drawn.project_landmarks(packed)
     tips = [image[:, int(y), int(x)] for image, (x, y) in zip(images, marks[:, 30], strict=True)]
     assert max(float((tip - tips[0]).abs().max()) for tip in tips) < 0.03
 
 
 def test_landmarks_lie_where_the_model_puts_them():
     motion = heads([[5, -15, 8], [0, 0, 0]])
-    found = FaceRenderer(HEAD, 256).landmarks(torch.from_numpy(motion.packed())).numpy()
+    found = FaceRenderer(HEAD, 256).project_landmarks(torch.from_numpy(motion.pack())).numpy()
     shape = HEAD.landmarks(HEAD.shape(motion.identity, motion.expression))
     expected = project(shape, motion.scale, motion.rotation, motion.translation)[..., :2]
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 def test_a_window_of_a_batch_is_drawn_at_once():
-    packed = torch.from_numpy(heads(np.random.default_rng(0).uniform(-30, 30, (6, 3))).packed())
+    packed = torch.from_numpy(heads(np.random.default_rng(0).uniform(-30, 30, (6, 3))).pack())
     drawn = FaceRenderer(HEAD, 64)
-    small = torch.from_numpy(heads(np.zeros((6, 3))).in_pixels(0.25).packed())
-    assert drawn.nmfc(small.view(2, 3, -1)).shape == (2, 3, 3, 64, 64)
-    whole = drawn.nmfc(packed)
-    assert all(torch.equal(drawn.nmfc(one[None])[0], image) for one, image in zip(packed, whole, strict=True))
+    small = torch.from_numpy(heads(np.zeros((6, 3))).rescale(0.25).pack())
+    assert drawn.render_nmfc(small.view(2, 3, -1)).shape == (2, 3, 3, 64, 64)
+    whole = drawn.render_nmfc(packed)
+    assert all(
+        torch.equal(drawn.render_nmfc(one[None])[0], image) for one, image in zip(packed, whole, strict=True)
+    )
 
 
 def test_a_smaller_image_shows_the_same_face():
     motion = heads([[5, 20, -10]])
     large = torch.nn.functional.avg_pool2d(rendered(motion), 4)
-    small = rendered(motion.in_pixels(0.25), 64)
+    small = rendered(motion.rescale(0.25), 64)
     inside = (covered(large) & covered(small))[0]
     inside &= torch.nn.functional.avg_pool2d(covered(large).float(), 5, 1, 2)[0] == 1
     assert int(inside.sum()) > 500
@@ -138,11 +140,11 @@ def test_a_smaller_image_shows_the_same_face():
 
 
 def test_autocast_moves_no_vertex():
-    packed = torch.from_numpy(heads([[5, 20, -10]]).packed())
+    packed = torch.from_numpy(heads([[5, 20, -10]]).pack())
     drawn = FaceRenderer(HEAD, 256)
-    plain = drawn.nmfc(packed)
+    plain = drawn.render_nmfc(packed)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(drawn.nmfc(packed), plain)
+        assert torch.equal(drawn.render_nmfc(packed), plain)
 
 
 def test_values_lie_in_0_to_1_and_the_background_is_0():
@@ -157,7 +159,7 @@ def test_numbers_of_another_model_are_refused():
     with pytest.raises(
         ValueError, match="30 numbers a face; expected 17 of identity, 11 of expression and 13"
     ):
-        FaceRenderer(HEAD, 64).nmfc(torch.zeros(1, 30))
+        FaceRenderer(HEAD, 64).render_nmfc(torch.zeros(1, 30))
 
 
 @pytest.mark.parametrize("shading", ["centroid", "first"])
@@ -179,14 +181,14 @@ def talking(frames=12):
         identity=identity, expression=motion.expression, scale=motion.scale,
         rotation=motion.rotation, translation=motion.translation,
     )  # fmt: skip
-    chosen = np.flatnonzero(HEAD.regions[FACE[0]])
+    chosen = np.flatnonzero(HEAD.regions[FACE_REGIONS[0]])
     chosen = chosen[np.linspace(0, len(chosen) - 1, 1035).astype(int)]
     shape = HEAD.shape(motion.identity, motion.expression)[:, chosen]
     return motion, chosen, project(shape, motion.scale, motion.rotation, motion.translation)
 
 
 def refitted(chosen, points, **options):
-    fit = Algorithm1.of(HEAD, chosen, **options).fit(points)
+    fit = DenseFitter.for_model(HEAD, chosen, **options).fit_points(points)
     each = fit.id if fit.id.ndim == 2 else np.tile(fit.id, (len(points), 1))
     return HeadMotion(
         identity=each, expression=fit.exp, scale=fit.scale, rotation=fit.rotation, translation=fit.translation
@@ -222,14 +224,14 @@ def test_faces_fitted_one_by_one_are_drawn_as_those_of_the_clip():
     whole = refitted(chosen, points)
     for t in range(4):
         one = refitted(chosen, points[t : t + 1])
-        np.testing.assert_allclose(one.packed()[0], whole.packed()[t], rtol=1e-6, atol=1e-7)
-        assert overlap(one, whole.at([t])).min() > 0.999
+        np.testing.assert_allclose(one.pack()[0], whole.pack()[t], rtol=1e-6, atol=1e-7)
+        assert overlap(one, whole.select_frames([t])).min() > 0.999
 
 
 # --- the sketch ---------------------------------------------------------------------------------------------
 def test_a_sketch_joins_the_landmarks_and_leaves_the_rest_black():
-    marks = FaceRenderer(HEAD, 256).landmarks(torch.from_numpy(heads([[0, 10, 0]]).packed()))
-    image = sketch(marks, 256)
+    marks = FaceRenderer(HEAD, 256).project_landmarks(torch.from_numpy(heads([[0, 10, 0]]).pack()))
+    image = rasterize_sketch(marks, 256)
     assert image.shape == (1, 3, 256, 256)
     assert torch.equal(image[:, 0], image[:, 1])
     pixels = marks[0].long()
@@ -244,9 +246,9 @@ def test_no_line_runs_from_one_part_of_the_face_to_the_next():
     marks = torch.zeros(1, 68, 2)
     marks[:, :17] = 5
     marks[:, 17:] = 60
-    image = sketch(marks, 64)[0, 0]
+    image = rasterize_sketch(marks, 64)[0, 0]
     assert float(image[20:45, 20:45].max()) == 0
 
 
 def test_a_face_without_landmarks_is_black():
-    assert float(sketch(torch.full((1, 68, 2), float("nan")), 32).abs().max()) == 0
+    assert float(rasterize_sketch(torch.full((1, 68, 2), float("nan")), 32).abs().max()) == 0

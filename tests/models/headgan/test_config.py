@@ -10,10 +10,10 @@ from models.headgan.config import (
     Architecture,
     DiscriminatorConfig,
     HeadGanConfig,
-    Terms,
-    official,
-    supplement,
-    tiny,
+    ReconstructionTargets,
+    official_architecture,
+    supplement_architecture,
+    tiny_architecture,
 )
 from models.headgan.phases import PHASES
 from tests.models.one_pass import with_update
@@ -52,17 +52,17 @@ def test_discriminators_that_cannot_be_built_say_which_setting(change, told):
 @pytest.mark.parametrize("weights", [(1.0,) * 4, (0.0,) * 5, (1.0, 1.0, 1.0, 1.0, -1.0)])
 def test_vgg_takes_five_weights(weights):
     with pytest.raises(ValueError, match="expected 5 weights"):
-        Terms(vgg_layers=weights)
+        ReconstructionTargets(vgg_layers=weights)
 
 
 def test_published_sizes():
-    assert supplement().widths == [32, 128, 512]
-    assert DiscriminatorConfig().widths == [64, 128, 256, 512]
-    assert supplement().window == 9
-    assert supplement() == Architecture()
-    assert official().residual
-    assert official().mask
-    assert tiny().image_size == 64
+    assert supplement_architecture().encoder_channels == [32, 128, 512]
+    assert DiscriminatorConfig().channels == [64, 128, 256, 512]
+    assert supplement_architecture().window_channels == 9
+    assert supplement_architecture() == Architecture()
+    assert official_architecture().residual
+    assert official_architecture().mask
+    assert tiny_architecture().image_size == 64
 
 
 def test_settings_load_no_torch():

@@ -11,11 +11,16 @@ from msgspec.structs import replace
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.headgan import losses
-from models.headgan.config import Architecture, DiscriminatorConfig, official, supplement
-from models.headgan.discriminator import crop, image_discriminator, mouth_discriminator
+from models.headgan.config import (
+    Architecture,
+    DiscriminatorConfig,
+    official_architecture,
+    supplement_architecture,
+)
+from models.headgan.discriminator import crop_images, image_discriminator, mouth_discriminator
 from models.headgan.network import FlowNetwork, Generator, RenderingNetwork, warp_maps
-from models.headgan.released import their_name
-from models.perception.vgg19 import Features
+from models.headgan.released import to_published_name
+from models.perception.vgg19 import Vgg19Layers
 
 A, B = "A_sin_raw_uv", "B_quad_svd_uv"
 slow = pytest.mark.slow
@@ -51,12 +56,15 @@ def plain(net: Architecture) -> Architecture:
 @pytest.mark.parametrize(
     ("name", "make"),
     [
-        ("flow_net", lambda: FlowNetwork(plain(official()))),
-        ("rendering_net", lambda: RenderingNetwork(plain(official()))),
-        ("generator", lambda: Generator(plain(official()))),
-        ("generator_supplement", lambda: Generator(plain(supplement()))),
+        ("flow_net", lambda: FlowNetwork(plain(official_architecture()))),
+        ("rendering_net", lambda: RenderingNetwork(plain(official_architecture()))),
+        ("generator", lambda: Generator(plain(official_architecture()))),
+        ("generator_supplement", lambda: Generator(plain(supplement_architecture()))),
         ("image_discriminator", lambda: image_discriminator(DiscriminatorConfig())),
-        ("mouth_discriminator", lambda: mouth_discriminator(DiscriminatorConfig(), official().audio)),
+        (
+            "mouth_discriminator",
+            lambda: mouth_discriminator(DiscriminatorConfig(), official_architecture().audio),
+        ),
     ],
 )
 def test_published_parameter_counts(golden, name, make):
@@ -66,8 +74,8 @@ def test_published_parameter_counts(golden, name, make):
 
 def test_the_supplements_flow_network_has_no_mask_head():
     with torch.device("meta"):
-        assert count(FlowNetwork(plain(supplement()))) == 30_604_610
-        assert count(RenderingNetwork(plain(supplement()))) == 21_144_323
+        assert count(FlowNetwork(plain(supplement_architecture()))) == 30_604_610
+        assert count(RenderingNetwork(plain(supplement_architecture()))) == 21_144_323
 
 
 @pytest.mark.parametrize(
@@ -80,7 +88,7 @@ def test_the_supplements_flow_network_has_no_mask_head():
 )
 def test_parameter_counts_of_ablations(golden, name, change):
     with torch.device("meta"):
-        found = count(Generator(replace(plain(official()), **change)))
+        found = count(Generator(replace(plain(official_architecture()), **change)))
     assert found == golden.figures["extra_parameter_counts"][name]
 
 
@@ -93,22 +101,25 @@ def test_a_mouth_discriminator_without_audio_has_the_published_count(golden):
 @pytest.mark.parametrize(
     ("name", "make"),
     [
-        ("generator", lambda: Generator(official())),
+        ("generator", lambda: Generator(official_architecture())),
         ("image_discriminator", lambda: image_discriminator(DiscriminatorConfig())),
-        ("mouth_discriminator", lambda: mouth_discriminator(DiscriminatorConfig(), official().audio)),
+        (
+            "mouth_discriminator",
+            lambda: mouth_discriminator(DiscriminatorConfig(), official_architecture().audio),
+        ),
     ],
 )
 def test_state_has_the_released_names_and_shapes(golden, name, make):
     with torch.device("meta"):
         net = make()
-    state = {their_name(key): list(tensor.shape) for key, tensor in net.state_dict().items()}
+    state = {to_published_name(key): list(tensor.shape) for key, tensor in net.state_dict().items()}
     assert state == dict(golden.figures["nets"][name]["full"]["state_dict"])
 
 
 def test_the_supplements_state_is_the_released_one_without_mask_head(golden):
     with torch.device("meta"):
-        net = Generator(supplement())
-    state = {their_name(key): list(tensor.shape) for key, tensor in net.state_dict().items()}
+        net = Generator(supplement_architecture())
+    state = {to_published_name(key): list(tensor.shape) for key, tensor in net.state_dict().items()}
     released = dict(golden.figures["nets"]["generator"]["full"]["state_dict"])
     assert state == {name: shape for name, shape in released.items() if ".dec_mask." not in name}
 
@@ -119,7 +130,7 @@ def test_multiplications_of_the_generators_parts(golden):
     """
     expected = golden.figures["macs_256"]
     with torch.device("meta"):
-        net, image = Generator(plain(official())).eval(), torch.rand(1, 3, 256, 256)
+        net, image = Generator(plain(official_architecture())).eval(), torch.rand(1, 3, 256, 256)
         with FlopCounterMode(display=False) as counter:
             net(torch.rand(1, 9, 256, 256), image, image, torch.rand(1, 300))
     counts = {name: sum(flops.values()) / 2 for name, flops in counter.get_flop_counts().items()}
@@ -132,13 +143,13 @@ def test_multiplications_of_the_generators_parts(golden):
 
 
 def test_multiplications_of_discriminators_and_vgg19(golden):
-    net, sizes, expected = official(), DiscriminatorConfig(), golden.figures["macs_256"]
+    net, sizes, expected = official_architecture(), DiscriminatorConfig(), golden.figures["macs_256"]
     with torch.device("meta"):
         image, mouth, audio = torch.rand(1, 3, 256, 256), torch.rand(1, 3, 64, 64), torch.rand(1, net.audio)
         works = {
             "image_discriminator_256": (image_discriminator(sizes), image, image),
             "mouth_discriminator_64": (mouth_discriminator(sizes, net.audio), audio, mouth),
-            "vgg19_to_relu5_1_256": (Features(), image),
+            "vgg19_to_relu5_1_256": (Vgg19Layers(), image),
         }
         for name, (part, *given) in works.items():
             with FlopCounterMode(display=False) as counter:
@@ -148,7 +159,7 @@ def test_multiplications_of_discriminators_and_vgg19(golden):
 
 @pytest.mark.parametrize("scheme", [A, B])
 def test_spectral_norm_divides_by_the_published_values(golden, scheme):
-    net = golden.filled(lambda: Generator(sized(official(), "small")), scheme)
+    net = golden.filled(lambda: Generator(sized(official_architecture(), "small")), scheme)
     for name, sigma in golden.figures["nets"]["generator"]["small"]["cases"][scheme]["sigma"].items():
         conv = net.get_submodule(name)
         original, weight = conv.parametrizations.weight.original, conv.weight
@@ -167,7 +178,7 @@ def check_all(golden, name, size, scheme, found):
 @pytest.mark.parametrize(("size", "scheme"), HALVES)
 @torch.no_grad()
 def test_flow_network(golden, size, scheme):
-    net, S = golden.filled(lambda: FlowNetwork(sized(official(), size)), scheme), side(size)
+    net, S = golden.filled(lambda: FlowNetwork(sized(official_architecture(), size)), scheme), side(size)
     reference = torch.cat([golden.coordinates((1, 3, S, S), 1), golden.rgb((1, 3, S, S), 2)], dim=1)
     maps = net.enc(reference)
     flow, mask = net(golden.coordinates((1, 9, S, S), 0), maps[-1])
@@ -178,9 +189,11 @@ def test_flow_network(golden, size, scheme):
 @pytest.mark.parametrize(("size", "scheme"), HALVES)
 @torch.no_grad()
 def test_rendering_network(golden, size, scheme):
-    arch, S = sized(official(), size), side(size)
+    arch, S = sized(official_architecture(), size), side(size)
     net = golden.filled(lambda: RenderingNetwork(arch), scheme)
-    maps = [golden.rgb((1, width, S // 2**i, S // 2**i), 10 + i) for i, width in enumerate(arch.widths)]
+    maps = [
+        golden.rgb((1, width, S // 2**i, S // 2**i), 10 + i) for i, width in enumerate(arch.encoder_channels)
+    ]
     image = net(
         golden.coordinates((1, 9, S, S), 0),
         maps,
@@ -194,7 +207,10 @@ def test_rendering_network(golden, size, scheme):
 @pytest.mark.parametrize("name", ["generator", "generator_supplement"])
 @torch.no_grad()
 def test_generator(golden, name, size, scheme):
-    arch, S = sized(official() if name == "generator" else supplement(), size), side(size)
+    arch, S = (
+        sized(official_architecture() if name == "generator" else supplement_architecture(), size),
+        side(size),
+    )
     out = golden.filled(lambda: Generator(arch), scheme)(
         golden.coordinates((1, 9, S, S), 0),
         golden.coordinates((1, 3, S, S), 1),
@@ -211,7 +227,7 @@ def test_generator(golden, name, size, scheme):
 @torch.no_grad()
 def test_generator_in_single_precision(golden, name):
     """2e-5 of the figures, which are float64's (spec 16)."""
-    arch = sized(official() if name == "generator" else supplement(), "small")
+    arch = sized(official_architecture() if name == "generator" else supplement_architecture(), "small")
     given = [golden.coordinates((1, 9, 32, 32), 0), golden.coordinates((1, 3, 32, 32), 1)]
     given += [golden.rgb((1, 3, 32, 32), 2), golden.coordinates((1, arch.audio), 3)]
     out = golden.filled(lambda: Generator(arch)).float()(*(one.float() for one in given))
@@ -234,7 +250,7 @@ def test_image_discriminator(golden, size, scheme):
 @pytest.mark.parametrize(("size", "scheme"), CASES)
 @torch.no_grad()
 def test_mouth_discriminator(golden, size, scheme):
-    arch, S = sized(official(), size), side(size)
+    arch, S = sized(official_architecture(), size), side(size)
     net = golden.filled(lambda: mouth_discriminator(discriminators(size), arch.audio), scheme)
     scales = net(golden.coordinates((1, arch.audio), 3), golden.rgb((1, 3, S, S), 2))
     check_all(golden, "mouth_discriminator", size, scheme, named(scales))
@@ -252,10 +268,10 @@ def test_adversarial_losses(golden):
     on_real, on_fake = net(nmfc, real), net(nmfc, 0.7 * golden.rgb((2, 3, 32, 32), 4))
     expected = golden.figures["losses"]["disc_small"]
     found = {
-        "D_real": losses.real_hinge(on_real),
-        "D_fake": losses.fake_hinge(on_fake),
-        "G_adv": losses.generator_gan(on_fake),
-        "feature_matching_weighted_10": 10 * losses.feature_matching(on_fake, on_real),
+        "D_real": losses.real_hinge_loss(on_real),
+        "D_fake": losses.fake_hinge_loss(on_fake),
+        "G_adv": losses.generator_gan_loss(on_fake),
+        "feature_matching_weighted_10": 10 * losses.feature_matching_loss(on_fake, on_real),
     }
     for name, value in found.items():
         assert value.item() == pytest.approx(expected[name], rel=1e-9), name
@@ -266,15 +282,15 @@ def test_pixel_losses(golden):
     fake = 0.7 * golden.rgb((2, 3, 32, 32), 4)
     nmfc[:, :, :8], nmfc[:, :, :, 20:] = 0, 0.003
     expected = golden.figures["losses"]["masked_l1"]
-    masked = losses.pixel(fake, real, losses.covered(nmfc))
-    assert losses.pixel(fake, real).item() == pytest.approx(expected["plain_l1"], rel=1e-9)
+    masked = losses.pixel_loss(fake, real, losses.head_mask(nmfc))
+    assert losses.pixel_loss(fake, real).item() == pytest.approx(expected["plain_l1"], rel=1e-9)
     assert masked.item() == pytest.approx(expected["value_unweighted"], rel=1e-9)
 
 
 def test_mouth_crop(golden):
     expected = golden.figures["mouth_crop"]
     images = torch.arange(4 * 256 * 256, dtype=torch.float64).view(4, 1, 256, 256)
-    cropped = crop(images, torch.tensor(expected["centers_xy"]), expected["roi"])
+    cropped = crop_images(images, torch.tensor(expected["centers_xy"]), expected["roi"])
     assert cropped.shape == (4, 1, 64, 64)
     np.testing.assert_array_equal(cropped[:, 0, 0, 0], expected["top_left_values"])
     np.testing.assert_array_equal(cropped.sum((1, 2, 3)), expected["sum"])

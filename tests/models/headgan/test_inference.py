@@ -13,15 +13,15 @@ from safetensors.torch import save_file
 
 from models.checkpoint import Checkpoint, read_checkpoint
 from models.errors import InvalidFile, InvalidSettings
-from models.headgan.config import Architecture, Hearing
-from models.headgan.inference import Described, Reenactor
+from models.headgan.config import Architecture, AudioConfig
+from models.headgan.inference import CheckpointSettings, HeadGanReenactor
 from models.headgan.network import Generator
 from models.headgan.spec import SPEC
 from models.loading import load_reenactor
-from models.perception.head.default_head import analytic
-from models.reenactor import ClipFrames, Edit, FaceFrames, Transfer
+from models.perception.head.default_head import get_analytic_head
+from models.reenactor import ClipFrames, FaceFrames, MotionEdit, MotionTransfer
 
-HEADS = {"analytic_head": analytic()}
+HEADS = {"analytic_head": get_analytic_head()}
 NET = Architecture(image_size=32, width=4, hidden=8, audio=5)
 
 
@@ -44,7 +44,7 @@ def lively(net):
             parameter.add_(0.1 * torch.randn_like(parameter))
         made.train()
         for _ in range(3):  # spectral norms find their vectors
-            made(*(torch.rand(1, c, 32, 32) for c in (net.window, 3, 3)),
+            made(*(torch.rand(1, c, 32, 32) for c in (net.window_channels, 3, 3)),
                  torch.rand(1, net.audio) if net.audio else None)  # fmt: skip
     return made
 
@@ -60,13 +60,13 @@ def about():
         "model": "headgan", "phase": "adversarial", "provenance": {"tokens": "none"},
         "architecture": to_builtins(NET), "head": "analytic_head", "identity": "clip_mean",
         "shading": "smooth",
-        "hearing": to_builtins(Hearing()), "speech": {"encoder": "headgan", "audio_align": "centred"},
+        "hearing": to_builtins(AudioConfig()), "speech": {"encoder": "headgan", "audio_align": "centred"},
     }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def reenactor(net, about):
-    made = Reenactor(lively(NET), Described.of(about), about["provenance"])
+    made = HeadGanReenactor(lively(NET), CheckpointSettings.from_metadata(about), about["provenance"])
     made.set_nets(HEADS)
     return made
 
@@ -101,9 +101,9 @@ def muted(clip):
 
 
 def animated(reenactor, shown, how=None, source=None):
-    scene = reenactor.scene(source or shown(0, 1))
-    driving = reenactor.motion(shown())
-    return scene, reenactor.transfer(scene, driving, driving, how or Transfer())
+    scene = reenactor.encode_sources(source or shown(0, 1))
+    driving = reenactor.extract_motion(shown())
+    return scene, reenactor.transfer_motion(scene, driving, driving, how or MotionTransfer())
 
 
 # --- rendering ----------------------------------------------------------------------------------------------
@@ -128,23 +128,23 @@ def test_the_batch_does_not_matter(reenactor, clip):
 
 def test_stored_fits_and_fitted_landmarks_drive_alike(reenactor, shown, clip, turning):
     _, motion = animated(reenactor, shown)
-    assert motion["packed"].shape == (12, 3, analytic().n_id + analytic().n_exp + 13)
-    marks = reenactor._faces.landmarks(motion["packed"][:, -1]).numpy()
+    assert motion["packed"].shape == (12, 3, get_analytic_head().n_id + get_analytic_head().n_exp + 13)
+    marks = reenactor._faces.project_landmarks(motion["packed"][:, -1]).numpy()
     assert np.abs(marks - turning.landmarks / 2).mean() < 0.2
-    stored = reenactor.prepare(*pair(clip, [0], range(12)))[1]
-    fitted, wanted = (reenactor._faces.nmfc(one["packed"][:, -1]) for one in (motion, stored))
+    stored = reenactor.prepare_drive(*pair(clip, [0], range(12)))[1]
+    fitted, wanted = (reenactor._faces.render_nmfc(one["packed"][:, -1]) for one in (motion, stored))
     assert (fitted - wanted).abs().mean() < 0.02
 
 
 def test_the_window_repeats_the_first_frame(reenactor, clip, shown):
     for packed in (
-        reenactor.prepare(*pair(clip, [5], [0, 1, 4]))[1]["packed"],
+        reenactor.prepare_drive(*pair(clip, [5], [0, 1, 4]))[1]["packed"],
         animated(reenactor, shown)[1]["packed"],
     ):
         assert torch.equal(packed[0, 0], packed[0, 2])
         assert torch.equal(packed[1, 0], packed[1, 1])
         assert not torch.equal(packed[1, 1], packed[1, 2])
-    windows = reenactor.prepare(*pair(clip, [5], range(12)))[1]["packed"]
+    windows = reenactor.prepare_drive(*pair(clip, [5], range(12)))[1]["packed"]
     assert torch.equal(windows[4, 0], windows[2, 2])
 
 
@@ -161,7 +161,7 @@ def other(clip):
 
 def parts_of(motion):
     """Identity, expression, camera of the frames themselves."""
-    n_id, n_exp = analytic().n_id, analytic().n_exp
+    n_id, n_exp = get_analytic_head().n_id, get_analytic_head().n_exp
     return motion["packed"][:, -1].split([n_id, n_exp, 13], dim=1)
 
 
@@ -175,8 +175,8 @@ def test_a_copy_of_the_clip_drives_as_the_clip_itself(reenactor, clip):
 
 
 def test_another_clip_lends_its_expression_and_camera_and_not_its_face(reenactor, clip, other):
-    _, motion = reenactor.prepare(ClipFrames(clip, [0]), ClipFrames(other, [3, 4]))
-    _, own = reenactor.prepare(*pair(clip, [0], [3, 4]))
+    _, motion = reenactor.prepare_drive(ClipFrames(clip, [0]), ClipFrames(other, [3, 4]))
+    _, own = reenactor.prepare_drive(*pair(clip, [0], [3, 4]))
     identity, expression, camera = parts_of(motion)
     assert torch.equal(identity, parts_of(own)[0])
     assert torch.equal(expression, parts_of(own)[1])
@@ -185,16 +185,16 @@ def test_another_clip_lends_its_expression_and_camera_and_not_its_face(reenactor
 
 def test_relative_motion_of_another_clip_has_the_sources_size(reenactor, clip, other):
     mine, theirs = ClipFrames(clip, [0]), ClipFrames(other, range(12))
-    scene, motion = reenactor.prepare(mine, theirs, Transfer(motion="relative"))
+    scene, motion = reenactor.prepare_drive(mine, theirs, MotionTransfer(motion="relative"))
     assert parts_of(motion)[2][:, 0].mean() == pytest.approx(scene.head.scale[0], rel=0.02)
 
 
 def test_each_frames_own_face_is_drawn_of_a_clip_that_drives_itself_alone(about, clip, other):
-    made = Reenactor(lively(NET), Described.of(about | {"identity": "frame"}), {})
+    made = HeadGanReenactor(lively(NET), CheckpointSettings.from_metadata(about | {"identity": "frame"}), {})
     made.set_nets(HEADS)
-    own = parts_of(made.prepare(*pair(clip, [2], [3, 4]))[1])[0].numpy()
+    own = parts_of(made.prepare_drive(*pair(clip, [2], [3, 4]))[1])[0].numpy()
     np.testing.assert_array_equal(own, clip.fields["id_frames"][[3, 4]])
-    of_pair = parts_of(made.prepare(ClipFrames(clip, [2]), ClipFrames(other, [3, 4]))[1])[0].numpy()
+    of_pair = parts_of(made.prepare_drive(ClipFrames(clip, [2]), ClipFrames(other, [3, 4]))[1])[0].numpy()
     np.testing.assert_array_equal(of_pair, clip.fields["id_frames"][[2, 2]])
 
 
@@ -208,10 +208,10 @@ def test_the_source_is_encoded_once_for_all_frames(reenactor, clip, monkeypatch)
 
 
 def test_bf16_renders_nearly_the_same_and_keeps_the_flow_in_fp32(net, about, reenactor, clip, monkeypatch):
-    monkeypatch.setattr("models.precision.has_bf16", lambda device: True)  # emulated, where it is not so
-    half = Reenactor(lively(NET), Described.of(about), {}, "bf16")
+    monkeypatch.setattr("models.precision.supports_bf16", lambda device: True)  # emulated, where it is not so
+    half = HeadGanReenactor(lively(NET), CheckpointSettings.from_metadata(about), {}, "bf16")
     half.set_nets(HEADS)
-    made, _ = half.made(*half.prepare(*pair(clip, [0], [3])))
+    made, _ = half.run_generator(*half.prepare_drive(*pair(clip, [0], [3])))
     assert made.flow.dtype == torch.float32
     gap = np.abs(half.drive(*pair(clip, [0], [3])) - reenactor.drive(*pair(clip, [0], [3])))
     assert 0 < gap.mean() < 0.02
@@ -219,7 +219,9 @@ def test_bf16_renders_nearly_the_same_and_keeps_the_flow_in_fp32(net, about, ree
 
 def test_a_deaf_net_without_flow_drawn_as_a_sketch_renders(about, clip, shown):
     net = replace(NET, audio=0, flow=False, condition="sketch")
-    deaf = Reenactor(lively(net), Described.of(about | {"architecture": to_builtins(net)}), {})
+    deaf = HeadGanReenactor(
+        lively(net), CheckpointSettings.from_metadata(about | {"architecture": to_builtins(net)}), {}
+    )
     deaf.set_nets(HEADS)
     assert deaf.reads == ("landmarks",)
     assert deaf.render(*animated(deaf, shown)).shape == (12, 32, 32, 3)
@@ -232,8 +234,8 @@ def test_relative_motion_keeps_the_sources_size(reenactor, shown):
     small = dataclasses.replace(small, landmarks=(small.landmarks - 32) * 0.7 + 32)
     scales = {}
     for motion in ("absolute", "relative"):
-        scene, moved = animated(reenactor, shown, Transfer(motion=motion), small)
-        at = analytic().n_id + analytic().n_exp
+        scene, moved = animated(reenactor, shown, MotionTransfer(motion=motion), small)
+        at = get_analytic_head().n_id + get_analytic_head().n_exp
         scales[motion] = moved["packed"][:, -1, at].mean() / scene.head.scale[0]
     assert scales["relative"] == pytest.approx(1, abs=0.02)
     assert scales["absolute"] == pytest.approx(1 / 0.7, abs=0.1)
@@ -241,54 +243,56 @@ def test_relative_motion_keeps_the_sources_size(reenactor, shown):
 
 def test_edits_reach_the_picture(reenactor, shown):
     scene, plain = animated(reenactor, shown)
-    _, turned = animated(reenactor, shown, Transfer(edit=Edit(turn={"yaw": 20.0})))
+    _, turned = animated(reenactor, shown, MotionTransfer(edit=MotionEdit(turn={"yaw": 20.0})))
     assert np.abs(reenactor.render(scene, turned) - reenactor.render(scene, plain)).max() > 1e-3
 
 
 def test_the_expression_of_another_picture_is_taken(reenactor, shown):
-    lent = reenactor.motion(shown(2, 3))
-    _, moved = animated(reenactor, shown, Transfer(edit=Edit(expression_of=lent)))
-    expression = moved["packed"][:, -1, analytic().n_id :][:, : analytic().n_exp]
+    lent = reenactor.extract_motion(shown(2, 3))
+    _, moved = animated(reenactor, shown, MotionTransfer(edit=MotionEdit(expression_of=lent)))
+    expression = moved["packed"][:, -1, get_analytic_head().n_id :][:, : get_analytic_head().n_exp]
     assert (expression == expression[0]).all()
     assert expression[0].abs().max() > 0.1
 
 
 def test_adapt_scale_is_refused_for_it_is_always_done(reenactor):
     with pytest.raises(InvalidSettings, match="always takes the source's size"):
-        reenactor.check(Transfer(motion="relative", adapt_scale=True))
+        reenactor.check_transfer(MotionTransfer(motion="relative", adapt_scale=True))
 
 
 @pytest.mark.parametrize("kind", ["expression", "identity"])
 def test_a_component_that_the_head_does_not_have_is_refused_before_any_work(reenactor, kind):
     with pytest.raises(InvalidSettings, match=f"{kind} smirk: analytic has components 0 to"):
-        reenactor.check(Transfer(edit=Edit(**{kind: {"smirk": 1.0}})))
+        reenactor.check_transfer(MotionTransfer(edit=MotionEdit(**{kind: {"smirk": 1.0}})))
 
 
 def test_an_identity_moves_the_driven_nmfc_and_not_the_sources(reenactor, shown):
     scene, plain = animated(reenactor, shown)
-    edit = Edit(identity={"head_width": 2.0})
-    other, wider = animated(reenactor, shown, Transfer(edit=edit))
-    n_id = analytic().n_id
+    edit = MotionEdit(identity={"head_width": 2.0})
+    other, wider = animated(reenactor, shown, MotionTransfer(edit=edit))
+    n_id = get_analytic_head().n_id
     gained = (wider["packed"] - plain["packed"])[..., :n_id]
-    assert gained[..., analytic().id_names.index("head_width")].numpy() == pytest.approx(2.0)
+    assert gained[..., get_analytic_head().id_names.index("head_width")].numpy() == pytest.approx(2.0)
     assert torch.equal(wider["packed"][..., n_id:], plain["packed"][..., n_id:])  # expression and camera
     assert torch.equal(other.condition, scene.condition)
-    columns = [reenactor._faces.nmfc(one["packed"][:, -1]).any(1).any(1).sum(1) for one in (wider, plain)]
+    columns = [
+        reenactor._faces.render_nmfc(one["packed"][:, -1]).any(1).any(1).sum(1) for one in (wider, plain)
+    ]
     assert (columns[0] > columns[1]).all()
     assert np.abs(reenactor.render(scene, wider) - reenactor.render(scene, plain)).max() > 1e-3
 
 
 def test_one_source_alone(reenactor, shown, clip):
     with pytest.raises(InvalidSettings, match="one source picture, found 2"):
-        reenactor.scene(shown(0, 2))
+        reenactor.encode_sources(shown(0, 2))
     with pytest.raises(InvalidSettings, match="set the protocol's sources to 1"):
         reenactor.drive(*pair(clip, [0, 11], [3]))
 
 
 # --- sound --------------------------------------------------------------------------------------------------
 def test_silence_is_zeros_as_in_training(reenactor, clip, shown):
-    assert not reenactor.prepare(*pair(muted(clip), [0], [3]))[1]["audio"].any()
-    assert not reenactor.motion(dataclasses.replace(shown(), audio_features=None))["speech"].any()
+    assert not reenactor.prepare_drive(*pair(muted(clip), [0], [3]))[1]["audio"].any()
+    assert not reenactor.extract_motion(dataclasses.replace(shown(), audio_features=None))["speech"].any()
 
 
 def test_what_is_heard_changes_the_picture(reenactor, clip):
@@ -316,8 +320,8 @@ def numbers(turning):
 def test_stated_numbers_drive_as_the_landmarks_made_from_them(reenactor, numbers, shown):
     scene, fitted = animated(reenactor, shown)
     given = reenactor.motion_from_arrays(numbers)
-    made = reenactor.transfer(scene, given, given, Transfer())
-    marks = [reenactor._faces.landmarks(one["packed"][:, -1]) for one in (made, fitted)]
+    made = reenactor.transfer_motion(scene, given, given, MotionTransfer())
+    marks = [reenactor._faces.project_landmarks(one["packed"][:, -1]) for one in (made, fitted)]
     assert (marks[0] - marks[1]).abs().mean() < 0.3
 
 
@@ -343,7 +347,7 @@ def test_a_saved_checkpoint_with_discriminators_renders_as_the_net_did(net, abou
     save_file(net.state_dict() | discriminators, path, metadata={"reenact": json.dumps(about)})
     again = load_reenactor(SPEC, {"renderer": read_checkpoint(path)})
     again.set_nets(HEADS)
-    assert isinstance(again, Reenactor)
+    assert isinstance(again, HeadGanReenactor)
     assert again.described == reenactor.described
     np.testing.assert_allclose(
         again.drive(*pair(clip, [0], [3])), reenactor.drive(*pair(clip, [0], [3])), atol=1e-5
@@ -377,26 +381,28 @@ def test_unknown_and_missing_tensors_are_named(net, about):
 
 
 def test_metadata_of_a_net_that_hears_nothing_has_no_speech(about):
-    assert Described.of(about | {"speech": None}).speech == {}
+    assert CheckpointSettings.from_metadata(about | {"speech": None}).speech == {}
 
 
 def test_a_head_must_be_given_before_anything_else(net, about, shown):
-    bare = Reenactor(lively(NET), Described.of(about), {})
+    bare = HeadGanReenactor(lively(NET), CheckpointSettings.from_metadata(about), {})
     with pytest.raises(ValueError, match="call `set_nets` first"):
-        bare.scene(shown(0, 1))
+        bare.encode_sources(shown(0, 1))
 
 
 def test_what_it_shows_of_a_frame_is_what_it_was_rendered_from(reenactor, clip):
     shown = reenactor.visualize(*pair(clip, [0], [7]))
     assert list(shown) == ["NMFC", "flow", "warped source"]
     assert {(one.shape, one.dtype) for one in shown.values()} == {((32, 32, 3), np.dtype(np.uint8))}
-    _, condition = reenactor.made(*reenactor.prepare(*pair(clip, [0], [7])))
+    _, condition = reenactor.run_generator(*reenactor.prepare_drive(*pair(clip, [0], [7])))
     np.testing.assert_array_equal(shown["NMFC"] > 0, condition[0].permute(1, 2, 0).numpy() * 255 >= 0.5)
     assert shown["flow"].min() < 255  # something moves
 
 
 def test_a_net_without_flow_shows_neither_flow_nor_warped_source(about, clip):
     net = replace(NET, flow=False)
-    made = Reenactor(Generator(net), Described.of(about | {"architecture": to_builtins(net)}), {})
+    made = HeadGanReenactor(
+        Generator(net), CheckpointSettings.from_metadata(about | {"architecture": to_builtins(net)}), {}
+    )
     made.set_nets(HEADS)
     assert list(made.visualize(*pair(clip, [0], [3]))) == ["NMFC"]

@@ -12,7 +12,7 @@ from models.api import Loss, Phase
 from models.headgan import losses
 from models.headgan.phases import PHASES
 from models.headgan.task import HeadGanTask
-from pipelines.train.parts import choose_parts
+from pipelines.train.net_parts import freeze_other_parts
 from tests.models.headgan.tiny_task import DISCRIMINATORS, build, sample_batch
 from tests.models.one_pass import shared_pass, with_update
 
@@ -24,7 +24,7 @@ def clip(talking_head):
 
 def learned(task: HeadGanTask, phase: Phase, batches: list[Any], falling: bool = False) -> list[Any]:
     """Train, a step each batch; falling: the rate falls to 0 -> the terms of each step."""
-    choose_parts(task.net, phase.trainable)
+    freeze_other_parts(task.net, phase.trainable)
     found = []
     adam = torch.optim.Adam((p for p in task.net.parameters() if p.requires_grad), 2e-3, (0.5, 0.999))
     rate = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: 1 - step / len(batches) if falling else 1)
@@ -74,7 +74,7 @@ def test_a_face_driven_by_itself_is_moved_by_less_than_a_pixel_after_overfitting
     phase = replace(phase, updates=phase.updates | {"discriminator": None})
     others, itself = sample_batch(task, clip, 4), []
     for t in range(clip.length):
-        monkeypatch.setattr(task, "choose", lambda rng, valid, training, t=t: (t, t))
+        monkeypatch.setattr(task, "choose_frames", lambda rng, valid, training, t=t: (t, t))
         itself.append(sample_batch(task, clip, 1))
     itself = {name: torch.cat([one[name] for one in itself]) for name in others}
     turns = [([2 * i % 4, 2 * i % 4 + 1], [2 * i % 8, 2 * i % 8 + 1]) for i in range(100)]
@@ -82,8 +82,8 @@ def test_a_face_driven_by_itself_is_moved_by_less_than_a_pixel_after_overfitting
     learned(task, phase, batches, falling=True)
     task.net.eval()
     with torch.no_grad():
-        still, moved = task.step(itself), task.step(others)
-    length, face = still.rendered.flow.norm(dim=1), losses.covered(still.condition)[:, 0]
+        still, moved = task.run_generator(itself), task.run_generator(others)
+    length, face = still.rendered.flow.norm(dim=1), losses.head_mask(still.condition)[:, 0]
     assert ((length * face).sum((1, 2)) / face.sum((1, 2))).max() < 1  # 0.3 in the worst frame of 8 seeds
-    copied = losses.pixel(moved.source, moved.target)
-    assert losses.pixel(moved.rendered.warped, moved.target) < 0.6 * copied
+    copied = losses.pixel_loss(moved.source, moved.target)
+    assert losses.pixel_loss(moved.rendered.warped, moved.target) < 0.6 * copied

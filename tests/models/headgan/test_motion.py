@@ -6,20 +6,20 @@ import pytest
 
 from models.errors import InvalidFile, InvalidSettings
 from models.headgan.motion import (
-    CAMERA,
-    Adaptation,
+    CAMERA_SIZE,
+    CameraAdaptation,
     HeadMotion,
     adapt_to_reference,
-    explicit_motion,
-    orthonormal,
+    change_expression,
+    is_window_valid,
+    orthonormalize_rotations,
+    parse_motion,
     read_motion,
     set_frontal,
     set_pose,
-    window,
-    window_is_valid,
-    with_expression,
+    window_indices,
 )
-from models.perception.head.pose import FLIP, euler_to_rotation, nearest_rotation
+from models.perception.head.pose import AXIS_FLIP, euler_to_rotation, nearest_rotation
 
 ADAPTED = json.loads((Path(__file__).parents[2] / "golden" / "fit3dmm.json").read_text())["camera_adaptation"]
 
@@ -40,12 +40,12 @@ def golden_clip():
     i = np.arange(40)
     place = np.stack([120 + 4 * np.sin(0.25 * i), 130 + 3 * np.cos(0.4 * i), 1 + 0.1 * i], axis=1)
     given = {"scale": 90 + 5 * np.sin(0.3 * i), "translation": place, "exp_coeffs": np.zeros((40, 3))}
-    return explicit_motion({**given, "angles": np.zeros((40, 3))}, 4, 3)
+    return parse_motion({**given, "angles": np.zeros((40, 3))}, 4, 3)
 
 
 GOLDEN_REFERENCE = HeadMotion(
     identity=np.ones((1, 4)), expression=np.zeros((1, 3)), scale=np.array([104.0]),
-    rotation=FLIP[None], translation=np.array([[125.0, 118, 2]]),
+    rotation=AXIS_FLIP[None], translation=np.array([[125.0, 118, 2]]),
 )  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def test_one_identity_serves_the_clip_or_each_frame_keeps_its_own():
 def test_frames_that_are_asked_for_are_read_alone_and_in_order(identity):
     given = fields()
     whole, some = (read_motion(given.__getitem__, identity, frames) for frames in (None, [3, 0, 3]))
-    np.testing.assert_array_equal(some.packed(), whole.packed()[[3, 0, 3]])
+    np.testing.assert_array_equal(some.pack(), whole.pack()[[3, 0, 3]])
 
 
 def test_a_field_of_the_wrong_shape_is_named():
@@ -83,8 +83,8 @@ def test_a_field_of_the_wrong_shape_is_named():
 
 def test_packed_numbers_are_identity_expression_scale_rotation_translation():
     one = motion(2)
-    packed = one.packed()
-    assert packed.shape == (2, 4 + 3 + CAMERA)
+    packed = one.pack()
+    assert packed.shape == (2, 4 + 3 + CAMERA_SIZE)
     assert packed.dtype == np.float32
     np.testing.assert_array_equal(packed[1, :4], one.identity[1])
     np.testing.assert_array_equal(packed[1, 4:7], one.expression[1])
@@ -94,22 +94,22 @@ def test_packed_numbers_are_identity_expression_scale_rotation_translation():
 
 def test_a_smaller_image_holds_the_same_head():
     one = motion()
-    small = one.in_pixels(0.25)
+    small = one.rescale(0.25)
     np.testing.assert_allclose(small.scale, one.scale / 4)
     np.testing.assert_allclose(small.translation, one.translation / 4)
     np.testing.assert_array_equal(small.rotation, one.rotation)
 
 
 def test_a_window_is_oldest_first_and_repeats_the_first_frame():
-    assert window(7) == [5, 6, 7]
-    assert window(1) == [0, 0, 1]
-    assert window(0) == [0, 0, 0]
-    assert window(3, frames=1) == [3]
+    assert window_indices(7) == [5, 6, 7]
+    assert window_indices(1) == [0, 0, 1]
+    assert window_indices(0) == [0, 0, 0]
+    assert window_indices(3, frames=1) == [3]
 
 
 def test_a_window_is_trusted_when_all_its_frames_are():
     valid = np.array([1, 1, 0, 1, 1, 1], bool)
-    assert [window_is_valid(valid, t) for t in range(6)] == [True, True, False, False, False, True]
+    assert [is_window_valid(valid, t) for t in range(6)] == [True, True, False, False, False, True]
 
 
 # --- explicit parameters ------------------------------------------------------------------------------------
@@ -125,8 +125,8 @@ def turned(frame, by):
 
 def test_angles_or_rotations_drive_a_head():
     angles = np.array([[0, 10, 0], [5, -20, 3.0]])
-    by_angles = explicit_motion({**GIVEN, "angles": angles}, 4, 3)
-    by_rotations = explicit_motion({**GIVEN, "rotation": turned(0, 1), "id_coeffs": np.arange(4.0)}, 4, 3)
+    by_angles = parse_motion({**GIVEN, "angles": angles}, 4, 3)
+    by_rotations = parse_motion({**GIVEN, "rotation": turned(0, 1), "id_coeffs": np.arange(4.0)}, 4, 3)
     np.testing.assert_allclose(by_angles.rotation, by_rotations.rotation, atol=1e-6)
     np.testing.assert_allclose(by_angles.angles, angles, atol=1e-4)
     assert (by_angles.identity == 0).all()
@@ -157,18 +157,21 @@ def test_angles_or_rotations_drive_a_head():
         ({"rotation": turned(1, 0)}, "rotation, frame 1: found R with R R.T off from 1 by 1, expected"),
         ({"rotation": turned(1, 7)}, "rotation, frame 1: found R with R R.T off from 1 by 48"),
         ({"rotation": turned(1, -1)}, "rotation, frame 1: found determinant -1, expected 1"),
-        ({"rotation": turned(0, FLIP)}, "rotation, frame 0: found a head that is upside down and looks away"),
+        (
+            {"rotation": turned(0, AXIS_FLIP)},
+            "rotation, frame 0: found a head that is upside down and looks away",
+        ),
         ({"angles": np.zeros((2, 3)), "pose": np.zeros(2)}, "unknown pose"),
     ],
 )
 def test_parameters_that_cannot_be_used_are_named(changed, told):
     with pytest.raises(InvalidFile, match=told):
-        explicit_motion({**GIVEN, **changed}, 4, 3)
+        parse_motion({**GIVEN, **changed}, 4, 3)
 
 
 def test_an_affine_cameras_rows_may_be_a_little_askew():
     skewed = turned(0, 1) + 0.03
-    found = explicit_motion({**GIVEN, "rotation": skewed}, 4, 3)
+    found = parse_motion({**GIVEN, "rotation": skewed}, 4, 3)
     np.testing.assert_allclose(found.rotation, skewed, rtol=1e-6)
 
 
@@ -176,9 +179,9 @@ def test_an_affine_cameras_rows_may_be_a_little_askew():
 @pytest.mark.parametrize(
     ("name", "how"),
     [
-        ("default", Adaptation()),
-        ("no_translation", Adaptation(translation=False)),
-        ("none", Adaptation(scale=False, translation=False)),
+        ("default", CameraAdaptation()),
+        ("no_translation", CameraAdaptation(translation=False)),
+        ("none", CameraAdaptation(scale=False, translation=False)),
     ],
 )
 def test_golden_camera_adaptation(name, how):
@@ -201,7 +204,7 @@ def test_reenactment_takes_the_references_identity_and_the_drivers_face():
 
 def test_an_adapted_head_has_the_references_size_and_place_on_average():
     driving, reference = motion(400), motion(30, seed=1)
-    found = adapt_to_reference(driving, reference, Adaptation(frames=1))
+    found = adapt_to_reference(driving, reference, CameraAdaptation(frames=1))
     assert found.scale.mean() == pytest.approx(reference.scale.mean(), rel=1e-5)
     for one, other in zip((found, reference), (reference, found), strict=True):
         place = (one.translation / one.scale[:, None]).mean(0)
@@ -210,11 +213,11 @@ def test_an_adapted_head_has_the_references_size_and_place_on_average():
 
 def test_standardising_takes_the_references_spread_and_needs_one():
     driving, reference = motion(40), motion(30, seed=1)
-    found = adapt_to_reference(driving, reference, Adaptation(standardise=True, frames=1))
+    found = adapt_to_reference(driving, reference, CameraAdaptation(standardise=True, frames=1))
     spread = (reference.translation / reference.scale[:, None]).std(0)
     np.testing.assert_allclose((found.translation / found.scale[:, None]).std(0), spread, rtol=1e-4)
     with pytest.raises(InvalidSettings, match="40 driving and 1 reference frames"):
-        adapt_to_reference(driving, reference.at([0]), Adaptation(standardise=True))
+        adapt_to_reference(driving, reference.select_frames([0]), CameraAdaptation(standardise=True))
 
 
 @pytest.mark.parametrize(
@@ -222,7 +225,7 @@ def test_standardising_takes_the_references_spread_and_needs_one():
 )
 def test_adaptations_that_mean_nothing_are_refused(bad):
     with pytest.raises(ValueError, match="adaptation"):
-        Adaptation(**bad)
+        CameraAdaptation(**bad)
 
 
 # --- editing ------------------------------------------------------------------------------------------------
@@ -257,19 +260,21 @@ def test_a_pose_edit_starts_from_the_nearest_rotation():
     )  # fmt: skip
     found = set_pose(skewed, yaw=0, add=True)
     np.testing.assert_allclose(found.rotation, nearest_rotation(skewed.rotation), atol=1e-5)
-    np.testing.assert_allclose(orthonormal(skewed).rotation, nearest_rotation(skewed.rotation), atol=1e-6)
+    np.testing.assert_allclose(
+        orthonormalize_rotations(skewed).rotation, nearest_rotation(skewed.rotation), atol=1e-6
+    )
 
 
 def test_an_expression_is_added_or_replaced():
     one = motion()
     change = np.array([1.0, 0, -2])
-    np.testing.assert_allclose(with_expression(one, change).expression, one.expression + change, rtol=1e-5)
-    np.testing.assert_allclose(with_expression(one, change, add=False).expression, np.tile(change, (40, 1)))
+    np.testing.assert_allclose(change_expression(one, change).expression, one.expression + change, rtol=1e-5)
+    np.testing.assert_allclose(change_expression(one, change, add=False).expression, np.tile(change, (40, 1)))
 
 
 def test_edits_leave_the_original_alone():
     one = motion()
-    before = one.packed().copy()
-    edited = with_expression(set_pose(set_frontal(one), yaw=3), np.ones(3), add=False)
+    before = one.pack().copy()
+    edited = change_expression(set_pose(set_frontal(one), yaw=3), np.ones(3), add=False)
     edited.expression[:] = 7
-    np.testing.assert_array_equal(one.packed(), before)
+    np.testing.assert_array_equal(one.pack(), before)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from models.headgan import losses
-from models.headgan.blocks import TOGETHER, Conv, Spade, fold_spectral_norm
-from models.headgan.config import Architecture, official, tiny
-from models.headgan.network import Generator, warp, warp_maps
+from models.headgan.blocks import MAX_FUSED_CHANNELS, SpadeModulation, SpectralConv, fold_spectral_norm
+from models.headgan.config import Architecture, official_architecture, tiny_architecture
+from models.headgan.network import Generator, warp_image, warp_maps
 
 SPEC = importlib.util.spec_from_file_location("headgan_plain", Path(__file__).with_name("plain.py"))
 assert SPEC
@@ -24,7 +24,7 @@ SPEC.loader.exec_module(plain)
 def inputs(net: Architecture, B: int = 2, dtype: torch.dtype = torch.float64) -> list[Tensor]:
     """window, condition, image, audio"""
     S, draw = net.image_size, torch.Generator().manual_seed(0)
-    made = [torch.rand(B, net.window, S, S, generator=draw), torch.rand(B, 3, S, S, generator=draw)]
+    made = [torch.rand(B, net.window_channels, S, S, generator=draw), torch.rand(B, 3, S, S, generator=draw)]
     made.append(2 * torch.rand(B, 3, S, S, generator=draw) - 1)
     if net.audio:
         made.append(torch.rand(B, net.audio, generator=draw))
@@ -133,8 +133,8 @@ def test_audio_that_a_net_cannot_hear_or_misses_is_an_error(nano):
 
 
 def test_begins_with_no_motion_and_a_grey_image():
-    net = Generator(replace(tiny(), mask=True, residual=True, initial="xavier"))
-    out = net(*inputs(tiny(), B=1, dtype=torch.float32))
+    net = Generator(replace(tiny_architecture(), mask=True, residual=True, initial="xavier"))
+    out = net(*inputs(tiny_architecture(), B=1, dtype=torch.float32))
     assert out.flow.abs().max() < 0.1
     assert out.image.abs().max() < 0.1
     assert out.mask.sub(0.5).abs().max() < 0.2
@@ -151,7 +151,7 @@ def test_initial_weights_stay_pytorchs_where_the_net_says_so(nano):
 
 
 def spades(net):
-    return [module for module in net.modules() if isinstance(module, Spade)]
+    return [module for module in net.modules() if isinstance(module, SpadeModulation)]
 
 
 def test_folding_spectral_norm_keeps_the_outputs(nano):
@@ -166,7 +166,7 @@ def test_folding_spectral_norm_keeps_the_outputs(nano):
 def test_bf16_leaves_flow_and_norms_in_float32(nano):
     net = Generator(nano).eval()
     conv = net.get_submodule("flow_network.dec_res.0.conv_0")
-    assert isinstance(conv, Conv)
+    assert isinstance(conv, SpectralConv)
     dtypes = {}
     for name, module in net.named_modules():
         if name.endswith(("dec_flow.1", "conv_img.1")):
@@ -176,7 +176,7 @@ def test_bf16_leaves_flow_and_norms_in_float32(nano):
         exact = net(*given)
         with torch.autocast("cpu", torch.bfloat16):
             out = net(*given)
-            weight = conv.own_weight(torch.device("cpu"))
+            weight = conv.normalized_weight(torch.device("cpu"))
     assert out.flow.dtype == out.warped.dtype == weight.dtype == torch.float32
     assert dtypes == {
         "flow_network.dec_flow.1": torch.float32,
@@ -197,9 +197,9 @@ def test_bf16_trains_with_recomputing(nano):
 
 
 # --- blocks -------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("channels", [3, TOGETHER + 1])
+@pytest.mark.parametrize("channels", [3, MAX_FUSED_CHANNELS + 1])
 def test_scale_and_shift_together_or_apart_are_those_of_two_convolutions(channels):
-    norm = Spade(channels, 4, 5).double()
+    norm = SpadeModulation(channels, 4, 5).double()
     guide = torch.rand(2, 4, 6, 7, dtype=torch.float64)
     hidden = norm.mlp_shared(guide).relu()
     scale, shift = norm(guide)
@@ -212,16 +212,16 @@ def test_warping_reads_from_where_the_flow_points():
     image = torch.arange(20.0).view(1, 1, 4, 5)
     flow = torch.zeros(1, 2, 4, 5)
     flow[:, 0] = 1.0  # from one pixel further right
-    assert torch.equal(warp(image, flow)[..., :-1], image[..., 1:])
-    assert torch.equal(warp(image, flow)[..., -1], image[..., -1])  # beyond the border, its value
-    assert torch.equal(warp(image, torch.zeros_like(flow)), image)
+    assert torch.equal(warp_image(image, flow)[..., :-1], image[..., 1:])
+    assert torch.equal(warp_image(image, flow)[..., -1], image[..., -1])  # beyond the border, its value
+    assert torch.equal(warp_image(image, torch.zeros_like(flow)), image)
 
 
 def test_warping_equals_the_four_neighbours_written_out():
     draw = torch.Generator().manual_seed(0)
     image = torch.rand(2, 3, 9, 11, generator=draw, dtype=torch.float64)
     flow = 6 * torch.randn(2, 2, 9, 11, generator=draw, dtype=torch.float64)
-    torch.testing.assert_close(warp(image, flow), plain.neighbours(image, flow), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(warp_image(image, flow), plain.neighbours(image, flow), rtol=1e-12, atol=1e-12)
 
 
 def test_smaller_maps_move_by_as_much_of_their_side():
@@ -236,7 +236,7 @@ def test_smaller_maps_move_by_as_much_of_their_side():
 def test_half_precision_warps_in_float32():
     image = torch.arange(256.0).expand(1, 1, 256, 256).bfloat16()
     flow = torch.full((1, 2, 256, 256), 0.25, dtype=torch.bfloat16)
-    assert warp(image, flow)[0, 0, 3, 101] == torch.tensor(101.25).bfloat16()
+    assert warp_image(image, flow)[0, 0, 3, 101] == torch.tensor(101.25).bfloat16()
 
 
 # --- learning (spec 17, item 6; item 8: test_task.py) -------------------------------------------------------
@@ -264,15 +264,15 @@ def test_fifty_steps_on_a_clip_learn_image_and_flow():
     history = []
     for _ in range(50):
         out = net(conditions, source, still)
-        terms = losses.pixel(out.image, images), losses.pixel(out.warped, images)
+        terms = losses.pixel_loss(out.image, images), losses.pixel_loss(out.warped, images)
         history.append([term.item() for term in terms])
         optimiser.zero_grad()
         (50 * (terms[0] + terms[1])).backward()
         optimiser.step()
-    copied = losses.pixel(still, images).item()
+    copied = losses.pixel_loss(still, images).item()
     assert history[-1][0] < 0.5 * history[0][0]
     assert history[-1][1] < 0.7 * copied
 
 
 def test_the_official_preset_differs_from_the_supplements_in_two_settings():
-    assert replace(official(), residual=False, mask=False) == Architecture()
+    assert replace(official_architecture(), residual=False, mask=False) == Architecture()

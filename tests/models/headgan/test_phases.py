@@ -9,7 +9,7 @@ from pipelines.train.optim import learning_rate
 def test_the_weights_of_the_terms_are_the_papers():
     """Supplement (6); in all 1 of each hinge, 50 of L1, 10 of the others."""
     for phase in PHASES.values():
-        assert phase.weights == {
+        assert phase.loss_weights == {
             "l1": 50, "perceptual": 10, "l1_warped": 50, "perceptual_warped": 10,
             "gan": 1, "gan_mouth": 1, "feature_matching": 10, "feature_matching_mouth": 10,
             "discriminator": 1, "discriminator_mouth": 1,

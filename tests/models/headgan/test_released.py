@@ -10,22 +10,22 @@ from safetensors.torch import save_file
 
 from models.errors import InvalidFile, InvalidSettings
 from models.headgan import released
-from models.headgan.config import Architecture, DiscriminatorConfig, HeadGanConfig, official
+from models.headgan.config import Architecture, DiscriminatorConfig, HeadGanConfig, official_architecture
 from models.headgan.discriminator import image_discriminator, mouth_discriminator
 from models.headgan.network import Generator
 from models.headgan.phases import PHASES
 from models.headgan.released import (
-    architecture_of,
-    check,
-    expected,
-    load,
-    our_name,
-    published,
-    read,
-    their_name,
-    write,
+    check_released,
+    expected_shapes,
+    infer_architecture,
+    load_released,
+    read_released,
+    to_our_name,
+    to_published_name,
+    to_published_tensors,
+    write_released,
 )
-from models.perception.torch_net import shapes
+from models.perception.torch_net import tensor_shapes
 from tests.models.one_pass import with_update
 
 SIZES = DiscriminatorConfig(width=4, max_width=8, mouth_size=16)
@@ -52,14 +52,14 @@ def net(arch):
 @pytest.fixture(scope="module")
 def files(net, tmp_path_factory):
     folder, paths = tmp_path_factory.mktemp("released"), {}
-    for name, tensors in published(net.state_dict()).items():
+    for name, tensors in to_published_tensors(net.state_dict()).items():
         paths[name] = folder / f"{name}.safetensors"
         save_file(tensors, paths[name])
     return paths
 
 
 def test_what_is_written_is_read_back(net, files, section):
-    tensors, provenance = read(files, section)
+    tensors, provenance = read_released(files, section)
     state = net.state_dict()
     assert tensors.keys() == state.keys()
     assert all(torch.equal(tensors[name], state[name]) for name in state)
@@ -78,16 +78,18 @@ def test_files_hold_the_authors_names(files, golden):
 
 def test_names_go_both_ways(net):
     for name in net.state_dict():
-        assert our_name(their_name(name)) == name
-    assert our_name("a.conv_0.weight_orig") == "a.conv_0.parametrizations.weight.original"
-    assert our_name("a.mlp_gamma.weight") == "a.mlp_gamma.weight"
+        assert to_our_name(to_published_name(name)) == name
+    assert to_our_name("a.conv_0.weight_orig") == "a.conv_0.parametrizations.weight.original"
+    assert to_our_name("a.mlp_gamma.weight") == "a.mlp_gamma.weight"
 
 
 def test_the_prefix_of_data_parallelism_is_taken_off(net, files, section, tmp_path):
-    wrapped = {f"module.{name}": t for name, t in published(net.state_dict())["headgan_vox"].items()}
+    wrapped = {
+        f"module.{name}": t for name, t in to_published_tensors(net.state_dict())["headgan_vox"].items()
+    }
     path = tmp_path / "wrapped.safetensors"
     save_file(wrapped, path)
-    tensors, _ = read({"headgan_vox": path}, section)
+    tensors, _ = read_released({"headgan_vox": path}, section)
     assert set(tensors) == {name for name in net.state_dict() if "discriminator" not in name}
 
 
@@ -100,17 +102,17 @@ def test_the_prefix_of_data_parallelism_is_taken_off(net, files, section, tmp_pa
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(net, section, tmp_path, harm, told):
-    tensors = published(net.state_dict())["headgan_vox"]
+    tensors = to_published_tensors(net.state_dict())["headgan_vox"]
     harm(tensors)
     path = tmp_path / "harmed.safetensors"
     save_file(tensors, path)
     with pytest.raises(InvalidFile, match=told):
-        read({"headgan_vox": path}, section)
+        read_released({"headgan_vox": path}, section)
 
 
 def test_the_supplements_net_refuses_official_weights(files, nano, section):
     with pytest.raises(InvalidFile, match=r"unknown: flow_network\.dec_mask\.1"):
-        read({"headgan_vox": files["headgan_vox"]}, replace(section, net=nano))
+        read_released({"headgan_vox": files["headgan_vox"]}, replace(section, net=nano))
 
 
 @pytest.mark.parametrize(
@@ -122,23 +124,25 @@ def test_the_supplements_net_refuses_official_weights(files, nano, section):
 )
 def test_settings_that_shapes_do_not_show_must_be_theirs_too(files, section, change, told):
     with pytest.raises(InvalidSettings, match=told):
-        read({"headgan_vox": files["headgan_vox"]}, replace(section, net=replace(section.net, **change)))
+        read_released(
+            {"headgan_vox": files["headgan_vox"]}, replace(section, net=replace(section.net, **change))
+        )
 
 
 def test_discriminators_that_a_phase_does_not_train_stay_behind(files, section):
     phase = PHASES["adversarial"]
     alone = with_update(phase, "discriminator", parts={"image_discriminator": 1.0})
-    tensors, provenance = read(files, section, alone)
+    tensors, provenance = read_released(files, section, alone)
     assert not [name for name in tensors if name.startswith("mouth_discriminator.")]
     assert set(provenance) == {"generator", "image_discriminator"}
-    assert read(files, section, phase)[0].keys() == read(files, section)[0].keys()
+    assert read_released(files, section, phase)[0].keys() == read_released(files, section)[0].keys()
 
 
 def test_a_generator_must_be_among_the_files(files):
     with pytest.raises(InvalidSettings, match="expected headgan_vox among them"):
-        read({"headgan_vox_d": files["headgan_vox_d"]})
+        read_released({"headgan_vox_d": files["headgan_vox_d"]})
     with pytest.raises(InvalidSettings, match="no reader for weights fsrt_vox"):
-        read({"fsrt_vox": files["headgan_vox"]})
+        read_released({"fsrt_vox": files["headgan_vox"]})
 
 
 @pytest.mark.parametrize(
@@ -146,8 +150,8 @@ def test_a_generator_must_be_among_the_files(files):
 )
 def test_shapes_show_the_variant(arch, change):
     wanted = replace(arch, **change)
-    like = replace(official(), image_size=16, width=2, hidden=4)
-    assert architecture_of(Generator(wanted).state_dict(), like) == wanted
+    like = replace(official_architecture(), image_size=16, width=2, hidden=4)
+    assert infer_architecture(Generator(wanted).state_dict(), like) == wanted
 
 
 # --- for inference, and out again ---------------------------------------------------------------------------
@@ -156,8 +160,10 @@ def published_size(tmp_path):
     """Files as large as the released ones, of zeros."""
     paths = {}
     for name in ("headgan_vox", "headgan_vox_dm"):
-        wanted = expected(name, official(), DiscriminatorConfig()).items()
-        tensors = {their_name(one).removeprefix("mouth_discriminator."): torch.zeros(s) for one, s in wanted}
+        wanted = expected_shapes(name, official_architecture(), DiscriminatorConfig()).items()
+        tensors = {
+            to_published_name(one).removeprefix("mouth_discriminator."): torch.zeros(s) for one, s in wanted
+        }
         paths[name] = tmp_path / f"{name}.safetensors"
         save_file(tensors, paths[name])
     return paths
@@ -166,15 +172,15 @@ def published_size(tmp_path):
 @pytest.mark.slow
 def test_an_imported_file_is_what_its_id_says(published_size):
     for name, path in published_size.items():
-        check(name, path)
+        check_released(name, path)
     with pytest.raises(InvalidFile, match="this is not headgan_vox_d: tensors"):
-        check("headgan_vox_d", published_size["headgan_vox_dm"])
+        check_released("headgan_vox_d", published_size["headgan_vox_dm"])
     with pytest.raises(InvalidFile, match="this is not headgan_vox: tensors"):
-        check("headgan_vox", published_size["headgan_vox_dm"])
-    made = load(published_size)
-    assert Architecture(**made.metadata["architecture"]) == official()
+        check_released("headgan_vox", published_size["headgan_vox_dm"])
+    made = load_released(published_size)
+    assert Architecture(**made.metadata["architecture"]) == official_architecture()
     assert made.metadata["provenance"] == {"generator": "from headgan_vox", "tokens": "transcripts"}
-    assert shapes(Generator(official())) == {
+    assert tensor_shapes(Generator(official_architecture())) == {
         name: tuple(tensor.shape) for name, tensor in made.tensors.items()
     }
 
@@ -183,16 +189,16 @@ def test_an_imported_file_is_what_its_id_says(published_size):
 def test_released_nets_that_hear_say_that_they_learned_with_letters(
     arch, tmp_path, monkeypatch, audio, tokens
 ):
-    monkeypatch.setattr(released, "official", lambda: arch)
+    monkeypatch.setattr(released, "official_architecture", lambda: arch)
     own = Generator(replace(arch, audio=audio))
-    save_file(published(own.state_dict())["headgan_vox"], tmp_path / "g.safetensors")
-    made = load({"headgan_vox": tmp_path / "g.safetensors"})
+    save_file(to_published_tensors(own.state_dict())["headgan_vox"], tmp_path / "g.safetensors")
+    made = load_released({"headgan_vox": tmp_path / "g.safetensors"})
     assert made.metadata["provenance"] == {"generator": "from headgan_vox"} | tokens
 
 
 def test_a_checkpoint_is_written_as_the_authors_files(net, arch, section, tmp_path):
     about = {"architecture": to_builtins(arch), "phase": "decay"}
-    paths = write(net.state_dict(), about, tmp_path / "out")
+    paths = write_released(net.state_dict(), about, tmp_path / "out")
     assert [path.name for path in paths] == ["latest_net_G.pth", "latest_net_D.pth", "latest_net_Dm.pth"]
     theirs = torch.load(paths[0], weights_only=True)
     assert "flow_network.dec_res.0.conv_0.weight_orig" in theirs
@@ -200,15 +206,15 @@ def test_a_checkpoint_is_written_as_the_authors_files(net, arch, section, tmp_pa
     for path, name in zip(paths, ("headgan_vox", "headgan_vox_d", "headgan_vox_dm"), strict=True):
         again[name] = tmp_path / f"{name}.safetensors"
         save_file(torch.load(path, weights_only=True), again[name])
-    tensors, _ = read(again, section)
+    tensors, _ = read_released(again, section)
     assert all(torch.equal(tensors[name], tensor) for name, tensor in net.state_dict().items())
     with pytest.raises(InvalidSettings, match="would be overwritten"):
-        write(net.state_dict(), about, tmp_path / "out")
+        write_released(net.state_dict(), about, tmp_path / "out")
 
 
 def test_half_a_checkpoint_is_not_written(net, arch, tmp_path):
     tensors = {name: t for name, t in net.state_dict().items() if not name.startswith("flow_network.enc.0")}
     with pytest.raises(InvalidFile, match="the checkpoint of phase decay is not whole: tensors 5 missing"):
-        write(tensors, {"architecture": to_builtins(arch), "phase": "decay"}, tmp_path)
+        write_released(tensors, {"architecture": to_builtins(arch), "phase": "decay"}, tmp_path)
     with pytest.raises(InvalidFile, match="names no architecture"):
-        write(tensors, {}, tmp_path)
+        write_released(tensors, {}, tmp_path)

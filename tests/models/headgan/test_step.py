@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.headgan.config import Architecture, DiscriminatorConfig, Hearing, Terms
+from models.headgan.config import Architecture, AudioConfig, DiscriminatorConfig, ReconstructionTargets
 from models.headgan.discriminator import mouth_centre
-from models.headgan.phases import ADVERSARIAL
+from models.headgan.phases import ADVERSARIAL_PHASE
 from models.headgan.task import HeadGanTask
-from models.perception.head.default_head import analytic
-from models.perception.vgg19 import Features, load_random
+from models.perception.head.default_head import get_analytic_head
+from models.perception.vgg19 import Vgg19Layers, load_random_vgg19
 from tests.models.one_clip import tables
 from tests.models.one_pass import shared_pass, with_update
 
@@ -32,11 +32,18 @@ def plain_module():
 
 def test_a_step_is_the_plain_one(talking_head):
     torch.manual_seed(0)
-    code, vgg, clip = plain_module(), load_random({}), talking_head(side=32)
+    code, vgg, clip = plain_module(), load_random_vgg19({}), talking_head(side=32)
     task = HeadGanTask(
-        NET, DISCRIMINATORS, Terms(), "analytic_head", Hearing(), "clip_mean", "smooth", recompute=True
+        NET,
+        DISCRIMINATORS,
+        ReconstructionTargets(),
+        "analytic_head",
+        AudioConfig(),
+        "clip_mean",
+        "smooth",
+        recompute=True,
     )
-    task.use({"analytic_head": analytic(), vgg.name: vgg})
+    task.set_nets({"analytic_head": get_analytic_head(), vgg.name: vgg})
     samples = [task.sample(np.random.default_rng(i), tables(clip), training=True) for i in range(2)]
     batch = {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
     parts = {
@@ -49,8 +56,8 @@ def test_a_step_is_the_plain_one(talking_head):
         mine = [name for name in tensors if name.startswith(prefix)]
         part.load_state_dict({name.removeprefix(prefix): tensors.pop(name).clone() for name in mine})
     given = given_of(code, task, batch)
-    moving = with_update(ADVERSARIAL, "discriminator", every=1)  # both sides learn in this step
-    features = Features()
+    moving = with_update(ADVERSARIAL_PHASE, "discriminator", every=1)  # both sides learn in this step
+    features = Vgg19Layers()
     features.load_state_dict(vgg._net.state_dict())
 
     found = shared_pass(task, moving, batch)
@@ -74,8 +81,8 @@ def test_a_step_is_the_plain_one(talking_head):
 
 def given_of(code, task, batch):
     with torch.no_grad():
-        faces = task.renderer(torch.device("cpu"))
-        nmfc = faces.nmfc(batch["packed"])
+        faces = task.get_renderer(torch.device("cpu"))
+        nmfc = faces.render_nmfc(batch["packed"])
         images = batch["frames"].permute(0, 1, 4, 2, 3) / 127.5 - 1
     return code.Given(
         window=nmfc[:, 1:].flatten(1, 2),
@@ -84,7 +91,7 @@ def given_of(code, task, batch):
         condition=nmfc[:, -1],
         target=images[:, 1],
         audio=batch["audio"],
-        centres=mouth_centre(faces.landmarks(batch["packed"][:, -1])),
+        centres=mouth_centre(faces.project_landmarks(batch["packed"][:, -1])),
     )
 
 

@@ -11,26 +11,26 @@ from torch.nn import functional as F
 from models.api import Loss, Phase
 from models.errors import InvalidSettings
 from models.headgan import losses
-from models.headgan.config import Architecture, Hearing, Terms
-from models.headgan.discriminator import crop, mouth_centre
+from models.headgan.config import Architecture, AudioConfig, ReconstructionTargets
+from models.headgan.discriminator import crop_images, mouth_centre
 from models.headgan.phases import PHASES
 from models.headgan.task import DiscriminatorOutputs, HeadGanTask
-from models.perception.head.default_head import analytic
-from models.perception.vgg19 import load_random
+from models.perception.head.default_head import get_analytic_head
+from models.perception.vgg19 import load_random_vgg19
 from pipelines.preprocess.speech import SpeechConfig
-from pipelines.train.parts import choose_parts
+from pipelines.train.net_parts import freeze_other_parts
 from tests.models.headgan.tiny_task import DISCRIMINATORS, NET, build, gradients, sample_batch
 from tests.models.one_clip import tables
 from tests.models.one_pass import shared_pass, with_losses, with_update
 
-OFFICIAL = Terms(masked=True, vgg_layers=(1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0))
+OFFICIAL = ReconstructionTargets(masked=True, vgg_layers=(1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0))
 GENERATORS = ("flow_network", "rendering_network")
 SIDES = ("image_discriminator", "mouth_discriminator")
 
 
 @pytest.fixture(scope="module")
 def vgg():
-    return load_random({})
+    return load_random_vgg19({})
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_a_sample_is_a_pure_function_of_its_random_numbers(drawer, clip):
         some, others = (sample_batch(task, clip, 3, training) for _ in range(2))
         assert all(torch.equal(some[name], others[name]) for name in some)
         assert some["frames"].shape == (3, 2, 64, 64, 3)
-        assert some["packed"].shape == (3, 4, analytic().n_id + analytic().n_exp + 13)
+        assert some["packed"].shape == (3, 4, get_analytic_head().n_id + get_analytic_head().n_exp + 13)
         assert some["audio"].shape == (3, 5)
 
 
@@ -96,7 +96,7 @@ def test_frames_without_a_fit_are_not_drawn(drawer, talking_head):
     clip, task = talking_head(), drawer
     clip.fields["fit_valid"] = np.array([True, True, False, True, True, True, True, False])
     for i in range(40):
-        reference, t = task.choose(np.random.default_rng(i), clip.read("fit_valid"), True)
+        reference, t = task.choose_frames(np.random.default_rng(i), clip.read("fit_valid"), True)
         assert reference in (0, 1, 3, 4, 5, 6)
         assert t in (0, 1, 5, 6)  # the windows of the others hold frame 2 or 7
     clip.fields["fit_valid"][:] = False
@@ -106,7 +106,7 @@ def test_frames_without_a_fit_are_not_drawn(drawer, talking_head):
 
 
 def test_each_frames_own_identity_where_the_run_says_so(drawer, clip):
-    n = analytic().n_id
+    n = get_analytic_head().n_id
     own = build(identity="frame").sample(np.random.default_rng(0), tables(clip), True)["packed"][:, :n]
     one = drawer.sample(np.random.default_rng(0), tables(clip), True)["packed"][:, :n]
     assert len(np.unique(one, axis=0)) == 1
@@ -147,13 +147,13 @@ def apart(fake, real) -> torch.Tensor:
 
 def test_every_term_is_the_papers_formula(clip, vgg):
     """Spec 6, supplement's and authors' choices, on images that the plain calls give."""
-    for terms in (Terms(), OFFICIAL):
+    for terms in (ReconstructionTargets(), OFFICIAL):
         task = build(vgg, net=replace(NET, residual=True, mask=True), terms=terms)
         task.net.eval()
         batch = sample_batch(task, clip)
         found = {name: term().item() for name, term in task.losses(batch).items()}
-        faces = task.renderer(torch.device("cpu"))
-        nmfc = faces.nmfc(batch["packed"])
+        faces = task.get_renderer(torch.device("cpu"))
+        nmfc = faces.render_nmfc(batch["packed"])
         images = F.interpolate(
             batch["frames"].flatten(0, 1).permute(0, 3, 1, 2) / 255, (32, 32), mode="bilinear", antialias=True
         )
@@ -168,8 +168,8 @@ def test_every_term_is_the_papers_formula(clip, vgg):
             expected[f"perceptual{suffix}"] = sum(
                 w * gap for w, gap in zip(terms.vgg_layers, gaps, strict=True)
             )
-        centres = mouth_centre(faces.landmarks(batch["packed"][:, 3]))
-        mouths = [crop(one, centres, 16) for one in (out.image, target)]
+        centres = mouth_centre(faces.project_landmarks(batch["packed"][:, 3]))
+        mouths = [crop_images(one, centres, 16) for one in (out.image, target)]
         for suffix, discriminator, given, (fake, real) in (
             ("", task.net.image_discriminator, nmfc[:, 3], (out.image, target)),
             ("_mouth", task.net.mouth_discriminator, batch["audio"], mouths),
@@ -178,7 +178,7 @@ def test_every_term_is_the_papers_formula(clip, vgg):
             expected[f"gan{suffix}"] = -torch.stack([scale[-1].mean() for scale in of_fake]).mean()
             expected[f"feature_matching{suffix}"] = apart(of_fake, of_real)
             expected[f"discriminator{suffix}"] = hinge(of_real, 1) + hinge(of_fake, -1)
-        whole = task.renderer(torch.device("cpu"), full_head=True).nmfc(batch["packed"][:, [0, 3]])
+        whole = task.get_renderer(torch.device("cpu"), full_head=True).render_nmfc(batch["packed"][:, [0, 3]])
         union = (whole.sum(2) > 0.01).any(1, keepdim=True).float()
         expected["mask"] = (out.mask - union).abs().mean()
         assert found.keys() == expected.keys()
@@ -189,16 +189,18 @@ def test_every_term_is_the_papers_formula(clip, vgg):
 def test_the_mask_learns_from_the_whole_head_not_from_the_face_alone(clip):
     task = build(net=replace(NET, mask=True))
     packed = sample_batch(task, clip)["packed"][:, :1]
-    face, whole = (losses.covered(task.renderer(packed.device, w).nmfc(packed)[:, 0]) for w in (False, True))
+    face, whole = (
+        losses.head_mask(task.get_renderer(packed.device, w).render_nmfc(packed)[:, 0]) for w in (False, True)
+    )
     assert (whole >= face).all()
     assert whole.sum() > 1.1 * face.sum()
 
 
 def test_the_mouth_is_where_the_picture_shows_it(clip):
     """In the pictures colours are mean-face coordinates, which say where the lips are."""
-    task, model = build(), analytic()
+    task, model = build(), get_analytic_head()
     batch = sample_batch(task, clip, 4)
-    centres = mouth_centre(task.renderer(torch.device("cpu")).landmarks(batch["packed"][:, -1]))
+    centres = mouth_centre(task.get_renderer(torch.device("cpu")).project_landmarks(batch["packed"][:, -1]))
     lips = torch.from_numpy(model.landmarks(model.mean)[48:].mean(0))
     low, high = (torch.from_numpy(end) for end in (model.mean.min(0), model.mean.max(0)))
     red, green, _ = 0.2 + 0.7 * ((lips - low) / (high - low))
@@ -210,7 +212,7 @@ def test_the_mouth_is_where_the_picture_shows_it(clip):
 
 # --- who learns from what -----------------------------------------------------------------------------------
 def learn_all(task: HeadGanTask, phase: Phase) -> None:
-    choose_parts(task.net, phase.trainable)
+    freeze_other_parts(task.net, phase.trainable)
 
 
 @pytest.fixture(scope="module")
@@ -254,9 +256,11 @@ def test_a_discriminators_gradient_is_that_of_a_pass_on_each_image(adversarial):
     seen = DiscriminatorOutputs(
         discriminator, task.eval_discriminators["mouth_discriminator"], audio, fake, real
     )
-    both = gradients(task, losses.real_hinge(seen.real) + losses.fake_hinge(seen.fake))
+    both = gradients(task, losses.real_hinge_loss(seen.real) + losses.fake_hinge_loss(seen.fake))
     alone = gradients(
-        task, losses.real_hinge(discriminator(audio, real)) + losses.fake_hinge(discriminator(audio, fake))
+        task,
+        losses.real_hinge_loss(discriminator(audio, real))
+        + losses.fake_hinge_loss(discriminator(audio, fake)),
     )
     assert both.keys() == alone.keys()
     for name, gradient in both.items():
@@ -280,7 +284,7 @@ def test_a_step_moves_each_discriminators_spectral_norm_by_one_power_iteration(a
 def test_the_generator_sees_the_weights_that_the_discriminator_saw(adversarial):
     """Though it asks first: maps of the rendered image are equal, with and without gradient to it."""
     task, batch = adversarial
-    step = task.step(batch)
+    step = task.run_generator(batch)
     seen = DiscriminatorOutputs(
         task.net.mouth_discriminator, task.eval_discriminators["mouth_discriminator"], step.audio,
         step.rendered.image[..., :16, :16], step.target[..., :16, :16],
@@ -348,7 +352,7 @@ def test_every_variant_takes_a_finite_step(clip, vgg, change):
     if not task.discriminators.mouth:
         missing |= {"gan_mouth", "feature_matching_mouth", "discriminator_mouth"}
     phase = PHASES["adversarial"]
-    assert terms.keys() == {*phase.weights, "mask"} - missing
+    assert terms.keys() == {*phase.loss_weights, "mask"} - missing
     with torch.no_grad():
         row = task.validation_step(batch).row
     assert row.shape == (2, 32, 32 * (7 if task.architecture.flow else 5), 3)
@@ -358,10 +362,10 @@ def test_a_bf16_step_keeps_flow_drawing_and_losses_in_float32(clip, vgg):
     task = build(vgg)
     batch = sample_batch(task, clip)
     with torch.autocast("cpu", torch.bfloat16):
-        step = task.step(batch)
+        step = task.run_generator(batch)
         values = {name: term() for name, term in task.losses(batch).items()}
     assert step.rendered.flow.dtype == step.condition.dtype == step.rendered.warped.dtype == torch.float32
-    assert torch.equal(step.condition, task.step(batch).condition)
+    assert torch.equal(step.condition, task.run_generator(batch).condition)
     assert {name for name, value in values.items() if value.dtype != torch.float32} == set()
     found = gradients(task, torch.stack(list(values.values())).sum())
     assert found.keys() == {name for name, _ in task.net.named_parameters()}
@@ -395,7 +399,7 @@ def test_checkpoints_say_what_draws_and_what_is_heard(vgg):
     assert about["model"] == "headgan"
     assert Architecture(**about["architecture"]) == NET
     assert (about["head"], about["identity"], about["shading"]) == ("analytic_head", "clip_mean", "smooth")
-    assert Hearing(**about["hearing"]) == Hearing()
+    assert AudioConfig(**about["hearing"]) == AudioConfig()
     assert SpeechConfig(**about["speech"]) == SpeechConfig(encoder="headgan")  # no path goes along
     assert task.provenance() == {"tokens": "transcripts", "vgg19": "random"}
     assert build(speech=SpeechConfig(encoder="headgan")).provenance()["tokens"] == "none"

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.headgan.config import Architecture, DiscriminatorConfig, Hearing, Terms
+from models.headgan.config import Architecture, AudioConfig, DiscriminatorConfig, ReconstructionTargets
 from models.headgan.task import HeadGanTask
-from models.perception.head.default_head import analytic
+from models.perception.head.default_head import get_analytic_head
 from tests.models.one_clip import tables
 
 NET = Architecture(image_size=32, width=4, hidden=8, audio=5)
@@ -24,11 +24,11 @@ def build(
 ) -> HeadGanTask:
     torch.manual_seed(0)
     settings = {
-        "terms": Terms(), "head": "analytic_head", "hearing": Hearing(), "identity": "clip_mean",
-        "shading": "smooth", "recompute": False,
+        "terms": ReconstructionTargets(), "head": "analytic_head", "hearing": AudioConfig(),
+        "identity": "clip_mean", "shading": "smooth", "recompute": False,
     }  # fmt: skip
     task = HeadGanTask(net, discriminators, **(settings | more))
-    task.use({"analytic_head": analytic()} | ({} if vgg is None else {vgg.name: vgg}))
+    task.set_nets({"analytic_head": get_analytic_head()} | ({} if vgg is None else {vgg.name: vgg}))
     return task
 
 

@@ -4,21 +4,21 @@ from safetensors.torch import save_file
 
 from models.errors import InvalidFile
 from models.perception import NETS
-from models.perception.interfaces import Inference
-from models.perception.vgg19 import UNUSED, Features, load, load_random
+from models.perception.interfaces import InferenceSettings
+from models.perception.vgg19 import UNUSED_TENSORS, Vgg19Layers, load_random_vgg19, load_vgg19
 
 
 @pytest.fixture(scope="module")
 def random():
-    return load_random({})
+    return load_random_vgg19({})
 
 
 @pytest.fixture(scope="module")
 def published():
     """A file in torchvision's layout, its tensors empty of meaning."""
     torch.manual_seed(0)
-    state = Features().state_dict()
-    return state | {name: torch.zeros(2) for name in UNUSED}
+    state = Vgg19Layers().state_dict()
+    return state | {name: torch.zeros(2) for name in UNUSED_TENSORS}
 
 
 def write(tmp_path, state):
@@ -29,7 +29,7 @@ def write(tmp_path, state):
 def test_layers_carry_torchvisions_names():
     convolutions = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28)
     names = {f"features.{i}.{kind}" for i in convolutions for kind in ("weight", "bias")}
-    state = Features().state_dict()
+    state = Vgg19Layers().state_dict()
     assert set(state) == names
     assert state["features.28.weight"].shape == (512, 512, 3, 3)
     assert sum(t.numel() for t in state.values()) == 12_944_960  # torchvision's up to conv5_1
@@ -63,7 +63,7 @@ def test_random_weights_say_so_and_are_the_same_everywhere(random):
     torch.manual_seed(1)
     image = torch.rand(1, 3, 32, 32)
     torch.manual_seed(1)
-    again = load_random({})
+    again = load_random_vgg19({})
     moved = torch.rand(1)
     torch.manual_seed(1)
     assert torch.equal(torch.rand(1), moved)  # the run's own random numbers stay as they were
@@ -74,7 +74,7 @@ def test_random_weights_say_so_and_are_the_same_everywhere(random):
 
 
 def test_the_published_file_is_read_without_its_classifier(published, tmp_path):
-    net = load(write(tmp_path, published))
+    net = load_vgg19(write(tmp_path, published))
     assert net.name == "vgg19"
     assert torch.equal(net._net.features[28].bias, published["features.28.bias"])
 
@@ -94,13 +94,13 @@ def test_another_file_is_refused_by_name(published, tmp_path, change, message):
     state = dict(published)
     change(state)
     with pytest.raises(InvalidFile, match=message):
-        load(write(tmp_path, state))
+        load_vgg19(write(tmp_path, state))
 
 
 def test_told_where_to_run_it_finds_the_same(random):
     image = torch.rand(1, 3, 16, 16)
-    moved = load_random({})
-    moved.configure(Inference(device="cpu"))
+    moved = load_random_vgg19({})
+    moved.configure(InferenceSettings(device="cpu"))
     for a, b in zip(random.features(image), moved.features(image), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 

@@ -12,9 +12,9 @@ import pytest
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pipelines.media import probe
-from pipelines.preprocess.download import DownloadConfig, video_request
-from pipelines.preprocess.fetch.settings import TransportConfig
+from pipelines.media import probe_file
+from pipelines.preprocess.download import DownloadConfig, make_video_request
+from pipelines.preprocess.fetch.transport_config import TransportConfig
 
 
 class Answer(Struct, frozen=True):
@@ -159,14 +159,14 @@ def ask():
     """A row's address and settings -> VideoRequest."""
 
     def make(uri, id="rec", span=(), **settings):
-        return video_request({"id": id, "uri": uri, "span": list(span)}, DownloadConfig(**settings))
+        return make_video_request({"id": id, "uri": uri, "span": list(span)}, DownloadConfig(**settings))
 
     return make
 
 
 @pytest.fixture
 def check():
-    return lambda path: probe(path, "rec")
+    return lambda path: probe_file(path, "rec")
 
 
 @pytest.fixture(scope="session")

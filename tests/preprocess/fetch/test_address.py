@@ -4,10 +4,10 @@ from pipelines.errors import Rejected, UserError
 from pipelines.preprocess.fetch.address import (
     HostPolicy,
     is_forbidden,
-    proxy,
-    public,
+    proxy_url,
+    public_url,
     resolve_address,
-    sanitize,
+    sanitize_message,
 )
 
 
@@ -84,19 +84,19 @@ def test_hosts_named_in_the_settings_may_be_private_and_no_others():
 
 
 def test_what_is_told_holds_no_secret():
-    assert public("https://me:pw@host.example/path?sig=1#x") == "https://host.example/path"
+    assert public_url("https://me:pw@host.example/path?sig=1#x") == "https://host.example/path"
     text = "\x1b[31mERROR:\x1b[0m cannot reach http://me:pw1234@10.0.0.1:80 for https://h.example/v?sig=abc"
-    shown = sanitize(text, "http://me:pw1234@10.0.0.1:80")
+    shown = sanitize_message(text, "http://me:pw1234@10.0.0.1:80")
     assert "pw1234" not in shown
     assert "abc" not in shown
     assert "https://h.example/v" in shown
-    assert len(sanitize("x" * 1000)) < 310
+    assert len(sanitize_message("x" * 1000)) < 310
 
 
 def test_a_proxy_comes_from_the_named_variable(monkeypatch):
     monkeypatch.setenv("MY_PROXY", "socks5://host:1")
-    assert proxy("") == ""
-    assert proxy("MY_PROXY") == "socks5://host:1"
+    assert proxy_url("") == ""
+    assert proxy_url("MY_PROXY") == "socks5://host:1"
     monkeypatch.delenv("MY_PROXY")
     with pytest.raises(UserError, match="MY_PROXY is not set"):
-        proxy("MY_PROXY")
+        proxy_url("MY_PROXY")

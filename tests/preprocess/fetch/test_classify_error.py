@@ -16,7 +16,13 @@ from yt_dlp.utils import (
     UnsupportedError,
 )
 
-from pipelines.preprocess.fetch.classify_error import BOT, BUSY, FORBIDDEN, TEMPORARY, classify_error
+from pipelines.preprocess.fetch.classify_error import (
+    BOT_ERROR,
+    BUSY_ERROR,
+    FORBIDDEN_ERROR,
+    TEMPORARY_ERROR,
+    classify_error,
+)
 
 
 def as_raised(error):
@@ -66,12 +72,13 @@ def said(text, cause=None):
          "needs_auth"),
         (said("Join this channel to get access to members-only content like this video"), "needs_auth"),
         (said("This video is only available for registered users. Use --cookies"), "needs_auth"),
-        (said("Sign in to confirm you\u2019re not a bot. Use --cookies-from-browser or --cookies"), BOT),
-        (said("Sign in to confirm you're not a bot. Use --cookies-from-browser or --cookies"), BOT),
-        (said("Try again. YouTube is requiring a captcha challenge before playback"), BOT),
+        (said("Sign in to confirm you\u2019re not a bot. Use --cookies-from-browser or --cookies"),
+        BOT_ERROR),
+        (said("Sign in to confirm you're not a bot. Use --cookies-from-browser or --cookies"), BOT_ERROR),
+        (said("Try again. YouTube is requiring a captcha challenge before playback"), BOT_ERROR),
         (said("Video unavailable. This content isn't available, try again later. The current session has "
-              "been rate-limited by YouTube for up to an hour"), BUSY),
-        (said("Unable to download webpage: HTTP Error 429: Too Many Requests", status(429)), BUSY),
+              "been rate-limited by YouTube for up to an hour"), BUSY_ERROR),
+        (said("Unable to download webpage: HTTP Error 429: Too Many Requests", status(429)), BUSY_ERROR),
         (said("Watch this video on YouTube. Playback on other websites has been disabled by the video owner"),
          "needs_auth"),
         (said("Video unavailable. Playback on other websites has been disabled by the video owner"),
@@ -79,7 +86,7 @@ def said(text, cause=None):
         (said("This video has been age restricted"), "needs_auth"),
         (said("This live stream recording is not available."), "removed"),
         (said("This live event has ended."), "removed"),
-        (said("This live event will begin in 3 days."), TEMPORARY),
+        (said("This live event will begin in 3 days."), TEMPORARY_ERROR),
         (said("This content is not available on this country domain due to a legal complaint"),
          "geo_blocked"),
         (said("Video unavailable. This video is not available on this country domain due to a legal "
@@ -92,17 +99,17 @@ def said(text, cause=None):
         (said("Unable to download webpage", status(410)), "not_found"),
         (said("Unable to download webpage", status(401)), "needs_auth"),
         (said("Unable to download webpage", status(451)), "geo_blocked"),
-        (said("Unable to download webpage", status(500)), TEMPORARY),
-        (said("Unable to download webpage", status(503)), TEMPORARY),
-        (TransportError("timed out"), TEMPORARY),
-        (IncompleteRead(10, 100), TEMPORARY),
-        (SSLError("handshake"), TEMPORARY),
-        (ProxyError("no route"), TEMPORARY),
-        (ContentTooShortError(10, 100), TEMPORARY),
-        (UnavailableVideoError(TimeoutError("only 3 bytes a second came")), TEMPORARY),
-        (ExtractorError("Unable to extract player version"), TEMPORARY),  # the site changed, not the video
-        (said("No video formats found!"), TEMPORARY),
-        (said("Something no table knows"), TEMPORARY),
+        (said("Unable to download webpage", status(500)), TEMPORARY_ERROR),
+        (said("Unable to download webpage", status(503)), TEMPORARY_ERROR),
+        (TransportError("timed out"), TEMPORARY_ERROR),
+        (IncompleteRead(10, 100), TEMPORARY_ERROR),
+        (SSLError("handshake"), TEMPORARY_ERROR),
+        (ProxyError("no route"), TEMPORARY_ERROR),
+        (ContentTooShortError(10, 100), TEMPORARY_ERROR),
+        (UnavailableVideoError(TimeoutError("only 3 bytes a second came")), TEMPORARY_ERROR),
+        (ExtractorError("Unable to extract player version"), TEMPORARY_ERROR),  # the site changed
+        (said("No video formats found!"), TEMPORARY_ERROR),
+        (said("Something no table knows"), TEMPORARY_ERROR),
     ],
 )  # fmt: skip
 def test_failures_are_told_apart(error, code):
@@ -111,8 +118,8 @@ def test_failures_are_told_apart(error, code):
 
 
 def test_forbidden_is_a_limit_of_youtube_and_a_locked_door_elsewhere():
-    assert classify_error(as_raised(status(403)), youtube=True).code == FORBIDDEN
-    assert not classify_error(as_raised(status(403)), youtube=True).final
+    assert classify_error(as_raised(status(403)), youtube=True).code == FORBIDDEN_ERROR
+    assert not classify_error(as_raised(status(403)), youtube=True).is_final
     assert classify_error(as_raised(status(403)), youtube=False).code == "needs_auth"
 
 
@@ -125,7 +132,7 @@ def test_missing_formats_after_a_broken_challenge_are_not_the_videos_fault():
     error = as_raised(said("Requested format is not available. Use --list-formats"))
     assert (
         classify_error(error, True, ["[youtube] x: n challenge solving failed: Some formats"]).code
-        == TEMPORARY
+        == TEMPORARY_ERROR
     )
     assert classify_error(error, True, ["something else"]).code == "no_format"
 
@@ -139,4 +146,4 @@ def test_an_earlier_failed_way_does_not_decide():
             raise TransportError("timed out")  # noqa: B904
     except TransportError:
         error = sys.exc_info()[1]
-    assert classify_error(error, youtube=True).code == TEMPORARY
+    assert classify_error(error, youtube=True).code == TEMPORARY_ERROR

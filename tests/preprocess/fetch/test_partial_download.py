@@ -7,32 +7,32 @@ from pipelines.errors import Rejected
 from pipelines.preprocess.fetch import partial_download
 from pipelines.preprocess.fetch.partial_download import (
     FetchedVideo,
-    clear,
+    clear_folder,
     load_complete,
+    lock_work_folder,
     mark_complete,
-    work_folder,
 )
 
 
 def test_the_folder_stays_after_a_fault_and_goes_after_an_answer(tmp_path):
     def broken():
-        with work_folder(tmp_path, "a", 1) as folder:
+        with lock_work_folder(tmp_path, "a", 1) as folder:
             (folder / "body").write_bytes(b"half")
             raise OSError("network")
 
     with pytest.raises(OSError, match="network"):
         broken()
-    with work_folder(tmp_path, "a", 1) as again:
+    with lock_work_folder(tmp_path, "a", 1) as again:
         assert (again / "body").read_bytes() == b"half"
     assert not list(tmp_path.iterdir())
-    with pytest.raises(Rejected), work_folder(tmp_path, "a", 1):
+    with pytest.raises(Rejected), lock_work_folder(tmp_path, "a", 1):
         raise Rejected("removed", "gone")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_generator_that_is_dropped_keeps_what_it_has(tmp_path):
     def stage():
-        with work_folder(tmp_path, "a", 1) as folder:
+        with lock_work_folder(tmp_path, "a", 1) as folder:
             (folder / "body").write_bytes(b"all")
             yield folder
 
@@ -43,7 +43,7 @@ def test_a_generator_that_is_dropped_keeps_what_it_has(tmp_path):
 
 
 def test_requests_do_not_share_a_folder(tmp_path):
-    with work_folder(tmp_path, ("a", 1080), 1) as one, work_folder(tmp_path, ("a", 720), 1) as two:
+    with lock_work_folder(tmp_path, ("a", 1080), 1) as one, lock_work_folder(tmp_path, ("a", 720), 1) as two:
         assert one != two
 
 
@@ -54,7 +54,7 @@ def test_a_complete_file_is_known_again(tmp_path):
     fetched = FetchedVideo(path, "ytdlp", 2.5, {"format_id": "137+140"}, {"frames": 3})
     mark_complete(tmp_path, fetched)
     assert load_complete(tmp_path) == fetched
-    clear(tmp_path)
+    clear_folder(tmp_path)
     assert load_complete(tmp_path) is None
 
 
@@ -68,6 +68,6 @@ def test_what_nobody_came_back_for_is_swept_away(tmp_path):
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, times=(time.time() - days * 86_400,) * 2)
     partial_download._sweep.cache_clear()
-    with work_folder(tmp_path, "a", 1):
+    with lock_work_folder(tmp_path, "a", 1):
         assert not (tmp_path / "old").exists()
         assert (tmp_path / "new").exists()

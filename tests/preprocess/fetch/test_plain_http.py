@@ -9,9 +9,9 @@ import pytest
 from msgspec.structs import replace
 
 from pipelines.errors import Rejected, Transient, UserError
-from pipelines.preprocess.fetch import guard, plain_http
+from pipelines.preprocess.fetch import guard_proxy, plain_http
 from pipelines.preprocess.fetch.address import HostPolicy, resolve_address
-from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
+from pipelines.preprocess.fetch.host_limits import HostBusy, HostLimits
 from storage.errors import StoreError
 
 
@@ -22,8 +22,8 @@ def get(server, quick, tmp_path):
 
     def get(path, most=10**9, **changes):
         settings = replace(quick, **changes)
-        hosts = Hosts(tmp_path / "hosts", settings.per_host, settings.longest_wait)
-        return plain_http.fetch(
+        hosts = HostLimits(tmp_path / "hosts", settings.per_host, settings.longest_wait)
+        return plain_http.fetch_http(
             resolve_address(server.url + path, HostPolicy(hosts=settings.private_hosts)),
             folder,
             most,
@@ -132,7 +132,7 @@ def test_a_length_that_is_no_number_counts_as_none(server, get, noise, length):
 
 @pytest.mark.parametrize("value", ["\u00b2", "9" * 5000, "-1", "Mon, 99 Foo 2026", ""])
 def test_a_pause_that_is_no_number_and_no_date_counts_as_none(value):
-    assert plain_http.retry_after({"Retry-After": value}) == 0
+    assert plain_http.parse_retry_after({"Retry-After": value}) == 0
 
 
 def test_no_length_at_all_is_taken_as_it_ends(server, get, noise):
@@ -216,7 +216,7 @@ def test_more_bytes_than_allowed_are_not_fetched(server, get, noise, length):
 @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/vnd.apple.mpegurl"])
 def test_a_page_is_not_a_video(server, get, kind):
     server.site.answers["/v"] = server.Answer(b"<html>", kind=kind)
-    with pytest.raises(plain_http.WebPage):
+    with pytest.raises(plain_http.WebPageResponse):
         get("/v")
 
 
@@ -252,9 +252,11 @@ def refused(server, quick, tmp_path):
     """What a list's address at this machine's server comes to when the settings name no private host."""
 
     def ask(uri):
-        hosts = Hosts(tmp_path / "hosts", 1, 1)
+        hosts = HostLimits(tmp_path / "hosts", 1, 1)
         with pytest.raises(Rejected) as caught:
-            plain_http.fetch(resolve_address(uri), tmp_path, 10**9, replace(quick, private_hosts=()), hosts)
+            plain_http.fetch_http(
+                resolve_address(uri), tmp_path, 10**9, replace(quick, private_hosts=()), hosts
+            )
         assert caught.value.code == "unsupported_url"
         assert not server.site.requests
         return caught.value.sentence
@@ -280,11 +282,11 @@ def test_a_name_whose_address_changes_after_the_check_is_asked_at_the_one_checke
     reached = []
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     monkeypatch.setattr(socket.socket, "connect", lambda self, place: reached.append(place))
-    guard.connect("rebinding.example", port, 1, HostPolicy()).close()
+    guard_proxy.connect_checked("rebinding.example", port, 1, HostPolicy()).close()
     assert reached == [("9.9.9.9", port)]
     assert asked == ["rebinding.example"]
     with pytest.raises(Rejected):
-        guard.connect("rebinding.example", port, 1, HostPolicy())
+        guard_proxy.connect_checked("rebinding.example", port, 1, HostPolicy())
 
 
 def test_a_mirror_of_the_settings_may_be_this_machine(server, quick, tmp_path, noise):
@@ -292,7 +294,10 @@ def test_a_mirror_of_the_settings_may_be_this_machine(server, quick, tmp_path, n
     mirror = resolve_address(server.url + "/v", HostPolicy(configured=True))
     settings = replace(quick, private_hosts=())
     assert (
-        plain_http.fetch(mirror, tmp_path, 10**9, settings, Hosts(tmp_path / "h", 1, 1)).read_bytes() == noise
+        plain_http.fetch_http(
+            mirror, tmp_path, 10**9, settings, HostLimits(tmp_path / "h", 1, 1)
+        ).read_bytes()
+        == noise
     )
 
 
@@ -327,14 +332,14 @@ def test_a_proxy_is_used_and_its_password_is_not_told(server, get, quick, monkey
     """The server itself as the proxy: it is sent the whole address."""
     monkeypatch.setenv("MY_PROXY", server.url.replace("http://", "http://user:geheim@"))
     server.site.answers["http://videos.example/v"] = server.Answer(noise)
-    folder, gate = get.folder, Hosts(get.folder / "hosts", 1, 1)
+    folder, gate = get.folder, HostLimits(get.folder / "hosts", 1, 1)
     settings = replace(quick, proxy_env="MY_PROXY", retries=0)
-    path = plain_http.fetch(resolve_address("http://videos.example/v"), folder, 10**9, settings, gate)
+    path = plain_http.fetch_http(resolve_address("http://videos.example/v"), folder, 10**9, settings, gate)
     assert path.read_bytes() == noise
     assert server.site.requests[0][1]["Proxy-Authorization"].startswith("Basic ")
     monkeypatch.setenv("MY_PROXY", "http://user:geheim@127.0.0.1:1")
     with pytest.raises(Transient) as caught:
-        plain_http.fetch(resolve_address("http://videos.example/w"), folder, 10**9, settings, gate)
+        plain_http.fetch_http(resolve_address("http://videos.example/w"), folder, 10**9, settings, gate)
     assert "geheim" not in str(caught.value)
 
 

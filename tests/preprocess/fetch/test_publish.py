@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from pipelines.cluster.runtime import RuntimeConfig
 from pipelines.engine import packs
 from pipelines.engine.packs import PackJob, UnitJob, build_pack
-from pipelines.preprocess.download import DownloadConfig, fetch
+from pipelines.preprocess.download import DownloadConfig, download_video
 from storage import locations
 from storage.families import read_pack_record, read_sample
 from storage.files import Store
@@ -17,7 +17,7 @@ from storage.files import Store
 
 @pytest.fixture
 def publish(quick, tmp_path, monkeypatch):
-    monkeypatch.setattr(packs, "RETRIES", (0.0,))
+    monkeypatch.setattr(packs, "RETRY_DELAYS", (0.0,))
     store = Store(str(tmp_path / "store"))
 
     def publish(uri, **changes):
@@ -26,7 +26,7 @@ def publish(quick, tmp_path, monkeypatch):
         row = {"id": "rec", "source": "voxceleb_csv", "uri": uri, "sha256": "", "seed": 0, "spec": ""}
         unit = UnitJob(unit="rec", key="u" * 8, rows={"recordings": row}, samples={})
         job = PackJob("download", "download", "k" * 8, (unit,), "run")
-        return store, build_pack(job, lambda inputs: fetch(inputs, config, {}, runtime), store)
+        return store, build_pack(job, lambda inputs: download_video(inputs, config, {}, runtime), store)
 
     return publish
 
@@ -48,7 +48,7 @@ def test_a_partial_video_is_never_published_and_the_next_run_goes_on(server, pub
 
 @pytest.mark.parametrize("order", [("http",), ("ytdlp",)])
 def test_tries_of_a_transport_are_not_multiplied_by_the_engines(server, publish, order, monkeypatch):
-    monkeypatch.setattr(packs, "RETRIES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(packs, "RETRY_DELAYS", (0.0, 0.0, 0.0))
     server.site.answers["/a.mp4"] = server.Answer(status=500)
     _, result = publish(f"{server.url}/a.mp4", retries=1, order=order)
     assert "gave up after 2 attempts" in result.failure
@@ -85,7 +85,7 @@ def test_the_same_video_by_another_way_has_the_same_bytes(server, publish, noise
 
 
 def test_an_edited_renderer_fetches_nothing_again(project_code):
-    closure = project_code.closure(["pipelines.preprocess.download:fetch"])
+    closure = project_code.closure(["pipelines.preprocess.download:download_video"])
     reached = {name.rpartition(".")[0] for name in closure}
     assert "pipelines.media.container" in reached
     assert not [module for module in reached if "synthetic" in module or module.startswith("models")]

@@ -9,10 +9,10 @@ import pytest
 from msgspec.structs import replace
 
 from pipelines.errors import Rejected, Transient
-from pipelines.media import probe
+from pipelines.media import probe_file
 from pipelines.preprocess.fetch import ytdlp
 from pipelines.preprocess.fetch.address import HostPolicy, resolve_address
-from pipelines.preprocess.fetch.hosts import HostBusy, Hosts
+from pipelines.preprocess.fetch.host_limits import HostBusy, HostLimits
 from storage.errors import StoreError
 
 
@@ -24,8 +24,8 @@ def get(server, quick, tmp_path, ask):
     def get(path, span=(), changes=None, base=server.url, **settings):
         wanted = ask(base + path, span=span, **settings)
         how = replace(quick, **(changes or {}))
-        gate = Hosts(tmp_path / "hosts", how.per_host, how.longest_wait)
-        return ytdlp.fetch(
+        gate = HostLimits(tmp_path / "hosts", how.per_host, how.longest_wait)
+        return ytdlp.fetch_ytdlp(
             resolve_address(wanted.uri, HostPolicy(hosts=how.private_hosts)), folder, wanted, how, gate
         )
 
@@ -237,7 +237,7 @@ def test_a_section_begins_at_the_frame_that_was_asked_for(server, get, counting)
     server.site.answers["/a.mp4"] = server.Answer(counting)
     path, offset, _ = get("/a.mp4", span=(3.0, 5.0), sections="exact", section_margin=0.52)
     assert offset == pytest.approx(2.48)
-    found = probe(path, "rec")
+    found = probe_file(path, "rec")
     assert found["seconds"] == pytest.approx(3.04, abs=0.1)
     assert found["audio_rate"]
     with av.open(str(path)) as container:
@@ -268,7 +268,7 @@ def playlist(server, counting, tmp_path, helpers):
 
 def test_a_stream_in_pieces_is_put_together(server, get, playlist):
     assert len(playlist) == 4
-    assert probe(get("/v.m3u8")[0], "rec")["frames"] == 200
+    assert probe_file(get("/v.m3u8")[0], "rec")["frames"] == 200
 
 
 @pytest.mark.parametrize("status", [404, 500])
@@ -289,7 +289,7 @@ def test_picture_and_sound_that_come_apart_are_merged(server, get, counting, tmp
     )  # fmt: skip
     serve(server, folder, {".mpd": "application/dash+xml"})
     path, _, facts = get("/v.mpd")
-    found = probe(path, "rec")
+    found = probe_file(path, "rec")
     assert (found["frames"], found["video_codec"]) == (200, "h264")
     assert found["audio_rate"] == 44_100
     assert "+" in facts["format_id"]
@@ -299,12 +299,14 @@ def test_a_section_from_the_start_has_no_offset(server, get, counting):
     server.site.answers["/a.mp4"] = server.Answer(counting)
     path, offset, _ = get("/a.mp4", span=(0.2, 1.0), sections="exact", section_margin=1.0)
     assert offset == 0.0
-    assert probe(path, "rec")["seconds"] == pytest.approx(2.0, abs=0.1)
+    assert probe_file(path, "rec")["seconds"] == pytest.approx(2.0, abs=0.1)
 
 
 def test_what_yt_dlp_is_told(quick, ask, tmp_path):
     address = resolve_address("youtube:abcdefghijk")
-    said = ytdlp.options(address, tmp_path, ask("youtube:abcdefghijk", max_height=720), quick, ytdlp.Log())
+    said = ytdlp.ytdlp_options(
+        address, tmp_path, ask("youtube:abcdefghijk", max_height=720), quick, ytdlp.YtdlpLogger()
+    )
     assert said["skip_unavailable_fragments"] is False
     assert said["noplaylist"]
     assert said["allowed_extractors"] == ["youtube"]

@@ -10,11 +10,11 @@ from PIL import Image as Pillow
 from pipelines.errors import Transient, UserError
 from pipelines.preprocess.sources.celebv import (
     CelebvConfig,
-    Image,
+    NumberedImage,
     consecutive_runs,
-    external,
-    recordings,
-    video_of,
+    digest_external_files,
+    list_recordings,
+    make_video,
 )
 from tests.video_files import RUNTIME
 
@@ -37,7 +37,7 @@ def corpus(tmp_path, monkeypatch):
 
 
 def listed(tmp_path, **more):
-    return recordings(CelebvConfig(path=str(tmp_path / "celebv"), **{"min_frames": 3, **more}))
+    return list_recordings(CelebvConfig(path=str(tmp_path / "celebv"), **{"min_frames": 3, **more}))
 
 
 def test_numbers_in_a_row_are_a_recording_and_gaps_part_them(corpus, tmp_path):
@@ -111,17 +111,17 @@ def test_an_image_that_changed_since_is_no_answer(corpus, tmp_path):
     ((row,), _) = listed(tmp_path)
     (folder / "000003.jpg").write_bytes(b"other")
     with pytest.raises(Transient, match="changed since they were listed; run again"):
-        video_of(row)
+        make_video(row)
 
 
 def test_external_changes_with_images_and_list(corpus, tmp_path):
     folder = corpus("Ann", range(1, 5))
     config = CelebvConfig(path=str(tmp_path / "celebv"))
-    seen = [external(config)]
+    seen = [digest_external_files(config)]
     corpus("Ann", [5])
-    seen.append(external(config))
+    seen.append(digest_external_files(config))
     (folder.parent / "all_98pt.txt").write_text("1 2 000001.jpg\n")
-    seen.append(external(config))
+    seen.append(digest_external_files(config))
     assert len({json.dumps(one) for one in seen}) == 3
 
 
@@ -133,9 +133,9 @@ def test_impossible_settings_are_refused(bad):
 
 def test_no_folder_and_no_persons_are_one_sentence(tmp_path):
     with pytest.raises(UserError, match=r"data\.NAME\.celebv\.path '' is not a folder"):
-        recordings(CelebvConfig())
+        list_recordings(CelebvConfig())
     with pytest.raises(UserError, match=r"no folder <person>/Image"):
-        recordings(CelebvConfig(path=str(tmp_path)))
+        list_recordings(CelebvConfig(path=str(tmp_path)))
 
 
 def test_a_person_whose_name_is_not_utf8_is_one_sentence(corpus, tmp_path):
@@ -146,7 +146,7 @@ def test_a_person_whose_name_is_not_utf8_is_one_sentence(corpus, tmp_path):
 
 @given(st.sets(st.integers(0, 60)), st.integers(1, 12))
 def test_runs_are_consecutive_bounded_and_hold_every_image(numbers, longest):
-    images = [Image(n, f"{n}.jpg", STAT) for n in sorted(numbers)]
+    images = [NumberedImage(n, f"{n}.jpg", STAT) for n in sorted(numbers)]
     found = list(consecutive_runs(images, longest))
     assert [image for run in found for image in run] == images
     for run in found:
@@ -159,11 +159,11 @@ def test_runs_are_consecutive_bounded_and_hold_every_image(numbers, longest):
 def test_the_download_stage_makes_one_file_of_the_images(corpus, tmp_path):
     from types import SimpleNamespace
 
-    from pipelines.preprocess.download import DownloadConfig, fetch
+    from pipelines.preprocess.download import DownloadConfig, download_video
 
     corpus("Ann", range(1, 31))
     ((row,), _) = listed(tmp_path)
     config = SimpleNamespace(sound="optional", download=DownloadConfig())
-    (sample,) = fetch({"recordings": [{**row, "source": "celebv"}]}, config, {}, RUNTIME)
+    (sample,) = download_video({"recordings": [{**row, "source": "celebv"}]}, config, {}, RUNTIME)
     assert sample["probe"]["frames"] == 30
     assert (sample["probe"]["width"], sample["probe"]["transport"]) == (64, "local")

@@ -3,8 +3,13 @@ import os
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.preprocess.sources.common.files import digests, safe_name
-from pipelines.preprocess.sources.folder import FolderConfig, external, recordings, skipped_files
+from pipelines.preprocess.sources.common.files import digest_files, safe_name
+from pipelines.preprocess.sources.folder import (
+    FolderConfig,
+    describe_skipped_files,
+    digest_external_files,
+    list_recordings,
+)
 
 
 @pytest.fixture
@@ -19,7 +24,7 @@ def corpus(tmp_path, monkeypatch):
 
 
 def listed(root, **more):
-    return {row["id"]: row for row in recordings(FolderConfig(path=str(root), **more)).rows}
+    return {row["id"]: row for row in list_recordings(FolderConfig(path=str(root), **more)).rows}
 
 
 def test_ids_come_from_the_relative_path_and_are_safe(corpus):
@@ -69,7 +74,9 @@ def test_identities_come_from_the_csv(corpus, tmp_path):
     table.write_text("file,identity\nann/one.mp4,p1\nann/two.MP4,p2\nbob b/one.mp4,p1\nsolo.mkv,p3\n")
     rows = listed(corpus, identities=str(table))
     assert rows["ann-two"]["identity"] == "p2"
-    assert f"identities:{table.name}" in external(FolderConfig(path=str(corpus), identities=str(table)))
+    assert f"identities:{table.name}" in digest_external_files(
+        FolderConfig(path=str(corpus), identities=str(table))
+    )
 
 
 def test_a_csv_that_pandas_wrote_names_the_same_people(corpus, tmp_path):
@@ -116,7 +123,7 @@ def test_links_to_files_and_folders_anywhere_are_followed_under_their_own_names(
 
 def test_a_linked_folder_that_is_called_as_a_picture_is_a_reject_all_the_same(corpus):
     os.symlink(corpus / "ann", corpus / "again.png")
-    (reject,) = recordings(FolderConfig(path=str(corpus))).rejects
+    (reject,) = list_recordings(FolderConfig(path=str(corpus))).rejects
     assert (reject["code"], reject["file"]) == ("duplicate_content", str(corpus / "again.png"))
 
 
@@ -126,7 +133,7 @@ def test_links_in_a_circle_and_to_nothing_are_one_reject_each(corpus, tmp_path):
     os.symlink("self.mp4", corpus / "self.mp4")
     os.symlink(tmp_path / "gone", corpus / "zoe")
     os.symlink(tmp_path / "gone.txt", corpus / "notes.txt")
-    listing = recordings(FolderConfig(path=str(corpus)))
+    listing = list_recordings(FolderConfig(path=str(corpus)))
     assert {(os.path.basename(r["file"]), r["code"]) for r in listing.rejects} == {
         ("up", "duplicate_content"), ("aaa", "duplicate_content"),
         ("self.mp4", "dangling_link"), ("zoe", "dangling_link"),
@@ -136,11 +143,11 @@ def test_links_in_a_circle_and_to_nothing_are_one_reject_each(corpus, tmp_path):
 
 
 def test_a_link_that_leads_somewhere_again_makes_the_listing_another(corpus, tmp_path):
-    before = external(FolderConfig(path=str(corpus)))
+    before = digest_external_files(FolderConfig(path=str(corpus)))
     os.symlink(tmp_path / "later.mp4", corpus / "later.mp4")
-    broken = external(FolderConfig(path=str(corpus)))
+    broken = digest_external_files(FolderConfig(path=str(corpus)))
     (tmp_path / "later.mp4").write_bytes(b"here")
-    mended = external(FolderConfig(path=str(corpus)))
+    mended = digest_external_files(FolderConfig(path=str(corpus)))
     assert len({str(found) for found in (before, broken, mended)}) == 3
     assert "later.mp4" in mended
 
@@ -154,12 +161,12 @@ def test_every_kind_of_video_counts(corpus, suffix):
 
 
 def test_what_may_be_a_video_and_is_left_out_is_counted(corpus):
-    assert skipped_files(FolderConfig(path=str(corpus))) == ""
+    assert describe_skipped_files(FolderConfig(path=str(corpus))) == ""
     for name in ("a.braw", "b.braw", "ann/c", "d.jpg", "e.srt"):
         (corpus / name).write_bytes(b"x")
-    told = skipped_files(FolderConfig(path=str(corpus)))
+    told = describe_skipped_files(FolderConfig(path=str(corpus)))
     assert told.startswith("left out are 2 .braw, 1 without an ending; data.NAME.folder.ext")
-    assert skipped_files(FolderConfig(path=str(corpus), extensions=(".mp4",))).startswith(
+    assert describe_skipped_files(FolderConfig(path=str(corpus), extensions=(".mp4",))).startswith(
         "left out are 2 .braw, 1 without an ending, 1 .mkv; "
     )
 
@@ -169,34 +176,40 @@ def test_what_is_said_of_names_that_are_not_utf8_can_be_printed(corpus):
     os.symlink(b"p\xff", os.fsencode(corpus) + b"/link")
     os.close(os.open(os.fsencode(corpus) + b"/a.b\xff", os.O_CREAT))
     config = FolderConfig(path=str(corpus))
-    assert skipped_files(config).startswith("left out are 1 .b?; ")
-    told = [*external(config).values(), *(reject["sentence"] for reject in recordings(config).rejects)]
+    assert describe_skipped_files(config).startswith("left out are 1 .b?; ")
+    told = [
+        *digest_external_files(config).values(),
+        *(reject["sentence"] for reject in list_recordings(config).rejects),
+    ]
     assert "\n".join(told).encode()
 
 
 def test_a_folder_of_nothing_but_what_is_left_out_is_one_sentence(tmp_path):
     (tmp_path / "a.braw").write_bytes(b"x")
     with pytest.raises(UserError, match=r"holds no video: left out are 1 \.braw; data"):
-        recordings(FolderConfig(path=str(tmp_path)))
+        list_recordings(FolderConfig(path=str(tmp_path)))
 
 
 def test_no_folder_is_one_sentence():
     with pytest.raises(UserError, match=r"data\.NAME\.folder\.path '' is not a folder"):
-        recordings(FolderConfig())
+        list_recordings(FolderConfig())
 
 
 def test_a_name_that_is_not_utf8_is_rejected_and_the_others_stay(corpus):
-    before = external(FolderConfig(path=str(corpus)))
+    before = digest_external_files(FolderConfig(path=str(corpus)))
     with open(os.path.join(os.fsencode(corpus), b"caf\xe9.mp4"), "wb") as stream:
         stream.write(b"x")
-    listing = recordings(FolderConfig(path=str(corpus)))
+    listing = list_recordings(FolderConfig(path=str(corpus)))
     assert [(r["code"], r["file"][-8:]) for r in listing.rejects] == [("malformed_name", "caf?.mp4")]
     assert len(listing.rows) == 4
-    assert external(FolderConfig(path=str(corpus))) == before | {"names that are not UTF-8": "1"}
+    assert digest_external_files(FolderConfig(path=str(corpus))) == before | {"names that are not UTF-8": "1"}
 
 
 def test_a_table_with_bytes_that_are_not_utf8_still_names_people(corpus, tmp_path):
-    lines = [b"file,identity", *(f"{name},p".encode() for name in external(FolderConfig(path=str(corpus))))]
+    lines = [
+        b"file,identity",
+        *(f"{name},p".encode() for name in digest_external_files(FolderConfig(path=str(corpus)))),
+    ]
     (tmp_path / "who.csv").write_bytes(b"\n".join(lines).replace(b",p", b",Jos\xe9"))
     assert (
         len({row["identity"] for row in listed(corpus, identities=str(tmp_path / "who.csv")).values()}) == 1
@@ -204,25 +217,25 @@ def test_a_table_with_bytes_that_are_not_utf8_still_names_people(corpus, tmp_pat
 
 
 def test_external_names_every_video_by_content(corpus):
-    before = external(FolderConfig(path=str(corpus)))
+    before = digest_external_files(FolderConfig(path=str(corpus)))
     assert set(before) == {"ann/one.mp4", "ann/two.MP4", "bob b/one.mp4", "solo.mkv"}
     (corpus / "solo.mkv").write_bytes(b"changed content")
-    after = external(FolderConfig(path=str(corpus)))
+    after = digest_external_files(FolderConfig(path=str(corpus)))
     assert {name for name in before if before[name] != after[name]} == {"solo.mkv"}
 
 
 def test_known_files_are_not_read_again(corpus):
     path = corpus / "solo.mkv"
-    first = digests([path])[path]
+    first = digest_files([path])[path]
     stat = path.stat()
     with path.open("r+b") as stream:  # same size, inode and time, other content: only reading would tell
         stream.write(b"SOLO")
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert digests([path])[path] == first
+    assert digest_files([path])[path] == first
 
 
 def test_a_broken_cache_is_rebuilt(corpus, tmp_path):
     path = corpus / "solo.mkv"
-    first = digests([path])
+    first = digest_files([path])
     (tmp_path / "cache" / "digests.json").write_text("{ not json")
-    assert digests([path]) == first
+    assert digest_files([path]) == first

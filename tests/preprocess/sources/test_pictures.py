@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.perception.head.default_head import analytic
+from models.perception.head.default_head import get_analytic_head
 from pipelines.errors import Rejected, Transient, UserError
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
 from pipelines.preprocess.clips_config import FramesConfig
-from pipelines.preprocess.download import DownloadConfig, open_picture
+from pipelines.preprocess.download import DownloadConfig, convert_picture
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig, fit_clips
 from pipelines.preprocess.keypoints import KeypointsConfig, find_keypoints
 from pipelines.preprocess.recordings import DataConfig, list_source
 from pipelines.preprocess.sources.pictures import (
     PicturesConfig,
-    external,
-    recordings,
-    skipped_files,
-    video_of,
+    describe_skipped_files,
+    digest_external_files,
+    list_recordings,
+    make_video,
 )
 from pipelines.preprocess.speech import SpeechConfig, encode_speech
 from tests.video_files import RUNTIME, face_video, helpers, nets, portrait, predictor
@@ -47,7 +47,7 @@ def row(folder):
 
 
 def downloaded(row):
-    (sample,) = open_picture({"recordings": [row]}, DOWNLOAD, {}, RUNTIME)
+    (sample,) = convert_picture({"recordings": [row]}, DOWNLOAD, {}, RUNTIME)
     return sample
 
 
@@ -55,17 +55,17 @@ def test_pictures_are_listed_and_all_held_out(folder, row):
     assert (row["id"], row["identity"], row["split"], row["source"]) == (
         "eileen", "eileen", "test", "pictures"
     )  # fmt: skip
-    assert list(external(PicturesConfig(path=str(folder)))) == ["eileen.png"]
+    assert list(digest_external_files(PicturesConfig(path=str(folder)))) == ["eileen.png"]
 
 
 def test_a_folder_of_videos_is_refused_by_the_settings_name(folder):
     (folder / "eileen.png").unlink()
     with pytest.raises(UserError, match=r"data\.NAME\.pictures\.path .* holds no picture: left out are 1"):
-        recordings(PicturesConfig(path=str(folder)))
+        list_recordings(PicturesConfig(path=str(folder)))
 
 
 def test_what_is_left_out_is_counted(folder):
-    assert "left out are 1 .mp4; data.NAME.pictures.extensions lists" in skipped_files(
+    assert "left out are 1 .mp4; data.NAME.pictures.extensions lists" in describe_skipped_files(
         PicturesConfig(path=str(folder))
     )
 
@@ -74,7 +74,7 @@ def test_a_picture_is_a_video_of_one_frame_without_loss_and_needs_no_sound(row, 
     sample = downloaded(row)
     assert (sample["probe"]["frames"], sample["probe"]["audio_rate"]) == (1, 0)
     assert (sample["probe"]["width"], sample["probe"]["height"]) == (303, 301)
-    assert sample["video"] == video_of(row)
+    assert sample["video"] == make_video(row)
 
 
 def test_a_picture_becomes_a_clip_of_one_frame_with_a_fit_and_speech(row, nets):
@@ -86,7 +86,7 @@ def test_a_picture_becomes_a_clip_of_one_frame_with_a_fit_and_speech(row, nets):
     assert clip["frames"].shape == (1, 128, 128, 3)
     (points,) = find_keypoints({"clips": [clip]}, KeypointsConfig(), nets, RUNTIME)
     assert np.isfinite(points["landmarks"]).all()
-    head = {"analytic_head": analytic()}
+    head = {"analytic_head": get_analytic_head()}
     (fit,) = fit_clips({"keypoints": [points], "clips": [clip]}, Fit3dmmConfig(), head, RUNTIME)
     assert len(fit["rotation"]) == 1
     (speech,) = encode_speech({"clips": [clip]}, SpeechConfig(), {}, RUNTIME)
@@ -101,7 +101,7 @@ def test_a_picture_that_changed_since_it_was_listed_is_asked_for_again(row, fold
 
 def test_a_file_that_is_no_picture_is_rejected(folder):
     (folder / "eileen.png").write_bytes(b"no picture at all")
-    (row,) = recordings(PicturesConfig(path=str(folder))).rows
+    (row,) = list_recordings(PicturesConfig(path=str(folder))).rows
     with pytest.raises(Rejected) as caught:
         downloaded(row | {"source": "pictures"})
     assert caught.value.code == "undecodable"

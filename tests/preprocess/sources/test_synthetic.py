@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.perception.head.default_head import analytic
+from models.perception.head.default_head import get_analytic_head
 from pipelines.preprocess.sources.synthetic import (
     FPS,
     SOUND_RATE,
     SyntheticConfig,
-    loudness,
-    recordings,
-    render,
+    frame_loudness,
+    list_recordings,
+    render_recording,
 )
 
 
@@ -45,13 +45,15 @@ def dlib_detector_and_predictor():
 
 @pytest.fixture(scope="module")
 def rendered():
-    """Four people, two seconds each: rows and what `render` gives for them."""
-    rows = recordings(SyntheticConfig(identities=4, test_identities=2, clips_per_identity=1, seconds=2.0))
-    return [(row, *render(row, analytic())) for row in rows]
+    """Four people, two seconds each: rows and what `render_recording` gives for them."""
+    rows = list_recordings(
+        SyntheticConfig(identities=4, test_identities=2, clips_per_identity=1, seconds=2.0)
+    )
+    return [(row, *render_recording(row, get_analytic_head())) for row in rows]
 
 
 def test_rows_are_split_by_identity_and_unique():
-    rows = recordings(SyntheticConfig(identities=4, test_identities=1, clips_per_identity=2))
+    rows = list_recordings(SyntheticConfig(identities=4, test_identities=1, clips_per_identity=2))
     assert [row["id"] for row in rows][:3] == ["syn000-00", "syn000-01", "syn001-00"]
     assert {row["identity"] for row in rows if row["split"] == "test"} == {"syn003"}
     assert len({row["seed"] for row in rows}) == len(rows)
@@ -61,8 +63,8 @@ def test_rows_are_split_by_identity_and_unique():
 
 
 def test_more_people_change_nobody_else():
-    few = recordings(SyntheticConfig(identities=3, test_identities=0))
-    many = recordings(SyntheticConfig(identities=6, test_identities=0))
+    few = list_recordings(SyntheticConfig(identities=3, test_identities=0))
+    many = list_recordings(SyntheticConfig(identities=6, test_identities=0))
     assert many[: len(few)] == few
 
 
@@ -96,25 +98,27 @@ def test_the_video_has_the_promised_frames_sound_and_truth(rendered):
 
 
 def test_another_process_renders_the_same_bytes():
-    rows = recordings(SyntheticConfig(identities=1, test_identities=0, clips_per_identity=1, seconds=0.6))
+    rows = list_recordings(
+        SyntheticConfig(identities=1, test_identities=0, clips_per_identity=1, seconds=0.6)
+    )
     code = (
-        "import sys, json, hashlib; from pipelines.preprocess.sources.synthetic import render;"
-        "from models.perception.head.default_head import analytic;"
-        "print(hashlib.sha256(render(json.loads(sys.argv[1]), analytic())[0]).hexdigest())"
+        "import sys, json, hashlib; from pipelines.preprocess.sources.synthetic import render_recording;"
+        "from models.perception.head.default_head import get_analytic_head;"
+        "print(hashlib.sha256(render_recording(json.loads(sys.argv[1]), get_analytic_head())[0]).hexdigest())"
     )
     there = subprocess.run(
         [sys.executable, "-c", code, json.dumps(rows[0])],
         check=True, capture_output=True, text=True, cwd=Path(__file__).parents[3],
     ).stdout  # fmt: skip
-    assert there.strip() == hashlib.sha256(render(rows[0], analytic())[0]).hexdigest()
+    assert there.strip() == hashlib.sha256(render_recording(rows[0], get_analytic_head())[0]).hexdigest()
 
 
 def test_landmarks_are_the_projected_model(rendered):
-    from models.perception.head.default_head import analytic
+    from models.perception.head.default_head import get_analytic_head
     from models.perception.head.pose import project, rotation_to_euler
 
     truth = rendered[1][2]
-    head = analytic()
+    head = get_analytic_head()
     points = head.landmarks(head.shape(truth["id"], truth["exp"]))
     pixels = project(points, truth["scale"], truth["rotation"], truth["translation"])[..., :2]
     assert pixels == pytest.approx(truth["landmarks"], abs=0.02)
@@ -142,7 +146,7 @@ def test_dlib_finds_the_face_and_its_landmarks_where_the_truth_says(rendered):
 
 def test_loudness_follows_the_mouth(rendered):
     for _, video, truth in rendered:
-        heard = loudness(decode(video)[1], len(truth["jaw"]))
+        heard = frame_loudness(decode(video)[1], len(truth["jaw"]))
         assert np.corrcoef(heard, truth["jaw"])[0, 1] > 0.6
 
 

@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 from pipelines.errors import UserError
 from pipelines.preprocess.sources.talkinghead_1kh import (
     Talkinghead1khConfig,
-    clip_name,
-    external,
-    parse,
-    recordings,
+    digest_external_files,
+    list_recordings,
+    parse_row,
+    published_clip_name,
 )
 
 # name, H, W, S, E, L, T, R, B
@@ -35,7 +35,7 @@ def listed(tmp_path, monkeypatch):
 
 def test_tubes_of_a_piece_count_its_own_frames_with_the_last_included(listed):
     text = f"{LINE}\n{PIECE},720,1280,300,400,504,63,792,351\n"
-    (row,) = recordings(listed(text, videos=[PIECE])).rows
+    (row,) = list_recordings(listed(text, videos=[PIECE])).rows
     assert (row["id"], row["identity"], row["split"]) == (PIECE, PIECE[:11], "train")
     assert [(t["start"], t["end"], t["fps"]) for t in row["tracks"]] == [(0, 272, 0), (300, 401, 0)]
     assert row["tracks"][0]["box"] == [504, 63, 792, 351]
@@ -44,13 +44,13 @@ def test_tubes_of_a_piece_count_its_own_frames_with_the_last_included(listed):
 
 def test_the_lists_are_the_splits_and_a_video_in_both_is_tested_on(listed):
     train = f"{LINE}\naaaaaaaaaaa_0000,720,1280,0,9,1,1,9,9\n"
-    rows = recordings(listed(train, f"{PIECE[:11]}_0007,720,1280,0,9,1,1,9,9\n", mirror=False)).rows
+    rows = list_recordings(listed(train, f"{PIECE[:11]}_0007,720,1280,0,9,1,1,9,9\n", mirror=False)).rows
     assert {row["identity"]: row["split"] for row in rows} == {PIECE[:11]: "test", "aaaaaaaaaaa": "train"}
 
 
 def test_of_a_whole_video_the_minutes_are_searched_anew(listed):
     text = f"{LINE}\n{PIECE[:11]}_0004,720,1280,0,271,504,63,792,351\n"
-    (row,) = recordings(listed(text, mirror=False)).rows
+    (row,) = list_recordings(listed(text, mirror=False)).rows
     assert (row["id"], row["uri"]) == (PIECE[:11], f"youtube:{PIECE[:11]}")
     assert row["tracks"] == []
     assert row["span"] == [55, 305]
@@ -59,7 +59,7 @@ def test_of_a_whole_video_the_minutes_are_searched_anew(listed):
 def test_a_cut_clip_is_all_face(listed):
     name = f"{PIECE}_S0_E271_L504_T63_R792_B351"
     text = f"{LINE}\n{PIECE},720,1280,300,400,504,63,792,351\n"
-    cut, missing = recordings(listed(text, videos=[name])).rows
+    cut, missing = list_recordings(listed(text, videos=[name])).rows
     assert cut["uri"].endswith(f"{name}.mp4")
     assert [(t["start"], t["end"], t["box"]) for t in cut["tracks"]] == [(0, 272, [0, 0, 1, 1])]
     assert missing["uri"] == ""
@@ -68,7 +68,7 @@ def test_a_cut_clip_is_all_face(listed):
 def test_cut_clips_have_ids_that_fit_and_stay_apart(listed):
     tubes = [f"{PIECE},720,1280,10{n},271,504,63,792,351" for n in range(5)]
     names = [f"{PIECE}_S10{n}_E271_L504_T63_R792_B351" for n in range(5)]
-    ids = {row["id"] for row in recordings(listed("\n".join(tubes), videos=names)).rows}
+    ids = {row["id"] for row in list_recordings(listed("\n".join(tubes), videos=names)).rows}
     assert len(ids) == 5
     assert all(id.startswith(f"{PIECE}_S10") and len(id) <= 32 for id in ids)
 
@@ -91,7 +91,7 @@ def test_cut_clips_have_ids_that_fit_and_stay_apart(listed):
     ],
 )
 def test_a_bad_line_is_rejected_with_file_and_line(listed, line, code):
-    listing = recordings(listed(f"{LINE}\n\n{line}\n", videos=[PIECE]))
+    listing = list_recordings(listed(f"{LINE}\n\n{line}\n", videos=[PIECE]))
     (reject,) = listing.rejects
     assert (reject["code"], reject["line"]) == (code, 3)
     assert reject["file"].endswith("train_video_tubes.txt")
@@ -107,13 +107,13 @@ def test_a_bad_line_is_rejected_with_file_and_line(listed, line, code):
     ],
 )
 def test_what_pandas_wrote_reads_as_what_it_was_made_from(listed, text):
-    plain = recordings(listed(LINE, videos=[PIECE]))
-    assert recordings(listed(f"{text}\n")) == plain
+    plain = list_recordings(listed(LINE, videos=[PIECE]))
+    assert list_recordings(listed(f"{text}\n")) == plain
 
 
 def test_tabs_are_one_sentence(listed):
     with pytest.raises(UserError, match=r"train_video_tubes\.txt: tabs part the columns, expected commas"):
-        recordings(listed(LINE.replace(", ", "\t")))
+        list_recordings(listed(LINE.replace(", ", "\t")))
 
 
 @given(
@@ -121,19 +121,19 @@ def test_tabs_are_one_sentence(listed):
 )
 def test_a_line_and_the_name_of_its_clip_say_the_same(start, frames, left, side):
     cells = (start, start + frames - 1, left, 3, left + side, 3 + side)
-    name, tube = parse([PIECE, "400", "400", *map(str, cells)])
+    name, tube = parse_row([PIECE, "400", "400", *map(str, cells)])
     assert tube["end"] - tube["start"] == frames
-    assert clip_name(name, tube) == f"{PIECE}_S%d_E%d_L%d_T%d_R%d_B%d" % cells
+    assert published_clip_name(name, tube) == f"{PIECE}_S%d_E%d_L%d_T%d_R%d_B%d" % cells
 
 
 def test_external_is_the_lists_and_the_mirror(listed, tmp_path):
     config = listed(LINE, "")
-    before = external(config)
+    before = digest_external_files(config)
     assert set(before) == {"train_video_tubes.txt", "val_video_tubes.txt", "mirror"}
     (tmp_path / "mirror" / "x.mp4").write_bytes(b"x")
-    assert external(config)["mirror"] != before["mirror"]
+    assert digest_external_files(config)["mirror"] != before["mirror"]
 
 
 def test_a_missing_list_is_named(tmp_path):
     with pytest.raises(UserError, match=r"lists.*train_video_tubes\.txt' is not a file"):
-        recordings(Talkinghead1khConfig(lists=str(tmp_path)))
+        list_recordings(Talkinghead1khConfig(lists=str(tmp_path)))

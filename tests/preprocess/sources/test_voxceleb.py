@@ -7,8 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import UserError
-from pipelines.preprocess.sources.common.tracks import in_pixels
-from pipelines.preprocess.sources.voxceleb import VoxcelebConfig, cut_tracks, external, recordings
+from pipelines.preprocess.sources.common.source_tracks import box_in_pixels
+from pipelines.preprocess.sources.voxceleb import (
+    VoxcelebConfig,
+    cut_tracks,
+    digest_external_files,
+    list_recordings,
+)
 
 VIDEO = "-aB_c123456"
 HEAD = (
@@ -43,7 +48,7 @@ def write(tmp_path, monkeypatch):
 
 
 def listed(root, **more):
-    return recordings(VoxcelebConfig(txt=(root,), **more))
+    return list_recordings(VoxcelebConfig(txt=(root,), **more))
 
 
 def test_utterances_of_a_video_are_tracks_of_one_recording(write):
@@ -59,7 +64,7 @@ def test_pixels_of_the_first_set_scale_with_the_height(write):
     (row,) = listed(root, grow=0.0).rows
     # 4:3 and 16:9 copies: 720 lines are twice 360, whatever the width
     for width in (960, 1280):
-        assert in_pixels(row["tracks"][0], width, 720) == [490, 180, 708, 396]
+        assert box_in_pixels(row["tracks"][0], width, 720) == [490, 180, 708, 396]
 
 
 def test_whole_pixels_that_were_written_as_floats_stay_pixels(write):
@@ -74,7 +79,7 @@ def test_whole_pixels_that_were_written_as_floats_stay_pixels(write):
 def test_shares_of_the_second_set_scale_with_both_sides(write):
     root = write(second_set(range(100)), f"txt/id00017/{VIDEO}/00001.txt")
     (row,) = listed(root, grow=0.0).rows
-    box = in_pixels(row["tracks"][0], 1280, 720)
+    box = box_in_pixels(row["tracks"][0], 1280, 720)
     assert box == pytest.approx([0.319 * 1280, 0.067 * 720, 0.743 * 1280, 0.82 * 720])
     assert box[2] - box[0] == pytest.approx(box[3] - box[1], rel=0.01)  # square at 16:9
 
@@ -217,7 +222,7 @@ def test_a_name_that_is_not_utf8_is_rejected_in_text_that_can_be_written(write, 
 
 def test_an_utterance_listed_twice_is_rejected(write, tmp_path):
     roots = [write(GOOD, f"txt/id10092/{VIDEO}/00001.txt", root) for root in ("a", "b")]
-    listing = recordings(VoxcelebConfig(txt=tuple(roots)))
+    listing = list_recordings(VoxcelebConfig(txt=tuple(roots)))
     assert [r["code"] for r in listing.rejects] == ["duplicate_row"]
     assert len(listing.rows[0]["tracks"]) == 1
 
@@ -241,21 +246,21 @@ def test_external_changes_with_what_is_read(write, tmp_path, change, names):
     config = VoxcelebConfig(
         txt=(root,), mirror=str(tmp_path / "mirror"), test_persons=str(tmp_path / "test.txt")
     )
-    before = external(config)
+    before = digest_external_files(config)
     if change == "txt":
         write(GOOD + "000020 \t1 \t1 \t9 \t9\n", f"txt/id10092/{VIDEO}/00001.txt")
     elif change == "mirror":
         write(b"more video", "x.mp4", "mirror")
     elif change == "persons":
         (tmp_path / "test.txt").write_text("id00018\nid00019\n")
-    after = external(config)
+    after = digest_external_files(config)
     assert sum(before[name] != after[name] for name in before) == names
 
 
 @pytest.mark.parametrize("txt", [(), ("nowhere",), (__file__,)])
 def test_what_is_neither_folder_nor_archive_is_one_sentence(txt):
     with pytest.raises(UserError, match=r"data\.NAME\.voxceleb\.txt"):
-        recordings(VoxcelebConfig(txt=txt))
+        list_recordings(VoxcelebConfig(txt=txt))
 
 
 # --- the rule of the standard crop --------------------------------------------------------------------------

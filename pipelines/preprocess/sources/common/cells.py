@@ -9,14 +9,14 @@ from pathlib import Path
 
 from pipelines.errors import UserError
 
-EMPTY = ("nan", "NaN", "None", "NULL", "<NA>")
+EMPTY_CELLS = ("nan", "NaN", "None", "NULL", "<NA>")
 """What an empty cell becomes where programs write it as text."""
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 _INTEGER_AS_FLOAT = re.compile(r"([0-9]+)\.0*")
 _OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
-def number(text: str) -> float:
+def parse_number(text: str) -> float:
     """A finite number; ValueError, with what was found, for other text."""
     text = text.strip()
     value = float(text) if _NUMBER.fullmatch(text) else math.inf
@@ -25,22 +25,22 @@ def number(text: str) -> float:
     return value
 
 
-def integer(text: str) -> int:
+def parse_integer(text: str) -> int:
     """Also one that is written as a float: pandas writes whole numbers as 3657.0 where a cell of their column
     was empty."""
-    value = number(text)
+    value = parse_number(text)
     if not value.is_integer():
         raise ValueError(f"{text.strip()[:40]!r} is not a whole number")
     return int(value)
 
 
-def name(text: str) -> str:
+def parse_name(text: str) -> str:
     """A cell that names somebody or something; a number that pandas wrote as a float is that number."""
     found = _INTEGER_AS_FLOAT.fullmatch(text.strip())
     return found[1] if found else text.strip()
 
 
-def split(text: str) -> list[str]:
+def split_line(text: str) -> list[str]:
     """The cells of a line. A quote that is not closed must not swallow the lines after it, and none of the
     published tables has a comma in a cell."""
     return [cell.strip().strip('"').strip() for cell in text.split(",")]
@@ -50,11 +50,11 @@ def check_columns(path: Path, found: Sequence[str], expected: Sequence[str]) -> 
     """UserError, with what was found, where columns are missing or something else than commas parts them."""
     missing = [column for column in expected if column not in found]
     if missing:
-        check_commas(path, ",".join(found))
+        check_separator(path, ",".join(found))
         raise UserError(f"{path}: no column {', '.join(missing)}; found {', '.join(found)}"[:500])
 
 
-def check_commas(path: Path, line: str) -> None:
+def check_separator(path: Path, line: str) -> None:
     """UserError where a line of a table has no comma but another separator."""
     other = next((sep for sep in _OTHER_SEPARATORS if sep in line), None)
     if other is not None and line.count(other) > line.count(","):

@@ -1,8 +1,8 @@
 """The JSON files of CelebV-HQ and CelebV-Text: clips of YouTube videos with a time and a box each.
 
-`clips` (or, in some copies of CelebV-Text, the top level itself) maps `{YouTube id}_{number}` to `ytb_id`,
-`duration` in seconds and `bbox`. The file is walked clip by clip: what stands in memory is its text and one
-clip, and a clip that is not as it should be is one reject, with the line it begins on.
+`read_clips` (or, in some copies of CelebV-Text, the top level itself) maps `{YouTube id}_{number}` to
+`ytb_id`, `duration` in seconds and `bbox`. The file is walked clip by clip: what stands in memory is its text
+and one clip, and a clip that is not as it should be is one reject, with the line it begins on.
 """
 
 from __future__ import annotations
@@ -18,21 +18,33 @@ from msgspec import Struct
 
 from pipelines.errors import UserError
 from pipelines.preprocess.sources import Listing
-from pipelines.preprocess.sources.common.files import YOUTUBE_ID, BadLine, check_id, digests, metadata_file
-from pipelines.preprocess.sources.common.mirror import Mirror, scan
+from pipelines.preprocess.sources.common.files import (
+    YOUTUBE_ID_PATTERN,
+    InvalidLine,
+    check_id,
+    digest_files,
+    find_metadata_file,
+)
 from pipelines.preprocess.sources.common.rows import (
-    Place,
-    Reject,
+    RejectRow,
     SourceRecording,
     SourceTrack,
-    reject,
+    VideoLocation,
+    make_reject,
 )
-from pipelines.preprocess.sources.common.tracks import LARGEST, LONGEST, MILLISECONDS, in_order, track
+from pipelines.preprocess.sources.common.source_tracks import (
+    MAX_SECONDS,
+    MAX_SIDE,
+    MILLISECOND_CLOCK,
+    make_track,
+    sort_tracks,
+)
+from pipelines.preprocess.sources.common.video_folder import VideoFolder, scan_folder
 from storage.uris import ExpandedPath
 
-MOST_SHARE = 1.5
+MAX_SHARE = 1.5
 """A box with a larger number is not in shares of the frame."""
-MOST_DIGITS = 300
+MAX_DIGITS = 300
 """Longer whole numbers are read as floats, which may be infinite: Python refuses those of 4300 digits."""
 _SPACE = re.compile(r"[ \t\r\n]*")
 
@@ -51,77 +63,82 @@ class ClipJsonConfig(Struct, frozen=True, kw_only=True):
             raise ValueError(f"grow {self.grow}: expected a share from 0 to 1")
 
 
-def files_of(source: str, config: ClipJsonConfig) -> tuple[Path, Mirror]:
+def find_files(source: str, config: ClipJsonConfig) -> tuple[Path, VideoFolder]:
     """The metadata file and the mirror. UserError, with the name of the setting, where one is not there."""
-    path = metadata_file(config.json, f"data.NAME.{source}.json")
-    return path, scan(config.mirror, f"data.NAME.{source}.mirror")
+    path = find_metadata_file(config.json, f"data.NAME.{source}.json")
+    return path, scan_folder(config.mirror, f"data.NAME.{source}.mirror")
 
 
-def digest_files(source: str, config: ClipJsonConfig) -> dict[str, str]:
+def digest_metadata_and_mirror(source: str, config: ClipJsonConfig) -> dict[str, str]:
     """sha256 of the file, and a digest of the mirror's listing."""
-    path, mirror = files_of(source, config)
-    return {path.name: digests([path])[path], "mirror": mirror.digest()}
+    path, mirror = find_files(source, config)
+    return {path.name: digest_files([path])[path], "mirror": mirror.digest_listing()}
 
 
-def listing(path: Path, mirror: Mirror, grow: float, pixels: bool) -> Listing:
+def list_clips(path: Path, mirror: VideoFolder, grow: float, pixels: bool) -> Listing:
     """A row a video with the tracks of all its clips, or a cut clip that the mirror holds, sorted by id.
 
     grow: share of the frame by which a box grows on each side. pixels: boxes may be in pixels.
     """
     tracks: dict[str, list[SourceTrack]] = {}
     cut: dict[str, tuple[str, SourceTrack]] = {}
-    rejects: list[Reject] = []
+    rejects: list[RejectRow] = []
     seen: set[str] = set()
-    for key, line, value in clips(path):
+    for key, line, value in read_clips(path):
         try:
             check_id("clip", key)
             if key in seen:
-                raise BadLine("duplicate_row", f"clip {key} is listed before")
-            video, found = parse(value, grow, pixels)
-        except BadLine as error:
+                raise InvalidLine("duplicate_row", f"clip {key} is listed before")
+            video, found = parse_clip(value, grow, pixels)
+        except InvalidLine as error:
             code, sentence = error.args
-            rejects.append(reject(key[:80], path, line, code, f"{key[:80]}: {sentence}"))
+            rejects.append(make_reject(key[:80], path, line, code, f"{key[:80]}: {sentence}"))
             continue
         seen.add(key)
         if key in mirror and video not in mirror:
             # the file is the set's own crop of this clip: the face has all of the frame
             length = found["end"] - found["start"]
-            cut[key] = (video, track(0, length, MILLISECONDS, (1, 1), (0, 0, 1, 1)))
+            cut[key] = (video, make_track(0, length, MILLISECOND_CLOCK, (1, 1), (0, 0, 1, 1)))
         else:
             tracks.setdefault(video, []).append(found)
-    rows = [_row(video, video, mirror.place(video, video), in_order(own)) for video, own in tracks.items()]
-    rows += [_row(key, video, mirror.place(key), [one]) for key, (video, one) in cut.items()]
+    rows = [
+        _row(video, video, mirror.locate_video(video, video), sort_tracks(own))
+        for video, own in tracks.items()
+    ]
+    rows += [_row(key, video, mirror.locate_video(key), [one]) for key, (video, one) in cut.items()]
     return Listing(sorted(rows, key=lambda row: row["id"]), rejects)
 
 
-def _row(id: str, identity: str, place: Place, tracks: list[SourceTrack]) -> SourceRecording:
+def _row(id: str, identity: str, place: VideoLocation, tracks: list[SourceTrack]) -> SourceRecording:
     return {"id": id, "identity": identity, "split": "", **place, "seed": 0, "tracks": tracks}
 
 
-def parse(clip: object, grow: float, pixels: bool) -> tuple[str, SourceTrack]:
+def parse_clip(clip: object, grow: float, pixels: bool) -> tuple[str, SourceTrack]:
     """The value of one clip -> YouTube id, track."""
     if not isinstance(clip, dict):
-        raise BadLine("malformed_row", "expected a mapping with ytb_id, duration and bbox")
+        raise InvalidLine("malformed_row", "expected a mapping with ytb_id, duration and bbox")
     video = clip.get("ytb_id")
-    if not isinstance(video, str) or not YOUTUBE_ID.fullmatch(video):
-        raise BadLine("unsafe_id", f"ytb_id {str(video)[:80]!r}: expected the 11 characters of a YouTube id")
+    if not isinstance(video, str) or not YOUTUBE_ID_PATTERN.fullmatch(video):
+        raise InvalidLine(
+            "unsafe_id", f"ytb_id {str(video)[:80]!r}: expected the 11 characters of a YouTube id"
+        )
     time, box = clip.get("duration"), clip.get("bbox")
     if not isinstance(time, dict) or not isinstance(box, dict):
-        raise BadLine("malformed_row", "expected the mappings duration and bbox")
+        raise InvalidLine("malformed_row", "expected the mappings duration and bbox")
     # both spellings hold seconds
     unit = "frame" if "start_frame" in time and "start_sec" not in time else "sec"
     start, end = (_number(time, f"{name}_{unit}") for name in ("start", "end"))
-    ticks = round(start * MILLISECONDS), round(end * MILLISECONDS)
-    if not (0 <= start < end <= LONGEST and ticks[0] < ticks[1]):
-        raise BadLine(
+    ticks = round(start * MILLISECOND_CLOCK), round(end * MILLISECOND_CLOCK)
+    if not (0 <= start < end <= MAX_SECONDS and ticks[0] < ticks[1]):
+        raise InvalidLine(
             "malformed_span", f"from {start} to {end} s: expected an end after the start, both >= 0"
         )
     edges = [_number(box, name) for name in ("left", "top", "right", "bottom")]
-    if max(edges) > MOST_SHARE and not pixels:
-        raise BadLine("malformed_box", f"{edges}: expected shares of the frame from 0 to 1")
-    if max(edges) > LARGEST:
-        raise BadLine("malformed_box", f"{edges}: no frame has so many pixels")
-    if max(edges) > MOST_SHARE:
+    if max(edges) > MAX_SHARE and not pixels:
+        raise InvalidLine("malformed_box", f"{edges}: expected shares of the frame from 0 to 1")
+    if max(edges) > MAX_SIDE:
+        raise InvalidLine("malformed_box", f"{edges}: no frame has so many pixels")
+    if max(edges) > MAX_SHARE:
         # of which frame the file does not say: preprocess/box_frame.py finds out
         grown, size = [max(edge, 0.0) for edge in edges], (0, 0)
     else:
@@ -130,23 +147,23 @@ def parse(clip: object, grow: float, pixels: bool) -> tuple[str, SourceTrack]:
         ]
         size = (1, 1)
     if not (edges[0] < edges[2] and edges[1] < edges[3] and grown[0] < grown[2] and grown[1] < grown[3]):
-        raise BadLine("malformed_box", f"left, top, right, bottom {edges}: the box is empty")
-    return video, track(*ticks, MILLISECONDS, size, grown)
+        raise InvalidLine("malformed_box", f"left, top, right, bottom {edges}: the box is empty")
+    return video, make_track(*ticks, MILLISECOND_CLOCK, size, grown)
 
 
 def _number(values: Mapping[str, object], name: str) -> float:
     value = values.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise BadLine("malformed_row", f"{name} {str(value)[:40]!r} is not a number")
+        raise InvalidLine("malformed_row", f"{name} {str(value)[:40]!r} is not a number")
     return float(value)
 
 
 def _integer(digits: str) -> float:
-    return int(digits) if len(digits) <= MOST_DIGITS else float(digits)
+    return int(digits) if len(digits) <= MAX_DIGITS else float(digits)
 
 
 # --- the file -----------------------------------------------------------------------------------------------
-def clips(path: Path) -> Iterator[tuple[str, int, Any]]:
+def read_clips(path: Path) -> Iterator[tuple[str, int, Any]]:
     """Key, line and value of every clip. UserError with the line where the file is not JSON at all."""
     # bytes that are not UTF-8 spoil the clip they stand in, not the file
     reader = _Reader(path.read_text(encoding="utf-8-sig", errors="replace"))

@@ -15,16 +15,16 @@ from pipelines.engine.file_cache import FileCache
 from pipelines.errors import UserError
 from storage.content_cache import cache_folder
 
-LONGEST_NAME = 32
+MAX_NAME_LENGTH = 32
 """Characters of an id or of an identity. Tar gives 100 bytes to the name of a shard's member,
 `{identity}#{id}#{start}#{end}.{field}.{ext}`: 32 + 1 + 32 + 1 + 7 + 1 + 7, ticks of four days, are 81; the
 longest field, `.landmarks3d.npy`, takes 16 more."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
-SAFE_ID = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_NAME}}}")
-YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
+SAFE_ID_PATTERN = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME_LENGTH}}}")
+YOUTUBE_ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{11}")
 
 
-VIDEOS = (
+VIDEO_EXTENSIONS = (
     ".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".3g2", ".3gp", ".asf", ".divx", ".dv", ".f4v", ".flv",
     ".ivf", ".m1v", ".m2p", ".m2t", ".m2ts", ".m2v", ".mk3d", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".nut",
     ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".wmv", ".y4m",
@@ -40,11 +40,11 @@ _NO_VIDEOS = """
     .7z .bak .bz2 .ckpt .db .gz .h5 .idx .lock .mat .md5 .npy .npz .old .onnx .parquet .part .pkl .pt .pth
     .rar .safetensors .sha1 .sha256 .tar .tgz .tmp .torrent .xz .ytdl .zip .zst
 """  # pictures; texts and tables; sound and subtitles; arrays, archives, sums, what was not finished
-NO_VIDEOS = frozenset(_NO_VIDEOS.split())
+OTHER_EXTENSIONS = frozenset(_NO_VIDEOS.split())
 """Names of files that nobody takes for videos."""
 
 
-class BadLine(ValueError):
+class InvalidLine(ValueError):
     """A line of a source's metadata that cannot be used: code, sentence."""
 
 
@@ -52,42 +52,42 @@ def safe_name(text: str) -> str:
     """Letters, digits, '_' and '-' only, at most 32. A name that had to change also gets a hash, so that two
     never become one."""
     safe = _UNSAFE.sub("-", text).strip("-")
-    return short_name(text) if safe == text else name_with_hash(safe or "x", text)
+    return shorten_name(text) if safe == text else name_with_hash(safe or "x", text)
 
 
-def short_name(safe: str) -> str:
+def shorten_name(safe: str) -> str:
     """A name of safe characters as it is if it fits, else its begin and a hash."""
-    return safe if len(safe) <= LONGEST_NAME else name_with_hash(safe, safe)
+    return safe if len(safe) <= MAX_NAME_LENGTH else name_with_hash(safe, safe)
 
 
 def name_with_hash(safe: str, full: str) -> str:
     """As much of a safe name as fits, and 8 digits of the hash of `full`, which tells it from others."""
     digest = hashlib.sha256(full.encode()).hexdigest()[:8]
-    return f"{safe[: LONGEST_NAME - len(digest) - 1]}-{digest}"
+    return f"{safe[: MAX_NAME_LENGTH - len(digest) - 1]}-{digest}"
 
 
-def is_utf8(path: Path | str) -> bool:
+def has_utf8_name(path: Path | str) -> bool:
     """Other names cannot be written down; Python keeps their bytes as surrogates."""
     return not any("\ud800" <= char <= "\udfff" for char in str(path))
 
 
 def check_id(what: str, text: str) -> str:
     """The text if it is safe as an id and as a part of a file's name; BadLine if not."""
-    if not SAFE_ID.fullmatch(text):
+    if not SAFE_ID_PATTERN.fullmatch(text):
         quoted = text if len(text) <= 80 else f"{text[:80]}..."
-        expected = f"1 to {LONGEST_NAME} letters, digits, '_' and '-' only"
-        raise BadLine("unsafe_id", f"{what} {quoted!r}: expected {expected}")
+        expected = f"1 to {MAX_NAME_LENGTH} letters, digits, '_' and '-' only"
+        raise InvalidLine("unsafe_id", f"{what} {quoted!r}: expected {expected}")
     return text
 
 
-def metadata_file(path: str, setting: str) -> Path:
+def find_metadata_file(path: str, setting: str) -> Path:
     """A file named in the configuration; `setting` is its name there."""
     if not path or not Path(path).is_file():
         raise UserError(f"{setting} {path!r} is not a file")
     return Path(path)
 
 
-class Lost(NamedTuple):
+class UnreadableFiles(NamedTuple):
     """What a folder holds and could not be read."""
 
     path: Path
@@ -95,19 +95,19 @@ class Lost(NamedTuple):
     sentence: str
 
 
-class Walk(NamedTuple):
+class FolderFiles(NamedTuple):
     files: list[tuple[Path, os.stat_result]]
-    lost: list[Lost]
+    lost: list[UnreadableFiles]
 
 
-def walk(root: Path) -> Walk:
+def walk_folder(root: Path) -> FolderFiles:
     """Every file below root with its state, by the name of the link where a link leads to it. Hidden names
     are passed by.
 
     Each folder is read once, under its own name if it lies below root: links that lead in a circle end.
     """
     files: list[tuple[Path, os.stat_result]] = []
-    lost: list[Lost] = []
+    lost: list[UnreadableFiles] = []
     read: set[str] = set()
     queue = [(str(root), os.path.realpath(root))]
     links: list[tuple[str, str]] = []
@@ -119,7 +119,7 @@ def walk(root: Path) -> Walk:
         if real in read:
             if linked:
                 sentence = f"the link leads to {real!r}, whose files are listed already"
-                lost.append(Lost(Path(folder), "duplicate_content", sentence))
+                lost.append(UnreadableFiles(Path(folder), "duplicate_content", sentence))
             continue
         read.add(real)
         for path, state in _entries(folder, lost):
@@ -129,16 +129,18 @@ def walk(root: Path) -> Walk:
                 links.append((str(path), os.path.realpath(path)))
             else:
                 queue.append((str(path), os.path.join(real, path.name)))
-    return Walk(files, lost)
+    return FolderFiles(files, lost)
 
 
-def _entries(folder: str, lost: list[Lost]) -> Iterator[tuple[Path, os.stat_result]]:
+def _entries(folder: str, lost: list[UnreadableFiles]) -> Iterator[tuple[Path, os.stat_result]]:
     """Files and folders in a folder, with the state of what they link to."""
     try:
         with os.scandir(folder) as found:
             entries = [entry for entry in found if not entry.name.startswith(".")]
     except OSError as error:
-        lost.append(Lost(Path(folder), "unreadable", f"the folder cannot be read: {error.strerror}"))
+        lost.append(
+            UnreadableFiles(Path(folder), "unreadable", f"the folder cannot be read: {error.strerror}")
+        )
         return
     for entry in entries:
         try:
@@ -146,13 +148,13 @@ def _entries(folder: str, lost: list[Lost]) -> Iterator[tuple[Path, os.stat_resu
         except OSError as error:
             if entry.is_symlink():
                 sentence = f"the link leads to {os.path.realpath(entry.path)!r}: {error.strerror}"
-                lost.append(Lost(Path(entry.path), "dangling_link", sentence))
+                lost.append(UnreadableFiles(Path(entry.path), "dangling_link", sentence))
             continue  # else it went away meanwhile
         if stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode):
             yield Path(entry.path), state
 
 
-def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+def read_text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number from 1 and text of every line that is not blank. Bytes that are not UTF-8 become U+FFFD, so that
     they spoil their own line only."""
     with path.open("rb") as stream:
@@ -162,7 +164,7 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, text
 
 
-def digests(paths: Iterable[Path]) -> dict[Path, str]:
+def digest_files(paths: Iterable[Path]) -> dict[Path, str]:
     """sha256 of every file. A file whose size, time and inode stand in the cache is not read again."""
     known = FileCache(cache_folder() / "digests.json", "sha256")
     found = {path: known.get(path, partial(_sha256, path)) for path in paths}

@@ -13,11 +13,11 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from models.perception.head.analytic_components import BLINK_SIGMAS, EYE_X, MOUTH_X, MOUTH_Y, lip_mask
-from models.perception.head.analytic_head import EYE_HALF
+from models.perception.head.analytic_head import EYE_HALF_WIDTH
 from models.perception.head.morphable import MorphableModel
 from models.perception.head.raster import rasterize
 
-ATLAS = 512
+ATLAS_SIZE = 512
 HAIR_STYLES = ("cropped", "short", "full", "fringe", "long")
 # crown thickness, height of the hairline at the middle of the forehead, lowest hair at the back
 HAIR_SHAPE = {
@@ -44,7 +44,7 @@ IRIS_COLOURS = ((0.27, 0.17, 0.1), (0.2, 0.3, 0.42), (0.27, 0.36, 0.24), (0.35, 
 
 
 @dataclass(frozen=True, slots=True)
-class Appearance:
+class PersonAppearance:
     """A person: what does not change from one recording to the next."""
 
     id: np.ndarray
@@ -61,7 +61,7 @@ class Appearance:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class RecordingSetting:
     """A recording: clothes, wall and light."""
 
     cloth: np.ndarray
@@ -75,13 +75,13 @@ class Setting:
     fill_colour: np.ndarray
 
 
-def sample_appearance(rng: np.random.Generator, index: int, model: MorphableModel) -> Appearance:
+def sample_appearance(rng: np.random.Generator, index: int, model: MorphableModel) -> PersonAppearance:
     """Person `index` of a corpus: tones and hair go round by index, so that few people already differ."""
     skin = np.array(SKIN_TONES[(index * 5 + int(rng.integers(2))) % len(SKIN_TONES)])
     hair = np.array(HAIR_COLOURS[int(rng.integers(len(HAIR_COLOURS)))])
     if skin.mean() < 0.55:  # dark skin, dark hair
         hair = np.array(HAIR_COLOURS[int(rng.integers(2))])
-    return Appearance(
+    return PersonAppearance(
         id=np.clip(rng.normal(0, 0.85, model.n_id), -1.8, 1.8).astype(np.float32),
         skin=np.clip(skin * rng.uniform(0.96, 1.04) + rng.normal(0, 0.01, 3), 0, 1),
         hair=hair * rng.uniform(0.85, 1.15),
@@ -95,12 +95,12 @@ def sample_appearance(rng: np.random.Generator, index: int, model: MorphableMode
     )
 
 
-def sample_setting(rng: np.random.Generator, height: int, width: int) -> Setting:
+def sample_setting(rng: np.random.Generator, height: int, width: int) -> RecordingSetting:
     side, up = rng.uniform(-0.6, 0.6), rng.uniform(0.2, 0.7)
     key = np.array([side, up, 1.0])
     warmth = rng.uniform(-0.06, 0.06)
     hue = rng.uniform(0, 1, 3)
-    return Setting(
+    return RecordingSetting(
         cloth=np.clip(0.1 + _desaturate(0.7 * hue * rng.uniform(0.5, 1), 0.6), 0, 1),
         stripe=float(rng.uniform(0, 0.3)) if rng.random() < 0.4 else 0.0,
         neckline=float(rng.uniform(-2.65, -2.2)),
@@ -136,12 +136,12 @@ def _desaturate(colour: np.ndarray, share: float) -> np.ndarray:
 
 
 # --- the texture atlas --------------------------------------------------------------------------------------
-def step(value: np.ndarray, low: float, high: float) -> np.ndarray:
+def smoothstep(value: np.ndarray, low: float, high: float) -> np.ndarray:
     t = np.clip((value - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def closed_shape(model: MorphableModel) -> np.ndarray:
+def closed_eyes_shape(model: MorphableModel) -> np.ndarray:
     """The mean with its eyes shut (N,3): where the paint is laid on."""
     exp = np.zeros(model.n_exp, np.float32)
     for name in ("blink_left", "blink_right"):
@@ -149,28 +149,30 @@ def closed_shape(model: MorphableModel) -> np.ndarray:
     return model.shape(np.zeros(model.n_id), exp)
 
 
-def hair_cover(points: np.ndarray, style: str) -> np.ndarray:
+def hair_density(points: np.ndarray, style: str) -> np.ndarray:
     """(...,3) closed positions -> how much hair grows there, 0..1."""
     x, y, z = np.abs(points[..., 0]), points[..., 1], points[..., 2]
     _, front, nape = HAIR_SHAPE[style]
     part = 0.06 * np.exp(-(((points[..., 0] - 0.3) / 0.2) ** 2))
     ragged = 0.01 * np.sin(41 * points[..., 0]) + 0.012 * np.sin(97 * points[..., 0] + 1)
     hairline = front + part + ragged - 0.3 * np.clip(x - 0.55, 0, 1)  # temples
-    top = step(y - hairline, -0.03, 0.05)
-    behind = step(-z - 0.12 + 0.25 * y, -0.1, 0.0) * step(y - nape, -0.05, 0.1)
-    burn = step(0.3 - z, -0.05, 0.05) * step(y, -0.1, 0.05) * step(x, 0.75, 0.85)  # before the ears
+    top = smoothstep(y - hairline, -0.03, 0.05)
+    behind = smoothstep(-z - 0.12 + 0.25 * y, -0.1, 0.0) * smoothstep(y - nape, -0.05, 0.1)
+    burn = (
+        smoothstep(0.3 - z, -0.05, 0.05) * smoothstep(y, -0.1, 0.05) * smoothstep(x, 0.75, 0.85)
+    )  # before the ears
     return np.maximum.reduce([top, behind, burn])
 
 
-def paint_atlas(model: MorphableModel, appearance: Appearance) -> np.ndarray:
+def paint_atlas(model: MorphableModel, appearance: PersonAppearance) -> np.ndarray:
     """-> (ATLAS,ATLAS,3) float32: the person's skin, hair, eyes and mouth."""
     rng = np.random.default_rng(appearance.texture_seed)
     assert model.uv is not None
-    flat = np.concatenate([model.uv * ATLAS, np.zeros((len(model.uv), 1))], axis=1)
-    baked = rasterize(flat, model.faces, ATLAS, ATLAS)
+    flat = np.concatenate([model.uv * ATLAS_SIZE, np.zeros((len(model.uv), 1))], axis=1)
+    baked = rasterize(flat, model.faces, ATLAS_SIZE, ATLAS_SIZE)
     eyes, teeth, inside = (model.regions[name].astype(float) for name in ("eyeballs", "teeth", "interior"))
     ears = model.regions["ears"].astype(float)
-    values = baked.image(model.faces, np.column_stack([closed_shape(model), eyes, teeth, inside, ears]))
+    values = baked.image(model.faces, np.column_stack([closed_eyes_shape(model), eyes, teeth, inside, ears]))
     points, kinds = values[..., :3], values[..., 3:] > 0.5
     colour = _paint_skin(points, appearance, rng)
     colour = _paint_hair(colour, points, appearance, rng)
@@ -181,7 +183,7 @@ def paint_atlas(model: MorphableModel, appearance: Appearance) -> np.ndarray:
     gaps = 0.8 + 0.2 * np.minimum(1, np.abs(np.sin(points[..., 0] * np.pi / 0.085)) * 3)
     teeth_colour = np.array([0.9, 0.87, 0.8]) * (gaps * (1 - 0.9 * np.abs(points[..., 0])))[..., None]
     colour = np.where(kinds[..., 1:2], teeth_colour, colour)
-    tongue = step(-points[..., 1], 1.0, 1.2)[..., None]
+    tongue = smoothstep(-points[..., 1], 1.0, 1.2)[..., None]
     colour = np.where(
         kinds[..., 2:3],
         (1 - tongue) * np.array([0.13, 0.04, 0.04]) + tongue * np.array([0.4, 0.15, 0.15]),
@@ -199,19 +201,19 @@ def _ear_shade(values: np.ndarray) -> np.ndarray:
     return 1 - 0.35 * inner
 
 
-def _paint_skin(p: np.ndarray, appearance: Appearance, rng: np.random.Generator) -> np.ndarray:
+def _paint_skin(p: np.ndarray, appearance: PersonAppearance, rng: np.random.Generator) -> np.ndarray:
     x, y, front = np.abs(p[..., 0]), p[..., 1], p[..., 2] > 0.2
 
     def spot(cx: float, cy: float, sx: float, sy: float) -> np.ndarray:
         return np.exp(-(((x - cx) / sx) ** 2) - ((y - cy) / sy) ** 2) * front
 
-    mottle = gaussian_filter(rng.normal(0, 1, (ATLAS, ATLAS)), 2.5) * 0.06 + gaussian_filter(
-        rng.normal(0, 1, (ATLAS, ATLAS)), 12
+    mottle = gaussian_filter(rng.normal(0, 1, (ATLAS_SIZE, ATLAS_SIZE)), 2.5) * 0.06 + gaussian_filter(
+        rng.normal(0, 1, (ATLAS_SIZE, ATLAS_SIZE)), 12
     )
     colour = appearance.skin * (1 + 0.12 * mottle)[..., None]
     red = 0.5 * spot(0.52, -0.42, 0.2, 0.2) + 0.5 * spot(0, -0.5, 0.15, 0.15) + 0.2 * spot(0, -1.4, 0.2, 0.15)
     colour *= 1 - red[..., None] * np.array([0.0, 0.13, 0.12])
-    dots = step(gaussian_filter(rng.normal(0, 1, (ATLAS, ATLAS)), 1.0), 0.72, 0.95) * spot(
+    dots = smoothstep(gaussian_filter(rng.normal(0, 1, (ATLAS_SIZE, ATLAS_SIZE)), 1.0), 0.72, 0.95) * spot(
         0.35, -0.3, 0.35, 0.22
     )
     colour *= 1 - (0.25 * appearance.freckles * dots)[..., None]
@@ -225,11 +227,15 @@ def _paint_skin(p: np.ndarray, appearance: Appearance, rng: np.random.Generator)
         + 0.22 * spot(0, -1.12, 0.2, 0.045)
         + 0.16 * spot(0.27, -0.66, 0.05, 0.1)
     )
-    shade += 0.45 * step(-y, 1.56, 1.75) * step(p[..., 1], -2.6, -1.9)  # the jaw's shadow on the neck
+    shade += (
+        0.45 * smoothstep(-y, 1.56, 1.75) * smoothstep(p[..., 1], -2.6, -1.9)
+    )  # the jaw's shadow on the neck
     colour *= 1 - shade[..., None]
     line = np.interp(x, [0, 0.25, 0.42, 0.6, 0.8, 0.95], [-0.7, -0.74, -0.88, -0.88, -0.6, -0.05])
-    stubble = appearance.beard * step(line - y, -0.03, 0.1) * step(y, -1.75, -1.6) * (p[..., 2] > 0)
-    grain = 0.75 + 0.35 * rng.random((ATLAS, ATLAS))
+    stubble = (
+        appearance.beard * smoothstep(line - y, -0.03, 0.1) * smoothstep(y, -1.75, -1.6) * (p[..., 2] > 0)
+    )
+    grain = 0.75 + 0.35 * rng.random((ATLAS_SIZE, ATLAS_SIZE))
     colour = _mix(colour, appearance.hair * 0.6, 0.8 * stubble * grain)
     lips = lip_mask(x, y) * front
     lip_colour = appearance.skin * np.array([0.84, 0.58, 0.58]) * (
@@ -248,11 +254,11 @@ def _mix(base: np.ndarray, colour: np.ndarray, share: np.ndarray) -> np.ndarray:
     return (1 - share) * base + share * colour
 
 
-def _paint_lids_and_brows(colour, x, y, front, appearance: Appearance, rng) -> np.ndarray:
+def _paint_lids_and_brows(colour, x, y, front, appearance: PersonAppearance, rng) -> np.ndarray:
     above = y - 0.07 * (x - EYE_X)
-    within = step(EYE_HALF + 0.03 - np.abs(x - EYE_X), 0, 0.04) * front
-    lash = within * step(above, -0.002, 0.002) * (1 - step(above, 0.02, 0.032))
-    lower = within * step(-above, -0.002, 0.002) * (1 - step(-above, 0.008, 0.016)) * 0.45
+    within = smoothstep(EYE_HALF_WIDTH + 0.03 - np.abs(x - EYE_X), 0, 0.04) * front
+    lash = within * smoothstep(above, -0.002, 0.002) * (1 - smoothstep(above, 0.02, 0.032))
+    lower = within * smoothstep(-above, -0.002, 0.002) * (1 - smoothstep(-above, 0.008, 0.016)) * 0.45
     crease = 0.4 * within * np.exp(-(((above - 0.062) / 0.012) ** 2))
     colour = _mix(colour, appearance.skin * 0.5, crease)
     colour = _mix(colour, np.array([0.1, 0.07, 0.06]), 0.95 * lash + lower)
@@ -261,36 +267,38 @@ def _paint_lids_and_brows(colour, x, y, front, appearance: Appearance, rng) -> n
         x, [0.12, 0.2, 0.5, 0.7, 0.81], [0.04, 0.052, 0.046, 0.03, 0.006]
     )
     brow = (
-        (1 - step(np.abs(y - middle) / thick, 0.6, 1.1))
-        * step(x, 0.1, 0.18)
-        * (1 - step(x, 0.76, 0.82))
+        (1 - smoothstep(np.abs(y - middle) / thick, 0.6, 1.1))
+        * smoothstep(x, 0.1, 0.18)
+        * (1 - smoothstep(x, 0.76, 0.82))
         * front
     )
-    strands = 0.75 + 0.25 * step(gaussian_filter(rng.normal(0, 1, (ATLAS, ATLAS)), (1.5, 0.6)) * 2, -0.5, 0.5)
+    strands = 0.75 + 0.25 * smoothstep(
+        gaussian_filter(rng.normal(0, 1, (ATLAS_SIZE, ATLAS_SIZE)), (1.5, 0.6)) * 2, -0.5, 0.5
+    )
     return _mix(colour, appearance.hair * 0.7, 0.92 * brow * strands)
 
 
 def _paint_hair(
-    colour: np.ndarray, p: np.ndarray, appearance: Appearance, rng: np.random.Generator
+    colour: np.ndarray, p: np.ndarray, appearance: PersonAppearance, rng: np.random.Generator
 ) -> np.ndarray:
-    strands = gaussian_filter(rng.normal(0, 1, (ATLAS, ATLAS)), (9, 0.8)) * 3
+    strands = gaussian_filter(rng.normal(0, 1, (ATLAS_SIZE, ATLAS_SIZE)), (9, 0.8)) * 3
     tone = np.clip(1 + 0.35 * strands, 0.4, 1.8)[..., None]
-    cover = hair_cover(p, appearance.style) * (0.75 if appearance.style == "cropped" else 1.0)
+    cover = hair_density(p, appearance.style) * (0.75 if appearance.style == "cropped" else 1.0)
     return _mix(colour, np.clip(appearance.hair * tone, 0, 1), cover)
 
 
-def _paint_eye(p: np.ndarray, appearance: Appearance) -> np.ndarray:
+def _paint_eye(p: np.ndarray, appearance: PersonAppearance) -> np.ndarray:
     radius = np.hypot(np.abs(p[..., 0]) - EYE_X, p[..., 1])
     angle = np.arctan2(p[..., 1], np.abs(p[..., 0]) - EYE_X)
     white = np.array([0.9, 0.89, 0.87]) * (1 - 1.1 * np.clip(radius - 0.08, 0, 1))[..., None]
     iris = (
         appearance.iris * (1.0 + 0.2 * np.sin(angle * 23) + 2.5 * np.clip(radius - 0.03, 0, 0.1))[..., None]
     )
-    eye = _mix(white, iris, 1 - step(radius, 0.078, 0.092))
+    eye = _mix(white, iris, 1 - smoothstep(radius, 0.078, 0.092))
     eye = _mix(eye, appearance.iris * 0.35, np.exp(-(((radius - 0.082) / 0.01) ** 2)))
-    eye = _mix(eye, np.array([0.62, 0.38, 0.35]), step(radius, 0.165, 0.19))  # the corner's red flesh
-    eye = _mix(eye, np.array([0.03, 0.03, 0.03]), 1 - step(radius, 0.03, 0.042))
+    eye = _mix(eye, np.array([0.62, 0.38, 0.35]), smoothstep(radius, 0.165, 0.19))  # the corner's red flesh
+    eye = _mix(eye, np.array([0.03, 0.03, 0.03]), 1 - smoothstep(radius, 0.03, 0.042))
     glint = np.hypot(
         p[..., 0] - np.sign(p[..., 0]) * EYE_X + 0.03, p[..., 1] - 0.035
     )  # the same side in both
-    return _mix(eye, np.ones(3), 0.9 * (1 - step(glint, 0.012, 0.026)))
+    return _mix(eye, np.ones(3), 0.9 * (1 - smoothstep(glint, 0.012, 0.026)))

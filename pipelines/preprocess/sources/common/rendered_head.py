@@ -11,22 +11,22 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from models.perception.head.morphable import MorphableModel, vertex_normals
-from models.perception.head.pose import FLIP, euler_to_rotation
+from models.perception.head.pose import AXIS_FLIP, euler_to_rotation
 from models.perception.head.raster import Raster, rasterize
 from pipelines.preprocess.sources.common.head_appearance import (
-    ATLAS,
+    ATLAS_SIZE,
     HAIR_SHAPE,
-    Appearance,
-    Setting,
-    closed_shape,
-    hair_cover,
+    PersonAppearance,
+    RecordingSetting,
+    closed_eyes_shape,
+    hair_density,
     paint_atlas,
-    step,
+    smoothstep,
 )
 
-PIVOT = np.array([0.0, -1.35, -0.3])  # the head turns about the top of the neck
-CHEST_FOLLOWS = 0.2  # share of the head's yaw that the shoulders take
-EYE_TEXELS = 98 / 124  # of the atlas, a degree of gaze
+NECK_PIVOT = np.array([0.0, -1.35, -0.3])  # the head turns about the top of the neck
+CHEST_YAW_SHARE = 0.2  # share of the head's yaw that the shoulders take
+TEXELS_PER_GAZE_DEGREE = 98 / 124  # of the atlas, a degree of gaze
 _WALL, _CHEST, _CURTAIN, _HEAD, _INSIDE = range(5)  # surfaces whose outlines are softened
 # chest by height: y, half width, half depth
 _CHEST_ROWS = (
@@ -36,7 +36,7 @@ _CHEST_ROWS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Pose:
+class HeadPose:
     """One frame's motion. Angles in degrees; `chest` (3,) is the origin of the chest's frame, in pixels."""
 
     angles: np.ndarray
@@ -47,7 +47,7 @@ class Pose:
 
 
 @dataclass
-class Sheet:
+class VertexGrid:
     """A grid of vertices beside the head: positions and outward normals (V,3), atlas texels (V,2), faces."""
 
     points: np.ndarray
@@ -56,7 +56,7 @@ class Sheet:
     faces: np.ndarray
 
 
-def _sheet(points: np.ndarray, left: int, top: int, side: int) -> Sheet:
+def _sheet(points: np.ndarray, left: int, top: int, side: int) -> VertexGrid:
     """points (r,c,3), rows down, columns right as seen from outside -> a sheet on a square of the atlas."""
     r, c = points.shape[:2]
     ids = np.arange(r * c).reshape(r, c)
@@ -64,19 +64,19 @@ def _sheet(points: np.ndarray, left: int, top: int, side: int) -> Sheet:
     u, v = np.meshgrid(np.linspace(left + 1, left + side - 2, c), np.linspace(top + 1, top + side - 2, r))
     faces = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
     flat = points.reshape(-1, 3)
-    return Sheet(flat, vertex_normals(flat, faces), np.stack([u, v], axis=-1).reshape(-1, 2), faces)
+    return VertexGrid(flat, vertex_normals(flat, faces), np.stack([u, v], axis=-1).reshape(-1, 2), faces)
 
 
-def _chest() -> Sheet:
+def _chest() -> VertexGrid:
     angle = np.deg2rad(np.linspace(-115, 115, 31))
     rows = [
         np.stack([w * np.sin(angle), np.full_like(angle, y), -0.33 + d * np.cos(angle)], axis=-1)
         for y, w, d in _CHEST_ROWS
     ]
-    return _sheet(np.stack(rows), 0, ATLAS, ATLAS // 2)
+    return _sheet(np.stack(rows), 0, ATLAS_SIZE, ATLAS_SIZE // 2)
 
 
-def _curtain() -> Sheet:
+def _curtain() -> VertexGrid:
     """Long hair, open at the face."""
     angle = np.deg2rad(np.linspace(-285, -75, 29))
     rows = []
@@ -89,7 +89,7 @@ def _curtain() -> Sheet:
                 [width * np.sin(angle) * wave, np.full_like(angle, y), 1.25 * width * np.cos(angle) - 0.1], -1
             )
         )
-    sheet = _sheet(np.stack(rows), ATLAS // 2, ATLAS, ATLAS // 2)
+    sheet = _sheet(np.stack(rows), ATLAS_SIZE // 2, ATLAS_SIZE, ATLAS_SIZE // 2)
     sheet.faces = np.concatenate([sheet.faces, sheet.faces[:, ::-1]])  # seen from both sides
     return sheet
 
@@ -98,13 +98,20 @@ class HeadRenderer:
     """A person in a setting; `frame` draws one pose. Holds all that the frames of a recording share."""
 
     def __init__(
-        self, model: MorphableModel, appearance: Appearance, setting: Setting, height: int, width: int
+        self,
+        model: MorphableModel,
+        appearance: PersonAppearance,
+        setting: RecordingSetting,
+        height: int,
+        width: int,
     ):
         self.model = model
         self.height, self.width, self.setting = height, width, setting
         self.person = model.shape(appearance.id, np.zeros(model.n_exp, np.float32))
         self.cover = (
-            hair_cover(closed_shape(model), appearance.style) * model.regions["skin"] * ~model.regions["ears"]
+            hair_density(closed_eyes_shape(model), appearance.style)
+            * model.regions["skin"]
+            * ~model.regions["ears"]
         )
         self.hair = self._hair_offset(appearance)
         self.sheets = [_chest()] + ([_curtain()] if appearance.style == "long" else [])
@@ -112,24 +119,28 @@ class HeadRenderer:
         self._merge_meshes(appearance)
         self.wall = setting.wall.reshape(-1, 3)
 
-    def _hair_offset(self, appearance: Appearance) -> np.ndarray:
+    def _hair_offset(self, appearance: PersonAppearance) -> np.ndarray:
         """-> (N,3) float32: how far hair lifts the scalp; a fringe falls straight, other hair rises."""
         crown, front, _ = HAIR_SHAPE[appearance.style]
         y = self.model.mean[:, 1]
-        rise = step(y, 0.3, 1.3) if appearance.style == "fringe" else step(y, front - 0.05, front + 0.45)
+        rise = (
+            smoothstep(y, 0.3, 1.3)
+            if appearance.style == "fringe"
+            else smoothstep(y, front - 0.05, front + 0.45)
+        )
         outward = self.model.normals(self.model.mean)
         outward[y > 1.495] = [0, 1, 0]  # the pole's vertices are one point and must stay so
         return (self.cover * crown * (0.45 + 0.55 * rise))[:, None].astype(np.float32) * outward
 
-    def _texture(self, appearance: Appearance) -> np.ndarray:
+    def _texture(self, appearance: PersonAppearance) -> np.ndarray:
         """-> (texels,3) float32: the model's atlas, and below it cloth and long hair."""
         rng = np.random.default_rng(appearance.texture_seed + 1)
-        half, s = ATLAS // 2, self.setting
+        half, s = ATLAS_SIZE // 2, self.setting
         chest = self.sheets[0]
-        flat = np.column_stack([chest.texels - [0, ATLAS], np.zeros(len(chest.texels))])
+        flat = np.column_stack([chest.texels - [0, ATLAS_SIZE], np.zeros(len(chest.texels))])
         where = rasterize(flat, chest.faces, half, half).image(chest.faces, chest.points)
         x, y, z = np.moveaxis(where, -1, 0)
-        open_neck = step(y - (s.neckline + 0.75 * np.abs(x)), -0.02, 0.02) * step(z, -0.1, 0.1)
+        open_neck = smoothstep(y - (s.neckline + 0.75 * np.abs(x)), -0.02, 0.02) * smoothstep(z, -0.1, 0.1)
         weave = 1 + 0.06 * gaussian_filter(rng.normal(0, 1, (half, half)), 0.7)
         fold = 1 + 0.9 * gaussian_filter(rng.normal(0, 1, (half, half)), (14, 5))
         stripes = 1 - s.stripe * (np.sin(y * 28) > 0.3)
@@ -145,15 +156,15 @@ class HeadRenderer:
             .reshape(-1, 3)
         )
 
-    def _merge_meshes(self, appearance: Appearance) -> None:
+    def _merge_meshes(self, appearance: PersonAppearance) -> None:
         """One mesh of all parts: faces, texels, surfaces; how a vertex follows the head, its gloss."""
         model = self.model
         assert model.uv is not None
-        faces, texels = [model.faces], [model.uv * (ATLAS - 1)]
+        faces, texels = [model.faces], [model.uv * (ATLAS_SIZE - 1)]
         inside = model.regions["eyeballs"] | model.regions["teeth"] | model.regions["interior"]
         surface = [np.where(inside, _INSIDE, _HEAD)]
         y = model.mean[:, 1]
-        follow = [np.where(model.regions["neck"], step(y, -2.25, -1.62), 1.0)]
+        follow = [np.where(model.regions["neck"], smoothstep(y, -2.25, -1.62), 1.0)]
         gloss = [
             np.where(model.regions["eyeballs"], 0.1, 0.1 * (1 - 0.6 * self.cover))
             * ~model.regions["interior"]
@@ -164,7 +175,7 @@ class HeadRenderer:
             texels.append(sheet.texels)
             surface.append(np.full(len(sheet.points), name))
             follow.append(
-                np.zeros(len(sheet.points)) if name == _CHEST else step(sheet.points[:, 1], -2.6, -0.8)
+                np.zeros(len(sheet.points)) if name == _CHEST else smoothstep(sheet.points[:, 1], -2.6, -0.8)
             )
             gloss.append(np.full(len(sheet.points), 0.0 if name == _CHEST else 0.05))
             at += len(sheet.points)
@@ -174,7 +185,7 @@ class HeadRenderer:
         self.follow = np.concatenate(follow)[:, None].astype(np.float32)
         self.gloss = np.concatenate(gloss).astype(np.float32)
         # what little light reaches eyes, teeth and throat; the lid's shadow lies on the upper eyeball
-        dim = np.where(model.regions["eyeballs"], 1 - 0.45 * step(y, 0.0, 0.1), 1.0)
+        dim = np.where(model.regions["eyeballs"], 1 - 0.45 * smoothstep(y, 0.0, 0.1), 1.0)
         dim = np.where(model.regions["teeth"], 0.62, np.where(model.regions["interior"], 0.8, dim))
         self.dim = np.ones(at, np.float32)
         self.dim[: len(y)] = dim
@@ -183,30 +194,30 @@ class HeadRenderer:
         self.sheet_points = np.concatenate([s.points for s in self.sheets]).astype(np.float32)
         self.sheet_normals = np.concatenate([s.normals for s in self.sheets])
 
-    def camera(self, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
+    def head_camera(self, pose: HeadPose) -> tuple[np.ndarray, np.ndarray]:
         """-> the head's rotation (3,3) and translation (3,): pixel = scale R X + T."""
         head = euler_to_rotation(*pose.angles)
-        chest = euler_to_rotation(0, CHEST_FOLLOWS * pose.angles[1], 0)
-        return head, pose.chest + pose.scale * (chest - head) @ PIVOT
+        chest = euler_to_rotation(0, CHEST_YAW_SHARE * pose.angles[1], 0)
+        return head, pose.chest + pose.scale * (chest - head) @ NECK_PIVOT
 
-    def landmarks(self, pose: Pose) -> np.ndarray:
+    def landmarks(self, pose: HeadPose) -> np.ndarray:
         """-> (68,2) pixels."""
-        rotation, translation = self.camera(pose)
+        rotation, translation = self.head_camera(pose)
         points = self.model.landmarks(self._vertices(pose))
         return (pose.scale * points @ rotation.T + translation)[:, :2]
 
-    def _vertices(self, pose: Pose) -> np.ndarray:
+    def _vertices(self, pose: HeadPose) -> np.ndarray:
         basis = self.model.exp_basis
         moved = basis.reshape(-1, basis.shape[-1]) @ pose.exp.astype(np.float32)
         return self.person + moved.reshape(self.person.shape)
 
-    def frame(self, pose: Pose) -> np.ndarray:
+    def render_frame(self, pose: HeadPose) -> np.ndarray:
         """-> (H,W,3) uint8."""
         head = self._vertices(pose) + self.hair
         normals = np.concatenate([self.model.normals(head), self.sheet_normals])
         points = np.concatenate([head, self.sheet_points])
-        rotation, translation = self.camera(pose)
-        chest = euler_to_rotation(0, CHEST_FOLLOWS * pose.angles[1], 0)
+        rotation, translation = self.head_camera(pose)
+        chest = euler_to_rotation(0, CHEST_YAW_SHARE * pose.angles[1], 0)
         on_head = pose.scale * points @ rotation.T.astype(np.float32) + translation
         on_chest = pose.scale * points @ chest.T.astype(np.float32) + pose.chest
         pixels = self.follow * on_head + (1 - self.follow) * on_chest
@@ -215,9 +226,9 @@ class HeadRenderer:
         texels = self.texels
         eyes = self.model.regions["eyeballs"]
         texels = texels.copy()
-        texels[: len(eyes)][eyes] += np.array([-pose.gaze[1], pose.gaze[0]]) * EYE_TEXELS
+        texels[: len(eyes)][eyes] += np.array([-pose.gaze[1], pose.gaze[0]]) * TEXELS_PER_GAZE_DEGREE
         values = raster.interpolate(self.faces, np.column_stack([texels, light, shine]))
-        place = values[:, 1].astype(np.int32) * ATLAS + values[:, 0].astype(np.int32)
+        place = values[:, 1].astype(np.int32) * ATLAS_SIZE + values[:, 0].astype(np.int32)
         colour = self.texture[place] * values[:, 2:5] + values[:, 5:6]
         image = self.wall.copy()
         image[raster.pixels] = colour
@@ -229,7 +240,7 @@ class HeadRenderer:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Normals (N,3) -> light (N,3) and highlight (N,): a lamp that wraps round, and sky."""
         s = self.setting
-        head_turn, chest_turn = (FLIP @ r for r in (rotation, chest))
+        head_turn, chest_turn = (AXIS_FLIP @ r for r in (rotation, chest))
         n = self.follow * (normals @ head_turn.T) + (1 - self.follow) * (normals @ chest_turn.T)
         n = np.where(self.flat_lit[:, None], 0.5 * n + np.array([0, 0, 0.5]), n).astype(np.float32)
         lamp = np.clip((n @ s.key + 0.2) / 1.2, 0, None)

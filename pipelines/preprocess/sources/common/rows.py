@@ -23,7 +23,7 @@ class SourceTrack(TypedDict):
     """Growth of the box on each side to make a crop, in sides of it."""
 
 
-class Place(TypedDict):
+class VideoLocation(TypedDict):
     """Where a recording's bytes come from."""
 
     uri: str
@@ -35,7 +35,7 @@ class Place(TypedDict):
     """JSON: what the recording is made from, or the file's size and time when it was listed; or ""."""
 
 
-class BaseRecording(Place):
+class BaseRecording(VideoLocation):
     """What the row of a source and that of the table have in common."""
 
     id: str
@@ -53,7 +53,7 @@ class SourceRecording(BaseRecording):
     """[first, last] seconds that are needed, where the tracks do not say it."""
 
 
-class Reject(TypedDict):
+class RejectRow(TypedDict):
     """A row of a source that is left out, or a note on one that is used."""
 
     id: str
@@ -64,7 +64,7 @@ class Reject(TypedDict):
     sentence: str
 
 
-def reject(id: str, file: Path | str, line: int, code: str, sentence: str) -> Reject:
+def make_reject(id: str, file: Path | str, line: int, code: str, sentence: str) -> RejectRow:
     """A source row that is left out. Names that are not UTF-8 show as '?'."""
     return {
         "id": _printable(id),

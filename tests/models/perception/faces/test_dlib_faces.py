@@ -28,7 +28,7 @@ def weights():
 
 @pytest.fixture(scope="module")
 def hog():
-    return dlib_faces.load_hog({})
+    return dlib_faces.load_hog_detector({})
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +61,8 @@ def test_small_faces_are_found_at_twice_the_size(hog, face):
 def test_the_cnn_is_asked_where_hog_sees_nothing(weights, face):
     large = np.repeat(np.repeat(face, 2, axis=0), 2, axis=1)
     leaning = np.ascontiguousarray(np.rot90(large))  # HOG knows upright faces only
-    assert len(dlib_faces.load_hog({}).detect(leaning[None])[0]) == 0
-    (found,) = dlib_faces.load_ladder(weights).detect(leaning[None])
+    assert len(dlib_faces.load_hog_detector({}).detect(leaning[None])[0]) == 0
+    (found,) = dlib_faces.load_hog_cnn_detector(weights).detect(leaning[None])
     assert found.shape == (1, 5)
     x0, y0, x1, y1 = found[0, :4]  # in pixels of the frame, though the CNN saw it at 256
     assert x0 < 220 < x1

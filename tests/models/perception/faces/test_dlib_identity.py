@@ -13,7 +13,7 @@ from models.perception.faces import dlib_faces, dlib_identity
 def embedder():
     found = importlib.util.find_spec("face_recognition_models")
     folder = Path(found.submodule_search_locations[0]) / "models"
-    return dlib_identity.load({
+    return dlib_identity.load_dlib_embedder({
         "dlib_sp5": folder / "shape_predictor_5_face_landmarks.dat",
         "dlib_resnet": folder / "dlib_face_recognition_resnet_model_v1.dat",
     })  # fmt: skip
@@ -27,7 +27,7 @@ def shown():
 
 
 def test_one_face_stays_near_and_a_missing_one_is_nan(embedder, shown):
-    (found,) = dlib_faces.load_hog({}).detect(shown[None])
+    (found,) = dlib_faces.load_hog_detector({}).detect(shown[None])
     box = found[0, :4]
     frames = np.stack([shown, shown[:, ::-1], (shown * 0.6).astype(np.uint8), shown])
     mirrored = np.array([320 - box[2], box[1], 320 - box[0], box[3]], np.float32)
@@ -39,7 +39,7 @@ def test_one_face_stays_near_and_a_missing_one_is_nan(embedder, shown):
 
 
 def test_what_is_no_face_is_far(embedder, shown):
-    (found,) = dlib_faces.load_hog({}).detect(shown[None])
+    (found,) = dlib_faces.load_hog_detector({}).detect(shown[None])
     box = found[0, :4]
     noise = np.random.default_rng(0).integers(0, 255, shown.shape, np.uint8)
     face, other = embedder.embed(np.stack([shown, noise]), np.stack([box, box]))

@@ -4,7 +4,7 @@ import torch
 
 from models.errors import InvalidFile
 from models.perception.faces import fan
-from models.perception.interfaces import Configurable, Inference
+from models.perception.interfaces import Configurable, InferenceSettings
 
 BOX = np.array([80.0, 60.0, 190.37, 185.2], np.float32)
 
@@ -42,7 +42,7 @@ def face():
 @pytest.fixture(scope="module")
 def blobs(formula_nets):
     """A landmarker whose net always sees the mean face: crops, peaks and geometry are real."""
-    return fan.Fan("blobs", formula_nets.Blobs())
+    return fan.FanLandmarker("blobs", formula_nets.Blobs())
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_crops_have_the_packages_corners():
             ]
         )
         exact.append([*(centre + 200 * scale * (at / 256 - 0.5) for at in (1, 256))])
-    found, expected = fan.windows(boxes).corners, np.array(expected)
+    found, expected = fan.crop_windows(boxes).corners, np.array(expected)
     exact = np.array(exact).reshape(-1, 4)
     # The package inverts a float32 matrix by LAPACK, which rounds by processor: where a corner lies on a
     # pixel's edge, its truncation may go either way.
@@ -100,8 +100,8 @@ def test_crops_have_the_packages_pixels_inside_and_beyond_the_frame(face):
     from face_alignment.utils import crop
 
     boxes = np.array([BOX, [-20, -30, 60, 70], [150, 150, 260, 300], [-60, -60, 320, 330]])
-    for box, corners in zip(boxes.tolist(), fan.windows(boxes).corners, strict=True):
-        np.testing.assert_array_equal(fan.crop(face, corners), crop(face, *centre_and_scale(box)))
+    for box, corners in zip(boxes.tolist(), fan.crop_windows(boxes).corners, strict=True):
+        np.testing.assert_array_equal(fan.crop_frame(face, corners), crop(face, *centre_and_scale(box)))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_crops_have_the_packages_pixels_inside_and_beyond_the_frame(face):
     ],
 )  # fmt: skip
 def test_boxes_that_show_nothing_have_no_landmarks(blobs, face, box):
-    points = blobs.points(np.stack([face, face]), np.array([BOX, box], np.float32))
+    points = blobs.predict(np.stack([face, face]), np.array([BOX, box], np.float32))
     assert np.isfinite(points.landmarks[0]).all()
     assert np.isnan(points.landmarks[1]).all()
     assert (points.confidence[1] == 0).all()
@@ -120,8 +120,8 @@ def test_boxes_that_show_nothing_have_no_landmarks(blobs, face, box):
 
 
 def test_views_that_opencv_does_not_take_are_taken(blobs, face):
-    mirrored = blobs.points(face[None, :, ::-1], BOX[None])
-    planes = blobs.points(face.transpose(2, 0, 1).copy().transpose(1, 2, 0)[None], BOX[None])
+    mirrored = blobs.predict(face[None, :, ::-1], BOX[None])
+    planes = blobs.predict(face.transpose(2, 0, 1).copy().transpose(1, 2, 0)[None], BOX[None])
     np.testing.assert_array_equal(mirrored.landmarks, planes.landmarks)
 
 
@@ -135,7 +135,7 @@ def test_peaks_are_read_as_the_package_reads_them(plain_python):
     ):
         heat[0, k, row, column] = 9
     heat[1, 0] = 0  # all equal
-    at, height = fan.peaks(torch.from_numpy(heat))
+    at, height = fan.heatmap_peaks(torch.from_numpy(heat))
     expected, _, scores = get_preds_fromhm(heat)
     np.testing.assert_array_equal(at.numpy(), expected)
     np.testing.assert_array_equal(height.numpy(), scores)
@@ -147,14 +147,14 @@ def test_spots_are_drawn_as_the_package_draws_them():
     rng = np.random.default_rng(0)
     at = rng.integers(1, 255, (1, 68, 2)).astype(np.float32)
     at[0, :8] = [[1, 1], [2, 100], [5, 6], [7, 255], [255, 3], [254, 254], [6, 6], [8, 8]]
-    drawn = fan.spots(torch.from_numpy(at))[0].numpy()
+    drawn = fan.landmark_heatmaps(torch.from_numpy(at))[0].numpy()
     expected = [draw_gaussian(np.zeros((256, 256), np.float32), point, 2) for point in at[0]]
     np.testing.assert_allclose(drawn, np.stack(expected), atol=1e-6)
 
 
 def test_landmarks_lie_where_the_net_sees_them(blobs, formula_nets, face):
     """Half a cell of the net is 2.4 px here: as exact as quarter cells can be."""
-    points = blobs.points(face[None], BOX[None])
+    points = blobs.predict(face[None], BOX[None])
     centre, scale = centre_and_scale(BOX.astype(float).tolist())
     expected = (formula_nets.mean_face() - 0.5) * 200 * scale + centre
     assert np.abs(points.landmarks[0] - expected).max() < 200 * scale / 64 * 0.26
@@ -164,7 +164,11 @@ def test_landmarks_lie_where_the_net_sees_them(blobs, formula_nets, face):
 
 def test_confidence_is_the_height_of_the_peak(formula_nets, face):
     for height in (0.9, 0.3):
-        sure = fan.Fan("b", formula_nets.Blobs(height=height)).points(face[None], BOX[None]).confidence
+        sure = (
+            fan.FanLandmarker("b", formula_nets.Blobs(height=height))
+            .predict(face[None], BOX[None])
+            .confidence
+        )
         assert sure.shape == (1, 68)
         assert sure.max() <= height
         assert sure.min() > height * 0.7  # the peak may lie between cells
@@ -174,26 +178,28 @@ def test_batches_change_nothing(blobs, face):
     frames = np.stack([face] * 9)
     boxes = BOX + np.arange(9, dtype=np.float32)[:, None]
     boxes[4] = np.nan
-    whole = blobs.points(frames, boxes).landmarks
-    blobs.configure(Inference(batch=2))
-    np.testing.assert_array_equal(blobs.points(frames, boxes).landmarks, whole)
-    blobs.configure(Inference())
+    whole = blobs.predict(frames, boxes).landmarks
+    blobs.configure(InferenceSettings(batch=2))
+    np.testing.assert_array_equal(blobs.predict(frames, boxes).landmarks, whole)
+    blobs.configure(InferenceSettings())
     np.testing.assert_allclose(np.diff(whole[:4], axis=0), 1, atol=1e-4)  # they move with the box
 
 
 def test_no_face_at_all_needs_no_net(face):
-    points = fan.Fan("none", torch.nn.Identity()).points(np.stack([face] * 3), np.full((3, 4), np.nan))
+    points = fan.FanLandmarker("none", torch.nn.Identity()).predict(
+        np.stack([face] * 3), np.full((3, 4), np.nan)
+    )
     assert np.isnan(points.landmarks).all()
     assert points.landmarks.shape == (3, 68, 2)
 
 
 def test_the_mirrored_image_cancels_a_net_that_leans(formula_nets, face):
     symmetric = formula_nets.Blobs()
-    symmetric.heat.copy_((symmetric.heat + symmetric.heat[fan.MIRROR].flip(2)) / 2)
+    symmetric.heat.copy_((symmetric.heat + symmetric.heat[fan.MIRRORED_LANDMARKS].flip(2)) / 2)
     leaning = formula_nets.Blobs()
     leaning.heat.copy_(symmetric.heat.roll(1, dims=2))
     places = [
-        fan.Fan("a", net, flip=flip).landmarks(face[None], BOX[None])[0]
+        fan.FanLandmarker("a", net, flip=flip).landmarks(face[None], BOX[None])[0]
         for net, flip in ((symmetric, False), (leaning, False), (leaning, True))
     ]
     cell = 200 * float(centre_and_scale(BOX)[1]) / 64
@@ -202,7 +208,7 @@ def test_the_mirrored_image_cancels_a_net_that_leans(formula_nets, face):
 
 
 # --- the package's way of loading and placing ---------------------------------------------------------------
-LOADERS = {"TWO_D": fan.load_2d, "TWO_HALF_D": fan.load_25d, "THREE_D": fan.load_3d}
+LOADERS = {"TWO_D": fan.load_fan_2d, "TWO_HALF_D": fan.load_fan_25d, "THREE_D": fan.load_fan_3d}
 
 
 def package_points(cache, kind, frame, box, flip):
@@ -235,12 +241,12 @@ def check_against_package(ours, theirs, kind):
 
 @pytest.mark.parametrize("kind", ["TWO_HALF_D", "THREE_D"])
 def test_points_are_the_packages_but_for_truncation(weights, cache, face, plain_python, kind):
-    ours = LOADERS[kind](weights).points(face[None], BOX[None])
+    ours = LOADERS[kind](weights).predict(face[None], BOX[None])
     check_against_package(ours, package_points(cache, kind, face, BOX, flip=False), kind)
 
 
 def test_points_with_the_mirrored_image_are_the_packages(weights, cache, face, plain_python):
-    ours = fan.load_2d_flip(weights).points(face[None], BOX[None])
+    ours = fan.load_fan_2d_flip(weights).predict(face[None], BOX[None])
     ours.confidence[:] *= 2  # the package adds both heights
     check_against_package(ours, package_points(cache, "TWO_D", face, BOX, flip=True), "TWO_D")
 
@@ -249,27 +255,27 @@ def test_points_with_the_mirrored_image_are_the_packages(weights, cache, face, p
 @pytest.mark.parametrize("kind", LOADERS)
 def test_points_are_those_of_the_package_with_its_compiled_code(weights, cache, face, kind):
     for box in (BOX, np.array([-20, -30, 60, 70], np.float32), np.array([150, 150, 260, 300], np.float32)):
-        ours = LOADERS[kind](weights).points(face[None], box[None])
+        ours = LOADERS[kind](weights).predict(face[None], box[None])
         check_against_package(ours, package_points(cache, kind, face, box, flip=False), kind)
 
 
 def test_a_file_of_another_net_is_refused(weights):
     with pytest.raises(InvalidFile, match=r"weights fan2d do not fit FAN: .*missing.*unknown"):
-        fan.load_2d({"fan2d": weights["fan_depth"]})
+        fan.load_fan_2d({"fan2d": weights["fan_depth"]})
 
 
 def test_it_can_be_told_in_which_precision_to_run(weights):
-    net = fan.load_2d(weights)
+    net = fan.load_fan_2d(weights)
     assert isinstance(net, Configurable)
-    net.configure(Inference(dtype="bfloat16"))
+    net.configure(InferenceSettings(dtype="bfloat16"))
     assert {p.dtype for p in net._net._net.parameters()} == {torch.bfloat16}
 
 
 @pytest.mark.slow  # two minutes where a processor only emulates bfloat16
 def test_points_in_bfloat16_are_those_of_full_precision(weights, face):
-    net = fan.load_2d(weights)
-    full = net.points(face[None], BOX[None])
-    net.configure(Inference(dtype="bfloat16"))
-    half = net.points(face[None], BOX[None])
+    net = fan.load_fan_2d(weights)
+    full = net.predict(face[None], BOX[None])
+    net.configure(InferenceSettings(dtype="bfloat16"))
+    half = net.predict(face[None], BOX[None])
     assert half.landmarks.dtype == np.float32
     np.testing.assert_allclose(half.confidence, full.confidence, atol=0.1 * full.confidence.max())

@@ -4,7 +4,7 @@ import torch
 
 from models.errors import InvalidFile
 from models.perception.faces import s3fd as module
-from models.perception.interfaces import Configurable, Inference
+from models.perception.interfaces import Configurable, InferenceSettings
 
 WIDTH, HEIGHT = 96, 120
 TWO = ((60, 70), (180, 150))
@@ -24,7 +24,7 @@ def with_squares(formula_nets):
 
 @pytest.fixture(scope="module")
 def detector(weights):
-    return module.load(weights)
+    return module.load_s3fd(weights)
 
 
 @pytest.fixture(scope="module")
@@ -78,35 +78,35 @@ def test_hundreds_of_candidates_on_all_maps_agree_with_the_package(formula_nets,
             tensor.zero_()
     torch.save(state, tmp_path / "noise.pth")
     frame = np.ascontiguousarray(astronaut()[20:148, 150:278])
-    (found,) = module.load({"s3fd": tmp_path / "noise.pth"}).detect(frame[None])
+    (found,) = module.load_s3fd({"s3fd": tmp_path / "noise.pth"}).detect(frame[None])
     expected = theirs(FaceDetector("cpu", path_to_detector=str(tmp_path / "noise.pth")), frame)
     assert len(expected) > 100
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 def test_no_cell_above_the_threshold_means_no_box(detector, with_squares):
-    strict = module.S3fd(detector._net._published, threshold=1.0)
+    strict = module.S3fdDetector(detector._net._published, threshold=1.0)
     assert strict.detect(with_squares(TWO)[None])[0].shape == (0, 5)
 
 
 def test_of_equal_boxes_the_last_stays_and_far_ones_do():
     boxes = np.array([[0, 0, 10, 10, 0.9], [1, 0, 11, 10, 0.9], [50, 0, 60, 10, 0.95]])
-    np.testing.assert_allclose(module.best(boxes), boxes[[2, 1]])
+    np.testing.assert_allclose(module.non_maximum_suppression(boxes), boxes[[2, 1]])
 
 
 def test_it_can_be_told_in_which_precision_to_run(detector):
     assert isinstance(detector, Configurable)
-    detector.configure(Inference(dtype="bfloat16"))
+    detector.configure(InferenceSettings(dtype="bfloat16"))
     assert {p.dtype for p in detector._net._net.parameters()} == {torch.bfloat16}
-    detector.configure(Inference())
+    detector.configure(InferenceSettings())
     assert {p.dtype for p in detector._net._net.parameters()} == {torch.float32}
 
 
 @pytest.mark.slow  # two minutes where a processor only emulates bfloat16
 def test_boxes_in_bfloat16_are_those_of_full_precision(detector, with_squares):
-    detector.configure(Inference(dtype="bfloat16", batch=1))
+    detector.configure(InferenceSettings(dtype="bfloat16", batch=1))
     (found,) = detector.detect(with_squares(TWO[:1])[None])
-    detector.configure(Inference())
+    detector.configure(InferenceSettings())
     np.testing.assert_allclose(found, detector.detect(with_squares(TWO[:1])[None])[0], atol=1)
 
 
@@ -115,4 +115,4 @@ def test_another_nets_file_is_refused(tmp_path):
     with pytest.raises(
         InvalidFile, match=r"weights s3fd do not fit s3fd: tensors 65 missing: conv1_1\.weight"
     ):
-        module.load({"s3fd": tmp_path / "fan.pth"})
+        module.load_s3fd({"s3fd": tmp_path / "fan.pth"})

@@ -9,7 +9,7 @@ from scipy.sparse import csc_matrix
 
 from models.errors import InvalidFile
 from models.perception.head import converters
-from models.perception.head.fit import turn
+from models.perception.head.landmark_fit import rotation_exp
 from models.perception.head.morphable import MorphableModel
 
 
@@ -42,7 +42,7 @@ def decode(arrays, shape, exp, jaw):
     betas[:100], betas[300:350] = shape, exp
     shaped = arrays["v_template"] + arrays["shapedirs"] @ betas
     joints = arrays["J_regressor"] @ shaped
-    rotation = turn(np.asarray(jaw, float)[None])[0]
+    rotation = rotation_exp(np.asarray(jaw, float)[None])[0]
     feature = np.zeros(36)
     feature[9:18] = (rotation - np.eye(3)).ravel()
     posed = shaped + arrays["posedirs"] @ feature
@@ -51,7 +51,7 @@ def decode(arrays, shape, exp, jaw):
 
 
 def test_flame_comes_out_of_its_pickle_as_it_decodes(flame_files, shape_files):
-    model, extra = converters.flame(*flame_files)
+    model, extra = converters.convert_flame(*flame_files)
     arrays = shape_files.flame_arrays()
     rng = np.random.default_rng(0)
     shape, exp = rng.normal(size=100), rng.normal(size=50)
@@ -63,7 +63,7 @@ def test_flame_comes_out_of_its_pickle_as_it_decodes(flame_files, shape_files):
 
 
 def test_the_jaw_is_its_tangent(flame_files, shape_files):
-    model, extra = converters.flame(*flame_files)
+    model, extra = converters.convert_flame(*flame_files)
     still = model.shape(np.zeros(100), np.zeros(53))
     for axis in range(3):
         jaw = np.zeros(3)
@@ -79,7 +79,7 @@ def test_the_jaw_is_its_tangent(flame_files, shape_files):
 
 
 def test_flames_landmarks_are_the_embeddings(flame_files, shape_files):
-    model, extra = converters.flame(*flame_files)
+    model, extra = converters.convert_flame(*flame_files)
     arrays = shape_files.flame_arrays()
     points = shape_files.flame_embedding(arrays)
     corners = arrays["v_template"][arrays["f"][points["full_lmk_faces_idx"][0]].astype(int)]
@@ -88,7 +88,7 @@ def test_flames_landmarks_are_the_embeddings(flame_files, shape_files):
 
 
 def test_faces_look_outward(flame_files):
-    model, _ = converters.flame(*flame_files)
+    model, _ = converters.convert_flame(*flame_files)
     assert (model.normals(model.mean)[:, 2] > 0).mean() > 0.9
 
 
@@ -96,8 +96,8 @@ def test_an_npz_of_the_same_arrays_gives_the_same_model(flame_files, tmp_path, s
     arrays = shape_files.flame_arrays()
     np.savez(tmp_path / "m.npz", **arrays)
     np.savez(tmp_path / "e.npz", **shape_files.flame_embedding(arrays))
-    one, _ = converters.flame(*flame_files)
-    other, _ = converters.flame(tmp_path / "m.npz", tmp_path / "e.npz")
+    one, _ = converters.convert_flame(*flame_files)
+    other, _ = converters.convert_flame(tmp_path / "m.npz", tmp_path / "e.npz")
     assert (one.exp_basis == other.exp_basis).all()
     assert (one.faces == other.faces).all()
 
@@ -108,8 +108,8 @@ def test_a_written_model_is_read_back_through_the_weights_import(flame_files, tm
     out = tmp_path / "flame.safetensors"
     converters.main(["flame", *map(str, flame_files), str(out)])
     convert_checkpoint(out, tmp_path / "imported.safetensors")
-    model = converters.load_flame({"flame_model": tmp_path / "imported.safetensors"})
-    expected, _ = converters.flame(*flame_files)
+    model = converters.load_flame_model({"flame_model": tmp_path / "imported.safetensors"})
+    expected, _ = converters.convert_flame(*flame_files)
     assert isinstance(model, MorphableModel)
     assert (model.id_basis == expected.id_basis).all()
     assert (model.name, model.exp_names, model.metres_per_unit) == ("flame", expected.exp_names, 1.0)
@@ -138,7 +138,7 @@ def bfm_file(tmp_path, shape_files):
 
 def test_the_basel_model_gives_deep3ds_golden_shape(bfm_file, shape_files):
     """shape_out of deep3d_parametric_face_model, coefficients by its formula."""
-    model = converters.bfm(bfm_file)
+    model = converters.convert_bfm(bfm_file)
     coefficients = 0.5 * shape_files.wave((2, 257), 0.9)
     found = model.shape(coefficients[:, :80], coefficients[:, 80:144])
     first = [
@@ -152,7 +152,7 @@ def test_the_basel_model_gives_deep3ds_golden_shape(bfm_file, shape_files):
 
 
 def test_the_basel_models_tables_count_from_zero(bfm_file):
-    model = converters.bfm(bfm_file)
+    model = converters.convert_bfm(bfm_file)
     assert model.lm68_index[:13, 0].tolist() == [*range(12), 0]
     assert model.regions["front"].nonzero()[0].tolist() == [0, 11]
     assert model.regions["skin"].all()
@@ -186,7 +186,7 @@ def test_3ddfas_pickles_give_its_shape_in_sigmas(tmp_path):
     model, triangles, statistics = tddfa_arrays()
     files, sigma = tddfa_files(tmp_path, model, triangles, statistics), statistics["std"]
     converters.main(["tddfa", *map(str, files), str(tmp_path / "m.safetensors")])
-    found = converters.load_3ddfa({"bfm_3ddfa": tmp_path / "m.safetensors"})
+    found = converters.load_3ddfa_model({"bfm_3ddfa": tmp_path / "m.safetensors"})
     rng, mean = np.random.default_rng(1), model["u"]
     id, e = rng.normal(size=40), rng.normal(size=10)
     shaped = model["w_shp"][:, :40] @ (sigma[12:52] * id)[:, None]
@@ -221,7 +221,7 @@ def test_lsfm_keeps_its_bounds_and_dense_points(tmp_path):
     arrays, sampler, mesh = lsfm_arrays()
     files = lsfm_files(tmp_path, arrays, sampler, mesh)
     converters.main(["lsfm", *map(str, files), str(tmp_path / "m.safetensors")])
-    found = converters.load_lsfm({"lsfm": tmp_path / "m.safetensors"})
+    found = converters.load_lsfm_model({"lsfm": tmp_path / "m.safetensors"})
     id = np.random.default_rng(1).normal(size=157)
     whole = (arrays["mean"] + arrays["id_basis"] @ id[:, None]).reshape(-1, 3)
     np.testing.assert_allclose(
@@ -232,19 +232,19 @@ def test_lsfm_keeps_its_bounds_and_dense_points(tmp_path):
     assert (found.exp_bound == 1.5).all()
     savemat(tmp_path / "other.mat", {"x": arrays})
     with pytest.raises(InvalidFile, match="holds no fmod"):
-        converters.lsfm(tmp_path / "other.mat", *files[1:])
+        converters.convert_lsfm(tmp_path / "other.mat", *files[1:])
 
 
 def test_a_file_that_is_no_basel_model_is_refused(tmp_path):
     savemat(tmp_path / "m.mat", {"x": np.ones(3)})
     with pytest.raises(InvalidFile, match="no meanshape"):
-        converters.bfm(tmp_path / "m.mat")
+        converters.convert_bfm(tmp_path / "m.mat")
     (tmp_path / "n.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + b"\x89HDF")
     with pytest.raises(InvalidFile, match="not a MATLAB 5 file"):
-        converters.bfm(tmp_path / "n.mat")
+        converters.convert_bfm(tmp_path / "n.mat")
     (tmp_path / "n.mat").write_bytes(b"cut off")
     with pytest.raises(InvalidFile, match=r"n\.mat is not a MATLAB 5 file: Mat file appears to be truncated"):
-        converters.lsfm(tmp_path / "n.mat", tmp_path / "a.pkl", tmp_path / "b.npz")
+        converters.convert_lsfm(tmp_path / "n.mat", tmp_path / "a.pkl", tmp_path / "b.npz")
 
 
 def test_other_safetensors_are_no_model(tmp_path):
@@ -252,26 +252,26 @@ def test_other_safetensors_are_no_model(tmp_path):
 
     save_file({"a": np.ones(3)}, tmp_path / "x.safetensors")
     with pytest.raises(InvalidFile, match=r"x\.safetensors: no name, license, mean, .*found a"):
-        converters.load_bfm({"bfm_deep3d": tmp_path / "x.safetensors"})
+        converters.load_bfm_model({"bfm_deep3d": tmp_path / "x.safetensors"})
 
 
 # --- files that are not what they should be -----------------------------------------------------------------
 def tddfa_broken(folder, which, **changes):
     parts = list(tddfa_arrays())
     parts[which] = changes["tri"] if "tri" in changes else parts[which] | changes
-    converters.tddfa(*tddfa_files(folder, *parts))
+    converters.convert_3ddfa(*tddfa_files(folder, *parts))
 
 
 def lsfm_broken(folder, which, **changes):
     parts = list(lsfm_arrays())
     parts[which] = {name: v for name, v in (parts[which] | changes).items() if v is not None}
-    converters.lsfm(*lsfm_files(folder, *parts))
+    converters.convert_lsfm(*lsfm_files(folder, *parts))
 
 
 def bfm_broken(folder, shape_files, **changes):
     arrays = {name: v for name, v in (shape_files.bfm_arrays() | changes).items() if v is not None}
     savemat(folder / "BFM_model_front.mat", arrays)
-    converters.bfm(folder / "BFM_model_front.mat")
+    converters.convert_bfm(folder / "BFM_model_front.mat")
 
 
 def flame_broken(folder, shape_files, **changes):
@@ -281,7 +281,7 @@ def flame_broken(folder, shape_files, **changes):
         (points if name in points else arrays)[name] = value
     np.savez(folder / "model.npz", **arrays)
     np.savez(folder / "embedding.npz", **points)
-    converters.flame(folder / "model.npz", folder / "embedding.npz")
+    converters.convert_flame(folder / "model.npz", folder / "embedding.npz")
 
 
 NAN = np.full((36, 157), np.nan)
@@ -368,15 +368,15 @@ CONVERTED = {
 def test_a_wrong_converted_model_is_told_by_file_and_field(tmp_path, crime):
     from safetensors.numpy import save_file
 
-    converters.write_arrays(
-        tmp_path / "m.safetensors", converters.lsfm(*lsfm_files(tmp_path, *lsfm_arrays()))
+    converters.write_model(
+        tmp_path / "m.safetensors", converters.convert_lsfm(*lsfm_files(tmp_path, *lsfm_arrays()))
     )
-    arrays = converters.read_arrays(tmp_path / "m.safetensors")
+    arrays = converters.read_model_arrays(tmp_path / "m.safetensors")
     change, told = CONVERTED[crime]
     change(arrays)
     save_file(arrays, tmp_path / "m.safetensors")
     with pytest.raises(InvalidFile, match=rf"^m\.safetensors: .*{told}"):
-        converters.load_lsfm({"lsfm": tmp_path / "m.safetensors"})
+        converters.load_lsfm_model({"lsfm": tmp_path / "m.safetensors"})
 
 
 @pytest.mark.parametrize("name", ["mesh.npz", "mesh.npy", "mesh.pkl"])
@@ -384,4 +384,4 @@ def test_a_file_of_something_else_is_told_by_name(tmp_path, name):
     model, sampler, _ = lsfm_files(tmp_path, *lsfm_arrays())
     (tmp_path / name).write_bytes(b"something else")
     with pytest.raises(InvalidFile, match=name):
-        converters.lsfm(model, sampler, tmp_path / name)
+        converters.convert_lsfm(model, sampler, tmp_path / name)

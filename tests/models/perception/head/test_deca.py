@@ -8,9 +8,9 @@ import torch
 
 from models.errors import InvalidFile
 from models.perception.head import converters, deca
-from models.perception.head.fit import turn
+from models.perception.head.landmark_fit import rotation_exp
 from models.perception.head.pose import project, rotation_to_euler
-from models.perception.head.resnet import Reading, load_part
+from models.perception.head.resnet import ShapePrediction, load_subnet
 from models.perception.interfaces import Configurable
 
 GOLDEN = json.loads((Path(__file__).parents[3] / "golden" / "shape_nets.json").read_text())
@@ -20,7 +20,7 @@ GOLDEN = json.loads((Path(__file__).parents[3] / "golden" / "shape_nets.json").r
 def files(tmp_path_factory, shape_files):
     """deca_model.tar as imported and the small FLAME as converted."""
     folder = tmp_path_factory.mktemp("deca")
-    net = shape_files.filled(deca.Encoder(), "hash")
+    net = shape_files.filled(deca.DecaEncoder(), "hash")
     return {
         "deca": shape_files.deca_checkpoint(folder / "deca_model.tar", net),
         "flame_model": shape_files.flame_model(folder / "flame.safetensors"),
@@ -29,18 +29,18 @@ def files(tmp_path_factory, shape_files):
 
 @pytest.fixture(scope="module")
 def net(files):
-    return deca.load(files)
+    return deca.load_deca(files)
 
 
 def test_the_nets_names_are_the_released_ones():
-    assert sorted(deca.Encoder().state_dict()) == GOLDEN["deca_state"]
-    assert sum(p.numel() for p in deca.Encoder().parameters()) == 25_848_108
+    assert sorted(deca.DecaEncoder().state_dict()) == GOLDEN["deca_state"]
+    assert sum(p.numel() for p in deca.DecaEncoder().parameters()) == 25_848_108
 
 
 def test_the_nets_numbers_are_the_golden_ones(net):
     images = 0.5 + 0.5 * np.sin(0.013 * np.arange(2 * 3 * 224 * 224) + 0.7).reshape(2, 3, 224, 224)
     with torch.inference_mode():
-        found = net.run(torch.from_numpy(images).float(), 2).numpy()
+        found = net.run_net(torch.from_numpy(images).float(), 2).numpy()
     expected = GOLDEN["deca_E_flame_hash"]["outputs"]["params236"]
     atol = 20 * expected["f32_max_abs_diff"] + 1e-5 * expected["absmax"]
     np.testing.assert_allclose(found.ravel()[:16], expected["first16"], atol=atol)
@@ -53,13 +53,13 @@ def test_the_published_crop_is_the_golden_one(net, case):
     box = np.array(json.loads(re.search(r"\[.*?\]", case).group()))
     corners = np.zeros((1, 68, 2)) + box[:2] + 0.5
     corners[0, 1] = box[2:] + 0.5
-    boxes, usable = net.boxes(corners, 256, 256)
+    boxes, usable = net.crop_boxes(corners, 256, 256)
     expected = GOLDEN["deca_crop_224"]["outputs"][case]
     assert usable.all()
     assert boxes[0, 2] - boxes[0, 0] == expected["size"]
     image = (np.sin(0.013 * np.arange(3 * 256 * 256) + 0.7) + 1) * 127.5
     images = torch.from_numpy(image.reshape(1, 3, 256, 256)).float()
-    found = deca.sample(images, torch.from_numpy(boxes), "official")[0].numpy() / 255
+    found = deca.sample_crops(images, torch.from_numpy(boxes), "official")[0].numpy() / 255
     np.testing.assert_allclose(found.ravel()[:16], expected["first16"], atol=1e-4)
     np.testing.assert_allclose(found.ravel()[-4:], expected["last4"], atol=1e-4)
     assert found.mean() == pytest.approx(expected["mean"], abs=1e-5)
@@ -70,9 +70,9 @@ def test_a_crop_spans_what_it_says(net):
     """A picture of its own coordinates: the crop's pixels hold the places that `spans` gives them."""
     y, x = np.mgrid[:100, :120] + 0.5
     frame = torch.from_numpy(np.stack([x, y, x])[None])
-    boxes, _ = net.boxes(np.array([[[30.0, 20], [80, 70]]]), 100, 120)
-    crop = deca.sample(frame, torch.from_numpy(boxes))[0].numpy()
-    x0, y0, x1, y1 = net.spans(boxes, 100, 120)[0]
+    boxes, _ = net.crop_boxes(np.array([[[30.0, 20], [80, 70]]]), 100, 120)
+    crop = deca.sample_crops(frame, torch.from_numpy(boxes))[0].numpy()
+    x0, y0, x1, y1 = net.crop_extents(boxes, 100, 120)[0]
     at = (np.arange(224) + 0.5) / 224
     np.testing.assert_allclose(crop[0, 112], x0 + at * (x1 - x0), atol=1e-3)
     np.testing.assert_allclose(crop[1, :, 112], y0 + at * (y1 - y0), atol=1e-3)
@@ -80,18 +80,21 @@ def test_a_crop_spans_what_it_says(net):
 
 def test_a_reading_is_the_published_projection(net, files):
     """FLAME turned, projected and carried back as DECA does it, against the product's model and camera."""
-    model, arrays = converters.read_model(files["flame_model"]), converters.read_arrays(files["flame_model"])
+    model, arrays = (
+        converters.read_model(files["flame_model"]),
+        converters.read_model_arrays(files["flame_model"]),
+    )
     rng = np.random.default_rng(0)
     code = rng.normal(size=(3, 236)).astype(np.float32)
     code[:, 200:206] *= 0.3
     code[:, 206:209] = [[7, 0.01, -0.02], [8, 0, 0], [9, -0.01, 0.03]]
     frame = np.array([[10, 20, 150, 160], [-5.5, 0, 100, 105.5], [40.25, 50, 60, 69.75]], np.float32)
-    fit = net.fit(Reading(code, frame))
+    fit = net.to_face_fit(ShapePrediction(code, frame))
     ours = project(model.shape(fit.id, fit.exp), fit.scale, fit.rotation, fit.translation)[..., :2]
     for t in range(3):
         shape = model.shape(fit.id[t], fit.exp[t]) + arrays["origin"]
         root = arrays["root"] + arrays["root_basis"] @ np.r_[code[t, :100], code[t, 150:200]]
-        head = (shape - root) @ turn(code[t : t + 1, 200:203].astype(float))[0].T + root
+        head = (shape - root) @ rotation_exp(code[t : t + 1, 200:203].astype(float))[0].T + root
         s, tx, ty = code[t, 206:209]
         crop = 112 + 112 * s * np.stack([head[:, 0] + tx, -(head[:, 1] + ty)], axis=1) + 0.5  # from the edge
         pixel = (frame[t, 2] - frame[t, 0]) / 224
@@ -102,7 +105,7 @@ def test_a_reading_is_the_published_projection(net, files):
 def test_the_heads_turn_becomes_the_products_angles(net):
     code = np.zeros((1, 236), np.float32)
     code[0, 200], code[0, 206] = np.deg2rad(20), 8
-    fit = net.fit(Reading(code, np.array([[0, 0, 224, 224]], np.float32)))
+    fit = net.to_face_fit(ShapePrediction(code, np.array([[0, 0, 224, 224]], np.float32)))
     np.testing.assert_allclose(rotation_to_euler(fit.rotation), [[20, 0, 0]], atol=1e-4)
     assert fit.scale[0] == pytest.approx(8 * 112)
 
@@ -110,8 +113,8 @@ def test_the_heads_turn_becomes_the_products_angles(net):
 def test_frames_are_read_in_batches_alike(net):
     frames = np.random.default_rng(0).integers(0, 255, (5, 64, 64, 3), np.uint8)
     landmarks = np.random.default_rng(1).uniform(10, 50, (5, 68, 2)).astype(np.float32)
-    whole = net.read(frames, landmarks)
-    one = net.read(frames[3:4], landmarks[3:4])
+    whole = net.predict(frames, landmarks)
+    one = net.predict(frames[3:4], landmarks[3:4])
     np.testing.assert_allclose(whole.code[3], one.code[0], atol=1e-4)
     assert whole.code.shape == (5, 236)
     assert isinstance(net, Configurable)
@@ -121,7 +124,7 @@ def test_a_face_without_a_size_is_left_out(net):
     frames = np.zeros((2, 64, 64, 3), np.uint8)
     landmarks = np.full((2, 68, 2), 30, np.float32)
     landmarks[1] += np.random.default_rng(0).uniform(-10, 10, (68, 2))
-    reading = net.read(frames, landmarks)
+    reading = net.predict(frames, landmarks)
     assert np.isnan(reading.code[0]).all()
     assert np.isnan(reading.crop[0]).all()
     assert np.isfinite(reading.code[1]).all()
@@ -143,12 +146,12 @@ def test_another_models_file_is_told_by_its_names(told, files, tmp_path):
     CRIMES[told](tensors)
     save_file(tensors, tmp_path / "x.safetensors")
     with pytest.raises(InvalidFile, match=f"weights deca: .*{told}"):
-        load_part(deca.Encoder, tmp_path / "x.safetensors", "E_flame", "deca")
+        load_subnet(deca.DecaEncoder, tmp_path / "x.safetensors", "E_flame", "deca")
 
 
 def test_a_flame_without_its_joint_is_refused(files, tmp_path):
-    from models.perception.head.default_head import analytic
+    from models.perception.head.default_head import get_analytic_head
 
-    converters.write_arrays(tmp_path / "other.safetensors", analytic())
+    converters.write_model(tmp_path / "other.safetensors", get_analytic_head())
     with pytest.raises(InvalidFile, match="is not a FLAME"):
-        deca.load({**files, "flame_model": tmp_path / "other.safetensors"})
+        deca.load_deca({**files, "flame_model": tmp_path / "other.safetensors"})

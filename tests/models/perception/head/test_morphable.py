@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.errors import InvalidFile
-from models.perception.head.default_head import analytic
+from models.perception.head.default_head import get_analytic_head
 from models.perception.head.morphable import MorphableModel
 
 # iBUG 68: the landmark on the other side of the face
@@ -28,7 +28,7 @@ CRIMES = {
 
 @pytest.fixture(scope="module")
 def head() -> MorphableModel:
-    return analytic()
+    return get_analytic_head()
 
 
 def expression(head, **sigmas):
@@ -43,14 +43,14 @@ def test_the_default_head_has_the_promised_size(head):
     assert head.n_id >= 10
     assert head.n_exp >= 8
     assert head.exp_names[0] == "jaw_open"
-    assert head is analytic()
+    assert head is get_analytic_head()
 
 
 def test_it_is_built_the_same_every_time(head):
-    from models.perception.head.analytic_head import build_head
+    from models.perception.head.analytic_head import build_analytic_head
 
-    assert (build_head().mean == head.mean).all()
-    assert (build_head().exp_basis == head.exp_basis).all()
+    assert (build_analytic_head().mean == head.mean).all()
+    assert (build_analytic_head().exp_basis == head.exp_basis).all()
 
 
 def test_landmarks_of_the_mean_are_symmetric_and_in_their_places(head):

@@ -4,22 +4,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.perception.head.pose import FLIP, euler_to_rotation, nearest_rotation, project, rotation_to_euler
+from models.perception.head.pose import (
+    AXIS_FLIP,
+    euler_to_rotation,
+    nearest_rotation,
+    project,
+    rotation_to_euler,
+)
 
 GOLDEN = json.loads((Path(__file__).parents[3] / "golden" / "euler.json").read_text())
 
 
 @pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda c: str(c["pitch_yaw_roll"]))
 def test_the_golden_rotations_up_to_the_flip(case):
-    assert euler_to_rotation(*case["pitch_yaw_roll"]) == pytest.approx(FLIP @ np.array(case["R"]), abs=1e-12)
-    assert rotation_to_euler(FLIP @ np.array(case["R"])) == pytest.approx(
+    assert euler_to_rotation(*case["pitch_yaw_roll"]) == pytest.approx(
+        AXIS_FLIP @ np.array(case["R"]), abs=1e-12
+    )
+    assert rotation_to_euler(AXIS_FLIP @ np.array(case["R"])) == pytest.approx(
         np.array(case["recovered"]), abs=1e-9
     )
 
 
 def test_gimbal_lock_gives_the_golden_pitch_and_no_roll():
     case = GOLDEN["gimbal_case"]
-    assert rotation_to_euler(FLIP @ np.array(case["R"])) == pytest.approx(
+    assert rotation_to_euler(AXIS_FLIP @ np.array(case["R"])) == pytest.approx(
         np.array(case["recovered"]), abs=1e-9
     )
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.perception.head import raster_torch
-from models.perception.head.default_head import analytic
-from models.perception.head.pose import FLIP, euler_to_rotation, project
+from models.perception.head.default_head import get_analytic_head
+from models.perception.head.pose import AXIS_FLIP, euler_to_rotation, project
 from models.perception.head.raster import rasterize as rasterize_numpy
 from models.perception.head.raster_torch import rasterize
 
@@ -118,7 +118,7 @@ def test_it_draws_what_the_numpy_rasteriser_draws(seed, triangles):
 
 def heads(frames, side=64):
     """Points (T,N,3) of the analytic head in different poses, filling `side` pixels, and its triangles."""
-    head = analytic()
+    head = get_analytic_head()
     rotation = euler_to_rotation(*np.random.default_rng(0).uniform(-40, 40, (3, frames)))
     points = project(head.mean.astype(np.float64), np.full(frames, side / 4), rotation, np.full(3, side / 2))
     return torch.from_numpy(points), torch.from_numpy(head.faces.astype(np.int64))
@@ -137,8 +137,8 @@ def test_a_frame_is_the_same_alone_and_in_a_batch():
 def test_limits_on_memory_change_nothing(monkeypatch):
     points, faces = heads(3)
     whole = rasterize(points, faces, 64, 64)
-    monkeypatch.setitem(raster_torch.CANDIDATES, "cpu", 500)
-    monkeypatch.setitem(raster_torch.TRIANGLES, "cpu", len(faces))
+    monkeypatch.setitem(raster_torch.MAX_CANDIDATES, "cpu", 500)
+    monkeypatch.setitem(raster_torch.MAX_TRIANGLES, "cpu", len(faces))
     parts = rasterize(points, faces, 64, 64)
     assert torch.equal(parts.triangle_map(), whole.triangle_map())
     assert torch.equal(parts.weights, whole.weights)
@@ -192,7 +192,7 @@ def test_a_head_that_looks_to_its_left_shows_its_nearer_cheek():
     from scipy.spatial import ConvexHull
 
     faces = ConvexHull(sphere).simplices.astype(np.int64)
-    points = 20 * sphere @ FLIP + 32
+    points = 20 * sphere @ AXIS_FLIP + 32
     surface = drawn(points, faces, 64, 64)
     front = points[faces[surface.triangle.numpy()]][..., 2].mean(1)
     assert front.max() < 33

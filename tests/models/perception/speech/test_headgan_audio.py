@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 
 from models.perception.speech.headgan_audio import (
-    SIZE,
-    Token,
-    class_of,
-    features,
-    filters,
-    low_level,
-    one_hots,
-    short_features,
+    FEATURE_SIZE,
+    TimedCharacter,
+    character_class,
+    compute_audio_features,
+    encode_one_hot,
+    frame_windows,
+    low_level_features,
+    mel_filters,
+    short_term_features,
     token_classes,
-    windows,
     zero_mean_unit_peak,
 )
 
@@ -43,25 +43,25 @@ def click(frame, frames=30):
 @pytest.mark.parametrize("number", [0, 1])
 def test_golden_short_features(number):
     """Acceptance test 3 of the specification."""
-    found = short_features(zero_mean_unit_peak(golden_sound()), RATE, 320, 40)
+    found = short_term_features(zero_mean_unit_peak(golden_sound()), RATE, 320, 40)
     assert len(found) == LOW["n_short_frames"]
     np.testing.assert_allclose(found[number], LOW[f"short{number}_42"], rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize(("frame", "name"), [(0, "frame0"), (25, "frame25"), (49, "last_frame")])
 def test_golden_low_level_features(frame, name):
-    found = low_level(golden_sound(), 50, RATE)
+    found = low_level_features(golden_sound(), 50, RATE)
     assert list(found.T.shape) == LOW["mid_shape"]
     np.testing.assert_allclose(found[frame], LOW[name], rtol=1e-9, atol=1e-9)
 
 
 def test_golden_windows_of_eight():
-    assert windows(np.arange(10)).tolist() == TOKENS["window8_of_0_9"]
+    assert frame_windows(np.arange(10)).tolist() == TOKENS["window8_of_0_9"]
 
 
 def test_golden_one_hots():
-    classes = np.array([class_of(character) for character in TOKENS["onehot_argmax_of"]])
-    found = one_hots(classes[None])
+    classes = np.array([character_class(character) for character in TOKENS["onehot_argmax_of"]])
+    found = encode_one_hot(classes[None])
     assert found.shape == (1, TOKENS["dim"])
     assert found.reshape(8, 27).argmax(1).tolist() == TOKENS["argmax"]
     assert (found.reshape(8, 27).sum(1) == 1).all()
@@ -70,7 +70,7 @@ def test_golden_one_hots():
 # --- by reasoning -------------------------------------------------------------------------------------------
 def test_a_tones_centroid_is_its_frequency():
     sound = np.sin(2 * np.pi * 2000 * np.arange(RATE) / RATE)
-    found = short_features(sound, RATE, 320, 40)[0]
+    found = short_term_features(sound, RATE, 320, 40)[0]
     assert found[3] * RATE / 2 == pytest.approx(2000, abs=60)
     assert found[4] < 0.05  # spread
     assert found[0] == pytest.approx(2 * 2000 / RATE, rel=0.05)  # zero crossings a sample
@@ -80,7 +80,7 @@ def test_a_tones_centroid_is_its_frequency():
 def test_noise_is_spread_wider_than_a_tone_in_time_and_frequency():
     rng = np.random.default_rng(0)
     tone = np.sin(2 * np.pi * 500 * np.arange(RATE) / RATE)
-    one, other = (short_features(x, RATE, 320, 40).mean(0) for x in (tone, rng.normal(size=RATE)))
+    one, other = (short_term_features(x, RATE, 320, 40).mean(0) for x in (tone, rng.normal(size=RATE)))
     for place in (4, 5, 7):  # spread, spectral entropy, roll-off
         assert other[place] > 1.5 * one[place]
 
@@ -88,7 +88,7 @@ def test_noise_is_spread_wider_than_a_tone_in_time_and_frequency():
 def test_filters_are_the_plain_definition():
     edges = [133.33 + 200 / 3 * i for i in range(13)]
     edges += [edges[12] * 1.0711703**i for i in range(1, 30)]
-    bank = filters(RATE, 160)
+    bank = mel_filters(RATE, 160)
     for i in (0, 7, 20, 39):
         lo, centre, hi = edges[i : i + 3]
         for k in range(160):
@@ -101,17 +101,17 @@ def test_filters_are_the_plain_definition():
 
 
 def test_blocks_do_not_change_the_features(monkeypatch):
-    whole = short_features(zero_mean_unit_peak(golden_sound()), RATE, 320, 40)
-    monkeypatch.setattr("models.perception.speech.headgan_audio.BLOCK", 100)
+    whole = short_term_features(zero_mean_unit_peak(golden_sound()), RATE, 320, 40)
+    monkeypatch.setattr("models.perception.speech.headgan_audio.BLOCK_SIZE", 100)
     np.testing.assert_allclose(
-        short_features(zero_mean_unit_peak(golden_sound()), RATE, 320, 40), whole, atol=1e-12
+        short_term_features(zero_mean_unit_peak(golden_sound()), RATE, 320, 40), whole, atol=1e-12
     )
 
 
 # --- alignment ----------------------------------------------------------------------------------------------
 def heard_in(sound, align, frames=30):
     """Frames whose energy a click raises."""
-    energy = features(sound, frames, align=align)[:, 1]
+    energy = compute_audio_features(sound, frames, align=align)[:, 1]
     return np.flatnonzero(energy > 0.01 * energy.max()).tolist()
 
 
@@ -130,43 +130,43 @@ def test_centred_energies_of_sound_run_backwards_are_those_run_backwards(align, 
     """As a share of the largest energy; the authors' are not, for they look one way."""
     sound = np.zeros(30 * FRAME, np.float32)
     sound[13 * FRAME : 17 * FRAME + 100] = np.random.default_rng(0).normal(size=4 * FRAME + 100) * 0.1
-    there, back = (features(x, 30, align=align)[:, 1] for x in (sound, sound[::-1]))
+    there, back = (compute_audio_features(x, 30, align=align)[:, 1] for x in (sound, sound[::-1]))
     assert least <= np.abs(there - back[::-1]).max() / there.max() <= most
 
 
 def test_spans_are_cut_at_the_ends_of_the_sound():
     sound = np.random.default_rng(0).normal(size=20 * FRAME).astype(np.float32) * 0.1
     for align in ("centred", "official"):
-        found = features(sound, 20, align=align)
+        found = compute_audio_features(sound, 20, align=align)
         assert np.isfinite(found).all()
         assert (found[:, 1] > 0).all()
 
 
 def test_frames_after_the_sound_repeat_its_last_vector():
     sound = np.random.default_rng(0).normal(size=10 * FRAME) * 0.1
-    found = low_level(sound, 30, RATE)
+    found = low_level_features(sound, 30, RATE)
     assert (found[12:] == found[11]).all()
 
 
 @pytest.mark.parametrize("samples", [0, 100, FRAME])
 def test_hardly_any_sound_is_finite(samples):
-    found = features(np.full(samples, 0.1, np.float32), 3)
-    assert found.shape == (3, SIZE)
+    found = compute_audio_features(np.full(samples, 0.1, np.float32), 3)
+    assert found.shape == (3, FEATURE_SIZE)
     assert np.isfinite(found).all()
 
 
 def test_silence_is_finite_and_the_same_everywhere():
-    found = features(np.zeros(30 * FRAME, np.float32), 30)
+    found = compute_audio_features(np.zeros(30 * FRAME, np.float32), 30)
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found, np.tile(found[:1], (30, 1)), atol=1e-6)
 
 
 # --- characters ---------------------------------------------------------------------------------------------
-SAID = [Token("h", 0.40), Token("i", 0.48), Token(" ", 0.60)]
+SAID = [TimedCharacter("h", 0.40), TimedCharacter("i", 0.48), TimedCharacter(" ", 0.60)]
 
 
 def test_without_a_transcript_nobody_says_a_letter():
-    letters = features(golden_sound(), 50)[:, 84:].reshape(50, 8, 27)
+    letters = compute_audio_features(golden_sound(), 50)[:, 84:].reshape(50, 8, 27)
     assert (letters.argmax(2) == 26).all()
     assert (letters.sum(2) == 1).all()
 
@@ -183,8 +183,10 @@ def test_the_authors_look_up_a_token_five_frames_ahead():
 
 def test_a_letter_is_heard_as_far_ahead_as_behind():
     """One letter that fills frame 15: the windows of 8 about the middles of frames 11 to 19 touch it."""
-    said = [Token("a", 15 / 25), Token(" ", 16 / 25)]
-    found = features(np.zeros(30 * FRAME, np.float32), 30, said)[:, 84:].reshape(30, 8, 27)[..., 0]
+    said = [TimedCharacter("a", 15 / 25), TimedCharacter(" ", 16 / 25)]
+    found = compute_audio_features(np.zeros(30 * FRAME, np.float32), 30, said)[:, 84:].reshape(30, 8, 27)[
+        ..., 0
+    ]
     places = [np.flatnonzero(found[frame]).tolist() for frame in range(30)]
     assert [frame for frame in range(30) if places[frame]] == list(range(11, 19))
     assert (places[11], places[18]) == ([7], [0])

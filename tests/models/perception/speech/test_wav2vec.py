@@ -20,7 +20,7 @@ from storage.weights_import import convert_checkpoint
 
 GOLDEN = json.loads((Path(__file__).parents[3] / "golden" / "wav2vec.json").read_text())
 VARIANTS = ("group_postln", "layer_stable")  # of base and large; of large-lv60
-FRAME = wav2vec.SAMPLES_A_FRAME
+FRAME = wav2vec.SAMPLES_PER_FRAME
 INSIDE = SpeechOptions(align="inside")
 
 
@@ -50,7 +50,7 @@ def pair(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     path = imported(Wav2Vec2Model(configured(request.param)), folder)
     theirs = Wav2Vec2Model.from_pretrained(folder, local_files_only=True, attn_implementation="eager")
-    return theirs.eval(), wav2vec.load(path, "wav2vec2_base")
+    return theirs.eval(), wav2vec.load_wav2vec2(path, "wav2vec2_base")
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,9 @@ def golden_signal():
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_inside_is_the_golden_interpolation_before_the_transformer(variant, tmp_path):
-    encoder = wav2vec.load(imported(chirp_filled(variant), tmp_path, normalise=False), "wav2vec2_base")
+    encoder = wav2vec.load_wav2vec2(
+        imported(chirp_filled(variant), tmp_path, normalise=False), "wav2vec2_base"
+    )
     values = wav2vec.zero_mean_unit_variance(golden_signal())[:16_000]
     [found] = encoder.encode([values], INSIDE)
     golden = GOLDEN[variant]["last_hidden_25"]
@@ -127,7 +129,7 @@ def test_normalisation_is_the_golden_one():
 @pytest.mark.parametrize("normalise", [True, False])
 def test_the_checkpoint_says_whether_sound_is_normalised(normalise, tmp_path):
     torch.manual_seed(1)
-    encoder = wav2vec.load(
+    encoder = wav2vec.load_wav2vec2(
         imported(Wav2Vec2Model(configured("layer_stable")), tmp_path, normalise), "wav2vec2_base"
     )
     quiet, loud = encoder.encode([voice(6), 3 * voice(6)], INSIDE)
@@ -138,8 +140,8 @@ def test_a_published_file_with_a_head_and_older_names_is_the_same_net(tmp_path):
     torch.manual_seed(2)
     net = Wav2Vec2ForCTC(configured("group_postln"))
     path = imported(net, tmp_path)
-    plain = wav2vec.load(path, "wav2vec2_base").encode([voice(5)], INSIDE)[0]
-    older = {new: old for old, new in wav2vec.RENAMED.items()}
+    plain = wav2vec.load_wav2vec2(path, "wav2vec2_base").encode([voice(5)], INSIDE)[0]
+    older = {new: old for old, new in wav2vec.RENAMED_TENSORS.items()}
     state = {}
     for name, tensor in load_file(tmp_path / "model.safetensors").items():
         bare = name.removeprefix("wav2vec2.")
@@ -147,7 +149,7 @@ def test_a_published_file_with_a_head_and_older_names_is_the_same_net(tmp_path):
     assert "wav2vec2.encoder.pos_conv_embed.conv.weight_g" in state
     assert any(name.startswith("lm_head") for name in state)
     save_file(state, tmp_path / "model.safetensors")
-    renamed = wav2vec.load(converted(tmp_path), "wav2vec2_base").encode([voice(5)], INSIDE)[0]
+    renamed = wav2vec.load_wav2vec2(converted(tmp_path), "wav2vec2_base").encode([voice(5)], INSIDE)[0]
     np.testing.assert_array_equal(renamed, plain)
 
 
@@ -185,11 +187,11 @@ def test_the_alignment_error_is_as_stated(ours, align, error, monkeypatch):
 def test_a_token_hears_its_own_400_samples_and_no_others(ours):
     """The last convolution's own view, before anything mixes tokens: 400 samples."""
     sound, reach = np.zeros(10 * FRAME, np.float32), []
-    quiet = ours._convolved([wav2vec.Window(0, 0, 10, 0, 10)], [np.pad(sound, (0, 80))], 80)[0]
+    quiet = ours._convolved([wav2vec.SoundWindow(0, 0, 10, 0, 10)], [np.pad(sound, (0, 80))], 80)[0]
     for at in range(5 * FRAME - 400, 5 * FRAME + 400, 8):
         clicked = sound.copy()
         clicked[at] = 1.0
-        tokens = ours._convolved([wav2vec.Window(0, 0, 10, 0, 10)], [np.pad(clicked, (0, 80))], 80)[0]
+        tokens = ours._convolved([wav2vec.SoundWindow(0, 0, 10, 0, 10)], [np.pad(clicked, (0, 80))], 80)[0]
         reach += [(at, int(m)) for m in np.flatnonzero((tokens - quiet).abs().sum(1).numpy() > 1e-6)]
     assert all(0 <= at - 320 * m < 400 for at, m in reach)
     assert {at - 320 * m for at, m in reach} >= {0, 392}
@@ -199,7 +201,7 @@ def test_a_token_hears_its_own_400_samples_and_no_others(ours):
 @given(st.integers(1, 3000), st.integers(8, 700), st.integers(0, 100))
 def test_windows_keep_each_frame_once_with_its_context(frames, window, context):
     context = min(context, (window - 1) // 2)
-    cut = wav2vec.windows(0, frames, window, context)
+    cut = wav2vec.cut_windows(0, frames, window, context)
     assert [k for w in cut for k in range(w.first, w.last)] == list(range(frames))
     assert len({w.frames for w in cut}) == 1
     for w in cut:
@@ -209,10 +211,10 @@ def test_windows_keep_each_frame_once_with_its_context(frames, window, context):
 
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=30))
 def test_batches_hold_every_window_and_no_more_than_they_may(lengths):
-    cut = [w for i, n in enumerate(lengths) for w in wav2vec.windows(i, n, 600, 50)]
-    made = list(wav2vec.batches(cut))
+    cut = [w for i, n in enumerate(lengths) for w in wav2vec.cut_windows(i, n, 600, 50)]
+    made = list(wav2vec.batch_windows(cut))
     assert sorted((w for b in made for w in b), key=repr) == sorted(cut, key=repr)
-    assert all(len(b) * max(w.frames for w in b) <= wav2vec.BATCH_FRAMES for b in made)
+    assert all(len(b) * max(w.frames for w in b) <= wav2vec.MAX_BATCH_FRAMES for b in made)
 
 
 @pytest.mark.parametrize("pair", ["layer_stable"], indirect=True)
@@ -264,7 +266,7 @@ def test_a_config_that_names_code_is_read_for_its_sizes_only(tmp_path, monkeypat
     )  # fmt: skip
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    assert wav2vec.load(path, "wav2vec2_base").encode([voice(2)], INSIDE)[0].shape == (2, 32)
+    assert wav2vec.load_wav2vec2(path, "wav2vec2_base").encode([voice(2)], INSIDE)[0].shape == (2, 32)
 
 
 @pytest.mark.parametrize(
@@ -277,13 +279,13 @@ def test_a_config_that_names_code_is_read_for_its_sizes_only(tmp_path, monkeypat
 )
 def test_a_checkpoint_that_is_not_what_it_says_is_refused(tmp_path, changed, said):
     with pytest.raises(InvalidFile, match=said):
-        wav2vec.load(edited(tmp_path, **changed), "wav2vec2_base")
+        wav2vec.load_wav2vec2(edited(tmp_path, **changed), "wav2vec2_base")
 
 
 def test_tensors_without_their_config_are_refused(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
     with pytest.raises(InvalidFile, match=r"no config\.json came with the weights"):
-        wav2vec.load(tmp_path / "a.safetensors", "wav2vec2_base")
+        wav2vec.load_wav2vec2(tmp_path / "a.safetensors", "wav2vec2_base")
 
 
 def test_what_is_no_whole_frame_or_no_layer_is_refused(ours):

@@ -10,7 +10,7 @@ from pipelines.errors import UserError
 from pipelines.preprocess.sources import celebv_hq, celebv_text
 from pipelines.preprocess.sources.celebv_hq import CelebvHqConfig
 from pipelines.preprocess.sources.celebv_text import CelebvTextConfig
-from pipelines.preprocess.sources.common.clip_json import clips
+from pipelines.preprocess.sources.common.clip_json import read_clips
 
 VIDEO = "M2Ohb0FAaJU"
 HQ = {
@@ -41,8 +41,8 @@ def listed(tmp_path, monkeypatch):
         path = tmp_path / "info.json"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         if source == "hq":
-            return celebv_hq.recordings(CelebvHqConfig(json=str(path), **more))
-        return celebv_text.recordings(CelebvTextConfig(json=str(path), **more))
+            return celebv_hq.list_recordings(CelebvHqConfig(json=str(path), **more))
+        return celebv_text.list_recordings(CelebvTextConfig(json=str(path), **more))
 
     return read
 
@@ -206,15 +206,15 @@ def test_shares_are_read_as_in_celebv_hq(listed):
 def test_external_is_the_file_and_the_mirror(listed, tmp_path):
     listed({"clips": {f"{VIDEO}_0": HQ}})
     path = str(tmp_path / "info.json")
-    hq = celebv_hq.external(CelebvHqConfig(json=path))
-    assert hq == celebv_text.external(CelebvTextConfig(json=path))
+    hq = celebv_hq.digest_external_files(CelebvHqConfig(json=path))
+    assert hq == celebv_text.digest_external_files(CelebvTextConfig(json=path))
     assert set(hq) == {"info.json", "mirror"}
 
 
 @pytest.mark.parametrize("json_path", ["", "/nowhere.json"])
 def test_no_file_is_one_sentence(json_path):
     with pytest.raises(UserError, match=r"data\.NAME\.celebv_hq\.json '.*' is not a file"):
-        celebv_hq.recordings(CelebvHqConfig(json=json_path))
+        celebv_hq.list_recordings(CelebvHqConfig(json=json_path))
 
 
 # --- the walk through the file ------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ def test_the_walk_finds_what_json_finds(tmp_path_factory, tree, indent, ascii_on
             errors="surrogatepass",
         )
         if all(ord(c) < 0xD800 or ord(c) > 0xDFFF for c in path.read_text(errors="replace")):
-            assert [(key, value) for key, _, value in clips(path)] == list(tree.items())
+            assert [(key, value) for key, _, value in read_clips(path)] == list(tree.items())
 
 
 def test_a_hundred_megabytes_are_read_in_bounded_time_and_memory(tmp_path):
@@ -255,9 +255,9 @@ def test_a_hundred_megabytes_are_read_in_bounded_time_and_memory(tmp_path):
     assert path.stat().st_size > 100_000_000
     program = (
         "import re, sys, time\n"
-        "from pipelines.preprocess.sources.celebv_hq import CelebvHqConfig, recordings\n"
+        "from pipelines.preprocess.sources.celebv_hq import CelebvHqConfig, list_recordings\n"
         "begin = time.process_time()\n"
-        "listing = recordings(CelebvHqConfig(json=sys.argv[1]))\n"
+        "listing = list_recordings(CelebvHqConfig(json=sys.argv[1]))\n"
         # not getrusage: its peak begins with that of the process which started this one
         "peak = int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) // 1024\n"
         "print(len(listing.rows), len(listing.rejects), time.process_time() - begin, peak)\n"

@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.preprocess.sources.common.files import (
-    LONGEST_NAME,
-    SAFE_ID,
-    BadLine,
+    MAX_NAME_LENGTH,
+    SAFE_ID_PATTERN,
+    InvalidLine,
     check_id,
     safe_name,
-    short_name,
+    shorten_name,
 )
 from storage.shards import FIELD_EXTENSIONS
 
@@ -21,7 +21,7 @@ def test_a_long_name_keeps_its_begin_and_stays_apart_from_those_that_share_it():
     one, two = (safe_name(f"Lex-Fridman-Podcast-Clips-Interview-{n}") for n in (1, 2))
     assert one[:24] == two[:24] == "Lex-Fridman-Podcast-Cli-"
     assert one != two
-    assert len(one) == len(two) == LONGEST_NAME
+    assert len(one) == len(two) == MAX_NAME_LENGTH
 
 
 def test_a_name_is_the_same_in_every_run():
@@ -30,16 +30,16 @@ def test_a_name_is_the_same_in_every_run():
 
 @given(st.text(min_size=1))
 def test_every_text_becomes_a_safe_name_that_stays_as_it_is(text):
-    assert SAFE_ID.fullmatch(safe_name(text))
+    assert SAFE_ID_PATTERN.fullmatch(safe_name(text))
     assert safe_name(safe_name(text)) == safe_name(text)
 
 
 def test_a_safe_name_that_fits_is_kept_whole():
-    assert short_name("-aB_c123456-id00017") == "-aB_c123456-id00017"
+    assert shorten_name("-aB_c123456-id00017") == "-aB_c123456-id00017"
 
 
 def test_the_longest_names_and_field_fit_into_a_name_of_tar():
-    name = "x" * LONGEST_NAME
+    name = "x" * MAX_NAME_LENGTH
     fields = [f"{field}.{extension}" for field, extension in FIELD_EXTENSIONS.items()]
     member = f"{name}#{name}#{LATEST_TICK:06d}#{LATEST_TICK:06d}.{max(fields, key=len)}"
     assert tarfile.TarInfo(member).tobuf(tarfile.USTAR_FORMAT)
@@ -47,5 +47,5 @@ def test_the_longest_names_and_field_fit_into_a_name_of_tar():
 
 
 def test_an_id_that_a_shard_cannot_hold_is_refused_with_the_limit():
-    with pytest.raises(BadLine, match=r"expected 1 to 32 letters"):
-        check_id("video_id", "x" * (LONGEST_NAME + 1))
+    with pytest.raises(InvalidLine, match=r"expected 1 to 32 letters"):
+        check_id("video_id", "x" * (MAX_NAME_LENGTH + 1))

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from models.perception.head.default_head import analytic
+from models.perception.head.default_head import get_analytic_head
 from pipelines.preprocess.sources.common.head_appearance import (
-    ATLAS,
-    closed_shape,
-    hair_cover,
+    ATLAS_SIZE,
+    closed_eyes_shape,
+    hair_density,
     paint_atlas,
     sample_appearance,
     sample_setting,
@@ -13,7 +13,7 @@ from pipelines.preprocess.sources.common.head_appearance import (
 
 
 def person(seed, index=0):
-    return sample_appearance(np.random.default_rng(seed), index, analytic())
+    return sample_appearance(np.random.default_rng(seed), index, get_analytic_head())
 
 
 def test_a_person_is_a_function_of_the_seed():
@@ -31,16 +31,16 @@ def test_a_wall_has_colours_and_the_size_of_the_video():
 
 
 def test_hair_grows_on_the_crown_and_not_on_the_nose():
-    points = closed_shape(analytic())
+    points = closed_eyes_shape(get_analytic_head())
     crown, nose = points[points[:, 1].argmax()], points[points[:, 2].argmax()]
-    assert hair_cover(crown, "short") > 0.9
-    assert hair_cover(nose, "short") < 0.1
+    assert hair_density(crown, "short") > 0.9
+    assert hair_density(nose, "short") < 0.1
 
 
 def test_the_atlas_is_painted_in_the_persons_skin():
     one = person(0)
-    atlas = paint_atlas(analytic(), one)
-    assert atlas.shape == (ATLAS, ATLAS, 3)
+    atlas = paint_atlas(get_analytic_head(), one)
+    assert atlas.shape == (ATLAS_SIZE, ATLAS_SIZE, 3)
     assert np.isfinite(atlas).all()
     near = np.abs(atlas - one.skin).max(-1) < 0.15
     assert near.mean() > 0.1

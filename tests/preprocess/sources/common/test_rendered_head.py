@@ -2,29 +2,29 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from models.perception.head.default_head import analytic
+from models.perception.head.default_head import get_analytic_head
 from pipelines.preprocess.sources.common.head_appearance import sample_appearance, sample_setting
-from pipelines.preprocess.sources.common.rendered_head import HeadRenderer, Pose
+from pipelines.preprocess.sources.common.rendered_head import HeadPose, HeadRenderer
 
 SIDE = 160
 
 
 @pytest.fixture(scope="module")
 def renderer():
-    rng, model = np.random.default_rng(0), analytic()
+    rng, model = np.random.default_rng(0), get_analytic_head()
     return HeadRenderer(model, sample_appearance(rng, 0, model), sample_setting(rng, SIDE, SIDE), SIDE, SIDE)
 
 
 @pytest.fixture
 def pose(renderer):
-    return Pose(
+    return HeadPose(
         angles=np.zeros(3), scale=SIDE / 5.9, chest=np.array([SIDE / 2, SIDE * 0.45, 0]),
         exp=np.zeros(renderer.model.n_exp, np.float32), gaze=np.zeros(2),
     )  # fmt: skip
 
 
 def test_a_frame_shows_the_head_before_the_wall(renderer, pose):
-    frame = renderer.frame(pose)
+    frame = renderer.render_frame(pose)
     assert (frame.shape, frame.dtype) == ((SIDE, SIDE, 3), np.uint8)
     wall = np.abs(frame / 255 - renderer.setting.wall).max(-1)
     assert wall[:8, :8].max() < 0.1

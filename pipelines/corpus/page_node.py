@@ -1,0 +1,52 @@
+"""Node `make_corpus_page`: a page about the data, and its facts as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pipelines.corpus.corpus_page import clip_thumbnail, render_corpus_page
+from pipelines.corpus.statistics import (
+    MAX_SAMPLED_CLIPS,
+    STAGES,
+    THUMBNAIL_COUNT,
+    clips_without_fit,
+    compute_statistics,
+    corpus_metrics,
+    count_dropped,
+    measure_clips,
+    read_probes,
+    sample_keys,
+    summarize_statistics,
+)
+from pipelines.dataset.recording_table import read_recordings, read_rejects
+
+if TYPE_CHECKING:
+    from pipelines.engine.node import NodeContext
+
+
+def make_corpus_page(ctx: NodeContext) -> None:
+    """The whole node: corpus.html and corpus.json."""
+    rows, rejects = read_recordings(ctx.inputs["recordings"]), read_rejects(ctx.inputs["recordings"])
+    artifacts = {name: ctx.inputs[name] for name in STAGES if name in ctx.inputs}
+    families = {name: artifact.family() for name, artifact in artifacts.items() if name != "download"}
+    clips = families["clips"]
+    probed = read_probes(artifacts["download"]) if "download" in artifacts else {}
+    facts = compute_statistics(rows, rejects, artifacts, clips, probed)
+    keys = sample_keys(clips.keys, MAX_SAMPLED_CLIPS)
+    values, expression = measure_clips(families, keys, ctx.report_progress)
+    facts = replace(
+        facts,
+        values=facts.values | values,
+        expression=expression,
+        dropped=count_dropped(clips, keys),
+        unfitted=clips_without_fit(clips, families["fit3dmm"]) if "fit3dmm" in families else [],
+    )
+    thumbnails = [(key, clip_thumbnail(families, key)) for key in sample_keys(clips.keys, THUMBNAIL_COUNT)]
+    (ctx.out / "corpus.html").write_text(render_corpus_page(facts, thumbnails))
+    text = json.dumps(
+        summarize_statistics(facts), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False
+    )
+    (ctx.out / "corpus.json").write_text(text + "\n")
+    ctx.log_metrics(corpus_metrics(facts))

@@ -1,0 +1,38 @@
+"""Roles of the report's inputs: `<protocol>/pairs`, `<protocol>/<method>/score`,
+`<protocol>/<model>/samples`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PAIRS_KIND, SAMPLES, SCORE_KIND = "pairs", "samples", "score"
+
+
+def pairs_role(protocol: str) -> str:
+    return f"{protocol}/{PAIRS_KIND}"
+
+
+def samples(protocol: str, method: str) -> str:
+    return f"{protocol}/{method}/{SAMPLES}"
+
+
+def score_role(protocol: str, method: str) -> str:
+    return f"{protocol}/{method}/{SCORE_KIND}"
+
+
+def list_protocols(inputs: Mapping[str, object]) -> list[str]:
+    """In the order in which the graph lists them."""
+    return list(dict.fromkeys(role.split("/")[0] for role in inputs))
+
+
+def protocol_inputs(inputs: Mapping[str, T], protocol: str, kind: str) -> dict[str, T]:
+    """Method -> its input of one kind, SAMPLES or SCORE."""
+    found = {}
+    for role, one in inputs.items():
+        match role.split("/"):
+            case [of, method, last] if of == protocol and last == kind:
+                found[method] = one
+    return found
