@@ -50,9 +50,9 @@ def encode_images(
     only, 1 to 100.
     """
     if codec == "jpeg":
-        return EncodedFrames("jpgs", pack_files([_jpeg(image, quality) for image in images]))
+        return EncodedFrames("jpgs", concatenate_files([_jpeg(image, quality) for image in images]))
     if codec == "png":
-        return EncodedFrames("pngs", pack_files([_png(image) for image in images]))
+        return EncodedFrames("pngs", concatenate_files([_png(image) for image in images]))
     return EncodedFrames("mp4", _h264(images))
 
 
@@ -84,7 +84,7 @@ def member_offsets(extension: str, data: bytes) -> list[int]:
 
 
 # --- packed images ------------------------------------------------------------------------------------------
-def pack_files(files: Sequence[bytes]) -> bytes:
+def concatenate_files(files: Sequence[bytes]) -> bytes:
     """uint32 count, count+1 uint32 offsets from the end of that header, then the files; little endian."""
     ends = np.cumsum([0, *(len(f) for f in files)], dtype=np.uint64)
     if ends[-1] >= 2**32:

@@ -215,7 +215,7 @@ class NodeContext(Protocol):
     cancelled: Callable[[], bool]
     """True once the run is being interrupted: stop at the next safe point."""
 
-    def use_scratch_subfolder(self, name: str) -> None:
+    def set_scratch_subfolder(self, name: str) -> None:
         """Have `scratch` name a folder within it from now on, and spare the rest when this node is done."""
         ...
 

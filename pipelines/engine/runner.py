@@ -417,7 +417,7 @@ class RunContext:
     def scratch(self) -> str:
         return self._runner.planner.store.uri_of(self.work)
 
-    def use_scratch_subfolder(self, name: str) -> None:
+    def set_scratch_subfolder(self, name: str) -> None:
         self.work = f"{self.work}/{name}"
 
     def report_progress(self, done: int, total: int, note: str = "") -> None:

@@ -42,7 +42,7 @@ TIME_TOLERANCE = 0.002
 """Seconds by which the time of a copied frame may differ: stamps are rounded."""
 IGNORED_EDGE_SECONDS = 0.1
 """Seconds at both ends of a copy that are not compared: decoders begin and end differently."""
-WRITTEN_FILE_PROBE = cast("Probe", {"audio_index": 0, "start": 0.0})
+ENCODED_SOUND_PROBE = cast("Probe", {"audio_index": 0, "start": 0.0})
 """What is known of a file that was written here."""
 MIN_ALIKE_SHARE = 0.95
 """Share of a copy's frames, at least, that are as loud as they were; decoders make up noise."""
@@ -81,7 +81,7 @@ class SoundTrack:
             if is_disk_error(error, path):
                 raise
             return f"no sound: its {self.codec} cannot be encoded as AAC: {error.strerror}", None
-        return f"sound encoded as AAC (was {self.codec}{problem})", (file, WRITTEN_FILE_PROBE)
+        return f"sound encoded as AAC (was {self.codec}{problem})", (file, ENCODED_SOUND_PROBE)
 
     def add_to_container(self, output: OutputContainer) -> None:
         """Give an output container a stream for it."""
@@ -197,7 +197,7 @@ def find_copy_problem(
         return ", which changes on the way"
     try:
         _copy_sound(path, probed, out)
-        if are_sounds_alike(frames, decode_sound_frames(out, WRITTEN_FILE_PROBE)):
+        if are_sounds_alike(frames, decode_sound_frames(out, ENCODED_SOUND_PROBE)):
             return None
     except (FFmpegError, ValueError) as error:
         if is_disk_error(error, path):

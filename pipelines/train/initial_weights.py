@@ -22,7 +22,7 @@ from pipelines.train.state import (
     best_file_name,
     check_step,
     count_trained_steps,
-    used_checkpoint_name,
+    used_checkpoint_file_name,
 )
 from storage import checkpoints
 from storage.checkpoints import StepCheckpoints
@@ -57,7 +57,7 @@ def prepare_weights(ctx: NodeContext, model: str, phase: Phase) -> None:
             checkpoints.save_checkpoint(
                 folder / MODEL_FILE, *_open(ctx, model, phase, source, checkpoint_role("uses", name))
             )
-            store.put(folder / MODEL_FILE, used_checkpoint_name(name))
+            store.put(folder / MODEL_FILE, used_checkpoint_file_name(name))
     if ctx.previous is not None and continues_published_run(ctx, phase):
         path = check_step(ctx.previous.path(STATE_FILE), ctx.previous.steps)
         _, about = checkpoints.load_checkpoint(path)

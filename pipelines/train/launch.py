@@ -49,7 +49,7 @@ def train_phase(ctx: NodeContext, model: str, phase: str) -> None:
     spec = load_spec(model)
     train, held_out = open_tables(ctx, spec.tables(section, settings), spec.unit_tables)
     if any(step > settings.steps for step in StepCheckpoints(ctx.scratch).steps()):  # a longer run's
-        ctx.use_scratch_subfolder(f"steps-{settings.steps}")
+        ctx.set_scratch_subfolder(f"steps-{settings.steps}")
     job = make_train_job(ctx, model, phase, train, held_out)
     prepare_work_folder(ctx, model, job.phase)
     if follow_training(ctx, job, partial(run_workers, ctx, job)):

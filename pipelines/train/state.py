@@ -206,12 +206,12 @@ def load_used_checkpoints(job: TrainJob) -> dict[str, dict[str, Tensor]]:
     """The checkpoints that the phase uses (`Phase.uses`), as inference would: name -> tensors."""
     store = Store(job.scratch)
     return {
-        name: inference_weights(checkpoints.load_checkpoint(store.fetch(used_checkpoint_name(name)))[0])
+        name: inference_weights(checkpoints.load_checkpoint(store.fetch(used_checkpoint_file_name(name)))[0])
         for name in job.phase.uses
     }
 
 
-def used_checkpoint_name(name: str) -> str:
+def used_checkpoint_file_name(name: str) -> str:
     """In the work folder: the checkpoint that the phase uses under this name."""
     return f"uses-{name}.safetensors"
 

@@ -187,7 +187,7 @@ def test_a_node_that_worked_apart_leaves_the_rest_of_its_work_folder(project, ap
     Path(ctx.scratch).mkdir(parents=True)
     (Path(ctx.scratch) / "of a longer run").touch()
     if APART:
-        ctx.use_scratch_subfolder("5")
+        ctx.set_scratch_subfolder("5")
         Path(ctx.scratch).mkdir()
         (Path(ctx.scratch) / "own").touch()
 """

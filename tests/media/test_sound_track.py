@@ -6,7 +6,7 @@ import pytest
 
 from pipelines import media
 from pipelines.media.encoding import Mp4Writer, read_timeline
-from pipelines.media.sound_track import WRITTEN_FILE_PROBE, SoundFrame, SoundTrack, are_sounds_alike
+from pipelines.media.sound_track import ENCODED_SOUND_PROBE, SoundFrame, SoundTrack, are_sounds_alike
 
 STEREO = [("aac", 48_000, "stereo", 0.2, 4)]
 
@@ -145,7 +145,7 @@ def test_what_was_encoded_is_gone_once_the_file_is_closed(clicking, tmp_path, wr
     path = clicking.film(tmp_path / "a.ts", [("mp2", 48_000, "stereo", 0.2, 2)], 2)
     assert write(path)[1] == "sound encoded as AAC (was mp2)"
     assert not list((tmp_path / "temporary").iterdir())
-    assert WRITTEN_FILE_PROBE["start"] == 0
+    assert ENCODED_SOUND_PROBE["start"] == 0
 
 
 def test_sound_of_64_bit_integers_is_encoded(helpers, tmp_path, write):

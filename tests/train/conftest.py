@@ -122,7 +122,7 @@ class FakeContext:
     def log_params(self, values: dict[str, Any]) -> None:
         self.seen["params"].append(values)
 
-    def use_scratch_subfolder(self, name: str) -> None:
+    def set_scratch_subfolder(self, name: str) -> None:
         self.scratch = f"{self.scratch}/{name}"
 
     @property

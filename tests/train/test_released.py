@@ -10,7 +10,7 @@ from models.errors import InvalidFile
 from models.fsrt.phases import PHASES
 from pipelines.cli.weights import export_checkpoint
 from pipelines.train.initial_weights import prepare_weights
-from pipelines.train.state import used_checkpoint_name
+from pipelines.train.state import used_checkpoint_file_name
 from storage import checkpoints, locations
 from storage.errors import InvalidInput
 from storage.files import Store
@@ -71,7 +71,7 @@ def test_a_phase_uses_released_weights_as_a_frozen_net_beside_its_own(lab, impor
     context = lab.context("keypoints", uses={"teacher": "weights.fsrt_kp"})
     phase = context.config.fsrt.phases["keypoints"]
     prepare_weights(context, "fsrt", phase)
-    used = load_file(f"{context.scratch}/{used_checkpoint_name('teacher')}")
+    used = load_file(f"{context.scratch}/{used_checkpoint_file_name('teacher')}")
     expected = load_file(imported / "model.safetensors")
     assert used.keys() == {name for name in expected if name.startswith("kp_detector.")}
     assert all(torch.equal(tensor, expected[name]) for name, tensor in used.items())
