@@ -202,7 +202,7 @@ def add_training(run: GraphBuilder, model: str, others: Mapping[str, Mapping[str
         foreign = settings.of_other_models
         before |= {role: Read(others[source.model or ""][source.phase or ""], ("checkpoint",))
                    for role, source in foreign.items()}  # fmt: skip
-        labels = {source.text: f"{config.model_of[source.model or '']}.{source.text.partition('.')[2]}"
+        key_values = {source.text: f"{config.model_of[source.model or '']}.{source.text.partition('.')[2]}"
                   for source in foreign.values()}  # fmt: skip
         nets = spec.nets(section, settings)
         paths = (*task.settings, *(spec.net_settings if nets else ()), f"phases.{phase}")
@@ -218,7 +218,7 @@ def add_training(run: GraphBuilder, model: str, others: Mapping[str, Mapping[str
                   writes=("checkpoint",), logs=("metrics.jsonl", "samples.png"),
                   config={f"{spec.name}.{path}": f"{model}.{path}" for path in paths}
                   | run.sections(model, spec.extra_sections(section)),
-                  labels=labels, resumable_budget=f"{spec.name}.phases.{phase}.steps",
+                  key_values=key_values, resumable_budget=f"{spec.name}.phases.{phase}.steps",
                   code=(*TRAINING_FUNCTIONS, *code), nets=nets, packages=("torch",),
                   weights=tuple(dict.fromkeys(file for one in released for file in one.files)))
         # fmt: on

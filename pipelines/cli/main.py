@@ -121,7 +121,7 @@ def why(run_file: Path, node: str, unit: str | None, sets: tuple[str, ...]) -> N
     planner = session.planner()
     plans = planner.plan(session.selected_nodes([node]))
     session.save_caches()
-    for line in lineage.explain_node(planner, plans, node, unit):
+    for line in lineage.describe_node_reasons(planner, plans, node, unit):
         click.echo(line)
 
 

@@ -46,9 +46,9 @@ def compute_fingerprint(node: Node, config: Any, env: KeyEnvironment) -> Fingerp
         if actual == "runtime" or actual.startswith("runtime."):
             raise ValueError(f"node {node.name!r} declares {actual!r}: runtime settings never enter a key")
         values |= flatten_settings(lookup_setting(config, actual), path)
-    if node.labels:
+    if node.key_values:
         values = {
-            path: node.labels.get(value, value) if isinstance(value, str) else value
+            path: node.key_values.get(value, value) if isinstance(value, str) else value
             for path, value in values.items()
         }
     if node.resumable_budget is not None:
@@ -92,12 +92,12 @@ def _not_in_key(value: Struct) -> set[str]:
     was one; at that value it is in no key.
     """
     classes = [vars(kind) for kind in type(value).__mro__]
-    labels = {name for one in classes for name in one.get("not_in_key", ())}
+    instances = {name for one in classes for name in one.get("not_in_key", ())}
     added = {name: before for one in reversed(classes) for name, before in one.get("as_before", {}).items()}
     same = {
         name for name, before in added.items() if to_canonical(getattr(value, name)) == to_canonical(before)
     }
-    return labels | same
+    return instances | same
 
 
 def original_setting_name(path: str, renamed: Mapping[str, str]) -> str:
@@ -152,7 +152,7 @@ def package_version(name: str) -> str:
 _VERSION = re.compile(r"^Version: *(\S+)", re.MULTILINE)
 
 
-def explain_difference(
+def describe_difference(
     old: Fingerprint, new: Fingerprint, code: Sequence[str] = (), paths: Mapping[str, str] | None = None
 ) -> list[str]:
     """The difference of two keys in the user's words, most telling first. code: what `changed_symbols` says.

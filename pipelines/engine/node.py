@@ -70,7 +70,7 @@ class Node(Struct, frozen=True, kw_only=True):
     config: Mapping[str, str] = field(default_factory=dict)
     """Settings in the key, as the function reads them -> their path in the run: {"fit3dmm": "fit3dmm.deca"}.
     The function can read no others."""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    key_values: Mapping[str, str] = field(default_factory=dict)
     """Value of a setting that names an instance of the run -> what stands in the key for it, since an
     instance's name is a label."""
     section: str = ""

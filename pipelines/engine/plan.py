@@ -23,7 +23,7 @@ from pipelines.engine.fingerprint import (
     changed_symbols,
     code_entries,
     compute_fingerprint,
-    explain_difference,
+    describe_difference,
     node_config,
     resolve_entry,
     setting_path_in_run,
@@ -124,7 +124,7 @@ class Planner:
             latest = latest or found
         return latest
 
-    def explain_new_key(self, plan: NodePlan, inputs: Mapping[str, str]) -> list[str]:
+    def describe_new_key(self, plan: NodePlan, inputs: Mapping[str, str]) -> list[str]:
         """Reasons a node's key is new, from the difference to its latest run."""
         last = self.last_run(plan.node)
         if last is None:
@@ -136,7 +136,7 @@ class Planner:
             accepted = plan.node_key != now.key  # this code was accepted as equal
             unchanged = accepted or last.fingerprint.code == now.code
             code = () if unchanged else self.changed_symbols(plan, last)
-            found = explain_difference(last.fingerprint, now, code, plan.node.config)
+            found = describe_difference(last.fingerprint, now, code, plan.node.config)
         known = sorted(last.inputs.keys() & inputs.keys())
         found += [f"input {n} changed" for n in known if last.inputs[n] != inputs[n]]
         found += [f"input {n} is new" for n in sorted(inputs.keys() - last.inputs.keys())]
@@ -189,7 +189,7 @@ class _Whole:
         waiting = self.planner.pending_inputs(plan, self.plans)
         known = self.planner.input_digests(plan, self.plans)
         if waiting:
-            own = self.planner.explain_new_key(plan, known)
+            own = self.planner.describe_new_key(plan, known)
             plan.state = "stale" if own else "pending"
             plan.reasons = [*own, f"after {', '.join(waiting)}" + ("" if own else " (may cut off)")]
             return
@@ -200,7 +200,7 @@ class _Whole:
             plan.state = "cached"
             return
         plan.reasons = (
-            plan.reasons or self.planner.explain_new_key(plan, known) or ["missing or damaged object"]
+            plan.reasons or self.planner.describe_new_key(plan, known) or ["missing or damaged object"]
         )
         if node.run_at_plan_time:
             self._dry_run()
@@ -289,7 +289,7 @@ class _Keyed:
         if not total and any(not self.plans[name].units for name in waiting):
             plan.state, plan.reasons = (
                 "pending",
-                [*self.planner.explain_new_key(plan, {}), f"after {', '.join(waiting)}"],
+                [*self.planner.describe_new_key(plan, {}), f"after {', '.join(waiting)}"],
             )
             return
         stage = self.node.stage
@@ -306,7 +306,7 @@ class _Keyed:
         }  # fmt: skip
         if not open_units and not waiting:
             self._settle(keys, pack_keys, known)
-        self._explain(keys, stale, open_units)
+        self._describe_reasons(keys, stale, open_units)
 
     def _unit_keys(self) -> tuple[dict[str, str], list[str]]:
         """Unit -> key where every input is known; and the units still open."""
@@ -377,11 +377,11 @@ class _Keyed:
         there = row is not None and self.packs.is_complete(row.pack, row) and self._usable(row)
         return UnitJob(unit, key, rows, samples, row.pack if row and there else None)
 
-    def _explain(self, keys: Mapping[str, str], stale: list[str], open_units: list[str]) -> None:
+    def _describe_reasons(self, keys: Mapping[str, str], stale: list[str], open_units: list[str]) -> None:
         plan = self.plan
         if plan.state == "cached":
             return
-        why = self.planner.explain_new_key(plan, {})
+        why = self.planner.describe_new_key(plan, {})
         if stale and why != ["never run"]:
             why += self._unit_reasons(keys, stale)
         plan.reasons = list(why)
@@ -410,6 +410,6 @@ class _Keyed:
             if before[unit].key == keys[unit] else "changed"
             for unit in stale
         )  # fmt: skip
-        if kinds["changed"] and self.planner.explain_new_key(self.plan, {}):
+        if kinds["changed"] and self.planner.describe_new_key(self.plan, {}):
             del kinds["changed"]  # told by the key's own difference
         return [f"{n:,} of {len(keys):,} units {kind}" for kind, n in kinds.items()]

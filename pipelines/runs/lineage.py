@@ -17,7 +17,7 @@ from storage.files import Store
 from storage.ledger import Event
 
 
-def explain_node(
+def describe_node_reasons(
     planner: Planner, plans: Mapping[str, NodePlan], node: str, unit: str | None
 ) -> Iterator[str]:
     """The node's own state, what it waits for, and the source that changed; each node once."""

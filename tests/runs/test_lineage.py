@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.runs.lineage import explain_node, trace_recording
+from pipelines.runs.lineage import describe_node_reasons, trace_recording
 from storage import ledger, locations
 from storage.families import ManifestRow, manifest_bytes
 from storage.files import Store
@@ -15,7 +15,7 @@ from storage.files import Store
 
 def lines(project, node, unit=None):
     planner = project.planner()
-    return list(explain_node(planner, planner.plan(), node, unit))
+    return list(describe_node_reasons(planner, planner.plan(), node, unit))
 
 
 def test_why_shows_the_changed_line_of_source(ran):

@@ -55,7 +55,7 @@ class HostLimits:
         self._longest_wait = longest_wait
 
     @contextmanager
-    def hold_slot(self, host: str, seconds_between: float) -> Iterator[None]:
+    def use_slot(self, host: str, seconds_between: float) -> Iterator[None]:
         """Hold one of the host's slots, no sooner than its clock allows. Raises HostBusy.
 
         The queue for a slot has no end of its own: who holds one is watched for being stuck.

@@ -97,7 +97,7 @@ def fetch_http(
     while True:
         wait = min(settings.pause * 2**attempts, settings.longest_pause)
         try:
-            with hosts.hold_slot(address.host, settings.seconds_between):
+            with hosts.use_slot(address.host, settings.seconds_between):
                 return _attempt(opener, address, folder, max_bytes, settings)
         except HostBusy:
             raise

@@ -76,7 +76,7 @@ def fetch_ytdlp(
     while True:
         log, pause = YtdlpLogger(), min(settings.pause * 2**attempts, settings.longest_pause)
         try:
-            with hosts.hold_slot(address.host, between):
+            with hosts.use_slot(address.host, between):
                 return _attempt(address, folder, request, settings, log)
         except (Rejected, HostBusy):
             raise
