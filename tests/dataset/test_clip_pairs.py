@@ -77,7 +77,7 @@ def context(family, tmp_path):
     }  # fmt: skip
     return SimpleNamespace(
         node="clip_pairs.toy", config=SimpleNamespace(seed=0, rounds=3), inputs=inputs, out=tmp_path,
-        progress=lambda done, total, note: None,
+        report_progress=lambda done, total, note: None,
     )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def test_the_table_is_written_with_its_columns(tmp_path):
     notes = []
     context = SimpleNamespace(
         config=SimpleNamespace(blocks=2, block_size=3), out=tmp_path,
-        progress=lambda done, total, note: notes.append(note),
+        report_progress=lambda done, total, note: notes.append(note),
     )  # fmt: skip
     list_seeds(context)  # pyright: ignore[reportArgumentType]
     assert pq.read_table(tmp_path / "seeds.parquet").to_pylist() == seed_blocks(2, 3)

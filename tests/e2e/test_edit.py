@@ -26,7 +26,7 @@ def test_an_edit_during_a_run_is_of_the_next_run(micro, tmp_path):
     process = mine.start("run", MICRO, "--only", NODE, "--set", "runtime.train_workers=1")
     mine.wait_for(lambda: any(mine.store.glob("runs/*/events-*")), process)
     mine.edit(TASK, '"""', '"""Edited. ')
-    mine.edit(TASK, "losses.position, keypoints,", "losses.position, 2 * keypoints,")
+    mine.edit(TASK, "position_loss, keypoints,", "position_loss, 2 * keypoints,")
     said = process.communicate(timeout=300)[0]
     assert process.returncode == 0, said
     assert f"note: edited meanwhile: {TASK};" in said

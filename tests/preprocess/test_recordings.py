@@ -53,9 +53,9 @@ def context(data, out: Path):
     return SimpleNamespace(
         config=data,
         out=out,
-        metrics=figures.update,
+        log_metrics=figures.update,
         figures=figures,
-        progress=lambda *_: None,
+        report_progress=lambda *_: None,
     )
 
 

@@ -13,9 +13,9 @@ class ToyTask(StatelessTask):
     def sample(self, rng, tables, training):
         clip = tables["clips"].pick_clip(rng)
         source, driving = clip.frames(rng.integers(clip.length, size=2))
-        codes = (
-            tables["codes"].pick_clip(rng).read("codes")[0] if "codes" in tables else np.zeros(4, np.float32)
-        )
+        codes = np.zeros(4, np.float32)
+        if "codes" in tables:
+            codes = tables["codes"].pick_clip(rng).read("codes")[0]
         return {"source": source, "driving": driving, "codes": codes}
 
     def losses(self, batch, step):
@@ -38,9 +38,8 @@ class ToyTask(StatelessTask):
         source, driving = (images(batch[name], self.size) for name in ("source", "driving"))
         output = (source + self.net.generator(self.net.encoder(driving))).clamp(0, 1)
         found = [(x.permute(0, 2, 3, 1) * 255).byte().numpy() for x in (source, driving, output)]
-        return ValidationOutput(
-            row=np.concatenate(found, 2), source=found[0], driving=found[1], output=found[2]
-        )
+        row = np.concatenate(found, 2)
+        return ValidationOutput(row=row, source=found[0], driving=found[1], output=found[2])
 
     def describe(self):
         return {"model": "toy", "architecture": {"size": self.size}}

@@ -104,7 +104,7 @@ def stepped(
     setting = with_losses(setting, dict.fromkeys(watched, Loss(0.0)))
     learning = freeze_other_parts(task.net, setting.trainable)
     task.net.zero_grad(set_to_none=True)
-    task.views = lambda batch: views_of(golden, sources, cropped)
+    task.augment_frames = lambda batch: views_of(golden, sources, cropped)
     queries = ((torch.arange(1024) * 37) % 16_384).expand(2, -1)
     batch = {"corner": torch.tensor([[1, 0], [1, 0]]), "queries": queries}
     found = shared_pass(ByPhase(task, phase), setting, batch, number)

@@ -1,6 +1,7 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from msgspec.structs import replace
 
 from models.perception.head.default_head import get_analytic_head
 from pipelines.preprocess.sources.common.head_appearance import sample_appearance, sample_setting
