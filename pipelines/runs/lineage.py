@@ -118,19 +118,21 @@ def trace_artifact(store: Store, node: str, key: str) -> Iterator[str]:
 
 
 def find_artifact(store: Store, text: str) -> tuple[str, str]:
-    """A run of the ledger, one of its nodes ("RUN:NODE") or the start of an artifact key -> (node, key)."""
+    """A run of the ledger, one of its nodes ("RUN:NODE") or the start of an artifact key -> (node, key). Of a
+    run alone its report, which all scores go into, or the last score where there is none."""
     run, _, node = text.partition(":")
-    hits = []
+    hits: list[tuple[bool, tuple[str, str]]] = []
     for run_id in ledger.list_runs(store):
         for event in ledger.read_events(store, run_id, metrics=False):
             if event["type"] not in ("node_started", "node_cached"):
                 continue
-            meant = event["node"] == node if node else event["node"].startswith("score.")
+            name = event["node"]
+            meant = name == node if node else name == "report" or name.startswith("score.")
             if (run == run_id and meant) or (len(text) >= 6 and event["key"].startswith(text)):
-                hits.append((event_stage(event), event["key"]))
+                hits.append((name == "report", (event_stage(event), event["key"])))
     if not hits:
         raise UserError(f"no run or artifact {text!r} in the ledger; give a run id, RUN:NODE or a key")
-    return hits[-1]
+    return max(reversed(hits), key=lambda hit: hit[0])[1]
 
 
 def trace_recording(store: Store, recording: str) -> Iterator[str]:
