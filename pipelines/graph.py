@@ -265,7 +265,7 @@ def add_released_weights(run: GraphBuilder, model: str) -> dict[str, str]:
     resources={},
               arguments={"model": spec.name, "weights": section.weights},
               reads={"recordings": Read(recordings, ("id",))}, writes=("checkpoint",),
-              config={"section": model}, code=(f"{starts.reader.partition(':')[0]}:load",),
+              config={"section": model}, code=(f"{starts.reader.partition(':')[0]}:load_released",),
               weights=starts.files, packages=("torch",))
     # fmt: on
     made = dict.fromkeys(spec.phases, name)
