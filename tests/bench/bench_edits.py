@@ -36,7 +36,6 @@ from pipelines.animate.perception import PerceptionNets, load_perception
 from pipelines.animate.sound import silence_features
 from pipelines.engine.packs import content_digest
 from pipelines.engine.published_artifacts import read_whole_artifact
-from pipelines.eval.pairs import splits
 from pipelines.figures.picture_grids import to_uint8
 from pipelines.media import FPS
 from pipelines.preprocess.sources.common.head_appearance import sample_appearance, sample_setting
@@ -158,8 +157,7 @@ def heads(store, trained) -> list[Head]:
     (table,) = [one for one in wholes(store, "recordings") if one.digest == inputs["recordings"]]
     path, clips = table.path("recordings.parquet"), family(store, "clips", inputs["clips"])
     rows = {row["id"]: row for row in read_parquet(path.read_bytes()).to_pylist()}
-    split_of = splits(path)
-    keys = [key for key in clips.keys if split_of[clips.recording_of(key)] == "test"]
+    keys = [key for key in clips.keys if rows[clips.recording_of(key)]["split"] == "test"]
     if any(rows[clips.recording_of(key)]["source"] != "synthetic" for key in keys):
         pytest.skip(f"the held-out heads of {store.base} are not rendered ones, whose truth is known")
     return [head_of(rows[clips.recording_of(key)], clips, key) for key in keys]
