@@ -94,11 +94,9 @@ def model_conclusion(one: ProtocolComparison, model: str) -> str:
     text += f" and does not on {escape_html(', '.join(lost))}" if won and lost else ""
     titles = ", ".join(METRICS[name].title for name in missing)
     limit = f"{MAX_MISSING_SHARE:.0%}"
-    text += (
-        f"; {escape_html(titles)} is not counted: no value in more than {limit} of its frames"
-        if missing
-        else ""
-    )
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        text += f"; {escape_html(titles)} {verb} not counted: no value in more than {limit} of its frames"
     pairs = one.summaries[model].pairs
     few = (
         f" On {pairs} pair{'s' * (pairs != 1)} that is an indication, not a finding."

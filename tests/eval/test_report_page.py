@@ -82,7 +82,7 @@ def test_a_method_that_often_shows_no_face_is_never_the_best(one):
 
 def test_a_method_that_often_shows_no_face_does_not_beat_the_copy_by_its_landmarks(one):
     text = report_page.model_conclusion(one, "dark")
-    assert "AKD (dlib), AKD L2 (dlib) is not counted: no value in more than 5% of its frames" in text
+    assert "AKD (dlib), AKD L2 (dlib) are not counted: no value in more than 5% of its frames" in text
     assert "AKD" not in text.partition(";")[0]
     assert "not counted" not in report_page.model_conclusion(one, "toy")
 
