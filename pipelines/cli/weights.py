@@ -61,13 +61,14 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> list[Path]:
 
 @click.group()
 def weights() -> None:
-    """Third-party weights: list, import, verify; export ours in their authors' layout."""
+    """Third-party weights in, trained models out. Files come in as tensors alone, and go out in the layout of
+    the model's authors."""
 
 
 @weights.command("list")
 @STORE_OPTION
 def weights_list(store: str) -> None:
-    """Every known file: whether it is here, its licence, and where to get it.
+    """Known files: which are here, their licences and publishers.
 
     \b
     Example:
@@ -91,8 +92,9 @@ def weights_list(store: str) -> None:
 @click.argument("file", type=FILE_TYPE)
 @STORE_OPTION
 def weights_import(weights_id: str, file: Path, store: str) -> None:
-    """Convert a publisher's file to safetensors (tensors only, in its own process) and pin its sha256. Where
-    settings lie beside it (wav2vec 2.0), FILE may be the folder, or the hub's cache of the repository.
+    """Convert a publisher's file to safetensors. Its tensors alone are taken, in a process of its own, and
+    its sha256 is pinned. Where settings lie beside it (wav2vec 2.0), FILE may be the folder, or the hub's
+    cache of the repository.
 
     \b
     Example:
