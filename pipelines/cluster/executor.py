@@ -1,13 +1,10 @@
-"""Where packs are built: a Ray Data job whose actors hold the nets, or plain tasks (pack_tasks.py).
-
-The only importer of ray.data. Stages stay plain functions; a row of the dataset is one pack.
-"""
+"""Where packs are built: on Ray, which is started or joined when the first node needs it, in as many workers
+as the cluster has room for (pack_job.py)."""
 
 from __future__ import annotations
 
 import logging
 import os
-import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,8 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from pipelines.cluster import ray_address
-from pipelines.cluster.pack_tasks import build_in_tasks, needs_pool, wanted_workers
-from pipelines.cluster.pack_worker import ONE_THREAD_ENVIRONMENT, PackWorker
+from pipelines.cluster.pack_job import run_pack_job, wanted_workers
 from pipelines.cluster.start import (
     LOOPBACK_ADDRESS,
     hide_native_messages,
@@ -33,8 +29,6 @@ from pipelines.runs import snapshot
 from storage.files import Store
 
 if TYPE_CHECKING:
-    from ray.data._internal.execution.interfaces import Executor
-
     from pipelines.cluster.runtime import RuntimeConfig
 
 JOB_CONFIG_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -151,43 +145,8 @@ class RayExecutor:
         self.start_ray()
         self.check_resources(call.node)
         size = min(self.max_workers(call.node), wanted_workers(call.node, len(jobs)))
-        build = self._build_in_pool if needs_pool(call.node) else build_in_tasks
         with self._capacity.reserve(size, call.node.resources):
-            yield from build(call, jobs, store, size)
-
-    def _build_in_pool(
-        self, call: StageCall, jobs: Sequence[PackJob], store: Store, size: int
-    ) -> Iterator[PackResult]:
-        import ray.data
-
-        node = call.node
-        # Of many packs, each worker has the next one waiting: none idles until the driver has sent it.
-        ahead = 2 if len(jobs) >= 4 * size else 1
-        rows = [{"job": pickle.dumps(job)} for job in jobs]
-        dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            PackWorker,  # pyright: ignore[reportArgumentType]
-            batch_size=1,
-            # Of a fixed size: Ray Data grows a pool only above 1.75 packs in flight a worker, and late.
-            compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=ahead),
-            num_cpus=node.resources.get("cpu", 1),
-            num_gpus=node.resources.get("gpu", 0),
-            runtime_env={"env_vars": ONE_THREAD_ENVIRONMENT},
-            fn_constructor_args=(call, store),
-        )
-        failed: Exception | None = None
-        try:
-            for row in dataset.iter_rows():
-                result = pickle.loads(row["result"])
-                if isinstance(result, Exception):
-                    failed = result
-                    break
-                yield result
-        finally:
-            # Also of a stream that is left early: its actors hold the cores that other nodes wait for.
-            if (running := dataset._current_executor) is not None:
-                stop_execution(running, failed)
-        if failed is not None:
-            raise failed
+            yield from run_pack_job(call, jobs, store, size)
 
     def kill_children(self) -> None:
         """Just before this process ends: take along what a private cluster would leave running. Its raylet
@@ -284,15 +243,3 @@ def cluster_resources() -> Mapping[str, float]:
     import ray
 
     return ray.cluster_resources()
-
-
-def stop_execution(running: Executor, failed: Exception | None) -> None:
-    """End a Ray Data execution at once. On a busy machine its own loop may still turn while it is taken down,
-    and either trip over the other; that must not hide why the stream ended.
-    """
-    try:
-        running.shutdown(force=True)
-    except Exception as trouble:
-        if failed is None:
-            raise
-        failed.add_note(f"Ray Data, when it was stopped: {trouble!r}")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pipelines.cluster.pack_worker import ONE_THREAD_ENVIRONMENT
 from pipelines.errors import Transient, error_first_line, make_picklable
 
 
@@ -21,7 +22,12 @@ def run_in_worker(
     if not ray.is_initialized():
         return function(*args, **kwargs)
     wanted = resources or {}
-    task = ray.remote(num_cpus=wanted.get("cpu", 1), num_gpus=wanted.get("gpu", 0), max_retries=1)(_call)
+    task = ray.remote(
+        num_cpus=wanted.get("cpu", 1),
+        num_gpus=wanted.get("gpu", 0),
+        max_retries=1,
+        runtime_env={"env_vars": ONE_THREAD_ENVIRONMENT},  # as packs have it: their processes serve here too
+    )(_call)
     try:
         value, error = ray.get(task.remote(function, args, kwargs))
     except (ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError) as lost:

@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -15,15 +16,18 @@ from types import SimpleNamespace
 import pytest
 
 from models.errors import InvalidSettings
-from pipelines.cluster import executor, tasks
+from pipelines.cluster import pack_job, tasks
 from pipelines.cluster.executor import ClusterCapacity, RayExecutor, start_private_cluster
+from pipelines.cluster.pack_job import kept_worker
 from pipelines.cluster.pack_worker import ONE_THREAD_ENVIRONMENT
 from pipelines.cluster.start import set_auth_token
 from pipelines.cluster.tasks import run_in_worker
 from pipelines.engine.node import Node
+from pipelines.engine.packs import StageCall
 from pipelines.engine.runner import Runner, RunOutcome
 from pipelines.errors import CodeError, UserError, format_traceback
 from pipelines.runs.run import describe_failures
+from storage.files import Store
 
 set_auth_token(private=True)
 import ray  # noqa: E402 - reads that environment once, when it is imported
@@ -47,7 +51,7 @@ def cluster(tmp_path_factory):
 @pytest.fixture(params=["pools", "tasks"])
 def workers(request, monkeypatch):
     """What packs are built in: the toy nodes have no nets, and would have tasks."""
-    monkeypatch.setattr(executor, "needs_pool", lambda node: request.param == "pools")
+    monkeypatch.setattr(pack_job, "needs_pool", lambda *_: request.param == "pools")
 
 
 @pytest.fixture
@@ -258,6 +262,15 @@ def test_a_users_mistake_in_a_task_stays_one_line():
     outcome = RunOutcome(failed={"eval.fsrt": failed.value})
     assert list(describe_failures(outcome)) == ["\neval.fsrt failed: eval.sources 2: expected 1"]
     assert outcome.exit_code == 2
+
+
+@pytest.mark.usefixtures("cluster")
+def test_tasks_of_a_node_find_the_nets_that_an_earlier_one_loaded_in_their_process(tmp_path):
+    node = Node(name="generate.codec.self", kind="keyed", run="pipelines.eval.generate:codec")
+    one, again = (pickle.dumps((StageCall(node, None, None), Store(str(tmp_path)))) for _ in range(2))
+    other = pickle.dumps((StageCall(node, {"size": 64}, None), Store(str(tmp_path))))
+    assert kept_worker(one) is kept_worker(again)
+    assert kept_worker(one) is not kept_worker(other)
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
