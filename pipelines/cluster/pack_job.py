@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LIGHT_PACKS = 4
 """Packs of a light node that one task builds."""
-POOL_PACKS = 4
+POOL_PACKS = 8
 """Packs a worker from which on a pool is started: it takes some ten seconds, torch alone four."""
 KEPT_NODES = 2
 """Nodes whose nets a process keeps between tasks: two may take turns on it."""

@@ -17,10 +17,10 @@ def test_a_worker_of_a_light_node_takes_several_packs(light, workers):
 
 @pytest.mark.parametrize("heavy", [{"nets": ("fan",)}, {"uses": {"model": USE}}])
 def test_only_many_packs_of_a_node_with_nets_or_checkpoints_start_a_pool(heavy):
-    assert needs_pool(node(**heavy), packs=8, size=2)
-    assert not needs_pool(node(**heavy), packs=7, size=2)
-    assert not needs_pool(node(), packs=8, size=2)
-    assert not needs_pool(node(nets=("dlib68",), light=True), packs=8, size=2)
+    assert needs_pool(node(**heavy), packs=16, size=2)
+    assert not needs_pool(node(**heavy), packs=15, size=2)
+    assert not needs_pool(node(), packs=16, size=2)
+    assert not needs_pool(node(nets=("dlib68",), light=True), packs=16, size=2)
 
 
 def test_nets_on_a_gpu_are_held_by_a_pool_however_few_the_packs():
