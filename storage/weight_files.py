@@ -25,7 +25,7 @@ from storage.files import Store, sha256_file
 from storage.uris import store_option
 
 IMPORT_TIMEOUT = 900
-RECORDED_FIELDS = ("id", "purpose", "publisher", "file", "licence")
+WEIGHT_RECORD_FIELDS = ("id", "purpose", "publisher", "file", "licence")
 """What the record of an import repeats of the table."""
 
 
@@ -151,7 +151,7 @@ def import_weights(
             raise InvalidInput(f"{source} cannot be imported as {weights.id}: {problem}")
         if check is not None:
             check(out)
-        about = {name: getattr(weights, name) for name in RECORDED_FIELDS}
+        about = {name: getattr(weights, name) for name in WEIGHT_RECORD_FIELDS}
         record = about | facts | {"source_sha256": found, "sha256": sha256_file(out)}
         record["as_published"] = (
             found.startswith(promised) if (promised := sha256_prefix_in_name(weights)) else None

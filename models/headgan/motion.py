@@ -25,7 +25,7 @@ CAMERA_SIZE = 13
 
 MAX_NUMBER = 1e6
 """Of a user's numbers: more is neither a pixel nor a degree nor a sigma, and products of it leave float32."""
-MIN_SCALE = 1 / MAX_NUMBER
+MIN_CAMERA_SCALE = 1 / MAX_NUMBER
 """Pixels per model unit, of a user."""
 MAX_SKEW = 0.2
 """Most that R R^T of a user's rotation may be off from 1. The rows of affine cameras are not quite at right
@@ -142,7 +142,7 @@ def parse_motion(given: Mapping[str, np.ndarray], n_id: int, n_exp: int) -> Head
         raise InvalidFile("scale: found no frames, expected one or more")
     for name, value in arrays.items():
         arrays[name] = check_motion_array(
-            name, value, expected[name], MIN_SCALE if name == "scale" else -MAX_NUMBER
+            name, value, expected[name], MIN_CAMERA_SCALE if name == "scale" else -MAX_NUMBER
         )
     if "rotation" in arrays:
         _check_rotation(arrays["rotation"])

@@ -38,7 +38,7 @@ def _packs_read(jobs: Iterable[PackJob], role: str) -> set[str]:
     return {pack for unit in units if role in unit.samples for _, pack in unit.samples[role].packs}
 
 
-def plan_restoring(graph: Graph, plans: Mapping[str, NodePlan]) -> None:
+def plan_dropped_shards_again(graph: Graph, plans: Mapping[str, NodePlan]) -> None:
     """Mark the nodes whose shards are made again since nodes that are planned to run read them."""
     readers: dict[str, list[str]] = {}
     for node in reversed(list(graph)):

@@ -69,7 +69,7 @@ class StageCall(Struct, frozen=True):
         }
 
 
-class UnitSamples(Struct, frozen=True):
+class UnitInput(Struct, frozen=True):
     """The units of one keyed input that a unit reads."""
 
     stage: str
@@ -83,7 +83,7 @@ class UnitJob(Struct, frozen=True):
     key: str
     rows: Mapping[str, Mapping[str, Any]]
     """Role of a table -> this unit's row."""
-    samples: Mapping[str, UnitSamples]
+    samples: Mapping[str, UnitInput]
     """Role of a keyed input -> what is read there."""
     copy_from: str | None = None
     """A pack of this node that already holds the unit under its key."""
@@ -264,7 +264,7 @@ class UnitReader:
         read: dict[str, Sequence[shards.Sample]] = {role: [dict(row)] for role, row in unit.rows.items()}
         return read | {role: self._samples(source) for role, source in unit.samples.items()}
 
-    def _samples(self, source: UnitSamples) -> LazySamples:
+    def _samples(self, source: UnitInput) -> LazySamples:
         records = [
             (pack, sample)
             for unit, pack in source.packs

@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from pipelines.engine.dropped_shards import plan_restoring
+from pipelines.engine.dropped_shards import plan_dropped_shards_again
 from pipelines.engine.fingerprint import (
     KEY_SCHEME,
     Fingerprint,
@@ -31,7 +31,7 @@ from pipelines.engine.fingerprint import (
 from pipelines.engine.keys import hash_json, lookup_setting
 from pipelines.engine.node import Graph, Node
 from pipelines.engine.node_plan import NodePlan
-from pipelines.engine.packs import PackJob, UnitJob, UnitSamples, content_digest
+from pipelines.engine.packs import PackJob, UnitInput, UnitJob, content_digest
 from pipelines.engine.published_artifacts import PublishedPacks, RecordReader, read_whole_artifact
 from pipelines.engine.source_code import ReachedSymbol
 from pipelines.engine.units import UnitInputs, UnitView
@@ -94,7 +94,7 @@ class Planner:
         for node in self.graph:
             if names is None or node.name in names:
                 plans[node.name] = self.plan_node(node, plans)
-        plan_restoring(self.graph, plans)
+        plan_dropped_shards_again(self.graph, plans)
         return plans
 
     def plan_node(self, node: Node, plans: Mapping[str, NodePlan]) -> NodePlan:
@@ -366,14 +366,14 @@ class _Keyed:
 
     def _job(self, unit: str, key: str, row: ManifestRow | None) -> UnitJob:
         rows: dict[str, Mapping[str, Any]] = {}
-        samples: dict[str, UnitSamples] = {}
+        samples: dict[str, UnitInput] = {}
         for role, read in self.node.reads.items():
             views = self.inputs.input_units(unit, read)
             if (first := views[0][1].row) is not None:
                 rows[role] = {"id": unit} | {f: first[f] for f in read.fields}
             else:
                 stage, packs = self.plans[read.node].node.stage, tuple((one, v.pack) for one, v in views)
-                samples[role] = UnitSamples(stage, packs, read.fields)
+                samples[role] = UnitInput(stage, packs, read.fields)
         there = row is not None and self.packs.is_complete(row.pack, row) and self._usable(row)
         return UnitJob(unit, key, rows, samples, row.pack if row and there else None)
 

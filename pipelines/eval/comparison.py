@@ -84,8 +84,8 @@ def read_comparisons(inputs: Mapping[str, Artifact], config: ReportConfig) -> li
 
 def read_comparison(name: str, inputs: Mapping[str, Artifact], config: ReportConfig) -> ProtocolComparison:
     about = PairsSummary(**json.loads(inputs[roles.pairs_role(name)].path(PAIRS_SUMMARY_FILE).read_text()))
-    samples = roles.protocol_inputs(inputs, name, roles.SAMPLES)
-    scores = roles.protocol_inputs(inputs, name, roles.SCORE_KIND)
+    samples = roles.protocol_inputs(inputs, name, roles.SAMPLES_INPUT)
+    scores = roles.protocol_inputs(inputs, name, roles.SCORE_INPUT)
     models, frames = list(samples), {model: read_samples(one) for model, one in samples.items()}
     bootstrap = BootstrapSettings(resamples=config.resamples, seed=config.seed)
     values = {method: read_values(scores[method]) for method in (*models, *BASELINES) if method in scores}

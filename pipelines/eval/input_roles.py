@@ -8,19 +8,19 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PAIRS_KIND, SAMPLES, SCORE_KIND = "pairs", "samples", "score"
+PAIRS_INPUT, SAMPLES_INPUT, SCORE_INPUT = "pairs", "samples", "score"
 
 
 def pairs_role(protocol: str) -> str:
-    return f"{protocol}/{PAIRS_KIND}"
+    return f"{protocol}/{PAIRS_INPUT}"
 
 
 def samples(protocol: str, method: str) -> str:
-    return f"{protocol}/{method}/{SAMPLES}"
+    return f"{protocol}/{method}/{SAMPLES_INPUT}"
 
 
 def score_role(protocol: str, method: str) -> str:
-    return f"{protocol}/{method}/{SCORE_KIND}"
+    return f"{protocol}/{method}/{SCORE_INPUT}"
 
 
 def list_protocols(inputs: Mapping[str, object]) -> list[str]:
@@ -29,7 +29,7 @@ def list_protocols(inputs: Mapping[str, object]) -> list[str]:
 
 
 def protocol_inputs(inputs: Mapping[str, T], protocol: str, kind: str) -> dict[str, T]:
-    """Method -> its input of one kind, SAMPLES or SCORE."""
+    """Method -> its input of one kind, SAMPLES_INPUT or SCORE."""
     found = {}
     for role, one in inputs.items():
         match role.split("/"):

@@ -260,7 +260,7 @@ def every_stage_of(video: str, minutes: int, folder: str, tracks: str) -> str:
     """clips, keypoints, fit3dmm and speech of one long recording, pack after pack, in this process."""
     from pipelines.config import load_config
     from pipelines.engine.fingerprint import node_config, resolve_entry
-    from pipelines.engine.packs import PackJob, UnitJob, UnitSamples, build_pack
+    from pipelines.engine.packs import PackJob, UnitInput, UnitJob, build_pack
     from pipelines.graph import build_graph
     from pipelines.nets import load_nets
     from storage.files import Store
@@ -280,7 +280,7 @@ def every_stage_of(video: str, minutes: int, folder: str, tracks: str) -> str:
         nets, begin = load_nets(node.nets, store), time.perf_counter()
         before = before or peak_memory()
         samples = {
-            role: UnitSamples(graph[read.node].stage, (("long", "k"),), read.fields)
+            role: UnitInput(graph[read.node].stage, (("long", "k"),), read.fields)
             for role, read in node.reads.items()
             if read.node != "recordings"
         }

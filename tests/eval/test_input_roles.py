@@ -7,5 +7,5 @@ def test_the_inputs_of_a_protocol_are_found_by_their_roles():
         roles.samples("cross", "fsrt"): 3,
     }  # fmt: skip
     assert roles.list_protocols(inputs) == ["self", "cross"]
-    assert roles.protocol_inputs(inputs, "self", roles.SAMPLES) == {"fsrt": 1}
-    assert roles.protocol_inputs(inputs, "cross", roles.SCORE_KIND) == {}
+    assert roles.protocol_inputs(inputs, "self", roles.SAMPLES_INPUT) == {"fsrt": 1}
+    assert roles.protocol_inputs(inputs, "cross", roles.SCORE_INPUT) == {}
