@@ -146,7 +146,7 @@ class Update(Struct, frozen=True, kw_only=True):
         return {part: scale for part, scale in self.parts.items() if scale is not None}
 
     @property
-    def active_losses(self) -> dict[str, Loss]:
+    def computed_losses(self) -> dict[str, Loss]:
         """The terms that are computed, weights of 0 among them."""
         return {name: loss for name, loss in self.losses.items() if loss is not None}
 
@@ -307,7 +307,7 @@ class Phase(Struct, frozen=True, kw_only=True):
                     f"update {name} moves optimizer {update.optimizer!r}; optimizers has "
                     f"{', '.join(self.optimizers)}"
                 )
-            if not any(loss.weight > 0 for loss in update.active_losses.values()):
+            if not any(loss.weight > 0 for loss in update.computed_losses.values()):
                 raise ValueError(f"update {name} has no loss with a weight above 0")
             last = self.optimizers[update.optimizer].schedule.last_step
             if last is not None and self.steps > last:
@@ -374,7 +374,7 @@ class Phase(Struct, frozen=True, kw_only=True):
     @property
     def loss_weights(self) -> dict[str, float]:
         """Every term that is computed, over all updates, and its weight."""
-        terms = [item for one in self.active_updates.values() for item in one.active_losses.items()]
+        terms = [item for one in self.active_updates.values() for item in one.computed_losses.items()]
         return {name: max(loss.weight for other, loss in terms if other == name) for name, _ in terms}
 
     @property
@@ -395,7 +395,7 @@ class Phase(Struct, frozen=True, kw_only=True):
         return tuple(dict.fromkeys(one.phase for one in sources if one.phase and not one.model))
 
     @property
-    def of_other_models(self) -> dict[str, WeightsSource]:
+    def other_model_checkpoints(self) -> dict[str, WeightsSource]:
         """Role of an input -> the checkpoint of another model that it reads in it."""
         roles = {checkpoint_role("init", part): source for part, source in self.init_sources.items()}
         roles |= {checkpoint_role("uses", name): source for name, source in self.used_checkpoints.items()}

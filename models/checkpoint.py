@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from models.checkpoint_metadata import parse_provenance, printable_text
 from models.errors import InvalidFile
-from models.perception.torch_net import describe_differences, tensor_shapes
+from models.perception.torch_net import describe_tensor_mismatches, tensor_shapes
 from models.task import inference_weights
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -62,7 +62,7 @@ class Checkpoint:
             for name, tensor in inference_weights(self.tensors).items()
             if not name.startswith(drop_prefixes)
         }
-        if found := describe_differences(tensors, tensor_shapes(net)):
+        if found := describe_tensor_mismatches(tensors, tensor_shapes(net)):
             raise InvalidFile(
                 f"{self.name} does not fit {self.metadata.get('model')} as its metadata describes it: "
                 f"tensors {printable_text(found)}"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 
-def forward_frozen(net: nn.Module, weights: nn.Module, *inputs: Tensor | None) -> Any:
+def forward_with_frozen_weights(net: nn.Module, weights: nn.Module, *inputs: Tensor | None) -> Any:
     """net(*inputs) with the parameters and buffers of `weights` as constants: gradient reaches the inputs and
     no weight, so that a generator learns from a discriminator without teaching it.
 

@@ -21,15 +21,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-MIN_LINEAR_SIZE = 2**20  # multiplications below which the call costs more than it saves (measured)
-MIN_ATTENTION_SIZE = (
+MIN_LINEAR_MULTIPLICATIONS = 2**20  # multiplications below which the call costs more than it saves (measured)
+MIN_ATTENTION_MULTIPLICATIONS = (
     2**25
 )  # the same for attention, called head by head: at 2**19 it takes three times as long
 MAX_ATTENTION_SCORES = 2**19  # of one head at a time, for each thread: 2 MiB, so that they stay near the core
 
 
 @functools.cache
-def is_supported() -> bool:
+def is_onednn_supported() -> bool:
     """Whether this processor and this PyTorch can."""
     return (
         torch.backends.cpu.get_cpu_capability() == "AVX512"
@@ -41,9 +41,9 @@ def is_supported() -> bool:
 def _serves(x: Tensor, multiplications: int) -> bool:
     return (
         x.device.type == "cpu"
-        and multiplications >= MIN_LINEAR_SIZE
+        and multiplications >= MIN_LINEAR_MULTIPLICATIONS
         and not torch.compiler.is_compiling()
-        and is_supported()
+        and is_onednn_supported()
         and bool(torch.backends.mkldnn.enabled)
     )
 
@@ -169,7 +169,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Te
     seen (B,1,1,T) bool: keys that may be attended to; at least one in every sample.
     """
     work = q.shape[2] * k.shape[2] * q.shape[3]  # of a head
-    if q.dtype in (torch.float32, torch.bfloat16) and work >= MIN_ATTENTION_SIZE and _serves(q, work):
+    if (
+        q.dtype in (torch.float32, torch.bfloat16)
+        and work >= MIN_ATTENTION_MULTIPLICATIONS
+        and _serves(q, work)
+    ):
         hidden = None if seen is None else ~seen[:, 0, 0]
         with torch.autocast("cpu", enabled=False):
             return _Attention.apply(q, k, v, hidden)  # pyright: ignore[reportReturnType]

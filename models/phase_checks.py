@@ -27,7 +27,7 @@ class PhaseSources(Struct, frozen=True):
     others: Mapping[str, Mapping[str, Collection[str]]] = field(default_factory=dict)
     """The other models of the run -> their phases -> the parts that its checkpoint holds."""
 
-    def parts_of(self, source: WeightsSource) -> set[str]:
+    def parts_in_weights_source(self, source: WeightsSource) -> set[str]:
         """Parts that a source holds, running means among them."""
         if source.released is not None:
             return set(self.released[source.released].parts)
@@ -49,14 +49,14 @@ class PhaseSources(Struct, frozen=True):
     def checkpoints(self) -> dict[str, set[str]]:
         """The phases that are trained -> the parts that their checkpoints hold."""
         names = [name for name, phase in self.phases.items() if phase is not None]
-        return {name: self.parts_of(WeightsSource(name, None, None)) for name in names}
+        return {name: self.parts_in_weights_source(WeightsSource(name, None, None)) for name in names}
 
     def earlier_phases(self, phase: Phase) -> dict[str, Phase]:
         names = takewhile(lambda name: name != phase.name, self.phases)
         return {name: found for name in names if (found := self.phases[name])}
 
 
-def check_phase(phase: Phase, starts: PhaseSources) -> None:
+def check_phase_sources(phase: Phase, starts: PhaseSources) -> None:
     """Raises InvalidSettings, which says what to change and what to run, where a source is not there, a part
     of the net does not exist, or neither learns nor is brought, or an optimizer is to go on for parts that
     have not learnt."""
@@ -71,7 +71,7 @@ def check_phase(phase: Phase, starts: PhaseSources) -> None:
         raise InvalidSettings(f"{node} trains {unknown}, but the parts of its net are {sorted(own)}")
     available: set[str] = set()
     for part, source in phase.init_sources.items():
-        there = starts.parts_of(source)
+        there = starts.parts_in_weights_source(source)
         if not part:
             available |= there
         elif part not in (*own, *(f"{one}{EMA_SUFFIX}" for one in phase.ema_parts)):

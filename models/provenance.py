@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 UNUSED_PART = "not used"
 AS_PUBLISHED = ""
 """Nothing is printed; the loop remembers it, since a later phase may do without."""
-RELEASED_PREFIX = "from "
+RELEASED_PROVENANCE_PREFIX = "from "
 """How provenance of released weights begin."""
 
 
@@ -55,7 +55,7 @@ def provenance_after_training(
     own = set(parts) & set(provenance)
     moved = set(trainable) if set(trainable) <= own else {*trainable, *(set(provenance) - set(parts))}
     return {
-        part: f"fine-tuned {what}" if part in moved and what.startswith(RELEASED_PREFIX) else what
+        part: f"fine-tuned {what}" if part in moved and what.startswith(RELEASED_PROVENANCE_PREFIX) else what
         for part, what in provenance.items()
     }
 

@@ -32,7 +32,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 MotionMode = Literal["absolute", "relative"]
 ANGLES = ("pitch", "yaw", "roll")
 """Degrees, all 0 for a head that looks at the camera; signs as in models/perception/head/pose.py."""
-MAX_MISSING_SHARE = 0.5
+MAX_FACELESS_SHARE = 0.5
 """Share of the driving frames without a face, or without one that can be read, beyond which there is nothing
 to drive with."""
 
@@ -157,7 +157,7 @@ class Reenactor(Protocol):
     speech_settings: Mapping[str, Any]
     """Settings of the speech encoder that it learned with, as far as its checkpoint tells them."""
     nets: tuple[str, ...]
-    """Names in models.perception.NETS of what `set_nets` is to be given."""
+    """Names in models.perception.NETS of what `set_frozen_nets` is to be given."""
     needs_full_video: bool
     """Whether `transfer` must be given the motion of the whole video, before its first frame is rendered.
     Frames without a face then stay in it; `notes` tell what stands for them."""
@@ -166,7 +166,7 @@ class Reenactor(Protocol):
     notes: list[str]
     """What `transfer` had to mend, for people; grows."""
 
-    def set_nets(self, nets: Mapping[str, Any]) -> None:
+    def set_frozen_nets(self, nets: Mapping[str, Any]) -> None:
         """Called once, before anything else, with the nets of `nets`, by name."""
         ...
 
@@ -229,7 +229,7 @@ class FrameDrivenReenactor(Reenactor):
     default_motion: MotionMode = "absolute"
     batch = 64
 
-    def set_nets(self, nets: Mapping[str, Any]) -> None:
+    def set_frozen_nets(self, nets: Mapping[str, Any]) -> None:
         """It has no use for any."""
 
     def check_transfer(self, how: MotionTransfer) -> None:

@@ -25,7 +25,7 @@ RECORDINGS = "recordings"
 """The table whose rows are the units of the families of a corpus, and of a node that names no other."""
 
 
-class Seeds(Struct, frozen=True, kw_only=True):
+class SeedTable(Struct, frozen=True, kw_only=True):
     """A table of units without clips: blocks of the seeds 0, 1, 2, ... of random numbers.
 
     A row has `first` and `count`: the first seed of a block, and how many. A node of this table yields a
@@ -61,7 +61,7 @@ class ClipPairs(Struct, frozen=True, kw_only=True):
     """Only clips that all of these have are paired."""
 
 
-UnitTable = Seeds | ClipPairs
+UnitTable = SeedTable | ClipPairs
 
 
 class TaskSpec(Struct, frozen=True, kw_only=True):
@@ -89,7 +89,7 @@ class CheckpointUse(Struct, frozen=True):
     """Role, as the loader knows it -> phase."""
 
 
-class KeyedNode(Struct, frozen=True, kw_only=True):
+class ModelNodeSpec(Struct, frozen=True, kw_only=True):
     """A node of a model's own, `<name>.<model>`: a family that it computes from others with what its phases
     have learnt, such as a latent code of each clip, or with nothing but random numbers."""
 
@@ -136,11 +136,11 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
     holds."""
     reads: Callable[[Any, Phase], FamilyFields]
     """(config, phase) -> the families and fields that this phase reads, and no others."""
-    nodes: Callable[[Any], Mapping[str, KeyedNode]] = lambda _: {}
+    nodes: Callable[[Any], Mapping[str, ModelNodeSpec]] = lambda _: {}
     """config -> keyed nodes of its own by name, which phases, driving and later ones of them read as families
     of that name; those that nothing reads are not computed."""
     unit_tables: Mapping[str, UnitTable] = field(default_factory=dict)
-    """Tables of units other than recordings, by the name that `KeyedNode.units` and `reads` have for them."""
+    """Tables of units other than recordings, by the name that `ModelNodeSpec.units` and `reads` know."""
     nets: Callable[[Any, Phase], tuple[str, ...]] = lambda *_: ()
     """(config, phase) -> names in models.perception.NETS of the nets that the phase's losses use."""
     net_settings: tuple[str, ...] = ()
@@ -202,12 +202,12 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
                     f"parts gives {', '.join(sorted(built))}"
                 )
 
-    def check_reads(self, config: Any) -> None:
+    def check_driving_reads(self, config: Any) -> None:
         """Raises InvalidSettings where the model is driven with what it was never trained on. One that learns
         from random numbers may be driven with anything, and so may any with what its own nodes compute of
         clips."""
         for family in self.driving_reads(config):
-            if (units := self.units_of(config, family)) != RECORDINGS:
+            if (units := self.unit_table_name(config, family)) != RECORDINGS:
                 raise self._error(
                     f"driving_reads names {family}, whose units are those of {units}; a model is driven with "
                     "families of clips"
@@ -253,7 +253,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
         Raises InvalidSettings where families of other units are joined in one."""
         found: dict[str, str] = {}
         for name, reads in self.tables(config, phase).items():
-            units = {family: self.units_of(config, family) for family in reads}
+            units = {family: self.unit_table_name(config, family) for family in reads}
             if len(set(units.values())) > 1:
                 several = ", ".join(f"{family} (of {of})" for family, of in units.items())
                 raise self._error(
@@ -281,7 +281,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
             if isinstance(table, ClipPairs):
                 yield from table.families
 
-    def units_of(self, config: ModelConfig, family: str) -> str:
+    def unit_table_name(self, config: ModelConfig, family: str) -> str:
         """The table whose rows are the units of a family, or that it is itself."""
         if family in self.unit_tables:
             return family
@@ -304,13 +304,15 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
             if not set(node.splits) <= {"train", "test"}:
                 found = ", ".join(node.splits)
                 raise self._error(f"node {name!r} is of the splits {found}; expected train, test or both")
-            self._check_node(name, node, {family: self.units_of(config, family) for family in node.reads})
+            self._check_node(
+                name, node, {family: self.unit_table_name(config, family) for family in node.reads}
+            )
         for name, table in self.unit_tables.items():
             for family in table.families if isinstance(table, ClipPairs) else ():
-                if self.units_of(config, family) != RECORDINGS:
+                if self.unit_table_name(config, family) != RECORDINGS:
                     raise self._error(f"unit_tables.{name}.families names {family}, which has no clips")
 
-    def _check_node(self, name: str, node: KeyedNode, units: Mapping[str, str]) -> None:
+    def _check_node(self, name: str, node: ModelNodeSpec, units: Mapping[str, str]) -> None:
         """units: family that it reads -> the table of its units."""
         table = self.unit_tables.get(node.units)
         for family, of in units.items():
@@ -325,7 +327,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
                 f"node {name!r} reads nothing of its own units; add {node.units} to its reads, with the "
                 "columns that it needs"
             )
-        if isinstance(table, Seeds):
+        if isinstance(table, SeedTable):
             for path in node.settings:
                 if f"{table.blocks}.".startswith(f"{path}."):
                     raise self._error(
@@ -333,7 +335,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
                         "with more, all would be computed again; name the other settings one by one"
                     )
 
-    def phases_of_checkpoints(self, config: Any) -> dict[str, str]:
+    def phases_by_checkpoint_role(self, config: Any) -> dict[str, str]:
         """Role of a checkpoint -> the phase of this run that trains it. Raises InvalidSettings without
         one."""
         run = [name for name, phase in config.phases.items() if phase is not None]
@@ -352,7 +354,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
         )
 
 
-def load_spec(name: str) -> ModelSpec:
+def load_model_spec(name: str) -> ModelSpec:
     """The spec of a model by its name in MODELS. Raises InvalidSettings, which says where it is missing."""
     if name not in MODELS:
         raise InvalidSettings(
@@ -393,7 +395,7 @@ def units_role(table: str) -> str:
 
 def setting_paths(table: UnitTable) -> dict[str, str]:
     """What a table of units is made by -> the path of its setting in the model's config."""
-    if isinstance(table, Seeds):
+    if isinstance(table, SeedTable):
         return {"blocks": table.blocks, "block_size": table.block_size}
     return {"seed": table.seed, "rounds": table.rounds}
 

@@ -32,7 +32,7 @@ class Clip(Protocol):
         """Those frames only -> (n,S,S,3) uint8 RGB."""
         ...
 
-    def read(self, name: str) -> Any:
+    def read_field(self, name: str) -> Any:
         """A whole field of a family the phase reads (storage/shards.py), e.g. landmarks (T,68,2)."""
         ...
 
@@ -69,7 +69,7 @@ class TrainStep:
     too."""
     records: dict[str, Tensor] = field(default_factory=dict)
 
-    def record(self, name: str, value: Tensor) -> None:
+    def record_for_state(self, name: str, value: Tensor) -> None:
         """Hand a tensor of this chunk to `Task.update_state`. All chunks of a pass record the same names."""
         self.records[name] = value.detach()
 
@@ -105,7 +105,7 @@ class Task(Protocol):
         cannot serve (no landmarks in its frames), take another."""
         ...
 
-    def set_nets(self, nets: Mapping[str, Any]) -> None:
+    def set_frozen_nets(self, nets: Mapping[str, Any]) -> None:
         """Called once, with the perception nets of this phase (models/perception) on the training device, and
         under the names of `Phase.uses` with {name: tensor} of those checkpoints.
         """
@@ -137,7 +137,7 @@ class Task(Protocol):
         """
         ...
 
-    def describe(self) -> dict[str, Any]:
+    def architecture_metadata(self) -> dict[str, Any]:
         """JSON for the checkpoint: {"model", "architecture"} and what a loader needs to rebuild the net."""
         ...
 
@@ -152,7 +152,7 @@ class Task(Protocol):
 class StatelessTask:
     """The methods of a task whose steps depend on batch and weights alone, all of them its own."""
 
-    def set_nets(self, nets: Mapping[str, Any]) -> None:
+    def set_frozen_nets(self, nets: Mapping[str, Any]) -> None:
         """No other net takes part."""
 
     def provenance(self) -> dict[str, str]:

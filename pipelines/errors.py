@@ -63,7 +63,7 @@ class CodeError(Exception):
     note is the traceback of the fault itself."""
 
 
-MEANINGS: dict[type[BaseException], ErrorMeaning] = {
+ERROR_MEANINGS: dict[type[BaseException], ErrorMeaning] = {
     UserError: "user",
     InvalidInput: "user",
     InvalidSettings: "user",
@@ -82,8 +82,8 @@ MEANINGS: dict[type[BaseException], ErrorMeaning] = {
 def error_meaning(error: BaseException) -> ErrorMeaning:
     """What this error means; "fault" for every class that is not listed."""
     for kind in type(error).__mro__:
-        if kind in MEANINGS:
-            return MEANINGS[kind]
+        if kind in ERROR_MEANINGS:
+            return ERROR_MEANINGS[kind]
     return "fault"
 
 

@@ -26,24 +26,24 @@ from msgspec.structs import replace
 from models.errors import InvalidSettings
 from models.model_config import ModelConfig
 from models.phase_checks import PhaseSources
-from models.phase_checks import check_phase as check_start
-from models.spec import FamilyFields, ModelSpec, Seeds, setting_paths
+from models.phase_checks import check_phase_sources as check_start
+from models.spec import FamilyFields, ModelSpec, SeedTable, setting_paths
 from pipelines.config import RunConfig
 from pipelines.dataset import clip_pairs, seed_blocks
 from pipelines.engine.keys import lookup_setting
-from pipelines.engine.node import Graph, Read, Use
+from pipelines.engine.node import Graph, Read, UsedCheckpoints
 from pipelines.errors import UserError
 from pipelines.eval.nodes import add_evaluation_nodes
 from pipelines.preprocess.keypoints import KeypointsConfig
 from pipelines.preprocess.recordings import DataConfig
-from pipelines.preprocess.sources import SOURCE_NETS, SOURCES
+from pipelines.preprocess.sources import DATA_SOURCE_NETS, SOURCES
 from pipelines.runs.graph_builder import (
     STAGE_SECTIONS,
     GraphBuilder,
     evaluated_corpora,
     find_needed_instances,
-    same_paths,
-    training_order,
+    map_paths_to_themselves,
+    model_training_order,
 )
 from storage.checkpoints import MODEL_FILE
 
@@ -54,20 +54,20 @@ TRAINING_FUNCTIONS = tuple(
     for entry in (
         "tables:split_rows",
         "job:make_train_job",
-        "initial_weights:prepare_weights",
+        "initial_weights:copy_weights_to_scratch",
         "loop:begin_training",
         "loop:run_steps",
-        "loop:validate_state",
+        "loop:validate_and_keep_best",
         "state:publish_weights",
     )
 )
 """What a phase computes, beside what runs and reports it."""
-RESERVED = (
+RESERVED_NODE_NAMES = (
     "recordings", "download", "clips", "corpus", "train", "release", "pairs", "generate", "samples",
     "features", "score", "report",
 )  # fmt: skip
 """Stages, after which no node of a model may be called."""
-PICTURE_METRIC_FUNCTIONS = ("pipelines.train.validation_metrics:compute_validation_metrics",)
+VALIDATION_METRIC_FUNCTIONS = ("pipelines.train.validation_metrics:compute_validation_metrics",)
 """Figures of validation that are for the eye alone, unless a phase chooses its best weights by one."""
 
 
@@ -75,22 +75,22 @@ def build_graph(config: RunConfig) -> Graph:
     """The graph of a run: the data of each corpus, then the phases of each model, then evaluation."""
     run = GraphBuilder(config, Graph(), find_needed_instances(config))
     for corpus in run.needed:
-        add_data(run, corpus)
+        add_corpus_nodes(run, corpus)
     for model in config.models:
         check_model_inputs(config.model_spec(model), model, config)
     trained: dict[str, dict[str, str]] = {}
-    for model in training_order(config):
+    for model in model_training_order(config):
         only_released = getattr(config, model).weights
         trained[model] = (
             add_released_weights(run, model) if only_released else add_training(run, model, trained)
         )
     add_evaluation_nodes(
-        run, {model: checkpoints_of(run, model, phases) for model, phases in trained.items()}
+        run, {model: checkpoint_nodes_by_role(run, model, phases) for model, phases in trained.items()}
     )
     return run.graph
 
 
-def add_data(run: GraphBuilder, corpus: str) -> None:
+def add_corpus_nodes(run: GraphBuilder, corpus: str) -> None:
     """What every model shares: recordings, clips, and the families aligned with them."""
     config, settings = run.config, run.config.data[corpus]
     recordings, download = run.node_name("recordings", corpus), run.node_name("download", corpus)
@@ -98,7 +98,7 @@ def add_data(run: GraphBuilder, corpus: str) -> None:
     run.add_whole(recordings, "preprocess.recordings:make_recordings_table", stage="recordings",
               run_at_plan_time=True, table=True, resources={},
               writes=("id", "split", "span", *RECORDING_FIELDS, *SOURCE_FIELDS),
-              config=source_settings(settings, corpus), section="data", code=(SOURCES[settings.source],),
+              config=data_source_settings(settings, corpus), section="data", code=(SOURCES[settings.source],),
               inputs="pipelines.preprocess.recordings:digest_external_files")
 
     # What only fetches files must not depend on the renderer. Nor on a version of yt-dlp, ffmpeg or av: a
@@ -106,12 +106,15 @@ def add_data(run: GraphBuilder, corpus: str) -> None:
     rendered, cut = settings.source == "synthetic", config.download.sections == "exact"
     pictures = settings.source == "pictures"
     encodes = rendered or cut or pictures or settings.source == "celebv"
-    function = "download_or_render" if rendered else "convert_picture" if pictures else "download_video"
+    other = "convert_picture_to_video" if pictures else "download_video"
+    function = "download_or_render" if rendered else other
     run.add_stage("download", corpus, f"download:{function}", pack="unit",
               reads={"recordings": Read(recordings, (*SOURCE_FIELDS, "span") if cut else SOURCE_FIELDS)},
               writes=("video", "probe", "truth"),
-              config={"sound": f"data.{corpus}.sound"} | same_paths(*download_settings(config)), section="",
-              nets=SOURCE_NETS.get(settings.source, ()),
+              config={"sound": f"data.{corpus}.sound",
+                      **map_paths_to_themselves(*download_key_settings(config))},
+              section="",
+              nets=DATA_SOURCE_NETS.get(settings.source, ()),
               cpu=1 if rendered else 0.25,  # fetching is waiting: runtime.pools may ask for more than cores
               packages=("av", *("scipy",) * rendered, *("pillow",) * pictures) if encodes else (),
               tools=("ffmpeg",) if encodes else ())
@@ -123,22 +126,22 @@ def add_data(run: GraphBuilder, corpus: str) -> None:
               config=("clips",), nets=config.clips.nets, packages=("av", "pillow"), tools=("ffmpeg",))
 
     # fmt: on
-    add_families(run, corpus)
+    add_stages_after_clips(run, corpus)
     add_corpus_page(run, corpus)
 
 
-def add_families(run: GraphBuilder, corpus: str) -> None:
+def add_stages_after_clips(run: GraphBuilder, corpus: str) -> None:
     """What is computed from the clips of a corpus: of each stage the instances that are read."""
     config = run.config
     download, clips = run.node_name("download", corpus), run.node_name("clips", corpus)
     # fmt: off
-    for name in run.instances("keypoints", corpus):
+    for name in run.needed_instances("keypoints", corpus):
         keypoints: KeypointsConfig = config.keypoints[name]
         run.add_stage("keypoints", corpus, "keypoints:find_keypoints", instance=name,
                   reads={"clips": Read(clips, keypoints.reads)}, writes=keypoints.writes,
                   nets=keypoints.nets, packages=("scipy",))
 
-    for name in run.instances("fit3dmm", corpus):
+    for name in run.needed_instances("fit3dmm", corpus):
         fit = config.fits[name]
         points = run.node_name(f"keypoints.{fit.keypoints}", corpus)
         run.add_stage("fit3dmm", corpus, "fit3dmm:fit_clips", instance=name,
@@ -146,14 +149,14 @@ def add_families(run: GraphBuilder, corpus: str) -> None:
                          for role, fields in fit.reads.items()},
                   writes=fit.writes, nets=fit.nets)
 
-    for name in run.instances("speech", corpus):
+    for name in run.needed_instances("speech", corpus):
         net = config.speech[name].net
         run.add_stage("speech", corpus, "speech:encode_speech", instance=name,
                   reads={"clips": Read(clips, ("sound", "clip"))}, writes=("speech",),
                   nets=(net,) if net else (), packages=() if net else ("scipy",),
                   inputs="pipelines.preprocess.speech:digest_external_files")
 
-    for name in run.instances("views", corpus):
+    for name in run.needed_instances("views", corpus):
         view = config.views[name]
         landmarks = {"keypoints": Read(run.node_name(f"keypoints.{view.keypoints}", corpus), ("landmarks",))}
         run.add_stage("views", corpus, f"views:cut_{view.recipe}", instance=name, kind=view.recipe,
@@ -172,7 +175,7 @@ def add_corpus_page(run: GraphBuilder, corpus: str) -> None:
     # fmt: off
     fields = {"keypoints": ("landmarks",), "fit3dmm": ("angles", "fit_error", "exp_coeffs"),
              "speech": ("speech",)}
-    first = {stage: next(iter(run.instances(stage, corpus)), None) for stage in fields}
+    first = {stage: next(iter(run.needed_instances(stage, corpus)), None) for stage in fields}
     run.add_whole(run.node_name("corpus", corpus), "corpus.page_node:make_corpus_page", stage="corpus",
               reads={"recordings": Read(run.node_name("recordings", corpus), ("id", "split")),
                      "download": Read(run.node_name("download", corpus), ("probe",)),
@@ -190,16 +193,18 @@ def add_training(run: GraphBuilder, model: str, others: Mapping[str, Mapping[str
     resources = {"cpu": config.runtime.train_cpus, "gpu": int(config.runtime.use_gpu)}
     kept = {phase: settings for phase, settings in section.phases.items() if settings is not None}
     trained: dict[str, str] = {}
-    starts = starts_of(config, model)
+    starts = collect_phase_sources(config, model)
     for phase, settings in kept.items():
         task, reads = spec.tasks[phase], spec.reads(section, settings)
-        check_frames_from(model, phase, spec.tables(section, settings).get("clips", {}), settings.frames_from)
+        check_frame_family(
+            model, phase, spec.tables(section, settings).get("clips", {}), settings.frames_from
+        )
         check_start(settings, starts)
         add_model_nodes(run, model, reads, section.data, trained)
         released = [spec.released[name] for name in settings.required_weights]
         before = {f"train.{spec.name}.{one}": Read(f"train.{model}.{one}", ("checkpoint",))
                   for one in settings.required_phases}  # fmt: skip
-        foreign = settings.of_other_models
+        foreign = settings.other_model_checkpoints
         before |= {role: Read(others[source.model or ""][source.phase or ""], ("checkpoint",))
                    for role, source in foreign.items()}  # fmt: skip
         key_values = {source.text: f"{config.model_of[source.model or '']}.{source.text.partition('.')[2]}"
@@ -207,17 +212,22 @@ def add_training(run: GraphBuilder, model: str, others: Mapping[str, Mapping[str
         nets = spec.nets(section, settings)
         paths = (*task.settings, *(spec.net_settings if nets else ()), f"phases.{phase}")
         chooses = settings.best is not None and settings.best.figure != "psnr"
-        code = (task.task, *(one.reader for one in released), *(PICTURE_METRIC_FUNCTIONS if chooses else ()))
+        code = (
+            task.task,
+            *(one.reader for one in released),
+            *(VALIDATION_METRIC_FUNCTIONS if chooses else ()),
+        )
         # fmt: off
         run.add_whole(f"train.{model}.{phase}", "train.launch:train_phase",
-        stage=f"train.{spec.name}.{phase}",
+                  stage=f"train.{spec.name}.{phase}",
                   exclusive=True, stops=True, resources=resources,
-                  arguments={"model": spec.name, "phase": phase}, check="pipelines.train.checks:check_phase",
+                  arguments={"model": spec.name, "phase": phase},
+                  check="pipelines.train.checks:check_phase_runtime",
                   reads=run.splits(model, settings, section.data) | run.reads(model, reads, section.data)
                   | before,
                   writes=("checkpoint",), logs=("metrics.jsonl", "samples.png"),
                   config={f"{spec.name}.{path}": f"{model}.{path}" for path in paths}
-                  | run.sections(model, spec.extra_sections(section)),
+                  | run.stage_config_paths(model, spec.extra_sections(section)),
                   key_values=key_values, resumable_budget=f"{spec.name}.phases.{phase}.steps",
                   code=(*TRAINING_FUNCTIONS, *code), nets=nets, packages=("torch",),
                   weights=tuple(dict.fromkeys(file for one in released for file in one.files)))
@@ -228,7 +238,7 @@ def add_training(run: GraphBuilder, model: str, others: Mapping[str, Mapping[str
     return trained
 
 
-def starts_of(config: RunConfig, model: str) -> PhaseSources:
+def collect_phase_sources(config: RunConfig, model: str) -> PhaseSources:
     """All that phases of a model can start from."""
 
     def own(name: str) -> PhaseSources:
@@ -244,12 +254,12 @@ def starts_of(config: RunConfig, model: str) -> PhaseSources:
     return replace(own(model), others={name: checkpoints(name) for name in config.models if name != model})
 
 
-def checkpoints_of(run: GraphBuilder, model: str, phases: Mapping[str, str]) -> dict[str, str]:
+def checkpoint_nodes_by_role(run: GraphBuilder, model: str, phases: Mapping[str, str]) -> dict[str, str]:
     """Role of a checkpoint in inference -> its node. phases: phase -> the node of its checkpoint."""
     spec, section = run.config.model_spec(model), getattr(run.config, model)
     if section.weights:
         return dict.fromkeys(spec.checkpoints, next(iter(phases.values())))
-    return {role: phases[phase] for role, phase in spec.phases_of_checkpoints(section).items()}
+    return {role: phases[phase] for role, phase in spec.phases_by_checkpoint_role(section).items()}
 
 
 def add_released_weights(run: GraphBuilder, model: str) -> dict[str, str]:
@@ -283,9 +293,9 @@ def add_model_nodes(
     wanted = spec.required_families(section, reads)
     for name in spec.unit_tables:
         if name in wanted:
-            unit_table(run, model, name, corpus, checkpoints)
+            add_unit_table(run, model, name, corpus, checkpoints)
     for role, node in spec.nodes(section).items():
-        name = run.own(model, role, corpus)
+        name = run.model_node_name(model, role, corpus)
         if role not in wanted or name in run.graph.nodes:
             continue
         uses = {}
@@ -296,12 +306,13 @@ def add_model_nodes(
                     f"it is read; trained by then: {', '.join(checkpoints) or 'none'}"
                 )
             files = {key: (checkpoints[phase], MODEL_FILE) for key, phase in use.phases.items()}
-            uses[net] = Use(use.loader, files)
+            uses[net] = UsedCheckpoints(use.loader, files)
         found = run.reads(model, node.reads, corpus)
-        by = {family: "" if spec.units_of(section, family) == node.units else "recordings"
+        by = {family: "" if spec.unit_table_name(section, family) == node.units else "recordings"
               for family in found}  # fmt: skip
         # fmt: off
-        run.add_keyed(name, node.run, stage=f"{role}.{spec.name}", units=run.own(model, node.units, corpus),
+        run.add_keyed(name, node.run, stage=f"{role}.{spec.name}",
+                      units=run.model_node_name(model, node.units, corpus),
                       reads={family: replace(read, by=by[family]) for family, read in found.items()},
                       writes=node.writes, uses=uses, pack=node.pack,
                       rows={"split": node.splits} if node.splits else {},
@@ -311,16 +322,18 @@ def add_model_nodes(
         # fmt: on
 
 
-def unit_table(run: GraphBuilder, model: str, name: str, corpus: str, checkpoints: Mapping[str, str]) -> None:
+def add_unit_table(
+    run: GraphBuilder, model: str, name: str, corpus: str, checkpoints: Mapping[str, str]
+) -> None:
     """A model's table of units other than recordings, unless it is there already."""
     spec = run.config.model_spec(model)
-    table, node = spec.unit_tables[name], run.own(model, name, corpus)
+    table, node = spec.unit_tables[name], run.model_node_name(model, name, corpus)
     if node in run.graph.nodes:
         return
     settings = {f"units.{setting}": f"{model}.{path}" for setting, path in setting_paths(table).items()}
     # fmt: off
-    if isinstance(table, Seeds):
-        run.add_whole(node, "dataset.seed_blocks:list_seeds", stage=seed_blocks.STAGE, table=True,
+    if isinstance(table, SeedTable):
+        run.add_whole(node, "dataset.seed_blocks:list_seed_blocks", stage=seed_blocks.STAGE, table=True,
                   run_at_plan_time=True, resources={}, writes=seed_blocks.COLUMNS, config=settings,
                   section="units")
     else:
@@ -354,8 +367,10 @@ def check_model_inputs(spec: ModelSpec, model: str, config: RunConfig) -> None:
             f"{model}.weights {section.weights!r}: no released weights of {spec.name}; known: "
             f"{', '.join(spec.released)}"
         )
-    spec.check_reads(section)
-    if reserved := sorted({*spec.nodes(section), *spec.unit_tables} & {*RESERVED, *STAGE_SECTIONS}):
+    spec.check_driving_reads(section)
+    if reserved := sorted(
+        {*spec.nodes(section), *spec.unit_tables} & {*RESERVED_NODE_NAMES, *STAGE_SECTIONS}
+    ):
         raise InvalidSettings(f"the spec of {spec.name} names a node {reserved[0]}, as a stage is; rename it")
     check_unit_tables(spec, model, section)
     for name, protocol in config.eval.active_protocols.items():
@@ -373,7 +388,7 @@ def check_model_inputs(spec: ModelSpec, model: str, config: RunConfig) -> None:
     )
 
 
-def check_frames_from(model: str, phase: str, reads: FamilyFields, frames_from: str) -> None:
+def check_frame_family(model: str, phase: str, reads: FamilyFields, frames_from: str) -> None:
     """A phase is given the frames of the family that it names, and no others. reads: of the table of
     clips."""
     read_of = [family for family, fields in reads.items() if "frames" in fields]
@@ -385,13 +400,13 @@ def check_frames_from(model: str, phase: str, reads: FamilyFields, frames_from: 
         )
 
 
-def source_settings(settings: DataConfig, corpus: str) -> dict[str, str]:
+def data_source_settings(settings: DataConfig, corpus: str) -> dict[str, str]:
     """Only the settings of the source in use count: those of the others may change freely."""
     general = ("source", "test_fraction", "clips_per_shard", "limit")
     return {f"data.{name}": f"data.{corpus}.{name}" for name in (*general, settings.source)}
 
 
-def download_settings(config: RunConfig) -> tuple[str, ...]:
+def download_key_settings(config: RunConfig) -> tuple[str, ...]:
     """The margin of sections does not count where there are none."""
     names = config.download.__struct_fields__
     return tuple(f"download.{name}" for name in names

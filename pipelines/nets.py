@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from models.perception import NETS
 from models.weights import find_weights
-from pipelines.engine.fingerprint import resolve_entry
+from pipelines.engine.fingerprint import resolve_entry_point
 from storage import weight_files
 from storage.errors import InvalidInput
 from storage.files import Store
@@ -49,5 +49,5 @@ def load_nets(
             if missing == "error":
                 raise
             continue
-        loaded[name] = resolve_entry(NETS[name].loader)(files)
+        loaded[name] = resolve_entry_point(NETS[name].loader)(files)
     return loaded

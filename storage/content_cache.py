@@ -40,7 +40,7 @@ def _text(value: object) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def working_folder(name: str) -> Path:
+def writable_cache_folder(name: str) -> Path:
     """A folder of this user's own, for copies and for files in the making: `name` in the cache, or beside
     that where it is another user's, or a temporary one where the cache takes nothing."""
     return _working(cache_folder(), name, os.getuid())
@@ -91,7 +91,7 @@ class ContentCache:
     """Files by content: <folder>/<content>/<file name>. Processes may share the folder."""
 
     def __init__(self, folder: Path | None = None, most: int | None = None):
-        self.folder = folder or working_folder("fetched")
+        self.folder = folder or writable_cache_folder("fetched")
         self.most = MAX_CACHE_BYTES if most is None else most
 
     def find(self, content: str, name: str) -> Path | None:

@@ -85,7 +85,7 @@ def read_parquet(data: bytes) -> pa.Table:
     return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
 
 
-def pack_record_bytes(units: Iterable[UnitRecord]) -> bytes:
+def encode_pack_record(units: Iterable[UnitRecord]) -> bytes:
     return _parquet([to_builtins(unit) for unit in units], PACK_SCHEMA)
 
 
@@ -152,13 +152,13 @@ def manifest_rows(units: Sequence[UnitRecord], pack: str, record_bytes: int) -> 
     return [ManifestRow.of(unit, pack, shard_bytes, record_bytes) for unit in units]
 
 
-def read_pack_rows(store: Store, node: str, pack: str) -> list[ManifestRow]:
+def read_pack_manifest(store: Store, node: str, pack: str) -> list[ManifestRow]:
     """A pack's units by its own record."""
     path = locations.pack_record_path(node, pack)
     return _read(store, path, lambda data: manifest_rows(parse_pack_record(data), pack, len(data)))
 
 
-def manifest_bytes(rows: Iterable[ManifestRow]) -> bytes:
+def encode_manifest(rows: Iterable[ManifestRow]) -> bytes:
     return _parquet([asdict(row) for row in sorted(rows, key=lambda r: r.unit)], MANIFEST_SCHEMA)
 
 
@@ -265,7 +265,7 @@ def read_sample(
             data = shards.check_bytes(stored[m], m.size, m.crc, store, f"{path}: {sample.key}.{m.field}")
             read[m.field] = shards.decode_field(m.field, data, m.extension)
         else:
-            read[m.field] = shards.Blob(store, path, m.offset, m.size, m.crc)
+            read[m.field] = shards.LazyMember(store, path, m.offset, m.size, m.crc)
     return read
 
 
@@ -324,7 +324,7 @@ def read_encoded_sample(store: Store, node: str, pack: str, sample: SampleRecord
     members = {
         m.field: (
             m.extension or shards.FIELD_EXTENSIONS[m.field],
-            shards.Blob(store, path, m.offset, m.size, m.crc),
+            shards.LazyMember(store, path, m.offset, m.size, m.crc),
         )
         for m in sample.members
     }

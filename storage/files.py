@@ -24,7 +24,7 @@ from pyarrow import ArrowInvalid, fs
 
 from storage.content_cache import ContentCache, object_version
 from storage.errors import DamagedFile, InvalidInput, StoreError, StoreUnreachable
-from storage.uris import absolute_uri, join_uri, public_uri, reject_credentials, store_option
+from storage.uris import absolute_uri, format_store_option, join_uri, public_uri, reject_credentials
 
 _CHUNK = 1 << 20
 _UNUSABLE = {
@@ -71,7 +71,7 @@ class Store:
 
     def damage_error(self, found: str) -> DamagedFile:
         """The error about a file that is not what its record says: what was found, and what to do."""
-        verify = f"reenact verify{store_option(self.uri)}"
+        verify = f"reenact verify{format_store_option(self.uri)}"
         return DamagedFile(f"{found}; delete the file and run again (`{verify}` finds all faults)")
 
     def full_path(self, path: str) -> str:
@@ -243,7 +243,7 @@ class Store:
                 raise
             at = f"cannot {doing} {path or 'its root'} in store {public_uri(self.uri)}"
             if (why := _UNUSABLE.get(error.errno or 0)) or _REFUSED.search(str(error)):
-                reason = why.format(option=store_option(self.uri)) if why else error
+                reason = why.format(option=format_store_option(self.uri)) if why else error
                 raise StoreError(f"{at}: {reason}") from error
             raise StoreUnreachable(f"{at}: {error}") from error
 

@@ -33,9 +33,9 @@ class EncodedFrames:
     data: bytes = field(repr=False)
 
     def __len__(self) -> int:
-        return len(member_offsets(self.extension, self.data)) - 1
+        return len(frame_offsets(self.extension, self.data)) - 1
 
-    def images(self, indices: Sequence[int] | None = None) -> np.ndarray:
+    def decode(self, indices: Sequence[int] | None = None) -> np.ndarray:
         """(n,H,W,3) uint8 RGB as a reader will see them: only the frames asked for, all by default."""
         return decode_frames(self.extension, self.data, indices)
 
@@ -50,9 +50,9 @@ def encode_images(
     only, 1 to 100.
     """
     if codec == "jpeg":
-        return EncodedFrames("jpgs", concatenate_files([_jpeg(image, quality) for image in images]))
+        return EncodedFrames("jpgs", concatenate_with_offsets([_jpeg(image, quality) for image in images]))
     if codec == "png":
-        return EncodedFrames("pngs", concatenate_files([_png(image) for image in images]))
+        return EncodedFrames("pngs", concatenate_with_offsets([_png(image) for image in images]))
     return EncodedFrames("mp4", _h264(images))
 
 
@@ -71,7 +71,7 @@ def decode_frames(extension: str, data: bytes, indices: Sequence[int] | None = N
     return np.stack([decode_image(data[offsets[i] : offsets[i + 1]]) for i in wanted])
 
 
-def member_offsets(extension: str, data: bytes) -> list[int]:
+def frame_offsets(extension: str, data: bytes) -> list[int]:
     """T+1 offsets from the member's start: of each image, and the end. Of H.264, T times the whole member."""
     if extension != "mp4":
         return unpack_offsets(data)
@@ -84,7 +84,7 @@ def member_offsets(extension: str, data: bytes) -> list[int]:
 
 
 # --- packed images ------------------------------------------------------------------------------------------
-def concatenate_files(files: Sequence[bytes]) -> bytes:
+def concatenate_with_offsets(files: Sequence[bytes]) -> bytes:
     """uint32 count, count+1 uint32 offsets from the end of that header, then the files; little endian."""
     ends = np.cumsum([0, *(len(f) for f in files)], dtype=np.uint64)
     if ends[-1] >= 2**32:

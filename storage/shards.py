@@ -5,7 +5,7 @@ clips exist) and the fields below. Plain `webdataset` reads every shard: a membe
 
 | field | ext | in memory | unit | written by |
 |---|---|---|---|---|
-| video | mp4 | Blob; bytes or a Path are written | the raw recording with its sound | download |
+| video | mp4 | LazyMember; bytes or a Path are written | the raw recording with its sound | download |
 | probe | json | dict: see `pipelines.media.probe_file`; offset of a part of a recording | | download |
 | truth | npz | dict of arrays, a row a frame: what a synthetic recording was rendered from | | download |
 | frames | jpgs | uint8 (T,S,S,3) RGB; `EncodedFrames` is written as it is | the crop at 25 fps | clips |
@@ -76,7 +76,7 @@ _CHUNK = 2**20
 
 
 # --- what a member is made of -------------------------------------------------------------------------------
-class Blob(Struct, frozen=True):
+class LazyMember(Struct, frozen=True):
     """A member too large to hold in memory: where it lies in a shard of a store."""
 
     store: Store
@@ -117,20 +117,20 @@ class Blob(Struct, frozen=True):
                 sink.write(data)
 
 
-Payload = bytes | Path | Blob
+Payload = bytes | Path | LazyMember
 """A member's bytes, or the finished file or older shard that holds them."""
 
 
 def payload_size(payload: Payload) -> int:
     if isinstance(payload, bytes):
         return len(payload)
-    return payload.size if isinstance(payload, Blob) else payload.stat().st_size
+    return payload.size if isinstance(payload, LazyMember) else payload.stat().st_size
 
 
 def payload_chunks(payload: Payload) -> Iterator[bytes]:
     if isinstance(payload, bytes):
         yield payload
-    elif isinstance(payload, Blob):
+    elif isinstance(payload, LazyMember):
         yield from payload.chunks()
     else:
         with payload.open("rb") as stream:
@@ -166,7 +166,7 @@ def decode_field(field: str, data: bytes, extension: str = "") -> Any:
 
 
 def is_large_field(field: str) -> bool:
-    """Such a field is read as a Blob."""
+    """Such a field is read as a LazyMember."""
     return FIELD_EXTENSIONS[field] == "mp4"
 
 
@@ -286,7 +286,7 @@ class ShardWriter:
             members.append(MemberLocation(field, at, payload_size(payload), extension, crcs[field]))
             if FIELD_EXTENSIONS[field] == "jpgs":
                 data = b"".join(payload_chunks(payload))
-                starts = frame_codec.member_offsets(extension, data)
+                starts = frame_codec.frame_offsets(extension, data)
                 offsets = tuple(at + o for o in starts)
                 if extension != "mp4":
                     frame_crcs = tuple(crc32(data[a:b]) for a, b in pairwise(starts))
@@ -315,12 +315,12 @@ class ShardWriter:
         self._keys = {key: at for key, at in self._keys.items() if at < mark}
 
 
-def encoder_functions(fields: Iterable[str]) -> list[str]:
+def encoder_function_names(fields: Iterable[str]) -> list[str]:
     """The code that turns these fields into bytes, as "module:function": part of their writer's key."""
     return sorted({codec.encode for codec in _codecs(fields)})
 
 
-def decoder_functions(fields: Iterable[str]) -> list[str]:
+def decoder_function_names(fields: Iterable[str]) -> list[str]:
     """The code that turns their bytes into what is computed on: part of the key of who reads them."""
     return sorted({code for codec in _codecs(fields) for code in codec.decode})
 

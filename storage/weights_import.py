@@ -45,7 +45,7 @@ def find_tensors(value: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from find_tensors(inner, f"{prefix}.{name}" if prefix else str(name))
 
 
-def convert_checkpoint(
+def convert_checkpoint_to_safetensors(
     source: Path, target: Path, settings: Sequence[Path] = (), drop_prefixes: Collection[str] = ()
 ) -> dict[str, Any]:
     """Returns what was found. Raises InvalidInput for a file that holds more than tensors and plain values.
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--settings", nargs="*", type=Path, default=())
     arguments = parser.parse_args()
     try:
-        found = convert_checkpoint(
+        found = convert_checkpoint_to_safetensors(
             arguments.source, arguments.target, arguments.settings, arguments.drop_prefixes
         )
     except InvalidInput as error:

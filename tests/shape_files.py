@@ -42,7 +42,7 @@ def flame_model(path):
     arrays = flame_arrays()
     np.savez(path.with_name("flame.npz"), **arrays)
     np.savez(path.with_name("embedding.npz"), **flame_embedding(arrays))
-    converters.write_model(
+    converters.write_morphable_model(
         path, *converters.convert_flame(path.with_name("flame.npz"), path.with_name("embedding.npz"))
     )
     return path
@@ -111,10 +111,10 @@ def deep3d_checkpoint(path, net):
 
 def imported(path):
     """What `reenact weights import` makes of a publisher's file."""
-    from storage.weights_import import convert_checkpoint
+    from storage.weights_import import convert_checkpoint_to_safetensors
 
     target = path.with_suffix(".safetensors")
-    convert_checkpoint(path, target)
+    convert_checkpoint_to_safetensors(path, target)
     return target
 
 

@@ -235,7 +235,7 @@ def test_the_resolved_tree_says_where_a_value_came_from(run_file):
 
 
 def test_a_setting_that_was_renamed_is_told_by_its_new_name(run_file, monkeypatch):
-    monkeypatch.setitem(old_settings.RENAMED_SETTINGS, "fsrt.phases.*.validate_every", "preview_every")
+    monkeypatch.setitem(old_settings.FORMER_SETTING_NAMES, "fsrt.phases.*.validate_every", "preview_every")
     with pytest.raises(ConfigError, match=r"fsrt.phases.warmup.preview_every is now called .*validate_every"):
         load_config(run_file("fsrt: {phases: {warmup: {preview_every: 3}}}"))
 
@@ -266,10 +266,12 @@ def test_a_share_of_the_budget_is_no_number_of_steps(run_file):
 
 
 def test_every_class_of_settings_is_known():
-    found = configuration.settings_classes(configuration.config_class({name: name for name in MODELS}))
+    found = configuration.settings_class_names(
+        configuration.make_run_config_class({name: name for name in MODELS})
+    )
     assert {
         "models.api:Phase",
         "models.api:Schedule",
-        "pipelines.preprocess.clips_config:ViewConfig",
+        "pipelines.preprocess.clips_config:CropViewConfig",
     } <= found
     assert "pipelines.preprocess.sources.folder:FolderConfig" in found

@@ -11,11 +11,11 @@ from msgspec.structs import replace
 from models import MODELS
 from models.errors import InvalidSettings
 from models.headgan.phases import PHASES
-from models.spec import CheckpointUse, KeyedNode, load_spec
+from models.spec import CheckpointUse, ModelNodeSpec, load_model_spec
 from pipelines.config import load_config
 from pipelines.engine.fingerprint import code_entries
 from pipelines.errors import UserError
-from pipelines.graph import build_graph, check_frames_from
+from pipelines.graph import build_graph, check_frame_family
 from pipelines.runs.session import CODE_ROOT
 
 DEMO = CODE_ROOT / "configs/run/demo.yaml"
@@ -120,11 +120,11 @@ def test_views_are_cut_for_who_asks(graph):
 
 def test_frames_of_a_view_are_refused_and_not_replaced_by_those_of_the_clips():
     view = "views.ffhq256"
-    check_frames_from("fsrt", "warmup", {"clips": ("frames", "clip"), view: ("affine",)}, "clips")
-    check_frames_from("fsrt", "warmup", {"clips": ("clip",), view: ("frames",)}, view)
-    check_frames_from("fsrt", "warmup", {}, "clips")
+    check_frame_family("fsrt", "warmup", {"clips": ("frames", "clip"), view: ("affine",)}, "clips")
+    check_frame_family("fsrt", "warmup", {"clips": ("clip",), view: ("frames",)}, view)
+    check_frame_family("fsrt", "warmup", {}, "clips")
     with pytest.raises(UserError, match=r"warmup.frames_from is clips, but .* reads frames of views.ffhq256"):
-        check_frames_from("fsrt", "warmup", {"clips": ("clip",), view: ("frames",)}, "clips")
+        check_frame_family("fsrt", "warmup", {"clips": ("clip",), view: ("frames",)}, "clips")
 
 
 def test_frames_from_a_view_that_the_spec_does_not_read_are_refused():
@@ -136,7 +136,7 @@ def test_frames_from_a_view_that_the_spec_does_not_read_are_refused():
 
 
 # --- nodes of a model's own ---
-INVERT = KeyedNode(
+INVERT = ModelNodeSpec(
     run="models.fsrt.inference:FsrtReenactor", reads={"keypoints": ("landmarks",)}, writes=("codes",),
     uses={"net": CheckpointUse("models.fsrt.inference:FsrtReenactor", {"renderer": "warmup"})},
 )  # fmt: skip
@@ -146,7 +146,7 @@ DRIVEN = {"clips": ("frames",), "invert": ("codes",)}
 def of_changed_fsrt(monkeypatch, *sets: str, **changes):
     """The graph of a run of fsrt alone, with these values of its spec changed."""
     made = ModuleType("changed_fsrt")
-    made.SPEC = replace(load_spec("fsrt"), **changes)
+    made.SPEC = replace(load_model_spec("fsrt"), **changes)
     monkeypatch.setitem(sys.modules, "changed_fsrt", made)
     monkeypatch.setitem(MODELS, "fsrt", "changed_fsrt:SPEC")
     return build_graph(load_config(DEMO, ["models=[fsrt]", *sets]).config)

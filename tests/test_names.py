@@ -32,7 +32,7 @@ INSTEAD = {
     "taken": "select, selected",
     "joined": "concat, merged",
     "lent": "expression_from",
-    "blamed": "error_context",
+    "blamed": "add_path_to_errors",
     "obtain": "fetch, source",
     "lacking": "missing",
     "bring": "fetch, load",

@@ -11,7 +11,7 @@ from pipelines.cli.main import main
 from pipelines.config import load_config
 from pipelines.graph import build_graph
 from pipelines.runs.session import CODE_ROOT
-from pipelines.train.checks import check_phase
+from pipelines.train.checks import check_phase_runtime
 
 FILES = {path.stem: path for path in sorted((CODE_ROOT / "configs/run").glob("fsrt_*.yaml"))}
 BASE = (29_774_112, 15_310_131)
@@ -123,4 +123,4 @@ def test_the_workers_of_its_cluster_can_share_every_phase(name):
     config = load_config(FILES[name]).config
     for phase, settings in config.fsrt.phases.items():
         if settings is not None:
-            check_phase(config, replace(config.runtime, use_gpu=True), "train.fsrt", "fsrt", phase)
+            check_phase_runtime(config, replace(config.runtime, use_gpu=True), "train.fsrt", "fsrt", phase)

@@ -9,9 +9,9 @@ from msgspec.structs import replace
 
 from models.headgan.config import (
     AudioConfig,
-    ReconstructionTargets,
+    ReconstructionLossConfig,
     official_architecture,
-    supplement_architecture,
+    paper_supplement_architecture,
 )
 from models.headgan.discriminator import image_discriminator, mouth_discriminator
 from models.headgan.network import Generator
@@ -19,9 +19,9 @@ from pipelines.cli.main import main
 from pipelines.config import load_config
 from pipelines.graph import build_graph
 from pipelines.runs.session import CODE_ROOT
-from pipelines.train.checks import check_phase
+from pipelines.train.checks import check_phase_runtime
 
-OFFICIAL_TERMS = ReconstructionTargets(
+OFFICIAL_TERMS = ReconstructionLossConfig(
     masked=True, vgg_layers=(1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 )  # the authors' code's
 FILES = {path.stem: path for path in sorted((CODE_ROOT / "configs/run").glob("headgan_*.yaml"))}
@@ -91,13 +91,15 @@ def test_the_workers_of_its_cluster_can_share_every_phase(name):
     loaded = config(name)
     for phase, settings in loaded.headgan.phases.items():
         if settings is not None:
-            check_phase(loaded, replace(loaded.runtime, use_gpu=True), "train.headgan", "headgan", phase)
+            check_phase_runtime(
+                loaded, replace(loaded.runtime, use_gpu=True), "train.headgan", "headgan", phase
+            )
 
 
 def test_the_base_is_the_supplement():
     section = config("headgan_vox256").headgan
-    assert section.net == supplement_architecture()
-    assert section.terms == ReconstructionTargets()
+    assert section.net == paper_supplement_architecture()
+    assert section.terms == ReconstructionLossConfig()
     assert section.identity == "clip_mean"
 
 
@@ -120,7 +122,7 @@ def test_fine_tuning_runs_one_phase_from_the_released_generator():
     phase = whole.headgan.phases["adversarial"]
     assert phase.required_weights == ("headgan_vox",)
     assert "mask" not in phase.loss_weights
-    assert phase.active_updates["generator"].active_losses["gan"].start > 0  # its discriminators begin anew
+    assert phase.active_updates["generator"].computed_losses["gan"].start > 0  # its discriminators begin anew
     assert (whole.headgan.net, whole.headgan.terms) == (official_architecture(), OFFICIAL_TERMS)
 
 

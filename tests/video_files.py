@@ -78,7 +78,7 @@ def predictor():
 def nets(predictor):
     return {
         "dlib_hog": dlib_faces.load_hog_detector({}),
-        "dlib68": dlib_faces.load_landmarks({"dlib_sp68": predictor}),
+        "dlib68": dlib_faces.load_dlib_landmarker({"dlib_sp68": predictor}),
     }
 
 

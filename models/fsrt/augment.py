@@ -56,12 +56,12 @@ def _up_to(rng: np.random.Generator, last: int) -> int:
     return int(rng.integers(0, last + 1)) if last > 0 else 0
 
 
-def crop_shares(cut: tuple[int, int, int, int], side: int) -> np.ndarray:
+def normalize_crop_margins(cut: tuple[int, int, int, int], side: int) -> np.ndarray:
     """Pixels cut off on the 256 frame -> shares of a frame of `side` pixels, rounded to its pixels."""
     return (np.rint(np.array(cut) * (side / FRAME_SIZE)) / side).astype(np.float32)
 
 
-def crop_scale_shift(crop: Array) -> tuple[Array, Array]:
+def frame_to_crop_scale_shift(crop: Array) -> tuple[Array, Array]:
     """crop (...,4) -> scale, shift (...,2): a point k of the frame lies at (k + shift) * scale of the
     crop.
     """
@@ -69,7 +69,7 @@ def crop_scale_shift(crop: Array) -> tuple[Array, Array]:
     return 1 / (1 - left_top - right_bottom), right_bottom - left_top
 
 
-def out_of_frame_crop(rng: np.random.Generator, landmarks: np.ndarray, side: int) -> np.ndarray:
+def sample_out_of_frame_crop(rng: np.random.Generator, landmarks: np.ndarray, side: int) -> np.ndarray:
     """Crop around the sources' landmarks (S,68,2) on the 256 frame; driving keypoints may end up outside."""
     left, top, right, bottom = _extents(landmarks, (0.2, 0.5, 0.2, 0.15))
     for _ in range(MAX_TRIES):
@@ -79,26 +79,26 @@ def out_of_frame_crop(rng: np.random.Generator, landmarks: np.ndarray, side: int
             _up_to(rng, 254 - right),
             _up_to(rng, 254 - bottom),
         )
-        crop = crop_shares(cut, side)
+        crop = normalize_crop_margins(cut, side)
         if crop[0] + crop[2] >= 1 or crop[1] + crop[3] >= 1:
             continue
-        scale, shift = crop_scale_shift(crop)
+        scale, shift = frame_to_crop_scale_shift(crop)
         if np.abs((np.array([[-1.0], [1.0]]) + shift) * scale).max() <= MAX_COORDINATE:
             return crop
     return np.zeros(4, np.float32)
 
 
-def expression_crop(rng: np.random.Generator, landmarks: np.ndarray, side: int) -> np.ndarray:
+def sample_expression_crop(rng: np.random.Generator, landmarks: np.ndarray, side: int) -> np.ndarray:
     """Tight crop of the driving frame, landmarks (68,2): its box stays inside, its place in the frame is
     lost.
     """
     left, top, right, bottom = _extents(landmarks, (0.0, 0.25, 0.0, 0.05))
     cut = (_up_to(rng, left - 1), _up_to(rng, top - 1), _up_to(rng, 255 - right), _up_to(rng, 255 - bottom))
-    crop = crop_shares(cut, side)
+    crop = normalize_crop_margins(cut, side)
     return crop if crop[0] + crop[2] < 1 and crop[1] + crop[3] < 1 else np.zeros(4, np.float32)
 
 
-def centre_crop(rng: np.random.Generator, least: float, side: int) -> np.ndarray:
+def sample_centre_crop(rng: np.random.Generator, least: float, side: int) -> np.ndarray:
     """Crop of the middle of a frame of `side` pixels: width and height are shares drawn from least .. 1 each,
     so the aspect changes too. Supplement 8.6; the shares are ours.
     """

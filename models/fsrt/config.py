@@ -16,16 +16,16 @@ MAX_SIDE, MAX_DEPTH, MAX_WIDTH = 2048, 64, 16_384
 """Most pixels of a side, most layers or octaves, most of anything else: a checkpoint may claim to be of any
 size, and a net of 30,000 blocks takes a minute to lay out before its tensors tell that it is none.
 """
-SIDE_FIELDS = ("image_size", "size")
-DEPTH_FIELDS = ("blocks", "patch_blocks", "encoder_depth", "decoder_depth",
+IMAGE_SIDE_FIELDS = ("image_size", "size")
+NETWORK_DEPTH_FIELDS = ("blocks", "patch_blocks", "encoder_depth", "decoder_depth",
           "pixel_octaves", "keypoint_octaves", "start_octave")  # fmt: skip
-MAX_VALUES: dict[str, int] = {
-    **dict.fromkeys(SIDE_FIELDS, MAX_SIDE),
-    **dict.fromkeys(DEPTH_FIELDS, MAX_DEPTH),
+MAX_FIELD_VALUES: dict[str, int] = {
+    **dict.fromkeys(IMAGE_SIDE_FIELDS, MAX_SIDE),
+    **dict.fromkeys(NETWORK_DEPTH_FIELDS, MAX_DEPTH),
 }
 
 
-class DetectorConfig(Struct, frozen=True, kw_only=True):
+class KeypointDetectorConfig(Struct, frozen=True, kw_only=True):
     """The keypoint detector (FOMM's hourglass)."""
 
     size: int = 256
@@ -67,7 +67,7 @@ class Architecture(Struct, frozen=True, kw_only=True):
     counts.
     """
 
-    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    detector: KeypointDetectorConfig = field(default_factory=KeypointDetectorConfig)
     image_size: int = 256
     """Side of the images encoded and rendered, in pixels."""
     expression_size: int = 256
@@ -139,10 +139,12 @@ class Architecture(Struct, frozen=True, kw_only=True):
         return self.keypoint_code_size + self.pixel_code_size + self.expression_size
 
 
-def _check_sizes(net: DetectorConfig | Architecture, least: Mapping[str, int] = MappingProxyType({})) -> None:
+def _check_sizes(
+    net: KeypointDetectorConfig | Architecture, least: Mapping[str, int] = MappingProxyType({})
+) -> None:
     """ValueError for a whole number below what `least` says, else 1, or above what MOST says, else WIDTH."""
     for name in net.__struct_fields__:
-        value, low, high = getattr(net, name), least.get(name, 1), MAX_VALUES.get(name, MAX_WIDTH)
+        value, low, high = getattr(net, name), least.get(name, 1), MAX_FIELD_VALUES.get(name, MAX_WIDTH)
         layers = value if isinstance(value, tuple) else (value,)
         if len(layers) > MAX_DEPTH:
             raise ValueError(f"{name} of {len(layers)} layers: expected {MAX_DEPTH} or fewer")
@@ -324,7 +326,7 @@ def tiny_architecture() -> Architecture:
     two cores.
     """
     return Architecture(
-        detector=DetectorConfig(size=64, width=16, max_width=128, blocks=4),
+        detector=KeypointDetectorConfig(size=64, width=16, max_width=128, blocks=4),
         image_size=64,
         expression_size=32,
         expression_per_keypoint=8,

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from models.errors import InvalidSettings
 from models.fsrt import augment, losses, visualize
-from models.fsrt.config import AugmentConfig, DetectorConfig
-from models.fsrt.keypoints import KeypointDetector, heatmap_coordinates
+from models.fsrt.config import AugmentConfig, KeypointDetectorConfig
+from models.fsrt.keypoints import KeypointDetector, heatmap_cell_coordinates
 from models.task import Batch, Sample, StatelessTask, Table, TrainStep, ValidationOutput
 
-PROVENANCE = {"kp_detector": "distilled"}  # stands beside every score the detector touches
+DISTILLED_DETECTOR_PROVENANCE = {"kp_detector": "distilled"}  # stands beside every score the detector touches
 LANDMARK_GROUPS: tuple[tuple[int, ...], ...] = (  # a distilled keypoint is the mean of these of the 68 points
     (0, 1, 2), (7, 8, 9), (14, 15, 16),  # ends of the jaw and the chin
     (17, 18, 19, 20, 21), (22, 23, 24, 25, 26),  # brows
@@ -40,7 +40,7 @@ def landmark_group_means(landmarks: np.ndarray, side: int) -> np.ndarray:
 
 
 class DetectorNet(nn.Module):
-    def __init__(self, net: DetectorConfig) -> None:
+    def __init__(self, net: KeypointDetectorConfig) -> None:
         super().__init__()
         self.kp_detector = KeypointDetector(net)
 
@@ -48,7 +48,7 @@ class DetectorNet(nn.Module):
 class KeypointTask(StatelessTask):
     """Regress means of landmark groups; the published detector was learned without labels (FOMM)."""
 
-    def __init__(self, detector: DetectorConfig, augment: AugmentConfig) -> None:
+    def __init__(self, detector: KeypointDetectorConfig, augment: AugmentConfig) -> None:
         if detector.keypoints != len(LANDMARK_GROUPS):
             raise InvalidSettings(
                 f"detector.keypoints {detector.keypoints}: the distilled detector has {len(LANDMARK_GROUPS)}"
@@ -60,7 +60,7 @@ class KeypointTask(StatelessTask):
         """frames (1,S,S,3), target (K,2) on the cropped frame, crop (4,), colours (8,)"""
         clip = tables["clips"].pick_clip(rng)
         index = [int(rng.integers(clip.length))]
-        landmarks = clip.read("landmarks")[index]
+        landmarks = clip.read_field("landmarks")[index]
         if not np.isfinite(landmarks).all():
             return None
         frames = clip.frames(index)
@@ -73,11 +73,11 @@ class KeypointTask(StatelessTask):
             scaled = landmarks * (augment.FRAME_SIZE / side)
             kind = rng.random()  # the detector will see both kinds of crop in the next phase
             if kind < self.changes.out_of_frame:
-                crop = augment.out_of_frame_crop(rng, scaled, side)
+                crop = augment.sample_out_of_frame_crop(rng, scaled, side)
             elif kind < self.changes.out_of_frame + TIGHT_CROP_SHARE:
-                crop = augment.expression_crop(rng, scaled[0], side)
+                crop = augment.sample_expression_crop(rng, scaled[0], side)
             colours = augment.sample_color_jitter(rng, 1, self.changes.jitter, self.changes.hue)
-        scale, shift = augment.crop_scale_shift(crop)
+        scale, shift = augment.frame_to_crop_scale_shift(crop)
         return {
             "frames": np.ascontiguousarray(frames),
             "target": ((landmark_group_means(landmarks[0], side) + shift) * scale).astype(np.float32),
@@ -96,7 +96,7 @@ class KeypointTask(StatelessTask):
 
     def losses(self, batch: Batch, step: TrainStep | None = None) -> Mapping[str, Callable[[], Tensor]]:
         _, keypoints, heatmap = self._detect(batch)
-        axis = heatmap_coordinates(heatmap.shape[-1], heatmap)
+        axis = heatmap_cell_coordinates(heatmap.shape[-1], heatmap)
         return {
             "position": partial(losses.keypoint_position_loss, keypoints, batch["target"]),
             "heatmap": partial(losses.heatmap_cross_entropy, heatmap, batch["target"], axis, HEATMAP_SIGMA),
@@ -115,8 +115,8 @@ class KeypointTask(StatelessTask):
             scores={"keypoint_error_percent": float(error)},
         )
 
-    def describe(self) -> dict[str, Any]:
+    def architecture_metadata(self) -> dict[str, Any]:
         return {"model": "fsrt", "detector": to_builtins(self.detector)}
 
     def provenance(self) -> dict[str, str]:
-        return PROVENANCE
+        return DISTILLED_DETECTOR_PROVENANCE

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.fsrt.config import DiscriminatorConfig
-from models.fsrt.keypoints import heatmap_coordinates
+from models.fsrt.keypoints import heatmap_cell_coordinates
 
-SCALE_NAME = "1"  # the published net has one scale only: the image as it is
+DISCRIMINATOR_SCALE_KEY = "1"  # the published net has one scale only: the image as it is
 
 
 def keypoint_heatmaps(keypoints: Tensor, side: int, variance: float) -> Tensor:
@@ -25,7 +25,7 @@ def keypoint_heatmaps(keypoints: Tensor, side: int, variance: float) -> Tensor:
     """
     with torch.autocast(keypoints.device.type, enabled=False):
         points = keypoints if keypoints.dtype == torch.float64 else keypoints.float()
-        gap = heatmap_coordinates(side, points) - points.unsqueeze(-1)  # (B,K,2,side): x, then y
+        gap = heatmap_cell_coordinates(side, points) - points.unsqueeze(-1)  # (B,K,2,side): x, then y
         line = torch.exp(-0.5 * gap.square() / variance)  # the Gaussian is a product of one in x and one in y
         return line[:, :, 1].unsqueeze(-1) * line[:, :, 0].unsqueeze(-2)
 
@@ -73,7 +73,7 @@ class Discriminator(nn.Module):
     def __init__(self, sizes: DiscriminatorConfig, keypoints: int) -> None:
         super().__init__()
         self.side, self.variance, self.keypoints = sizes.size, sizes.variance, keypoints
-        self.discs = nn.ModuleDict({SCALE_NAME: PatchDiscriminator(sizes, keypoints)})
+        self.discs = nn.ModuleDict({DISCRIMINATOR_SCALE_KEY: PatchDiscriminator(sizes, keypoints)})
 
     def forward(self, images: Tensor, keypoints: Tensor) -> tuple[list[Tensor], Tensor]:
         """images (B,3,H,W) about [0,1], keypoints (B,K,2) of the driving frame, without gradient -> maps of
@@ -84,4 +84,4 @@ class Discriminator(nn.Module):
         seen = [images]
         if self.keypoints:
             seen.append(keypoint_heatmaps(keypoints.detach(), self.side, self.variance).to(images.dtype))
-        return self.discs[SCALE_NAME](torch.cat(seen, dim=1))
+        return self.discs[DISCRIMINATOR_SCALE_KEY](torch.cat(seen, dim=1))

@@ -29,7 +29,7 @@ from models.fsrt.discriminator import Discriminator
 from models.fsrt.network import max_queries_per_pass, pixel_grid
 from models.fsrt.pixel_sampling import LatticePixels, RandomPixels
 from models.fsrt.task import AugmentedFrames, DecoderInputs, ReenactmentTask
-from models.gan import forward_frozen
+from models.gan import forward_with_frozen_weights
 from models.perception.interfaces import FeatureNet
 from models.precision import at_least_float32
 from models.task import Batch, Sample, TrainStep
@@ -38,7 +38,7 @@ MAX_PIXELS_PER_PASS = 65_536  # pixels of one pass without gradient, over all sa
 LossTerms = dict[str, Callable[[], Tensor]]
 
 
-class ImageTask(ReenactmentTask):
+class WholeImageTask(ReenactmentTask):
     """Whole images: the pixel loss over all of them, and the perceptual one."""
 
     def __init__(
@@ -48,7 +48,7 @@ class ImageTask(ReenactmentTask):
         self.images = images
         self.vgg: FeatureNet | None = None
 
-    def set_nets(self, nets: Mapping[str, Any]) -> None:
+    def set_frozen_nets(self, nets: Mapping[str, Any]) -> None:
         """The perceptual loss's net, if the phase weighs that loss. Without one the term is not offered."""
         self.vgg = next(iter(nets.values()), None)
 
@@ -69,15 +69,15 @@ class ImageTask(ReenactmentTask):
         return self.image_losses(self.augment_frames(batch), quarter)
 
     def image_losses(self, views: AugmentedFrames, quarter: LatticePixels | RandomPixels) -> LossTerms:
-        scene = self.build_scene(views)
-        image, target = self.render_image(views, scene, quarter)
+        scene = self.prepare_decoder_inputs(views)
+        image, target = self.render_image_and_target(views, scene, quarter)
         return {
-            "pixel": lambda: losses.pixel_loss(image, target),
+            "pixel": lambda: losses.pixel_mse_loss(image, target),
             **self.image_terms(image, target, scene.motion.driving_keypoints),
             **self.expression_losses(scene.motion, views.present),
         }
 
-    def render_image(
+    def render_image_and_target(
         self, views: AugmentedFrames, scene: DecoderInputs, quarter: LatticePixels | RandomPixels
     ) -> tuple[Tensor, Tensor]:
         """What the losses see and what it should be, (B,3,I,I) each, or (B,3,I/2,I/2) if the losses see
@@ -86,7 +86,7 @@ class ImageTask(ReenactmentTask):
         decoder, target = self.net.decoder, views.target
         grid = pixel_grid(target.shape[-2], target.shape[-1], target.dtype, target.device)
         table = decoder.embed_pixels(
-            quarter.arrange_grid(grid)
+            quarter.flatten_pixel_grid(grid)
         )  # with gradient, and shared with the pass without
         mine = decoder.decode_queries(
             scene.keys_values, decoder.combine_queries(quarter.gather_pixels(table, 0), scene.frame)
@@ -94,12 +94,12 @@ class ImageTask(ReenactmentTask):
         mine = at_least_float32(mine)
         if self.images.loss_input == "lattice":
             assert isinstance(quarter, LatticePixels)
-            return quarter.to_image(mine), quarter.subsample(target)
+            return quarter.quarter_to_image(mine), quarter.subsample(target)
         # After the pass with gradient: autocast keeps the weights it has converted, and those that it
         # converts here would have no gradient.
-        return quarter.compose_image([mine, *self.render_rest(scene, table, quarter)]), target
+        return quarter.compose_image([mine, *self.render_remaining_pixels(scene, table, quarter)]), target
 
-    def render_rest(
+    def render_remaining_pixels(
         self, scene: DecoderInputs, table: Tensor, quarter: LatticePixels | RandomPixels
     ) -> list[Tensor]:
         """The other parts of the image (B,n,3), without gradient."""
@@ -135,7 +135,7 @@ class ImageTask(ReenactmentTask):
         return {"perceptual": perceptual}
 
 
-class AdversarialTask(ImageTask):
+class AdversarialTask(WholeImageTask):
     """With a discriminator, which is part of this phase's net only and learns from its own loss."""
 
     def __init__(
@@ -181,7 +181,9 @@ class DiscriminatorOutputs:
     def fake_for_generator(self) -> tuple[list[Tensor], Tensor]:
         """For the generator: gradient reaches the image, not the discriminator."""
         with torch.set_grad_enabled(self.gradient):
-            return forward_frozen(self.discriminator, self.discriminator, self.image, self.keypoints)
+            return forward_with_frozen_weights(
+                self.discriminator, self.discriminator, self.image, self.keypoints
+            )
 
     @cached_property
     def fake(self) -> tuple[list[Tensor], Tensor]:

@@ -27,7 +27,7 @@ TRAINING_ONLY_PREFIXES = ("discriminator.",)
 MAX_PIXELS_PER_PASS = {"cpu": 65_536, "cuda": 4 * 65_536}
 """Pixels rendered in one pass, for memory's sake alone: at the published size the largest layer holds 1536
 numbers for each."""
-MAX_DETECTOR_PIXELS = {"cpu": 4 * 65_536, "cuda": 16 * 65_536}
+MAX_PIXELS_PER_KEYPOINT_PASS = {"cpu": 4 * 65_536, "cuda": 16 * 65_536}
 """Pixels of driving frames that the keypoint detector sees at once."""
 
 
@@ -58,7 +58,7 @@ class FsrtReenactor(FrameDrivenReenactor):
         self.image_size = architecture.image_size
         self.device = next(net.parameters()).device
         self.precision = choose_precision(precision, self.device)
-        self.batch = max(1, self._most(MAX_DETECTOR_PIXELS) // architecture.detector.size**2)
+        self.batch = max(1, self._most(MAX_PIXELS_PER_KEYPOINT_PASS) // architecture.detector.size**2)
 
     @classmethod
     def from_checkpoints(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.fsrt.config import Architecture, DetectorConfig
+from models.fsrt.config import Architecture, KeypointDetectorConfig
 from models.precision import at_least_float32
 
 BLUR_TAPS = 13  # taps; sigma 1.5 for the fixed reduction by 4
@@ -55,7 +55,7 @@ class UpBlock(nn.Module):
 class Hourglass(nn.Module):
     """Halve `blocks` times, double back, with skips: (B,3,F,F) -> (B, width+3, F, F)."""
 
-    def __init__(self, net: DetectorConfig) -> None:
+    def __init__(self, net: KeypointDetectorConfig) -> None:
         super().__init__()
         widths = [min(net.max_width, net.width * 2**i) for i in range(net.blocks + 1)]
         downs = [DownBlock(3 if i == 0 else widths[i], widths[i + 1]) for i in range(net.blocks)]
@@ -79,7 +79,7 @@ class Hourglass(nn.Module):
 class KeypointDetector(nn.Module):
     """Frozen in every FSRT phase. 14,146,728 parameters at the published size."""
 
-    def __init__(self, net: DetectorConfig) -> None:
+    def __init__(self, net: KeypointDetectorConfig) -> None:
         super().__init__()
         self.temperature = net.temperature
         self.down = AntiAliasedDownsample()
@@ -99,14 +99,14 @@ class KeypointDetector(nn.Module):
         return keypoints, features, heatmap
 
 
-def heatmap_coordinates(cells: int, like: Tensor) -> Tensor:
+def heatmap_cell_coordinates(cells: int, like: Tensor) -> Tensor:
     """Coordinate of each cell: 2i/(cells-1) - 1, so the outer cells lie on -1 and 1."""
     return torch.arange(cells, dtype=like.dtype, device=like.device) * (2 / (cells - 1)) - 1
 
 
 def soft_argmax(heatmap: Tensor) -> Tensor:
     """(B,K,G,G) summing to 1 -> (B,K,2) x,y."""
-    axis = heatmap_coordinates(heatmap.shape[-1], heatmap)
+    axis = heatmap_cell_coordinates(heatmap.shape[-1], heatmap)
     return torch.stack([(heatmap.sum(2) * axis).sum(-1), (heatmap.sum(3) * axis).sum(-1)], dim=-1)
 
 

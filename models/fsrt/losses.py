@@ -13,7 +13,7 @@ from torch import Tensor
 from models.precision import at_least_float32
 
 
-def pixel_loss(rendered: Tensor, target: Tensor) -> Tensor:
+def pixel_mse_loss(rendered: Tensor, target: Tensor) -> Tensor:
     """Mean squared difference over all elements."""
     return (at_least_float32(rendered) - at_least_float32(target)).square().mean()
 
@@ -51,7 +51,9 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     return ((1 - at_least_float32(real)).square() + at_least_float32(fake).square()).mean()
 
 
-def invariance_loss(source: Tensor, source_other: Tensor, driving: Tensor, driving_other: Tensor) -> Tensor:
+def expression_invariance_loss(
+    source: Tensor, source_other: Tensor, driving: Tensor, driving_other: Tensor
+) -> Tensor:
     """Two colour versions of a frame should give one expression: half the sum of the two mean squares."""
     gaps = (at_least_float32(source) - at_least_float32(source_other)).square().mean()
     return 0.5 * (gaps + (at_least_float32(driving) - at_least_float32(driving_other)).square().mean())

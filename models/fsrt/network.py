@@ -5,7 +5,7 @@ query pixels. Coordinates are (x,y), the image spans [-1,1]. Module names are th
 checkpoints.
 
 Inputs that are constant over an image (keypoint code, expression) never become per-pixel maps: the first
-convolution and the first linear layer add their contribution once (`convolve_constant`,
+convolution and the first linear layer add their contribution once (`convolve_constant_input`,
 `Decoder.make_queries`).
 """
 
@@ -161,7 +161,7 @@ class ConvBlock(nn.Module):
         return self.layers[1:](x)
 
 
-def convolve_constant(weight: Tensor, constant: Tensor, height: int, width: int) -> Tensor:
+def convolve_constant_input(weight: Tensor, constant: Tensor, height: int, width: int) -> Tensor:
     """What a padded 3x3 convolution makes of inputs that are constant over the image.
 
     weight (O,I,3,3), constant (N,I) -> (N,O,H,W). Only the border differs: nine cases, spread over the image.
@@ -251,7 +251,9 @@ class Encoder(nn.Module):
         # convolutions 3x slower in float32 (encoder, both ways: 2.7 s, else 2.1 s).
         layout = torch.channels_last if images.device.type == "cuda" else torch.contiguous_format
         images, code = images.contiguous(memory_format=layout), code.contiguous(memory_format=layout)
-        constants = convolve_constant(torch.cat([keypoints, expression], dim=1), constant, height, width)
+        constants = convolve_constant_input(
+            torch.cat([keypoints, expression], dim=1), constant, height, width
+        )
         return F.conv2d(images, rgb, padding=1) + F.conv2d(code, pixels, padding=1) + constants
 
 
@@ -271,7 +273,7 @@ class AllocationTransformer(nn.Module):
         ]
         self.transformer = Transformer(size, net.decoder_mlp, attending)
 
-    def layers(self) -> tuple[nn.Linear, nn.Module, nn.Module]:
+    def input_mlp_layers(self) -> tuple[nn.Linear, nn.Module, nn.Module]:
         first, relu, second = self.input_mlp
         assert isinstance(first, nn.Linear)
         return first, relu, second
@@ -323,24 +325,24 @@ class Decoder(nn.Module):
         """The input MLP over [keypoint code | pixel code | e]: a table over pixels plus one vector a frame ->
         (B,P,D).
         """
-        return self.combine_queries(self.embed_pixels(pixels), self.embed_frame(keypoints, expression))
+        return self.combine_queries(self.embed_pixels(pixels), self.embed_motion(keypoints, expression))
 
     def embed_pixels(self, pixels: Tensor) -> Tensor:
         """pixels (...,2) -> what they add to the first layer (...,hidden), whatever the frame."""
-        first, _, _ = self.allocation_transformer.layers()
+        first, _, _ = self.allocation_transformer.input_mlp_layers()
         _, to_pixels, _ = first.weight.split(self.inputs, dim=1)
         return linear(positional_encoding(pixels, self.octaves, self.start), to_pixels)
 
-    def embed_frame(self, keypoints: Tensor, expression: Tensor) -> Tensor:
+    def embed_motion(self, keypoints: Tensor, expression: Tensor) -> Tensor:
         """What a frame adds to the first layer, whatever the pixel: (B,K,2), (B,E) -> (B,hidden)."""
-        first, _, _ = self.allocation_transformer.layers()
+        first, _, _ = self.allocation_transformer.input_mlp_layers()
         to_keypoints, _, to_expression = first.weight.split(self.inputs, dim=1)
         code = positional_encoding(keypoints.flatten(1), self.keypoint_octaves, self.start)
         return F.linear(code, to_keypoints, first.bias) + F.linear(expression, to_expression)
 
     def combine_queries(self, table: Tensor, frame: Tensor) -> Tensor:
         """Rows of the pixel table (P,hidden) or (B,P,hidden) and frames (B,hidden) -> queries (B,P,D)."""
-        _, relu, second = self.allocation_transformer.layers()
+        _, relu, second = self.allocation_transformer.input_mlp_layers()
         return second(relu(table + frame.unsqueeze(1)))
 
     def decode_queries(self, keys_values: KeysValues, queries: Tensor) -> Tensor:
@@ -362,7 +364,7 @@ class Decoder(nn.Module):
         """A whole image per scene: z (B,T,D), keypoints (B,K,2), e (B,E) -> (B,3,side,side); `most` queries a
         pass.
         """
-        keys_values, frame = self.keys_values(z, present), self.embed_frame(keypoints, expression)
+        keys_values, frame = self.keys_values(z, present), self.embed_motion(keypoints, expression)
         pixels = pixel_grid(side, side, keypoints.dtype, keypoints.device).flatten(0, 1)
         parts = [
             self.decode_queries(keys_values, self.combine_queries(self.embed_pixels(chunk), frame))
@@ -380,7 +382,7 @@ class Decoder(nn.Module):
         """
         pixels = pixel_grid(side, side, keypoints.dtype, keypoints.device).flatten(0, 1)
         most = max_queries_per_pass(most, keypoints.device)
-        frames = self.embed_frame(keypoints, expression)  # (N,hidden)
+        frames = self.embed_motion(keypoints, expression)  # (N,hidden)
         images = keypoints.new_empty(len(frames), len(pixels), RGB_CHANNELS)
         for chunk, part in zip(pixels.split(most), images.split(most, dim=1), strict=True):
             table = self.embed_pixels(chunk)

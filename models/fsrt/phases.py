@@ -46,7 +46,7 @@ WARMUP_PHASE = Phase(
     },
 )  # fmt: skip
 
-IMAGE_LOSSES: dict[str, Loss | None] = {
+WHOLE_IMAGE_PHASE_LOSSES: dict[str, Loss | None] = {
     "pixel": Loss(1.0), "perceptual": Loss(0.01), "invariance": Loss(1.0), "variance": Loss(0.2),
     "covariance": Loss(1.0),
 }  # C  # fmt: skip
@@ -60,7 +60,7 @@ PERCEPTUAL_PHASE = Phase(
     batch=24,
     chunk=8,
     optimizers={"g": OPTIMIZER},
-    updates={"generator": Update(parts=dict.fromkeys(RENDERER_PARTS, 1.0), losses=IMAGE_LOSSES)},
+    updates={"generator": Update(parts=dict.fromkeys(RENDERER_PARTS, 1.0), losses=WHOLE_IMAGE_PHASE_LOSSES)},
 )
 
 ADVERSARIAL_PHASE = Phase(
@@ -78,7 +78,10 @@ ADVERSARIAL_PHASE = Phase(
         "generator": Update(
             parts=dict.fromkeys(RENDERER_PARTS, 1.0),
             # C; S 7.2: the discriminator learns for 500 steps before the generator sees it
-            losses=IMAGE_LOSSES | {"gan": Loss(1e-3, start=500), "feature_matching": Loss(1e-2, start=500)},
+            losses={
+                **WHOLE_IMAGE_PHASE_LOSSES, "gan": Loss(1e-3, start=500),
+                "feature_matching": Loss(1e-2, start=500),
+            },
         ),
         "discriminator": Update(
             parts={"discriminator": 1.0}, optimizer="d", losses={"discriminator": Loss(1e-3)}  # C

@@ -36,7 +36,7 @@ class LatticePixels:
         self.number = 2 * corner[:, 0] + corner[:, 1]
         self.count = [(side // 2) ** 2] * 4
 
-    def arrange_grid(self, grid: Tensor) -> Tensor:
+    def flatten_pixel_grid(self, grid: Tensor) -> Tensor:
         """Pixel grid (side,side,2) -> (4,N,2), what `rows` picks from."""
         return split_lattices(grid)
 
@@ -51,7 +51,7 @@ class LatticePixels:
         order = torch.arange(4, device=every.device) ^ self.number.unsqueeze(1)  # (B,4)
         return merge_lattices(every[torch.arange(len(every), device=every.device).unsqueeze(1), order])
 
-    def to_image(self, part: Tensor) -> Tensor:
+    def quarter_to_image(self, part: Tensor) -> Tensor:
         """The quarter (B,N,X) as an image of half the side -> (B,X,side/2,side/2)"""
         half = int(part.shape[1] ** 0.5)
         return part.transpose(1, 2).unflatten(2, (half, half))
@@ -75,7 +75,7 @@ class RandomPixels:
         self.pixels, self.side = (queries, rest), side
         self.count = [part.shape[1] for part in self.pixels]
 
-    def arrange_grid(self, grid: Tensor) -> Tensor:
+    def flatten_pixel_grid(self, grid: Tensor) -> Tensor:
         """Pixel grid (side,side,2) -> (side*side,2), what `rows` picks from."""
         return grid.flatten(0, 1)
 

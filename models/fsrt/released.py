@@ -30,23 +30,23 @@ from torch import Tensor, nn
 from models.checkpoint import Checkpoint
 from models.checkpoint_metadata import parse_settings
 from models.errors import InvalidFile, InvalidSettings
-from models.fsrt.config import Architecture, DetectorConfig, DiscriminatorConfig, full_architecture
+from models.fsrt.config import Architecture, DiscriminatorConfig, KeypointDetectorConfig, full_architecture
 from models.fsrt.discriminator import Discriminator
 from models.fsrt.keypoints import KeypointDetector
 from models.fsrt.network import Fsrt
-from models.perception.torch_net import describe_differences, read_tensors, tensor_shapes
+from models.perception.torch_net import describe_tensor_mismatches, read_tensors, tensor_shapes
 
 if TYPE_CHECKING:
     from models.api import Phase
     from models.fsrt.config import FsrtConfig
 
-NET_WEIGHTS = ("fsrt_vox", "fsrt_vox_2src")
-DETECTOR_WEIGHTS = ("fsrt_kp", "fomm_vox")
+RENDERER_WEIGHTS_IDS = ("fsrt_vox", "fsrt_vox_2src")
+DETECTOR_WEIGHTS_IDS = ("fsrt_kp", "fomm_vox")
 DETECTOR_PART, DISCRIMINATOR_PART = "kp_detector", "discriminator"
 RENDERER_PARTS = ("expression_encoder", "encoder", "decoder")
 OPTIMIZER_KEYS = ("optimizer", "optimizer_disc")
 JACOBIAN_KEYS = ("jacobian.weight", "jacobian.bias")
-FREE_FIELDS = ("image_size", "encoder_attention", "initial")
+FIELDS_ALLOWED_TO_DIFFER = ("image_size", "encoder_attention", "initial")
 """Settings of the net that may differ from the published ones without making its weights meaningless."""
 NET_FILE, DETECTOR_FILE = "vox256.pt", "kp_detector.pt"
 
@@ -98,7 +98,7 @@ def load_released(files: Mapping[str, Path], section: FsrtConfig | None = None) 
     them, the published one that the tensors' shapes show. The discriminator stays behind. Raises InvalidFile
     or InvalidSettings as `read_released` does."""
     tensors, provenance = read_released(files, section)
-    if not any(name in files for name in NET_WEIGHTS):
+    if not any(name in files for name in RENDERER_WEIGHTS_IDS):
         raise InvalidSettings(
             f"weights {' and '.join(files)} hold a detector alone, which cannot render images"
         )
@@ -114,7 +114,7 @@ def load_released(files: Mapping[str, Path], section: FsrtConfig | None = None) 
     return Checkpoint(tensors=own, metadata=metadata, name=" and ".join(files))
 
 
-def check_released(weights_id: str, path: Path) -> None:
+def check_released_weights(weights_id: str, path: Path) -> None:
     """Whether an imported file is what its id says; raises InvalidFile or InvalidSettings as `read_released`
     does."""
     tensors = _opened(weights_id, path)
@@ -126,16 +126,20 @@ def check_released(weights_id: str, path: Path) -> None:
 
 def _gathered(files: Mapping[str, Path]) -> dict[str, Tensor]:
     """The tensors of all files, by our names."""
-    nets, detectors = ([name for name in kind if name in files] for kind in (NET_WEIGHTS, DETECTOR_WEIGHTS))
-    if unknown := sorted(set(files) - {*NET_WEIGHTS, *DETECTOR_WEIGHTS}):
+    nets, detectors = (
+        [name for name in kind if name in files] for kind in (RENDERER_WEIGHTS_IDS, DETECTOR_WEIGHTS_IDS)
+    )
+    if unknown := sorted(set(files) - {*RENDERER_WEIGHTS_IDS, *DETECTOR_WEIGHTS_IDS}):
         raise InvalidSettings(
-            f"no reader for weights {', '.join(unknown)}; known: {', '.join(NET_WEIGHTS + DETECTOR_WEIGHTS)}"
+            f"no reader for weights {', '.join(unknown)}; known: "
+            f"{', '.join(RENDERER_WEIGHTS_IDS + DETECTOR_WEIGHTS_IDS)}"
         )
     if len(detectors) != 1 or len(nets) > 1:
         raise InvalidSettings(
-            f"weights {', '.join(files) or 'none'}: expected one detector ({' or '.join(DETECTOR_WEIGHTS)}) "
+            f"weights {', '.join(files) or 'none'}: expected one detector "
+            f"({' or '.join(DETECTOR_WEIGHTS_IDS)}) "
             "and at "
-            f"most one net ({' or '.join(NET_WEIGHTS)}); a net's file holds no detector"
+            f"most one net ({' or '.join(RENDERER_WEIGHTS_IDS)}); a net's file holds no detector"
         )
     tensors = _opened(detectors[0], files[detectors[0]])
     for name in nets:
@@ -184,8 +188,8 @@ def _part(name: str) -> str:
 
 def _parts(tensors: Mapping[str, Tensor], files: Iterable[str]) -> tuple[str, ...]:
     """The parts that these files must hold; the discriminator may be there or not."""
-    parts = (DETECTOR_PART,) if any(name in DETECTOR_WEIGHTS for name in files) else ()
-    if any(name in NET_WEIGHTS for name in files):
+    parts = (DETECTOR_PART,) if any(name in DETECTOR_WEIGHTS_IDS for name in files) else ()
+    if any(name in RENDERER_WEIGHTS_IDS for name in files):
         parts += RENDERER_PARTS
         if any(_part(name) == DISCRIMINATOR_PART for name in tensors):
             parts += (DISCRIMINATOR_PART,)
@@ -204,7 +208,7 @@ def phase_parts(phase: Phase) -> tuple[str, ...]:
 
 
 def _provenance(files: Mapping[str, Path]) -> dict[str, str]:
-    return {"net" if name in NET_WEIGHTS else DETECTOR_PART: f"from {name}" for name in files}
+    return {"net" if name in RENDERER_WEIGHTS_IDS else DETECTOR_PART: f"from {name}" for name in files}
 
 
 # --- what is expected ---------------------------------------------------------------------------------------
@@ -222,7 +226,7 @@ def expected_shapes(
 
 
 def _fit(tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], what: str, why: str) -> None:
-    if found := describe_differences(tensors, wanted):
+    if found := describe_tensor_mismatches(tensors, wanted):
         raise InvalidFile(f"{what}: tensors {found}. {why or 'Is it the file of another model?'}")
 
 
@@ -277,11 +281,11 @@ def _check_hidden(what: str, tensors: Mapping[str, Tensor], net: Architecture, p
     where the tensors are those of a published net.
     """
     published = infer_architecture(tensors, full_architecture())
-    if describe_differences(tensors, expected_shapes(published, DiscriminatorConfig(), parts)):
+    if describe_tensor_mismatches(tensors, expected_shapes(published, DiscriminatorConfig(), parts)):
         return  # of sizes of our own: nothing is published about them
     pairs = [("detector.temperature", net.detector.temperature, published.detector.temperature)]
     if RENDERER_PARTS[0] in parts:
-        names = [name for name in to_builtins(net) if name not in (*FREE_FIELDS, "detector")]
+        names = [name for name in to_builtins(net) if name not in (*FIELDS_ALLOWED_TO_DIFFER, "detector")]
         pairs += [(name, getattr(net, name), getattr(published, name)) for name in names]
     if changes := [
         f"fsrt.net.{name} {ours} (theirs: {theirs})" for name, ours, theirs in pairs if ours != theirs
@@ -290,7 +294,9 @@ def _check_hidden(what: str, tensors: Mapping[str, Tensor], net: Architecture, p
 
 
 # --- writing ------------------------------------------------------------------------------------------------
-def write_released(tensors: Mapping[str, Tensor], about: Mapping[str, Any], folder: Path) -> list[Path]:
+def export_released_format(
+    tensors: Mapping[str, Tensor], about: Mapping[str, Any], folder: Path
+) -> list[Path]:
     """A checkpoint of ours -> the authors' files in `folder`, which their loader takes: vox256.pt (parts of
     the net) and kp_detector.pt; the latter alone from phase `keypoints`.
 
@@ -304,7 +310,7 @@ def write_released(tensors: Mapping[str, Tensor], about: Mapping[str, Any], fold
     elif "detector" in about:
         with torch.device("meta"):
             found = tensor_shapes(
-                KeypointDetector(parse_settings(DetectorConfig, about["detector"], "detector"))
+                KeypointDetector(parse_settings(KeypointDetectorConfig, about["detector"], "detector"))
             )
         wanted = {f"{DETECTOR_PART}.{name}": shape for name, shape in found.items()}
     else:

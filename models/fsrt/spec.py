@@ -24,7 +24,7 @@ TASKS = {
         settings=("net", "sampling", "augment", "seed", "precision"),
     ),
     "perceptual": TaskSpec(
-        task="models.fsrt.image_task:ImageTask",
+        task="models.fsrt.image_task:WholeImageTask",
         settings=("net", "sampling", "augment", "images", "seed", "precision"),
     ),
     "adversarial": TaskSpec(
@@ -57,7 +57,7 @@ def phase_inputs(config: FsrtConfig, phase: Phase) -> FamilyFields:
     return {"clips": ("frames",), "keypoints": ("landmarks",)}
 
 
-def phase_nets(config: FsrtConfig, phase: Phase) -> tuple[str, ...]:
+def phase_loss_nets(config: FsrtConfig, phase: Phase) -> tuple[str, ...]:
     """VGG19, where the phase weighs the perceptual loss."""
     if not phase.loss_weights.get("perceptual"):
         return ()
@@ -71,7 +71,7 @@ SPEC = ModelSpec(
     tasks=TASKS,
     parts=phase_parts,
     reads=phase_inputs,
-    nets=phase_nets,
+    nets=phase_loss_nets,
     net_settings=("vgg19",),
     released=RELEASED_WEIGHTS,
     inference="models.fsrt.inference:FsrtReenactor",

@@ -58,7 +58,7 @@ class AugmentedFrames:
 
 
 @dataclass(frozen=True, slots=True)
-class FrameMotion:
+class SourceAndDrivingMotion:
     """What detector and extractor say about a step's frames."""
 
     source_keypoints: Tensor  # (B,n,K,2)
@@ -73,12 +73,12 @@ class FrameMotion:
 class DecoderInputs:
     """What the decoder is asked of a sample's pixels."""
 
-    motion: FrameMotion
+    motion: SourceAndDrivingMotion
     keys_values: KeysValues
     frame: Tensor  # (B,hidden): Decoder.frame
 
 
-def gather_present_expressions(of_sources: Tensor, present: Tensor | None) -> Tensor:
+def gather_present_source_expressions(of_sources: Tensor, present: Tensor | None) -> Tensor:
     """(B,n,E) -> (N,E): the expressions of the sources that count."""
     return of_sources.flatten(0, 1) if present is None else of_sources[present]
 
@@ -105,7 +105,7 @@ class ReenactmentTask(StatelessTask):
                 *range(n),
                 int(rng.integers(n, clip.length)),
             ]  # never a source: that would score a copy
-        landmarks = clip.read("landmarks")[indices]
+        landmarks = clip.read_field("landmarks")[indices]
         if not np.isfinite(landmarks).all():
             return None
         frames = clip.frames(indices)
@@ -117,7 +117,7 @@ class ReenactmentTask(StatelessTask):
                 frames, landmarks = augment.mirror_frames(frames, landmarks)
             scaled = landmarks * (augment.FRAME_SIZE / side)
             if rng.random() < self.changes.out_of_frame:
-                crop = augment.out_of_frame_crop(rng, scaled[:n], side)
+                crop = augment.sample_out_of_frame_crop(rng, scaled[:n], side)
             tight = self.sample_third_crop(rng, scaled[n], side)
             colours = augment.sample_color_jitter(rng, 3, self.changes.jitter, self.changes.hue)
         sample = {
@@ -141,9 +141,9 @@ class ReenactmentTask(StatelessTask):
     def sample_third_crop(self, rng: np.random.Generator, landmarks: np.ndarray, side: int) -> np.ndarray:
         """What the third view of the driving frame leaves out; landmarks (68,2) on the 256 frame -> (4,)."""
         if self.changes.expression_view == "tight":
-            return augment.expression_crop(rng, landmarks, side)
+            return augment.sample_expression_crop(rng, landmarks, side)
         if self.changes.expression_view == "centre":
-            return augment.centre_crop(rng, self.changes.centre, side)
+            return augment.sample_centre_crop(rng, self.changes.centre, side)
         return np.zeros(4, np.float32)
 
     # --- one step, in the order of the authors' code ---
@@ -194,7 +194,7 @@ class ReenactmentTask(StatelessTask):
             present=present,
         )
 
-    def extract_motion(self, views: AugmentedFrames) -> FrameMotion:
+    def extract_motion(self, views: AugmentedFrames) -> SourceAndDrivingMotion:
         """One detector pass over all frames whose expression is asked for, one over whole frames not yet
         seen.
         """
@@ -219,9 +219,11 @@ class ReenactmentTask(StatelessTask):
                 of_sources[moved], of_driving[views.driving_moved] = found.split(
                     [int(moved.sum()), int(views.driving_moved.sum())]
                 )
-            scale, shift = (part.to(keypoints.dtype) for part in augment.crop_scale_shift(views.crop))
+            scale, shift = (
+                part.to(keypoints.dtype) for part in augment.frame_to_crop_scale_shift(views.crop)
+            )
         sources1, sources2, driving, tight = self.net.expression_encoder(features, heatmaps).split(sizes)
-        return FrameMotion(
+        return SourceAndDrivingMotion(
             source_keypoints=(of_sources.unflatten(0, (B, n)) + shift[:, None, None]) * scale[:, None, None],
             driving_keypoints=(of_driving + shift[:, None]) * scale[:, None],
             sources1=sources1.unflatten(0, (B, n)),
@@ -230,7 +232,7 @@ class ReenactmentTask(StatelessTask):
             driving_tight=tight,
         )
 
-    def encode_sources(self, views: AugmentedFrames, motion: FrameMotion) -> Tensor:
+    def encode_sources(self, views: AugmentedFrames, motion: SourceAndDrivingMotion) -> Tensor:
         """-> z (B,n*T,D). The encoder's expression comes from the other colour version than its image."""
         return self.net.encoder(views.sources, motion.source_keypoints, motion.sources2, views.present)
 
@@ -238,18 +240,18 @@ class ReenactmentTask(StatelessTask):
         """step: not used, since every random number lies in the batch."""
         return self.loss_terms(self.augment_frames(batch), batch["queries"])
 
-    def build_scene(self, views: AugmentedFrames) -> DecoderInputs:
+    def prepare_decoder_inputs(self, views: AugmentedFrames) -> DecoderInputs:
         """All a step asks of the net before it renders pixels."""
         motion = self.extract_motion(views)
         keys_values = self.net.decoder.keys_values(self.encode_sources(views, motion), views.present)
         expression = torch.where(views.tight.unsqueeze(1), motion.driving_tight, motion.driving)
         return DecoderInputs(
-            motion, keys_values, self.net.decoder.embed_frame(motion.driving_keypoints, expression)
+            motion, keys_values, self.net.decoder.embed_motion(motion.driving_keypoints, expression)
         )
 
     def loss_terms(self, views: AugmentedFrames, queries: Tensor) -> Mapping[str, Callable[[], Tensor]]:
         """queries (B,P): flat pixel numbers of the target"""
-        scene, decoder = self.build_scene(views), self.net.decoder
+        scene, decoder = self.prepare_decoder_inputs(views), self.net.decoder
         side = views.target.shape[-1]
         grid = pixel_grid(side, side, views.target.dtype, views.target.device).flatten(0, 1)
         table = decoder.embed_pixels(grid[queries])
@@ -258,20 +260,20 @@ class ReenactmentTask(StatelessTask):
         )  # (B,P,3)
         wanted = views.target.flatten(2).gather(2, queries.unsqueeze(1).expand(-1, 3, -1)).transpose(1, 2)
         return {
-            "pixel": lambda: losses.pixel_loss(rendered, wanted),
+            "pixel": lambda: losses.pixel_mse_loss(rendered, wanted),
             **self.expression_losses(scene.motion, views.present),
         }
 
     def expression_losses(
-        self, motion: FrameMotion, present: Tensor | None
+        self, motion: SourceAndDrivingMotion, present: Tensor | None
     ) -> dict[str, Callable[[], Tensor]]:
         """The terms on expression vectors; present (B,n) as in AugmentedFrames."""
         sources1, sources2 = (
-            gather_present_expressions(e, present) for e in (motion.sources1, motion.sources2)
+            gather_present_source_expressions(e, present) for e in (motion.sources1, motion.sources2)
         )
         first, second = torch.cat([sources1, motion.driving]), torch.cat([sources2, motion.driving_tight])
         return {
-            "invariance": lambda: losses.invariance_loss(
+            "invariance": lambda: losses.expression_invariance_loss(
                 sources1, sources2, motion.driving, motion.driving_tight
             ),
             "variance": lambda: losses.variance_loss(first) + losses.variance_loss(second),
@@ -299,7 +301,7 @@ class ReenactmentTask(StatelessTask):
         row = np.concatenate([*sources.swapaxes(0, 1), marked, output], axis=2)
         return ValidationOutput(row=row, source=sources[:, 0], driving=driving, output=output)
 
-    def describe(self) -> dict[str, Any]:
+    def architecture_metadata(self) -> dict[str, Any]:
         return {"model": "fsrt", "architecture": to_builtins(self.architecture)}
 
     def provenance(self) -> dict[str, str]:

@@ -192,10 +192,12 @@ def spade_conv(
     x: Tensor, guide: Tensor, norm: SpadeModulation, conv: SpectralConv, recompute: bool
 ) -> Tensor:
     scale, shift = norm(guide, recompute)
-    return modulated_conv(x, scale, shift, conv, recompute)
+    return modulate_then_convolve(x, scale, shift, conv, recompute)
 
 
-def modulated_conv(x: Tensor, scale: Tensor, shift: Tensor, conv: SpectralConv, recompute: bool) -> Tensor:
+def modulate_then_convolve(
+    x: Tensor, scale: Tensor, shift: Tensor, conv: SpectralConv, recompute: bool
+) -> Tensor:
     """The convolution of `modulate`, over zero borders."""
     weight = conv.normalized_weight(x.device)  # out here, as the backward pass may repeat `work`
 
@@ -232,5 +234,5 @@ class AdaInBlock(nn.Module):
         """x (B,C,h,w), audio (B,A) -> (B,C,h,w)."""
         for norm, conv in ((self.norm1, self.conv1), (self.norm2, self.conv2)):
             scale, shift = norm(audio)
-            x = modulated_conv(x, scale, shift, conv, recompute)
+            x = modulate_then_convolve(x, scale, shift, conv, recompute)
         return x

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.headgan.motion import CAMERA_SIZE
+from models.headgan.motion import CAMERA_PARAMETER_COUNT
 from models.perception.head.morphable import MorphableModel
 from models.perception.head.raster_torch import Shading, rasterize
 
@@ -74,9 +74,9 @@ class FaceRenderer:
         self.mark_basis = to(_flat(mark_basis))
 
     @property
-    def packed_size(self) -> int:
+    def packed_motion_size(self) -> int:
         """Of a frame, as `motion.HeadMotion.packed` lays them out."""
-        return self.n_id + self.n_exp + CAMERA_SIZE
+        return self.n_id + self.n_exp + CAMERA_PARAMETER_COUNT
 
     @torch.no_grad()
     def render_nmfc(self, packed: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class FaceRenderer:
         """
         points = self._placed(packed, self.mean, self.basis)
         surface = rasterize(points, self.faces, self.size, self.size)
-        image = surface.image(self.faces, self.colours, self.shading)
+        image = surface.render_vertex_values(self.faces, self.colours, self.shading)
         return image.contiguous().view(*packed.shape[:-1], 3, self.size, self.size)
 
     @torch.no_grad()
@@ -107,12 +107,12 @@ class FaceRenderer:
         """packed (...,numbers), mean (3N,), basis (n_id + n_exp, 3N) -> (B,N,3) pixels with depth, B the
         product of the leading sizes.
         """
-        if packed.shape[-1] != self.packed_size:
+        if packed.shape[-1] != self.packed_motion_size:
             raise ValueError(
                 f"{self.name}: {packed.shape[-1]} numbers a face; expected {self.n_id} of identity, "
-                f"{self.n_exp} of expression and {CAMERA_SIZE} of the camera"
+                f"{self.n_exp} of expression and {CAMERA_PARAMETER_COUNT} of the camera"
             )
-        packed = packed.reshape(-1, self.packed_size)
+        packed = packed.reshape(-1, self.packed_motion_size)
         coefficients, scale, rotation, translation = packed.split([self.n_id + self.n_exp, 1, 9, 3], dim=1)
         with torch.autocast(packed.device.type, enabled=False):
             shape = torch.addmm(mean, coefficients.float(), basis).view(len(packed), -1, 3)

@@ -130,7 +130,7 @@ class DiscriminatorConfig(Struct, frozen=True, kw_only=True):
         return [min(self.max_width, self.width * 2**i) for i in range(self.layers)]
 
 
-class ReconstructionTargets(Struct, frozen=True, kw_only=True):
+class ReconstructionLossConfig(Struct, frozen=True, kw_only=True):
     """What the reconstruction losses are taken of, on the output and on the warped image."""
 
     masked: bool = False
@@ -163,7 +163,7 @@ class AudioConfig(Struct, frozen=True, kw_only=True):
 class HeadGanConfig(ModelConfig, frozen=True, kw_only=True):
     net: Architecture = field(default_factory=Architecture)
     discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
-    terms: ReconstructionTargets = field(default_factory=ReconstructionTargets)
+    terms: ReconstructionLossConfig = field(default_factory=ReconstructionLossConfig)
     phases: dict[str, Phase | None] = field(default_factory=lambda: dict(PHASES))
     head: HeadModelName = "analytic_head"
     """The morphable model that is drawn: that of `fits.NAME.model`."""
@@ -225,14 +225,14 @@ def active_losses(phase: Phase) -> set[str]:
     return {name for name, weight in phase.loss_weights.items() if weight}
 
 
-def supplement_architecture() -> Architecture:
+def paper_supplement_architecture() -> Architecture:
     """The net of S: 51,748,933 parameters (F 30,604,610, R 21,144,323)."""
     return Architecture()
 
 
 def official_architecture() -> Architecture:
     """The net of C and of its released weights: 51,750,502 parameters (F 30,606,179, R 21,144,323)."""
-    return replace(supplement_architecture(), residual=True, mask=True)
+    return replace(paper_supplement_architecture(), residual=True, mask=True)
 
 
 def tiny_architecture() -> Architecture:

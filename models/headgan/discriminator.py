@@ -91,7 +91,7 @@ def mouth_centre(landmarks: Tensor) -> Tensor:
     return landmarks[:, FIRST_MOUTH_LANDMARK:68].double().quantile(0.5, dim=1).long()
 
 
-def crop_images(images: Tensor, centres: Tensor, side: int) -> Tensor:
+def crop_around_centres(images: Tensor, centres: Tensor, side: int) -> Tensor:
     """images (B,C,H,W), centres (B,2) int64 x and y -> (B,C,side,side): [c - side/2, c + side/2), moved
     inside the image where it would stick out.
     """

@@ -17,17 +17,17 @@ from models.headgan.motion import (
     HeadMotion,
     adapt_to_reference,
     change_expression,
-    change_identity,
+    offset_identity,
     set_frontal,
     set_pose,
 )
-from models.perception.head.landmark_fit import FitOptions, face_size, fit_video
+from models.perception.head.landmark_fit import LandmarkFitOptions, face_size, fit_video
 from models.perception.head.morphable import MorphableModel
-from models.reenactor import ANGLES, MAX_MISSING_SHARE, MotionEdit, MotionMode
+from models.reenactor import ANGLES, MAX_FACELESS_SHARE, MotionEdit, MotionMode
 
 MAX_BRIDGED_FRAMES = 5
 """Longest run of frames without a fit that is bridged from both sides; as in training."""
-NO_ADAPTATION = CameraAdaptation(scale=False, translation=False)
+NO_CAMERA_ADAPTATION = CameraAdaptation(scale=False, translation=False)
 
 
 def fit_motion(model: MorphableModel, landmarks: np.ndarray, whose: str) -> tuple[HeadMotion, list[str]]:
@@ -38,13 +38,13 @@ def fit_motion(model: MorphableModel, landmarks: np.ndarray, whose: str) -> tupl
     not fit, is bridged from both sides up to `MAX_BRIDGED_FRAMES` frames; in a longer one, and at the ends,
     the last fit before it (at the start: the first after it) is kept. Raises InvalidFile, naming the frames,
     where the 3D face does not fit in more than `MAX_BRIDGED_FRAMES` frames of a run, and where more than
-    `MAX_MISSING_SHARE` of all have no fit.
+    `MAX_FACELESS_SHARE` of all have no fit.
     """
     size = face_size(landmarks)
     has_face = size > 1
     if not has_face.any():
         raise InvalidFile(f"{whose}: no landmarks in any of {len(landmarks)} frames")
-    fit, good = fit_video(model, landmarks, FitOptions())
+    fit, good = fit_video(model, landmarks, LandmarkFitOptions())
     notes, standing = [], np.arange(len(good))
     for first, last in true_runs(~good):
         misfits = first + np.flatnonzero(has_face[first:last])
@@ -63,10 +63,10 @@ def fit_motion(model: MorphableModel, landmarks: np.ndarray, whose: str) -> tupl
             standing[first:last] = kept = first - 1 if first else last
             notes.append(f"{gap}; frame {kept}'s motion is kept")
     lost = int((~good).sum())
-    if lost > MAX_MISSING_SHARE * len(good):
+    if lost > MAX_FACELESS_SHARE * len(good):
         raise InvalidFile(
             f"{whose}: no face, or none that the 3D face fits, in {lost} of {len(good)} frames, more than "
-            f"{MAX_MISSING_SHARE:.0%}"
+            f"{MAX_FACELESS_SHARE:.0%}"
         )
     motion = HeadMotion(
         identity=np.tile(fit.id, (len(landmarks), 1)),
@@ -98,7 +98,7 @@ def transfer_motion(driving: HeadMotion, reference: HeadMotion, follow: MotionMo
     """The driving motion on the reference's face. absolute: with its camera, as in reconstruction; relative:
     with the reference's mean size and place (1.6).
     """
-    return adapt_to_reference(driving, reference, NO_ADAPTATION if follow == "absolute" else None)
+    return adapt_to_reference(driving, reference, NO_CAMERA_ADAPTATION if follow == "absolute" else None)
 
 
 def edit_motion(
@@ -114,11 +114,11 @@ def edit_motion(
             motion = set_pose(motion, *(changes.get(angle) for angle in ANGLES), add=add)
     if expression_from is not None:
         motion = change_expression(motion, expression_from, add=False)
-    changed = change_expression(motion, component_offsets("expression", edit.expression, model))
-    return change_identity(changed, component_offsets("identity", edit.identity, model))
+    changed = change_expression(motion, coefficient_deltas("expression", edit.expression, model))
+    return offset_identity(changed, coefficient_deltas("identity", edit.identity, model))
 
 
-def component_offsets(
+def coefficient_deltas(
     kind: Literal["expression", "identity"], changes: Mapping[str, float], model: MorphableModel
 ) -> np.ndarray:
     """Component by number or name -> sigmas, as (n_exp,) or (n_id,) float32. InvalidSettings for another."""

@@ -23,7 +23,7 @@ from models.headgan.audio import select_audio_vectors
 from models.headgan.blocks import fold_spectral_norm
 from models.headgan.conditions import FaceRenderer
 from models.headgan.config import Architecture, AudioConfig, HeadModelName
-from models.headgan.driving import component_offsets, edit_motion, fit_motion, transfer_motion
+from models.headgan.driving import coefficient_deltas, edit_motion, fit_motion, transfer_motion
 from models.headgan.motion import (
     MOTION_PARTS,
     HeadMotion,
@@ -56,7 +56,7 @@ MAX_PIXELS_PER_PASS = {"cpu": 65_536, "cuda": 16 * 65_536}
 
 # --- checkpoints --------------------------------------------------------------------------------------------
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CheckpointSettings:
+class CheckpointModelSettings:
     """What a checkpoint says of itself, besides its provenance."""
 
     net: Architecture
@@ -69,7 +69,7 @@ class CheckpointSettings:
     """Settings of the speech encoder, as far as they are known"""
 
     @classmethod
-    def from_metadata(cls, about: Mapping[str, Any]) -> CheckpointSettings:
+    def from_metadata(cls, about: Mapping[str, Any]) -> CheckpointModelSettings:
         """Metadata -> value. TypeError, KeyError, InvalidFile for what is not known here."""
         for name, known in (("head", HeadModelName), ("identity", IdentityChoice), ("shading", Shading)):
             if about[name] not in get_args(known):
@@ -110,7 +110,7 @@ class HeadGanReenactor:
     def __init__(
         self,
         net: Generator,
-        described: CheckpointSettings,
+        described: CheckpointModelSettings,
         provenance: Mapping[str, str],
         precision: Precision = "auto",
     ) -> None:
@@ -141,22 +141,22 @@ class HeadGanReenactor:
     ) -> HeadGanReenactor:
         """The checkpoint "renderer"; its discriminators are left out."""
         net, described, provenance = checkpoints["renderer"].restore_net(
-            CheckpointSettings.from_metadata,
+            CheckpointModelSettings.from_metadata,
             lambda described: Generator(described.net),
             TRAINING_ONLY_PREFIXES,
         )
         return cls(net.to(device), described, provenance, precision)
 
-    def set_nets(self, nets: Mapping[str, Any]) -> None:
+    def set_frozen_nets(self, nets: Mapping[str, Any]) -> None:
         """The head that it renders."""
         model: MorphableModel = nets[self.described.head]
         self._model = model
         self._faces = FaceRenderer(model, self.image_size, self.described.shading, self.device)
 
     @property
-    def model(self) -> MorphableModel:
+    def morphable_model(self) -> MorphableModel:
         if self._model is None:
-            raise ValueError(f"no {self.described.head} to fit: call `set_nets` first")
+            raise ValueError(f"no {self.described.head} to fit: call `set_frozen_nets` first")
         return self._model
 
     def check_transfer(self, how: MotionTransfer) -> None:
@@ -167,8 +167,8 @@ class HeadGanReenactor:
             raise InvalidSettings(
                 "headgan's relative motion always takes the source's size and place; leave out adapt_scale"
             )
-        component_offsets("expression", how.edit.expression, self.model)
-        component_offsets("identity", how.edit.identity, self.model)
+        coefficient_deltas("expression", how.edit.expression, self.morphable_model)
+        coefficient_deltas("identity", how.edit.identity, self.morphable_model)
 
     # --- what drives ---
     def audio_features(self, speech: np.ndarray) -> np.ndarray:
@@ -187,8 +187,8 @@ class HeadGanReenactor:
         given = dict(parameters)
         size, speech = np.asarray(given.pop("size", self.image_size)), given.pop("speech", None)
         zoom = self.image_size / float(check_motion_array("size", size, (), least=1))
-        head = parse_motion(given, self.model.n_id, self.model.n_exp)
-        return self._parts(head.rescale(zoom)) | self._sound(speech, len(head))
+        head = parse_motion(given, self.morphable_model.n_id, self.morphable_model.n_exp)
+        return self._parts(head.rescale_pixels(zoom)) | self._sound(speech, len(head))
 
     def extract_motion(self, driving: FaceFrames) -> Motion:
         """-> landmarks (T,68,2) float32 in pixels of images of side I, NaN where there is no face; speech
@@ -207,7 +207,9 @@ class HeadGanReenactor:
             raise InvalidSettings(
                 f"headgan takes one source picture, found {len(sources.frames)}: it learned from one"
             )
-        head, _ = fit_motion(self.model, self.extract_motion(sources)["landmarks"].numpy(), "source")
+        head, _ = fit_motion(
+            self.morphable_model, self.extract_motion(sources)["landmarks"].numpy(), "source"
+        )
         return self._scene(sources.frames, head)
 
     @torch.inference_mode()
@@ -282,17 +284,17 @@ class HeadGanReenactor:
     # --- details ---
     def _stored_motion(self, clip: Clip, side: int) -> HeadMotion:
         """Of a whole clip whose frames have this side, in pixels of images of side I."""
-        return read_motion(clip.read, self.described.identity).rescale(self.image_size / side)
+        return read_motion(clip.read_field, self.described.identity).rescale_pixels(self.image_size / side)
 
     def _stored_audio(self, driving: ClipFrames) -> Tensor:
         """(T,A) of a clip's frames."""
         clip = driving.clip
         if not self.described.net.audio:
             return torch.zeros(len(driving), 0)
-        has_sound = bool(clip.read("clip")["has_sound"])
+        has_sound = bool(clip.read_field("clip")["has_sound"])
         hearing, whose = self.described.hearing, f"clip {clip.key}"
         return torch.from_numpy(
-            select_audio_vectors(clip.read("speech"), driving.indices, hearing, has_sound, whose)
+            select_audio_vectors(clip.read_field("speech"), driving.indices, hearing, has_sound, whose)
         )
 
     def _transferred(self, scene: EncodedSource, driving: HeadMotion, how: MotionTransfer) -> HeadMotion:
@@ -301,7 +303,7 @@ class HeadGanReenactor:
         return edit_motion(
             transfer_motion(driving, scene.head, how.motion),
             how.edit,
-            self.model,
+            self.morphable_model,
             None if other is None else self._head(other, "expression").expression[0],
         )
 
@@ -310,12 +312,12 @@ class HeadGanReenactor:
         image = visualize.frames_to_images(torch.from_numpy(frames).to(self.device)[None], self.image_size)[0]
         condition = self._conditions(torch.from_numpy(head.pack()).to(self.device))
         with autocast(self.precision, self.device):
-            return EncodedSource(head, condition, image, self.net.encode(condition, image))
+            return EncodedSource(head, condition, image, self.net.encode_reference(condition, image))
 
     def _head(self, motion: Motion, whose: str) -> HeadMotion:
         if "landmarks" not in motion:  # as `motion_from_arrays` gave it
             return HeadMotion(**{name: motion[name].numpy() for name in MOTION_PARTS})
-        head, notes = fit_motion(self.model, motion["landmarks"].numpy(), whose)
+        head, notes = fit_motion(self.morphable_model, motion["landmarks"].numpy(), whose)
         self.notes += notes
         return head
 
@@ -337,7 +339,7 @@ class HeadGanReenactor:
     def _conditions(self, packed: Tensor) -> Tensor:
         """packed (...,P) -> conditions (...,3,I,I). A frame that is in several windows is rendered once."""
         if self._faces is None:
-            raise ValueError(f"no {self.described.head} to render: call `set_nets` first")
+            raise ValueError(f"no {self.described.head} to render: call `set_frozen_nets` first")
         flat, places = torch.unique(packed.flatten(0, -2), dim=0, return_inverse=True)
         nmfc = self.described.net.condition == "nmfc"
         conditions = self._faces.render_nmfc(flat) if nmfc else self._faces.render_sketch(flat)

@@ -17,7 +17,7 @@ from models.perception.vgg19 import IMAGENET_MEAN, IMAGENET_STD
 from models.precision import at_least_float32
 
 HEAD_THRESHOLD = 0.01  # sum over a condition's channels above which a pixel is no background (C)
-FEATURE_MATCHING_LAYERS = 4.0  # C's factor on feature matching, over the convolutions of a scale
+FEATURE_MATCHING_FACTOR = 4.0  # C's factor on feature matching, over the convolutions of a scale
 
 
 # --- hinge --------------------------------------------------------------------------------------------------
@@ -53,12 +53,12 @@ def feature_matching_loss(fake: Sequence[Sequence[Tensor]], real: Sequence[Seque
             (at_least_float32(f) - at_least_float32(r.detach())).abs().mean()
             for f, r in zip(fake_maps[:-1], real_maps[:-1], strict=True)
         ]
-        total.append(torch.stack(gaps).sum() * FEATURE_MATCHING_LAYERS / len(fake_maps))
+        total.append(torch.stack(gaps).sum() * FEATURE_MATCHING_FACTOR / len(fake_maps))
     return torch.stack(total).mean()
 
 
 # --- reconstruction; the same on the warped image -----------------------------------------------------------
-def pixel_loss(rendered: Tensor, target: Tensor, counted: Tensor | None = None) -> Tensor:
+def pixel_l1_loss(rendered: Tensor, target: Tensor, counted: Tensor | None = None) -> Tensor:
     """Mean absolute difference over all elements (B,3,H,W). counted (B,1,H,W): weight of each pixel; the sum
     is divided by all pixels still, as in C.
     """

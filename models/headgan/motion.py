@@ -20,14 +20,14 @@ from models.errors import InvalidFile, InvalidSettings
 from models.perception.head.dense_fit import adapt_camera
 from models.perception.head.pose import AXIS_FLIP, euler_to_rotation, nearest_rotation, rotation_to_euler
 
-CAMERA_SIZE = 13
+CAMERA_PARAMETER_COUNT = 13
 """Numbers of a frame's camera: scale, rotation by rows, translation."""
 
-MAX_NUMBER = 1e6
+MAX_MOTION_VALUE = 1e6
 """Of a user's numbers: more is neither a pixel nor a degree nor a sigma, and products of it leave float32."""
-MIN_CAMERA_SCALE = 1 / MAX_NUMBER
+MIN_CAMERA_SCALE = 1 / MAX_MOTION_VALUE
 """Pixels per model unit, of a user."""
-MAX_SKEW = 0.2
+MAX_ROTATION_SKEW = 0.2
 """Most that R R^T of a user's rotation may be off from 1. The rows of affine cameras are not quite at right
 angles (1.4): those of Algorithm 1, fitted to the demo's landmarks, are off by up to 0.14.
 """
@@ -78,7 +78,7 @@ class HeadMotion:
         parts = (getattr(self, name)[frames] for name in MOTION_PARTS)
         return HeadMotion(**dict(zip(MOTION_PARTS, parts, strict=True)))
 
-    def rescale(self, factor: float) -> HeadMotion:
+    def rescale_pixels(self, factor: float) -> HeadMotion:
         """The same heads in images `factor` times as large; depth grows alike."""
         return replace(self, scale=self.scale * factor, translation=self.translation * factor)
 
@@ -142,7 +142,7 @@ def parse_motion(given: Mapping[str, np.ndarray], n_id: int, n_exp: int) -> Head
         raise InvalidFile("scale: found no frames, expected one or more")
     for name, value in arrays.items():
         arrays[name] = check_motion_array(
-            name, value, expected[name], MIN_CAMERA_SCALE if name == "scale" else -MAX_NUMBER
+            name, value, expected[name], MIN_CAMERA_SCALE if name == "scale" else -MAX_MOTION_VALUE
         )
     if "rotation" in arrays:
         _check_rotation(arrays["rotation"])
@@ -157,21 +157,21 @@ def parse_motion(given: Mapping[str, np.ndarray], n_id: int, n_exp: int) -> Head
 
 
 def check_motion_array(
-    name: str, value: np.ndarray, shape: tuple[int, ...], least: float = -MAX_NUMBER
+    name: str, value: np.ndarray, shape: tuple[int, ...], least: float = -MAX_MOTION_VALUE
 ) -> np.ndarray:
     """A user's numbers as float64; of several the first dimension is T. InvalidFile where they are not of
-    this shape, or not numbers from `least` to `MAX_NUMBER`."""
+    this shape, or not numbers from `least` to `MAX_MOTION_VALUE`."""
     if value.shape != shape:
         raise InvalidFile(f"{name}: found shape {value.shape}, expected {shape}")
     if value.dtype.kind not in "fiu":
         raise InvalidFile(f"{name}: found {value.dtype}, expected numbers")
     numbers = value.astype(np.float64)
-    wrong = np.argwhere(~((numbers >= least) & (numbers <= MAX_NUMBER)))
+    wrong = np.argwhere(~((numbers >= least) & (numbers <= MAX_MOTION_VALUE)))
     if len(wrong):
         where = f", frame {wrong[0][0]}" if shape else ""
         found = numbers[tuple(wrong[0])]
         raise InvalidFile(
-            f"{name}{where}: found {found:g}, expected numbers from {least:g} to {MAX_NUMBER:g}"
+            f"{name}{where}: found {found:g}, expected numbers from {least:g} to {MAX_MOTION_VALUE:g}"
         )
     return numbers
 
@@ -181,10 +181,11 @@ def _check_rotation(rotation: np.ndarray) -> None:
     skew = np.abs(rotation @ np.swapaxes(rotation, 1, 2) - np.eye(3)).max((1, 2))
     determinant = np.linalg.det(rotation)
     unflipped = (rotation[:, 1, 1] > 0) & (rotation[:, 2, 2] > 0)
-    for t in np.flatnonzero((skew > MAX_SKEW) | (determinant < 0) | unflipped)[:1]:
-        if skew[t] > MAX_SKEW:
+    for t in np.flatnonzero((skew > MAX_ROTATION_SKEW) | (determinant < 0) | unflipped)[:1]:
+        if skew[t] > MAX_ROTATION_SKEW:
             problem = (
-                f"found R with R R^T off from 1 by {skew[t]:.3g}, expected at most {MAX_SKEW}: rows of "
+                f"found R with R R^T off from 1 by {skew[t]:.3g}, expected at most {MAX_ROTATION_SKEW}: "
+                "rows of "
                 "length 1 "
                 "at right angles"
             )
@@ -299,6 +300,6 @@ def change_expression(motion: HeadMotion, change: np.ndarray, *, add: bool = Tru
     return replace(motion, expression=motion.expression + wide if add else wide.copy())
 
 
-def change_identity(motion: HeadMotion, change: np.ndarray) -> HeadMotion:
+def offset_identity(motion: HeadMotion, change: np.ndarray) -> HeadMotion:
     """change (n_id,) or (T,n_id) in sigmas, added to the identity: another face under the same motion."""
     return replace(motion, identity=motion.identity + np.asarray(change, np.float32))

@@ -191,9 +191,9 @@ class Generator(nn.Module):
         """window (B,9,H,W) of the driving frames; condition (B,3,H,W) and image (B,3,H,W) of the reference;
         audio (B,A) of the driving frame.
         """
-        return self.render(window, image, self.encode(condition, image), audio)
+        return self.render(window, image, self.encode_reference(condition, image), audio)
 
-    def encode(self, condition: Tensor, image: Tensor) -> list[Tensor]:
+    def encode_reference(self, condition: Tensor, image: Tensor) -> list[Tensor]:
         """A reference's maps at H, H/2, H/4. They serve every driving window."""
         encoder = self.flow_network.enc if self.has_flow else self.frames_encoder.cond_enc
         return encoder(torch.cat([condition, image], dim=1))

@@ -44,7 +44,7 @@ from models.headgan.config import (
 )
 from models.headgan.discriminator import image_discriminator, mouth_discriminator
 from models.headgan.network import Generator
-from models.perception.torch_net import describe_differences, read_tensors, tensor_shapes
+from models.perception.torch_net import describe_tensor_mismatches, read_tensors, tensor_shapes
 
 if TYPE_CHECKING:
     from models.api import Phase
@@ -125,7 +125,7 @@ def read_released(
         else section.net
     )
     for name, tensors in found.items():
-        if found_differences := describe_differences(
+        if found_differences := describe_tensor_mismatches(
             tensors,
             expected_shapes(name, net, DiscriminatorConfig() if section is None else section.discriminators),
         ):
@@ -170,7 +170,7 @@ def load_released(files: Mapping[str, Path], section: HeadGanConfig | None = Non
     return Checkpoint(tensors=tensors, metadata=metadata, name=" and ".join(files))
 
 
-def check_released(weights_id: str, path: Path) -> None:
+def check_released_weights(weights_id: str, path: Path) -> None:
     """Whether an imported file is what its id says; raises InvalidFile or InvalidSettings as `read_released`
     does."""
     tensors = _opened(path, PART_PREFIXES[weights_id])
@@ -181,7 +181,7 @@ def check_released(weights_id: str, path: Path) -> None:
         first = tensors.get(f"{PART_PREFIXES[MOUTH_DISCRIMINATOR_WEIGHTS]}discriminator_0.model0.0.weight")
         if first is not None and first.dim() == 4 and first.shape[1] >= RGB_CHANNELS:
             net = replace(net, audio=first.shape[1] - RGB_CHANNELS)
-    if found_differences := describe_differences(
+    if found_differences := describe_tensor_mismatches(
         tensors, expected_shapes(weights_id, net, DiscriminatorConfig())
     ):
         raise InvalidFile(
@@ -252,7 +252,9 @@ def to_published_tensors(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, T
     return files
 
 
-def write_released(tensors: Mapping[str, Tensor], about: Mapping[str, Any], folder: Path) -> list[Path]:
+def export_released_format(
+    tensors: Mapping[str, Tensor], about: Mapping[str, Any], folder: Path
+) -> list[Path]:
     """A checkpoint of ours -> the authors' files in `folder`: latest_net_G.pth, and those of the
     discriminators that it holds.
 
@@ -265,7 +267,7 @@ def write_released(tensors: Mapping[str, Tensor], about: Mapping[str, Any], fold
     discriminators = tuple(prefix for prefix in PART_PREFIXES.values() if prefix)
     # the discriminators' sizes are no part of the metadata: their tensors go through as they are
     own = {name: tensor for name, tensor in tensors.items() if not name.startswith(discriminators)}
-    if found_differences := describe_differences(
+    if found_differences := describe_tensor_mismatches(
         own, expected_shapes(GENERATOR_WEIGHTS, Architecture(**about["architecture"]), DiscriminatorConfig())
     ):
         raise InvalidFile(

@@ -47,7 +47,7 @@ def driving_inputs(config: HeadGanConfig) -> FamilyFields:
     return {"clips": ("frames", "clip"), "fit3dmm": fits, "speech": ("speech",)}
 
 
-def phase_nets(config: HeadGanConfig, phase: Phase) -> tuple[str, ...]:
+def phase_loss_nets(config: HeadGanConfig, phase: Phase) -> tuple[str, ...]:
     """The head that is drawn; VGG19, where the phase weighs a perceptual loss."""
     if not (phase.loss_weights.get("perceptual") or phase.loss_weights.get("perceptual_warped")):
         return (config.head,)
@@ -87,7 +87,7 @@ SPEC = ModelSpec(
     tasks=dict.fromkeys(PHASES, TASK_SPEC),
     parts=phase_parts,
     reads=phase_inputs,
-    nets=phase_nets,
+    nets=phase_loss_nets,
     net_settings=("vgg19",),
     extra_sections=extra_sections,
     released=RELEASED_WEIGHTS,

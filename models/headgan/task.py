@@ -21,12 +21,17 @@ from torch import Tensor, nn
 
 from models import provenance
 from models.errors import InvalidSettings
-from models.gan import forward_frozen
+from models.gan import forward_with_frozen_weights
 from models.headgan import losses, visualize
 from models.headgan.audio import select_audio_vectors
 from models.headgan.conditions import FaceRenderer
-from models.headgan.config import Architecture, AudioConfig, DiscriminatorConfig, ReconstructionTargets
-from models.headgan.discriminator import crop_images, image_discriminator, mouth_centre, mouth_discriminator
+from models.headgan.config import Architecture, AudioConfig, DiscriminatorConfig, ReconstructionLossConfig
+from models.headgan.discriminator import (
+    crop_around_centres,
+    image_discriminator,
+    mouth_centre,
+    mouth_discriminator,
+)
 from models.headgan.motion import IdentityChoice, is_window_valid, read_motion, window_indices
 from models.headgan.network import Generator, GeneratorOutput
 from models.perception.head.morphable import MorphableModel
@@ -65,7 +70,7 @@ class HeadGanTask(StatelessTask):
         self,
         net: Architecture,
         discriminators: DiscriminatorConfig,
-        terms: ReconstructionTargets,
+        terms: ReconstructionLossConfig,
         head: str,
         hearing: AudioConfig,
         identity: IdentityChoice,
@@ -93,7 +98,7 @@ class HeadGanTask(StatelessTask):
         self.vgg: FeatureNet | None = None
         self.renderers: dict[tuple[torch.device, bool], FaceRenderer] = {}
 
-    def set_nets(self, nets: Mapping[str, Any]) -> None:
+    def set_frozen_nets(self, nets: Mapping[str, Any]) -> None:
         """The head, and the perceptual losses' net, if the phase weighs one; else they have no losses."""
         self.model = nets[self.head]
         self.vgg = next((net for name, net in nets.items() if name != self.head), None)
@@ -119,14 +124,14 @@ class HeadGanTask(StatelessTask):
         Validation: the first frame and a later one, those that FSRT's looks at.
         """
         clip = tables["clips"].pick_clip(rng)
-        chosen = self.choose_frames(rng, np.asarray(clip.read("fit_valid"), bool), training)
+        chosen = self.choose_frames(rng, np.asarray(clip.read_field("fit_valid"), bool), training)
         if chosen is None:
             return None
         reference, driving = chosen
         frames = clip.frames([reference, driving])
         motion = read_motion(
-            clip.read, self.identity, [reference, *window_indices(driving, self.architecture.frames)]
-        ).rescale(self.architecture.image_size / frames.shape[1])
+            clip.read_field, self.identity, [reference, *window_indices(driving, self.architecture.frames)]
+        ).rescale_pixels(self.architecture.image_size / frames.shape[1])
         sample = {"frames": np.ascontiguousarray(frames), "packed": motion.pack()}
         if self.architecture.audio:
             sample["audio"] = self.audio_vector(clip, driving)
@@ -152,12 +157,12 @@ class HeadGanTask(StatelessTask):
     def audio_vector(self, clip: Clip, frame: int) -> np.ndarray:
         """(A,) float32; zeros where the recording has no sound. InvalidSettings for features of another
         length."""
-        speech = clip.read("speech")
+        speech = clip.read_field("speech")
         if speech.shape[1] != self.architecture.audio:
             raise InvalidSettings(
                 f"clip {clip.key}: speech features of {speech.shape[1]}, net.audio {self.architecture.audio}"
             )
-        has_sound = bool(clip.read("clip")["has_sound"])
+        has_sound = bool(clip.read_field("clip")["has_sound"])
         return select_audio_vectors(speech, [frame], self.hearing, has_sound, f"clip {clip.key}")[0]
 
     # --- the step ---
@@ -178,9 +183,9 @@ class HeadGanTask(StatelessTask):
         """step: not used, since every random number lies in the batch."""
         made = self.run_generator(batch)
         counted = losses.head_mask(made.condition) if self.compared.masked else None
-        found: LossTerms = {"l1": lambda: losses.pixel_loss(made.rendered.image, made.target, counted)}
+        found: LossTerms = {"l1": lambda: losses.pixel_l1_loss(made.rendered.image, made.target, counted)}
         if self.architecture.flow:
-            found["l1_warped"] = lambda: losses.pixel_loss(made.rendered.warped, made.target, counted)
+            found["l1_warped"] = lambda: losses.pixel_l1_loss(made.rendered.warped, made.target, counted)
         if self.architecture.mask:
             found["mask"] = lambda: self.mask_loss(made)
         return found | self.perceptual_losses(made) | self.adversarial_losses(made)
@@ -230,7 +235,7 @@ class HeadGanTask(StatelessTask):
                 self.get_renderer(step.packed.device).project_landmarks(step.packed[:, -1])
             )
             image, target = (
-                crop_images(one, centres, self.discriminators.mouth_size) for one in (image, target)
+                crop_around_centres(one, centres, self.discriminators.mouth_size) for one in (image, target)
             )
             found |= self.discriminator_losses("mouth_discriminator", step.audio, image, target, "_mouth")
         return found
@@ -272,7 +277,7 @@ class HeadGanTask(StatelessTask):
         scores: dict[str, float] = {}
         if made.flow is not None:
             row += [visualize.flow_to_colours(made.flow), visualize.images_to_uint8(made.warped)]
-            scores["l1_warped"] = losses.pixel_loss(made.warped, step.target).item() / 2
+            scores["l1_warped"] = losses.pixel_l1_loss(made.warped, step.target).item() / 2
             scores["flow"] = made.flow.norm(dim=1).mean().item()
         return ValidationOutput(
             row=np.concatenate([*row, output, driving], axis=2),
@@ -282,7 +287,7 @@ class HeadGanTask(StatelessTask):
             output=output,
         )
 
-    def describe(self) -> dict[str, Any]:
+    def architecture_metadata(self) -> dict[str, Any]:
         """What models/headgan/inference.py rebuilds net, head and sound from."""
         speech = self.speech and {name: v for name, v in self.speech.items() if name != "transcripts"}
         return {
@@ -348,4 +353,4 @@ class DiscriminatorOutputs:
         """Of the rendered image: gradient reaches the image, not the discriminator."""
         _ = self._real_and_fake  # first, for spectral norm
         with torch.set_grad_enabled(self.gradient):
-            return forward_frozen(self.eval_copy, self.discriminator, self.condition, self.image)
+            return forward_with_frozen_weights(self.eval_copy, self.discriminator, self.condition, self.image)

@@ -53,9 +53,11 @@ NETS: dict[str, NetEntry] = {
     "dlib_ladder": NetEntry(
         "models.perception.faces.dlib_faces:load_hog_cnn_detector", ("dlib_mmod",), packages=_DLIB
     ),
-    "dlib68": NetEntry("models.perception.faces.dlib_faces:load_landmarks", ("dlib_sp68",), packages=_DLIB),
+    "dlib68": NetEntry(
+        "models.perception.faces.dlib_faces:load_dlib_landmarker", ("dlib_sp68",), packages=_DLIB
+    ),
     "dlib68_precise": NetEntry(
-        "models.perception.faces.dlib_faces:load_precise_landmarks", ("dlib_sp68",), packages=_DLIB
+        "models.perception.faces.dlib_faces:load_precise_dlib_landmarker", ("dlib_sp68",), packages=_DLIB
     ),
     "s3fd": NetEntry("models.perception.faces.s3fd:load_s3fd", ("s3fd",), gpu=True, packages=_FAN),
     "fan2d": NetEntry("models.perception.faces.fan:load_fan_2d", ("fan2d",), gpu=True, packages=_FAN),

@@ -69,10 +69,10 @@ class InferenceSettings(Struct, frozen=True, kw_only=True):
 
 @runtime_checkable
 class Configurable(Protocol):
-    def configure(self, how: InferenceSettings) -> None: ...
+    def configure_inference(self, how: InferenceSettings) -> None: ...
 
 
-class SpeechOptions(Struct, frozen=True, kw_only=True):
+class SpeechEncoderOptions(Struct, frozen=True, kw_only=True):
     layer: int = -1
     """0: what goes into the first block of the transformer; k: the output of block k; -1: of the last."""
     align: str = "centres"
@@ -86,11 +86,11 @@ class SpeechOptions(Struct, frozen=True, kw_only=True):
 class SpeechEncoder(Protocol):
     name: str
 
-    def configure(self, how: InferenceSettings) -> None:
+    def configure_inference(self, how: InferenceSettings) -> None:
         """Only the device counts: features are computed in float32."""
         ...
 
-    def encode(self, sounds: Sequence[np.ndarray], options: SpeechOptions) -> list[np.ndarray]:
+    def encode(self, sounds: Sequence[np.ndarray], options: SpeechEncoderOptions) -> list[np.ndarray]:
         """Sounds (640 T,) float32 in [-1,1], 16 kHz -> features (T,D) float32 each, a row a frame at 25 fps.
         A sound's features do not depend on the others."""
         ...

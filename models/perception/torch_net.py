@@ -17,7 +17,7 @@ from models.perception.interfaces import InferenceSettings
 BATCH_SIZES = {"cpu": 1, "cuda": 64}
 """Images of 256 px at once. A core gains nothing from more than one; and one by one, the last bits of what
 is found in a frame do not depend on how many others come with it."""
-STATE_DICT_KEYS = ("state_dict", "module")
+STATE_DICT_WRAPPER_KEYS = ("state_dict", "module")
 """What training scripts wrap a net's tensors in."""
 
 Out = TypeVar("Out")
@@ -31,7 +31,7 @@ class TorchNet:
         self._how = InferenceSettings()
         self._net: Any = self._published
 
-    def configure(self, how: InferenceSettings) -> None:
+    def configure_inference(self, how: InferenceSettings) -> None:
         """Move and convert the net; nothing happens when it already runs so."""
         if how == self._how:
             return
@@ -49,7 +49,7 @@ class TorchNet:
         at_256 = self._how.batch or BATCH_SIZES[self._how.device]
         return max(1, at_256 * 256 * 256 // pixels)
 
-    def to_device(self, images: Tensor) -> Tensor:
+    def images_to_device(self, images: Tensor) -> Tensor:
         """(B,H,W,3) uint8 -> (B,3,H,W) float32 where the net is, without waiting for what runs there."""
         if self._how.device == "cuda":
             images = images.pin_memory().to("cuda", non_blocking=True)
@@ -68,7 +68,7 @@ def torch_dtype(how: InferenceSettings) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[how.dtype]
 
 
-def map_batches(count: int, size: int, work: Callable[[slice, int], Out]) -> Iterator[Out]:
+def map_batches_with_oom_backoff(count: int, size: int, work: Callable[[slice, int], Out]) -> Iterator[Out]:
     """work(rows, size) over all rows, `size` at a time; half as many from where the device's memory ends."""
     at = 0
     while at < count:
@@ -102,7 +102,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             found = _flat(torch.load(path, map_location="cpu", weights_only=True))
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
             raise InvalidFile(f"{path}: not a file of tensors alone: {str(error).splitlines()[0]}") from error
-    for nest in STATE_DICT_KEYS:
+    for nest in STATE_DICT_WRAPPER_KEYS:
         inner = {name.removeprefix(f"{nest}."): t for name, t in found.items() if name.startswith(f"{nest}.")}
         found = inner or found
     return found
@@ -117,7 +117,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Tensor]:
     return {name: tensor for one in every for name, tensor in one.items()}
 
 
-def build_net(
+def load_pretrained_net(
     make: Callable[[], nn.Module], path: Path, weights_id: str, unused: Collection[str] = ()
 ) -> nn.Module:
     """The net that `make` builds, with the tensors of the file and no others; `unused` may be in the file.
@@ -127,7 +127,7 @@ def build_net(
     tensors = {name: tensor for name, tensor in read_tensors(path).items() if name not in unused}
     with torch.device("meta"):  # no time and no random numbers for weights that are replaced at once
         net = make()
-    if problems := describe_differences(tensors, tensor_shapes(net)):
+    if problems := describe_tensor_mismatches(tensors, tensor_shapes(net)):
         raise InvalidFile(
             f"weights {weights_id} do not fit {type(net).__name__}: tensors {problems}. "
             f"Is {path.name} another model's file?"
@@ -142,7 +142,7 @@ def tensor_shapes(net: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
 
 
-def describe_differences(tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> str:
+def describe_tensor_mismatches(tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> str:
     """How the tensors of a file differ from those of a net: how many, and the first three names of each kind.
     Empty where they fit.
     """

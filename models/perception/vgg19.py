@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.perception.interfaces import InferenceSettings
-from models.perception.torch_net import build_net
+from models.perception.torch_net import load_pretrained_net
 
 WEIGHTS_ID = "vgg19"
 LAYER_CHANNELS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512)
@@ -65,7 +65,7 @@ class Vgg19:
         self._mean = torch.tensor(IMAGENET_MEAN, dtype=torch.float32).view(3, 1, 1).to(like)
         self._std = torch.tensor(IMAGENET_STD, dtype=torch.float32).view(3, 1, 1).to(like)
 
-    def configure(self, how: InferenceSettings) -> None:
+    def configure_inference(self, how: InferenceSettings) -> None:
         """Only the device counts: the training's autocast decides the precision."""
         device = torch.device(how.device)
         self._net = self._net.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -86,7 +86,7 @@ class Vgg19:
 
 def load_vgg19(weights: Mapping[str, Path]) -> Vgg19:
     """The net trained on ImageNet. Raises InvalidFile naming missing, unknown and misshapen tensors."""
-    net = build_net(Vgg19Layers, weights[WEIGHTS_ID], WEIGHTS_ID, UNUSED_TENSORS)
+    net = load_pretrained_net(Vgg19Layers, weights[WEIGHTS_ID], WEIGHTS_ID, UNUSED_TENSORS)
     assert isinstance(net, Vgg19Layers)
     return Vgg19(net, "vgg19")
 

@@ -12,7 +12,7 @@ import numpy as np
 from models.perception.head.hull import hull_area
 from models.perception.interfaces import Landmarker
 from models.reenactor import FaceFrames, Motion
-from pipelines.animate.driving import select_motion
+from pipelines.animate.driving import select_motion_frames
 from pipelines.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def plan_motion(
     for motion in motions:
         count = len(next(iter(motion.values())))
         if start < before + count:
-            return motions, select_motion(motion, [start - before]), start
+            return motions, select_motion_frames(motion, [start - before]), start
         before += count
     raise AssertionError(f"frame {start} of {before}")
 

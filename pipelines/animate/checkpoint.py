@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models import MODELS
-from models.spec import load_spec
+from models.spec import load_model_spec
 from pipelines.cli.options import format_command
 from pipelines.errors import UserError
 from pipelines.preprocess.clips_config import ClipsConfig
@@ -56,7 +56,7 @@ class ModelSource:
         from models.checkpoint import read_checkpoint
         from models.loading import load_reenactor
 
-        spec = load_spec(self.model)
+        spec = load_model_spec(self.model)
         if set(self.files) == {""}:
             checkpoint = read_checkpoint(self.files[""])
         else:
@@ -110,7 +110,7 @@ def model_from_released(weights_id: str, model: str | None, store: Store) -> Mod
         raise UserError(f"no model {model!r}; known: {', '.join(MODELS)}")
     known: dict[str, str] = {}
     for name in MODELS if model is None else [model]:
-        released = load_spec(name).released
+        released = load_model_spec(name).released
         if weights_id in released:
             files = {one: weights_path(store, find_weights(one)) for one in released[weights_id].files}
             return ModelSource(model=name, name=weights_id, files=files, clips=ClipsConfig(), store=store)

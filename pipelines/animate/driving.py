@@ -20,7 +20,7 @@ import numpy as np
 
 from models.perception.file_arrays import READ_ERRORS
 from models.perception.interfaces import FaceDetector, Landmarker
-from models.reenactor import MAX_MISSING_SHARE, FaceFrames, Motion, Reenactor
+from models.reenactor import MAX_FACELESS_SHARE, FaceFrames, Motion, Reenactor
 from pipelines import media
 from pipelines.animate.sound import audio_features_at, silence_features
 from pipelines.errors import UserError, error_meaning
@@ -39,7 +39,7 @@ FacesCallback = Callable[[FaceFrames], None]
 
 PREFETCH_BATCHES = 2
 """Batches of driving frames decoded before they are asked for."""
-WIDE_SQUARE_RATIO = 1.7
+WIDE_CROP_WARNING_RATIO = 1.7
 """A driving square this much wider than one frame needs is reported."""
 SMALL_SQUARE_RATIO = 0.5
 """FaceRenderer whose square is smaller than this share of the model's image side are reported."""
@@ -74,7 +74,9 @@ class SourceFace:
     portrait: SourcePortrait
 
 
-def find_source(path: Path, clips: ClipsConfig, detector: FaceDetector, side: int, log: Log) -> SourceFace:
+def read_source_face(
+    path: Path, clips: ClipsConfig, detector: FaceDetector, side: int, log: Log
+) -> SourceFace:
     """The largest face of a picture's file. UserError where it shows none."""
     from pipelines.media.still_image import read_picture
 
@@ -108,7 +110,7 @@ def face_frames(sources: Sequence[SourceFace], landmarker: Landmarker | None) ->
     return add_landmarks(FaceFrames(frames=crops, boxes=boxes), landmarker)
 
 
-def first_face_frame(faces: FaceFrames) -> FaceFrames:
+def select_first_frame(faces: FaceFrames) -> FaceFrames:
     """The first of the frames."""
     return select_frames(faces, np.arange(len(faces.frames)) == 0)
 
@@ -131,16 +133,16 @@ def find_driving_face(
     track = track_face(path, probed, clips, detector)
     if track is None:
         raise UserError(f"{path}: {detector.name} finds no face in any frame")
-    missing, count = int((~face_mask(track.boxes_at(times.seconds))).sum()), len(times.stamps)
-    if missing > MAX_MISSING_SHARE * count:
-        raise UserError(f"{path}: no face in {missing} of {count} frames, more than {MAX_MISSING_SHARE:.0%}")
+    missing, count = int((~face_presence_mask(track.boxes_at(times.seconds))).sum()), len(times.stamps)
+    if missing > MAX_FACELESS_SHARE * count:
+        raise UserError(f"{path}: no face in {missing} of {count} frames, more than {MAX_FACELESS_SHARE:.0%}")
     if missing:
         motion = "" if bridged else "; each keeps the last face's motion"
         log(f"{path}: no face in {missing} of {count} frames{motion}")
     if track.others:
         log(f"{path}: up to {track.others + 1} faces at a time; the largest drives")
     across = float(np.median(track.boxes[:, 2:] - track.boxes[:, :2])) * (1 + 2 * clips.margin)
-    if (side := track.square[2] - track.square[0]) > WIDE_SQUARE_RATIO * across:
+    if (side := track.square[2] - track.square[0]) > WIDE_CROP_WARNING_RATIO * across:
         log(
             f"{path}: the face moves far: its square is {side} px wide, {across:.0f} would do for one frame; "
             "the model learned from closer crops, so a video cut into parts will look better"
@@ -193,7 +195,7 @@ class VideoDriver:
                 return
             boxes = boxes_in_crop(self.track, self.track.boxes_at(np.array(seconds)), self.side)
             self.indices += indices
-            self.has_face += face_mask(boxes).tolist()
+            self.has_face += face_presence_mask(boxes).tolist()
             speech = None if self.speech is None else self.speech[indices]
             yield add_landmarks(
                 FaceFrames(frames=np.stack(frames), boxes=boxes, audio_features=speech), self.landmarker
@@ -212,12 +214,12 @@ class VideoDriver:
         last: Motion | None = None
         waiting = 0  # frames before the first face
         for batch in prefetch(self.faces(), PREFETCH_BATCHES):
-            visible = face_mask(batch.boxes)
+            visible = face_presence_mask(batch.boxes)
             if not visible.any():
                 if last is None:
                     waiting += len(visible)
                 else:
-                    yield select_motion(last, [0] * len(visible))
+                    yield select_motion_frames(last, [0] * len(visible))
                 continue
             faces = select_frames(batch, visible)
             if on_faces is not None:
@@ -225,18 +227,18 @@ class VideoDriver:
             motion = self.reenactor.extract_motion(faces)
             place = np.cumsum(visible) - 1  # of each frame's motion; -1 before the batch's first face
             if last is None:
-                yield select_motion(motion, [0] * waiting + np.maximum(place, 0).tolist())
+                yield select_motion_frames(motion, [0] * waiting + np.maximum(place, 0).tolist())
             else:
-                yield select_motion(concat_motions([last, motion]), (place + 1).tolist())
-            last = select_motion(motion, [-1])
+                yield select_motion_frames(concat_motions([last, motion]), (place + 1).tolist())
+            last = select_motion_frames(motion, [-1])
 
 
-def face_mask(boxes: np.ndarray) -> np.ndarray:
+def face_presence_mask(boxes: np.ndarray) -> np.ndarray:
     """boxes (T,4), NaN where there is no face -> (T,) bool"""
     return ~np.isnan(boxes[:, 0])
 
 
-def select_motion(motion: Motion, at: Sequence[int]) -> Motion:
+def select_motion_frames(motion: Motion, at: Sequence[int]) -> Motion:
     """The motion of some of its frames."""
     return {name: values[list(at)] for name, values in motion.items()}
 
@@ -278,7 +280,7 @@ class ImageDriver:
     def motions(self, on_faces: FacesCallback | None = None) -> Iterator[Motion]:
         """One batch."""
         self.indices += range(len(self.faces.frames))
-        self.has_face += face_mask(self.faces.boxes).tolist()
+        self.has_face += face_presence_mask(self.faces.boxes).tolist()
         if on_faces is not None:
             on_faces(self.faces)
         yield self.reenactor.extract_motion(self.faces)
@@ -374,7 +376,7 @@ def open_driver(
         return silence_features(frames, reenactor, nets)
 
     if driving is None:
-        return ImageDriver(replace(first_face_frame(sources), audio_features=silence(1)), reenactor)
+        return ImageDriver(replace(select_first_frame(sources), audio_features=silence(1)), reenactor)
     if driving.suffix.lower() == ARRAYS_SUFFIX:
         return ArrayDriver(driving, reenactor, silence)
     probed = read_picture_or_probe(driving)

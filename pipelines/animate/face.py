@@ -19,7 +19,7 @@ from pipelines.preprocess.boxes import enlarge_box, largest_box, median_filter_b
 from pipelines.preprocess.clips import fit_box_into_frame
 from pipelines.preprocess.clips_config import ClipsConfig
 from pipelines.preprocess.tracks import (
-    DetectionChain,
+    FaceTracklet,
     Track,
     add_crop_region,
     link_detections,
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
     from pipelines.media.probe_schema import Probe
 
-PICTURE_SIDES = (512, 1024, 2048)
+DETECTION_IMAGE_SIDES = (512, 1024, 2048)
 """Longest sides to which a picture is scaled for the detector, one after the other until it finds a face:
 small faces in large pictures are rare, and large pictures slow."""
-MAX_GAP = 2
+MAX_DETECTION_GAP = 2
 """A face counts as visible between two detections that are at most so many sampled frames apart: the detector
 may miss it in one."""
 TIME_TOLERANCE = 0.002
@@ -78,7 +78,7 @@ class FaceTrack:
         later = np.minimum(near + 1, len(self.samples) - 1)
         exact = (near >= 0) & (np.abs(self.seconds[near] - seconds) < TIME_TOLERANCE)
         inside = (near >= 0) & (near < len(self.samples) - 1)
-        inside &= self.samples[later] - self.samples[near] <= MAX_GAP
+        inside &= self.samples[later] - self.samples[near] <= MAX_DETECTION_GAP
         out[~(exact | inside)] = np.nan
         return out
 
@@ -106,7 +106,7 @@ def _detect(image: Image.Image, detector: FaceDetector) -> np.ndarray:
     from PIL import Image
 
     longest = max(image.size)
-    for side in PICTURE_SIDES:
+    for side in DETECTION_IMAGE_SIDES:
         zoom = min(1.0, side / longest)
         size = max(2, round(image.width * zoom)), max(2, round(image.height * zoom))
         small = image if zoom == 1 else image.resize(size, Image.Resampling.BOX)
@@ -155,9 +155,9 @@ def track_face(path: Path, probed: Probe, settings: ClipsConfig, detector: FaceD
     return FaceTrack(seen.times[samples], samples, boxes, square, beside)
 
 
-def _main(chains: Sequence[DetectionChain]) -> list[DetectionChain]:
+def _main(chains: Sequence[FaceTracklet]) -> list[FaceTracklet]:
     """The largest by summed area, and those before and after it: a face that moves far is linked in parts."""
-    kept: list[DetectionChain] = []
+    kept: list[FaceTracklet] = []
     for chain in sorted(chains, key=_area, reverse=True):
         begin, end = chain.samples[0], chain.samples[-1]
         if all(end < other.samples[0] or other.samples[-1] < begin for other in kept):
@@ -165,7 +165,7 @@ def _main(chains: Sequence[DetectionChain]) -> list[DetectionChain]:
     return kept
 
 
-def _area(chain: DetectionChain) -> float:
+def _area(chain: FaceTracklet) -> float:
     return float(sum(np.prod(box[2:] - box[:2]) for box in chain.boxes))
 
 

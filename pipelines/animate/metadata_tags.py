@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from pipelines.animate.checkpoint import ModelSource
     from pipelines.animate.render import AnimateOptions
 
-SOURCE_TYPE_URL = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+DIGITAL_SOURCE_TYPE_URL = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 """IPTC's vocabulary of how a picture came to be, which C2PA uses too."""
 
 
-def metadata_tags(model: ModelSource, reenactor: Reenactor, options: AnimateOptions) -> dict[str, str]:
+def synthetic_media_tags(model: ModelSource, reenactor: Reenactor, options: AnimateOptions) -> dict[str, str]:
     """Metadata of the output by name: that it is synthetic, and what made it."""
     text = ", ".join(f"{part}: {what}" for part, what in sorted(reenactor.provenance.items()))
     kind = "compositeWithTrainedAlgorithmicMedia" if options.paste_back else "trainedAlgorithmicMedia"
@@ -28,11 +28,11 @@ def metadata_tags(model: ModelSource, reenactor: Reenactor, options: AnimateOpti
         "comment": f"{summary}. The person shown did not make these movements.",
         "description": f"{summary}, checkpoint {model.name}, sha256 {model.digest}; "
         f"provenance of its weights: {text or 'none'}",
-        "digitalSourceType": f"{SOURCE_TYPE_URL}{kind}",
+        "digitalSourceType": f"{DIGITAL_SOURCE_TYPE_URL}{kind}",
         "reenact.model": model.model,
         "reenact.checkpoint": model.name,
         "reenact.checkpoint_sha256": model.digest,
         "reenact.provenance": text or "none",
         "reenact.motion": ", ".join(motion),
-        "reenact.edits": ", ".join(options.edits) or "none",
+        "reenact.edits": ", ".join(options.edit_descriptions) or "none",
     }

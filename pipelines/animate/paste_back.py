@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-MAX_SIDE = 1920
+MAX_PASTE_BACK_SIDE = 1920
 """Longest side of a picture that is pasted back into, in pixels; larger ones are scaled down."""
 FEATHER_SHARE = 0.12
 """Of the square's side: over this width the rendered face fades into the portrait."""
@@ -17,7 +17,7 @@ class PortraitCanvas:
         from PIL import Image
 
         height, width = picture.shape[:2]
-        zoom = min(1.0, MAX_SIDE / max(height, width))
+        zoom = min(1.0, MAX_PASTE_BACK_SIDE / max(height, width))
         if zoom < 1:
             size = max(2, round(width * zoom)), max(2, round(height * zoom))
             picture = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
@@ -26,8 +26,8 @@ class PortraitCanvas:
         edges = np.clip(np.round(square * zoom).astype(int), 0, [width, height] * 2)
         x0, y0, x1, y1 = (int(edge) for edge in edges)
         self._place = slice(y0, y1), slice(x0, x1)
-        across = fade_weights(x1 - x0, left=x0 > 0, right=x1 < width)
-        down = fade_weights(y1 - y0, left=y0 > 0, right=y1 < height)
+        across = feather_weights(x1 - x0, left=x0 > 0, right=x1 < width)
+        down = feather_weights(y1 - y0, left=y0 > 0, right=y1 < height)
         self._mask = (down[:, None] * across)[..., None].astype(np.float32)
         self._under = self._picture[self._place] * (1 - self._mask) + 0.5
 
@@ -47,7 +47,7 @@ class PortraitCanvas:
         return out
 
 
-def fade_weights(length: int, left: bool, right: bool) -> np.ndarray:
+def feather_weights(length: int, left: bool, right: bool) -> np.ndarray:
     """(length,) weights: 1 inside, falling smoothly to 0 at the left or right end, or both."""
     at = np.arange(length) + 0.5
     weight = np.ones(length)

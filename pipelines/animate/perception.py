@@ -24,14 +24,14 @@ class PerceptionNets:
     """Where they run."""
 
 
-def load_perception(names: Mapping[str, str], store: Store, device: str) -> PerceptionNets:
+def load_perception_nets(names: Mapping[str, str], store: Store, device: str) -> PerceptionNets:
     """names: use ("detector", "landmarker", or any other) -> name in models.perception.NETS."""
     from pipelines.nets import load_nets
 
     loaded = load_nets(list(names.values()), store)
     for net in loaded.values():
         if isinstance(net, Configurable):
-            net.configure(InferenceSettings(device="cuda" if device == "cuda" else "cpu"))
+            net.configure_inference(InferenceSettings(device="cuda" if device == "cuda" else "cpu"))
     nets = {use: loaded[name] for use, name in names.items()}
     detector, landmarker = nets.pop("detector"), nets.pop("landmarker", None)
     return PerceptionNets(detector=detector, landmarker=landmarker, others=nets, device=device)

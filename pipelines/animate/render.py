@@ -24,10 +24,10 @@ from pipelines.animate.driving import (
     VideoDriver,
     concat_motions,
     face_frames,
-    find_source,
     open_driver,
     read_motion_arrays,
-    select_motion,
+    read_source_face,
+    select_motion_frames,
 )
 from pipelines.animate.paste_back import PortraitCanvas
 from pipelines.animate.sound import trained_speech_config
@@ -37,7 +37,7 @@ from pipelines.preprocess.clips_config import ClipsConfig
 if TYPE_CHECKING:
     from pipelines.animate.perception import PerceptionNets
     from pipelines.media.encoding import Mp4Writer, PngWriter
-    from pipelines.media.sound_track import SoundTrack
+    from pipelines.media.sound_track import Mp4SoundTrack
 
 Log = Callable[[str], None]
 
@@ -66,7 +66,7 @@ class AnimateOptions:
             raise UserError("best-frame is where relative motion starts; add --motion relative")
 
     @property
-    def edits(self) -> list[str]:
+    def edit_descriptions(self) -> list[str]:
         """What is changed of the motion, for people."""
         lender = ["expression of another picture"] if self.expression_of else []
         return [*lender, *self.transfer.edit.changes]
@@ -105,13 +105,15 @@ def animate(
     motion that the model cannot transfer; files that cannot be read.
     """
     check_options(reenactor, options, driving)
-    found = [find_source(path, options.clips, nets.detector, reenactor.image_size, log) for path in sources]
+    found = [
+        read_source_face(path, options.clips, nets.detector, reenactor.image_size, log) for path in sources
+    ]
     faces = face_frames(found, nets.landmarker if "landmarks" in reenactor.reads else None)
     if options.expression_of is not None:
         options = replace(options, transfer=add_picture_expression(reenactor, options, nets, log))
-    with error_context(sources[0]):
+    with add_path_to_errors(sources[0]):
         scene = reenactor.encode_sources(faces)
-    with error_context(driving or sources[0]):
+    with add_path_to_errors(driving or sources[0]):
         driver = open_driver(reenactor, driving, faces, options.clips, nets, log)
         total = len(driver.times.stamps)
         if out.suffix.lower() == PICTURE_SUFFIX and total != 1:
@@ -122,7 +124,7 @@ def animate(
         size = (reenactor.image_size, reenactor.image_size) if canvas is None else canvas.size
         images = render_frames(reenactor, scene, motions, first, options.transfer, log)
         images = images if canvas is None else map(canvas.paste_face, images)
-        with open_output(out, size, driver, tags) as writer:
+        with open_frame_writer(out, size, driver, tags) as writer:
             count = write_frames(writer, images, driver.indices, lambda done: progress(done, total))
     if count != total:
         log(f"{driving}: {count} of {total} frames could be decoded")
@@ -155,13 +157,15 @@ def check_options(reenactor: Reenactor, options: AnimateOptions, driving: Path |
             "best-frame: this model's relative motion is measured from the mean of the whole driving video, "
             "not from one frame"
         )
-    if driving is None and not options.edits:
+    if driving is None and not options.edit_descriptions:
         raise UserError(
             "nothing drives: give --driving, or an edit (--frontal, --pose, --turn, --expression, --identity)"
         )
 
 
-def required_nets(reenactor: Reenactor, options: AnimateOptions, landmarker: str) -> dict[str, str]:
+def required_perception_nets(
+    reenactor: Reenactor, options: AnimateOptions, landmarker: str
+) -> dict[str, str]:
     """Uses -> names in models.perception.NETS of all that `animate` and the model need."""
     nets = {"detector": options.clips.detector} | {name: name for name in reenactor.nets}
     if options.best_frame or "landmarks" in reenactor.reads:
@@ -173,7 +177,7 @@ def required_nets(reenactor: Reenactor, options: AnimateOptions, landmarker: str
 
 
 @contextmanager
-def error_context(path: Path) -> Iterator[None]:
+def add_path_to_errors(path: Path) -> Iterator[None]:
     """Errors about a file's content get its path in front, where they do not name it."""
     try:
         yield
@@ -185,7 +189,7 @@ def error_context(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: {error}") from error
 
 
-def open_output(
+def open_frame_writer(
     out: Path, size: tuple[int, int], driver: Driver, tags: Mapping[str, str]
 ) -> Mp4Writer | PngWriter:
     """The writer of a video or of one picture, by the suffix of its name."""
@@ -196,13 +200,13 @@ def open_output(
     return Mp4Writer(out, size, driver.times, tags, driving_sound(driver))
 
 
-def driving_sound(driver: Driver) -> SoundTrack | None:
+def driving_sound(driver: Driver) -> Mp4SoundTrack | None:
     """The sound that the output gets, where a video with sound drives."""
-    from pipelines.media.sound_track import SoundTrack
+    from pipelines.media.sound_track import Mp4SoundTrack
 
     if not isinstance(driver, VideoDriver) or not driver.probed["audio_rate"]:
         return None
-    return SoundTrack(driver.path, driver.probed)
+    return Mp4SoundTrack(driver.path, driver.probed)
 
 
 def add_picture_expression(
@@ -211,12 +215,12 @@ def add_picture_expression(
     """The options' transfer, with the expression of the picture `expression_of`."""
     assert options.expression_of is not None
     landmarker = nets.landmarker if "landmarks" in reenactor.reads else None
-    found = find_source(options.expression_of, options.clips, nets.detector, reenactor.image_size, log)
+    found = read_source_face(options.expression_of, options.clips, nets.detector, reenactor.image_size, log)
     faces = face_frames([found], landmarker)
     edit = replace(options.transfer.edit, expression_of=reenactor.extract_motion(faces))
     transfer = replace(options.transfer, edit=edit)
     reenactor.check_transfer(transfer)
-    with error_context(found.path):  # errors of a transfer would name the driving file
+    with add_path_to_errors(found.path):  # errors of a transfer would name the driving file
         reenactor.encode_sources(faces)
     return transfer
 
@@ -235,7 +239,7 @@ def render_frames(
     if reenactor.needs_full_video:
         motions = [concat_motions(list(motions))]
     for motion in motions:
-        first = select_motion(motion, [0]) if first is None else first
+        first = select_motion_frames(motion, [0]) if first is None else first
         moved = reenactor.transfer_motion(scene, motion, first, how)
         for note in reenactor.notes:
             log(note)

@@ -64,7 +64,7 @@ def audio_features_at(
     if settings.encoder == "headgan" and reenactor.provenance.get("tokens") == "transcripts":
         log(f"{path}: no transcript: the model, which learned with letters, hears none")
     count = max(1, math.ceil(times.end * float(times.base) * FPS - 1e-6))
-    features = encode_sound(media.read_sound(path, probed, 0, count), settings, nets)
+    features = compute_speech_features(media.read_sound(path, probed, 0, count), settings, nets)
     return reenactor.audio_features(features)[feature_row_indices(times, count)]
 
 
@@ -78,11 +78,11 @@ def silence_features(frames: int, reenactor: Reenactor, nets: PerceptionNets) ->
     if settings is None:
         return None
     sound = np.zeros(SILENT_FRAMES * media.SAMPLES_PER_FRAME, np.float32)
-    row = reenactor.audio_features(encode_sound(sound, settings, nets))[SILENT_FRAMES // 2]
+    row = reenactor.audio_features(compute_speech_features(sound, settings, nets))[SILENT_FRAMES // 2]
     return np.tile(row, (frames, 1))
 
 
-def encode_sound(sound: np.ndarray, settings: SpeechConfig, nets: PerceptionNets) -> np.ndarray:
+def compute_speech_features(sound: np.ndarray, settings: SpeechConfig, nets: PerceptionNets) -> np.ndarray:
     """sound (640 N,) float32, 16 kHz -> rows of 40 ms, (N,D) float32, as stage `speech` computes them."""
     frames = len(sound) // media.SAMPLES_PER_FRAME
     clip = {"__key__": "driving", "sound": sound, "clip": {"frames": frames, "has_sound": True}}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 import click
 from msgspec.structs import replace
 
-from pipelines.cli.options import FILE_TYPE, STORE_OPTION
+from pipelines.cli.options import PATH_PARAM_TYPE, STORE_OPTION
 from pipelines.errors import UserError, replace_output_file
 
 if TYPE_CHECKING:
@@ -67,13 +67,17 @@ def check_output_and_inputs(out: Path, inputs: Sequence[Path]) -> None:
 
 
 @click.command("animate")
-@click.argument("sources", nargs=-1, required=True, type=FILE_TYPE, metavar="SOURCE...")
-@click.option("--driving", type=FILE_TYPE, metavar="FILE",
+@click.argument("sources", nargs=-1, required=True, type=PATH_PARAM_TYPE, metavar="SOURCE...")
+@click.option("--driving", type=PATH_PARAM_TYPE, metavar="FILE",
               help="Whose motion and sound to take: a video, a picture, or arrays (.npz; see the model's "
               "README). Left out: the source itself, edited.")  # fmt: skip
-@click.option("--out", "-o", required=True, type=FILE_TYPE, metavar="OUT.mp4", help="Or .png, of one frame.")
-@click.option("--checkpoint", type=FILE_TYPE, metavar="FILE", help="model.safetensors of a training phase.")
-@click.option("--run", "run_file", type=FILE_TYPE, metavar="RUN.yaml",
+@click.option(
+    "--out", "-o", required=True, type=PATH_PARAM_TYPE, metavar="OUT.mp4", help="Or .png, of one frame."
+)
+@click.option(
+    "--checkpoint", type=PATH_PARAM_TYPE, metavar="FILE", help="model.safetensors of a training phase."
+)
+@click.option("--run", "run_file", type=PATH_PARAM_TYPE, metavar="RUN.yaml",
               help="The newest trained phase of this run, and its way of cropping.")  # fmt: skip
 @click.option("--weights", metavar="ID", help="Released weights that were imported (reenact weights).")
 @click.option("--model", metavar="NAME", help="Which model, where a run trains several.")
@@ -97,7 +101,7 @@ def check_output_and_inputs(out: Path, inputs: Sequence[Path]) -> None:
 @click.option("--identity", multiple=True, metavar="COMPONENT=SIGMAS",
               help="Add to a component of the rendered face's identity, by number or name "
               "(headgan; repeatable).")  # fmt: skip
-@click.option("--expression-of", type=FILE_TYPE, metavar="PICTURE",
+@click.option("--expression-of", type=PATH_PARAM_TYPE, metavar="PICTURE",
               help="Take the expression of this picture (headgan).")  # fmt: skip
 @click.option("--paste-back", is_flag=True, help="Show the whole portrait, not only the model's square.")
 @click.option(
@@ -128,12 +132,12 @@ def animate(
       reenact animate portrait.jpg --driving talk.mp4 --out moving.mp4 --run configs/run/demo.yaml
       reenact animate portrait.jpg --frontal --turn yaw=20 --out turned.png --model headgan --run RUN.yaml
     """
-    from pipelines.animate.metadata_tags import metadata_tags
-    from pipelines.animate.perception import load_perception, resolve_device
+    from pipelines.animate.metadata_tags import synthetic_media_tags
+    from pipelines.animate.perception import load_perception_nets, resolve_device
     from pipelines.animate.progress_line import ProgressLine
-    from pipelines.animate.render import animate, check_input_files, required_nets
+    from pipelines.animate.render import animate, check_input_files, required_perception_nets
     from pipelines.eval.captions import provenance_caption
-    from pipelines.media import ffmpeg_fallback_reason
+    from pipelines.media import packaged_ffmpeg_reason
 
     edit, lender = parse_edit(arguments), arguments["expression_of"]
     pictures = [*sources, *([lender] if lender else [])]
@@ -141,19 +145,21 @@ def animate(
     check_input_files(pictures, driving)
     progress, device = ProgressLine(), resolve_device(device)
     with replace_output_file(out) as aside:  # fails before a model is loaded where it cannot be written
-        if driving and (note := ffmpeg_fallback_reason()):  # raises before any work where there is none
+        if driving and (note := packaged_ffmpeg_reason()):  # raises before any work where there is none
             progress.log(note)
         model = find_model(arguments, progress.log)
         reenactor = model.load(device, precision)
         clips = clips_config(model, arguments)
-        options = parse_options(arguments, edit, reenactor, clips)
+        options = make_animate_options(arguments, edit, reenactor, clips)
         progress.log(f"{provenance_caption(model.model, reenactor.provenance)} · {model.name}")
         progress.log(f"faces cut to {clips.size} px, margin {clips.margin}, lift {clips.lift}")
         if model.fits != "landmarks" and "landmarks" in reenactor.reads:
             progress.log(f"trained on fits by {model.fits}; here the 3D face is fitted to landmarks")
-        nets = load_perception(required_nets(reenactor, options, model.landmarker), model.store, device)
-        reenactor.set_nets({name: nets.others[name] for name in reenactor.nets})
-        tags = metadata_tags(model, reenactor, options)
+        nets = load_perception_nets(
+            required_perception_nets(reenactor, options, model.landmarker), model.store, device
+        )
+        reenactor.set_frozen_nets({name: nets.others[name] for name in reenactor.nets})
+        tags = synthetic_media_tags(model, reenactor, options)
         result = animate(reenactor, sources, driving, aside, options, nets, tags, progress.log, progress)
     progress.clear()
     click.echo(summary_line(out, result))
@@ -177,14 +183,14 @@ def parse_edit(arguments: AnimateArguments) -> MotionEdit:
     angles, components = f"one of {', '.join(ANGLES)}", "a component's number or name"
     return MotionEdit(
         frontal=arguments["frontal"],
-        pose=parse_numbers(arguments["pose"], "--pose", angles),
-        turn=parse_numbers(arguments["turn"], "--turn", angles),
-        expression=parse_numbers(arguments["expression"], "--expression", components),
-        identity=parse_numbers(arguments["identity"], "--identity", components),
+        pose=parse_named_numbers(arguments["pose"], "--pose", angles),
+        turn=parse_named_numbers(arguments["turn"], "--turn", angles),
+        expression=parse_named_numbers(arguments["expression"], "--expression", components),
+        identity=parse_named_numbers(arguments["identity"], "--identity", components),
     )
 
 
-def parse_numbers(words: Sequence[str], option: str, names: str) -> dict[str, float]:
+def parse_named_numbers(words: Sequence[str], option: str, names: str) -> dict[str, float]:
     """NAME=NUMBER each -> by name; the last of a name counts. UserError for other words."""
     found = {}
     for word in words:
@@ -196,7 +202,7 @@ def parse_numbers(words: Sequence[str], option: str, names: str) -> dict[str, fl
     return found
 
 
-def parse_options(
+def make_animate_options(
     arguments: AnimateArguments, edit: MotionEdit, reenactor: Reenactor, clips: ClipsConfig
 ) -> AnimateOptions:
     """What to render; without --motion, in the model's own way."""

@@ -18,11 +18,11 @@ import click
 from pipelines.cli.animate import animate as animate
 from pipelines.cli.jobs import jobs, logs, stop, submit
 from pipelines.cli.options import (
-    FILE_TYPE,
     FORCE_OPTION,
     KEEP_GOING_OPTION,
     LIMIT_OPTION,
     ONLY_OPTION,
+    PATH_PARAM_TYPE,
     RUN_FILE_ARGUMENT,
     SET_OPTION,
     STORE_OPTION,
@@ -83,7 +83,7 @@ def plan(run_file: Path, sets: tuple[str, ...], check: bool, show_config: bool, 
     """What would run, and why. Nothing runs."""
     from pipelines.config import config_to_yaml
     from pipelines.dataset.splits import describe_empty_split
-    from pipelines.eval.frame_storage import describe_frame_storage
+    from pipelines.eval.frame_storage import describe_frame_disk_usage
     from pipelines.runs.plan_table import write_plan
     from pipelines.runs.session import open_session
 
@@ -94,7 +94,7 @@ def plan(run_file: Path, sets: tuple[str, ...], check: bool, show_config: bool, 
     planner = session.planner()
     plans = planner.plan()
     session.save_caches()
-    write_plan(plans, click.echo, planner.readable.damaged, describe_frame_storage(plans, session.config))
+    write_plan(plans, click.echo, planner.readable.damaged, describe_frame_disk_usage(plans, session.config))
     for note in session.tool_notes():
         click.echo(note)
     work = [name for name, p in plans.items() if p.has_work]
@@ -162,7 +162,7 @@ def handle_sigterm() -> None:
 @main.command()
 @RUN_FILE_ARGUMENT
 @SET_OPTION
-@click.option("--svg", type=FILE_TYPE, help="Draw to this file instead.")
+@click.option("--svg", type=PATH_PARAM_TYPE, help="Draw to this file instead.")
 @add_help_example("reenact graph configs/run/demo.yaml --svg graph.svg")
 @report_errors_in_one_line
 def graph(run_file: Path, sets: tuple[str, ...], svg: Path | None) -> None:
@@ -186,12 +186,12 @@ def graph(run_file: Path, sets: tuple[str, ...], svg: Path | None) -> None:
 @report_errors_in_one_line
 def ui(store: str, port: int) -> None:
     """Browse runs, figures and videos. Starts the MLflow server of this store, for this machine only."""
-    from pipelines.tracking.backlog import deliver_backlog, last_tracking
+    from pipelines.tracking.backlog import deliver_backlog, last_tracking_uri
     from pipelines.tracking.server import check_port_is_free, serve_ui, ui_command
     from storage.files import Store
 
     at = Store(store)
-    tracking = last_tracking(at)
+    tracking = last_tracking_uri(at)
     ui_command(at.uri, tracking)  # raises now where there is nothing to serve
     check_port_is_free(port)
     click.echo("starting MLflow ...")
@@ -226,7 +226,7 @@ def trace(metric_run: str | None, recording: str | None, store: str) -> None:
         raise UserError("trace: give a METRIC-RUN, or --recording ID")
     at = Store(store)
     if recording is not None:
-        lines = lineage.trace_recording(at, recording)
+        lines = lineage.trace_recording_downstream(at, recording)
     else:
         lines = lineage.trace_artifact(at, *lineage.find_artifact(at, str(metric_run)))
     for line in lines:
@@ -279,7 +279,7 @@ def pin(name: str, run_file: Path, sets: tuple[str, ...]) -> None:
     session = open_session(run_file, sets)
     lists = recordings_nodes(session.graph)
     plans = session.planner().plan(set(lists.values()))
-    click.echo(pin.pin_recordings(session.store, plans, lists, name))
+    click.echo(pin.pin_recording_lists(session.store, plans, lists, name))
 
 
 @main.command()
@@ -334,11 +334,11 @@ def verify(store: str) -> None:
     from pipelines.runs import verify as verifying
     from storage.files import Store
 
-    found = list(verifying.verify_store(Store(store)))
+    found = list(verifying.find_store_faults(Store(store)))
     for fault in found:
         click.echo(f"{fault.path}: {fault.what}" + (" (left over)" if fault.then == "left" else ""))
     faults = [fault for fault in found if fault.then != "left"]
-    for line in verifying.repair_steps(faults):
+    for line in verifying.describe_store_repairs(faults):
         click.echo(line)
     click.echo(f"{len(faults)} faults" if faults else "everything published is intact")
     sys.exit(1 if faults else 0)

@@ -30,10 +30,10 @@ def format_command(name: str, run_file: Path, sets: Iterable[str], *words: str) 
     return shlex.join(["reenact", name, str(run_file), *words, *options])
 
 
-FILE_TYPE = HomePath(path_type=Path)
+PATH_PARAM_TYPE = HomePath(path_type=Path)
 STORE_OPTION = click.option("--store", default=".reenact/store", envvar="REENACT_STORE", show_default=True,
                      help="Store folder or URI.")  # fmt: skip
-RUN_FILE_ARGUMENT = click.argument("run_file", type=FILE_TYPE, metavar="RUN.yaml")
+RUN_FILE_ARGUMENT = click.argument("run_file", type=PATH_PARAM_TYPE, metavar="RUN.yaml")
 SET_OPTION = click.option("--set", "sets", multiple=True, metavar="A.B=VALUE",
                     help="Change one setting (repeatable).")  # fmt: skip
 LIMIT_OPTION = click.option(

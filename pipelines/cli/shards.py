@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli.options import FILE_TYPE, HomePath
+from pipelines.cli.options import PATH_PARAM_TYPE, HomePath
 
 SHEET_SAMPLES = 6
 """Samples on a sheet, unless one is named."""
-SHARD_PATH = HomePath(path_type=Path, dir_okay=False, exists=True)
+SHARD_PATH_TYPE = HomePath(path_type=Path, dir_okay=False, exists=True)
 
 
 @click.group()
@@ -20,13 +20,13 @@ def shards() -> None:
 
 
 @shards.command("inspect")
-@click.argument("path", type=SHARD_PATH)
+@click.argument("path", type=SHARD_PATH_TYPE)
 @click.option("--sample", metavar="KEY", help="Only this sample.")
-@click.option("--sheet", type=FILE_TYPE, metavar="FILE.png",
+@click.option("--sheet", type=PATH_PARAM_TYPE, metavar="FILE.png",
               help="Draw frames with boxes, landmarks and the fitted mesh, and the sound.")  # fmt: skip
-@click.option("--with", "others", type=SHARD_PATH, multiple=True, metavar="SHARD",
+@click.option("--with", "others", type=SHARD_PATH_TYPE, multiple=True, metavar="SHARD",
               help="A shard of another family with the same clips; a store finds it by itself.")  # fmt: skip
-@click.option("--mesh", type=SHARD_PATH, metavar="MODEL.npz",
+@click.option("--mesh", type=SHARD_PATH_TYPE, metavar="MODEL.npz",
               help="The morphable model of the fit; the embedded head if not given.")  # fmt: skip
 def inspect(
     path: Path, sample: str | None, sheet: Path | None, others: tuple[Path, ...], mesh: Path | None
@@ -37,7 +37,7 @@ def inspect(
     Example:
       reenact shards inspect .reenact/store/packs/clips/3f2a.tar --sheet sheet.png
     """
-    from pipelines.shards.inspect import gather_fields, group_samples, list_shard
+    from pipelines.shards.inspect import group_samples, list_shard, read_contact_sheet_fields
 
     for line in list_shard(path, sample):
         click.echo(line)
@@ -46,14 +46,14 @@ def inspect(
     from pipelines.shards.contact_sheet import write_sheet
 
     keys = [sample] if sample else list(group_samples(path))[:SHEET_SAMPLES]
-    notes = write_sheet(sheet, [gather_fields(path, key, others) for key in keys], mesh)
+    notes = write_sheet(sheet, [read_contact_sheet_fields(path, key, others) for key in keys], mesh)
     click.echo(f"\ndrew {len(keys)} samples to {sheet}")
     for line in notes:
         click.echo(f"  {line}")
 
 
 @shards.command("validate")
-@click.argument("paths", type=SHARD_PATH, nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", type=SHARD_PATH_TYPE, nargs=-1, required=True, metavar="PATH...")
 def validate(paths: tuple[Path, ...]) -> None:
     """Check shards as any reader meets them. A line for each fault, exit 1 if there is one.
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import click
 
 from models import MODELS
-from models.spec import load_spec
+from models.spec import load_model_spec
 from models.weights import WEIGHTS, find_weights
-from pipelines.cli.options import FILE_TYPE, STORE_OPTION
+from pipelines.cli.options import PATH_PARAM_TYPE, STORE_OPTION
 from pipelines.errors import UserError
 from storage.content_cache import is_writable
 
@@ -29,10 +29,10 @@ def find_file_check(weights_id: str) -> Callable[[Path], None] | None:
     where they are no model's.
     """
     for model in MODELS:
-        for released in load_spec(model).released.values():
+        for released in load_model_spec(model).released.values():
             if weights_id in released.files:
                 module = released.reader.partition(":")[0]
-                return partial(import_module(module).check_released, weights_id)
+                return partial(import_module(module).check_released_weights, weights_id)
     return None
 
 
@@ -48,7 +48,7 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> list[Path]:
     tensors, about = checkpoints.load_checkpoint(checkpoint)
     if any(name.startswith("net.") for name in tensors):
         raise UserError(f"{checkpoint} is a state to train on from; export the model.safetensors beside it")
-    tables = {name: load_spec(name).released for name in MODELS}
+    tables = {name: load_model_spec(name).released for name in MODELS}
     table = tables.get(str(about.get("model")))
     if not table:
         known = ", ".join(name for name, declared in tables.items() if declared)
@@ -56,7 +56,7 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> list[Path]:
     if not is_writable(folder):
         raise UserError(f"{folder}: no files can be made there; give a folder that can be written")
     module = next(iter(table.values())).reader.partition(":")[0]
-    return import_module(module).write_released(tensors, about, folder)
+    return import_module(module).export_released_format(tensors, about, folder)
 
 
 @click.group()
@@ -89,7 +89,7 @@ def weights_list(store: str) -> None:
 
 @weights.command("import")
 @click.argument("weights_id", metavar="ID")
-@click.argument("file", type=FILE_TYPE)
+@click.argument("file", type=PATH_PARAM_TYPE)
 @STORE_OPTION
 def weights_import(weights_id: str, file: Path, store: str) -> None:
     """Convert a publisher's file to safetensors. Its tensors alone are taken, in a process of its own, and
@@ -114,8 +114,8 @@ def weights_import(weights_id: str, file: Path, store: str) -> None:
 
 
 @weights.command("export")
-@click.argument("checkpoint", type=FILE_TYPE, metavar="MODEL.safetensors")
-@click.argument("folder", type=FILE_TYPE, metavar="FOLDER")
+@click.argument("checkpoint", type=PATH_PARAM_TYPE, metavar="MODEL.safetensors")
+@click.argument("folder", type=PATH_PARAM_TYPE, metavar="FOLDER")
 def weights_export(checkpoint: Path, folder: Path) -> None:
     """Write a trained model as files that its authors' own code loads.
 

@@ -91,7 +91,7 @@ class RayExecutor:
         """Idempotent, from any node's thread."""
         address = self.runtime.ray or os.environ.get("RAY_ADDRESS") or "local"
         if address not in ("local", "auto"):
-            ray_address.check_ray_address(address)
+            ray_address.check_ray_reachable(address)
         set_auth_token(private=address == "local")
         quiet_ray()
         import ray
@@ -106,7 +106,7 @@ class RayExecutor:
         common: dict[str, Any] = {
             "log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True,
         }  # fmt: skip
-        if snapshot.is_in_snapshot() and JOB_CONFIG_VARIABLE not in os.environ:
+        if snapshot.is_running_from_snapshot() and JOB_CONFIG_VARIABLE not in os.environ:
             common |= _worker_code(shipped=address != "local")
         if address == "local":  # a cluster somebody left running on this machine is not ours to use
             start_private_cluster(self.runtime, common)
@@ -173,7 +173,7 @@ def join_cluster(address: str, options: Mapping[str, Any]) -> None:
 
     try:
         if address == "auto":  # the cluster that Ray finds may be gone as well
-            ray_address.check_ray_address(canonicalize_bootstrap_address(address) or address)
+            ray_address.check_ray_reachable(canonicalize_bootstrap_address(address) or address)
         ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
         raise UserError(JOIN_ERROR.format(address=address, why=_one_line(error))) from error

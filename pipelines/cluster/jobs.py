@@ -34,7 +34,7 @@ EXCLUDED_FILES = [
 FORWARDED_VARIABLES = ("REENACT_STORE", "MLFLOW_TRACKING_URI", "RAY_AUTH_MODE")
 POLL_SECONDS = 1.0
 REQUEST_TIMEOUT = 10.0
-UNREACHABLE_ERROR = (
+UNREACHABLE_JOB_SERVER_ERROR = (
     "no Ray job server at {address} ({why}); is the cluster up, and is that its dashboard address?"
 )
 OPEN_SERVER_ERROR = (
@@ -55,7 +55,7 @@ def open_job_client(address: str) -> JobSubmissionClient:
     """A job client that sends the cluster's token; without one only where RAY_AUTH_MODE=disabled says so."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    protected = requires_token(address)  # Ray's own client waits for minutes for one that is gone
+    protected = server_requires_token(address)  # Ray's own client waits for minutes for one that is gone
     if os.environ["RAY_AUTH_MODE"].lower() == "token" and not protected:
         raise SubmitError(OPEN_SERVER_ERROR.format(address=address))
     from ray.exceptions import AuthenticationError
@@ -66,10 +66,12 @@ def open_job_client(address: str) -> JobSubmissionClient:
     except AuthenticationError:
         raise SubmitError(NO_TOKEN_ERROR.format(address=address)) from None
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise SubmitError(UNREACHABLE_ERROR.format(address=address, why=str(error).splitlines()[0])) from None
+        raise SubmitError(
+            UNREACHABLE_JOB_SERVER_ERROR.format(address=address, why=str(error).splitlines()[0])
+        ) from None
 
 
-def requires_token(address: str) -> bool:
+def server_requires_token(address: str) -> bool:
     """The server's own answer, before it is sent anything. Servers older than tokens have none."""
     try:
         with urlopen(f"{address.rstrip('/')}/api/authentication_mode", timeout=REQUEST_TIMEOUT) as response:
@@ -79,7 +81,9 @@ def requires_token(address: str) -> bool:
         error.close()
         return False
     except (OSError, ValueError, HTTPException) as error:
-        raise SubmitError(UNREACHABLE_ERROR.format(address=address, why=error_first_line(error))) from None
+        raise SubmitError(
+            UNREACHABLE_JOB_SERVER_ERROR.format(address=address, why=error_first_line(error))
+        ) from None
 
 
 def submit_job(address: str, run_file: str, options: Sequence[str], env: Mapping[str, str]) -> str:

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from ray.data import Dataset
     from ray.data._internal.execution.interfaces import Executor
 
-LIGHT_PACKS = 4
+LIGHT_PACKS_PER_TASK = 4
 """Packs of a light node that one task builds."""
-POOL_PACKS = 8
+MIN_PACKS_PER_POOL_WORKER = 8
 """Packs a worker from which on a pool is started: it takes some ten seconds, torch alone four."""
-KEPT_NODES = 2
+MAX_CACHED_PACK_WORKERS = 2
 """Nodes whose nets a process keeps between tasks: two may take turns on it."""
 
 
@@ -33,11 +33,11 @@ def needs_pool(node: Node, packs: int, size: int) -> bool:
     """Whether actors build the packs, in so many workers (size). Nets on a GPU always have them: Ray ends a
     process after a task that had one."""
     heavy = bool(node.nets or node.uses) and not node.light
-    return heavy and (node.resources.get("gpu", 0) > 0 or packs >= POOL_PACKS * size)
+    return heavy and (node.resources.get("gpu", 0) > 0 or packs >= MIN_PACKS_PER_POOL_WORKER * size)
 
 
 def packs_in_a_task(node: Node) -> int:
-    return LIGHT_PACKS if node.light else 1
+    return LIGHT_PACKS_PER_TASK if node.light else 1
 
 
 def wanted_workers(node: Node, packs: int) -> int:
@@ -79,7 +79,8 @@ def _dataset(call: StageCall, jobs: Sequence[PackJob], store: Store, size: int) 
     }
     if not needs_pool(node, len(jobs), size):
         return dataset.map_batches(
-            build_in_task, batch_size=None, compute=ray.data.TaskPoolStrategy(size=size),
+            build_in_task,  # pyright: ignore[reportArgumentType]
+            batch_size=None, compute=ray.data.TaskPoolStrategy(size=size),
             fn_args=(pickle.dumps((call, store)),), **options,
         )  # fmt: skip
     # Of many packs, each worker has the next one waiting: none idles until the driver has sent it.
@@ -98,7 +99,7 @@ def build_in_task(batch: Mapping[str, Any], call_and_store: bytes) -> dict[str, 
     return kept_worker(call_and_store)(batch)
 
 
-@lru_cache(KEPT_NODES)
+@lru_cache(MAX_CACHED_PACK_WORKERS)
 def kept_worker(call_and_store: bytes) -> PackWorker:
     """Of this process, with its nets."""
     return PackWorker(*pickle.loads(call_and_store))

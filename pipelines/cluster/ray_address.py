@@ -20,7 +20,7 @@ REPLY_TIMEOUT = 4.0
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
 """How a client of gRPC begins, which Ray's control store and its client server speak: HTTP/2's preface and no
 settings. Both ends send a frame of settings first."""
-SETTINGS_FRAME = re.compile(rb"...\x04.\0{4}", re.DOTALL)
+HTTP2_SETTINGS_FRAME = re.compile(rb"...\x04.\0{4}", re.DOTALL)
 MAX_SOCKET_PATH = 103 if sys.platform == "darwin" else 107
 """Longest path of a Unix socket."""
 ADDRESS_HINT = (
@@ -28,7 +28,7 @@ ADDRESS_HINT = (
 )
 
 
-def check_ray_address(address: str) -> None:
+def check_ray_reachable(address: str) -> None:
     """UserError, which says what was tried, where no Ray answers at HOST:PORT or ray://HOST:PORT."""
     found = re.fullmatch(r"(?:ray://)?(?:\[([0-9a-fA-F:.%]+)\]|([^\[\]:/\s]+)):(\d{1,5})/?", address)
     if not found or not 0 < int(found[3]) < 2**16:
@@ -52,7 +52,7 @@ def _greet(connection: socket.socket) -> None:
     reply = b""
     while len(reply) < 9 and (more := connection.recv(9 - len(reply))):
         reply += more
-    if not SETTINGS_FRAME.fullmatch(reply):
+    if not HTTP2_SETTINGS_FRAME.fullmatch(reply):
         raise OSError(f"what listens there is no Ray; it replies {reply!r}")
 
 

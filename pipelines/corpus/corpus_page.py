@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from storage.families import Family
 
 THUMBNAIL_SIZE = 192
-DUPLICATE_CODE = "duplicate_content"
+DUPLICATE_REJECT_CODE = "duplicate_content"
 """Code of recordings that the list leaves out because their file is another's."""
-MAX_SIZES = 8
+MAX_LISTED_SIZES = 8
 """Sizes of recordings listed by name."""
-STAGE_BEFORE = {
+PREVIOUS_FUNNEL_STEP = {
     "usable": "listed", "download": "usable", "clips": "download",
     "keypoints": "clips", "fit3dmm": "keypoints", "speech": "clips",
 }  # fmt: skip
@@ -58,7 +58,7 @@ def clip_thumbnail(families: Mapping[str, Family], key: str) -> np.ndarray:
     image = picture_grids.to_uint8(picture_grids.resize_frames(frame, THUMBNAIL_SIZE))[0]
     if "keypoints" in families and key in families["keypoints"]:
         points = families["keypoints"].read(key, ["landmarks"])["landmarks"][middle]
-        picture_grids.plot_points(image, points * THUMBNAIL_SIZE / frame.shape[1])
+        picture_grids.draw_points(image, points * THUMBNAIL_SIZE / frame.shape[1])
     return image
 
 
@@ -85,7 +85,7 @@ def render_corpus_page(facts: CorpusStatistics, thumbnails: Sequence[tuple[str, 
         PageSection("clips", "Clips", _share(facts) + _charts(facts, "Clips")),
         PageSection("pose", "Pose", _charts(facts, "Pose", pose_map_svg(facts.values))),
         PageSection(
-            "expression", "Expression", _charts(facts, "Expression") + expression_chart(facts.expression)
+            "expression", "Expression", _charts(facts, "Expression") + expression_box_plot(facts.expression)
         ),
         PageSection("samples", "Samples", _thumbnails(thumbnails)),
     ]
@@ -106,7 +106,7 @@ def _road(facts: CorpusStatistics) -> str:
     kept_by = {name: kept for name, kept, _, _ in steps}
     rows = []
     for name, kept, clips, hours in steps:
-        lost = kept_by.get(STAGE_BEFORE.get(name, ""), kept) - kept
+        lost = kept_by.get(PREVIOUS_FUNNEL_STEP.get(name, ""), kept) - kept
         bar = f'<div class="bar full" style="width:{100 * kept / max(1, facts.listed):.1f}%"></div>'
         cells = [
             f"{kept:,}",
@@ -181,7 +181,7 @@ def _identity_table(facts: CorpusStatistics) -> str:
 
 
 def _duplicate_table(facts: CorpusStatistics) -> str:
-    copies = sum(r.count for r in facts.rejects if r.code == DUPLICATE_CODE)
+    copies = sum(r.count for r in facts.rejects if r.code == DUPLICATE_REJECT_CODE)
     left_out = f" {copies:,} more are left out of the list as copies of others." if copies else ""
     if not facts.duplicates:
         return f'<p class="soft">No two of the recordings kept are the same file.{left_out}</p>'
@@ -203,7 +203,7 @@ def _size_table(facts: CorpusStatistics) -> str:
     total = facts.probed
     if not total:
         return ""
-    named = list(facts.resolutions.items())[:MAX_SIZES]
+    named = list(facts.resolutions.items())[:MAX_LISTED_SIZES]
     rows = [
         [escape_html(size.replace("x", "×")), f"{number:,}", f"{100 * number / total:.0f} %"]
         for size, number in named
@@ -281,7 +281,7 @@ def pose_map_svg(values: Mapping[str, Sequence[float]]) -> str:
     )
 
 
-def expression_chart(expression: Sequence[Sequence[float]]) -> str:
+def expression_box_plot(expression: Sequence[Sequence[float]]) -> str:
     """A bar for each expression coefficient: 5 to 95 %, 25 to 75 % darker, a tick at the median."""
     if not expression:
         return ""

@@ -14,10 +14,10 @@ from pipelines.corpus.statistics import (
     clips_without_fit,
     compute_statistics,
     corpus_metrics,
-    count_dropped,
+    count_dropped_tracks,
     measure_clips,
     read_probes,
-    sample_keys,
+    subsample_keys,
     summarize_statistics,
 )
 from pipelines.dataset.recording_table import read_recordings, read_rejects
@@ -34,16 +34,16 @@ def make_corpus_page(ctx: NodeContext) -> None:
     clips = families["clips"]
     probed = read_probes(artifacts["download"]) if "download" in artifacts else {}
     facts = compute_statistics(rows, rejects, artifacts, clips, probed)
-    keys = sample_keys(clips.keys, MAX_SAMPLED_CLIPS)
+    keys = subsample_keys(clips.keys, MAX_SAMPLED_CLIPS)
     values, expression = measure_clips(families, keys, ctx.report_progress)
     facts = replace(
         facts,
         values=facts.values | values,
         expression=expression,
-        dropped=count_dropped(clips, keys),
+        dropped=count_dropped_tracks(clips, keys),
         unfitted=clips_without_fit(clips, families["fit3dmm"]) if "fit3dmm" in families else [],
     )
-    thumbnails = [(key, clip_thumbnail(families, key)) for key in sample_keys(clips.keys, THUMBNAIL_COUNT)]
+    thumbnails = [(key, clip_thumbnail(families, key)) for key in subsample_keys(clips.keys, THUMBNAIL_COUNT)]
     (ctx.out / "corpus.html").write_text(render_corpus_page(facts, thumbnails))
     text = json.dumps(
         summarize_statistics(facts), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False

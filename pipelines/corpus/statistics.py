@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 FPS = 25
 MAX_SAMPLED_CLIPS = 400
 """Clips whose landmarks, poses and expressions are read for the distributions."""
-MAX_PROBES = 20_000
+MAX_SAMPLED_PROBES = 20_000
 """Recordings whose probes are read."""
 THUMBNAIL_COUNT = 24
-MAX_IDENTITIES = 12
+MAX_LISTED_IDENTITIES = 12
 """Identities listed by name."""
 MAX_REJECT_EXAMPLES = 3
 """Rejected units shown for a code."""
@@ -132,7 +132,7 @@ class CorpusStatistics:
         return next(stage for stage in self.stages if stage.name == name)
 
 
-def sample_keys(keys: Sequence[str], most: int) -> list[str]:
+def subsample_keys(keys: Sequence[str], most: int) -> list[str]:
     """Up to `most` keys at random: those whose hashes come first, in order of key."""
     first = sorted(keys, key=lambda key: hashlib.sha256(key.encode()).digest())[:most]
     return sorted(first)
@@ -190,7 +190,7 @@ def compute_statistics(
         recordings=len(rows),
         stages=stages,
         splits=_splits(rows, people),
-        identities=sorted(people, key=lambda one: (-one.hours, one.name))[:MAX_IDENTITIES],
+        identities=sorted(people, key=lambda one: (-one.hours, one.name))[:MAX_LISTED_IDENTITIES],
         shared=[one.name for one in people if len(one.splits) > 1],
         duplicates=find_duplicates(rows, probed),
         rejects=_rejects(rejects, manifests),
@@ -357,14 +357,16 @@ def _of_landmarks(landmarks: np.ndarray) -> dict[str, list[float]]:
 def read_probes(download: Artifact) -> dict[str, Probe]:
     """Probes of downloaded recordings by id, at most PROBED at random: each lies in a pack of its own, and so
     costs two small reads."""
-    units = sample_keys([row.unit for row in download.manifest() if row.status == "ok"], MAX_PROBES)
+    units = subsample_keys(
+        [row.unit for row in download.manifest() if row.status == "ok"], MAX_SAMPLED_PROBES
+    )
     family = download.family(units)
     with ThreadPoolExecutor(16) as pool:
         found = pool.map(lambda key: family.read(key, ["probe"])["probe"], family.keys)
         return dict(zip(family.keys, found, strict=True))
 
 
-def count_dropped(clips: Family, keys: Sequence[str]) -> dict[str, int]:
+def count_dropped_tracks(clips: Family, keys: Sequence[str]) -> dict[str, int]:
     """Tracks that made no clip in the recordings of these clips; a recording's last clip tells of all."""
     of = {clips.recording_of(key) for key in keys}
     last = {recording: key for key in clips.keys if (recording := clips.recording_of(key)) in of}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from pipelines.dataset.recording_table import Person, arrow_table, read_recording_people
 from pipelines.errors import UserError
-from pipelines.preprocess.recordings import bucket_count, recording_bucket
+from pipelines.preprocess.recordings import hash_bucket_count, recording_bucket
 
 if TYPE_CHECKING:
     from pipelines.engine.node import NodeContext
@@ -30,7 +30,7 @@ PAIRS_IN_A_PACK = 16
 """About so many pairs are stored together."""
 
 
-class ClipPair(TypedDict):
+class TrainingClipPair(TypedDict):
     id: str
     bucket: int
     split: str
@@ -46,7 +46,7 @@ class ClipPair(TypedDict):
     """Those of both clips."""
 
 
-class Settings(Protocol):
+class CrossPairSettings(Protocol):
     """What the node is configured with."""
 
     @property
@@ -59,12 +59,12 @@ class Settings(Protocol):
 def sample_cross_pairs(keys: Iterable[str], seed: int, most: int | None) -> list[tuple[str, str]]:
     """Clip keys -> (source, driving) of different identities, each clip at most once a source and once
     driving; at most `most` of them, which do not depend on the order of the keys."""
-    ring = sorted(keys, key=lambda key: place_on_ring(seed, key))
+    ring = sorted(keys, key=lambda key: hash_clip_with_seed(seed, key))
     pairs = zip(ring, [*ring[1:], *ring[:1]], strict=True)
     return [(a, b) for a, b in pairs if clip_identity(a) != clip_identity(b)][:most]
 
 
-def place_on_ring(seed: int, clip: str) -> bytes:
+def hash_clip_with_seed(seed: int, clip: str) -> bytes:
     return hashlib.sha256(f"pair {seed} {clip}".encode()).digest()
 
 
@@ -83,7 +83,7 @@ def list_clip_pairs(ctx: NodeContext) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    settings: Settings = ctx.config
+    settings: CrossPairSettings = ctx.config
     families = {role: one.family() for role, one in ctx.inputs.items() if role != "recordings"}
     clips = families["clips"]
     keys = [key for key in clips.keys if all(key in family for family in families.values())]
@@ -107,7 +107,7 @@ def list_clip_pairs(ctx: NodeContext) -> None:
 
 def clip_pairs(
     recordings: Mapping[str, str], people: Mapping[str, Person], seed: int, rounds: int
-) -> list[ClipPair]:
+) -> list[TrainingClipPair]:
     """recordings: clip key -> its recording. people: recording -> who is in it, in which split. Each round
     and split has a ring of its own; that of the first round is of `seed`, of the next `seed + 1`."""
     found: dict[str, tuple[str, str]] = {}
@@ -116,9 +116,9 @@ def clip_pairs(
         for turn in range(rounds):
             pairs = sample_cross_pairs(keys, seed + turn, None)
             found |= {cross_pair_id(source, driving): (source, driving) for source, driving in pairs}
-    buckets = bucket_count(len(found), PAIRS_IN_A_PACK)
+    buckets = hash_bucket_count(len(found), PAIRS_IN_A_PACK)
     return [
-        ClipPair(
+        TrainingClipPair(
             id=id, bucket=recording_bucket(id, buckets),
             split=people[recordings[source]].split, identity=people[recordings[source]].identity,
             source_recording=recordings[source], source_clip=source,

@@ -69,7 +69,7 @@ class StoredClip:
     def frames(self, indices: Sequence[int]) -> np.ndarray:
         return self.stored.clips.frames(self.key, indices)
 
-    def read(self, name: str) -> Any:
+    def read_field(self, name: str) -> Any:
         return self.stored.read(self.key, name)
 
 

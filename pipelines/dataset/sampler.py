@@ -21,7 +21,7 @@ from pipelines.dataset.clips import ClipFamily, Clips, StoredClip
 from pipelines.errors import UserError
 
 ORDER_STREAM, SAMPLE_STREAM = 0, 1  # what a random stream is for
-MAX_ATTEMPTS = 100
+MAX_SAMPLING_ATTEMPTS = 100
 
 
 class SplitClips(Clips):
@@ -76,7 +76,7 @@ def make_sample(
 ) -> tuple[str, Sample]:
     """Sample number `index` -> the keys that it was read from, and its arrays."""
     failed: list[str] = []
-    for attempt in range(MAX_ATTEMPTS):
+    for attempt in range(MAX_SAMPLING_ATTEMPTS):
         rng = np.random.default_rng([seed, SAMPLE_STREAM, index, attempt])
         turns = {name: SampleTable(corpus, seed, index, attempt) for name, corpus in tables.items()}
         sample = task.sample(rng, turns, training)
@@ -86,7 +86,8 @@ def make_sample(
             return name, sample
         failed.append(name)
     raise UserError(
-        f"no usable frames after {MAX_ATTEMPTS} attempts, the last in {failed[-3:]}; see their rejects"
+        f"no usable frames after {MAX_SAMPLING_ATTEMPTS} attempts, the last in {failed[-3:]}; "
+        "see their rejects"
     )
 
 
@@ -105,7 +106,7 @@ def stack_samples(samples: Sequence[tuple[str, Sample]]) -> SampleChunk:
     return SampleChunk(tuple(key for key, _ in samples), arrays)
 
 
-def chunk_indices(step: int, batch: int, chunk: int, rank: int, world: int) -> list[range]:
+def chunk_sample_indices(step: int, batch: int, chunk: int, rank: int, world: int) -> list[range]:
     """Sample numbers of each forward pass of this worker at a step (steps count from 1)."""
     first = (step - 1) * batch
     starts = range(first, first + batch, chunk)
@@ -167,7 +168,9 @@ def iterate_chunks(
 
     readers: threads. ahead: chunks that are made ahead of the one asked for.
     """
-    offsets = [group.start for group in chunk_indices(1, share.batch, share.chunk, share.rank, share.world)]
+    offsets = [
+        group.start for group in chunk_sample_indices(1, share.batch, share.chunk, share.rank, share.world)
+    ]
 
     def make(start: int) -> SampleChunk:
         numbers = range(start, start + share.chunk)

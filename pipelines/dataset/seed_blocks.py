@@ -1,4 +1,4 @@
-"""The table of blocks of seeds: the units of nodes that compute from random numbers (models.spec.Seeds).
+"""The table of blocks of seeds: the units of nodes that compute from random numbers (models.spec.SeedTable).
 
 Artifact of a node of stage `seeds`: `seeds.parquet`, a `SeedBlock` a row. Each block is a pack of its own.
 """
@@ -32,7 +32,7 @@ class SeedBlock(TypedDict):
     """Seeds in it."""
 
 
-class Settings(Protocol):
+class SeedBlockSettings(Protocol):
     """What the node is configured with."""
 
     @property
@@ -41,13 +41,13 @@ class Settings(Protocol):
     def block_size(self) -> int: ...
 
 
-def list_seeds(ctx: NodeContext) -> None:
+def list_seed_blocks(ctx: NodeContext) -> None:
     """The whole node."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    settings: Settings = ctx.config
-    rows = seed_blocks(settings.blocks, settings.block_size)
+    settings: SeedBlockSettings = ctx.config
+    rows = make_seed_blocks(settings.blocks, settings.block_size)
     kinds = {"bucket": pa.int32(), "first": pa.int64(), "count": pa.int64()}
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
     pq.write_table(arrow_table(rows, schema), ctx.out / f"{STAGE}.parquet", compression="zstd")
@@ -58,7 +58,7 @@ def list_seeds(ctx: NodeContext) -> None:
     )
 
 
-def seed_blocks(blocks: int, block_size: int) -> list[SeedBlock]:
+def make_seed_blocks(blocks: int, block_size: int) -> list[SeedBlock]:
     """Blocks of the seeds from 0 on. The split is a function of the block's number, so that it stays as
     blocks are added; but of two blocks or more, each split gets one at least."""
     ids = [f"block-{number:06d}" for number in range(blocks)]

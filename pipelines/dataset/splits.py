@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipelines.dataset.clips import Clips
     from pipelines.preprocess.recordings import DataConfig
 
-SPLIT_READERS = {"train": "train.", "test": "pairs."}
+SPLIT_NODE_PREFIXES = {"train": "train.", "test": "pairs."}
 """Split -> how the names of the nodes begin that cannot do without."""
 SPLIT_SETTINGS = {
     "synthetic": "data.synthetic.identities and data.synthetic.test_identities",
@@ -25,7 +25,7 @@ SPLIT_SETTINGS = {
     "talkinghead_1kh": "data.talkinghead_1kh.sets",
 }
 """What the split of a source depends on that says it itself."""
-MAX_COUNTED = 1000
+MAX_COUNTED_CLIPS = 1000
 """Clips of a split whose records are read to count those without sound; each costs a small read."""
 
 
@@ -36,7 +36,7 @@ def describe_empty_split(plans: Mapping[str, NodePlan], data: Mapping[str, DataC
         if plan.node.stage == "recordings":
             corpus = plan.node.config["data.source"].split(".")[1]
             readers = [
-                one for one, other in plans.items() if not other.settled and name in other.node.upstream
+                one for one, other in plans.items() if not other.has_artifact and name in other.node.upstream
             ]
             if found := _empty_split(plan, readers, corpus, data[corpus]):
                 return found
@@ -48,7 +48,7 @@ def _empty_split(plan: NodePlan, readers: Sequence[str], corpus: str, data: Data
     splits: dict[str, set[str]] = {}
     for row in rows:
         splits.setdefault(row["split"], set()).add(row["identity"])
-    for split, prefix in SPLIT_READERS.items():
+    for split, prefix in SPLIT_NODE_PREFIXES.items():
         waiting = [name for name in readers if name.startswith(prefix)]
         if rows and waiting and split not in splits:
             other, people = next(iter(splits.items()))
@@ -60,7 +60,7 @@ def _empty_split(plan: NodePlan, readers: Sequence[str], corpus: str, data: Data
     return ""
 
 
-def check_splits(plans: Mapping[str, NodePlan], data: Mapping[str, DataConfig]) -> None:
+def require_nonempty_splits(plans: Mapping[str, NodePlan], data: Mapping[str, DataConfig]) -> None:
     """UserError where a node that is to run needs a split that is empty."""
     if sentence := describe_empty_split(plans, data):
         raise UserError(sentence)
@@ -86,7 +86,9 @@ def _advice(at: str, data: DataConfig, split: str, people: int, recordings: int)
 
 
 # --- the clips of a split -----------------------------------------------------------------------------------
-def count_missing(stored: Clips, reads: Mapping[str, Sequence[str]], keys: Sequence[str]) -> dict[str, int]:
+def count_missing_clips(
+    stored: Clips, reads: Mapping[str, Sequence[str]], keys: Sequence[str]
+) -> dict[str, int]:
     """Node -> how many of these clips its family lacks, as `fit3dmm` lacks those that it could not fit; nodes
     whose family has all are not named. reads: node -> the fields read from it."""
     others = {node: [name for name in names if name != "frames"] for node, names in reads.items()}
@@ -97,9 +99,9 @@ def count_missing(stored: Clips, reads: Mapping[str, Sequence[str]], keys: Seque
 
 def count_without_sound(stored: Clips, keys: Sequence[str]) -> str:
     """How many clips have no sound, so that their speech features are those of silence: "3 of 120". Of many,
-    MAX_COUNTED are read, evenly spread.
+    MAX_COUNTED_CLIPS are read, evenly spread.
     """
-    counted = keys[:: max(1, math.ceil(len(keys) / MAX_COUNTED))]
+    counted = keys[:: max(1, math.ceil(len(keys) / MAX_COUNTED_CLIPS))]
     with ThreadPoolExecutor(16) as pool:
         records = list(pool.map(lambda key: stored.fields["clip"].read(key, ["clip"])["clip"], counted))
     return f"{sum(not record['has_sound'] for record in records):,} of {len(counted):,}"

@@ -31,7 +31,7 @@ class LocalMachine:
         return True
 
 
-def find_unfinished_attempts(store: Store, path: str) -> list[str]:
+def list_unfinished_attempt_machines(store: Store, path: str) -> list[str]:
     """The machine of each attempt that ended with no answer."""
     return store.read(path).decode().split() if store.exists(path) else []
 

@@ -15,7 +15,7 @@ from storage.errors import StoreUnreachable
 from storage.files import Store
 
 
-def build_shared(
+def build_or_await_packs(
     executor: Executor, call: StageCall, jobs: Sequence[PackJob], store: Store, *,
     terms: leases.LeaseTimings, waiting: Callable[[str], None], cancelled: Callable[[], bool],
 ) -> Iterator[PackResult]:  # fmt: skip

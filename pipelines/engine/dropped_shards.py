@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from storage.files import Store
 
 
-def packs_to_restore(plan: NodePlan, plans: Mapping[str, NodePlan]) -> dict[str, set[str]]:
+def packs_to_rebuild(plan: NodePlan, plans: Mapping[str, NodePlan]) -> dict[str, set[str]]:
     """Upstream node -> its packs without a shard that a node reads when it runs. Of a keyed node whose jobs
     are not known yet, all: it may read them."""
     found: dict[str, set[str]] = {}
@@ -50,14 +50,14 @@ def plan_dropped_shards_again(graph: Graph, plans: Mapping[str, NodePlan]) -> No
             units, names = sum(len(job.units) for job in again), ", ".join(reversed(readers[node.name]))
             plan.reasons.append(f"{units:,} of {plan.counts['units']:,} units dropped, read again by {names}")
             plan.jobs = [*plan.jobs, *again]
-            plan.state = "stale" if plan.settled else plan.state
-        if not plan.settled or plan.to_restore:
-            for name, packs in packs_to_restore(plan, plans).items():
+            plan.state = "stale" if plan.has_artifact else plan.state
+        if not plan.has_artifact or plan.to_restore:
+            for name, packs in packs_to_rebuild(plan, plans).items():
                 plans[name].to_restore |= packs
                 readers.setdefault(name, []).append(node.name)
 
 
-def droppable(graph: Graph, plans: Mapping[str, NodePlan]) -> Iterator[tuple[str, set[str]]]:
+def find_droppable_packs(graph: Graph, plans: Mapping[str, NodePlan]) -> Iterator[tuple[str, set[str]]]:
     """Stages that drop their shards, and whose every node is there with all that reads it -> their packs.
 
     By stage, since nodes of one stage may share packs."""
@@ -67,7 +67,7 @@ def droppable(graph: Graph, plans: Mapping[str, NodePlan]) -> Iterator[tuple[str
             stages.setdefault(node.stage, set()).add(node.name)
     for stage, names in stages.items():
         readers = {node.name for node in graph if any(read.node in names for read in node.reads.values())}
-        there = all(name in plans and plans[name].settled for name in names | readers)
+        there = all(name in plans and plans[name].has_artifact for name in names | readers)
         if readers and there and not any(plans[name].to_restore for name in names):
             yield stage, {pack for name in names for pack in plans[name].packs}
 

@@ -17,7 +17,7 @@ CACHE_VERSION = 2
 _ABOUT = "\n"
 
 
-class FileCache:
+class FileFactCache:
     """Facts about files and folders in one JSON file, which is read when the first fact is wanted. Any thread
     may ask. maker: names what makes the facts; those of another one are ignored."""
 

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from pipelines.engine.keys import dict_difference, hash_json, lookup_setting, make_config_view, to_canonical
+from pipelines.engine.keys import dict_difference, hash_json, lookup_setting, make_config_view, to_json_value
 from pipelines.engine.node import Node
 from pipelines.engine.source_code import ReachedSymbol, SourceCode
 
@@ -55,12 +55,12 @@ def compute_fingerprint(node: Node, config: Any, env: KeyEnvironment) -> Fingerp
         values.pop(node.resumable_budget)
     return Fingerprint(
         node=node.stage,
-        config={original_setting_name(path, env.renamed): value for path, value in values.items()},
+        config={setting_path_before_renames(path, env.renamed): value for path, value in values.items()},
         code=env.code.digest(code_entries(node, config, env.code)),
         weights={name: env.weights(name) for name in node.weights},
         tools={name: env.tool(name) for name in node.tools},
         packages={name: env.package(name) for name in node.packages},
-        inputs=resolve_entry(node.inputs)(node_config(node, config)) if node.inputs else {},
+        inputs=resolve_entry_point(node.inputs)(node_config(node, config)) if node.inputs else {},
     )
 
 
@@ -79,7 +79,7 @@ def flatten_settings(value: Any, path: str) -> dict[str, Any]:
     elif isinstance(value, Mapping):
         parts = {str(name): one for name, one in value.items()}
     else:
-        return {path: to_canonical(value)}
+        return {path: to_json_value(value)}
     found = [leaf for part, one in parts.items() for leaf in flatten_settings(one, f"{path}.{part}").items()]
     return dict(found) if parts else {path: {}}
 
@@ -95,12 +95,12 @@ def _not_in_key(value: Struct) -> set[str]:
     instances = {name for one in classes for name in one.get("not_in_key", ())}
     added = {name: before for one in reversed(classes) for name, before in one.get("as_before", {}).items()}
     same = {
-        name for name, before in added.items() if to_canonical(getattr(value, name)) == to_canonical(before)
+        name for name, before in added.items() if to_json_value(getattr(value, name)) == to_json_value(before)
     }
     return instances | same
 
 
-def original_setting_name(path: str, renamed: Mapping[str, str]) -> str:
+def setting_path_before_renames(path: str, renamed: Mapping[str, str]) -> str:
     """The path that a setting had when it first was in a key: `renamed` maps today's path, in which `*`
     stands for any one part, to the last part of the old one."""
     parts = path.split(".")
@@ -130,7 +130,7 @@ def _kinds(value: Any) -> set[str]:
     return set().union(*map(_kinds, value)) if isinstance(value, (tuple, list)) else set()
 
 
-def resolve_entry(entry: str) -> Callable[..., Any]:
+def resolve_entry_point(entry: str) -> Callable[..., Any]:
     """ "module:function" -> the function."""
     module, _, name = entry.partition(":")
     return getattr(importlib.import_module(module), name)
@@ -152,7 +152,7 @@ def package_version(name: str) -> str:
 _VERSION = re.compile(r"^Version: *(\S+)", re.MULTILINE)
 
 
-def describe_difference(
+def describe_key_difference(
     old: Fingerprint, new: Fingerprint, code: Sequence[str] = (), paths: Mapping[str, str] | None = None
 ) -> list[str]:
     """The difference of two keys in the user's words, most telling first. code: what `changed_symbols` says.
@@ -240,4 +240,4 @@ class KeyEnvironment(Struct, frozen=True):
     package: Callable[[str], str] = field(default_factory=lambda: cache(package_version))
     """Distribution name -> version."""
     renamed: Mapping[str, str] = field(default_factory=dict)
-    """Settings that got a new name (`original_setting_name`)."""
+    """Settings that got a new name (`setting_path_before_renames`)."""

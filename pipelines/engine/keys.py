@@ -15,7 +15,7 @@ class UndeclaredConfig(Exception):
     """A node's code read a config value that is not in its key."""
 
 
-def to_canonical(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """Structs and tuples to dicts and lists; refuses what JSON cannot say exactly."""
     if value is None or isinstance(value, (str, bool, int)):  # most are: asked first
         return value
@@ -24,17 +24,17 @@ def to_canonical(value: Any) -> Any:
             raise ValueError(f"{value} cannot be part of a key")
         return value
     if isinstance(value, Mapping):
-        return {str(k): to_canonical(v) for k, v in value.items()}
+        return {str(k): to_json_value(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [to_canonical(v) for v in value]
+        return [to_json_value(v) for v in value]
     if isinstance(value, Struct):
-        return {name: to_canonical(getattr(value, name)) for name in value.__struct_fields__}
+        return {name: to_json_value(getattr(value, name)) for name in value.__struct_fields__}
     raise TypeError(f"{type(value).__name__} cannot be part of a key")
 
 
 def hash_json(*parts: Any) -> str:
     """32 hex digits over canonical JSON: sorted keys, ints and floats distinct, floats by repr."""
-    plain = to_canonical(parts)
+    plain = to_json_value(parts)
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -55,7 +55,7 @@ def lookup_setting(root: Any, path: str) -> Any:
 
 def flatten_leaves(value: Any, prefix: str) -> dict[str, Any]:
     """Dotted path -> plain value, for every leaf under a config value; an empty container is a leaf."""
-    value = to_canonical(value)
+    value = to_json_value(value)
     if isinstance(value, dict) and value:
         return {
             path: leaf for k, v in value.items() for path, leaf in flatten_leaves(v, f"{prefix}.{k}").items()
@@ -81,7 +81,7 @@ class ConfigView:
                 "add it to the node's `config` in pipelines/graph.py"
             )
         value = self._tree[name]
-        return ConfigView(value, self._declared) if isinstance(value, PartialSettings) else value
+        return ConfigView(value, self._declared) if isinstance(value, DeclaredSettings) else value
 
     __getitem__ = __getattr__  # a dict of settings, as in phases["warmup"]
 
@@ -92,18 +92,18 @@ class ConfigView:
         return (ConfigView, (self._tree, self._declared))
 
 
-class PartialSettings(dict[str, Any]):
+class DeclaredSettings(dict[str, Any]):
     """Settings of which only some are declared."""
 
 
 def make_config_view(config: Any, declared: Mapping[str, str]) -> ConfigView:
     """declared: path as the node reads it -> path in `config`."""
-    tree = PartialSettings()
+    tree = DeclaredSettings()
     for path, actual in declared.items():
         *above, last = path.split(".")
         branch = tree
         for part in above:
-            branch = branch.setdefault(part, PartialSettings())
+            branch = branch.setdefault(part, DeclaredSettings())
         branch[last] = lookup_setting(config, actual)
     return ConfigView(tree, ", ".join(declared))
 

@@ -6,9 +6,9 @@ import ast
 import builtins
 from collections.abc import Iterable, Iterator
 
-from pipelines.errors import MEANINGS
+from pipelines.errors import ERROR_MEANINGS
 
-ERROR_NAMES = frozenset(kind.__name__ for kind in MEANINGS) | frozenset(
+ERROR_CLASS_NAMES = frozenset(kind.__name__ for kind in ERROR_MEANINGS) | frozenset(
     name for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, Exception)
 )
 """Classes of errors, by name: a text given to one is for a reader, whether the error is raised, returned, or
@@ -31,7 +31,7 @@ def walk_own_scope(body: Iterable[ast.stmt]) -> Iterator[ast.AST]:
             stack += ast.iter_child_nodes(node)
 
 
-def is_report(statement: ast.stmt) -> bool:
+def is_reporting_call(statement: ast.stmt) -> bool:
     call = statement.value if isinstance(statement, ast.Expr) else None
     return (
         isinstance(call, ast.Call)
@@ -40,7 +40,7 @@ def is_report(statement: ast.stmt) -> bool:
     )
 
 
-def drop_error_texts(function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+def strip_ast_error_messages(function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
     """Take the sentences out of every error that the function makes, and the variables that hold nothing but
     such sentences. What is no sentence stays: the code of a Rejected is a result."""
     own = list(walk_own_scope(function.body))
@@ -61,7 +61,7 @@ def _errors(own: Iterable[ast.AST]) -> Iterator[ast.Call]:
     for node in own:
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             yield node.exc
-        elif isinstance(node, ast.Call) and _last_name(node.func) in ERROR_NAMES:
+        elif isinstance(node, ast.Call) and _last_name(node.func) in ERROR_CLASS_NAMES:
             yield node
 
 

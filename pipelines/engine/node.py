@@ -30,7 +30,7 @@ class Read(Struct, frozen=True):
     the reader's own unit."""
 
 
-class Use(Struct, frozen=True):
+class UsedCheckpoints(Struct, frozen=True):
     """Files of whole nodes, loaded once in each worker: a checkpoint that a later node computes with. The
     digest of each file is part of the user's key."""
 
@@ -61,7 +61,7 @@ class Node(Struct, frozen=True, kw_only=True):
     """keyed: the whole node whose table lists its units (engine/units.py)."""
     rows: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """keyed: only the units whose row has one of these values in these columns: {"split": ("test",)}."""
-    uses: Mapping[str, Use] = field(default_factory=dict)
+    uses: Mapping[str, UsedCheckpoints] = field(default_factory=dict)
     """keyed: what its function is given among the nets, by these names."""
     writes: Sequence[str] = ()
     logs: Sequence[str] = ()
@@ -157,16 +157,17 @@ class Graph:
         if not own:
             raise ValueError(f"keyed node {node.name!r} reads nothing by its own unit of {node.units!r}")
         for read in own:
-            if self.units_of(read.node) != node.units:
+            if self.unit_table_name(read.node) != node.units:
                 raise ValueError(
                     f"keyed node {node.name!r} has the units of {node.units!r}, but reads {read.node!r}, "
-                    f"which has {self.units_of(read.node) or 'none'}; name the column that leads there (by)"
+                    f"which has {self.unit_table_name(read.node) or 'none'}; "
+                    "name the column that leads there (by)"
                 )
         for read in node.reads.values():
             if read.by and read.by not in table.writes:
                 raise ValueError(f"node {node.name!r} reads by {read.by!r}, no column of {node.units!r}")
 
-    def units_of(self, name: str) -> str:
+    def unit_table_name(self, name: str) -> str:
         """The table whose rows are a node's units; "" of a whole node without a table."""
         node = self.nodes[name]
         return node.units if node.kind == "keyed" else name * node.table

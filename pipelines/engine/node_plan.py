@@ -39,16 +39,16 @@ class NodePlan(Struct):
     """of a resumable budget: the artifact with the most steps below those asked for"""
 
     @property
-    def settled(self) -> bool:
+    def has_artifact(self) -> bool:
         """Whether its content is known."""
         return self.artifact is not None
 
     @property
     def has_work(self) -> bool:
         """Whether there is work to do."""
-        return not self.settled or bool(self.to_restore)
+        return not self.has_artifact or bool(self.to_restore)
 
-    def read_table(self, data: bytes) -> None:
+    def read_unit_table(self, data: bytes) -> None:
         """Units of a whole node that publishes a table of them (`<stage>.parquet` with columns id and
         bucket)."""
         rows = read_parquet(data).to_pylist()

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from pipelines.engine.attempts import LocalMachine, Machines, find_unfinished_attempts, record_attempt
-from pipelines.engine.fingerprint import resolve_entry
+from pipelines.engine.attempts import LocalMachine, Machines, list_unfinished_attempt_machines, record_attempt
+from pipelines.engine.fingerprint import resolve_entry_point
 from pipelines.engine.keys import hash_json
 from pipelines.engine.node import Node
 from pipelines.errors import Rejected, error_meaning, prefix_error
@@ -24,17 +24,17 @@ from storage.families import (
     Frames,
     ManifestRow,
     UnitRecord,
+    encode_pack_record,
     manifest_rows,
-    pack_record_bytes,
     read_encoded_sample,
     read_frames,
+    read_pack_manifest,
     read_pack_record,
-    read_pack_rows,
     read_sample,
 )
 from storage.files import Store
 
-RECORDS = 16
+MAX_CACHED_PACK_RECORDS = 16
 """Records of packs that are kept while one pack is built: of a large corpus each takes some MB."""
 MAX_CRASHES = 2  # a unit that took its worker down this often is bad data
 RETRY_DELAYS = (0.5, 2.0, 8.0)
@@ -56,13 +56,13 @@ class StageCall(Struct, frozen=True):
 
     def bind_nets(self, nets: Mapping[str, Any]) -> StageFunction:
         """The function of the inputs alone. nets: those of the node, and what it uses."""
-        run = resolve_entry(self.node.run)
+        run = resolve_entry_point(self.node.run)
         return lambda inputs: run(inputs, self.config, nets, self.runtime, **self.node.arguments)
 
     def load_uses(self) -> dict[str, Any]:
         """Each use by its name, as its loader makes it of the local files."""
         return {
-            name: resolve_entry(use.loader)(
+            name: resolve_entry_point(use.loader)(
                 {role: artifact.path(file) for role, (artifact, file) in self.used[name].items()}
             )
             for name, use in self.node.uses.items()
@@ -140,7 +140,7 @@ def find_published_pack(job: PackJob, store: Store) -> PackResult | None:
     """What another driver published under this key since it was planned, if it did."""
     if not job.new or not store.exists(locations.pack_record_path(job.stage, job.key)):
         return None
-    rows = read_pack_rows(store, job.stage, job.key)
+    rows = read_pack_manifest(store, job.stage, job.key)
     return PackResult(job.key, tuple(rows), len(rows))
 
 
@@ -164,7 +164,7 @@ def _publish(
 ) -> tuple[list[UnitRecord], int]:
     """The units' records, and the bytes that they take."""
     units: list[UnitRecord] = []
-    inputs = UnitReader(store)
+    inputs = UnitInputReader(store)
     with store.scratch_folder() as folder:
         with shards.ShardWriter(folder / "shard.tar") as shard:
             for unit in job.units:
@@ -175,7 +175,7 @@ def _publish(
     path = locations.pack_record_path(job.stage, job.key)
     if job.restores and (before := _record_of(job, units, store)) is not None:
         return before, store.file_infos([path])[0].size or 0
-    record = pack_record_bytes(units)
+    record = encode_pack_record(units)
     store.write(path, record)
     return units, len(record)
 
@@ -212,12 +212,12 @@ def _compute(
     unit: UnitJob,
     shard: shards.ShardWriter,
     run: StageFunction,
-    inputs: UnitReader,
+    inputs: UnitInputReader,
     machines: Machines,
 ) -> UnitRecord:
     start, store = time.perf_counter(), inputs.store
     attempt = locations.attempt_folder(job.stage, unit.key, job.run)
-    before = find_unfinished_attempts(store, attempt)
+    before = list_unfinished_attempt_machines(store, attempt)
     crashes = sum(machines.is_alive(machine) for machine in before)
     mark, records = shard.position(), []
     status, code, reason = "ok", "", ""
@@ -251,13 +251,13 @@ def _compute(
     )  # fmt: skip
 
 
-class UnitReader:
+class UnitInputReader:
     """Reads what units are computed from. Records of packs are kept a while: units that are built together
     often read the same."""
 
     def __init__(self, store: Store):
         self.store = store
-        self._record = lru_cache(RECORDS)(partial(read_pack_record, store))
+        self._record = lru_cache(MAX_CACHED_PACK_RECORDS)(partial(read_pack_record, store))
 
     def read(self, unit: UnitJob) -> dict[str, Sequence[shards.Sample]]:
         """What the stage sees: a row of each table, the declared fields of each sample."""

@@ -23,9 +23,9 @@ from pipelines.engine.fingerprint import (
     changed_symbols,
     code_entries,
     compute_fingerprint,
-    describe_difference,
+    describe_key_difference,
     node_config,
-    resolve_entry,
+    resolve_entry_point,
     setting_path_in_run,
 )
 from pipelines.engine.keys import hash_json, lookup_setting
@@ -56,9 +56,9 @@ class LastRun(Struct, frozen=True, kw_only=True):
     inputs: Mapping[str, str]
     run_id: str
     code: Mapping[str, Sequence[str]]
-    """Symbol -> its own hash, and that of all it reaches."""
+    """Code symbol -> its own hash, and that of all it reaches."""
     source: Mapping[str, str]
-    """Symbol -> its text."""
+    """Code symbol -> its text."""
     name: str = ""
     """Of the node then."""
     scheme: int = KEY_SCHEME
@@ -66,12 +66,12 @@ class LastRun(Struct, frozen=True, kw_only=True):
     @staticmethod
     def read(store: Store, path: str) -> LastRun:
         try:
-            return LastRun.of(store.read_json(path, "fingerprint", "run_id"))
+            return LastRun.from_record(store.read_json(path, "fingerprint", "run_id"))
         except (TypeError, LookupError, AttributeError) as error:
             raise DamagedFile(f"{path} has another form ({error})") from error
 
     @staticmethod
-    def of(record: Mapping[str, Any]) -> LastRun:
+    def from_record(record: Mapping[str, Any]) -> LastRun:
         if record.get("scheme") != KEY_SCHEME:  # its fingerprint has other components
             return LastRun(
                 fingerprint=Fingerprint(record["fingerprint"]["node"]), inputs={}, run_id=record["run_id"],
@@ -136,7 +136,7 @@ class Planner:
             accepted = plan.node_key != now.key  # this code was accepted as equal
             unchanged = accepted or last.fingerprint.code == now.code
             code = () if unchanged else self.changed_symbols(plan, last)
-            found = describe_difference(last.fingerprint, now, code, plan.node.config)
+            found = describe_key_difference(last.fingerprint, now, code, plan.node.config)
         known = sorted(last.inputs.keys() & inputs.keys())
         found += [f"input {n} changed" for n in known if last.inputs[n] != inputs[n]]
         found += [f"input {n} is new" for n in sorted(inputs.keys() - last.inputs.keys())]
@@ -151,7 +151,7 @@ class Planner:
 
     def pending_inputs(self, plan: NodePlan, plans: Mapping[str, NodePlan]) -> list[str]:
         """The nodes it reads or uses whose output is not known yet."""
-        return [name for name in plan.node.upstream if not plans[name].settled]
+        return [name for name in plan.node.upstream if not plans[name].has_artifact]
 
     def input_digests(self, plan: NodePlan, plans: Mapping[str, NodePlan]) -> dict[str, str]:
         """Role -> digest of what is known: of an artifact its content, of a file that is used its sha256."""
@@ -174,7 +174,7 @@ class Planner:
                 f"the pinned {node.name} {key} is not in the store; pin again: `reenact pin NAME RUN.yaml`"
             )
         plan = NodePlan(node, "pinned", [f"pinned at {key[:8]}"], key=key, artifact=artifact)
-        plan.read_table(artifact.path(f"{node.stage}.parquet").read_bytes())
+        plan.read_unit_table(artifact.path(f"{node.stage}.parquet").read_bytes())
         return plan
 
 
@@ -233,7 +233,7 @@ class _Whole:
         def read() -> Artifact | None:
             artifact = read_whole_artifact(self.planner.store, name, self.plan.key, steps)
             if artifact is not None and f"{name}.parquet" in artifact.files:
-                self.plan.read_table(artifact.path(f"{name}.parquet").read_bytes())
+                self.plan.read_unit_table(artifact.path(f"{name}.parquet").read_bytes())
             return artifact
 
         name = self.plan.node.stage
@@ -244,10 +244,10 @@ class _Whole:
         plan = self.plan
         with tempfile.TemporaryDirectory() as folder:
             context = DryRunContext(plan.node, self.planner.config, Path(folder), self.plans)
-            resolve_entry(plan.node.run)(context, **plan.node.arguments)
+            resolve_entry_point(plan.node.run)(context, **plan.node.arguments)
             table = Path(folder) / f"{plan.node.stage}.parquet"
             if table.exists():
-                plan.read_table(table.read_bytes())
+                plan.read_unit_table(table.read_bytes())
 
 
 class DryRunContext:
@@ -317,7 +317,7 @@ class _Keyed:
         open_units: list[str] = []
         for unit in self.inputs:
             parts = self.inputs.input_digests(unit)
-            if parts is None or not all(self.plans[name].settled for name in used):
+            if parts is None or not all(self.plans[name].has_artifact for name in used):
                 open_units.append(unit)
             else:
                 keys[unit] = hash_json("unit", node_key, unit, parts)

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from storage import locations
 from storage.errors import DamagedFile
-from storage.families import Artifact, ManifestRow, read_manifest, read_pack_rows
+from storage.families import Artifact, ManifestRow, read_manifest, read_pack_manifest
 from storage.files import FileEntry, Store
 
 MAX_OLD_MANIFESTS = 3  # manifests looked through for units to copy
@@ -130,4 +130,4 @@ class PublishedPacks:
         return self.readable(lambda: read_manifest(self.store, self.stage, key), [])
 
     def _pack_rows(self, pack: str) -> list[ManifestRow]:
-        return self.readable(lambda: read_pack_rows(self.store, self.stage, pack), [])
+        return self.readable(lambda: read_pack_manifest(self.store, self.stage, pack), [])

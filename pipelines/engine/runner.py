@@ -13,23 +13,23 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from pipelines.engine.concurrent_builds import build_shared
-from pipelines.engine.dropped_shards import drop_shards, droppable, packs_to_restore
+from pipelines.engine.concurrent_builds import build_or_await_packs
+from pipelines.engine.dropped_shards import drop_shards, find_droppable_packs, packs_to_rebuild
 from pipelines.engine.fingerprint import (
     compute_fingerprint,
     describe_closure,
     node_config,
-    resolve_entry,
+    resolve_entry_point,
     setting_path_in_run,
 )
-from pipelines.engine.keys import hash_json, to_canonical
+from pipelines.engine.keys import hash_json, to_json_value
 from pipelines.engine.node import Node
 from pipelines.engine.node_plan import NodePlan
 from pipelines.engine.packs import Executor, PackResult, StageCall
 from pipelines.engine.plan import LastRun, Planner
 from pipelines.errors import TooManyRejects, Transient, error_meaning, format_traceback
 from storage import leases, locations
-from storage.families import Artifact, ManifestRow, manifest_bytes, read_pack_rows
+from storage.families import Artifact, ManifestRow, encode_manifest, read_pack_manifest
 from storage.files import sha256_file
 
 EventEmitter = Callable[[dict[str, Any]], Any]
@@ -140,7 +140,7 @@ class Runner:
 
     def _settle(self, node: Node, plans: dict[str, NodePlan], outcome: RunOutcome) -> NodePlan:
         plan = self.planner.plan_node(node, plans)
-        if plan.settled:
+        if plan.has_artifact:
             self.emit(_cached_event(plan, plans))
             return plan
         if self.cancel.is_set():
@@ -148,7 +148,7 @@ class Runner:
         if self._restore(plan, plans, outcome):
             plan = self.planner.plan_node(node, plans)
         with self._await_twin(node.stage, plan.key) as waited:
-            if waited and (plan := self.planner.plan_node(node, plans)).settled:
+            if waited and (plan := self.planner.plan_node(node, plans)).has_artifact:
                 self.emit(_cached_event(plan, plans))
                 return plan
             return (
@@ -159,13 +159,13 @@ class Runner:
 
     def _restore(self, reader: NodePlan, plans: dict[str, NodePlan], outcome: RunOutcome) -> bool:
         """Make again the dropped shards that a node is about to read; whether there were any."""
-        wanted = packs_to_restore(reader, plans)
+        wanted = packs_to_rebuild(reader, plans)
         for name, packs in wanted.items():
             before = plans[name]
             with self._await_twin(before.node.stage, before.key):
                 now = self.planner_without_force().plan_node(before.node, plans)
                 again = [now.restore_jobs[pack] for pack in sorted(packs & now.restore_jobs.keys())]
-                if again or not now.settled:
+                if again or not now.has_artifact:
                     why = [f"dropped, read again by {reader.node.name}"]
                     now = replace(now, jobs=[*now.jobs, *again], reasons=why)
                     self._restore(now, plans, outcome)
@@ -178,7 +178,7 @@ class Runner:
 
     def _drop_shards(self, outcome: RunOutcome) -> None:
         """Of stages that all is there of that reads them (engine/dropped_shards.py)."""
-        for stage, packs in droppable(self.planner.graph, outcome.plans):
+        for stage, packs in find_droppable_packs(self.planner.graph, outcome.plans):
             if stage not in self._without_shards:
                 self._without_shards.add(stage)
                 freed = drop_shards(self.planner.store, stage, packs)
@@ -211,7 +211,7 @@ class Runner:
         with leases.acquire_lease(store, node.stage, plan.key, **terms) as waited:
             if self.cancel.is_set():
                 raise RunCancelled("interrupted before it started")
-            if waited and (plan := self.planner.plan_node(node, plans)).settled:
+            if waited and (plan := self.planner.plan_node(node, plans)).has_artifact:
                 self.emit(_cached_event(plan, plans))
                 return plan
             return self._execute(plan, plans, outcome)
@@ -227,7 +227,7 @@ class Runner:
             self._whole(plan, plans)
         self._record_last_run(plan)
         settled = self.planner_without_force().plan_node(node, plans)
-        if not settled.settled:
+        if not settled.has_artifact:
             raise RuntimeError(f"{node.name} was published but is not found again: {settled.reasons}")
         seconds = time.monotonic() - start
         self.emit(_finished_event(settled, seconds))
@@ -255,7 +255,7 @@ class Runner:
                        "rejected": rejected, "frames": frames, "note": note})  # fmt: skip
 
         report()
-        shared = build_shared(self.executor, call, jobs, store, terms=self.lease, waiting=report,
+        shared = build_or_await_packs(self.executor, call, jobs, store, terms=self.lease, waiting=report,
                               cancelled=self.cancel.is_set)  # fmt: skip
         for result in shared:
             if result.failure:
@@ -281,10 +281,10 @@ class Runner:
         rows = [
             row
             for pack in plan.packs
-            for row in (built[pack].rows if pack in built else read_pack_rows(store, node.stage, pack))
+            for row in (built[pack].rows if pack in built else read_pack_manifest(store, node.stage, pack))
         ]
         self._check_rejects(node, rows)
-        store.write(locations.manifest_path(node.stage, plan.key), manifest_bytes(rows))
+        store.write(locations.manifest_path(node.stage, plan.key), encode_manifest(rows))
 
     def _check_rejects(self, node: Node, rows: list[ManifestRow]) -> None:
         bad = [r for r in rows if r.status == "rejected"]
@@ -304,7 +304,7 @@ class Runner:
             out.mkdir()
             read = {role: plans[one.node].artifact for role, one in node.reads.items()}
             context = RunContext(self, plan, out, {role: found for role, found in read.items() if found})
-            resolve_entry(node.run)(context, **node.arguments)
+            resolve_entry_point(node.run)(context, **node.arguments)
             if self.cancel.is_set():
                 raise RunCancelled("interrupted")
             self._publish(plan, out)
@@ -345,7 +345,7 @@ class Runner:
             source={name: symbol.text for name, symbol in closure.items()}, name=node.name,
         )  # fmt: skip
         planner.store.write_json(
-            locations.node_key_path(node.stage, plan.fingerprint.key), to_canonical(last)
+            locations.node_key_path(node.stage, plan.fingerprint.key), to_json_value(last)
         )
 
     def _started_event(self, plan: NodePlan, plans: Mapping[str, NodePlan]) -> dict[str, Any]:

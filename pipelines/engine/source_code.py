@@ -21,9 +21,9 @@ from msgspec import Struct
 
 from pipelines.engine.symbols import (
     MODULE_BODY,
-    REFERENCE_MARK,
+    SYMBOL_REFERENCE_PATTERN,
+    CodeSymbol,
     SourceModule,
-    Symbol,
     SymbolReference,
     SymbolText,
     parse_module,
@@ -134,7 +134,7 @@ class SourceCode:
             self._outside[module] = within and module not in self.inside
         return self._outside[module]
 
-    def _symbol(self, place: SymbolPlace) -> Symbol:
+    def _symbol(self, place: SymbolPlace) -> CodeSymbol:
         module = self.load_module(place[0])
         assert module is not None
         return module.symbols[place[1]]
@@ -229,7 +229,7 @@ class SourceCode:
         """Its text with digests in place of the marks."""
         text = self._text(place)
         filled = [self._stands_for(place[0], ref, group) for ref in text.refs]
-        done = REFERENCE_MARK.sub(lambda mark: filled[int(mark[1])], text.template)
+        done = SYMBOL_REFERENCE_PATTERN.sub(lambda mark: filled[int(mark[1])], text.template)
         module = self.load_module(place[0])
         if module is not None and MODULE_BODY in module.symbols and place[1] != MODULE_BODY:
             done += "\n" + self._value((place[0], MODULE_BODY), group)

@@ -20,13 +20,13 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from pipelines.engine.messages import drop_error_texts, is_report, walk_own_scope
+from pipelines.engine.messages import is_reporting_call, strip_ast_error_messages, walk_own_scope
 
 MODULE_BODY = "<module>"
 _PARSING = threading.Lock()
 """Python 3.11 counts the depth of a tree for all threads together, and two that parse at once may end in a
 SystemError."""
-REFERENCE_MARK = re.compile("⟦(\\d+)⟧")
+SYMBOL_REFERENCE_PATTERN = re.compile("⟦(\\d+)⟧")
 _ENTRY = re.compile(r"[a-z_]\w*(\.\w+)*:\w+")
 _MODULE = re.compile(r"[a-z_]\w*(\.\w+)*(:\w+)?")
 
@@ -47,10 +47,10 @@ class SymbolText(Struct, frozen=True):
 
     @property
     def readable(self) -> str:
-        return REFERENCE_MARK.sub(lambda mark: self.refs[int(mark[1])].written, self.template)
+        return SYMBOL_REFERENCE_PATTERN.sub(lambda mark: self.refs[int(mark[1])].written, self.template)
 
 
-class Symbol(Struct, frozen=True):
+class CodeSymbol(Struct, frozen=True):
     text: SymbolText
     methods: SymbolText | None = None
     """Of a struct: the same without its fields and `__post_init__`, which is all that counts of a class of
@@ -62,7 +62,7 @@ class Symbol(Struct, frozen=True):
 class SourceModule(Struct, frozen=True):
     imports: dict[str, str]
     """Name at the top of the module -> dotted origin, "package.module" or "package.module.symbol"."""
-    symbols: dict[str, Symbol] = field(default_factory=dict)
+    symbols: dict[str, CodeSymbol] = field(default_factory=dict)
     stars: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class SourceModule(Struct, frozen=True):
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> SourceModule:
         table = {
-            name: Symbol(_text_of(text), methods and _text_of(methods), tuple(entries))
+            name: CodeSymbol(_text_of(text), methods and _text_of(methods), tuple(entries))
             for name, (text, methods, entries) in data["symbols"].items()
         }
         return SourceModule(data["imports"], table, tuple(data["stars"]))
@@ -121,11 +121,11 @@ class _Names(Struct, frozen=True):
     renamed: Mapping[str, str]
 
 
-def _symbol(statements: list[ast.stmt], known: _Names) -> Symbol:
+def _symbol(statements: list[ast.stmt], known: _Names) -> CodeSymbol:
     methods = None
     if len(statements) == 1 and isinstance(cls := statements[0], ast.ClassDef) and _is_struct(cls):
         methods = _text([_without_fields(cls)], known)
-    return Symbol(_text(statements, known), methods, _table(statements))
+    return CodeSymbol(_text(statements, known), methods, _table(statements))
 
 
 def _text(statements: Iterable[ast.stmt], known: _Names) -> SymbolText:
@@ -303,7 +303,7 @@ class _Normal(ast.NodeTransformer):
         with self._scope(
             _bound(node.args, node.body), _imports(walk_own_scope(node.body), self.known.package)[0]
         ):
-            drop_error_texts(node)
+            strip_ast_error_messages(node)
             node.body = self._statements(node.body)
         return node
 
@@ -346,13 +346,13 @@ class _Normal(ast.NodeTransformer):
 
     # what changes no number
     def _statements(self, body: list[ast.stmt]) -> list[ast.stmt]:
-        kept = [self.visit(s) for s in body if not _text_only(s) and not is_report(s)]
+        kept = [self.visit(s) for s in body if not _text_only(s) and not is_reporting_call(s)]
         return [s for s in kept if s is not None] or [ast.Pass()]
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         for part in ("body", "orelse", "finalbody"):
             if isinstance(statements := getattr(node, part, None), list) and statements:
-                kept = [s for s in statements if not _text_only(s) and not is_report(s)]
+                kept = [s for s in statements if not _text_only(s) and not is_reporting_call(s)]
                 setattr(node, part, kept or [ast.Pass()])
         return super().generic_visit(node)
 

@@ -53,7 +53,7 @@ class UnitInputs:
     def _there(self, read: Read, row: UnitView | None) -> bool:
         """Whether the units that a row names are there, so far as that is known."""
         known = self._units[read.node]
-        return row is not None and (not known or all(one in known for one in units_in_column(row, read)))
+        return row is not None and (not known or all(one in known for one in unit_ids_in_column(row, read)))
 
     def input_units(self, unit: str, read: Read) -> list[tuple[str, UnitView]]:
         """The units that a unit reads of one input: ids, and what is known of them."""
@@ -61,7 +61,7 @@ class UnitInputs:
         if not read.by:
             return [(unit, known[unit])]
         row = self._units[self.node.units][unit]
-        return [(one, known.get(one, UnitView(None))) for one in units_in_column(row, read)]
+        return [(one, known.get(one, UnitView(None))) for one in unit_ids_in_column(row, read)]
 
     def input_digests(self, unit: str) -> dict[str, Any] | None:
         """Role -> digest of what the unit reads there, as its key holds it; None if one is not known yet. Of
@@ -75,7 +75,7 @@ class UnitInputs:
         return found
 
 
-def units_in_column(row: UnitView, read: Read) -> list[str]:
+def unit_ids_in_column(row: UnitView, read: Read) -> list[str]:
     """The units that a row of a table names in a column."""
     assert row.row is not None  # Graph: `units` is a table
     value = row.row[read.by]

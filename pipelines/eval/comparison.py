@@ -21,12 +21,12 @@ from pipelines.eval.records import (
     finite_or_none,
     own_records,
     pair_sums,
+    shared_frame_records,
     shared_frames,
-    shared_records,
 )
-from pipelines.eval.sample_frames import read_samples
-from pipelines.eval.sample_pictures import ModelSamples, make_samples
-from pipelines.eval.score import ScoreSummary, read_summary, read_values
+from pipelines.eval.sample_frames import read_sample_frames
+from pipelines.eval.sample_pictures import ModelSamples, render_model_samples
+from pipelines.eval.score import ScoredMethod, read_frame_values, read_scored_method
 
 if TYPE_CHECKING:
     from pipelines.eval.config import ReportConfig
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ProtocolComparison:
+class ProtocolResults:
     name: str
     """Of the protocol in the run file."""
     about: PairsSummary
     models: list[str]
-    summaries: dict[str, ScoreSummary] = field(default_factory=dict)
+    summaries: dict[str, ScoredMethod] = field(default_factory=dict)
     """Of the methods that are scored."""
     own: list[MetricRecord] = field(default_factory=list)
     """Each method on its own frames."""
@@ -77,25 +77,29 @@ class ProtocolComparison:
         }
 
 
-def read_comparisons(inputs: Mapping[str, Artifact], config: ReportConfig) -> list[ProtocolComparison]:
+def read_comparisons(inputs: Mapping[str, Artifact], config: ReportConfig) -> list[ProtocolResults]:
     """One for each protocol, in the order in which the graph lists them."""
     return [read_comparison(name, inputs, config) for name in roles.list_protocols(inputs)]
 
 
-def read_comparison(name: str, inputs: Mapping[str, Artifact], config: ReportConfig) -> ProtocolComparison:
-    about = PairsSummary(**json.loads(inputs[roles.pairs_role(name)].path(PAIRS_SUMMARY_FILE).read_text()))
-    samples = roles.protocol_inputs(inputs, name, roles.SAMPLES_INPUT)
-    scores = roles.protocol_inputs(inputs, name, roles.SCORE_INPUT)
-    models, frames = list(samples), {model: read_samples(one) for model, one in samples.items()}
+def read_comparison(name: str, inputs: Mapping[str, Artifact], config: ReportConfig) -> ProtocolResults:
+    about = PairsSummary(
+        **json.loads(inputs[roles.pairs_input_role(name)].path(PAIRS_SUMMARY_FILE).read_text())
+    )
+    samples = roles.inputs_by_method(inputs, name, roles.SAMPLES_INPUT)
+    scores = roles.inputs_by_method(inputs, name, roles.SCORE_INPUT)
+    models, frames = list(samples), {model: read_sample_frames(one) for model, one in samples.items()}
     bootstrap = BootstrapSettings(resamples=config.resamples, seed=config.seed)
-    values = {method: read_values(scores[method]) for method in (*models, *BASELINES) if method in scores}
-    summaries = {method: read_summary(artifact) for method, artifact in scores.items()}
+    values = {
+        method: read_frame_values(scores[method]) for method in (*models, *BASELINES) if method in scores
+    }
+    summaries = {method: read_scored_method(artifact) for method, artifact in scores.items()}
     methods = [Method(name=name, kind=summaries[name].kind, provenance=summaries[name].provenance)
                for name in values]  # fmt: skip
     metrics = [
         name for name in METRICS if any(one.metric == name for rows in values.values() for one in rows)
     ]
-    return ProtocolComparison(
+    return ProtocolResults(
         name=name,
         about=about,
         models=models,
@@ -106,11 +110,12 @@ def read_comparison(name: str, inputs: Mapping[str, Artifact], config: ReportCon
             for method in methods
             for record in own_records(values[method.name], method, metrics, about.protocol, bootstrap)
         ],
-        shared=shared_records(values, methods, metrics, about.protocol, bootstrap),
+        shared=shared_frame_records(values, methods, metrics, about.protocol, bootstrap),
         differences=_differences(values, models, metrics, bootstrap),
         spread=_spread(values, metrics),
         samples={
-            model: make_samples(model, frames[model], about.has_truth, config.videos) for model in models
+            model: render_model_samples(model, frames[model], about.has_truth, config.videos)
+            for model in models
         },
     )
 

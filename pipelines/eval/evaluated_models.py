@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.spec import load_spec
+from models.spec import load_model_spec
 from models.weights import find_weights
 from pipelines.eval.config import CHECKPOINT_FILES
 from storage import checkpoints
@@ -39,8 +39,8 @@ class EvaluatedModel:
         if self._ready is None:
             checkpoints = {role: read_checkpoint(path) for role, path in self.files.items()}
             model = next(iter(checkpoints.values())).metadata.get("model")
-            reenactor = load_reenactor(load_spec(str(model)), checkpoints, device, "fp32")
-            reenactor.set_nets({name: nets[name] for name in reenactor.nets})
+            reenactor = load_reenactor(load_model_spec(str(model)), checkpoints, device, "fp32")
+            reenactor.set_frozen_nets({name: nets[name] for name in reenactor.nets})
             self._ready = reenactor
         return self._ready
 
@@ -54,7 +54,7 @@ def publish_released_weights(ctx: NodeContext, model: str, weights: str) -> None
     """The whole node `release.<model>`: model.safetensors, from imported weights that fit the run's settings
     of the model, `ctx.config.section`. InvalidInput where they are not there; InvalidFile or InvalidSettings
     where they do not fit."""
-    released = load_spec(model).released[weights]
+    released = load_model_spec(model).released[weights]
     store = ctx.inputs["recordings"].store  # where weights lie too
     files = {name: weights_path(store, find_weights(name)) for name in released.files}
     reader = importlib.import_module(released.reader.partition(":")[0])

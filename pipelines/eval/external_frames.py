@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pipelines.eval.config import ExternalMethodConfig
     from pipelines.eval.pair_clips import FamilySamples, Sample
 
-PROVENANCE = {"frames": "made by other code"}
+EXTERNAL_FRAMES_PROVENANCE = {"frames": "made by other code"}
 
 
 class ExternalFramesConfig(Interface):
@@ -65,7 +65,7 @@ def read_external_frames(
     yield {
         "__key__": pair.id,
         "frames": encode_lossless(picture_grids.to_uint8(picture_grids.resize_frames(frames, config.size))),
-        "method": {"provenance": PROVENANCE, "image_size": frames.shape[1]},
+        "method": {"provenance": EXTERNAL_FRAMES_PROVENANCE, "image_size": frames.shape[1]},
     }
 
 

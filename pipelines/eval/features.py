@@ -1,7 +1,8 @@
 """Nodes `features.<method>.<protocol>.<feature>`: what metrics compare beside the frames themselves, computed
 once for each method and once for the truth.
 
-FEATURES: every feature by name. To add one: a stage function in a file of its own, and a line in the table.
+METRIC_FEATURES: every feature by name. To add one: a stage function in a file of its own, and a line in the
+table.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ FRAMES_FEATURE = "frames"
 """What a metric reads that compares the frames themselves."""
 
 
-class Feature(Struct, frozen=True, kw_only=True):
+class MetricFeature(Struct, frozen=True, kw_only=True):
     run: str
     """"module:function" of the keyed stage; its input has the role `generated`."""
     field: str
@@ -39,9 +40,9 @@ class Feature(Struct, frozen=True, kw_only=True):
 
 
 DLIB_LANDMARKS_FEATURE = "landmarks.dlib68"
-LANDMARK_WEIGHTS = "dlib_sp68"
-FEATURES: dict[str, Feature] = {
-    DLIB_LANDMARKS_FEATURE: Feature(
+LANDMARKER_WEIGHTS_ID = "dlib_sp68"
+METRIC_FEATURES: dict[str, MetricFeature] = {
+    DLIB_LANDMARKS_FEATURE: MetricFeature(
         run="pipelines.eval.features:compute_dlib_landmarks",
         field="landmarks",
         nets=("dlib_hog", "dlib68"),
@@ -58,7 +59,7 @@ def compute_dlib_landmarks(
     weights are missing."""
     sample = inputs["generated"][0]
     if "dlib68" not in nets:
-        yield {"__key__": sample["__key__"], "needs": {"weights": LANDMARK_WEIGHTS}}
+        yield {"__key__": sample["__key__"], "needs": {"weights": LANDMARKER_WEIGHTS_ID}}
         return
     detector, landmarker = cast("FaceDetector", nets["dlib_hog"]), cast("Landmarker", nets["dlib68"])
     points = find_landmarks(sample["frames"], detector, landmarker)

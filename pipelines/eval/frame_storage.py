@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from pipelines.engine.node_plan import NodePlan
     from pipelines.engine.units import Units
 
-PNG_SHARE = 0.6
+PNG_COMPRESSION_RATIO = 0.6
 """Bytes of a lossless frame over those of its pixels: 0.55 on rendered heads of 64 px, 0.46 of 128 px."""
-GENERATE_STAGE = "generate."
+GENERATE_STAGE_PREFIX = "generate."
 
 
 def estimate_bytes(frames: int, size: int) -> int:
     """About what so many frames of this side, in pixels, take."""
-    return round(frames * size * size * 3 * PNG_SHARE)
+    return round(frames * size * size * 3 * PNG_COMPRESSION_RATIO)
 
 
-def describe_frame_storage(plans: Mapping[str, NodePlan], config: RunConfig) -> dict[str, str]:
+def describe_frame_disk_usage(plans: Mapping[str, NodePlan], config: RunConfig) -> dict[str, str]:
     """Node -> a line on the frames that it has to generate, where its pairs are known, or that were
     dropped."""
     found = {}
     for name, plan in plans.items():
-        if not plan.node.stage.startswith(GENERATE_STAGE):
+        if not plan.node.stage.startswith(GENERATE_STAGE_PREFIX):
             continue
         pairs, size = plans[plan.node.units].units, lookup_setting(config, plan.node.config["size"])
         if frames := _frames(plan, _to_generate(plan), pairs):
@@ -44,7 +44,7 @@ def _to_generate(plan: NodePlan) -> set[str]:
     """Pairs; none where the table of pairs is to be made first."""
     if plan.to_restore:
         return _of_packs(plan, plan.to_restore)
-    return {unit for unit, view in plan.units.items() if view.digest is None and not plan.settled}
+    return {unit for unit, view in plan.units.items() if view.digest is None and not plan.has_artifact}
 
 
 def _of_packs(plan: NodePlan, packs: Iterable[str]) -> set[str]:
@@ -55,7 +55,7 @@ def _of_packs(plan: NodePlan, packs: Iterable[str]) -> set[str]:
 def _frames(plan: NodePlan, some: set[str], pairs: Units) -> int:
     """Those of some pairs."""
     rows = [pairs[unit].row for unit in some if unit in pairs]
-    if plan.node.stage == f"{GENERATE_STAGE}{METHOD_FUNCTIONS[COPY_METHOD]}":
+    if plan.node.stage == f"{GENERATE_STAGE_PREFIX}{METHOD_FUNCTIONS[COPY_METHOD]}":
         return len(rows)
     return sum(len(row["driving_frames"]) for row in rows if row is not None)
 

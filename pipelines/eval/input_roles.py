@@ -11,15 +11,15 @@ T = TypeVar("T")
 PAIRS_INPUT, SAMPLES_INPUT, SCORE_INPUT = "pairs", "samples", "score"
 
 
-def pairs_role(protocol: str) -> str:
+def pairs_input_role(protocol: str) -> str:
     return f"{protocol}/{PAIRS_INPUT}"
 
 
-def samples(protocol: str, method: str) -> str:
+def samples_input_role(protocol: str, method: str) -> str:
     return f"{protocol}/{method}/{SAMPLES_INPUT}"
 
 
-def score_role(protocol: str, method: str) -> str:
+def score_input_role(protocol: str, method: str) -> str:
     return f"{protocol}/{method}/{SCORE_INPUT}"
 
 
@@ -28,7 +28,7 @@ def list_protocols(inputs: Mapping[str, object]) -> list[str]:
     return list(dict.fromkeys(role.split("/")[0] for role in inputs))
 
 
-def protocol_inputs(inputs: Mapping[str, T], protocol: str, kind: str) -> dict[str, T]:
+def inputs_by_method(inputs: Mapping[str, T], protocol: str, kind: str) -> dict[str, T]:
     """Method -> its input of one kind, SAMPLES_INPUT or SCORE."""
     found = {}
     for role, one in inputs.items():

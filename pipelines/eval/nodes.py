@@ -19,10 +19,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from models.spec import FamilyFields, ModelSpec
-from pipelines.engine.node import Read, Use
+from pipelines.engine.node import Read, UsedCheckpoints
 from pipelines.errors import UserError
 from pipelines.eval import input_roles as roles
-from pipelines.eval.features import FEATURES, FRAMES_FEATURE
+from pipelines.eval.features import FRAMES_FEATURE, METRIC_FEATURES
 from pipelines.eval.methods import (
     BASELINES,
     COPY_METHOD,
@@ -38,7 +38,7 @@ from pipelines.eval.protocols import EvaluationProtocol
 from pipelines.runs.graph_builder import GraphBuilder, protocol_corpora
 from storage.checkpoints import CHECKPOINT_FILES
 
-RECORDING_COLUMNS = {
+PAIR_RECORDING_COLUMNS = {
     "": "recordings",
     SOURCE_ROLE_PREFIX: "source_recording",
     DRIVING_ROLE_PREFIX: "driving_recording",
@@ -48,7 +48,7 @@ GENERATED_CODEC = "png"
 """Codec of generated frames: without loss."""
 
 
-class EvaluationModel(Struct, frozen=True, kw_only=True):
+class EvaluatedModelSpec(Struct, frozen=True, kw_only=True):
     """A model of the run, as evaluation needs it."""
 
     name: str
@@ -67,7 +67,7 @@ def add_evaluation_nodes(run: GraphBuilder, checkpoints: Mapping[str, Mapping[st
     config, models = run.config, []
     for name in config.models:
         spec, section = config.model_spec(name), getattr(config, name)
-        models.append(EvaluationModel(
+        models.append(EvaluatedModelSpec(
             name=name, spec=spec, reads=spec.driving_reads(section), nets=spec.inference_nets(section),
             kind="released" if section.weights else "trained", checkpoints=checkpoints[name],
         ))  # fmt: skip
@@ -88,7 +88,7 @@ class _ProtocolNodes(Struct, frozen=True):
 
     run: GraphBuilder
     name: str
-    models: list[EvaluationModel]
+    models: list[EvaluatedModelSpec]
     protocol: EvaluationProtocol
 
     @property
@@ -118,15 +118,19 @@ class _ProtocolNodes(Struct, frozen=True):
             self._external(method)
         rendering = [*(model.name for model in self.models), *external]
         methods = [*rendering, *others]
-        found = {roles.pairs_role(self.name): Read(self._at("pairs"), ("id",))}
+        found = {roles.pairs_input_role(self.name): Read(self._at("pairs"), ("id",))}
         for method in rendering:
             self._samples(method)
-            found[roles.samples(self.name, method)] = Read(self._at("samples", method), ("samples",))
+            found[roles.samples_input_role(self.name, method)] = Read(
+                self._at("samples", method), ("samples",)
+            )
         if self.has_truth:
             features = self._features(methods)
             for method in (one for one in methods if one != TRUTH_METHOD):
                 self._score(method, features)
-                found[roles.score_role(self.name, method)] = Read(self._at("score", method), ("values",))
+                found[roles.score_input_role(self.name, method)] = Read(
+                    self._at("score", method), ("values",)
+                )
         return found
 
     def _at(self, *stage_and_method: str) -> str:
@@ -158,7 +162,7 @@ class _ProtocolNodes(Struct, frozen=True):
             reads |= {f"{side}{role}": read for role, read in families.items()}
         # fmt: off
         self.run.add_whole(self._at("pairs"), "eval.pairs:make_pairs", stage="pairs", table=True,
-        resources={},
+                       resources={},
                        reads=reads, writes=(*PAIR_COLUMNS, "recordings"),
                        config={"protocol": f"eval.protocols.{self.name}"},
                        inputs="pipelines.eval.pairs:digest_external_files")
@@ -200,7 +204,7 @@ class _ProtocolNodes(Struct, frozen=True):
         other = DRIVING_ROLE_PREFIX if method == COPY_METHOD else SOURCE_ROLE_PREFIX
         clips = {
             f"{side}clips": Read(
-                self.run.node_name("clips", corpus), (FRAMES_FEATURE,), by=RECORDING_COLUMNS[side]
+                self.run.node_name("clips", corpus), (FRAMES_FEATURE,), by=PAIR_RECORDING_COLUMNS[side]
             )
             for side, corpus in self.sides.items()
             if side != other
@@ -212,13 +216,13 @@ class _ProtocolNodes(Struct, frozen=True):
                        light=True)
         # fmt: on
 
-    def _model(self, model: EvaluationModel) -> None:
+    def _model(self, model: EvaluatedModelSpec) -> None:
         config = self.run.config
         name = CHECKPOINT_FILES[config.eval.checkpoint]
         files = {role: (node, name) for role, node in model.checkpoints.items()}
-        use = Use("pipelines.eval.evaluated_models:load_evaluated_model", files)
+        use = UsedCheckpoints("pipelines.eval.evaluated_models:load_evaluated_model", files)
         reads = {
-            f"{side}{role}": replace(read, by=RECORDING_COLUMNS[side])
+            f"{side}{role}": replace(read, by=PAIR_RECORDING_COLUMNS[side])
             for side, corpus in self.sides.items()
             for role, read in self.run.reads(model.name, model.reads, corpus).items()
         }
@@ -235,7 +239,7 @@ class _ProtocolNodes(Struct, frozen=True):
         used = [METRICS[name].feature for name in self.run.config.eval.metrics]
         features = [name for name in dict.fromkeys(used) if name != FRAMES_FEATURE]
         for name in features:
-            feature = FEATURES[name]
+            feature = METRIC_FEATURES[name]
             for method in methods:
                 # fmt: off
                 self.run.add_keyed(f"{self._at('features', method)}.{name}",
@@ -266,7 +270,7 @@ class _ProtocolNodes(Struct, frozen=True):
             TRUTH_METHOD: Read(self._at("generate", TRUTH_METHOD), (FRAMES_FEATURE,)),
         }
         for name in features:
-            field = FEATURES[name].field
+            field = METRIC_FEATURES[name].field
             reads[name] = Read(f"{self._at('features', method)}.{name}", (field,))
             reads[f"{TRUTH_METHOD}.{name}"] = Read(f"{self._at('features', TRUTH_METHOD)}.{name}", (field,))
         # fmt: off

@@ -47,7 +47,7 @@ class PairClip:
             self._frames |= dict(zip(missing, images, strict=True))
         return np.stack([self._frames[i] for i in indices])
 
-    def read(self, name: str) -> Any:
+    def read_field(self, name: str) -> Any:
         """A field of whichever family has it."""
         if name == "frames":
             return self.frames(range(self.length))

@@ -20,12 +20,12 @@ class Family(Interface):
     def read(self, key: str, fields: Sequence[str] | None = None, /) -> dict[str, Any]: ...
 
 
-def optional_field(family: Family, key: str, name: str) -> dict[str, Any]:
+def read_optional_field(family: Family, key: str, name: str) -> dict[str, Any]:
     """A field that not every method has."""
     return family.read(key, [name])[name] if name in family.fields(key) else {}
 
 
-def about_method(generated: Family) -> dict[str, Any]:
+def read_method_metadata(generated: Family) -> dict[str, Any]:
     """What the samples of a method say of it: `provenance` and `image_size`."""
     nothing = {"provenance": {}, "image_size": None}
-    return nothing | (optional_field(generated, generated.keys[0], "method") if generated.keys else {})
+    return nothing | (read_optional_field(generated, generated.keys[0], "method") if generated.keys else {})

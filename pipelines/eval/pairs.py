@@ -27,12 +27,12 @@ import numpy as np
 from msgspec import Struct, field
 from msgspec.structs import asdict
 
-from pipelines.dataset.clip_pairs import clip_identity, cross_pair_id, place_on_ring, sample_cross_pairs
+from pipelines.dataset.clip_pairs import clip_identity, cross_pair_id, hash_clip_with_seed, sample_cross_pairs
 from pipelines.dataset.recording_table import read_recording_people
 from pipelines.errors import UserError
 from pipelines.eval.pair_clips import DRIVING_ROLE_PREFIX, SOURCE_ROLE_PREFIX
 from pipelines.eval.protocols import EvaluationProtocol
-from pipelines.preprocess.recordings import bucket_count, recording_bucket
+from pipelines.preprocess.recordings import hash_bucket_count, recording_bucket
 
 if TYPE_CHECKING:
     from pipelines.engine.node import NodeContext
@@ -46,7 +46,7 @@ PAIR_COLUMNS = (
 """Of the table, beside the bucket and `recordings`, the one or two recordings of the pair's clips."""
 PAIRS_PER_PACK = 2
 """About so many pairs are generated, and stored, together: few, since a pair takes seconds to minutes."""
-LIST_COLUMNS = ("source", "driving")
+PAIR_LIST_COLUMNS = ("source", "driving")
 _PAIR_ID = re.compile(r"[A-Za-z0-9_#-]+")
 
 
@@ -216,7 +216,7 @@ def make_protocol_pairs(
     elif source is driving:
         clips = sample_cross_pairs(source.keys, protocol.seed, protocol.max_pairs)
     else:
-        clips = sample_pairs_across(source.keys, driving.keys, protocol.seed, protocol.max_pairs)
+        clips = sample_cross_corpus_pairs(source.keys, driving.keys, protocol.seed, protocol.max_pairs)
     if not clips:
         count = len(source.keys) if source is driving else len(source.keys) + len(driving.keys)
         raise UserError(
@@ -263,7 +263,7 @@ def spread_evenly(keys: Sequence[str], most: int) -> list[str]:
     return [keys[int(i)] for i in np.linspace(0, len(keys) - 1, most).round()]
 
 
-def sample_pairs_across(
+def sample_cross_corpus_pairs(
     sources: Iterable[str], drivings: Iterable[str], seed: int, most: int | None
 ) -> list[tuple[str, str]]:
     """Clip keys of two corpora -> (source, driving) of different identities, each clip in at most two of
@@ -272,7 +272,7 @@ def sample_pairs_across(
         *((SOURCE_ROLE_PREFIX, key) for key in sources),
         *((DRIVING_ROLE_PREFIX, key) for key in drivings),
     ]
-    ring = sorted(clips, key=lambda clip: place_on_ring(seed, "".join(clip)))
+    ring = sorted(clips, key=lambda clip: hash_clip_with_seed(seed, "".join(clip)))
     found: dict[tuple[str, str], None] = {}
     for one, other in zip(ring, [*ring[1:], *ring[:1]], strict=True):
         sides = dict((one, other))
@@ -287,10 +287,10 @@ def read_pair_list(path: Path, sources: Sequence[str], drivings: Sequence[str]) 
     """A CSV file of clip keys -> its pairs. UserError: no such file or columns, no pair, one pair twice, or
     clips that cannot be used."""
     rows = list(csv.DictReader(_list_bytes(path).decode("utf-8-sig").splitlines()))
-    if not rows or not set(LIST_COLUMNS) <= set(rows[0]):
+    if not rows or not set(PAIR_LIST_COLUMNS) <= set(rows[0]):
         found = ", ".join(rows[0]) if rows else "no rows"
         raise UserError(
-            f"{path}: expected rows under the columns {' and '.join(LIST_COLUMNS)}, found {found}"
+            f"{path}: expected rows under the columns {' and '.join(PAIR_LIST_COLUMNS)}, found {found}"
         )
     pairs = [(row["source"], row["driving"]) for row in rows]
     unknown = {source for source, _ in pairs} - set(sources)
@@ -317,7 +317,7 @@ def write_pairs(path: Path, pairs: Sequence[ClipPair]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    count = bucket_count(len(pairs), PAIRS_PER_PACK)
+    count = hash_bucket_count(len(pairs), PAIRS_PER_PACK)
     rows = [{**asdict(pair), "recordings": pair.recordings, "bucket": recording_bucket(pair.id, count)}
             for pair in pairs]  # fmt: skip
     texts, numbers = pa.list_(pa.string()), pa.list_(pa.int32())

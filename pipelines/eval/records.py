@@ -18,12 +18,12 @@ from typing import Literal
 import numpy as np
 
 from models.perception import NETS
-from pipelines.eval.features import FEATURES, FRAMES_FEATURE
+from pipelines.eval.features import FRAMES_FEATURE, METRIC_FEATURES
 from pipelines.eval.methods import Method, MethodKind
 from pipelines.eval.metrics import METRICS, FrameSums, Metric, sum_frames
 
 FrameSelection = Literal["own", "shared"]
-MAX_MISSING_SHARE = 0.05
+MAX_UNSCORED_SHARE = 0.05
 """A method without a value in more of its frames than this is marked, and never the best."""
 
 
@@ -75,7 +75,7 @@ class MetricRecord:
 
     @property
     def often_missing(self) -> bool:
-        return self.undetected > MAX_MISSING_SHARE * (self.n + self.missing)
+        return self.undetected > MAX_UNSCORED_SHARE * (self.n + self.missing)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +105,7 @@ def own_records(
     return found
 
 
-def shared_records(
+def shared_frame_records(
     values: Mapping[str, Sequence[FrameValues]],
     methods: Sequence[Method],
     metrics: Sequence[str],
@@ -173,7 +173,7 @@ def _record(
         undetected=undetected,
         pairs=len(states),
         backend=metric_backend(metric),
-        weights=metric_weights(metric),
+        weights=metric_weights_ids(metric),
         protocol=protocol,
         note=note,
         provenance=dict(method.provenance),
@@ -280,11 +280,11 @@ def _why_missing(method: str, undetected: int, needs: str, shared: bool) -> str:
 
 
 def metric_backend(metric: Metric) -> str:
-    return "numpy" if metric.feature == FRAMES_FEATURE else FEATURES[metric.feature].backend
+    return "numpy" if metric.feature == FRAMES_FEATURE else METRIC_FEATURES[metric.feature].backend
 
 
-def metric_weights(metric: Metric) -> list[str]:
+def metric_weights_ids(metric: Metric) -> list[str]:
     """Ids of the weights that the metric's feature is computed with."""
     if metric.feature == FRAMES_FEATURE:
         return []
-    return list(dict.fromkeys(w for net in FEATURES[metric.feature].nets for w in NETS[net].weights))
+    return list(dict.fromkeys(w for net in METRIC_FEATURES[metric.feature].nets for w in NETS[net].weights))

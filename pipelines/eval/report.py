@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.eval.captions import BASELINE_TEXTS
-from pipelines.eval.comparison import ProtocolComparison, read_comparisons
+from pipelines.eval.comparison import ProtocolResults, read_comparisons
 from pipelines.eval.paper_results import read_paper_results
 from pipelines.eval.report_page import render_report
 
@@ -44,5 +44,5 @@ def make_report(ctx: NodeContext) -> None:
     )
 
 
-def compared_models(comparisons: Sequence[ProtocolComparison]) -> list[str]:
+def compared_models(comparisons: Sequence[ProtocolResults]) -> list[str]:
     return list(dict.fromkeys(model for one in comparisons for model in one.models))

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pipelines.eval.captions import BASELINE_TEXTS
-from pipelines.eval.comparison import ProtocolComparison
+from pipelines.eval.comparison import ProtocolResults
 from pipelines.eval.features import FRAMES_FEATURE
 from pipelines.eval.methods import BASELINES, COPY_METHOD
 from pipelines.eval.metrics import METRICS
-from pipelines.eval.records import MAX_MISSING_SHARE, MethodDifference, MetricRecord, metric_backend
+from pipelines.eval.records import MAX_UNSCORED_SHARE, MethodDifference, MetricRecord, metric_backend
 from pipelines.figures.html import (
     CHART_COLOURS,
     CHART_GREY,
     PageSection,
-    StripRow,
+    StripChartRow,
     escape_html,
     format_number,
     render_facts,
@@ -24,7 +24,7 @@ from pipelines.figures.html import (
 )
 from pipelines.figures.picture_grids import make_data_uri
 
-KIND_TEXTS = {
+METHOD_KIND_TEXTS = {
     "trained": "trained here", "released": "its authors' weights", "external": "frames of other code",
     "baseline": "",
 }  # fmt: skip
@@ -36,7 +36,7 @@ of models and copied source, of those that lack a value in at most 5 % of their 
 SHARED_FRAMES_NOTE = """<p class="soft small">The frames that all methods share: values in this table were
 measured on the same frames in the same way. ⚠: frames left out because one of the methods shows no face in
 them.</p>"""
-OWN_FRAMES_NOTE = """<p class="soft small">Each method on its own frames, beside the share in which it shows
+UNPAIRED_NOTE = """<p class="soft small">Each method on its own frames, beside the share in which it shows
 no face. Two values in this table may rest on different frames.</p>"""
 PAIRED_NOTE = """<p class="soft small">Two methods on the frames that both have: the first less the second,
 with its interval. Bold: the interval leaves out zero.</p>"""
@@ -51,7 +51,7 @@ that much distance is the detector's own.</p>"""
 
 
 def render_report(
-    title: str, comparisons: Sequence[ProtocolComparison], published: Sequence[Mapping[str, str]]
+    title: str, comparisons: Sequence[ProtocolResults], published: Sequence[Mapping[str, str]]
 ) -> str:
     models = list(dict.fromkeys(model for one in comparisons for model in one.models))
     lead = "".join(
@@ -80,7 +80,7 @@ def render_report(
     return render_page(title, lead, tiles, [section for section in sections if section.body])
 
 
-def model_conclusion(one: ProtocolComparison, model: str) -> str:
+def model_conclusion(one: ProtocolResults, model: str) -> str:
     """In one sentence: on how many metrics the model beats copying the source, on the frames that both
     have."""
     against = [d for d in one.differences if (d.first, d.second) == (model, COPY_METHOD)]
@@ -93,7 +93,7 @@ def model_conclusion(one: ProtocolComparison, model: str) -> str:
     text += f" ({escape_html(', '.join(won))})" if won else ""
     text += f" and does not on {escape_html(', '.join(lost))}" if won and lost else ""
     titles = ", ".join(METRICS[name].title for name in missing)
-    limit = f"{MAX_MISSING_SHARE:.0%}"
+    limit = f"{MAX_UNSCORED_SHARE:.0%}"
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         text += f"; {escape_html(titles)} {verb} not counted: no value in more than {limit} of its frames"
@@ -106,7 +106,7 @@ def model_conclusion(one: ProtocolComparison, model: str) -> str:
     return f"{text}.{few} {_tags(one.provenance.get(model, {}))}"
 
 
-def _often_missing(one: ProtocolComparison, metric: str, method: str) -> bool:
+def _often_missing(one: ProtocolResults, metric: str, method: str) -> bool:
     record = one.find_record(metric, method, own=True)
     return record is not None and record.often_missing
 
@@ -120,7 +120,7 @@ def _tags(provenance: Mapping[str, str]) -> str:
 
 
 # --- tables -------------------------------------------------------------------------------------------------
-def _results(one: ProtocolComparison) -> str:
+def _results(one: ProtocolResults) -> str:
     """A protocol's tables: all methods on shared frames, each on its own, and two by two."""
     head = f'<p class="small id"><code>{escape_html(one.about.protocol)}</code></p>'
     if not one.shared:
@@ -128,13 +128,13 @@ def _results(one: ProtocolComparison) -> str:
         return f'{head}<p class="soft small">{nothing}</p>{_rejected(one)}'
     parts = [head, INTERVALS_NOTE, SHARED_FRAMES_NOTE, _table(one, own=False)]
     if any(record.missing for record in (*one.own, *one.shared)):
-        parts += [OWN_FRAMES_NOTE, _table(one, own=True)]
+        parts += [UNPAIRED_NOTE, _table(one, own=True)]
     if one.differences:
         parts += [PAIRED_NOTE, _differences(one.differences)]
     return "".join(parts) + _rejected(one)
 
 
-def _rejected(one: ProtocolComparison) -> str:
+def _rejected(one: ProtocolResults) -> str:
     """One list of pairs serves all models: what that cost."""
     if not one.about.rejected:
         return ""
@@ -143,7 +143,7 @@ def _rejected(one: ProtocolComparison) -> str:
     return f'<p class="soft small">{escape_html(text)}</p>'
 
 
-def _table(one: ProtocolComparison, own: bool) -> str:
+def _table(one: ProtocolResults, own: bool) -> str:
     heads = ["method"]
     for name in one.metric_names:
         metric = METRICS[name]
@@ -156,7 +156,7 @@ def _table(one: ProtocolComparison, own: bool) -> str:
     for model in one.models:
         cells = "".join(_cell(one.find_record(n, model, own), best[n]) for n in one.metric_names)
         tags = _tags(one.provenance.get(model, {}))
-        kind = f'<span class="ci">{KIND_TEXTS[one.summaries[model].kind]}</span>'
+        kind = f'<span class="ci">{METHOD_KIND_TEXTS[one.summaries[model].kind]}</span>'
         rows.append(f'<tr class="model"><td>{escape_html(model)}{kind}<br>{tags}</td>{cells}</tr>')
     for method, meaning in BASELINE_TEXTS.items():
         cells = "".join(
@@ -172,7 +172,7 @@ def _table(one: ProtocolComparison, own: bool) -> str:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _best(one: ProtocolComparison, name: str, own: bool) -> float | None:
+def _best(one: ProtocolResults, name: str, own: bool) -> float | None:
     """Of the models and the copied source that have a value in nearly all frames; None where nothing was
     measured beside something else."""
     records = [one.find_record(name, method, own) for method in (COPY_METHOD, *one.models)]
@@ -195,7 +195,7 @@ def _cell(record: MetricRecord | None, best: float | None) -> str:
         else [f"{format_number(record.low)} – {format_number(record.high)}"]
     )
     frames = max(1, record.missing + record.n)
-    if record.missing / frames > MAX_MISSING_SHARE:
+    if record.missing / frames > MAX_UNSCORED_SHARE:
         lines.append(f"⚠ {record.missing / frames:.0%} left out")
     if record.often_missing:
         lacks = "no frame" if METRICS[record.name].feature == FRAMES_FEATURE else "no face"
@@ -225,7 +225,7 @@ def _differences(differences: Sequence[MethodDifference]) -> str:
 
 
 # --- charts and pictures ------------------------------------------------------------------------------------
-def _spread(comparisons: Sequence[ProtocolComparison]) -> str:
+def _spread(comparisons: Sequence[ProtocolResults]) -> str:
     parts = []
     for one in comparisons:
         if charts := [chart for name in one.metric_names if (chart := _chart(one, name))]:
@@ -235,7 +235,7 @@ def _spread(comparisons: Sequence[ProtocolComparison]) -> str:
     return DOTS_NOTE + "".join(parts) if parts else ""
 
 
-def _chart(one: ProtocolComparison, name: str) -> str:
+def _chart(one: ProtocolResults, name: str) -> str:
     """One metric: a row for each model, then the copied source."""
     rows = [
         _strip(one, name, model, CHART_COLOURS[i % len(CHART_COLOURS)]) for i, model in enumerate(one.models)
@@ -246,19 +246,19 @@ def _chart(one: ProtocolComparison, name: str) -> str:
     return render_strip_chart(metric.title, direction, found) if found else ""
 
 
-def _strip(one: ProtocolComparison, name: str, method: str, colour: str) -> StripRow | None:
+def _strip(one: ProtocolResults, name: str, method: str, colour: str) -> StripChartRow | None:
     record = one.find_record(name, method)
     if record is None or record.value is None:
         return None
     dots = one.spread.get((method, name), [])
-    return StripRow(method.replace("_", " "), dots, record.value, record.low, record.high, colour)
+    return StripChartRow(method.replace("_", " "), dots, record.value, record.low, record.high, colour)
 
 
-def _samples(one: ProtocolComparison) -> str:
+def _samples(one: ProtocolResults) -> str:
     return "".join(_samples_of(one, model) for model in one.models if model in one.samples)
 
 
-def _samples_of(one: ProtocolComparison, model: str) -> str:
+def _samples_of(one: ProtocolResults, model: str) -> str:
     samples = one.samples[model]
     videos = "".join(
         f'<figure><video controls loop muted playsinline src="{make_data_uri(data, "video/mp4")}"></video>'
@@ -303,11 +303,11 @@ def _published(rows: Sequence[Mapping[str, str]], models: Sequence[str]) -> str:
     )
 
 
-def _provenance(one: ProtocolComparison) -> str:
+def _provenance(one: ProtocolResults) -> str:
     return "".join(_provenance_of(one, model) for model in one.models if model in one.summaries)
 
 
-def _provenance_of(one: ProtocolComparison, model: str) -> str:
+def _provenance_of(one: ProtocolResults, model: str) -> str:
     summary = one.summaries[model]
     keys = "<br>".join(
         f"{escape_html(name)} <code>{escape_html(key)}</code>" for name, key in summary.inputs.items()
@@ -327,7 +327,7 @@ def _provenance_of(one: ProtocolComparison, model: str) -> str:
     return f"<h3>{escape_html(model)}</h3>{render_facts(rows)}{trace}"
 
 
-def _glossary(comparisons: Sequence[ProtocolComparison]) -> str:
+def _glossary(comparisons: Sequence[ProtocolResults]) -> str:
     names = [name for name in METRICS if any(name in one.metric_names for one in comparisons)]
     if not names:
         return ""

@@ -17,7 +17,7 @@ from typing import Protocol as Interface
 
 import numpy as np
 
-from pipelines.eval.pair_family import Family, about_method, optional_field
+from pipelines.eval.pair_family import Family, read_method_metadata, read_optional_field
 from pipelines.eval.pairs import spread_evenly
 from storage import codecs, frame_codec
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
     from pipelines.engine.node import NodeContext
 
-SAMPLES = "samples.json"
-COLUMNS = ("source", "driving", "output")
+SAMPLE_PAIRS_FILE = "samples.json"
+PICTURE_COLUMNS = ("source", "driving", "output")
 
 
-class Files(Interface):
+class ArtifactFiles(Interface):
     """What is used of storage.families.Artifact."""
 
     def path(self, name: str, /) -> Path: ...
@@ -67,20 +67,20 @@ def publish_samples(ctx: NodeContext) -> None:
     generated, config = families["generated"], ctx.config
     pairs = spread_evenly(generated.keys, config.grid_pairs)
     for place, pair in enumerate(pairs):
-        columns = zip(COLUMNS, _columns(families, pair, place < config.videos), strict=True)
+        columns = zip(PICTURE_COLUMNS, _columns(families, pair, place < config.videos), strict=True)
         for name, frames in columns:
             (ctx.out / f"{place}.{name}.pngs").write_bytes(frame_codec.encode_images(frames, "png").data)
-        own = optional_field(generated, pair, "visualization")
+        own = read_optional_field(generated, pair, "visualization")
         (ctx.out / f"{place}.visualization.npz").write_bytes(codecs.encode_npz(own))
-    facts = {"pairs": pairs, "provenance": about_method(generated)["provenance"]}
-    (ctx.out / SAMPLES).write_bytes(codecs.encode_json(facts))
+    facts = {"pairs": pairs, "provenance": read_method_metadata(generated)["provenance"]}
+    (ctx.out / SAMPLE_PAIRS_FILE).write_bytes(codecs.encode_json(facts))
 
 
-def read_samples(artifact: Files) -> SampleFrames:
-    facts = json.loads(artifact.path(SAMPLES).read_text())
+def read_sample_frames(artifact: ArtifactFiles) -> SampleFrames:
+    facts = json.loads(artifact.path(SAMPLE_PAIRS_FILE).read_text())
     pairs = []
     for place, pair in enumerate(facts["pairs"]):
-        packed = [artifact.path(f"{place}.{name}.pngs").read_bytes() for name in COLUMNS]
+        packed = [artifact.path(f"{place}.{name}.pngs").read_bytes() for name in PICTURE_COLUMNS]
         source, driving, output = (frame_codec.decode_frames("pngs", data) for data in packed)
         own = codecs.decode_npz(artifact.path(f"{place}.visualization.npz").read_bytes())
         pairs.append(PairFrames(pair=pair, source=source, driving=driving, output=output, visualization=own))

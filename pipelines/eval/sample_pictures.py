@@ -35,13 +35,13 @@ class ModelSamples:
     """Pair -> MP4."""
 
 
-def make_samples(model: str, frames: SampleFrames, has_truth: bool, videos: int) -> ModelSamples:
+def render_model_samples(model: str, frames: SampleFrames, has_truth: bool, videos: int) -> ModelSamples:
     """has_truth: whether the driving frames are what the model is to reach; then its error is shown. videos:
     how many of the first pairs are shown moving."""
     titles, rows, files = [], [], {}
     text, heads = provenance_caption(model, frames.provenance), column_titles(model, has_truth)
     for place, pair in enumerate(frames.pairs):
-        columns = pair_columns(pair, has_truth)
+        columns = pair_picture_columns(pair, has_truth)
         own = visualization_pictures(pair)
         titles = [*heads[:2], *own, *heads[2:]]
         row = [images[len(pair.driving) // 2] for images in columns]
@@ -56,7 +56,7 @@ def make_samples(model: str, frames: SampleFrames, has_truth: bool, videos: int)
     )
 
 
-def pair_columns(frames: PairFrames, has_truth: bool) -> list[np.ndarray]:
+def pair_picture_columns(frames: PairFrames, has_truth: bool) -> list[np.ndarray]:
     """Source, driving, output and, where there is a truth, the error: (T,S',S',3) uint8 each, enlarged."""
     driving, output = frames.driving, frames.output
     columns = [np.broadcast_to(frames.source, driving.shape), driving, output]

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.provenance import describe_provenance
-from pipelines.eval.features import FEATURES, FRAMES_FEATURE
+from pipelines.eval.features import FRAMES_FEATURE, METRIC_FEATURES
 from pipelines.eval.methods import Method, MethodKind
 from pipelines.eval.metrics import METRICS, Metric
-from pipelines.eval.pair_family import Family, about_method, optional_field
+from pipelines.eval.pair_family import Family, read_method_metadata, read_optional_field
 from pipelines.eval.records import FrameValues, own_records
 
 if TYPE_CHECKING:
     from pipelines.engine.node import NodeContext
     from storage.families import Artifact
 
-MAX_TASKS = 8
+MAX_TASKS_PER_METHOD = 8
 """Tasks that one scoring is cut into, at most: enough to show progress, few enough that starting them costs
 little."""
 MIN_PAIRS_PER_TASK = 4
@@ -37,7 +37,7 @@ VALUES_FILE, SUMMARY_FILE, RECORDS_FILE = "values.parquet", "summary.json", "met
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ScoreSummary:
+class ScoredMethod:
     """summary.json: what the report says about a method besides its values."""
 
     method: str
@@ -66,18 +66,18 @@ def score_method(ctx: NodeContext, method: str, kind: MethodKind) -> None:
         values += done
         ctx.report_progress(len({one.pair for one in values}), len(keys), "pairs")
     values.sort(key=lambda one: (one.pair, one.metric))
-    about = about_method(families["generated"])
+    about = read_method_metadata(families["generated"])
     records = own_records(values, Method(name=method, kind=kind, provenance=about["provenance"]), metrics)
     write_values(ctx.out / VALUES_FILE, values)
     write_json(ctx.out / RECORDS_FILE, [asdict(record) for record in records])
-    summary = ScoreSummary(
+    summary = ScoredMethod(
         method=method,
         kind=kind,
         key=ctx.key,
         provenance=about["provenance"],
         image_size=about["image_size"],
         pairs=len(families["generated"].keys),
-        frames=frame_count(values),
+        frames=count_scored_frames(values),
         inputs={artifact.node: artifact.key for artifact in ctx.inputs.values()},
     )
     write_json(ctx.out / SUMMARY_FILE, asdict(summary))
@@ -101,7 +101,7 @@ def _in_tasks(
         return run_in_worker(score_pairs, some, metrics, families, resources=resources)
 
     with ThreadPoolExecutor(PARALLEL_TASKS) as pool:
-        count = min(MAX_TASKS, -(-len(keys) // MIN_PAIRS_PER_TASK))
+        count = min(MAX_TASKS_PER_METHOD, -(-len(keys) // MIN_PAIRS_PER_TASK))
         yield from pool.map(task, [keys[i::count] for i in range(count)])
 
 
@@ -116,7 +116,7 @@ def score_pairs(
     for key in keys:
         if key not in present:
             frames = families["truth"].frame_count(key)
-            found += [missing_values(metric, key, frames) for metric in wanted]
+            found += [missing_pair_values(metric, key, frames) for metric in wanted]
             continue
         method, truth = PairFeatures(key, families, ""), PairFeatures(key, families, "truth")
         found += [score_frames(metric, key, method, truth) for metric in wanted]
@@ -140,16 +140,16 @@ class PairFeatures:
     def _load(self, feature: str, length: int) -> np.ndarray | str:
         own = "generated" if feature == FRAMES_FEATURE else feature
         role = f"{self._prefix}.{feature}".removesuffix(f".{FRAMES_FEATURE}") if self._prefix else own
-        if needs := optional_field(self._families[role], self._key, "needs"):
+        if needs := read_optional_field(self._families[role], self._key, "needs"):
             return needs["weights"]
-        name = FRAMES_FEATURE if feature == FRAMES_FEATURE else FEATURES[feature].field
+        name = FRAMES_FEATURE if feature == FRAMES_FEATURE else METRIC_FEATURES[feature].field
         values = self._families[role].read(self._key, [name])[name]
         if len(values) == 1 and length:
             values = np.broadcast_to(values, (length, *values.shape[1:]))
         return values / 255.0 if feature == FRAMES_FEATURE else values
 
 
-def missing_values(metric: Metric, pair: str, frames: int) -> FrameValues:
+def missing_pair_values(metric: Metric, pair: str, frames: int) -> FrameValues:
     """Of a pair that the method lacks."""
     values = np.full(frames, np.nan)
     return FrameValues(pair=pair, metric=metric.name, values=values, undetected=frames)
@@ -173,7 +173,7 @@ def score_frames(metric: Metric, pair: str, method: PairFeatures, truth: PairFea
     return FrameValues(pair=pair, metric=metric.name, values=values, undetected=undetected)
 
 
-def frame_count(values: Sequence[FrameValues]) -> int:
+def count_scored_frames(values: Sequence[FrameValues]) -> int:
     """Frames of all pairs, however many metrics were computed."""
     lengths: dict[str, int] = {}
     for one in values:
@@ -194,15 +194,15 @@ def write_values(path: Path, values: Sequence[FrameValues]) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, compression="zstd")
 
 
-def read_values(artifact: Artifact) -> list[FrameValues]:
+def read_frame_values(artifact: Artifact) -> list[FrameValues]:
     import pyarrow.parquet as pq
 
     rows = pq.read_table(artifact.path(VALUES_FILE)).to_pylist()
     return [FrameValues(**{**row, "values": np.array(row["values"], dtype=np.float64)}) for row in rows]
 
 
-def read_summary(artifact: Artifact) -> ScoreSummary:
-    return ScoreSummary(**json.loads(artifact.path(SUMMARY_FILE).read_text()))
+def read_scored_method(artifact: Artifact) -> ScoredMethod:
+    return ScoredMethod(**json.loads(artifact.path(SUMMARY_FILE).read_text()))
 
 
 def write_json(path: Path, value: object) -> None:

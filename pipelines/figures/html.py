@@ -169,7 +169,7 @@ def render_histogram(title: str, unit: str, values: Sequence[float] | np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
-class StripRow:
+class StripChartRow:
     """One row of a strip chart: a dot for each clip, a tick at the value and a bar over its interval."""
 
     name: str
@@ -180,7 +180,7 @@ class StripRow:
     colour: str
 
 
-def render_strip_chart(title: str, note: str, rows: Sequence[StripRow]) -> str:
+def render_strip_chart(title: str, note: str, rows: Sequence[StripChartRow]) -> str:
     """Rows over one axis, so that methods can be compared at a glance."""
     points = [v for row in rows for v in (*row.dots, row.value) if math.isfinite(v)]
     low, high = min(points), max(points)

@@ -65,7 +65,7 @@ def make_error_map(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.stack([np.interp(level, at, stops[:, c]) for c in range(3)], axis=-1).round().astype(np.uint8)
 
 
-def plot_box(image: np.ndarray, box: np.ndarray, colour: tuple[int, int, int]) -> None:
+def overlay_box(image: np.ndarray, box: np.ndarray, colour: tuple[int, int, int]) -> None:
     """A rectangle x0, y0, x1, y1, two pixels thick, cut to the image; NaN is no box."""
     if not np.isfinite(box).all():
         return
@@ -80,7 +80,7 @@ def plot_box(image: np.ndarray, box: np.ndarray, colour: tuple[int, int, int]) -
         image[max(0, rows.start) : max(0, rows.stop), max(0, columns.start) : max(0, columns.stop)] = colour
 
 
-def plot_points(image: np.ndarray, points: np.ndarray) -> None:
+def draw_points(image: np.ndarray, points: np.ndarray) -> None:
     """Draw (n,2) pixel positions into (H,W,3) uint8 in place: white on a dark rim; NaN ones are left out."""
     for x, y in points[np.isfinite(points).all(axis=1)].astype(int):
         for reach, colour in ((2, (20, 30, 60)), (1, (255, 255, 255))):

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pipelines.media.clock import (
         FPS,
-        MAX_HOLE_SECONDS,
+        MAX_FRAME_GAP_SECONDS,
         SAMPLES_PER_FRAME,
         SOUND_RATE,
         nearest_frames,
-        picture_ticks,
         ticks_to_seconds,
+        video_tick_range,
     )
     from pipelines.media.container import probe_file
     from pipelines.media.decoding import (
@@ -32,30 +32,29 @@ if TYPE_CHECKING:
     )
     from pipelines.media.ffmpeg_process import (
         FfmpegPipe,
-        ffmpeg_fallback_reason,
         ffmpeg_path,
         ffmpeg_version,
         open_as_file,
+        packaged_ffmpeg_reason,
         run_ffmpeg,
     )
     from pipelines.media.sound import fit_sound_length, read_sound
 
 __all__ = [
     "FPS",
-    "MAX_HOLE_SECONDS",
+    "MAX_FRAME_GAP_SECONDS",
     "SAMPLES_PER_FRAME",
     "SOUND_RATE",
     "FfmpegPipe",
     "FrameResults",
     "check_frames_complete",
-    "ffmpeg_fallback_reason",
     "ffmpeg_path",
     "ffmpeg_version",
     "fit_sound_length",
     "map_frames",
     "nearest_frames",
     "open_as_file",
-    "picture_ticks",
+    "packaged_ffmpeg_reason",
     "probe_file",
     "read_frames",
     "read_frames_at_ticks",
@@ -64,17 +63,18 @@ __all__ = [
     "stream_frames",
     "stream_frames_at_ticks",
     "ticks_to_seconds",
+    "video_tick_range",
 ]
 
 _MODULES = {
     "clock": (
         "FPS",
-        "MAX_HOLE_SECONDS",
+        "MAX_FRAME_GAP_SECONDS",
         "SAMPLES_PER_FRAME",
         "SOUND_RATE",
         "nearest_frames",
         "ticks_to_seconds",
-        "picture_ticks",
+        "video_tick_range",
     ),
     "container": ("probe_file",),
     "decoding": (
@@ -89,7 +89,7 @@ _MODULES = {
     "ffmpeg_process": (
         "FfmpegPipe",
         "open_as_file",
-        "ffmpeg_fallback_reason",
+        "packaged_ffmpeg_reason",
         "ffmpeg_path",
         "ffmpeg_version",
         "run_ffmpeg",

@@ -20,12 +20,12 @@ MAX_LATE_START = 0.1
 """Seconds by which a picture may start after its sound without losing a tick: encoders delay one or the
 other."""
 
-MAX_HOLE_SECONDS = 0.5
+MAX_FRAME_GAP_SECONDS = 0.5
 """Seconds without a frame, beyond those that sampling leaves, from which a frame counts as held or the next
 one as lost."""
 
 
-def picture_ticks(probed: Probe) -> tuple[int, int]:
+def video_tick_range(probed: Probe) -> tuple[int, int]:
     """The ticks, first and one past the last, at which a probed file has a picture; at least one.
 
     A file that holds a part of its recording says with `offset` where it begins, one whose picture starts

@@ -22,9 +22,9 @@ WHITE_LUMINANCE = 203.0
 """cd/m2 of diffuse white in high dynamic range: HLG 75 %, PQ 58 % (BT.2408)."""
 TONE_MAP_KNEE = 0.9
 """Of diffuse white: up to here light is kept, from here to the peak it rolls off."""
-COLOUR_PRIMARIES = dict.fromkeys((1, 5, 6, 7), "bt709") | dict.fromkeys((11, 12), "smpte432")
+HDR_PRIMARIES = dict.fromkeys((1, 5, 6, 7), "bt709") | dict.fromkeys((11, 12), "smpte432")
 """Of high dynamic range, those other than BT.2020 (taken where none are stated): BT.709's and P3's."""
-COLOUR_MATRICES = {1: "bt709", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m"}
+HDR_MATRIX_NAMES = {1: "bt709", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m"}
 """Of high dynamic range, those other than BT.2020's, likewise."""
 UNSUPPORTED_MATRICES = {8: "ycgco", 14: "ictcp"} | dict.fromkeys((10, 11, 12, 13, 15, 16, 17), "bt2020nc")
 """Matrices that the scaler refuses -> as which they are read, in any video."""
@@ -48,12 +48,14 @@ def read_colour_tags(context: VideoCodecContext) -> dict[str, str]:
     """Of a PyAV codec context: `transfer`, "" unless HDR; `matrix` and `primaries` only where they are others
     than those that are taken for granted."""
     transfer = HDR_TRANSFERS.get(int(context.color_trc or 0), "")
-    matrices = UNSUPPORTED_MATRICES | COLOUR_MATRICES if transfer else UNSUPPORTED_MATRICES | {14: "bt2020nc"}
+    matrices = (
+        UNSUPPORTED_MATRICES | HDR_MATRIX_NAMES if transfer else UNSUPPORTED_MATRICES | {14: "bt2020nc"}
+    )
     found = {"transfer": transfer}
     if (matrix := int(context.colorspace)) in matrices:
         found["matrix"] = matrices[matrix]
-    if transfer and (primaries := int(context.color_primaries)) in COLOUR_PRIMARIES:
-        found["primaries"] = COLOUR_PRIMARIES[primaries]
+    if transfer and (primaries := int(context.color_primaries)) in HDR_PRIMARIES:
+        found["primaries"] = HDR_PRIMARIES[primaries]
     return found
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from pipelines.errors import Rejected, Transient
-from pipelines.media.clock import FPS, MAX_HOLE_SECONDS
+from pipelines.media.clock import FPS, MAX_FRAME_GAP_SECONDS
 from pipelines.media.colours import read_colour_tags
 from pipelines.media.ffmpeg_failure import is_disk_error, is_memory_error
 from pipelines.media.ffmpeg_process import INPUT_FORMATS, MAX_PIXELS
-from pipelines.media.interlacing import FLAG_SECONDS, may_be_interlaced
+from pipelines.media.interlacing import INTERLACE_CHECK_SECONDS, may_be_interlaced
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -38,7 +38,7 @@ MAX_REORDERED_FRAMES = 16
 """Frames, at most, by which the order of decoding differs from that of display (H.264)."""
 CONTAINER_WITH_FRAME_COUNT = "mov"
 """The container whose header counts the frames in it (AVI's counts the empty ones as well)."""
-MAX_SOUND_PACKETS = 50
+MAX_PROBED_SOUND_PACKETS = 50
 """Packets of sound, at most, in which one that can be decoded is looked for."""
 
 
@@ -141,7 +141,7 @@ def _probe(container: InputContainer, name: str, least: int) -> Probe:
         "start": round(start, 6),
         "begin": round(max(0.0, begins[0] - start), 6),
         "seconds": round(seconds, 6),
-        "held": _frozen_spans(seen, start, MAX_HOLE_SECONDS + 2 / fps, container.format.name),
+        "held": _frozen_spans(seen, start, MAX_FRAME_GAP_SECONDS + 2 / fps, container.format.name),
         "interlaced": seen.interlaced,
         "video_index": video.index,
         "audio_index": sound.index if sound else -1,
@@ -179,7 +179,9 @@ class _Contents:
 def _demux(container: InputContainer, video: VideoStream) -> _Contents:
     seen = _Contents()
     video.codec_context.thread_count = 1
-    trials = {s.index: MAX_SOUND_PACKETS for s in container.streams.audio if s.codec_context is not None}
+    trials = {
+        s.index: MAX_PROBED_SOUND_PACKETS for s in container.streams.audio if s.codec_context is not None
+    }
     decodable: list[int] = []
     stamps: list[tuple[int, int]] = []
     last: dict[int, int] = {}
@@ -220,7 +222,7 @@ def _decode_first(packet: Packet, video: VideoStream, seen: _Contents) -> None:
     if seen.first is not None and (
         seen.interlaced
         or packet.pts is None
-        or (packet.pts - (seen.first.pts or 0)) * stream_time_base(video) > FLAG_SECONDS
+        or (packet.pts - (seen.first.pts or 0)) * stream_time_base(video) > INTERLACE_CHECK_SECONDS
         or not may_be_interlaced(context)
     ):
         return

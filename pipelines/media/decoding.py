@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 import numpy as np
 
 from pipelines.errors import Rejected
-from pipelines.media.clock import MAX_HOLE_SECONDS, ticks_to_seconds
+from pipelines.media.clock import MAX_FRAME_GAP_SECONDS, ticks_to_seconds
 from pipelines.media.colours import convert_to_rgb, set_colour_tags, tone_map
 from pipelines.media.ffmpeg_failure import missing_timestamp_error
 from pipelines.media.ffmpeg_process import (
@@ -33,7 +33,7 @@ TimeSpan = tuple[float, float]
 SEEK_MARGIN = 0.5
 """Seconds read on either side of a span, so that the nearest frame to its ends is among those decoded."""
 
-MAX_CORRUPT_SHARE = 0.1
+MAX_CORRUPT_FRAME_SHARE = 0.1
 """Share of a span's frames that may decode with errors."""
 MAX_CORRUPT_AT_START = 8
 """So many may anyway: after a seek, the B-frames before an open key frame miss what they refer to."""
@@ -214,7 +214,7 @@ def map_frames(
     return FrameResults(results, np.maximum.accumulate(times), np.array(changes))
 
 
-SHOWINFO_TIME = re.compile(r"showinfo[^\n]*\] n: *\d+ pts: *(-?\d+) ")
+SHOWINFO_PTS_PATTERN = re.compile(r"showinfo[^\n]*\] n: *\d+ pts: *(-?\d+) ")
 
 
 class _Log:
@@ -233,8 +233,8 @@ class _Log:
         if not self._times:
             self._read()
         if not self._times:
-            self._pipe.check_log()
-            raise missing_timestamp_error(self._pipe.command, SHOWINFO_TIME.pattern, self._frames)
+            self._pipe.check_log_writable()
+            raise missing_timestamp_error(self._pipe.command, SHOWINFO_PTS_PATTERN.pattern, self._frames)
         return self._times.popleft()
 
     def finish(self) -> list[float]:
@@ -243,13 +243,13 @@ class _Log:
         self._read()
         if not self._frames:
             raise Rejected("undecodable", "ffmpeg gave 0 frames")
-        if self._corrupt > max(MAX_CORRUPT_AT_START, MAX_CORRUPT_SHARE * self._frames):
+        if self._corrupt > max(MAX_CORRUPT_AT_START, MAX_CORRUPT_FRAME_SHARE * self._frames):
             raise Rejected("damaged", f"{self._corrupt} frames, of {self._frames} read, decode with errors")
         return self._changes
 
     def _read(self) -> None:
         for line in self._pipe.read_log_lines():
-            if found := SHOWINFO_TIME.search(line):
+            if found := SHOWINFO_PTS_PATTERN.search(line):
                 self._times.append(int(found[1]) * self._base)
                 self._frames += 1
             elif found := re.search(r"showinfo[^\n]*config in time_base: (\d+)/(\d+)", line):
@@ -272,7 +272,7 @@ def check_frames_complete(times: np.ndarray, begin: float, end: float, every: in
         before = int(np.searchsorted(times, begins + 1e-3)) - 1
         if 0 <= before < len(gaps):
             gaps[before] -= ends - begins
-    if len(gaps) and gaps.max() > allowed + MAX_HOLE_SECONDS:
+    if len(gaps) and gaps.max() > allowed + MAX_FRAME_GAP_SECONDS:
         hole = int(gaps.argmax())
         there = f"no frame between {times[hole]:.2f} and {times[hole + 1]:.2f} s"
         raise Rejected("damaged", f"{there} can be decoded, and the one before is not said to last so long")

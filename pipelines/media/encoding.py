@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.media.container import demux_packets, open_container, stream_time_base
-from pipelines.media.sound_track import SoundTrack
+from pipelines.media.sound_track import Mp4SoundTrack
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -123,7 +123,7 @@ class Mp4Writer:
         size: tuple[int, int],
         times: FrameTimeline,
         tags: Mapping[str, str],
-        sound: SoundTrack | None = None,
+        sound: Mp4SoundTrack | None = None,
         crf: int = 16,
     ):
         import av

@@ -43,9 +43,9 @@ def start_error(error: OSError) -> Exception:
     return Transient(f"ffmpeg cannot be started: {error.strerror}")
 
 
-def diagnose_failure(command: Sequence[str], done: ProcessResult) -> Exception:
+def diagnose_ffmpeg_failure(command: Sequence[str], done: ProcessResult) -> Exception:
     """What the failure of this command means."""
-    path, line = Path(command[command.index("-i") + 1]), remove_paths(last_log_line(done.log))
+    path, line = Path(command[command.index("-i") + 1]), redact_paths(last_log_line(done.log))
     if was_killed_from_outside(done):
         return Transient(f"ffmpeg was stopped from outside (status {done.status})")
     if (error := find_read_error(path)) is not None:
@@ -54,7 +54,7 @@ def diagnose_failure(command: Sequence[str], done: ProcessResult) -> Exception:
         return _no_decoder(command[0], found[1])
     if NO_MEMORY_TEXT in line and not _memory_left():
         return Transient("ffmpeg cannot allocate memory")
-    healthy = run_on_healthy_file(command)
+    healthy = run_on_known_good_file(command)
     if healthy.status == 0:
         return Rejected("undecodable", f"ffmpeg ended with status {done.status}: {line}")
     return _not_the_file(command, healthy)
@@ -71,7 +71,7 @@ def _not_the_file(command: Sequence[str], healthy: ProcessResult) -> Exception:
     if (
         reference is not None
         and reference != command[0]
-        and not run_on_healthy_file([reference, *command[1:]]).status
+        and not run_on_known_good_file([reference, *command[1:]]).status
     ):
         return UserError(
             f"{command[0]} fails on a healthy file (status {healthy.status}: {line}), on which that of the "
@@ -82,12 +82,12 @@ def _not_the_file(command: Sequence[str], healthy: ProcessResult) -> Exception:
 
 def missing_timestamp_error(command: Sequence[str], pattern: str, frame: int) -> Exception:
     """What it means that the log has no time of a frame; pattern: of a line that has one."""
-    if any(re.search(pattern, line) for line in run_on_healthy_file(command).log):
+    if any(re.search(pattern, line) for line in run_on_known_good_file(command).log):
         return Rejected("undecodable", f"ffmpeg gave no timestamp for frame {frame}")
     return UserError(f"{command[0]} logs the times of frames in a way that is not known; take it off PATH")
 
 
-def run_on_healthy_file(command: Sequence[str]) -> ProcessResult:
+def run_on_known_good_file(command: Sequence[str]) -> ProcessResult:
     """The same command over a small healthy file, from its start. Raises Transient where it is late or cannot
     be started."""
     command = list(command)
@@ -198,6 +198,6 @@ def last_log_line(log: Sequence[str]) -> str:
     return next((line for line in reversed(log) if line.strip()), "")
 
 
-def remove_paths(line: str) -> str:
+def redact_paths(line: str) -> str:
     """Without addresses and file names: a reject's sentence must not differ from run to run."""
     return re.sub(r"0x[0-9a-f]+|/\S+", "...", line) or "no message"

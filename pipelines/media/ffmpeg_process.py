@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pipelines.errors import Transient
-from pipelines.media.ffmpeg_failure import ProcessResult, diagnose_failure, start_error
+from pipelines.media.ffmpeg_failure import ProcessResult, diagnose_ffmpeg_failure, start_error
 from pipelines.media.ffmpeg_tool import find_ffmpeg
 from storage.errors import StoreError
 
@@ -44,7 +44,7 @@ INPUT_OPTIONS = {
 
 
 class CopyableFile(Protocol):
-    """A member of a shard that is too large to hold (`storage.shards.Blob`)."""
+    """A member of a shard that is too large to hold (`storage.shards.LazyMember`)."""
 
     def copy_to(self, path: Path) -> None: ...
 
@@ -59,7 +59,7 @@ def ffmpeg_version() -> str:
     return find_ffmpeg().version
 
 
-def ffmpeg_fallback_reason() -> str:
+def packaged_ffmpeg_reason() -> str:
     """Why it is not the one on PATH, in a line; "" where there is no need to say so."""
     return find_ffmpeg().instead
 
@@ -75,8 +75,8 @@ class FfmpegPipe:
     """A running ffmpeg whose output is read as it comes.
 
     timeout: seconds that may be spent waiting for it, all together; what the reader does between two reads
-    does not count. Raises what `diagnose_failure` finds where ffmpeg fails, Transient (after killing it)
-    where it is late.
+    does not count. Raises what `diagnose_ffmpeg_failure` finds where ffmpeg fails, Transient (after killing
+    it) where it is late.
     """
 
     def __init__(self, output: OutputNode, timeout: float):
@@ -152,7 +152,7 @@ class FfmpegPipe:
         self._tail += lines
         return lines
 
-    def check_log(self) -> None:
+    def check_log_writable(self) -> None:
         """StoreError where the disk that holds the log takes no more: lines may be missing."""
         try:
             os.write(self._errors.fileno(), b"\n" * 2**16)
@@ -171,7 +171,7 @@ class FfmpegPipe:
             self._errors.close()
         self._rest = "\n".join([*unread, self._rest.decode()]).encode()
         if kind is None and status:
-            raise diagnose_failure(self.command, ProcessResult(status, list(self._tail)))
+            raise diagnose_ffmpeg_failure(self.command, ProcessResult(status, list(self._tail)))
 
     def _wait(self) -> int:
         try:

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from pipelines.engine.file_cache import FileCache
+from pipelines.engine.file_cache import FileFactCache
 from pipelines.engine.keys import hash_json
 from pipelines.errors import Transient, UserError
 from storage.content_cache import cache_folder
 
-MIN_VERSION = (5, 1)
+MIN_FFMPEG_VERSION = (5, 1)
 """The first version with -fps_mode; builds that state no number are tried with it."""
 REQUIRED_FILTERS = (
     "aformat", "aresample", "asetpts", "ashowinfo", "bwdif", "crop", "format", "scale", "scdet", "select",
@@ -65,7 +65,7 @@ def find_ffmpeg() -> FfmpegTool:
             instead = f"{problems[0]}: the ffmpeg of imageio-ffmpeg is used instead" if problems else ""
             return FfmpegTool(packaged, version, instead)
         problems.append(f"{packaged} {problem}")
-    number = ".".join(map(str, MIN_VERSION))
+    number = ".".join(map(str, MIN_FFMPEG_VERSION))
     raise UserError(
         f"no ffmpeg that can be used: {'; '.join(problems)}; install a full build of ffmpeg {number} or newer"
     )
@@ -92,9 +92,9 @@ def _known(path: str, decoders: Sequence[str] = ()) -> tuple[str, str]:
     return version, ""
 
 
-def _cache() -> FileCache:
-    return FileCache(
-        cache_folder() / "tools.json", hash_json(MIN_VERSION, REQUIRED_FILTERS, REQUIRED_DECODERS)
+def _cache() -> FileFactCache:
+    return FileFactCache(
+        cache_folder() / "tools.json", hash_json(MIN_FFMPEG_VERSION, REQUIRED_FILTERS, REQUIRED_DECODERS)
     )
 
 
@@ -146,8 +146,8 @@ def inspect_ffmpeg(path: str, decoders: Sequence[str] = ()) -> tuple[str, str]:
         return "", "does not run (it states no version)"
     name = version.split()[2]
     number = parse_release_number(name)
-    if number is not None and number < MIN_VERSION:
-        return version, f"is ffmpeg {name}, expected {'.'.join(map(str, MIN_VERSION))} or newer"
+    if number is not None and number < MIN_FFMPEG_VERSION:
+        return version, f"is ffmpeg {name}, expected {'.'.join(map(str, MIN_FFMPEG_VERSION))} or newer"
     missing = [f"filter {one}" for one in REQUIRED_FILTERS if one not in listed[0]]
     missing += [f"decoder {one}" for one in decoders if one not in listed[1]]
     if missing:

@@ -17,7 +17,7 @@ from pipelines.media.container import check_frame_size
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-PICTURE_FORMATS = "image2,jpeg_pipe,png_pipe"
+IMAGE_DEMUXERS = "image2,jpeg_pipe,png_pipe"
 """What such a file may be: ffmpeg goes by content, and a play list names further files."""
 
 
@@ -66,7 +66,7 @@ def picture_to_video(pixels: np.ndarray) -> bytes:
 def _open(path: Path) -> InputContainer:
     import av
 
-    options = {"format_whitelist": PICTURE_FORMATS, "protocol_whitelist": "file", "pattern_type": "none"}
+    options = {"format_whitelist": IMAGE_DEMUXERS, "protocol_whitelist": "file", "pattern_type": "none"}
     try:
         return av.open(f"file:{path}", options=options)
     except ValueError:  # av's InvalidDataError is one

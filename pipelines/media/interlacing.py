@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
 
-FLAG_SECONDS = 1.0
+INTERLACE_CHECK_SECONDS = 1.0
 """Seconds from the first frame on whose frames are decoded for their flags: a title, say, may be progressive
 before a broadcast that is not."""
 PROGRESSIVE_CODECS = ("vp8", "vp9", "av1", "theora", "gif")
@@ -23,11 +23,11 @@ def may_be_interlaced(context: VideoCodecContext) -> bool:
     """False where the codec, or what the file's header says of the video, rules it out."""
     if context.name != "h264":
         return context.name not in PROGRESSIVE_CODECS
-    sets = split_parameter_sets(context.extradata or b"")
-    return not sets or not all(is_frames_only(one) for one in sets)
+    sets = extract_h264_sps(context.extradata or b"")
+    return not sets or not all(is_frame_mbs_only(one) for one in sets)
 
 
-def split_parameter_sets(extradata: bytes) -> list[bytes]:
+def extract_h264_sps(extradata: bytes) -> list[bytes]:
     """The sequence parameter sets of H.264, as mp4 and Matroska keep them (avcC) or with start codes."""
     if extradata[:1] != b"\x01":
         return [unit for unit in START_CODE.split(extradata) if unit and unit[0] & 31 == 7]
@@ -39,7 +39,7 @@ def split_parameter_sets(extradata: bytes) -> list[bytes]:
     return sets
 
 
-def is_frames_only(parameter_set: bytes) -> bool:
+def is_frame_mbs_only(parameter_set: bytes) -> bool:
     """frame_mbs_only_flag; False, too, where the set cannot be read so far."""
     bits = _Bits(parameter_set[1:].replace(b"\x00\x00\x03", b"\x00\x00"))
     try:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipelines.media.filters import FilterStream, OutputNode
     from pipelines.media.probe_schema import Probe
 
-SECONDS_BEFORE_SPAN = 1
+DECODE_PREROLL_SECONDS = 1
 """Seconds decoded before a span and thrown away: the decoder and the resampler need what came before."""
 MAX_SECONDS_AFTER_SPAN = 1
 """Seconds of sound with later stamps that end the search for a span's: one frame may have a damaged stamp."""
@@ -44,7 +44,7 @@ def read_sound(path: Path, probed: Probe, start: int, stop: int) -> np.ndarray:
     if not probed["audio_rate"]:
         return np.zeros(samples, np.float32)
     begin, end = ticks_to_seconds(start, probed), ticks_to_seconds(stop, probed)
-    read_from = max(0, math.floor(begin) - SECONDS_BEFORE_SPAN)
+    read_from = max(0, math.floor(begin) - DECODE_PREROLL_SECONDS)
     data, log = run_ffmpeg(_resample_output(path, probed, read_from, end), ffmpeg_timeout(probed["seconds"]))
     if not _is_steady(log, probed["audio_rate"], read_from):
         return _place_by_stamps(path, probed, begin, samples)
@@ -100,7 +100,7 @@ def _is_steady(log: str, rate: int, read_from: int) -> bool:
 
 def _place_by_stamps(path: Path, probed: Probe, begin: float, samples: int) -> np.ndarray:
     """As `read_sound`, of sound that changes on the way or has holes; of an overlap, what came first."""
-    read_from, first = max(0, math.floor(begin) - SECONDS_BEFORE_SPAN), round(begin * SOUND_RATE)
+    read_from, first = max(0, math.floor(begin) - DECODE_PREROLL_SECONDS), round(begin * SOUND_RATE)
     sound, free = np.zeros(samples, np.float32), np.ones(samples, bool)
     after = 0
     for at, block in decode_timed_blocks(path, probed, SOUND_RATE, "mono", read_from, "rematrix_maxval=1"):

@@ -19,11 +19,11 @@ from pipelines.media.container import demux_packets, find_sound_stream, open_con
 from pipelines.media.ffmpeg_failure import is_disk_error
 from pipelines.media.timed_sound import (
     MAX_SILENCE_SECONDS,
-    concatenate_blocks,
+    assemble_sound_blocks,
+    audio_frame_format,
+    container_start_seconds,
     decode_sound,
     decode_timed_blocks,
-    sound_format,
-    start_second,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 COPIED_CODECS = ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")
 """Sound that players expect in mp4; any other is encoded as AAC."""
-AAC_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+AAC_SAMPLE_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 AAC_BIT_RATE = 192_000
 TIME_TOLERANCE = 0.002
 """Seconds by which the time of a copied frame may differ: stamps are rounded."""
@@ -44,11 +44,11 @@ IGNORED_EDGE_SECONDS = 0.1
 """Seconds at both ends of a copy that are not compared: decoders begin and end differently."""
 ENCODED_SOUND_PROBE = cast("Probe", {"audio_index": 0, "start": 0.0})
 """What is known of a file that was written here."""
-MIN_ALIKE_SHARE = 0.95
+MIN_SAME_LOUDNESS_SHARE = 0.95
 """Share of a copy's frames, at least, that are as loud as they were; decoders make up noise."""
 
 
-class SoundTrack:
+class Mp4SoundTrack:
     """The sound of a probed file as packets for an mp4. What was encoded lies in a temporary folder until
     `close`."""
 
@@ -69,10 +69,10 @@ class SoundTrack:
         """What is done with the sound, and the probed file that holds its packets; None: there is none."""
         from av.error import FFmpegError
 
-        frames = decode_sound_frames(path, probed)
+        frames = measure_sound_frames(path, probed)
         if not frames:
             return f"no sound: none of its {self.codec} can be decoded", None
-        problem = find_copy_problem(path, probed, self.codec, frames, file)
+        problem = try_sound_stream_copy(path, probed, self.codec, frames, file)
         if problem is None:
             return f"sound copied ({self.codec})", (path, probed)
         try:
@@ -112,7 +112,9 @@ def _packets(container: InputContainer, probed: Probe, output: OutputContainer) 
     source = find_sound_stream(container, probed)
     stream = output.add_stream_from_template(source)
     return _shift_times(
-        demux_packets(container, source), round(start_second(probed) / stream_time_base(source)), stream
+        demux_packets(container, source),
+        round(container_start_seconds(probed) / stream_time_base(source)),
+        stream,
     )
 
 
@@ -129,7 +131,7 @@ def _shift_times(packets: Iterator[Packet], zero: int, stream: AudioStream) -> I
 
 
 # --- what is heard ------------------------------------------------------------------------------------------
-class SoundFrame(NamedTuple):
+class AudioFrameStats(NamedTuple):
     """A decoded frame of sound."""
 
     second: float
@@ -140,18 +142,18 @@ class SoundFrame(NamedTuple):
     """Mean of its samples' magnitude"""
 
 
-def decode_sound_frames(path: Path, probed: Probe) -> list[SoundFrame]:
+def measure_sound_frames(path: Path, probed: Probe) -> list[AudioFrameStats]:
     """All frames of a probed file's sound that can be decoded."""
     with open_container(path) as container:
         stream = find_sound_stream(container, probed)
         return [
-            SoundFrame(
+            AudioFrameStats(
                 float(second),
-                sound_format(frame),
+                audio_frame_format(frame),
                 frame.layout.nb_channels,
                 _level(frame),
             )
-            for second, frame in decode_sound(container, stream, start_second(probed))
+            for second, frame in decode_sound(container, stream, container_start_seconds(probed))
         ]
 
 
@@ -162,7 +164,7 @@ def _level(frame: AudioFrame) -> float:
     return float(np.abs(frame.to_ndarray().astype(np.float32)).mean())
 
 
-def are_sounds_alike(wanted: Sequence[SoundFrame], found: Sequence[SoundFrame]) -> bool:
+def are_sounds_alike(wanted: Sequence[AudioFrameStats], found: Sequence[AudioFrameStats]) -> bool:
     """Whether the frames of a copy sound as the original's, at the same times."""
     if not found:
         return False
@@ -180,13 +182,15 @@ def are_sounds_alike(wanted: Sequence[SoundFrame], found: Sequence[SoundFrame]) 
     loud = gaps <= 0.1 * levels + 0.01 * levels.max(initial=0)
     same = all(one.form == wanted[0].form for one in found)
     return (
-        same and bool((late <= TIME_TOLERANCE).all()) and (not inner or bool(loud.mean() >= MIN_ALIKE_SHARE))
+        same
+        and bool((late <= TIME_TOLERANCE).all())
+        and (not inner or bool(loud.mean() >= MIN_SAME_LOUDNESS_SHARE))
     )
 
 
 # --- copied -------------------------------------------------------------------------------------------------
-def find_copy_problem(
-    path: Path, probed: Probe, codec: str, frames: Sequence[SoundFrame], out: Path
+def try_sound_stream_copy(
+    path: Path, probed: Probe, codec: str, frames: Sequence[AudioFrameStats], out: Path
 ) -> str | None:
     """Try a copy -> None where it plays as the original does, else why there is none."""
     from av.error import FFmpegError
@@ -197,7 +201,7 @@ def find_copy_problem(
         return ", which changes on the way"
     try:
         _copy_sound(path, probed, out)
-        if are_sounds_alike(frames, decode_sound_frames(out, ENCODED_SOUND_PROBE)):
+        if are_sounds_alike(frames, measure_sound_frames(out, ENCODED_SOUND_PROBE)):
             return None
     except (FFmpegError, ValueError) as error:
         if is_disk_error(error, path):
@@ -215,11 +219,11 @@ def _copy_sound(path: Path, probed: Probe, out: Path) -> None:
 
 
 # --- encoded ------------------------------------------------------------------------------------------------
-def _encode_sound(path: Path, probed: Probe, frames: Sequence[SoundFrame], out: Path) -> None:
+def _encode_sound(path: Path, probed: Probe, frames: Sequence[AudioFrameStats], out: Path) -> None:
     import av
 
     wanted = max(one.form[0] for one in frames)
-    rate = min(AAC_RATES, key=lambda own: abs(own - wanted))
+    rate = min(AAC_SAMPLE_RATES, key=lambda own: abs(own - wanted))
     layout = "mono" if all(one.channels == 1 for one in frames) else "stereo"
     channels = 1 if layout == "mono" else 2
     picture = round(probed["seconds"] * rate)
@@ -227,7 +231,7 @@ def _encode_sound(path: Path, probed: Probe, frames: Sequence[SoundFrame], out: 
         stream = file.add_stream("aac", rate=rate, layout=layout)
         stream.bit_rate, stream.options = AAC_BIT_RATE, {"flags": "+bitexact"}
         at = 0
-        for block in concatenate_blocks(
+        for block in assemble_sound_blocks(
             decode_timed_blocks(path, probed, rate, layout), channels, picture, MAX_SILENCE_SECONDS * rate
         ):
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), "fltp", layout)

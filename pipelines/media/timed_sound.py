@@ -50,7 +50,7 @@ def decode_timed_blocks(
         yield from stretch.flush()
 
 
-def concatenate_blocks(
+def assemble_sound_blocks(
     blocks: Iterator[tuple[int, np.ndarray]], channels: int, picture: int, far: int
 ) -> Iterator[np.ndarray]:
     """Placed blocks -> samples (C,N) one after the other from the file's start: silence in holes; of an
@@ -89,12 +89,12 @@ def decode_sound(
             end += Fraction(frame.samples, frame.sample_rate)
 
 
-def sound_format(frame: AudioFrame) -> tuple[int, str, str]:
+def audio_frame_format(frame: AudioFrame) -> tuple[int, str, str]:
     """What a resampler is made for."""
     return frame.sample_rate, frame.layout.name, frame.format.name
 
 
-def start_second(probed: Probe) -> Fraction:
+def container_start_seconds(probed: Probe) -> Fraction:
     """The second of a probed file's stamps that counts as 0."""
     return Fraction(probed["start"]).limit_denominator(1_000_000)
 
@@ -103,7 +103,7 @@ def _frames(path: Path, probed: Probe, from_second: int) -> Iterator[tuple[Fract
     """The frames from a second on; all of them where the file's index leads past it."""
     from av.error import FFmpegError
 
-    zero = start_second(probed)
+    zero = container_start_seconds(probed)
     with open_container(path) as container:
         if from_second:
             with suppress(FFmpegError):  # it stays where it is, at the start
@@ -147,7 +147,7 @@ class _Stretch:
     def __init__(self, second: Fraction, frame: AudioFrame, rate: int, layout: str, mixing: str):
         from av.filter import Graph
 
-        self._form, self._end = sound_format(frame), second
+        self._form, self._end = audio_frame_format(frame), second
         own, layout_in, format_in = self._form
         shared = math.gcd(own, rate)
         tick = math.floor(second * shared)
@@ -165,7 +165,7 @@ class _Stretch:
 
     def continues_with(self, second: Fraction, frame: AudioFrame) -> bool:
         """Whether a frame follows the ones before it."""
-        return sound_format(frame) == self._form and abs(second - self._end) <= MAX_TIME_SLIP
+        return audio_frame_format(frame) == self._form and abs(second - self._end) <= MAX_TIME_SLIP
 
     def resample(self, frame: AudioFrame) -> Iterator[tuple[int, np.ndarray]]:
         """What is ready once a frame is there."""

@@ -19,7 +19,7 @@ from pipelines.errors import Rejected
 from pipelines.preprocess.boxes import pad_box
 from pipelines.preprocess.clips_config import ClipsConfig
 from pipelines.preprocess.sources.common.source_tracks import box_in_pixels, box_iou
-from pipelines.preprocess.tracks import track_ticks
+from pipelines.preprocess.tracks import track_tick_range
 
 if TYPE_CHECKING:
     from pipelines.media.probe_schema import Probe
@@ -31,11 +31,11 @@ COMMON_FRAME_HEIGHTS = (360, 480, 720, 1080, 1440, 2160)
 """Of frames of 16:9, into which a recording of another shape is fitted."""
 OUTSIDE_TOLERANCE = 0.01
 """Share of the frame by which a box may leave it all the same."""
-MAX_FRAMES = 8
+MAX_FACE_SEARCH_FRAMES = 8
 """Frames, at most, in which a face is looked for."""
 FACE_GROWTH = 0.35
 """Growth of a detected face on each side, in sides of it, to what boxes of sources hold."""
-MIN_BOX_OVERLAP = 0.25
+MIN_FACE_BOX_IOU = 0.25
 """Overlap of such a face and a box from which the box is taken to be about it."""
 MIN_MATCHING_SHARE = 0.5
 """Share of the frames with a face in which its box must be about one."""
@@ -63,9 +63,9 @@ def find_tracks_frame(
     if _holds(original, reach):
         frame = original
     else:
-        larger = [] if all(known) else [frame for frame in candidate_frames(own) if _holds(frame, reach)]
+        larger = [] if all(known) else [frame for frame in candidate_frame_sizes(own) if _holds(frame, reach)]
         # boxes may leave the right frame too, where a face does
-        frame = best_matching_frame(
+        frame = best_matching_frame_size(
             [original, *larger], unscaled, _faces(path, probed, unscaled, settings, detector), own
         )
         if frame is None:
@@ -82,14 +82,14 @@ def find_tracks_frame(
     return [t if t["height"] else {**t, "width": width, "height": height} for t in tracks], frame
 
 
-def candidate_frames(own: FrameSize) -> list[FrameSize]:
+def candidate_frame_sizes(own: FrameSize) -> list[FrameSize]:
     """The usual frames that are larger than a copy, in its shape, smallest first."""
     long, short = max(own), min(own)
     zooms = [min(lines * 16 / 9 / long, lines / short) for lines in COMMON_FRAME_HEIGHTS]
     return [(round(own[0] * zoom), round(own[1] * zoom)) for zoom in zooms if zoom > 1 + OUTSIDE_TOLERANCE]
 
 
-def best_matching_frame(
+def best_matching_frame_size(
     frames: Sequence[FrameSize],
     tracks: Sequence[SourceTrack],
     faces: Sequence[tuple[int, np.ndarray]],
@@ -109,7 +109,7 @@ def best_matching_frame(
             alike.append(max(float(box_iou(box, pad_box(face, FACE_GROWTH))) for face in found))
         if (
             alike
-            and np.mean(np.array(alike) >= MIN_BOX_OVERLAP) >= MIN_MATCHING_SHARE
+            and np.mean(np.array(alike) >= MIN_FACE_BOX_IOU) >= MIN_MATCHING_SHARE
             and np.mean(alike) > suits
         ):
             best, suits = frame, float(np.mean(alike))
@@ -144,13 +144,13 @@ def _faces(
 def _sample_ticks(tracks: Sequence[SourceTrack], probed: Probe) -> list[tuple[int, int]]:
     """Number of a track and a tick of it, of LOOKS at most: middles of tracks that the file has, evenly
     chosen, then quarters of them."""
-    first, last = media.picture_ticks(probed)
+    first, last = media.video_tick_range(probed)
     spans = []
     for number, track in enumerate(tracks):
-        begin, end = track_ticks(track, probed)
+        begin, end = track_tick_range(track, probed)
         begin, end = max(begin, first), min(end, last)
         if begin < end:
             spans.append((number, begin, end))
-    spread = spans[:: max(1, -(-len(spans) // MAX_FRAMES))]
+    spread = spans[:: max(1, -(-len(spans) // MAX_FACE_SEARCH_FRAMES))]
     samples = [(n, int(begin + (end - begin) * at)) for at in (0.5, 0.25, 0.75) for n, begin, end in spread]
-    return samples[:MAX_FRAMES]
+    return samples[:MAX_FACE_SEARCH_FRAMES]

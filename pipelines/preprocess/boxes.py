@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-MIN_BOX_SIDE = 1e-9
+BOX_SIDE_EPSILON = 1e-9
 """Pixels: a box without area grows from there."""
 
 
@@ -16,7 +16,7 @@ def largest_box(boxes: np.ndarray) -> np.ndarray:
 def enlarge_box(box: np.ndarray, increase: float, aspect: str) -> np.ndarray:
     """Each side of box (4,) moved out by `increase` of its length; then square, unless aspect is stretch, by
     moving the sides of the shorter length further. In the order of the published cropper's own sums."""
-    sides = np.maximum(box[2:] - box[:2], MIN_BOX_SIDE)
+    sides = np.maximum(box[2:] - box[:2], BOX_SIDE_EPSILON)
     grow = np.array([increase, increase])
     if aspect != "stretch":
         grow = np.maximum(grow, ((1 + 2 * increase) * sides[::-1] - sides) / (2 * sides))

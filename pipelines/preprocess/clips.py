@@ -24,7 +24,7 @@ from pipelines.errors import Rejected
 from pipelines.media import FPS
 from pipelines.preprocess.box_frame import find_tracks_frame
 from pipelines.preprocess.clip_quality import FrameStats, audible_share
-from pipelines.preprocess.clips_config import ClipsConfig, FramesConfig
+from pipelines.preprocess.clips_config import ClipsConfig, FrameCodecConfig
 from pipelines.preprocess.keypoints import inference_settings
 from pipelines.preprocess.sources.common.files import shorten_name
 from pipelines.preprocess.tracks import (
@@ -34,7 +34,7 @@ from pipelines.preprocess.tracks import (
     detect_tracks,
     drop_frozen_frames,
     find_scene_cuts,
-    track_ticks,
+    track_tick_range,
 )
 from storage import frame_codec
 from storage.shards import Sample
@@ -57,7 +57,7 @@ def cut_clips(
     settings, probed = config, raw["probe"]
     detector = cast("FaceDetector", nets.get(settings.detector))  # boxes of a source may need none
     if isinstance(detector, Configurable):
-        detector.configure(inference_settings(runtime, "float32"))
+        detector.configure_inference(inference_settings(runtime, "float32"))
     with media.open_as_file(raw["video"]) as path:
         dropped, frame = DroppedTracks(), None
         if len(row["tracks"]):
@@ -88,10 +88,10 @@ def _cuts_in_source_tracks(
     """Scene cuts inside the source's tracks, where they are asked for; each second is decoded once."""
     if settings.scene_cuts != "all":
         return []
-    first, last = media.picture_ticks(probed)
+    first, last = media.video_tick_range(probed)
     cuts: list[int] = []
     seen = first
-    for start, stop in sorted(track_ticks(track, probed) for track in tracks):
+    for start, stop in sorted(track_tick_range(track, probed) for track in tracks):
         begin, end = max(seen, start), min(last, stop)
         if end > begin:
             cuts += find_scene_cuts(path, probed, (begin, end), settings)
@@ -107,17 +107,17 @@ def _crop_tracks(
     crops: list[tuple[Track, np.ndarray]] = []
     used: set[tuple[int, int, int]] = set()
     for track in tracks:
-        if track.frames < settings.min_frames and probed["frames"] > 1:  # a still picture has but one
-            length = f"the longest track has {track.frames} frames, fewer than clips.min_frames"
-            dropped.add(track.frames, Rejected("too_short", f"{length} {settings.min_frames}"))
+        if track.frame_count < settings.min_frames and probed["frames"] > 1:  # a still picture has but one
+            length = f"the longest track has {track.frame_count} frames, fewer than clips.min_frames"
+            dropped.add(track.frame_count, Rejected("too_short", f"{length} {settings.min_frames}"))
             continue
         if (track.start, track.stop, track.face) in used:
             span = f"two tracks of one person from tick {track.start} to {track.stop}"
-            dropped.add(track.frames, Rejected("duplicate", span))
+            dropped.add(track.frame_count, Rejected("duplicate", span))
             continue
         crop = _crop_of(track, probed, settings)
         if isinstance(crop, Rejected):
-            dropped.add(track.frames, crop)
+            dropped.add(track.frame_count, crop)
         else:
             used.add((track.start, track.stop, track.face))
             crops.append((track, crop))
@@ -201,7 +201,7 @@ def stream_crop(
     media.check_frames_complete(np.array(times), max(begin, probed.get("begin", 0.0)), end, 1, probed)
 
 
-def encode_frames(images: Iterable[np.ndarray], settings: FramesConfig) -> frame_codec.EncodedFrames:
+def encode_frames(images: Iterable[np.ndarray], settings: FrameCodecConfig) -> frame_codec.EncodedFrames:
     """images (H,W,3) uint8 -> the field `frames`, one after the other."""
     return frame_codec.encode_images(images, settings.codec, settings.quality)
 
@@ -244,7 +244,7 @@ def _clip(source: _ClipSource, track: Track, crop: np.ndarray, dropped: DroppedT
     audible = audible_share(sound, settings.sound_floor)
     if audible < settings.min_audible:
         share = f"{audible:.0%} of the frames have sound, fewer than clips.min_audible {settings.min_audible}"
-        dropped.add(track.frames, Rejected("silent", share))
+        dropped.add(track.frame_count, Rejected("silent", share))
         return None
     stats = FrameStats(
         (track.boxes - np.tile(crop[:2], 2)) * np.tile(settings.size / (crop[2:] - crop[:2]), 2),
@@ -256,13 +256,13 @@ def _clip(source: _ClipSource, track: Track, crop: np.ndarray, dropped: DroppedT
     sharp = stats.sharpness()
     if sharp < settings.min_sharpness:
         variance = f"the face's Laplacian varies by {sharp:.1f}, less than clips.min_sharpness"
-        dropped.add(track.frames, Rejected("blurred", f"{variance} {settings.min_sharpness}"))
+        dropped.add(track.frame_count, Rejected("blurred", f"{variance} {settings.min_sharpness}"))
         return None
     visible = stats.visible_share() if track.detected is None else track.detected
     if visible is not None and visible < settings.min_visible:
         share = f"{detector.name} sees the face in {visible:.0%} of the frames"
         reason = Rejected("not_visible", f"{share}, clips.min_visible is {settings.min_visible}")
-        dropped.add(track.frames, reason)
+        dropped.add(track.frame_count, reason)
         return None
     identity = row["identity"] if track.face == 0 else shorten_name(f"{row['identity']}-face{track.face}")
     return {
@@ -270,7 +270,7 @@ def _clip(source: _ClipSource, track: Track, crop: np.ndarray, dropped: DroppedT
         "frames": stored,
         "sound": sound,
         "boxes": track.boxes,
-        "crop": np.tile(crop.astype(np.float32), (track.frames, 1)),
+        "crop": np.tile(crop.astype(np.float32), (track.frame_count, 1)),
         "clip": {
             "identity": identity,
             "recording": row["id"],
@@ -278,7 +278,7 @@ def _clip(source: _ClipSource, track: Track, crop: np.ndarray, dropped: DroppedT
             "end": track.stop,
             "fps": FPS,
             "size": settings.size,
-            "frames": track.frames,
+            "frames": track.frame_count,
             "detector": "given" if track.detected is None else detector.name,
             "detected": 1.0 if track.detected is None else round(track.detected, 4),
             "visible": None if visible is None else round(visible, 4),

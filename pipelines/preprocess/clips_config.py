@@ -9,7 +9,7 @@ from msgspec import Struct, field
 from storage import frame_codec
 
 
-class FramesConfig(Struct, frozen=True, kw_only=True):
+class FrameCodecConfig(Struct, frozen=True, kw_only=True):
     codec: frame_codec.FrameCodec = "jpeg"
     """jpeg; png: lossless, four times the bytes, for evaluation; h264: short GOPs for small disks, a quarter
     of the bytes and twenty times the work for two frames."""
@@ -24,7 +24,7 @@ class FramesConfig(Struct, frozen=True, kw_only=True):
 class ClipsConfig(Struct, frozen=True, kw_only=True):
     size: int = 256
     """Side of a clip's frames in pixels."""
-    frames: FramesConfig = field(default_factory=FramesConfig)
+    frames: FrameCodecConfig = field(default_factory=FrameCodecConfig)
     """How the frames are stored."""
     min_frames: int = 64
     """Shorter tracks are dropped, but for still pictures."""
@@ -125,7 +125,7 @@ class ClipsConfig(Struct, frozen=True, kw_only=True):
 VIEW_SIZES = {"vox_max": 512, "vox512": 512, "ffhq256": 256}
 
 
-class ViewConfig(Struct, frozen=True, kw_only=True):
+class CropViewConfig(Struct, frozen=True, kw_only=True):
     not_in_key: ClassVar[tuple[str, ...]] = ("splits", "keypoints")
 
     recipe: Literal["vox_max", "vox512", "ffhq256"] = "vox512"
@@ -134,7 +134,7 @@ class ViewConfig(Struct, frozen=True, kw_only=True):
     """Side of the frames in pixels, of vox_max the longest; None = 512, ffhq256 256."""
     every: int = 25
     """ffhq256: one frame in so many; 25 is one a second, as the directions are trained."""
-    frames: FramesConfig = field(default_factory=FramesConfig)
+    frames: FrameCodecConfig = field(default_factory=FrameCodecConfig)
     """How the frames are stored."""
     splits: tuple[Literal["train", "test"], ...] = ()
     """Only recordings of these splits are cut; empty = all."""
@@ -152,10 +152,10 @@ class ViewConfig(Struct, frozen=True, kw_only=True):
         return self.size or VIEW_SIZES[self.recipe]
 
 
-def default_views() -> dict[str, ViewConfig]:
+def default_crop_views() -> dict[str, CropViewConfig]:
     """One of each recipe, by its name."""
     return {
-        "vox_max": ViewConfig(recipe="vox_max"),
-        "vox512": ViewConfig(recipe="vox512"),
-        "ffhq256": ViewConfig(recipe="ffhq256"),
+        "vox_max": CropViewConfig(recipe="vox_max"),
+        "vox512": CropViewConfig(recipe="vox512"),
+        "ffhq256": CropViewConfig(recipe="ffhq256"),
     }

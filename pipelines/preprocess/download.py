@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pipelines.cluster.runtime import RuntimeConfig
     from pipelines.dataset.recording_table import Recording
     from pipelines.media.probe_schema import Probe
-    from pipelines.preprocess.fetch.request import VideoRequest
+    from pipelines.preprocess.fetch.request import VideoDownloadRequest
 
 MIN_H264_HEIGHT = 720
 
@@ -94,9 +94,9 @@ def download_video(
     row = recording_from_inputs(inputs)
     check = _FileCheck(row, config)
     if row["source"] == "celebv":  # a folder of pictures becomes one file
-        from pipelines.preprocess.sources.celebv import make_video
+        from pipelines.preprocess.sources.celebv import recording_images_to_video
 
-        video = make_video(row)
+        video = recording_images_to_video(row)
         with media.open_as_file(video) as path:
             yield _sample(row, video, check(path), "local")
         return
@@ -106,22 +106,22 @@ def download_video(
         return
     from pipelines.preprocess.fetch.transports import fetch_recording
 
-    with fetch_recording(make_video_request(row, config.download), runtime.download, check) as fetched:
+    with fetch_recording(make_download_request(row, config.download), runtime.download, check) as fetched:
         yield _sample(row, fetched.path, fetched.probe, fetched.transport, fetched.offset, fetched.facts)
         check.check_unchanged()
 
 
-def convert_picture(
+def convert_picture_to_video(
     inputs: Inputs,
     config: DownloadSettings,
     nets: Mapping[str, object],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """The same for still pictures, each of which becomes a video of one frame."""
-    from pipelines.preprocess.sources.pictures import make_video
+    from pipelines.preprocess.sources.pictures import recording_images_to_video
 
     row = recording_from_inputs(inputs)
-    video = make_video(row)
+    video = recording_images_to_video(row)
     with media.open_as_file(video) as path:
         yield _sample(row, video, _FileCheck(row, config)(path), "local")
 
@@ -187,14 +187,14 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 # --- the request --------------------------------------------------------------------------------------------
-def make_video_request(row: Recording, config: DownloadConfig) -> VideoRequest:
+def make_download_request(row: Recording, config: DownloadConfig) -> VideoDownloadRequest:
     """A mirror may name a video by the recording or by YouTube's id."""
-    from pipelines.preprocess.fetch.request import VideoRequest
+    from pipelines.preprocess.fetch.request import VideoDownloadRequest
 
     names = dict.fromkeys((row["id"], row["uri"].removeprefix("youtube:")))
-    return VideoRequest(
+    return VideoDownloadRequest(
         uri=row["uri"], names=tuple(name for name in names if name and "/" not in name),
-        formats=ytdlp_formats(config), format_sort=_format_sort(config), section=recording_section(row,
+        formats=ytdlp_formats(config), format_sort=_format_sort(config), section=section_to_download(row,
         config),
         max_bytes=config.max_bytes,
     )  # fmt: skip
@@ -217,7 +217,7 @@ def _format_sort(config: DownloadConfig) -> tuple[str, ...]:
     return (height, "vcodec:h264", "acodec:aac") if config.codec == "h264" else (height,)
 
 
-def recording_section(row: Recording, config: DownloadConfig) -> tuple[float, float] | None:
+def section_to_download(row: Recording, config: DownloadConfig) -> tuple[float, float] | None:
     """Seconds of the recording to fetch; None = all of it."""
     span = row.get("span", [])  # a row has the fields that the node reads
     if config.sections == "off" or len(span) == 0:

@@ -29,13 +29,13 @@ from storage.shards import Sample
 if TYPE_CHECKING:
     from models.perception.head.landmark_fit import FaceFit
     from models.perception.head.morphable import MorphableModel
-    from models.perception.head.resnet import ShapeNet, ShapePrediction
+    from models.perception.head.resnet import MorphableModelRegressor, ShapePrediction
     from pipelines.cluster.runtime import RuntimeConfig
 
     Fitter = Callable[[np.ndarray, "np.ndarray | None"], tuple[FaceFit, "ShapePrediction | None"]]
     Measure = Callable[[FaceFit, np.ndarray], np.ndarray]
 
-NET_MODELS = {"deca": "flame", "deep3d": "bfm_deep3d"}
+NET_MORPHABLE_MODELS = {"deca": "flame", "deep3d": "bfm_deep3d"}
 """Backends that are nets -> the model whose coefficients they give."""
 NET_OUTPUT_SIZES = {"deca": 236, "deep3d": 257}
 FIT_FIELDS = (
@@ -127,7 +127,7 @@ class Fit3dmmConfig(Struct, frozen=True, kw_only=True):
             )
         if self.smooth_beta < 0:
             raise ValueError(f"smooth_beta {self.smooth_beta}: expected 0 or more")
-        wanted = NET_MODELS.get(self.backend, self.model)
+        wanted = NET_MORPHABLE_MODELS.get(self.backend, self.model)
         if self.model != wanted:
             raise ValueError(f"model {self.model}: expected {wanted}, which backend {self.backend} gives")
         if self.points != "landmarks" and self.backend != "algorithm1":
@@ -136,19 +136,23 @@ class Fit3dmmConfig(Struct, frozen=True, kw_only=True):
     @property
     def nets(self) -> tuple[str, ...]:
         """Those of models.perception.NETS."""
-        return (self.model, self.backend) if self.backend in NET_MODELS else (self.model,)
+        return (self.model, self.backend) if self.backend in NET_MORPHABLE_MODELS else (self.model,)
 
     @property
     def reads(self) -> dict[str, tuple[str, ...]]:
         """Upstream node -> fields."""
         points = ("landmarks",) if self.points == "landmarks" else ("landmarks", self.points)
-        frames = {"clips": ("frames",)} if self.backend in NET_MODELS else {}
+        frames = {"clips": ("frames",)} if self.backend in NET_MORPHABLE_MODELS else {}
         return {**frames, "keypoints": points}
 
     @property
     def writes(self) -> tuple[str, ...]:
         frames = ("id_frames",) if self.identity == "frame" else ()
-        return (*FIT_FIELDS, *frames, *(("net_code", "net_crop") if self.backend in NET_MODELS else ()))
+        return (
+            *FIT_FIELDS,
+            *frames,
+            *(("net_code", "net_crop") if self.backend in NET_MORPHABLE_MODELS else ()),
+        )
 
 
 def fit_clips(
@@ -161,11 +165,11 @@ def fit_clips(
     Rejected no_fit where it lets none.
     """
     settings = config
-    net = nets[settings.backend] if settings.backend in NET_MODELS else None
+    net = nets[settings.backend] if settings.backend in NET_MORPHABLE_MODELS else None
     if isinstance(net, Configurable):
-        net.configure(inference_settings(runtime, settings.dtype))
+        net.configure_inference(inference_settings(runtime, settings.dtype))
     model = cast("MorphableModel", nets[settings.model])
-    fitter, measure = _make_fitter(settings, model, cast("ShapeNet | None", net))
+    fitter, measure = _make_fitter(settings, model, cast("MorphableModelRegressor | None", net))
     clips = iter(inputs["clips"]) if net is not None else None
     kept, failure = False, ""
     for sample in inputs["keypoints"]:
@@ -190,19 +194,19 @@ def _frames_of(key: str, clips: Iterator[Sample]) -> np.ndarray:
 
 
 def _make_fitter(
-    settings: Fit3dmmConfig, model: MorphableModel, net: ShapeNet | None
+    settings: Fit3dmmConfig, model: MorphableModel, net: MorphableModelRegressor | None
 ) -> tuple[Fitter, Measure]:
     """What fits the frames that have points (n,m,2 or 3), and what says how many pixels (n,) a fit is off."""
-    from models.perception.head.landmark_fit import FitOptions, fit_landmarks, landmark_error
+    from models.perception.head.landmark_fit import LandmarkFitOptions, fit_landmarks, landmark_fit_error
 
     def on_landmarks(fit: FaceFit, points: np.ndarray) -> np.ndarray:
-        return landmark_error(model, fit, points)
+        return landmark_fit_error(model, fit, points)
 
     if net is not None:
         return (lambda points, frames: _by_net(net, points, frames)), on_landmarks
     if settings.backend == "landmarks":
         names = ("contour_weight", "chin_weight", "noise", "id_prior", "rounds", "identity")
-        options = FitOptions(**{name: getattr(settings, name) for name in names})
+        options = LandmarkFitOptions(**{name: getattr(settings, name) for name in names})
         return (lambda points, _: (fit_landmarks(model, points, options), None)), on_landmarks
     from models.perception.head.dense_fit import DenseFitter
 
@@ -221,7 +225,9 @@ def _make_fitter(
     return (lambda points, _: (solver.fit_points(points), None)), measure
 
 
-def _by_net(net: ShapeNet, points: np.ndarray, frames: np.ndarray | None) -> tuple[FaceFit, ShapePrediction]:
+def _by_net(
+    net: MorphableModelRegressor, points: np.ndarray, frames: np.ndarray | None
+) -> tuple[FaceFit, ShapePrediction]:
     if frames is None:
         raise ValueError(f"{net.name} reads frames")
     reading = net.predict(frames, points)
@@ -256,7 +262,7 @@ def _fit(
             valid[seen[good]] = True
             changed = seen[~kept] if settings.smooth == "none" else seen
             fit.error[changed] = measure(fit.select_frames(changed), points[changed])
-    out = _sample(sample["__key__"], fit, fill_short_gaps(valid, settings.max_gap), settings)
+    out = _sample(sample["__key__"], fit, fill_short_mask_gaps(valid, settings.max_gap), settings)
     return out | _net_fields(reading, seen, count, settings)
 
 
@@ -265,7 +271,7 @@ def _shared_identity(found: FaceFit, usable: np.ndarray, settings: Fit3dmmConfig
     if settings.identity == "frame" or found.id.ndim == 1:
         return found
     counted = usable
-    if settings.backend in NET_MODELS:
+    if settings.backend in NET_MORPHABLE_MODELS:
         from models.perception.head.pose import rotation_to_euler
 
         frontal = usable & (np.abs(rotation_to_euler(found.rotation)[:, 1]) < MAX_FRONTAL_YAW)
@@ -284,7 +290,7 @@ def _smooth(fit: FaceFit, trusted: np.ndarray, settings: Fit3dmmConfig) -> FaceF
     return gaussian_smooth(fit, settings.smooth_sigma, np.isin(np.arange(len(fit.scale)), trusted))
 
 
-def fill_short_gaps(good: np.ndarray, max_gap: int) -> np.ndarray:
+def fill_short_mask_gaps(good: np.ndarray, max_gap: int) -> np.ndarray:
     """good (T,) bool -> the same with the gaps of at most max_gap frames between good ones filled."""
     out, at = good.copy(), np.flatnonzero(good)
     for first, last in pairwise(at):
@@ -321,7 +327,7 @@ def _net_fields(
     reading: ShapePrediction | None, seen: np.ndarray, count: int, settings: Fit3dmmConfig
 ) -> Sample:
     """All that a net said, a row a frame; NaN where it saw no face."""
-    if settings.backend not in NET_MODELS:
+    if settings.backend not in NET_MORPHABLE_MODELS:
         return {}
     code = np.full((count, NET_OUTPUT_SIZES[settings.backend]), np.nan, np.float32)
     crop = np.full((count, 4), np.nan, np.float32)

@@ -17,15 +17,15 @@ from storage.shards import Sample
 if TYPE_CHECKING:
     from pipelines.cluster.runtime import RuntimeConfig
 
-CLIP_BOXES_DETECTOR = "clip"
-EXTRA_FIELDS = {
+EXISTING_CLIP_BOXES = "clip"
+EXTRA_LANDMARKER_FIELDS = {
     "fan2d": ("confidence",),
     "fan2d_flip": ("confidence",),
     "fan25d": ("confidence",),
     "fan3d": ("confidence", "landmarks3d"),
 }
 """What a landmarker says besides the landmarks."""
-COMPARED_FACES = 32
+FACES_PER_LANDMARK_BATCH = 32
 """Faces placed at once to find the largest of several in their frames."""
 
 
@@ -64,16 +64,16 @@ class KeypointsConfig(Struct, frozen=True, kw_only=True):
     @property
     def nets(self) -> tuple[str, ...]:
         """Those of models.perception.NETS."""
-        return tuple(name for name in (self.detector, self.landmarker) if name != CLIP_BOXES_DETECTOR)
+        return tuple(name for name in (self.detector, self.landmarker) if name != EXISTING_CLIP_BOXES)
 
     @property
     def reads(self) -> tuple[str, ...]:
         """Fields of the clips."""
-        return ("frames", "clip", *(("boxes", "crop") if self.detector == CLIP_BOXES_DETECTOR else ()))
+        return ("frames", "clip", *(("boxes", "crop") if self.detector == EXISTING_CLIP_BOXES else ()))
 
     @property
     def writes(self) -> tuple[str, ...]:
-        return ("landmarks", "score", "face_box", *EXTRA_FIELDS.get(self.landmarker, ()))
+        return ("landmarks", "score", "face_box", *EXTRA_LANDMARKER_FIELDS.get(self.landmarker, ()))
 
 
 def find_keypoints(
@@ -84,11 +84,11 @@ def find_keypoints(
 ) -> Iterator[Sample]:
     """Clips -> landmarks, score and face_box of each, and what else the landmarker says; Rejected, after the
     last clip, when none of the recording's clips shows a face."""
-    detector = None if config.detector == CLIP_BOXES_DETECTOR else cast("FaceDetector", nets[config.detector])
+    detector = None if config.detector == EXISTING_CLIP_BOXES else cast("FaceDetector", nets[config.detector])
     landmarker = cast("Landmarker", nets[config.landmarker])
     for net in (detector, landmarker):
         if isinstance(net, Configurable):
-            net.configure(inference_settings(runtime, config.dtype))
+            net.configure_inference(inference_settings(runtime, config.dtype))
     clips = seen = 0
     for clip in inputs["clips"]:
         sample = _keypoints(clip, config, detector, landmarker)
@@ -185,8 +185,8 @@ def _main_faces(
     faces = np.array([boxes[0] for boxes in found], np.float32).reshape(-1, 5)
     several = [(k, box) for k, boxes in enumerate(found) if len(boxes) > 1 for box in boxes]
     largest = dict.fromkeys((k for k, _ in several), -1.0)
-    for start in range(0, len(several), COMPARED_FACES):
-        some = several[start : start + COMPARED_FACES]
+    for start in range(0, len(several), FACES_PER_LANDMARK_BATCH):
+        some = several[start : start + FACES_PER_LANDMARK_BATCH]
         images = frames[seen[[k for k, _ in some]]]
         placed = landmarker.landmarks(images, np.array([box[:4] for _, box in some], np.float32))
         for (k, box), points in zip(some, placed, strict=True):

@@ -13,9 +13,9 @@ from msgspec import Struct, defstruct, field
 
 from pipelines.dataset.recording_table import Recording, write_tables
 from pipelines.errors import UserError
-from pipelines.preprocess.sources import SOURCES, Listing, load_source_function, settings_of
+from pipelines.preprocess.sources import SOURCES, Listing, load_source_function, source_settings_class
 from pipelines.preprocess.sources.common.files import InvalidLine, check_id, digest_files
-from pipelines.preprocess.sources.common.rows import RejectRow, SourceRecording, make_reject
+from pipelines.preprocess.sources.common.rows import ListedRecording, RejectRow, make_reject
 from pipelines.preprocess.sources.common.source_tracks import needed_span, overlapping_tracks
 
 if TYPE_CHECKING:
@@ -34,7 +34,10 @@ else:
         "SourceSettings",
         [
             ("source", Literal[tuple(SOURCES)], "synthetic"),
-            *((name, config := settings_of(name), field(default_factory=config)) for name in SOURCES),
+            *(
+                (name, config := source_settings_class(name), field(default_factory=config))
+                for name in SOURCES
+            ),
         ],
         frozen=True,
         kw_only=True,
@@ -77,7 +80,7 @@ def digest_external_files(config: DataConfig) -> dict[str, str]:
 def make_recordings_table(ctx: NodeContext) -> None:
     """Whole node: the source's list, completed, checked and sorted, as Parquet tables in ctx.out."""
     data: DataConfig = ctx.config
-    rows, rejects = list_source(data)
+    rows, rejects = list_source_recordings(data)
     notes = find_overlapping_tracks(rows)
     write_tables(ctx.out, rows, rejects, notes)
     identities = {row["identity"]: row["split"] for row in rows}
@@ -107,11 +110,11 @@ class RecordingTable(NamedTuple):
     rejects: list[RejectRow]
 
 
-def list_source(data: DataConfig) -> RecordingTable:
+def list_source_recordings(data: DataConfig) -> RecordingTable:
     """The configured source -> complete rows, and rejects."""
     listed = load_source_function(data.source)(getattr(data, data.source))
     listing = reject_unsafe_ids(listed if isinstance(listed, Listing) else Listing(listed, []))
-    listed_rows: list[SourceRecording]
+    listed_rows: list[ListedRecording]
     listed_rows, rejects = reject_copies(reject_duplicate_ids(listing))
     if not listed_rows:
         raise UserError(
@@ -122,7 +125,7 @@ def list_source(data: DataConfig) -> RecordingTable:
     listed_rows = [{**row, "split": splits[row["identity"]]} for row in listed_rows]
     if data.limit is not None:
         listed_rows = _sample(listed_rows, data.limit)
-    count = bucket_count(len(listed_rows), data.clips_per_shard)
+    count = hash_bucket_count(len(listed_rows), data.clips_per_shard)
     rows: list[Recording] = [
         {
             **row,
@@ -135,7 +138,7 @@ def list_source(data: DataConfig) -> RecordingTable:
     return RecordingTable(sorted(rows, key=lambda row: row["id"]), rejects)
 
 
-def split_identities(rows: Sequence[SourceRecording], test_fraction: float) -> dict[str, str]:
+def split_identities(rows: Sequence[ListedRecording], test_fraction: float) -> dict[str, str]:
     """identity -> train or test, from the identity alone, so that it stays as the corpus grows.
 
     The source's word counts where it has one. Otherwise both splits get at least one of two or more
@@ -152,7 +155,7 @@ def split_identities(rows: Sequence[SourceRecording], test_fraction: float) -> d
     return splits
 
 
-def bucket_count(recordings: int, per_shard: int) -> int:
+def hash_bucket_count(recordings: int, per_shard: int) -> int:
     """The power of two nearest above recordings / per_shard: it changes only when the corpus doubles."""
     wanted = max(1, -(-recordings // per_shard))
     return 1 << (wanted - 1).bit_length()
@@ -170,7 +173,7 @@ def hash_fraction(text: str) -> float:
 
 def reject_unsafe_ids(listed: Listing) -> Listing:
     """Rows whose id or identity has no place in the key of a clip become rejects."""
-    rows: list[SourceRecording] = []
+    rows: list[ListedRecording] = []
     rejects = list(listed.rejects)
     for row in listed.rows:
         try:
@@ -184,7 +187,7 @@ def reject_unsafe_ids(listed: Listing) -> Listing:
 
 def reject_duplicate_ids(listed: Listing) -> Listing:
     """Rows of an id that stands before become rejects."""
-    rows: dict[str, SourceRecording] = {}
+    rows: dict[str, ListedRecording] = {}
     rejects = list(listed.rejects)
     for row in listed.rows:
         if row["id"] in rows:
@@ -232,7 +235,7 @@ def find_overlapping_tracks(rows: Sequence[Recording]) -> list[RejectRow]:
     return notes
 
 
-def _sample(rows: Sequence[SourceRecording], limit: int) -> list[SourceRecording]:
+def _sample(rows: Sequence[ListedRecording], limit: int) -> list[ListedRecording]:
     """The first `limit` in the order of a hash; if that leaves a split empty, its first takes the last
     place."""
     order = sorted(rows, key=lambda row: hash_fraction(row["id"]))

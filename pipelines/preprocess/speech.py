@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 from msgspec import Struct
 
-from models.perception.interfaces import InferenceSettings, SpeechOptions
+from models.perception.interfaces import InferenceSettings, SpeechEncoderOptions
 from pipelines.engine.node import Inputs
 from pipelines.errors import UserError
 from storage.shards import Sample
@@ -116,20 +116,20 @@ def encode_speech(
     """
     settings = config
     if settings.encoder not in TRANSFORMER_BLOCKS:
-        features_of = headgan_features if settings.encoder == "headgan" else mel_features
+        features_of = headgan_audio_features if settings.encoder == "headgan" else mel_features
         for clip in inputs["clips"]:
             yield _sample(clip["__key__"], features_of(clip, settings), settings.dtype)
         return
     encoder = cast("SpeechEncoder", nets[settings.encoder])
-    encoder.configure(InferenceSettings(device="cuda" if runtime.gpu_share > 0 else "cpu"))
+    encoder.configure_inference(InferenceSettings(device="cuda" if runtime.gpu_share > 0 else "cpu"))
     options = _options(settings)
     for keys, sounds in batch_sounds(inputs["clips"]):
         for key, features in zip(keys, encoder.encode(sounds, options), strict=True):
             yield _sample(key, features, settings.dtype)
 
 
-def _options(settings: SpeechConfig) -> SpeechOptions:
-    return SpeechOptions(
+def _options(settings: SpeechConfig) -> SpeechEncoderOptions:
+    return SpeechEncoderOptions(
         layer=settings.layer,
         align=settings.align,
         window=round(settings.window_seconds * FPS),
@@ -169,10 +169,10 @@ def mel_features(clip: Sample, settings: SpeechConfig) -> np.ndarray:
     return log_mel_features(clip["sound"], clip["clip"]["frames"], settings)
 
 
-def headgan_features(clip: Sample, settings: SpeechConfig) -> np.ndarray:
+def headgan_audio_features(clip: Sample, settings: SpeechConfig) -> np.ndarray:
     """(T,300) float32. Sound is what the clip keeps, 16 kHz, where the authors take the recording's rate."""
     from models.perception.speech.headgan_audio import FEATURE_SIZE, compute_audio_features
-    from pipelines.preprocess.transcripts import read_tokens
+    from pipelines.preprocess.transcripts import read_timed_characters
 
     about, frames = clip["clip"], clip["clip"]["frames"]
     if not about["has_sound"]:
@@ -180,7 +180,7 @@ def headgan_features(clip: Sample, settings: SpeechConfig) -> np.ndarray:
     tokens = ()
     if settings.transcripts:
         start, seconds = about["start"] / FPS, (frames + 8) / FPS
-        tokens = read_tokens(settings.transcripts, about["recording"], start, seconds)
+        tokens = read_timed_characters(settings.transcripts, about["recording"], start, seconds)
     samples = frames * SAMPLES_PER_FRAME
     sound = clip["sound"][:samples]
     return compute_audio_features(

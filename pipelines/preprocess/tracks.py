@@ -30,8 +30,8 @@ from pipelines.preprocess.sources.common.source_tracks import (
     box_in_pixels,
     box_iou,
     box_union,
-    split_tubes,
-    track_seconds,
+    find_tube_spans,
+    track_time_span,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Track:
     """0 for a recording's main face; others are numbered from 1."""
 
     @property
-    def frames(self) -> int:
+    def frame_count(self) -> int:
         return self.stop - self.start
 
 
@@ -95,10 +95,10 @@ def convert_source_tracks(
 
     cuts: ticks at which tracks part because the scene changes.
     """
-    first, last = media.picture_ticks(probed)
+    first, last = media.video_tick_range(probed)
     out: list[Track] = []
     for track in tracks:
-        begin, end = track_ticks(track, probed)
+        begin, end = track_tick_range(track, probed)
         start, stop = max(begin, first), min(end, last)
         if stop <= start:  # such as a copy of the video that ends before the track begins
             span = f"a track from tick {begin} to {end} of a recording from {first} to {last}"
@@ -118,10 +118,10 @@ def convert_source_tracks(
     return out
 
 
-def track_ticks(track: SourceTrack, probed: Probe) -> tuple[int, int]:
+def track_tick_range(track: SourceTrack, probed: Probe) -> tuple[int, int]:
     """First tick of a source's track and the one past its last: source frame i is in it iff start <= i < end,
     and tick k shows second k / 25."""
-    begin, end = track_seconds(track, probed["fps"])
+    begin, end = track_time_span(track, probed["fps"])
     return math.ceil(begin * FPS - 1e-6), math.ceil(end * FPS - 1e-6)
 
 
@@ -199,7 +199,9 @@ def detect_tracks(
         )
     tracks: list[Track] = []
     for chain in link_detections([one.boxes for one in frames_seen], ticks, settings, cuts):
-        for part in split_by_identity(chain, [one.faces for one in frames_seen], settings.identity_distance):
+        for part in split_at_identity_changes(
+            chain, [one.faces for one in frames_seen], settings.identity_distance
+        ):
             tracks += _tracks_of(part, ticks, [first, last, *cuts], settings)
     return _main_tracks(tracks) if settings.faces == "largest" else _number_faces(tracks)
 
@@ -207,7 +209,7 @@ def detect_tracks(
 def _search_span(span: Sequence[float], probed: Probe) -> tuple[int, int, tuple[float, float] | None]:
     """Seconds of the recording -> the first tick of them that the file has, the one past the last, and both
     in seconds of the file; None where that is all of it."""
-    first, last = ends = media.picture_ticks(probed)
+    first, last = ends = media.video_tick_range(probed)
     if len(span):
         first = max(first, math.ceil(span[0] * FPS - 1e-6))
         last = min(last, math.ceil(span[1] * FPS - 1e-6))
@@ -224,7 +226,7 @@ def _search_span(span: Sequence[float], probed: Probe) -> tuple[int, int, tuple[
 
 
 @dataclass(slots=True)
-class DetectionChain:
+class FaceTracklet:
     """Detections of one face: the samples they came from, which of each sample's boxes, and the boxes."""
 
     samples: list[int] = field(default_factory=list)
@@ -234,15 +236,15 @@ class DetectionChain:
 
 def link_detections(
     detections: Sequence[np.ndarray], ticks: np.ndarray, settings: ClipsConfig, cuts: Sequence[int] = ()
-) -> list[DetectionChain]:
+) -> list[FaceTracklet]:
     """Boxes (n,4) of each sample -> chains. A box joins the chain whose first box it overlaps most, above
     `iou`; no chain runs over a cut.
 
     The rule was made for boxes of S3FD, which hold the head; dlib's hold brows to chin and part when a head
     turns.
     """
-    chains: list[DetectionChain] = []
-    alive: list[DetectionChain] = []  # one that a gap or a cut has ended stays ended
+    chains: list[FaceTracklet] = []
+    alive: list[FaceTracklet] = []  # one that a gap or a cut has ended stays ended
     inclusive = settings.rules == "voxceleb"
     grow, iou, max_gap = (0.0 if inclusive else settings.margin), settings.iou, settings.max_gap
     scene = np.searchsorted(np.asarray(cuts, int), ticks, side="right")
@@ -259,9 +261,9 @@ def link_detections(
         for value, i, j in sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2])):
             if value > iou and j not in chain_of and i not in chain_of.values():
                 chain_of[j] = i
-        begun: list[DetectionChain] = []
+        begun: list[FaceTracklet] = []
         for j, box in enumerate(boxes):
-            chain = alive[chain_of[j]] if j in chain_of else DetectionChain()
+            chain = alive[chain_of[j]] if j in chain_of else FaceTracklet()
             if j not in chain_of:
                 begun.append(chain)
             chain.samples.append(sample)
@@ -272,9 +274,9 @@ def link_detections(
     return chains
 
 
-def split_by_identity(
-    chain: DetectionChain, faces: Sequence[np.ndarray | None], apart: float
-) -> list[DetectionChain]:
+def split_at_identity_changes(
+    chain: FaceTracklet, faces: Sequence[np.ndarray | None], apart: float
+) -> list[FaceTracklet]:
     """Part a chain where its face becomes another: two embeddings in a row further than `apart` from the
     first of the part. What lies between the last of one person and the first of the next belongs to neither.
     """
@@ -295,13 +297,13 @@ def split_by_identity(
             begin, last, reference, strangers = strangers[0][0], n, strangers[0][1], []
     parts.append((begin, len(chain.samples) - 1))
     return [
-        DetectionChain(chain.samples[a : b + 1], chain.places[a : b + 1], chain.boxes[a : b + 1])
+        FaceTracklet(chain.samples[a : b + 1], chain.places[a : b + 1], chain.boxes[a : b + 1])
         for a, b in parts
     ]
 
 
 def _tracks_of(
-    chain: DetectionChain, ticks: np.ndarray, edges: Sequence[int], settings: ClipsConfig
+    chain: FaceTracklet, ticks: np.ndarray, edges: Sequence[int], settings: ClipsConfig
 ) -> list[Track]:
     """A chain of detections -> the pieces of its track, framed. edges: the file's first tick, the one past
     its last, and the cuts; a track is taken to reach an edge before the next frame that was looked at."""
@@ -326,7 +328,7 @@ def _tracks_of(
 def split_into_tubes(boxes: np.ndarray, start: int, detected: float, settings: ClipsConfig) -> list[Track]:
     """boxes (n,4) of ticks start.. -> tubes, each framed by the union of its boxes, grown by `increase`."""
     out: list[Track] = []
-    for begin, end in split_tubes(boxes, settings.iou, settings.max_frames, inclusive=True):
+    for begin, end in find_tube_spans(boxes, settings.iou, settings.max_frames, inclusive=True):
         known = median_filter_boxes(boxes[begin:end].astype(np.float32), settings.smooth)
         region = enlarge_box(box_union(known), settings.increase, settings.aspect)
         out.append(Track(start + begin, start + end, known, region, detected))
@@ -433,7 +435,7 @@ def drop_frozen_frames(tracks: Sequence[Track], probed: Probe, dropped: DroppedT
             if any(start <= piece.start < stop for start, stop in frozen):
                 begin, end = piece.start / FPS, piece.stop / FPS
                 reason = Rejected("frozen", f"one frame is held from {begin:.2f} to {end:.2f} s")
-                dropped.add(piece.frames, reason)
+                dropped.add(piece.frame_count, reason)
             else:
                 out.append(piece)
     return out

@@ -21,7 +21,7 @@ from pipelines.preprocess.sources.common.files import find_metadata_file
 TRANSCRIPTS_SETTING = "speech.NAME.transcripts"
 
 
-def read_tokens(path: str, recording: str, start: float, seconds: float) -> list[TimedCharacter]:
+def read_timed_characters(path: str, recording: str, start: float, seconds: float) -> list[TimedCharacter]:
     """What is said in `seconds` of a recording from `start` on, in its own time; the character that holds at
     the start comes first. A recording that the file does not name says nothing.
     """

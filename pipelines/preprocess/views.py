@@ -24,7 +24,7 @@ from pipelines import media
 from pipelines.engine.node import Inputs
 from pipelines.errors import Rejected
 from pipelines.preprocess.clips import encode_frames, stream_crop
-from pipelines.preprocess.clips_config import ViewConfig
+from pipelines.preprocess.clips_config import CropViewConfig
 from storage.shards import Sample
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ BORDER_BLUR_SIGMA = 5.0
 # --- the stages ---------------------------------------------------------------------------------------------
 def cut_vox_max(
     inputs: Inputs,
-    config: ViewConfig,
+    config: CropViewConfig,
     nets: Mapping[str, object],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
@@ -51,7 +51,7 @@ def cut_vox_max(
 
 def cut_vox512(
     inputs: Inputs,
-    config: ViewConfig,
+    config: CropViewConfig,
     nets: Mapping[str, object],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
@@ -61,7 +61,7 @@ def cut_vox512(
 
 def cut_ffhq256(
     inputs: Inputs,
-    config: ViewConfig,
+    config: CropViewConfig,
     nets: Mapping[str, object],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
@@ -85,7 +85,9 @@ def cut_ffhq256(
         raise Rejected("no_view", "no frame looked at has all of its landmarks inside the recording")
 
 
-def _squares(inputs: Inputs, settings: ViewConfig, side_of: Callable[[np.ndarray], int]) -> Iterator[Sample]:
+def _squares(
+    inputs: Inputs, settings: CropViewConfig, side_of: Callable[[np.ndarray], int]
+) -> Iterator[Sample]:
     raw = inputs["download"][0]
     with media.open_as_file(raw["video"]) as path:
         for clip in inputs["clips"]:
@@ -109,7 +111,7 @@ def map_points_to_view(points: np.ndarray, view: Sample) -> np.ndarray:
 
 # --- faces in a square of their own -------------------------------------------------------------------------
 def _align_clip(
-    path: Path, probed: Probe, clip: Sample, landmarks: np.ndarray, settings: ViewConfig
+    path: Path, probed: Probe, clip: Sample, landmarks: np.ndarray, settings: CropViewConfig
 ) -> Sample | None:
     """landmarks (T,68,2) in pixels of the clip -> the sample, or None where no frame is left."""
     meta, crop = clip["clip"], clip["crop"][0].astype(np.float64)

@@ -27,8 +27,8 @@ from pipelines.engine.node_plan import NodePlan
 from pipelines.engine.plan import Planner
 from pipelines.engine.source_code import SourceCode
 from pipelines.errors import UserError
-from pipelines.runs.session import open_source_code
-from pipelines.runs.snapshot import PACKAGES, checkout_folder
+from pipelines.runs.session import open_project_source
+from pipelines.runs.snapshot import PROJECT_PACKAGES, checkout_folder
 from storage import locations
 from storage.files import Store, sha256_file
 
@@ -69,9 +69,11 @@ def accept_since(planner: Planner, commit: str, reason: str, nodes: Collection[s
         raise UserError(f"no commit {commit!r} in {checkout_folder()}; give one that `git log` knows")
     goldens = _goldens(full)
     with tempfile.TemporaryDirectory() as folder:
-        with tarfile.open(fileobj=BytesIO(_git("archive", "--format=tar", full, *PACKAGES))) as archive:
+        with tarfile.open(
+            fileobj=BytesIO(_git("archive", "--format=tar", full, *PROJECT_PACKAGES))
+        ) as archive:
             archive.extractall(folder, filter="data")
-        before = open_source_code(type(planner.config), root=Path(folder))
+        before = open_project_source(type(planner.config), root=Path(folder))
         for node in planner.graph:
             if (not nodes or node.name in nodes) and node.name not in planner.options.pins:
                 yield from _accept_node(planner, node, before, reason, {"since": full, "goldens": goldens})

@@ -19,7 +19,7 @@ from storage.families import read_manifest
 from storage.files import FileEntry, Store
 
 GRACE_HOURS = 72.0
-STORE_FOLDERS = ("packs", "manifests", "whole", "work", "attempts", "leases", "tmp")
+SWEPT_FOLDERS = ("packs", "manifests", "whole", "work", "attempts", "leases", "tmp")
 """Folders of a store that are looked through; keys, accepts, pins, weights and the ledger stay."""
 
 
@@ -39,7 +39,7 @@ def find_garbage(
     """What nothing reaches and is older than the grace; `drop`: names whose past runs do not count."""
     result, before = GarbageFiles(), time.time() - grace_hours * SECONDS_PER_HOUR
     found = find_kept_artifacts(store, keep_runs, result.unreadable.append, drop)
-    entries = {top: store.walk(top) for top in STORE_FOLDERS}
+    entries = {top: store.walk(top) for top in SWEPT_FOLDERS}
     for entry in entries["manifests"]:  # a young manifest keeps its packs, which may be old
         if entry.mtime >= before:
             found.keys.add(_key(entry))

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from models.api import Phase
 from models.errors import InvalidSettings
-from models.spec import RECORDINGS, FamilyFields, Seeds, units_role
+from models.spec import RECORDINGS, FamilyFields, SeedTable, units_role
 from pipelines.config import RunConfig
 from pipelines.engine.node import Graph, Node, Read
 from pipelines.errors import UserError
@@ -31,7 +31,7 @@ def find_needed_instances(config: RunConfig) -> NeededInstances:
 
     def add(corpus: str, stage: str, name: str, asked_by: str) -> None:
         instances = getattr(config, STAGE_SECTIONS[stage])
-        check_instance_exists(STAGE_SECTIONS[stage], name, instances, asked_by)
+        check_name_in_section(STAGE_SECTIONS[stage], name, instances, asked_by)
         if stage == "fit3dmm":
             add(corpus, "keypoints", instances[name].keypoints, f"fits.{name}.keypoints")
         if stage == "views" and instances[name].recipe == "ffhq256":
@@ -40,7 +40,7 @@ def find_needed_instances(config: RunConfig) -> NeededInstances:
 
     def add_roles(corpus: str, model: str, roles: Iterable[str], asked_by: str) -> None:
         section = getattr(config, model)
-        check_instance_exists("data", corpus, config.data, asked_by)
+        check_name_in_section("data", corpus, config.data, asked_by)
         found.setdefault(corpus, {})
         for role in config.model_spec(model).required_families(section, roles):
             stage, _, view = role.partition(".")
@@ -96,7 +96,7 @@ def evaluated_corpora(config: RunConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys(corpus for one in protocols for corpus in protocol_corpora(config, one)))
 
 
-def training_order(config: RunConfig) -> list[str]:
+def model_training_order(config: RunConfig) -> list[str]:
     """The models of the run, each after those whose checkpoints its phases read. Raises InvalidSettings where
     that is a circle."""
     order: list[str] = []
@@ -122,11 +122,11 @@ def _models_read(config: RunConfig, model: str) -> Sequence[str]:
     """Other models of the run whose checkpoints a model's phases read."""
     section = getattr(config, model)
     phases = [phase for phase in section.phases.values() if phase is not None and not section.weights]
-    named = {source.model for phase in phases for source in phase.of_other_models.values()}
+    named = {source.model for phase in phases for source in phase.other_model_checkpoints.values()}
     return [name for name in config.models if name in named and name != model]
 
 
-def check_instance_exists(section: str, name: str, known: Mapping[str, object], asked_by: str) -> None:
+def check_name_in_section(section: str, name: str, known: Mapping[str, object], asked_by: str) -> None:
     if name not in known:
         raise UserError(
             f"{asked_by} names {name!r}, but {section} has {', '.join(known) or 'none'}; "
@@ -145,7 +145,7 @@ class GraphBuilder(Struct, frozen=True):
         """The name of a corpus' node."""
         return name if len(self.needed) == 1 else f"{name}@{corpus}"
 
-    def instances(self, stage: str, corpus: str) -> Sequence[str]:
+    def needed_instances(self, stage: str, corpus: str) -> Sequence[str]:
         return self.needed[corpus].get(stage, ())
 
     def reads(self, model: str, roles: FamilyFields, corpus: str) -> dict[str, Read]:
@@ -156,30 +156,30 @@ class GraphBuilder(Struct, frozen=True):
         own = {*spec.nodes(section), *spec.unit_tables}
         for role, fields in roles.items():
             if role in own:
-                node = self.own(model, role, corpus)
+                node = self.model_node_name(model, role, corpus)
             else:
                 named = STAGE_SECTIONS.get(role)
                 node = self.node_name(f"{role}.{getattr(section, named)}" if named else role, corpus)
             found[role] = Read(node, tuple(fields))
         return found
 
-    def own(self, model: str, role: str, corpus: str) -> str:
+    def model_node_name(self, model: str, role: str, corpus: str) -> str:
         """The name of a model's own node, or of a table of units: one of a corpus unless it is of seeds."""
         if role == RECORDINGS:
             return self.node_name(role, corpus)
         spec, name = self.config.model_spec(model), f"{role}.{model}"
-        units = spec.unit_tables.get(spec.units_of(getattr(self.config, model), role))
-        return name if isinstance(units, Seeds) else self.node_name(name, corpus)
+        units = spec.unit_tables.get(spec.unit_table_name(getattr(self.config, model), role))
+        return name if isinstance(units, SeedTable) else self.node_name(name, corpus)
 
     def splits(self, model: str, phase: Phase, corpus: str) -> dict[str, Read]:
         """The tables of units that say which rows a phase trains on."""
         section, found = getattr(self.config, model), {}
         for table, units in self.config.model_spec(model).units_of_tables(section, phase).items():
             role = RECORDINGS if units == RECORDINGS else units_role(table)
-            found[role] = Read(self.own(model, units, corpus), ("id", "split", "identity"))
+            found[role] = Read(self.model_node_name(model, units, corpus), ("id", "split", "identity"))
         return found
 
-    def sections(self, model: str, stages: Sequence[str]) -> dict[str, str]:
+    def stage_config_paths(self, model: str, stages: Sequence[str]) -> dict[str, str]:
         """Settings of the stages that a model reads, by the stage's name."""
         section = getattr(self.config, model)
         return {
@@ -230,7 +230,7 @@ class GraphBuilder(Struct, frozen=True):
         written = shards.codec_packages(writes, codec or self.config.clips.frames.codec)
         self._add(
             name, run, kind="keyed", writes=writes, nets=nets, config=config,
-            code=(*code, *shards.encoder_functions(writes), *needs.code), weights=needs.weights,
+            code=(*code, *shards.encoder_function_names(writes), *needs.code), weights=needs.weights,
             packages=(*packages, *written, *needs.packages),
             resources={"cpu": cpu, "gpu": shared if gpu is None else gpu}, **more,
         )  # fmt: skip
@@ -271,13 +271,13 @@ class GraphBuilder(Struct, frozen=True):
         decoding = shards.codec_packages(read, reads_codec or self.config.clips.frames.codec)
         self.graph.add(Node(
             name=name, run=run, reads=reads or {}, weights=_once(weights),
-            config=config if isinstance(config, Mapping) else same_paths(*config),
-            code=_once((*code, *shards.decoder_functions(read))), packages=_once((*packages, *decoding)),
+            config=config if isinstance(config, Mapping) else map_paths_to_themselves(*config),
+            code=_once((*code, *shards.decoder_function_names(read))), packages=_once((*packages, *decoding)),
             **more,
         ))  # fmt: skip
 
 
-def same_paths(*paths: str) -> dict[str, str]:
+def map_paths_to_themselves(*paths: str) -> dict[str, str]:
     """Settings that a node reads under the paths that they have in the run."""
     return {path: path for path in paths}
 

@@ -135,7 +135,7 @@ def find_artifact(store: Store, text: str) -> tuple[str, str]:
     return max(reversed(hits), key=lambda hit: hit[0])[1]
 
 
-def trace_recording(store: Store, recording: str) -> Iterator[str]:
+def trace_recording_downstream(store: Store, recording: str) -> Iterator[str]:
     """Every published artifact that a recording went into: as a unit, by units that are made of it (the pairs
     of its clips), or through what a whole node reads."""
     damaged: list[str] = []

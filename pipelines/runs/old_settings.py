@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-RENAMED_SETTINGS: dict[str, str] = {"*.discriminators": "judges", "*.images.loss_input": "judged"}
+FORMER_SETTING_NAMES: dict[str, str] = {"*.discriminators": "judges", "*.images.loss_input": "judged"}
 """Settings that got another name: today's path, in which `*` stands for any one part -> the last part of the
 old one, which keys go on to hold, so that renaming a setting makes nothing stale."""
 _OF_PHASES = {
@@ -32,7 +32,7 @@ REMOVED_SETTINGS = {
 """Settings that were replaced by others of another meaning or form -> those; `*` stands for any one part."""
 
 
-def replacement_of(dotted: str) -> str | None:
+def find_setting_replacement(dotted: str) -> str | None:
     """What to write in place of a setting that is gone, or None."""
     found = _RETIRED.fullmatch(dotted)
     return list(REMOVED_SETTINGS.values())[(found.lastindex or 0) - 1] if found else None
@@ -48,7 +48,7 @@ _RETIRED = re.compile("|".join(f"({_pattern(path)})" for path in REMOVED_SETTING
 
 def current_name_of(prefix: str, key: str) -> str | None:
     """The name that a setting has today, or None."""
-    names = ((*now.rpartition(".")[::2], before) for now, before in RENAMED_SETTINGS.items())
+    names = ((*now.rpartition(".")[::2], before) for now, before in FORMER_SETTING_NAMES.items())
     found = (
         last
         for section, last, before in names

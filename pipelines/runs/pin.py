@@ -11,7 +11,9 @@ from storage import locations
 from storage.files import Store
 
 
-def pin_recordings(store: Store, plans: Mapping[str, NodePlan], lists: Mapping[str, str], name: str) -> str:
+def pin_recording_lists(
+    store: Store, plans: Mapping[str, NodePlan], lists: Mapping[str, str], name: str
+) -> str:
     """Freeze the lists of recordings as they were last published; run files use them with `data.CORPUS.pin:
     NAME`. lists: corpus -> the node that lists it."""
     artifacts: dict[str, str] = {}

@@ -10,7 +10,7 @@ from typing import TextIO
 
 from storage.ledger import Event
 
-LOG_INTERVAL = 10.0  # seconds between progress lines of a node in a log file
+LOG_INTERVAL_SECONDS = 10.0  # seconds between progress lines of a node in a log file
 REDRAW_INTERVAL = 0.2
 NAME_WIDTH = 25  # characters of a node's name
 NOTE_WIDTH = 60  # characters of a node's own note on a progress line; its last line has all of it
@@ -96,7 +96,7 @@ class ProgressPrinter:
             node.first = (now, node.done, node.frames)
         if self.live:
             self._redraw()
-        elif now - node.logged > LOG_INTERVAL and node.done:
+        elif now - node.logged > LOG_INTERVAL_SECONDS and node.done:
             node.logged = now
             self._print(f"  {node.line(event['node'])}")
 

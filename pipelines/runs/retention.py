@@ -50,7 +50,7 @@ class LedgerHistory:
     """What each artifact was made from"""
 
 
-def read_history(store: Store, damaged: Callable[[str], object]) -> LedgerHistory:
+def read_ledger_history(store: Store, damaged: Callable[[str], object]) -> LedgerHistory:
     """The whole ledger, without metrics. `damaged` gets a line for what cannot be read."""
     inputs: dict[ArtifactKey, set[ArtifactKey]] = defaultdict(set)
     uses = [_use(store, run, inputs, damaged) for run in ledger.list_runs(store)]
@@ -116,7 +116,7 @@ def find_kept_artifacts(
     store: Store, keep_runs: int, damaged: Callable[[str], object], drop: Collection[str] = ()
 ) -> KeptArtifacts:
     """All that is in use, where the latest `keep_runs` runs of each name and node count."""
-    past, pins = read_history(store, damaged), _pins(store, damaged)
+    past, pins = read_ledger_history(store, damaged), _pins(store, damaged)
     let_go = read_dropped_runs(store, damaged) | dict.fromkeys(drop, time.time())
     found = KeptArtifacts(
         keys=set(pins), published={k: at for use in past.uses for k, at in use.published.items()}

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, NoReturn
 
 from models.weights import find_weights
 from pipelines.config import RunConfig
-from pipelines.dataset.splits import check_splits
-from pipelines.engine.dropped_shards import drop_shards, droppable
-from pipelines.engine.fingerprint import node_config, resolve_entry
-from pipelines.engine.keys import to_canonical
+from pipelines.dataset.splits import require_nonempty_splits
+from pipelines.engine.dropped_shards import drop_shards, find_droppable_packs
+from pipelines.engine.fingerprint import node_config, resolve_entry_point
+from pipelines.engine.keys import to_json_value
 from pipelines.engine.node import Node
 from pipelines.engine.node_plan import NodePlan
 from pipelines.engine.plan import Planner
 from pipelines.errors import error_first_line, error_meaning, format_traceback
-from pipelines.eval.frame_storage import describe_frame_storage
+from pipelines.eval.frame_storage import describe_frame_disk_usage
 from pipelines.runs import snapshot
 from pipelines.runs.plan_table import write_plan
 from pipelines.runs.progress import ProgressPrinter
@@ -28,9 +28,9 @@ from pipelines.runs.session import RunSession, open_session
 from pipelines.runs.summary import summary_lines
 from pipelines.tracking.server import configured_tracking_uri, find_tracking_place
 from storage import format_version, ledger, weight_files
-from storage.content_cache import working_folder
+from storage.content_cache import writable_cache_folder
 from storage.errors import StoreError, StoreUnreachable
-from storage.uris import public_uri, store_option
+from storage.uris import format_store_option, public_uri
 
 if TYPE_CHECKING:
     from pipelines.cluster.executor import RayExecutor
@@ -61,13 +61,15 @@ def run_pipeline(
     targets = session.selected_nodes(only)
     plans = planner.plan(targets)
     session.save_caches()
-    done = all(plan.settled for plan in plans.values())
+    done = all(plan.has_artifact for plan in plans.values())
     if not done:  # refused before any work: runs of a remote store are tracked where the settings say
         find_tracking_place(session.store.uri, session.config.runtime.tracking)
-        check_splits(plans, session.config.data)
-    if not done and not snapshot.is_in_snapshot():
-        snapshot.enter_snapshot(working_folder("code"), sys.argv[1:])  # where all of this is planned again
-    write_plan(plans, console.out, planner.readable.damaged, describe_frame_storage(plans, session.config))
+        require_nonempty_splits(plans, session.config.data)
+    if not done and not snapshot.is_running_from_snapshot():
+        snapshot.enter_snapshot(
+            writable_cache_folder("code"), sys.argv[1:]
+        )  # where all of this is planned again
+    write_plan(plans, console.out, planner.readable.damaged, describe_frame_disk_usage(plans, session.config))
     for note in session.tool_notes():
         console.out(note)
     if done:
@@ -76,7 +78,7 @@ def run_pipeline(
         _drop_shards(session, plans, console)
         _print_summary(session, plans, console)
         return 0
-    snapshot.lock_snapshot()
+    snapshot.lock_code_snapshot()
     console.out("")
     session.store.check_writable()
     format_version.write_format_version(session.store)
@@ -90,7 +92,7 @@ def run_pipeline(
 
 def _check(node: Node, config: RunConfig) -> None:
     assert node.check is not None
-    resolve_entry(node.check)(node_config(node, config), config.runtime, node.name, **node.arguments)
+    resolve_entry_point(node.check)(node_config(node, config), config.runtime, node.name, **node.arguments)
 
 
 def _print_summary(session: RunSession, plans: Mapping[str, NodePlan], console: Console) -> None:
@@ -110,7 +112,7 @@ def _record_reuse(session: RunSession, plans: Mapping[str, NodePlan], console: C
 def _drop_shards(session: RunSession, plans: Mapping[str, NodePlan], console: Console) -> None:
     """What is to be dropped by a setting that was changed after the last run."""
     try:
-        for stage, packs in droppable(session.graph, plans):
+        for stage, packs in find_droppable_packs(session.graph, plans):
             if freed := drop_shards(session.store, stage, packs):
                 console.out(f"dropped the shards of {stage}: {freed / 1e6:,.1f} MB")
     except (StoreError, StoreUnreachable) as error:
@@ -128,18 +130,18 @@ def _execute(
     from pipelines.cluster.executor import RayExecutor
     from pipelines.engine.runner import Runner, RunOutcome
     from pipelines.tracking.backlog import deliver_backlog, mark_delivered
-    from pipelines.tracking.tracker import Tracker
+    from pipelines.tracking.tracker import MlflowTracker
 
     runtime = session.config.runtime
     record = ledger.Ledger(session.store, ledger.new_run_id())
     where = find_tracking_place(session.store.uri, runtime.tracking)
-    tracker = Tracker(where, runtime.experiment, session.store.fetch)
+    tracker = MlflowTracker(where, runtime.experiment, session.store.fetch)
     progress = ProgressPrinter()
 
     def emit(event: Mapping[str, object]) -> None:
         stamped = record.emit(dict(event))
         progress(stamped)
-        tracker.emit(stamped)
+        tracker.queue_event(stamped)
 
     executor = RayExecutor(runtime)
     emit(_started(session, plans))
@@ -161,7 +163,7 @@ def _execute(
         mark_delivered(session.store, record.run_id, {"uri": public_uri(where.uri)})
         deliver_backlog(session.store)
     else:
-        ui = f"reenact ui{store_option(session.store.uri)}"
+        ui = f"reenact ui{format_store_option(session.store.uri)}"
         console.out(f"MLflow did not take all events ({tracker.trouble}); `{ui}` or the next run sends them")
     session.save_caches()
     if edited := snapshot.find_edited_files():
@@ -195,7 +197,7 @@ def _started(session: RunSession, plans: Mapping[str, NodePlan]) -> dict[str, ob
     write_plan(plans, lines.append)
     commit, _, dirty = git_state().partition("+")
     return {
-        "type": "run_started", "name": session.config.name, "config": to_canonical(session.config),
+        "type": "run_started", "name": session.config.name, "config": to_json_value(session.config),
         "git": {"commit": commit, "dirty": bool(dirty)}, "code": snapshot.CODE_ROOT.name,
         "store": public_uri(session.store.uri),
         "tracking": configured_tracking_uri(session.config.runtime.tracking),

@@ -14,8 +14,8 @@ from models import MODELS
 from models.weights import find_weights
 from pipelines import config as configuration
 from pipelines.engine import messages, symbols
-from pipelines.engine.file_cache import FileCache, folders_stamp
-from pipelines.engine.fingerprint import KeyEnvironment, package_version, resolve_entry
+from pipelines.engine.file_cache import FileFactCache, folders_stamp
+from pipelines.engine.fingerprint import KeyEnvironment, package_version, resolve_entry_point
 from pipelines.engine.keys import hash_json
 from pipelines.engine.node import Graph
 from pipelines.engine.plan import Planner, PlanOptions
@@ -24,12 +24,12 @@ from pipelines.errors import UserError
 from pipelines.graph import build_graph
 from pipelines.runs import old_settings
 from pipelines.runs.graph_builder import recordings_nodes
-from pipelines.runs.snapshot import CODE_ROOT, PACKAGES
+from pipelines.runs.snapshot import CODE_ROOT, PROJECT_PACKAGES
 from storage import format_version, locations, weight_files
 from storage.content_cache import cache_folder
 from storage.files import Store
 
-NON_NUMERIC_FILES = (
+NON_NUMERIC_MODULES = (
     "pipelines.cli", "pipelines.cluster", "pipelines.config", "pipelines.engine", "pipelines.errors",
     "pipelines.media.ffmpeg_tool", "pipelines.preprocess.fetch", "pipelines.runs",
     "pipelines.tracking", "pipelines.train.checks", "pipelines.train.process_group", "pipelines.train.launch",
@@ -40,10 +40,10 @@ NON_NUMERIC_FILES = (
 )  # fmt: skip
 """What moves bytes, messages and processes, and what is only shown: an edit there changes no number, so these
 files and folders are in no key. All else is, where a node reaches it."""
-NUMERIC_FILES = ("storage.codecs", "storage.frame_codec")
+NUMERIC_MODULES = ("storage.codecs", "storage.frame_codec")
 """Files of theirs that do compute numbers."""
-TOOL_VERSIONS = {"ffmpeg": "pipelines.media:ffmpeg_version"}
-TOOL_FALLBACKS = {"ffmpeg": "pipelines.media:ffmpeg_fallback_reason"}
+TOOL_VERSION_FUNCTIONS = {"ffmpeg": "pipelines.media:ffmpeg_version"}
+FALLBACK_REASON_FUNCTIONS = {"ffmpeg": "pipelines.media:packaged_ffmpeg_reason"}
 """Tool -> the function that says why it is not the one on PATH, "" if it is."""
 
 
@@ -58,24 +58,24 @@ class RunSession:
         return self.loaded.config
 
     @cached_property
-    def symbol_cache(self) -> FileCache:
+    def symbol_cache(self) -> FileFactCache:
         """Source files as symbols; read only when a source file has changed."""
-        return FileCache(cache_folder() / "files.json", _parser())
+        return FileFactCache(cache_folder() / "files.json", _parser())
 
-    def parse(self, path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def parse_source_file(self, path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """A source file as symbols, found by its place in the project and its content: those of the checkout
         serve the snapshot of it that a run executes."""
         place = path.relative_to(CODE_ROOT).as_posix()
         return self.symbol_cache.get(self.symbol_cache.path.parent, make, place, hash_json(path.read_text()))
 
     @cached_property
-    def code_cache(self) -> FileCache:
+    def code_cache(self) -> FileFactCache:
         """What code each node runs, as long as no source file changes."""
-        return FileCache(cache_folder() / "code.json", _parser())
+        return FileFactCache(cache_folder() / "code.json", _parser())
 
     @cached_property
-    def recall_code_fact(self) -> Callable[[str, Callable[[], Any]], Any]:
-        stamp = folders_stamp([CODE_ROOT / package for package in PACKAGES], ".py")
+    def memoize_code_query(self) -> Callable[[str, Callable[[], Any]], Any]:
+        stamp = folders_stamp([CODE_ROOT / package for package in PROJECT_PACKAGES], ".py")
         return lambda question, make: self.code_cache.get(CODE_ROOT, make, question, stamp)
 
     def save_caches(self) -> None:
@@ -85,11 +85,11 @@ class RunSession:
     @cached_property
     def environment(self) -> KeyEnvironment:
         return KeyEnvironment(
-            code=open_source_code(type(self.config), self.parse, self.recall_code_fact),
+            code=open_project_source(type(self.config), self.parse_source_file, self.memoize_code_query),
             weights=lambda name: weight_files.pinned_sha256(self.store, find_weights(name)),
-            tool=lambda name: resolve_entry(TOOL_VERSIONS[name])(),
+            tool=lambda name: resolve_entry_point(TOOL_VERSION_FUNCTIONS[name])(),
             package=self.package_version,
-            renamed=old_settings.RENAMED_SETTINGS,
+            renamed=old_settings.FORMER_SETTING_NAMES,
         )
 
     def package_version(self, name: str) -> str:
@@ -106,15 +106,17 @@ class RunSession:
     def planner(self, force: Iterable[str] = (), retry_rejected: bool = False) -> Planner:
         for name in force:
             _ = self.graph[name]  # raises for an unknown node
-        options = PlanOptions(frozenset(force), retry_rejected, self.pins())
+        options = PlanOptions(frozenset(force), retry_rejected, self.pinned_artifact_keys())
         return Planner(self.graph, self.config, self.store, self.environment, options)
 
     def tool_notes(self) -> list[str]:
         """What to know of the tools that the nodes use."""
         used = sorted({name for node in self.graph.nodes.values() for name in node.tools})
-        return [f"note: {why}" for name in used if (why := resolve_entry(TOOL_FALLBACKS[name])())]
+        return [
+            f"note: {why}" for name in used if (why := resolve_entry_point(FALLBACK_REASON_FUNCTIONS[name])())
+        ]
 
-    def pins(self) -> dict[str, str]:
+    def pinned_artifact_keys(self) -> dict[str, str]:
         """Node that lists a corpus -> the artifact key that it is pinned at."""
         found: dict[str, str] = {}
         for corpus, node in recordings_nodes(self.graph).items():
@@ -136,19 +138,19 @@ class RunSession:
         return named.union(*(self.graph.upstream(name) for name in named)) if named else None
 
 
-def open_source_code(
+def open_project_source(
     settings: type | None = None, load: Any = None, recall: Any = None, root: Path = CODE_ROOT
 ) -> SourceCode:
     """The project's source, as keys see it. settings: the class of the run's config; None = of a run of every
     model. load, recall: see `SourceCode`."""
-    settings = settings or configuration.config_class({name: name for name in MODELS})
-    renamed = {now.rpartition(".")[2]: before for now, before in old_settings.RENAMED_SETTINGS.items()}
+    settings = settings or configuration.make_run_config_class({name: name for name in MODELS})
+    renamed = {now.rpartition(".")[2]: before for now, before in old_settings.FORMER_SETTING_NAMES.items()}
     return SourceCode(
         root,
-        PACKAGES,
-        NON_NUMERIC_FILES,
-        NUMERIC_FILES,
-        configuration.settings_classes(settings),
+        PROJECT_PACKAGES,
+        NON_NUMERIC_MODULES,
+        NUMERIC_MODULES,
+        configuration.settings_class_names(settings),
         renamed,
         load,
         recall,
@@ -167,4 +169,4 @@ def _parser() -> str:
     """Names what turns a source file into symbols: an edit of it, another Python or another old name of a
     setting gives other texts."""
     texts = [Path(module.__file__ or "").read_text() for module in (messages, symbols)]
-    return hash_json(*texts, old_settings.RENAMED_SETTINGS, sys.version_info[:2])
+    return hash_json(*texts, old_settings.FORMER_SETTING_NAMES, sys.version_info[:2])

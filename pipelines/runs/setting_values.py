@@ -2,7 +2,7 @@
 
 A class of settings is a frozen msgspec.Struct, which takes a thirtieth of the time of a dataclass to define:
 a plan defines a hundred. msgspec makes the objects; it reads a text as a number where one is
-wanted. The texts of a command line need a little more: `parse_setting`.
+wanted. The texts of a command line need a little more: `parse_setting_value`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _fault(value: Any, kind: Any, error: msgspec.ValidationError) -> tuple[list[
 def _parts(value: Any, kind: Any) -> Iterator[tuple[str, Any, Any]]:
     """Name, value and type of what lies directly below a value."""
     for one in _alternatives(kind):
-        if is_settings(one) and isinstance(value, Mapping):
+        if is_settings_class(one) and isinstance(value, Mapping):
             known = setting_names(one)
             yield from (
                 (name, inner, setting_type(one, name)) for name, inner in value.items() if name in known
@@ -97,7 +97,7 @@ def setting_names(kind: Any) -> Iterable[str]:
     return kind.__struct_fields__
 
 
-def is_settings(kind: Any) -> bool:
+def is_settings_class(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
@@ -150,7 +150,7 @@ _ON, _OFF = ("1", "on", "true", "yes"), ("0", "off", "false", "no")
 _SWITCHES: dict[str, bool] = {word: word in _ON for word in (*_ON, *_OFF)}
 
 
-def parse_setting(kind: Any, path: str, text: str) -> Any:
+def parse_setting_value(kind: Any, path: str, text: str) -> Any:
     """What was typed, as a value of its setting's type: a text where that is one, of an unknown setting too.
     Raises SettingError for brackets that are no YAML list or mapping."""
     kinds = _types_at(kind, path.split("."))
@@ -178,7 +178,7 @@ def _types_at(kind: Any, path: Sequence[str]) -> set[Any]:
     for one in _alternatives(kind):
         if not path:
             found.add(one)
-        elif is_settings(one):
+        elif is_settings_class(one):
             found |= (
                 _types_at(setting_type(one, path[0]), path[1:]) if path[0] in setting_names(one) else set()
             )

@@ -17,11 +17,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NoReturn
 
-PACKAGES = ("pipelines", "models", "storage")
+PROJECT_PACKAGES = ("pipelines", "models", "storage")
 CHECKOUT_VARIABLE = "REENACT_CHECKOUT"
 """In the environment of a process that runs from a snapshot: the folder it was taken of."""
 CODE_ROOT = Path(__file__).resolve().parents[2]
-MAX_SNAPSHOTS = 4
+MAX_CODE_SNAPSHOTS = 4
 """Latest snapshots that are kept though no run uses them: their compiled modules save the next one time."""
 
 _locks: list[IO[str]] = []
@@ -32,7 +32,7 @@ def checkout_folder() -> Path:
     return Path(os.environ.get(CHECKOUT_VARIABLE) or CODE_ROOT)
 
 
-def is_in_snapshot() -> bool:
+def is_running_from_snapshot() -> bool:
     """Whether this process runs from a snapshot."""
     return bool(os.environ.get(CHECKOUT_VARIABLE)) and checkout_folder() != CODE_ROOT
 
@@ -51,15 +51,15 @@ def enter_snapshot(folder: Path, arguments: Sequence[str]) -> NoReturn:
 
 def take_snapshot(folder: Path, root: Path = CODE_ROOT) -> Path:
     """Copy the packages below `root` to a folder named by their content, if there is none yet."""
-    target = folder / digest_packages(root)
+    target = folder / digest_source_files(root)
     if not _whole(target):
         aside = folder / f".{uuid.uuid4().hex}"
         for name in package_files(root):
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / name, aside / name)
             (aside / name).chmod(0o444)
-        if digest_packages(aside) != target.name:  # edited while it was copied
-            target = folder / digest_packages(aside)
+        if digest_source_files(aside) != target.name:  # edited while it was copied
+            target = folder / digest_source_files(aside)
         with (folder / "replace.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # what another run has just put there must stay
             if not _whole(target):
@@ -67,14 +67,14 @@ def take_snapshot(folder: Path, root: Path = CODE_ROOT) -> Path:
                 aside.rename(target)
         shutil.rmtree(aside, ignore_errors=True)
     os.utime(target)
-    lock_snapshot(target)
+    lock_code_snapshot(target)
     _prune(folder)
     return target
 
 
 def _whole(target: Path) -> bool:
     """Whether a snapshot holds what its name says: somebody may have cleared a part of the cache."""
-    return target.is_dir() and digest_packages(target) == target.name
+    return target.is_dir() and digest_source_files(target) == target.name
 
 
 def _remove(target: Path) -> None:
@@ -84,7 +84,7 @@ def _remove(target: Path) -> None:
         target.unlink(missing_ok=True)
 
 
-def lock_snapshot(root: Path = CODE_ROOT) -> None:
+def lock_code_snapshot(root: Path = CODE_ROOT) -> None:
     """Keep others from deleting this snapshot while this process lives."""
     file = root.with_name(f"{root.name}.lock").open("a")
     fcntl.flock(file, fcntl.LOCK_SH)
@@ -94,7 +94,7 @@ def lock_snapshot(root: Path = CODE_ROOT) -> None:
 def _prune(folder: Path) -> None:
     """Delete old snapshots that no run holds."""
     known = sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: -p.stat().st_mtime)
-    for old in known[MAX_SNAPSHOTS:]:
+    for old in known[MAX_CODE_SNAPSHOTS:]:
         with old.with_name(f"{old.name}.lock").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -106,13 +106,13 @@ def _prune(folder: Path) -> None:
 
 def package_files(root: Path) -> Iterator[str]:
     """The files of the packages, relative to `root`, in order."""
-    for package in PACKAGES:
+    for package in PROJECT_PACKAGES:
         for path in sorted((root / package).rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
                 yield path.relative_to(root).as_posix()
 
 
-def digest_packages(root: Path) -> str:
+def digest_source_files(root: Path) -> str:
     """Of every file's name and content; 32 hex digits."""
     total = hashlib.blake2b(digest_size=16)
     for name in package_files(root):

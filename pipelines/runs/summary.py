@@ -10,9 +10,9 @@ from models.provenance import describe_provenance
 from pipelines.engine.node_plan import NodePlan
 from pipelines.eval.methods import BASELINES
 from storage.families import Artifact
-from storage.uris import store_option
+from storage.uris import format_store_option
 
-KIND_LABELS = {"trained": "ours", "released": "released", "external": "external"}
+METHOD_KIND_LABELS = {"trained": "ours", "released": "released", "external": "external"}
 """Kind of a method that is no baseline -> what stands behind its name."""
 Record = dict[str, Any]
 Records = list[Record]
@@ -29,7 +29,7 @@ def summary_lines(store_uri: str, plans: Mapping[str, NodePlan]) -> Iterator[str
         yield f"\nreport  {report.artifact.uri('report.html')}"
     if (corpus := plans.get("corpus")) and corpus.artifact:
         yield f"corpus  {corpus.artifact.uri('corpus.html')}"
-    yield f"MLflow  reenact ui{store_option(store_uri)}   # then open http://127.0.0.1:5000"
+    yield f"MLflow  reenact ui{format_store_option(store_uri)}   # then open http://127.0.0.1:5000"
 
 
 def _by_protocol(report: Artifact) -> list[Records]:
@@ -59,7 +59,7 @@ def score_table(records: Records) -> list[str]:
     models, baselines = ([m for m in methods if (m in BASELINES) == known] for known in (False, True))
     kinds = {r["method"]: r["kind"] for r in records}
     titles = [
-        *(f"{model} ({KIND_LABELS[kinds[model]]})" for model in models),
+        *(f"{model} ({METHOD_KIND_LABELS[kinds[model]]})" for model in models),
         *(m.replace("_", "-") for m in baselines),
     ]
     lines = ["".join([f"{'metric':<16}", *(f"{title:>20}" for title in titles)])]

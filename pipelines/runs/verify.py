@@ -1,5 +1,5 @@
-"""`verify_store`: all that is published is read again and compared with its records, and what to do about
-it."""
+"""`find_store_faults`: all that is published is read again and compared with its records, and what to do
+about it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StoreFault:
     mend: its other lines count; left: no fault, of a run that was cut short, and `gc` removes it."""
 
 
-def verify_store(store: Store) -> Iterator[StoreFault]:
+def find_store_faults(store: Store) -> Iterator[StoreFault]:
     """Every fault of the store, and what lies about."""
     yield from _small_files(store)
     listed: dict[str, dict[str, ManifestRow]] = {}
@@ -203,7 +203,7 @@ def _missing_artifacts(store: Store) -> Iterator[StoreFault]:
 
 
 # --- what comes of it ---------------------------------------------------------------------------------------
-def repair_steps(faults: Iterable[StoreFault]) -> list[str]:
+def describe_store_repairs(faults: Iterable[StoreFault]) -> list[str]:
     """What to delete, and what the next run then makes again."""
     faults = [fault for fault in faults if fault.then != "left"]
     lines = [f"delete {path}" for path in dict.fromkeys(f.path for f in faults if f.then == "delete")]

@@ -30,7 +30,7 @@ MESH_OPACITY = 0.5
 LIGHT_DIRECTION = np.array([0.3, 0.5, 0.81], np.float32)
 """From above and the viewer's right, in model space."""
 INNER_LIP_LANDMARKS = (62, 66)
-CLOSED_MOUTH_RANGE = 0.1
+MIN_MOUTH_PLOT_RANGE = 0.1
 """Lips this far apart reach the top of the strip at least, so that a shut mouth is drawn as shut."""
 WAVE_COLOUR, MOUTH_COLOUR, FRAME_MARK_COLOUR = (90, 120, 190), (214, 84, 60), (205, 208, 216)
 
@@ -38,7 +38,7 @@ WAVE_COLOUR, MOUTH_COLOUR, FRAME_MARK_COLOUR = (90, 120, 190), (214, 84, 60), (2
 def write_sheet(out: Path, clips: Sequence[ClipFields], mesh: Path | None = None) -> list[str]:
     """Write a PNG; returns what is missing on it, as sentences."""
     notes: list[str] = []
-    blocks = [clip_block(clip, _model(mesh), notes) for clip in clips if "frames" in clip]
+    blocks = [render_clip_sheet(clip, _model(mesh), notes) for clip in clips if "frames" in clip]
     notes += [f"{clip['__key__']}: no frames; name the clips' shard with --with" for clip in clips
               if "frames" not in clip]  # fmt: skip
     if not blocks:
@@ -59,7 +59,7 @@ def sheet_frames(count: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, SHEET_COLUMNS).round().astype(int))
 
 
-def clip_block(clip: ClipFields, model: MorphableModel, notes: list[str]) -> np.ndarray:
+def render_clip_sheet(clip: ClipFields, model: MorphableModel, notes: list[str]) -> np.ndarray:
     """One clip -> (H,W,3) uint8: a heading, a row of frames, a row with the mesh, a strip of sound.
 
     `frames` are those numbered `indices`. A view's have `frame_at` and `affine`: what the other families hold
@@ -102,13 +102,13 @@ def plot_boxes_and_landmarks(image: np.ndarray, clip: ClipFields, t: int, matrix
         # boxes are in pixels of the recording, the crop is what became the clip
         crop = clip["crop"][t]
         box = (clip["boxes"][t].reshape(2, 2) - crop[:2]) * clip["clip"]["size"] / (crop[2:] - crop[:2])
-        picture_grids.plot_box(image, transform_points(box, matrix).ravel(), TRACKER_BOX_COLOUR)
+        picture_grids.overlay_box(image, transform_points(box, matrix).ravel(), TRACKER_BOX_COLOUR)
     if "face_box" in clip:
-        picture_grids.plot_box(
+        picture_grids.overlay_box(
             image, transform_points(clip["face_box"][t].reshape(2, 2), matrix).ravel(), DETECTOR_BOX_COLOUR
         )
     if "landmarks" in clip:
-        picture_grids.plot_points(image, transform_points(clip["landmarks"][t], matrix))
+        picture_grids.draw_points(image, transform_points(clip["landmarks"][t], matrix))
     return image
 
 
@@ -181,7 +181,7 @@ def sound_strip(sound: np.ndarray, mouth: np.ndarray | None, at: np.ndarray, wid
     )
     image[rows] = WAVE_COLOUR
     if mouth is not None and np.isfinite(mouth).any():
-        share = mouth / max(float(np.nanmax(mouth)), CLOSED_MOUTH_RANGE)
+        share = mouth / max(float(np.nanmax(mouth)), MIN_MOUTH_PLOT_RANGE)
         # frame t shows from t to t + 1; a NaN breaks the line
         height = np.interp((np.arange(width) + 0.5) / width * frames, np.arange(len(share)) + 0.5, share)
         plot_line(image, (SOUND_STRIP_HEIGHT - 8) * (1 - height) + 3)

@@ -100,7 +100,7 @@ def describe_member(path: Path, member: TarMember) -> str:
         return "a video file"
     data = read_member(path, member)
     if member.field == "frames":
-        count = len(frame_codec.member_offsets(member.extension, data)) - 1
+        count = len(frame_codec.frame_offsets(member.extension, data)) - 1
         return describe_array(frame_codec.decode_frames(member.extension, data, [0])).replace(
             "(1,", f"({count},"
         )
@@ -127,7 +127,7 @@ def describe_array(array: np.ndarray) -> str:
 
 
 # --- fields of one clip, wherever they are ------------------------------------------------------------------
-def gather_fields(path: Path, key: str, others: Sequence[Path]) -> dict[str, Any]:
+def read_contact_sheet_fields(path: Path, key: str, others: Sequence[Path]) -> dict[str, Any]:
     """The fields that a sheet draws, decoded: of the shard itself, of the others, of its store."""
     found: dict[str, Any] = {"__key__": key}
     for shard in (path, *others):
@@ -150,7 +150,7 @@ def _take(found: dict[str, Any], shard: Path, key: str) -> None:
             continue
         data = read_member(shard, member)
         if member.field == "frames":
-            found["count"] = len(frame_codec.member_offsets(member.extension, data)) - 1
+            found["count"] = len(frame_codec.frame_offsets(member.extension, data)) - 1
             found["indices"] = sheet_frames(found["count"])
             found["frames"] = frame_codec.decode_frames(member.extension, data, found["indices"].tolist())
         else:

@@ -23,7 +23,7 @@ TAR_END_BYTES = 2 * tarfile.BLOCKSIZE
 
 
 @dataclass(slots=True)
-class ShardReport:
+class ShardValidationReport:
     path: Path
     faults: list[str] = field(default_factory=list)
     samples: int = 0
@@ -39,9 +39,9 @@ class _Sample:
     values: dict[str, Any] = field(default_factory=dict)
 
 
-def validate_shard(path: Path) -> ShardReport:
+def validate_shard(path: Path) -> ShardValidationReport:
     """Every fault of a shard. Each sample is decoded and dropped again."""
-    report = ShardReport(path)
+    report = ShardValidationReport(path)
     report.faults += _check_end(path)
     found: list[shards.SampleRecord] = []
     seen: set[str] = set()
@@ -168,13 +168,13 @@ def _record(path: Path, sample: _Sample) -> shards.SampleRecord:
     """What the index should say of a sample."""
     store = Store(str(path.parent))
     payloads = {
-        m.field: (m.extension, shards.Blob(store, path.name, m.offset, m.size)) for m in sample.members
+        m.field: (m.extension, shards.LazyMember(store, path.name, m.offset, m.size)) for m in sample.members
     }
     offsets: tuple[int, ...] = ()
     for member in sample.members:
         if member.field == "frames" and "frames" in sample.values:
             data = payloads["frames"][1].read()
-            offsets = tuple(member.offset + o for o in frame_codec.member_offsets(member.extension, data))
+            offsets = tuple(member.offset + o for o in frame_codec.frame_offsets(member.extension, data))
     try:
         digest = shards.EncodedSample(sample.key, payloads).digest()
     except DamagedFile:  # truncated, which is reported already

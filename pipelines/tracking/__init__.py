@@ -1,9 +1,9 @@
 """MLflow as a replay of the run ledger: the only importer of mlflow, and nothing waits for it.
 
-The ledger (storage/ledger.py) is the truth; this turns its events into MLflow runs. A `Tracker` does so while
-a run goes on, from a thread that may fall behind or fail; `Tracker.sync_run` does so afterwards, from the
-same events. Runs are found again by their tags, so an event applied twice changes nothing. Importing this
-package imports no mlflow.
+The ledger (storage/ledger.py) is the truth; this turns its events into MLflow runs. An `MlflowTracker` does
+so while a run goes on, from a thread that may fall behind or fail; `MlflowTracker.sync_run` does so
+afterwards, from the same events. Runs are found again by their tags, so an event applied
+twice changes nothing. Importing this package imports no mlflow.
 
 One parent run per pipeline run, one child per executed node. A training node that was cut short and is taken
 up by a later run keeps its MLflow run, so its curve stays one curve, and moves under the later parent.
@@ -27,7 +27,7 @@ Events are flat dicts with `type`, `time` (seconds since the epoch) and `run_id`
 Other types (progress, warning, shards_dropped) are skipped.
 """
 
-from pipelines.tracking.replay import Replayer
+from pipelines.tracking.replay import MlflowReplayer
 from pipelines.tracking.server import (
     TrackingPlace,
     check_port_is_free,
@@ -36,11 +36,11 @@ from pipelines.tracking.server import (
     serve_ui,
     ui_command,
 )
-from pipelines.tracking.tracker import Tracker
+from pipelines.tracking.tracker import MlflowTracker
 
 __all__ = [
-    "Replayer",
-    "Tracker",
+    "MlflowReplayer",
+    "MlflowTracker",
     "TrackingPlace",
     "check_port_is_free",
     "configured_tracking_uri",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from pipelines.cluster.runtime import RuntimeConfig
 from pipelines.tracking.server import find_tracking_place
-from pipelines.tracking.tracker import Tracker
+from pipelines.tracking.tracker import MlflowTracker
 from storage import leases, ledger, locations
 from storage.files import Store
 from storage.ledger import Event
@@ -33,25 +33,25 @@ def deliver_backlog(store: Store) -> None:
         events = list(ledger.read_events(store, run_id))
         if not events or not _over(events):
             continue
-        tracking, experiment = run_tracking(events)
-        tracker = Tracker(find_tracking_place(store.uri, tracking), experiment, store.fetch)
+        tracking, experiment = tracking_uri_and_experiment(events)
+        tracker = MlflowTracker(find_tracking_place(store.uri, tracking), experiment, store.fetch)
         if not tracker.sync_run(events, over=True):
             return
         mark_delivered(store, run_id, {"late": True})
 
 
-def run_tracking(events: Sequence[Event]) -> tuple[str, str]:
+def tracking_uri_and_experiment(events: Sequence[Event]) -> tuple[str, str]:
     """A run's tracking URI ("" = beside the store) and its experiment, from its first event."""
     runtime = events[0].get("config", {}).get("runtime", {}) if events else {}
     tracking = events[0].get("tracking", runtime.get("tracking", "")) if events else ""
     return tracking, runtime.get("experiment", RuntimeConfig().experiment)
 
 
-def last_tracking(store: Store) -> str:
+def last_tracking_uri(store: Store) -> str:
     """Where the newest run is tracked, "" if beside the store."""
     for run_id in reversed(ledger.list_runs(store)):
         if events := list(ledger.read_events(store, run_id)):
-            return run_tracking(events)[0]
+            return tracking_uri_and_experiment(events)[0]
     return ""
 
 

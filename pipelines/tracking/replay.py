@@ -17,12 +17,12 @@ from pipelines.tracking.mlflow_text import (
     flatten_params,
     redact_tree,
     redact_uris,
+    sanitize_mlflow_name,
     tag_texts,
     to_yaml,
     truncate_text,
-    valid_name,
 )  # fmt: skip
-from pipelines.tracking.server import TrackingPlace, prepare_database
+from pipelines.tracking.server import TrackingPlace, make_database_folder
 from storage.errors import DamagedFile, StoreError, StoreUnreachable
 from storage.ledger import Event
 
@@ -35,11 +35,11 @@ FetchFile = Callable[[str], Path]
 EXPERIMENT = "reenact"
 EXTERNAL_MODEL_TAG = "mlflow.model.isExternal"
 """Tag of a logged model whose files MLflow does not hold."""
-PARENT = "(run)"
+PARENT_RUN_TAG_VALUE = "(run)"
 """Value of the tag reenact.node on a parent."""
 MAX_METRICS_PER_BATCH = 1000
 MAX_ARTIFACT_BYTES = 25 * 2**20
-COPIED_EXTENSIONS = {".html", ".png", ".svg", ".mp4", ".json", ".parquet", ".txt", ".yaml", ".csv"}
+MLFLOW_FILE_EXTENSIONS = {".html", ".png", ".svg", ".mp4", ".json", ".parquet", ".txt", ".yaml", ".csv"}
 """Output files copied to MLflow; everything else stays in the store, which the tags point to."""
 
 log = logging.getLogger(__name__)
@@ -82,14 +82,14 @@ class _Table:
         return "\n".join(head + [f"| {' | '.join(row)} |" for row in rows])
 
 
-class Replayer:
+class MlflowReplayer:
     """Applies events to MLflow, one by one and in order; metrics gather until `flush`."""
 
     def __init__(self, where: TrackingPlace, experiment: str = EXPERIMENT, fetch: FetchFile | None = None):
         silence_mlflow()
         from mlflow.tracking import MlflowClient
 
-        prepare_database(where)
+        make_database_folder(where)
         self.client = MlflowClient(tracking_uri=where.uri)
         self.fetch = fetch or Path
         self.experiment = self._experiment(experiment, where.artifacts)
@@ -131,7 +131,7 @@ class Replayer:
                 self.client.log_batch(run_id, metrics=points[i : i + MAX_METRICS_PER_BATCH])
             points.clear()
         for pipeline_run, table in self._tables.items():
-            if table.changed and (parent := self._find(pipeline_run, PARENT)):
+            if table.changed and (parent := self._find(pipeline_run, PARENT_RUN_TAG_VALUE)):
                 note = RunTag("mlflow.note.content", truncate_text(table.markdown(), MAX_TAG_LENGTH))
                 self.client.log_batch(parent.id, tags=[note])
                 table.changed = False
@@ -169,7 +169,7 @@ class Replayer:
             run = self._take_up(unfinished, node, tags)
         elif run is None:
             made = self.client.create_run(
-                self.experiment, event_ms(event), tags=tag_texts(tags), run_name=name
+                self.experiment, event_timestamp_ms(event), tags=tag_texts(tags), run_name=name
             )
             run = _Run(made.info.run_id, True, fresh=True)
         elif run.current:
@@ -179,7 +179,7 @@ class Replayer:
 
     def _find_unfinished(self, node: str, key: str) -> Run | None:
         """A run of the same node and key that has a curve and no end: to be continued, not begun again."""
-        if node == PARENT or not key:
+        if node == PARENT_RUN_TAG_VALUE or not key:
             return None
         rows = self._search({"reenact.node": node, "reenact.key": key, "reenact.live": "1"})
         return next((row for row in rows[:1] if row.info.status != "FINISHED"), None)
@@ -187,7 +187,7 @@ class Replayer:
     def _take_up(self, unfinished: Run, node: str, tags: Mapping[str, str]) -> _Run:
         """Move a cut-short run under the present parent; the earlier parent keeps a pointer."""
         run_id, before = unfinished.info.run_id, unfinished.data.tags.get("reenact.run_id", "")
-        if parent := self._find(before, PARENT):
+        if parent := self._find(before, PARENT_RUN_TAG_VALUE):
             self._tag(parent.id, {f"continued.{node}": run_id})
         if (before, node) in self._runs:
             self._runs[before, node].current = False
@@ -225,7 +225,7 @@ class Replayer:
             **({"mlflow.source.git.commit": git["commit"]} if git.get("commit") else {}),
         }
         name = event.get("name") or event["run_id"]
-        run = self._open(event, PARENT, name, tags)
+        run = self._open(event, PARENT_RUN_TAG_VALUE, name, tags)
         self._stores[event["run_id"]] = store
         self._tables[event["run_id"]].header = f"`{event['run_id']}`" + (f" in `{store}`" if store else "")
         self._tables[event["run_id"]].changed = True
@@ -240,22 +240,22 @@ class Replayer:
         table = self._tables[event["run_id"]]
         for node in [n for n, (state, *_) in table.rows.items() if state == "running"]:
             self._close(event, node, "KILLED")  # it was cut short with the run
-        if event.get("error") and (run := self._find(event["run_id"], PARENT)):
+        if event.get("error") and (run := self._find(event["run_id"], PARENT_RUN_TAG_VALUE)):
             self._tag(run.id, {"reenact.error": event["error"]})
-        self._close(event, PARENT, event["status"])
+        self._close(event, PARENT_RUN_TAG_VALUE, event["status"])
 
     def _close(self, event: Event, node: str, status: str) -> None:
         run = self._find(event["run_id"], node)
-        if node != PARENT:
+        if node != PARENT_RUN_TAG_VALUE:
             self._tables[event["run_id"]].put(node, status.lower(), event=event)
         self.flush()
         if run is not None and run.current:
-            self.client.set_terminated(run.id, status, end_time=event_ms(event))
+            self.client.set_terminated(run.id, status, end_time=event_timestamp_ms(event))
 
     # --- node events ---
     def _on_node_started(self, event: Event) -> None:
         node, inputs = event["node"], event.get("inputs") or {}
-        parent = self._find(event["run_id"], PARENT)
+        parent = self._find(event["run_id"], PARENT_RUN_TAG_VALUE)
         reasons = "; ".join(event.get("reasons") or [])
         tags = {
             "reenact.key": event["key"],
@@ -298,7 +298,7 @@ class Replayer:
             r for r in self._search({"reenact.node": node, "reenact.key": key}) if r.info.status == "FINISHED"
         ]
         maker = makers[0].info.run_id if makers else f"key {key}"
-        if parent := self._find(event["run_id"], PARENT):
+        if parent := self._find(event["run_id"], PARENT_RUN_TAG_VALUE):
             self._tag(parent.id, {f"cached.{node}": maker})
         link = f"[made here](#/experiments/{self.experiment}/runs/{maker})" if makers else f"key `{key}`"
         self._tables[event["run_id"]].put(node, event.get("state") or "cached", link, event)
@@ -306,7 +306,9 @@ class Replayer:
     def _on_params(self, event: Event) -> None:
         if run := self._find(event["run_id"], event["node"]):
             self._params(run, flatten_params(event["values"]))
-        if (text := event["values"].get("provenance")) and (parent := self._find(event["run_id"], PARENT)):
+        if (text := event["values"].get("provenance")) and (
+            parent := self._find(event["run_id"], PARENT_RUN_TAG_VALUE)
+        ):
             self._tag(parent.id, {f"provenance.{event['node']}": text})  # beside the final figures there
 
     def _on_metrics(self, event: Event) -> None:
@@ -331,15 +333,19 @@ class Replayer:
         """Final figures: on the node's run and on the parent, so that charts of parents are not empty. There
         they bear the node's name, since two models have figures of one name.
         """
-        for node in (event["node"], PARENT):
+        for node in (event["node"], PARENT_RUN_TAG_VALUE):
             if run := self._find(event["run_id"], node):
                 for name, value in values.items():
-                    figure = f"{event['node']}/{name.partition('/')[2] or name}" if node == PARENT else name
+                    figure = (
+                        f"{event['node']}/{name.partition('/')[2] or name}"
+                        if node == PARENT_RUN_TAG_VALUE
+                        else name
+                    )
                     self._point(run.id, figure, value, event, max(self._last_step(run, figure), 0))
 
     def _last_step(self, run: _Run, name: str) -> int:
         if name not in run.steps:
-            history = [] if run.fresh else self.client.get_metric_history(run.id, valid_name(name))
+            history = [] if run.fresh else self.client.get_metric_history(run.id, sanitize_mlflow_name(name))
             run.steps[name] = max((point.step for point in history), default=-1)
         return run.steps[name]
 
@@ -347,7 +353,9 @@ class Replayer:
         """Stamped with the event's time: the store drops a point it already has."""
         from mlflow.entities import Metric
 
-        self._metrics[run_id].append(Metric(valid_name(name), float(value), event_ms(event), step))
+        self._metrics[run_id].append(
+            Metric(sanitize_mlflow_name(name), float(value), event_timestamp_ms(event), step)
+        )
 
     def _on_node_finished(self, event: Event) -> None:
         node = event["node"]
@@ -380,7 +388,7 @@ class Replayer:
     def _files(self, run: _Run, event: Event) -> None:
         for name in event.get("files") or ():
             path = f"{event['folder']}/{name}"
-            if Path(name).suffix in COPIED_EXTENSIONS and (local := self._local(path)):
+            if Path(name).suffix in MLFLOW_FILE_EXTENSIONS and (local := self._local(path)):
                 self.client.log_artifact(run.id, str(local))
                 if local.suffix == ".png":
                     self._image(run, local.stem, path, event.get("steps") or 0, event)
@@ -411,7 +419,7 @@ class Replayer:
             return
         if local := self._local(path):
             with Image.open(local) as image:
-                self.client.log_image(run.id, image, key=key, step=step, timestamp=event_ms(event))
+                self.client.log_image(run.id, image, key=key, step=step, timestamp=event_timestamp_ms(event))
 
     def _model(self, run: _Run, file: str, event: Event) -> None:
         """A checkpoint as a logged model that points into the store."""
@@ -435,7 +443,7 @@ class Replayer:
         self.client.log_outputs(run.id, [LoggedModelOutput(model.model_id, step)])
 
 
-def event_ms(event: Event) -> int:
+def event_timestamp_ms(event: Event) -> int:
     return int(event.get("time", 0) * 1000)
 
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from pipelines.tracking.mlflow_text import redact_uris
-from pipelines.tracking.replay import EXPERIMENT, FetchFile, Replayer, silence_mlflow
+from pipelines.tracking.replay import EXPERIMENT, FetchFile, MlflowReplayer, silence_mlflow
 from pipelines.tracking.server import TrackingPlace
 from storage.ledger import Event
 
@@ -20,20 +20,20 @@ RETRY_SECONDS = 20.0
 log = logging.getLogger(__name__)
 
 
-class Tracker:
+class MlflowTracker:
     """Feeds events to MLflow from a thread. Nothing here waits for MLflow or raises because of it: what
     cannot be delivered is retried while the run lasts, and stays in the ledger for `sync`."""
 
     def __init__(self, where: TrackingPlace, experiment: str = EXPERIMENT, fetch: FetchFile | None = None):
         self._where, self._experiment, self._fetch = where, experiment, fetch
         self._queue: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self._replayer: Replayer | None = None
+        self._replayer: MlflowReplayer | None = None
         self._thread: threading.Thread | None = None
         self._delivered = True
         self.trouble = ""
         """Why MLflow does not take events at present; empty when it does."""
 
-    def emit(self, event: Event) -> None:
+    def queue_event(self, event: Event) -> None:
         """Queue an event (a dict as the ledger gives it back, with time and run_id). Cheap, from any
         thread."""
         if (
@@ -99,7 +99,7 @@ class Tracker:
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            self._replayer = self._replayer or Replayer(self._where, self._experiment, self._fetch)
+            self._replayer = self._replayer or MlflowReplayer(self._where, self._experiment, self._fetch)
             while backlog:
                 self._apply(self._replayer, backlog[0])
                 backlog.popleft()
@@ -115,7 +115,7 @@ class Tracker:
         self.trouble = ""
         return True
 
-    def _apply(self, replayer: Replayer, event: Event) -> None:
+    def _apply(self, replayer: MlflowReplayer, event: Event) -> None:
         """An event MLflow refuses for good, or one that a damaged ledger garbled, must not dam up the
         others."""
         from mlflow.exceptions import MlflowException

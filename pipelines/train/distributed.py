@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class TrainWorker:
+class DistributedContext:
     """One of `world` processes that train together. Without a process group the only one."""
 
     device: torch.device
@@ -26,7 +26,7 @@ class TrainWorker:
     world: int = 1
 
     @classmethod
-    def from_ray(cls, device: torch.device) -> TrainWorker:
+    def from_ray(cls, device: torch.device) -> DistributedContext:
         return cls(device, dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else cls(device)
 
     def broadcast_value(self, value: T) -> T:
@@ -61,7 +61,7 @@ class TrainWorker:
             dist.all_reduce(flat)
             _scatter(flat, some)
 
-    def gather_chunks(self, mine: Sequence[Mapping[str, Tensor]]) -> list[Mapping[str, Tensor]]:
+    def all_gather_chunks(self, mine: Sequence[Mapping[str, Tensor]]) -> list[Mapping[str, Tensor]]:
         """One value for each chunk of this worker -> those of all chunks of the batch, in order (chunk
         rank + i * world is a worker's i-th)."""
         if self.world == 1:
@@ -106,5 +106,5 @@ def nets_to_device(nets: dict[str, Any], device: torch.device) -> dict[str, Any]
     """Perception nets, moved to where the training runs."""
     for net in nets.values():
         if isinstance(net, Configurable):
-            net.configure(InferenceSettings(device="cuda" if device.type == "cuda" else "cpu"))
+            net.configure_inference(InferenceSettings(device="cuda" if device.type == "cuda" else "cpu"))
     return nets

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from models import provenance
 from models.api import EMA_SUFFIX, Phase, WeightsSource, checkpoint_role
 from models.errors import InvalidSettings
-from models.spec import load_spec
+from models.spec import load_model_spec
 from models.weights import find_weights
-from pipelines.engine.fingerprint import resolve_entry
-from pipelines.train.net_parts import part_of
+from pipelines.engine.fingerprint import resolve_entry_point
+from pipelines.train.net_parts import part_of_parameter
 from pipelines.train.state import (
     BEST_FILE,
     MODEL_FILE,
@@ -44,7 +44,7 @@ def continues_published_run(ctx: NodeContext, phase: Phase) -> bool:
     return newest is None or newest < ctx.previous.steps
 
 
-def prepare_weights(ctx: NodeContext, model: str, phase: Phase) -> None:
+def copy_weights_to_scratch(ctx: NodeContext, model: str, phase: Phase) -> None:
     """Put them where every worker can reach them: those to start from, checkpoints that the phase uses, and a
     shorter run of this phase."""
     store = Store(ctx.scratch)
@@ -85,13 +85,13 @@ def collect_initial_weights(
         chosen = _choose(tensors, part, source, phase, f"train.{model}.{phase.name}")
         provenances = provenance.combine_provenance(provenances, provenance.provenance_from_metadata(about))
         if source.released is not None:
-            released |= {part_of(name.partition(".")[2]) for name in chosen}
+            released |= {part_of_parameter(name.partition(".")[2]) for name in chosen}
         elif not source.model and phase.resume_optimizers:
             states, about = checkpoints.load_checkpoint(_input(ctx, model, source).path(STATE_FILE))
             chosen |= {
                 name: tensor
                 for name, tensor in states.items()
-                if name.startswith("optim.") and part in ("", part_of(name.removeprefix("optim.")))
+                if name.startswith("optim.") and part in ("", part_of_parameter(name.removeprefix("optim.")))
             }
             done.append(count_trained_steps(states, about, phase))
         found |= chosen
@@ -110,9 +110,9 @@ def _open(
     """role: of the input, if it is a checkpoint of another model."""
     if source.phase is not None:
         return checkpoints.load_checkpoint(_input(ctx, model, source, role).path(MODEL_FILE))
-    released = load_spec(model).released[source.released or ""]
+    released = load_model_spec(model).released[source.released or ""]
     files = {name: weights_path(ctx.store, find_weights(name)) for name in released.files}
-    tensors, provenances = resolve_entry(released.reader)(files, getattr(ctx.config, model), phase)
+    tensors, provenances = resolve_entry_point(released.reader)(files, getattr(ctx.config, model), phase)
     return tensors, {"provenance": provenances}
 
 
@@ -134,7 +134,7 @@ def _choose(
         else:
             chosen[f"net.{target}.{rest}"] = tensor
     if not chosen:
-        there = sorted({part_of(name) for name in tensors})
+        there = sorted({part_of_parameter(name) for name in tensors})
         raise InvalidSettings(
             f"{node} begins {part or 'its net'} with {source.name}, which has no {wanted or 'tensor'}; "
             f"it has {there}"

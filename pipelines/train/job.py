@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from models.api import Phase
-from models.spec import load_spec
+from models.spec import load_model_spec
 from models.task import Task
-from pipelines.engine.fingerprint import resolve_entry
+from pipelines.engine.fingerprint import resolve_entry_point
 from pipelines.nets import load_nets
 from pipelines.train.validation_metrics import load_landmark_finder
 
@@ -56,7 +56,7 @@ def make_train_job(
     held_out: Mapping[str, SplitClips] | None,
 ) -> TrainJob:
     """The phase `name` of a model, on these tables."""
-    spec = load_spec(model)
+    spec = load_model_spec(model)
     section, runtime = getattr(ctx.config, model), ctx.runtime
     phase: Phase = section.phases[name]
     settings = {path.rsplit(".", 1)[-1]: _setting(section, path) for path in spec.tasks[name].settings}
@@ -66,7 +66,7 @@ def make_train_job(
     return TrainJob(
         node=ctx.node,
         phase=phase,
-        build=partial(resolve_entry(spec.tasks[name].task), **settings),
+        build=partial(resolve_entry_point(spec.tasks[name].task), **settings),
         nets=partial(load_nets, spec.nets(section, phase), ctx.store),
         landmarks=partial(load_landmark_finder, ctx.store),
         train=train,

@@ -20,10 +20,16 @@ from typing import TYPE_CHECKING
 from models.api import Phase
 from models.errors import InvalidSettings
 from models.provenance import describe_provenance
-from models.spec import FamilyFields, load_spec, units_role
-from pipelines.dataset.splits import count_missing, count_without_sound
+from models.spec import FamilyFields, load_model_spec, units_role
+from pipelines.dataset.splits import count_missing_clips, count_without_sound
 from pipelines.errors import UserError
-from pipelines.train.metric_log import METRICS_FILE, MetricLog, drop_lines_after, encode_lines, read_metrics
+from pipelines.train.metric_log import (
+    METRICS_FILE,
+    MetricLog,
+    encode_metric_lines,
+    read_metrics,
+    truncate_metric_log,
+)
 from pipelines.train.monitor import follow_training, progress_note
 from pipelines.train.stop_file import STOP_FILE
 from storage.checkpoints import StepCheckpoints
@@ -46,7 +52,7 @@ def train_phase(ctx: NodeContext, model: str, phase: str) -> None:
 
     section = getattr(ctx.config, model)
     settings: Phase = section.phases[phase]
-    spec = load_spec(model)
+    spec = load_model_spec(model)
     train, held_out = open_tables(ctx, spec.tables(section, settings), spec.unit_tables)
     if any(step > settings.steps for step in StepCheckpoints(ctx.scratch).steps()):  # a longer run's
         ctx.set_scratch_subfolder(f"steps-{settings.steps}")
@@ -59,16 +65,16 @@ def train_phase(ctx: NodeContext, model: str, phase: str) -> None:
 # --- what goes in -------------------------------------------------------------------------------------------
 def prepare_work_folder(ctx: NodeContext, model: str, phase: Phase) -> None:
     """Put into the work folder what every worker begins with, and the lines of the run that is continued."""
-    from pipelines.train.initial_weights import continues_published_run, prepare_weights
+    from pipelines.train.initial_weights import continues_published_run, copy_weights_to_scratch
 
     store = Store(ctx.scratch)
     store.delete(STOP_FILE)
     if ctx.previous is not None and continues_published_run(ctx, phase):
-        drop_lines_after(store, 0)
+        truncate_metric_log(store, 0)
         _copy_lines(ctx.previous.path(METRICS_FILE), store)
     else:  # before anybody reads along: a resumed run repeats the steps after its checkpoint
-        drop_lines_after(store, StepCheckpoints(ctx.scratch).latest_step(phase.steps) or 0)
-    prepare_weights(ctx, model, phase)
+        truncate_metric_log(store, StepCheckpoints(ctx.scratch).latest_step(phase.steps) or 0)
+    copy_weights_to_scratch(ctx, model, phase)
 
 
 def _copy_lines(path: Path, store: Store) -> None:
@@ -108,7 +114,9 @@ def open_table(
         if keys and "clip" in split.stored.fields and "speech" in reads:
             facts["without_sound"] = count_without_sound(split.stored, keys)
         of_split = [k for k in split.stored.clips.keys if split.split_of(k) == name]
-        facts |= {f"missing.{node}": n for node, n in count_missing(split.stored, reads, of_split).items()}
+        facts |= {
+            f"missing.{node}": n for node, n in count_missing_clips(split.stored, reads, of_split).items()
+        }
         ctx.log_params({f"{where}.{name}.{fact}": value for fact, value in facts.items()})
     if not split.rows["train"].identities:
         raise UserError(
@@ -130,7 +138,7 @@ def run_workers(ctx: NodeContext, job: TrainJob) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from pipelines.cluster.start import is_private_cluster
-    from pipelines.train.process_group import SameMachineConfig
+    from pipelines.train.process_group import SingleMachineTorchConfig
     from pipelines.train.worker import train_worker
 
     runtime = ctx.runtime
@@ -145,7 +153,7 @@ def run_workers(ctx: NodeContext, job: TrainJob) -> None:
     # Ray's own records of the run: only for its dashboard, resuming goes through the work folder's
     # checkpoints.
     place = RunConfig(name=f"{job.node}-{ctx.key[:16]}", storage_path=Store(ctx.scratch).uri_of("ray"))
-    group = SameMachineConfig if workers == 1 or is_private_cluster() else TorchConfig
+    group = SingleMachineTorchConfig if workers == 1 or is_private_cluster() else TorchConfig
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
@@ -176,7 +184,7 @@ def publish_checkpoint(ctx: NodeContext, job: TrainJob) -> None:
     day.
     """
     from pipelines.train.state import publish_weights
-    from pipelines.train.worker import SAMPLES_FILE
+    from pipelines.train.worker import SAMPLE_GRID_FILE
 
     store, files = Store(ctx.scratch), StepCheckpoints(ctx.scratch)
     if files.latest_step(job.phase.steps) != job.phase.steps:
@@ -189,7 +197,7 @@ def publish_checkpoint(ctx: NodeContext, job: TrainJob) -> None:
         figure = job.phase.best.figure if job.phase.best else ""
         ctx.log_metrics({f"final/best_{figure}": about["best"][0], "final/best_step": about["best"][1]})
     latest, scores = _join_lines(store, ctx.out / METRICS_FILE)
-    (ctx.out / SAMPLES_FILE).write_bytes(store.read(SAMPLES_FILE))
+    (ctx.out / SAMPLE_GRID_FILE).write_bytes(store.read(SAMPLE_GRID_FILE))
     if about["provenance"]:
         text = describe_provenance(about["provenance"])
         ctx.log_params(
@@ -206,7 +214,7 @@ def _join_lines(store: Store, path: Path) -> tuple[dict[str, float], dict[str, f
     scores: dict[str, float] = {}
     with path.open("wb") as file:
         for line in read_metrics(store):
-            file.write(encode_lines([{"step": line["step"], **line["values"]}]))
+            file.write(encode_metric_lines([{"step": line["step"], **line["values"]}]))
             latest |= line["values"] | line["speed"]
             scores = {k: v for k, v in line["values"].items() if k.startswith("held_out/")} or scores
     return latest, scores

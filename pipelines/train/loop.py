@@ -16,7 +16,7 @@ import torch
 from models.api import Phase
 from models.errors import InvalidSettings
 from pipelines.dataset.sampler import WorkerShare, iterate_chunks
-from pipelines.train.distributed import TrainWorker
+from pipelines.train.distributed import DistributedContext
 from pipelines.train.job import TrainJob
 from pipelines.train.state import TrainState
 from pipelines.train.updates import make_passes, train_step
@@ -26,7 +26,7 @@ from storage.files import Store
 
 
 def begin_training(
-    job: TrainJob, worker: TrainWorker, files: StepCheckpoints, step: int | None
+    job: TrainJob, worker: DistributedContext, files: StepCheckpoints, step: int | None
 ) -> TrainState:
     """The state that training goes on from: that of a checkpoint of this phase, or its beginning."""
     torch.set_float32_matmul_precision("high")
@@ -46,7 +46,7 @@ def is_validation_step(phase: Phase, step: int) -> bool:
     return step == phase.steps or step % phase.validate_every == 0
 
 
-def validate_state(job: TrainJob, state: TrainState, device: torch.device) -> ValidationResult:
+def validate_and_keep_best(job: TrainJob, state: TrainState, device: torch.device) -> ValidationResult:
     """Validate, and keep the weights if they are the best yet. Only the phase says which steps may be the
     best: the last one of a run that goes on later would not have been validated in one go.
     """
@@ -63,7 +63,7 @@ def validate_state(job: TrainJob, state: TrainState, device: torch.device) -> Va
     return found
 
 
-def run_steps(job: TrainJob, state: TrainState, worker: TrainWorker) -> Iterator[int]:
+def run_steps(job: TrainJob, state: TrainState, worker: DistributedContext) -> Iterator[int]:
     """Do the steps that are left, one for each item."""
     phase = job.phase
     passes = make_passes(phase, state.parameters)

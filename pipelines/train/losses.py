@@ -33,13 +33,13 @@ def compute_losses(task: Task, batch: Batch, step: TrainStep, updates: Mapping[s
     by 0 would let its NaN through. So are the terms of an update that does not move at this step.
     """
     offered = task.losses(batch, step)
-    check_loss_names([update.active_losses for update in updates.values()], offered)
+    check_loss_names([update.computed_losses for update in updates.values()], offered)
     loss: Tensor | None = None
     totals: dict[str, Tensor] = {}
     terms: dict[str, Tensor] = {}
     for name, update in updates.items():
         due = update.is_due(step.number)
-        total = weighted_sum(offered, update.active_losses, step.number, terms, due)
+        total = weighted_sum(offered, update.computed_losses, step.number, terms, due)
         if total is None:
             continue
         totals[name] = total.detach()

@@ -19,46 +19,46 @@ from storage.files import Store
 METRICS_FILE = "metrics.jsonl"
 """Of the artifact: all segments as one file, without what depends on the time of day."""
 FLUSH_SECONDS = 1.0  # seconds between two writes of the metric lines
-SEGMENT_BYTES = 1 << 16
+METRIC_LOG_SEGMENT_BYTES = 1 << 16
 """Bytes from which on a segment is closed: about 130 lines of ten losses."""
 _NAME = re.compile(r"metrics-(\d{6,})\.jsonl")
 
 MetricLine = dict[str, Any]
 
 
-def segment_name(number: int) -> str:
+def log_segment_name(number: int) -> str:
     return f"metrics-{number:06d}.jsonl"
 
 
-def list_segments(store: Store) -> list[int]:
+def list_metric_segments(store: Store) -> list[int]:
     matches = (_NAME.fullmatch(entry.name) for entry in store.list(""))
     return sorted(int(match[1]) for match in matches if match)
 
 
-def encode_lines(lines: Iterable[MetricLine]) -> bytes:
+def encode_metric_lines(lines: Iterable[MetricLine]) -> bytes:
     return "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines).encode()
 
 
-def read_segment(store: Store, number: int) -> list[MetricLine]:
-    return [json.loads(line) for line in store.read(segment_name(number)).decode().splitlines()]
+def read_metric_segment(store: Store, number: int) -> list[MetricLine]:
+    return [json.loads(line) for line in store.read(log_segment_name(number)).decode().splitlines()]
 
 
 def read_metrics(store: Store) -> Iterator[MetricLine]:
     """All lines, in order."""
-    for number in list_segments(store):
-        yield from read_segment(store, number)
+    for number in list_metric_segments(store):
+        yield from read_metric_segment(store, number)
 
 
-def drop_lines_after(store: Store, after: int) -> None:
+def truncate_metric_log(store: Store, after: int) -> None:
     """Drop the lines of steps that a resumed run repeats."""
-    for number in reversed(list_segments(store)):
-        lines = read_segment(store, number)
+    for number in reversed(list_metric_segments(store)):
+        lines = read_metric_segment(store, number)
         kept = [line for line in lines if line["step"] <= after]
         if kept and len(kept) < len(lines):
-            store.write(segment_name(number), encode_lines(kept))
+            store.write(log_segment_name(number), encode_metric_lines(kept))
         if kept:
             return
-        store.delete(segment_name(number))
+        store.delete(log_segment_name(number))
 
 
 class MetricLog:
@@ -66,18 +66,20 @@ class MetricLog:
 
     def __init__(self, store: Store) -> None:
         self.store, self.written = store, 0.0
-        self.number = max(list_segments(store), default=0)
-        self.text = store.read(segment_name(self.number)) if store.exists(segment_name(self.number)) else b""
+        self.number = max(list_metric_segments(store), default=0)
+        self.text = (
+            store.read(log_segment_name(self.number)) if store.exists(log_segment_name(self.number)) else b""
+        )
 
     def add(self, step: int, values: dict[str, float], speed: dict[str, float]) -> None:
-        self.text += encode_lines([{"step": step, "values": values, "speed": speed}])
-        if time.monotonic() - self.written >= FLUSH_SECONDS or len(self.text) >= SEGMENT_BYTES:
+        self.text += encode_metric_lines([{"step": step, "values": values, "speed": speed}])
+        if time.monotonic() - self.written >= FLUSH_SECONDS or len(self.text) >= METRIC_LOG_SEGMENT_BYTES:
             self.flush()
 
     def flush(self) -> None:
         if self.text:
-            self.store.write(segment_name(self.number), self.text)
-        if len(self.text) >= SEGMENT_BYTES:
+            self.store.write(log_segment_name(self.number), self.text)
+        if len(self.text) >= METRIC_LOG_SEGMENT_BYTES:
             self.number, self.text = self.number + 1, b""
         self.written = time.monotonic()
 
@@ -92,11 +94,11 @@ class MetricReader:
         found: list[MetricLine] = []
         for number in count(self.number):
             closed = self.store.exists(
-                segment_name(number + 1)
+                log_segment_name(number + 1)
             )  # asked first: then this one is read to its end
-            if not self.store.exists(segment_name(number)):
+            if not self.store.exists(log_segment_name(number)):
                 break
-            lines = read_segment(self.store, number)
+            lines = read_metric_segment(self.store, number)
             found += lines[self.seen :]
             self.number, self.seen = number, len(lines)
             if not closed:

@@ -36,20 +36,20 @@ def follow_training(ctx: NodeContext, job: TrainJob, run: Callable[[], None]) ->
             failures.append(error)
 
     store, steps = Store(ctx.scratch), job.phase.steps
-    lines = LineForwarder(ctx, job, store)
+    lines = MetricForwarder(ctx, job, store)
     thread = threading.Thread(target=guarded, name=job.node, daemon=True)
     thread.start()
     until: float | None = None
     while thread.is_alive() and (until is None or time.monotonic() < until):
         thread.join(POLL_SECONDS)
-        lines.forward()
+        lines.forward_new_metrics()
         if until is None and ctx.cancelled():
             until = time.monotonic() + STOP_TIMEOUT
             store.write(STOP_FILE, b"")
             ctx.report_progress(
                 lines.step, steps, f"stopping at the end of a step (logged last: {lines.step})"
             )
-    lines.forward()
+    lines.forward_new_metrics()
     if failures:
         raise worker_error(job.node, failures[0])
     if until is not None:
@@ -69,14 +69,14 @@ def worker_error(node: str, error: BaseException) -> BaseException:
     return own[rank]
 
 
-class LineForwarder:
+class MetricForwarder:
     """Metric lines forwarded to the run, each once."""
 
     def __init__(self, ctx: NodeContext, job: TrainJob, store: Store) -> None:
         self.ctx, self.job, self.reader = ctx, job, MetricReader(store)
         self.step, self.latest = 0, dict[str, float]()
 
-    def forward(self) -> None:
+    def forward_new_metrics(self) -> None:
         found = self.reader.read_new_lines()
         for line in found:
             values = line["values"] | {f"speed/{name}": value for name, value in line["speed"].items()}

@@ -32,6 +32,6 @@ def set_train_mode(net: nn.Module, trainable: Iterable[str]) -> None:
         child.train(name in chosen)
 
 
-def part_of(name: str) -> str:
+def part_of_parameter(name: str) -> str:
     """Of a parameter's name, the part of the net."""
     return name.partition(".")[0]

@@ -14,7 +14,7 @@ from pipelines.dataset.sampler import SampleChunk
 from pipelines.train.losses import PassLosses
 
 
-class ChunkRecord(NamedTuple):
+class ForwardPassRecord(NamedTuple):
     """A forward pass, for who looks for the cause."""
 
     loss: float
@@ -53,7 +53,7 @@ def check_finite(
     for chunk, one in zip(chunks, found, strict=True):
         figures = ", ".join(f"{name} {term.item():.4g}" for name, term in one.terms.items())
         loss = 0.0 if one.loss is None else one.loss.item()
-        records.append(ChunkRecord(loss, figures, chunk.keys))
+        records.append(ForwardPassRecord(loss, figures, chunk.keys))
     if world > 1:
         boxes: list[Any] = [None] * world
         dist.all_gather_object(boxes, records)
@@ -63,7 +63,7 @@ def check_finite(
     )
 
 
-def _cause(norms: Mapping[str, float], records: list[ChunkRecord]) -> str:
+def _cause(norms: Mapping[str, float], records: list[ForwardPassRecord]) -> str:
     """Clips whose loss is not finite; if all are, those of the whole batch."""
     lost = [one for one in records if not math.isfinite(one.loss)]
     gradients = [f"the {update}'s gradient is {n}" for update, n in norms.items() if not math.isfinite(n)]

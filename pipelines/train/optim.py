@@ -94,7 +94,7 @@ def build_optimizer(settings: Optimizer, groups: list[dict[str, Any]]) -> torch.
     return kind(groups, **common, fused=True)
 
 
-class RunningMeans:
+class ParameterEma:
     """Running means of parameters: mean <- decay * mean + (1 - decay) * now, by part of the net."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], settings: Mapping[str, Ema]) -> None:
@@ -111,7 +111,7 @@ class RunningMeans:
             self.mean[name].lerp_(parameter, weights[name.partition(".")[0]])
 
     @torch.no_grad()
-    def swap(self) -> None:
+    def swap_with_weights(self) -> None:
         """Exchange mean and weights: call once to look through the mean, and again to go on training."""
         for name, parameter in self.parameters.items():
             kept = parameter.detach().clone()

@@ -37,7 +37,7 @@ class _MeetInFile(_TorchBackend):
 
 
 @dataclass
-class SameMachineConfig(TorchConfig):
+class SingleMachineTorchConfig(TorchConfig):
     """For all workers on this machine, or one worker anywhere."""
 
     @property

@@ -61,7 +61,7 @@ class Ranger(torch.optim.Optimizer):
         state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         if group["weight_decay"]:
             parameter.mul_(1 - lr * group["weight_decay"])
-        scale = rectified_scale(step, beta2)
+        scale = radam_step_scale(step, beta2)
         rate = lr / (1 - beta1**step)
         if scale is None:
             parameter.add_(state["exp_avg"], alpha=-rate)
@@ -73,7 +73,7 @@ class Ranger(torch.optim.Optimizer):
             parameter.copy_(state["slow"])
 
 
-def rectified_scale(step: int, beta2: float) -> float | None:
+def radam_step_scale(step: int, beta2: float) -> float | None:
     """RAdam's r_t with Adam's second bias correction; None while the average is too short to be used."""
     longest = 2 / (1 - beta2) - 1
     length = longest - 2 * step * beta2**step / (1 - beta2**step)

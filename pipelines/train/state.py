@@ -21,8 +21,8 @@ from pipelines.errors import UserError
 from pipelines.train.distributed import nets_to_device
 from pipelines.train.job import TrainJob
 from pipelines.train.meters import LossMeters, StepTimer
-from pipelines.train.net_parts import freeze_other_parts, part_of, set_train_mode
-from pipelines.train.optim import NamedOptimizer, RunningMeans
+from pipelines.train.net_parts import freeze_other_parts, part_of_parameter, set_train_mode
+from pipelines.train.optim import NamedOptimizer, ParameterEma
 from pipelines.train.stop_file import StopState
 from storage import checkpoints
 from storage.checkpoints import BEST_FILE, MODEL_FILE, START_FILE, STATE_FILE, StepCheckpoints
@@ -39,7 +39,7 @@ class TrainState:
     def __init__(self, job: TrainJob, device: torch.device) -> None:
         self.job, self.step = job, 0
         self.task = job.build()
-        self.task.set_nets(nets_to_device(job.nets(), device) | load_used_checkpoints(job))
+        self.task.set_frozen_nets(nets_to_device(job.nets(), device) | load_used_checkpoints(job))
         self.net: nn.Module = self.task.net.to(device)
         phase = job.phase
         self.parameters = freeze_other_parts(self.net, phase.trainable)
@@ -47,7 +47,7 @@ class TrainState:
             name: self._optimizer(name)
             for name in dict.fromkeys(update.optimizer for update in phase.active_updates.values())
         }
-        self.ema = RunningMeans(self.parameters, phase.ema_parts)
+        self.ema = ParameterEma(self.parameters, phase.ema_parts)
         self.steps_before = 0
         """Steps that the optimizers had done when the phase began: those of the phases that it resumes."""
         self.provenance = dict(self.task.provenance())
@@ -59,14 +59,14 @@ class TrainState:
         phase = self.job.phase
         updates = [update for update in phase.active_updates.values() if update.optimizer == name]
         scales = {part: scale for update in updates for part, scale in update.learning_rate_scales.items()}
-        own = {key: p for key, p in self.parameters.items() if part_of(key) in scales}
+        own = {key: p for key, p in self.parameters.items() if part_of_parameter(key) in scales}
         return NamedOptimizer(phase.optimizers[name], own, scales)
 
     @property
     def moving_buffers(self) -> list[Tensor]:
         """Buffers of the parts that learn, such as running statistics."""
         trainable = set(self.job.phase.trainable)
-        return [buffer for name, buffer in self.net.named_buffers() if part_of(name) in trainable]
+        return [buffer for name, buffer in self.net.named_buffers() if part_of_parameter(name) in trainable]
 
     def resume(self, files: StepCheckpoints, step: int | None) -> None:
         """Go on from a checkpoint of this phase, or begin with the weights that it starts from."""
@@ -75,7 +75,7 @@ class TrainState:
             tensors, about = files.load(step)
             self._restore(tensors, about)
             if self.best:
-                find_best(files.store, self.best[1])
+                find_best_weights(files.store, self.best[1])
         elif files.store.exists(START_FILE):
             self._begin(*checkpoints.load_checkpoint(files.store.fetch(START_FILE)))
         elif phase.init_sources:
@@ -99,8 +99,8 @@ class TrainState:
         """tensors: `net.` weights, `ema.` what running means begin with, `optim.` states to resume."""
         phase, net = self.job.phase, _under("net.", tensors)
         found = self.net.load_state_dict(net, strict=False)
-        begun = {part_of(name) for name in net}
-        absent = {part_of(name) for name in found.missing_keys}
+        begun = {part_of_parameter(name) for name in net}
+        absent = {part_of_parameter(name) for name in found.missing_keys}
         missing, half = sorted(absent - set(phase.trainable)), sorted(absent & begun)
         if found.unexpected_keys or missing or half:
             raise InvalidSettings(
@@ -116,7 +116,7 @@ class TrainState:
         ):  # trained with all that is published
             before = dict.fromkeys(self.provenance, provenance.AS_PUBLISHED) | before
         self.provenance = provenance.combine_provenance(before, self.provenance)
-        self.ema = RunningMeans(self.parameters, phase.ema_parts)
+        self.ema = ParameterEma(self.parameters, phase.ema_parts)
         self._restore_means(tensors)
         if phase.resume_optimizers:
             self.steps_before = count_trained_steps(tensors, about, phase)
@@ -147,17 +147,17 @@ class TrainState:
             "step": self.step,
             "steps_before": self.steps_before,
             **provenance.provenance_to_metadata(self.provenance),
-            **self.task.describe(),
+            **self.task.architecture_metadata(),
         }
 
     @contextlib.contextmanager
     def eval_weights(self) -> Iterator[None]:
         """The weights as inference uses them, running means where there are, in eval mode."""
-        self.ema.swap()
+        self.ema.swap_with_weights()
         self.net.eval()
         yield
         set_train_mode(self.net, self.job.phase.trainable)
-        self.ema.swap()
+        self.ema.swap_with_weights()
 
     def keep_best(self, store: Store, value: float) -> None:
         """Put the weights aside if no validation of this phase gave a better figure."""
@@ -167,13 +167,13 @@ class TrainState:
         self.best = (value, self.step)
         with store.scratch_folder() as folder:
             checkpoints.save_checkpoint(
-                folder / BEST_FILE, published_weights(self.to_checkpoint()[0]), self._about()
+                folder / BEST_FILE, weights_from_training_state(self.to_checkpoint()[0]), self._about()
             )
             store.put(folder / BEST_FILE, best_file_name(self.step))
 
     def drop_old_best(self, store: Store) -> None:
         """Once a checkpoint is saved: it and the one before it name at most two."""
-        for old in [step for step in list_best_steps(store) if step <= self.step][:-2]:
+        for old in [step for step in list_best_checkpoint_steps(store) if step <= self.step][:-2]:
             store.delete(best_file_name(old))
 
     def _restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
@@ -197,7 +197,7 @@ def count_trained_steps(tensors: Mapping[str, Tensor], about: Mapping[str, Any],
     steps = [
         int(t)
         for name, t in saved.items()
-        if name.endswith(".step") and part_of(name) in first.learning_rate_scales
+        if name.endswith(".step") and part_of_parameter(name) in first.learning_rate_scales
     ]
     return max(steps, default=about["step"])
 
@@ -220,15 +220,15 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def published_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def weights_from_training_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Of a training state, the weights: every part, and beside it `<part>_ema` where it has a running mean
     (whose buffers are the part's own)."""
     net, means = _under("net.", tensors), _under("ema.", tensors)
-    parts = {part_of(name) for name in means}
+    parts = {part_of_parameter(name) for name in means}
     beside = {
-        f"{part_of(name)}{EMA_SUFFIX}.{name.partition('.')[2]}": means.get(name, tensor)
+        f"{part_of_parameter(name)}{EMA_SUFFIX}.{name.partition('.')[2]}": means.get(name, tensor)
         for name, tensor in net.items()
-        if part_of(name) in parts
+        if part_of_parameter(name) in parts
     }
     return net | beside
 
@@ -238,12 +238,12 @@ def best_file_name(step: int) -> str:
     return f"best-{step:09d}.safetensors"
 
 
-def list_best_steps(store: Store) -> list[int]:
+def list_best_checkpoint_steps(store: Store) -> list[int]:
     matches = (_BEST.fullmatch(entry.name) for entry in store.list(""))
     return sorted(int(match[1]) for match in matches if match)
 
 
-def find_best(store: Store, step: int) -> Path:
+def find_best_weights(store: Store, step: int) -> Path:
     """The best weights in a work folder, which are those of this step, or Damaged."""
     if not store.exists(best_file_name(step)):
         raise DamagedFile(
@@ -269,6 +269,6 @@ def publish_weights(
     `work`: where the best were put aside.
     """
     checkpoints.save_checkpoint(folder / STATE_FILE, tensors, about)
-    checkpoints.save_checkpoint(folder / MODEL_FILE, published_weights(tensors), about)
+    checkpoints.save_checkpoint(folder / MODEL_FILE, weights_from_training_state(tensors), about)
     if "best" in about:
-        shutil.copyfile(find_best(work, about["best"][1]), folder / BEST_FILE)
+        shutil.copyfile(find_best_weights(work, about["best"][1]), folder / BEST_FILE)

@@ -21,9 +21,9 @@ from models.errors import InvalidSettings
 from models.precision import autocast
 from models.task import Batch, TrainStep
 from pipelines.dataset.sampler import SampleChunk, WorkerShare
-from pipelines.train.distributed import TrainWorker, chunk_to_device
+from pipelines.train.distributed import DistributedContext, chunk_to_device
 from pipelines.train.losses import PassLosses, compute_losses
-from pipelines.train.net_parts import part_of
+from pipelines.train.net_parts import part_of_parameter
 from pipelines.train.nonfinite import check_finite
 from pipelines.train.state import TrainState
 
@@ -52,7 +52,11 @@ def make_passes(phase: Phase, parameters: Mapping[str, nn.Parameter]) -> list[Up
             name,
             updates,
             {
-                one: {key: p for key, p in parameters.items() if part_of(key) in update.learning_rate_scales}
+                one: {
+                    key: p
+                    for key, p in parameters.items()
+                    if part_of_parameter(key) in update.learning_rate_scales
+                }
                 for one, update in updates.items()
             },
         )
@@ -66,7 +70,7 @@ def train_step(
     chunks: list[SampleChunk],
     share: WorkerShare,
     step: int,
-    worker: TrainWorker,
+    worker: DistributedContext,
 ) -> None:
     """Every update that is due, over this worker's chunks of the step; then the running means."""
     phase = state.job.phase
@@ -98,7 +102,7 @@ def run_pass(
     batches: list[Batch],
     share: WorkerShare,
     step: int,
-    worker: TrainWorker,
+    worker: DistributedContext,
 ) -> dict[str, Tensor]:
     """Forward and backward over the chunks, one optimizer step of each update that is due -> its figures."""
     job = state.job
@@ -106,7 +110,7 @@ def run_pass(
     found: list[PassLosses] = []
     records: list[Mapping[str, Tensor]] = []
     for i, batch in enumerate(batches):
-        context = make_train_step(job.seed, step, share.chunk_number(i), one.name, worker.device)
+        context = seed_train_step(job.seed, step, share.chunk_number(i), one.name, worker.device)
         with autocast(job.precision, worker.device):
             losses = compute_losses(state.task, batch, context, one.updates)
         if losses.loss is not None:
@@ -124,13 +128,13 @@ def run_pass(
     for optimizer in dict.fromkeys(moving.values()):  # once, though several updates share it
         optimizer.torch.step()
     if any(records):
-        state.task.update_state(step, one.name, worker.gather_chunks(records))
+        state.task.update_state(step, one.name, worker.all_gather_chunks(records))
     figures = {f"loss/{term}": _mean([losses.terms[term] for losses in found]) for term in found[0].terms}
     figures |= {f"total/{name}": _mean([losses.totals[name] for losses in found]) for name in found[0].totals}
     return figures | {f"gradient_norm/{name}": norm for name, norm in norms.items()}
 
 
-def make_train_step(seed: int, step: int, chunk: int, update: str, device: torch.device) -> TrainStep:
+def seed_train_step(seed: int, step: int, chunk: int, update: str, device: torch.device) -> TrainStep:
     """What a task knows of a pass over one chunk; torch's global generators are seeded for it too, so that
     dropout depends on nothing else either."""
     stream = np.random.SeedSequence([seed, NOISE_STREAM, step, chunk, zlib.crc32(update.encode())])
@@ -146,7 +150,7 @@ def set_trainable(parameters: Mapping[str, nn.Parameter], one: UpdatePass) -> No
         parameter.requires_grad_(name in trainable)
 
 
-def reduce_gradients(one: UpdatePass, update: str, step: int, worker: TrainWorker) -> Tensor:
+def reduce_gradients(one: UpdatePass, update: str, step: int, worker: DistributedContext) -> Tensor:
     """Average an update's gradients over the workers -> their norm."""
     parameters = list(one.parameters[update].values())
     worker.average_gradients(parameters)

@@ -19,14 +19,14 @@ from torch import Tensor
 from models.precision import autocast
 from models.task import Task, ValidationOutput
 from pipelines.dataset.sampler import SplitClips, make_sample, stack_samples
-from pipelines.engine.fingerprint import resolve_entry
+from pipelines.engine.fingerprint import resolve_entry_point
 from pipelines.train.distributed import chunk_to_device
 
 if TYPE_CHECKING:
     from pipelines.train.job import TrainJob
 
 GRID_ROWS, MIN_PICTURE_SIDE = 8, 128  # of the grid: rows, and the least side of a picture in it
-PICTURE_METRICS = "pipelines.train.validation_metrics:compute_validation_metrics"
+VALIDATION_METRICS_FUNCTION = "pipelines.train.validation_metrics:compute_validation_metrics"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def validate_net(
         outputs = [task.validation_step(chunk_to_device(batch, device)) for batch in batches]
     figures = mean_scores(outputs) | task.validation_metrics(sum_states(outputs))
     if (psnr := mean_psnr(outputs)) is not None:
-        figures |= {"psnr": psnr} | resolve_entry(PICTURE_METRICS)(outputs, job.landmarks)
+        figures |= {"psnr": psnr} | resolve_entry_point(VALIDATION_METRICS_FUNCTION)(outputs, job.landmarks)
     return ValidationResult(
         figures, encode_grid(np.concatenate([output.row for output in outputs])[:GRID_ROWS])
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from models.task import ValidationOutput
-from pipelines.eval.features import DLIB_LANDMARKS_FEATURE, FEATURES, FRAMES_FEATURE, find_landmarks
+from pipelines.eval.features import DLIB_LANDMARKS_FEATURE, FRAMES_FEATURE, METRIC_FEATURES, find_landmarks
 from pipelines.eval.metrics import METRICS, sum_frames
 from pipelines.nets import load_nets
 from storage.errors import InvalidInput
@@ -61,7 +61,7 @@ def _features(images: np.ndarray, finder: LandmarkFinder | None) -> dict[str, np
 def load_landmark_finder(store: Store) -> LandmarkFinder | None:
     """What validation's AKD is measured with, or None where its weights are missing."""
     try:
-        nets = load_nets(FEATURES[DLIB_LANDMARKS_FEATURE].nets, store)
+        nets = load_nets(METRIC_FEATURES[DLIB_LANDMARKS_FEATURE].nets, store)
     except InvalidInput:
         return None
     return lambda frames: find_landmarks(frames, nets["dlib_hog"], nets["dlib68"])

@@ -14,17 +14,17 @@ import torch.distributed as dist
 
 from models.precision import check_precision
 from pipelines.train.checks import fp32_hint
-from pipelines.train.distributed import TrainWorker, ray_device
+from pipelines.train.distributed import DistributedContext, ray_device
 from pipelines.train.job import TrainJob
-from pipelines.train.loop import begin_training, is_validation_step, run_steps, validate_state
+from pipelines.train.loop import begin_training, is_validation_step, run_steps, validate_and_keep_best
 from pipelines.train.meters import measure_throughput
-from pipelines.train.metric_log import MetricLog, drop_lines_after
+from pipelines.train.metric_log import MetricLog, truncate_metric_log
 from pipelines.train.state import TrainState
 from pipelines.train.stop_file import StopFile
 from storage.checkpoints import StepCheckpoints
 from storage.files import Store
 
-SAMPLES_FILE = "samples.png"
+SAMPLE_GRID_FILE = "samples.png"
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -34,13 +34,13 @@ def train_worker(config: dict[str, Any]) -> None:
 
 def run_training(job: TrainJob, device: torch.device) -> None:
     check_precision(job.precision, device, fp32_hint(job.node))
-    worker = TrainWorker.from_ray(device)
+    worker = DistributedContext.from_ray(device)
     torch.set_num_threads(job.threads)
     files = StepCheckpoints(job.scratch)
     state = begin_training(job, worker, files, worker.broadcast_value(files.latest_step(job.phase.steps)))
     log, stop_file = None, None
     if worker.rank == 0:
-        drop_lines_after(files.store, state.step)
+        truncate_metric_log(files.store, state.step)
         log, stop_file = MetricLog(files.store), StopFile(files.store)
     for _ in run_steps(job, state, worker):
         state.stop.asked = stop_file is not None and stop_file.is_asked()
@@ -69,8 +69,8 @@ def run_training(job: TrainJob, device: torch.device) -> None:
 
 
 def _validate(job: TrainJob, state: TrainState, device: torch.device) -> dict[str, float]:
-    found = validate_state(job, state, device)
-    Store(job.scratch).write(SAMPLES_FILE, found.grid)
+    found = validate_and_keep_best(job, state, device)
+    Store(job.scratch).write(SAMPLE_GRID_FILE, found.grid)
     state.timer.reset()  # validating is not training time
     where = "held_out" if job.held_out else "train"
     return {f"{where}/{name}": value for name, value in found.figures.items()}

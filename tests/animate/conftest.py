@@ -14,7 +14,7 @@ from models.headgan.spec import SPEC
 from models.loading import load_reenactor
 from models.perception.head.default_head import get_analytic_head
 from models.reenactor import MotionTransfer
-from pipelines.animate.perception import load_perception
+from pipelines.animate.perception import load_perception_nets
 from pipelines.animate.render import AnimateOptions, animate
 from storage.files import Store
 from tests.animate.stand_ins import (
@@ -69,7 +69,7 @@ def source(face, tmp_path_factory):
 @pytest.fixture(scope="session")
 def nets(tmp_path_factory):
     store = Store(str(tmp_path_factory.mktemp("store")))
-    return load_perception({"detector": "dlib_hog", "landmarker": "dlib68"}, store, "cpu")
+    return load_perception_nets({"detector": "dlib_hog", "landmarker": "dlib68"}, store, "cpu")
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def talks(moving_bust, headgan_folder):
 def headgan(headgan_state):
     checkpoint = Checkpoint(tensors=headgan_state, metadata=ABOUT)
     result = load_reenactor(SPEC, {"renderer": checkpoint})
-    result.set_nets({"analytic_head": get_analytic_head()})
+    result.set_frozen_nets({"analytic_head": get_analytic_head()})
     return result
 
 

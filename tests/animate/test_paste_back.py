@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipelines.animate.paste_back import PortraitCanvas, fade_weights
+from pipelines.animate.paste_back import PortraitCanvas, feather_weights
 
 
 def test_the_pasted_face_fades_out_at_its_edges():
@@ -17,7 +17,7 @@ def test_the_pasted_face_fades_out_at_its_edges():
 
 
 def test_an_edge_on_the_pictures_border_does_not_fade():
-    weights = fade_weights(200, left=False, right=True)
+    weights = feather_weights(200, left=False, right=True)
     assert weights[0] == 1
     assert weights[-1] < 0.05
 

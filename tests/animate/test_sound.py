@@ -11,10 +11,10 @@ from models.headgan.network import Generator
 from models.headgan.spec import SPEC
 from models.loading import load_reenactor
 from pipelines import media
-from pipelines.animate.render import AnimateOptions, required_nets
+from pipelines.animate.render import AnimateOptions, required_perception_nets
 from pipelines.animate.sound import (
     audio_features_at,
-    encode_sound,
+    compute_speech_features,
     feature_row_indices,
     silence_features,
     trained_speech_config,
@@ -47,7 +47,7 @@ def test_another_rate_hears_the_row_that_its_frame_lies_in(talks, headgan, nets)
     assert rows.tolist() == [int((t + 0.5) * 1001 / 30000 * 25) for t in range(16)]
     heard = audio_features_at(path, probed, times, headgan, nets, print)
     sound = media.read_sound(path, probed, 0, 14)
-    np.testing.assert_array_equal(heard, encode_sound(sound, settings, nets)[rows])
+    np.testing.assert_array_equal(heard, compute_speech_features(sound, settings, nets)[rows])
 
 
 def test_rows_follow_uneven_times():
@@ -101,6 +101,6 @@ def test_what_a_checkpoint_tells_of_its_encoder_is_checked(headgan, monkeypatch)
     assert trained_speech_config(headgan).transcripts == ""
     monkeypatch.setattr(headgan, "speech_settings", {"encoder": "wav2vec2_base"})
     options = AnimateOptions(clips=HEADGAN_CLIPS)
-    assert required_nets(headgan, options, "dlib68").keys() == {
+    assert required_perception_nets(headgan, options, "dlib68").keys() == {
         "detector", "analytic_head", "landmarker", "wav2vec2_base"
     }  # fmt: skip

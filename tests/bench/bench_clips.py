@@ -259,7 +259,7 @@ def peak_memory() -> int:
 def every_stage_of(video: str, minutes: int, folder: str, tracks: str) -> str:
     """clips, keypoints, fit3dmm and speech of one long recording, pack after pack, in this process."""
     from pipelines.config import load_config
-    from pipelines.engine.fingerprint import node_config, resolve_entry
+    from pipelines.engine.fingerprint import node_config, resolve_entry_point
     from pipelines.engine.packs import PackJob, UnitInput, UnitJob, build_pack
     from pipelines.graph import build_graph
     from pipelines.nets import load_nets
@@ -286,7 +286,7 @@ def every_stage_of(video: str, minutes: int, folder: str, tracks: str) -> str:
         }
         job = PackJob(name, node.stage, "k", (UnitJob("long", "u", {"recordings": row}, samples),))
         given = {"config": node_config(node, config), "nets": nets, "runtime": config.runtime}
-        result = build_pack(job, partial(resolve_entry(node.run), **given, **node.arguments), store)
+        result = build_pack(job, partial(resolve_entry_point(node.run), **given, **node.arguments), store)
         (unit,) = result.rows
         assert unit.status == "ok", (name, unit.reason)
         peak = (peak_memory() - before) / 2**20

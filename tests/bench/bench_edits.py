@@ -29,16 +29,16 @@ from models.headgan.inference import HeadGanReenactor
 from models.headgan.spec import SPEC
 from models.loading import load_reenactor
 from models.perception.head.default_head import get_analytic_head
-from models.perception.head.landmark_fit import FitOptions, fit_video
+from models.perception.head.landmark_fit import LandmarkFitOptions, fit_video
 from models.perception.head.pose import rotation_to_euler
 from models.reenactor import FaceFrames, MotionEdit, MotionTransfer
-from pipelines.animate.perception import PerceptionNets, load_perception
+from pipelines.animate.perception import PerceptionNets, load_perception_nets
 from pipelines.animate.sound import silence_features
 from pipelines.engine.packs import content_digest
 from pipelines.engine.published_artifacts import read_whole_artifact
 from pipelines.figures.picture_grids import to_uint8
 from pipelines.media import FPS
-from pipelines.preprocess.sources.common.head_appearance import sample_appearance, sample_setting
+from pipelines.preprocess.sources.common.head_appearance import sample_appearance, sample_recording_appearance
 from pipelines.preprocess.sources.common.rendered_head import HeadPose, HeadRenderer
 from pipelines.preprocess.sources.synthetic import sample_poses, synthesize_speech
 from storage import locations
@@ -169,7 +169,7 @@ def head_of(row: Mapping[str, Any], clips: Family, key: str) -> Head:
     height, width = spec["height"], spec["width"]
     look = sample_appearance(np.random.default_rng(spec["identity_seed"]), spec["identity"], MODEL)
     rng = np.random.default_rng(row["seed"])
-    setting = sample_setting(rng, height, width)
+    setting = sample_recording_appearance(rng, height, width)
     pitch = np.random.default_rng(spec["identity_seed"] + 1).uniform(95, 230)
     poses = sample_poses(
         rng, synthesize_speech(rng, round(spec["seconds"] * FPS), pitch), height, width, MODEL.exp_names
@@ -208,7 +208,7 @@ class Found:
 
 @pytest.fixture(scope="module")
 def nets(store) -> PerceptionNets:
-    return load_perception({"detector": "dlib_hog", "landmarker": "dlib68"}, store, "cpu")
+    return load_perception_nets({"detector": "dlib_hog", "landmarker": "dlib68"}, store, "cpu")
 
 
 def landmarks(nets: PerceptionNets, pictures: np.ndarray) -> np.ndarray:
@@ -221,7 +221,7 @@ def landmarks(nets: PerceptionNets, pictures: np.ndarray) -> np.ndarray:
 def found(nets: PerceptionNets, pictures: np.ndarray) -> Found:
     """Pictures of one head -> what it does in them."""
     large = [Image.fromarray(one).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for one in pictures]
-    fit, good = fit_video(MODEL, landmarks(nets, np.stack(large)), FitOptions())
+    fit, good = fit_video(MODEL, landmarks(nets, np.stack(large)), LandmarkFitOptions())
     lost = np.where(good, 0.0, np.nan)
     return Found(rotation_to_euler(fit.rotation) + lost[:, None], fit.exp[:, AT_JAW] + lost, fit.id)
 
@@ -326,7 +326,7 @@ def test_what_edits_move(heads, trained, nets):
     torch.set_num_threads(1)  # more are no faster on a tiny net
     files = {"renderer": read_checkpoint(trained.path("model.safetensors"))}
     net = load_reenactor(SPEC, files)
-    net.set_nets({"analytic_head": MODEL})
+    net.set_frozen_nets({"analytic_head": MODEL})
     result = [animated(net, nets, head) for head in heads]
     ours = {name: [found(nets, edited(name)) for edited in result] for name in TITLES}
     true = {name: [found(nets, head.true(name, net.image_size)) for head in heads] for name in TITLES}

@@ -13,7 +13,7 @@ import pytest
 
 from models.perception.head.default_head import get_analytic_head
 from models.perception.head.dense_fit import DenseFitter
-from models.perception.head.landmark_fit import FitOptions, fit_landmarks
+from models.perception.head.landmark_fit import LandmarkFitOptions, fit_landmarks
 from models.perception.head.pose import euler_to_rotation, project
 
 FRAMES, POINTS, N_ID, N_EXP = 500, 1035, 157, 28
@@ -82,7 +82,7 @@ def test_68_points(clip):
     )[..., :2].astype(np.float32)
     count = head.n_id + head.n_exp
     times[f"Gauss-Newton, {count} coefficients"] = (
-        best(lambda: fit_landmarks(head, marks, FitOptions())) / FRAMES
+        best(lambda: fit_landmarks(head, marks, LandmarkFitOptions())) / FRAMES
     )
     for name, seconds in times.items():
         print(f"\n68 points, {name}: {seconds * 1e3:.3f} ms a frame", end="")

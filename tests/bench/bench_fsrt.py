@@ -39,7 +39,7 @@ from models.fsrt.config import (
     full_architecture,
     tiny_architecture,
 )
-from models.fsrt.image_task import ImageTask
+from models.fsrt.image_task import WholeImageTask
 from models.fsrt.phases import PHASES
 from models.fsrt.pixel_sampling import LatticePixels
 from models.fsrt.task import AugmentedFrames, ReenactmentTask
@@ -48,7 +48,7 @@ from models.perception import vgg19
 from models.perception.interfaces import InferenceSettings
 from models.precision import autocast, supports_bf16
 from pipelines.dataset.sampler import WorkerShare, stack_samples
-from pipelines.train.distributed import TrainWorker
+from pipelines.train.distributed import DistributedContext
 from pipelines.train.job import TrainJob
 from pipelines.train.optim import build_optimizer
 from pipelines.train.state import TrainState
@@ -100,12 +100,12 @@ class Fast:
     def __init__(self, device=CPU, precision="fp32"):
         torch.manual_seed(0)
         self.device, self.precision = device, precision
-        self.task = ImageTask(NET, SamplingConfig(queries=QUERIES), AugmentConfig(), ImageLossConfig())
+        self.task = WholeImageTask(NET, SamplingConfig(queries=QUERIES), AugmentConfig(), ImageLossConfig())
         self.net = self.task.net.to(device)
         self.net.kp_detector.eval().requires_grad_(False)
         self.features = vgg19.load_random_vgg19({})
-        self.features.configure(InferenceSettings(device=device.type))
-        self.task.set_nets({"vgg19": self.features})
+        self.features.configure_inference(InferenceSettings(device=device.type))
+        self.task.set_frozen_nets({"vgg19": self.features})
         self.views = views_of(device)
         learning = [p for p in self.net.parameters() if p.requires_grad]
         self.adam = build_optimizer(PHASES["warmup"].optimizers["g"], [{"params": learning}])
@@ -200,7 +200,7 @@ def loop_step(net, phase, device, precision):
     common = (net, sampling, AugmentConfig())
     build = {
         "warmup": lambda: ReenactmentTask(*common),
-        "perceptual": lambda: ImageTask(*common, ImageLossConfig()),
+        "perceptual": lambda: WholeImageTask(*common, ImageLossConfig()),
     }
     job = TrainJob(
         node=phase.name, phase=phase, build=build[phase.name],
@@ -210,7 +210,7 @@ def loop_step(net, phase, device, precision):
     )  # fmt: skip
     torch.manual_seed(0)
     state = TrainState(job, device)
-    passes, worker = make_passes(phase, state.parameters), TrainWorker(device)
+    passes, worker = make_passes(phase, state.parameters), DistributedContext(device)
     person, rng, chunks = Person(net.detector.size), np.random.default_rng(1), []
     for _ in range(phase.batch // phase.chunk_size):
         samples = [state.task.sample(rng, tables(person), training=True) for _ in range(phase.chunk_size)]

@@ -35,8 +35,8 @@ from models.headgan.conditions import FaceRenderer
 from models.headgan.config import (
     AudioConfig,
     DiscriminatorConfig,
-    ReconstructionTargets,
-    supplement_architecture,
+    ReconstructionLossConfig,
+    paper_supplement_architecture,
 )
 from models.headgan.discriminator import mouth_centre
 from models.headgan.motion import parse_motion
@@ -59,7 +59,7 @@ MACS = 308.7e9 * (SIDE / 256) ** 2  # of a forward pass (spec 15); a step is thr
 MEMORY_AIM = 0.8
 GPU_BATCH, GPU_AIM = 8, 0.35
 NET, DISCRIMINATORS = (
-    replace(supplement_architecture(), image_size=SIDE),
+    replace(paper_supplement_architecture(), image_size=SIDE),
     DiscriminatorConfig(mouth_size=SIDE // 4),
 )
 
@@ -91,7 +91,7 @@ def step(net, adam, given, precision="fp32"):
     adam.zero_grad(set_to_none=True)
     with autocast(precision, given[0].device):
         out = net(*given)
-        total = losses.pixel_loss(out[0], given[2]) + losses.pixel_loss(out[1], given[2])
+        total = losses.pixel_l1_loss(out[0], given[2]) + losses.pixel_l1_loss(out[1], given[2])
     total.backward()
     adam.step()
 
@@ -135,7 +135,7 @@ class Ours:
         self.task = HeadGanTask(
             NET,
             DISCRIMINATORS,
-            ReconstructionTargets(),
+            ReconstructionLossConfig(),
             "analytic_head",
             AudioConfig(),
             "clip_mean",
@@ -143,8 +143,8 @@ class Ours:
             recompute,
         )
         vgg, head = vgg19.load_random_vgg19({}), load_analytic_head({})
-        vgg.configure(InferenceSettings(device="cpu"))
-        self.task.set_nets({"analytic_head": head, "vgg19_random": vgg})
+        vgg.configure_inference(InferenceSettings(device="cpu"))
+        self.task.set_frozen_nets({"analytic_head": head, "vgg19_random": vgg})
         self.phase = with_update(ADVERSARIAL_PHASE, "discriminator", every=1)
         parts = dict(self.task.net.named_children())
         sides = [update.learning_rate_scales for update in self.phase.active_updates.values()]

@@ -51,7 +51,7 @@ def test_fan_against_the_bare_net(formula_nets, clip, dtype):
 
     torch.manual_seed(0)
     landmarker = fan.FanLandmarker("fan2d", FAN(4))
-    landmarker.configure(InferenceSettings(dtype=dtype))
+    landmarker.configure_inference(InferenceSettings(dtype=dtype))
     net, batch = landmarker._net._net, landmarker._net.batch_size(256 * 256)
     crops = torch.rand(batch, 3, 256, 256).to(getattr(torch, dtype))
 

@@ -22,7 +22,7 @@ from pipelines.engine.plan import Planner
 from pipelines.engine.runner import Runner
 from pipelines.engine.source_code import SourceCode
 from storage import locations
-from storage.families import ManifestRow, UnitRecord, pack_record_bytes
+from storage.families import ManifestRow, UnitRecord, encode_pack_record
 from storage.files import Store
 
 MICRO = str(Path(__file__).resolve().parents[1] / "e2e/micro.yaml")
@@ -91,7 +91,7 @@ class Pretend:
             os.makedirs(store.full_path(locations.packs_folder(node.name)), exist_ok=True)
             Path(store.full_path(locations.pack_path(node.name, job.key))).touch()
             Path(store.full_path(locations.pack_record_path(node.name, job.key))).write_bytes(
-                pack_record_bytes(units)
+                encode_pack_record(units)
             )
             yield PackResult(job.key, tuple(ManifestRow.of(u, job.key) for u in units), 0)
 

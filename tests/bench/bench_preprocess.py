@@ -50,7 +50,7 @@ def test_stages_on_synthetic_recordings():
     nets = {
         "dlib_hog": dlib_faces.load_hog_detector({}),
         "analytic_head": get_analytic_head(),
-        "dlib68": dlib_faces.load_landmarks({"dlib_sp68": predictor}),
+        "dlib68": dlib_faces.load_dlib_landmarker({"dlib_sp68": predictor}),
     }
     spent = dict.fromkeys([*STAGES, "encode"], 0.0)
     frames = 0

@@ -12,7 +12,7 @@ import pytest
 import webdataset
 
 from storage import frame_codec, locations, shards
-from storage.families import Family, ManifestRow, UnitRecord, manifest_bytes, pack_record_bytes
+from storage.families import Family, ManifestRow, UnitRecord, encode_manifest, encode_pack_record
 from storage.files import Store
 
 CLIPS, LENGTH, SIDE = 24, 125, 256
@@ -45,9 +45,9 @@ def family(tmp_path):
                     UnitRecord(unit=f"rec{at}", key=str(at), status="ok", digest="d", samples=(record,))
                 )
         store.put(folder / "s.tar", locations.pack_path("clips", "p"))
-    store.write(locations.pack_record_path("clips", "p"), pack_record_bytes(units))
+    store.write(locations.pack_record_path("clips", "p"), encode_pack_record(units))
     store.write(
-        locations.manifest_path("clips", "k"), manifest_bytes([ManifestRow.of(u, "p") for u in units])
+        locations.manifest_path("clips", "k"), encode_manifest([ManifestRow.of(u, "p") for u in units])
     )
     return Family(store, "clips", "k")
 

@@ -46,17 +46,17 @@ ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", 
 def bare_kernels() -> dict[str, float]:
     """Node -> seconds of its function over all recordings."""
     from pipelines.config import load_config
-    from pipelines.engine.fingerprint import node_config, resolve_entry
+    from pipelines.engine.fingerprint import node_config, resolve_entry_point
     from pipelines.errors import Rejected
     from pipelines.graph import build_graph
     from pipelines.nets import load_nets
-    from pipelines.preprocess.recordings import list_source
+    from pipelines.preprocess.recordings import list_source_recordings
 
     config = load_config(ROOT / DEMO, SETS).config
     graph, store = build_graph(config), Store(os.environ["REENACT_STORE"])
     stages = {
         node.name: partial(
-            resolve_entry(node.run),
+            resolve_entry_point(node.run),
             config=node_config(node, config),
             nets=load_nets(node.nets, store),
             runtime=config.runtime,
@@ -64,7 +64,7 @@ def bare_kernels() -> dict[str, float]:
         )
         for node in map(graph.__getitem__, NODES)
     }
-    rows = list_source(config.data["main"]).rows
+    rows = list_source_recordings(config.data["main"]).rows
     rounds = []
     for row in [rows[0], *rows]:
         rounds.append(dict.fromkeys(NODES, 0.0))
@@ -79,7 +79,7 @@ def bare_kernels() -> dict[str, float]:
                     rounds[-1][name] = time.perf_counter() - clock
                 for sample in inputs[role]:  # as the next stage reads it; decoding is not counted
                     if isinstance(frames := sample.get("frames"), EncodedFrames):
-                        sample["frames"] = frames.images()
+                        sample["frames"] = frames.decode()
     del rounds[0]  # which also imported libraries
     return {name: sum(one[name] for one in rounds) for name in NODES}
 

@@ -8,14 +8,14 @@ import pytest
 from click.testing import CliRunner
 
 from pipelines.cli.main import main
-from pipelines.cli.options import FILE_TYPE, HomePath, format_command
+from pipelines.cli.options import PATH_PARAM_TYPE, HomePath, format_command
 
 
 def test_a_path_behind_an_equals_sign_begins_at_home(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ann")
 
     @click.command()
-    @click.option("--out", type=FILE_TYPE)
+    @click.option("--out", type=PATH_PARAM_TYPE)
     def write(out):
         click.echo(out)
 

@@ -15,7 +15,7 @@ from pipelines.cli.weights import export_checkpoint, find_file_check
 from pipelines.engine.keys import make_config_view
 from pipelines.errors import UserError
 from storage import checkpoints
-from storage.weights_import import convert_checkpoint
+from storage.weights_import import convert_checkpoint_to_safetensors
 from tests.models.fsrt.architectures import NANO, metadata
 
 
@@ -39,7 +39,7 @@ def test_an_exported_model_comes_back_equal(tmp_path, trained):
     assert result.output.split() == [str(tmp_path / "out" / n) for n in ("kp_detector.pt", "vox256.pt")]
     files = {"fsrt_kp": tmp_path / "kp", "fsrt_vox": tmp_path / "vox"}
     for target, name in zip(files.values(), ("kp_detector.pt", "vox256.pt"), strict=True):
-        convert_checkpoint(tmp_path / "out" / name, target.with_suffix(".safetensors"))
+        convert_checkpoint_to_safetensors(tmp_path / "out" / name, target.with_suffix(".safetensors"))
     files = {name: target.with_suffix(".safetensors") for name, target in files.items()}
     found, _ = read_released(files, FsrtConfig(net=NANO, sampling=SamplingConfig(queries=64)))
     assert found.keys() == tensors.keys()
@@ -88,8 +88,8 @@ def test_a_phase_starts_with_the_settings_that_its_key_holds(tmp_path, trained, 
     """A node's code sees only those; others would make its key incomplete."""
     run("weights", "export", trained[0], tmp_path)
     files = {"fsrt_kp": tmp_path / "kp.safetensors", "fsrt_vox": tmp_path / "vox.safetensors"}
-    convert_checkpoint(tmp_path / "kp_detector.pt", files["fsrt_kp"])
-    convert_checkpoint(tmp_path / "vox256.pt", files["fsrt_vox"])
+    convert_checkpoint_to_safetensors(tmp_path / "kp_detector.pt", files["fsrt_kp"])
+    convert_checkpoint_to_safetensors(tmp_path / "vox256.pt", files["fsrt_vox"])
     section = FsrtConfig(net=NANO, sampling=SamplingConfig(queries=64))
     found, _ = read_released(files, make_config_view(section, {declared: declared}), PHASES[phase])  # pyright: ignore[reportArgumentType]
     assert {name.split(".")[0] for name in found} >= {"kp_detector"}

@@ -137,14 +137,14 @@ def test_training_workers_of_one_machine_meet_without_a_port_that_others_reach(
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from pipelines.train.process_group import SameMachineConfig
+    from pipelines.train.process_group import SingleMachineTorchConfig
 
     TorchTrainer(
         _listening,
         train_loop_config={"folder": str(tmp_path)},
         scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}),
         run_config=RunConfig(storage_path=str(tmp_path / "ray")),
-        torch_config=SameMachineConfig(backend="gloo"),
+        torch_config=SingleMachineTorchConfig(backend="gloo"),
     ).fit()
     for rank in (0, 1):
         total, listening = json.loads((tmp_path / f"{rank}.json").read_text())

@@ -46,9 +46,9 @@ def test_a_job_server_without_authentication_is_refused_unless_asked_for(server,
 
 def test_a_job_server_with_authentication_is_told_from_one_without(server):
     server.mode = "token"
-    assert jobs.requires_token(server.address)
+    assert jobs.server_requires_token(server.address)
     server.mode = "disabled"
-    assert not jobs.requires_token(server.address)
+    assert not jobs.server_requires_token(server.address)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 import pytest
 
 from pipelines.cluster.pack_job import needs_pool, wanted_workers
-from pipelines.engine.node import Node, Use
+from pipelines.engine.node import Node, UsedCheckpoints
 
-USE = Use("a:load", {"renderer": ("train", "model.safetensors")})
+USE = UsedCheckpoints("a:load", {"renderer": ("train", "model.safetensors")})
 
 
 def node(**settings):

@@ -54,7 +54,7 @@ def listener():
 )
 def test_an_address_of_another_form_is_named_with_the_form_expected(address):
     with pytest.raises(UserError, match=r"expected HOST:PORT.*runtime.ray or RAY_ADDRESS") as error:
-        ray_address.check_ray_address(address)
+        ray_address.check_ray_reachable(address)
     assert repr(address) in str(error.value)
 
 
@@ -68,7 +68,7 @@ def test_a_cluster_that_is_gone_is_found_out_before_ray_is_imported():
 def test_a_port_that_never_answers_is_given_up(listener, monkeypatch):
     monkeypatch.setattr(ray_address, "REPLY_TIMEOUT", 0.2)
     with pytest.raises(UserError, match=r"no answer within 0\.2 s"):
-        ray_address.check_ray_address(f"127.0.0.1:{listener(b'')}")
+        ray_address.check_ray_reachable(f"127.0.0.1:{listener(b'')}")
 
 
 @pytest.mark.parametrize(
@@ -77,17 +77,17 @@ def test_a_port_that_never_answers_is_given_up(listener, monkeypatch):
 def test_a_port_of_something_else_is_no_ray(answer, listener, monkeypatch):
     monkeypatch.setattr(ray_address, "REPLY_TIMEOUT", 0.2)
     with pytest.raises(UserError, match="no Ray at"):
-        ray_address.check_ray_address(f"127.0.0.1:{listener(answer)}")
+        ray_address.check_ray_reachable(f"127.0.0.1:{listener(answer)}")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "localhost:{}"])
 def test_what_speaks_as_ray_does_passes(address, listener):
-    ray_address.check_ray_address(address.format(listener(SETTINGS)))
+    ray_address.check_ray_reachable(address.format(listener(SETTINGS)))
 
 
 def test_a_ray_behind_certificates_is_left_to_ray(listener, monkeypatch):
     monkeypatch.setenv("RAY_USE_TLS", "1")
-    ray_address.check_ray_address(f"127.0.0.1:{listener(b'')}")
+    ray_address.check_ray_reachable(f"127.0.0.1:{listener(b'')}")
 
 
 def test_rays_files_stay_where_they_fit(tmp_path, monkeypatch):

@@ -82,7 +82,7 @@ def test_tracks_that_made_no_clip_are_counted_once_a_recording(facts, make_famil
     keys = ["a#r#000000#000009", "a#r#000009#000018"]
     told = dict(zip(keys, ({"too_short": 1}, {"too_short": 1, "blurred": 2}), strict=True))
     family = make_family(dict.fromkeys(keys), fields={k: {"clip": {"dropped": d}} for k, d in told.items()})
-    assert statistics.count_dropped(family, keys[:1]) == {"blurred": 2, "too_short": 1}
+    assert statistics.count_dropped_tracks(family, keys[:1]) == {"blurred": 2, "too_short": 1}
 
 
 def test_clips_that_lost_their_fit_beside_others_are_named(make_family):
@@ -113,7 +113,7 @@ def test_eyes_and_mouth_are_measured_in_eye_distances():
 
 def test_what_is_drawn_at_random_stays_when_the_corpus_grows():
     keys = [f"clip{i:04d}" for i in range(1000)]
-    few = statistics.sample_keys(keys, 50)
+    few = statistics.subsample_keys(keys, 50)
     assert few == sorted(few)
-    assert len(set(few) & set(statistics.sample_keys([*keys, "one-more"], 50))) >= 49
+    assert len(set(few) & set(statistics.subsample_keys([*keys, "one-more"], 50))) >= 49
     assert max(keys.index(k) for k in few) > 900

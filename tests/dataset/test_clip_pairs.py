@@ -16,7 +16,7 @@ from pipelines.engine.plan import Planner
 from pipelines.engine.runner import Runner
 from pipelines.engine.source_code import SourceCode
 from pipelines.errors import UserError
-from pipelines.runs.snapshot import CODE_ROOT, PACKAGES
+from pipelines.runs.snapshot import CODE_ROOT, PROJECT_PACKAGES
 from pipelines.train.tables import split_rows
 from storage.files import Store
 from tests.toy_project import InProcess
@@ -141,7 +141,7 @@ def plans(tmp_path):
                    reads={"pairs": Read("pairs", ("source_clip", "driving_clip")),
                           "clips": Read("clips", ("codes",), by="recordings")}))
     # fmt: on
-    env = KeyEnvironment(SourceCode(CODE_ROOT, (*PACKAGES, "tests")))
+    env = KeyEnvironment(SourceCode(CODE_ROOT, (*PROJECT_PACKAGES, "tests")))
     planner = Planner(graph, Settings(), Store(str(tmp_path / "store")), env)
     outcome = Runner(planner, InProcess(), "run").run()
     assert not outcome.failed, outcome.failed

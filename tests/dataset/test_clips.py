@@ -41,7 +41,7 @@ def test_a_field_is_read_once_and_kept(inputs, family):
     clips, keys = open_clips(inputs, {"clips": ("frames",), "keypoints": ("landmarks",)})
     clip = StoredClip(clips, keys[0])
     for _ in range(3):
-        np.testing.assert_array_equal(clip.read("landmarks"), family.samples[keys[0]]["landmarks"])
+        np.testing.assert_array_equal(clip.read_field("landmarks"), family.samples[keys[0]]["landmarks"])
     assert clips.fields["landmarks"].reads == 1
 
 

@@ -7,7 +7,7 @@ from models.errors import InvalidSettings
 from pipelines.dataset.sampler import (
     SplitClips,
     WorkerShare,
-    chunk_indices,
+    chunk_sample_indices,
     iterate_chunks,
     make_sample,
     prefetch_chunks,
@@ -64,9 +64,9 @@ def test_workers_share_the_same_samples(corpus):
 
 
 def test_a_batch_that_cannot_be_shared_says_what_to_change():
-    assert chunk_indices(2, 8, 2, 1, 2) == [range(10, 12), range(14, 16)]
+    assert chunk_sample_indices(2, 8, 2, 1, 2) == [range(10, 12), range(14, 16)]
     with pytest.raises(InvalidSettings, match=r"8 in chunks of 4 cannot be shared by 3 .* divisor of 2"):
-        chunk_indices(1, 8, 4, 0, 3)
+        chunk_sample_indices(1, 8, 4, 0, 3)
 
 
 def test_identities_come_before_clips(corpus):

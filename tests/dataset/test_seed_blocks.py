@@ -5,27 +5,27 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.dataset.seed_blocks import COLUMNS, list_seeds, seed_blocks
+from pipelines.dataset.seed_blocks import COLUMNS, list_seed_blocks, make_seed_blocks
 
 
 def test_blocks_share_out_the_seeds_from_zero_on():
-    rows = seed_blocks(3, 100)
+    rows = make_seed_blocks(3, 100)
     assert [(row["first"], row["count"]) for row in rows] == [(0, 100), (100, 100), (200, 100)]
     assert len({row["id"] for row in rows}) == len({row["bucket"] for row in rows}) == 3
 
 
 def test_a_tenth_of_the_blocks_is_held_out():
-    held_out = sum(row["split"] == "test" for row in seed_blocks(1000, 1))
+    held_out = sum(row["split"] == "test" for row in make_seed_blocks(1000, 1))
     assert 70 < held_out < 130
 
 
 @pytest.mark.parametrize("blocks", [2, 3, 7])
 def test_few_blocks_have_one_in_each_split(blocks):
-    assert {row["split"] for row in seed_blocks(blocks, 1)} == {"train", "test"}
+    assert {row["split"] for row in make_seed_blocks(blocks, 1)} == {"train", "test"}
 
 
 def test_more_blocks_move_no_other_one_once_there_are_enough():
-    few, many = seed_blocks(100, 8), seed_blocks(200, 8)
+    few, many = make_seed_blocks(100, 8), make_seed_blocks(200, 8)
     changed = [one["id"] for one, other in zip(few, many, strict=False) if one != other]
     assert len(changed) <= 2  # the blocks with the least and the greatest hash
 
@@ -36,7 +36,7 @@ def test_the_table_is_written_with_its_columns(tmp_path):
         config=SimpleNamespace(blocks=2, block_size=3), out=tmp_path,
         report_progress=lambda done, total, note: notes.append(note),
     )  # fmt: skip
-    list_seeds(context)  # pyright: ignore[reportArgumentType]
-    assert pq.read_table(tmp_path / "seeds.parquet").to_pylist() == seed_blocks(2, 3)
+    list_seed_blocks(context)  # pyright: ignore[reportArgumentType]
+    assert pq.read_table(tmp_path / "seeds.parquet").to_pylist() == make_seed_blocks(2, 3)
     assert pq.read_schema(tmp_path / "seeds.parquet").names == list(COLUMNS)
     assert notes == ["6 seeds in 2 blocks, 1 held out"]

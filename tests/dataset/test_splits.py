@@ -10,7 +10,7 @@ from pipelines.dataset.splits import describe_empty_split
 from pipelines.engine.node import Node, Read
 from pipelines.engine.node_plan import NodePlan
 from pipelines.engine.units import UnitView
-from pipelines.preprocess.recordings import DataConfig, list_source
+from pipelines.preprocess.recordings import DataConfig, list_source_recordings
 from pipelines.preprocess.sources.folder import FolderConfig
 from pipelines.preprocess.sources.synthetic import SyntheticConfig
 from pipelines.preprocess.sources.voxceleb_csv import VoxcelebCsvConfig
@@ -39,7 +39,9 @@ def sentence(data, nodes=("train.fsrt.warmup", "pairs.self", "score.fsrt.self"))
     reads = {"recordings": Read("recordings")}
     readers = [Node(name=name, kind="whole", run="none", reads=reads) for name in nodes]
     plans = {node.name: NodePlan(node, "stale") for node in (listing, *readers)}
-    plans["recordings"].units = {row["id"]: UnitView("", row=row) for row in list_source(data).rows}
+    plans["recordings"].units = {
+        row["id"]: UnitView("", row=row) for row in list_source_recordings(data).rows
+    }
     return describe_empty_split(plans, {"main": data})
 
 
@@ -112,11 +114,11 @@ def clips(family):
 
 def test_clips_that_a_family_lacks_are_counted_by_its_node(clips, family):
     reads = {"clips": ("frames", "clip"), "keypoints": ("landmarks",)}
-    assert splits.count_missing(clips, reads, family.keys) == {"keypoints": 1}
-    assert splits.count_missing(clips, reads, family.keys[1:]) == {}
+    assert splits.count_missing_clips(clips, reads, family.keys) == {"keypoints": 1}
+    assert splits.count_missing_clips(clips, reads, family.keys[1:]) == {}
 
 
 def test_clips_without_sound_are_counted_among_an_even_sample_of_many(clips, family, monkeypatch):
     assert splits.count_without_sound(clips, family.keys) == "1 of 5"
-    monkeypatch.setattr(splits, "MAX_COUNTED", 3)
+    monkeypatch.setattr(splits, "MAX_COUNTED_CLIPS", 3)
     assert splits.count_without_sound(clips, family.keys) == "0 of 3"

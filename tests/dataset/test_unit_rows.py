@@ -25,7 +25,7 @@ def artifact(tmp_path):
 def test_a_row_is_read_by_its_columns(artifact):
     clips, keys = open_clips({"pairs": artifact}, {"pairs": ("source_clip",)}, ("pairs",))
     row = StoredClip(clips, keys[1])
-    assert (keys, row.length, row.read("source_clip")) == (["p1", "p2"], 0, "b")
+    assert (keys, row.length, row.read_field("source_clip")) == (["p1", "p2"], 0, "b")
 
 
 def test_rows_travel_to_another_process(artifact):

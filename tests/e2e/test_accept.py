@@ -12,8 +12,8 @@ from pipelines.runs.snapshot import CODE_ROOT
 MICRO = str(Path(__file__).with_name("micro.yaml"))
 USES = (
     "pipelines/train/state.py",
-    "RunningMeans(self.parameters, phase.ema_parts)\n        self.steps_before",
-    "RunningMeans(self.parameters, phase.ema_parts if phase.extra >= 0 else {})\n        self.steps_before",
+    "ParameterEma(self.parameters, phase.ema_parts)\n        self.steps_before",
+    "ParameterEma(self.parameters, phase.ema_parts if phase.extra >= 0 else {})\n        self.steps_before",
 )
 
 
@@ -53,7 +53,7 @@ def test_a_moved_file_a_new_field_and_a_reworded_message_make_nothing_stale(edit
     add_field(edited)
     edited.edit("pipelines/train/launch.py", "training workers need", "workers of a training need")
     edited.edit("models/provenance.py", "fine-tuned", "trained further from")
-    edited.edit("pipelines/runs/progress.py", "LOG_INTERVAL = 10.0", "LOG_INTERVAL = 20.0")
+    edited.edit("pipelines/runs/progress.py", "LOG_INTERVAL_SECONDS = 10.0", "LOG_INTERVAL_SECONDS = 20.0")
     assert set(edited.states().values()) == {"cached"}
 
 

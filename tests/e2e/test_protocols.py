@@ -76,7 +76,7 @@ def test_released_weights_are_scored_without_a_training_node(copy, tmp_path):
     import torch
 
     from models.fsrt.network import Fsrt
-    from models.fsrt.released import write_released
+    from models.fsrt.released import export_released_format
     from models.weights import find_weights
     from pipelines.config import load_config
     from storage.files import Store
@@ -85,7 +85,7 @@ def test_released_weights_are_scored_without_a_training_node(copy, tmp_path):
     torch.manual_seed(0)
     net = load_config(Path(MICRO)).config.fsrt.net
     about = {"model": "fsrt", "phase": "adversarial", "architecture": to_builtins(net)}
-    detector, renderer = write_released(Fsrt(net).state_dict(), about, tmp_path)
+    detector, renderer = export_released_format(Fsrt(net).state_dict(), about, tmp_path)
     store = Store(str(copy.store))
     for name, file in (("fsrt_kp", detector), ("fsrt_vox", renderer)):
         import_weights(store, find_weights(name), file)  # the command takes nets of the published size alone

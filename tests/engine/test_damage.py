@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from pipelines.runs.plan_table import write_plan
 from storage import locations
-from storage.families import pack_record_bytes, read_pack_record
+from storage.families import encode_pack_record, read_pack_record
 
 
 def first(project, top, node, ending):
@@ -122,7 +122,7 @@ def test_a_pack_built_again_since_is_as_its_own_record_says(ran):
     path = first(ran, "packs", "add", ".parquet")
     key = path.split("/")[-1].removesuffix(".parquet")
     units = [replace(unit, seconds=unit.seconds / 7) for unit in read_pack_record(ran.store, "add", key)]
-    record = pack_record_bytes([*units, replace(units[0], unit="none", key="none", samples=())])
+    record = encode_pack_record([*units, replace(units[0], unit="none", key="none", samples=())])
     assert len(record) != len(ran.store.read(path))
     ran.store.write(path, record)
     assert ran.plan()["add"].reasons == ["manifest missing"]

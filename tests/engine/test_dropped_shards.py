@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.engine.dropped_shards import drop_shards, droppable
+from pipelines.engine.dropped_shards import drop_shards, find_droppable_packs
 
 NODES = ("listing", "double", "add", "side", "total", "report")
 
@@ -104,7 +104,7 @@ def test_a_run_without_the_nodes_that_read_them_drops_nothing(project):
 def test_what_was_kept_so_far_can_be_dropped_when_the_setting_changes(ran):
     ran.drops = {"add"}
     planner = ran.planner()
-    ((stage, packs),) = droppable(planner.graph, planner.plan())
+    ((stage, packs),) = find_droppable_packs(planner.graph, planner.plan())
     sizes = sum(ran.store.file_infos([name])[0].size for name in shards(ran, "add"))
     assert drop_shards(ran.store, stage, packs) == sizes > 0
     assert drop_shards(ran.store, stage, packs) == 0

@@ -5,16 +5,16 @@ import threading
 
 import pytest
 
-from pipelines.engine.file_cache import CACHE_VERSION, FileCache, folders_stamp
+from pipelines.engine.file_cache import CACHE_VERSION, FileFactCache, folders_stamp
 
 
 def test_a_fact_is_kept_until_its_file_changes(tmp_path):
     file = tmp_path / "a.py"
     file.write_text("1")
-    cache = FileCache(tmp_path / "files.json")
+    cache = FileFactCache(tmp_path / "files.json")
     assert cache.get(file, lambda: "first") == "first"
     cache.save()
-    again = FileCache(tmp_path / "files.json")
+    again = FileFactCache(tmp_path / "files.json")
     assert again.get(file, lambda: "second") == "first"
     file.write_text("12")
     assert again.get(file, lambda: "third") == "third"
@@ -24,7 +24,7 @@ def test_threads_may_add_facts_while_it_is_saved(tmp_path):
     files = [tmp_path / f"{i}.py" for i in range(200)]
     for file in files:
         file.touch()
-    cache = FileCache(tmp_path / "files.json")
+    cache = FileFactCache(tmp_path / "files.json")
     errors: list[BaseException] = []
 
     def add(some) -> None:
@@ -57,17 +57,17 @@ def test_a_cache_of_another_form_is_ignored(tmp_path, text):
     file = tmp_path / "a.py"
     file.touch()
     (tmp_path / "files.json").write_text(text.replace("FILE", str(file)), encoding="latin-1")
-    assert FileCache(tmp_path / "files.json").get(file, lambda: "made") == "made"
+    assert FileFactCache(tmp_path / "files.json").get(file, lambda: "made") == "made"
 
 
 def test_facts_that_something_else_made_are_ignored(tmp_path):
     file = tmp_path / "a.py"
     file.touch()
-    cache = FileCache(tmp_path / "files.json", "parser 1")
+    cache = FileFactCache(tmp_path / "files.json", "parser 1")
     cache.get(file, lambda: "first")
     cache.save()
-    assert FileCache(tmp_path / "files.json", "parser 2").get(file, lambda: "second") == "second"
-    assert FileCache(tmp_path / "files.json", "parser 1").get(file, lambda: "third") == "first"
+    assert FileFactCache(tmp_path / "files.json", "parser 2").get(file, lambda: "second") == "second"
+    assert FileFactCache(tmp_path / "files.json", "parser 1").get(file, lambda: "third") == "first"
 
 
 @pytest.mark.parametrize("kind", ["below a file", "a folder", "a dangling link", "deep"])
@@ -84,14 +84,14 @@ def test_a_cache_that_can_be_neither_read_nor_written_is_no_error(tmp_path, kind
         path.symlink_to(tmp_path / "gone" / "files.json")
     elif kind == "deep":
         path.write_text("[" * 100_000)
-    cache = FileCache(path)
+    cache = FileFactCache(path)
     assert cache.get(file, lambda: "made") == "made"
     cache.save()
     assert not list(tmp_path.glob("cache/.*"))
 
 
 def test_a_fact_about_a_folder_is_kept_as_long_as_its_stamp(tmp_path):
-    cache = FileCache(tmp_path / "facts.json")
+    cache = FileFactCache(tmp_path / "facts.json")
     assert cache.get(tmp_path, lambda: 1, "lines", "a") == 1
     assert cache.get(tmp_path, lambda: 2, "words", "a") == 2
     assert cache.get(tmp_path, lambda: 3, "lines", "a") == 1
@@ -102,7 +102,7 @@ def test_facts_about_files_that_are_gone_are_not_kept(tmp_path):
     old, new = tmp_path / "old.py", tmp_path / "new.py"
     old.touch()
     new.touch()
-    cache = FileCache(tmp_path / "facts.json")
+    cache = FileFactCache(tmp_path / "facts.json")
     for file in (old, new):
         cache.get(file, lambda: "long")
         cache.get(file, lambda: "short", "summary")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.engine.node import Graph, Node, Read, Use
+from pipelines.engine.node import Graph, Node, Read, UsedCheckpoints
 from pipelines.errors import UserError
 
 
@@ -31,7 +31,8 @@ def graph():
             r"reads \['sound'\] of 'clips', which has \['frames'\]",
         ),
         (
-            Node(name="a", kind="whole", run="m:f", uses={"net": Use("m:load", {"weights": ("clips", "x")})}),
+            Node(name="a", kind="whole", run="m:f",
+                 uses={"net": UsedCheckpoints("m:load", {"weights": ("clips", "x")})}),
             "uses a file of 'clips', which publishes shards",
         ),
         (Node(name="a", kind="keyed", run="m:f", reads={"clips": Read("clips")}), "publishes no table"),

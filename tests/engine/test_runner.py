@@ -19,13 +19,13 @@ from tests.toy_project import InProcess
 BUILD_ONE = """
 import sys
 sys.path[:0] = [sys.argv[1], sys.argv[2]]
-from pipelines.engine.fingerprint import resolve_entry
+from pipelines.engine.fingerprint import resolve_entry_point
 from pipelines.engine.packs import PackJob, UnitJob, build_pack
 from storage.files import Store
 
 unit = UnitJob("c", "u1", {"listing": {"id": "c", "value": 3}}, {})
 job = PackJob("double", "double", "k1", (unit,), run="r")
-stage = resolve_entry(sys.argv[3])
+stage = resolve_entry_point(sys.argv[3])
 result = build_pack(job, lambda inputs: stage(inputs, None, {}, None), Store(sys.argv[4]))
 print(result.rows[0].code)
 """

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from models.fsrt.config import FsrtConfig, SamplingConfig, tiny_architecture
 from models.fsrt.network import Fsrt
-from models.fsrt.released import write_released
+from models.fsrt.released import export_released_format
 from models.reenactor import ClipFrames
 from models.weights import find_weights
 from pipelines.eval.evaluated_models import load_evaluated_model, publish_released_weights
@@ -60,7 +60,7 @@ def test_a_model_is_loaded_once_a_worker(checkpoint):
 
 def test_a_model_is_handed_the_nets_that_it_needs_and_no_others(checkpoint, monkeypatch):
     received = []
-    fake = SimpleNamespace(nets=("head",), set_nets=received.append)
+    fake = SimpleNamespace(nets=("head",), set_frozen_nets=received.append)
     monkeypatch.setattr("models.loading.load_reenactor", lambda *args: fake)
     load_evaluated_model({"renderer": checkpoint}).load_reenactor({"head": 1, "dlib68": 2}, "cpu")
     assert received == [{"head": 1}]
@@ -77,7 +77,7 @@ def test_released_weights_are_published_as_a_checkpoint_that_drives(
     net, tmp_path, recordings_of_a_store, make_context
 ):
     about = {"model": "fsrt", "phase": "adversarial", "architecture": to_builtins(tiny_architecture())}
-    detector, file = write_released(net.state_dict(), about, tmp_path)
+    detector, file = export_released_format(net.state_dict(), about, tmp_path)
     for weights, path in (("fsrt_kp", detector), ("fsrt_vox", file)):
         import_weights(recordings_of_a_store.store, find_weights(weights), path)
     (tmp_path / "out").mkdir()

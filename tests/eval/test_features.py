@@ -1,22 +1,22 @@
 import numpy as np
 
 from models.perception import NETS
-from pipelines.engine.fingerprint import resolve_entry
+from pipelines.engine.fingerprint import resolve_entry_point
 from pipelines.eval import features
-from pipelines.eval.features import FEATURES, compute_dlib_landmarks, find_landmarks, largest_faces
+from pipelines.eval.features import METRIC_FEATURES, compute_dlib_landmarks, find_landmarks, largest_faces
 from pipelines.eval.metrics import METRICS
 from storage.shards import FIELD_EXTENSIONS
 
 
 def test_every_feature_names_a_stage_a_field_and_nets_that_are_there():
-    for feature in FEATURES.values():
-        assert callable(resolve_entry(feature.run))
+    for feature in METRIC_FEATURES.values():
+        assert callable(resolve_entry_point(feature.run))
         assert feature.field in FIELD_EXTENSIONS
         assert set(feature.nets) <= set(NETS)
 
 
 def test_every_metric_reads_frames_or_a_known_feature():
-    assert {metric.feature for metric in METRICS.values()} <= {features.FRAMES_FEATURE, *FEATURES}
+    assert {metric.feature for metric in METRICS.values()} <= {features.FRAMES_FEATURE, *METRIC_FEATURES}
 
 
 def test_the_largest_of_several_faces_is_taken():

@@ -5,7 +5,7 @@ from pipelines.engine.node import Node, Read
 from pipelines.engine.node_plan import NodePlan
 from pipelines.engine.packs import PackJob
 from pipelines.engine.units import UnitView
-from pipelines.eval.frame_storage import describe_frame_storage, estimate_bytes
+from pipelines.eval.frame_storage import describe_frame_disk_usage, estimate_bytes
 from pipelines.runs.plan_table import write_plan
 from storage.frame_codec import encode_images
 
@@ -30,7 +30,7 @@ def pairs():
 
 
 def notes(pairs, *plans):
-    return describe_frame_storage({one.node.name: one for one in (pairs, *plans)}, CONFIG)
+    return describe_frame_disk_usage({one.node.name: one for one in (pairs, *plans)}, CONFIG)
 
 
 def test_the_estimate_lies_between_smooth_frames_and_noise():

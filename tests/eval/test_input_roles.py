@@ -3,9 +3,10 @@ from pipelines.eval import input_roles as roles
 
 def test_the_inputs_of_a_protocol_are_found_by_their_roles():
     inputs = {
-        roles.pairs_role("self"): 0, roles.samples("self", "fsrt"): 1, roles.score_role("self", "fsrt"): 2,
-        roles.samples("cross", "fsrt"): 3,
+        roles.pairs_input_role("self"): 0, roles.samples_input_role("self", "fsrt"): 1,
+        roles.score_input_role("self", "fsrt"): 2,
+        roles.samples_input_role("cross", "fsrt"): 3,
     }  # fmt: skip
     assert roles.list_protocols(inputs) == ["self", "cross"]
-    assert roles.protocol_inputs(inputs, "self", roles.SAMPLES_INPUT) == {"fsrt": 1}
-    assert roles.protocol_inputs(inputs, "cross", roles.SCORE_INPUT) == {}
+    assert roles.inputs_by_method(inputs, "self", roles.SAMPLES_INPUT) == {"fsrt": 1}
+    assert roles.inputs_by_method(inputs, "cross", roles.SCORE_INPUT) == {}

@@ -43,7 +43,9 @@ def test_a_metric_that_is_new_changes_features_score_and_report_alone(graph, mon
     """Nodes that are there before and after are the same, but for those that score and report."""
     new = replace(metrics.METRICS["akd_l1_dlib"], name="new", feature="landmarks.new")
     monkeypatch.setitem(metrics.METRICS, "new", new)
-    monkeypatch.setitem(features.FEATURES, "landmarks.new", features.FEATURES["landmarks.dlib68"])
+    monkeypatch.setitem(
+        features.METRIC_FEATURES, "landmarks.new", features.METRIC_FEATURES["landmarks.dlib68"]
+    )
     after = graph_of(f"eval.metrics=[{', '.join(metrics.METRICS)}]")
     added = set(after.nodes) - set(graph.nodes)
     assert added == {

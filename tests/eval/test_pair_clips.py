@@ -29,7 +29,7 @@ def families(unit_samples):
 
 def test_a_clip_reads_each_field_of_the_family_that_has_it(families):
     clip = PairClip("b", list(families.values()))
-    assert (clip.length, clip.read("clip"), clip.read("speech").sum()) == (5, {"n": 1}, 3)
+    assert (clip.length, clip.read_field("clip"), clip.read_field("speech").sum()) == (5, {"n": 1}, 3)
     assert clip.frames([3, 1]).ravel().tolist() == [4, 2]
 
 
@@ -38,14 +38,14 @@ def test_a_frame_and_a_field_are_read_once_and_no_others(families):
     for frames in ([0], [0, 3], [3, 0]):
         clip.frames(frames)
     for _ in range(3):
-        clip.read("speech")
+        clip.read_field("speech")
     assert {name: family.asked for name, family in families.items()} == {
         "clips": [[0], [3]], "speech": [["speech"]]
     }  # fmt: skip
 
 
 def test_other_fields_of_a_family_come_with_the_first_and_frames_do_not(families):
-    PairClip("b", list(families.values())).read("clip")
+    PairClip("b", list(families.values())).read_field("clip")
     assert families["clips"].asked == [["clip"]]
 
 
@@ -53,9 +53,9 @@ def test_an_unknown_field_and_an_unknown_clip_are_named(families):
     with pytest.raises(
         ValueError, match="clip b: no field 'pose' among those that are read, clip, frames, speech"
     ):
-        PairClip("b", list(families.values())).read("pose")
+        PairClip("b", list(families.values())).read_field("pose")
     with pytest.raises(ValueError, match=r"clip c is not among \['a', 'b'\]"):
-        PairClip("c", list(families.values())).read("frames")
+        PairClip("c", list(families.values())).read_field("frames")
 
 
 def test_source_and_driving_of_one_clip_are_one_object(families):
@@ -66,5 +66,5 @@ def test_source_and_driving_of_one_clip_are_one_object(families):
 def test_of_two_corpora_each_clip_reads_its_own(families):
     sides = {"source.clips": families["clips"], "driving.clips": families["speech"]}
     source, driving = clips_of_pair("b", "b", {"pairs": families["speech"], **sides}, besides=["pairs"])
-    assert source.read("clip") == {"n": 1}
-    assert driving.read("speech").sum() == 3
+    assert source.read_field("clip") == {"n": 1}
+    assert driving.read_field("speech").sum() == 3

@@ -1,11 +1,11 @@
-from pipelines.eval.pair_family import about_method, optional_field
+from pipelines.eval.pair_family import read_method_metadata, read_optional_field
 
 
 def test_a_baseline_has_neither_provenance_nor_pictures_of_a_size(road):
-    assert about_method(road.generated["codec"]) == {"provenance": {}, "image_size": None}
-    assert about_method(road.generated["toy"])["image_size"] == 32
+    assert read_method_metadata(road.generated["codec"]) == {"provenance": {}, "image_size": None}
+    assert read_method_metadata(road.generated["toy"])["image_size"] == 32
 
 
 def test_a_field_that_a_method_lacks_is_empty(road):
     family = road.generated["codec"]
-    assert optional_field(family, family.keys[0], "visualization") == {}
+    assert read_optional_field(family, family.keys[0], "visualization") == {}

@@ -149,7 +149,7 @@ def test_one_person_alone_cannot_be_crossed(family):
 def joined(sources, drivings, seed=0, most=None):
     faces = [f"face{i}#picture{i}#000000#000001" for i in range(sources)]
     talks = [f"id{i % 7}#rec{i}#000000#000009" for i in range(drivings)]
-    return faces, talks, pairs.sample_pairs_across(faces, talks, seed, most)
+    return faces, talks, pairs.sample_cross_corpus_pairs(faces, talks, seed, most)
 
 
 @given(
@@ -176,7 +176,7 @@ def test_sources_are_of_one_corpus_and_drivings_of_the_other_and_few_are_left_ou
 
 def test_a_person_in_both_corpora_is_not_paired_with_himself():
     keys = ["ann#a#000000#000009"]
-    assert pairs.sample_pairs_across(keys, ["ann#b#000000#000009"], 0, None) == []
+    assert pairs.sample_cross_corpus_pairs(keys, ["ann#b#000000#000009"], 0, None) == []
 
 
 def test_a_still_picture_is_the_source_of_a_clip_of_the_other_corpus(make_family, clips):

@@ -11,8 +11,8 @@ from pipelines.eval.records import (
     compare_methods,
     own_records,
     pair_sums,
+    shared_frame_records,
     shared_frames,
-    shared_records,
 )
 
 TOY = Method(name="toy", kind="trained", provenance={"vgg19": "random"})
@@ -45,7 +45,7 @@ def own(rows, metric="akd_l1_dlib", bootstrap=BOOTSTRAP):
 
 def shared(**methods):
     named = [Method(name=name, kind="trained") for name in methods]
-    records = shared_records(methods, named, ["akd_l1_dlib"], "p", BOOTSTRAP)
+    records = shared_frame_records(methods, named, ["akd_l1_dlib"], "p", BOOTSTRAP)
     return {record.method: record for record in records}
 
 

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from pipelines.eval.sample_frames import read_samples
+from pipelines.eval.sample_frames import read_sample_frames
 
 
 @pytest.fixture
 def toy(road):
-    return read_samples(road.inputs["self/toy/samples"])
+    return read_sample_frames(road.inputs["self/toy/samples"])
 
 
 def test_samples_are_the_frames_that_were_generated(road, toy):

@@ -3,14 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipelines.eval.sample_frames import read_samples
-from pipelines.eval.sample_pictures import make_samples, pair_columns, visualization_pictures
+from pipelines.eval.sample_frames import read_sample_frames
+from pipelines.eval.sample_pictures import pair_picture_columns, render_model_samples, visualization_pictures
 from pipelines.media.mp4_bytes import decode_mp4
 
 
 @pytest.fixture
 def frames(road):
-    return read_samples(road.inputs["self/toy/samples"])
+    return read_sample_frames(road.inputs["self/toy/samples"])
 
 
 @pytest.fixture
@@ -19,18 +19,23 @@ def first(frames):
 
 
 def test_columns_are_source_driving_output_and_error_large_enough_to_see(first):
-    columns = pair_columns(first, True)
+    columns = pair_picture_columns(first, True)
     assert [images.shape for images in columns] == [(6, 192, 192, 3)] * 4
     np.testing.assert_array_equal(columns[0][0], columns[0][5])
 
 
 def test_without_a_truth_no_error_is_shown(frames, first):
-    assert len(pair_columns(first, False)) == 3
-    assert make_samples("toy", frames, False, 0).titles == ["source", "driving", "the frame itself", "toy"]
+    assert len(pair_picture_columns(first, False)) == 3
+    assert render_model_samples("toy", frames, False, 0).titles == [
+        "source",
+        "driving",
+        "the frame itself",
+        "toy",
+    ]
 
 
 def test_what_a_model_shows_of_its_own_work_stands_between_driving_and_output(frames, first, clips):
-    samples = make_samples("toy", frames, True, 0)
+    samples = render_model_samples("toy", frames, True, 0)
     assert samples.titles == ["source", "driving = truth", "the frame itself", "toy", "error x4"]
     own, clip = visualization_pictures(first)["the frame itself"], clips[first.pair]
     np.testing.assert_array_equal(own[::6, ::6], clip[4, ::2, ::2])  # the middle one, enlarged sixfold
@@ -42,11 +47,11 @@ def test_a_picture_of_another_size_is_brought_to_that_of_the_others(first):
 
 
 def test_the_first_rows_of_the_grid_are_also_shown_moving(frames):
-    samples = make_samples("toy", frames, True, 1)
+    samples = render_model_samples("toy", frames, True, 1)
     assert samples.pairs == [one.pair for one in frames.pairs]
     assert list(samples.videos) == samples.pairs[:1]
     assert len(decode_mp4(samples.videos[samples.pairs[0]])) == 6
 
 
 def test_the_same_frames_give_the_same_bytes(frames):
-    assert make_samples("toy", frames, True, 1) == make_samples("toy", frames, True, 1)
+    assert render_model_samples("toy", frames, True, 1) == render_model_samples("toy", frames, True, 1)

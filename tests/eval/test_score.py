@@ -19,7 +19,7 @@ def families_of(road, method="toy"):
 
 
 def rows_of(road, method, metric):
-    rows = score.read_values(road.inputs[f"self/{method}/score"])
+    rows = score.read_frame_values(road.inputs[f"self/{method}/score"])
     return [row for row in rows if row.metric == metric]
 
 
@@ -31,7 +31,7 @@ def value(road, method, metric):
 
 
 def test_every_pair_has_a_value_of_each_metric_in_each_frame(road):
-    rows = score.read_values(road.inputs["self/toy/score"])
+    rows = score.read_frame_values(road.inputs["self/toy/score"])
     assert len(rows) == 4 * len(METRICS)
     assert {len(row.values) for row in rows} == {6}
 
@@ -115,7 +115,7 @@ def test_the_node_reports_its_figures_and_the_state_of_the_weights(road):
 
 
 def test_the_summary_counts_pairs_and_frames_and_names_the_inputs(road):
-    summary = score.read_summary(road.inputs["self/toy/score"])
+    summary = score.read_scored_method(road.inputs["self/toy/score"])
     assert (summary.method, summary.kind, summary.image_size) == ("toy", "trained", 32)
     assert (summary.pairs, summary.frames) == (4, 24)
     assert f"node of truth.{FEATURE}" in summary.inputs

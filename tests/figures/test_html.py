@@ -3,7 +3,7 @@ import pytest
 from pipelines.figures.html import (
     CHART_GREY,
     PageSection,
-    StripRow,
+    StripChartRow,
     escape_html,
     format_number,
     render_histogram,
@@ -51,7 +51,9 @@ def test_a_histogram_of_nothing_says_so():
 
 def test_equal_values_still_draw():
     assert "<rect" in render_histogram("x", "px", [5.0] * 4)
-    assert "<circle" in render_strip_chart("m", "", [StripRow("a", [1.0, 1.0], 1.0, None, None, CHART_GREY)])
+    assert "<circle" in render_strip_chart(
+        "m", "", [StripChartRow("a", [1.0, 1.0], 1.0, None, None, CHART_GREY)]
+    )
 
 
 def test_a_table_sets_numbers_right():

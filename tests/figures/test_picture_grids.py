@@ -70,17 +70,17 @@ def test_side_by_side_frames_have_even_sides():
 
 def test_landmarks_are_drawn_where_they_are():
     image = np.full((20, 20, 3), 100, np.uint8)
-    picture_grids.plot_points(image, np.array([[5.4, 9.2], [np.nan, np.nan]]))
+    picture_grids.draw_points(image, np.array([[5.4, 9.2], [np.nan, np.nan]]))
     assert (image[9, 5] == 255).all()
     assert (image[0, 0] == 100).all()
 
 
 def test_a_box_is_outlined_and_cut_to_the_image():
     image = np.zeros((20, 20, 3), np.uint8)
-    picture_grids.plot_box(image, np.array([5.0, 6, 30, 12]), (1, 2, 3))
+    picture_grids.overlay_box(image, np.array([5.0, 6, 30, 12]), (1, 2, 3))
     assert (image[6, 5:20] == (1, 2, 3)).all()
     assert (image[10:12, 5:20] == (1, 2, 3)).all()
     assert image.any(axis=2).sum() == 4 * 15 + 2 * 2
     before = image.copy()
-    picture_grids.plot_box(image, np.full(4, np.nan), (9, 9, 9))
+    picture_grids.overlay_box(image, np.full(4, np.nan), (9, 9, 9))
     assert (image == before).all()

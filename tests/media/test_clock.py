@@ -19,7 +19,7 @@ def test_nearest_prefers_the_earlier_frame_on_a_tie():
     ],
 )
 def test_ticks_are_those_at_which_the_file_has_a_picture(probed, ticks):
-    assert media.picture_ticks(probed) == ticks
+    assert media.video_tick_range(probed) == ticks
 
 
 def test_seconds_count_from_the_start_of_the_file():

@@ -36,7 +36,7 @@ def test_30_fps_is_resampled_by_timestamp(tmp_path, helpers):
     path = helpers.write_video(tmp_path / "thirty.mp4", grey(np.arange(60) * 4), fps=30)
     probed = media.probe_file(path)
     frames, times = media.read_frames(path, probed, (64, 48))
-    assert media.picture_ticks(probed) == (0, 50)
+    assert media.video_tick_range(probed) == (0, 50)
     picked = media.nearest_frames(times, np.arange(50) / 25)
     assert len(picked) == 50
     assert np.abs(times[picked] - np.arange(50) / 25).max() <= 0.5 / 30 + 1e-6
@@ -83,7 +83,7 @@ def test_spans_of_every_container_are_those_of_the_whole(tmp_path, helpers, suff
     """With B-frames, a second between key frames, and sound that starts with the picture."""
     path = helpers.write_video(tmp_path / f"a.{suffix}", grey(np.arange(200)), sound=helpers.tone(8), gop=25)
     probed = media.probe_file(path)
-    first, last = media.picture_ticks(probed)
+    first, last = media.video_tick_range(probed)
     whole, _ = media.read_frames_at_ticks(path, probed, (64, 48), None, np.arange(first, last))
     assert (first, last) in ((0, 200), (0, 201))  # a transport stream's sound starts before its picture
     for start, stop in ((0, 20), (26, 40), (99, 130), (180, 200)):
@@ -93,7 +93,7 @@ def test_spans_of_every_container_are_those_of_the_whole(tmp_path, helpers, suff
 
 def test_a_part_of_a_recording_keeps_the_recordings_clock(flash):
     probed = {**media.probe_file(flash), "offset": 100.0}
-    assert media.picture_ticks(probed) == (2500, 2600)
+    assert media.video_tick_range(probed) == (2500, 2600)
     frames, _ = media.read_frames_at_ticks(flash, probed, (64, 48), None, np.arange(2520, 2540))
     assert frames.mean((1, 2, 3)).argmax() == 10
     sound = media.read_sound(flash, probed, 2520, 2540)

@@ -135,5 +135,5 @@ def test_a_trial_reads_a_healthy_file_from_its_start_whatever_was_asked_for(sick
     from pipelines.media.decoding import _ffmpeg_output
 
     output = _ffmpeg_output(sick, media.probe_file(sick), (32, 32), None, (300.0, 301.0), 1, seek=False)
-    done = ffmpeg_failure.run_on_healthy_file(media.FfmpegPipe(output, 60).command)
+    done = ffmpeg_failure.run_on_known_good_file(media.FfmpegPipe(output, 60).command)
     assert sum(" n:" in line for line in done.log) == 4

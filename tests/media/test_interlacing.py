@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from pipelines import media
-from pipelines.media.interlacing import is_frames_only, may_be_interlaced, split_parameter_sets
+from pipelines.media.interlacing import extract_h264_sps, is_frame_mbs_only, may_be_interlaced
 
 SMALL = ("-f", "lavfi", "-i", "testsrc=size=128x96:rate=25:duration=1")
 FIELDS = "tinterlace=interleave_top,setfield=tff"
@@ -33,7 +33,7 @@ def test_codecs_without_fields_are_never_interlaced(tmp_path, helpers):
 
 @pytest.mark.parametrize("extradata", [b"", b"\x01", b"\x01\x4d\x40\x1f\xff\xe1\x00\x1cg", b"\0\0\x01\x67"])
 def test_a_header_that_is_cut_short_rules_nothing_out(extradata):
-    assert not any(is_frames_only(one) for one in split_parameter_sets(extradata))
+    assert not any(is_frame_mbs_only(one) for one in extract_h264_sps(extradata))
 
 
 def test_a_progressive_title_does_not_hide_interlaced_video(tmp_path, helpers):

@@ -265,7 +265,7 @@ def check(recipe: Recipe, folder: Path, ffmpeg) -> None:
     assert np.diff(times).min() >= 0
     assert (len(probed["held"]), probed["interlaced"]) == (bool(recipe.held), recipe.interlaced)
     assert bool(probed["audio_rate"]) == bool(recipe.sound)
-    first, last = media.picture_ticks(probed)
+    first, last = media.video_tick_range(probed)
     if recipe.sound:
         white = times[int(frames.mean((1, 2, 3)).argmax())]
         sound = np.abs(media.read_sound(path, probed, 0, last))

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines import media
 from pipelines.media.encoding import Mp4Writer, read_timeline
-from pipelines.media.sound_track import ENCODED_SOUND_PROBE, SoundFrame, SoundTrack, are_sounds_alike
+from pipelines.media.sound_track import ENCODED_SOUND_PROBE, AudioFrameStats, Mp4SoundTrack, are_sounds_alike
 
 STEREO = [("aac", 48_000, "stereo", 0.2, 4)]
 
@@ -20,7 +20,7 @@ def write(tmp_path):
         times = read_timeline(path, probed["start"], probed["video_index"])
         out = tmp_path / "written.mp4"
         after = -1
-        with Mp4Writer(out, (64, 48), times, {}, SoundTrack(path, probed)) as writer:
+        with Mp4Writer(out, (64, 48), times, {}, Mp4SoundTrack(path, probed)) as writer:
             for frame, second in zip(*media.read_frames(path, probed, (64, 48)), strict=True):
                 if (at := times.nearest_frame(second, after)) > after:
                     writer.write(frame, at)
@@ -114,7 +114,7 @@ def test_sound_of_which_nothing_can_be_decoded_is_left_out_and_said(clicking, he
                 blank.stream = streams[packet.stream.index]
                 damaged.mux(blank)
     probed = media.probe_file(tmp_path / "b.mkv")
-    sound = SoundTrack(tmp_path / "b.mkv", probed | {"audio_index": 1})
+    sound = Mp4SoundTrack(tmp_path / "b.mkv", probed | {"audio_index": 1})
     assert sound.summary == "no sound: none of its aac can be decoded"
     times = read_timeline(tmp_path / "b.mkv", probed["start"])
     with Mp4Writer(tmp_path / "c.mp4", (64, 48), times, {}, sound) as writer:
@@ -128,7 +128,7 @@ def test_sound_of_which_nothing_can_be_decoded_is_left_out_and_said(clicking, he
 @pytest.mark.parametrize("fault", ["late", "lost", "silent", "slower"])
 def test_a_copy_that_plays_otherwise_is_noticed(fault):
     form = (48_000, "stereo", "fltp")
-    frames = [SoundFrame(0.02 * k, form, 2, 1.0 + k % 3) for k in range(50)]
+    frames = [AudioFrameStats(0.02 * k, form, 2, 1.0 + k % 3) for k in range(50)]
     assert are_sounds_alike(frames, [one._replace(second=one.second + 0.001) for one in frames])
     copy = {
         "late": [one._replace(second=one.second + 0.005) for one in frames],

@@ -3,11 +3,11 @@
 import numpy as np
 
 from pipelines import media
-from pipelines.media.timed_sound import concatenate_blocks, decode_timed_blocks
+from pipelines.media.timed_sound import assemble_sound_blocks, decode_timed_blocks
 
 
 def joined(blocks, picture=0, far=100):
-    return np.concatenate(list(concatenate_blocks(iter(blocks), 1, picture, far)), axis=1)[0].tolist()
+    return np.concatenate(list(assemble_sound_blocks(iter(blocks), 1, picture, far)), axis=1)[0].tolist()
 
 
 def block(*values):

@@ -7,7 +7,9 @@ from torch.nn import functional as F
 from models import onednn
 from models.onednn import Linear, attention, linear
 
-needs_it = pytest.mark.skipif(not onednn.is_supported(), reason="no AVX-512, or PyTorch without oneDNN")
+needs_it = pytest.mark.skipif(
+    not onednn.is_onednn_supported(), reason="no AVX-512, or PyTorch without oneDNN"
+)
 
 
 def grown(*shape, seed=0, scale=1.0):

@@ -8,7 +8,7 @@ import pytest
 
 from models.api import Ema, Loss, Optimizer, Phase, ReleasedWeights, Update
 from models.errors import InvalidSettings
-from models.phase_checks import PhaseSources, check_phase
+from models.phase_checks import PhaseSources, check_phase_sources
 
 
 def phase(name: str, parts: tuple[str, ...], **more: Any) -> Phase:
@@ -26,7 +26,7 @@ RELEASED = {"ears": ReleasedWeights("module:read", ("ears",), ("listener",))}
 def checked(**init: str) -> None:
     joint = phase("joint", ("encoder",), init=init)
     phases = {"synthesis": SYNTHESIS, "audio": phase("audio", ("listener",)), "joint": joint}
-    check_phase(joint, PhaseSources("toy", phases, PARTS, RELEASED))
+    check_phase_sources(joint, PhaseSources("toy", phases, PARTS, RELEASED))
 
 
 @pytest.mark.parametrize("source", ["audio", "weights.ears"])
@@ -55,18 +55,18 @@ def test_an_update_over_a_part_that_does_not_exist_is_refused():
     with pytest.raises(
         InvalidSettings, match=r"trains \['listner'\], but the parts of its net are \['listener'\]"
     ):
-        check_phase(wrong, PhaseSources("toy", {"audio": wrong}, PARTS, {}))
+        check_phase_sources(wrong, PhaseSources("toy", {"audio": wrong}, PARTS, {}))
 
 
 def test_a_checkpoint_that_a_phase_uses_must_be_there():
     using = phase("audio", ("listener",), uses={"teacher": "nobody"})
     with pytest.raises(InvalidSettings, match="uses 'nobody', which this run does not have; it has nothing"):
-        check_phase(using, PhaseSources("toy", {"audio": using}, PARTS, {}))
+        check_phase_sources(using, PhaseSources("toy", {"audio": using}, PARTS, {}))
 
 
 def test_a_phase_uses_released_weights():
     using = phase("audio", ("listener",), uses={"teacher": "weights.ears"})
-    check_phase(using, PhaseSources("toy", {"audio": using}, PARTS, RELEASED))
+    check_phase_sources(using, PhaseSources("toy", {"audio": using}, PARTS, RELEASED))
 
 
 @pytest.mark.parametrize("reads", [{"init": "joint"}, {"init": "audio"}, {"uses": {"teacher": "joint"}}])
@@ -76,7 +76,7 @@ def test_a_phase_reads_no_checkpoint_of_itself_or_of_a_later_one(reads):
     with pytest.raises(
         InvalidSettings, match=r"which is not trained before it; before it there is synthesis \("
     ):
-        check_phase(audio, PhaseSources("toy", phases, PARTS, {}))
+        check_phase_sources(audio, PhaseSources("toy", phases, PARTS, {}))
 
 
 # --- other models of the run --------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ def checked_with_others(**more: Any) -> None:
     joint = phase("joint", ("encoder",), **more)
     phases = {"synthesis": SYNTHESIS, "joint": joint}
     parts = {"synthesis": ("generator",), "joint": ("encoder", "generator")}
-    check_phase(joint, PhaseSources("toy", phases, parts, RELEASED, OTHERS))
+    check_phase_sources(joint, PhaseSources("toy", phases, parts, RELEASED, OTHERS))
 
 
 def test_a_part_begins_with_that_of_another_models_phase():

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from models import provenance
-from models.spec import load_spec
+from models.spec import load_model_spec
 
 NONE, REAL, RANDOM = (
     provenance.loss_net_provenance(net and SimpleNamespace(name=net))
@@ -53,7 +53,8 @@ def test_the_later_of_two_states_is_told():
 
 # --- released weights ---------------------------------------------------------------------------------------
 FSRT, HEADGAN = (
-    spec.parts(spec.config(), spec.phases["adversarial"]) for spec in map(load_spec, ("fsrt", "headgan"))
+    spec.parts(spec.config(), spec.phases["adversarial"])
+    for spec in map(load_model_spec, ("fsrt", "headgan"))
 )
 
 

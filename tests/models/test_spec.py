@@ -10,8 +10,8 @@ from msgspec import Struct, field
 from models import MODELS
 from models.api import Loss, Phase, ReleasedWeights
 from models.errors import InvalidSettings
-from models.spec import FamilyFields, KeyedNode, ModelSpec, TaskSpec, load_spec
-from pipelines.engine.fingerprint import resolve_entry
+from models.spec import FamilyFields, ModelNodeSpec, ModelSpec, TaskSpec, load_model_spec
+from pipelines.engine.fingerprint import resolve_entry_point
 from tests.models.one_pass import one_update
 
 PHASES = {name: one_update(name, losses={"l1": Loss(1.0)}) for name in ("audio", "image")}
@@ -46,16 +46,16 @@ def toy(**changes) -> ModelSpec:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_has_a_spec_whose_texts_lead_to_code(model):
-    found = load_spec(model)
+    found = load_model_spec(model)
     for entry in (found.inference, *(task.task for task in found.tasks.values())):
-        assert callable(resolve_entry(entry))
-    found.check_reads(found.config())
+        assert callable(resolve_entry_point(entry))
+    found.check_driving_reads(found.config())
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_spec_imports_neither_torch_nor_numpy(model):
     program = (
-        f"import sys; from models.spec import load_spec; load_spec({model!r})\n"
+        f"import sys; from models.spec import load_model_spec; load_model_spec({model!r})\n"
         "print([name for name in ('torch', 'numpy', 'scipy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -91,31 +91,31 @@ def test_a_spec_that_contradicts_itself_is_refused(changes, message):
 
 
 def test_a_model_is_driven_with_what_its_phases_read():
-    toy().check_reads(ToyConfig())
+    toy().check_driving_reads(ToyConfig())
     deaf = toy(driving_reads=lambda config: {"speech": ("speech", "pitch")})
     with pytest.raises(InvalidSettings, match=r"driving_reads names pitch of speech, which no phase reads"):
-        deaf.check_reads(ToyConfig())
+        deaf.check_driving_reads(ToyConfig())
 
 
 def test_the_checkpoint_of_a_model_is_that_of_the_last_phase_of_the_run():
     dropped = ToyConfig(phases={"audio": PHASES["audio"], "image": None})
-    assert toy().phases_of_checkpoints(ToyConfig()) == {"renderer": "image"}
-    assert toy().phases_of_checkpoints(dropped) == {"renderer": "audio"}
+    assert toy().phases_by_checkpoint_role(ToyConfig()) == {"renderer": "image"}
+    assert toy().phases_by_checkpoint_role(dropped) == {"renderer": "audio"}
 
 
 def test_a_model_of_several_checkpoints_says_which_phase_trains_each():
     both = toy(checkpoints={"audio": "audio", "renderer": "image"})
-    assert both.phases_of_checkpoints(ToyConfig()) == {"audio": "audio", "renderer": "image"}
+    assert both.phases_by_checkpoint_role(ToyConfig()) == {"audio": "audio", "renderer": "image"}
     dropped = ToyConfig(phases={"audio": None, "image": PHASES["image"]})
     with pytest.raises(
         InvalidSettings, match=r"leaves out audio, whose checkpoint is the audio of toy; keep it"
     ):
-        both.phases_of_checkpoints(dropped)
+        both.phases_by_checkpoint_role(dropped)
 
 
 def test_a_run_without_any_phase_of_a_model_is_refused():
     with pytest.raises(InvalidSettings, match=r"toy.phases: the run leaves out every phase"):
-        toy().phases_of_checkpoints(ToyConfig(phases=dict.fromkeys(PHASES)))
+        toy().phases_by_checkpoint_role(ToyConfig(phases=dict.fromkeys(PHASES)))
 
 
 BOTH = {"clips": ("frames",), "codes": ("codes",)}
@@ -152,8 +152,8 @@ def test_two_values_of_one_name_in_a_table_are_refused():
 
 
 def test_a_node_of_the_models_own_is_made_of_what_it_reads():
-    code = KeyedNode(run="a:b", reads={"keypoints": ("landmarks",)}, writes=("codes",))
-    tuned = KeyedNode(run="a:b", reads={"code": ("codes",), "clips": ("frames",)}, writes=("codes",))
+    code = ModelNodeSpec(run="a:b", reads={"keypoints": ("landmarks",)}, writes=("codes",))
+    tuned = ModelNodeSpec(run="a:b", reads={"code": ("codes",), "clips": ("frames",)}, writes=("codes",))
     made = toy(nodes=lambda config: {"code": code, "tuned": tuned})
     assert made.required_families(ToyConfig(), ["speech"]) == ("speech",)
     assert set(made.required_families(ToyConfig(), ["tuned"])) == {"tuned", "code", "keypoints", "clips"}
@@ -170,12 +170,12 @@ def listed(monkeypatch, module: str, **symbols) -> None:
 
 def test_a_line_in_models_adds_a_model(monkeypatch):
     listed(monkeypatch, "toy_spec", SPEC=toy())
-    assert load_spec("toy").config is ToyConfig
+    assert load_model_spec("toy").config is ToyConfig
 
 
 def test_an_unknown_model_is_told_where_models_are_listed():
     with pytest.raises(InvalidSettings, match=r"no model 'toy'; known: fsrt, headgan.* a line in MODELS"):
-        load_spec("toy")
+        load_model_spec("toy")
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_an_unknown_model_is_told_where_models_are_listed():
 def test_a_module_without_a_spec_of_the_model_is_refused(monkeypatch, symbols, message):
     listed(monkeypatch, "toy_spec", **symbols)
     with pytest.raises(InvalidSettings, match=message):
-        load_spec("toy")
+        load_model_spec("toy")
 
 
 def test_a_missing_module_is_named(monkeypatch):
@@ -197,7 +197,7 @@ def test_a_missing_module_is_named(monkeypatch):
     with pytest.raises(
         InvalidSettings, match=r"model 'toy': no module models.toy; add it, with the value SPEC"
     ):
-        load_spec("toy")
+        load_model_spec("toy")
 
 
 def test_a_missing_field_is_named(monkeypatch, tmp_path):
@@ -210,4 +210,4 @@ def test_a_missing_field_is_named(monkeypatch, tmp_path):
     with pytest.raises(
         InvalidSettings, match=r"half_spec:SPEC: Missing .* 'parts'; models/spec.py says what each"
     ):
-        load_spec("toy")
+        load_model_spec("toy")

@@ -7,7 +7,7 @@ import pytest
 from models import MODELS
 from models.errors import InvalidSettings
 from models.perception import NETS
-from models.spec import load_spec
+from models.spec import load_model_spec
 from models.weights import WEIGHTS, find_weights
 
 
@@ -19,7 +19,10 @@ def test_unknown_ids_name_the_known():
 def test_the_table_has_the_weights_of_every_net_and_every_model():
     nets = {one for net in NETS.values() for one in net.weights}
     models = {
-        one for name in MODELS for released in load_spec(name).released.values() for one in released.files
+        one
+        for name in MODELS
+        for released in load_model_spec(name).released.values()
+        for one in released.files
     }
     assert nets | models <= set(WEIGHTS)
 

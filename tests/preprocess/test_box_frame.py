@@ -5,7 +5,7 @@ import pytest
 
 from pipelines import media
 from pipelines.errors import Rejected
-from pipelines.preprocess.box_frame import best_matching_frame, candidate_frames, find_tracks_frame
+from pipelines.preprocess.box_frame import best_matching_frame_size, candidate_frame_sizes, find_tracks_frame
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
 from pipelines.preprocess.fetch.ytdlp import _info_fields
 from tests.video_files import RUNTIME
@@ -79,10 +79,16 @@ def test_frames_that_sources_name_are_taken_at_their_word(copy):
 
 
 def test_usual_frames_have_the_shape_of_the_copy():
-    assert candidate_frames((640, 360)) == [(853, 480), (1280, 720), (1920, 1080), (2560, 1440), (3840, 2160)]
-    assert candidate_frames((360, 640))[1] == (720, 1280)
-    assert candidate_frames((640, 266))[1:3] == [(1280, 532), (1920, 798)]
-    assert candidate_frames((480, 360))[-1] == (2880, 2160)
+    assert candidate_frame_sizes((640, 360)) == [
+        (853, 480),
+        (1280, 720),
+        (1920, 1080),
+        (2560, 1440),
+        (3840, 2160),
+    ]
+    assert candidate_frame_sizes((360, 640))[1] == (720, 1280)
+    assert candidate_frame_sizes((640, 266))[1:3] == [(1280, 532), (1920, 798)]
+    assert candidate_frame_sizes((480, 360))[-1] == (2880, 2160)
 
 
 def test_of_frames_that_a_face_allows_the_one_that_suits_best_is_taken():
@@ -90,15 +96,17 @@ def test_of_frames_that_a_face_allows_the_one_that_suits_best_is_taken():
     given = [{**track(1), "box": box}]
     face = np.array([[44, 44, 89, 89]])  # a third of 1080 lines
     faces = [(0, face)]
-    assert best_matching_frame([(1280, 720), (1920, 1080), (2560, 1440)], given, faces, (640, 360)) == (
+    assert best_matching_frame_size([(1280, 720), (1920, 1080), (2560, 1440)], given, faces, (640, 360)) == (
         1920,
         1080,
     )
     assert (
-        best_matching_frame([(1280, 720)], given, [(0, face), (0, face + 300), (0, face + 400)], (640, 360))
+        best_matching_frame_size(
+            [(1280, 720)], given, [(0, face), (0, face + 300), (0, face + 400)], (640, 360)
+        )
         is None
     )
-    assert best_matching_frame([(1280, 720)], given, [], (640, 360)) is None
+    assert best_matching_frame_size([(1280, 720)], given, [], (640, 360)) is None
 
 
 def test_a_download_knows_the_largest_version_of_its_site():

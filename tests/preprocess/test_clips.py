@@ -15,7 +15,7 @@ from storage.shards import encode_sample
 from tests.video_files import RUNTIME
 
 BASE = ClipsConfig(size=128, min_frames=30, min_size=64)
-EXACT = replace(BASE, frames=clips.FramesConfig(codec="png"))
+EXACT = replace(BASE, frames=clips.FrameCodecConfig(codec="png"))
 
 
 def inputs_of(path, tracks=()):
@@ -165,7 +165,7 @@ def test_two_faces_are_two_tracks_and_the_larger_is_kept(portrait, tmp_path, hel
 
 # --- one at a time ------------------------------------------------------------------------------------------
 class Blob:
-    """As storage.shards.Blob: too large to hold."""
+    """As storage.shards.LazyMember: too large to hold."""
 
     def __init__(self, path):
         self.path, self.copies = path, []
@@ -334,7 +334,7 @@ def test_a_hole_in_the_middle_is_noticed(portrait, tmp_path, helpers, nets, trac
 
 @pytest.mark.parametrize(("codec", "extension"), [("jpeg", "jpgs"), ("png", "pngs"), ("h264", "mp4")])
 def test_frames_are_stored_as_asked(face_video, codec, extension):
-    settings = replace(BASE, frames=clips.FramesConfig(codec=codec, quality=90))
+    settings = replace(BASE, frames=clips.FrameCodecConfig(codec=codec, quality=90))
     given = [track(0, 30, FACE)]
     (sample,) = cut(face_video, settings, {}, given)
     (exact,) = cut(face_video, EXACT, {}, given)

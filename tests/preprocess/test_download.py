@@ -7,7 +7,12 @@ import pytest
 from msgspec.structs import replace
 
 from pipelines.errors import Rejected, Transient
-from pipelines.preprocess.download import DownloadConfig, download_or_render, recording_section, ytdlp_formats
+from pipelines.preprocess.download import (
+    DownloadConfig,
+    download_or_render,
+    section_to_download,
+    ytdlp_formats,
+)
 from pipelines.preprocess.fetch.transport_config import TransportConfig
 from storage.shards import encode_sample
 
@@ -203,10 +208,10 @@ def test_yt_dlp_chooses_the_best_version_allowed(formats_there, chosen, tmp_path
 
 def test_a_section_is_the_span_with_its_margin_where_sections_are_on():
     row, exact = {"span": [0.5, 9.0]}, DownloadConfig(sections="exact")
-    assert recording_section(row, exact) == (0.0, 10.0)
-    assert recording_section(row, replace(exact, section_margin=0.25)) == (0.25, 9.25)
-    assert recording_section({"span": []}, exact) is None
-    assert recording_section(row, DownloadConfig()) is None
+    assert section_to_download(row, exact) == (0.0, 10.0)
+    assert section_to_download(row, replace(exact, section_margin=0.25)) == (0.25, 9.25)
+    assert section_to_download({"span": []}, exact) is None
+    assert section_to_download(row, DownloadConfig()) is None
 
 
 @pytest.mark.parametrize("wrong", [{"max_height": 0}, {"max_bytes": 0}, {"section_margin": -1.0}])

@@ -11,7 +11,7 @@ from models.perception.head.pose import project
 from pipelines.errors import Rejected, UserError
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
 from pipelines.preprocess.download import DownloadConfig, download_or_render
-from pipelines.preprocess.fit3dmm import Fit3dmmConfig, fill_short_gaps, fit_clips, longest_invalid_run
+from pipelines.preprocess.fit3dmm import Fit3dmmConfig, fill_short_mask_gaps, fit_clips, longest_invalid_run
 from pipelines.preprocess.keypoints import KeypointsConfig, find_keypoints
 from pipelines.preprocess.sources.synthetic import SyntheticConfig, list_recordings
 from storage.shards import encode_sample
@@ -222,8 +222,8 @@ def test_the_longest_gap_counts_the_ends_too():
 
 def test_gaps_count_as_valid_up_to_their_length():
     good = np.array([0, 1, 0, 0, 1, 0, 0, 0, 1, 0], bool)
-    assert fill_short_gaps(good, 2).astype(int).tolist() == [0, 1, 1, 1, 1, 0, 0, 0, 1, 0]
-    assert (fill_short_gaps(good, 0) == good).all()
+    assert fill_short_mask_gaps(good, 2).astype(int).tolist() == [0, 1, 1, 1, 1, 0, 0, 0, 1, 0]
+    assert (fill_short_mask_gaps(good, 0) == good).all()
 
 
 def test_a_frame_whose_landmarks_make_no_face_is_bridged_from_its_neighbours(fitted):
@@ -345,11 +345,12 @@ def shape_nets(tmp_path_factory, shape_files, said):
             folder / "epoch_20.pth", shape_files.saying(deep3d.Deep3dEncoder(), said["deep3d"])
         ),
     }
-    from pipelines.engine.fingerprint import resolve_entry
+    from pipelines.engine.fingerprint import resolve_entry_point
 
     names = ("flame", "bfm_deep3d", "deca", "deep3d")
     return {
-        name: resolve_entry(NETS[name].loader)({w: files[w] for w in NETS[name].weights}) for name in names
+        name: resolve_entry_point(NETS[name].loader)({w: files[w] for w in NETS[name].weights})
+        for name in names
     }
 
 

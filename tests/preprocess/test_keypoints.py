@@ -166,7 +166,7 @@ class Deep(Corners):
 
     name, told = "deep", ()
 
-    def configure(self, how):
+    def configure_inference(self, how):
         self.told = (*self.told, how)
 
     def predict(self, frames, boxes):

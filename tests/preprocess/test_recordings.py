@@ -9,12 +9,12 @@ import pytest
 from pipelines.config import CONFIGS_FOLDER, ConfigError
 from pipelines.config import load_config as load_config
 from pipelines.errors import UserError
-from pipelines.graph import source_settings
+from pipelines.graph import data_source_settings
 from pipelines.preprocess.recordings import (
     DataConfig,
-    bucket_count,
     digest_external_files,
-    list_source,
+    hash_bucket_count,
+    list_source_recordings,
     make_recordings_table,
     recording_bucket,
     reject_copies,
@@ -22,7 +22,7 @@ from pipelines.preprocess.recordings import (
     reject_unsafe_ids,
     split_identities,
 )
-from pipelines.preprocess.sources import SOURCES, Listing, settings_of
+from pipelines.preprocess.sources import SOURCES, Listing, source_settings_class
 from pipelines.preprocess.sources.folder import FolderConfig
 from pipelines.preprocess.sources.synthetic import SyntheticConfig
 from pipelines.preprocess.sources.voxceleb_csv import VoxcelebCsvConfig
@@ -105,7 +105,7 @@ def test_tracks_survive_the_table(tmp_path):
 
 
 def test_no_identity_is_in_both_splits(corpus):
-    rows = list_source(folder(corpus, test_fraction=0.3)).rows
+    rows = list_source_recordings(folder(corpus, test_fraction=0.3)).rows
     splits = {s: {r["identity"] for r in rows if r["split"] == s} for s in ("train", "test")}
     assert splits["train"]
     assert splits["test"]
@@ -135,16 +135,16 @@ def test_the_word_of_the_source_counts():
 
 def test_synthetic_rows_pass_through():
     data = DataConfig(synthetic=SyntheticConfig(identities=3, test_identities=1, clips_per_identity=2))
-    rows = list_source(data).rows
+    rows = list_source_recordings(data).rows
     assert [row["split"] for row in rows] == ["train"] * 4 + ["test"] * 2
     assert all(row["spec"] and row["source"] == "synthetic" for row in rows)
 
 
 def test_a_new_video_moves_no_other_to_another_bucket(corpus):
     data = folder(corpus, clips_per_shard=10)
-    before = {r["id"]: r["bucket"] for r in list_source(data).rows}
+    before = {r["id"]: r["bucket"] for r in list_source_recordings(data).rows}
     (corpus / "p00" / "new.mp4").write_bytes(b"new")
-    after = {r["id"]: r["bucket"] for r in list_source(data).rows}
+    after = {r["id"]: r["bucket"] for r in list_source_recordings(data).rows}
     assert {i: after[i] for i in before} == before
 
 
@@ -156,14 +156,14 @@ def test_growth_splits_each_bucket_in_two():
 
 @pytest.mark.parametrize(("recordings", "count"), [(1, 1), (16, 1), (17, 2), (33, 4), (64, 4), (65, 8)])
 def test_bucket_count_is_a_power_of_two_that_keeps_shards_small(recordings, count):
-    assert bucket_count(recordings, 16) == count
+    assert hash_bucket_count(recordings, 16) == count
 
 
 def test_limit_is_a_sample_that_keeps_both_splits(corpus):
-    rows = list_source(folder(corpus, limit=4, test_fraction=0.1)).rows
+    rows = list_source_recordings(folder(corpus, limit=4, test_fraction=0.1)).rows
     assert len(rows) == 4
     assert {row["split"] for row in rows} == {"train", "test"}
-    more = list_source(folder(corpus, limit=8, test_fraction=0.1)).rows
+    more = list_source_recordings(folder(corpus, limit=8, test_fraction=0.1)).rows
     assert len({row["id"] for row in rows} & {row["id"] for row in more}) >= 3
 
 
@@ -183,7 +183,7 @@ def test_names_that_no_shard_can_hold_are_rejected_whatever_the_source(bad):
 
 def test_the_same_bytes_under_two_names_are_one_recording(corpus):
     (corpus / "p07" / "copy.mkv").write_bytes((corpus / "p03" / "1.mp4").read_bytes())
-    rows, rejects = list_source(folder(corpus))
+    rows, rejects = list_source_recordings(folder(corpus))
     (reject,) = rejects
     assert (reject["id"], reject["code"]) == ("p07-copy", "duplicate_content")
     assert "p03-1" in reject["sentence"]
@@ -194,7 +194,7 @@ def test_two_links_to_one_video_are_one_recording(corpus, tmp_path):
     (tmp_path / "far.mp4").write_bytes(b"far")
     for name in ("p00/near.mp4", "p01/near.mp4"):
         (corpus / name).symlink_to(tmp_path / "far.mp4")
-    rows, rejects = list_source(folder(corpus))
+    rows, rejects = list_source_recordings(folder(corpus))
     assert [(r["id"], r["code"]) for r in rejects] == [("p01-near", "duplicate_content")]
     assert "p00-near" in {row["id"] for row in rows}
 
@@ -254,8 +254,8 @@ def test_tracks_that_overlap_are_kept_and_noted(tmp_path):
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_source_has_its_settings_in_the_configuration(name):
     config = DataConfig(source=name)
-    assert type(getattr(config, name)) is settings_of(name)
-    assert source_settings(config, "talks")[f"data.{name}"] == f"data.talks.{name}"
+    assert type(getattr(config, name)) is source_settings_class(name)
+    assert data_source_settings(config, "talks")[f"data.{name}"] == f"data.talks.{name}"
     assert pickle.loads(pickle.dumps(config)) == config
 
 
@@ -273,7 +273,7 @@ def test_every_fragment_of_data_loads(tmp_path, name):
 
 def test_an_empty_source_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"data\.NAME\.source folder lists no recordings"):
-        list_source(folder(tmp_path))
+        list_source_recordings(folder(tmp_path))
 
 
 def test_external_is_the_folder_and_nothing_for_synthetic(corpus):
@@ -282,7 +282,7 @@ def test_external_is_the_folder_and_nothing_for_synthetic(corpus):
 
 
 def test_a_corpus_that_nothing_is_trained_on_may_be_held_out_altogether(corpus):
-    assert {row["split"] for row in list_source(folder(corpus, test_fraction=1)).rows} == {"test"}
+    assert {row["split"] for row in list_source_recordings(folder(corpus, test_fraction=1)).rows} == {"test"}
 
 
 @pytest.mark.parametrize("bad", [{"test_fraction": 1.1}, {"clips_per_shard": 0}, {"limit": 0}])

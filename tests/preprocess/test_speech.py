@@ -75,7 +75,7 @@ class Encoder:
     def __init__(self):
         self.asked, self.device = [], ""
 
-    def configure(self, how):
+    def configure_inference(self, how):
         self.device = how.device
 
     def encode(self, sounds, options):

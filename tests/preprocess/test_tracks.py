@@ -8,8 +8,8 @@ from pipelines import media
 from pipelines.errors import Rejected
 from pipelines.preprocess.clips import ClipsConfig, fit_box_into_frame
 from pipelines.preprocess.tracks import (
-    DetectionChain,
     DroppedTracks,
+    FaceTracklet,
     box_iou,
     convert_source_tracks,
     detect_tracks,
@@ -17,7 +17,7 @@ from pipelines.preprocess.tracks import (
     find_scene_cuts,
     link_detections,
     median_filter_boxes,
-    split_by_identity,
+    split_at_identity_changes,
     split_into_tubes,
 )
 
@@ -261,7 +261,7 @@ def test_another_face_in_the_same_place_parts_a_track(portrait, tmp_path, helper
 def chain_of(values):
     faces = [None if v is None else np.array([[v]], np.float32) for v in values]
     n = len(values)
-    return DetectionChain(list(range(n)), [0] * n, [np.zeros(4)] * n), faces
+    return FaceTracklet(list(range(n)), [0] * n, [np.zeros(4)] * n), faces
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def chain_of(values):
 )
 def test_two_strange_looks_in_a_row_are_another_person(values, parts):
     chain, faces = chain_of(values)
-    assert [part.samples for part in split_by_identity(chain, faces, 0.6)] == parts
+    assert [part.samples for part in split_at_identity_changes(chain, faces, 0.6)] == parts
 
 
 # --- where faces are looked for -----------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from pipelines.config import CONFIGS_FOLDER, load_config
 from pipelines.errors import UserError
 from pipelines.graph import build_graph
 from pipelines.preprocess.speech import SpeechConfig, digest_external_files, encode_speech
-from pipelines.preprocess.transcripts import read_tokens, read_transcripts
+from pipelines.preprocess.transcripts import read_timed_characters, read_transcripts
 from tests.video_files import RUNTIME
 
 SAID = {"talk": [["h", 1.0], ["i", 1.2], [" ", 1.4], ["y", 5.0]], "other": []}
@@ -39,7 +39,7 @@ def letters(speech):
 
 
 def test_a_clip_has_its_own_part_of_the_recording_in_its_own_time(path):
-    found = read_tokens(path, "talk", 1.1, 1.0)
+    found = read_timed_characters(path, "talk", 1.1, 1.0)
     assert [token.character for token in found] == ["h", "i", " "]
     np.testing.assert_allclose([token.start for token in found], [-0.1, 0.1, 0.3])
 

@@ -7,9 +7,9 @@ import pytest
 
 from pipelines import media
 from pipelines.errors import Rejected
-from pipelines.preprocess.clips import ClipsConfig, FramesConfig, cut_clips
+from pipelines.preprocess.clips import ClipsConfig, FrameCodecConfig, cut_clips
 from pipelines.preprocess.views import (
-    ViewConfig,
+    CropViewConfig,
     cut_ffhq256,
     cut_square,
     cut_vox512,
@@ -32,11 +32,11 @@ BOXES = [
 
 def config(**more):
     clips = ClipsConfig(size=64, min_frames=10, min_size=32, **more)
-    exact = FramesConfig(codec="png")
+    exact = FrameCodecConfig(codec="png")
     views = SimpleNamespace(
-        vox_max=ViewConfig(recipe="vox_max", size=144, frames=exact),
-        vox512=ViewConfig(recipe="vox512", size=200, frames=exact),
-        ffhq256=ViewConfig(recipe="ffhq256", size=96, every=5, frames=exact),
+        vox_max=CropViewConfig(recipe="vox_max", size=144, frames=exact),
+        vox512=CropViewConfig(recipe="vox512", size=200, frames=exact),
+        ffhq256=CropViewConfig(recipe="ffhq256", size=96, every=5, frames=exact),
     )
     return SimpleNamespace(clips=clips, views=views)
 
@@ -209,4 +209,4 @@ def test_face_squares_are_those_of_the_directions(name):
 @pytest.mark.parametrize("bad", [{"recipe": "vox_max", "size": 63}, {"size": 3}, {"every": 0}])
 def test_impossible_settings_are_refused(bad):
     with pytest.raises(ValueError, match="expected"):
-        ViewConfig(**bad)
+        CropViewConfig(**bad)

@@ -16,7 +16,7 @@ def run(project, name="toy", only=None, executor=None, **facts):
     """One run of the command line, without its tracking."""
     planner = project.planner()
     plans = planner.plan(only)
-    if all(plan.settled for plan in plans.values()):
+    if all(plan.has_artifact for plan in plans.values()):
         ledger.record_reuse(project.store, name, [(n, plan.key) for n, plan in plans.items()])
         return None
     time.sleep(0.002)  # run ids of one millisecond would sort at random

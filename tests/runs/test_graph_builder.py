@@ -5,7 +5,12 @@ import pytest
 from pipelines.config import load_config
 from pipelines.errors import UserError
 from pipelines.graph import build_graph
-from pipelines.runs.graph_builder import find_needed_instances, protocol_corpora, recordings_nodes, same_paths
+from pipelines.runs.graph_builder import (
+    find_needed_instances,
+    map_paths_to_themselves,
+    protocol_corpora,
+    recordings_nodes,
+)
 
 TEXT = """
 use: [run/tiny, data/synthetic]
@@ -62,4 +67,7 @@ def test_each_corpus_is_listed_by_a_node_of_its_own(config):
 
 
 def test_settings_under_their_own_path():
-    assert same_paths("clips", "download.codec") == {"clips": "clips", "download.codec": "download.codec"}
+    assert map_paths_to_themselves("clips", "download.codec") == {
+        "clips": "clips",
+        "download.codec": "download.codec",
+    }

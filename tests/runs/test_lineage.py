@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.runs.lineage import describe_node_reasons, trace_recording
+from pipelines.runs.lineage import describe_node_reasons, trace_recording_downstream
 from storage import ledger, locations
-from storage.families import ManifestRow, manifest_bytes
+from storage.families import ManifestRow, encode_manifest
 from storage.files import Store
 
 
@@ -53,7 +53,7 @@ def pairs(tmp_path):
         rows = [
             ManifestRow(unit, f"{unit}-key", "pack", "ok", "", "", "digest", 10, 1, 6, 0.1) for unit in units
         ]
-        store.write(locations.manifest_path(node, f"{node}-key"), manifest_bytes(rows))
+        store.write(locations.manifest_path(node, f"{node}-key"), encode_manifest(rows))
         started(node, reads)
 
     def started(node, reads):
@@ -76,7 +76,7 @@ def pairs(tmp_path):
 
 
 def test_a_recording_is_followed_through_the_pairs_that_name_it(pairs):
-    found = [line.split() for line in trace_recording(pairs, "b")]
+    found = [line.split() for line in trace_recording_downstream(pairs, "b")]
     units = {line[0]: line[2] for line in found if line[0] in ("copy", "features")}
     assert units == {"copy": "p1", "features": "p1"}
     assert [line[0] for line in found if "p2" in line] == []
@@ -84,11 +84,11 @@ def test_a_recording_is_followed_through_the_pairs_that_name_it(pairs):
 
 
 def test_what_a_checkpoint_made_went_through_all_that_it_was_trained_on(pairs):
-    found = {line.split()[0]: line for line in trace_recording(pairs, "d")}
+    found = {line.split()[0]: line for line in trace_recording_downstream(pairs, "d")}
     assert found["generate"].endswith("through train")
     assert "copy" not in found
 
 
 def test_a_recording_that_nothing_holds_is_named(pairs):
     with pytest.raises(UserError, match="no artifact holds a recording 'z'"):
-        list(trace_recording(pairs, "z"))
+        list(trace_recording_downstream(pairs, "z"))

@@ -5,7 +5,7 @@ from typing import Literal
 import pytest
 from msgspec import Struct, field
 
-from pipelines.runs.setting_values import SettingError, convert_settings, parse_setting
+from pipelines.runs.setting_values import SettingError, convert_settings, parse_setting_value
 
 
 class Phase(Struct, frozen=True):
@@ -54,4 +54,4 @@ def test_numbers_that_yaml_reads_as_text_are_numbers():
     ("text", "value"), [("no", False), ("On", True), ("1", True), ("perhaps", "perhaps")]
 )
 def test_a_switch_on_a_command_line_takes_the_words_of_yaml(text, value):
-    assert parse_setting(Model, "phases.first.fast", text) is value or text == value
+    assert parse_setting_value(Model, "phases.first.fast", text) is value or text == value

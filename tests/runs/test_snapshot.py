@@ -16,7 +16,7 @@ from pipelines.runs import snapshot
 def source(tmp_path) -> Path:
     """A checkout of three packages of one file."""
     root = tmp_path / "checkout"
-    for name in snapshot.PACKAGES:
+    for name in snapshot.PROJECT_PACKAGES:
         (root / name).mkdir(parents=True)
         (root / name / "code.py").write_text(f"NAME = {name!r}\n")
     (root / "models/table.csv").write_text("a,b\n")
@@ -54,7 +54,7 @@ def test_the_same_source_is_copied_once_and_an_edit_makes_another(source, tmp_pa
 
 def test_old_snapshots_go_unless_a_run_holds_them(source, tmp_path):
     taken = []
-    for i in range(snapshot.MAX_SNAPSHOTS + 3):
+    for i in range(snapshot.MAX_CODE_SNAPSHOTS + 3):
         (source / "models/code.py").write_text(f"NAME = {i}\n")
         taken.append(snapshot.take_snapshot(tmp_path / "code", source))
         os.utime(taken[-1], (i, i))
@@ -64,14 +64,14 @@ def test_old_snapshots_go_unless_a_run_holds_them(source, tmp_path):
     (source / "models/code.py").write_text("NAME = 'last'\n")
     last = snapshot.take_snapshot(tmp_path / "code", source)
     left = {p for p in (tmp_path / "code").iterdir() if p.is_dir()}
-    assert left == {taken[0], *taken[-(snapshot.MAX_SNAPSHOTS - 1) :], last}
+    assert left == {taken[0], *taken[-(snapshot.MAX_CODE_SNAPSHOTS - 1) :], last}
 
 
 ENTER = """
 import sys
 from pathlib import Path
 from pipelines.runs import snapshot
-if snapshot.is_in_snapshot():
+if snapshot.is_running_from_snapshot():
     print(snapshot.CODE_ROOT, snapshot.checkout_folder(), sys.argv[1:], snapshot.find_edited_files())
 else:
     Path("models/code.py").write_text("NAME = 'edited'")
@@ -105,4 +105,4 @@ def test_what_is_no_whole_snapshot_is_made_anew(source, tmp_path, kind):
         taken.touch() if kind == "a file" else taken.symlink_to("gone")
     again = snapshot.take_snapshot(tmp_path / "code", source)
     assert again == taken
-    assert snapshot.digest_packages(again) == taken.name
+    assert snapshot.digest_source_files(again) == taken.name

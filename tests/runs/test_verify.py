@@ -5,8 +5,8 @@ import os
 import pytest
 
 from pipelines.engine.runner import Runner
-from pipelines.runs.lineage import find_artifact, trace_artifact, trace_recording
-from pipelines.runs.verify import repair_steps, verify_store
+from pipelines.runs.lineage import find_artifact, trace_artifact, trace_recording_downstream
+from pipelines.runs.verify import describe_store_repairs, find_store_faults
 from storage import checkpoints, ledger, locations
 from tests.toy_project import InProcess
 
@@ -24,7 +24,7 @@ def recorded(project):
 
 
 def faults(project):
-    return [fault for fault in verify_store(project.store) if fault.then != "left"]
+    return [fault for fault in find_store_faults(project.store) if fault.then != "left"]
 
 
 def first(project, top, ending):
@@ -33,7 +33,7 @@ def first(project, top, ending):
 
 def follow(project):
     """Do what verify says to do, and run."""
-    for line in repair_steps(faults(project)):
+    for line in describe_store_repairs(faults(project)):
         if line.startswith("delete "):
             project.store.delete(line.removeprefix("delete "))
         elif line.startswith("take the lines"):
@@ -45,14 +45,14 @@ def follow(project):
 
 
 def test_an_intact_store_has_no_faults(recorded):
-    assert list(verify_store(recorded.store)) == []
-    assert repair_steps([]) == []
+    assert list(find_store_faults(recorded.store)) == []
+    assert describe_store_repairs([]) == []
 
 
 def test_a_shard_that_was_dropped_on_purpose_is_no_fault_and_its_record_is_still_read(recorded):
     recorded.drops = {"add"}
     recorded.run()
-    assert list(verify_store(recorded.store)) == []
+    assert list(find_store_faults(recorded.store)) == []
     assert any(
         line.startswith("add") for line in trace_artifact(recorded.store, *find_artifact(recorded.store, ADD))
     )
@@ -80,7 +80,7 @@ def test_every_fault_is_listed_and_the_way_out_is_true(recorded):
     assert [found[path].then for path in (cut, flipped, gone, garbled)] == [
         "rebuilt", "delete", "rebuilt", "delete",
     ]  # fmt: skip
-    lines = repair_steps(found.values())
+    lines = describe_store_repairs(found.values())
     assert sorted(lines[:-1]) == sorted(f"delete {path}" for path in (flipped, garbled))
     assert [name in lines[-1] for name in ("double (1", "add (1", "side (1", "report (1", "total")] == [
         True, True, True, True, False,
@@ -111,7 +111,7 @@ def test_a_garbled_small_file_is_a_fault_with_its_name_and_ends_nothing(recorded
     recorded.store.write(path, b"\x00garbled")
     assert [fault.path for fault in faults(recorded)] == [path]
     assert list(trace_artifact(recorded.store, *find_artifact(recorded.store, "20260101-000000-0001:report")))
-    assert list(trace_recording(recorded.store, "a"))
+    assert list(trace_recording_downstream(recorded.store, "a"))
     follow(recorded)
 
 
@@ -119,7 +119,7 @@ def test_what_a_killed_run_left_is_named_and_is_no_fault(recorded):
     recorded.store.write("packs/add/half.tar", b"x")
     recorded.store.write("whole/report/half/report.txt", b"x")
     recorded.store.write(f"{locations.leases_folder('add')}/x@y.json", b"garbled")
-    left = [fault.path for fault in verify_store(recorded.store)]
+    left = [fault.path for fault in find_store_faults(recorded.store)]
     assert left == ["leases/add/x@y.json", "packs/add/half.tar", "whole/report/half/report.txt"]
     assert faults(recorded) == []
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from storage import locations, shards
-from storage.families import ManifestRow, UnitRecord, manifest_bytes, pack_record_bytes
+from storage.families import ManifestRow, UnitRecord, encode_manifest, encode_pack_record
 from storage.files import Store
 from tests.storage.shard_files import write_shard
 
@@ -58,8 +58,8 @@ def store(tmp_path_factory):
             records = write_shard(folder / "shard.tar", [shards.encode_sample(make(key)) for key in KEYS])
             at.put(folder / "shard.tar", locations.pack_path(node, "aa"))
         unit = UnitRecord(unit="rec1", key="k", status="ok", samples=tuple(records))
-        at.write(locations.pack_record_path(node, "aa"), pack_record_bytes([unit]))
-        at.write(locations.manifest_path(node, "m"), manifest_bytes([ManifestRow.of(unit, "aa")]))
+        at.write(locations.pack_record_path(node, "aa"), encode_pack_record([unit]))
+        at.write(locations.manifest_path(node, "m"), encode_manifest([ManifestRow.of(unit, "aa")]))
     return at
 
 

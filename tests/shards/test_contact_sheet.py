@@ -8,10 +8,10 @@ from pipelines.shards.contact_sheet import (
     CELL_SIZE,
     DETECTOR_BOX_COLOUR,
     TRACKER_BOX_COLOUR,
-    clip_block,
     mouth_opening,
     overlay_mesh,
     plot_boxes_and_landmarks,
+    render_clip_sheet,
     sound_strip,
 )
 
@@ -69,7 +69,7 @@ def test_a_frame_without_a_face_has_no_mesh():
 def test_a_fit_of_another_model_is_told_and_not_drawn():
     clip = SHOWN | fit() | {"exp_coeffs": np.zeros((10, 3), np.float32)}
     notes = []
-    image = clip_block(clip, get_analytic_head(), notes)
+    image = render_clip_sheet(clip, get_analytic_head(), notes)
     assert "name the model of the fit with --mesh" in notes[0]
     assert image.shape[0] < 2 * CELL_SIZE
 
@@ -103,7 +103,9 @@ def test_the_mouth_line_has_a_gap_where_no_face_was_seen():
 
 def test_a_block_is_the_same_bytes_again():
     clip = SHOWN | {"sound": np.zeros(6400, np.float32)} | fit()
-    assert (clip_block(clip, get_analytic_head(), []) == clip_block(clip, get_analytic_head(), [])).all()
+    assert (
+        render_clip_sheet(clip, get_analytic_head(), []) == render_clip_sheet(clip, get_analytic_head(), [])
+    ).all()
 
 
 def test_what_is_known_of_a_clip_is_drawn_on_its_view():
@@ -115,7 +117,7 @@ def test_what_is_known_of_a_clip_is_drawn_on_its_view():
         "frame_at": np.arange(0, 20, 2),
         "landmarks": points,
     }
-    image = clip_block(view, get_analytic_head(), [])
+    image = render_clip_sheet(view, get_analytic_head(), [])
     row, column = (int(x.mean().round()) for x in np.nonzero((image[60:] == 255).all(2)))
     assert contact_sheet.sheet_frames(10)[3] == 4  # of the view: frame 8 of the clip, in the fourth cell
     assert column == pytest.approx(4 + 3 * (CELL_SIZE + 4) + 30 * 4, abs=2)

@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from pipelines.cli.main import main
 from pipelines.runs.snapshot import CODE_ROOT
-from pipelines.shards.inspect import format_size, gather_fields, list_shard
+from pipelines.shards.inspect import format_size, list_shard, read_contact_sheet_fields
 from storage import locations
 from tests.shards.published import KEYS, MAKE, keypoints, shard, store
 
@@ -29,7 +29,7 @@ def test_ranges_leave_out_nan_and_say_how_many(store):
 
 @pytest.mark.parametrize("node", list(MAKE))
 def test_the_other_families_of_a_clip_are_found_in_its_store(store, node):
-    found = gather_fields(store.fetch(locations.pack_path(node, "aa")), KEYS[1], [])
+    found = read_contact_sheet_fields(store.fetch(locations.pack_path(node, "aa")), KEYS[1], [])
     assert {"frames", "sound", "landmarks", "rotation", "scale"} <= set(found)
     np.testing.assert_array_equal(found["landmarks"], keypoints(KEYS[1])["landmarks"])
 
@@ -37,8 +37,10 @@ def test_the_other_families_of_a_clip_are_found_in_its_store(store, node):
 def test_outside_a_store_only_named_shards_are_read(store, shard, tmp_path):
     alone = tmp_path / "copy.tar"
     alone.write_bytes(shard.read_bytes())
-    assert "landmarks" not in gather_fields(alone, KEYS[0], [])
-    assert "landmarks" in gather_fields(alone, KEYS[0], [store.fetch(locations.pack_path("keypoints", "aa"))])
+    assert "landmarks" not in read_contact_sheet_fields(alone, KEYS[0], [])
+    assert "landmarks" in read_contact_sheet_fields(
+        alone, KEYS[0], [store.fetch(locations.pack_path("keypoints", "aa"))]
+    )
 
 
 @pytest.mark.parametrize(("size", "text"), [(5, "5 B"), (2048, "2.0 KiB"), (3.5 * 2**30, "3.5 GiB")])

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from pipelines.cli.main import main
 from pipelines.shards.validate import validate_shard
 from storage import frame_codec, shards
-from storage.families import UnitRecord, pack_record_bytes
+from storage.families import UnitRecord, encode_pack_record
 from tests.storage.shard_files import write_shard
 
 KEYS = ("ann#rec1#000000#000004", "bob#rec2#000000#000004")
@@ -32,7 +32,7 @@ def written(path, samples):
     """A shard with its index beside it."""
     records = write_shard(path, [shards.encode_sample(s) for s in samples])
     unit = UnitRecord(unit="u", key="k", status="ok", samples=tuple(records))
-    path.with_suffix(".parquet").write_bytes(pack_record_bytes([unit]))
+    path.with_suffix(".parquet").write_bytes(encode_pack_record([unit]))
     return path
 
 

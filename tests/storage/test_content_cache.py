@@ -11,7 +11,7 @@ import pytest
 
 from models.weights import find_weights
 from storage import locations, weight_files
-from storage.content_cache import ContentCache, cache_folder, working_folder
+from storage.content_cache import ContentCache, cache_folder, writable_cache_folder
 from storage.errors import DamagedFile
 from storage.families import Artifact
 from storage.files import Store
@@ -144,7 +144,7 @@ def test_a_temporary_folder_that_others_may_write_is_not_used(tmp_path, monkeypa
     (tmp_path / "tmp" / f"reenact-{os.getuid()}").chmod(0o777)
     (tmp_path / "cache").symlink_to(tmp_path / "gone" / "cache")
     (tmp_path / "gone").write_text("a file in its place")
-    assert working_folder("fetched").parent.name != f"reenact-{os.getuid()}"
+    assert writable_cache_folder("fetched").parent.name != f"reenact-{os.getuid()}"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be another user")
@@ -156,8 +156,8 @@ def test_another_users_cache_is_left_alone(tmp_path, mode, at):
         folder.chmod(folder.stat().st_mode | 0o011)
     tmp_path.chmod(0o777)
     code = (
-        "import os, tempfile; from storage.content_cache import working_folder\n"
-        "os.setgid(65534); os.setuid(65534); print(working_folder('code'))"
+        "import os, tempfile; from storage.content_cache import writable_cache_folder\n"
+        "os.setgid(65534); os.setuid(65534); print(writable_cache_folder('code'))"
     )
     env = os.environ | {"TMPDIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)

@@ -19,11 +19,11 @@ from storage.families import (
     Family,
     ManifestRow,
     UnitRecord,
-    manifest_bytes,
-    pack_record_bytes,
+    encode_manifest,
+    encode_pack_record,
     read_manifest,
+    read_pack_manifest,
     read_pack_record,
-    read_pack_rows,
     read_parquet,
     read_sample,
 )
@@ -43,9 +43,9 @@ def family(tmp_path):
             store.put(folder / "s.tar", locations.pack_path("clips", pack))
         unit_record = UnitRecord(unit=unit, key=f"k{unit}", status="ok", digest="d", samples=tuple(records))
         bad = UnitRecord(unit=f"{unit}-bad", key="k", status="rejected", code="no_face", reason="none seen")
-        store.write(locations.pack_record_path("clips", pack), pack_record_bytes([unit_record, bad]))
+        store.write(locations.pack_record_path("clips", pack), encode_pack_record([unit_record, bad]))
         rows += [ManifestRow.of(unit_record, pack), ManifestRow.of(bad, pack)]
-    store.write(locations.manifest_path("clips", "k"), manifest_bytes(rows))
+    store.write(locations.manifest_path("clips", "k"), encode_manifest(rows))
     return Family(store, "clips", "k")
 
 
@@ -124,10 +124,10 @@ def test_of_some_units_only_their_packs_are_read(family):
 COUNT_THREADS = """
 import os, sys
 from pathlib import Path
-from storage.families import pack_record_bytes, parse_pack_record
+from storage.families import encode_pack_record, parse_pack_record
 before = len(os.listdir("/proc/self/task"))
 units = parse_pack_record(Path(sys.argv[1]).read_bytes())
-pack_record_bytes(units)
+encode_pack_record(units)
 print(len(units), len(os.listdir("/proc/self/task")) - before)
 """
 
@@ -210,7 +210,7 @@ def test_records_without_checksums_are_read_as_before(family):
 
 def test_a_shard_is_as_long_as_its_record_tells(family):
     for pack in ("p1", "p2"):
-        (row, _) = read_pack_rows(family.store, "clips", pack)
+        (row, _) = read_pack_manifest(family.store, "clips", pack)
         assert row.shard_bytes == len(family.store.read(locations.pack_path("clips", pack)))
         assert row.record_bytes == len(family.store.read(locations.pack_record_path("clips", pack)))
 

@@ -4,7 +4,7 @@ import webdataset
 
 from storage import frame_codec, locations, shards
 from storage.errors import DamagedFile
-from storage.families import Family, ManifestRow, UnitRecord, manifest_bytes, pack_record_bytes
+from storage.families import Family, ManifestRow, UnitRecord, encode_manifest, encode_pack_record
 from storage.files import Store
 from tests.storage.shard_files import write_shard
 
@@ -33,7 +33,7 @@ def test_some_frames_are_those_of_the_whole(images, codec):
 @pytest.mark.parametrize(("codec", "least"), [("jpeg", 38), ("png", np.inf), ("h264", 36)])
 def test_what_a_codec_keeps(images, codec, least):
     with np.errstate(divide="ignore"):
-        assert psnr(frame_codec.encode_images(images, codec).images(), images) >= least
+        assert psnr(frame_codec.encode_images(images, codec).decode(), images) >= least
 
 
 @pytest.mark.parametrize("codec", ["jpeg", "png", "h264"])
@@ -64,8 +64,8 @@ def test_an_array_becomes_jpeg_95_and_what_is_encoded_stays(images):
 @pytest.mark.parametrize("codec", ["jpeg", "png", "h264"])
 def test_encoded_frames_are_shown_as_a_reader_sees_them(images, codec):
     stored = frame_codec.encode_images(images, codec)
-    np.testing.assert_array_equal(stored.images(), frame_codec.decode_frames(stored.extension, stored.data))
-    np.testing.assert_array_equal(stored.images([4, 2]), stored.images()[[4, 2]])
+    np.testing.assert_array_equal(stored.decode(), frame_codec.decode_frames(stored.extension, stored.data))
+    np.testing.assert_array_equal(stored.decode([4, 2]), stored.decode()[[4, 2]])
 
 
 def test_quality_is_smaller_or_larger(images):
@@ -81,8 +81,8 @@ def test_a_family_reads_each_codec(images, codec, tmp_path):
         records = write_shard(folder / "s.tar", [sample])
         store.put(folder / "s.tar", locations.pack_path("clips", "p"))
     unit = UnitRecord(unit="b", key="k", status="ok", digest="d", samples=tuple(records))
-    store.write(locations.pack_record_path("clips", "p"), pack_record_bytes([unit]))
-    store.write(locations.manifest_path("clips", "k"), manifest_bytes([ManifestRow.of(unit, "p")]))
+    store.write(locations.pack_record_path("clips", "p"), encode_pack_record([unit]))
+    store.write(locations.manifest_path("clips", "k"), encode_manifest([ManifestRow.of(unit, "p")]))
     family = Family(store, "clips", "k")
     assert family.frame_count("a#b") == 30
     whole = family.read("a#b")["frames"]
@@ -107,6 +107,6 @@ def test_a_text_in_place_of_a_video_opens_no_file_that_it_lists(images, tmp_path
     (tmp_path / "own.mp4").write_bytes(data)
     monkeypatch.chdir(tmp_path)
     listing = b"ffconcat version 1.0\nfile own.mp4\n"
-    for read in (frame_codec.decode_frames, frame_codec.member_offsets):
+    for read in (frame_codec.decode_frames, frame_codec.frame_offsets):
         with pytest.raises(ValueError, match="Invalid data"):
             read(extension, listing)

@@ -152,7 +152,7 @@ def test_a_large_member_goes_from_file_to_shard_to_shard(tmp_path):
     assert copied.digest() == record.digest
     (again,) = write_shard(tmp_path / "b.tar", [copied])
     blob = copied.members["video"][1]
-    assert isinstance(blob, shards.Blob)
+    assert isinstance(blob, shards.LazyMember)
     assert again == record
     assert blob.read() == data
     blob.copy_to(tmp_path / "copy")

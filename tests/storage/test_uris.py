@@ -9,7 +9,7 @@ import torch
 from storage.checkpoints import StepCheckpoints
 from storage.errors import InvalidInput
 from storage.files import Store
-from storage.uris import expand_home, join_uri, public_uri, reject_credentials, store_option
+from storage.uris import expand_home, format_store_option, join_uri, public_uri, reject_credentials
 
 HOLDING_CREDENTIALS = (
     "s3://AKIA:hunter2@bucket/x",
@@ -143,7 +143,7 @@ def test_the_store_option_of_a_printed_command_can_be_pasted(uri, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     uri = uri if "://" in uri else str(tmp_path / uri)
     done = subprocess.run(
-        f"printf %s{store_option(uri)}", shell=True, capture_output=True, text=True, check=True
+        f"printf %s{format_store_option(uri)}", shell=True, capture_output=True, text=True, check=True
     )
     assert Store(done.stdout.removeprefix("--store")).uri == uri
 
@@ -159,8 +159,8 @@ def test_an_error_about_a_damaged_file_names_the_command_that_looks_at_its_store
 def test_a_printed_command_names_the_store_unless_it_is_the_usual_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("REENACT_STORE", raising=False)
-    assert store_option(Store(".reenact/store").uri) == ""
-    assert store_option(Store("other").uri) == " --store other"
-    assert store_option("s3://bucket/prefix") == " --store s3://bucket/prefix"
+    assert format_store_option(Store(".reenact/store").uri) == ""
+    assert format_store_option(Store("other").uri) == " --store other"
+    assert format_store_option("s3://bucket/prefix") == " --store s3://bucket/prefix"
     monkeypatch.setenv("REENACT_STORE", "s3://bucket/prefix")
-    assert store_option("s3://bucket/prefix") == ""
+    assert format_store_option("s3://bucket/prefix") == ""

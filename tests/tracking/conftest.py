@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.tracking import Tracker, TrackingPlace
-from pipelines.tracking.replay import Replayer
+from pipelines.tracking import MlflowTracker, TrackingPlace
+from pipelines.tracking.replay import MlflowReplayer
 from tests.tracking.stand_ins import pipeline_events
 
 
@@ -16,7 +16,7 @@ from tests.tracking.stand_ins import pipeline_events
 def empty_store(tmp_path_factory) -> Path:
     """A database with its tables made once: that takes seconds."""
     folder = tmp_path_factory.mktemp("mlflow")
-    Replayer(TrackingPlace(f"sqlite:///{folder}/mlflow.db", str(folder / "artifacts")))
+    MlflowReplayer(TrackingPlace(f"sqlite:///{folder}/mlflow.db", str(folder / "artifacts")))
     return folder / "mlflow.db"
 
 
@@ -46,5 +46,5 @@ def outputs(tmp_path):
 
 @pytest.fixture
 def replayed(where, outputs) -> TrackingPlace:
-    assert Tracker(where, fetch=outputs).sync_run(pipeline_events())
+    assert MlflowTracker(where, fetch=outputs).sync_run(pipeline_events())
     return where

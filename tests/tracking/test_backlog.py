@@ -5,7 +5,7 @@ from __future__ import annotations
 from click.testing import CliRunner
 
 from pipelines.cli.main import main
-from pipelines.tracking.backlog import deliver_backlog, last_tracking
+from pipelines.tracking.backlog import deliver_backlog, last_tracking_uri
 from storage import ledger
 from storage.files import Store
 
@@ -20,7 +20,7 @@ def test_a_run_that_a_server_tracks_is_not_delivered_to_a_sqlite_beside_the_stor
     run = ledger.Ledger(store, ledger.new_run_id())
     run.emit({"type": "run_started", "name": "x", "config": {"runtime": {"tracking": SERVER}}})
     run.emit({"type": "run_finished", "status": "FINISHED"})
-    assert last_tracking(store) == SERVER
+    assert last_tracking_uri(store) == SERVER
     shown = CliRunner().invoke(main, ["ui", "--store", store.uri])
     assert (shown.exit_code, shown.output.count("\n")) == (2, 1)
     assert f"tracked by the server at {SERVER}" in shown.output

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipelines.tracking import Tracker
+from pipelines.tracking import MlflowTracker
 from tests.tracking.stand_ins import dump, files, killed_events, pipeline_events, runs
 
 
@@ -23,14 +23,14 @@ def test_a_run_becomes_a_parent_with_a_child_per_executed_node(replayed):
 
 def test_replaying_twice_changes_nothing(replayed, outputs):
     before = dump(replayed), files(replayed)
-    assert Tracker(replayed, fetch=outputs).sync_run(pipeline_events())
+    assert MlflowTracker(replayed, fetch=outputs).sync_run(pipeline_events())
     assert (dump(replayed), files(replayed)) == before
 
 
 def test_a_replay_cut_anywhere_and_begun_again_ends_in_the_same_place(where, outputs):
     events = pipeline_events()
     for cut in (2, 6, 10, len(events)):
-        assert Tracker(where, fetch=outputs).sync_run(events[:cut])
+        assert MlflowTracker(where, fetch=outputs).sync_run(events[:cut])
     train = runs(where)["train.toy.warmup"]
     with sqlite3.connect(where.uri.removeprefix("sqlite:///")) as db:
         steps = db.execute("select step from metrics where key = 'loss/pixel' order by step").fetchall()
@@ -102,7 +102,7 @@ def test_a_cached_node_points_to_the_run_that_made_it(replayed, outputs):
         {"type": "node_cached", "run_id": "r2", "time": 2001.0, "node": "eval.toy", "key": "e1"},
         {"type": "run_finished", "run_id": "r2", "time": 2002.0, "status": "FINISHED"},
     ]
-    tracker = Tracker(replayed, fetch=outputs)
+    tracker = MlflowTracker(replayed, fetch=outputs)
     assert tracker.sync_run(later)
     assert tracker._replayer is not None
     parent = tracker._replayer._find("r2", "(run)")
@@ -113,15 +113,15 @@ def test_a_cached_node_points_to_the_run_that_made_it(replayed, outputs):
 
 
 def test_a_killed_run_is_marked_so_once_known_dead(where):
-    assert Tracker(where).sync_run(killed_events(), over=True)
+    assert MlflowTracker(where).sync_run(killed_events(), over=True)
     assert {run.info.status for run in runs(where).values()} == {"KILLED"}
 
 
 def resumed(where, outputs) -> dict[str, Any]:
     """The killed run, then a second one that repeats steps 1 and 2 from its checkpoint and goes on to 4."""
-    assert Tracker(where, fetch=outputs).sync_run(killed_events(), over=True)
+    assert MlflowTracker(where, fetch=outputs).sync_run(killed_events(), over=True)
     second = [e for e in pipeline_events("r2", 2000.0) if e.get("step") != 0]
-    assert Tracker(where, fetch=outputs).sync_run(second)
+    assert MlflowTracker(where, fetch=outputs).sync_run(second)
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=where.uri)
@@ -150,7 +150,7 @@ def test_a_resumed_phase_moves_under_the_later_parent(where, outputs):
 def test_replaying_the_killed_run_later_does_not_undo_the_resumed_one(where, outputs):
     resumed(where, outputs)
     before = dump(where)
-    assert Tracker(where, fetch=outputs).sync_run(killed_events(), over=True)
+    assert MlflowTracker(where, fetch=outputs).sync_run(killed_events(), over=True)
     assert dump(where) == before
 
 
@@ -168,7 +168,9 @@ def test_the_parents_note_shows_the_funnel(where):
         },
         {"type": "run_finished", "status": "FINISHED"},
     ]
-    assert Tracker(where).sync_run([{"run_id": "r1", "time": 1.0 + i, **e} for i, e in enumerate(events)])
+    assert MlflowTracker(where).sync_run(
+        [{"run_id": "r1", "time": 1.0 + i, **e} for i, e in enumerate(events)]
+    )
     found = runs(where)
     assert "| clips | finished | 8 | 1 |" in found["(run)"].data.tags["mlflow.note.content"]
     assert found["clips"].data.metrics["units/rejected"] == 1
@@ -180,7 +182,7 @@ def test_a_failed_node_shows_its_error(where):
     failed = {"type": "node_finished", "run_id": "r1", "time": 1009.0, "node": "eval.toy", "status": "FAILED",
               "error": "boom", "detail": "Traceback: boom"}  # fmt: skip
     ended = {"type": "run_finished", "run_id": "r1", "time": 1010.0, "status": "FAILED"}
-    assert Tracker(where).sync_run([*events, failed, ended])
+    assert MlflowTracker(where).sync_run([*events, failed, ended])
     run = runs(where)["eval.toy"]
     assert (run.info.status, run.data.tags["reenact.error"]) == ("FAILED", "boom")
     assert next(Path(where.artifacts).rglob("error.txt")).read_text() == "Traceback: boom"

@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.errors import UserError
 from pipelines.tracking import TrackingPlace, find_tracking_place, serve_ui, ui_command
-from pipelines.tracking.replay import Replayer
+from pipelines.tracking.replay import MlflowReplayer
 from storage.errors import InvalidInput
 
 
@@ -128,7 +128,7 @@ def test_a_store_whose_name_means_something_in_a_uri_is_tracked_in_itself(
     ):
         source.backup(target)
         target.execute("delete from experiments where name = 'reenact'")
-    replayer = Replayer(where)
+    replayer = MlflowReplayer(where)
     run = replayer.client.create_run(replayer.experiment)
     replayer.client.log_text(run.info.run_id, "a note", "note.txt")
     assert {p.name for p in tmp_path.iterdir()} == {name}

@@ -15,13 +15,14 @@ import pytest
 from msgspec.structs import replace
 
 from models.api import Optimizer, Schedule
-from models.fsrt.config import Architecture, AugmentConfig, DetectorConfig, FsrtConfig, SamplingConfig
+from models.fsrt.config import Architecture, AugmentConfig, FsrtConfig, KeypointDetectorConfig, SamplingConfig
 from models.fsrt.phases import PHASES
 from tests.models.one_pass import with_update
 
 SIDE, LENGTH = 64, 6
 NANO = Architecture(
-    detector=DetectorConfig(size=64, width=4, max_width=8, blocks=4), image_size=16, expression_size=8,
+    detector=KeypointDetectorConfig(size=64, width=4, max_width=8, blocks=4), image_size=16,
+    expression_size=8,
     expression_per_keypoint=2, pixel_octaves=4, keypoint_octaves=2, patch_width=4, patch_blocks=2,
     head_size=4, encoder_depth=1, encoder_heads=2, encoder_mlp=16, query_mlp=16, decoder_depth=1,
     decoder_heads=2, decoder_mlp=16, render=(16,),

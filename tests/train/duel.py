@@ -17,13 +17,13 @@ from models.api import Loss, Optimizer, Phase, Update
 from models.task import StatelessTask
 from pipelines.dataset.sampler import SplitClips
 from pipelines.train import loop
-from pipelines.train.distributed import TrainWorker
+from pipelines.train.distributed import DistributedContext
 from pipelines.train.job import TrainJob
 from pipelines.train.state import TrainState
 from tests.train.toy import Frames
 
 RATE = Optimizer(lr=0.1)
-CPU = TrainWorker(torch.device("cpu"))
+CPU = DistributedContext(torch.device("cpu"))
 DISCRIMINATOR = Update(parts={"discriminator": 1.0}, optimizer="d", losses={"prediction": Loss(1.0)})
 
 
@@ -40,7 +40,7 @@ class Duel(StatelessTask):
     def provenance(self) -> dict[str, str]:
         return {}
 
-    def describe(self) -> dict[str, Any]:
+    def architecture_metadata(self) -> dict[str, Any]:
         return {"model": "duel"}
 
     def sample(self, rng: np.random.Generator, tables: Any, training: bool) -> dict[str, np.ndarray]:

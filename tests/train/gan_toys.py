@@ -78,7 +78,7 @@ class StyleGanTask(StatelessTask):
 
         def logistic() -> Tensor:
             logits = self.discriminate(real, step)
-            step.record("sign", logits.sign().mean())
+            step.record_for_state("sign", logits.sign().mean())
             return (F.softplus(-logits) + F.softplus(self.discriminate(fake.detach(), step))).mean()
 
         return {
@@ -96,7 +96,7 @@ class StyleGanTask(StatelessTask):
         noise = torch.randn(fake.shape, generator=step.generator)
         (gradient,) = torch.autograd.grad((fake * noise).sum(), w, create_graph=True)
         lengths = gradient.square().sum(1).sqrt()
-        step.record("length", lengths.mean())
+        step.record_for_state("length", lengths.mean())
         return (lengths - self.mean_length.lerp(lengths.mean(), 0.1)).square().mean()
 
     def penalty(self, real: Tensor, step: TrainStep) -> Tensor:
@@ -130,7 +130,7 @@ class StyleGanTask(StatelessTask):
     def provenance(self) -> dict[str, str]:
         return {}
 
-    def describe(self) -> dict[str, Any]:
+    def architecture_metadata(self) -> dict[str, Any]:
         return {"model": "stylegan"}
 
 
@@ -191,7 +191,7 @@ class E4eTask(StatelessTask):
         discriminator = self.net["latent_discriminator"]
 
         def logistic() -> Tensor:
-            step.record("codes", code)
+            step.record_for_state("codes", code)
             shown = torch.cat([self.pool, code])
             fake = shown[torch.randint(len(shown), (len(code),), generator=step.generator)]
             real = torch.randn(len(code), LATENT, generator=step.generator)
@@ -219,7 +219,7 @@ class E4eTask(StatelessTask):
     def provenance(self) -> dict[str, str]:
         return {}
 
-    def describe(self) -> dict[str, Any]:
+    def architecture_metadata(self) -> dict[str, Any]:
         return {"model": "e4e"}
 
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from models.errors import InvalidSettings
 from models.fsrt.config import FsrtConfig
-from pipelines.train.checks import check_phase
+from pipelines.train.checks import check_phase_runtime
 from pipelines.train.worker import run_training
 from tests.train import toy
 
@@ -31,12 +31,12 @@ def config(precision: str = "bf16", **runtime):
 
 def test_bf16_on_a_processor_without_it_is_refused_before_anything_runs():
     with pytest.raises(InvalidSettings, match=r"precision bf16: .*`--set fsrt\.precision=fp32`"):
-        check_phase(*config())
+        check_phase_runtime(*config())
 
 
 @pytest.mark.parametrize("can", [{"precision": "fp32"}, {"use_gpu": True}, {"ray": "10.0.0.1:6379"}])
 def test_what_this_processor_need_not_do_is_not_asked_of_it(can):
-    check_phase(*config(**can))
+    check_phase_runtime(*config(**can))
 
 
 def test_a_worker_refuses_before_its_first_step(tmp_path):

@@ -10,18 +10,18 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.train.distributed import TrainWorker
+from pipelines.train.distributed import DistributedContext
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 
 
 def test_a_worker_alone_keeps_what_it_has():
-    worker, parameter = TrainWorker(CPU), nn.Parameter(torch.ones(2))
+    worker, parameter = DistributedContext(CPU), nn.Parameter(torch.ones(2))
     worker.average_gradients([parameter])
     assert parameter.grad is None
     assert worker.broadcast_value("mine") == "mine"
-    assert worker.gather_chunks([{"x": torch.ones(1)}]) == [{"x": torch.ones(1)}]
+    assert worker.all_gather_chunks([{"x": torch.ones(1)}]) == [{"x": torch.ones(1)}]
 
 
 PROGRAM = """
@@ -36,14 +36,14 @@ print(exchanged())
 
 def exchanged() -> tuple[object, ...]:
     """One of two workers: gradients of three parameters (both, one, none), chunks, buffers."""
-    worker = TrainWorker.from_ray(CPU)
+    worker = DistributedContext.from_ray(CPU)
     parameters = [nn.Parameter(torch.zeros(1)) for _ in range(3)]
     parameters[0].grad = torch.tensor([2.0 + worker.rank])
     if worker.rank == 1:
         parameters[1].grad = torch.tensor([4.0])
     worker.average_gradients(parameters)
     gradients = [None if p.grad is None else p.grad.item() for p in parameters]
-    chunks = worker.gather_chunks([{"x": torch.tensor(worker.rank + 2 * i)} for i in range(2)])
+    chunks = worker.all_gather_chunks([{"x": torch.tensor(worker.rank + 2 * i)} for i in range(2)])
     buffer = torch.tensor([float(worker.rank)])
     worker.broadcast_tensors([buffer])
     return gradients, [int(one["x"]) for one in chunks], buffer.item(), worker.broadcast_value(worker.rank)

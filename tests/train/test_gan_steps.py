@@ -87,10 +87,10 @@ def test_regularisers_move_at_their_interval_alone(tmp_path):
 
 
 def test_noise_differs_between_updates_chunks_and_steps():
-    from pipelines.train.updates import make_train_step
+    from pipelines.train.updates import seed_train_step
 
     seeds = [
-        make_train_step(0, step, chunk, update, CPU).generator.initial_seed()
+        seed_train_step(0, step, chunk, update, CPU).generator.initial_seed()
         for step in (1, 2)
         for chunk in (0, 1)
         for update in ("", "discriminator")

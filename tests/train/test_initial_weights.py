@@ -10,7 +10,7 @@ import torch
 
 from models.api import Ema
 from models.errors import InvalidSettings
-from pipelines.train.initial_weights import collect_initial_weights, prepare_weights
+from pipelines.train.initial_weights import collect_initial_weights, copy_weights_to_scratch
 from pipelines.train.state import TrainState
 from storage import checkpoints
 from tests.models.one_pass import one_update
@@ -81,13 +81,13 @@ def test_a_part_that_a_checkpoint_lacks_is_named(context):
 class Student(toy.Painter):
     """It learns beside a frozen net."""
 
-    def set_nets(self, nets: Any) -> None:
+    def set_frozen_nets(self, nets: Any) -> None:
         self.teacher = nets["teacher"]
 
 
 def test_a_phase_is_handed_the_checkpoint_that_it_uses_as_inference_would(context, tmp_path):
     phase = one_update("toy", ("painter",), uses={"teacher": "first"})
-    prepare_weights(context, "toy", phase)
+    copy_weights_to_scratch(context, "toy", phase)
     state = TrainState(toy.job(tmp_path, phase, build=Student), torch.device("cpu"))
     assert {name: float(tensor) for name, tensor in state.task.teacher.items()} == {
         "encoder.w": 1.0, "decoder.w": 2.5,
@@ -104,6 +104,6 @@ def test_another_models_checkpoint_is_read_by_its_role(context, tmp_path):
     assert {name for name in found if name.startswith("optim.")} == {"optim.encoder.w.exp_avg"}
     assert about["phase"] == "first, toy_b.tune"
     phase = one_update("toy", ("painter",), uses={"teacher": "toy_b.joint"})
-    prepare_weights(context, "toy", phase)
+    copy_weights_to_scratch(context, "toy", phase)
     state = TrainState(toy.job(tmp_path, phase, build=Student), torch.device("cpu"))
     assert {name: float(tensor) for name, tensor in state.task.teacher.items()} == {"encoder.w": 6.0}

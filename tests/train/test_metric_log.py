@@ -8,10 +8,10 @@ from pipelines.train import metric_log
 from pipelines.train.metric_log import (
     MetricLog,
     MetricReader,
-    drop_lines_after,
-    list_segments,
+    list_metric_segments,
+    log_segment_name,
     read_metrics,
-    segment_name,
+    truncate_metric_log,
 )
 from storage.files import FileEntry, Store
 
@@ -49,7 +49,7 @@ def every_line_is_written_at_once(monkeypatch):
 
 @pytest.fixture
 def short_segments(monkeypatch):
-    monkeypatch.setattr(metric_log, "SEGMENT_BYTES", 200)
+    monkeypatch.setattr(metric_log, "METRIC_LOG_SEGMENT_BYTES", 200)
 
 
 def written(count: int) -> int:
@@ -64,7 +64,7 @@ def test_bytes_written_grow_with_the_lines_alone():
     """Rewritten whole, twice the lines were four times the bytes: 20,000 lines 80 GB."""
     half, whole = written(10_000), written(20_000)
     assert whole < 2.1 * half
-    assert whole < 20_000 * metric_log.SEGMENT_BYTES
+    assert whole < 20_000 * metric_log.METRIC_LOG_SEGMENT_BYTES
 
 
 def test_a_reader_sees_each_line_once(tmp_path, short_segments):
@@ -74,7 +74,7 @@ def test_a_reader_sees_each_line_once(tmp_path, short_segments):
         log.add(step, {"loss": 0.5}, {})
         if step % 7 == 0:
             seen += reader.read_new_lines()
-    assert len(list_segments(store)) > 5
+    assert len(list_metric_segments(store)) > 5
     assert [line["step"] for line in [*seen, *reader.read_new_lines()]] == list(range(1, 60))
     assert reader.read_new_lines() == []
 
@@ -85,8 +85,8 @@ def test_a_reader_fetches_only_what_is_new(short_segments):
     for step in range(1, 60):
         log.add(step, {"loss": 0.5}, {})
     reader.read_new_lines()
-    for number in list_segments(store)[:-1]:  # pyright: ignore[reportArgumentType]
-        del store.files[segment_name(number)]
+    for number in list_metric_segments(store)[:-1]:  # pyright: ignore[reportArgumentType]
+        del store.files[log_segment_name(number)]
     log.add(60, {"loss": 0.5}, {})
     assert [line["step"] for line in reader.read_new_lines()] == [60]
 
@@ -98,7 +98,7 @@ def test_a_resumed_run_drops_the_lines_that_it_repeats(tmp_path, short_segments,
     for step in range(1, 60):
         log.add(step, {"loss": 0.5}, {})
     log.flush()
-    drop_lines_after(store, after)
+    truncate_metric_log(store, after)
     again = MetricLog(store)
     for step in range(after + 1, 60):
         again.add(step, {"loss": 0.25}, {})

@@ -9,7 +9,7 @@ from torch import nn
 
 from models.api import Ema, Optimizer, Schedule
 from models.fsrt.phases import PHASES
-from pipelines.train.optim import NamedOptimizer, RunningMeans, learning_rate
+from pipelines.train.optim import NamedOptimizer, ParameterEma, learning_rate
 
 
 def test_learning_rate_of_the_published_schedule():
@@ -175,14 +175,14 @@ def test_ranger_centres_gradients_and_looks_ahead_every_sixth_step():
 # --- running means ------------------------------------------------------------------------------------------
 def test_running_mean_follows_and_swaps():
     parameter = nn.Parameter(torch.zeros(2))
-    means = RunningMeans({"net.p": parameter, "other.p": parameter}, {"net": Ema(decay=0.75)})
+    means = ParameterEma({"net.p": parameter, "other.p": parameter}, {"net": Ema(decay=0.75)})
     with torch.no_grad():
         parameter.fill_(1.0)
     means.update(1, 8)
     assert {name: mean.tolist() for name, mean in means.mean.items()} == {"net.p": [0.25, 0.25]}
-    means.swap()
+    means.swap_with_weights()
     assert parameter.tolist() == [0.25, 0.25]
-    means.swap()
+    means.swap_with_weights()
     assert parameter.tolist() == [1.0, 1.0]
     assert means.mean["net.p"].tolist() == [0.25, 0.25]
 

@@ -9,12 +9,12 @@ from models.api import Loss
 from models.errors import InvalidFile
 from models.fsrt.phases import PHASES
 from pipelines.cli.weights import export_checkpoint
-from pipelines.train.initial_weights import prepare_weights
+from pipelines.train.initial_weights import copy_weights_to_scratch
 from pipelines.train.state import used_checkpoint_file_name
 from storage import checkpoints, locations
 from storage.errors import InvalidInput
 from storage.files import Store
-from storage.weights_import import convert_checkpoint
+from storage.weights_import import convert_checkpoint_to_safetensors
 from tests.models.one_pass import with_update
 
 DECODER = with_update(PHASES["warmup"], parts={"decoder": 1.0}).updates
@@ -22,7 +22,7 @@ FILES = {"fsrt_vox": "vox256.pt", "fsrt_kp": "kp_detector.pt"}
 
 
 def put(store, weights_id, file, folder):
-    convert_checkpoint(file, folder / "converted.safetensors")
+    convert_checkpoint_to_safetensors(file, folder / "converted.safetensors")
     store.put(folder / "converted.safetensors", locations.weights_path(weights_id, "safetensors"))
 
 
@@ -70,7 +70,7 @@ def test_a_detector_that_was_released_replaces_the_first_phase(lab, imported):
 def test_a_phase_uses_released_weights_as_a_frozen_net_beside_its_own(lab, imported):
     context = lab.context("keypoints", uses={"teacher": "weights.fsrt_kp"})
     phase = context.config.fsrt.phases["keypoints"]
-    prepare_weights(context, "fsrt", phase)
+    copy_weights_to_scratch(context, "fsrt", phase)
     used = load_file(f"{context.scratch}/{used_checkpoint_file_name('teacher')}")
     expected = load_file(imported / "model.safetensors")
     assert used.keys() == {name for name in expected if name.startswith("kp_detector.")}

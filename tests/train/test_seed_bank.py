@@ -11,15 +11,15 @@ from msgspec.structs import replace
 
 from models import MODELS
 from models.errors import InvalidSettings
-from pipelines.config import RunConfig, load_config, settings_classes
+from pipelines.config import RunConfig, load_config, settings_class_names
 from pipelines.engine.fingerprint import KeyEnvironment
 from pipelines.engine.node import Graph
 from pipelines.engine.plan import Planner
 from pipelines.engine.runner import Runner, RunOutcome
 from pipelines.engine.source_code import SourceCode
 from pipelines.graph import build_graph
-from pipelines.runs.session import NON_NUMERIC_FILES, NUMERIC_FILES
-from pipelines.runs.snapshot import CODE_ROOT, PACKAGES
+from pipelines.runs.session import NON_NUMERIC_MODULES, NUMERIC_MODULES
+from pipelines.runs.snapshot import CODE_ROOT, PROJECT_PACKAGES
 from storage.files import Store
 from tests.toy_project import InProcess
 from tests.train import tiny_bank
@@ -58,10 +58,10 @@ def planner(configured, tmp_path_factory) -> Callable[..., Planner]:
     store = Store(str(tmp_path_factory.mktemp("bank") / "store"))
     code = SourceCode(
         CODE_ROOT,
-        (*PACKAGES, "tests"),
-        NON_NUMERIC_FILES,
-        NUMERIC_FILES,
-        settings_classes(type(configured())),
+        (*PROJECT_PACKAGES, "tests"),
+        NON_NUMERIC_MODULES,
+        NUMERIC_MODULES,
+        settings_class_names(type(configured())),
     )
 
     def of(*sets: str) -> Planner:

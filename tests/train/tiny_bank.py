@@ -15,7 +15,7 @@ from torch import nn
 from models.api import Phase
 from models.checkpoint import read_checkpoint
 from models.model_config import ModelConfig
-from models.spec import CheckpointUse, ClipPairs, KeyedNode, ModelSpec, Seeds, TaskSpec
+from models.spec import CheckpointUse, ClipPairs, ModelNodeSpec, ModelSpec, SeedTable, TaskSpec
 from models.task import StatelessTask, ValidationOutput
 from tests.models.one_pass import one_update
 
@@ -55,7 +55,7 @@ class Task(StatelessTask):
         picture = np.zeros((len(seeds), 8, 8, 3), np.uint8)
         return ValidationOutput(row=picture, scores={"first": float(seeds.min()), "last": float(seeds.max())})
 
-    def describe(self) -> dict[str, Any]:
+    def architecture_metadata(self) -> dict[str, Any]:
         return {"model": "tiny", "architecture": {}}
 
 
@@ -86,12 +86,12 @@ def synthesize(inputs: Any, config: Any, nets: Mapping[str, Any], runtime: Any) 
         yield {"__key__": f"seed-{seed:09d}", "codes": code.numpy()}
 
 
-BANK = KeyedNode(
+BANK = ModelNodeSpec(
     run="tests.train.tiny_bank:synthesize", units="seeds", reads={"seeds": ("first", "count")},
     writes=("codes",),
     uses={"generator": CheckpointUse("tests.train.tiny_bank:load", {"net": "generator"})},
 )  # fmt: skip
-SWAP = KeyedNode(
+SWAP = ModelNodeSpec(
     run="tests.train.tiny_bank:synthesize", units="clip_pairs", writes=("codes",),
     reads={"clip_pairs": ("source_clip", "driving_clip"), "keypoints": ("landmarks",)},
 )  # fmt: skip
@@ -103,7 +103,7 @@ SPEC = ModelSpec(
     reads=lambda config, phase: {"bank": ("codes",)} if phase.name == "directions" else {},
     nodes=lambda config: {"bank": BANK, "swap": SWAP},
     unit_tables={
-        "seeds": Seeds(blocks="bank.blocks", block_size="bank.block_size"),
+        "seeds": SeedTable(blocks="bank.blocks", block_size="bank.block_size"),
         "clip_pairs": ClipPairs(seed="seed", rounds="bank.blocks", families=("clips", "keypoints")),
     },
     inference="tests.train.tiny_bank:Task", driving_reads=lambda config: {"clips": ("frames",)},

@@ -41,7 +41,7 @@ class Painter(StatelessTask):
     def provenance(self) -> dict[str, str]:
         return {}
 
-    def describe(self) -> dict[str, Any]:
+    def architecture_metadata(self) -> dict[str, Any]:
         return {"model": "painter"}
 
     def sample(self, rng: np.random.Generator, tables: Any, training: bool) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ from models.perception.interfaces import LandmarkPrediction
 CNN_IMAGE_SIDE = (
     256  # longest side for the CNN: 0.36 s a frame there, 1.5 s at 512, for the same recall on large faces
 )
-PRECISE_UPSAMPLING = 2
+PRECISE_LANDMARK_UPSAMPLING = 2
 PRECISE_BOX_SHIFTS = ((0.0, 0.0), (-0.03, 0.0), (0.03, 0.0), (0.0, -0.03), (0.0, 0.03))
 """Boxes whose landmarks `precise` averages, moved by these shares of the box: jitter 1.5 -> 0.9 px at 256
 px."""
@@ -95,13 +95,15 @@ class DlibLandmarker:
     def _refined(self, frame: np.ndarray, box: np.ndarray) -> np.ndarray:
         height, width = frame.shape[:2]
         big = self._dlib.resize_image(
-            np.ascontiguousarray(frame), height * PRECISE_UPSAMPLING, width * PRECISE_UPSAMPLING
+            np.ascontiguousarray(frame),
+            height * PRECISE_LANDMARK_UPSAMPLING,
+            width * PRECISE_LANDMARK_UPSAMPLING,
         )
         side = box[2:] - box[:2]
         moved = [np.tile(side * shift, 2) + box for shift in np.array(PRECISE_BOX_SHIFTS, np.float32)]
         return (
-            np.mean([self._plain(big, one * PRECISE_UPSAMPLING) for one in moved], axis=0)
-            / PRECISE_UPSAMPLING
+            np.mean([self._plain(big, one * PRECISE_LANDMARK_UPSAMPLING) for one in moved], axis=0)
+            / PRECISE_LANDMARK_UPSAMPLING
         )
 
 
@@ -116,11 +118,11 @@ def load_hog_cnn_detector(weights: Mapping[str, Path]) -> DlibDetector:
     return DlibDetector("dlib_ladder", cnn)
 
 
-def load_landmarks(weights: Mapping[str, Path]) -> DlibLandmarker:
+def load_dlib_landmarker(weights: Mapping[str, Path]) -> DlibLandmarker:
     return DlibLandmarker(weights["dlib_sp68"], precise=False)
 
 
-def load_precise_landmarks(weights: Mapping[str, Path]) -> DlibLandmarker:
+def load_precise_dlib_landmarker(weights: Mapping[str, Path]) -> DlibLandmarker:
     return DlibLandmarker(weights["dlib_sp68"], precise=True)
 
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from models.perception.interfaces import LandmarkPrediction
-from models.perception.torch_net import TorchNet, build_net, map_batches
+from models.perception.torch_net import TorchNet, load_pretrained_net, map_batches_with_oom_backoff
 
 CROP_SIZE, HEATMAP_SIZE, LANDMARK_COUNT = 256, 64, 68
 REFERENCE_FACE_SIZE, REFERENCE_CROP_SIZE = 195.0, 200.0
@@ -69,7 +69,7 @@ def crop_windows(boxes: np.ndarray) -> CropWindows:
     return CropWindows(centre, side, integral.astype(np.int64))
 
 
-def usable_crops(boxes: np.ndarray, corners: np.ndarray, height: int, width: int) -> np.ndarray:
+def usable_crop_mask(boxes: np.ndarray, corners: np.ndarray, height: int, width: int) -> np.ndarray:
     """(n,) bool: there is a box, it has an area, its crop is of a size to show a face and not all outside."""
     x0, y0, x1, y1 = corners.T
     inside = (x0 < width) & (y0 < height) & (x1 > 0) & (y1 > 0)
@@ -143,10 +143,10 @@ class FanLandmarker:
         self._net, self._flip = TorchNet(net), flip
         self._depth = TorchNet(depth) if depth is not None else None
 
-    def configure(self, how: Any) -> None:
-        self._net.configure(how)
+    def configure_inference(self, how: Any) -> None:
+        self._net.configure_inference(how)
         if self._depth is not None:
-            self._depth.configure(how)
+            self._depth.configure_inference(how)
 
     def landmarks(self, frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """frames (T,H,W,3) uint8, boxes (T,4) -> (T,68,2) float32; NaN where the box is, or shows nothing."""
@@ -158,7 +158,7 @@ class FanLandmarker:
         if frames.strides[2:] != (3, 1):  # a mirrored view, or channels apart: not for OpenCV
             frames = np.ascontiguousarray(frames)
         cut = crop_windows(boxes)
-        rows = np.flatnonzero(usable_crops(boxes, cut.corners, *frames.shape[1:3]))
+        rows = np.flatnonzero(usable_crop_mask(boxes, cut.corners, *frames.shape[1:3]))
 
         def work(some: slice, full: int) -> Tensor:
             chosen = rows[some]
@@ -167,14 +167,16 @@ class FanLandmarker:
 
         found = np.zeros((len(rows), LANDMARK_COUNT, 4), np.float32)
         # Nothing waits for the device before the last batch is on its way: crops are cut while it works.
-        results = list(map_batches(len(rows), self._net.batch_size(CROP_SIZE * CROP_SIZE), work))
+        results = list(
+            map_batches_with_oom_backoff(len(rows), self._net.batch_size(CROP_SIZE * CROP_SIZE), work)
+        )
         if results:
             found = torch.cat(results).cpu().numpy()
         return _placed(found, rows, len(frames), cut, self._depth is not None)
 
     def _batch(self, crops: Tensor, full: int) -> Tensor:
         """crops (B,256,256,3) uint8 -> (B,68,4) float32: x, y in cells, height of peak, depth in crops."""
-        images = self._net.to_device(crops) / 255
+        images = self._net.images_to_device(crops) / 255
         heat = self._heat(images, full)
         at, height = heatmap_peaks(heat)
         depth = torch.zeros_like(height)
@@ -231,11 +233,11 @@ def load_fan_3d(weights: Mapping[str, Path]) -> FanLandmarker:
     from face_alignment.models import ResNetDepth
 
     return FanLandmarker(
-        "fan3d", _fan(weights, "fan3d"), build_net(ResNetDepth, weights["fan_depth"], "fan_depth")
+        "fan3d", _fan(weights, "fan3d"), load_pretrained_net(ResNetDepth, weights["fan_depth"], "fan_depth")
     )
 
 
 def _fan(weights: Mapping[str, Path], weights_id: str) -> nn.Module:
     from face_alignment.models import FAN
 
-    return build_net(lambda: FAN(4), weights[weights_id], weights_id)
+    return load_pretrained_net(lambda: FAN(4), weights[weights_id], weights_id)

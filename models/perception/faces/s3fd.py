@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.perception.torch_net import TorchNet, build_net, map_batches
+from models.perception.torch_net import TorchNet, load_pretrained_net, map_batches_with_oom_backoff
 
 MAP_STRIDES = (4, 8, 16, 32, 64, 128)
 """Pixels between the cells of the six maps; a cell's prior box is four times as wide."""
@@ -34,8 +34,8 @@ class S3fdDetector:
         self.name = "s3fd"
         self._net, self._threshold = TorchNet(net), threshold
 
-    def configure(self, how: Any) -> None:
-        self._net.configure(how)
+    def configure_inference(self, how: Any) -> None:
+        self._net.configure_inference(how)
 
     @torch.inference_mode()
     def detect(self, frames: np.ndarray) -> list[np.ndarray]:
@@ -44,7 +44,11 @@ class S3fdDetector:
         Boxes may reach over the frame's edge.
         """
         size = self._net.batch_size(frames.shape[1] * frames.shape[2])
-        done = list(map_batches(len(frames), size, lambda some, full: self._candidates(frames[some], full)))
+        done = list(
+            map_batches_with_oom_backoff(
+                len(frames), size, lambda some, full: self._candidates(frames[some], full)
+            )
+        )
         found: list[np.ndarray] = []
         for rows, count in done:
             values = rows.cpu().numpy().astype(np.float64)
@@ -55,7 +59,7 @@ class S3fdDetector:
     def _candidates(self, frames: np.ndarray, full: int) -> tuple[Tensor, int]:
         """frames (B,H,W,3) -> (n,9) rows of the cells above the threshold: frame of the batch; row, column
         and stride of the cell; its four numbers; its score. In the order of maps, then frames and cells."""
-        images = self._net.to_device(torch.from_numpy(np.ascontiguousarray(frames)))
+        images = self._net.images_to_device(torch.from_numpy(np.ascontiguousarray(frames)))
         images = images.flip(1) - images.new_tensor(PIXEL_MEAN)[:, None, None]  # RGB to BGR
         maps: Sequence[Tensor] = [one[: len(frames)].float() for one in self._net.run_net(images, full)]
         rows = []
@@ -94,4 +98,4 @@ def non_maximum_suppression(boxes: np.ndarray) -> np.ndarray:
 def load_s3fd(weights: Mapping[str, Path]) -> S3fdDetector:
     from face_alignment.detection.sfd.net_s3fd import s3fd
 
-    return S3fdDetector(build_net(s3fd, weights["s3fd"], "s3fd"))
+    return S3fdDetector(load_pretrained_net(s3fd, weights["s3fd"], "s3fd"))

@@ -9,7 +9,7 @@ import numpy as np
 
 MOUTH_Y, MOUTH_X = -0.9, 0.355
 EYE_X = 0.42
-BLINK_SIGMAS = 2.0  # a blink of this many sigmas closes the eye
+FULL_BLINK_SIGMAS = 2.0  # a blink of this many sigmas closes the eye
 
 
 def smoothstep(value: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -119,7 +119,7 @@ def expression_components(
     inward = np.minimum(ax / MOUTH_X, 1)
     upper = skin * np.where(side > 0, b.bump(0, MOUTH_Y, 0.25, 0.11), 0) * smoothstep_down(ax, 0.15, MOUTH_X)
     lower = skin * np.where(side < 0, b.bump(0, MOUTH_Y, 0.25, 0.13), 0) * smoothstep_down(ax, 0.15, MOUTH_X)
-    lid = opening / -BLINK_SIGMAS
+    lid = opening / -FULL_BLINK_SIGMAS
     return {
         "jaw_open": b.displacement(up=-0.15 * jaw, front=-0.05 * jaw),
         "lip_corner_pull": b.displacement(out=0.04 * corners, up=0.05 * corners, front=-0.03 * corners)

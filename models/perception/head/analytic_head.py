@@ -27,12 +27,12 @@ from models.perception.head.analytic_components import (
 from models.perception.head.morphable import MorphableModel
 
 # Half the face, nose to ear: x of the columns; the corners of mouth and eyes have columns of their own.
-GRID_COLUMNS = (
+MESH_COLUMN_X = (
     0, 0.03, 0.06, 0.1, 0.14, 0.18, 0.22, 0.25, 0.285, 0.32, 0.355, 0.39, 0.42, 0.455, 0.49, 0.525, 0.56,
     0.59, 0.63, 0.68, 0.73, 0.78, 0.83, 0.88, 0.92, 0.955, 0.98, 1,
 )  # fmt: skip
 # Rows by height at the middle of the face, crown to chin; 0 is the eyes' cut, MOUTH_Y the mouth's.
-GRID_ROWS = (
+MESH_ROW_HEIGHTS = (
     1.5, 1.47, 1.41, 1.33, 1.24, 1.14, 1.04, 0.94, 0.85, 0.76, 0.68, 0.61, 0.54, 0.48, 0.42, 0.365, 0.315,
     0.27, 0.23, 0.19, 0.155, 0.12, 0.09, 0.06, 0.03, 0, -0.03, -0.06, -0.09, -0.12, -0.16, -0.2, -0.25, -0.3,
     -0.35, -0.4, -0.44, -0.48, -0.52, -0.555, -0.585, -0.615, -0.64, -0.67, -0.7, -0.735, -0.77, -0.8, -0.825,
@@ -42,10 +42,10 @@ GRID_ROWS = (
 BACK_COLUMNS, NECK_ROWS = 10, 9
 CHIN_Y, CROWN_Y = -1.58, 1.5
 EYE_HALF_WIDTH, EYE_Z, EYE_RADIUS = 0.17, 0.6, 0.2
-LID_GAP = 0.02  # skin over the eyeball
+EYELID_THICKNESS = 0.02  # skin over the eyeball
 UPPER_LID_OPENING, LOWER_LID_OPENING = 0.088, 0.042  # how far the lids of the mean stand open
 # The mandible's edge by column: x and y of the row where the face ends.
-JAW_COLUMN = (0, 0.2, 0.4, 0.56, 0.7, 0.82, 0.9, 0.96, 1)
+JAW_COLUMN_KNOTS = (0, 0.2, 0.4, 0.56, 0.7, 0.82, 0.9, 0.96, 1)
 JAW_X = (0, 0.2, 0.39, 0.56, 0.715, 0.835, 0.895, 0.925, 0.935)
 JAW_Y = (-1.58, -1.565, -1.49, -1.37, -1.2, -0.98, -0.8, -0.65, -0.55)
 # Texture atlas: x0, y0, x1, y1 of each patch
@@ -122,7 +122,7 @@ def build_analytic_head() -> MorphableModel:
 # --- geometry -----------------------------------------------------------------------------------------------
 def _columns() -> tuple[np.ndarray, np.ndarray]:
     """-> sine and cosine of the azimuth by column: from the back's seam over image left and face."""
-    half = np.array(GRID_COLUMNS, float)
+    half = np.array(MESH_COLUMN_X, float)
     front = np.concatenate([-half[:0:-1], half])
     back = np.linspace(0, np.pi / 2, BACK_COLUMNS + 1)[1:]
     left = -np.cos(back[::-1])  # from the seam (0) toward the ear (-1)
@@ -140,13 +140,13 @@ def _skin_points() -> np.ndarray:
     sine, cosine = _columns()
     q, back = np.abs(sine), np.maximum(0, -cosine)
     is_back = cosine < 0
-    jaw_x = np.where(is_back, (0.935 - 0.2 * back) * q, PchipInterpolator(JAW_COLUMN, JAW_X)(q)) * np.sign(
-        sine
-    )
-    jaw_y = np.where(is_back, -0.55 - 0.25 * back**1.5, PchipInterpolator(JAW_COLUMN, JAW_Y)(q))
+    jaw_x = np.where(
+        is_back, (0.935 - 0.2 * back) * q, PchipInterpolator(JAW_COLUMN_KNOTS, JAW_X)(q)
+    ) * np.sign(sine)
+    jaw_y = np.where(is_back, -0.55 - 0.25 * back**1.5, PchipInterpolator(JAW_COLUMN_KNOTS, JAW_Y)(q))
     jaw_z = np.where(is_back, -0.8 * back, 0.97 * np.maximum(0, 1 - q**1.9))
     rows = []
-    for y in GRID_ROWS:
+    for y in MESH_ROW_HEIGHTS:
         up = max(y, 0.0) / CROWN_Y
         width = (1 - up**2.6) ** (1 / 2.6)
         front = (1 - up**2.8) ** (1 / 2.4) if y > 0 else 1 + 0.04 * np.exp(-(((y + 0.95) / 0.4) ** 2))
@@ -226,7 +226,7 @@ def _model_features(p: np.ndarray) -> np.ndarray:
 
 def _over_eyeballs(p: np.ndarray, face: np.ndarray) -> np.ndarray:
     """Push skin out to the sphere of the lids."""
-    square = (EYE_RADIUS + LID_GAP) ** 2 - (np.abs(p[..., 0]) - EYE_X) ** 2 - p[..., 1] ** 2
+    square = (EYE_RADIUS + EYELID_THICKNESS) ** 2 - (np.abs(p[..., 0]) - EYE_X) ** 2 - p[..., 1] ** 2
     sphere = EYE_Z + np.sqrt(np.maximum(square, 0))
     out = p.copy()
     inside = (square > 0) & (face > 0.5)
@@ -240,7 +240,7 @@ def _add_skin(parts: MeshBuilder) -> tuple[np.ndarray, np.ndarray]:
     R, C = points.shape[:2]
     upper = np.arange(R * C).reshape(R, C)
     lower = upper.copy()
-    eye_row, mouth_row = GRID_ROWS.index(0), GRID_ROWS.index(MOUTH_Y)
+    eye_row, mouth_row = MESH_ROW_HEIGHTS.index(0), MESH_ROW_HEIGHTS.index(MOUTH_Y)
     sine, cosine = _columns()
     x = np.where(cosine > 0, np.abs(sine), 9)
     cut = np.zeros((R, C), bool)
@@ -321,7 +321,7 @@ def _lid_opening(closed: np.ndarray, side: np.ndarray, kind: np.ndarray) -> np.n
 
 # --- landmarks, regions, colours ----------------------------------------------------------------------------
 # x, y of the image's left half and the middle line, in units; mirrored below. Order: iBUG 68.
-JAW_TARGETS = (
+JAW_LANDMARK_POSITIONS = (
     (-0.974, 0.0941),
     (-0.963, -0.174),
     (-0.934, -0.458),
@@ -332,8 +332,8 @@ JAW_TARGETS = (
     (-0.265, -1.56),
     (0, -1.61),
 )
-BROW_TARGETS = ((-0.745, 0.209), (-0.613, 0.303), (-0.447, 0.324), (-0.282, 0.28), (-0.126, 0.199))
-NOSE_TARGETS = (
+BROW_LANDMARK_POSITIONS = ((-0.745, 0.209), (-0.613, 0.303), (-0.447, 0.324), (-0.282, 0.28), (-0.126, 0.199))
+NOSE_LANDMARK_POSITIONS = (
     (0, 0.0213),
     (0, -0.149),
     (0, -0.329),
@@ -342,7 +342,14 @@ NOSE_TARGETS = (
     (-0.0812, -0.66),
     (0, -0.686),
 )
-LIP_TARGETS = ((-0.236, -0.857), (-0.105, -0.829), (0, -0.854), (-0.237, -1), (-0.117, -1.05), (0, -1.06))
+LIP_LANDMARK_POSITIONS = (
+    (-0.236, -0.857),
+    (-0.105, -0.829),
+    (0, -0.854),
+    (-0.237, -1),
+    (-0.117, -1.05),
+    (0, -1.06),
+)
 
 
 def _landmarks(
@@ -354,7 +361,7 @@ def _landmarks(
     lower: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """-> lm68 vertices (68,3) int32 and weights (68,3) float32."""
-    eye_row, mouth_row = GRID_ROWS.index(0), GRID_ROWS.index(MOUTH_Y)
+    eye_row, mouth_row = MESH_ROW_HEIGHTS.index(0), MESH_ROW_HEIGHTS.index(MOUTH_Y)
     front = np.flatnonzero(_columns()[1] > 0.05)
 
     def on_skin(x: float, y: float):
@@ -371,16 +378,18 @@ def _landmarks(
     def mirrored(targets):
         return [on_skin(*t) for t in targets], [on_skin(-x, y) for x, y in reversed(targets)]
 
-    jaw_left, jaw_right = mirrored(JAW_TARGETS)
-    brow_left, brow_right = mirrored(BROW_TARGETS)
-    nose = [on_skin(*t) for t in NOSE_TARGETS] + [on_skin(-x, y) for x, y in NOSE_TARGETS[5:3:-1]]
+    jaw_left, jaw_right = mirrored(JAW_LANDMARK_POSITIONS)
+    brow_left, brow_right = mirrored(BROW_LANDMARK_POSITIONS)
+    nose = [on_skin(*t) for t in NOSE_LANDMARK_POSITIONS] + [
+        on_skin(-x, y) for x, y in NOSE_LANDMARK_POSITIONS[5:3:-1]
+    ]
     up, low = (lambda r, x: on_row(upper[r], x)), (lambda r, x: on_row(lower[r], x))
     third, e = EYE_HALF_WIDTH / 3, eye_row
     eyes = []
     for x in (-EYE_X + 0.025, EYE_X - 0.025):  # where dlib sees them: a little toward the nose
         eyes += [up(e, x - EYE_HALF_WIDTH), up(e, x - third), up(e, x + third)]
         eyes += [up(e, x + EYE_HALF_WIDTH), low(e, x + third), low(e, x - third)]
-    top, bottom = LIP_TARGETS[:3], LIP_TARGETS[3:]
+    top, bottom = LIP_LANDMARK_POSITIONS[:3], LIP_LANDMARK_POSITIONS[3:]
     m = mouth_row
 
     def between_lips(x: float):

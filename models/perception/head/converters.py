@@ -46,16 +46,18 @@ FLAME_EXP_START = 300
 JAW_JOINT, JAW_NAMES = 2, ("jaw_x", "jaw_y", "jaw_z")
 JAW_BOUND = (0.6, 0.3, 0.3)  # radians
 LSFM_ARRAYS = ("id_basis", "exp_basis", "mean")
-VERTEX_WEIGHTS = np.tile(np.array([1, 0, 0], np.float32), (68, 1))
+VERTEX_LANDMARK_BARYCENTRICS = np.tile(np.array([1, 0, 0], np.float32), (68, 1))
 REQUIRED_FIELDS = ("name", "license", "mean", "id_basis", "exp_basis", "faces", "lm68_index", "lm68_weight")
-FIELD_RANKS = {"mean": 2, "id_basis": 3, "exp_basis": 3, "faces": 2, "lm68_weight": 2, "tex_basis": 3}
+ARRAY_NDIMS = {"mean": 2, "id_basis": 3, "exp_basis": 3, "faces": 2, "lm68_weight": 2, "tex_basis": 3}
 _TEXTS = ("name", "license")
 _NAMES = ("id_names", "exp_names")
 _REGION = "region_"
 
 
 # --- files of arrays ----------------------------------------------------------------------------------------
-def write_model(path: Path, model: MorphableModel, extra: Mapping[str, np.ndarray] | None = None) -> None:
+def write_morphable_model(
+    path: Path, model: MorphableModel, extra: Mapping[str, np.ndarray] | None = None
+) -> None:
     """A model, and arrays that belong to it, as one safetensors file."""
     from safetensors.numpy import save_file
 
@@ -81,9 +83,9 @@ def read_model_arrays(path: Path) -> dict[str, np.ndarray]:
         raise InvalidFile(f"{path.name} is not a whole safetensors file: {error}") from error
 
 
-def read_model(path: Path) -> MorphableModel:
-    """What `write_model` wrote; arrays that are not the model's are left aside. InvalidFile names the file
-    and the field that is missing or wrong.
+def read_morphable_model(path: Path) -> MorphableModel:
+    """What `write_morphable_model` wrote; arrays that are not the model's are left aside. InvalidFile names
+    the file and the field that is missing or wrong.
     """
     file = FileArrays(
         path.name, "a model as models.perception.head.converters writes it", read_model_arrays(path)
@@ -99,7 +101,7 @@ def read_model(path: Path) -> MorphableModel:
 
 def _model_of(file: FileArrays) -> MorphableModel:
     arrays = file.found
-    for name, rank in FIELD_RANKS.items():  # their lengths are compared with one another
+    for name, rank in ARRAY_NDIMS.items():  # their lengths are compared with one another
         if name in arrays and arrays[name].ndim != rank:
             raise ValueError(f"{name} has shape {arrays[name].shape}, expected {rank} dimensions")
     known = {one.name for one in fields(MorphableModel)} - {"regions"}
@@ -115,19 +117,19 @@ def _model_of(file: FileArrays) -> MorphableModel:
 
 
 def load_bfm_model(weights: Mapping[str, Path]) -> MorphableModel:
-    return read_model(weights["bfm_deep3d"])
+    return read_morphable_model(weights["bfm_deep3d"])
 
 
 def load_flame_model(weights: Mapping[str, Path]) -> MorphableModel:
-    return read_model(weights["flame_model"])
+    return read_morphable_model(weights["flame_model"])
 
 
 def load_3ddfa_model(weights: Mapping[str, Path]) -> MorphableModel:
-    return read_model(weights["bfm_3ddfa"])
+    return read_morphable_model(weights["bfm_3ddfa"])
 
 
 def load_lsfm_model(weights: Mapping[str, Path]) -> MorphableModel:
-    return read_model(weights["lsfm"])
+    return read_morphable_model(weights["lsfm"])
 
 
 # --- Basel face model ---------------------------------------------------------------------------------------
@@ -162,7 +164,7 @@ def convert_bfm(path: Path) -> MorphableModel:
             mean, file.read_indices("tri", (None, 3), vertices, first=1).astype(np.int32)
         ),
         lm68_index=_thrice(file.read_indices("keypoints", (68,), vertices, first=1, folded=True)),
-        lm68_weight=VERTEX_WEIGHTS,
+        lm68_weight=VERTEX_LANDMARK_BARYCENTRICS,
         tex_mean=file.read_floats("meantex", (vertices, 3), folded=True).astype(np.float32) / 255,
         tex_basis=basis("texBase", None) / np.float32(255),
         regions=regions,
@@ -205,7 +207,7 @@ def convert_3ddfa(model_path: Path, faces_path: Path, statistics_path: Path) -> 
         exp_basis=basis("w_exp", sigma[52:]),
         faces=orient_faces_outward(mean, np.ascontiguousarray(corners)),
         lm68_index=_thrice(coordinates[:, 0] // 3),
-        lm68_weight=VERTEX_WEIGHTS,
+        lm68_weight=VERTEX_LANDMARK_BARYCENTRICS,
         metres_per_unit=0.1,
     )
 
@@ -236,7 +238,7 @@ def convert_lsfm(model_path: Path, sampler_path: Path, mesh_path: Path) -> Morph
         exp_basis=bases[1],
         faces=orient_faces_outward(mean, mesh.read_indices("faces", (None, 3), vertices).astype(np.int32)),
         lm68_index=_thrice(mesh.read_indices("lm68", (68,), vertices, folded=True)),
-        lm68_weight=VERTEX_WEIGHTS,
+        lm68_weight=VERTEX_LANDMARK_BARYCENTRICS,
         id_bound=np.full(bases[0].shape[-1], 0.8, np.float32),
         exp_bound=np.full(bases[1].shape[-1], 1.5, np.float32),
         dense_index=dense.read_indices("idxs", (None,), vertices, folded=True).astype(np.int32),
@@ -270,7 +272,7 @@ def convert_flame(model_path: Path, embedding_path: Path) -> tuple[MorphableMode
     origin = template.mean(0)
     id_basis = shapes[..., :FLAME_SHAPE_SIZE]
     exp_basis = shapes[..., FLAME_EXP_START : FLAME_EXP_START + FLAME_EXP_SIZE]
-    found = read_embedding(embedding_path, len(corners))
+    found = read_landmark_embedding(embedding_path, len(corners))
     names = tuple(f"expression_{i:02d}" for i in range(FLAME_EXP_SIZE))
     model = MorphableModel(
         name="flame",
@@ -327,7 +329,7 @@ def read_flame(path: Path) -> dict[str, np.ndarray]:
     return found | {"v_template": template, "f": file.read_indices("f", (None, 3), vertices)}
 
 
-def read_embedding(path: Path, faces: int) -> dict[str, np.ndarray]:
+def read_landmark_embedding(path: Path, faces: int) -> dict[str, np.ndarray]:
     """full_lmk_faces_idx (68,) and full_lmk_bary_coords (68,3) of DECA's landmark_embedding.npy, for a mesh
     of so many faces.
     """
@@ -392,7 +394,7 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(__doc__)
     made: Any = convert(*map(Path, paths[:-1]))
     model, extra = made if isinstance(made, tuple) else (made, None)
-    write_model(Path(paths[-1]), model, extra)
+    write_morphable_model(Path(paths[-1]), model, extra)
 
 
 if __name__ == "__main__":

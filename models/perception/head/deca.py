@@ -35,13 +35,13 @@ from models.perception.head.pose import AXIS_FLIP
 from models.perception.head.resnet import (
     INPUT_SIZE,
     OUTPUT_CHANNELS,
+    MorphableModelRegressor,
     ResNet50,
-    ShapeNet,
     ShapePrediction,
     load_subnet,
 )
 
-OUTPUT_SIZES = {"shape": 100, "tex": 50, "exp": 50, "pose": 6, "cam": 3, "light": 27}
+COEFFICIENT_COUNTS = {"shape": 100, "tex": 50, "exp": 50, "pose": 6, "cam": 3, "light": 27}
 CROP_ZOOM = 1.1 * 1.25
 MIN_CROP_PIXELS, MAX_CROP_RATIO = 8, 4.0  # pixels; times the frame
 
@@ -53,16 +53,16 @@ class DecaEncoder(nn.Module):
         super().__init__()
         self.encoder = ResNet50()
         self.layers = nn.Sequential(
-            nn.Linear(OUTPUT_CHANNELS, 1024), nn.ReLU(), nn.Linear(1024, sum(OUTPUT_SIZES.values()))
+            nn.Linear(OUTPUT_CHANNELS, 1024), nn.ReLU(), nn.Linear(1024, sum(COEFFICIENT_COUNTS.values()))
         )
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(self.encoder(images))
 
 
-class DecaNet(ShapeNet):
+class DecaNet(MorphableModelRegressor):
     name = "deca"
-    numbers = sum(OUTPUT_SIZES.values())
+    numbers = sum(COEFFICIENT_COUNTS.values())
 
     def __init__(self, net: nn.Module, root: np.ndarray, root_basis: np.ndarray, origin: np.ndarray):
         """root (3,): FLAME's root joint in the mean; root_basis (3,150): what a sigma of shape and expression
@@ -84,13 +84,13 @@ class DecaNet(ShapeNet):
 
     def crop_images(self, frames: np.ndarray, boxes: np.ndarray) -> Tensor:
         images = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
-        return sample_crops(images, torch.from_numpy(boxes)) / 255
+        return resample_crops(images, torch.from_numpy(boxes)) / 255
 
     def to_face_fit(self, reading: ShapePrediction) -> FaceFit:
         part = dict(
             zip(
-                OUTPUT_SIZES,
-                np.split(reading.code, np.cumsum(list(OUTPUT_SIZES.values()))[:-1], axis=1),
+                COEFFICIENT_COUNTS,
+                np.split(reading.code, np.cumsum(list(COEFFICIENT_COUNTS.values()))[:-1], axis=1),
                 strict=True,
             )
         )
@@ -108,7 +108,7 @@ class DecaNet(ShapeNet):
         return FaceFit(*(p.astype(np.float32) for p in parts))
 
 
-def sample_crops(images: Tensor, boxes: Tensor, sampling: Literal["exact", "official"] = "exact") -> Tensor:
+def resample_crops(images: Tensor, boxes: Tensor, sampling: Literal["exact", "official"] = "exact") -> Tensor:
     """images (n,3,H,W) float, boxes (n,4) x0, y0, x1, y1 counted from the middle of pixel 0 -> crops
     (n,3,224,224): the box's corners are the middles of the crop's corners, bilinear, 0 outside.
 

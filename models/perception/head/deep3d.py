@@ -36,14 +36,14 @@ from models.perception.head.pose import euler_to_rotation
 from models.perception.head.resnet import (
     INPUT_SIZE,
     OUTPUT_CHANNELS,
+    MorphableModelRegressor,
     ResNet50,
-    ShapeNet,
     ShapePrediction,
     load_subnet,
 )
 
 HEAD_SIZES = (80, 64, 80, 3, 27, 2, 1)
-OUTPUT_SIZES = {"id": 80, "exp": 64, "tex": 80, "angle": 3, "gamma": 27, "trans": 3}
+COEFFICIENT_COUNTS = {"id": 80, "exp": 64, "tex": 80, "angle": 3, "gamma": 27, "trans": 3}
 FOCAL_LENGTH, CAMERA_DISTANCE = 1015.0, 10.0
 REFERENCE_FACE_SIZE = 102.0
 # Eyes, tip of the nose and corners of the mouth in the mean face (similarity_Lm3D_all.mat), image left first
@@ -72,13 +72,13 @@ class Deep3dEncoder(nn.Module):
         return torch.cat([head(pooled) for head in self.final_layers], dim=1).flatten(1)
 
 
-class Deep3dNet(ShapeNet):
+class Deep3dNet(MorphableModelRegressor):
     name = "deep3d"
     numbers = sum(HEAD_SIZES)
 
     def crop_boxes(self, landmarks: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Boxes are (n,4): width and height of the scaled frame, then left and top of the crop in it."""
-        return align_crop(
+        return alignment_crop_boxes(
             five_landmarks(landmarks) - 0.5, height, width
         )  # the publisher counts pixels from 0
 
@@ -94,8 +94,8 @@ class Deep3dNet(ShapeNet):
     def to_face_fit(self, reading: ShapePrediction) -> FaceFit:
         part = dict(
             zip(
-                OUTPUT_SIZES,
-                np.split(reading.code, np.cumsum(list(OUTPUT_SIZES.values()))[:-1], axis=1),
+                COEFFICIENT_COUNTS,
+                np.split(reading.code, np.cumsum(list(COEFFICIENT_COUNTS.values()))[:-1], axis=1),
                 strict=True,
             )
         )
@@ -117,7 +117,7 @@ def five_landmarks(landmarks: np.ndarray) -> np.ndarray:
     return np.concatenate([eyes, landmarks[:, [30, 48, 54]]], axis=1)
 
 
-def align_crop(points: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def alignment_crop_boxes(points: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """points (n,5,2) counted from the middle of pixel 0 -> (n,4): width and height of the scaled frame, left
     and top of the crop in it; and which are of a sensible size."""
     up = points.astype(np.float64) * [1, -1] + [0, height - 1]
@@ -141,7 +141,7 @@ def align_crop(points: np.ndarray, height: int, width: int) -> tuple[np.ndarray,
 
 
 def crop_frame(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """frame (H,W,3) uint8, box (4,) of `align_crop` -> (224,224,3) uint8, black outside."""
+    """frame (H,W,3) uint8, box (4,) of `alignment_crop_boxes` -> (224,224,3) uint8, black outside."""
     from PIL import Image
 
     width, height, left, top = box.tolist()

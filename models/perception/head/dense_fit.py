@@ -263,12 +263,12 @@ def adapt_camera(
     spread with `standardise`, but for axes along which either does not move, as fits to landmarks without
     depth do not); both pass a box filter of `window` frames. Rotations and expressions go over as they are.
     """
-    adapted = box_filter(scale * to_scale.mean() / scale.mean(), window)
+    adapted = moving_average(scale * to_scale.mean() / scale.mean(), window)
     place = translation / scale[:, None]
     if adapt_translation:
         there = to_translation / to_scale[:, None]
         spread = spread_ratio(there, place) if standardise else 1.0
-        place = box_filter((place - place.mean(0)) * spread + there.mean(0), window)
+        place = moving_average((place - place.mean(0)) * spread + there.mean(0), window)
     return adapted, adapted[:, None] * place
 
 
@@ -281,7 +281,7 @@ def spread_ratio(there: np.ndarray, here: np.ndarray) -> np.ndarray:
     return np.divide(wanted, own, out=np.ones_like(own), where=moving)
 
 
-def box_filter(values: np.ndarray, window: int) -> np.ndarray:
+def moving_average(values: np.ndarray, window: int) -> np.ndarray:
     """values (T,...) -> running means over `window` frames (odd), the ends repeated."""
     half = window // 2
     padded = np.concatenate([values[:1].repeat(half, 0), values, values[-1:].repeat(half, 0)])

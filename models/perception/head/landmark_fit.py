@@ -37,7 +37,7 @@ POSE_SIZE = 6  # a frame's unknowns: 3 of rotation, log scale, 2 of translation,
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FitOptions:
+class LandmarkFitOptions:
     contour_weight: float = 0.15
     """w of points 0-16. A landmark net puts them on the visible outline, which slides over a turning head."""
     chin_weight: float = 0.1
@@ -90,7 +90,7 @@ class _State:
         return _State(id, self.exp[rows], self.scale[rows], self.rotation[rows], self.shift[rows])
 
 
-def fit_landmarks(model: MorphableModel, landmarks: np.ndarray, options: FitOptions) -> FaceFit:
+def fit_landmarks(model: MorphableModel, landmarks: np.ndarray, options: LandmarkFitOptions) -> FaceFit:
     """landmarks (T,68,2), pixels, all finite, T >= 1 -> the fit of one person over T frames."""
     points = model.landmark_model()
     unit = float(points[0][16, 0] - points[0][0, 0]) / 2
@@ -112,11 +112,11 @@ def fit_landmarks(model: MorphableModel, landmarks: np.ndarray, options: FitOpti
     depth = np.concatenate([state.shift, np.zeros((frames, 1))], axis=1)
     parts = (state.id[0] if people == 1 else state.id, state.exp, state.scale / unit, state.rotation, depth)
     fit = FaceFit(*(part.astype(np.float32) for part in parts), error=np.zeros(frames, np.float32))
-    return replace(fit, error=landmark_error(model, fit, landmarks))
+    return replace(fit, error=landmark_fit_error(model, fit, landmarks))
 
 
 def fit_video(
-    model: MorphableModel, landmarks: np.ndarray, options: FitOptions, max_error: float = 0.1
+    model: MorphableModel, landmarks: np.ndarray, options: LandmarkFitOptions, max_error: float = 0.1
 ) -> tuple[FaceFit, np.ndarray]:
     """landmarks (T,68,2), pixels, NaN where there is no face, but not everywhere -> the fit of one person
     over all frames, and (T,) bool which frames' own fit counts: that which is off by at most `max_error` of
@@ -140,7 +140,7 @@ def face_size(landmarks: np.ndarray) -> np.ndarray:
     return np.ptp(landmarks, axis=1).mean(1)
 
 
-def landmark_error(model: MorphableModel, fit: FaceFit, landmarks: np.ndarray) -> np.ndarray:
+def landmark_fit_error(model: MorphableModel, fit: FaceFit, landmarks: np.ndarray) -> np.ndarray:
     """RMS distance in pixels (T,) float32 of the fit from the 51 inner landmarks (T,68,2); NaN where they
     are."""
     mean, id_basis, exp_basis = (part[INNER_LANDMARKS] for part in model.landmark_model())
@@ -184,7 +184,7 @@ def _linearise(
     model: FitParts,
     target: np.ndarray,
     weight: np.ndarray,
-    o: FitOptions,
+    o: LandmarkFitOptions,
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a small change of a frame's unknowns and id does to its landmarks (T,136,6+n_exp+n_id), and what
     is missing (T,136); both in sigmas and weighted."""

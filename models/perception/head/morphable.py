@@ -18,8 +18,8 @@ from models.errors import InvalidFile
 from models.perception.file_arrays import read_npz
 
 LANDMARK_COUNT = 68
-DEFAULT_SIGMA_BOUND = 3.0  # sigmas
-FIELD_RANKS = {"mean": 2, "id_basis": 3, "exp_basis": 3, "faces": 2, "lm68_weight": 2, "tex_basis": 3}
+DEFAULT_COEFFICIENT_BOUND = 3.0  # sigmas
+ARRAY_NDIMS = {"mean": 2, "id_basis": 3, "exp_basis": 3, "faces": 2, "lm68_weight": 2, "tex_basis": 3}
 _TEXTS = ("name", "license")
 _NAMES = ("id_names", "exp_names")
 _REGION = "region_"  # prefix of the masks in the npz
@@ -63,7 +63,7 @@ class MorphableModel:
     metres_per_unit: float = float("nan")
 
     def __post_init__(self) -> None:
-        for name, rank in FIELD_RANKS.items():  # before their lengths are compared
+        for name, rank in ARRAY_NDIMS.items():  # before their lengths are compared
             array = getattr(self, name)
             if array is not None and array.ndim != rank:
                 raise ValueError(f"{self.name}: {name} is {array.shape}; expected {rank} dimensions")
@@ -72,7 +72,7 @@ class MorphableModel:
             ("exp_bound", self.exp_bound, self.n_exp),
         ):
             if bound is None:
-                object.__setattr__(self, name, np.full(count, DEFAULT_SIGMA_BOUND, np.float32))
+                object.__setattr__(self, name, np.full(count, DEFAULT_COEFFICIENT_BOUND, np.float32))
         _check(self)
 
     @property

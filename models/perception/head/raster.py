@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MAX_CANDIDATES = 20_000_000  # pixels of all the triangles' boxes held at once, about 1 GB
-EDGE_TOLERANCE = 1e-9  # pixels: a centre on the edge of two triangles must not fall between them by rounding
+MAX_CANDIDATE_PIXELS = 20_000_000  # pixels of all the triangles' boxes held at once, about 1 GB
+TRIANGLE_EDGE_TOLERANCE = (
+    1e-9  # pixels: a centre on the edge of two triangles must not fall between them by rounding
+)
 _DEPTH_LEVELS = 2**31 - 1
 _ID_BITS = 24
 
@@ -45,7 +47,9 @@ class Raster:
         out += self.weights[:, 2, None] * values[corners[:, 2]]
         return out
 
-    def image(self, faces: np.ndarray, values: np.ndarray, background: float = 0.0) -> np.ndarray:
+    def render_vertex_values(
+        self, faces: np.ndarray, values: np.ndarray, background: float = 0.0
+    ) -> np.ndarray:
         """values (N,A) at the vertices -> (H,W,A) float32."""
         out = np.full((self.height * self.width, values.shape[1]), background, np.float32)
         out[self.pixels] = self.interpolate(faces, values)
@@ -99,10 +103,10 @@ def _each(reduce: np.ufunc, values: np.ndarray) -> np.ndarray:
 
 
 def _chunks(ids: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
-    """Triangle ids in runs of at most MAX_CANDIDATES box pixels (a larger triangle makes its own run)."""
+    """Triangle ids in runs of at most MAX_CANDIDATE_PIXELS box pixels (a larger triangle is a run alone)."""
     if not len(ids):
         return []
-    run = np.cumsum(counts) // MAX_CANDIDATES
+    run = np.cumsum(counts) // MAX_CANDIDATE_PIXELS
     return np.split(ids, np.flatnonzero(np.diff(run)) + 1)
 
 
@@ -139,9 +143,9 @@ def _span(
     """Columns first..last of each box row whose three barycentrics slope * column + at_row are all >= 0."""
     level = slope == 0
     zero = -at_row / np.where(level, 1, slope)
-    low = _each(np.maximum, np.where(slope > 0, np.ceil(zero - EDGE_TOLERANCE), -np.inf))
-    high = _each(np.minimum, np.where(slope < 0, np.floor(zero + EDGE_TOLERANCE), np.inf))
-    outside = _each(np.logical_or, level & (at_row < -EDGE_TOLERANCE))
+    low = _each(np.maximum, np.where(slope > 0, np.ceil(zero - TRIANGLE_EDGE_TOLERANCE), -np.inf))
+    high = _each(np.minimum, np.where(slope < 0, np.floor(zero + TRIANGLE_EDGE_TOLERANCE), np.inf))
+    outside = _each(np.logical_or, level & (at_row < -TRIANGLE_EDGE_TOLERANCE))
     first = np.maximum(low, x0)
     last = np.where(outside, first - 1, np.minimum(high, x1))
     return first.astype(np.int64), np.maximum(last, first - 1).astype(np.int64)

@@ -26,11 +26,11 @@ from torch import Tensor
 Shading = Literal["smooth", "centroid", "first"]
 """A pixel's value from its triangle's corners: interpolated, their mean, or the first corner's."""
 
-MAX_CANDIDATES = {"cpu": 400_000, "cuda": 64_000_000}
+MAX_CANDIDATE_PIXELS = {"cpu": 400_000, "cuda": 64_000_000}
 """Pixels of triangles' boxes held at once, about 60 bytes each; on a CPU few enough for its caches."""
 MAX_TRIANGLES = {"cpu": 80_000, "cuda": 16_000_000}
 """Triangles set up at once, about 150 bytes each; a larger mesh goes frame by frame."""
-EDGE_TOLERANCE = 1e-9
+BARYCENTRIC_TOLERANCE = 1e-9
 """Of a barycentric: a centre on the edge of two triangles must not fall between them by rounding."""
 _DEPTH_LEVELS = 2**31 - 1
 _ID_BITS = 24
@@ -57,7 +57,7 @@ class RasterBatch:
         out[self.pixels] = self.triangle
         return out.view(self.frames, self.height, self.width)
 
-    def image(self, faces: Tensor, values: Tensor, shading: Shading = "smooth") -> Tensor:
+    def render_vertex_values(self, faces: Tensor, values: Tensor, shading: Shading = "smooth") -> Tensor:
         """values (N,A) float32 at the vertices, the same for all frames -> (B,A,H,W) float32, 0 where nothing
         is.
         """
@@ -108,7 +108,7 @@ def rasterize(points: Tensor, faces: Tensor, height: int, width: int) -> RasterB
     some = max(1, MAX_TRIANGLES[kind] // max(1, len(faces)))
     for first in range(0, frames, some):
         set_up = _set_up(points[first : first + some], faces, first, height, width)
-        for part in _parts(set_up, MAX_CANDIDATES[kind]):
+        for part in _parts(set_up, MAX_CANDIDATE_PIXELS[kind]):
             _rasterize_chunk(keys, part, width)
     pixels = (keys != _NOTHING).nonzero()[:, 0]
     triangle = keys[pixels] & ((1 << _ID_BITS) - 1)
@@ -179,9 +179,9 @@ def _rasterize_chunk(keys: Tensor, part: _Triangles, width: int) -> None:
     plane = part.plane[owner]  # (c,3,3)
     x, y = column.double()[:, None], row.double()[:, None]
     b, c, depth = (plane[..., 0] * x + plane[..., 1] * y + plane[..., 2]).unbind(1)
-    inside = ((b >= -EDGE_TOLERANCE) & (c >= -EDGE_TOLERANCE) & (1 - b - c >= -EDGE_TOLERANCE)).nonzero()[
-        :, 0
-    ]
+    inside = (
+        (b >= -BARYCENTRIC_TOLERANCE) & (c >= -BARYCENTRIC_TOLERANCE) & (1 - b - c >= -BARYCENTRIC_TOLERANCE)
+    ).nonzero()[:, 0]
     owner, pixel = owner[inside], (row * width + column)[inside]
     level = depth[inside].clamp(0, _DEPTH_LEVELS).long()
     key = (level << _ID_BITS) | part.id[owner]

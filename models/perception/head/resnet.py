@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from models.errors import InvalidFile
 from models.perception.head.landmark_fit import FaceFit
-from models.perception.torch_net import TorchNet, map_batches, read_tensors
+from models.perception.torch_net import TorchNet, map_batches_with_oom_backoff, read_tensors
 
 BLOCK_COUNTS = (3, 4, 6, 3)
 OUTPUT_CHANNELS = 2048
@@ -80,7 +80,7 @@ class ShapePrediction:
     """(n,4) float32 x0, y0, x1, y1: what the net's 224 pixels span, in pixels of the frame."""
 
 
-class ShapeNet(TorchNet, ABC):
+class MorphableModelRegressor(TorchNet, ABC):
     """A net that reads identity, expression and camera off a crop of each frame.
 
     A subclass says how a crop is cut, which numbers are the identity's, and what the others mean.
@@ -105,7 +105,9 @@ class ShapeNet(TorchNet, ABC):
             return self.run_net(crops.to(self._how.device), size).float().cpu().numpy()
 
         with torch.inference_mode():
-            done = list(map_batches(len(chosen), self.batch_size(INPUT_SIZE * INPUT_SIZE), work))
+            done = list(
+                map_batches_with_oom_backoff(len(chosen), self.batch_size(INPUT_SIZE * INPUT_SIZE), work)
+            )
         if done:
             codes[chosen] = np.concatenate(done)
         return ShapePrediction(

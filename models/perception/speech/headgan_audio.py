@@ -29,21 +29,21 @@ import numpy as np
 
 AudioAlignment = Literal["centred", "official"]
 
-SHORT_TERM_FEATURES = 21
-LOW_LEVEL_SIZE = 4 * SHORT_TERM_FEATURES
+SHORT_TERM_FEATURE_COUNT = 21
+LOW_LEVEL_AUDIO_SIZE = 4 * SHORT_TERM_FEATURE_COUNT
 """Means and deviations of the short features and of their changes."""
 CHARACTER_CLASSES, WINDOW_TOKENS = 27, 8
-FEATURE_SIZE = LOW_LEVEL_SIZE + CHARACTER_CLASSES * WINDOW_TOKENS
-STEPS_PER_FRAME = 16
+FEATURE_SIZE = LOW_LEVEL_AUDIO_SIZE + CHARACTER_CLASSES * WINDOW_TOKENS
+HOPS_PER_VIDEO_FRAME = 16
 """Short frames that begin in a video frame."""
-STEPS_PER_SPAN = 8 * STEPS_PER_FRAME
-LEAD_STEPS = {"official": 0, "centred": 60}
+HOPS_PER_AUDIO_SPAN = 8 * HOPS_PER_VIDEO_FRAME
+AUDIO_LEAD_HOPS = {"official": 0, "centred": 60}
 """Short frames by which a video frame's span begins before it. 60: the span's sound, 8 frames and a little,
 then lies about the frame's middle to 20 samples."""
-TOKEN_FRAME_OFFSET = {"official": 5, "centred": 1}
+CHARACTER_FRAME_OFFSET = {"official": 5, "centred": 1}
 """Frames after its number at which a frame's character is looked up. With the window from n - 4 to n + 3 the
 8 are those of n + 1 ... n + 8, or at 3.5, 2.5, ... frames on either side of the frame's middle."""
-BLOCK_SIZE = 4096
+SHORT_FRAMES_PER_PASS = 4096
 """Short frames in one pass: 10 MB."""
 _E = 1e-8
 
@@ -66,25 +66,25 @@ def compute_audio_features(
 
     No tokens: all are of class 26, which stands for all that is not a letter.
     """
-    low = low_level_features(sound, frames, 16_000, fps, align)
+    low = low_level_audio_features(sound, frames, 16_000, fps, align)
     letters = encode_one_hot(frame_windows(token_classes(tokens, frames, fps, align)))
     return np.concatenate([low, letters], axis=1).astype(np.float32)
 
 
 # --- sound --------------------------------------------------------------------------------------------------
-def low_level_features(
+def low_level_audio_features(
     sound: np.ndarray, frames: int, rate: int, fps: float = 25.0, align: AudioAlignment = "official"
 ) -> np.ndarray:
     """sound (n,) float -> (frames,84) float64. Spans are cut at the sound's ends; frames after the last span
     repeat it; a sound too short for one short frame gives zeros.
     """
     short = short_term_features(
-        zero_mean_unit_peak(sound), rate, round(rate * 0.5 / fps), round(rate / STEPS_PER_FRAME / fps)
+        zero_mean_unit_peak(sound), rate, round(rate * 0.5 / fps), round(rate / HOPS_PER_VIDEO_FRAME / fps)
     )
-    out = np.zeros((frames, LOW_LEVEL_SIZE))
+    out = np.zeros((frames, LOW_LEVEL_AUDIO_SIZE))
     for frame in range(frames):
-        begin = STEPS_PER_FRAME * frame - LEAD_STEPS[align]
-        span = short[max(0, begin) : max(0, begin + STEPS_PER_SPAN)]
+        begin = HOPS_PER_VIDEO_FRAME * frame - AUDIO_LEAD_HOPS[align]
+        span = short[max(0, begin) : max(0, begin + HOPS_PER_AUDIO_SPAN)]
         if len(span):
             out[frame] = np.concatenate([span.mean(0), span.std(0)])
         elif frame:
@@ -104,11 +104,11 @@ def short_term_features(sound: np.ndarray, rate: int, size: int, step: int) -> n
     changes (0 for the first).
     """
     if len(sound) < size:
-        return np.zeros((0, 2 * SHORT_TERM_FEATURES))
+        return np.zeros((0, 2 * SHORT_TERM_FEATURE_COUNT))
     pieces = np.lib.stride_tricks.sliding_window_view(sound, size)[::step]
     parts, before = [], None
-    for first in range(0, len(pieces), BLOCK_SIZE):
-        some = pieces[first : first + BLOCK_SIZE]
+    for first in range(0, len(pieces), SHORT_FRAMES_PER_PASS):
+        some = pieces[first : first + SHORT_FRAMES_PER_PASS]
         spectrum = np.abs(np.fft.fft(some, axis=1)[:, : size // 2]) / (size // 2)
         parts.append(_features(some, spectrum, before, rate))
         before = spectrum[-1]
@@ -173,7 +173,7 @@ def mel_filters(rate: int, bins: int) -> np.ndarray:
 
 
 # --- characters ---------------------------------------------------------------------------------------------
-def character_class(character: str) -> int:
+def character_class_index(character: str) -> int:
     """a to z -> 0 to 25, all else 26."""
     return (
         ord(character) - ord("a")
@@ -187,8 +187,8 @@ def token_classes(
 ) -> np.ndarray:
     """tokens in order of time -> (frames,) int64: the class that each frame looks up; 26 before the first."""
     starts = np.array([token.start for token in tokens])
-    classes = np.array([CHARACTER_CLASSES - 1, *(character_class(token.character) for token in tokens)])
-    at = (np.arange(frames) + TOKEN_FRAME_OFFSET[align]) / fps
+    classes = np.array([CHARACTER_CLASSES - 1, *(character_class_index(token.character) for token in tokens)])
+    at = (np.arange(frames) + CHARACTER_FRAME_OFFSET[align]) / fps
     return classes[np.searchsorted(starts, at, side="right")]
 
 

@@ -27,20 +27,20 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import InvalidFile, InvalidSettings
-from models.perception.interfaces import InferenceSettings, SpeechOptions
+from models.perception.interfaces import InferenceSettings, SpeechEncoderOptions
 
 SAMPLE_RATE = 16_000
 SAMPLES_PER_FRAME = 640
 TOKEN_HOP, RECEPTIVE_FIELD = 320, 400
 """Samples from one token to the next, and under one token."""
-TOKEN_OFFSET = 0.375
+TOKEN_LERP_WEIGHT = 0.375
 """A frame's centre lies this far from token 2 i toward the next: (320 - 200) / 320."""
 LOOKAHEAD_SAMPLES = 80
 """Samples after the last frame that its second token needs."""
 EPSILON = 1e-7
 MAX_BATCH_FRAMES = 2400
 """Frames in one pass of the transformer: 96 s, padding included."""
-MAX_PADDING = 0.15
+MAX_PADDING_SHARE = 0.15
 """Of a window's own length. A processor gains nothing from batches, a GPU little from larger ones."""
 MAX_CONVOLUTION_FRAMES = 600
 """Frames in one pass of the convolutions, whose first layer makes 0.26 MB of each, three times over."""
@@ -141,7 +141,7 @@ class SoundWindow:
         return self.stop - self.start
 
 
-def cut_windows(sound: int, frames: int, window: int, context: int) -> list[SoundWindow]:
+def cut_sound_windows(sound: int, frames: int, window: int, context: int) -> list[SoundWindow]:
     """Cut `frames` into windows of equal length; every frame is kept once, with `context` frames on both
     sides of it wherever the sound has them."""
     if frames <= window:
@@ -156,7 +156,7 @@ def batch_windows(all_windows: Sequence[SoundWindow]) -> Iterator[list[SoundWind
     batch: list[SoundWindow] = []
     for window in sorted(all_windows, key=lambda w: (w.frames, w.sound, w.start)):
         full = (len(batch) + 1) * window.frames > MAX_BATCH_FRAMES
-        if batch and (full or window.frames > (1 + MAX_PADDING) * batch[0].frames):
+        if batch and (full or window.frames > (1 + MAX_PADDING_SHARE) * batch[0].frames):
             yield batch
             batch = []
         batch.append(window)
@@ -179,18 +179,20 @@ class Wav2Vec2:
         self.layers, self.size = net.config.num_hidden_layers, net.config.hidden_size
         self._cut: dict[int, nn.Module] = {}
 
-    def configure(self, how: InferenceSettings) -> None:
+    def configure_inference(self, how: InferenceSettings) -> None:
         self.net.to(how.device)
 
     @torch.inference_mode()
-    def encode(self, sounds: Sequence[np.ndarray], options: SpeechOptions) -> list[np.ndarray]:
+    def encode(self, sounds: Sequence[np.ndarray], options: SpeechEncoderOptions) -> list[np.ndarray]:
         """Sounds (640 T,) float32 -> (T,D) float32 each. A sound up to `options.window` long is one pass."""
         if options.align not in ("centres", "inside"):
             raise ValueError(f"align {options.align!r}: expected centres or inside")
         padded = [self._padded(sound) for sound in sounds]
         counts = [len(sound) // SAMPLES_PER_FRAME for sound in sounds]
         found = [np.empty((count, self.size), np.float32) for count in counts]
-        cut = [w for i, n in enumerate(counts) for w in cut_windows(i, n, options.window, options.context)]
+        cut = [
+            w for i, n in enumerate(counts) for w in cut_sound_windows(i, n, options.window, options.context)
+        ]
         for batch in batch_windows(cut):
             for window, rows in zip(batch, self._pass(batch, padded, options), strict=True):
                 kept = rows[window.first - window.start : window.last - window.start]
@@ -204,7 +206,7 @@ class Wav2Vec2:
         return np.pad(zero_mean_unit_variance(sound) if self.normalise else sound, (0, LOOKAHEAD_SAMPLES))
 
     def _pass(
-        self, batch: Sequence[SoundWindow], sounds: Sequence[np.ndarray], options: SpeechOptions
+        self, batch: Sequence[SoundWindow], sounds: Sequence[np.ndarray], options: SpeechEncoderOptions
     ) -> list[Tensor]:
         """-> (frames, D) of each window."""
         inside = options.align == "inside"
@@ -212,7 +214,7 @@ class Wav2Vec2:
         if inside:  # 640 T samples make 2 T - 1 tokens
             return self._contextual([t[::2] for t in tokens], options.layer)
         rows = self._contextual(tokens, options.layer)
-        return [torch.lerp(h[0::2], h[1::2], TOKEN_OFFSET) for h in rows]
+        return [torch.lerp(h[0::2], h[1::2], TOKEN_LERP_WEIGHT) for h in rows]
 
     def _convolved(
         self, batch: Sequence[SoundWindow], sounds: Sequence[np.ndarray], ahead: int

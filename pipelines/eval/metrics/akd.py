@@ -20,23 +20,23 @@ def _difference(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
     return prediction.astype(np.float64) - target
 
 
-def l1_distance_per_frame(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
+def landmark_l1_per_frame(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Two (T,68,2) in pixels -> mean absolute coordinate difference of each frame (T,)"""
     return np.abs(_difference(prediction, target)).mean(axis=-1).mean(axis=1)
 
 
-def l2_distance_per_frame(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
+def landmark_l2_per_frame(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Two (T,68,2) in pixels -> mean Euclidean distance of each frame (T,)"""
     return np.linalg.norm(_difference(prediction, target), axis=-1).mean(axis=1)
 
 
 AKD_L1_DLIB = Metric(
     name="akd_l1_dlib", title="AKD (dlib)", variant="mean_abs_68x2_256px", better="down", unit="px",
-    per_frame=l1_distance_per_frame, feature=DLIB_LANDMARKS_FEATURE,
+    per_frame=landmark_l1_per_frame, feature=DLIB_LANDMARKS_FEATURE,
     meaning="mean absolute coordinate difference of 68 landmarks, in pixels of a 256 px frame",
 )  # fmt: skip
 AKD_L2_DLIB = Metric(
     name="akd_l2_dlib", title="AKD L2 (dlib)", variant="mean_euclidean_68_256px", better="down", unit="px",
-    per_frame=l2_distance_per_frame, feature=DLIB_LANDMARKS_FEATURE,
+    per_frame=landmark_l2_per_frame, feature=DLIB_LANDMARKS_FEATURE,
     meaning="mean Euclidean distance of the same landmarks",
 )  # fmt: skip

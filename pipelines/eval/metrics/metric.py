@@ -47,7 +47,7 @@ class Metric(Struct, frozen=True, kw_only=True):
     per_frame: Callable[[np.ndarray, np.ndarray], np.ndarray]
     """(T,...) of the method and (T,...) of the truth -> (T,) float64, NaN where either lacks the feature."""
     feature: str = FRAMES_FEATURE
-    """What it compares: the frames themselves, float64 in [0,1], or a name in FEATURES."""
+    """What it compares: the frames themselves, float64 in [0,1], or a name in METRIC_FEATURES."""
     finish: Callable[[float], float] = _mean
     """From the mean over frames to the value."""
 

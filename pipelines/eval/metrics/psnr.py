@@ -35,12 +35,12 @@ def _pooled(mse: float) -> float:
     return float(mse_to_psnr(np.array(mse)))
 
 
-PSNR_POOLED = Metric(
+PSNR_POOLED_METRIC = Metric(
     name="psnr_pooled", title="PSNR (pooled)", variant="pooled_mse", better="up", unit="dB",
     per_frame=mse_per_frame, finish=_pooled,
     meaning="the same from the squared error pooled over all frames, which is always a little lower",
 )  # fmt: skip
-PSNR_FRAME = Metric(
+PSNR_FRAME_MEAN_METRIC = Metric(
     name="psnr_frame", title="PSNR", variant="frame_mean_cap100", better="up", unit="dB",
     per_frame=psnr_per_frame,
     meaning="peak signal-to-noise ratio, mean over frames; identical frames count as 100 dB",

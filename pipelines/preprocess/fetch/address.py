@@ -22,7 +22,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LONGEST = 300
 
 
-class HostPolicy(Struct, frozen=True):
+class PrivateAddressPolicy(Struct, frozen=True):
     """Which servers an address may lead to. A list of videos comes from elsewhere, so it leads to public
     addresses alone; what the user's own settings name may stand in the user's own network."""
 
@@ -36,7 +36,7 @@ class HostPolicy(Struct, frozen=True):
 
     def refusal_reason(self, host: str, ip: str) -> str:
         place = ip if host == ip else f"{host} is at {ip}, which"
-        if is_forbidden(ip, own=True):
+        if is_forbidden_address(ip, own=True):
             return f"{place} is no server"
         return f"{place} is no public address (runtime.download.private_hosts may name the host)"
 
@@ -47,7 +47,7 @@ class VideoAddress(Struct, frozen=True):
     host: str
     """Lower case, with the port if the URL names one: whose limits count."""
     youtube: bool
-    policy: HostPolicy = HostPolicy()
+    policy: PrivateAddressPolicy = PrivateAddressPolicy()
     """Where it may lead: checked by name here, by each connection's address in guard.py."""
 
     @property
@@ -56,7 +56,7 @@ class VideoAddress(Struct, frozen=True):
         return self.url if self.youtube else public_url(self.url)
 
 
-def resolve_address(uri: str, policy: HostPolicy = HostPolicy()) -> VideoAddress:
+def resolve_address(uri: str, policy: PrivateAddressPolicy = PrivateAddressPolicy()) -> VideoAddress:
     """`youtube:<11 characters>` or an http(s) URL. Raises Rejected: unsupported_url."""
     if match := _YOUTUBE.fullmatch(uri):
         return VideoAddress(f"https://www.youtube.com/watch?v={match[1]}", YOUTUBE_HOST, True)
@@ -85,11 +85,11 @@ def resolve_address(uri: str, policy: HostPolicy = HostPolicy()) -> VideoAddress
     return VideoAddress(url, netloc, False, policy)
 
 
-def _checked_host(host: str, port: int, uri: str, policy: HostPolicy) -> str:
+def _checked_host(host: str, port: int, uri: str, policy: PrivateAddressPolicy) -> str:
     quoted = f"{_short(public_url(uri))!r}"
     with suppress(ValueError):
         number = str(ipaddress.ip_address(host))
-        if is_forbidden(number, policy.allows_private_address(number, port)):
+        if is_forbidden_address(number, policy.allows_private_address(number, port)):
             raise Rejected("unsupported_url", f"{quoted}: {policy.refusal_reason(host, number)}")
         return number
     try:
@@ -114,7 +114,7 @@ def _is_number(name: str) -> bool:
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
-def is_forbidden(ip: str, own: bool) -> bool:
+def is_forbidden_address(ip: str, own: bool) -> bool:
     """Whether an IP address must not be connected to. own: of the user's own settings, which may name private
     networks but no link-local address (a cloud's metadata service has one) and none that is no server."""
     number = ipaddress.ip_address(ip.split("%")[0])

@@ -15,7 +15,7 @@ from pipelines.preprocess.fetch.plain_http import parse_retry_after
 
 BOT_ERROR = "bot"
 """The site suspects a robot: this machine must not connect to it for hours."""
-BUSY_ERROR = "busy"
+RATE_LIMIT_ERROR = "busy"
 """The site wants fewer requests from this machine."""
 FORBIDDEN_ERROR = "forbidden"
 """YouTube's 403: one of its limits like BUSY, or this video alone."""
@@ -28,9 +28,9 @@ _FRAGMENTS = (
     ("not a bot", BOT_ERROR),
     ("captcha", BOT_ERROR),
     ("unusual traffic", BOT_ERROR),
-    ("content isn't available, try again later", BUSY_ERROR),
-    ("rate-limited", BUSY_ERROR),
-    ("too many requests", BUSY_ERROR),
+    ("content isn't available, try again later", RATE_LIMIT_ERROR),
+    ("rate-limited", RATE_LIMIT_ERROR),
+    ("too many requests", RATE_LIMIT_ERROR),
     ("private video", "private"),
     ("video is private", "private"),
     ("available in your country", "geo_blocked"),
@@ -77,7 +77,7 @@ _OUTDATED = ("only images are available", "challenge solving failed", "signature
              "nsig extraction failed", "po token", "missing a url")  # fmt: skip
 """Warnings after which a lack of formats is yt-dlp's (old, or without JavaScript), not the video's."""
 _STATUS = {404: "not_found", 410: "not_found", 401: "needs_auth", 407: "needs_auth", 451: "geo_blocked",
-           429: BUSY_ERROR}  # fmt: skip
+           429: RATE_LIMIT_ERROR}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class ErrorClass:
 
     @property
     def is_final(self) -> bool:
-        return self.code not in (BOT_ERROR, BUSY_ERROR, FORBIDDEN_ERROR, TEMPORARY_ERROR)
+        return self.code not in (BOT_ERROR, RATE_LIMIT_ERROR, FORBIDDEN_ERROR, TEMPORARY_ERROR)
 
 
 def classify_error(error: BaseException, youtube: bool, warnings: Sequence[str] = ()) -> ErrorClass:

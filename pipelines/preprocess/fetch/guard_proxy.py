@@ -18,18 +18,18 @@ from typing import cast
 from urllib.parse import urlsplit
 
 from pipelines.errors import Rejected
-from pipelines.preprocess.fetch.address import HostPolicy, is_forbidden
+from pipelines.preprocess.fetch.address import PrivateAddressPolicy, is_forbidden_address
 
 _CHUNK = 1 << 16
 _LONGEST_HEAD = 1 << 16
 
 
-def connect_checked(host: str, port: int, timeout: float, policy: HostPolicy) -> socket.socket:
+def connect_checked(host: str, port: int, timeout: float, policy: PrivateAddressPolicy) -> socket.socket:
     """Raises Rejected where one of the host's addresses is forbidden, OSError where none accepts a
     connection."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     for *_, place in found:
-        if is_forbidden(str(place[0]), policy.allows_private_address(host, port)):
+        if is_forbidden_address(str(place[0]), policy.allows_private_address(host, port)):
             raise Rejected("unsupported_url", policy.refusal_reason(host, str(place[0])))
     last: OSError = OSError(f"{host} has no address")
     for family, kind, protocol, _, place in found:
@@ -51,7 +51,7 @@ class GuardProxy(socketserver.ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, policy: HostPolicy, timeout: float):
+    def __init__(self, policy: PrivateAddressPolicy, timeout: float):
         super().__init__(("127.0.0.1", 0), _GuardHandler)
         self.policy, self.seconds = policy, timeout
         self.refusals: list[str] = []

@@ -46,7 +46,7 @@ class HostBusy(Transient):
         super().__init__(message, soon)  # as pickle calls it again, in the driver
 
 
-class HostLimits:
+class HostRateLimits:
     """folder: shared by all processes. per_host: transfers from one host at once. longest_wait: seconds."""
 
     def __init__(self, folder: Path, per_host: int, longest_wait: float):

@@ -69,7 +69,7 @@ def clear_folder(folder: Path) -> None:
     folder.mkdir()
 
 
-def mark_complete(folder: Path, fetched: FetchedVideo) -> None:
+def mark_download_complete(folder: Path, fetched: FetchedVideo) -> None:
     """Mark a checked file complete: a retry, of publishing it for example, need not fetch it again."""
     if fetched.path.parent != folder:
         return
@@ -79,7 +79,7 @@ def mark_complete(folder: Path, fetched: FetchedVideo) -> None:
     aside.replace(folder / "complete.json")
 
 
-def load_complete(folder: Path) -> FetchedVideo | None:
+def load_complete_download(folder: Path) -> FetchedVideo | None:
     """The complete file of an earlier attempt; None where its record is not there, or of another form."""
     try:
         record = json.loads((folder / "complete.json").read_text())

@@ -25,14 +25,14 @@ from typing import IO
 
 from pipelines.errors import Rejected, Transient, UserError
 from pipelines.preprocess.fetch.address import (
-    HostPolicy,
+    PrivateAddressPolicy,
     VideoAddress,
     proxy_url,
     resolve_address,
     sanitize_message,
 )
 from pipelines.preprocess.fetch.guard_proxy import connect_checked
-from pipelines.preprocess.fetch.host_limits import HostBusy, HostLimits
+from pipelines.preprocess.fetch.host_limits import HostBusy, HostRateLimits
 from pipelines.preprocess.fetch.transport_config import TransportConfig
 from storage.errors import StoreError
 
@@ -51,7 +51,7 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 _TEMPORARY = {408, 425, 429}
 
 
-class WebPageResponse(Exception):
+class UnexpectedWebPage(Exception):
     """The response is a web page or a playlist, which yt-dlp may know."""
 
 
@@ -85,7 +85,7 @@ class PartialFile:
 
 
 def fetch_http(
-    address: VideoAddress, folder: Path, max_bytes: int, settings: TransportConfig, hosts: HostLimits
+    address: VideoAddress, folder: Path, max_bytes: int, settings: TransportConfig, hosts: HostRateLimits
 ) -> Path:
     """-> the complete file, in `folder`.
 
@@ -224,7 +224,7 @@ def _response_range(
         return (int(match[2]) + 1 if match[3] == "*" else int(match[3])), partial.size
     kind = (headers.get_content_type() or "").lower()
     if _PAGES.fullmatch(kind):
-        raise WebPageResponse(f"{address.public_url} responds with {kind}")
+        raise UnexpectedWebPage(f"{address.public_url} responds with {kind}")
     length = headers.get("Content-Length", "").strip()
     return (int(length) if _NUMBER.fullmatch(length) else None), 0
 
@@ -277,7 +277,7 @@ def parse_retry_after(headers: Message) -> float:
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Each step is checked as the first address was."""
 
-    def __init__(self, policy: HostPolicy):
+    def __init__(self, policy: PrivateAddressPolicy):
         self.policy = policy
 
     def redirect_request(
@@ -300,7 +300,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 class _Http(urllib.request.HTTPHandler):
     """Connects through guard.connect, except to a proxy, which looks names up itself."""
 
-    def __init__(self, policy: HostPolicy):
+    def __init__(self, policy: PrivateAddressPolicy):
         super().__init__()
         self.policy = policy
 
@@ -310,7 +310,7 @@ class _Http(urllib.request.HTTPHandler):
 
 
 class _Https(urllib.request.HTTPSHandler):
-    def __init__(self, policy: HostPolicy):
+    def __init__(self, policy: PrivateAddressPolicy):
         super().__init__()
         self.policy = policy
 
@@ -320,7 +320,7 @@ class _Https(urllib.request.HTTPSHandler):
         return self.do_open(kind if tunnel else _guard(kind, self.policy), req)
 
 
-def _guard(kind: ConnectFunction, policy: HostPolicy) -> ConnectFunction:
+def _guard(kind: ConnectFunction, policy: PrivateAddressPolicy) -> ConnectFunction:
     def make(host: str, **options: object) -> http.client.HTTPConnection:
         connection = kind(host, **options)
         connection._create_connection = create  # pyright: ignore[reportAttributeAccessIssue]
@@ -332,7 +332,7 @@ def _guard(kind: ConnectFunction, policy: HostPolicy) -> ConnectFunction:
     return make
 
 
-def _opener(settings: TransportConfig, policy: HostPolicy) -> urllib.request.OpenerDirector:
+def _opener(settings: TransportConfig, policy: PrivateAddressPolicy) -> urllib.request.OpenerDirector:
     through = proxy_url(settings.proxy_env)
     proxies = {"http": through, "https": through} if through else None
     handlers: list[urllib.request.BaseHandler] = [

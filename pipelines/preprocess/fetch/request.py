@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VideoRequest:
+class VideoDownloadRequest:
     """What a recording's bytes should be: everything here comes from keyed settings and from its row."""
 
     uri: str

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from pipelines.errors import Rejected
-from pipelines.preprocess.fetch.address import HostPolicy, public_url, resolve_address
+from pipelines.preprocess.fetch.address import PrivateAddressPolicy, public_url, resolve_address
 from storage.errors import InvalidInput
 from storage.uris import ExpandedPath, reject_credentials
 
@@ -120,6 +120,6 @@ def _check_mirror(uri: str) -> None:
         if parts.query or parts.fragment:
             raise ValueError(f"mirrors: {public_url(uri)} holds a query, which may be secret; use cookies")
         try:
-            resolve_address(uri, HostPolicy(configured=True))
+            resolve_address(uri, PrivateAddressPolicy(configured=True))
         except Rejected as error:
             raise ValueError(f"mirrors: {error.sentence}") from None

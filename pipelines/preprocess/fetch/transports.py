@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 
 from pipelines.errors import Rejected, UserError
 from pipelines.preprocess.fetch import plain_http, ytdlp
-from pipelines.preprocess.fetch.address import HostPolicy, VideoAddress, resolve_address
-from pipelines.preprocess.fetch.host_limits import HostLimits, user_cache_folder
+from pipelines.preprocess.fetch.address import PrivateAddressPolicy, VideoAddress, resolve_address
+from pipelines.preprocess.fetch.host_limits import HostRateLimits, user_cache_folder
 from pipelines.preprocess.fetch.partial_download import (
     FetchedVideo,
     clear_folder,
-    load_complete,
+    load_complete_download,
     lock_work_folder,
-    mark_complete,
+    mark_download_complete,
 )
-from pipelines.preprocess.fetch.request import VideoRequest
+from pipelines.preprocess.fetch.request import VideoDownloadRequest
 from pipelines.preprocess.fetch.transport_config import TransportConfig, is_http_mirror
-from storage.content_cache import can_create_files, working_folder
+from storage.content_cache import can_create_files, writable_cache_folder
 
 if TYPE_CHECKING:
     from pipelines.media.probe_schema import Probe
@@ -38,18 +38,18 @@ FileCheck = Callable[[Path], "Probe"]
 
 @contextmanager
 def fetch_recording(
-    request: VideoRequest, settings: TransportConfig, check: FileCheck
+    request: VideoDownloadRequest, settings: TransportConfig, check: FileCheck
 ) -> Iterator[FetchedVideo]:
     """The complete and checked file, there until the block ends.
 
     Raises Rejected where the origin or the mirrors do not have it, Transient where they fail temporarily.
     """
-    root = Path(settings.folder).absolute() if settings.folder else working_folder("download")
+    root = Path(settings.folder).absolute() if settings.folder else writable_cache_folder("download")
     if not can_create_files(root):
         raise UserError(f"runtime.download.folder: {root} takes no files; name a folder that can be written")
     own = settings.folder or os.environ.get("REENACT_CACHE")
     host_folder = root / "hosts" if own else user_cache_folder(otherwise=root / "hosts")
-    hosts = HostLimits(host_folder, settings.per_host, settings.longest_wait)
+    hosts = HostRateLimits(host_folder, settings.per_host, settings.longest_wait)
     with lock_work_folder(root / "work", request, settings.longest_wait) as folder:
         yield _reuse_complete(folder, check) or _try_transports(request, folder, settings, hosts, check)
 
@@ -57,7 +57,7 @@ def fetch_recording(
 def _reuse_complete(folder: Path, check: FileCheck) -> FetchedVideo | None:
     """The complete file of an earlier attempt if it still passes the check: sound may be required by now, or
     a checksum."""
-    if (fetched := load_complete(folder)) is None:
+    if (fetched := load_complete_download(folder)) is None:
         return None
     try:
         return replace(fetched, probe=check(fetched.path))
@@ -67,7 +67,11 @@ def _reuse_complete(folder: Path, check: FileCheck) -> FetchedVideo | None:
 
 
 def _try_transports(
-    request: VideoRequest, folder: Path, settings: TransportConfig, hosts: HostLimits, check: FileCheck
+    request: VideoDownloadRequest,
+    folder: Path,
+    settings: TransportConfig,
+    hosts: HostRateLimits,
+    check: FileCheck,
 ) -> FetchedVideo:
     """Mirrors and the origin in the order of the settings, but the origin only once: what it denied to http,
     or failed to send, it denies to yt-dlp."""
@@ -90,13 +94,17 @@ def _try_transports(
             denial, origin_denied = Rejected("unreachable", str(error)), True
             continue
         if found is not None:
-            mark_complete(folder, found)
+            mark_download_complete(folder, found)
             return found
     raise denial or _not_found(request, settings)
 
 
 def _from_mirrors(
-    request: VideoRequest, folder: Path, settings: TransportConfig, hosts: HostLimits, check: FileCheck
+    request: VideoDownloadRequest,
+    folder: Path,
+    settings: TransportConfig,
+    hosts: HostRateLimits,
+    check: FileCheck,
 ) -> FetchedVideo | None:
     """The first mirror that has it decides."""
     from storage.mirrors import Mirror
@@ -115,13 +123,13 @@ def _from_mirrors(
 
 
 def _from_web_mirror(
-    mirror: str, request: VideoRequest, folder: Path, settings: TransportConfig, hosts: HostLimits
+    mirror: str, request: VideoDownloadRequest, folder: Path, settings: TransportConfig, hosts: HostRateLimits
 ) -> FetchedVideo | None:
     """None only if the mirror responds "not found": one that is locked must not empty a corpus."""
     from storage.mirrors import candidate_file_names
 
     for name in candidate_file_names(request.names):
-        address = resolve_address(f"{mirror}/{name}", HostPolicy(configured=True))
+        address = resolve_address(f"{mirror}/{name}", PrivateAddressPolicy(configured=True))
         try:
             return FetchedVideo(
                 plain_http.fetch_http(address, folder, request.max_bytes, settings, hosts), "mirror"
@@ -134,17 +142,17 @@ def _from_web_mirror(
                 raise plain_http.RetriesExhausted(
                     f"{message}; see runtime.download.mirrors and cookies"
                 ) from error
-        except plain_http.WebPageResponse as page:
+        except plain_http.UnexpectedWebPage as page:
             raise plain_http.RetriesExhausted(f"mirror {mirror}: {page}, not with a video or 404") from page
     return None
 
 
 def _from_origin(
     transport: str,
-    request: VideoRequest,
+    request: VideoDownloadRequest,
     folder: Path,
     settings: TransportConfig,
-    hosts: HostLimits,
+    hosts: HostRateLimits,
     check: FileCheck,
 ) -> FetchedVideo | None:
     """None where this transport is not meant for such an address."""
@@ -175,10 +183,10 @@ def _fetch_and_check(
 def _fetch_by(
     transport: str,
     address: VideoAddress,
-    request: VideoRequest,
+    request: VideoDownloadRequest,
     folder: Path,
     settings: TransportConfig,
-    hosts: HostLimits,
+    hosts: HostRateLimits,
 ) -> FetchedVideo | None:
     if transport == "ytdlp":
         path, offset, facts = ytdlp.fetch_ytdlp(address, folder, request, settings, hosts)
@@ -189,18 +197,18 @@ def _fetch_by(
         return FetchedVideo(
             plain_http.fetch_http(address, folder, request.max_bytes, settings, hosts), "http"
         )
-    except plain_http.WebPageResponse as page:
+    except plain_http.UnexpectedWebPage as page:
         if "ytdlp" not in settings.order:
             raise Rejected("unsupported_url", f"{page}; runtime.download.order has no ytdlp") from page
         return None
 
 
-def _origin_address(request: VideoRequest, settings: TransportConfig) -> VideoAddress:
+def _origin_address(request: VideoDownloadRequest, settings: TransportConfig) -> VideoAddress:
     """What the list of videos names, which may lie about where it leads."""
-    return resolve_address(request.uri, HostPolicy(hosts=settings.private_hosts))
+    return resolve_address(request.uri, PrivateAddressPolicy(hosts=settings.private_hosts))
 
 
-def _not_found(request: VideoRequest, settings: TransportConfig) -> Rejected:
+def _not_found(request: VideoDownloadRequest, settings: TransportConfig) -> Rejected:
     if request.uri:
         message = (
             f"no transport of {', '.join(settings.order)} has {_origin_address(request, settings).public_url}"

@@ -24,16 +24,16 @@ from pipelines.media import ffmpeg_path
 from pipelines.preprocess.fetch.address import VideoAddress, proxy_url, public_url, sanitize_message
 from pipelines.preprocess.fetch.classify_error import (
     BOT_ERROR,
-    BUSY_ERROR,
     FORBIDDEN_ERROR,
+    RATE_LIMIT_ERROR,
     ErrorClass,
     classify_error,
     walk_error_causes,
 )
 from pipelines.preprocess.fetch.guard_proxy import GuardProxy
-from pipelines.preprocess.fetch.host_limits import HostBusy, HostLimits
+from pipelines.preprocess.fetch.host_limits import HostBusy, HostRateLimits
 from pipelines.preprocess.fetch.plain_http import RetriesExhausted, SpeedLimiter, check_disk_error
-from pipelines.preprocess.fetch.request import VideoRequest
+from pipelines.preprocess.fetch.request import VideoDownloadRequest
 from pipelines.preprocess.fetch.transport_config import TransportConfig
 
 if TYPE_CHECKING:
@@ -64,7 +64,11 @@ class YtdlpLogger:
 
 
 def fetch_ytdlp(
-    address: VideoAddress, folder: Path, request: VideoRequest, settings: TransportConfig, hosts: HostLimits
+    address: VideoAddress,
+    folder: Path,
+    request: VideoDownloadRequest,
+    settings: TransportConfig,
+    hosts: HostRateLimits,
 ) -> tuple[Path, float, dict[str, Any]]:
     """-> the complete file in `folder`, the second of the recording it starts at, what yt-dlp chose.
 
@@ -92,9 +96,9 @@ def fetch_ytdlp(
             raise HostBusy(f"{sentence}; {rest}") from last
         attempts += 1
         if attempts > min(settings.retries, _OWN_RETRIES):
-            end = HostBusy if found.code == BUSY_ERROR else RetriesExhausted
+            end = HostBusy if found.code == RATE_LIMIT_ERROR else RetriesExhausted
             raise end(f"{sentence}; gave up after {attempts} attempts") from last
-        if found.code in (BUSY_ERROR, FORBIDDEN_ERROR):
+        if found.code in (RATE_LIMIT_ERROR, FORBIDDEN_ERROR):
             hosts.back_off(address.host, found.after or pause)
         else:
             time.sleep(found.after or pause)
@@ -112,7 +116,11 @@ def _classify(error: Exception, folder: Path, address: VideoAddress, log: YtdlpL
 
 
 def _attempt(
-    address: VideoAddress, folder: Path, request: VideoRequest, settings: TransportConfig, log: YtdlpLogger
+    address: VideoAddress,
+    folder: Path,
+    request: VideoDownloadRequest,
+    settings: TransportConfig,
+    log: YtdlpLogger,
 ) -> tuple[Path, float, dict[str, Any]]:
     from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor
 
@@ -146,7 +154,11 @@ def _attempt(
 
 
 def ytdlp_options(
-    address: VideoAddress, folder: Path, request: VideoRequest, settings: TransportConfig, log: YtdlpLogger
+    address: VideoAddress,
+    folder: Path,
+    request: VideoDownloadRequest,
+    settings: TransportConfig,
+    log: YtdlpLogger,
 ) -> dict[str, Any]:
     """The parameters of YoutubeDL. A hole in a video would shift all that follows, so missing fragments end
     it."""
@@ -254,7 +266,7 @@ def _move_video(fresh: Path, folder: Path, address: VideoAddress) -> Path:
     return video
 
 
-def _offset(request: VideoRequest) -> float:
+def _offset(request: VideoDownloadRequest) -> float:
     return float(request.section[0]) if request.section is not None else 0.0
 
 

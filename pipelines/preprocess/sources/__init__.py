@@ -12,7 +12,7 @@ import importlib
 import typing
 from typing import Any, NamedTuple
 
-from pipelines.preprocess.sources.common.rows import RejectRow, SourceRecording
+from pipelines.preprocess.sources.common.rows import ListedRecording, RejectRow
 
 SOURCES = {
     "synthetic": "pipelines.preprocess.sources.synthetic:list_recordings",
@@ -26,7 +26,7 @@ SOURCES = {
     "talkinghead_1kh": "pipelines.preprocess.sources.talkinghead_1kh:list_recordings",
 }
 
-SOURCE_NETS = {  # what a source that makes its videos needs to make them
+DATA_SOURCE_NETS = {  # what a source that makes its videos needs to make them
     "synthetic": ("analytic_head",),
 }
 
@@ -34,7 +34,7 @@ SOURCE_NETS = {  # what a source that makes its videos needs to make them
 class Listing(NamedTuple):
     """What a source has."""
 
-    rows: list[SourceRecording]
+    rows: list[ListedRecording]
     rejects: list[RejectRow]
 
 
@@ -43,6 +43,6 @@ def load_source_function(name: str, function: str = "list_recordings") -> Any:
     return getattr(importlib.import_module(SOURCES[name].split(":")[0]), function, None)
 
 
-def settings_of(name: str) -> Any:
+def source_settings_class(name: str) -> Any:
     """The class of a source's settings."""
     return typing.get_type_hints(load_source_function(name))["config"]

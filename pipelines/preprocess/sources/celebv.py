@@ -1,8 +1,9 @@
 """CelebV (ReenactGAN): five persons, each a folder of numbered face images in order of time, without sound.
 
 `{person}/Image/{number}.jpg`, and beside Image a list of landmarks, if there is one: a line an image, numbers
-and then the image's name. Images whose numbers follow one another make a recording; `make_video` writes it as
-a video that holds the files' own bytes. The images are crops already, so the face has all of the frame.
+and then the image's name. Images whose numbers follow one another make a recording;
+`recording_images_to_video` writes it as a video that holds the files' own bytes. The images are crops
+already, so the face has all of the frame.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pipelines.preprocess.sources.common.files import (
     safe_name,
     shorten_name,
 )
-from pipelines.preprocess.sources.common.rows import BaseRecording, RejectRow, SourceRecording, make_reject
+from pipelines.preprocess.sources.common.rows import BaseRecording, ListedRecording, RejectRow, make_reject
 from pipelines.preprocess.sources.common.source_tracks import make_track
 from storage.uris import ExpandedPath
 
@@ -67,7 +68,7 @@ class NumberedImage(Struct, frozen=True):
 
 def list_recordings(config: CelebvConfig) -> Listing:
     """A row for every run of images with consecutive numbers, by person and first number."""
-    rows: list[SourceRecording] = []
+    rows: list[ListedRecording] = []
     rejects: list[RejectRow] = []
     for folder in _persons(config):
         images = _images(folder / IMAGES_FOLDER, rejects)
@@ -100,7 +101,7 @@ def digest_external_files(config: CelebvConfig) -> dict[str, str]:
 
 def _row(
     id: str, person: str, folder: Path, run: Sequence[NumberedImage], config: CelebvConfig
-) -> SourceRecording:
+) -> ListedRecording:
     stamp = _stamp((image.name, image.stat) for image in run)
     spec = {"fps": config.fps, "images": [image.name for image in run], "stamp": stamp}
     return {
@@ -196,7 +197,7 @@ def consecutive_runs(images: Sequence[NumberedImage], longest: int) -> Iterator[
 
 
 # --- video --------------------------------------------------------------------------------------------------
-def make_video(row: BaseRecording) -> bytes:
+def recording_images_to_video(row: BaseRecording) -> bytes:
     """A row of recordings -> its images as a QuickTime video, frame by frame the bytes of the files."""
     from pipelines.media.image_sequence import mux_images_to_video
 

@@ -11,7 +11,7 @@ from pipelines.preprocess.sources import Listing
 from pipelines.preprocess.sources.common.clip_json import (
     ClipJsonConfig,
     digest_metadata_and_mirror,
-    find_files,
+    find_metadata_and_mirror,
     list_clips,
 )
 
@@ -22,7 +22,7 @@ class CelebvHqConfig(ClipJsonConfig, frozen=True, kw_only=True):
 
 def list_recordings(config: CelebvHqConfig) -> Listing:
     """A row a video, or a cut clip, sorted by id."""
-    return list_clips(*find_files("celebv_hq", config), config.grow, pixels=False)
+    return list_clips(*find_metadata_and_mirror("celebv_hq", config), config.grow, pixels=False)
 
 
 def digest_external_files(config: CelebvHqConfig) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pipelines.preprocess.sources import Listing
 from pipelines.preprocess.sources.common.clip_json import (
     ClipJsonConfig,
     digest_metadata_and_mirror,
-    find_files,
+    find_metadata_and_mirror,
     list_clips,
 )
 
@@ -24,7 +24,7 @@ class CelebvTextConfig(ClipJsonConfig, frozen=True, kw_only=True):
 
 def list_recordings(config: CelebvTextConfig) -> Listing:
     """A row a video, or a cut clip, sorted by id."""
-    return list_clips(*find_files("celebv_text", config), config.grow, pixels=True)
+    return list_clips(*find_metadata_and_mirror("celebv_text", config), config.grow, pixels=True)
 
 
 def digest_external_files(config: CelebvTextConfig) -> dict[str, str]:

@@ -14,16 +14,16 @@ from pipelines.errors import UserError
 from pipelines.preprocess.sources import Listing
 from pipelines.preprocess.sources.common import cells
 from pipelines.preprocess.sources.common.files import (
-    OTHER_EXTENSIONS,
+    NON_VIDEO_EXTENSIONS,
     VIDEO_EXTENSIONS,
-    UnreadableFiles,
+    UnreadablePath,
     digest_files,
     has_utf8_name,
     name_with_hash,
     safe_name,
     walk_folder,
 )
-from pipelines.preprocess.sources.common.rows import SourceRecording, make_reject
+from pipelines.preprocess.sources.common.rows import ListedRecording, make_reject
 from storage.uris import ExpandedPath
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def list_recordings(config: FolderConfig, source: str = "folder") -> Listing:
     names = {path: path.relative_to(root).as_posix() for path in files}
     ids = _ids(names)
     listed = _read_identities(Path(config.identities), set(names.values())) if config.identities else None
-    rows: list[SourceRecording] = []
+    rows: list[ListedRecording] = []
     for path in files:
         identity = (
             listed[names[path]] if listed is not None else _identity(names[path], config.identity, ids[path])
@@ -128,7 +128,7 @@ def _root(config: FolderConfig, source: str) -> Path:
     return root
 
 
-def _scan(root: Path, config: FolderConfig) -> tuple[list[Path], list[UnreadableFiles], Counter[str]]:
+def _scan(root: Path, config: FolderConfig) -> tuple[list[Path], list[UnreadablePath], Counter[str]]:
     """Every video below root, sorted by relative path; what could not be read; and, by the end of their
     names, how many other files may be videos."""
     found = walk_folder(root)
@@ -138,11 +138,13 @@ def _scan(root: Path, config: FolderConfig) -> tuple[list[Path], list[Unreadable
         suffix = path.suffix.lower()
         if suffix in config.extensions:
             videos.append(path)
-        elif suffix not in OTHER_EXTENSIONS:
+        elif suffix not in NON_VIDEO_EXTENSIONS:
             others[suffix] += 1
     # a folder may be called anything, takes.raw or anna.old
     lost = [
-        o for o in found.lost if o.code != "dangling_link" or o.path.suffix.lower() not in OTHER_EXTENSIONS
+        o
+        for o in found.lost
+        if o.code != "dangling_link" or o.path.suffix.lower() not in NON_VIDEO_EXTENSIONS
     ]
     videos.sort(key=lambda path: path.relative_to(root).as_posix())
     return videos, sorted(lost), others

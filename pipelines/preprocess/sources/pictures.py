@@ -8,7 +8,7 @@ from pathlib import Path
 from pipelines.errors import Rejected, Transient, UserError
 from pipelines.preprocess.sources import Listing, folder
 from pipelines.preprocess.sources.common.files import digest_files
-from pipelines.preprocess.sources.common.rows import BaseRecording, SourceRecording
+from pipelines.preprocess.sources.common.rows import BaseRecording, ListedRecording
 
 PICTURE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -21,7 +21,7 @@ class PicturesConfig(folder.FolderConfig, frozen=True, kw_only=True):
 def list_recordings(config: PicturesConfig) -> Listing:
     """A row a picture, sorted by its relative path. All are held out: there is no motion to learn from."""
     listing = folder.list_recordings(config, "pictures")
-    rows: list[SourceRecording] = [
+    rows: list[ListedRecording] = [
         {**row, "split": "test", "sha256": "", "spec": json.dumps({"picture": row["sha256"]})}
         for row in listing.rows
     ]
@@ -38,7 +38,7 @@ def describe_skipped_files(config: PicturesConfig) -> str:
     return folder.describe_skipped_files(config, "pictures")
 
 
-def make_video(row: BaseRecording) -> bytes:
+def recording_images_to_video(row: BaseRecording) -> bytes:
     """A row of recordings -> its picture, upright and without transparency, as a lossless video of one frame.
     Rejected where it cannot be read."""
     from pipelines.media.image_sequence import picture_to_video

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 
-from pipelines.preprocess.sources.common.rows import BaseRecording, SourceRecording
+from pipelines.preprocess.sources.common.rows import BaseRecording, ListedRecording
 
 if TYPE_CHECKING:
     from models.perception.head.morphable import MorphableModel
@@ -71,9 +71,9 @@ class SyntheticConfig(Struct, frozen=True, kw_only=True):
             raise ValueError(f"seed {self.seed}: expected 0 to {2**31 - 1}")
 
 
-def list_recordings(config: SyntheticConfig) -> list[SourceRecording]:
+def list_recordings(config: SyntheticConfig) -> list[ListedRecording]:
     """A row a recording, by identity then recording."""
-    rows: list[SourceRecording] = []
+    rows: list[ListedRecording] = []
     for person in range(config.identities):
         identity = f"syn{person:03d}"
         split = "test" if person >= config.identities - config.test_identities else "train"
@@ -114,14 +114,17 @@ def render_recording(row: BaseRecording, model: MorphableModel) -> tuple[bytes, 
     of pixel = s R X + T, landmarks (T,68,2) pixels of the raw frame, jaw (T,) sigmas, loudness (T,) RMS.
     """
     from pipelines.media.mp4_bytes import encode_mp4
-    from pipelines.preprocess.sources.common.head_appearance import sample_appearance, sample_setting
+    from pipelines.preprocess.sources.common.head_appearance import (
+        sample_appearance,
+        sample_recording_appearance,
+    )
     from pipelines.preprocess.sources.common.rendered_head import HeadRenderer
 
     spec = json.loads(row["spec"])
     height, width = int(spec["height"]), int(spec["width"])
     appearance = sample_appearance(np.random.default_rng(spec["identity_seed"]), int(spec["identity"]), model)
     rng = np.random.default_rng(int(row["seed"]))
-    renderer = HeadRenderer(model, appearance, sample_setting(rng, height, width), height, width)
+    renderer = HeadRenderer(model, appearance, sample_recording_appearance(rng, height, width), height, width)
     frames = max(1, round(float(spec["seconds"]) * FPS))
     speech = synthesize_speech(rng, frames, np.random.default_rng(spec["identity_seed"] + 1).uniform(95, 230))
     poses = sample_poses(rng, speech, height, width, model.exp_names)
@@ -137,7 +140,7 @@ def render_recording(row: BaseRecording, model: MorphableModel) -> tuple[bytes, 
         "scale": np.array([pose.scale for pose in poses]),
         "rotation": np.stack([rotation for rotation, _ in cameras]),
         "translation": np.stack([translation for _, translation in cameras]),
-        "landmarks": np.stack([renderer.landmarks(pose) for pose in poses]),
+        "landmarks": np.stack([renderer.project_landmarks(pose) for pose in poses]),
         "jaw": speech.jaw,
         "loudness": frame_loudness(speech.sound, frames),
     }
@@ -253,7 +256,7 @@ def sample_poses(
     rng: np.random.Generator, speech: SyntheticSpeech, height: int, width: int, names: Sequence[str]
 ) -> list[HeadPose]:
     """What head, eyes and face do while the mouth speaks: one pose a frame, `names` are the expressions'."""
-    from models.perception.head.analytic_components import BLINK_SIGMAS
+    from models.perception.head.analytic_components import FULL_BLINK_SIGMAS
     from pipelines.preprocess.sources.common.rendered_head import HeadPose
 
     frames, unit = len(speech.jaw), height / IMAGE_HEIGHT_UNITS
@@ -263,7 +266,7 @@ def sample_poses(
     home = np.array([width * rng.uniform(0.46, 0.54), height * rng.uniform(0.43, 0.48), 0.0])
     drift = np.stack([_wander(rng, frames, 0.2), _wander(rng, frames, 0.08), np.zeros(frames)], axis=-1)
     chest = home + unit * drift
-    blink = BLINK_SIGMAS * _blinks(rng, frames)
+    blink = FULL_BLINK_SIGMAS * _blinks(rng, frames)
     smile = 0.6 + _wander(rng, frames, 0.6, 0.05, 0.2)
     moves = {
         "jaw_open": speech.jaw,

@@ -28,22 +28,22 @@ from pipelines.preprocess.sources.common.files import (
     shorten_name,
 )
 from pipelines.preprocess.sources.common.rows import (
+    ListedRecording,
     RejectRow,
-    SourceRecording,
     SourceTrack,
     VideoLocation,
     make_reject,
 )
 from pipelines.preprocess.sources.common.source_tracks import make_track, sort_tracks
-from pipelines.preprocess.sources.common.video_folder import VideoFolder, scan_folder
+from pipelines.preprocess.sources.common.video_folder import VideoFolder, scan_video_folder
 from storage.uris import ExpandedPath
 
 PIECE_SECONDS = 60.0
-MAX_DRIFT_SECONDS = 5.0
+MAX_PIECE_SHIFT_SECONDS = 5.0
 """Seconds by which a piece may begin before or after its minute; users saw 4."""
 FRAME_CLOCK = 0
 """The clock of a track whose ticks are the recording's frames."""
-LIST_COLUMNS = ("name", "H", "W", "S", "E", "L", "T", "R", "B")
+CLIP_LIST_COLUMNS = ("name", "H", "W", "S", "E", "L", "T", "R", "B")
 """In this order, unless a first line of a list names its columns."""
 MAX_NUMBER = 10**9
 """Frames and pixels: no list has as many."""
@@ -67,18 +67,18 @@ class Talkinghead1khConfig(Struct, frozen=True, kw_only=True):
 
 def list_recordings(config: Talkinghead1khConfig) -> Listing:
     """A row a piece, a cut clip or a whole video, sorted by id."""
-    mirror = scan_folder(config.mirror, "data.NAME.talkinghead_1kh.mirror")
+    mirror = scan_video_folder(config.mirror, "data.NAME.talkinghead_1kh.mirror")
     rejects: list[RejectRow] = []
     pieces: dict[str, list[SourceTrack]] = {}
     splits: dict[str, str] = {}
     seen: set[tuple[str, int, int, tuple[float, ...]]] = set()
     for path, split in _lists(config):
-        columns: Sequence[str] = LIST_COLUMNS
+        columns: Sequence[str] = CLIP_LIST_COLUMNS
         for number, text in read_text_lines(path):
             row = cells.split_line(text)
             if number == 1:
-                cells.check_separator(path, text)
-                if set(LIST_COLUMNS) <= set(row):
+                cells.check_comma_separator(path, text)
+                if set(CLIP_LIST_COLUMNS) <= set(row):
                     columns = row
                     continue
             try:
@@ -102,7 +102,9 @@ def digest_external_files(config: Talkinghead1khConfig) -> dict[str, str]:
     """sha256 of the lists, and a digest of the mirror's listing."""
     paths = [path for path, _ in _lists(config)]
     found = {path.name: digest for path, digest in digest_files(paths).items()}
-    return found | {"mirror": scan_folder(config.mirror, "data.NAME.talkinghead_1kh.mirror").digest_listing()}
+    return found | {
+        "mirror": scan_video_folder(config.mirror, "data.NAME.talkinghead_1kh.mirror").digest_listing()
+    }
 
 
 def _lists(config: Talkinghead1khConfig) -> list[tuple[Path, str]]:
@@ -119,7 +121,7 @@ def _lists(config: Talkinghead1khConfig) -> list[tuple[Path, str]]:
     ]
 
 
-def parse_row(row: Sequence[str], columns: Sequence[str] = LIST_COLUMNS) -> tuple[str, SourceTrack]:
+def parse_row(row: Sequence[str], columns: Sequence[str] = CLIP_LIST_COLUMNS) -> tuple[str, SourceTrack]:
     """The cells of one line -> name of the piece, track on the piece's own frames."""
     if len(row) == len(columns) + 1 and _NAME.fullmatch(row[1]):  # pandas numbered the lines
         row = row[1:]
@@ -130,7 +132,7 @@ def parse_row(row: Sequence[str], columns: Sequence[str] = LIST_COLUMNS) -> tupl
     try:
         if len(row) != len(columns):
             raise ValueError(f"{len(row)} columns")
-        numbers = [cells.parse_integer(line[column]) for column in LIST_COLUMNS[1:]]
+        numbers = [cells.parse_integer(line[column]) for column in CLIP_LIST_COLUMNS[1:]]
         if not all(0 <= value < MAX_NUMBER for value in numbers):
             raise ValueError(f"a number outside of 0 to {MAX_NUMBER}")
     except ValueError as error:
@@ -147,8 +149,8 @@ def parse_row(row: Sequence[str], columns: Sequence[str] = LIST_COLUMNS) -> tupl
 
 def _rows(
     pieces: Mapping[str, list[SourceTrack]], splits: Mapping[str, str], mirror: VideoFolder
-) -> list[SourceRecording]:
-    rows: list[SourceRecording] = []
+) -> list[ListedRecording]:
+    rows: list[ListedRecording] = []
     minutes: dict[str, list[int]] = {}
     for name, tubes in pieces.items():
         video = name[:11]
@@ -168,7 +170,7 @@ def _rows(
 
 def _row(
     id: str, video: str, splits: Mapping[str, str], place: VideoLocation, tracks: list[SourceTrack]
-) -> SourceRecording:
+) -> ListedRecording:
     return {"id": id, "identity": video, "split": splits[video], **place, "seed": 0, "tracks": tracks}
 
 
@@ -180,11 +182,11 @@ def published_clip_name(piece: str, tube: SourceTrack) -> str:
 
 def _full_video(
     video: str, minutes: Sequence[int], splits: Mapping[str, str], mirror: VideoFolder
-) -> SourceRecording:
+) -> ListedRecording:
     """A whole video without tracks, and the span in which its pieces lie."""
     first, last = (
-        min(minutes) * PIECE_SECONDS - MAX_DRIFT_SECONDS,
-        (max(minutes) + 1) * PIECE_SECONDS + MAX_DRIFT_SECONDS,
+        min(minutes) * PIECE_SECONDS - MAX_PIECE_SHIFT_SECONDS,
+        (max(minutes) + 1) * PIECE_SECONDS + MAX_PIECE_SHIFT_SECONDS,
     )
     row = _row(video, video, splits, mirror.locate_video(video, video), [])
     return {**row, "span": [max(0.0, first), last]}

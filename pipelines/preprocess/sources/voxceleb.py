@@ -38,14 +38,14 @@ from pipelines.preprocess.sources.common.files import (
     walk_folder,
 )
 from pipelines.preprocess.sources.common.rows import RejectRow, SourceTrack, make_reject
-from pipelines.preprocess.sources.common.source_tracks import box_union, make_track, split_tubes
-from pipelines.preprocess.sources.common.video_folder import recording_rows, scan_folder
+from pipelines.preprocess.sources.common.source_tracks import box_union, find_tube_spans, make_track
+from pipelines.preprocess.sources.common.video_folder import recording_rows, scan_video_folder
 from storage.uris import ExpandedPath
 
 FPS = 25
-REFERENCE_HEIGHT = 360
+ANNOTATION_FRAME_HEIGHT = 360
 """Height of the frame that VoxCeleb1's pixels refer to; its width follows from the video's shape."""
-PIXEL_UNITS, SHARE_UNITS = (0, REFERENCE_HEIGHT), (1, 1)
+PIXEL_UNITS, SHARE_UNITS = (0, ANNOTATION_FRAME_HEIGHT), (1, 1)
 FIRST_TEST_IDENTITY, LAST_TEST_IDENTITY = "id10270", "id10309"
 """The persons of VoxCeleb1's test set."""
 MAX_TRACK_FILE_BYTES = 16 << 20
@@ -97,7 +97,7 @@ def list_recordings(config: VoxcelebConfig) -> Listing:
                 raise InvalidLine(
                     "unreadable", f"damaged in its archive, or larger than {MAX_TRACK_FILE_BYTES:,} bytes"
                 )
-            frames, boxes, size = read_utterance(text, video)
+            frames, boxes, size = parse_track_file(text, video)
             seen.add((person, video, utterance))
         except InvalidLine as error:
             # a fault of one line says which as its third part
@@ -113,13 +113,13 @@ def list_recordings(config: VoxcelebConfig) -> Listing:
         if splits.get(person) != "test":
             splits[person] = split or splits.get(person, "")
     return Listing(
-        recording_rows(tracks, splits, scan_folder(config.mirror, "data.NAME.voxceleb.mirror")), rejects
+        recording_rows(tracks, splits, scan_video_folder(config.mirror, "data.NAME.voxceleb.mirror")), rejects
     )
 
 
 def digest_external_files(config: VoxcelebConfig) -> dict[str, str]:
     """sha256 of every archive and list; of a folder, and of the mirror, one of names, sizes and times."""
-    found = {"mirror": scan_folder(config.mirror, "data.NAME.voxceleb.mirror").digest_listing()}
+    found = {"mirror": scan_video_folder(config.mirror, "data.NAME.voxceleb.mirror").digest_listing()}
     for number, place in enumerate(_places(config)):
         name = f"txt {number}: {_outer(place)}"
         if place.is_dir():
@@ -235,7 +235,7 @@ def _split(person: str, first_set: bool, inner: str, listed: set[str] | None) ->
 
 
 # --- one utterance ------------------------------------------------------------------------------------------
-def read_utterance(text: str, video: str) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+def parse_track_file(text: str, video: str) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
     """A track file -> frames (T,) int, boxes (T,4) left, top, right, bottom, and what they are in: PIXELS at
     360 lines or SHARES of the frame."""
     lines = text.split("\n")
@@ -283,7 +283,7 @@ def _check(rows: Sequence[tuple[int, Sequence[str]]], values: np.ndarray, pixels
     """BadLine for the first line whose frame or box cannot be."""
     frames, corner, sides = values[:, 0], values[:, 1:3], values[:, 3:]
     # a box may leave the frame, but not lie beyond it; the width at 360 lines is not known, at most 32:9
-    limit = np.array([1280.0, REFERENCE_HEIGHT]) if pixels else np.ones(2)
+    limit = np.array([1280.0, ANNOTATION_FRAME_HEIGHT]) if pixels else np.ones(2)
     valid = np.isfinite(values).all(1) & (frames >= 0) & (frames == np.floor(frames)) & (frames < 1e8)
     grows = np.concatenate([[True], frames[1:] > frames[:-1]])
     inside = (corner < limit).all(1) & (corner + sides > 0).all(1) & (sides > 0).all(1)
@@ -306,6 +306,6 @@ def cut_tracks(
     gaps = np.flatnonzero(np.diff(frames) != 1) + 1
     for first, last in pairwise([0, *gaps.tolist(), len(frames)]):
         # plain areas, not the script's inclusive pixels: they differ by under 1 % at these sizes
-        for begin, end in split_tubes(boxes[first:last], config.iou, config.max_frames):
+        for begin, end in find_tube_spans(boxes[first:last], config.iou, config.max_frames):
             own = slice(first + begin, first + end)
             yield (int(frames[own][0]), int(frames[own][-1]) + 1), box_union(boxes[own]).tolist()

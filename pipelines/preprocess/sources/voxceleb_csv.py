@@ -27,8 +27,8 @@ from pipelines.preprocess.sources.common.files import (
     read_text_lines,
 )
 from pipelines.preprocess.sources.common.rows import RejectRow, SourceTrack, make_reject
-from pipelines.preprocess.sources.common.source_tracks import MAX_SECONDS, MAX_SIDE, make_track
-from pipelines.preprocess.sources.common.video_folder import recording_rows, scan_folder
+from pipelines.preprocess.sources.common.source_tracks import MAX_SIDE, MAX_TRACK_END_SECONDS, make_track
+from pipelines.preprocess.sources.common.video_folder import recording_rows, scan_video_folder
 from storage.uris import ExpandedPath
 
 CSV_COLUMNS = ("video_id", "start", "end", "bbox", "fps", "width", "height", "partition")
@@ -73,7 +73,7 @@ def list_recordings(config: VoxcelebCsvConfig) -> Listing:
         seen.add(one)
         tracks.setdefault((video, person), []).append(found)
     return Listing(
-        recording_rows(tracks, partition, scan_folder(config.mirror, "data.NAME.voxceleb_csv.mirror")),
+        recording_rows(tracks, partition, scan_video_folder(config.mirror, "data.NAME.voxceleb_csv.mirror")),
         rejects,
     )
 
@@ -81,7 +81,7 @@ def list_recordings(config: VoxcelebCsvConfig) -> Listing:
 def digest_external_files(config: VoxcelebCsvConfig) -> dict[str, str]:
     """sha256 of the file, and a digest of the mirror's listing: names, sizes and times."""
     path = find_metadata_file(config.csv, "data.NAME.voxceleb_csv.csv")
-    mirror = scan_folder(config.mirror, "data.NAME.voxceleb_csv.mirror")
+    mirror = scan_video_folder(config.mirror, "data.NAME.voxceleb_csv.mirror")
     return {path.name: digest_files([path])[path], "mirror": mirror.digest_listing()}
 
 
@@ -106,7 +106,7 @@ def _parse(line: Mapping[str, str]) -> tuple[str, str, SourceTrack]:
         raise InvalidLine("malformed_row", message) from error
     if not (
         1 <= fps <= 240
-        and 0 <= start < end <= MAX_SECONDS * fps
+        and 0 <= start < end <= MAX_TRACK_END_SECONDS * fps
         and 0 < width <= MAX_SIDE
         and 0 < height <= MAX_SIDE
     ):

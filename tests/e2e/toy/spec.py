@@ -1,11 +1,11 @@
-from models.spec import CheckpointUse, KeyedNode, ModelSpec, TaskSpec
+from models.spec import CheckpointUse, ModelNodeSpec, ModelSpec, TaskSpec
 from models.toy.config import ToyConfig
 from models.toy.phases import PHASES
 
 TASK = TaskSpec(
     task="models.toy.task:ToyTask", settings=("size", "seed", "precision"), tables={"codes": ("invert",)}
 )
-INVERT = KeyedNode(
+INVERT = ModelNodeSpec(
     run="models.toy.inference:invert", reads={"clips": ("frames",)}, writes=("codes",), settings=("size",),
     uses={"toy": CheckpointUse("models.toy.inference:load", {"encoder": "images"})},
 )  # fmt: skip

@@ -41,5 +41,5 @@ class ToyTask(StatelessTask):
         row = np.concatenate(found, 2)
         return ValidationOutput(row=row, source=found[0], driving=found[1], output=found[2])
 
-    def describe(self):
+    def architecture_metadata(self):
         return {"model": "toy", "architecture": {"size": self.size}}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from models.fsrt.config import Architecture, DetectorConfig, full_architecture
+from models.fsrt.config import Architecture, KeypointDetectorConfig, full_architecture
 
 NANO = Architecture(
-    detector=DetectorConfig(size=64, width=4, max_width=8, blocks=4),
+    detector=KeypointDetectorConfig(size=64, width=4, max_width=8, blocks=4),
     image_size=16,
     expression_size=8,
     expression_per_keypoint=2,

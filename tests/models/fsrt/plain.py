@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.fsrt import losses
-from models.fsrt.augment import crop_scale_shift
+from models.fsrt.augment import frame_to_crop_scale_shift
 from models.fsrt.config import Architecture
 from models.fsrt.keypoints import KeypointDetector
 from models.fsrt.network import pixel_grid, positional_encoding
@@ -223,7 +223,7 @@ class Scene:
         (of_source, of_driving), _ = net.keypoints_and_expressions(
             views.sources2_full[:, 0], views.driving2_full
         )
-        scale, shift = (part.to(of_source).unsqueeze(1) for part in crop_scale_shift(views.crop))
+        scale, shift = (part.to(of_source).unsqueeze(1) for part in frame_to_crop_scale_shift(views.crop))
         source_keypoints = (of_source + shift) * scale
         self.keypoints = (of_driving + shift) * scale
         self.expression = torch.where(views.tight.unsqueeze(1), self.tight, self.driving)
@@ -232,7 +232,9 @@ class Scene:
     def expression_losses(self) -> dict[str, Tensor]:
         first, second = torch.cat([self.source1, self.driving]), torch.cat([self.source, self.tight])
         return {
-            "invariance": losses.invariance_loss(self.source1, self.source, self.driving, self.tight),
+            "invariance": losses.expression_invariance_loss(
+                self.source1, self.source, self.driving, self.tight
+            ),
             "variance": losses.variance_loss(first) + losses.variance_loss(second),
             "covariance": losses.covariance_loss(first) + losses.covariance_loss(second),
         }
@@ -244,7 +246,7 @@ def warmup_step(net: Fsrt, views: AugmentedFrames, queries: Tensor) -> dict[str,
     grid = pixel_grid(side, side, views.target.dtype).flatten(0, 1)
     rendered = net.decoder(scene.z, grid[queries], scene.keypoints, scene.expression)
     wanted = views.target.flatten(2).transpose(1, 2).gather(1, queries.unsqueeze(-1).expand(-1, -1, 3))
-    return {"pixel": losses.pixel_loss(rendered, wanted), **scene.expression_losses()}
+    return {"pixel": losses.pixel_mse_loss(rendered, wanted), **scene.expression_losses()}
 
 
 def lattice_of(corner: Tensor, side: int) -> tuple[Tensor, Tensor]:
@@ -275,7 +277,7 @@ def image_step(
         flat = flat.index_copy(0, mine[i], rendered[i]).index_copy(0, others[i], rest[i])
         images.append(flat.T.unflatten(1, (side, side)))
     image = torch.stack(images)
-    terms = {"pixel": losses.pixel_loss(image, views.target), **scene.expression_losses()}
+    terms = {"pixel": losses.pixel_mse_loss(image, views.target), **scene.expression_losses()}
     if features is not None:
         with torch.no_grad():
             wanted = features(views.target)

@@ -7,9 +7,9 @@ from models.fsrt import augment
 
 def test_crop_arithmetic_of_the_official_loader(golden):
     expected = golden.figures["out_of_frame_crop"]["result"]
-    crop = augment.crop_shares((21, 33, 10, 7), 512)
+    crop = augment.normalize_crop_margins((21, 33, 10, 7), 512)
     np.testing.assert_allclose(crop * 512, [expected[side] for side in ("left", "top", "right", "bottom")])
-    scale, shift = augment.crop_scale_shift(crop)
+    scale, shift = augment.frame_to_crop_scale_shift(crop)
     np.testing.assert_allclose(scale, expected["scale"], rtol=1e-6)
     np.testing.assert_allclose(shift, expected["shift"], rtol=1e-6)
 
@@ -20,7 +20,7 @@ def test_a_point_lands_on_the_same_picture_content():
     point = np.array([(40.5 / 64) * 2 - 1, (20.5 / 64) * 2 - 1])
     crop = np.array([0.25, 0.125, 0.125, 0.25], np.float32)
     seen = augment.crop_resize(frame, torch.from_numpy(crop)[None], 80)[0, 0]  # 40 columns and rows become 80
-    scale, shift = augment.crop_scale_shift(crop)
+    scale, shift = augment.frame_to_crop_scale_shift(crop)
     x, y = ((point + shift) * scale + 1) / 2 * 80
     rows, columns = torch.nonzero(seen == seen.max(), as_tuple=True)
     assert abs(columns.double().mean() + 0.5 - x) < 0.51
@@ -34,21 +34,21 @@ def test_crops_keep_what_they_promise(seed):
     unit = landmarks / 256 * 2 - 1
 
     def inside(crop: np.ndarray) -> bool:
-        scale, shift = augment.crop_scale_shift(crop)
+        scale, shift = augment.frame_to_crop_scale_shift(crop)
         return bool(np.abs((unit + shift) * scale).max() <= 1)
 
-    assert inside(augment.expression_crop(rng, landmarks[0], 256))
-    crop = augment.out_of_frame_crop(rng, landmarks, 256)
+    assert inside(augment.sample_expression_crop(rng, landmarks[0], 256))
+    crop = augment.sample_out_of_frame_crop(rng, landmarks, 256)
     assert inside(crop)  # the source's landmarks stay; those of the driving frame may leave, up to 2
-    scale, shift = augment.crop_scale_shift(crop)
+    scale, shift = augment.frame_to_crop_scale_shift(crop)
     assert np.abs((np.array([[-1.0], [1.0]]) + shift) * scale).max() <= 2
 
 
 def test_landmarks_at_the_border_give_no_crop():
     rng = np.random.default_rng(0)
     everywhere = np.array([[0.0, 0.0], [255.0, 255.0]])
-    assert not augment.expression_crop(rng, everywhere, 256).any()
-    assert not augment.out_of_frame_crop(rng, everywhere[None], 256).any()
+    assert not augment.sample_expression_crop(rng, everywhere, 256).any()
+    assert not augment.sample_out_of_frame_crop(rng, everywhere[None], 256).any()
 
 
 def test_mirroring_twice_changes_nothing(clip):

@@ -8,8 +8,8 @@ from models.api import Loss, Optimizer
 from models.fsrt.config import (
     Architecture,
     AugmentConfig,
-    DetectorConfig,
     FsrtConfig,
+    KeypointDetectorConfig,
     SamplingConfig,
     tiny_architecture,
 )
@@ -29,12 +29,12 @@ def test_every_phase_starts_from_one_that_there_is():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: DetectorConfig(size=100), "size 100: expected a multiple of 128"),
-        (lambda: DetectorConfig(size=2**12), "size 4096: expected 2048 or less"),
-        (lambda: DetectorConfig(blocks=10**9), "blocks 1000000000: expected 64 or less"),
-        (lambda: DetectorConfig(temperature=0), "temperature 0"),
-        (lambda: DetectorConfig(temperature=float("nan")), "temperature nan"),
-        (lambda: DetectorConfig(max_width=16), "max_width 16: expected width 32 or more"),
+        (lambda: KeypointDetectorConfig(size=100), "size 100: expected a multiple of 128"),
+        (lambda: KeypointDetectorConfig(size=2**12), "size 4096: expected 2048 or less"),
+        (lambda: KeypointDetectorConfig(blocks=10**9), "blocks 1000000000: expected 64 or less"),
+        (lambda: KeypointDetectorConfig(temperature=0), "temperature 0"),
+        (lambda: KeypointDetectorConfig(temperature=float("nan")), "temperature nan"),
+        (lambda: KeypointDetectorConfig(max_width=16), "max_width 16: expected width 32 or more"),
         (lambda: Architecture(image_size=100), "image_size 100: expected a multiple of 8"),
         (lambda: Architecture(render=(64, 0)), r"render \(64, 0\): expected 1 or more"),
         (lambda: Architecture(render=(64,) * 65), "render of 65 layers: expected 64 or fewer"),

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from models.fsrt import network
 from models.fsrt.config import AugmentConfig, ImageLossConfig, SamplingConfig, full_architecture
-from models.fsrt.image_task import ImageTask
+from models.fsrt.image_task import WholeImageTask
 from models.fsrt.network import MAX_CPU_QUERIES, max_queries_per_pass, pixel_grid
 from models.fsrt.pixel_sampling import LatticePixels
 from models.fsrt.task import AugmentedFrames
@@ -138,7 +138,7 @@ def features(image):
 @pytest.mark.parametrize("phase", ["warmup", "perceptual"])
 def test_losses_and_gradients_of_a_training_step(plain, nano, phase):
     torch.manual_seed(0)
-    task = ImageTask(nano, SamplingConfig(), AugmentConfig(), ImageLossConfig())
+    task = WholeImageTask(nano, SamplingConfig(), AugmentConfig(), ImageLossConfig())
     task.vgg = type("Net", (), {"features": staticmethod(features), "name": "two maps"})()
     fast = task.net.double()
     fast.kp_detector.eval().requires_grad_(False)

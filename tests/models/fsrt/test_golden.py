@@ -8,7 +8,7 @@ import torch
 from msgspec.structs import replace
 
 from models.fsrt import losses
-from models.fsrt.config import DetectorConfig, DiscriminatorConfig, full_architecture
+from models.fsrt.config import DiscriminatorConfig, KeypointDetectorConfig, full_architecture
 from models.fsrt.discriminator import Discriminator, keypoint_heatmaps
 from models.fsrt.keypoints import AntiAliasedDownsample, ExpressionExtractor, KeypointDetector
 from models.fsrt.network import Decoder, Encoder, pixel_grid, positional_encoding
@@ -23,7 +23,7 @@ def test_published_parameter_counts():
     assert count(Encoder(full_architecture())) == 29_774_112
     assert count(Decoder(full_architecture())) == 15_310_131
     assert count(Decoder(SMALL_DECODER)) == 6_012_723
-    assert count(KeypointDetector(DetectorConfig())) == 14_146_728
+    assert count(KeypointDetector(KeypointDetectorConfig())) == 14_146_728
     assert count(ExpressionExtractor(full_architecture())) == 2_558_976
 
 
@@ -38,7 +38,7 @@ def test_parameter_counts_of_shorter_expressions(golden, size):
 @pytest.mark.parametrize(
     ("name", "build"),
     [
-        ("keypoint_detector", lambda: KeypointDetector(DetectorConfig())),
+        ("keypoint_detector", lambda: KeypointDetector(KeypointDetectorConfig())),
         ("expression_encoder", lambda: ExpressionExtractor(full_architecture())),
         ("encoder_64_n1", lambda: Encoder(full_architecture())),
         ("decoder_q128_z64", lambda: Decoder(full_architecture())),
@@ -53,7 +53,7 @@ def test_state_has_the_released_names_and_shapes(golden, name, build):
 
 @torch.no_grad()
 def test_keypoint_detector(golden):
-    net = golden.fill(KeypointDetector(DetectorConfig()))
+    net = golden.fill(KeypointDetector(KeypointDetectorConfig()))
     expected = golden.figures["modules"]["keypoint_detector"]["outputs"]
     inside, taps = ("down", "predictor.encoder.down_blocks.4"), {}
     for name in inside:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from models.api import Loss, Phase
 from models.fsrt import image_task, losses
 from models.fsrt.config import AugmentConfig, DiscriminatorConfig, ImageLossConfig, SamplingConfig
-from models.fsrt.image_task import AdversarialTask, ImageTask
+from models.fsrt.image_task import AdversarialTask, WholeImageTask
 from models.fsrt.phases import PHASES
 from models.fsrt.pixel_sampling import LatticePixels, RandomPixels
 from models.fsrt.task import AugmentedFrames
@@ -34,7 +34,7 @@ def build(nano, images: ImageLossConfig = ImageLossConfig(), vgg=None, **changed
     task = AdversarialTask(replace(nano, **changed), sampling, AugmentConfig(), images, DISCRIMINATOR)
     task.net.eval()
     if vgg is not None:
-        task.set_nets({vgg.name: vgg})
+        task.set_frozen_nets({vgg.name: vgg})
     return task
 
 
@@ -87,10 +87,10 @@ def test_the_composed_image_is_the_full_decode(nano, clip, images, monkeypatch):
     task.net.double()
     batch = batch_of(task, clip)
     views = in_double(task.augment_frames(batch))
-    scene = task.build_scene(views)
+    scene = task.prepare_decoder_inputs(views)
     for pieces in (image_task.MAX_PIXELS_PER_PASS, 60):
         monkeypatch.setattr(image_task, "MAX_PIXELS_PER_PASS", pieces)
-        image, target = task.render_image(views, scene, quarter_of(task, batch))
+        image, target = task.render_image_and_target(views, scene, quarter_of(task, batch))
         motion = scene.motion
         expression = torch.where(views.tight.unsqueeze(1), motion.driving_tight, motion.driving)
         whole = task.net.decoder.render_image(
@@ -110,12 +110,12 @@ def test_gradient_comes_from_the_quarter_only(nano, clip, images):
     mask = quarter.compose_image([rendered_here, *others])
     assert mask.sum() == 3 * 64
 
-    image, _ = task.render_image(views, task.build_scene(views), quarter)
+    image, _ = task.render_image_and_target(views, task.prepare_decoder_inputs(views), quarter)
     outside = gradients(task, (image * (1 - mask)).sum())
     assert all(not g.any() for g in outside.values())
-    image, _ = task.render_image(views, task.build_scene(views), quarter)
+    image, _ = task.render_image_and_target(views, task.prepare_decoder_inputs(views), quarter)
     inside = gradients(task, (image * mask).sum())
-    image, _ = task.render_image(views, task.build_scene(views), quarter)
+    image, _ = task.render_image_and_target(views, task.prepare_decoder_inputs(views), quarter)
     assert_same(gradients(task, image.sum()), inside, atol=1e-4)
     for part in ("expression_encoder", "encoder", "decoder"):
         assert any(g.any() for name, g in inside.items() if name.startswith(part)), part
@@ -124,10 +124,10 @@ def test_gradient_comes_from_the_quarter_only(nano, clip, images):
 def test_the_pixel_loss_pulls_a_quarter_as_hard_as_over_the_lattice_alone(task, clip):
     batch = batch_of(task, clip)
     views, quarter = task.augment_frames(batch), quarter_of(task, batch)
-    image, target = task.render_image(views, task.build_scene(views), quarter)
-    whole = gradients(task, losses.pixel_loss(image, target))
-    image, target = task.render_image(views, task.build_scene(views), quarter)
-    lattice = gradients(task, losses.pixel_loss(quarter.subsample(image), quarter.subsample(target)))
+    image, target = task.render_image(views, task.prepare_decoder_inputs(views), quarter)
+    whole = gradients(task, losses.pixel_mse_loss(image, target))
+    image, target = task.render_image(views, task.prepare_decoder_inputs(views), quarter)
+    lattice = gradients(task, losses.pixel_mse_loss(quarter.subsample(image), quarter.subsample(target)))
     assert_same({name: 4 * g for name, g in whole.items()}, lattice, atol=1e-5)
 
 
@@ -135,9 +135,9 @@ def test_losses_of_a_lattice_compose_no_image(nano, clip, monkeypatch):
     task = build(nano, ImageLossConfig(loss_input="lattice"))
     batch = batch_of(task, clip)
     views, quarter = task.augment_frames(batch), quarter_of(task, batch)
-    composed, target = build(nano).render_image(views, task.build_scene(views), quarter)
-    monkeypatch.setattr(task, "render_rest", None)  # the rest is not rendered
-    image, wanted = task.render_image(views, task.build_scene(views), quarter)
+    composed, target = build(nano).render_image_and_target(views, task.prepare_decoder_inputs(views), quarter)
+    monkeypatch.setattr(task, "render_remaining_pixels", None)  # the rest is not rendered
+    image, wanted = task.render_image_and_target(views, task.prepare_decoder_inputs(views), quarter)
     torch.testing.assert_close(image, quarter.subsample(composed), rtol=0, atol=1e-5)
     assert torch.equal(wanted, quarter.subsample(target))
     assert image.shape == (3, 3, 8, 8)
@@ -154,9 +154,9 @@ def test_masked_sources_stay_hidden_in_the_pass_without_gradient(nano, clip):
     batch = batch_of(task, clip)
     batch["present"] = torch.tensor([[True, False]] * 3)
     views, quarter = task.augment_frames(batch), quarter_of(task, batch)
-    image, _ = task.render_image(views, task.build_scene(views), quarter)
+    image, _ = task.render_image_and_target(views, task.prepare_decoder_inputs(views), quarter)
     views.sources[:, 1] = 0
-    other, _ = task.render_image(views, task.build_scene(views), quarter)
+    other, _ = task.render_image_and_target(views, task.prepare_decoder_inputs(views), quarter)
     torch.testing.assert_close(other, image, rtol=0, atol=1e-5)
 
 
@@ -190,7 +190,7 @@ def test_random_vgg19_weights_follow_every_number(task):
 
 
 def test_phase_two_has_no_discriminator_and_phase_three_adds_nothing_else(nano):
-    plain = ImageTask(nano, SamplingConfig(), AugmentConfig(), ImageLossConfig()).net.state_dict()
+    plain = WholeImageTask(nano, SamplingConfig(), AugmentConfig(), ImageLossConfig()).net.state_dict()
     adversarial = build(nano).net.state_dict()
     added = {name for name in adversarial if name not in plain}
     assert set(plain) <= set(adversarial)

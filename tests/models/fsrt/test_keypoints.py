@@ -2,7 +2,7 @@ import torch
 from torch.nn import functional as F
 
 from models.fsrt.config import tiny_architecture
-from models.fsrt.keypoints import ExpressionExtractor, KeypointDetector, heatmap_coordinates, soft_argmax
+from models.fsrt.keypoints import ExpressionExtractor, KeypointDetector, heatmap_cell_coordinates, soft_argmax
 
 
 def test_expression_equals_the_published_order_of_operations(nano):
@@ -19,7 +19,7 @@ def test_expression_equals_the_published_order_of_operations(nano):
 def test_a_heatmap_with_one_hot_cell_gives_that_cell():
     heatmap = torch.zeros(1, 1, 10, 10)
     heatmap[0, 0, 2, 7] = 1
-    axis = heatmap_coordinates(10, heatmap)
+    axis = heatmap_cell_coordinates(10, heatmap)
     assert soft_argmax(heatmap)[0, 0].tolist() == [axis[7].item(), axis[2].item()]  # x from the column
     assert axis[0] == -1
     assert F.l1_loss(axis[9], torch.tensor(1.0)) < 1e-6

@@ -3,18 +3,20 @@ import pytest
 import torch
 
 from models.fsrt import losses
-from models.fsrt.keypoints import heatmap_coordinates
+from models.fsrt.keypoints import heatmap_cell_coordinates
 
 
 def test_pixel_is_a_mean_over_all_elements():
-    assert losses.pixel_loss(torch.zeros(2, 5, 3), torch.full((2, 5, 3), 0.5)).item() == pytest.approx(0.25)
+    assert losses.pixel_mse_loss(torch.zeros(2, 5, 3), torch.full((2, 5, 3), 0.5)).item() == pytest.approx(
+        0.25
+    )
 
 
 def test_invariance_counts_source_and_driving_alike():
     a, b = torch.zeros(4, 8), torch.ones(4, 8)
-    assert losses.invariance_loss(a, b, a, a).item() == pytest.approx(0.5)
-    assert losses.invariance_loss(a, a, a, b).item() == pytest.approx(0.5)
-    assert losses.invariance_loss(b, b, b, b).item() == 0
+    assert losses.expression_invariance_loss(a, b, a, a).item() == pytest.approx(0.5)
+    assert losses.expression_invariance_loss(a, a, a, b).item() == pytest.approx(0.5)
+    assert losses.expression_invariance_loss(b, b, b, b).item() == 0
 
 
 def test_variance_looks_over_features_not_over_the_batch():
@@ -62,7 +64,7 @@ def test_the_discriminator_wants_one_for_real_and_zero_for_rendered():
 
 def test_heatmap_loss_prefers_the_right_place():
     target = torch.tensor([[[0.5, -0.25]]])
-    axis = heatmap_coordinates(26, target)
+    axis = heatmap_cell_coordinates(26, target)
 
     def at(x: float, y: float) -> float:
         logits = -((axis - y).view(-1, 1).square() + (axis - x).view(1, -1).square()) / (2 * 0.08**2)
@@ -75,7 +77,7 @@ def test_heatmap_loss_prefers_the_right_place():
 def test_losses_are_computed_in_float32_for_half_precision():
     x = torch.full((4, 8), 300.0, dtype=torch.float16)  # squares overflow half precision
     assert torch.isfinite(losses.covariance_loss(x * torch.arange(4).view(4, 1).half()))
-    assert losses.pixel_loss(x, -x).item() == 360_000
+    assert losses.pixel_mse_loss(x, -x).item() == 360_000
 
 
 def test_no_term_falls_back_to_half_precision_under_autocast():

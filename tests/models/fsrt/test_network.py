@@ -3,7 +3,7 @@ import torch
 from msgspec.structs import replace
 from torch.nn import functional as F
 
-from models.fsrt.network import Decoder, Encoder, convolve_constant
+from models.fsrt.network import Decoder, Encoder, convolve_constant_input
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def test_constant_inputs_equal_a_convolution_over_constant_maps():
     weight, constant = torch.randn(5, 7, 3, 3).double(), torch.randn(2, 7).double()
     maps = constant[..., None, None].expand(-1, -1, 6, 4)
     expected = F.conv2d(maps, weight, padding=1)
-    torch.testing.assert_close(convolve_constant(weight, constant, 6, 4), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(convolve_constant_input(weight, constant, 6, 4), expected, rtol=0, atol=1e-12)
 
 
 @torch.no_grad()

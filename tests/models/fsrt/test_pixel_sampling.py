@@ -32,7 +32,7 @@ def random_quarter() -> RandomPixels:
     ids=["lattice", "random"],
 )
 def test_parts_hold_each_pixel_once_and_compose_to_the_image(quarter):
-    table = quarter.arrange_grid(NUMBERED)
+    table = quarter.flatten_pixel_grid(NUMBERED)
     parts = [quarter.gather_pixels(table, part) for part in range(quarter.parts)]
     assert [part.shape[1] for part in parts] == quarter.count
     assert quarter.count[0] == SIDE * SIDE / 4
@@ -46,7 +46,7 @@ def test_parts_hold_each_pixel_once_and_compose_to_the_image(quarter):
     ids=["lattice", "random"],
 )
 def test_rows_can_be_asked_for_piece_by_piece(quarter):
-    table = quarter.arrange_grid(NUMBERED)
+    table = quarter.flatten_pixel_grid(NUMBERED)
     pieces = [
         quarter.gather_pixels(table, 1, slice(start, start + 4)) for start in range(0, quarter.count[1], 4)
     ]
@@ -55,7 +55,7 @@ def test_rows_can_be_asked_for_piece_by_piece(quarter):
 
 def test_the_corner_says_which_lattice_is_rendered():
     quarter = LatticePixels(torch.tensor([[1, 0]]), SIDE)
-    rows = quarter.gather_pixels(quarter.arrange_grid(NUMBERED), 0)
+    rows = quarter.gather_pixels(quarter.flatten_pixel_grid(NUMBERED), 0)
     assert torch.equal(rows[0], NUMBERED[1::2, 0::2].flatten(0, 1))
 
 
@@ -67,8 +67,8 @@ def test_a_lattice_alone_is_an_image_of_half_the_side():
         [image[:, dy::2, dx::2] for image, (dy, dx) in zip(images, corners.tolist(), strict=True)]
     )
     assert torch.equal(quarter.subsample(images), expected)
-    rows = quarter.gather_pixels(quarter.arrange_grid(NUMBERED), 0)
-    assert torch.equal(quarter.to_image(rows)[0], NUMBERED[0::2, 1::2].permute(2, 0, 1))
+    rows = quarter.gather_pixels(quarter.flatten_pixel_grid(NUMBERED), 0)
+    assert torch.equal(quarter.quarter_to_image(rows)[0], NUMBERED[0::2, 1::2].permute(2, 0, 1))
 
 
 @pytest.mark.parametrize("kind", ["lattice", "random"])
@@ -82,7 +82,7 @@ def test_the_gradient_of_shared_rows_is_the_same_in_every_run(kind):
             torch.randperm(side * side, generator=generator)[: side * side // 4] for _ in range(samples)
         ]
         quarter = RandomPixels(torch.stack(orders), side)
-    table = quarter.arrange_grid(torch.rand(side, side, 64, generator=generator)).requires_grad_()
+    table = quarter.flatten_pixel_grid(torch.rand(side, side, 64, generator=generator)).requires_grad_()
     weights = torch.rand(samples, side * side // 4, 64, generator=generator)
     threads = torch.get_num_threads()
     try:

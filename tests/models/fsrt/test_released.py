@@ -23,16 +23,16 @@ from models.fsrt.discriminator import Discriminator
 from models.fsrt.network import Fsrt
 from models.fsrt.phases import PHASES
 from models.fsrt.released import (
-    check_released,
+    check_released_weights,
+    export_released_format,
     infer_architecture,
     load_released,
     read_released,
-    write_released,
 )
 from models.fsrt.spec import RELEASED_WEIGHTS, SPEC
 from models.loading import load_reenactor
 from models.weights import find_weights
-from storage.weights_import import convert_checkpoint
+from storage.weights_import import convert_checkpoint_to_safetensors
 from tests.models.fsrt.architectures import SMALL_DECODER, metadata
 
 DISCRIMINATOR = DiscriminatorConfig(size=64, width=2, blocks=2)
@@ -69,7 +69,7 @@ def imported(folder, weights_id: str, content: object):
     """A publisher's file with this content, after its import."""
     torch.save(content, folder / f"{weights_id}.pt")
     target = folder / f"{weights_id}.safetensors"
-    convert_checkpoint(
+    convert_checkpoint_to_safetensors(
         folder / f"{weights_id}.pt", target, drop_prefixes=find_weights(weights_id).drop_prefixes
     )
     return target
@@ -247,7 +247,7 @@ def test_two_detectors_are_an_error(tmp_path, files, trained, section):
 def test_the_file_of_another_model_is_refused_before_it_is_imported(tmp_path, weights_id):
     path = imported(tmp_path, weights_id, {"conv1.weight": torch.ones(2), "fc.weight": torch.ones(3)})
     with pytest.raises(InvalidFile, match=f"this is not {weights_id}: .*missing.*2 unknown: .*conv1.weight"):
-        check_released(weights_id, path)
+        check_released_weights(weights_id, path)
 
 
 # --- what the shapes show -----------------------------------------------------------------------------------
@@ -270,17 +270,17 @@ def test_the_published_variants_are_known_by_their_shapes(net):
 # --- writing ------------------------------------------------------------------------------------------------
 def test_item_10_what_is_written_reads_back_equal(tmp_path, trained, section):
     ours = flat(trained)
-    written = write_released(ours, metadata(section.net), tmp_path / "out")
+    written = export_released_format(ours, metadata(section.net), tmp_path / "out")
     assert [path.name for path in written] == ["kp_detector.pt", "vox256.pt"]
     files = {}
     for weights_id, path in zip(("fsrt_kp", "fsrt_vox"), written, strict=True):
         files[weights_id] = tmp_path / f"{weights_id}.safetensors"
-        convert_checkpoint(path, files[weights_id])
+        convert_checkpoint_to_safetensors(path, files[weights_id])
     assert same(read_released(files, section)[0], ours)
 
 
 def test_the_written_files_are_the_authors_dicts_of_tensors(tmp_path, trained, section):
-    detector, net = write_released(flat(trained), metadata(section.net), tmp_path)
+    detector, net = export_released_format(flat(trained), metadata(section.net), tmp_path)
     assert torch.load(detector, weights_only=True).keys() == trained["kp_detector"].keys()
     content = torch.load(net, weights_only=True)
     assert content.keys() == {*PARTS, "discriminator"}
@@ -293,21 +293,21 @@ def test_the_written_files_are_the_authors_dicts_of_tensors(tmp_path, trained, s
 def test_a_distilled_detector_is_written_alone(tmp_path, trained, section):
     tensors = flat(of(trained, "kp_detector"))
     facts = {"model": "fsrt", "phase": "keypoints", "detector": to_builtins(section.net.detector)}
-    assert [path.name for path in write_released(tensors, facts, tmp_path)] == ["kp_detector.pt"]
+    assert [path.name for path in export_released_format(tensors, facts, tmp_path)] == ["kp_detector.pt"]
 
 
 def test_a_checkpoint_that_is_not_whole_is_not_written(tmp_path, trained, section):
     tensors = flat(trained)
     tensors.pop("decoder.render_mlp.0.bias")
     with pytest.raises(InvalidFile, match=r"phase adversarial is not whole: tensors 1 missing: decoder"):
-        write_released(tensors, metadata(section.net), tmp_path)
+        export_released_format(tensors, metadata(section.net), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_overwritten(tmp_path, trained, section):
-    write_released(flat(trained), metadata(section.net), tmp_path)
+    export_released_format(flat(trained), metadata(section.net), tmp_path)
     with pytest.raises(InvalidSettings, match=r"vox256.pt would be overwritten"):
-        write_released(flat(trained), metadata(section.net), tmp_path)
+        export_released_format(flat(trained), metadata(section.net), tmp_path)
 
 
 # --- the published size -------------------------------------------------------------------------------------
@@ -319,7 +319,7 @@ def test_item_10_the_published_layout_both_ways(tmp_path, golden):
     whole["discriminator"] = Discriminator(DiscriminatorConfig(), net.detector.keypoints)
     ours = flat({part: noise(module, i) for i, (part, module) in enumerate(whole.items())})
     facts = metadata(net)
-    detector, net_file = write_released(ours, facts, tmp_path)
+    detector, net_file = export_released_format(ours, facts, tmp_path)
 
     lists = {
         "kp_detector": "keypoint_detector",
@@ -335,10 +335,10 @@ def test_item_10_the_published_layout_both_ways(tmp_path, golden):
         assert {key: list(tensor.shape) for key, tensor in content[part].items()} == official
 
     files = {"fsrt_vox": tmp_path / "vox.safetensors", "fsrt_kp": tmp_path / "kp.safetensors"}
-    convert_checkpoint(net_file, files["fsrt_vox"])
-    convert_checkpoint(detector, files["fsrt_kp"])
-    check_released("fsrt_vox", files["fsrt_vox"])
-    check_released("fsrt_kp", files["fsrt_kp"])
+    convert_checkpoint_to_safetensors(net_file, files["fsrt_vox"])
+    convert_checkpoint_to_safetensors(detector, files["fsrt_kp"])
+    check_released_weights("fsrt_vox", files["fsrt_vox"])
+    check_released_weights("fsrt_kp", files["fsrt_kp"])
     assert same(read_released(files)[0], ours)
     released = load_released(files)
     assert released.metadata["architecture"] == to_builtins(net)

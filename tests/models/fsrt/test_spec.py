@@ -8,7 +8,7 @@ from models.api import Loss
 from models.fsrt.config import FsrtConfig
 from models.fsrt.phases import PHASES
 from models.fsrt.spec import SPEC
-from pipelines.engine.fingerprint import resolve_entry
+from pipelines.engine.fingerprint import resolve_entry_point
 from pipelines.engine.keys import lookup_setting
 from tests.models.one_pass import with_losses
 
@@ -44,5 +44,5 @@ def test_the_parts_are_those_of_the_net(name):
     settings = {path.rsplit(".", 1)[-1]: lookup_setting(config, path) for path in SPEC.tasks[name].settings}
     del settings["seed"], settings["precision"]
     with torch.device("meta"):
-        task = resolve_entry(SPEC.tasks[name].task)(**settings)
+        task = resolve_entry_point(SPEC.tasks[name].task)(**settings)
     assert set(SPEC.parts(config, PHASES[name])) == {part for part, _ in task.net.named_children()}

@@ -157,7 +157,7 @@ def test_the_distilled_detector_has_ten_keypoints(nano):
 def checkpoint(task, nano, tmp_path):
     from safetensors.torch import save_file
 
-    about = {"provenance": {"kp_detector": "distilled"}, "phase": "warmup", **task.describe()}
+    about = {"provenance": {"kp_detector": "distilled"}, "phase": "warmup", **task.architecture_metadata()}
     assert about["architecture"] == to_builtins(nano)
     path = tmp_path / "model.safetensors"
     save_file(task.net.state_dict(), path, metadata={"reenact": json.dumps(about)})
@@ -187,7 +187,7 @@ def test_inference_from_a_checkpoint(task, nano, clip, checkpoint, monkeypatch):
 def test_a_checkpoint_with_a_missing_tensor_is_refused(task, checkpoint):
     from safetensors.torch import load_file, save_file
 
-    state, about = load_file(checkpoint), {"provenance": {}, **task.describe()}
+    state, about = load_file(checkpoint), {"provenance": {}, **task.architecture_metadata()}
     state.pop("decoder.render_mlp.0.weight")
     save_file(state, checkpoint, metadata={"reenact": json.dumps(about)})
     with pytest.raises(InvalidFile, match=r"decoder\.render_mlp\.0\.weight"):

@@ -171,5 +171,5 @@ CASES = {
 )
 def test_step_equals_the_official_one(golden, task, case, request):
     if CASES[case][0] != "warmup":
-        task.set_nets({"vgg19": request.getfixturevalue("vgg19")})
+        task.set_frozen_nets({"vgg19": request.getfixturevalue("vgg19")})
     check(stepped(golden, task, *CASES[case]), golden.figures["train_step"][case])

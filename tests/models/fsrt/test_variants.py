@@ -235,7 +235,7 @@ def test_the_third_view_is_cut_as_the_settings_say(view, cropped, nano, clip):
 
 def test_centre_crops_are_centred_and_change_the_aspect():
     rng = np.random.default_rng(0)
-    crops = np.stack([augment.centre_crop(rng, 0.7, 256) for _ in range(200)])
+    crops = np.stack([augment.sample_centre_crop(rng, 0.7, 256) for _ in range(200)])
     left, top, right, bottom = crops.T
     assert (left == right).all()
     assert (top == bottom).all()
@@ -243,7 +243,7 @@ def test_centre_crops_are_centred_and_change_the_aspect():
     assert 0.7 <= shares.min() < 0.72
     assert 0.98 < shares.max() <= 1
     assert np.abs(shares[:, 0] - shares[:, 1]).max() > 0.2
-    assert (1 - 2 * augment.centre_crop(rng, 1e-9, 8) > 0).all()  # never empty
+    assert (1 - 2 * augment.sample_centre_crop(rng, 1e-9, 8) > 0).all()  # never empty
 
 
 # --- crops --------------------------------------------------------------------------------------------------
@@ -251,16 +251,16 @@ def test_centre_crops_are_centred_and_change_the_aspect():
 def test_item_6_shift_and_scale_follow_the_picture_content(seed):
     """A picture of its own coordinates: what is seen at k' = (k + shift) * scale says k."""
     rng, side, size = np.random.default_rng(seed), 64, 48
-    crop = augment.out_of_frame_crop(rng, rng.uniform(110, 150, (1, 68, 2)), side)
+    crop = augment.sample_out_of_frame_crop(rng, rng.uniform(110, 150, (1, 68, 2)), side)
     if seed % 2:
-        crop = augment.centre_crop(rng, 0.5, side)
+        crop = augment.sample_centre_crop(rng, 0.5, side)
     assert crop.any()
     centres = (torch.arange(side) + 0.5) / side * 2 - 1
     picture = torch.stack(torch.meshgrid(centres, centres, indexing="xy")).unsqueeze(0)  # x, y
     seen = augment.crop_resize(torch.cat([picture, picture[:, :1]], 1), torch.from_numpy(crop)[None], size)[
         0, :2
     ]
-    scale, shift = (torch.from_numpy(part)[:, None, None] for part in augment.crop_scale_shift(crop))
+    scale, shift = (torch.from_numpy(part)[:, None, None] for part in augment.frame_to_crop_scale_shift(crop))
     there = (torch.arange(size) + 0.5) / size * 2 - 1
     expected = torch.stack(torch.meshgrid(there, there, indexing="xy"))
     inner = (slice(None), slice(2, -2), slice(2, -2))  # the border repeats its last pixel

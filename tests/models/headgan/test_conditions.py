@@ -90,7 +90,9 @@ def test_it_is_the_plain_formula_drawn_by_another_rasteriser():
     points = project(shape, 66.0, motion.rotation[0].astype(float), motion.translation[0].astype(float))
     faces = HEAD.faces[kept[HEAD.faces].all(1)]
     low, high = HEAD.mean[np.unique(faces)].min(0), HEAD.mean[np.unique(faces)].max(0)
-    expected = rasterize_numpy(points, faces, 256, 256).image(faces, (HEAD.mean - low) / (high - low))
+    expected = rasterize_numpy(points, faces, 256, 256).render_vertex_values(
+        faces, (HEAD.mean - low) / (high - low)
+    )
     found = rendered(motion)[0].permute(1, 2, 0).numpy()
     same = (found.sum(2) > 0) == (expected.sum(2) > 0)
     assert same.mean() > 0.9999  # float32 coefficients may move an edge over a pixel's centre
@@ -121,7 +123,7 @@ def test_landmarks_lie_where_the_model_puts_them():
 def test_a_window_of_a_batch_is_drawn_at_once():
     packed = torch.from_numpy(heads(np.random.default_rng(0).uniform(-30, 30, (6, 3))).pack())
     drawn = FaceRenderer(HEAD, 64)
-    small = torch.from_numpy(heads(np.zeros((6, 3))).rescale(0.25).pack())
+    small = torch.from_numpy(heads(np.zeros((6, 3))).rescale_pixels(0.25).pack())
     assert drawn.render_nmfc(small.view(2, 3, -1)).shape == (2, 3, 3, 64, 64)
     whole = drawn.render_nmfc(packed)
     assert all(
@@ -132,7 +134,7 @@ def test_a_window_of_a_batch_is_drawn_at_once():
 def test_a_smaller_image_shows_the_same_face():
     motion = heads([[5, 20, -10]])
     large = torch.nn.functional.avg_pool2d(rendered(motion), 4)
-    small = rendered(motion.rescale(0.25), 64)
+    small = rendered(motion.rescale_pixels(0.25), 64)
     inside = (covered(large) & covered(small))[0]
     inside &= torch.nn.functional.avg_pool2d(covered(large).float(), 5, 1, 2)[0] == 1
     assert int(inside.sum()) > 500

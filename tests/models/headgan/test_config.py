@@ -10,9 +10,9 @@ from models.headgan.config import (
     Architecture,
     DiscriminatorConfig,
     HeadGanConfig,
-    ReconstructionTargets,
+    ReconstructionLossConfig,
     official_architecture,
-    supplement_architecture,
+    paper_supplement_architecture,
     tiny_architecture,
 )
 from models.headgan.phases import PHASES
@@ -52,14 +52,14 @@ def test_discriminators_that_cannot_be_built_say_which_setting(change, told):
 @pytest.mark.parametrize("weights", [(1.0,) * 4, (0.0,) * 5, (1.0, 1.0, 1.0, 1.0, -1.0)])
 def test_vgg_takes_five_weights(weights):
     with pytest.raises(ValueError, match="expected 5 weights"):
-        ReconstructionTargets(vgg_layers=weights)
+        ReconstructionLossConfig(vgg_layers=weights)
 
 
 def test_published_sizes():
-    assert supplement_architecture().encoder_channels == [32, 128, 512]
+    assert paper_supplement_architecture().encoder_channels == [32, 128, 512]
     assert DiscriminatorConfig().channels == [64, 128, 256, 512]
-    assert supplement_architecture().window_channels == 9
-    assert supplement_architecture() == Architecture()
+    assert paper_supplement_architecture().window_channels == 9
+    assert paper_supplement_architecture() == Architecture()
     assert official_architecture().residual
     assert official_architecture().mask
     assert tiny_architecture().image_size == 64

@@ -6,7 +6,12 @@ from torch.func import functional_call
 
 from models.headgan import losses
 from models.headgan.config import DiscriminatorConfig
-from models.headgan.discriminator import crop_images, image_discriminator, mouth_centre, mouth_discriminator
+from models.headgan.discriminator import (
+    crop_around_centres,
+    image_discriminator,
+    mouth_centre,
+    mouth_discriminator,
+)
 
 
 @pytest.fixture
@@ -77,7 +82,7 @@ def test_landmarks_of_another_scheme_are_an_error():
 def test_each_image_is_cropped_round_its_own_centre_and_gets_the_gradient():
     images = torch.rand(2, 3, 20, 24, requires_grad=True)
     centres = torch.tensor([[10, 8], [100, -5]])  # the second one outside
-    cropped = crop_images(images, centres, 8)
+    cropped = crop_around_centres(images, centres, 8)
     assert torch.equal(cropped[0], images[0, :, 4:12, 6:14])
     assert torch.equal(cropped[1], images[1, :, :8, 16:])
     cropped.sum().backward()
@@ -88,4 +93,4 @@ def test_each_image_is_cropped_round_its_own_centre_and_gets_the_gradient():
 
 def test_a_crop_larger_than_the_image_is_an_error():
     with pytest.raises(ValueError, match="a crop of 32 pixels from images of 16 x 24"):
-        crop_images(torch.rand(1, 3, 16, 24), torch.tensor([[8, 8]]), 32)
+        crop_around_centres(torch.rand(1, 3, 16, 24), torch.tensor([[8, 8]]), 32)

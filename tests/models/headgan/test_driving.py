@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from models.errors import InvalidFile, InvalidSettings
-from models.headgan.driving import component_offsets, edit_motion, fit_motion, transfer_motion
+from models.headgan.driving import coefficient_deltas, edit_motion, fit_motion, transfer_motion
 from models.perception.head.default_head import get_analytic_head
-from models.perception.head.landmark_fit import FitOptions, fit_landmarks
+from models.perception.head.landmark_fit import LandmarkFitOptions, fit_landmarks
 from models.perception.head.pose import rotation_to_euler
 from models.reenactor import MotionEdit
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig, fit_clips
@@ -38,7 +38,7 @@ def marks(motion):
 
 
 def refitted(motion):
-    return angles(fit_landmarks(get_analytic_head(), marks(motion), FitOptions()))
+    return angles(fit_landmarks(get_analytic_head(), marks(motion), LandmarkFitOptions()))
 
 
 # --- fitting ------------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ def test_no_face_at_all_is_an_error(landmarks):
 
 # --- mixing -------------------------------------------------------------------------------------------------
 def test_absolute_motion_keeps_the_driving_camera_and_takes_the_sources_face(motion):
-    source = motion.select_frames([0]).rescale(1.5)
+    source = motion.select_frames([0]).rescale_pixels(1.5)
     made = transfer_motion(motion, source, "absolute")
     np.testing.assert_array_equal(made.scale, motion.scale)
     np.testing.assert_array_equal(made.translation, motion.translation)
@@ -140,7 +140,7 @@ def test_absolute_motion_keeps_the_driving_camera_and_takes_the_sources_face(mot
 
 
 def test_relative_motion_keeps_the_sources_mean_size_and_place(motion):
-    source = motion.select_frames([0]).rescale(1.5)
+    source = motion.select_frames([0]).rescale_pixels(1.5)
     made = transfer_motion(motion, source, "relative")
     # the box filter repeats the ends, so a mean moves by what they are off
     assert made.scale.mean() == pytest.approx(source.scale[0], rel=0.02)
@@ -196,14 +196,14 @@ def test_an_identity_moves_the_face_and_neither_pose_nor_expression(motion):
 def test_components_go_by_number_or_name_and_others_are_told():
     model = get_analytic_head()
     for kind, names in (("expression", model.exp_names), ("identity", model.id_names)):
-        named = component_offsets(kind, {names[2]: 0.5, "0": -1.0}, model)
+        named = coefficient_deltas(kind, {names[2]: 0.5, "0": -1.0}, model)
         assert named[[0, 2]].tolist() == [-1.0, 0.5]
         assert np.count_nonzero(named) == 2
         known = rf"{kind} smirk: analytic has components 0 to {len(names) - 1} or one of {names[0]}, "
         with pytest.raises(InvalidSettings, match=known):
-            component_offsets(kind, {"smirk": 1.0}, model)
+            coefficient_deltas(kind, {"smirk": 1.0}, model)
         with pytest.raises(InvalidSettings, match=f"{kind} 99"):
-            component_offsets(kind, {"99": 1.0}, model)
+            coefficient_deltas(kind, {"99": 1.0}, model)
 
 
 def test_an_expression_is_lent_and_then_changed(motion):

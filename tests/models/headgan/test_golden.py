@@ -15,9 +15,9 @@ from models.headgan.config import (
     Architecture,
     DiscriminatorConfig,
     official_architecture,
-    supplement_architecture,
+    paper_supplement_architecture,
 )
-from models.headgan.discriminator import crop_images, image_discriminator, mouth_discriminator
+from models.headgan.discriminator import crop_around_centres, image_discriminator, mouth_discriminator
 from models.headgan.network import FlowNetwork, Generator, RenderingNetwork, warp_maps
 from models.headgan.released import to_published_name
 from models.perception.vgg19 import Vgg19Layers
@@ -59,7 +59,7 @@ def plain(net: Architecture) -> Architecture:
         ("flow_net", lambda: FlowNetwork(plain(official_architecture()))),
         ("rendering_net", lambda: RenderingNetwork(plain(official_architecture()))),
         ("generator", lambda: Generator(plain(official_architecture()))),
-        ("generator_supplement", lambda: Generator(plain(supplement_architecture()))),
+        ("generator_supplement", lambda: Generator(plain(paper_supplement_architecture()))),
         ("image_discriminator", lambda: image_discriminator(DiscriminatorConfig())),
         (
             "mouth_discriminator",
@@ -74,8 +74,8 @@ def test_published_parameter_counts(golden, name, make):
 
 def test_the_supplements_flow_network_has_no_mask_head():
     with torch.device("meta"):
-        assert count(FlowNetwork(plain(supplement_architecture()))) == 30_604_610
-        assert count(RenderingNetwork(plain(supplement_architecture()))) == 21_144_323
+        assert count(FlowNetwork(plain(paper_supplement_architecture()))) == 30_604_610
+        assert count(RenderingNetwork(plain(paper_supplement_architecture()))) == 21_144_323
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_state_has_the_released_names_and_shapes(golden, name, make):
 
 def test_the_supplements_state_is_the_released_one_without_mask_head(golden):
     with torch.device("meta"):
-        net = Generator(supplement_architecture())
+        net = Generator(paper_supplement_architecture())
     state = {to_published_name(key): list(tensor.shape) for key, tensor in net.state_dict().items()}
     released = dict(golden.figures["nets"]["generator"]["full"]["state_dict"])
     assert state == {name: shape for name, shape in released.items() if ".dec_mask." not in name}
@@ -208,7 +208,7 @@ def test_rendering_network(golden, size, scheme):
 @torch.no_grad()
 def test_generator(golden, name, size, scheme):
     arch, S = (
-        sized(official_architecture() if name == "generator" else supplement_architecture(), size),
+        sized(official_architecture() if name == "generator" else paper_supplement_architecture(), size),
         side(size),
     )
     out = golden.filled(lambda: Generator(arch), scheme)(
@@ -227,7 +227,7 @@ def test_generator(golden, name, size, scheme):
 @torch.no_grad()
 def test_generator_in_single_precision(golden, name):
     """2e-5 of the figures, which are float64's (spec 16)."""
-    arch = sized(official_architecture() if name == "generator" else supplement_architecture(), "small")
+    arch = sized(official_architecture() if name == "generator" else paper_supplement_architecture(), "small")
     given = [golden.coordinates((1, 9, 32, 32), 0), golden.coordinates((1, 3, 32, 32), 1)]
     given += [golden.rgb((1, 3, 32, 32), 2), golden.coordinates((1, arch.audio), 3)]
     out = golden.filled(lambda: Generator(arch)).float()(*(one.float() for one in given))
@@ -282,15 +282,15 @@ def test_pixel_losses(golden):
     fake = 0.7 * golden.rgb((2, 3, 32, 32), 4)
     nmfc[:, :, :8], nmfc[:, :, :, 20:] = 0, 0.003
     expected = golden.figures["losses"]["masked_l1"]
-    masked = losses.pixel_loss(fake, real, losses.head_mask(nmfc))
-    assert losses.pixel_loss(fake, real).item() == pytest.approx(expected["plain_l1"], rel=1e-9)
+    masked = losses.pixel_l1_loss(fake, real, losses.head_mask(nmfc))
+    assert losses.pixel_l1_loss(fake, real).item() == pytest.approx(expected["plain_l1"], rel=1e-9)
     assert masked.item() == pytest.approx(expected["value_unweighted"], rel=1e-9)
 
 
 def test_mouth_crop(golden):
     expected = golden.figures["mouth_crop"]
     images = torch.arange(4 * 256 * 256, dtype=torch.float64).view(4, 1, 256, 256)
-    cropped = crop_images(images, torch.tensor(expected["centers_xy"]), expected["roi"])
+    cropped = crop_around_centres(images, torch.tensor(expected["centers_xy"]), expected["roi"])
     assert cropped.shape == (4, 1, 64, 64)
     np.testing.assert_array_equal(cropped[:, 0, 0, 0], expected["top_left_values"])
     np.testing.assert_array_equal(cropped.sum((1, 2, 3)), expected["sum"])

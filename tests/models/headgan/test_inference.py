@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from models.checkpoint import Checkpoint, read_checkpoint
 from models.errors import InvalidFile, InvalidSettings
 from models.headgan.config import Architecture, AudioConfig
-from models.headgan.inference import CheckpointSettings, HeadGanReenactor
+from models.headgan.inference import CheckpointModelSettings, HeadGanReenactor
 from models.headgan.network import Generator
 from models.headgan.spec import SPEC
 from models.loading import load_reenactor
@@ -66,8 +66,8 @@ def about():
 
 @pytest.fixture(scope="module")
 def reenactor(net, about):
-    made = HeadGanReenactor(lively(NET), CheckpointSettings.from_metadata(about), about["provenance"])
-    made.set_nets(HEADS)
+    made = HeadGanReenactor(lively(NET), CheckpointModelSettings.from_metadata(about), about["provenance"])
+    made.set_frozen_nets(HEADS)
     return made
 
 
@@ -190,8 +190,10 @@ def test_relative_motion_of_another_clip_has_the_sources_size(reenactor, clip, o
 
 
 def test_each_frames_own_face_is_drawn_of_a_clip_that_drives_itself_alone(about, clip, other):
-    made = HeadGanReenactor(lively(NET), CheckpointSettings.from_metadata(about | {"identity": "frame"}), {})
-    made.set_nets(HEADS)
+    made = HeadGanReenactor(
+        lively(NET), CheckpointModelSettings.from_metadata(about | {"identity": "frame"}), {}
+    )
+    made.set_frozen_nets(HEADS)
     own = parts_of(made.prepare_drive(*pair(clip, [2], [3, 4]))[1])[0].numpy()
     np.testing.assert_array_equal(own, clip.fields["id_frames"][[3, 4]])
     of_pair = parts_of(made.prepare_drive(ClipFrames(clip, [2]), ClipFrames(other, [3, 4]))[1])[0].numpy()
@@ -209,8 +211,8 @@ def test_the_source_is_encoded_once_for_all_frames(reenactor, clip, monkeypatch)
 
 def test_bf16_renders_nearly_the_same_and_keeps_the_flow_in_fp32(net, about, reenactor, clip, monkeypatch):
     monkeypatch.setattr("models.precision.supports_bf16", lambda device: True)  # emulated, where it is not so
-    half = HeadGanReenactor(lively(NET), CheckpointSettings.from_metadata(about), {}, "bf16")
-    half.set_nets(HEADS)
+    half = HeadGanReenactor(lively(NET), CheckpointModelSettings.from_metadata(about), {}, "bf16")
+    half.set_frozen_nets(HEADS)
     made, _ = half.run_generator(*half.prepare_drive(*pair(clip, [0], [3])))
     assert made.flow.dtype == torch.float32
     gap = np.abs(half.drive(*pair(clip, [0], [3])) - reenactor.drive(*pair(clip, [0], [3])))
@@ -220,9 +222,9 @@ def test_bf16_renders_nearly_the_same_and_keeps_the_flow_in_fp32(net, about, ree
 def test_a_deaf_net_without_flow_drawn_as_a_sketch_renders(about, clip, shown):
     net = replace(NET, audio=0, flow=False, condition="sketch")
     deaf = HeadGanReenactor(
-        lively(net), CheckpointSettings.from_metadata(about | {"architecture": to_builtins(net)}), {}
+        lively(net), CheckpointModelSettings.from_metadata(about | {"architecture": to_builtins(net)}), {}
     )
-    deaf.set_nets(HEADS)
+    deaf.set_frozen_nets(HEADS)
     assert deaf.reads == ("landmarks",)
     assert deaf.render(*animated(deaf, shown)).shape == (12, 32, 32, 3)
     assert list(deaf.visualize(*pair(clip, [0], [3]))) == ["sketch"]
@@ -346,7 +348,7 @@ def test_a_saved_checkpoint_with_discriminators_renders_as_the_net_did(net, abou
     discriminators = {"image_discriminator.x": torch.ones(2), "mouth_discriminator.x": torch.ones(2)}
     save_file(net.state_dict() | discriminators, path, metadata={"reenact": json.dumps(about)})
     again = load_reenactor(SPEC, {"renderer": read_checkpoint(path)})
-    again.set_nets(HEADS)
+    again.set_frozen_nets(HEADS)
     assert isinstance(again, HeadGanReenactor)
     assert again.described == reenactor.described
     np.testing.assert_allclose(
@@ -381,12 +383,12 @@ def test_unknown_and_missing_tensors_are_named(net, about):
 
 
 def test_metadata_of_a_net_that_hears_nothing_has_no_speech(about):
-    assert CheckpointSettings.from_metadata(about | {"speech": None}).speech == {}
+    assert CheckpointModelSettings.from_metadata(about | {"speech": None}).speech == {}
 
 
 def test_a_head_must_be_given_before_anything_else(net, about, shown):
-    bare = HeadGanReenactor(lively(NET), CheckpointSettings.from_metadata(about), {})
-    with pytest.raises(ValueError, match="call `set_nets` first"):
+    bare = HeadGanReenactor(lively(NET), CheckpointModelSettings.from_metadata(about), {})
+    with pytest.raises(ValueError, match="call `set_frozen_nets` first"):
         bare.encode_sources(shown(0, 1))
 
 
@@ -402,7 +404,7 @@ def test_what_it_shows_of_a_frame_is_what_it_was_rendered_from(reenactor, clip):
 def test_a_net_without_flow_shows_neither_flow_nor_warped_source(about, clip):
     net = replace(NET, flow=False)
     made = HeadGanReenactor(
-        Generator(net), CheckpointSettings.from_metadata(about | {"architecture": to_builtins(net)}), {}
+        Generator(net), CheckpointModelSettings.from_metadata(about | {"architecture": to_builtins(net)}), {}
     )
-    made.set_nets(HEADS)
+    made.set_frozen_nets(HEADS)
     assert list(made.visualize(*pair(clip, [0], [3]))) == ["NMFC"]

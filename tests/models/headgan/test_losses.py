@@ -46,7 +46,7 @@ def test_masked_pixels_do_not_count_but_are_divided_by():
     condition[:, 1, :2] = 0.02
     counted = losses.head_mask(condition)
     assert counted.shape == (1, 1, 4, 4)
-    gap = losses.pixel_loss(torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4), counted)
+    gap = losses.pixel_l1_loss(torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4), counted)
     assert gap == 0.5
 
 
@@ -87,7 +87,7 @@ def test_all_terms_are_float32_for_half_precision():
         losses.fake_hinge_loss(some),
         losses.generator_gan_loss(some),
         losses.feature_matching_loss(some, some),
-        losses.pixel_loss(half, half, losses.head_mask(half)),
+        losses.pixel_l1_loss(half, half, losses.head_mask(half)),
         losses.perceptual_loss([half], [half], [1.0]),
         losses.mask_loss(half, half, half),
     ):

@@ -6,7 +6,7 @@ import pytest
 
 from models.errors import InvalidFile, InvalidSettings
 from models.headgan.motion import (
-    CAMERA_SIZE,
+    CAMERA_PARAMETER_COUNT,
     CameraAdaptation,
     HeadMotion,
     adapt_to_reference,
@@ -84,7 +84,7 @@ def test_a_field_of_the_wrong_shape_is_named():
 def test_packed_numbers_are_identity_expression_scale_rotation_translation():
     one = motion(2)
     packed = one.pack()
-    assert packed.shape == (2, 4 + 3 + CAMERA_SIZE)
+    assert packed.shape == (2, 4 + 3 + CAMERA_PARAMETER_COUNT)
     assert packed.dtype == np.float32
     np.testing.assert_array_equal(packed[1, :4], one.identity[1])
     np.testing.assert_array_equal(packed[1, 4:7], one.expression[1])
@@ -94,7 +94,7 @@ def test_packed_numbers_are_identity_expression_scale_rotation_translation():
 
 def test_a_smaller_image_holds_the_same_head():
     one = motion()
-    small = one.rescale(0.25)
+    small = one.rescale_pixels(0.25)
     np.testing.assert_allclose(small.scale, one.scale / 4)
     np.testing.assert_allclose(small.translation, one.translation / 4)
     np.testing.assert_array_equal(small.rotation, one.rotation)

@@ -15,15 +15,15 @@ from models.headgan.discriminator import image_discriminator, mouth_discriminato
 from models.headgan.network import Generator
 from models.headgan.phases import PHASES
 from models.headgan.released import (
-    check_released,
+    check_released_weights,
     expected_shapes,
+    export_released_format,
     infer_architecture,
     load_released,
     read_released,
     to_our_name,
     to_published_name,
     to_published_tensors,
-    write_released,
 )
 from models.perception.torch_net import tensor_shapes
 from tests.models.one_pass import with_update
@@ -172,11 +172,11 @@ def published_size(tmp_path):
 @pytest.mark.slow
 def test_an_imported_file_is_what_its_id_says(published_size):
     for name, path in published_size.items():
-        check_released(name, path)
+        check_released_weights(name, path)
     with pytest.raises(InvalidFile, match="this is not headgan_vox_d: tensors"):
-        check_released("headgan_vox_d", published_size["headgan_vox_dm"])
+        check_released_weights("headgan_vox_d", published_size["headgan_vox_dm"])
     with pytest.raises(InvalidFile, match="this is not headgan_vox: tensors"):
-        check_released("headgan_vox", published_size["headgan_vox_dm"])
+        check_released_weights("headgan_vox", published_size["headgan_vox_dm"])
     made = load_released(published_size)
     assert Architecture(**made.metadata["architecture"]) == official_architecture()
     assert made.metadata["provenance"] == {"generator": "from headgan_vox", "tokens": "transcripts"}
@@ -198,7 +198,7 @@ def test_released_nets_that_hear_say_that_they_learned_with_letters(
 
 def test_a_checkpoint_is_written_as_the_authors_files(net, arch, section, tmp_path):
     about = {"architecture": to_builtins(arch), "phase": "decay"}
-    paths = write_released(net.state_dict(), about, tmp_path / "out")
+    paths = export_released_format(net.state_dict(), about, tmp_path / "out")
     assert [path.name for path in paths] == ["latest_net_G.pth", "latest_net_D.pth", "latest_net_Dm.pth"]
     theirs = torch.load(paths[0], weights_only=True)
     assert "flow_network.dec_res.0.conv_0.weight_orig" in theirs
@@ -209,12 +209,12 @@ def test_a_checkpoint_is_written_as_the_authors_files(net, arch, section, tmp_pa
     tensors, _ = read_released(again, section)
     assert all(torch.equal(tensors[name], tensor) for name, tensor in net.state_dict().items())
     with pytest.raises(InvalidSettings, match="would be overwritten"):
-        write_released(net.state_dict(), about, tmp_path / "out")
+        export_released_format(net.state_dict(), about, tmp_path / "out")
 
 
 def test_half_a_checkpoint_is_not_written(net, arch, tmp_path):
     tensors = {name: t for name, t in net.state_dict().items() if not name.startswith("flow_network.enc.0")}
     with pytest.raises(InvalidFile, match="the checkpoint of phase decay is not whole: tensors 5 missing"):
-        write_released(tensors, {"architecture": to_builtins(arch), "phase": "decay"}, tmp_path)
+        export_released_format(tensors, {"architecture": to_builtins(arch), "phase": "decay"}, tmp_path)
     with pytest.raises(InvalidFile, match="names no architecture"):
-        write_released(tensors, {}, tmp_path)
+        export_released_format(tensors, {}, tmp_path)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.headgan.config import Architecture, AudioConfig, DiscriminatorConfig, ReconstructionTargets
+from models.headgan.config import Architecture, AudioConfig, DiscriminatorConfig, ReconstructionLossConfig
 from models.headgan.discriminator import mouth_centre
 from models.headgan.phases import ADVERSARIAL_PHASE
 from models.headgan.task import HeadGanTask
@@ -36,14 +36,14 @@ def test_a_step_is_the_plain_one(talking_head):
     task = HeadGanTask(
         NET,
         DISCRIMINATORS,
-        ReconstructionTargets(),
+        ReconstructionLossConfig(),
         "analytic_head",
         AudioConfig(),
         "clip_mean",
         "smooth",
         recompute=True,
     )
-    task.set_nets({"analytic_head": get_analytic_head(), vgg.name: vgg})
+    task.set_frozen_nets({"analytic_head": get_analytic_head(), vgg.name: vgg})
     samples = [task.sample(np.random.default_rng(i), tables(clip), training=True) for i in range(2)]
     batch = {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
     parts = {

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from models.api import Loss, Phase
 from models.errors import InvalidSettings
 from models.headgan import losses
-from models.headgan.config import Architecture, AudioConfig, ReconstructionTargets
-from models.headgan.discriminator import crop_images, mouth_centre
+from models.headgan.config import Architecture, AudioConfig, ReconstructionLossConfig
+from models.headgan.discriminator import crop_around_centres, mouth_centre
 from models.headgan.phases import PHASES
 from models.headgan.task import DiscriminatorOutputs, HeadGanTask
 from models.perception.head.default_head import get_analytic_head
@@ -23,7 +23,7 @@ from tests.models.headgan.tiny_task import DISCRIMINATORS, NET, build, gradients
 from tests.models.one_clip import tables
 from tests.models.one_pass import shared_pass, with_losses, with_update
 
-OFFICIAL = ReconstructionTargets(masked=True, vgg_layers=(1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0))
+OFFICIAL = ReconstructionLossConfig(masked=True, vgg_layers=(1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0))
 GENERATORS = ("flow_network", "rendering_network")
 SIDES = ("image_discriminator", "mouth_discriminator")
 
@@ -147,7 +147,7 @@ def apart(fake, real) -> torch.Tensor:
 
 def test_every_term_is_the_papers_formula(clip, vgg):
     """Spec 6, supplement's and authors' choices, on images that the plain calls give."""
-    for terms in (ReconstructionTargets(), OFFICIAL):
+    for terms in (ReconstructionLossConfig(), OFFICIAL):
         task = build(vgg, net=replace(NET, residual=True, mask=True), terms=terms)
         task.net.eval()
         batch = sample_batch(task, clip)
@@ -169,7 +169,7 @@ def test_every_term_is_the_papers_formula(clip, vgg):
                 w * gap for w, gap in zip(terms.vgg_layers, gaps, strict=True)
             )
         centres = mouth_centre(faces.project_landmarks(batch["packed"][:, 3]))
-        mouths = [crop_images(one, centres, 16) for one in (out.image, target)]
+        mouths = [crop_around_centres(one, centres, 16) for one in (out.image, target)]
         for suffix, discriminator, given, (fake, real) in (
             ("", task.net.image_discriminator, nmfc[:, 3], (out.image, target)),
             ("_mouth", task.net.mouth_discriminator, batch["audio"], mouths),
@@ -395,7 +395,7 @@ def test_vgg19_looks_at_the_target_once(clip, vgg):
 # --- what it says of itself ---------------------------------------------------------------------------------
 def test_checkpoints_say_what_draws_and_what_is_heard(vgg):
     task = build(vgg, speech=SpeechConfig(encoder="headgan", transcripts="said.json"))
-    about = task.describe()
+    about = task.architecture_metadata()
     assert about["model"] == "headgan"
     assert Architecture(**about["architecture"]) == NET
     assert (about["head"], about["identity"], about["shading"]) == ("analytic_head", "clip_mean", "smooth")
@@ -404,7 +404,7 @@ def test_checkpoints_say_what_draws_and_what_is_heard(vgg):
     assert task.provenance() == {"tokens": "transcripts", "vgg19": "random"}
     assert build(speech=SpeechConfig(encoder="headgan")).provenance()["tokens"] == "none"
     assert "tokens" not in build(speech=SpeechConfig()).provenance()
-    assert build().describe()["speech"] is None
+    assert build().architecture_metadata()["speech"] is None
 
 
 def test_the_row_shows_flow_in_colours(clip):

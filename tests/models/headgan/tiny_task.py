@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.headgan.config import Architecture, AudioConfig, DiscriminatorConfig, ReconstructionTargets
+from models.headgan.config import Architecture, AudioConfig, DiscriminatorConfig, ReconstructionLossConfig
 from models.headgan.task import HeadGanTask
 from models.perception.head.default_head import get_analytic_head
 from tests.models.one_clip import tables
@@ -24,11 +24,11 @@ def build(
 ) -> HeadGanTask:
     torch.manual_seed(0)
     settings = {
-        "terms": ReconstructionTargets(), "head": "analytic_head", "hearing": AudioConfig(),
+        "terms": ReconstructionLossConfig(), "head": "analytic_head", "hearing": AudioConfig(),
         "identity": "clip_mean", "shading": "smooth", "recompute": False,
     }  # fmt: skip
     task = HeadGanTask(net, discriminators, **(settings | more))
-    task.set_nets({"analytic_head": get_analytic_head()} | ({} if vgg is None else {vgg.name: vgg}))
+    task.set_frozen_nets({"analytic_head": get_analytic_head()} | ({} if vgg is None else {vgg.name: vgg}))
     return task
 
 

@@ -7,7 +7,12 @@ from torch import nn
 
 from models.errors import InvalidFile
 from models.perception.interfaces import InferenceSettings
-from models.perception.torch_net import TorchNet, build_net, map_batches, read_tensors
+from models.perception.torch_net import (
+    TorchNet,
+    load_pretrained_net,
+    map_batches_with_oom_backoff,
+    read_tensors,
+)
 
 
 @pytest.fixture
@@ -59,7 +64,7 @@ def test_a_file_with_code_is_refused_and_not_run(tmp_path):
 
 def test_a_built_net_has_the_files_numbers_and_none_of_its_own(linear, tmp_path):
     torch.save(linear.half().state_dict(), tmp_path / "a.pth")
-    net = build_net(lambda: nn.Linear(3, 2), tmp_path / "a.pth", "fan2d")
+    net = load_pretrained_net(lambda: nn.Linear(3, 2), tmp_path / "a.pth", "fan2d")
     assert torch.equal(net.weight, linear.weight.float())
     assert net.weight.dtype == torch.float32
 
@@ -77,23 +82,23 @@ def test_tensors_that_do_not_fit_are_named(linear, tmp_path, change, told):
     change(state)
     torch.save(state, tmp_path / "a.pth")
     with pytest.raises(InvalidFile, match=told):
-        build_net(lambda: nn.Linear(3, 2), tmp_path / "a.pth", "fan2d")
+        load_pretrained_net(lambda: nn.Linear(3, 2), tmp_path / "a.pth", "fan2d")
 
 
 def test_float32_weights_survive_a_spell_in_bfloat16(images):
     net = TorchNet(nn.Conv2d(3, 4, 3))
     before = net.run_net(images, 3)
-    net.configure(InferenceSettings(dtype="bfloat16"))
+    net.configure_inference(InferenceSettings(dtype="bfloat16"))
     half = net.run_net(images, 3)
     assert half.dtype == torch.bfloat16
     assert torch.allclose(half.float(), before, atol=0.02)
-    net.configure(InferenceSettings())
+    net.configure_inference(InferenceSettings())
     assert torch.equal(net.run_net(images, 3), before)
 
 
 def test_larger_images_come_fewer_at_a_time():
     net = TorchNet(nn.Identity())
-    net.configure(InferenceSettings(batch=8))
+    net.configure_inference(InferenceSettings(batch=8))
     assert net.batch_size(256 * 256) == 8
     assert net.batch_size(512 * 512) == 2
     assert net.batch_size(4000 * 4000) == 1
@@ -101,7 +106,7 @@ def test_larger_images_come_fewer_at_a_time():
 
 @pytest.mark.parametrize("size", [1, 3, 7, 20])
 def test_every_row_goes_through_once_and_in_order(size):
-    done = list(map_batches(7, size, lambda rows, full: list(range(7))[rows]))
+    done = list(map_batches_with_oom_backoff(7, size, lambda rows, full: list(range(7))[rows]))
     assert [row for batch in done for row in batch] == list(range(7))
     assert max(map(len, done)) <= size
 
@@ -115,7 +120,7 @@ def test_batches_shrink_until_they_fit_the_memory():
             raise torch.OutOfMemoryError("full")
         return list(range(7))[rows]
 
-    done = list(map_batches(7, 7, work))
+    done = list(map_batches_with_oom_backoff(7, 7, work))
     assert [row for batch in done for row in batch] == list(range(7))
     assert asked == [7, 4, 2, 2, 2, 1]
 
@@ -125,7 +130,7 @@ def test_one_image_that_does_not_fit_is_an_error():
         raise torch.OutOfMemoryError("full")
 
     with pytest.raises(torch.OutOfMemoryError):
-        list(map_batches(3, 2, work))
+        list(map_batches_with_oom_backoff(3, 2, work))
 
 
 @pytest.mark.slow
@@ -141,7 +146,7 @@ def test_a_compiled_net_sees_one_shape_and_says_the_same(images):
     torch.manual_seed(0)
     net = TorchNet(Noting(3, 4, 3))
     plain = net.run_net(images, 4)
-    net.configure(InferenceSettings(compile=True))
+    net.configure_inference(InferenceSettings(compile=True))
     for rows in (4, 2, 3):
         padded = net.run_net(images[:rows], 4)
         assert len(padded) == 4

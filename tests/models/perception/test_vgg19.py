@@ -100,7 +100,7 @@ def test_another_file_is_refused_by_name(published, tmp_path, change, message):
 def test_told_where_to_run_it_finds_the_same(random):
     image = torch.rand(1, 3, 16, 16)
     moved = load_random_vgg19({})
-    moved.configure(InferenceSettings(device="cpu"))
+    moved.configure_inference(InferenceSettings(device="cpu"))
     for a, b in zip(random.features(image), moved.features(image), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 

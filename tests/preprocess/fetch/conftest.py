@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pipelines.media import probe_file
-from pipelines.preprocess.download import DownloadConfig, make_video_request
+from pipelines.preprocess.download import DownloadConfig, make_download_request
 from pipelines.preprocess.fetch.transport_config import TransportConfig
 
 
@@ -165,10 +165,10 @@ def quick(tmp_path):
 
 @pytest.fixture
 def ask():
-    """A row's address and settings -> VideoRequest."""
+    """A row's address and settings -> VideoDownloadRequest."""
 
     def make(uri, id="rec", span=(), **settings):
-        return make_video_request({"id": id, "uri": uri, "span": list(span)}, DownloadConfig(**settings))
+        return make_download_request({"id": id, "uri": uri, "span": list(span)}, DownloadConfig(**settings))
 
     return make
 

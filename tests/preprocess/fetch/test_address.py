@@ -2,8 +2,8 @@ import pytest
 
 from pipelines.errors import Rejected, UserError
 from pipelines.preprocess.fetch.address import (
-    HostPolicy,
-    is_forbidden,
+    PrivateAddressPolicy,
+    is_forbidden_address,
     proxy_url,
     public_url,
     resolve_address,
@@ -69,18 +69,18 @@ def test_what_is_no_address_of_a_video_is_rejected(uri):
 def test_a_list_leads_to_public_addresses_and_the_users_settings_to_their_own_network_too(
     ip, list_may, own_may
 ):
-    assert is_forbidden(ip, own=False) is not list_may
-    assert is_forbidden(ip, own=True) is not own_may
+    assert is_forbidden_address(ip, own=False) is not list_may
+    assert is_forbidden_address(ip, own=True) is not own_may
 
 
 def test_hosts_named_in_the_settings_may_be_private_and_no_others():
-    policy = HostPolicy(hosts=("10.0.0.7", "10.0.0.8:8080"))
+    policy = PrivateAddressPolicy(hosts=("10.0.0.7", "10.0.0.8:8080"))
     assert resolve_address("http://10.0.0.7:99/a", policy).host == "10.0.0.7:99"
     assert resolve_address("http://10.0.0.8:8080/a", policy).host == "10.0.0.8:8080"
     for uri in ("http://10.0.0.8/a", "http://10.0.0.9/a", "http://0x0a000007/a"):
         with pytest.raises(Rejected):
             resolve_address(uri, policy)
-    assert resolve_address("http://10.0.0.9/a", HostPolicy(configured=True)).host == "10.0.0.9"
+    assert resolve_address("http://10.0.0.9/a", PrivateAddressPolicy(configured=True)).host == "10.0.0.9"
 
 
 def test_what_is_told_holds_no_secret():

@@ -18,8 +18,8 @@ from yt_dlp.utils import (
 
 from pipelines.preprocess.fetch.classify_error import (
     BOT_ERROR,
-    BUSY_ERROR,
     FORBIDDEN_ERROR,
+    RATE_LIMIT_ERROR,
     TEMPORARY_ERROR,
     classify_error,
 )
@@ -77,8 +77,8 @@ def said(text, cause=None):
         (said("Sign in to confirm you're not a bot. Use --cookies-from-browser or --cookies"), BOT_ERROR),
         (said("Try again. YouTube is requiring a captcha challenge before playback"), BOT_ERROR),
         (said("Video unavailable. This content isn't available, try again later. The current session has "
-              "been rate-limited by YouTube for up to an hour"), BUSY_ERROR),
-        (said("Unable to download webpage: HTTP Error 429: Too Many Requests", status(429)), BUSY_ERROR),
+              "been rate-limited by YouTube for up to an hour"), RATE_LIMIT_ERROR),
+        (said("Unable to download: HTTP Error 429: Too Many Requests", status(429)), RATE_LIMIT_ERROR),
         (said("Watch this video on YouTube. Playback on other websites has been disabled by the video owner"),
          "needs_auth"),
         (said("Video unavailable. Playback on other websites has been disabled by the video owner"),

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.preprocess.fetch.host_limits import HostBusy, HostLimits, exclusive_lock
+from pipelines.preprocess.fetch.host_limits import HostBusy, HostRateLimits, exclusive_lock
 from pipelines.preprocess.fetch.plain_http import RetriesExhausted
 
 ROOT = Path(__file__).resolve().parents[3]
 WORKER = """
 import json, sys, time
 from pathlib import Path
-from pipelines.preprocess.fetch.host_limits import HostLimits
+from pipelines.preprocess.fetch.host_limits import HostRateLimits
 folder, per_host, between, count = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
-hosts, spans = HostLimits(Path(folder), per_host, 30), []
+hosts, spans = HostRateLimits(Path(folder), per_host, 30), []
 for _ in range(count):
     with hosts.use_slot("example.org", between):
         start = time.time()
@@ -52,7 +52,7 @@ def test_processes_keep_the_distance_of_starts(tmp_path):
 
 
 def test_hosts_do_not_wait_for_each_other(tmp_path):
-    hosts = HostLimits(tmp_path, 1, 0.2)
+    hosts = HostRateLimits(tmp_path, 1, 0.2)
     with hosts.use_slot("a.example", 60), hosts.use_slot("b.example", 60):
         pass
     with pytest.raises(HostBusy, match=r"a\.example accepts no requests"), hosts.use_slot("a.example", 0):
@@ -62,17 +62,17 @@ def test_hosts_do_not_wait_for_each_other(tmp_path):
 def test_a_process_that_dies_gives_its_slot_back(tmp_path):
     program = (
         "import os, sys\nfrom pathlib import Path\nfrom pipelines.preprocess.fetch.host_limits import "
-        "HostLimits\n"
-        "with HostLimits(Path(sys.argv[1]), 1, 1).use_slot('h', 0): os.kill(os.getpid(), 9)"
+        "HostRateLimits\n"
+        "with HostRateLimits(Path(sys.argv[1]), 1, 1).use_slot('h', 0): os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, check=False)
     assert done.returncode == -9
-    with HostLimits(tmp_path, 1, 1).use_slot("h", 0):
+    with HostRateLimits(tmp_path, 1, 1).use_slot("h", 0):
         pass
 
 
 def test_back_off_reaches_who_is_waiting_already(tmp_path):
-    hosts, ended = HostLimits(tmp_path, 2, 1), []
+    hosts, ended = HostRateLimits(tmp_path, 2, 1), []
 
     def wait():
         try:
@@ -86,22 +86,22 @@ def test_back_off_reaches_who_is_waiting_already(tmp_path):
     waiting = threading.Thread(target=wait)
     waiting.start()
     time.sleep(0.1)
-    HostLimits(tmp_path, 2, 1).back_off("h", 3600)
+    HostRateLimits(tmp_path, 2, 1).back_off("h", 3600)
     waiting.join()
     assert ended == ["busy"]
 
 
 def test_no_host_says_more_than_a_day(tmp_path):
-    HostLimits(tmp_path, 1, 1).back_off("h", 1e12)
+    HostRateLimits(tmp_path, 1, 1).back_off("h", 1e12)
     with (
         pytest.raises(HostBusy, match=r"another 86[34]00 s"),
-        HostLimits(tmp_path, 1, 1).use_slot("h", 0),
+        HostRateLimits(tmp_path, 1, 1).use_slot("h", 0),
     ):
         pass
 
 
 def test_host_names_do_not_become_paths(tmp_path):
-    with HostLimits(tmp_path / "hosts", 1, 1).use_slot("../../up", 0):
+    with HostRateLimits(tmp_path / "hosts", 1, 1).use_slot("../../up", 0):
         pass
     assert [p.name for p in tmp_path.iterdir()] == ["hosts"]
     (folder,) = (tmp_path / "hosts").iterdir()
@@ -109,7 +109,7 @@ def test_host_names_do_not_become_paths(tmp_path):
 
 
 def test_a_clock_that_was_half_written_counts_as_none(tmp_path):
-    hosts = HostLimits(tmp_path, 1, 1)
+    hosts = HostRateLimits(tmp_path, 1, 1)
     hosts.back_off("h", 3600)
     (clock,) = tmp_path.glob("*/clock")
     clock.write_text('{"not_bef')

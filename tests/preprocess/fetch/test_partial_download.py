@@ -8,9 +8,9 @@ from pipelines.preprocess.fetch import partial_download
 from pipelines.preprocess.fetch.partial_download import (
     FetchedVideo,
     clear_folder,
-    load_complete,
+    load_complete_download,
     lock_work_folder,
-    mark_complete,
+    mark_download_complete,
 )
 
 
@@ -50,17 +50,17 @@ def test_requests_do_not_share_a_folder(tmp_path):
 def test_a_complete_file_is_known_again(tmp_path):
     path = tmp_path / "body"
     path.write_bytes(b"video")
-    assert load_complete(tmp_path) is None
+    assert load_complete_download(tmp_path) is None
     fetched = FetchedVideo(path, "ytdlp", 2.5, {"format_id": "137+140"}, {"frames": 3})
-    mark_complete(tmp_path, fetched)
-    assert load_complete(tmp_path) == fetched
+    mark_download_complete(tmp_path, fetched)
+    assert load_complete_download(tmp_path) == fetched
     clear_folder(tmp_path)
-    assert load_complete(tmp_path) is None
+    assert load_complete_download(tmp_path) is None
 
 
 def test_a_mirrors_own_file_is_not_kept(tmp_path):
-    mark_complete(tmp_path, FetchedVideo(tmp_path / "elsewhere" / "a.mp4", "mirror"))
-    assert load_complete(tmp_path) is None
+    mark_download_complete(tmp_path, FetchedVideo(tmp_path / "elsewhere" / "a.mp4", "mirror"))
+    assert load_complete_download(tmp_path) is None
 
 
 def test_what_nobody_came_back_for_is_swept_away(tmp_path):

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from pipelines.errors import Rejected, Transient, UserError
 from pipelines.preprocess.fetch import guard_proxy, plain_http
-from pipelines.preprocess.fetch.address import HostPolicy, resolve_address
-from pipelines.preprocess.fetch.host_limits import HostBusy, HostLimits
+from pipelines.preprocess.fetch.address import PrivateAddressPolicy, resolve_address
+from pipelines.preprocess.fetch.host_limits import HostBusy, HostRateLimits
 from storage.errors import StoreError
 
 
@@ -22,9 +22,9 @@ def get(server, quick, tmp_path):
 
     def get(path, most=10**9, **changes):
         settings = replace(quick, **changes)
-        hosts = HostLimits(tmp_path / "hosts", settings.per_host, settings.longest_wait)
+        hosts = HostRateLimits(tmp_path / "hosts", settings.per_host, settings.longest_wait)
         return plain_http.fetch_http(
-            resolve_address(server.url + path, HostPolicy(hosts=settings.private_hosts)),
+            resolve_address(server.url + path, PrivateAddressPolicy(hosts=settings.private_hosts)),
             folder,
             most,
             settings,
@@ -216,7 +216,7 @@ def test_more_bytes_than_allowed_are_not_fetched(server, get, noise, length):
 @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/vnd.apple.mpegurl"])
 def test_a_page_is_not_a_video(server, get, kind):
     server.site.answers["/v"] = server.Answer(b"<html>", kind=kind)
-    with pytest.raises(plain_http.WebPageResponse):
+    with pytest.raises(plain_http.UnexpectedWebPage):
         get("/v")
 
 
@@ -252,7 +252,7 @@ def refused(server, quick, tmp_path):
     """What a list's address at this machine's server comes to when the settings name no private host."""
 
     def ask(uri):
-        hosts = HostLimits(tmp_path / "hosts", 1, 1)
+        hosts = HostRateLimits(tmp_path / "hosts", 1, 1)
         with pytest.raises(Rejected) as caught:
             plain_http.fetch_http(
                 resolve_address(uri), tmp_path, 10**9, replace(quick, private_hosts=()), hosts
@@ -282,20 +282,20 @@ def test_a_name_whose_address_changes_after_the_check_is_asked_at_the_one_checke
     reached = []
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     monkeypatch.setattr(socket.socket, "connect", lambda self, place: reached.append(place))
-    guard_proxy.connect_checked("rebinding.example", port, 1, HostPolicy()).close()
+    guard_proxy.connect_checked("rebinding.example", port, 1, PrivateAddressPolicy()).close()
     assert reached == [("9.9.9.9", port)]
     assert asked == ["rebinding.example"]
     with pytest.raises(Rejected):
-        guard_proxy.connect_checked("rebinding.example", port, 1, HostPolicy())
+        guard_proxy.connect_checked("rebinding.example", port, 1, PrivateAddressPolicy())
 
 
 def test_a_mirror_of_the_settings_may_be_this_machine(server, quick, tmp_path, noise):
     server.site.answers["/v"] = server.Answer(noise)
-    mirror = resolve_address(server.url + "/v", HostPolicy(configured=True))
+    mirror = resolve_address(server.url + "/v", PrivateAddressPolicy(configured=True))
     settings = replace(quick, private_hosts=())
     assert (
         plain_http.fetch_http(
-            mirror, tmp_path, 10**9, settings, HostLimits(tmp_path / "h", 1, 1)
+            mirror, tmp_path, 10**9, settings, HostRateLimits(tmp_path / "h", 1, 1)
         ).read_bytes()
         == noise
     )
@@ -332,7 +332,7 @@ def test_a_proxy_is_used_and_its_password_is_not_told(server, get, quick, monkey
     """The server itself as the proxy: it is sent the whole address."""
     monkeypatch.setenv("MY_PROXY", server.url.replace("http://", "http://user:geheim@"))
     server.site.answers["http://videos.example/v"] = server.Answer(noise)
-    folder, gate = get.folder, HostLimits(get.folder / "hosts", 1, 1)
+    folder, gate = get.folder, HostRateLimits(get.folder / "hosts", 1, 1)
     settings = replace(quick, proxy_env="MY_PROXY", retries=0)
     path = plain_http.fetch_http(resolve_address("http://videos.example/v"), folder, 10**9, settings, gate)
     assert path.read_bytes() == noise

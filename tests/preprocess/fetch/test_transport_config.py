@@ -1,7 +1,7 @@
 import pytest
 
 from pipelines.config import ConfigError, load_config
-from pipelines.engine.keys import to_canonical
+from pipelines.engine.keys import to_json_value
 from pipelines.preprocess.fetch.transport_config import TransportConfig
 
 
@@ -42,7 +42,7 @@ def test_a_run_file_sets_them_and_no_secret_is_in_what_is_recorded(tmp_path, mon
     config = load_config(run).config
     assert config.runtime.download.mirrors == ("/m", "s3://b/p")
     assert config.download.max_height == 720
-    assert "geheim" not in str(to_canonical(config))
+    assert "geheim" not in str(to_json_value(config))
 
 
 def test_a_mirror_nobody_can_open_is_a_mistake_of_the_run_file(tmp_path):

@@ -139,12 +139,12 @@ def test_a_partial_file_is_never_given_out_but_continued(server, quick, ask, che
 def test_a_killed_process_leaves_what_it_had_to_the_next(server, quick, ask, check, noise, tmp_path):
     program = (
         "import sys\nfrom pathlib import Path\n"
-        "from pipelines.preprocess.download import DownloadConfig, make_video_request\n"
+        "from pipelines.preprocess.download import DownloadConfig, make_download_request\n"
         "from pipelines.preprocess.fetch.transports import fetch_recording\n"
         "from pipelines.preprocess.fetch.transport_config import TransportConfig\n"
         "row = {'id': 'rec', 'uri': sys.argv[1], 'span': []}\n"
         "settings = TransportConfig(folder=sys.argv[2], private_hosts=('127.0.0.1',))\n"
-        "with fetch_recording(make_video_request(row, DownloadConfig()), settings, None): pass\n"
+        "with fetch_recording(make_download_request(row, DownloadConfig()), settings, None): pass\n"
     )
     url, folder = f"{server.url}/a.mp4", tmp_path / "work"
     server.site.answers["/a.mp4"] = server.Answer(noise, pause=0.005)

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from pipelines.errors import Rejected, Transient
 from pipelines.media import probe_file
 from pipelines.preprocess.fetch import ytdlp
-from pipelines.preprocess.fetch.address import HostPolicy, resolve_address
-from pipelines.preprocess.fetch.host_limits import HostBusy, HostLimits
+from pipelines.preprocess.fetch.address import PrivateAddressPolicy, resolve_address
+from pipelines.preprocess.fetch.host_limits import HostBusy, HostRateLimits
 from storage.errors import StoreError
 
 
@@ -24,9 +24,13 @@ def get(server, quick, tmp_path, ask):
     def get(path, span=(), changes=None, base=server.url, **settings):
         wanted = ask(base + path, span=span, **settings)
         how = replace(quick, **(changes or {}))
-        gate = HostLimits(tmp_path / "hosts", how.per_host, how.longest_wait)
+        gate = HostRateLimits(tmp_path / "hosts", how.per_host, how.longest_wait)
         return ytdlp.fetch_ytdlp(
-            resolve_address(wanted.uri, HostPolicy(hosts=how.private_hosts)), folder, wanted, how, gate
+            resolve_address(wanted.uri, PrivateAddressPolicy(hosts=how.private_hosts)),
+            folder,
+            wanted,
+            how,
+            gate,
         )
 
     get.folder = folder

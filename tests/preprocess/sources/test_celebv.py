@@ -14,7 +14,7 @@ from pipelines.preprocess.sources.celebv import (
     consecutive_runs,
     digest_external_files,
     list_recordings,
-    make_video,
+    recording_images_to_video,
 )
 from tests.video_files import RUNTIME
 
@@ -111,7 +111,7 @@ def test_an_image_that_changed_since_is_no_answer(corpus, tmp_path):
     ((row,), _) = listed(tmp_path)
     (folder / "000003.jpg").write_bytes(b"other")
     with pytest.raises(Transient, match="changed since they were listed; run again"):
-        make_video(row)
+        recording_images_to_video(row)
 
 
 def test_external_changes_with_images_and_list(corpus, tmp_path):

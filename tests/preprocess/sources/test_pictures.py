@@ -9,24 +9,24 @@ from PIL import Image
 from models.perception.head.default_head import get_analytic_head
 from pipelines.errors import Rejected, Transient, UserError
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
-from pipelines.preprocess.clips_config import FramesConfig
-from pipelines.preprocess.download import DownloadConfig, convert_picture
+from pipelines.preprocess.clips_config import FrameCodecConfig
+from pipelines.preprocess.download import DownloadConfig, convert_picture_to_video
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig, fit_clips
 from pipelines.preprocess.keypoints import KeypointsConfig, find_keypoints
-from pipelines.preprocess.recordings import DataConfig, list_source
+from pipelines.preprocess.recordings import DataConfig, list_source_recordings
 from pipelines.preprocess.sources.pictures import (
     PicturesConfig,
     describe_skipped_files,
     digest_external_files,
     list_recordings,
-    make_video,
+    recording_images_to_video,
 )
 from pipelines.preprocess.speech import SpeechConfig, encode_speech
 from tests.video_files import RUNTIME, face_video, helpers, nets, portrait, predictor
 
 __all__ = ["face_video", "helpers", "nets", "portrait", "predictor"]
 DOWNLOAD = SimpleNamespace(sound="required", download=DownloadConfig())
-CLIPS = ClipsConfig(size=128, min_frames=30, min_size=64, frames=FramesConfig(codec="png"))
+CLIPS = ClipsConfig(size=128, min_frames=30, min_size=64, frames=FrameCodecConfig(codec="png"))
 
 
 @pytest.fixture
@@ -42,12 +42,14 @@ def folder(tmp_path, monkeypatch, portrait):
 
 @pytest.fixture
 def row(folder):
-    (listed,) = list_source(DataConfig(source="pictures", pictures=PicturesConfig(path=str(folder)))).rows
+    (listed,) = list_source_recordings(
+        DataConfig(source="pictures", pictures=PicturesConfig(path=str(folder)))
+    ).rows
     return listed
 
 
 def downloaded(row):
-    (sample,) = convert_picture({"recordings": [row]}, DOWNLOAD, {}, RUNTIME)
+    (sample,) = convert_picture_to_video({"recordings": [row]}, DOWNLOAD, {}, RUNTIME)
     return sample
 
 
@@ -74,7 +76,7 @@ def test_a_picture_is_a_video_of_one_frame_without_loss_and_needs_no_sound(row, 
     sample = downloaded(row)
     assert (sample["probe"]["frames"], sample["probe"]["audio_rate"]) == (1, 0)
     assert (sample["probe"]["width"], sample["probe"]["height"]) == (303, 301)
-    assert sample["video"] == make_video(row)
+    assert sample["video"] == recording_images_to_video(row)
 
 
 def test_a_picture_becomes_a_clip_of_one_frame_with_a_fit_and_speech(row, nets):

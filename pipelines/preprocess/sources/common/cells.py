@@ -50,11 +50,11 @@ def check_columns(path: Path, found: Sequence[str], expected: Sequence[str]) -> 
     """UserError, with what was found, where columns are missing or something else than commas parts them."""
     missing = [column for column in expected if column not in found]
     if missing:
-        check_separator(path, ",".join(found))
+        check_comma_separator(path, ",".join(found))
         raise UserError(f"{path}: no column {', '.join(missing)}; found {', '.join(found)}"[:500])
 
 
-def check_separator(path: Path, line: str) -> None:
+def check_comma_separator(path: Path, line: str) -> None:
     """UserError where a line of a table has no comma but another separator."""
     other = next((sep for sep in _OTHER_SEPARATORS if sep in line), None)
     if other is not None and line.count(other) > line.count(","):

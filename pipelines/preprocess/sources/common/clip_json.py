@@ -1,6 +1,6 @@
 """The JSON files of CelebV-HQ and CelebV-Text: clips of YouTube videos with a time and a box each.
 
-`read_clips` (or, in some copies of CelebV-Text, the top level itself) maps `{YouTube id}_{number}` to
+`clips` (or, in some copies of CelebV-Text, the top level itself) maps `{YouTube id}_{number}` to
 `ytb_id`, `duration` in seconds and `bbox`. The file is walked clip by clip: what stands in memory is its text
 and one clip, and a clip that is not as it should be is one reject, with the line it begins on.
 """
@@ -26,23 +26,23 @@ from pipelines.preprocess.sources.common.files import (
     find_metadata_file,
 )
 from pipelines.preprocess.sources.common.rows import (
+    ListedRecording,
     RejectRow,
-    SourceRecording,
     SourceTrack,
     VideoLocation,
     make_reject,
 )
 from pipelines.preprocess.sources.common.source_tracks import (
-    MAX_SECONDS,
     MAX_SIDE,
+    MAX_TRACK_END_SECONDS,
     MILLISECOND_CLOCK,
     make_track,
     sort_tracks,
 )
-from pipelines.preprocess.sources.common.video_folder import VideoFolder, scan_folder
+from pipelines.preprocess.sources.common.video_folder import VideoFolder, scan_video_folder
 from storage.uris import ExpandedPath
 
-MAX_SHARE = 1.5
+MAX_NORMALIZED_COORDINATE = 1.5
 """A box with a larger number is not in shares of the frame."""
 MAX_DIGITS = 300
 """Longer whole numbers are read as floats, which may be infinite: Python refuses those of 4300 digits."""
@@ -63,15 +63,15 @@ class ClipJsonConfig(Struct, frozen=True, kw_only=True):
             raise ValueError(f"grow {self.grow}: expected a share from 0 to 1")
 
 
-def find_files(source: str, config: ClipJsonConfig) -> tuple[Path, VideoFolder]:
+def find_metadata_and_mirror(source: str, config: ClipJsonConfig) -> tuple[Path, VideoFolder]:
     """The metadata file and the mirror. UserError, with the name of the setting, where one is not there."""
     path = find_metadata_file(config.json, f"data.NAME.{source}.json")
-    return path, scan_folder(config.mirror, f"data.NAME.{source}.mirror")
+    return path, scan_video_folder(config.mirror, f"data.NAME.{source}.mirror")
 
 
 def digest_metadata_and_mirror(source: str, config: ClipJsonConfig) -> dict[str, str]:
     """sha256 of the file, and a digest of the mirror's listing."""
-    path, mirror = find_files(source, config)
+    path, mirror = find_metadata_and_mirror(source, config)
     return {path.name: digest_files([path])[path], "mirror": mirror.digest_listing()}
 
 
@@ -84,7 +84,7 @@ def list_clips(path: Path, mirror: VideoFolder, grow: float, pixels: bool) -> Li
     cut: dict[str, tuple[str, SourceTrack]] = {}
     rejects: list[RejectRow] = []
     seen: set[str] = set()
-    for key, line, value in read_clips(path):
+    for key, line, value in read_clip_json(path):
         try:
             check_id("clip", key)
             if key in seen:
@@ -109,7 +109,7 @@ def list_clips(path: Path, mirror: VideoFolder, grow: float, pixels: bool) -> Li
     return Listing(sorted(rows, key=lambda row: row["id"]), rejects)
 
 
-def _row(id: str, identity: str, place: VideoLocation, tracks: list[SourceTrack]) -> SourceRecording:
+def _row(id: str, identity: str, place: VideoLocation, tracks: list[SourceTrack]) -> ListedRecording:
     return {"id": id, "identity": identity, "split": "", **place, "seed": 0, "tracks": tracks}
 
 
@@ -129,16 +129,16 @@ def parse_clip(clip: object, grow: float, pixels: bool) -> tuple[str, SourceTrac
     unit = "frame" if "start_frame" in time and "start_sec" not in time else "sec"
     start, end = (_number(time, f"{name}_{unit}") for name in ("start", "end"))
     ticks = round(start * MILLISECOND_CLOCK), round(end * MILLISECOND_CLOCK)
-    if not (0 <= start < end <= MAX_SECONDS and ticks[0] < ticks[1]):
+    if not (0 <= start < end <= MAX_TRACK_END_SECONDS and ticks[0] < ticks[1]):
         raise InvalidLine(
             "malformed_span", f"from {start} to {end} s: expected an end after the start, both >= 0"
         )
     edges = [_number(box, name) for name in ("left", "top", "right", "bottom")]
-    if max(edges) > MAX_SHARE and not pixels:
+    if max(edges) > MAX_NORMALIZED_COORDINATE and not pixels:
         raise InvalidLine("malformed_box", f"{edges}: expected shares of the frame from 0 to 1")
     if max(edges) > MAX_SIDE:
         raise InvalidLine("malformed_box", f"{edges}: no frame has so many pixels")
-    if max(edges) > MAX_SHARE:
+    if max(edges) > MAX_NORMALIZED_COORDINATE:
         # of which frame the file does not say: preprocess/box_frame.py finds out
         grown, size = [max(edge, 0.0) for edge in edges], (0, 0)
     else:
@@ -163,7 +163,7 @@ def _integer(digits: str) -> float:
 
 
 # --- the file -----------------------------------------------------------------------------------------------
-def read_clips(path: Path) -> Iterator[tuple[str, int, Any]]:
+def read_clip_json(path: Path) -> Iterator[tuple[str, int, Any]]:
     """Key, line and value of every clip. UserError with the line where the file is not JSON at all."""
     # bytes that are not UTF-8 spoil the clip they stand in, not the file
     reader = _Reader(path.read_text(encoding="utf-8-sig", errors="replace"))

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from pipelines.engine.file_cache import FileCache
+from pipelines.engine.file_cache import FileFactCache
 from pipelines.errors import UserError
 from storage.content_cache import cache_folder
 
@@ -40,7 +40,7 @@ _NO_VIDEOS = """
     .7z .bak .bz2 .ckpt .db .gz .h5 .idx .lock .mat .md5 .npy .npz .old .onnx .parquet .part .pkl .pt .pth
     .rar .safetensors .sha1 .sha256 .tar .tgz .tmp .torrent .xz .ytdl .zip .zst
 """  # pictures; texts and tables; sound and subtitles; arrays, archives, sums, what was not finished
-OTHER_EXTENSIONS = frozenset(_NO_VIDEOS.split())
+NON_VIDEO_EXTENSIONS = frozenset(_NO_VIDEOS.split())
 """Names of files that nobody takes for videos."""
 
 
@@ -87,7 +87,7 @@ def find_metadata_file(path: str, setting: str) -> Path:
     return Path(path)
 
 
-class UnreadableFiles(NamedTuple):
+class UnreadablePath(NamedTuple):
     """What a folder holds and could not be read."""
 
     path: Path
@@ -97,7 +97,7 @@ class UnreadableFiles(NamedTuple):
 
 class FolderFiles(NamedTuple):
     files: list[tuple[Path, os.stat_result]]
-    lost: list[UnreadableFiles]
+    lost: list[UnreadablePath]
 
 
 def walk_folder(root: Path) -> FolderFiles:
@@ -107,7 +107,7 @@ def walk_folder(root: Path) -> FolderFiles:
     Each folder is read once, under its own name if it lies below root: links that lead in a circle end.
     """
     files: list[tuple[Path, os.stat_result]] = []
-    lost: list[UnreadableFiles] = []
+    lost: list[UnreadablePath] = []
     read: set[str] = set()
     queue = [(str(root), os.path.realpath(root))]
     links: list[tuple[str, str]] = []
@@ -119,7 +119,7 @@ def walk_folder(root: Path) -> FolderFiles:
         if real in read:
             if linked:
                 sentence = f"the link leads to {real!r}, whose files are listed already"
-                lost.append(UnreadableFiles(Path(folder), "duplicate_content", sentence))
+                lost.append(UnreadablePath(Path(folder), "duplicate_content", sentence))
             continue
         read.add(real)
         for path, state in _entries(folder, lost):
@@ -132,14 +132,14 @@ def walk_folder(root: Path) -> FolderFiles:
     return FolderFiles(files, lost)
 
 
-def _entries(folder: str, lost: list[UnreadableFiles]) -> Iterator[tuple[Path, os.stat_result]]:
+def _entries(folder: str, lost: list[UnreadablePath]) -> Iterator[tuple[Path, os.stat_result]]:
     """Files and folders in a folder, with the state of what they link to."""
     try:
         with os.scandir(folder) as found:
             entries = [entry for entry in found if not entry.name.startswith(".")]
     except OSError as error:
         lost.append(
-            UnreadableFiles(Path(folder), "unreadable", f"the folder cannot be read: {error.strerror}")
+            UnreadablePath(Path(folder), "unreadable", f"the folder cannot be read: {error.strerror}")
         )
         return
     for entry in entries:
@@ -148,7 +148,7 @@ def _entries(folder: str, lost: list[UnreadableFiles]) -> Iterator[tuple[Path, o
         except OSError as error:
             if entry.is_symlink():
                 sentence = f"the link leads to {os.path.realpath(entry.path)!r}: {error.strerror}"
-                lost.append(UnreadableFiles(Path(entry.path), "dangling_link", sentence))
+                lost.append(UnreadablePath(Path(entry.path), "dangling_link", sentence))
             continue  # else it went away meanwhile
         if stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode):
             yield Path(entry.path), state
@@ -166,7 +166,7 @@ def read_text_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def digest_files(paths: Iterable[Path]) -> dict[Path, str]:
     """sha256 of every file. A file whose size, time and inode stand in the cache is not read again."""
-    known = FileCache(cache_folder() / "digests.json", "sha256")
+    known = FileFactCache(cache_folder() / "digests.json", "sha256")
     found = {path: known.get(path, partial(_sha256, path)) for path in paths}
     known.save()
     return found

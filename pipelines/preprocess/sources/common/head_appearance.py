@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from models.perception.head.analytic_components import BLINK_SIGMAS, EYE_X, MOUTH_X, MOUTH_Y, lip_mask
+from models.perception.head.analytic_components import EYE_X, FULL_BLINK_SIGMAS, MOUTH_X, MOUTH_Y, lip_mask
 from models.perception.head.analytic_head import EYE_HALF_WIDTH
 from models.perception.head.morphable import MorphableModel
 from models.perception.head.raster import rasterize
@@ -61,7 +61,7 @@ class PersonAppearance:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordingSetting:
+class RecordingAppearance:
     """A recording: clothes, wall and light."""
 
     cloth: np.ndarray
@@ -95,12 +95,12 @@ def sample_appearance(rng: np.random.Generator, index: int, model: MorphableMode
     )
 
 
-def sample_setting(rng: np.random.Generator, height: int, width: int) -> RecordingSetting:
+def sample_recording_appearance(rng: np.random.Generator, height: int, width: int) -> RecordingAppearance:
     side, up = rng.uniform(-0.6, 0.6), rng.uniform(0.2, 0.7)
     key = np.array([side, up, 1.0])
     warmth = rng.uniform(-0.06, 0.06)
     hue = rng.uniform(0, 1, 3)
-    return RecordingSetting(
+    return RecordingAppearance(
         cloth=np.clip(0.1 + _desaturate(0.7 * hue * rng.uniform(0.5, 1), 0.6), 0, 1),
         stripe=float(rng.uniform(0, 0.3)) if rng.random() < 0.4 else 0.0,
         neckline=float(rng.uniform(-2.65, -2.2)),
@@ -145,7 +145,7 @@ def closed_eyes_shape(model: MorphableModel) -> np.ndarray:
     """The mean with its eyes shut (N,3): where the paint is laid on."""
     exp = np.zeros(model.n_exp, np.float32)
     for name in ("blink_left", "blink_right"):
-        exp[model.exp_names.index(name)] = BLINK_SIGMAS
+        exp[model.exp_names.index(name)] = FULL_BLINK_SIGMAS
     return model.shape(np.zeros(model.n_id), exp)
 
 
@@ -172,7 +172,9 @@ def paint_atlas(model: MorphableModel, appearance: PersonAppearance) -> np.ndarr
     baked = rasterize(flat, model.faces, ATLAS_SIZE, ATLAS_SIZE)
     eyes, teeth, inside = (model.regions[name].astype(float) for name in ("eyeballs", "teeth", "interior"))
     ears = model.regions["ears"].astype(float)
-    values = baked.image(model.faces, np.column_stack([closed_eyes_shape(model), eyes, teeth, inside, ears]))
+    values = baked.render_vertex_values(
+        model.faces, np.column_stack([closed_eyes_shape(model), eyes, teeth, inside, ears])
+    )
     points, kinds = values[..., :3], values[..., 3:] > 0.5
     colour = _paint_skin(points, appearance, rng)
     colour = _paint_hair(colour, points, appearance, rng)

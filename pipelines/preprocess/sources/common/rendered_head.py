@@ -17,7 +17,7 @@ from pipelines.preprocess.sources.common.head_appearance import (
     ATLAS_SIZE,
     HAIR_SHAPE,
     PersonAppearance,
-    RecordingSetting,
+    RecordingAppearance,
     closed_eyes_shape,
     hair_density,
     paint_atlas,
@@ -101,7 +101,7 @@ class HeadRenderer:
         self,
         model: MorphableModel,
         appearance: PersonAppearance,
-        setting: RecordingSetting,
+        setting: RecordingAppearance,
         height: int,
         width: int,
     ):
@@ -138,7 +138,7 @@ class HeadRenderer:
         half, s = ATLAS_SIZE // 2, self.setting
         chest = self.sheets[0]
         flat = np.column_stack([chest.texels - [0, ATLAS_SIZE], np.zeros(len(chest.texels))])
-        where = rasterize(flat, chest.faces, half, half).image(chest.faces, chest.points)
+        where = rasterize(flat, chest.faces, half, half).render_vertex_values(chest.faces, chest.points)
         x, y, z = np.moveaxis(where, -1, 0)
         open_neck = smoothstep(y - (s.neckline + 0.75 * np.abs(x)), -0.02, 0.02) * smoothstep(z, -0.1, 0.1)
         weave = 1 + 0.06 * gaussian_filter(rng.normal(0, 1, (half, half)), 0.7)
@@ -200,7 +200,7 @@ class HeadRenderer:
         chest = euler_to_rotation(0, CHEST_YAW_SHARE * pose.angles[1], 0)
         return head, pose.chest + pose.scale * (chest - head) @ NECK_PIVOT
 
-    def landmarks(self, pose: HeadPose) -> np.ndarray:
+    def project_landmarks(self, pose: HeadPose) -> np.ndarray:
         """-> (68,2) pixels."""
         rotation, translation = self.head_camera(pose)
         points = self.model.landmarks(self._vertices(pose))

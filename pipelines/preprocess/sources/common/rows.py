@@ -46,7 +46,7 @@ class BaseRecording(VideoLocation):
     tracks: list[SourceTrack]
 
 
-class SourceRecording(BaseRecording):
+class ListedRecording(BaseRecording):
     """A row as a source lists it."""
 
     span: NotRequired[list[float]]

@@ -21,7 +21,7 @@ from pipelines.preprocess.sources.common.rows import SourceTrack
 
 MILLISECOND_CLOCK = 1000
 """The clock of sources that give seconds, in ticks a second."""
-MAX_SECONDS = 24 * 3600
+MAX_TRACK_END_SECONDS = 24 * 3600
 """Seconds; a track that ends later is a mistake."""
 MAX_SIDE = 2**16
 """Pixels; no frame is wider or higher."""
@@ -51,7 +51,7 @@ def box_in_pixels(track: SourceTrack, width: int, height: int) -> list[float]:
     return [edge * zoom for edge, zoom in zip(track["box"], (across, down) * 2, strict=True)]
 
 
-def track_seconds(track: SourceTrack, fps: float) -> tuple[float, float]:
+def track_time_span(track: SourceTrack, fps: float) -> tuple[float, float]:
     """First and last second of the track in a recording of `fps` frames a second."""
     clock = track["fps"] or fps
     return track["start"] / clock, track["end"] / clock
@@ -61,7 +61,7 @@ def needed_span(tracks: Sequence[SourceTrack]) -> list[float]:
     """[first, last] seconds that the tracks need; [] = all of the recording, or not known."""
     if not tracks or not all(track["fps"] for track in tracks):
         return []
-    ends = [track_seconds(track, 0) for track in tracks]
+    ends = [track_time_span(track, 0) for track in tracks]
     return [min(first for first, _ in ends), max(last for _, last in ends)]
 
 
@@ -70,21 +70,21 @@ def overlapping_tracks(
 ) -> list[tuple[SourceTrack, SourceTrack]]:
     """Neighbours in the order of their starts of which the second begins before the first ends."""
     # where the frame rate is not known it is one for all tracks of a recording, so any number orders them
-    ordered = sorted(tracks, key=lambda track: track_seconds(track, 25))
+    ordered = sorted(tracks, key=lambda track: track_time_span(track, 25))
     return [
         (one, next_one)
         for one, next_one in pairwise(ordered)
-        if track_seconds(next_one, 25)[0] < track_seconds(one, 25)[1] - 1e-6
+        if track_time_span(next_one, 25)[0] < track_time_span(one, 25)[1] - 1e-6
     ]
 
 
 def sort_tracks(tracks: Iterable[SourceTrack]) -> list[SourceTrack]:
     """Sorted by time, then box: the order in which they were listed must not matter."""
-    return sorted(tracks, key=lambda track: (*track_seconds(track, 25), track["box"]))
+    return sorted(tracks, key=lambda track: (*track_time_span(track, 25), track["box"]))
 
 
 # --- boxes over time ----------------------------------------------------------------------------------------
-def split_tubes(
+def find_tube_spans(
     boxes: np.ndarray, iou: float, longest: int, inclusive: bool = False
 ) -> Iterator[tuple[int, int]]:
     """Boxes (n,4) of frames in a row -> first and last + 1 of each tube, by the standard's rule: a tube ends

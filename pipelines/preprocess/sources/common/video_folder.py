@@ -19,7 +19,7 @@ from pipelines.preprocess.sources.common.files import (
     shorten_name,
     walk_folder,
 )
-from pipelines.preprocess.sources.common.rows import SourceRecording, SourceTrack, VideoLocation
+from pipelines.preprocess.sources.common.rows import ListedRecording, SourceTrack, VideoLocation
 from pipelines.preprocess.sources.common.source_tracks import sort_tracks
 
 PREFERRED_EXTENSIONS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
@@ -53,7 +53,7 @@ class VideoFolder(Struct, frozen=True):
         return listing.hexdigest()
 
 
-def scan_folder(folder: str, setting: str) -> VideoFolder:
+def scan_video_folder(folder: str, setting: str) -> VideoFolder:
     """Every video in the folder, in those below it and where links lead; of two with one name the first by
     path counts.
 
@@ -82,11 +82,11 @@ def _extension(path: Path) -> str:
 
 def recording_rows(
     tracks: Mapping[tuple[str, str], list[SourceTrack]], splits: Mapping[str, str], mirror: VideoFolder
-) -> list[SourceRecording]:
+) -> list[ListedRecording]:
     """Tracks of each (YouTube id, person), and the persons' splits -> rows of recordings. A video that shows
     several persons of the set is a recording for each."""
     persons = Counter(video for video, _ in tracks)
-    rows: list[SourceRecording] = []
+    rows: list[ListedRecording] = []
     for (video, person), own in sorted(tracks.items()):
         id = video if persons[video] == 1 else shorten_name(f"{video}-{person}")
         rows.append(

@@ -73,7 +73,7 @@ def test_views_that_are_not_contiguous_are_taken(hog, face):
     assert len(hog.detect(face[None, :, ::-1])[0]) == 1
 
 
-@pytest.mark.parametrize("load", [dlib_faces.load_landmarks, dlib_faces.load_precise_landmarks])
+@pytest.mark.parametrize("load", [dlib_faces.load_dlib_landmarker, dlib_faces.load_precise_dlib_landmarker])
 def test_landmarks_move_with_the_image_and_skip_nan_boxes(weights, face, box, load):
     net = load(weights)
     frames = np.stack([face, face, np.roll(face, 5, axis=1)])
@@ -85,14 +85,14 @@ def test_landmarks_move_with_the_image_and_skip_nan_boxes(weights, face, box, lo
 
 
 def test_both_modes_agree_to_a_pixel(weights, face, box):
-    plain = dlib_faces.load_landmarks(weights).landmarks(face[None], box[None])
-    precise = dlib_faces.load_precise_landmarks(weights).landmarks(face[None], box[None])
+    plain = dlib_faces.load_dlib_landmarker(weights).landmarks(face[None], box[None])
+    precise = dlib_faces.load_precise_dlib_landmarker(weights).landmarks(face[None], box[None])
     assert np.abs(plain - precise).mean() < 1
 
 
 def test_mirrored_faces_have_mirrored_landmarks(weights, hog, face):
     """The half pixel of the convention: without it the two would differ by a whole pixel in the mean."""
-    net = dlib_faces.load_precise_landmarks(weights)
+    net = dlib_faces.load_precise_dlib_landmarker(weights)
     mirrored = np.ascontiguousarray(face[:, ::-1])
     points = [net.landmarks(image[None], hog.detect(image[None])[0][:1, :4])[0] for image in (face, mirrored)]
     assert (points[0][:, 0].mean() + points[1][:, 0].mean()) == pytest.approx(face.shape[1], abs=1.5)

@@ -179,9 +179,9 @@ def test_batches_change_nothing(blobs, face):
     boxes = BOX + np.arange(9, dtype=np.float32)[:, None]
     boxes[4] = np.nan
     whole = blobs.predict(frames, boxes).landmarks
-    blobs.configure(InferenceSettings(batch=2))
+    blobs.configure_inference(InferenceSettings(batch=2))
     np.testing.assert_array_equal(blobs.predict(frames, boxes).landmarks, whole)
-    blobs.configure(InferenceSettings())
+    blobs.configure_inference(InferenceSettings())
     np.testing.assert_allclose(np.diff(whole[:4], axis=0), 1, atol=1e-4)  # they move with the box
 
 
@@ -267,7 +267,7 @@ def test_a_file_of_another_net_is_refused(weights):
 def test_it_can_be_told_in_which_precision_to_run(weights):
     net = fan.load_fan_2d(weights)
     assert isinstance(net, Configurable)
-    net.configure(InferenceSettings(dtype="bfloat16"))
+    net.configure_inference(InferenceSettings(dtype="bfloat16"))
     assert {p.dtype for p in net._net._net.parameters()} == {torch.bfloat16}
 
 
@@ -275,7 +275,7 @@ def test_it_can_be_told_in_which_precision_to_run(weights):
 def test_points_in_bfloat16_are_those_of_full_precision(weights, face):
     net = fan.load_fan_2d(weights)
     full = net.predict(face[None], BOX[None])
-    net.configure(InferenceSettings(dtype="bfloat16"))
+    net.configure_inference(InferenceSettings(dtype="bfloat16"))
     half = net.predict(face[None], BOX[None])
     assert half.landmarks.dtype == np.float32
     np.testing.assert_allclose(half.confidence, full.confidence, atol=0.1 * full.confidence.max())

@@ -96,17 +96,17 @@ def test_of_equal_boxes_the_last_stays_and_far_ones_do():
 
 def test_it_can_be_told_in_which_precision_to_run(detector):
     assert isinstance(detector, Configurable)
-    detector.configure(InferenceSettings(dtype="bfloat16"))
+    detector.configure_inference(InferenceSettings(dtype="bfloat16"))
     assert {p.dtype for p in detector._net._net.parameters()} == {torch.bfloat16}
-    detector.configure(InferenceSettings())
+    detector.configure_inference(InferenceSettings())
     assert {p.dtype for p in detector._net._net.parameters()} == {torch.float32}
 
 
 @pytest.mark.slow  # two minutes where a processor only emulates bfloat16
 def test_boxes_in_bfloat16_are_those_of_full_precision(detector, with_squares):
-    detector.configure(InferenceSettings(dtype="bfloat16", batch=1))
+    detector.configure_inference(InferenceSettings(dtype="bfloat16", batch=1))
     (found,) = detector.detect(with_squares(TWO[:1])[None])
-    detector.configure(InferenceSettings())
+    detector.configure_inference(InferenceSettings())
     np.testing.assert_allclose(found, detector.detect(with_squares(TWO[:1])[None])[0], atol=1)
 
 

@@ -103,11 +103,11 @@ def test_an_npz_of_the_same_arrays_gives_the_same_model(flame_files, tmp_path, s
 
 
 def test_a_written_model_is_read_back_through_the_weights_import(flame_files, tmp_path):
-    from storage.weights_import import convert_checkpoint
+    from storage.weights_import import convert_checkpoint_to_safetensors
 
     out = tmp_path / "flame.safetensors"
     converters.main(["flame", *map(str, flame_files), str(out)])
-    convert_checkpoint(out, tmp_path / "imported.safetensors")
+    convert_checkpoint_to_safetensors(out, tmp_path / "imported.safetensors")
     model = converters.load_flame_model({"flame_model": tmp_path / "imported.safetensors"})
     expected, _ = converters.convert_flame(*flame_files)
     assert isinstance(model, MorphableModel)
@@ -368,7 +368,7 @@ CONVERTED = {
 def test_a_wrong_converted_model_is_told_by_file_and_field(tmp_path, crime):
     from safetensors.numpy import save_file
 
-    converters.write_model(
+    converters.write_morphable_model(
         tmp_path / "m.safetensors", converters.convert_lsfm(*lsfm_files(tmp_path, *lsfm_arrays()))
     )
     arrays = converters.read_model_arrays(tmp_path / "m.safetensors")

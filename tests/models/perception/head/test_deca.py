@@ -59,7 +59,7 @@ def test_the_published_crop_is_the_golden_one(net, case):
     assert boxes[0, 2] - boxes[0, 0] == expected["size"]
     image = (np.sin(0.013 * np.arange(3 * 256 * 256) + 0.7) + 1) * 127.5
     images = torch.from_numpy(image.reshape(1, 3, 256, 256)).float()
-    found = deca.sample_crops(images, torch.from_numpy(boxes), "official")[0].numpy() / 255
+    found = deca.resample_crops(images, torch.from_numpy(boxes), "official")[0].numpy() / 255
     np.testing.assert_allclose(found.ravel()[:16], expected["first16"], atol=1e-4)
     np.testing.assert_allclose(found.ravel()[-4:], expected["last4"], atol=1e-4)
     assert found.mean() == pytest.approx(expected["mean"], abs=1e-5)
@@ -71,7 +71,7 @@ def test_a_crop_spans_what_it_says(net):
     y, x = np.mgrid[:100, :120] + 0.5
     frame = torch.from_numpy(np.stack([x, y, x])[None])
     boxes, _ = net.crop_boxes(np.array([[[30.0, 20], [80, 70]]]), 100, 120)
-    crop = deca.sample_crops(frame, torch.from_numpy(boxes))[0].numpy()
+    crop = deca.resample_crops(frame, torch.from_numpy(boxes))[0].numpy()
     x0, y0, x1, y1 = net.crop_extents(boxes, 100, 120)[0]
     at = (np.arange(224) + 0.5) / 224
     np.testing.assert_allclose(crop[0, 112], x0 + at * (x1 - x0), atol=1e-3)
@@ -81,7 +81,7 @@ def test_a_crop_spans_what_it_says(net):
 def test_a_reading_is_the_published_projection(net, files):
     """FLAME turned, projected and carried back as DECA does it, against the product's model and camera."""
     model, arrays = (
-        converters.read_model(files["flame_model"]),
+        converters.read_morphable_model(files["flame_model"]),
         converters.read_model_arrays(files["flame_model"]),
     )
     rng = np.random.default_rng(0)
@@ -152,6 +152,6 @@ def test_another_models_file_is_told_by_its_names(told, files, tmp_path):
 def test_a_flame_without_its_joint_is_refused(files, tmp_path):
     from models.perception.head.default_head import get_analytic_head
 
-    converters.write_model(tmp_path / "other.safetensors", get_analytic_head())
+    converters.write_morphable_model(tmp_path / "other.safetensors", get_analytic_head())
     with pytest.raises(InvalidFile, match="is not a FLAME"):
         deca.load_deca({**files, "flame_model": tmp_path / "other.safetensors"})

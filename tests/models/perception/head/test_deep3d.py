@@ -49,7 +49,7 @@ def test_the_checkpoints_tensors_are_the_nets(net, shape_files):
 
 def test_the_crop_is_the_golden_alignment():
     points = np.array(ALIGN["five_points_image"])[None]
-    boxes, usable = deep3d.align_crop(points, 512, 512)
+    boxes, usable = deep3d.alignment_crop_boxes(points, 512, 512)
     assert usable.all()
     assert boxes[0].tolist() == [*ALIGN["resized"], *ALIGN["left_top"]]
     y, x = np.mgrid[:512, :512]

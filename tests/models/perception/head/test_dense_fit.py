@@ -6,7 +6,7 @@ import pytest
 
 from models.errors import InvalidSettings
 from models.perception.head.default_head import get_analytic_head
-from models.perception.head.dense_fit import DenseFitter, adapt_camera, box_filter, decompose_camera
+from models.perception.head.dense_fit import DenseFitter, adapt_camera, decompose_camera, moving_average
 from models.perception.head.pose import euler_to_rotation, nearest_rotation, project, rotation_to_euler
 
 GOLDEN = json.loads((Path(__file__).parents[3] / "golden" / "fit3dmm.json").read_text())
@@ -116,7 +116,7 @@ def test_standardising_leaves_an_axis_on_which_a_side_stands_still_as_it_is(stil
 
 def test_the_box_filter_repeats_the_ends_as_the_golden_one():
     expected = GOLDEN["camera_adaptation"]["smooth_example"]["out"]
-    np.testing.assert_allclose(box_filter(np.sin(0.5 * np.arange(20)), 15), expected, atol=1e-11)
+    np.testing.assert_allclose(moving_average(np.sin(0.5 * np.arange(20)), 15), expected, atol=1e-11)
 
 
 def test_a_clip_at_once_is_its_frames_one_by_one():

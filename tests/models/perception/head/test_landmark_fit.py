@@ -3,7 +3,7 @@ import pytest
 
 from models.perception.head.default_head import get_analytic_head
 from models.perception.head.landmark_fit import (
-    FitOptions,
+    LandmarkFitOptions,
     fit_affine_camera,
     fit_landmarks,
     fit_video,
@@ -13,7 +13,7 @@ from models.perception.head.landmark_fit import (
 )
 from models.perception.head.pose import euler_to_rotation, project, rotation_to_euler
 
-OPTIONS = FitOptions()
+OPTIONS = LandmarkFitOptions()
 
 
 def made_up(frames=60, noise=0.0, seed=0):

@@ -41,7 +41,7 @@ def test_it_agrees_with_the_naive_loop(seed):
 def test_chunks_do_not_change_the_result(monkeypatch):
     points, faces = soup(7, 60, 30)
     whole = rasterize(points, faces, 30, 30).triangle_map()
-    monkeypatch.setattr(raster_module, "MAX_CANDIDATES", 500)
+    monkeypatch.setattr(raster_module, "MAX_CANDIDATE_PIXELS", 500)
     assert (rasterize(points, faces, 30, 30).triangle_map() == whole).all()
 
 

@@ -67,7 +67,7 @@ def test_golden_nmfc_raster(shading, device):
     surface = rasterize(torch.from_numpy(points)[None].to(device), mesh, 64, 64)
     assert len(surface.pixels) == GOLDEN["covered_pixels"]
     assert int(surface.triangle.sum()) == GOLDEN["tri_id_sum"]
-    image, expected = surface.image(mesh, colours, shading)[0].cpu(), GOLDEN["modes"][shading]
+    image, expected = surface.render_vertex_values(mesh, colours, shading)[0].cpu(), GOLDEN["modes"][shading]
     assert float(image.double().mean()) == pytest.approx(expected["mean"], rel=1e-6)
     assert float(image.double().norm()) == pytest.approx(expected["l2"], rel=1e-6)
     for name, (row, column) in {
@@ -137,7 +137,7 @@ def test_a_frame_is_the_same_alone_and_in_a_batch():
 def test_limits_on_memory_change_nothing(monkeypatch):
     points, faces = heads(3)
     whole = rasterize(points, faces, 64, 64)
-    monkeypatch.setitem(raster_torch.MAX_CANDIDATES, "cpu", 500)
+    monkeypatch.setitem(raster_torch.MAX_CANDIDATE_PIXELS, "cpu", 500)
     monkeypatch.setitem(raster_torch.MAX_TRIANGLES, "cpu", len(faces))
     parts = rasterize(points, faces, 64, 64)
     assert torch.equal(parts.triangle_map(), whole.triangle_map())
@@ -155,7 +155,7 @@ def test_a_gpu_draws_the_same_picture():
 def test_weights_interpolate_the_pixel_centre_itself():
     points, faces = heads(2)
     surface = rasterize(points, faces, 64, 64)
-    image = surface.image(faces, points[0, :, :2].float())[0]  # (2,H,W)
+    image = surface.render_vertex_values(faces, points[0, :, :2].float())[0]  # (2,H,W)
     seen = surface.triangle_map()[0] >= 0
     rows, columns = seen.nonzero(as_tuple=True)
     assert torch.allclose(image[:, seen], torch.stack([columns, rows]) + 0.5, atol=1e-3)
@@ -165,7 +165,9 @@ def test_shadings_differ_within_a_triangle_only():
     points = torch.tensor([[[0.0, 0, 1], [8, 0, 1], [0, 8, 1]]])
     faces, values = torch.tensor([[0, 1, 2]]), torch.tensor([[0.0], [0.3], [0.9]])
     surface = rasterize(points, faces, 8, 8)
-    first, centroid, smooth = (surface.image(faces, values, s)[0, 0] for s in ("first", "centroid", "smooth"))
+    first, centroid, smooth = (
+        surface.render_vertex_values(faces, values, s)[0, 0] for s in ("first", "centroid", "smooth")
+    )
     assert float(first.max()) == 0
     assert centroid[1, 1] == pytest.approx(0.4)
     assert smooth[1, 1] == pytest.approx(0.3 * 1.5 / 8 + 0.9 * 1.5 / 8)
@@ -182,7 +184,7 @@ def test_nothing_in_view_is_an_empty_surface():
     away = np.array([[-9.0, -9, 0], [-8, -9, 0], [-9, -8, 0]])
     surface = drawn(away, np.array([[0, 1, 2]]), 8, 8)
     assert len(surface.pixels) == 0
-    assert float(surface.image(torch.tensor([[0, 1, 2]]), torch.ones(3, 3)).abs().max()) == 0
+    assert float(surface.render_vertex_values(torch.tensor([[0, 1, 2]]), torch.ones(3, 3)).abs().max()) == 0
 
 
 def test_a_head_that_looks_to_its_left_shows_its_nearer_cheek():

@@ -7,11 +7,11 @@ import pytest
 from models.perception.speech.headgan_audio import (
     FEATURE_SIZE,
     TimedCharacter,
-    character_class,
+    character_class_index,
     compute_audio_features,
     encode_one_hot,
     frame_windows,
-    low_level_features,
+    low_level_audio_features,
     mel_filters,
     short_term_features,
     token_classes,
@@ -50,7 +50,7 @@ def test_golden_short_features(number):
 
 @pytest.mark.parametrize(("frame", "name"), [(0, "frame0"), (25, "frame25"), (49, "last_frame")])
 def test_golden_low_level_features(frame, name):
-    found = low_level_features(golden_sound(), 50, RATE)
+    found = low_level_audio_features(golden_sound(), 50, RATE)
     assert list(found.T.shape) == LOW["mid_shape"]
     np.testing.assert_allclose(found[frame], LOW[name], rtol=1e-9, atol=1e-9)
 
@@ -60,7 +60,7 @@ def test_golden_windows_of_eight():
 
 
 def test_golden_one_hots():
-    classes = np.array([character_class(character) for character in TOKENS["onehot_argmax_of"]])
+    classes = np.array([character_class_index(character) for character in TOKENS["onehot_argmax_of"]])
     found = encode_one_hot(classes[None])
     assert found.shape == (1, TOKENS["dim"])
     assert found.reshape(8, 27).argmax(1).tolist() == TOKENS["argmax"]
@@ -102,7 +102,7 @@ def test_filters_are_the_plain_definition():
 
 def test_blocks_do_not_change_the_features(monkeypatch):
     whole = short_term_features(zero_mean_unit_peak(golden_sound()), RATE, 320, 40)
-    monkeypatch.setattr("models.perception.speech.headgan_audio.BLOCK_SIZE", 100)
+    monkeypatch.setattr("models.perception.speech.headgan_audio.SHORT_FRAMES_PER_PASS", 100)
     np.testing.assert_allclose(
         short_term_features(zero_mean_unit_peak(golden_sound()), RATE, 320, 40), whole, atol=1e-12
     )
@@ -144,7 +144,7 @@ def test_spans_are_cut_at_the_ends_of_the_sound():
 
 def test_frames_after_the_sound_repeat_its_last_vector():
     sound = np.random.default_rng(0).normal(size=10 * FRAME) * 0.1
-    found = low_level_features(sound, 30, RATE)
+    found = low_level_audio_features(sound, 30, RATE)
     assert (found[12:] == found[11]).all()
 
 

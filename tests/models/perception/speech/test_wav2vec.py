@@ -14,14 +14,14 @@ from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, Wav2Vec2Model
 
 from models.errors import InvalidFile, InvalidSettings
-from models.perception.interfaces import SpeechOptions
+from models.perception.interfaces import SpeechEncoderOptions
 from models.perception.speech import wav2vec
-from storage.weights_import import convert_checkpoint
+from storage.weights_import import convert_checkpoint_to_safetensors
 
 GOLDEN = json.loads((Path(__file__).parents[3] / "golden" / "wav2vec.json").read_text())
 VARIANTS = ("group_postln", "layer_stable")  # of base and large; of large-lv60
 FRAME = wav2vec.SAMPLES_PER_FRAME
-INSIDE = SpeechOptions(align="inside")
+INSIDE = SpeechEncoderOptions(align="inside")
 
 
 def configured(variant, **changed):
@@ -37,7 +37,7 @@ def imported(net, folder, normalise=True):
 
 def converted(folder):
     names = ("config.json", "preprocessor_config.json")
-    convert_checkpoint(
+    convert_checkpoint_to_safetensors(
         folder / "model.safetensors", folder / "imported.safetensors", [folder / n for n in names]
     )
     return folder / "imported.safetensors"
@@ -79,7 +79,7 @@ def test_features_are_interpolated_hidden_states_of_the_library(pair, layer):
     sound = voice(12)
     values = Wav2Vec2FeatureExtractor()(sound, sampling_rate=16_000)["input_values"][0]
     tokens = library(theirs, np.pad(values, (0, 80)).astype(np.float32), layer)  # (24,32)
-    [found] = ours.encode([sound], SpeechOptions(layer=layer))
+    [found] = ours.encode([sound], SpeechEncoderOptions(layer=layer))
     np.testing.assert_allclose(found, 0.625 * tokens[0::2] + 0.375 * tokens[1::2], atol=1e-5)
 
 
@@ -161,7 +161,7 @@ def test_a_click_shows_in_its_own_frame(ours, align):
     for frame, clicked in enumerate(clicks):
         clicked[frame * FRAME + 320] += 0.05
     # against a click in the last frame, which moves the group norm as much
-    *features, last = ours.encode(clicks, SpeechOptions(align=align, layer=0))
+    *features, last = ours.encode(clicks, SpeechEncoderOptions(align=align, layer=0))
     for frame, found in enumerate(features[:20]):
         assert np.abs(found - last)[:20].sum(1).argmax() == frame
 
@@ -179,7 +179,7 @@ def test_the_alignment_error_is_as_stated(ours, align, error, monkeypatch):
     monkeypatch.setattr(ours, "_convolved", places)
     monkeypatch.setattr(ours, "_contextual", lambda tokens, layer: tokens)
     monkeypatch.setattr(ours, "size", 1)
-    [found] = ours.encode([voice(50)], SpeechOptions(align=align, window=20, context=4))
+    [found] = ours.encode([voice(50)], SpeechEncoderOptions(align=align, window=20, context=4))
     np.testing.assert_allclose(found[:, 0], FRAME * np.arange(50) + FRAME // 2 + error, atol=0.01)
 
 
@@ -201,7 +201,7 @@ def test_a_token_hears_its_own_400_samples_and_no_others(ours):
 @given(st.integers(1, 3000), st.integers(8, 700), st.integers(0, 100))
 def test_windows_keep_each_frame_once_with_its_context(frames, window, context):
     context = min(context, (window - 1) // 2)
-    cut = wav2vec.cut_windows(0, frames, window, context)
+    cut = wav2vec.cut_sound_windows(0, frames, window, context)
     assert [k for w in cut for k in range(w.first, w.last)] == list(range(frames))
     assert len({w.frames for w in cut}) == 1
     for w in cut:
@@ -211,7 +211,7 @@ def test_windows_keep_each_frame_once_with_its_context(frames, window, context):
 
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=30))
 def test_batches_hold_every_window_and_no_more_than_they_may(lengths):
-    cut = [w for i, n in enumerate(lengths) for w in wav2vec.cut_windows(i, n, 600, 50)]
+    cut = [w for i, n in enumerate(lengths) for w in wav2vec.cut_sound_windows(i, n, 600, 50)]
     made = list(wav2vec.batch_windows(cut))
     assert sorted((w for b in made for w in b), key=repr) == sorted(cut, key=repr)
     assert all(len(b) * max(w.frames for w in b) <= wav2vec.MAX_BATCH_FRAMES for b in made)
@@ -221,29 +221,29 @@ def test_batches_hold_every_window_and_no_more_than_they_may(lengths):
 def test_stitched_windows_are_one_pass_where_the_net_sees_no_further_than_the_context(ours):
     """Layer 0 sees 200 samples and 8 tokens of the positional convolution: 5 frames."""
     sound = voice(90)
-    [whole] = ours.encode([sound], SpeechOptions(layer=0))
-    [stitched] = ours.encode([sound], SpeechOptions(layer=0, window=30, context=6))
+    [whole] = ours.encode([sound], SpeechEncoderOptions(layer=0))
+    [stitched] = ours.encode([sound], SpeechEncoderOptions(layer=0, window=30, context=6))
     np.testing.assert_allclose(stitched, whole, atol=1e-5)
 
 
 def test_stitched_windows_are_near_one_pass_for_the_whole_net(ours):
     """Attention and group norm see a window instead of all: 5 % of a feature's spread, on this random net."""
     sound = voice(400)
-    [whole] = ours.encode([sound], SpeechOptions())
-    [stitched] = ours.encode([sound], SpeechOptions(window=150, context=25))
+    [whole] = ours.encode([sound], SpeechEncoderOptions())
+    [stitched] = ours.encode([sound], SpeechEncoderOptions(window=150, context=25))
     error = np.sqrt(((stitched - whole) ** 2).mean()) / whole.std()
     assert 0 < error < 0.05
 
 
 def test_sounds_do_not_change_each_other(ours):
     sounds = [voice(n, seed=n) for n in (3, 17, 8, 1, 17, 700)]
-    together = ours.encode(sounds, SpeechOptions())
+    together = ours.encode(sounds, SpeechEncoderOptions())
     for sound, found in zip(sounds, together, strict=True):
-        np.testing.assert_allclose(found, ours.encode([sound], SpeechOptions())[0], atol=1e-4)
+        np.testing.assert_allclose(found, ours.encode([sound], SpeechEncoderOptions())[0], atol=1e-4)
 
 
 def test_silence_is_no_trouble(ours):
-    [found] = ours.encode([np.zeros(4 * FRAME, np.float32)], SpeechOptions())
+    [found] = ours.encode([np.zeros(4 * FRAME, np.float32)], SpeechEncoderOptions())
     assert np.isfinite(found).all()
 
 
@@ -290,6 +290,6 @@ def test_tensors_without_their_config_are_refused(tmp_path):
 
 def test_what_is_no_whole_frame_or_no_layer_is_refused(ours):
     with pytest.raises(ValueError, match="641 samples: expected a multiple of 640"):
-        ours.encode([np.zeros(641, np.float32)], SpeechOptions())
+        ours.encode([np.zeros(641, np.float32)], SpeechEncoderOptions())
     with pytest.raises(InvalidSettings, match="layer 3 asked for; it has 2"):
-        ours.encode([voice(1)], SpeechOptions(layer=3))
+        ours.encode([voice(1)], SpeechEncoderOptions(layer=3))

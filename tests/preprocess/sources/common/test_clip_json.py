@@ -10,7 +10,7 @@ from pipelines.errors import UserError
 from pipelines.preprocess.sources import celebv_hq, celebv_text
 from pipelines.preprocess.sources.celebv_hq import CelebvHqConfig
 from pipelines.preprocess.sources.celebv_text import CelebvTextConfig
-from pipelines.preprocess.sources.common.clip_json import read_clips
+from pipelines.preprocess.sources.common.clip_json import read_clip_json
 
 VIDEO = "M2Ohb0FAaJU"
 HQ = {
@@ -240,7 +240,7 @@ def test_the_walk_finds_what_json_finds(tmp_path_factory, tree, indent, ascii_on
             errors="surrogatepass",
         )
         if all(ord(c) < 0xD800 or ord(c) > 0xDFFF for c in path.read_text(errors="replace")):
-            assert [(key, value) for key, _, value in read_clips(path)] == list(tree.items())
+            assert [(key, value) for key, _, value in read_clip_json(path)] == list(tree.items())
 
 
 def test_a_hundred_megabytes_are_read_in_bounded_time_and_memory(tmp_path):

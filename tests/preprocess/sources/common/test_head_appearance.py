@@ -8,7 +8,7 @@ from pipelines.preprocess.sources.common.head_appearance import (
     hair_density,
     paint_atlas,
     sample_appearance,
-    sample_setting,
+    sample_recording_appearance,
 )
 
 
@@ -24,7 +24,7 @@ def test_a_person_is_a_function_of_the_seed():
 
 
 def test_a_wall_has_colours_and_the_size_of_the_video():
-    setting = sample_setting(np.random.default_rng(0), 160, 200)
+    setting = sample_recording_appearance(np.random.default_rng(0), 160, 200)
     assert setting.wall.shape == (160, 200, 3)
     assert 0 <= setting.wall.min() < setting.wall.max() <= 1
     assert np.linalg.norm(setting.key) == pytest.approx(1)

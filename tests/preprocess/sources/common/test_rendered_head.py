@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.perception.head.default_head import get_analytic_head
-from pipelines.preprocess.sources.common.head_appearance import sample_appearance, sample_setting
+from pipelines.preprocess.sources.common.head_appearance import sample_appearance, sample_recording_appearance
 from pipelines.preprocess.sources.common.rendered_head import HeadPose, HeadRenderer
 
 SIDE = 160
@@ -13,7 +13,9 @@ SIDE = 160
 @pytest.fixture(scope="module")
 def renderer():
     rng, model = np.random.default_rng(0), get_analytic_head()
-    return HeadRenderer(model, sample_appearance(rng, 0, model), sample_setting(rng, SIDE, SIDE), SIDE, SIDE)
+    return HeadRenderer(
+        model, sample_appearance(rng, 0, model), sample_recording_appearance(rng, SIDE, SIDE), SIDE, SIDE
+    )
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pipelines.preprocess.sources.common.source_tracks import (
     needed_span,
     overlapping_tracks,
     sort_tracks,
-    track_seconds,
+    track_time_span,
 )
 
 BOX = (10.0, 20.0, 110.0, 220.0)
@@ -35,8 +35,8 @@ def test_without_a_frame_the_box_is_in_the_recordings_own_pixels():
 
 
 def test_without_a_clock_ticks_are_the_recordings_frames():
-    assert track_seconds(make_track(30, 60, 0, (1, 1), BOX), 30) == (1, 2)
-    assert track_seconds(make_track(30, 60, 25, (1, 1), BOX), 30) == (1.2, 2.4)
+    assert track_time_span(make_track(30, 60, 0, (1, 1), BOX), 30) == (1, 2)
+    assert track_time_span(make_track(30, 60, 25, (1, 1), BOX), 30) == (1.2, 2.4)
 
 
 def test_the_span_holds_all_tracks_of_any_clock():
