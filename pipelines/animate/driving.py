@@ -42,7 +42,7 @@ PREFETCH_BATCHES = 2
 WIDE_CROP_WARNING_RATIO = 1.7
 """A driving square this much wider than one frame needs is reported."""
 SMALL_SQUARE_RATIO = 0.5
-"""FaceRenderer whose square is smaller than this share of the model's image side are reported."""
+"""Faces whose square is smaller than this share of the model's image side are reported."""
 ARRAYS_SUFFIX = ".npz"
 """Suffix of files of arrays that drive."""
 MAX_FPS = 240

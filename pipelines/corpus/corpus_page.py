@@ -58,7 +58,7 @@ def clip_thumbnail(families: Mapping[str, Family], key: str) -> np.ndarray:
     image = picture_grids.to_uint8(picture_grids.resize_frames(frame, THUMBNAIL_SIZE))[0]
     if "keypoints" in families and key in families["keypoints"]:
         points = families["keypoints"].read(key, ["landmarks"])["landmarks"][middle]
-        picture_grids.draw_points(image, points * THUMBNAIL_SIZE / frame.shape[1])
+        picture_grids.overlay_points(image, points * THUMBNAIL_SIZE / frame.shape[1])
     return image
 
 

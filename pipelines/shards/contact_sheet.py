@@ -108,7 +108,7 @@ def plot_boxes_and_landmarks(image: np.ndarray, clip: ClipFields, t: int, matrix
             image, transform_points(clip["face_box"][t].reshape(2, 2), matrix).ravel(), DETECTOR_BOX_COLOUR
         )
     if "landmarks" in clip:
-        picture_grids.draw_points(image, transform_points(clip["landmarks"][t], matrix))
+        picture_grids.overlay_points(image, transform_points(clip["landmarks"][t], matrix))
     return image
 
 

@@ -65,7 +65,7 @@ def test_stages_on_synthetic_recordings():
             spent[name] += middle - begin
             spent["encode"] += cpu() - middle
             if name == "clips":  # as they are read back
-                inputs[name] = [clip | {"frames": clip["frames"].images()} for clip in inputs[name]]
+                inputs[name] = [clip | {"frames": clip["frames"].decode()} for clip in inputs[name]]
         frames += sum(len(sample["frames"]) for sample in inputs["clips"])
     print()
     for name, seconds in spent.items():

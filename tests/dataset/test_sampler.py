@@ -26,7 +26,7 @@ class CountingTask:
         clip = tables["clips"].pick_clip(rng)
         if clip.key in self.refused:
             return None
-        clip.read("landmarks")
+        clip.read_field("landmarks")
         return {"frame": np.array(rng.integers(clip.length)), "pixels": clip.frames([0])[0, 0, 0]}
 
 

@@ -72,14 +72,14 @@ def test_pictures_are_read_in_order_of_their_names_and_resized(root, pair, unit_
     save(root, pair, frames)
     sample = read(root, pair, unit_of)
     expected = picture_grids.to_uint8(picture_grids.resize_frames(frames, 32))
-    np.testing.assert_array_equal(sample["frames"].images(), expected)
+    np.testing.assert_array_equal(sample["frames"].decode(), expected)
     assert sample["__key__"] == pair.id
     assert sample["method"] == {"provenance": {"frames": "made by other code"}, "image_size": 64}
 
 
 def test_a_video_is_read_frame_by_frame(root, pair, unit_of):
     write_video(root / f"{pair_file_name(pair.id)}.mp4", grey(3, 64, 64))
-    images = read(root, pair, unit_of)["frames"].images()
+    images = read(root, pair, unit_of)["frames"].decode()
     assert images.shape == (3, 32, 32, 3)
     assert abs(int(images.mean()) - 90) <= 3
 

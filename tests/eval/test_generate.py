@@ -32,13 +32,13 @@ def truth(pair, clips):
 
 def frames_of(samples):
     (sample,) = samples
-    return sample["frames"].images()
+    return sample["frames"].decode()
 
 
 def test_a_model_gives_the_driving_frames_of_the_pair(half_way, unit, pair):
     (sample,) = generate.generate_frames(unit, SIZE, {"model": half_way}, RUNTIME)
     assert sample["__key__"] == pair.id
-    assert sample["frames"].images().shape == (6, 32, 32, 3)
+    assert sample["frames"].decode().shape == (6, 32, 32, 3)
     assert sample["method"] == {"provenance": half_way.provenance, "image_size": 32}
 
 
@@ -52,7 +52,7 @@ def test_frames_are_kept_without_loss(half_way, unit):
 
 def test_a_model_of_another_size_is_judged_at_the_size_of_the_protocol(half_way, unit):
     (sample,) = generate.generate_frames(unit, EvaluationProtocol(size=64), {"model": half_way}, RUNTIME)
-    assert sample["frames"].images().shape == (6, 64, 64, 3)
+    assert sample["frames"].decode().shape == (6, 64, 64, 3)
 
 
 def test_the_middle_frame_is_explained_in_the_order_of_the_model(half_way, unit, pair, clips):

@@ -70,7 +70,7 @@ def test_side_by_side_frames_have_even_sides():
 
 def test_landmarks_are_drawn_where_they_are():
     image = np.full((20, 20, 3), 100, np.uint8)
-    picture_grids.draw_points(image, np.array([[5.4, 9.2], [np.nan, np.nan]]))
+    picture_grids.overlay_points(image, np.array([[5.4, 9.2], [np.nan, np.nan]]))
     assert (image[9, 5] == 255).all()
     assert (image[0, 0] == 100).all()
 

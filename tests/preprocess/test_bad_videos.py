@@ -416,7 +416,7 @@ def test_damaged_frames_are_counted_alike_in_each_run(base, tmp_path, helpers, n
 
 def check_clip(clip, case):
     start, frames = clip["clip"]["start"], clip["clip"]["frames"]
-    images = clip["frames"].images()
+    images = clip["frames"].decode()
     assert images.shape == (frames, SETTINGS.size, SETTINGS.size, 3)
     assert clip["sound"].shape == (frames * media.SAMPLES_PER_FRAME,)
     json.dumps(clip["clip"], allow_nan=False)

@@ -45,7 +45,7 @@ def clip(face_video, nets):
 
 def test_a_clip_has_its_fields_on_one_clock(clip):
     assert clip["__key__"] == "ann#rec#000000#000075"
-    assert clip["frames"].images().shape == (75, 128, 128, 3)
+    assert clip["frames"].decode().shape == (75, 128, 128, 3)
     assert clip["sound"].shape == (75 * 640,)
     assert clip["boxes"].shape == clip["crop"].shape == (75, 4)
     assert clip["boxes"].dtype == clip["crop"].dtype == clip["sound"].dtype == np.float32
@@ -106,12 +106,12 @@ def test_a_track_behind_the_end_is_rejected_and_one_over_it_is_cut(face_video, n
 def test_given_boxes_are_squared_or_stretched(face_video, aspect, crop):
     (sample,) = cut(face_video, replace(BASE, aspect=aspect), {}, [track(0, 40, [120, 60, 200, 220])])
     assert sample["crop"][0].tolist() == crop
-    assert sample["frames"].images([0]).shape[1:3] == (128, 128)
+    assert sample["frames"].decode([0]).shape[1:3] == (128, 128)
 
 
 def test_padding_mirrors_the_border(face_video):
     (sample,) = cut(face_video, replace(EXACT, out_of_frame="pad"), {}, [track(0, 40, [-32, 0, 96, 128])])
-    frame = sample["frames"].images([0])[0]
+    frame = sample["frames"].decode([0])[0]
     assert frame.shape == (128, 128, 3)
     np.testing.assert_array_equal(frame[:, :32], frame[:, 63:31:-1])
 
@@ -222,7 +222,7 @@ def test_a_part_of_a_recording_gives_the_clips_of_the_whole(face_video, tmp_path
     inputs["download"][0]["probe"]["offset"] = 0.6
     (sample,) = cut_clips(inputs, EXACT, {}, RUNTIME)
     assert sample["__key__"] == whole["__key__"] == "ann#rec#000025#000070"
-    shown, wanted = (one["frames"].images().astype(int) for one in (sample, whole))
+    shown, wanted = (one["frames"].decode().astype(int) for one in (sample, whole))
     np.testing.assert_allclose(shown, wanted, atol=3)
     np.testing.assert_allclose(sample["sound"], whole["sound"], atol=0.01)
 
@@ -338,7 +338,7 @@ def test_frames_are_stored_as_asked(face_video, codec, extension):
     given = [track(0, 30, FACE)]
     (sample,) = cut(face_video, settings, {}, given)
     (exact,) = cut(face_video, EXACT, {}, given)
-    assert sample["frames"] == frame_codec.encode_images(exact["frames"].images(), codec, 90)
+    assert sample["frames"] == frame_codec.encode_images(exact["frames"].decode(), codec, 90)
     assert (sample["frames"].extension, len(sample["frames"])) == (extension, 30)
 
 

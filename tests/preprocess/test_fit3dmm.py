@@ -46,7 +46,7 @@ def fitted(nets):
         inputs = {"recordings": [{**row, "source": "synthetic"}]}
         inputs["download"] = list(download_or_render(inputs, CONFIG, HEAD, RUNTIME))
         inputs["clips"] = [
-            clip | {"frames": clip["frames"].images()}
+            clip | {"frames": clip["frames"].decode()}
             for clip in cut_clips(inputs, CONFIG.clips, nets, RUNTIME)
         ]
         inputs["keypoints"] = list(find_keypoints(inputs, CONFIG.keypoints, nets, RUNTIME))

@@ -94,7 +94,7 @@ def test_mapped_landmarks_land_on_the_same_picture(video, name, box, more):
     (view,) = STAGES[name](inputs, getattr(settings.views, name), {}, RUNTIME)
     points = map_points_to_view(inputs["keypoints"][0]["landmarks"], view)
     inner = 0
-    for frame, (x, y) in zip(view["frames"].images(), points[:, 5], strict=True):
+    for frame, (x, y) in zip(view["frames"].decode(), points[:, 5], strict=True):
         if 8 < x < frame.shape[1] - 8 and 8 < y < frame.shape[0] - 8:
             np.testing.assert_allclose(bright(frame), (x, y), atol=0.6)
             inner += 1
@@ -118,7 +118,7 @@ def test_a_pixel_of_the_clip_and_of_the_view_is_one_of_the_recording(video, name
         squares = np.array([face_square(points[t] - 0.5) for t in view["frame_at"]], float)
     else:
         squares = np.tile(crop, (50, 1))
-    side = view["frames"].images([0]).shape[1]
+    side = view["frames"].decode([0]).shape[1]
     back = squares[:, None, :2] + there * (squares[:, 2:] - squares[:, :2])[:, None] / side
     np.testing.assert_allclose(back, source, atol=1e-3)
 
@@ -128,13 +128,13 @@ def test_vox_max_keeps_the_recordings_pixels_up_to_the_cap(video):
     (view,) = cut_vox_max(
         inputs_of(video, [100, 40, 230, 170], settings), settings.views.vox_max, {}, RUNTIME
     )
-    shown = view["frames"].images()
+    shown = view["frames"].decode()
     assert shown.shape == (50, 130, 130, 3)
     probed = media.probe_file(video)
     frames, _ = media.read_frames_at_ticks(video, probed, (SIDE, SIDE), None, np.arange(50))
     np.testing.assert_allclose(shown[:, 2:-2, 2:-2], frames[:, 42:168, 102:228], atol=2)
     (view,) = cut_vox_max(inputs_of(video, [60, 40, 260, 240], settings), settings.views.vox_max, {}, RUNTIME)
-    assert view["frames"].images().shape == (50, 144, 144, 3)
+    assert view["frames"].decode().shape == (50, 144, 144, 3)
 
 
 def test_stretched_squares_give_up_the_longer_side(video):
@@ -142,7 +142,7 @@ def test_stretched_squares_give_up_the_longer_side(video):
     (view,) = cut_vox_max(
         inputs_of(video, [100, 40, 200, 160], settings), settings.views.vox_max, {}, RUNTIME
     )
-    assert view["frames"].images([0]).shape[1:3] == (100, 100)
+    assert view["frames"].decode([0]).shape[1:3] == (100, 100)
 
 
 def test_vox512_has_one_size_and_the_clips_keys(video):
@@ -150,7 +150,7 @@ def test_vox512_has_one_size_and_the_clips_keys(video):
     inputs = inputs_of(video, [100, 40, 230, 170], settings, 10, 40)
     (view,) = cut_vox512(inputs, settings.views.vox512, {}, RUNTIME)
     assert view["__key__"] == inputs["clips"][0]["__key__"]
-    assert view["frames"].images().shape == (30, 200, 200, 3)
+    assert view["frames"].decode().shape == (30, 200, 200, 3)
     assert view["frame_at"].tolist() == list(range(30))
     assert (view["affine"].dtype, view["frame_at"].dtype) == (np.float32, np.int32)
     encode_sample(view)
@@ -164,7 +164,7 @@ def test_ffhq_leaves_out_frames_without_landmarks_or_with_one_outside(video):
     points[20, 7] = [-200, 0]
     (view,) = cut_ffhq256(inputs, settings.views.ffhq256, {}, RUNTIME)
     assert view["frame_at"].tolist() == [0, 5, 15, 25, 30, 35, 40, 45]
-    assert view["frames"].images().shape == (8, 96, 96, 3)
+    assert view["frames"].decode().shape == (8, 96, 96, 3)
     points[:] = np.nan
     with pytest.raises(Rejected) as caught:
         list(cut_ffhq256(inputs, settings.views.ffhq256, {}, RUNTIME))

@@ -91,7 +91,7 @@ def test_a_task_samples_pairs_of_the_clips_of_another_table(context, family):
     class Pairs(toy.Painter):
         def sample(self, rng, tables, training):
             pair = tables["pairs"].pick_clip(rng)
-            clips = [tables["clips"][pair.read(f"{side}_clip")] for side in ("source", "driving")]
+            clips = [tables["clips"][pair.read_field(f"{side}_clip")] for side in ("source", "driving")]
             return {"frames": np.stack([clip.frames([0])[0] for clip in clips])}
 
     name, sample = make_sample(Pairs(), train, 0, 0, training=True)

@@ -67,7 +67,7 @@ class DirectionTask(Task):
     def sample(self, rng: np.random.Generator, tables: Any, training: bool) -> dict[str, np.ndarray]:
         bank = tables["bank"]
         other = bank[bank.keys[int(rng.integers(len(bank.keys)))]]
-        return {"codes": np.concatenate([bank.pick_clip(rng).read("codes"), other.read("codes")])}
+        return {"codes": np.concatenate([bank.pick_clip(rng).read_field("codes"), other.read_field("codes")])}
 
 
 def load(files: Mapping[str, Path]) -> nn.Module:

@@ -15,7 +15,7 @@ class ToyTask(StatelessTask):
         source, driving = clip.frames(rng.integers(clip.length, size=2))
         codes = np.zeros(4, np.float32)
         if "codes" in tables:
-            codes = tables["codes"].pick_clip(rng).read("codes")[0]
+            codes = tables["codes"].pick_clip(rng).read_field("codes")[0]
         return {"source": source, "driving": driving, "codes": codes}
 
     def losses(self, batch, step):

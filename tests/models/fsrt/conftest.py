@@ -124,7 +124,7 @@ class FakeClip:
         self.asked.append(list(indices))
         return self.images[list(indices)]
 
-    def read(self, name: str) -> np.ndarray:
+    def read_field(self, name: str) -> np.ndarray:
         assert name == "landmarks"
         return self.landmarks
 

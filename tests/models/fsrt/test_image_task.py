@@ -124,9 +124,9 @@ def test_gradient_comes_from_the_quarter_only(nano, clip, images):
 def test_the_pixel_loss_pulls_a_quarter_as_hard_as_over_the_lattice_alone(task, clip):
     batch = batch_of(task, clip)
     views, quarter = task.augment_frames(batch), quarter_of(task, batch)
-    image, target = task.render_image(views, task.prepare_decoder_inputs(views), quarter)
+    image, target = task.render_image_and_target(views, task.prepare_decoder_inputs(views), quarter)
     whole = gradients(task, losses.pixel_mse_loss(image, target))
-    image, target = task.render_image(views, task.prepare_decoder_inputs(views), quarter)
+    image, target = task.render_image_and_target(views, task.prepare_decoder_inputs(views), quarter)
     lattice = gradients(task, losses.pixel_mse_loss(quarter.subsample(image), quarter.subsample(target)))
     assert_same({name: 4 * g for name, g in whole.items()}, lattice, atol=1e-5)
 

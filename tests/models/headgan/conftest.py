@@ -139,7 +139,7 @@ class TalkingHead:
     def frames(self, indices):
         return self.pictures[list(indices)]
 
-    def read(self, name):
+    def read_field(self, name):
         return self.fields[name]
 
 
@@ -154,6 +154,6 @@ def turning() -> SimpleNamespace:
     (12,68,2).
     """
     clip = TalkingHead(frames=12)
-    motion = read_motion(clip.read)
+    motion = read_motion(clip.read_field)
     marks = FaceRenderer(get_analytic_head(), 64).project_landmarks(torch.from_numpy(motion.pack()))
     return SimpleNamespace(clip=clip, motion=motion, landmarks=marks.numpy())

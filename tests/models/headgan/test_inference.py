@@ -203,8 +203,8 @@ def test_each_frames_own_face_is_drawn_of_a_clip_that_drives_itself_alone(about,
 # --- cost and precision -------------------------------------------------------------------------------------
 def test_the_source_is_encoded_once_for_all_frames(reenactor, clip, monkeypatch):
     calls = []
-    encode = reenactor.net.encode
-    monkeypatch.setattr(reenactor.net, "encode", lambda *given: calls.append(1) or encode(*given))
+    encode = reenactor.net.encode_reference
+    monkeypatch.setattr(reenactor.net, "encode_reference", lambda *given: calls.append(1) or encode(*given))
     reenactor.drive(*pair(clip, [0], range(1, 12)))
     assert len(calls) == 1
 

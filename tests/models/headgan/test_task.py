@@ -61,7 +61,7 @@ def test_a_sample_is_a_pure_function_of_its_random_numbers(drawer, clip):
 
 def test_a_sample_is_the_clips_own_frames_faces_and_sound(drawer, clip):
     """Whichever frames: the window ends on the driving one, at its start the first is repeated."""
-    task, read = drawer, clip.read
+    task, read = drawer, clip.read_field
     seen = set()
     for i in range(40):
         sample = task.sample(np.random.default_rng(i), tables(clip), True)
@@ -96,7 +96,7 @@ def test_frames_without_a_fit_are_not_drawn(drawer, talking_head):
     clip, task = talking_head(), drawer
     clip.fields["fit_valid"] = np.array([True, True, False, True, True, True, True, False])
     for i in range(40):
-        reference, t = task.choose_frames(np.random.default_rng(i), clip.read("fit_valid"), True)
+        reference, t = task.choose_frames(np.random.default_rng(i), clip.read_field("fit_valid"), True)
         assert reference in (0, 1, 3, 4, 5, 6)
         assert t in (0, 1, 5, 6)  # the windows of the others hold frame 2 or 7
     clip.fields["fit_valid"][:] = False

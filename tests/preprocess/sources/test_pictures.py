@@ -84,7 +84,7 @@ def test_a_picture_becomes_a_clip_of_one_frame_with_a_fit_and_speech(row, nets):
     (clip,) = cut_clips(inputs, CLIPS, nets, RUNTIME)
     assert clip["__key__"] == "eileen#eileen#000000#000001"
     assert clip["sound"].shape == (640,)
-    clip |= {"frames": clip["frames"].images()}
+    clip |= {"frames": clip["frames"].decode()}
     assert clip["frames"].shape == (1, 128, 128, 3)
     (points,) = find_keypoints({"clips": [clip]}, KeypointsConfig(), nets, RUNTIME)
     assert np.isfinite(points["landmarks"]).all()

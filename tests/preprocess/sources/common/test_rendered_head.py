@@ -31,13 +31,13 @@ def test_a_frame_shows_the_head_before_the_wall(renderer, pose):
     assert (frame.shape, frame.dtype) == ((SIDE, SIDE, 3), np.uint8)
     wall = np.abs(frame / 255 - renderer.setting.wall).max(-1)
     assert wall[:8, :8].max() < 0.1
-    x, y = renderer.landmarks(pose)[30].astype(int)
+    x, y = renderer.project_landmarks(pose)[30].astype(int)
     assert wall[y - 3 : y + 3, x - 3 : x + 3].mean() > 0.05
 
 
 def test_landmarks_lie_in_the_frame_and_follow_a_turn(renderer, pose):
-    ahead = renderer.landmarks(pose)
+    ahead = renderer.project_landmarks(pose)
     assert ((ahead > 0) & (ahead < SIDE)).all()
-    turned = renderer.landmarks(replace(pose, angles=np.array([0, 30.0, 0])))
+    turned = renderer.project_landmarks(replace(pose, angles=np.array([0, 30.0, 0])))
     nose, jaw = (turned - ahead)[30], (turned - ahead)[[0, 16]].mean(0)
     assert abs(nose[0] - jaw[0]) > 3
